@@ -1,0 +1,95 @@
+"""Writing files so that `kill -9` at any moment leaves either the old content or the new."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex SHA-256 of the canonical JSON form (sorted keys, no spaces) of `value`."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def write_atomic(path: Path | str, data: bytes | str) -> None:
+    """Write through a temporary file and a rename; readers never see half a file."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as handle:
+        handle.write(data.encode() if isinstance(data, str) else data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, target)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """`write_atomic` of indented JSON with a final newline."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Parsed content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path | str) -> Iterator[Any]:
+    """Yield the records of a JSON-lines file; a torn last line (a killed writer) is left out."""
+    target = Path(path)
+    if not target.exists():
+        return
+    with open(target, "rb") as handle:
+        for line in handle:
+            if line.endswith(b"\n") and line.strip():
+                yield json.loads(line)
+
+
+class JsonlAppender:
+    """Append records to a JSON-lines file, each durable when `write` returns.
+
+    Opening cuts off a torn last line that a killed process left behind, so appending can go on.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = open(self.path, "ab+")  # noqa: SIM115 - closed in close()
+        self._cut_torn_line()
+
+    def _cut_torn_line(self) -> None:
+        self._handle.seek(0)
+        data = self._handle.read()
+        if data and not data.endswith(b"\n"):
+            self._handle.truncate(data.rfind(b"\n") + 1)
+        self._handle.seek(0, os.SEEK_END)
+
+    def write(self, *records: Any) -> None:
+        """Append `records`, one line each, and force them to disk together."""
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self._handle.write(text.encode())
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+    def __enter__(self) -> "JsonlAppender":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
