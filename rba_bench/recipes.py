@@ -1,0 +1,173 @@
+"""Recipes: a YAML file and `--set key=value` in, a checked model out, one clear line when something is wrong.
+
+    class SynthesisRecipe(Recipe):
+        voices_per_group: int = Field(4, ge=1)
+
+    recipe = load_recipe(SynthesisRecipe, Path("recipes/synth.yaml"), ["voices_per_group=2"])
+
+Keys of nested models are set with dots (`--set lora.r=8`), values are read as YAML (`--set reward.qa=alias`,
+`--set train_parts=[projector,llm]`, `--set lora=null`).
+"""
+
+import difflib
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rba_bench.errors import UserError
+
+
+class Recipe(BaseModel):
+    """Base of all recipes: unknown keys are errors, NaN and infinity are not numbers, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with the value in force, as JSON values (what artefacts store)."""
+        return self.model_dump(mode="json")
+
+
+R = TypeVar("R", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+
+def load_recipe(model: type[R], path: Path | str | None = None, overrides: Sequence[str] = ()) -> R:
+    """Read a recipe file, apply overrides in order, check the result.
+
+    Args:
+        model: the recipe class.
+        path: a YAML file; None starts from the defaults.
+        overrides: `key=value` strings, dots for nested keys.
+
+    Raises:
+        UserError: unreadable file, bad YAML, unknown key (with the nearest valid one), wrong value; the
+            message names the file, the line and the key.
+    """
+    data: dict[str, Any] = {}
+    origins: dict[Location, str] = {}
+    if path is not None:
+        data, origins = _read(Path(path))
+    for override in overrides:
+        location, value = parse_override(override)
+        _assign(data, location, value, override)
+        origins[location] = f"--set {override}"
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        where = str(path) if path is not None else "recipe"
+        raise UserError(
+            "; ".join(_explain(model, problem, origins, where) for problem in error.errors())
+        ) from error
+
+
+def parse_override(override: str) -> tuple[Location, Any]:
+    """Split `a.b=value` into `(("a", "b"), value)`, the value read as YAML.
+
+    Raises:
+        UserError: no `=`, an empty key, or a value that is not YAML.
+    """
+    key, equals, text = override.partition("=")
+    location = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(location):
+        raise UserError(f"--set {override}: write --set key=value (dots for nested keys)")
+    try:
+        return location, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not YAML ({_first_line(error)})") from error
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest valid name, else the list of valid ones."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(names)}"
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Location, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"cannot read recipe {path}: {reason}") from error
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {_first_line(error)}") from error
+    if data is None:
+        return {}, {}
+    if not isinstance(data, dict):
+        raise UserError(f"{path} must hold `key: value` lines, not a {type(data).__name__}")
+    origins: dict[Location, str] = {}
+    _locate(tree, (), path, origins)
+    return data, origins
+
+
+def _locate(node: yaml.Node | None, location: Location, path: Path, origins: dict[Location, str]) -> None:
+    """Note `file:line` of every key; a key given twice is an error (YAML would silently keep the last)."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            origin = f"{path}:{key.start_mark.line + 1}"
+            if name in seen:
+                raise UserError(f"{origin}: key '{name}' is given twice")
+            seen.add(name)
+            origins[(*location, name)] = origin
+            _locate(value, (*location, name), path, origins)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            origins[(*location, index)] = f"{path}:{value.start_mark.line + 1}"
+            _locate(value, (*location, index), path, origins)
+
+
+def _assign(data: dict[str, Any], location: Location, value: Any, override: str) -> None:
+    here = data
+    for part in location[:-1]:
+        if here.get(str(part)) is None:  # `lora: null` in the file, `--set lora.r=8` on top of it
+            here[str(part)] = {}
+        here = here[str(part)]
+        if not isinstance(here, dict):
+            raise UserError(f"--set {override}: '{part}' is a single value, it has no keys")
+    here[str(location[-1])] = value
+
+
+def _explain(model: type[BaseModel], problem: Any, origins: dict[Location, str], where: str) -> str:
+    location: Location = tuple(problem["loc"])
+    origin = next(
+        (origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins), where
+    )
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}: unknown key '{key}'{suggest(str(location[-1]), _keys_at(model, location[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{origin}: key '{key}' is required"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict) or not key else f" (given: {problem['input']!r})"
+    return f"{origin}: {key + ': ' if key else ''}{message}{given}"
+
+
+def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
+    """Valid keys of the nested model that `location` leads to."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        nested = _model_in(field.annotation) if field is not None else None
+        if nested is not None:  # list positions and union tags lead no deeper
+            model = nested
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(
+        (found for part in typing.get_args(annotation) if (found := _model_in(part)) is not None), None
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())
