@@ -102,7 +102,7 @@ def _refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Never write into somebody's folder by accident; hidden files (.gitkeep, torn temporaries) do not count."""
+    """Never write into somebody's folder by accident; hidden files (.gitkeep, torn writes) do not count."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; --out must name a folder")
     strangers = (
