@@ -1,0 +1,141 @@
+"""BLEU and chrF++ against sacrebleu itself, in four languages and on ugly input."""
+
+import random
+
+import numpy as np
+import pytest
+import sacrebleu
+from sacrebleu.metrics import BLEU, CHRF
+
+from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+from rba_bench.metrics.bleu import (
+    ChrfPP,
+    CorpusBleu,
+    bleu_tokenizer,
+    corpus_score,
+    sentence_bleu,
+    sentence_chrf,
+)
+
+SENTENCES = {
+    "en": [
+        "The cat sat on the mat.",
+        "It's 3:15 p.m., isn't it?",
+        "A U.S. court (in Ohio) ruled on it.",
+        "Yes.",
+    ],
+    "de": [
+        "Die Katze saß auf der Matte.",
+        "Es ist 15:15 Uhr, nicht wahr?",
+        "Das kostet 1.000,50 Euro.",
+        "Ja.",
+    ],
+    "zh": ["猫坐在垫子上。", "现在是下午3点15分，对吗？", "这要花一千欧元。", "是的。"],
+    "ja": ["猫がマットの上に座りました。", "今は午後3時15分ですね。", "それは千ユーロかかります。", "はい。"],
+}
+HYPOTHESES = {
+    "en": ["The cat sat on a mat.", "It is 3:15 pm, isn't it?", "A court in Ohio ruled.", ""],
+    "de": ["Die Katze sitzt auf der Matte.", "Es ist 15:15 Uhr.", "Das kostet tausend Euro.", "Nein, ja."],
+    "zh": ["猫坐在垫上。", "现在是3点15分，对吗？", "它要花一千欧元。", "不是。"],
+    "ja": ["猫はマットに座った。", "今は午後3時です。", "それは千円かかります。", "はい。"],
+}
+ORACLE = {"en": "13a", "de": "13a", "zh": "zh", "ja": "ja-mecab"}
+
+
+def total(metric, hypotheses, references):
+    return np.sum([metric.statistics(h, r) for h, r in zip(hypotheses, references, strict=True)], axis=0)
+
+
+@pytest.mark.parametrize("lang", sorted(SENTENCES))
+def test_bleu_equals_sacrebleu(lang):
+    metric = CorpusBleu(lang, n_references=1)
+    oracle = sacrebleu.corpus_bleu(HYPOTHESES[lang], [SENTENCES[lang]], tokenize=ORACLE[lang])
+    assert metric.score(total(metric, HYPOTHESES[lang], [[r] for r in SENTENCES[lang]])) == oracle.score
+    assert 0 < oracle.score < 100
+
+
+@pytest.mark.parametrize("lang", sorted(SENTENCES))
+def test_chrf_equals_sacrebleu(lang):
+    metric = ChrfPP(lang)
+    oracle = sacrebleu.corpus_chrf(HYPOTHESES[lang], [SENTENCES[lang]], word_order=2)
+    assert metric.score(total(metric, HYPOTHESES[lang], [[r] for r in SENTENCES[lang]])) == oracle.score
+    assert 0 < oracle.score < 100
+
+
+def test_several_references_and_random_text_equal_sacrebleu():
+    rng = random.Random(0)
+    words = ["the", "a", "cat", "dog", ",", ".", "sat", "ran", "it's", "3.5", "on", "mat", "(big)"]
+    make = lambda: " ".join(rng.choices(words, k=rng.randrange(0, 12)))  # noqa: E731
+    hypotheses = [make() for _ in range(300)]
+    streams = [[make() for _ in range(300)] for _ in range(3)]
+    per_item = [list(refs) for refs in zip(*streams, strict=True)]
+    for ours, oracle in ((CorpusBleu("en"), BLEU()), (ChrfPP("en"), CHRF(word_order=2))):
+        assert ours.score(total(ours, hypotheses, per_item)) == oracle.corpus_score(hypotheses, streams).score
+
+
+def test_signature_is_sacrebleus():
+    oracle = BLEU(tokenize="zh")
+    oracle.corpus_score(HYPOTHESES["zh"], [SENTENCES["zh"]])
+    assert CorpusBleu("zh", n_references=1).signature == str(oracle.get_signature())
+    assert "nrefs:var" in CorpusBleu("de").signature
+    assert "nw:2" in ChrfPP("de", 1).signature
+    assert "tok:ja-mecab" in CorpusBleu("ja").signature
+
+
+def test_tokenizer_follows_the_language_however_it_is_written():
+    assert [bleu_tokenizer(code) for code in ("zh-CN", "cmn_hans_cn", "ja", "ko", "de_DE", "cy")] == [
+        "zh",
+        "zh",
+        "ja-mecab",
+        "ko-mecab",
+        "13a",
+        "13a",
+    ]
+
+
+def test_sentence_scores_equal_sacrebleu():
+    hypothesis, references = "the cat sat on a mat", ["the cat sat on the mat", "a cat was on the mat"]
+    assert (
+        sentence_bleu(hypothesis, references)
+        == sacrebleu.sentence_bleu(hypothesis, references, use_effective_order=True).score
+    )
+    assert (
+        sentence_chrf(hypothesis, references)
+        == sacrebleu.sentence_chrf(hypothesis, references, word_order=2).score
+    )
+    assert sentence_bleu("yes", "yes") == pytest.approx(100)  # effective order: short answers can be perfect
+    assert sentence_bleu("", "yes") == 0.0
+    assert (
+        sentence_bleu("猫坐在垫子上", "猫坐在垫子上。", "zh")
+        > 50
+        > sentence_bleu("猫坐在垫子上", "猫坐在垫子上。", "en")
+    )
+
+
+def test_misuse_is_refused():
+    with pytest.raises(ValueError, match="list of strings"):
+        CorpusBleu("en").statistics("a", "a")
+    with pytest.raises(ValueError, match="list of strings"):
+        CorpusBleu("en").statistics("a", [])
+    with pytest.raises(ValueError, match="expected 1 references, got 2"):
+        CorpusBleu("en", n_references=1).statistics("a", ["a", "b"])
+    with pytest.raises(ValueError, match="10 statistics"):
+        corpus_score("bleu", [1, 2, 3])
+    with pytest.raises(ValueError, match="no corpus metric"):
+        corpus_score("meteor", [1])
+    with pytest.raises(ValueError, match="unknown aggregation"):
+        score_function("bleu4")
+
+
+def test_macro_average_is_the_mean_of_the_languages_own_scores():
+    rows, groups, own = [], [], []
+    for lang in ("de", "zh"):
+        metric = CorpusBleu(lang)
+        stats = [metric.statistics(h, [r]) for h, r in zip(HYPOTHESES[lang], SENTENCES[lang], strict=True)]
+        rows += stats
+        groups += [lang] * len(stats)
+        own.append(metric.score(np.sum(stats, axis=0)))
+    score = macro_score(score_function("bleu"), width=10)
+    assert score(macro_rows(rows, groups).sum(axis=0).tolist()) == pytest.approx(sum(own) / 2, abs=1e-12)
+    pooled = corpus_score("bleu", np.sum(rows, axis=0))
+    assert abs(pooled - sum(own) / 2) > 0.1

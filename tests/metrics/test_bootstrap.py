@@ -1,0 +1,154 @@
+"""Intervals against closed forms, a slow bootstrap and simulated coverage; and their speed and memory."""
+
+import math
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from rba_bench.errors import UserError
+from rba_bench.metrics.aggregate import score_function
+from rba_bench.metrics.bleu import CorpusBleu
+from rba_bench.metrics.bootstrap import (
+    Interval,
+    align,
+    bootstrap_corpus,
+    bootstrap_mean,
+    paired_difference,
+    resampled_scores,
+    resampled_sums,
+)
+
+RNG = np.random.default_rng(7)
+
+
+def test_mean_interval_has_the_width_of_the_normal_approximation():
+    values = (RNG.random(2000) < 0.3).astype(float)
+    interval = bootstrap_mean(values, resamples=4000)
+    half = 1.96 * values.std() / math.sqrt(2000)
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.high - interval.value == pytest.approx(half, rel=0.1)
+    assert interval.value - interval.low == pytest.approx(half, rel=0.1)
+    assert interval.n == 2000 and "4000 resamples" in interval.method
+
+
+def test_ninety_five_percent_intervals_cover_about_ninety_five_percent():
+    hits = 0
+    for trial in range(400):
+        values = np.random.default_rng(trial).normal(1.0, 2.0, size=80)
+        interval = bootstrap_mean(values, seed=trial, resamples=400)
+        hits += interval.low <= 1.0 <= interval.high
+    assert 0.91 <= hits / 400 <= 0.98
+
+
+def test_clusters_are_drawn_whole():
+    """Twenty copies of each item carry the information of one: the interval must not shrink."""
+    items = RNG.normal(size=60)
+    copied, labels = np.repeat(items, 20), np.repeat(np.arange(60), 20).tolist()
+    single, clustered, naive = (
+        bootstrap_mean(items),
+        bootstrap_mean(copied, clusters=labels),
+        bootstrap_mean(copied),
+    )
+    assert clustered.low == pytest.approx(single.low) and clustered.high == pytest.approx(single.high)
+    assert (naive.high - naive.low) * 3 < clustered.high - clustered.low
+    assert clustered.n == 1200 and "60 clusters" in clustered.method
+
+
+def test_resampled_bleu_equals_a_bootstrap_that_scores_every_resample_from_its_sentences():
+    metric = CorpusBleu("en")
+    words = ["a", "b", "c", "d", "e"]
+    pairs = [(" ".join(RNG.choice(words, 8)), " ".join(RNG.choice(words, 8))) for _ in range(50)]
+    stats = np.array([metric.statistics(h, [r]) for h, r in pairs])
+    rng = np.random.default_rng(99)
+    slow = [metric.score(stats[rng.integers(50, size=50)].sum(axis=0)) for _ in range(30)]
+    assert resampled_scores(stats, metric.score, seed=99, resamples=30).tolist() == slow
+
+
+def test_same_seed_same_interval_other_seed_other_interval():
+    values = RNG.normal(size=100)
+    assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, seed=1)
+    assert bootstrap_mean(values, seed=1).low != bootstrap_mean(values, seed=2).low
+
+
+def test_pairing_removes_what_both_systems_share():
+    shared = RNG.normal(scale=5.0, size=400)
+    a, b = shared + 0.3 + RNG.normal(scale=0.2, size=400), shared + RNG.normal(scale=0.2, size=400)
+    paired = paired_difference(a, b)
+    assert paired.value == pytest.approx(a.mean() - b.mean())
+    assert paired.excludes(0.0) and paired.value > 0
+    apart_a, apart_b = bootstrap_mean(a), bootstrap_mean(b)
+    assert apart_a.low < apart_b.high, "unpaired intervals cannot tell these two apart"
+    reverse = paired_difference(b, a)
+    assert reverse.value == pytest.approx(-paired.value) and reverse.low == pytest.approx(-paired.high)
+
+
+def test_paired_difference_of_a_system_with_itself_is_zero():
+    stats = np.array([CorpusBleu("en").statistics("a b c d e", ["a b c x d e"])] * 5)
+    same = paired_difference(stats, stats, score_function("bleu"))
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0) and not same.excludes(0.0)
+
+
+def test_paired_difference_false_alarm_rate_is_about_five_percent():
+    alarms = 0
+    for trial in range(300):
+        rng = np.random.default_rng(trial)
+        a, b = (rng.random((2, 120)) < 0.6).astype(float)
+        alarms += paired_difference(a, b, seed=trial, resamples=300).excludes(0.0)
+    assert alarms / 300 <= 0.09
+
+
+def test_all_equal_scores_do_not_claim_certainty():
+    perfect, none = bootstrap_mean([1.0] * 40), bootstrap_mean([0.0] * 40)
+    assert perfect.high == 1.0 and perfect.low == pytest.approx(
+        0.9124, abs=1e-4
+    )  # Wilson: 40 / (40 + 1.96^2)
+    assert none.low == 0.0 and none.high == pytest.approx(0.0876, abs=1e-4)
+    assert "Wilson" in perfect.method
+    assert bootstrap_mean([1.0] * 40, clusters=[0, 1] * 20).low < perfect.low
+
+
+def test_fifteen_thousand_pairs_a_thousand_resamples_in_two_seconds():
+    rows = RNG.integers(0, 30, size=(15_531, 10))
+    score = score_function("bleu")
+    bootstrap_corpus(rows[:10], score)  # imports
+    tracemalloc.start()
+    started = time.process_time()
+    interval = bootstrap_corpus(rows, score)
+    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert interval.n == 15_531
+    assert seconds < 2.0
+    assert peak < 100e6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bootstrap_mean([]), "non-empty"),
+        (lambda: bootstrap_mean([1.0, math.nan]), "finite"),
+        (lambda: bootstrap_mean([1.0, 2.0], clusters=["a"]), "1 cluster labels for 2 items"),
+        (lambda: bootstrap_mean([1.0, 2.0], resamples=0), "at least one"),
+        (lambda: paired_difference([1.0, 2.0], [1.0]), "equal items"),
+        (lambda: paired_difference([[1.0, 2.0]], [[1.0, 2.0]]), "need a score function"),
+        (lambda: paired_difference([1.0], [1.0], score_function("bleu")), "needs statistics"),
+        (lambda: resampled_sums([1.0, 2.0]), "matrix"),
+    ],
+)
+def test_misuse_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_align_orders_by_id_and_refuses_other_items():
+    ids, a, b = align({"y": 1, "x": 2}, {"x": 20, "y": 10})
+    assert (ids, a, b) == (["x", "y"], [2, 1], [20, 10])
+    with pytest.raises(UserError, match="rba and sft were not run on the same items: 2 ids differ, e.g. x"):
+        align({"y": 1, "x": 2}, {"y": 1, "z": 2}, ("rba", "sft"))
+
+
+def test_interval_round_trip():
+    interval = Interval(0.5, 0.4, 0.6, 10, "by hand")
+    assert Interval(**interval.to_dict()) == interval
+    assert interval.excludes(0.39) and not interval.excludes(0.6)
