@@ -1,0 +1,265 @@
+"""A clip by reference: what it is (hash, rate, duration) and where it lies; samples are decoded when needed.
+
+Task documents, requests and records carry an `AudioRef`, never samples. A clip lies in an audio file of its
+own or in one row of a parquet file with a column `audio {bytes, path}` (what `datasets` calls an undecoded
+Audio feature). soundfile decodes WAV, FLAC, OGG and MP3.
+"""
+
+import io
+import threading
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.files import sha256_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import soundfile as sf
+
+SAMPLING_RATE = 16_000  # Hz, what every model here listens at
+LOWEST_RATE, HIGHEST_RATE = (
+    1_000,
+    768_000,
+)  # Hz; outside, the header is damaged
+CACHE_BYTES = 256 * 2**20  # decoded row groups kept in memory
+LOSSY = {"MP3", "OGG"}  # their headers may overstate the length by a few frames
+LOSSY_TOLERANCE = 0.95
+
+
+class AudioError(RbaError):
+    """The bytes of one clip hold no usable sound; the run can go on without it."""
+
+
+@dataclass(frozen=True)
+class AudioRef:
+    """Where a clip is and what it must be.
+
+    Attributes:
+        sha256: hash of the encoded bytes (of the file, or of `audio.bytes` in the parquet row).
+        sampling_rate: Hz of the stored clip.
+        duration: seconds.
+        path: audio file, or parquet file where `row` is set.
+        row: row of the parquet file, counted over all its row groups; None for an audio file.
+    """
+
+    sha256: str
+    sampling_rate: int
+    duration: float
+    path: str
+    row: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reference as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "AudioRef":
+        """The inverse of `to_dict`. Raises UserError for missing or unknown keys."""
+        known = {field.name for field in fields(cls)}
+        missing = {"sha256", "sampling_rate", "duration", "path"} - value.keys()
+        if missing or value.keys() - known:
+            raise UserError(f"not an audio reference: {sorted(value)}; it needs {sorted(known)}")
+        return cls(**value)
+
+    @classmethod
+    def of(cls, data: bytes, path: Path | str, row: int | None = None) -> "AudioRef":
+        """The reference of encoded bytes that lie at `path` (and `row`). Raises AudioError if unreadable."""
+        with _open(data) as sound:
+            rate, frames = int(sound.samplerate), int(sound.frames)
+        return cls(sha256_bytes(data), rate, frames / rate, str(path), row)
+
+
+def load(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+    """Samples of a clip: float32 mono at `sampling_rate` Hz, shape [n].
+
+    Raises:
+        MissingPrerequisite: the file is not there.
+        UserError: the file is damaged, or holds another clip than the reference says.
+        AudioError: the right bytes, but no usable sound in them.
+    """
+    data = read_bytes(ref)
+    found = sha256_bytes(data)
+    if found != ref.sha256:
+        raise UserError(
+            f"{_place(ref)} is damaged or was replaced: sha256 {found[:12]}..., "
+            f"expected {ref.sha256[:12]}...; restore the file or make it again"
+        )
+    try:
+        return decode(data, sampling_rate)
+    except AudioError as error:
+        raise AudioError(f"{_place(ref)}: {error}") from error
+
+
+def read_bytes(ref: AudioRef) -> bytes:
+    """Encoded bytes of a clip, unchecked. Raises MissingPrerequisite or UserError as `load` does."""
+    path = Path(ref.path)
+    if not path.is_file():
+        raise MissingPrerequisite(f"no audio at {path}: the data folder was moved or not made yet")
+    try:
+        return path.read_bytes() if ref.row is None else _ROW_GROUPS.read(path, ref.row)
+    except OSError as error:
+        raise UserError(f"cannot read {_place(ref)}: {error.strerror or error}") from error
+
+
+def decode(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+    """Decode an encoded clip, mix its channels down by their mean and resample it.
+
+    Args:
+        data: the bytes of a WAV, FLAC, OGG or MP3 file.
+        sampling_rate: wanted rate in Hz.
+
+    Returns:
+        float32 mono samples, shape [n] with n >= 1, all finite.
+
+    Raises:
+        AudioError: unknown format, cut short, no samples, or samples that are not numbers.
+    """
+    import soundfile as sf
+    import soxr
+
+    with _open(data) as sound:
+        rate, promised, kind = int(sound.samplerate), int(sound.frames), str(sound.format)
+        try:
+            samples = sound.read(dtype="float32", always_2d=True)
+        except sf.LibsndfileError as error:
+            raise AudioError(f"damaged audio ({error.error_string})") from error
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(f"damaged audio (sampling rate {rate} Hz)")
+    if len(samples) < promised * (LOSSY_TOLERANCE if kind in LOSSY else 1) or _torn_wav(data):
+        raise AudioError(f"audio is cut short ({len(samples)} of {promised} samples are there)")
+    if not len(samples):
+        raise AudioError("audio holds no samples")
+    wave = samples.mean(axis=1)
+    if not np.isfinite(wave).all():
+        raise AudioError("audio holds samples that are not finite numbers")
+    return wave if rate == sampling_rate else _resample(soxr, wave, rate, sampling_rate)
+
+
+def encode_flac(wave: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
+    """FLAC bytes (16-bit PCM, mono) of float samples, clipped to [-1, 1]; equal samples give equal bytes.
+
+    Encoding what was decoded from here changes nothing: samples are multiples of 2**-15.
+
+    Raises:
+        AudioError: not one-dimensional, empty, or samples that are not finite.
+    """
+    import soundfile as sf
+
+    if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
+        raise AudioError(f"cannot encode samples of shape {wave.shape}: want finite numbers in one dimension")
+    integers = np.clip(np.rint(wave.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
+    buffer = io.BytesIO()
+    sf.write(buffer, integers, sampling_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _resample(soxr: Any, wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    resampled = np.asarray(soxr.resample(wave, rate, wanted), dtype=np.float32)
+    if not len(resampled):
+        raise AudioError(f"audio of {len(wave)} samples at {rate} Hz is too short")
+    return resampled
+
+
+def _open(data: bytes) -> "sf.SoundFile":
+    import soundfile as sf
+
+    try:
+        return sf.SoundFile(io.BytesIO(data))
+    except sf.LibsndfileError as error:  # str(error) would name a memory address
+        raise AudioError(f"not audio ({error.error_string} {len(data)} bytes)") from error
+
+
+def _torn_wav(data: bytes) -> bool:
+    """Whether a RIFF header promises more bytes than there are; libsndfile silently reads what is left.
+
+    Writers that stream cannot know the size and put 0 or 0xFFFFFFFF there, which promises nothing.
+    """
+    if data[:4] != b"RIFF" or len(data) < 8:
+        return False
+    size = int.from_bytes(data[4:8], "little")
+    return (
+        size not in (0, 0xFFFFFFFF) and size + 8 > len(data) + 1
+    )  # the pad byte at the end is often left out
+
+
+def _place(ref: AudioRef) -> str:
+    return ref.path if ref.row is None else f"row {ref.row} of {ref.path}"
+
+
+class _RowGroups:
+    """Least-recently-used cache of the `audio` column of parquet row groups.
+
+    A shard of real speech does not fit in memory and a row cannot be read alone, so whole row groups are read
+    (only the bytes of the audio) and kept while they fit. The key holds size and time of the file, so that a
+    rewritten shard is read anew.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self._groups: OrderedDict[tuple[str, int, int, int], pa.ChunkedArray] = OrderedDict()
+        self._starts: dict[tuple[str, int, int], list[int]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, path: Path, row: int) -> bytes:
+        """Bytes of the clip in `row`. Raises UserError if there is no such clip."""
+        import pyarrow as pa
+
+        try:
+            with self._lock:
+                value = self._find(path, row)
+        except (pa.ArrowException, OSError) as error:  # arrow reports torn pages as OSError
+            raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
+        if value is None:
+            raise UserError(f"row {row} of {path} holds no audio bytes: embed them when writing the file")
+        return value
+
+    def _find(self, path: Path, row: int) -> bytes | None:
+        import pyarrow.parquet as pq
+
+        stat = path.stat()
+        version = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+        if version not in self._starts:
+            metadata = pq.read_metadata(path)
+            sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            self._starts[version] = [0, *np.cumsum(sizes).tolist()]
+        starts = self._starts[version]
+        if not 0 <= row < starts[-1]:
+            raise UserError(
+                f"{path} has {starts[-1]} rows, no row {row}: the reference belongs to another file"
+            )
+        group = int(np.searchsorted(starts, row, side="right")) - 1
+        key = (*version, group)
+        if key not in self._groups:
+            self._keep(key, self._audio_bytes(path, group))
+        self._groups.move_to_end(key)
+        value = self._groups[key][row - starts[group]].as_py()
+        return None if value is None else bytes(value)
+
+    @staticmethod
+    def _audio_bytes(path: Path, group: int) -> "pa.ChunkedArray":
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            kind = schema.field("audio").type if "audio" in schema.names else None
+            if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+                raise UserError(f"{path} has no column `audio` with `bytes` in it")
+            column = file.read_row_group(group, columns=["audio.bytes"]).column("audio")
+        return pc.struct_field(column, "bytes")
+
+    def _keep(self, key: tuple[str, int, int, int], column: "pa.ChunkedArray") -> None:
+        self._groups[key] = column
+        self.held += column.nbytes
+        while self.held > self.limit and len(self._groups) > 1:
+            self.held -= self._groups.popitem(last=False)[1].nbytes
+
+
+_ROW_GROUPS = _RowGroups(CACHE_BYTES)
