@@ -1,0 +1,52 @@
+# `make quickstart` and `make test` do all the set-up they need: a private .venv with the versions of constraints.txt.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check setup format clean
+
+# The first Python >= 3.11 that runs; `make PYTHON=/path/to/python3.12 test` chooses another.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# Named after what was asked for, so that a change of either file installs again and nothing else does.
+STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary --constraint constraints.txt
+ARGS ?=
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## /\1\t/p' Makefile | expand -t 14
+
+quickstart: $(STAMP)  ## the whole way, teacher to leaderboard, offline; ARGS="--json" for machines
+	@$(BIN)/rba-bench quickstart $(ARGS)
+
+test: $(STAMP)  ## the tests; ARGS="-k name -x" goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)  ## format, lint, types, import directions
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(STAMP)  ## rewrite the sources in house style
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+setup: $(STAMP)  ## install into .venv without running anything
+
+# All output goes to stderr: stdout belongs to the results of the targets above. torch goes first and alone, so that
+# the pinned version comes from a CPU build where pip knows one.
+$(STAMP): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "error: no Python >= 3.11 found; name one: make PYTHON=/path/to/python" >&2; exit 3; }
+	@{ [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	rm -f $(VENV)/installed-*; \
+	echo "installing into $(VENV) (some minutes, once)"; \
+	$(PIP) pip; \
+	$(PIP) torch; \
+	$(PIP) --editable '.[tts,train,ja]' --group dev; \
+	touch $@; } >&2
+
+clean:  ## remove .venv and caches; runs/ stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
