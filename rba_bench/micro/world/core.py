@@ -1,0 +1,255 @@
+"""Items of the micro world: draw them, answer them, recognise them in a text, grade a response.
+
+The same code generates, parses and grades, so that training data, rewards' labels and evaluation agree by construction.
+"""
+
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from collections.abc import Iterator
+from itertools import islice, product
+
+from rba_bench.micro.world import translation as tr
+from rba_bench.micro.world.intents import INSTRUCTIONS, QUESTIONS, TOPICS, UNUSABLE, Choices, Intent
+from rba_bench.seeding import stable_seed
+
+KINDS = ("instruct", "qa", "s2tt")
+TEST_SHARE = 5  # one instruction in five is held out
+CANONICAL_SHARE = 0.6  # how often the teacher uses the canonical wording of a translation
+_BY_NAME = {intent.name: intent for intent in (*INSTRUCTIONS, *QUESTIONS, *UNUSABLE)}
+_SLOT = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to ask: `prompt` is text beside the audio ("" unless s2tt), `instruction` is what is spoken."""
+
+    kind: str
+    topic: str
+    intent: str
+    instruction: str
+    prompt: str = ""
+    source_lang: str = "en"
+    target_lang: str = "en"
+    slots: tuple[tuple[str, str], ...] = ()
+    sentence: tr.Sentence | None = field(default=None, compare=False)
+
+    @property
+    def user_text(self) -> str:
+        """The user's turn as a text LLM reads it."""
+        return f"{self.prompt} {self.instruction}".strip()
+
+    @property
+    def split(self) -> str:
+        """`test` for one instruction in five, by a hash of the text: held out from every training set."""
+        return "test" if stable_seed("split", self.user_text) % TEST_SHARE == 0 else "train"
+
+    @property
+    def usable(self) -> bool:
+        """False for what the synthesis filters exist to drop."""
+        return self.kind == "s2tt" or _BY_NAME[self.intent].usable
+
+    @property
+    def source(self) -> str:
+        """The question set or sentence domain the item belongs to ("" for instructions)."""
+        return self.intent if self.kind == "s2tt" else _BY_NAME[self.intent].source
+
+    @property
+    def difficulty(self) -> str:
+        """Five levels by the number of words in the user's turn."""
+        words = len(self.user_text.split())
+        return ("very easy", "easy", "medium", "hard", "very hard")[sum(words > n for n in (5, 8, 11, 15))]
+
+
+@dataclass(frozen=True)
+class Grade:
+    """`score` in [0, 1]; 1.0 exactly when the response is one of the valid answers, at most 0.5 otherwise."""
+
+    score: float
+    valid: bool
+    reason: str
+
+
+def translation_prompt(source: str, target: str) -> str:
+    """The text that stands before the speech (or the words) to translate."""
+    return f"translate {tr.LANGUAGE_NAMES[source]} to {tr.LANGUAGE_NAMES[target]} :"
+
+
+def _choices(intent: Intent, slots: dict[str, str]) -> Choices:
+    return {**{name: (value,) for name, value in slots.items()}, **intent.fill(slots)}
+
+
+def _distinct(values: dict[str, str]) -> bool:
+    """Slots that share a base (tip1, tip2) must hold different values."""
+    bases = Counter((re.sub(r"\d+$", "", name), value) for name, value in values.items() if name[-1].isdigit())
+    return all(n == 1 for (base, _), n in bases.items() if base in ("tip", "act", "idea", "person", "animal", "word"))
+
+
+def _draw(rng: random.Random, template: str, choices: Choices) -> str:
+    while True:
+        values = {name: rng.choice(choices[name]) for name in dict.fromkeys(_SLOT.findall(template))}
+        if _distinct(values):
+            return template.format(**values)
+
+
+def _draw_instruction(rng: random.Random, intent: Intent) -> Item:
+    ask = rng.choice(intent.asks)
+    while True:
+        slots = {name: rng.choice(intent.slots[name]) for name in dict.fromkeys(_SLOT.findall(ask)) if name in intent.slots}
+        if _distinct(slots):
+            break
+    text = _draw(rng, ask, _choices(intent, slots))
+    return Item(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
+
+
+def _draw_translation(rng: random.Random, domain: str | None) -> Item:
+    source, target = rng.choice((tr.DIRECTIONS[0], rng.choice(tr.DIRECTIONS[1:])))
+    domain = domain or rng.choice(("covost2", "fleurs"))
+    sentence = tr.sample_sentence(rng, domain)
+    text = tr.wordings(sentence, source)[0 if domain == "covost2" else rng.randrange(2)]
+    return Item("s2tt", "others", domain, text, translation_prompt(source, target), source, target, sentence=sentence)
+
+
+def sample_item(
+    rng: random.Random,
+    kind: str | None = None,
+    topic: str | None = None,
+    split: str = "train",
+    source: str | None = None,
+    usable: bool = True,
+) -> Item:
+    """Draw an item of `split`.
+
+    Args:
+        rng: source of randomness.
+        kind: "instruct", "qa" or "s2tt"; by default 55 %, 25 % and 20 %.
+        topic: one of TOPICS, for instructions.
+        split: "train" or "test" (held-out texts).
+        source: "triviaqa" or "webquestions" (qa), "covost2" or "fleurs" (s2tt).
+        usable: False draws what the synthesis filters should drop.
+    """
+    while True:
+        wanted = kind or rng.choices(KINDS, (55, 25, 20))[0]
+        if not usable:
+            item = _draw_instruction(rng, rng.choice(UNUSABLE))
+        elif wanted == "s2tt":
+            item = _draw_translation(rng, source)
+        elif wanted == "qa":
+            item = _draw_instruction(rng, rng.choice([i for i in QUESTIONS if source in (None, i.source)]))
+        else:
+            theme = topic or rng.choice(TOPICS)
+            item = _draw_instruction(rng, rng.choice([i for i in INSTRUCTIONS if i.topic == theme]))
+        if item.split == split:
+            return item
+
+
+def sample_answer(rng: random.Random, item: Item) -> str:
+    """A valid answer in a random wording."""
+    if item.sentence is not None:
+        canonical, other = tr.wordings(item.sentence, item.target_lang)
+        return canonical if rng.random() < CANONICAL_SHARE else other
+    intent = _BY_NAME[item.intent]
+    return _draw(rng, rng.choice(intent.answers), _choices(intent, dict(item.slots)))
+
+
+def references(item: Item) -> list[str]:
+    """Valid answers, canonical first: aliases (qa), both word orders (s2tt), a few wordings (instruct)."""
+    if item.sentence is not None:
+        return list(tr.wordings(item.sentence, item.target_lang))
+    intent = _BY_NAME[item.intent]
+    choices = _choices(intent, dict(item.slots))
+    if item.kind == "qa":
+        return list(choices["answer"])
+    return [next(_fillings(template, choices)) for template in intent.answers]
+
+
+def _fillings(template: str, choices: Choices) -> Iterator[str]:
+    names = list(dict.fromkeys(_SLOT.findall(template)))
+    for values in product(*(choices[name] for name in names)):
+        filled = dict(zip(names, values, strict=True))
+        if _distinct(filled):
+            yield template.format(**filled)
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> list[tuple[re.Pattern[str], Intent, str]]:
+    found = []
+    for intent in _BY_NAME.values():
+        for ask in intent.asks:
+            seen: set[str] = set()
+
+            def group(match: re.Match[str], intent: Intent = intent, seen: set[str] = seen) -> str:
+                name = match.group(1)
+                if name in seen:
+                    return f"(?P={name})"
+                seen.add(name)
+                values = intent.slots.get(name)
+                return f"(?P<{name}>{'|'.join(map(re.escape, values)) if values else '.+'})"
+
+            found.append((re.compile(_SLOT.sub(group, ask)), intent, ask))
+    return found
+
+
+def _parse_translation(text: str) -> Item | None:
+    for source, target in tr.DIRECTIONS:
+        prompt = translation_prompt(source, target)
+        if text.startswith(prompt + " "):
+            spoken = text.removeprefix(prompt).strip()
+            sentence = tr.parse_sentence(spoken, source)
+            if sentence is not None:
+                domain = "fleurs" if sentence.subject2 else "covost2"
+                return Item("s2tt", "others", domain, spoken, prompt, source, target, sentence=sentence)
+    return None
+
+
+def parse(user_text: str) -> Item | None:
+    """Recognise a user's turn of this world; None for anything else."""
+    text = " ".join(user_text.split())
+    if text.startswith("translate "):
+        return _parse_translation(text)
+    for pattern, intent, ask in _patterns():
+        match = pattern.fullmatch(text)
+        if match is None:
+            continue
+        slots = {name: value for name, value in match.groupdict().items() if name in intent.slots}
+        if _distinct(slots) and text in _fillings(ask, _choices(intent, slots)):
+            return Item(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
+    return None
+
+
+def _is_valid(item: Item, response: str) -> bool:
+    if item.sentence is not None:
+        return response in tr.wordings(item.sentence, item.target_lang)
+    intent = _BY_NAME[item.intent]
+    choices = _choices(intent, dict(item.slots))
+    return any(response in _fillings(template, choices) for template in intent.answers)
+
+
+def _overlap(response: str, reference: str) -> float:
+    ours, theirs = Counter(response.split()), Counter(reference.split())
+    shared = sum((ours & theirs).values())
+    return 2 * shared / max(1, sum(ours.values()) + sum(theirs.values()))
+
+
+def grade(item: Item, response: str) -> Grade:
+    """Rule judge: 1.0 for any valid answer, else half the best word overlap (F1) with a few valid wordings."""
+    text = " ".join(response.lower().replace(".", " ").replace(",", " ").split())
+    if not text:
+        return Grade(0.0, False, "empty response")
+    if _is_valid(item, text):
+        return Grade(1.0, True, "one of the valid answers")
+    overlap = max(_overlap(text, reference) for reference in _nearby(item))
+    return Grade(0.5 * overlap, False, f"not a valid answer; word overlap {overlap:.2f}")
+
+
+def _nearby(item: Item) -> list[str]:
+    if item.kind != "instruct":
+        return references(item)
+    intent = _BY_NAME[item.intent]
+    choices = _choices(intent, dict(item.slots))
+    return [text for template in intent.answers for text in islice(_fillings(template, choices), 24)]
+
+
+__all__ = ["KINDS", "TOPICS", "Grade", "Item", "grade", "parse", "references", "sample_answer", "sample_item", "translation_prompt"]

@@ -1,0 +1,175 @@
+"""Sentences of the micro world in English, German, French and Spanish, with agreement, word order and several wordings.
+
+Two domains: `covost2` ("the small dog sees the red house today") and `fleurs` (two subjects, or the adverb first). A
+sentence is a tuple of concept keys; `render` says it in a language. Adverbs may stand last or, as a second wording, first
+(German then inverts subject and verb).
+"""
+
+import random
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+LANGUAGES = ("en", "de", "fr", "es")
+LANGUAGE_NAMES = {"en": "english", "de": "german", "fr": "french", "es": "spanish"}
+DIRECTIONS = (("en", "de"), ("de", "en"), ("fr", "en"), ("es", "en"))
+
+# concept -> per language (word, gender); a second English word is a synonym used by other wordings
+NOUNS: dict[str, dict[str, tuple[str, str]]] = {
+    "dog": {"en": ("dog", ""), "de": ("hund", "m"), "fr": ("chien", "m"), "es": ("perro", "m")},
+    "cat": {"en": ("cat", ""), "de": ("katze", "f"), "fr": ("chatte", "f"), "es": ("gata", "f")},
+    "man": {"en": ("man", ""), "de": ("mann", "m"), "fr": ("monsieur", "m"), "es": ("hombre", "m")},
+    "woman": {"en": ("woman", ""), "de": ("frau", "f"), "fr": ("femme", "f"), "es": ("mujer", "f")},
+    "child": {"en": ("child", ""), "de": ("kind", "n"), "fr": ("garçon", "m"), "es": ("niño", "m")},
+    "farmer": {"en": ("farmer", ""), "de": ("bauer", "m"), "fr": ("fermier", "m"), "es": ("granjero", "m")},
+    "teacher": {"en": ("teacher", ""), "de": ("lehrerin", "f"), "fr": ("maîtresse", "f"), "es": ("maestra", "f")},
+    "girl": {"en": ("girl", ""), "de": ("mädchen", "n"), "fr": ("fille", "f"), "es": ("niña", "f")},
+}
+OBJECTS: dict[str, dict[str, tuple[str, str]]] = {
+    "house": {"en": ("house", ""), "de": ("haus", "n"), "fr": ("maison", "f"), "es": ("casa", "f")},
+    "book": {"en": ("book", ""), "de": ("buch", "n"), "fr": ("livre", "m"), "es": ("libro", "m")},
+    "letter": {"en": ("letter", ""), "de": ("brief", "m"), "fr": ("lettre", "f"), "es": ("carta", "f")},
+    "bread": {"en": ("bread", ""), "de": ("brot", "n"), "fr": ("pain", "m"), "es": ("pan", "m")},
+    "flower": {"en": ("flower", ""), "de": ("blume", "f"), "fr": ("fleur", "f"), "es": ("flor", "f")},
+    "boat": {"en": ("boat", ""), "de": ("boot", "n"), "fr": ("bateau", "m"), "es": ("barco", "m")},
+    "ball": {"en": ("ball", ""), "de": ("ball", "m"), "fr": ("ballon", "m"), "es": ("balón", "m")},
+    "lamp": {"en": ("lamp", ""), "de": ("lampe", "f"), "fr": ("lampe", "f"), "es": ("lámpara", "f")},
+}
+# concept -> en, de stem, fr (masculine, feminine, stands before the noun), es (masculine, feminine)
+ADJECTIVES: dict[str, tuple[str, str, tuple[str, str, bool], tuple[str, str]]] = {
+    "small": ("small", "klein", ("petit", "petite", True), ("pequeño", "pequeña")),
+    "big": ("big", "groß", ("grand", "grande", True), ("grande", "grande")),
+    "young": ("young", "jung", ("jeune", "jeune", True), ("joven", "joven")),
+    "red": ("red", "rot", ("rouge", "rouge", False), ("rojo", "roja")),
+    "white": ("white", "weiß", ("blanc", "blanche", False), ("blanco", "blanca")),
+    "new": ("new", "neu", ("nouveau", "nouvelle", True), ("nuevo", "nueva")),
+}
+SUBJECT_ADJECTIVES = ("small", "big", "young")
+OBJECT_ADJECTIVES = ("small", "red", "white", "new")
+# concept -> per language (singular, plural)
+VERBS: dict[str, dict[str, tuple[str, str]]] = {
+    "see": {"en": ("sees", "see"), "de": ("sieht", "sehen"), "fr": ("voit", "voient"), "es": ("ve", "ven")},
+    "buy": {"en": ("buys", "buy"), "de": ("kauft", "kaufen"), "fr": ("achète", "achètent"), "es": ("compra", "compran")},
+    "find": {"en": ("finds", "find"), "de": ("findet", "finden"), "fr": ("trouve", "trouvent"), "es": ("encuentra", "encuentran")},
+    "love": {"en": ("loves", "love"), "de": ("liebt", "lieben"), "fr": ("aime", "aiment"), "es": ("ama", "aman")},
+    "bring": {"en": ("brings", "bring"), "de": ("bringt", "bringen"), "fr": ("apporte", "apportent"), "es": ("trae", "traen")},
+    "paint": {"en": ("paints", "paint"), "de": ("malt", "malen"), "fr": ("peint", "peignent"), "es": ("pinta", "pintan")},
+    "sell": {"en": ("sells", "sell"), "de": ("verkauft", "verkaufen"), "fr": ("vend", "vendent"), "es": ("vende", "venden")},
+}
+ADVERBS: dict[str, dict[str, str]] = {
+    "today": {"en": "today", "de": "heute", "fr": "aujourd'hui", "es": "hoy"},
+    "morning": {"en": "in the morning", "de": "am morgen", "fr": "le matin", "es": "por la mañana"},
+    "garden": {"en": "in the garden", "de": "im garten", "fr": "dans le jardin", "es": "en el jardín"},
+    "city": {"en": "in the city", "de": "in der stadt", "fr": "dans la ville", "es": "en la ciudad"},
+    "always": {"en": "every day", "de": "jeden tag", "fr": "chaque jour", "es": "cada día"},
+    "tomorrow": {"en": "tomorrow", "de": "morgen", "fr": "demain", "es": "mañana"},
+}
+_ARTICLES = {
+    ("de", "nom"): {"m": "der", "f": "die", "n": "das"},
+    ("de", "acc"): {"m": "den", "f": "die", "n": "das"},
+    ("fr", "nom"): {"m": "le", "f": "la"},
+    ("fr", "acc"): {"m": "le", "f": "la"},
+    ("es", "nom"): {"m": "el", "f": "la"},
+    ("es", "acc"): {"m": "el", "f": "la"},
+}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Concept keys; `subject2` and the adjectives may be empty strings."""
+
+    subject: str
+    subject_adjective: str
+    subject2: str
+    verb: str
+    object: str
+    object_adjective: str
+    adverb: str
+
+
+def _noun_phrase(noun: tuple[str, str], adjective: str, language: str, case: str) -> str:
+    word, gender = noun
+    if language == "en":
+        return f"the {adjective} {word}" if adjective else f"the {word}"
+    article = _ARTICLES[language, case][gender]
+    if not adjective:
+        return f"{article} {word}"
+    _, stem, (fr_m, fr_f, before), (es_m, es_f) = ADJECTIVES[adjective]
+    if language == "de":
+        return f"{article} {stem}{'en' if (case, gender) == ('acc', 'm') else 'e'} {word}"
+    if language == "fr":
+        form = fr_m if gender == "m" else fr_f
+        return f"{article} {form} {word}" if before else f"{article} {word} {form}"
+    return f"{article} {word} {es_m if gender == 'm' else es_f}"
+
+
+def _clause(sentence: Sentence, language: str) -> tuple[str, str, str, str]:
+    subject = _noun_phrase(NOUNS[sentence.subject][language], sentence.subject_adjective, language, "nom")
+    if sentence.subject2:
+        conjunction = {"en": "and", "de": "und", "fr": "et", "es": "y"}[language]
+        subject += f" {conjunction} {_noun_phrase(NOUNS[sentence.subject2][language], '', language, 'nom')}"
+    verb = VERBS[sentence.verb][language][1 if sentence.subject2 else 0]
+    thing = _noun_phrase(OBJECTS[sentence.object][language], sentence.object_adjective, language, "acc")
+    return subject, verb, thing, ADVERBS[sentence.adverb][language]
+
+
+def wordings(sentence: Sentence, language: str) -> tuple[str, str]:
+    """Two valid wordings, canonical first: the adverb late in the sentence, or in front."""
+    subject, verb, thing, adverb = _clause(sentence, language)
+    if language == "de":
+        return f"{subject} {verb} {adverb} {thing}", f"{adverb} {verb} {subject} {thing}"
+    return f"{subject} {verb} {thing} {adverb}", f"{adverb} {subject} {verb} {thing}"
+
+
+def sample_sentence(rng: random.Random, domain: str) -> Sentence:
+    """A random sentence of domain "covost2" (one subject with an adjective) or "fleurs" (two subjects or none)."""
+    subject, subject2 = rng.sample(list(NOUNS), 2)
+    pair = domain == "fleurs"
+    return Sentence(
+        subject,
+        "" if pair else rng.choice(SUBJECT_ADJECTIVES),
+        subject2 if pair else "",
+        rng.choice(list(VERBS)),
+        rng.choice(list(OBJECTS)),
+        rng.choice(OBJECT_ADJECTIVES),
+        rng.choice(list(ADVERBS)),
+    )
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _grammar(language: str) -> tuple[list[re.Pattern[str]], dict[str, dict[str, tuple[str, ...]]]]:
+    """Patterns of both wordings of `language`, and what each matched phrase stands for."""
+    heads: dict[str, tuple[str, ...]] = {}
+    for noun, phrases in NOUNS.items():
+        for adjective in SUBJECT_ADJECTIVES:
+            heads[_noun_phrase(phrases[language], adjective, language, "nom")] = (noun, adjective, "")
+        for second in NOUNS.keys() - {noun}:
+            sentence = Sentence(noun, "", second, "see", "house", "red", "today")
+            heads[_clause(sentence, language)[0]] = (noun, "", second)
+    table = {
+        "subject": heads,
+        "verb": {form: (verb,) for verb, forms in VERBS.items() for form in forms[language]},
+        "object": {
+            _noun_phrase(phrases[language], adjective, language, "acc"): (noun, adjective)
+            for noun, phrases in OBJECTS.items()
+            for adjective in OBJECT_ADJECTIVES
+        },
+        "adverb": {words[language]: (adverb,) for adverb, words in ADVERBS.items()},
+    }
+    parts = {name: f"(?P<{name}>{'|'.join(map(re.escape, sorted(texts, key=len, reverse=True)))})" for name, texts in table.items()}
+    german = language == "de"
+    orders = ("subject verb adverb object", "adverb verb subject object") if german else ("subject verb object adverb", "adverb subject verb object")
+    return [re.compile(" ".join(parts[name] for name in order.split())) for order in orders], table
+
+
+def parse_sentence(text: str, language: str) -> Sentence | None:
+    """The sentence whose wording in `language` is `text`; None for anything else."""
+    patterns, table = _grammar(language)
+    for pattern in patterns:
+        match = pattern.fullmatch(text)
+        if match is not None:
+            found = {name: table[name][phrase] for name, phrase in match.groupdict().items()}
+            (subject, adjective, second), (verb,), (thing, quality), (adverb,) = (found[n] for n in ("subject", "verb", "object", "adverb"))
+            sentence = Sentence(subject, adjective, second, verb, thing, quality, adverb)
+            return sentence if text in wordings(sentence, language) else None
+    return None
