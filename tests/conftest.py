@@ -140,7 +140,9 @@ def clips() -> list[np.ndarray]:
     waves = []
     for number, seconds in enumerate((0.3, 0.45, 0.8, 1.25, 2.0)):
         time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-        chord = sum(np.sin(2 * np.pi * (180 + 170 * number) * harmonic * time) / harmonic for harmonic in (1, 2, 3))
+        chord = sum(
+            np.sin(2 * np.pi * (180 + 170 * number) * harmonic * time) / harmonic for harmonic in (1, 2, 3)
+        )
         wave = (0.15 * chord + 0.02 * rng.standard_normal(time.size)).astype(np.float32)
         wave.setflags(write=False)
         waves.append(wave)

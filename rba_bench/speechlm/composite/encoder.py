@@ -1,0 +1,99 @@
+"""A Whisper encoder that hears a clip at its true length instead of padded to 30 seconds.
+
+Two convolutions (the second with stride 2) turn T mel frames of 10 ms into (T - 1) // 2 + 1 states of 20 ms. In a batch
+the frames behind a clip's end are set to zero before each convolution and hidden from attention, so that a clip's states
+do not depend on its batch mates. Given a full 30 s input the result is that of the stock encoder; on shorter input it
+differs from stock Whisper, which hears 30 s minus the clip as silence.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModel, WhisperConfig
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+
+def state_lengths(feature_lengths: torch.Tensor) -> torch.Tensor:
+    """Number of encoder states (20 ms) for each number of mel frames (10 ms); 0 stays 0."""
+    return (feature_lengths + 1) // 2
+
+
+def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Boolean [B, size], true where the position lies before the row's length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class TrueLengthWhisperEncoder(WhisperEncoder):
+    """`WhisperEncoder` for input of any length up to `max_source_positions` states; same parameters, same names."""
+
+    config: WhisperConfig
+
+    @classmethod
+    def from_whisper(cls, path: Path | str, dtype: torch.dtype = torch.float32) -> "TrueLengthWhisperEncoder":
+        """The encoder of a Whisper checkpoint (folder or Hub id), with its decoder left behind."""
+        whisper = AutoModel.from_pretrained(path, dtype=dtype)
+        encoder = cls(whisper.config).to(dtype)
+        encoder.load_state_dict(whisper.get_encoder().state_dict())
+        return encoder.eval()
+
+    def forward(  # type: ignore[override]
+        self, input_features: torch.Tensor, feature_lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode log-mel features.
+
+        Args:
+            input_features: [B, M, T], M mel bins and T frames of 10 ms.
+            feature_lengths: [B] true numbers of frames; None when all clips fill T.
+
+        Returns:
+            states [B, T', D] with zeros behind each clip's end, and lengths [B] in states of 20 ms.
+
+        Raises:
+            ValueError: the input is longer than the position table allows.
+        """
+        lengths, padded = self._true_lengths(input_features, feature_lengths)
+        hidden, mask = self._convolve(input_features.to(self.conv1.weight.dtype), lengths if padded else None)
+        hidden = hidden + self.embed_positions.weight[: hidden.shape[1]].to(hidden.dtype)
+        hidden = nn.functional.dropout(hidden, p=self.dropout, training=self.training)
+        attention_mask = None
+        if mask is not None:
+            attention_mask = create_bidirectional_mask(self.config, hidden, mask.long())
+        for layer in self.layers:
+            if self.training and self.layerdrop > 0.0 and torch.rand([]) < self.layerdrop:
+                continue
+            hidden = layer(hidden, attention_mask)
+        hidden = self.layer_norm(hidden)
+        if mask is not None:
+            hidden = hidden.masked_fill(~mask[..., None], 0.0)
+        return hidden, state_lengths(lengths)
+
+    def _true_lengths(
+        self, features: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, bool]:
+        """Frame counts on the right device, and whether any clip is shorter than the batch."""
+        batch, _, frames = features.shape
+        limit = 2 * self.max_source_positions
+        if frames > limit:
+            raise ValueError(
+                f"{frames} mel frames given, but this encoder hears at most {limit} ({limit / 100:g} s)"
+            )
+        if lengths is None:
+            return torch.full((batch,), frames, device=features.device), False
+        if lengths.shape != (batch,):
+            raise ValueError(f"feature_lengths must have shape ({batch},), not {tuple(lengths.shape)}")
+        return lengths.to(features.device), bool((lengths < frames).any())
+
+    def _convolve(
+        self, features: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Both convolutions: states [B, T', D] and, where there is padding, the mask [B, T'] of real ones."""
+        if lengths is None:
+            hidden = nn.functional.gelu(self.conv1(features))
+            return nn.functional.gelu(self.conv2(hidden)).transpose(1, 2), None
+        # The stock convolutions see zeros beside a clip that stands alone, so they must see zeros here too.
+        silence = ~length_mask(lengths, features.shape[-1])[:, None, :]
+        hidden = nn.functional.gelu(self.conv1(features.masked_fill(silence, 0.0))).masked_fill(silence, 0.0)
+        hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+        return hidden, length_mask(state_lengths(lengths), hidden.shape[1])

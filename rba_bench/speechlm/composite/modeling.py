@@ -1,0 +1,414 @@
+"""The composite SpeechLM: `audio_tower` -> `multi_modal_projector` -> `language_model` -> `lm_head`.
+
+The steps are public (`encode_audio`, `project`, `merge`) so that a trainer can encode a clip once, keep its states, and
+hang any number of responses on it. Layout and names are those transformers uses for its own audio models.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
+
+from rba_bench.errors import UserError
+from rba_bench.speechlm.composite.configuration import CompositeConfig
+from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder, length_mask
+
+# A causal LM may do more to its logits than one matrix product; a plain head would then be silently wrong.
+_LOGIT_TRANSFORMS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
+
+
+class StackProjector(nn.Module):
+    """Stack k encoder states, normalise, and map them to the language model's width with a two-layer MLP.
+
+    The second layer starts so that audio tokens have about the size of word embeddings: a frozen or pretrained language
+    model then meets nothing out of its range on the first step.
+    """
+
+    def __init__(self, config: CompositeConfig) -> None:
+        super().__init__()
+        self.stack_factor = config.stack_factor
+        width = config.audio_config.d_model * config.stack_factor
+        self.norm = nn.LayerNorm(width)
+        self.linear_1 = nn.Linear(width, config.projector_hidden_size)
+        self.act = nn.GELU()
+        self.linear_2 = nn.Linear(config.projector_hidden_size, config.text_config.hidden_size)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """[B, T', D] states of 20 ms to [B, ceil(T' / k), H] audio tokens; the last stack is filled with zeros."""
+        batch, frames, width = states.shape
+        states = nn.functional.pad(states, (0, 0, 0, -frames % self.stack_factor))
+        stacked = states.reshape(batch, -1, width * self.stack_factor)
+        return self.linear_2(self.act(self.linear_1(self.norm(stacked))))
+
+    @torch.no_grad()
+    def initialize(self, embedding_rms: float) -> None:
+        """Random weights whose output has about the root mean square `embedding_rms`."""
+        init.ones_(self.norm.weight)
+        init.zeros_(self.norm.bias)
+        init.normal_(self.linear_1.weight, std=self.linear_1.in_features**-0.5)
+        # E[gelu(x)^2] = 0.425 for x ~ N(0, 1)
+        init.normal_(self.linear_2.weight, std=embedding_rms * (0.425 * self.linear_2.in_features) ** -0.5)
+        init.zeros_(self.linear_1.bias)
+        init.zeros_(self.linear_2.bias)
+
+
+class CompositePreTrainedModel(PreTrainedModel):
+    """What both composite classes share: loading, initialisation and feature flags."""
+
+    config: CompositeConfig
+    config_class = CompositeConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["StackProjector"]
+    _skip_keys_device_placement = "past_key_values"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, StackProjector):  # after its layers, so this has the last word
+            module.initialize(getattr(self.config.text_config, "initializer_range", 0.02))
+
+
+class CompositeModel(CompositePreTrainedModel):
+    """Encoder, projector and language model without its head.
+
+    Attributes:
+        audio_tower: `TrueLengthWhisperEncoder`.
+        multi_modal_projector: `StackProjector`.
+        language_model: the backbone of any causal language model (`AutoModel.from_config(text_config)`).
+    """
+
+    def __init__(self, config: CompositeConfig) -> None:
+        super().__init__(config)
+        self.audio_tower = TrueLengthWhisperEncoder(config.audio_config)
+        self.multi_modal_projector = StackProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def encode_audio(
+        self, input_features: torch.Tensor, feature_lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-mel [B, M, T] (10 ms frames) to encoder states [B, T', D] (20 ms) and their lengths [B].
+
+        This is what is worth caching: it does not depend on projector or language model.
+        """
+        return self.audio_tower(input_features, feature_lengths)
+
+    def project(
+        self, states: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder states [B, T', D] to audio tokens [B, A, H] and the number of tokens of each clip [B]."""
+        frames = states.shape[1]
+        if lengths is None:
+            lengths = torch.full((states.shape[0],), frames, device=states.device)
+        lengths = lengths.to(states.device)
+        if bool(
+            (lengths < frames).any()
+        ):  # whatever a cache or a collator left behind the end must not be heard
+            states = states.masked_fill(~length_mask(lengths, frames)[..., None], 0.0)
+        embeds = self.multi_modal_projector(states.to(self.multi_modal_projector.linear_1.weight.dtype))
+        return embeds, -(-lengths // self.config.stack_factor)
+
+    def merge(
+        self,
+        input_ids: torch.Tensor,
+        audio_embeds: torch.Tensor | None = None,
+        n_tokens: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Word embeddings [B, L, H] of `input_ids` with audio tokens in the places of the placeholders.
+
+        Args:
+            input_ids: [B, L]; placeholders are `config.audio_token_id`.
+            audio_embeds: [N, A, H], the clips of the batch in order of appearance; None in a batch without audio.
+            n_tokens: [N] true number of tokens of each clip; None when all fill A.
+
+        Raises:
+            ValueError: the placeholders do not match the audio tokens in number.
+        """
+        placeholders = input_ids == self.config.audio_token_id
+        # the placeholder may lie outside the embedding table: its own row is never used
+        words = self.language_model.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
+        expected = int(placeholders.sum())
+        given = 0
+        if audio_embeds is not None:
+            kept = audio_embeds.flatten(0, 1)
+            if n_tokens is not None:
+                kept = audio_embeds[length_mask(n_tokens.to(audio_embeds.device), audio_embeds.shape[1])]
+            given = kept.shape[0]
+        if given != expected:
+            raise ValueError(
+                f"the text has {expected} audio placeholders, but the clips make {given} audio tokens"
+            )
+        if not expected:
+            return words
+        return words.masked_scatter(placeholders[..., None], kept.to(words.dtype))
+
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+        audio_states: torch.Tensor | None = None,
+        audio_lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`merge` of `project` of `encode_audio`: inputs_embeds [B, L, H]; `audio_states` stand in for features."""
+        if audio_states is None and input_features is not None:
+            audio_states, audio_lengths = self.encode_audio(input_features, feature_lengths)
+        if audio_states is None:
+            return self.merge(input_ids)
+        return self.merge(input_ids, *self.project(audio_states, audio_lengths))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+        audio_states: torch.Tensor | None = None,
+        audio_lengths: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of the language model; see `CompositeForConditionalGeneration.forward`."""
+        fresh = past_key_values is None or past_key_values.get_seq_length() == 0
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or inputs_embeds")
+            if fresh:
+                inputs_embeds = self.embed(
+                    input_ids, input_features, feature_lengths, audio_states, audio_lengths
+                )
+            else:  # a decoding step: the audio is in the cache already
+                inputs_embeds = self.language_model.get_input_embeddings()(input_ids)
+        if position_ids is None and fresh:
+            position_ids = _left_padded_positions(attention_mask)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+
+
+def _left_padded_positions(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+    """Positions that start at each row's first real token; None where the default (0, 1, 2, ...) says the same."""
+    if attention_mask is None or attention_mask.ndim != 2 or bool(attention_mask[:, 0].all()):
+        return None
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixin):
+    """The composite with its language-model head: speech and text in, text out."""
+
+    def __init__(self, config: CompositeConfig) -> None:
+        super().__init__(config)
+        for name, neutral in _LOGIT_TRANSFORMS.items():
+            if getattr(config.text_config, name, neutral) not in (None, neutral):
+                raise UserError(
+                    f"a {config.text_config.model_type} with {name} cannot be the composite's text model"
+                )
+        self.model = CompositeModel(config)
+        text = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
+        embedding = self.model.language_model.get_input_embeddings().weight
+        name = next(key for key, value in self.model.language_model.named_parameters() if value is embedding)
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}"}
+        self.post_init()
+
+    @classmethod
+    def from_parts(
+        cls,
+        encoder: TrueLengthWhisperEncoder,
+        text_model: PreTrainedModel,
+        audio_token_id: int,
+        stack_factor: int = 4,
+        projector_hidden_size: int = 0,
+    ) -> "CompositeForConditionalGeneration":
+        """A composite around an encoder and a causal language model, with a new projector.
+
+        The parts are taken over, not copied. The new projector's output has the size of the model's word embeddings.
+
+        Args:
+            encoder: see `TrueLengthWhisperEncoder.from_whisper`.
+            text_model: any `AutoModelForCausalLM`.
+            audio_token_id: see `CompositeConfig`.
+            stack_factor: see `CompositeConfig`.
+            projector_hidden_size: see `CompositeConfig`.
+
+        Raises:
+            UserError: the text model cannot be taken apart into backbone and linear head.
+        """
+        head = text_model.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            raise UserError(f"{type(text_model).__name__} has no linear language-model head")
+        config = CompositeConfig(
+            audio_config=encoder.config,
+            text_config=text_model.config,
+            audio_token_id=audio_token_id,
+            stack_factor=stack_factor,
+            projector_hidden_size=projector_hidden_size,
+            lm_head_bias=head.bias is not None,
+        )
+        with torch.device("meta"):  # the skeleton only; no second copy of a large language model
+            model = cls(config)
+        if type(text_model.base_model) is not type(model.model.language_model):
+            raise UserError(
+                f"{type(text_model).__name__} is not a backbone and a head; it cannot be the text model"
+            )
+        projector = StackProjector(config)
+        projector.initialize(
+            float(text_model.get_input_embeddings().weight.detach().float().pow(2).mean().sqrt())
+        )
+        model.model.audio_tower = encoder
+        model.model.multi_modal_projector = projector.to(dtype=text_model.dtype, device=text_model.device)
+        model.model.language_model = text_model.base_model
+        model.lm_head = head
+        model.tie_weights()
+        model.generation_config = text_model.generation_config
+        return model.eval()
+
+    def encode_audio(
+        self, input_features: torch.Tensor, feature_lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `CompositeModel.encode_audio`."""
+        return self.model.encode_audio(input_features, feature_lengths)
+
+    def project(
+        self, states: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `CompositeModel.project`."""
+        return self.model.project(states, lengths)
+
+    def merge(
+        self,
+        input_ids: torch.Tensor,
+        audio_embeds: torch.Tensor | None = None,
+        n_tokens: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See `CompositeModel.merge`."""
+        return self.model.merge(input_ids, audio_embeds, n_tokens)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+        audio_states: torch.Tensor | None = None,
+        audio_lengths: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        position_ids: torch.Tensor
+        | None = None,  # `generate` makes positions only if it finds this name here
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits, and the loss where labels are given.
+
+        Args:
+            input_ids: [B, L] with one placeholder per audio token.
+            attention_mask: [B, L], 0 on padding (either side).
+            input_features: [N, M, T] log-mel of all clips of the batch, in order of appearance.
+            feature_lengths: [N] frames of each clip.
+            audio_states: [N, T', D] from `encode_audio`, instead of `input_features`.
+            audio_lengths: [N] states of each clip.
+            inputs_embeds: [B, L, H] from `merge`, instead of all of the above.
+            labels: [B, L], -100 where there is no loss; shifted inside.
+            logits_to_keep: only the last n positions (0: all), or the positions given.
+            position_ids: [B, L]; by default they count from each row's first real token.
+            past_key_values: cache; audio is looked at only while it is empty.
+            **kwargs: handed to the language model.
+
+        Raises:
+            ValueError: placeholders without audio, or audio without placeholders.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            input_features=input_features,
+            feature_lengths=feature_lengths,
+            audio_states=audio_states,
+            audio_lengths=audio_lengths,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        if isinstance(logits_to_keep, torch.Tensor):
+            hidden = hidden[:, logits_to_keep]
+        elif logits_to_keep:
+            hidden = hidden[:, -logits_to_keep:]
+        logits = self.lm_head(hidden)
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        inputs: torch.Tensor | None = None,
+        *,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+        audio_states: torch.Tensor | None = None,
+        audio_lengths: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """`GenerationMixin.generate` for text with audio, from features, from cached states or from `inputs_embeds`.
+
+        Clips are merged into embeddings once, before rows are repeated for beams or several return sequences. The result
+        starts with `input_ids` where they are given; with `inputs_embeds` alone it holds new tokens only. The audio
+        placeholder is never generated.
+        """
+        input_ids = kwargs.pop("input_ids", inputs)
+        if input_ids is not None and kwargs.get("inputs_embeds") is None:
+            kwargs["inputs_embeds"] = self.model.embed(
+                input_ids, input_features, feature_lengths, audio_states, audio_lengths
+            )
+        if input_ids is not None:
+            kwargs["input_ids"] = input_ids
+        if self.config.audio_token_id < self.config.text_config.vocab_size:
+            suppressed = kwargs.get("suppress_tokens") or []
+            kwargs["suppress_tokens"] = [*suppressed, self.config.audio_token_id]
+        return super().generate(**kwargs)
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As in transformers, but `use_cache=False` also keeps the merged prompt on later steps."""
+        positions = kwargs.get(
+            "position_ids"
+        )  # these grow with every step, unlike the mask, which may be dropped
+        if inputs_embeds is not None and kwargs.get("past_key_values") is None and positions is not None:
+            new = positions.shape[-1] - inputs_embeds.shape[1]
+            if new > 0:
+                words = self.get_input_embeddings()(input_ids[:, -new:])
+                inputs_embeds = torch.cat([inputs_embeds, words], dim=1)
+            kwargs["is_first_iteration"] = True
+        return super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)

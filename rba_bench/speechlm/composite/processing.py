@@ -1,0 +1,151 @@
+"""Text with audio parts and waves in, model inputs out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers.processing_utils import ProcessorMixin
+
+from rba_bench.errors import UserError
+from rba_bench.speechlm.composite.features import LogMelFeatureExtractor
+
+__all__ = ["CompositeProcessor", "LogMelFeatureExtractor"]
+
+
+class CompositeProcessor(ProcessorMixin):
+    """Feature extractor + tokenizer + chat template.
+
+    Args:
+        feature_extractor: `LogMelFeatureExtractor`.
+        tokenizer: the text model's tokenizer; must know `audio_token` as one token.
+        chat_template: Jinja template; the tokenizer's own by default.
+        stack_factor: k of the model this processor feeds (`CompositeConfig.stack_factor`).
+        audio_token: the placeholder.
+
+    Raises:
+        UserError: the tokenizer does not know the placeholder.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: LogMelFeatureExtractor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat_template: str | None = None,
+        stack_factor: int = 4,
+        audio_token: str = "<|audio|>",
+    ) -> None:
+        if tokenizer is None or feature_extractor is None:
+            raise UserError("a composite processor needs a feature extractor and a tokenizer")
+        self.audio_token = audio_token
+        self.audio_token_id = tokenizer.convert_tokens_to_ids(audio_token)
+        if self.audio_token_id is None or self.audio_token_id == tokenizer.unk_token_id:
+            raise UserError(f"the tokenizer does not know {audio_token}: add it as a special token")
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.stack_factor = stack_factor
+        super().__init__(feature_extractor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Path | str, *args: Any, **kwargs: Any
+    ) -> "CompositeProcessor":
+        """Load from a folder or Hub id."""
+        from rba_bench.speechlm.composite import register
+
+        register()  # the feature extractor is found by name
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys of what `__call__` returns."""
+        return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
+
+    def n_audio_tokens(self, n_samples: int) -> int:
+        """Placeholders that a clip of `n_samples` at 16 kHz takes."""
+        states = (self.feature_extractor.n_frames(n_samples) + 1) // 2
+        return -(-states // self.stack_factor)
+
+    def render(self, prompt: str, response: str | None = None) -> str:
+        """The chat of one spoken turn: `prompt` beside the audio, then the generation prompt or the response.
+
+        Args:
+            prompt: text beside the audio, e.g. "translate german to english :"; may be empty.
+            response: what the assistant says, closed with the end of turn; None opens the assistant's turn.
+        """
+        parts = [{"type": "text", "text": prompt}, {"type": "audio"}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
+        if response is not None:
+            messages.append({"role": "assistant", "content": response})
+        return self.render_messages(messages, add_generation_prompt=response is None)
+
+    def render_messages(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+    ) -> str:
+        """Any chat as text. Text and audio parts are joined by single spaces before the template sees them, so that
+        the template of any text model will do."""
+        flat = [{**message, "content": self._flatten(message["content"])} for message in messages]
+        return self.tokenizer.apply_chat_template(
+            flat,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    def _flatten(self, content: str | Sequence[Mapping[str, Any]]) -> str:
+        if isinstance(content, str):
+            return content
+        parts = [self.audio_token if part["type"] == "audio" else part["text"] for part in content]
+        return " ".join(part for part in parts if part)
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        audio: np.ndarray | Sequence[np.ndarray] | None = None,
+        sampling_rate: int = 16_000,
+        padding_side: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Model inputs of texts and the clips in them.
+
+        Args:
+            text: chats as `render` gives them; each placeholder stands for one clip.
+            audio: clips in order of appearance over the whole batch, mono float at 16 kHz; one array may be one clip.
+            sampling_rate: rate of the clips in Hz (16,000).
+            padding_side: "left" to generate, "right" to train; the tokenizer's default otherwise.
+            **kwargs: handed to the tokenizer; `add_special_tokens` is off, as the template writes them.
+
+        Returns:
+            `input_ids`, `attention_mask` [B, L], and with audio `input_features` [N, M, T], `feature_lengths` [N].
+
+        Raises:
+            UserError: placeholders and clips differ in number, or a clip is not usable.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        clips: list[np.ndarray] = []
+        if audio is not None:
+            clips = [audio] if isinstance(audio, np.ndarray) and audio.ndim == 1 else list(audio)
+        expanded = self._expand(texts, [self.n_audio_tokens(len(clip)) for clip in clips])
+        if padding_side is not None:
+            kwargs["padding_side"] = padding_side
+        options = {"padding": True, "add_special_tokens": False, "return_tensors": "pt", **kwargs}
+        tokens = self.tokenizer(expanded, **options)
+        data = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        if clips:
+            data.update(self.feature_extractor(clips, sampling_rate=sampling_rate))
+        return BatchFeature(data)
+
+    def _expand(self, texts: Sequence[str], counts: Sequence[int]) -> list[str]:
+        """Each placeholder repeated as often as its clip has audio tokens."""
+        found = sum(text.count(self.audio_token) for text in texts)
+        if found != len(counts):
+            raise UserError(
+                f"the text has {found} times {self.audio_token}, but {len(counts)} clips are given"
+            )
+        remaining = iter(counts)
+        expanded = []
+        for text in texts:
+            head, *tails = text.split(self.audio_token)
+            expanded.append(head + "".join(self.audio_token * next(remaining) + tail for tail in tails))
+        return expanded
