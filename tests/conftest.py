@@ -1,6 +1,7 @@
-"""Tiny random models and clips shared by all tests: no download, each built once per session in well under a second.
+"""Tiny random models and clips shared by all tests: nothing is downloaded, each is built once per session.
 
-Fixtures are folders (what `save_pretrained` writes) so that every test loads its own copy and none can spoil another's.
+Fixtures are folders (what `save_pretrained` writes), so every test loads its own copy and none can spoil
+another's.
 """
 
 from pathlib import Path
@@ -99,7 +100,7 @@ def tiny_textlm_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir
 
 @pytest.fixture(scope="session")
 def tiny_composite_dir(tmp_path_factory: pytest.TempPathFactory, tiny_textlm_dir: Path) -> Path:
-    """Random composite: encoder of width 32 with two layers on 80 mels, three stacked frames, and `tiny_textlm_dir`."""
+    """Random composite with processor: two-layer encoder of width 32, 80 mels, k = 3, `tiny_textlm_dir`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, WhisperConfig
 
@@ -135,7 +136,7 @@ def tiny_composite_dir(tmp_path_factory: pytest.TempPathFactory, tiny_textlm_dir
 
 @pytest.fixture(scope="session")
 def clips() -> list[np.ndarray]:
-    """Five float32 16 kHz clips of 0.3, 0.45, 0.8, 1.25 and 2 seconds: chords with noise, seeded; treat as read-only."""
+    """Five float32 16 kHz clips of 0.3, 0.45, 0.8, 1.25 and 2 s: chords with noise, seeded, read-only."""
     rng = np.random.default_rng(7)
     waves = []
     for number, seconds in enumerate((0.3, 0.45, 0.8, 1.25, 2.0)):

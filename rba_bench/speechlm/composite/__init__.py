@@ -1,11 +1,11 @@
 """Whisper-type encoder + projector + any causal language model, as one transformers model.
 
-Importing this package imports neither torch nor transformers; call `register()` before using the Auto classes.
+Importing this package imports neither torch nor transformers; call `register()` before using Auto classes.
 """
 
 
 def register() -> None:
-    """Make AutoConfig, AutoModel, AutoModelForMultimodalLM (where it exists) and AutoProcessor know the composite.
+    """Teach AutoConfig, AutoModel, AutoModelForMultimodalLM (if it exists) and AutoProcessor the composite.
 
     Safe to call any number of times.
     """

@@ -13,7 +13,7 @@ class CompositeConfig(PretrainedConfig):
         text_config: the configuration of any causal language model, or the dict of one with its `model_type`.
         audio_token_id: id of the placeholder token; one placeholder stands for one projected audio token.
         stack_factor: k, the number of encoder states (20 ms each) in one audio token.
-        projector_hidden_size: width of the projector's hidden layer; 0 means the hidden size of the text model.
+        projector_hidden_size: width of the projector's hidden layer; 0 means that of the text model.
         lm_head_bias: whether the language-model head has a bias (Phi-type models).
 
     `tie_word_embeddings` is that of `text_config`, whatever is passed.

@@ -1,6 +1,7 @@
 """A speech recogniser on the composite's own encoder: one linear layer and greedy CTC.
 
-It is how the encoder was trained, it is the ear of the cascade, and it is stored apart from the encoder (the head only).
+It is how the encoder was trained and it is the ear of the cascade. Only the head is stored, apart from the
+encoder.
 Source: Graves et al. 2006, "Connectionist temporal classification".
 """
 

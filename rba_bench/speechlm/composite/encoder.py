@@ -1,9 +1,9 @@
 """A Whisper encoder that hears a clip at its true length instead of padded to 30 seconds.
 
-Two convolutions (the second with stride 2) turn T mel frames of 10 ms into (T - 1) // 2 + 1 states of 20 ms. In a batch
-the frames behind a clip's end are set to zero before each convolution and hidden from attention, so that a clip's states
-do not depend on its batch mates. Given a full 30 s input the result is that of the stock encoder; on shorter input it
-differs from stock Whisper, which hears 30 s minus the clip as silence.
+Two convolutions (the second with stride 2) turn T mel frames of 10 ms into (T + 1) // 2 states of 20 ms. In a
+batch the frames behind a clip's end are set to zero before each convolution and hidden from attention, so
+that a clip's states do not depend on its batch mates. Given a full 30 s input the result is that of the stock
+encoder; on shorter input it differs from stock Whisper, which hears the rest of the 30 s as silence.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 
 class TrueLengthWhisperEncoder(WhisperEncoder):
-    """`WhisperEncoder` for input of any length up to `max_source_positions` states; same parameters, same names."""
+    """`WhisperEncoder` for input of any length up to `max_source_positions` states; the same parameters."""
 
     config: WhisperConfig
 
@@ -38,7 +38,7 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
         encoder.load_state_dict(whisper.get_encoder().state_dict())
         return encoder.eval()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input_features: torch.Tensor, feature_lengths: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode log-mel features.

@@ -59,7 +59,7 @@ class LogMelFeatureExtractor(FeatureExtractionMixin):
             sampling_rate: their rate in Hz; anything but 16,000 is refused.
 
         Returns:
-            `input_features` float32 [B, M, T], zero behind a clip's end; `feature_lengths` int64 [B] in frames.
+            `input_features` float32 [B, M, T], zero behind a clip's end; `feature_lengths` int64 [B], frames.
 
         Raises:
             UserError: wrong rate, shape or type, or samples that are not finite.

@@ -1,7 +1,8 @@
 """The composite SpeechLM: `audio_tower` -> `multi_modal_projector` -> `language_model` -> `lm_head`.
 
-The steps are public (`encode_audio`, `project`, `merge`) so that a trainer can encode a clip once, keep its states, and
-hang any number of responses on it. Layout and names are those transformers uses for its own audio models.
+The steps are public (`encode_audio`, `project`, `merge`) so that a trainer can encode a clip once, keep its
+states, and hang any number of responses on it. Layout and names are those transformers uses for its own audio
+models.
 """
 
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
-from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -18,44 +18,10 @@ from transformers.utils import can_return_tuple
 from rba_bench.errors import UserError
 from rba_bench.speechlm.composite.configuration import CompositeConfig
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder, length_mask
+from rba_bench.speechlm.composite.projector import StackProjector
 
 # A causal LM may do more to its logits than one matrix product; a plain head would then be silently wrong.
 _LOGIT_TRANSFORMS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
-
-
-class StackProjector(nn.Module):
-    """Stack k encoder states, normalise, and map them to the language model's width with a two-layer MLP.
-
-    The second layer starts so that audio tokens have about the size of word embeddings: a frozen or pretrained language
-    model then meets nothing out of its range on the first step.
-    """
-
-    def __init__(self, config: CompositeConfig) -> None:
-        super().__init__()
-        self.stack_factor = config.stack_factor
-        width = config.audio_config.d_model * config.stack_factor
-        self.norm = nn.LayerNorm(width)
-        self.linear_1 = nn.Linear(width, config.projector_hidden_size)
-        self.act = nn.GELU()
-        self.linear_2 = nn.Linear(config.projector_hidden_size, config.text_config.hidden_size)
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """[B, T', D] states of 20 ms to [B, ceil(T' / k), H] audio tokens; the last stack is filled with zeros."""
-        batch, frames, width = states.shape
-        states = nn.functional.pad(states, (0, 0, 0, -frames % self.stack_factor))
-        stacked = states.reshape(batch, -1, width * self.stack_factor)
-        return self.linear_2(self.act(self.linear_1(self.norm(stacked))))
-
-    @torch.no_grad()
-    def initialize(self, embedding_rms: float) -> None:
-        """Random weights whose output has about the root mean square `embedding_rms`."""
-        init.ones_(self.norm.weight)
-        init.zeros_(self.norm.bias)
-        init.normal_(self.linear_1.weight, std=self.linear_1.in_features**-0.5)
-        # E[gelu(x)^2] = 0.425 for x ~ N(0, 1)
-        init.normal_(self.linear_2.weight, std=embedding_rms * (0.425 * self.linear_2.in_features) ** -0.5)
-        init.zeros_(self.linear_1.bias)
-        init.zeros_(self.linear_2.bias)
 
 
 class CompositePreTrainedModel(PreTrainedModel):
@@ -130,7 +96,7 @@ class CompositeModel(CompositePreTrainedModel):
 
         Args:
             input_ids: [B, L]; placeholders are `config.audio_token_id`.
-            audio_embeds: [N, A, H], the clips of the batch in order of appearance; None in a batch without audio.
+            audio_embeds: [N, A, H], the batch's clips in order of appearance; None in a batch without audio.
             n_tokens: [N] true number of tokens of each clip; None when all fill A.
 
         Raises:
@@ -162,7 +128,7 @@ class CompositeModel(CompositePreTrainedModel):
         audio_states: torch.Tensor | None = None,
         audio_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """`merge` of `project` of `encode_audio`: inputs_embeds [B, L, H]; `audio_states` stand in for features."""
+        """`merge` of `project` of `encode_audio`: [B, L, H]; `audio_states` stand in for features."""
         if audio_states is None and input_features is not None:
             audio_states, audio_lengths = self.encode_audio(input_features, feature_lengths)
         if audio_states is None:
@@ -206,7 +172,7 @@ class CompositeModel(CompositePreTrainedModel):
 
 
 def _left_padded_positions(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Positions that start at each row's first real token; None where the default (0, 1, 2, ...) says the same."""
+    """Positions from each row's first real token; None where the default (0, 1, 2, ...) says the same."""
     if attention_mask is None or attention_mask.ndim != 2 or bool(attention_mask[:, 0].all()):
         return None
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
@@ -241,7 +207,8 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
     ) -> "CompositeForConditionalGeneration":
         """A composite around an encoder and a causal language model, with a new projector.
 
-        The parts are taken over, not copied. The new projector's output has the size of the model's word embeddings.
+        The parts are taken over, not copied. The projector starts with outputs of the size of word
+        embeddings.
 
         Args:
             encoder: see `TrueLengthWhisperEncoder.from_whisper`.
@@ -257,12 +224,12 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         if not isinstance(head, nn.Linear):
             raise UserError(f"{type(text_model).__name__} has no linear language-model head")
         config = CompositeConfig(
-            audio_config=encoder.config,
-            text_config=text_model.config,
-            audio_token_id=audio_token_id,
-            stack_factor=stack_factor,
-            projector_hidden_size=projector_hidden_size,
-            lm_head_bias=head.bias is not None,
+            encoder.config,
+            text_model.config,
+            audio_token_id,
+            stack_factor,
+            projector_hidden_size,
+            head.bias is not None,
         )
         with torch.device("meta"):  # the skeleton only; no second copy of a large language model
             model = cls(config)
@@ -370,7 +337,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         )
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         inputs: torch.Tensor | None = None,
         *,
@@ -380,11 +347,11 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         audio_lengths: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`GenerationMixin.generate` for text with audio, from features, from cached states or from `inputs_embeds`.
+        """`GenerationMixin.generate` from features, from cached states or from `inputs_embeds`.
 
-        Clips are merged into embeddings once, before rows are repeated for beams or several return sequences. The result
-        starts with `input_ids` where they are given; with `inputs_embeds` alone it holds new tokens only. The audio
-        placeholder is never generated.
+        Clips are merged into embeddings once, before rows are repeated for beams or several return sequences.
+        The result starts with `input_ids` where they are given; with `inputs_embeds` alone it holds new
+        tokens only. The audio placeholder is never generated.
         """
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is not None and kwargs.get("inputs_embeds") is None:
@@ -398,7 +365,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             kwargs["suppress_tokens"] = [*suppressed, self.config.audio_token_id]
         return super().generate(**kwargs)
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """As in transformers, but `use_cache=False` also keeps the merged prompt on later steps."""

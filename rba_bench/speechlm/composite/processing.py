@@ -83,8 +83,11 @@ class CompositeProcessor(ProcessorMixin):
     def render_messages(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
     ) -> str:
-        """Any chat as text. Text and audio parts are joined by single spaces before the template sees them, so that
-        the template of any text model will do."""
+        """Any chat as text.
+
+        Text and audio parts are joined by single spaces before the template sees them, so that the template
+        of any text model will do.
+        """
         flat = [{**message, "content": self._flatten(message["content"])} for message in messages]
         return self.tokenizer.apply_chat_template(
             flat,
@@ -111,13 +114,14 @@ class CompositeProcessor(ProcessorMixin):
 
         Args:
             text: chats as `render` gives them; each placeholder stands for one clip.
-            audio: clips in order of appearance over the whole batch, mono float at 16 kHz; one array may be one clip.
+            audio: clips in order of appearance over the whole batch, mono float at 16 kHz; or one clip.
             sampling_rate: rate of the clips in Hz (16,000).
             padding_side: "left" to generate, "right" to train; the tokenizer's default otherwise.
             **kwargs: handed to the tokenizer; `add_special_tokens` is off, as the template writes them.
 
         Returns:
-            `input_ids`, `attention_mask` [B, L], and with audio `input_features` [N, M, T], `feature_lengths` [N].
+            `input_ids` and `attention_mask` [B, L]; with audio `input_features` [N, M, T], `feature_lengths`
+            [N].
 
         Raises:
             UserError: placeholders and clips differ in number, or a clip is not usable.
