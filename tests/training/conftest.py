@@ -1,0 +1,82 @@
+"""A tiny alignment set: seven instructions in up to three voices, with the session's tiny clips as sound."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.audio.clips import AudioRef, encode_flac
+
+TEXTS = [
+    ("instruct", "", "give me a plan for a trip to the lake", "pack a map and go early"),
+    ("qa", "", "what is the capital of france", "paris"),
+    ("s2tt", "translate german to english :", "der hund schläft im garten", "the dog sleeps in the garden"),
+    ("instruct", "", "write a short letter to a friend", "dear friend , i miss the lake"),
+    ("qa", "", "what is the largest river in the world", "the amazon"),
+    ("instruct", "", "give me a plan for the garden", "plant a tree and water the garden"),
+    ("s2tt", "translate german to english :", "der hund ist im garten", "the dog is in the garden"),
+]
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory, clips: list[np.ndarray]) -> list[AlignmentRow]:
+    """Seven groups of three voices."""
+    folder = tmp_path_factory.mktemp("clips")
+    made = []
+    for number, (kind, prompt, instruction, response) in enumerate(TEXTS):
+        for voice in range(3):
+            rng = np.random.default_rng([number, voice])
+            wave = clips[(number + voice) % len(clips)]
+            data = encode_flac((wave + 0.05 * rng.standard_normal(wave.size)).astype(np.float32), 16_000)
+            path = folder / f"{number}-{voice}.flac"
+            path.write_bytes(data)
+            audio = AudioRef.of(data, path)
+            made.append(
+                AlignmentRow(
+                    id=f"g{number}-v{voice}",
+                    group_id=f"g{number}",
+                    kind=kind,
+                    prompt=prompt,
+                    instruction=instruction,
+                    response=response,
+                    source_lang="de" if kind == "s2tt" else "en",
+                    target_lang="en",
+                    topic="",
+                    difficulty="",
+                    voice=f"v{voice}",
+                    split="validation" if number == 6 else "train",
+                    audio=audio,
+                    duration=audio.duration,
+                )
+            )
+    return made
+
+
+@pytest.fixture(scope="session")
+def groups(rows: list[AlignmentRow]) -> dict[str, list[AlignmentRow]]:
+    """The rows by group."""
+    grouped: dict[str, list[AlignmentRow]] = {}
+    for row in rows:
+        grouped.setdefault(row.group_id, []).append(row)
+    return grouped
+
+
+@pytest.fixture
+def parts(tiny_composite_dir: Path) -> tuple[Any, Any]:
+    """A fresh tiny composite and its processor."""
+    from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+    from rba_bench.speechlm.composite.processing import CompositeProcessor
+
+    model = CompositeForConditionalGeneration.from_pretrained(tiny_composite_dir)
+    return model, CompositeProcessor.from_pretrained(tiny_composite_dir)
+
+
+@pytest.fixture
+def store_for(groups: dict[str, list[AlignmentRow]]) -> Callable[..., Any]:
+    """Builds a ClipStore over the tiny set."""
+    from rba_bench.training.clips import ClipStore
+
+    return lambda model, processor, **options: ClipStore(model, processor, groups, **options)
