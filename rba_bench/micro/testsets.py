@@ -1,0 +1,181 @@
+"""The micro test sets: held-out texts, unseen voices, noise of an unseen colour, spoken on first use and cached.
+
+Everything is drawn from fixed seeds and espeak-ng renders each utterance from a fresh state, so the clips, and with them the
+audio-set hash in every run record, are the same on every machine that has the same espeak-ng.
+"""
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rba_bench import files, progress
+from rba_bench.audio import clips, espeak, perturb
+from rba_bench.audio.voices import BANKS, Voice
+from rba_bench.errors import UserError
+from rba_bench.micro import paths, world
+from rba_bench.seeding import stable_seed
+
+VERSION = 1  # raise it whenever texts, voices or noise change
+ROW_GROUP = 64
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One test set: `n` items of `kind` from `source`; balanced over topics or over the two translation directions."""
+
+    name: str
+    kind: str
+    n: int
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Conditions of the clips: the signal-to-noise ratios taken in turn (None: clean) and the colour of the noise."""
+
+    snr_db: tuple[float | None, ...] = (None, 15.0, 10.0)
+    colour: str = "pink"
+
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        Spec("micro_alpacaeval", "instruct", 160),
+        Spec("micro_triviaqa", "qa", 96, "triviaqa"),
+        Spec("micro_webquestions", "qa", 96, "webquestions"),
+        Spec("micro_covost2", "s2tt", 120, "covost2"),
+        Spec("micro_fleurs", "s2tt", 120, "fleurs"),
+    )
+}
+
+
+def _items(spec: Spec) -> list[world.Item]:
+    rng = random.Random(stable_seed("testset", VERSION, spec.name))
+    if spec.kind == "instruct":
+        each = spec.n // len(world.TOPICS)
+        return [world.sample_item(rng, topic=t, kind="instruct", split="test") for t in world.TOPICS for _ in range(each)]
+    drawn: list[world.Item] = []
+    wanted = {True: spec.n // 2, False: spec.n - spec.n // 2}  # out of English, into English
+    while len(drawn) < spec.n:
+        item = world.sample_item(rng, kind=spec.kind, source=spec.source, split="test")
+        if spec.kind == "s2tt":
+            if wanted[item.source_lang == "en"] == 0 or any(d.user_text == item.user_text for d in drawn):
+                continue
+            wanted[item.source_lang == "en"] -= 1
+        drawn.append(item)
+    return drawn
+
+
+def _speak(item: world.Item, voice: Voice, snr_db: float | None, colour: str, seed: int) -> np.ndarray:
+    wave = espeak.speak(item.instruction, item.source_lang, voice)
+    if snr_db is None:
+        return wave
+    return perturb.add_noise(wave, snr_db, np.random.default_rng(seed), colour)
+
+
+def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
+    baseline = _baseline()
+    items = _items(spec)
+    with progress.bar(f"speak {spec.name}", len(items), unit="clips") as advance:
+        for index, item in enumerate(items):
+            voice = BANKS[voices][index % len(BANKS[voices])]
+            # the ratio changes slower than the voice, so that every voice meets every ratio
+            snr_db = noise.snr_db[(index // len(BANKS[voices])) % len(noise.snr_db)]
+            wave = _speak(item, voice, snr_db, noise.colour, stable_seed("test-noise", VERSION, spec.name, index))
+            data = clips.encode_flac(wave, espeak.SAMPLING_RATE)
+            key = f"{spec.name}-{index:03d}"
+            yield {
+                "id": key,
+                "group_id": files.sha256_bytes(item.user_text.encode())[:16],
+                "kind": item.kind,
+                "topic": item.topic,
+                "task": spec.name,
+                "instruction": item.instruction,
+                "prompt": item.prompt,
+                "references": world.references(item),
+                "source_lang": item.source_lang,
+                "target_lang": item.target_lang,
+                "voice": voice.name,
+                "snr_db": snr_db,
+                "audio": {"bytes": data, "path": f"{key}.flac"},
+                "sampling_rate": espeak.SAMPLING_RATE,
+                "duration": len(wave) / espeak.SAMPLING_RATE,
+                "audio_sha256": files.sha256_bytes(data),
+                "baseline": baseline.get(key, ""),
+            }
+            advance(1)
+
+
+def _baseline() -> dict[str, str]:
+    path = paths.weights_dir() / "baseline.json"
+    return files.read_json(path) if path.exists() else {}
+
+
+def _key(spec: Spec, voices: str, noise: Noise) -> str:
+    """Hash of all that the clips and rows depend on."""
+    parts = [VERSION, asdict(spec), [asdict(v) for v in BANKS[voices]], asdict(noise), espeak.version(), _baseline()]
+    return files.sha256_json(parts)[:16]
+
+
+def load(name: str, cache: Path | None = None, voices: str = "test", noise: Noise | None = None) -> Path:
+    """Folder that holds `test.parquet` of a micro test set, spoken now if it is not in the cache.
+
+    Args:
+        name: a key of SPECS.
+        cache: folder for the sets; by default `micro` under `paths.cache_dir()`.
+        voices: a bank of `rba_bench.audio.voices`.
+        noise: conditions; by default clean, 15 dB and 10 dB of pink noise in turn.
+
+    Raises:
+        UserError: unknown name.
+        MissingPrerequisite: no espeak-ng (extra `tts`).
+    """
+    if name not in SPECS:
+        raise UserError(f"no micro test set {name!r}; there are {', '.join(SPECS)}")
+    spec, noise = SPECS[name], noise or Noise()
+    folder = (cache or paths.cache_dir() / "micro") / _key(spec, voices, noise) / name
+    if not (folder / "test.parquet").exists():
+        _write(folder, list(_rows(spec, voices, noise)))
+    return folder
+
+
+def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, _schema()), temporary / "test.parquet", row_group_size=ROW_GROUP)
+        os.replace(temporary, folder)
+    except OSError:  # another process finished first: its folder holds the same bytes
+        if not (folder / "test.parquet").exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text = ("id", "group_id", "kind", "topic", "task", "instruction", "prompt")
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in text),
+            ("references", pa.list_(pa.string())),
+            *((name, pa.string()) for name in ("source_lang", "target_lang", "voice")),
+            ("snr_db", pa.float32()),
+            ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            ("sampling_rate", pa.int32()),
+            ("duration", pa.float64()),
+            ("audio_sha256", pa.string()),
+            ("baseline", pa.string()),
+        ]
+    )
