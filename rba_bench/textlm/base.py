@@ -1,0 +1,94 @@
+"""What a text language model promises, whoever runs it; the vocabulary is shared with speech models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from rba_bench.errors import UserError
+
+Status = Literal["ok", "empty", "truncated", "error"]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is drawn.
+
+    Attributes:
+        max_new_tokens: longest answer, in tokens of the model, without the end token.
+        temperature: 0 is greedy (the likeliest token each time); otherwise logits are divided by it.
+        top_p: draw from the smallest set of tokens that holds this much probability; 1.0 = all of them.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    max_new_tokens: int = 48
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens is {self.max_new_tokens}: use 1 or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(f"temperature is {self.temperature}: use 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}: use more than 0 and at most 1")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether no random numbers are drawn."""
+        return self.temperature == 0
+
+    @property
+    def name(self) -> str:
+        """The protocol's name in tables: `greedy`, `sampled-t1.0`, `sampled-t0.7-p0.9`."""
+        if self.greedy:
+            return "greedy"
+        nucleus = "" if self.top_p == 1 else f"-p{float(self.top_p)}"
+        return f"sampled-t{float(self.temperature)}{nucleus}"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        text: without special tokens and surrounding spaces; an answer cut at `max_new_tokens` is kept.
+        n_tokens: tokens drawn, without the end token.
+        status: `ok`; `empty` (no text); `truncated` (no end token came within `max_new_tokens`);
+            `error` (not answered).
+        error: what went wrong; may also hold a remark beside a usable answer (such as audio that was cut).
+    """
+
+    text: str
+    n_tokens: int
+    status: Status
+    error: str = ""
+
+
+@runtime_checkable
+class TextLM(Protocol):
+    """A text LLM: answers, continues and scores. Results are in the order of the requests.
+
+    One request that cannot be answered yields a Generation of status `error`; it never ends the run.
+    """
+
+    def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """Answer each user turn. A sampled answer depends on model, text and its seed alone."""
+        ...
+
+    def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """Continue raw text (special tokens written out, none added) up to the end of a turn."""
+        ...
+
+    def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Natural-log probability of each response and its end token, given the user turn."""
+        ...
+
+    def pre_query_template(self) -> str:
+        """The chat template up to where the user's words begin: it makes the model ask (Magpie)."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What identifies the model in records: kind, path, hash of the weights, number of parameters."""
+        ...

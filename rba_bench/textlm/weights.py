@@ -1,0 +1,160 @@
+"""Finding and identifying model weights: a local folder or a Hub id, safetensors only."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import sha256_file, sha256_json
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+LOADED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]
+# What decides, beside the weights, which text goes in and comes out; no file with dates or versions
+SETUP_FILES = (
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "processor_config.json",
+)
+
+
+def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
+    """The folder that holds a model: itself, or the local snapshot of a Hub id (`Qwen/Qwen2.5-7B-Instruct`).
+
+    Args:
+        path_or_id: a folder, or a Hub id (downloaded once into the Hub cache).
+        what: how messages name it.
+
+    Raises:
+        MissingPrerequisite: no such folder, no weights in it, or the Hub cannot provide it.
+        UserError: the path is a file.
+    """
+    folder = Path(path_or_id)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder of the {what}")
+    if not folder.is_dir():
+        if not HUB_ID.fullmatch(str(path_or_id)):
+            raise MissingPrerequisite(
+                f"no {what} at {path_or_id}: train or download it first, or correct the path"
+            )
+        folder = _snapshot(str(path_or_id), what)
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise MissingPrerequisite(f"{folder} holds no {what}: it needs config.json and *.safetensors")
+    return folder
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 over the safetensors files in name order, as `cat *.safetensors | sha256sum` prints.
+
+    Raises:
+        MissingPrerequisite: there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise MissingPrerequisite(f"{folder} holds no *.safetensors")
+    if len(files) == 1:
+        return sha256_file(files[0])
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as handle:
+            while block := handle.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def setup_sha256(folder: Path) -> str:
+    """SHA-256 over chat template, tokenizer and processor files: what decides answers beside the weights."""
+    return sha256_json(
+        [[name, sha256_file(folder / name)] for name in SETUP_FILES if (folder / name).is_file()]
+    )
+
+
+def describe(folder: Path, path_or_id: str | Path, model: Any) -> dict[str, Any]:
+    """The part of a model's identity that every kind shares: path, hashes, parameters, number type."""
+    return {
+        "path": str(path_or_id),
+        "weights_sha256": weights_sha256(folder),
+        "setup_sha256": setup_sha256(folder),
+        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes `cuda` where there is one, else `cpu`; anything else is checked.
+
+    Raises:
+        UserError: torch does not know the device, or it is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # "Torch not compiled with CUDA enabled" is an AssertionError
+        raise UserError(
+            f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try cpu"
+        ) from error
+    return device
+
+
+def compute_dtype(device: str) -> Any:
+    """Number type to compute in: float32 on the CPU (half precision is slow there), else as stored."""
+    import torch
+
+    return torch.float32 if device.startswith("cpu") else "auto"
+
+
+def load_model(auto_class: Any, folder: Path, what: str, device: str, trust_remote_code: bool = False) -> Any:
+    """`auto_class.from_pretrained` from safetensors onto `device`, with nothing left to random initialisation.
+
+    Args:
+        auto_class: AutoModelForCausalLM, a model class, ...
+        folder: what `local_folder` returned.
+        what: how messages name it.
+        device: a torch device as `resolve_device` returned it.
+        trust_remote_code: run Python code that ships with the model.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        UserError: the files are damaged, incomplete, or of another kind of model.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        model, report = auto_class.from_pretrained(
+            folder,
+            dtype=compute_dtype(device),
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: sizes differ
+        raise UserError(f"{folder} cannot be loaded as {what}: {str(error).splitlines()[0]}") from error
+    absent = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    if absent:
+        raise UserError(
+            f"{folder} lacks {len(absent)} weights of the {what} (first: {absent[0]}); copy it again"
+        )
+    return model.to(device).eval()
+
+
+def _snapshot(hub_id: str, what: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=LOADED_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingPrerequisite(
+            f"no {what} at {hub_id}: not a folder here, and the Hub says: {reason}"
+        ) from error
