@@ -1,0 +1,1 @@
+"""From a teacher and a voice bank to an alignment set on disk."""

@@ -1,0 +1,94 @@
+"""The recipe of an alignment set: every choice that decides its content."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from rba_bench.audio.perturb import COLOURS
+from rba_bench.audio.voices import BANKS
+from rba_bench.recipes import Recipe, suggest
+
+Kind = Literal["instruct", "qa", "s2tt"]
+Range = tuple[float, float]
+
+
+class SynthesisRecipe(Recipe):
+    """Keys of a synthesis recipe; the defaults are the micro world's.
+
+    `n_instructions` counts usable ones: sampling goes on until so many passed every filter and were answered.
+    """
+
+    teacher: str = Field("micro", description="'micro', a folder, or a Hub id of a chat model")
+    device: str = "cpu"
+    batch_size: int = Field(64, ge=1, description="sequences the teacher generates at once")
+    seed: int = 0
+    n_instructions: int = Field(400, ge=1)
+    kinds: dict[Kind, int] | None = Field(None, description="at most so many instructions of each kind")
+    round_size: int = Field(64, ge=1, description="candidates sampled together")
+    max_candidates: int | None = Field(None, ge=1, description="then give up; null: 50 per instruction")
+
+    instruction_temperature: float = Field(1.0, gt=0)
+    instruction_top_p: float = Field(1.0, gt=0, le=1)
+    instruction_max_new_tokens: int = Field(64, ge=1)
+    response_temperature: float = Field(1.0, ge=0)
+    response_top_p: float = Field(1.0, gt=0, le=1)
+    response_max_new_tokens: int = Field(64, ge=1)
+
+    tagger: Literal["micro"] | None = Field("micro", description="null: all text is spoken, kind instruct")
+    language: str = Field("en", description="language of the speech where there is no tagger")
+    max_words: int = Field(20, ge=1, description="spoken words")
+    drop_maths: bool = True
+    exclude_test: bool = Field(True, description="drop instructions of the world's held-out test split")
+
+    voice_bank: str = "train"
+    voices_per_instruction: int = Field(4, ge=1)
+    snr_db: Range | None = Field((5.0, 30.0), description="drawn from this range; null: no noise")
+    noise_colours: tuple[str, ...] = Field(("white", "pink"), min_length=1)
+    speed: Range = Field((0.9, 1.1), description="drawn from this range")
+    shard_size: int = Field(50, ge=1, description="instructions in a shard")
+    validation_fraction: float = Field(0.05, ge=0, lt=1)
+
+    @field_validator("voice_bank")
+    @classmethod
+    def _known_bank(cls, name: str) -> str:
+        if name not in BANKS:
+            raise ValueError(f"unknown voice bank{suggest(name, BANKS)}")
+        return name
+
+    @field_validator("noise_colours")
+    @classmethod
+    def _known_colours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in COLOURS:
+                raise ValueError(f"unknown noise colour {name!r}{suggest(name, COLOURS)}")
+        return names
+
+    @field_validator("snr_db", "speed")
+    @classmethod
+    def _ordered(cls, limits: Range | None) -> Range | None:
+        if limits is not None and limits[0] > limits[1]:
+            raise ValueError("the range must be [low, high]")
+        return limits
+
+    @field_validator("speed")
+    @classmethod
+    def _audible(cls, limits: Range) -> Range:
+        if limits[0] < 0.25 or limits[1] > 4:
+            raise ValueError("a playing speed lies between 0.25 and 4")
+        return limits
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SynthesisRecipe":
+        voices = len(BANKS[self.voice_bank])
+        if self.voices_per_instruction > voices:
+            raise ValueError(f"voices_per_instruction: bank '{self.voice_bank}' has only {voices} voices")
+        if self.kinds is not None and sum(self.kinds.values()) < self.n_instructions:
+            raise ValueError(
+                f"kinds: the numbers must add up to {self.n_instructions} (n_instructions) or more"
+            )
+        return self
+
+    @property
+    def candidate_limit(self) -> int:
+        """How many instructions may be sampled before giving up."""
+        return self.max_candidates or 50 * self.n_instructions

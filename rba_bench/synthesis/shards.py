@@ -1,0 +1,113 @@
+"""Parquet shards, each written in one piece with a marker beside it: a kill costs at most one shard.
+
+The marker `done/part-00000.json` holds the shard's checksum and a hash of everything that went into it. A
+later run keeps a shard whose marker, plan and bytes agree, else makes it again; equal plans give equal bytes.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rba_bench
+from rba_bench.audio.alignment_set import ROW_GROUP_SIZE, schema
+from rba_bench.files import read_json, sha256_bytes, sha256_file, sha256_json, write_atomic, write_json
+from rba_bench.progress import bar, say
+from rba_bench.synthesis.collect import Unit
+from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.synthesis.speak import Speaker, pick_voices, speak_unit
+
+SHARDS, DONE = "shards", "done"
+WORKERS = min(4, os.cpu_count() or 1)  # threads: synthesis, noise and FLAC run outside the interpreter lock
+
+
+def write_shards(units: list[Unit], recipe: SynthesisRecipe, speaker: Speaker, out: Path) -> dict[str, str]:
+    """Speak all units, shard by shard; finished shards of an earlier run are kept.
+
+    Returns:
+        Checksums (hex SHA-256) by file name relative to `out`.
+    """
+    _sweep(out / SHARDS)
+    checksums = {}
+    starts = range(0, len(units), recipe.shard_size)
+    with bar("speaking", len(units), unit="instructions") as advance, ThreadPoolExecutor(WORKERS) as pool:
+        for number, start in enumerate(starts):
+            part = units[start : start + recipe.shard_size]
+            name = f"{SHARDS}/part-{number:05d}.parquet"
+            marker = out / DONE / f"part-{number:05d}.json"
+            plan = _plan(part, recipe, speaker)
+            checksum = _finished(out / name, marker, plan)
+            if checksum is None:
+                rows: list[dict[str, Any]] = []
+                for clips in pool.map(lambda unit: speak_unit(unit, recipe, speaker), part):
+                    rows += clips
+                    advance(1)
+                checksum = _write(out / name, marker, plan, rows)
+            else:
+                advance(len(part))
+            checksums[name] = checksum
+    return checksums
+
+
+def _plan(units: list[Unit], recipe: SynthesisRecipe, speaker: Speaker) -> str:
+    """Hash of what decides a shard's bytes."""
+    keys = ("seed", "voice_bank", "voices_per_instruction", "snr_db", "noise_colours", "speed")
+    settings = recipe.resolved()
+    return sha256_json(
+        {
+            "rba_bench": rba_bench.__version__,
+            "speaker": [speaker.name, speaker.version],
+            "settings": {key: settings[key] for key in keys},
+            "units": [asdict(unit) for unit in units],
+            "voices": [[asdict(voice) for voice in pick_voices(recipe, unit.group_id)] for unit in units],
+        }
+    )
+
+
+def _finished(shard: Path, marker: Path, plan: str) -> str | None:
+    """Checksum of a shard that need not be made again, else None."""
+    if not marker.is_file() or not shard.is_file():
+        return None
+    try:
+        done = read_json(marker)
+        expected = str(done["sha256"]) if done["plan"] == plan else None
+    except (ValueError, KeyError, TypeError):
+        expected = None
+    if expected is None or sha256_file(shard) != expected:
+        say(f"{shard} is damaged or out of date: making it again")
+        return None
+    return expected
+
+
+def _write(shard: Path, marker: Path, plan: str, rows: list[dict[str, Any]]) -> str:
+    data = parquet_bytes(rows)
+    checksum = sha256_bytes(data)
+    write_atomic(shard, data)
+    write_json(marker, {"sha256": checksum, "plan": plan, "rows": len(rows)})
+    return checksum
+
+
+def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """One parquet file; equal rows give equal bytes for one version of pyarrow."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = schema()
+    texts = [field.name for field in columns if field.type == pa.string()]
+    sink = pa.BufferOutputStream()
+    # Dictionaries for the text columns only: one over the audio bytes would cost memory for nothing.
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=columns),
+        sink,
+        row_group_size=ROW_GROUP_SIZE,
+        compression="zstd",
+        use_dictionary=texts,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-written files of a killed run."""
+    for leftover in folder.glob(".part-*.tmp"):
+        leftover.unlink()

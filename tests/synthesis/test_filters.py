@@ -1,0 +1,158 @@
+"""Which instructions and answers survive."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from rba_bench.micro import world
+from rba_bench.micro.world import core
+from rba_bench.synthesis.filters import (
+    ANSWER_REASONS,
+    INSTRUCTION_REASONS,
+    KEPT,
+    InstructionFilter,
+    judge_answer,
+    needs_maths,
+    normalise,
+)
+from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.synthesis.tags import make_tagger, micro_tags
+
+PLAIN = SynthesisRecipe(tagger=None, n_instructions=3, max_words=6)
+
+
+def judge(text: str, status: str = "ok", recipe: SynthesisRecipe = PLAIN) -> str:
+    return InstructionFilter(recipe).judge(text, status, make_tagger(recipe)(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        ("Tell me about Paris.", "ok", KEPT),
+        ("Wie heißt der Fluss?", "ok", KEPT),
+        ("one two three four five six seven", "ok", "too_long"),
+        ("one two three four five six", "ok", KEPT),
+        ("Solve for x please", "ok", "maths"),
+        ("", "ok", "empty"),
+        ("", "empty", "empty"),
+        ("half a sent", "truncated", "truncated"),
+        ("", "error", "error"),
+        ("hello <|eot_id|> there", "ok", "malformed"),
+        ("?!...", "ok", "malformed"),
+        ("bell \x07 rings", "ok", "malformed"),
+        ("caf\ufffd", "ok", "malformed"),
+    ],
+)
+def test_one_instruction(text: str, status: str, reason: str) -> None:
+    assert judge(text, status) == reason
+    assert reason == KEPT or reason in INSTRUCTION_REASONS
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["what is 3 + 4", "simplify 2x^2", r"evaluate \frac{1}{2}", "find f(x) = 3", "2*(3)", "the area is πr²",
+     "What is the derivative of a sine?", "calculate three plus four", "what is the sum of two numbers"],
+)  # fmt: skip
+def test_maths(text: str) -> None:
+    assert needs_maths(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["who won in 1998", "plan a 3-day trip", "a well-known writer", "open 24/7 shops", "the plus side of rain",
+     "call me at 5 o'clock", "three times a week", "an even/odd day"],
+)  # fmt: skip
+def test_no_maths(text: str) -> None:
+    assert not needs_maths(text)
+
+
+def test_maths_may_stay() -> None:
+    assert judge("what is 3 + 4", recipe=PLAIN.model_copy(update={"drop_maths": False})) == KEPT
+
+
+def test_same_words_are_duplicates() -> None:
+    filters = InstructionFilter(PLAIN)
+    tagger = make_tagger(PLAIN)
+    reasons = [filters.judge(t, "ok", tagger(t)) for t in ("Who is Ann?", "who is ann", "Who is  Bob?")]
+    assert reasons == [KEPT, "duplicate", KEPT]
+    assert normalise("Ｗｈｏ's THERE?!") == normalise("who s there")
+
+
+def test_enough_is_enough_until_a_place_is_released() -> None:
+    filters = InstructionFilter(PLAIN)
+    tagger = make_tagger(PLAIN)
+    texts = ("a one", "a two", "a three", "a four")
+    assert [filters.judge(t, "ok", tagger(t)) for t in texts] == [KEPT, KEPT, KEPT, "surplus"]
+    filters.release("instruct")
+    assert filters.judge("a five", "ok", tagger("a five")) == KEPT
+
+
+def test_restored_filter_judges_like_the_first() -> None:
+    first, again = InstructionFilter(PLAIN), InstructionFilter(PLAIN)
+    tagger = make_tagger(PLAIN)
+    texts = ("a one", "a one", "a two")
+    judged = [{"text": t, "kind": "instruct", "reason": first.judge(t, "ok", tagger(t))} for t in texts]
+    again.restore(judged)
+    for text in ("a two", "a three", "a four"):
+        assert again.judge(text, "ok", tagger(text)) == first.judge(text, "ok", tagger(text))
+
+
+def test_quota_by_kind() -> None:
+    recipe = SynthesisRecipe(n_instructions=4, kinds={"qa": 3, "instruct": 1})
+    filters, rng, kept, reasons = InstructionFilter(recipe), random.Random(0), Counter[str](), Counter[str]()
+    for _ in range(200):
+        text = world.sample_item(rng).user_text
+        tags = micro_tags(text)
+        assert tags is not None
+        reason = filters.judge(text, "ok", tags)
+        reasons[reason] += 1
+        if reason == KEPT:
+            kept[tags.kind] += 1
+    assert kept == {"qa": 3, "instruct": 1}
+    assert reasons["quota"] > 100
+
+
+def test_micro_world_usable_items_pass_and_others_do_not() -> None:
+    recipe, rng = SynthesisRecipe(n_instructions=10_000), random.Random(1)
+    filters = InstructionFilter(recipe)
+    reasons = Counter[str]()
+    for _ in range(500):
+        text = world.sample_item(rng).user_text
+        reasons[filters.judge(text, "ok", micro_tags(text))] += 1
+    assert set(reasons) == {KEPT, "duplicate"}
+    spoiled = [core.sample_item(rng, usable=False).user_text for _ in range(60)]
+    assert {filters.judge(text, "ok", micro_tags(text)) for text in spoiled} == {"maths", "too_long"}
+
+
+def test_held_out_and_foreign_texts_are_dropped() -> None:
+    text = world.sample_item(random.Random(2), split="test").user_text
+    tags = micro_tags(text)
+    assert InstructionFilter(SynthesisRecipe()).judge(text, "ok", tags) == "held_out"
+    assert InstructionFilter(SynthesisRecipe(exclude_test=False)).judge(text, "ok", tags) == KEPT
+    assert (
+        InstructionFilter(SynthesisRecipe()).judge("no such text", "ok", micro_tags("no such text"))
+        == "unparsed"
+    )
+
+
+def test_translation_is_tagged_with_its_spoken_part() -> None:
+    item = world.sample_item(random.Random(3), kind="s2tt")
+    tags = micro_tags(item.user_text)
+    assert tags is not None
+    assert (tags.prompt, tags.instruction) == (item.prompt, item.instruction)
+    assert tags.prompt.startswith("translate") and tags.source_lang != tags.target_lang
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        ("yes", "ok", KEPT),
+        ("", "ok", "empty"),
+        ("a <|end|>", "ok", "malformed"),
+        ("so", "truncated", "truncated"),
+    ],
+)
+def test_one_answer(text: str, status: str, reason: str) -> None:
+    assert judge_answer(text, status) == reason
+    assert reason == KEPT or reason in ANSWER_REASONS
