@@ -38,9 +38,9 @@ setup: $(STAMP)  ## install into .venv without running anything
 
 # All output goes to stderr: stdout belongs to the results of the targets above. torch goes first and alone, so that
 # the pinned version comes from a CPU build where pip knows one.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP):
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python >= 3.11 found; name one: make PYTHON=/path/to/python" >&2; exit 3; }
-	@{ [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	@{ [ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV); \
 	rm -f $(VENV)/installed-*; \
 	echo "installing into $(VENV) (some minutes, once)"; \
 	$(PIP) pip; \

@@ -1,0 +1,110 @@
+"""`rba-bench`: the list of commands, and what happens when one fails.
+
+Exit codes: 0 done; 1 the run failed; 2 wrong usage, recipe or file; 3 something only the user can provide is missing;
+130 interrupted (the same command resumes). Expected failures are one line on stderr, bugs keep their traceback.
+"""
+
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from rba_bench import __version__
+from rba_bench.cli import doctor, evaluate, leaderboard, micro, quickstart, synth, tasks, train
+from rba_bench.cli.output import emit
+from rba_bench.errors import RbaError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="rba-bench",
+    help="Benchmark speech language models and align them: teacher, alignment set, checkpoint, scores, leaderboard.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("quickstart")(quickstart.command)
+app.command("synth")(synth.command)
+app.command("train")(train.command)
+app.command("eval")(evaluate.command)
+app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(micro.app, name="micro")
+app.command("doctor")(doctor.command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        emit(f"rba-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        emit(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code.
+
+    Args:
+        arguments: the words after `rba-bench`; the process's own by default.
+
+    Raises:
+        SystemExit: always.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(words))
+
+
+def _run(words: list[str]) -> int:
+    _stop_on_sigterm()
+    try:
+        code: Any = app(words, standalone_mode=False, prog_name="rba-bench")
+    except RbaError as error:
+        _complain(str(error))
+        return error.exit_code
+    except typer.TyperException as error:  # an unknown option, a missing argument, a value out of range
+        _complain(_usage(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        sys.stderr.write(f"\ninterrupted; resume with: {shlex.join(['rba-bench', *words])}\n")
+    return int(code or 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)  # only usage errors know their command
+    help_line = f" (see `{context.command_path} --help`)" if context is not None else ""
+    message = error.format_message().rstrip(".")
+    return message[:1].lower() + message[1:] + help_line
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+
+
+def _stop_on_sigterm() -> None:
+    """A batch system's SIGTERM ends a run like Ctrl-C does: cleanly and resumably."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

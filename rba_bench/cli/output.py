@@ -1,0 +1,71 @@
+"""What leaves on stdout: results and nothing else, as a table for people or as one JSON value for programs."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+
+def emit(text: str = "") -> None:
+    """Print a line of the result on stdout."""
+    print(text)  # noqa: T201 - this module is the one door to stdout
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON value on stdout, indented."""
+    emit(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON data from pydantic models, dataclasses, paths and containers; NaN and infinity become null."""
+    if hasattr(value, "model_dump"):
+        return jsonable(value.model_dump(mode="json"))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def emit_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print aligned columns without wrapping, so that `grep` and `cut` work on them; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))
+    ]
+    for row in [list(columns), ["-" * width for width in widths], *cells]:
+        parts = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        emit("  ".join(parts).rstrip())
+
+
+@contextmanager
+def stdout_reserved() -> Iterator[None]:
+    """Send to stderr whatever libraries print on stdout meanwhile, from Python or from C.
+
+    Several of them announce themselves there, which would spoil `--json`.
+    """
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+    except OSError:  # a caller closed stdout: nothing to protect
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

@@ -1,0 +1,24 @@
+"""`rba-bench quickstart`: the whole way, teacher to leaderboard, in one go."""
+
+from rba_bench.cli import defaults, options
+from rba_bench.cli.output import emit, emit_json, stdout_reserved
+
+OUT = defaults.RUNS / "quickstart"
+
+
+def command(out: options.Out = None, as_json: options.Json = False) -> None:
+    """Run the whole way, offline: synth, train, eval, leaderboard.
+
+    Trains SFT, RBA-Single and RBA-Group on one alignment set of the micro world, evaluates them beside the base and
+    the reference systems, and prints the table. A rerun resumes.
+    """
+    with stdout_reserved():
+        from rba_bench.quickstart import run
+
+        result = run(out or OUT)
+    if as_json:
+        emit_json(result)
+        return
+    emit(result.table)
+    for name, path in result.paths():
+        emit(f"{name:<22} {path}")

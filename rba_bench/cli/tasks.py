@@ -1,0 +1,50 @@
+"""`rba-bench tasks`: what can be measured."""
+
+from typing import Annotated, Any
+
+import typer
+
+from rba_bench.cli import options
+from rba_bench.cli.output import emit, emit_json, emit_table
+
+COLUMNS = ("name", "benchmark", "track", "protocol", "version", "metrics")
+app = typer.Typer(help="List tasks, or show one.", rich_markup_mode=None)
+
+
+@app.command("list")
+def list_(as_json: options.Json = False) -> None:
+    """List all tasks."""
+    from rba_bench.evaluation import registry
+
+    entries = [{column: getattr(spec, column) for column in COLUMNS} for spec in registry.list_tasks()]
+    if as_json:
+        emit_json(entries)
+        return
+    rows = [
+        [", ".join(value) if isinstance(value, list) else value for value in entry.values()]
+        for entry in entries
+    ]
+    emit_table(COLUMNS, rows)
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A task or a benchmark, as in `tasks list`.")],
+    as_json: options.Json = False,
+) -> None:
+    """Show one task: source, licence, size, prompt, metrics."""
+    from rba_bench.evaluation import registry
+
+    details = registry.show(name)
+    if as_json:
+        emit_json(details)
+        return
+    for spec in details["tasks"]:
+        facts = {key: value for key, value in spec.items() if key not in ("name", "config")}
+        emit(f"{spec['name']}: " + ", ".join(f"{key} {_plain(value)}" for key, value in facts.items()))
+    emit()
+    emit(details["readme"].rstrip())
+
+
+def _plain(value: Any) -> str:
+    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,117 @@
+"""What this installation has: versions, hardware, voices, weights, tasks; and the fix for whatever is missing."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata, util
+
+from rba_bench import __version__
+from rba_bench.errors import RbaError
+
+DISTRIBUTIONS = (
+    "torch",
+    "transformers",
+    "lm-eval",
+    "datasets",
+    "sacrebleu",
+    "openai-whisper",
+    "pydantic",
+    "typer",
+)
+EXTRAS = {"tts": ("espeakng_loader",), "train": ("accelerate", "peft"), "ja": ("MeCab",), "ko": ("mecab_ko",)}
+WEIGHTS = ("teacher", "base", "reward", "asr")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at; `fix` says what to type where `ok` is false."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks. `ready` is whether the quickstart can run: voices, trainer, weights and tasks are there."""
+
+    version: str
+    ready: bool
+    checks: tuple[Check, ...]
+
+
+NEEDED = frozenset({"extra tts", "extra train", "speech", "micro weights", "tasks"})
+
+
+def examine() -> Report:
+    """Look at everything once; nothing is written and nothing is downloaded."""
+    checks = (
+        Check("python", True, f"{platform.python_version()} on {platform.platform()}"),
+        *(_distribution(name) for name in DISTRIBUTIONS),
+        *(_extra(name, modules) for name, modules in EXTRAS.items()),
+        _guarded("hardware", _hardware),
+        _guarded("speech", _speech),
+        _guarded("micro weights", _weights),
+        _guarded("tasks", _tasks),
+    )
+    ready = all(check.ok for check in checks if check.name in NEEDED)
+    return Report(__version__, ready, checks)
+
+
+def _distribution(name: str) -> Check:
+    try:
+        return Check(name, True, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Check(name, False, "not installed", f"pip install '{name}'")
+
+
+def _extra(name: str, modules: tuple[str, ...]) -> Check:
+    missing = [module for module in modules if util.find_spec(module) is None]
+    fix = f"pip install 'rba-bench[{name}]'"
+    return Check(f"extra {name}", not missing, f"lacks {', '.join(missing)}" if missing else "installed", fix)
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    """A check that fails is a finding, not a crash."""
+    try:
+        return look()
+    except (RbaError, ImportError, OSError) as error:
+        return Check(name, False, " ".join(str(error).split()), "see the message")
+
+
+def _hardware() -> Check:
+    import torch
+
+    cores = (
+        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores"
+    )
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Check("hardware", True, f"{cores}, {', '.join(gpus) if gpus else 'no GPU'}")
+
+
+def _speech() -> Check:
+    from rba_bench.audio.espeak import speak
+    from rba_bench.audio.voices import BANKS
+
+    voice = next(iter(BANKS["train"]))
+    wave = speak("hello", "en", voice)
+    return Check("speech", len(wave) > 0, f"espeak-ng speaks ({len(wave) / 16_000:.2f} s for one word)")
+
+
+def _weights() -> Check:
+    from rba_bench.micro.paths import weights_dir
+
+    folder = weights_dir()
+    missing = [name for name in WEIGHTS if not (folder / name).is_dir()]
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+    found = f"lacks {', '.join(missing)}" if missing else f"{size:.1f} MiB in {folder}"
+    return Check("micro weights", not missing, found, "rba-bench micro build")
+
+
+def _tasks() -> Check:
+    from rba_bench.evaluation.registry import list_tasks
+
+    number = len(list_tasks())
+    return Check("tasks", number > 0, f"{number} tasks", "reinstall rba-bench: its tasks/ folder is missing")

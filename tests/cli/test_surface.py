@@ -1,0 +1,67 @@
+"""The frozen surface of the command line: adding, renaming or dropping an option is a reviewed act."""
+
+from typing import Any
+
+import typer
+
+from rba_bench.cli.main import app
+
+SURFACE = {
+    "": ["--help", "--install-completion", "--show-completion", "--version", "-h"],
+    "quickstart": ["--help", "--json", "--out", "-h"],
+    "synth": ["--help", "--json", "--out", "--recipe", "--set", "-h"],
+    "train": ["--help", "--json", "--method", "--out", "--recipe", "--seed", "--set", "--steps", "-h"],
+    "eval": [
+        *(
+            "--batch-size",
+            "--help",
+            "--json",
+            "--limit",
+            "--model",
+            "--out",
+            "--seed",
+            "--task",
+            "--track",
+            "-h",
+        ),
+    ],
+    "leaderboard": ["--help", "-h"],
+    "leaderboard build": ["--help", "--json", "--out", "-h", "RECORDS"],
+    "tasks": ["--help", "-h"],
+    "tasks list": ["--help", "--json", "-h"],
+    "tasks show": ["--help", "--json", "-h", "NAME"],
+    "micro": ["--help", "-h"],
+    "micro build": ["--help", "--json", "--out", "-h"],
+    "doctor": ["--help", "--json", "-h"],
+}
+
+
+def _surface(command: Any, context: Any, path: str = "") -> dict[str, list[str]]:
+    names = []
+    for parameter in command.get_params(context):
+        argument = parameter.param_type_name == "argument"
+        names += [parameter.name.upper()] if argument else [*parameter.opts, *parameter.secondary_opts]
+    found = {path: sorted(names)}
+    for name, child in getattr(command, "commands", {}).items():
+        nested = typer.Context(child, parent=context, info_name=name)
+        found |= _surface(child, nested, f"{path} {name}".strip())
+    return found
+
+
+def test_commands_and_options_are_the_agreed_ones() -> None:
+    root = typer.main.get_command(app)
+    assert (
+        _surface(root, typer.Context(root, info_name="rba-bench", help_option_names=["-h", "--help"]))
+        == SURFACE
+    )
+
+
+def test_every_command_and_option_explains_itself() -> None:
+    def walk(command: Any, path: str) -> list[str]:
+        silent = [] if command.help else [path]
+        silent += [f"{path} {p.name}" for p in command.params if p.param_type_name == "option" and not p.help]
+        return silent + [
+            s for name, child in getattr(command, "commands", {}).items() for s in walk(child, name)
+        ]
+
+    assert walk(typer.main.get_command(app), "rba-bench") == []

@@ -1,0 +1,171 @@
+"""The shape of the house: imports run downwards only, and `--help` loads nothing heavy."""
+
+import ast
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rba_bench
+
+PACKAGE = Path(rba_bench.__file__).parent
+
+# Top to bottom. A module may import from its own part and from lower lines, never from a neighbour on its line
+# (the last line, four small files without dependencies, is open to all).
+LAYERS = (
+    ("cli",),
+    ("quickstart", "doctor"),
+    ("leaderboard",),
+    ("evaluation", "training", "synthesis"),
+    ("micro",),
+    ("speechlm",),
+    ("textlm",),
+    ("metrics", "audio"),
+    ("recipes", "outputs"),
+    ("errors", "files", "progress", "seeding"),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+ROOT = "rba_bench"
+HEAVY = {
+    "torch",
+    "transformers",
+    "lm_eval",
+    "datasets",
+    "whisper",
+    "pandas",
+    "pyarrow",
+    "plotly",
+    "numpy",
+    "sacrebleu",
+}
+
+
+def _part(module: str) -> str:
+    """`rba_bench.metrics.bleu` -> `metrics`; the package itself -> ``."""
+    return (module.split(".") + [""])[1]
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """`(line, module)` of every import of ours, inside functions too, because order matters there as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: None if is_package and node.level == 1 else -node.level or None]
+            target = ".".join([*(base if node.level else []), *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{target}.{alias.name}") for alias in node.names)
+
+
+def _violations(source: str, module: str, is_package: bool = False) -> list[str]:
+    mine = _part(module)
+    found = []
+    for line, target in _imports(ast.parse(source), module, is_package):
+        theirs = _part(target)
+        if not target.startswith(ROOT + ".") or theirs == mine or theirs not in LEVEL:
+            continue
+        open_to_all = theirs in LAYERS[-1]
+        if mine in LEVEL and LEVEL[theirs] <= LEVEL[mine] and not open_to_all:
+            found.append(f"{module}:{line} imports {target}")
+    return found
+
+
+def test_imports_run_downwards_only() -> None:
+    found = [
+        violation
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for violation in _violations(path.read_text(), _module_name(path), path.name == "__init__.py")
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rba_bench.metrics.bleu", "import rba_bench.evaluation.runner"),
+        ("rba_bench.training.run", "from rba_bench import synthesis"),
+        ("rba_bench.training.run", "from rba_bench.evaluation.runner import evaluate"),
+        ("rba_bench.micro.world", "def f():\n    from rba_bench.cli import main"),
+        ("rba_bench.textlm.local", "from ..speechlm import base"),
+        ("rba_bench.audio.clips", "from rba_bench.metrics.bleu import CorpusBleu"),
+    ],
+)
+def test_upward_and_sideways_imports_are_found(module: str, source: str) -> None:
+    assert len(_violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rba_bench.cli.train", "from rba_bench.training.run import train"),
+        ("rba_bench.training.run", "from rba_bench.training import pairs\nfrom . import rollout"),
+        ("rba_bench.evaluation.harness", "import torch\nfrom rba_bench.errors import UserError"),
+    ],
+)
+def test_downward_imports_are_allowed(module: str, source: str) -> None:
+    assert _violations(source, module) == []
+
+
+def test_every_part_of_the_package_has_a_layer() -> None:
+    parts = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
+    known = {"__init__", "__main__", "__pycache__", "py", *LEVEL}
+    assert {part for part in parts if not part.startswith((".", "_"))} - known == set()
+
+
+def _loaded_after(code: str) -> set[str]:
+    """Heavy top-level modules that a fresh interpreter has loaded after running `code`."""
+    script = f"{code}\nimport json, sys\nprint('\\n' + json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+
+
+COMMANDS = ("", "quickstart", "synth", "train", "eval", "leaderboard build", "tasks list", "tasks show", "micro build", "doctor")  # fmt: skip
+
+
+def test_help_of_every_command_loads_nothing_heavy() -> None:
+    code = (
+        "from rba_bench.cli.main import main\n"
+        f"for words in {COMMANDS!r}:\n"
+        "    try:\n        main([*words.split(), '--help'])\n"
+        "    except SystemExit as end:\n        assert end.code == 0, words\n"
+    )
+    assert _loaded_after(code) == set()
+
+
+def test_listing_tasks_loads_no_model_library() -> None:
+    code = (
+        "from rba_bench.cli.main import main\n"
+        "try:\n    main(['tasks', 'list', '--json'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+    )
+    assert _loaded_after(code) & {"torch", "transformers", "lm_eval", "datasets"} == set()
+
+
+def test_package_inits_are_light() -> None:
+    names = sorted(_module_name(path) for path in PACKAGE.rglob("__init__.py") if "build" not in path.parts)
+    light = [name for name in names if name.count(".") <= 1]
+    assert (
+        _loaded_after(f"import {', '.join(light)}") & {"torch", "transformers", "lm_eval", "datasets"}
+        == set()
+    )
+
+
+def test_help_takes_under_four_tenths_of_a_second() -> None:
+    """Processor time, the best of five: what a user waits for on an idle machine, whatever else runs on this one."""
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "rba_bench", "--help"]
+        subprocess.run(command, capture_output=True, check=True, cwd=PACKAGE.parent)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(times) < 0.4
