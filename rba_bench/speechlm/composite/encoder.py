@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoModel, WhisperConfig
+from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 
 
-def state_lengths(feature_lengths: torch.Tensor) -> torch.Tensor:
-    """Number of encoder states (20 ms) for each number of mel frames (10 ms); 0 stays 0."""
-    return (feature_lengths + 1) // 2
+def state_lengths(feature_lengths: torch.Tensor, mel_stride: int = 1) -> torch.Tensor:
+    """Number of encoder states (20 ms times `mel_stride`) for each number of mel frames (10 ms); 0 stays 0."""
+    return (-(-feature_lengths // mel_stride) + 1) // 2
 
 
 def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
@@ -29,6 +30,26 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
     """`WhisperEncoder` for input of any length up to `max_source_positions` states; the same parameters."""
 
     config: WhisperConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers does this for the encoder as a whole, but never visits a module of foreign code that has no
+        # parameters of its own (transformers 5.23, `_initialize_weights`)
+        if module is self.embed_positions:
+            init.copy_(module.weight, sinusoids(*module.weight.shape))
+        else:
+            super()._init_weights(module)
+
+    def __init__(self, config: WhisperConfig) -> None:
+        super().__init__(config)
+        # Not in Whisper: a first convolution with stride 2 gives states of 40 ms and halves the cost of small encoders.
+        self.mel_stride = int(getattr(config, "conv1_stride", 1))
+        if self.mel_stride > 1:
+            width = config.d_model
+            self.conv1 = nn.Conv1d(
+                config.num_mel_bins, width, kernel_size=3, stride=self.mel_stride, padding=1
+            )
+        self.post_init()
 
     @classmethod
     def from_whisper(cls, path: Path | str, dtype: torch.dtype = torch.float32) -> "TrueLengthWhisperEncoder":
@@ -67,14 +88,14 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
         hidden = self.layer_norm(hidden)
         if mask is not None:
             hidden = hidden.masked_fill(~mask[..., None], 0.0)
-        return hidden, state_lengths(lengths)
+        return hidden, state_lengths(lengths, self.mel_stride)
 
     def _true_lengths(
         self, features: torch.Tensor, lengths: torch.Tensor | None
     ) -> tuple[torch.Tensor, bool]:
         """Frame counts on the right device, and whether any clip is shorter than the batch."""
         batch, _, frames = features.shape
-        limit = 2 * self.max_source_positions
+        limit = 2 * self.mel_stride * self.max_source_positions
         if frames > limit:
             raise ValueError(
                 f"{frames} mel frames given, but this encoder hears at most {limit} ({limit / 100:g} s)"
@@ -94,6 +115,7 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
             return nn.functional.gelu(self.conv2(hidden)).transpose(1, 2), None
         # The stock convolutions see zeros beside a clip that stands alone, so they must see zeros here too.
         silence = ~length_mask(lengths, features.shape[-1])[:, None, :]
-        hidden = nn.functional.gelu(self.conv1(features.masked_fill(silence, 0.0))).masked_fill(silence, 0.0)
-        hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
-        return hidden, length_mask(state_lengths(lengths), hidden.shape[1])
+        hidden = nn.functional.gelu(self.conv1(features.masked_fill(silence, 0.0)))
+        silence = ~length_mask(-(-lengths // self.mel_stride), hidden.shape[-1])[:, None, :]
+        hidden = nn.functional.gelu(self.conv2(hidden.masked_fill(silence, 0.0))).transpose(1, 2)
+        return hidden, length_mask(state_lengths(lengths, self.mel_stride), hidden.shape[1])

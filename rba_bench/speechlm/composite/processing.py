@@ -23,6 +23,7 @@ class CompositeProcessor(ProcessorMixin):
         chat_template: Jinja template; the tokenizer's own by default.
         stack_factor: k of the model this processor feeds (`CompositeConfig.stack_factor`).
         audio_token: the placeholder.
+        mel_stride: stride of the encoder's first convolution (1 in Whisper).
 
     Raises:
         UserError: the tokenizer does not know the placeholder.
@@ -35,6 +36,7 @@ class CompositeProcessor(ProcessorMixin):
         chat_template: str | None = None,
         stack_factor: int = 4,
         audio_token: str = "<|audio|>",
+        mel_stride: int = 1,
     ) -> None:
         if tokenizer is None or feature_extractor is None:
             raise UserError("a composite processor needs a feature extractor and a tokenizer")
@@ -45,6 +47,7 @@ class CompositeProcessor(ProcessorMixin):
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.stack_factor = stack_factor
+        self.mel_stride = mel_stride
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     @classmethod
@@ -64,7 +67,7 @@ class CompositeProcessor(ProcessorMixin):
 
     def n_audio_tokens(self, n_samples: int) -> int:
         """Placeholders that a clip of `n_samples` at 16 kHz takes."""
-        states = (self.feature_extractor.n_frames(n_samples) + 1) // 2
+        states = (-(-self.feature_extractor.n_frames(n_samples) // self.mel_stride) + 1) // 2
         return -(-states // self.stack_factor)
 
     def render(self, prompt: str, response: str | None = None) -> str:
