@@ -120,7 +120,8 @@ def _baseline() -> dict[str, str]:
 
 def _key(spec: Spec, voices: str, noise: Noise) -> str:
     """Hash of all that the clips and rows depend on."""
-    parts = [VERSION, asdict(spec), [asdict(v) for v in BANKS[voices]], asdict(noise), espeak.version(), _baseline()]
+    baseline = _baseline() if spec.kind == "instruct" else {}
+    parts = [VERSION, asdict(spec), [asdict(v) for v in BANKS[voices]], asdict(noise), espeak.version(), baseline]
     return files.sha256_json(parts)[:16]
 
 
