@@ -20,7 +20,6 @@ DISTRIBUTIONS = (
     "typer",
 )
 EXTRAS = {"tts": ("espeakng_loader",), "train": ("accelerate", "peft"), "ja": ("MeCab",), "ko": ("mecab_ko",)}
-WEIGHTS = ("teacher", "base", "reward", "asr")
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,10 @@ def _speech() -> Check:
 
 
 def _weights() -> Check:
-    from rba_bench.micro.paths import weights_dir
+    from rba_bench.micro.paths import PARTS, weights_dir
 
     folder = weights_dir()
-    missing = [name for name in WEIGHTS if not (folder / name).is_dir()]
+    missing = [name for name in PARTS if not (folder / name).is_dir()]
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
     found = f"lacks {', '.join(missing)}" if missing else f"{size:.1f} MiB in {folder}"
     return Check("micro weights", not missing, found, "rba-bench micro build")

@@ -7,6 +7,7 @@ import typer
 
 from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.errors import UserError
 
 app = typer.Typer(help="Tables from run records.", rich_markup_mode=None)
 OUT = defaults.RUNS / "leaderboard"
@@ -24,17 +25,44 @@ def build(
         typer.Argument(metavar="[RECORDS]...", help="Run folders or folders of them; runs/eval by default."),
     ] = None,
     out: options.Out = None,
+    baseline: Annotated[
+        str, typer.Option("--baseline", metavar="MODEL", help="Row that the others are compared with.")
+    ] = "sft",
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Take in runs with --limit, marked as partial.")
+    ] = False,
+    reported: Annotated[
+        bool, typer.Option("--reported", help="RECORDS is one folder of tables typed in from a paper.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Build Markdown and CSV tables.
 
     Takes complete runs; only runs of equal protocol share a table.
     """
+    if reported:
+        _build_reported(records or [], out, as_json)
+        return
     with stdout_reserved():
-        from rba_bench.leaderboard import build as boards
+        from rba_bench.leaderboard.build import build as build_board
 
-        result = boards.build(records or [defaults.RUNS / "eval"], out or OUT)
+        result = build_board(records or [defaults.RUNS / "eval"], out or OUT, baseline, allow_partial)
     if as_json:
-        emit_json(result)
-    else:
-        emit(str(result))
+        emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})
+        return
+    from rba_bench.leaderboard.terminal import render_terminal
+
+    render_terminal(result)
+
+
+def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> None:
+    from rba_bench.leaderboard import paper
+
+    if len(folders) != 1:
+        raise UserError("--reported takes one folder of tables, e.g. leaderboards/paper")
+    result = paper.build(folders[0], out)
+    if as_json:
+        emit_json({"tables": list(result.tables), "files": result.files})
+        return
+    for file in result.files:
+        emit(str(file))

@@ -1,9 +1,13 @@
 """`rba-bench micro`: the miniature world that makes everything run offline."""
 
+from pathlib import Path
+
 import typer
 
-from rba_bench.cli import options
+from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.files import read_json
+from rba_bench.progress import say
 
 app = typer.Typer(help="The miniature world: make its models.", rich_markup_mode=None)
 
@@ -19,11 +23,23 @@ def build(out: options.Out = None, as_json: options.Json = False) -> None:
 
     From nothing, seeded; up to 40 minutes on two cores.
     """
+    folder = out or _folder()
     with stdout_reserved():
         from rba_bench.micro.build import run
 
-        made = run.build(out)
+        provenance = run.build(folder)
+    say(f"use these models with RBA_MICRO_WEIGHTS={folder}")
     if as_json:
-        emit_json(made)
+        emit_json({"weights": folder, "provenance": read_json(provenance)})
     else:
-        emit(str(made))
+        emit(str(folder))
+
+
+def _folder() -> Path:
+    """Where the package looks for its models, unless that would overwrite the shipped ones."""
+    from rba_bench.micro.paths import weights_dir
+
+    missing = not (weights_dir() / "provenance.json").is_file()
+    folder = weights_dir() if missing else defaults.RUNS / "micro-build"
+    say(f"micro models: {folder} (choose with --out)")
+    return folder

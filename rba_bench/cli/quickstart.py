@@ -1,7 +1,12 @@
 """`rba-bench quickstart`: the whole way, teacher to leaderboard, in one go."""
 
+from typing import TYPE_CHECKING
+
 from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
+
+if TYPE_CHECKING:
+    from rba_bench.quickstart import Result
 
 OUT = defaults.RUNS / "quickstart"
 
@@ -17,8 +22,14 @@ def command(out: options.Out = None, as_json: options.Json = False) -> None:
 
         result = run(out or OUT)
     if as_json:
-        emit_json(result)
+        emit_json(result.summary())
         return
-    emit(result.table)
+    _render(result)
+
+
+def _render(result: "Result") -> None:
+    from rba_bench.leaderboard.terminal import render_terminal
+
+    render_terminal(result.board)
     for name, path in result.paths():
         emit(f"{name:<22} {path}")

@@ -5,8 +5,9 @@ from pathlib import Path
 from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.progress import say
+from rba_bench.quickstart import SYNTHESIS
+from rba_bench.shipped import recipe_file
 
-RECIPE = "synth-micro"
 OUT = defaults.RUNS / "alignment-set"
 
 
@@ -23,7 +24,7 @@ def command(
     from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.recipe import SynthesisRecipe
 
-    checked = load_recipe(SynthesisRecipe, defaults.recipe_file(recipe, RECIPE), set_ or ())
+    checked = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), set_ or ())
     folder = out or OUT
     if out is None:
         say(f"alignment set: {folder} (choose with --out)")

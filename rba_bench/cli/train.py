@@ -8,6 +8,8 @@ import typer
 from rba_bench.cli import defaults, options, synth
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.progress import say
+from rba_bench.quickstart import SYNTHESIS, training_recipe
+from rba_bench.shipped import recipe_file
 
 if TYPE_CHECKING:
     from rba_bench.training.recipe import TrainingRecipe
@@ -49,7 +51,7 @@ def command(
     if as_json:
         emit_json(result)
     else:
-        emit(str(result.checkpoint))
+        emit(str(result.path))
 
 
 def _shorthands(seed: int | None, steps: int | None) -> list[str]:
@@ -62,7 +64,7 @@ def _recipe(method: str | None, recipe: Path | None, overrides: list[str]) -> "T
     from rba_bench.training.recipe import TrainingRecipe
 
     chosen = [f"method={method}"] if method is not None else []
-    path = defaults.recipe_file(recipe, method or DEFAULT_METHOD)
+    path = recipe_file(recipe or training_recipe(method or DEFAULT_METHOD))
     return load_recipe(TrainingRecipe, path, [*chosen, *overrides])
 
 
@@ -79,4 +81,4 @@ def _provide_alignment_set(recipe: "TrainingRecipe") -> None:
     from rba_bench.synthesis.recipe import SynthesisRecipe
 
     with stdout_reserved():
-        synthesize(load_recipe(SynthesisRecipe, defaults.recipe_file(None, synth.RECIPE)), folder)
+        synthesize(load_recipe(SynthesisRecipe, recipe_file(SYNTHESIS)), folder)

@@ -26,7 +26,9 @@ SURFACE = {
         ),
     ],
     "leaderboard": ["--help", "-h"],
-    "leaderboard build": ["--help", "--json", "--out", "-h", "RECORDS"],
+    "leaderboard build": [
+        *("--allow-partial", "--baseline", "--help", "--json", "--out", "--reported", "-h", "RECORDS"),
+    ],
     "tasks": ["--help", "-h"],
     "tasks list": ["--help", "--json", "-h"],
     "tasks show": ["--help", "--json", "-h", "NAME"],

@@ -1,0 +1,29 @@
+"""Recipes that come with rba-bench, by name."""
+
+from pathlib import Path
+
+from rba_bench.errors import UserError
+
+
+def recipes_dir() -> Path:
+    """Folder of the shipped recipes: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "_recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def recipe_file(name: Path | str) -> Path:
+    """Path of a recipe: a file as given, else the shipped recipe of that name, with or without `.yaml`.
+
+    Raises:
+        UserError: neither a file nor a shipped recipe.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+    found = shipped.get(str(name).removesuffix(".yaml"))
+    if found is None:
+        raise UserError(
+            f"no recipe {name}: neither a file nor one of {', '.join(shipped) or '(none shipped)'}"
+        )
+    return found
