@@ -1,0 +1,102 @@
+"""Test sets as documents that carry their audio by reference.
+
+A test set is a parquet file with the columns of `COLUMNS`. The documents made from it hold everything but the audio,
+which becomes `{sha256, sampling_rate, duration, path, row, transcript}`: small, JSON, hashed by content. So lm-eval can
+hash, cache, log and shard documents without a single clip being decoded before the model wants it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import sha256_bytes, sha256_json
+
+SPLIT = "test"
+COLUMNS = (
+    "id", "kind", "topic", "instruction", "prompt", "references", "source_lang", "target_lang",
+    "voice", "sampling_rate", "duration", "audio_sha256", "baseline",
+)  # fmt: skip
+
+
+def load(testset: str | None = None, data: str | None = None) -> list[dict[str, Any]]:
+    """Documents of a micro test set by name, or of a parquet file or folder of the same columns.
+
+    Args:
+        testset: Name known to `rba_bench.micro.testsets`; synthesised on first use.
+        data: Parquet file, or folder with `test.parquet`; wins over `testset`.
+
+    Raises:
+        UserError: neither is given, or the file lacks columns.
+        MissingPrerequisite: the file does not exist, or win rates need baseline answers that it does not hold.
+    """
+    if data is not None:
+        return read(Path(data))
+    if testset is None:
+        raise UserError("the task names no data: set dataset_kwargs to {testset: NAME} or {data: FILE}")
+    from rba_bench.micro import testsets
+
+    return read(testsets.load(testset))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Documents of one parquet file (or `test.parquet` in a folder); see `load`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = path / f"{SPLIT}.parquet" if path.is_dir() else path
+    if not file.is_file():
+        raise MissingPrerequisite(f"test set {file} does not exist")
+    try:
+        present = pq.read_schema(file).names
+        missing = [name for name in COLUMNS if name not in present]
+        if missing:
+            raise UserError(f"{file} is not a test set: it lacks the columns {', '.join(missing)}")
+        rows = pq.read_table(file, columns=list(COLUMNS)).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{file} is damaged ({str(error).splitlines()[0]}); remove it to make it again"
+        ) from error
+    if not rows:
+        raise UserError(f"{file} holds no items")
+    if all(row["kind"] == "instruct" for row in rows) and not any(row["baseline"] for row in rows):
+        raise MissingPrerequisite(
+            f"{file} holds no baseline answers to compare with: run `rba-bench micro build`"
+        )
+    return [_document(row, file, index) for index, row in enumerate(rows)]
+
+
+def _document(row: Mapping[str, Any], file: Path, index: int) -> dict[str, Any]:
+    translated = row["kind"] == "s2tt"
+    text = user_text(row)
+    return {
+        **{name: row[name] for name in COLUMNS if name not in ("sampling_rate", "audio_sha256")},
+        "baseline": row["baseline"] or "",
+        "group": f"{row['source_lang']}-{row['target_lang']}" if translated else row["topic"],
+        "cluster": sha256_bytes(text.encode())[:12],
+        "audio": {
+            "sha256": row["audio_sha256"],
+            "sampling_rate": row["sampling_rate"],
+            "duration": row["duration"],
+            "path": str(file.resolve()),
+            "row": index,
+            "transcript": row["instruction"],
+        },
+    }
+
+
+def user_text(doc: Mapping[str, Any]) -> str:
+    """The user turn as text: the prompt, then what is spoken."""
+    return f"{doc['prompt']} {doc['instruction']}".strip()
+
+
+def fingerprint(docs: Iterable[Mapping[str, Any]], source: str) -> dict[str, Any]:
+    """Identity of a whole test set: hash of its texts and hash of its clips, each in order."""
+    listed = list(docs)
+    fields = ("id", "kind", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline")
+    return {
+        "source": source,
+        "n_items": len(listed),
+        "items_sha256": sha256_json([[doc[name] for name in fields] for doc in listed]),
+        "audio_set_sha256": sha256_json([doc["audio"]["sha256"] for doc in listed]),
+    }

@@ -1,0 +1,44 @@
+"""What exactly was asked and how it was scored, as JSON and as one hash.
+
+Two records may share a table only if their protocol hashes are equal. So everything that changes a score without being
+the model or the data goes in (task YAML, prompt, decoding, metric signatures, judge), and all else stays out: the seed,
+which is a replicate, and file paths.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rba_bench.evaluation.decoding import Settings
+from rba_bench.evaluation.registry import TaskSpec
+from rba_bench.evaluation.scoring import signatures
+from rba_bench.files import sha256_json
+
+TASK_KEYS = (
+    "output_type", "test_split", "process_docs", "description", "doc_to_text", "doc_to_audio", "doc_to_target",
+    "gen_prefix", "num_fewshot", "repeats", "filter_list", "process_results", "metric_list",
+)  # fmt: skip
+
+
+def protocol_spec(spec: TaskSpec, settings: Settings, docs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The protocol as JSON values.
+
+    Args:
+        spec: The task.
+        settings: Its decoding, as resolved from `generation_kwargs`.
+        docs: The whole test set; only its kind and target languages matter here.
+    """
+    listed = list(docs)
+    return {
+        "task": spec.name,
+        "version": spec.version,
+        "yaml": {key: spec.config[key] for key in TASK_KEYS if key in spec.config},
+        "decoding": {"name": settings.protocol, **asdict(settings.decoding), "until": list(settings.until)},
+        "metrics": signatures(listed[0]["kind"], [doc["target_lang"] for doc in listed]),
+        "judge": (spec.config.get("metadata") or {}).get("judge"),
+    }
+
+
+def protocol_hash(spec: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of a protocol."""
+    return sha256_json(spec)

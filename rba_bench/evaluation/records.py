@@ -1,0 +1,189 @@
+"""The files a run leaves behind: `samples.jsonl`, one `Sample` a line, and `run.json`, a `RunRecord`.
+
+<out>/<model>/<run id>/samples.jsonl   appended batch by batch, so a killed run loses at most one batch
+<out>/<model>/<run id>/run.json        written once, when every item has been answered and scored
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rba_bench.errors import UserError
+from rba_bench.files import read_json, read_jsonl
+
+SCHEMA_VERSION = 1
+RUN_FILE = "run.json"
+SAMPLES_FILE = "samples.jsonl"
+
+Status = Literal["ok", "empty", "truncated", "error", "unparsed", "judge_failed"]
+STATUSES: tuple[Status, ...] = ("ok", "empty", "truncated", "error", "unparsed", "judge_failed")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Sample(_Record):
+    """One item as asked, answered and scored.
+
+    Attributes:
+        doc_id: Position of the item in the test set.
+        id: Name of the item in the test set.
+        kind: `instruct`, `qa` or `s2tt`.
+        group: What breakdowns and macro averages go by: the topic, or the direction (`de-en`) of a translation.
+        cluster: Items with equal text share it (one sentence in several voices); intervals draw them together.
+        prompt: Text sent beside the audio.
+        instruction: What is spoken.
+        response: Raw text of the model.
+        extracted: The part of the response that was scored.
+        baseline: Stored answer the response is compared with in a win rate.
+        scores: Per metric a number, or the row of sufficient statistics of a corpus metric.
+        judge: Votes of the judge with reasons, None where no judge is asked.
+        seed: Seed of the generation of this very item.
+        latency_s: Wall time of its batch divided by the items in it.
+    """
+
+    doc_id: int
+    id: str
+    kind: str
+    group: str
+    cluster: str
+    audio_sha256: str
+    duration: float
+    prompt: str
+    instruction: str
+    source_lang: str
+    target_lang: str
+    response: str
+    extracted: str
+    references: list[str]
+    baseline: str = ""
+    scores: dict[str, float | list[int]]
+    judge: dict[str, Any] | None = None
+    status: Status
+    error: str = ""
+    n_tokens: int
+    seed: int
+    latency_s: float
+
+
+class MetricValue(_Record):
+    """A score with its 95 % interval and all that is needed to compute it again from the samples.
+
+    Attributes:
+        aggregation: Name in `rba_bench.metrics.aggregate`: `mean`, `bleu`, `chrf++`.
+        macro: True if the score is the unweighted mean over the samples' `group`s.
+        scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
+        breakdown: The same score for every group alone.
+    """
+
+    value: float
+    low: float
+    high: float
+    stderr: float
+    n: int
+    method: str
+    aggregation: str
+    macro: bool
+    scale: float
+    signature: str
+    higher_is_better: bool = True
+    breakdown: dict[str, "MetricPart"] = Field(default_factory=dict)
+
+
+class MetricPart(_Record):
+    """Score of one group of items."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Timing(_Record):
+    """How fast the answers came; `rtfx` is seconds of audio answered per second of wall time."""
+
+    generation_s: float
+    audio_s: float
+    rtfx: float
+    samples_per_s: float
+
+
+class RunRecord(_Record):
+    """One model on one task under one protocol. Only records with equal `protocol_hash` may share a table.
+
+    Attributes:
+        protocol: `greedy`, `sampled` or `custom`.
+        protocol_spec: What `protocol_hash` is the hash of: task YAML, prompt, decoding, metric signatures, judge.
+        data: `source`, `n_items`, `items_sha256` (texts) and `audio_set_sha256` (encoded clips), all of the *whole*
+            test set.
+        model: `name`, `spec` as asked for, identity with `weights_sha256`, and `training` (its `rba_run.json`) or None.
+        statuses: Number of samples per status, zeros included.
+        partial: True if `limit` cut the test set; boards refuse such a record.
+        samples_sha256: Hash of `samples.jsonl`.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    task: str
+    task_version: str
+    benchmark: str
+    track: str
+    protocol: str
+    protocol_hash: str
+    protocol_spec: dict[str, Any]
+    decoding: dict[str, Any]
+    judge: dict[str, Any] | None
+    data: dict[str, Any]
+    model: dict[str, Any]
+    seeds: dict[str, int]
+    n: int
+    limit: int | None
+    partial: bool
+    metrics: dict[str, MetricValue]
+    statuses: dict[str, int]
+    timing: Timing
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    samples_sha256: str
+    created: str
+
+
+def read_record(path: Path | str) -> RunRecord:
+    """The record in a run folder or a `run.json`.
+
+    Raises:
+        UserError: no record there, or not one of this schema.
+    """
+    file = Path(path)
+    file = file / RUN_FILE if file.is_dir() else file
+    try:
+        return RunRecord.model_validate(read_json(file))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no run record at {file}: the run has not finished, repeat its command to resume"
+        ) from error
+    except (ValidationError, ValueError) as error:
+        raise UserError(
+            f"{file} is not a run record of schema {SCHEMA_VERSION}: {_first_line(error)}"
+        ) from error
+
+
+def read_samples(path: Path | str) -> list[Sample]:
+    """All samples of a run folder or a `samples.jsonl`, in the order of the test set. A torn last line is left out.
+
+    Raises:
+        UserError: a line is not a sample.
+    """
+    file = Path(path)
+    file = file / SAMPLES_FILE if file.is_dir() else file
+    try:
+        samples = {sample.doc_id: sample for sample in map(Sample.model_validate, read_jsonl(file))}
+    except (ValidationError, ValueError) as error:
+        raise UserError(f"{file} is damaged: {_first_line(error)}") from error
+    return [samples[doc_id] for doc_id in sorted(samples)]
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

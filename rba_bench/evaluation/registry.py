@@ -1,0 +1,213 @@
+"""Names of tasks: which YAML a name, a benchmark or a path stands for. Reads YAML only, so listing is instant.
+
+    tasks/<benchmark>/<task>.yaml   metadata: {version, benchmark, track, judge?}; generation_kwargs: {protocol, ...}
+    tasks/<benchmark>/README.md     source, licence, one worked raw record, metric, caveats
+
+A benchmark's short name (`covost2`) stands for its tasks on the wanted track, one per decoding protocol.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.progress import say
+
+BENCHMARKS = ("alpacaeval", "triviaqa", "webquestions", "covost2", "fleurs")
+TRACKS = ("micro", "full")
+DECODINGS = ("greedy", "sampled")
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task YAML.
+
+    Attributes:
+        name: Name of the task, e.g. `micro_covost2_sampled`.
+        benchmark: Its folder under `tasks/`, e.g. `covost2`.
+        protocol: How answers are decoded: `greedy`, `sampled` or `custom`.
+        config: The YAML with its includes merged; `!function`s are left as dotted names.
+    """
+
+    name: str
+    benchmark: str
+    track: str
+    protocol: str
+    version: str
+    path: Path
+    config: dict[str, Any] = field(repr=False, hash=False, compare=False)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics without their error companions, in the order of the YAML."""
+        names = [str(entry["metric"]) for entry in self.config.get("metric_list") or []]
+        return [name for name in names if not name.endswith("_stderr")]
+
+
+def tasks_dir() -> Path:
+    """Folder of the shipped tasks: inside an installed wheel, else beside the package in a checkout.
+
+    Raises:
+        MissingPrerequisite: neither exists (a broken installation).
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "_tasks", package.parent / "tasks"):
+        if folder.is_dir():
+            return folder
+    raise MissingPrerequisite("the task files are missing from this installation: install rba-bench again")
+
+
+def list_tasks() -> list[TaskSpec]:
+    """All shipped tasks, benchmarks in their usual order, greedy before sampled."""
+    specs = [
+        read_spec(path) for path in sorted(tasks_dir().glob("*/*.yaml")) if not path.name.startswith("_")
+    ]
+    known = {name: position for position, name in enumerate(BENCHMARKS)}
+    return sorted(specs, key=lambda spec: (known.get(spec.benchmark, len(known)), spec.track, spec.name))
+
+
+def read_spec(path: Path) -> TaskSpec:
+    """The task in one YAML file.
+
+    Raises:
+        UserError: the file cannot be read or does not define a task.
+    """
+    config = _read_yaml(path.resolve())
+    if not isinstance(config.get("task"), str):
+        raise UserError(f"{path} does not define a task: it has no `task: NAME`")
+    metadata = config.get("metadata") or {}
+    return TaskSpec(
+        name=config["task"],
+        benchmark=str(metadata.get("benchmark", path.resolve().parent.name)),
+        track=str(metadata.get("track", "custom")),
+        protocol=str((config.get("generation_kwargs") or {}).get("protocol", "custom")),
+        version=str(metadata.get("version", "0")),
+        path=path.resolve(),
+        config=config,
+    )
+
+
+def show(name: str) -> dict[str, Any]:
+    """Everything known about a task or a benchmark: its specs and its README.
+
+    Raises:
+        UserError: unknown name, with the nearest ones.
+    """
+    specs = [spec for spec in list_tasks() if name in (spec.name, spec.benchmark)]
+    if not specs:
+        raise _unknown(name, list_tasks())
+    readme = specs[0].path.parent / "README.md"
+    return {
+        "benchmark": specs[0].benchmark,
+        "tasks": [
+            {
+                "name": spec.name,
+                "track": spec.track,
+                "protocol": spec.protocol,
+                "version": spec.version,
+                "metrics": spec.metrics,
+                "config": spec.config,
+            }
+            for spec in specs
+        ],
+        "readme": readme.read_text(encoding="utf-8") if readme.is_file() else "",
+    }
+
+
+def resolve(
+    names: Iterable[str], track: str = "micro", decodings: Sequence[str] = DECODINGS
+) -> list[TaskSpec]:
+    """The tasks that `names` stand for, without repeats, saying on stderr what a short name became.
+
+    Args:
+        names: Task names (that very task), benchmark names (its tasks on `track`, one for each of `decodings`), or
+            paths of task YAMLs; each may hold several, separated by commas.
+        track: `micro` or `full`.
+        decodings: Wanted protocols of benchmarks given by short name.
+
+    Raises:
+        UserError: unknown name (with the nearest ones), track or decoding, or a task of another track.
+        MissingPrerequisite: the benchmark has no tasks on that track.
+    """
+    if track not in TRACKS:
+        raise UserError(f"unknown track {track!r}; known: {', '.join(TRACKS)}")
+    strange = [decoding for decoding in decodings if decoding not in DECODINGS]
+    if strange or not decodings:
+        raise UserError(
+            f"unknown decoding {', '.join(strange) or '(none given)'}; known: {', '.join(DECODINGS)}"
+        )
+    wanted = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    if not wanted:
+        raise UserError(f"no task named; known: {', '.join(BENCHMARKS)}")
+    shipped = list_tasks()
+    found: dict[str, TaskSpec] = {}
+    for name in wanted:
+        for spec in _resolve_one(name, track, decodings, shipped):
+            found.setdefault(spec.name, spec)
+    return list(found.values())
+
+
+def _resolve_one(
+    name: str, track: str, decodings: Sequence[str], shipped: Sequence[TaskSpec]
+) -> list[TaskSpec]:
+    if name.endswith((".yaml", ".yml")):
+        return [read_spec(Path(name))]
+    exact = [spec for spec in shipped if spec.name == name]
+    if exact:
+        if exact[0].track != track:
+            raise UserError(f"{name} belongs to the {exact[0].track} track: use --track {exact[0].track}")
+        return exact
+    if name not in {*BENCHMARKS, *(spec.benchmark for spec in shipped)}:
+        raise _unknown(name, shipped)
+    on_track = [spec for spec in shipped if spec.benchmark == name and spec.track == track]
+    if not on_track:
+        raise MissingPrerequisite(
+            f"{name} has no {track}-track tasks in this version; it runs on: "
+            + ", ".join(
+                f"--track {other}" for other in sorted({s.track for s in shipped if s.benchmark == name})
+            )
+        )
+    chosen = [spec for spec in on_track if spec.protocol in decodings]
+    say(f"{name} on the {track} track: {', '.join(spec.name for spec in chosen)}")
+    return chosen
+
+
+def _unknown(name: str, shipped: Sequence[TaskSpec]) -> UserError:
+    names = sorted({*BENCHMARKS, *(spec.name for spec in shipped)})
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    return UserError(f"unknown task {name!r}; {hint} (`rba-bench tasks list` shows all)")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `!function a.b` is the string "a.b": nothing is imported to read a task."""
+
+
+def _scalar(loader: yaml.SafeLoader, node: yaml.Node) -> str:
+    return str(node.value)
+
+
+_Loader.add_constructor("!function", _scalar)
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A task YAML with its includes merged the way lm-eval merges them: local keys win."""
+    if path in seen:
+        raise UserError(f"{path} includes itself")
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise UserError(f"cannot read task file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a task file: it holds no mapping")
+    included = config.pop("include", [])
+    merged: dict[str, Any] = {}
+    for name in [included] if isinstance(included, str) else included:
+        merged.update(_read_yaml((path.parent / name).resolve(), (*seen, path)))
+    return {**merged, **config}
