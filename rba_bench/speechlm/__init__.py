@@ -1,1 +1,1 @@
-"""The models under test: anything that hears speech (or reads its transcript) and answers in text."""
+"""The models under test: speech and text in, text out."""

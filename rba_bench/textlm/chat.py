@@ -27,19 +27,29 @@ def pre_query_template(tokenizer: Any, **template: Any) -> str:
     return _around(_render(tokenizer, template), SENTINEL)[0]
 
 
-def end_of_turn_ids(tokenizer: Any, **template: Any) -> tuple[list[int], list[int]]:
-    """Token ids that end an assistant turn, and those that end a user turn, best known first.
+def stop_ids(tokenizer: Any, model: Any, **template: Any) -> tuple[list[int], list[int]]:
+    """Tokens that end an answer, and those that end a completion of either turn; at least one each.
 
-    The template knows better than `eos_token`: base tokenizers keep `<|endoftext|>` there while the template
-    closes turns with `<|im_end|>`. Only special tokens count: ordinary text may occur inside an answer.
+    They are what the template writes behind a turn, the tokenizer's `eos_token`, and what the model's authors put
+    into its generation config (Llama 3 names three), in this order. No single source is enough: base tokenizers
+    keep `<|endoftext|>` as eos while the template closes turns with `<|im_end|>`. Of the template only special
+    tokens count: ordinary text may occur inside an answer.
+
+    Raises:
+        UserError: no chat template, or none of the three names a token.
     """
     rendered = _render(tokenizer, template)
-    between = _around(rendered, SENTINEL)[1].partition(ANSWER)[0]
-    after = _around(rendered, ANSWER)[1]
-    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    assistant = list(dict.fromkeys([*_leading_special(tokenizer, after), *eos]))
-    user = list(dict.fromkeys([*_leading_special(tokenizer, between), *assistant]))
-    return assistant, user
+    after_user = _around(rendered, SENTINEL)[1].partition(ANSWER)[0]
+    after_answer = _around(rendered, ANSWER)[1]
+    shipped = model.generation_config.eos_token_id
+    named = [tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
+    answer = [*_leading_special(tokenizer, after_answer), *(i for i in named if i is not None)]
+    if not answer:
+        raise UserError(
+            "no token ends a turn: the tokenizer needs an eos_token, or a template that writes one"
+        )
+    either = [*_leading_special(tokenizer, after_user), *answer]
+    return list(dict.fromkeys(answer)), list(dict.fromkeys(either))
 
 
 def _render(tokenizer: Any, template: dict[str, Any]) -> str:

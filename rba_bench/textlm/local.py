@@ -40,13 +40,7 @@ class LocalTextLM:
         self.name = Path(str(identity.get("path", "text"))).name
         self._identity = identity
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.chat_stops, self.complete_stops = chat.end_of_turn_ids(tokenizer, **self.template)
-        self.chat_stops = list(dict.fromkeys([*self.chat_stops, *_generation_stops(model)]))
-        self.complete_stops = list(dict.fromkeys([*self.complete_stops, *self.chat_stops]))
-        if not self.chat_stops:
-            raise UserError(
-                "no token ends a turn: the tokenizer needs an eos_token or a template that writes one"
-            )
+        self.chat_stops, self.complete_stops = chat.stop_ids(tokenizer, model, **self.template)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.chat_stops[0]
 
     @classmethod
@@ -191,9 +185,3 @@ def _unanswerable(row: list[int], room: int | None) -> Generation | None:
             "", 0, "error", f"prompt of {len(row)} tokens leaves no room in the model's context"
         )
     return None
-
-
-def _generation_stops(model: Any) -> list[int]:
-    """End tokens the model's authors name (Llama 3 lists three)."""
-    ids = model.generation_config.eos_token_id
-    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)

@@ -99,16 +99,17 @@ def continue_batch(
     processors = LogitsProcessorList()
     if not decoding.greedy:
         processors.append(PerRequestGumbel(seeds, decoding.temperature, decoding.top_p))
-    config = GenerationConfig(
-        do_sample=False,
-        # One more than asked: an answer of exactly max_new_tokens tokens still gets to say that it ends.
-        max_new_tokens=decoding.max_new_tokens + 1,
-        eos_token_id=list(stop_ids),
-        pad_token_id=pad_id,
-        use_cache=True,
-    )
     with _without_defaults(model):
-        output = model.generate(**inputs, generation_config=config, logits_processor=processors)
+        output = model.generate(
+            **inputs,
+            do_sample=False,
+            # One more than asked: an answer of exactly max_new_tokens tokens still gets to say that it ends.
+            max_new_tokens=decoding.max_new_tokens + 1,
+            eos_token_id=list(stop_ids),
+            pad_token_id=pad_id,
+            use_cache=True,
+            logits_processor=processors,
+        )
     start = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     return [_cut(row, set(stop_ids), decoding.max_new_tokens) for row in output[:, start:].tolist()]
 

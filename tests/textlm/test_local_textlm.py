@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.textlm import weights
 from rba_bench.textlm.base import Decoding, Generation, TextLM
-from rba_bench.textlm.chat import end_of_turn_ids
+from rba_bench.textlm.chat import stop_ids
 from rba_bench.textlm.local import LocalTextLM
 
 TEXTS = [
@@ -117,9 +118,8 @@ def test_pre_query_template(lm: LocalTextLM) -> None:
 
 
 def test_end_tokens_come_from_the_template(lm: LocalTextLM) -> None:
-    tokenizer = lm.tokenizer
-    end = tokenizer.convert_tokens_to_ids("<|end|>")
-    assert end_of_turn_ids(tokenizer) == ([end], [end])
+    end = lm.tokenizer.convert_tokens_to_ids("<|end|>")
+    assert (lm.chat_stops, lm.complete_stops) == ([end], [end])
 
 
 class Renders:
@@ -137,8 +137,10 @@ class Renders:
         return {"input_ids": [{"[": 1, "<": 2}.get(text[0], 50)]}
 
 
-def test_turns_may_end_differently() -> None:
-    assert end_of_turn_ids(Renders()) == ([2, 9], [1, 2, 9])
+@pytest.mark.parametrize(("shipped", "answer"), [(None, [2, 9]), (9, [2, 9]), ([9, 11, 12], [2, 9, 11, 12])])
+def test_turns_may_end_differently(shipped: Any, answer: list[int]) -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=shipped))
+    assert stop_ids(Renders(), model) == (answer, [1, *answer])
 
 
 def test_completion_of_the_pre_query_template_ends_with_the_turn(lm: LocalTextLM) -> None:

@@ -129,7 +129,7 @@ def test_shipped_generation_defaults_are_hidden_and_put_back() -> None:
     continue_batch(model, {"inputs_embeds": None}, Decoding(), [0], stop_ids=[2], pad_id=0)
     assert model.seen["defaults"].repetition_penalty in (None, 1.0)
     assert model.generation_config == "shipped"
-    assert not model.seen["generation_config"].do_sample
+    assert model.seen["do_sample"] is False
     assert not model.seen["logits_processor"]
 
 

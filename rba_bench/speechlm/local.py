@@ -1,0 +1,197 @@
+"""A composite SpeechLM run in this process."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rba_bench.errors import UserError
+from rba_bench.files import read_json
+from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable, audio_fault
+from rba_bench.speechlm.composite.configuration import CompositeConfig
+from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+from rba_bench.speechlm.composite.processing import CompositeProcessor
+from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.chat import stop_ids
+from rba_bench.textlm.sampling import continue_batch, to_generation
+from rba_bench.textlm.weights import describe, load_model, local_folder, resolve_device
+
+RUN_FILE = "rba_run.json"
+RUN_KEYS = (
+    "method",
+    "base",
+    "track",
+    "seed",
+    "steps",
+    "alignment_set_sha256",
+)  # of RUN_FILE, into the identity
+
+
+class CompositeSpeechLM:
+    """Encoder, projector and LM: batches hold clips of like length, and a clip asked twice is encoded once.
+
+    Attributes:
+        name: for tables and folders.
+        model: `CompositeForConditionalGeneration` in eval mode.
+        processor: its `CompositeProcessor`.
+        batch_size: requests per batch; answers do not depend on it.
+    """
+
+    def __init__(
+        self,
+        model: CompositeForConditionalGeneration,
+        processor: CompositeProcessor,
+        identity: dict[str, Any],
+        name: str,
+        batch_size: int = 32,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch size is {batch_size}: use 1 or more")
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.batch_size = batch_size
+        self._identity = identity
+        tokenizer = processor.tokenizer
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = processor.chat_template
+        self.stops = stop_ids(tokenizer, model)[0]
+        self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
+        self.longest_frames = 2 * model.config.audio_config.max_source_positions
+
+    @classmethod
+    def from_pretrained(
+        cls, path: Path | str, device: str = "cpu", batch_size: int = 32, name: str | None = None
+    ) -> "CompositeSpeechLM":
+        """Load a checkpoint folder, safetensors only.
+
+        Args:
+            path: what `save_pretrained` of model and processor wrote, or a Hub id.
+            device: a torch device, or `auto`. On the CPU the model computes in float32 however it is stored.
+            batch_size: requests per batch.
+            name: the folder's name by default.
+
+        Raises:
+            MissingPrerequisite: nothing there.
+            UserError: another kind of model, damaged files, or an unusable device.
+        """
+        folder = local_folder(path, "checkpoint")
+        where = resolve_device(device)
+        kind = _json(folder / "config.json").get("model_type")
+        if kind != CompositeConfig.model_type:
+            raise UserError(
+                f"{folder} holds a model of type {kind!r}; a SpeechLM checkpoint is {CompositeConfig.model_type!r}"
+            )
+        model = load_model(CompositeForConditionalGeneration, folder, "checkpoint", where)
+        try:
+            processor = CompositeProcessor.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} holds no usable processor: {str(error).splitlines()[0]}") from error
+        identity = {"kind": "composite", **describe(folder, path, model), **_run(folder)}
+        return cls(model, processor, identity, name or folder.resolve().name, batch_size)
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, and how it was trained."""
+        return dict(self._identity)
+
+    def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """Answer each request, in order; see `SpeechLM.generate`.
+
+        A clip beyond the processor's longest is heard up to there, and the answer's `error` says so.
+        """
+        texts = [self.processor.render(request.prompt) for request in requests]
+        faults = [self._fault(request, text, decoding) for request, text in zip(requests, texts, strict=True)]
+        usable = [i for i, fault in enumerate(faults) if not fault]
+        answers: dict[int, Generation] = {}
+        for batch in self._batches(usable, requests):
+            drawn = self._answer([requests[i] for i in batch], [texts[i] for i in batch], decoding)
+            answers.update(zip(batch, drawn, strict=True))
+        return answer_usable(requests, faults, [answers[i] for i in usable])
+
+    def _fault(self, request: SpeechRequest, text: str, decoding: Decoding) -> str:
+        if fault := audio_fault(request.audio):
+            return fault
+        assert request.audio is not None  # audio_fault has seen to it
+        n_samples = len(request.audio)
+        if text.count(self.processor.audio_token) != 1:
+            return f"the prompt contains {self.processor.audio_token}, which stands for the audio"
+        if self.processor.feature_extractor.n_frames(n_samples) > self.longest_frames:
+            seconds = n_samples / SAMPLING_RATE
+            return f"audio of {seconds:.1f} s is longer than the encoder's {self.longest_frames / 100:g} s"
+        words = len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) - 1
+        length = words + self.processor.n_audio_tokens(n_samples)
+        if self.context is not None and length + decoding.max_new_tokens + 1 > self.context:
+            return (
+                f"prompt and audio of {length} tokens leave no room in the model's context of {self.context}"
+            )
+        return ""
+
+    def _batches(self, usable: Sequence[int], requests: Sequence[SpeechRequest]) -> Iterator[list[int]]:
+        """Longest clips first, so that memory peaks at once; requests for one clip stay together."""
+        first: dict[int, int] = {}
+        for i in usable:
+            first.setdefault(id(requests[i].audio), i)
+        order = sorted(usable, key=lambda i: (-_n_samples(requests[i]), first[id(requests[i].audio)], i))
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    @torch.no_grad()
+    def _answer(
+        self, requests: Sequence[SpeechRequest], texts: Sequence[str], decoding: Decoding
+    ) -> list[Generation]:
+        clips = [request.audio for request in requests if request.audio is not None]
+        inputs = self.processor(text=list(texts), audio=clips, padding_side="left").to(self.model.device)
+        rows: dict[int, int] = {}  # clip -> its row among the distinct ones
+        place = [rows.setdefault(id(clip), len(rows)) for clip in clips]
+        distinct = [place.index(row) for row in range(len(rows))]
+        states, lengths = self.model.encode_audio(
+            inputs["input_features"][distinct], inputs["feature_lengths"][distinct]
+        )
+        drawn = continue_batch(
+            self.model,
+            {
+                "input_ids": inputs["input_ids"],
+                "attention_mask": inputs["attention_mask"],
+                "audio_states": states[place],
+                "audio_lengths": lengths[place],
+            },
+            decoding,
+            [request.seed for request in requests],
+            stop_ids=self.stops,
+            pad_id=self.processor.tokenizer.pad_token_id,
+        )
+        answers = [to_generation(self.processor.tokenizer, continuation) for continuation in drawn]
+        return [self._remark(answer, len(clip)) for answer, clip in zip(answers, clips, strict=True)]
+
+    def _remark(self, answer: Generation, n_samples: int) -> Generation:
+        if not self.processor.feature_extractor.is_truncated(n_samples):
+            return answer
+        heard = self.processor.feature_extractor.max_seconds
+        return replace(
+            answer, error=f"heard the first {heard:g} of {n_samples / SAMPLING_RATE:.1f} s of audio"
+        )
+
+
+def _n_samples(request: SpeechRequest) -> int:
+    return 0 if request.audio is None else len(request.audio)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); copy the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged (no JSON object); copy the checkpoint again")
+    return value
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """How a checkpoint was trained, if it says so."""
+    path = folder / RUN_FILE
+    if not path.is_file():
+        return {}
+    found = _json(path)
+    return {"run": {key: found[key] for key in RUN_KEYS if key in found}}

@@ -1,0 +1,86 @@
+"""From `--model` to a model."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.speechlm.base import SpeechRequest
+from rba_bench.speechlm.composite.ctc import CTCRecognizer
+from rba_bench.speechlm.load import BUILT_IN, load, shipped_weights
+from rba_bench.textlm.base import Decoding
+
+
+@pytest.fixture(scope="module")
+def weights(
+    tmp_path_factory: pytest.TempPathFactory, tiny_composite_dir: Path, tiny_textlm_dir: Path
+) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    shutil.copytree(tiny_composite_dir, folder / "base")
+    shutil.copytree(tiny_textlm_dir, folder / "teacher")
+    CTCRecognizer(32, "abc ").save(folder / "asr")
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_every_name_answers(name: str, weights: Path, clips: Sequence[np.ndarray]) -> None:
+    model = load(name, batch_size=2, device="cpu", weights=weights)
+    assert model.name == name
+    requests = [SpeechRequest(clip, "give me a plan") for clip in clips]
+    answers = model.generate(requests, Decoding(max_new_tokens=4))
+    assert len(answers) == len(clips)
+    assert {answer.status for answer in answers} <= {"ok", "empty", "truncated"}
+    identity = model.identity()
+    assert len(identity["weights_sha256"]) == 64 and identity["n_parameters"] >= 0
+
+
+def test_names_have_different_identities(weights: Path) -> None:
+    hashes = {load(name, weights=weights).identity()["weights_sha256"] for name in BUILT_IN}
+    assert len(hashes) == len(BUILT_IN)
+
+
+def test_a_folder_is_a_checkpoint(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(weights / "base", tmp_path / "sft")
+    assert load(tmp_path / "sft").name == "sft"
+    monkeypatch.chdir(tmp_path / "sft")
+    assert load(".").name == "sft"
+
+
+def test_weights_come_from_the_environment(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RBA_MICRO_WEIGHTS", str(weights))
+    assert load("base").identity()["path"] == str(weights / "base")
+
+
+def test_shipped_weights_are_those_of_the_micro_world(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from rba_bench.micro.paths import weights_dir
+
+    monkeypatch.delenv("RBA_MICRO_WEIGHTS", raising=False)
+    assert shipped_weights() == weights_dir()
+    monkeypatch.setenv("RBA_MICRO_WEIGHTS", str(tmp_path))
+    assert shipped_weights() == weights_dir() == tmp_path
+
+
+@pytest.mark.parametrize("spec", ["bse", "runs/none/checkpoint-1", "some/hub-id"])
+def test_what_is_not_there(spec: str) -> None:
+    with pytest.raises(
+        MissingPrerequisite, match=f"no model '{spec}'.*base, text, cascade, constant"
+    ) as caught:
+        load(spec)
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("name", ["base", "text", "cascade"])
+def test_names_without_built_weights(name: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match="run `rba-bench micro build`"):
+        load(name, weights=tmp_path)
+
+
+def test_a_file_is_not_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="is a file"):
+        load(tmp_path / "model.safetensors")
