@@ -18,7 +18,7 @@ from transformers.utils import can_return_tuple
 from rba_bench.errors import UserError
 from rba_bench.speechlm.composite.configuration import CompositeConfig
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder, length_mask
-from rba_bench.speechlm.composite.projector import StackProjector
+from rba_bench.speechlm.composite.projector import ScaledLinear, StackProjector
 
 # A causal LM may do more to its logits than one matrix product; a plain head would then be silently wrong.
 _LOGIT_TRANSFORMS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
@@ -41,9 +41,10 @@ class CompositePreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, StackProjector):  # after its layers, so this has the last word
-            module.initialize(getattr(self.config.text_config, "initializer_range", 0.02))
+        if isinstance(module, ScaledLinear):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
 
 
 class CompositeModel(CompositePreTrainedModel):
@@ -237,10 +238,8 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             raise UserError(
                 f"{type(text_model).__name__} is not a backbone and a head; it cannot be the text model"
             )
-        projector = StackProjector(config)
-        projector.initialize(
-            float(text_model.get_input_embeddings().weight.detach().float().pow(2).mean().sqrt())
-        )
+        embedding = text_model.get_input_embeddings().weight.detach()
+        projector = StackProjector(config, embedding_rms=float(embedding.float().pow(2).mean().sqrt()))
         model.model.audio_tower = encoder
         model.model.multi_modal_projector = projector.to(dtype=text_model.dtype, device=text_model.device)
         model.model.language_model = text_model.base_model
