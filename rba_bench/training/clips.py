@@ -138,9 +138,13 @@ class ResponseTokens:
     def _tokenize(self, prompt: str, response: str) -> tuple[int, ...]:
         opened, closed = self.processor.render(prompt), self.processor.render(prompt, response)
         if not closed.startswith(opened):
-            raise UserError("the chat template does not put the answer behind its generation prompt: cannot train on it")
+            raise UserError(
+                "the chat template does not put the answer behind its generation prompt: cannot train on it"
+            )
         ids = self.processor.tokenizer(closed[len(opened) :], add_special_tokens=False)["input_ids"]
         for position, token in enumerate(ids):
             if token in self.end_ids:
                 return tuple(ids[: position + 1])
-        raise UserError("the chat template does not close the assistant's turn with an end token: cannot train on it")
+        raise UserError(
+            "the chat template does not close the assistant's turn with an end token: cannot train on it"
+        )

@@ -6,8 +6,8 @@ With a shared prefix, all answers to a clip stand in one row behind its prompt,
     segment:   0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0    1 1 1 1         2 2 2         -1 -1
     position:  0 1 2 ...                  P-1     P P+1 P+2 ...   P P+1 ...     0 0
 
-and each answer attends to the prompt and to itself. The prompt, mostly audio, is then computed once however many answers
-hang on it. Without sharing, every answer has a row of its own and the usual causal mask.
+and each answer attends to the prompt and to itself. The prompt, mostly audio, is then computed once however many
+answers hang on it. Without sharing, every answer has a row of its own and the usual causal mask.
 """
 
 from collections.abc import Sequence
@@ -68,10 +68,14 @@ class Layout:
         to_self = self.segments[:, :, None] == self.segments[:, None, :]  # padding sees padding: no empty row
         allowed = causal & (to_prompt | to_self)
         blocked = torch.finfo(dtype).min
-        return torch.zeros(allowed.shape, dtype=dtype, device=present.device).masked_fill_(~allowed, blocked)[:, None]
+        return torch.zeros(allowed.shape, dtype=dtype, device=present.device).masked_fill_(~allowed, blocked)[
+            :, None
+        ]
 
 
-def plan(prompts: Sequence[Tensor], branches: Sequence[Branch], shared: bool = True, pad_id: int = 0) -> Layout:
+def plan(
+    prompts: Sequence[Tensor], branches: Sequence[Branch], shared: bool = True, pad_id: int = 0
+) -> Layout:
     """Lay out answers behind their prompts.
 
     Args:

@@ -60,7 +60,9 @@ def single_pair(sample: Sample, teacher: tuple[int, ...]) -> Pair | None:
     return Pair(Answer(sample.row, teacher), Answer(sample.row, sample.tokens))
 
 
-def group_pair(samples: Sequence[Sample], rewards: Sequence[float], min_gap: float = 0.0, turn: int = 0) -> Pair | None:
+def group_pair(
+    samples: Sequence[Sample], rewards: Sequence[float], min_gap: float = 0.0, turn: int = 0
+) -> Pair | None:
     """Best against worst sample of one group.
 
     Args:

@@ -21,8 +21,12 @@ class RewardOptions(Recipe):
     qa: RewardName = "alias"
     s2tt: RewardName = "chrf"
     model: str = "micro"  # folder of the sequence classifier; "micro" = the shipped one
-    teacher: str = "micro"  # folder or Hub id of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
-    min_gap: Annotated[float, Field(ge=0)] = 0.0  # best minus worst must exceed this, else the group has no pair
+    teacher: str = (
+        "micro"  # folder or Hub id of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
+    )
+    min_gap: Annotated[float, Field(ge=0)] = (
+        0.0  # best minus worst must exceed this, else the group has no pair
+    )
     batch_size: Positive = 64
 
     def name_for(self, kind: str) -> RewardName:
@@ -36,7 +40,12 @@ class LoraOptions(Recipe):
 
     r: Positive = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")  # in the decoder only, never the encoder
+    targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+    )  # in the decoder only, never the encoder
 
     @field_validator("targets")
     @classmethod
@@ -80,21 +89,28 @@ class TrainingRecipe(Recipe):
     lora: LoraOptions | None = None
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
     gradient_checkpointing: bool = False
-    share_prefix: bool = True  # all answers to a clip in one row behind its audio; off for decoders without 4-D masks
+    share_prefix: bool = (
+        True  # all answers to a clip in one row behind its audio; off for decoders without 4-D masks
+    )
 
     # rollout
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_new_tokens: Positive = 48
     refresh_every: Positive = 1  # sample for this many steps at once: bigger batches, slightly older policy
+    rollout_batch: Positive = 128  # answers sampled together
     reward: RewardOptions = RewardOptions()
 
     # run
     save_every: Positive = 50
     log_every: Positive = 10
     eval_every: Annotated[int, Field(ge=0)] = 0  # validation loss every N steps; 0 = never
-    budget_s: Annotated[float, Field(gt=0)] | None = None  # stop after this much training time, summed over resumes
+    budget_s: Annotated[float, Field(gt=0)] | None = (
+        None  # stop after this much training time, summed over resumes
+    )
     batch_size: Positive = 32  # clips per forward of the validation
-    accumulate: Positive = 1  # forward and backward passes per optimiser step, for models that fill the memory
+    accumulate: Positive = (
+        1  # forward and backward passes per optimiser step, for models that fill the memory
+    )
     cache_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoder states kept in memory
 
     @field_validator("train_parts")

@@ -1,9 +1,9 @@
 """How good is an answer? Numbers that rank the samples of one group; only their order within a group matters.
 
-    reward-model     a sequence classifier on the chat-rendered instruction and answer (ArmoRM's role in the paper)
-    bleu, chrf       sentence BLEU or chrF++ against the teacher's answer (the paper's choice for translation)
-    exact, alias     match with the teacher's answer after normalisation (short spoken-QA answers)
-    teacher-logprob  log-likelihood of the answer under the text teacher
+reward-model     a sequence classifier on the chat-rendered instruction and answer (ArmoRM's role in the paper)
+bleu, chrf       sentence BLEU or chrF++ against the teacher's answer (the paper's choice for translation)
+exact, alias     match with the teacher's answer after normalisation (short spoken-QA answers)
+teacher-logprob  log-likelihood of the answer under the text teacher
 """
 
 from collections.abc import Callable, Sequence
@@ -72,11 +72,15 @@ class RewardModel:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         if not Path(path).is_dir():
-            raise MissingPrerequisite(f"no reward model at {path}: set reward.model to a folder, or choose other rewards")
+            raise MissingPrerequisite(
+                f"no reward model at {path}: set reward.model to a folder, or choose other rewards"
+            )
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForSequenceClassification.from_pretrained(path, use_safetensors=True)
         if model.config.num_labels > 2:
-            raise UserError(f"reward model {path} has {model.config.num_labels} outputs; one or two are usable")
+            raise UserError(
+                f"reward model {path} has {model.config.num_labels} outputs; one or two are usable"
+            )
         if tokenizer.chat_template is None:
             raise UserError(f"the tokenizer of reward model {path} has no chat template")
         if model.config.pad_token_id is None:
@@ -106,7 +110,9 @@ class RewardModel:
             texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
         ).to(self.model.device)
         with torch.inference_mode():
-            logits = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
+            logits = self.model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).logits.float()
         values = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
         return [float(value) for value in values]
 
@@ -167,9 +173,9 @@ def _teacher(options: RewardOptions, device: str) -> Reward:
     return TeacherLogprob(LocalTextLM.from_pretrained(path, device=device, batch_size=options.batch_size))
 
 
-def _folder(name: str, part: str) -> str:
+def _folder(name: str, shipped: str) -> str:
     if name != "micro":
         return name
-    from rba_bench.micro.paths import weights_dir
+    from rba_bench.micro.paths import part
 
-    return str(weights_dir() / part)
+    return str(part(shipped))

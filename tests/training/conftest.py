@@ -80,3 +80,53 @@ def store_for(groups: dict[str, list[AlignmentRow]]) -> Callable[..., Any]:
     from rba_bench.training.clips import ClipStore
 
     return lambda model, processor, **options: ClipStore(model, processor, groups, **options)
+
+
+@pytest.fixture(scope="session")
+def alignment_dir(tmp_path_factory: pytest.TempPathFactory, rows: list[AlignmentRow]) -> Path:
+    """The rows as an alignment set on disk."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from rba_bench.audio.alignment_set import schema
+    from rba_bench.files import sha256_file, write_json
+
+    folder = tmp_path_factory.mktemp("set")
+    names = schema().names
+    records = []
+    for row in rows:
+        given = {name: getattr(row, name) for name in names if name != "audio" and hasattr(row, name)}
+        data = Path(row.audio.path).read_bytes()
+        sound = {"audio": {"bytes": data, "path": f"{row.id}.flac"}, "audio_sha256": row.audio.sha256}
+        records.append({**dict.fromkeys(names), **given, **sound, "sampling_rate": 16_000})
+    (folder / "shards").mkdir()
+    shard = folder / "shards" / "part-00000.parquet"
+    pq.write_table(pa.Table.from_pylist(records, schema=schema()), shard)
+    checksums = {"shards/part-00000.parquet": sha256_file(shard)}
+    write_json(folder / "manifest.json", {"schema_version": 1, "status": "complete", "checksums": checksums})
+    return folder
+
+
+@pytest.fixture
+def recipe_for(alignment_dir: Path, tiny_composite_dir: Path) -> Callable[..., Any]:
+    """Builds a short recipe on the tiny set and model."""
+    from rba_bench.training.recipe import TrainingRecipe
+
+    def build(**changes: Any) -> TrainingRecipe:
+        values: dict[str, Any] = {
+            "method": "rba-single",
+            "base": str(tiny_composite_dir),
+            "alignment_set": str(alignment_dir),
+            "steps": 6,
+            "groups_per_step": 2,
+            "voices_per_group": 2,
+            "learning_rate": 3e-3,
+            "warmup_steps": 2,
+            "max_new_tokens": 6,
+            "save_every": 2,
+            "log_every": 3,
+            "reward": {"instruct": "chrf", "qa": "chrf", "s2tt": "bleu"},
+        }
+        return TrainingRecipe(**{**values, **changes})
+
+    return build

@@ -14,7 +14,13 @@ from rba_bench.training.layout import Branch, plan
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.rollout import sample
 
-BRANCHES = [Branch(0, (30, 31, 32, 4)), Branch(0, (40, 4)), Branch(1, (4,)), Branch(1, (50, 51, 52, 53, 4)), Branch(2, (9,))]
+BRANCHES = [
+    Branch(0, (30, 31, 32, 4)),
+    Branch(0, (40, 4)),
+    Branch(1, (4,)),
+    Branch(1, (50, 51, 52, 53, 4)),
+    Branch(2, (9,)),
+]
 
 
 def reference_logprobs(model: Any, clip: Any, tokens: tuple[int, ...]) -> torch.Tensor:
@@ -27,7 +33,9 @@ def reference_logprobs(model: Any, clip: Any, tokens: tuple[int, ...]) -> torch.
 
 
 def test_layout_by_hand() -> None:
-    layout = plan([torch.tensor([7, 8]), torch.tensor([9])], [Branch(0, (1, 2)), Branch(0, (3,)), Branch(1, (4, 5, 6))])
+    layout = plan(
+        [torch.tensor([7, 8]), torch.tensor([9])], [Branch(0, (1, 2)), Branch(0, (3,)), Branch(1, (4, 5, 6))]
+    )
     assert layout.input_ids.tolist() == [[7, 8, 1], [9, 4, 5]]
     assert layout.segments.tolist() == [[0, 0, 1], [0, 1, 1]]
     assert layout.position_ids.tolist() == [[0, 1, 2], [0, 1, 2]]
@@ -57,7 +65,11 @@ def test_empty_answers_are_refused() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_logprobs_equal_plain_forward(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow], shared: bool, attention: str
+    parts: tuple[Any, Any],
+    store_for: Callable[..., Any],
+    rows: list[AlignmentRow],
+    shared: bool,
+    attention: str,
 ) -> None:
     model, processor = parts
     model.set_attn_implementation(attention)
@@ -86,7 +98,10 @@ def test_gradients_are_the_same_with_and_without_sharing(
 
 
 def test_chunked_head_changes_nothing(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow], monkeypatch: pytest.MonkeyPatch
+    parts: tuple[Any, Any],
+    store_for: Callable[..., Any],
+    rows: list[AlignmentRow],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, processor = parts
     clips = store_for(model, processor).get([rows[0], rows[4], rows[8]])
@@ -145,7 +160,9 @@ def test_sampling_does_not_depend_on_batch_mates_and_keeps_the_mode(
     policy = SpeechPolicy(model).train()
     decoding = Decoding(max_new_tokens=6, temperature=1.0)
     together = sample(policy, clips, [0, 1, 0], [1, 2, 3], decoding, [4])
-    alone = [sample(policy, clips, [clip], [seed], decoding, [4])[0] for clip, seed in ((0, 1), (1, 2), (0, 3))]
+    alone = [
+        sample(policy, clips, [clip], [seed], decoding, [4])[0] for clip, seed in ((0, 1), (1, 2), (0, 3))
+    ]
     assert together == alone
     assert together[0] != together[2]
     assert policy.training

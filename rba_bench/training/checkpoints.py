@@ -1,0 +1,78 @@
+"""Trainer checkpoints that survive a kill at any moment.
+
+A folder counts as a checkpoint once `rba_state.json` is in it, written last and atomically, and every file has the
+size noted there. Anything else is what a killed writer left behind and is removed. Weights are safetensors; the
+optimiser and random states that transformers writes with `torch.save` are read back with `weights_only=True` (by the
+Trainer itself).
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from rba_bench.errors import RbaError
+from rba_bench.files import read_json, write_json
+
+STATE = "rba_state.json"
+WEIGHTS = "trained.safetensors"
+
+
+def seal(folder: Path, state: dict[str, Any]) -> None:
+    """Declare a checkpoint complete; `state` is what the run needs besides the Trainer's own files."""
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != STATE}
+    write_json(folder / STATE, {"sizes": sizes, **state})
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The latest complete checkpoint under `folder` and its state; incomplete ones are removed."""
+    complete: list[tuple[int, Path, dict[str, Any]]] = []
+    for candidate in folder.glob("checkpoint-*"):
+        state = _state(candidate)
+        if state is None:
+            shutil.rmtree(candidate)
+        else:
+            complete.append((state["step"], candidate, state))
+    if not complete:
+        return None
+    _, path, state = max(complete, key=lambda found: found[0])
+    return path, state
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    if not (folder / STATE).is_file():
+        return None
+    try:
+        state: dict[str, Any] = read_json(folder / STATE)
+        whole = all((folder / name).stat().st_size == size for name, size in state["sizes"].items())
+    except (ValueError, KeyError, OSError):
+        return None
+    return state if whole else None
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write the parameters that train; the others are those of the base and do not change."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(trained, folder / WEIGHTS)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Read them back in place.
+
+    Raises:
+        RbaError: the checkpoint is of a model with other trained parameters.
+    """
+    from safetensors.torch import load_file
+
+    saved: dict[str, Tensor] = load_file(folder / WEIGHTS)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if saved.keys() != trained.keys():
+        raise RbaError(
+            f"{folder} was saved from a model with other trained parameters; remove it and start again"
+        )
+    for name, parameter in trained.items():
+        parameter.data.copy_(saved[name])

@@ -1,0 +1,150 @@
+"""What happens between steps: the step log, the progress bar, stopping on request or when the time is up."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
+
+if TYPE_CHECKING:
+    from rba_bench.training.trainer import AlignmentTrainer
+
+
+class StepLog:
+    """`train_log.jsonl`: one record per optimiser step, written every few steps.
+
+    Opening it for a run that resumes behind `step` drops the records of later steps: they will be made again.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [record for record in read_jsonl(path) if record["step"] <= step]
+        write_atomic(path, "".join(_line(record) for record in kept))
+        self._file = JsonlAppender(path)
+        self._pending: list[dict[str, Any]] = []
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keep a record for the next `flush`."""
+        self._pending.append(record)
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        if self._pending:
+            self._file.write(*self._pending)
+            self._pending = []
+
+    def close(self) -> None:
+        """Write what is pending and close the file."""
+        self.flush()
+        self._file.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the step; the second one stops at once.
+
+    Outside the main thread signals cannot be caught; then nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Keeper(TrainerCallback):
+    """The run's callback.
+
+    Args:
+        log: the step log, None on processes that do not write it.
+        advance: moves the progress bar.
+        interrupt: asks for a stop.
+        validate: mean validation loss, called every `eval_every` steps.
+    """
+
+    def __init__(
+        self,
+        log: StepLog | None,
+        advance: Callable[[int], None],
+        interrupt: Interrupt,
+        validate: Callable[[], float] | None = None,
+    ) -> None:
+        self.log = log
+        self.advance = advance
+        self.interrupt = interrupt
+        self.validate = validate
+        self.interrupted = False
+        self.trainer: AlignmentTrainer | None = None  # set once the trainer exists
+        self._since = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the step; stop and save if asked to or out of time."""
+        trainer = self._trainer()
+        recipe = trainer.recipe
+        now = time.monotonic()
+        trainer.elapsed_s += now - self._since
+        self._since = now
+        record = {
+            "step": state.global_step,
+            **trainer.take_metrics(),
+            "elapsed_s": round(trainer.elapsed_s, 3),
+        }
+        if self.validate is not None and recipe.eval_every and state.global_step % recipe.eval_every == 0:
+            record["validation_loss"] = self.validate()
+            self._since = time.monotonic()  # watching is not training
+        asked = trainer.agree(self.interrupt.requested)
+        late = recipe.budget_s is not None and trainer.agree(trainer.elapsed_s >= recipe.budget_s)
+        self.interrupted = asked and state.global_step < state.max_steps
+        if asked or late:
+            control.should_training_stop = True
+            control.should_save = True
+        if self.log is not None:
+            self.log.add(record)
+            if control.should_save or state.global_step % recipe.log_every == 0:
+                self.log.flush()
+        self.advance(1)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Saving is not training time either."""
+        self._since = time.monotonic()
+
+    def _trainer(self) -> "AlignmentTrainer":
+        if self.trainer is None:
+            raise RuntimeError("the keeper was not given its trainer")
+        return self.trainer

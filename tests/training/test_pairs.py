@@ -1,0 +1,69 @@
+"""Which answers become pairs, and how a step puts them together."""
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.batch import assemble
+from rba_bench.training.layout import Branch
+from rba_bench.training.pairs import Answer, Pair, Sample, group_pair, single_pair, slots
+
+
+def samples(rows: list[AlignmentRow], ended: tuple[bool, ...] = (True, True, True)) -> list[Sample]:
+    return [
+        Sample(row, (10 + n, 4), end, f"answer {n}")
+        for n, (row, end) in enumerate(zip(rows, ended, strict=False))
+    ]
+
+
+def test_slots_use_voices_then_repeat(rows: list[AlignmentRow]) -> None:
+    group = rows[:3]
+    assert [(slot.row.id, slot.repeat) for slot in slots(group, 2, fill=True)] == [("g0-v0", 0), ("g0-v1", 0)]
+    assert [(s.row.id, s.repeat) for s in slots(group[:1], 3, fill=True)] == [
+        ("g0-v0", 0),
+        ("g0-v0", 1),
+        ("g0-v0", 2),
+    ]
+    assert [(s.row.id, s.repeat) for s in slots(group[:2], 3, fill=False)] == [("g0-v0", 0), ("g0-v1", 0)]
+
+
+def test_single_pair_is_teacher_against_own_sample_on_its_clip(rows: list[AlignmentRow]) -> None:
+    sample = samples(rows)[1]
+    assert single_pair(sample, (7, 4)) == Pair(Answer(rows[1], (7, 4)), Answer(rows[1], (11, 4)))
+    assert single_pair(sample, (11, 4)) is None
+
+
+def test_group_pair_is_best_against_worst_each_on_its_own_voice(rows: list[AlignmentRow]) -> None:
+    pair = group_pair(samples(rows), [0.5, 0.9, 0.1])
+    assert pair == Pair(Answer(rows[1], (11, 4)), Answer(rows[2], (12, 4)))
+
+
+def test_no_gap_no_pair(rows: list[AlignmentRow]) -> None:
+    assert group_pair(samples(rows), [0.5, 0.5, 0.5]) is None
+    assert group_pair(samples(rows), [0.5, 0.6, 0.5], min_gap=0.2) is None
+    assert group_pair(samples(rows), [float("nan")] * 3) is None
+
+
+def test_an_answer_that_never_ended_is_never_preferred(rows: list[AlignmentRow]) -> None:
+    pair = group_pair(samples(rows, (True, False, True)), [0.5, 0.9, 0.1])
+    assert pair is not None and pair.chosen.row is rows[0]
+    assert group_pair(samples(rows, (False, False, False)), [0.5, 0.9, 0.1]) is None
+
+
+def test_ties_rotate(rows: list[AlignmentRow]) -> None:
+    chosen = []
+    for turn in range(3):
+        pair = group_pair(samples(rows), [0.9, 0.9, 0.1], turn=turn)
+        assert pair is not None
+        chosen.append(pair.chosen.row.voice)
+    assert chosen == ["v0", "v1", "v0"]
+
+
+def test_each_answer_is_scored_once(rows: list[AlignmentRow]) -> None:
+    teacher = (7, 4)
+    pairs = [
+        Pair(Answer(rows[0], teacher), Answer(rows[0], (10, 4))),  # the chosen side is the teacher's answer
+        Pair(Answer(rows[5], (10, 4)), Answer(rows[0], (10, 4))),  # another clip, and a known rejected side
+    ]
+    batch = assemble(rows[:2], pairs, lambda prompt, response: teacher)
+    assert [row.id for row in batch.rows] == ["g0-v0", "g0-v1", "g1-v2"]
+    assert batch.branches == [Branch(0, teacher), Branch(1, teacher), Branch(0, (10, 4)), Branch(2, (10, 4))]
+    assert (batch.teacher, batch.chosen, batch.rejected) == ([0, 1], [0, 3], [2, 2])
+    assert assemble(rows[:2], pairs, None).teacher == []

@@ -1,0 +1,283 @@
+"""Whole runs on the tiny model: what they write, how they stop, that resuming changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.files import read_json, read_jsonl
+from rba_bench.training import run
+from rba_bench.training.keeper import Keeper
+from rba_bench.training.run import train
+
+UNSTABLE = {"elapsed_s"}  # the only field of the log that two equal runs may differ in
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in record.items() if k not in UNSTABLE}
+        for record in read_jsonl(folder / "train_log.jsonl")
+    ]
+
+
+def same(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert log(one) == log(other)
+
+
+METHODS: list[dict[str, Any]] = [
+    {"method": "sft"},
+    {"method": "rba-single"},
+    {"method": "rba-group", "voices_per_group": 3},
+    {"method": "dpo"},
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: str(method["method"]))
+def test_a_run_trains_and_writes_a_checkpoint(
+    recipe_for: Callable[..., Any], tiny_composite_dir: Path, tmp_path: Path, method: dict[str, Any]
+) -> None:
+    from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+
+    recipe = recipe_for(**method, eval_every=3)
+    result = train(recipe, tmp_path / "out")
+    assert (result.method, result.steps) == (method["method"], 6)
+    files = {file.name for file in result.path.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "rba_run.json", "train_log.jsonl"} <= files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pth"))] and "trainer" not in files
+    assert (
+        result.run["recipe"]["method"] == method["method"]
+        and result.run["versions"]["torch"] == torch.__version__
+    )
+    records = log(result.path)
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert records[2]["validation_loss"] > 0 and "validation_loss" not in records[1]
+    before, after = weights(tiny_composite_dir), weights(result.path)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("projector" in name for name in changed) and any("language_model" in name for name in changed)
+    assert not any("audio_tower" in name for name in changed)
+    CompositeForConditionalGeneration.from_pretrained(result.path)
+
+
+def test_sft_fits_the_teacher(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = recipe_for(method="sft", steps=30, groups_per_step=6, learning_rate=1e-2, save_every=100)
+    records = log(train(recipe, tmp_path).path)
+    assert records[-1]["sft"] < 0.3 * records[0]["sft"]
+
+
+def test_rba_single_prefers_the_teacher(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = recipe_for(steps=12, groups_per_step=6, learning_rate=5e-3, save_every=100)
+    records = log(train(recipe, tmp_path).path)
+    assert records[-1]["margin"] > records[0]["margin"] + 5
+    assert records[0]["items"] == 12
+
+
+def test_rba_group_makes_one_pair_per_group_with_a_gap(
+    recipe_for: Callable[..., Any], tmp_path: Path
+) -> None:
+    recipe = recipe_for(method="rba-group", voices_per_group=3, steps=3)
+    for record in log(train(recipe, tmp_path).path):
+        assert record["items"] == 2 and 0 <= record["pairs"] <= 2
+        assert record["reward_worst"] <= record["reward"] <= record["reward_best"]
+
+
+class Stop(Keeper):
+    """Asks for a stop after some step, as a signal would."""
+
+    at = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().on_step_end(args, state, control, **kwargs)
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    monkeypatch.setattr("rba_bench.training.keeper.Keeper", Stop)
+    yield lambda step: setattr(Stop, "at", step)
+    Stop.at = 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "sft"},
+        {"method": "rba-single", "refresh_every": 4},
+        {"method": "rba-group", "voices_per_group": 3, "reference": True},
+        {"method": "rba-single", "train_parts": ["projector", "llm", "encoder"], "accumulate": 2},
+        {"method": "dpo", "lora": {"r": 2}, "schedule": "cosine"},
+    ],
+    ids=["sft", "single-refresh", "group-reference", "encoder-accumulate", "dpo-lora"],
+)
+def test_interrupted_and_resumed_equals_uninterrupted(
+    recipe_for: Callable[..., Any], tmp_path: Path, stop_at: Callable[[int], None], changes: dict[str, Any]
+) -> None:
+    recipe = recipe_for(**changes)
+    train(recipe, tmp_path / "whole")
+    for step in (3, 5):
+        stop_at(step)
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} of 6"):
+            train(recipe, tmp_path / "parts")
+    stop_at(0)
+    result = train(recipe, tmp_path / "parts")
+    assert result.steps == 6
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_two_threads_give_the_same_run_twice(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = recipe_for(groups_per_step=6)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(recipe, tmp_path / "one")
+        train(recipe, tmp_path / "two")
+    finally:
+        torch.set_num_threads(threads)
+    same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("damage", ["half", "unsealed"])
+def test_a_checkpoint_cut_by_a_kill_is_skipped(
+    recipe_for: Callable[..., Any], tmp_path: Path, stop_at: Callable[[int], None], damage: str
+) -> None:
+    recipe = recipe_for()
+    train(recipe, tmp_path / "whole")
+    stop_at(5)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "parts")
+    newest = tmp_path / "parts" / "trainer" / "checkpoint-5"
+    if damage == "half":
+        (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
+    else:
+        (newest / "rba_state.json").unlink()
+    stop_at(0)
+    train(recipe, tmp_path / "parts")
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run_is_not_repeated(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = recipe_for(steps=2)
+    first = train(recipe, tmp_path)
+    stamp = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    assert train(recipe, tmp_path) == first
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_kill_while_writing_the_result_is_repaired(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = recipe_for(steps=2)
+    train(recipe, tmp_path / "whole")
+
+    def die(self: Any, trainer: Any) -> Any:
+        (self.out / "model.safetensors").write_bytes(b"half")
+        raise SystemExit("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run._Run, "_finish", die)
+        with pytest.raises(SystemExit):
+            train(recipe, tmp_path / "cut")
+    train(recipe, tmp_path / "cut")
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_time_budget_ends_a_run_in_good_order(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    result = train(recipe_for(steps=500, budget_s=0.5), tmp_path)
+    assert 1 <= result.steps < 500 and result.wall_time_s >= 0.5
+
+
+def test_another_recipe_is_refused_and_a_moved_set_is_not(
+    recipe_for: Callable[..., Any], tmp_path: Path, alignment_dir: Path
+) -> None:
+    import shutil
+
+    train(recipe_for(steps=2), tmp_path / "out")
+    with pytest.raises(UserError, match=r"beta: 0\.1 -> 0\.5"):
+        train(recipe_for(steps=2, beta=0.5), tmp_path / "out")
+    moved = shutil.copytree(alignment_dir, tmp_path / "moved")
+    train(recipe_for(steps=2, alignment_set=str(moved)), tmp_path / "out")
+
+
+def test_a_deaf_model_is_refused(
+    recipe_for: Callable[..., Any], tiny_composite_dir: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    deaf = shutil.copytree(tiny_composite_dir, tmp_path / "deaf")
+    tensors = load_file(deaf / "model.safetensors")
+    tensors["model.multi_modal_projector.linear_2.weight"].zero_()
+    save_file(tensors, deaf / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RbaError, match="does not use its audio"):
+        train(recipe_for(base=str(deaf)), tmp_path / "out")
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(
+    recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rba_bench.training import objectives
+
+    calls = []
+    plain = objectives.sft
+
+    def spoilt(teacher: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return plain(teacher) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(objectives, "sft", spoilt)
+    with pytest.raises(RbaError, match="the loss of step 3 is not finite"):
+        train(recipe_for(method="sft"), tmp_path)
+    checkpoints = list((tmp_path / "trainer").glob("checkpoint-*"))
+    assert [path.name for path in checkpoints] == ["checkpoint-2"]
+    assert [record["step"] for record in log(tmp_path)] == [1, 2]
+
+
+def test_missing_things_are_named(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match="no base model"):
+        train(recipe_for(base=str(tmp_path / "absent")), tmp_path / "a")
+    with pytest.raises(MissingPrerequisite, match="no reward model"):
+        options = {"instruct": "reward-model", "model": str(tmp_path / "absent")}
+        train(recipe_for(method="rba-group", reward=options), tmp_path / "b")
+    with pytest.raises(UserError, match="must be a multiple"):
+        train(recipe_for(groups_per_step=3, accumulate=2), tmp_path / "c")
+    with pytest.raises(UserError, match=r"lora\.targets nothing"):
+        train(recipe_for(lora={"targets": ["nothing"]}), tmp_path / "d")
+
+
+def test_kill_nine_and_resume(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = recipe_for(steps=40, save_every=5)
+    train(recipe, tmp_path / "whole")
+    code = (
+        "import sys, json, pathlib; from rba_bench.training.recipe import TrainingRecipe; "
+        "from rba_bench.training.run import train; "
+        "train(TrainingRecipe(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(recipe.resolved()), str(tmp_path / "cut")]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "cut").glob("trainer/checkpoint-*/rba_state.json")):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "cut" / "rba_run.json").exists()
+    train(recipe, tmp_path / "cut")
+    same(tmp_path / "whole", tmp_path / "cut")
+    assert read_json(tmp_path / "cut" / "rba_run.json")["steps"] == 40
