@@ -127,6 +127,26 @@ def test_misuse_is_refused():
         score_function("bleu4")
 
 
+@pytest.mark.parametrize(("name", "width"), [("bleu", 10), ("chrf++", 24)])
+def test_many_scores_at_once_equal_sacrebleus_one_by_one(name, width):
+    rng = np.random.default_rng(3)
+    metric = CorpusBleu("en") if name == "bleu" else ChrfPP("en")
+    words = ["a", "b", "cc", "ddd", "e", ",", "."]
+    rows = []
+    for _ in range(400):  # short and empty sentences, so that missing orders and zero matches occur
+        hypothesis, reference = (" ".join(rng.choice(words, rng.integers(0, 9))) for _ in range(2))
+        rows.append(metric.statistics(hypothesis, [reference]))
+    totals = np.array(rows + [np.sum(rows[i : i + 20], axis=0) for i in range(0, 400, 20)], dtype=float)
+    score = score_function(name)
+    singly = [score(row) for row in totals.tolist()]
+    assert score.many(totals) == pytest.approx(singly, rel=1e-12, abs=1e-12)
+    assert 0.0 in singly and max(singly) > 20
+    macro = macro_score(score, width)
+    pairs = np.hstack([totals, totals[::-1]])
+    pairs[0, :width] = 0  # a block drawn empty
+    assert macro.many(pairs) == pytest.approx([macro(row) for row in pairs.tolist()], rel=1e-12, abs=1e-12)
+
+
 def test_macro_average_is_the_mean_of_the_languages_own_scores():
     rows, groups, own = [], [], []
     for lang in ("de", "zh"):
