@@ -45,13 +45,14 @@ class PerRequestGumbel(LogitsProcessor):
         tempered = scores.double() / self.temperature
         if self.top_p < 1:
             tempered = keep_nucleus(tempered, self.top_p)
-        return tempered + self._noise(scores.shape[1]).to(scores.device)
+        return tempered + self._noise(scores.shape[1], scores.device)
 
-    def _noise(self, size: int) -> torch.Tensor:
+    def _noise(self, size: int, device: torch.device) -> torch.Tensor:
         uniform = torch.empty(len(self.generators), size, dtype=torch.float64)
         for row, generator in zip(uniform, self.generators, strict=True):
             torch.rand(size, generator=generator, dtype=torch.float64, out=row)
-        return -torch.log(-torch.log(uniform.clamp_(min=SMALLEST)))
+        # The logarithms are most of the work with a real vocabulary: in place, and where the logits are.
+        return uniform.to(device).clamp_(min=SMALLEST).log_().neg_().log_().neg_()
 
 
 def keep_nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
