@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Named after what was asked for, so that a change of either file installs again and nothing else does.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary --no-compile --constraint constraints.txt
 ARGS ?=
 
 help:  ## this list

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from rba_bench.leaderboard.build import BuildResult
 
 SYNTHESIS = "synth-micro"
-METHODS = ("sft", "rba-single", "rba-group")
+METHODS = ("sft", "rba-single", "rba-group")  # each has a shipped recipe of its name
 REFERENCES = ("text", "cascade", "constant")  # ceiling, what the encoder alone gives, floor
 TRACK = "micro"
-
-
-def training_recipe(method: str) -> str:
-    """Name of the shipped micro recipe of a method."""
-    return f"{method}-{TRACK}"
+OUT = Path("runs/quickstart")
+STANDARD_SET = OUT / "alignment-set"  # what the shipped training recipes read
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,8 @@ def _train(method: str, alignment_set: Path, out: Path) -> None:
     from rba_bench.training.recipe import TrainingRecipe
     from rba_bench.training.run import train
 
-    overrides = [f"method={method}", f"alignment_set={alignment_set}"]
-    train(load_recipe(TrainingRecipe, recipe_file(training_recipe(method)), overrides), out)
+    overrides = [f"alignment_set={alignment_set}"]
+    train(load_recipe(TrainingRecipe, recipe_file(method), overrides), out)
 
 
 def _evaluate(model: str, out: Path) -> list[Path]:

@@ -81,7 +81,7 @@ def test_every_method_has_its_shipped_recipe(method: str) -> None:
     from rba_bench.shipped import recipe_file
     from rba_bench.training.recipe import TrainingRecipe
 
-    recipe = load_recipe(TrainingRecipe, recipe_file(quickstart.training_recipe(method)))
+    recipe = load_recipe(TrainingRecipe, recipe_file(method))
     assert (recipe.method, recipe.track) == (method, "micro")
 
 
@@ -90,9 +90,7 @@ def test_methods_are_compared_on_equal_terms() -> None:
     from rba_bench.shipped import recipe_file
     from rba_bench.training.recipe import TrainingRecipe
 
-    recipes = [
-        load_recipe(TrainingRecipe, recipe_file(quickstart.training_recipe(m))) for m in quickstart.METHODS
-    ]
+    recipes = [load_recipe(TrainingRecipe, recipe_file(m)) for m in quickstart.METHODS]
     for key in (
         "base",
         "seed",

@@ -1,14 +1,8 @@
 """`rba-bench quickstart`: the whole way, teacher to leaderboard, in one go."""
 
-from typing import TYPE_CHECKING
-
-from rba_bench.cli import defaults, options
+from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
-
-if TYPE_CHECKING:
-    from rba_bench.quickstart import Result
-
-OUT = defaults.RUNS / "quickstart"
+from rba_bench.quickstart import OUT, Result, run
 
 
 def command(out: options.Out = None, as_json: options.Json = False) -> None:
@@ -18,8 +12,6 @@ def command(out: options.Out = None, as_json: options.Json = False) -> None:
     the reference systems, and prints the table. A rerun resumes.
     """
     with stdout_reserved():
-        from rba_bench.quickstart import run
-
         result = run(out or OUT)
     if as_json:
         emit_json(result.summary())
@@ -27,7 +19,7 @@ def command(out: options.Out = None, as_json: options.Json = False) -> None:
     _render(result)
 
 
-def _render(result: "Result") -> None:
+def _render(result: Result) -> None:
     from rba_bench.leaderboard.terminal import render_terminal
 
     render_terminal(result.board)

@@ -5,10 +5,8 @@ from pathlib import Path
 from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.progress import say
-from rba_bench.quickstart import SYNTHESIS
+from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
 from rba_bench.shipped import recipe_file
-
-OUT = defaults.RUNS / "alignment-set"
 
 
 def command(
@@ -25,7 +23,10 @@ def command(
     from rba_bench.synthesis.recipe import SynthesisRecipe
 
     checked = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), set_ or ())
-    folder = out or OUT
+    standard = recipe is None and not set_
+    folder = out or (
+        STANDARD_SET if standard else defaults.run_folder("alignment-sets", "set", checked.resolved())
+    )
     if out is None:
         say(f"alignment set: {folder} (choose with --out)")
     with stdout_reserved():

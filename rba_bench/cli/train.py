@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rba_bench.cli import defaults, options, synth
+from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.progress import say
-from rba_bench.quickstart import SYNTHESIS, training_recipe
+from rba_bench.quickstart import METHODS, STANDARD_SET, SYNTHESIS
 from rba_bench.shipped import recipe_file
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def _recipe(method: str | None, recipe: Path | None, overrides: list[str]) -> "T
     from rba_bench.training.recipe import TrainingRecipe
 
     chosen = [f"method={method}"] if method is not None else []
-    path = recipe_file(recipe or training_recipe(method or DEFAULT_METHOD))
+    shipped = method if method in METHODS else DEFAULT_METHOD
+    path = recipe_file(recipe or shipped)
     return load_recipe(TrainingRecipe, path, [*chosen, *overrides])
 
 
@@ -73,7 +74,7 @@ def _provide_alignment_set(recipe: "TrainingRecipe") -> None:
     from rba_bench.audio.alignment_set import MANIFEST
 
     folder = Path(recipe.alignment_set)
-    if recipe.track != "micro" or folder != synth.OUT or (folder / MANIFEST).is_file():
+    if recipe.track != "micro" or folder != STANDARD_SET or (folder / MANIFEST).is_file():
         return
     say(f"no alignment set at {folder} yet: making the standard one first")
     from rba_bench.recipes import load_recipe
