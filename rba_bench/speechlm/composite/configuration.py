@@ -9,7 +9,8 @@ class CompositeConfig(PretrainedConfig):
     """What is needed to build a composite: an encoder, a projector and a causal language model.
 
     Args:
-        audio_config: a `WhisperConfig` (only its encoder fields are used), or the dict of one.
+        audio_config: a `WhisperConfig` (only its encoder fields are used), or the dict of one. An extra field
+            `conv1_stride` (1 in Whisper) divides the rate of the states (50 per second).
         text_config: the configuration of any causal language model, or the dict of one with its `model_type`.
         audio_token_id: id of the placeholder token; one placeholder stands for one projected audio token.
         stack_factor: k, the number of encoder states (20 ms each) in one audio token.

@@ -28,10 +28,11 @@ def whisper_config() -> WhisperConfig:
     )
 
 
-@pytest.fixture
-def encoder(attention: str) -> TrueLengthWhisperEncoder:
+@pytest.fixture(params=[1, 2], ids=["whisper rate", "half rate"])
+def encoder(attention: str, request: pytest.FixtureRequest) -> TrueLengthWhisperEncoder:
     torch.manual_seed(3)
     config = whisper_config()
+    config.conv1_stride = request.param
     config._attn_implementation = attention
     return TrueLengthWhisperEncoder(config).eval()
 
@@ -84,7 +85,11 @@ def test_gradients_do_not_depend_on_batch_mates(encoder: TrueLengthWhisperEncode
 def test_length_formula_is_that_of_the_convolutions(encoder: TrueLengthWhisperEncoder) -> None:
     for frames in range(1, 12):
         states, n_states = encoder(torch.zeros(1, 80, frames))
-        assert states.shape[1] == n_states.item() == state_lengths(torch.tensor(frames)).item()
+        assert (
+            states.shape[1]
+            == n_states.item()
+            == state_lengths(torch.tensor(frames), encoder.mel_stride).item()
+        )
 
 
 def test_positions_are_whispers_and_stay_fixed(encoder: TrueLengthWhisperEncoder) -> None:
@@ -92,8 +97,18 @@ def test_positions_are_whispers_and_stay_fixed(encoder: TrueLengthWhisperEncoder
     assert not encoder.embed_positions.weight.requires_grad
 
 
+def test_a_saved_encoder_keeps_its_rate(tmp_path: Path, encoder: TrueLengthWhisperEncoder) -> None:
+    encoder.save_pretrained(tmp_path)
+    loaded = TrueLengthWhisperEncoder.from_pretrained(tmp_path)
+    features, lengths = padded_features(0.0)
+    states, n_states = loaded(features, lengths)
+    torch.testing.assert_close(states, encoder(features, lengths)[0], atol=1e-5, rtol=0)
+    assert n_states[0].item() == 100 // encoder.mel_stride
+
+
 def test_input_beyond_the_position_table_is_refused(encoder: TrueLengthWhisperEncoder) -> None:
-    with pytest.raises(ValueError, match="3001 mel frames.*at most 3000"):
-        encoder(torch.zeros(1, 80, 3001))
+    limit = 3000 * encoder.mel_stride
+    with pytest.raises(ValueError, match=f"{limit + 1} mel frames.*at most {limit}"):
+        encoder(torch.zeros(1, 80, limit + 1))
     with pytest.raises(ValueError, match="feature_lengths"):
         encoder(torch.zeros(2, 80, 10), torch.tensor([10]))

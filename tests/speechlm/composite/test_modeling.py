@@ -10,6 +10,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
+    AutoTokenizer,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -23,7 +24,7 @@ from rba_bench.errors import UserError
 from rba_bench.speechlm.composite import register
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration, CompositeModel
-from rba_bench.speechlm.composite.processing import CompositeProcessor
+from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
 
 SMALL = {"vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 LAYERS = {
@@ -141,6 +142,30 @@ def test_any_causal_language_model(tmp_path: Path, family: str) -> None:
     assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) == config.tie_word_embeddings
     assert_same(model, loaded)
     assert torch.equal(loaded(ids, mask, **audio).logits, logits)
+
+
+def test_an_encoder_of_half_rate(tmp_path: Path, tiny_tokenizer_dir: Path, clips: list[np.ndarray]) -> None:
+    """Saved with its stride, and the processor counts as the model does."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
+    sizes = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    torch.manual_seed(0)
+    model = CompositeForConditionalGeneration.from_parts(
+        TrueLengthWhisperEncoder(WhisperConfig(**sizes, conv1_stride=2)),
+        AutoModelForCausalLM.from_config(LlamaConfig(**{**LAYERS, "vocab_size": len(tokenizer)})),
+        tokenizer.convert_tokens_to_ids("<|audio|>"),
+        stack_factor=3,
+    )
+    processor = CompositeProcessor(LogMelFeatureExtractor(), tokenizer, stack_factor=3, mel_stride=2)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, processor = (
+        CompositeForConditionalGeneration.from_pretrained(tmp_path),
+        CompositeProcessor.from_pretrained(tmp_path),
+    )
+    batch = processor([processor.render("")] * 5, clips, padding_side="left")
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    _, lengths = loaded.encode_audio(batch["input_features"], batch["feature_lengths"])
+    assert lengths.tolist() == [8, 12, 20, 32, 50]
 
 
 def test_a_text_model_with_more_than_a_head_is_refused() -> None:
