@@ -40,7 +40,9 @@ def synthesize(
     out = Path(out)
     identity = teachers.identity(recipe) if teacher is None else teacher.identity()
     config = {key: value for key, value in recipe.resolved().items() if key not in NOT_CONTENT}
-    if claim(out, "synth", {**config, "teacher_sha256": identity["weights_sha256"]}) and _complete(out):
+    for key in ("weights_sha256", "setup_sha256"):
+        config[f"teacher_{key}"] = identity[key]
+    if claim(out, "synth", config) and _complete(out):
         say(f"{out} is complete already")
         return out
     speaker = speaker or espeak_speaker()  # before the long part: a missing extra shows at once

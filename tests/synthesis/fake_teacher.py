@@ -6,7 +6,6 @@ from typing import Any
 
 from rba_bench.micro import world
 from rba_bench.micro.world import core
-from rba_bench.seeding import stable_seed
 from rba_bench.textlm.base import Decoding, Generation
 
 
@@ -58,4 +57,4 @@ class FakeTeacher:
         return "<|bos|><|user|>"
 
     def identity(self) -> dict[str, Any]:
-        return {"name": "fake", "weights_sha256": str(stable_seed("fake", self.bad_answers))}
+        return {"name": "fake", "weights_sha256": str(self.bad_answers), "setup_sha256": "0"}

@@ -65,7 +65,7 @@ def test_killed_run_ends_with_the_same_bytes(
     child = subprocess.Popen(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": root}, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (out / "done" / "part-00000.json").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
@@ -153,13 +153,13 @@ def test_folder_of_another_recipe_or_teacher_is_refused(
     other = small_recipe.model_copy(update={"voices_per_instruction": 3})
     with pytest.raises(UserError, match="voices_per_instruction: 2 -> 3"):
         synthesize(other, finished, teacher=FakeTeacher())
-    with pytest.raises(UserError, match="teacher_sha256"):
+    with pytest.raises(UserError, match="teacher_weights_sha256"):
         synthesize(small_recipe, finished, teacher=FakeTeacher(bad_answers=1))
     patient = small_recipe.model_copy(update={"max_candidates": 9999, "batch_size": 2})
     assert synthesize(patient, finished, teacher=FakeTeacher()) == finished
 
 
 def test_a_missing_teacher_is_named_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(MissingPrerequisite, match="neither a model folder nor a Hub id"):
+    with pytest.raises(MissingPrerequisite, match="no teacher at ./nowhere"):
         synthesize(SynthesisRecipe(teacher="./nowhere/at/all"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
