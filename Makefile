@@ -42,9 +42,10 @@ $(STAMP):
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python >= 3.11 found; name one: make PYTHON=/path/to/python" >&2; exit 3; }
 	@{ [ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV); \
 	rm -f $(VENV)/installed-*; \
-	echo "installing into $(VENV) (some minutes, once)"; \
+	echo "installing into $(VENV), once: [1/2] torch"; \
 	$(PIP) pip; \
 	$(PIP) torch; \
+	echo "installing into $(VENV), once: [2/2] rba-bench and what else it needs"; \
 	$(PIP) --editable '.[tts,train,ja]' --group dev; \
 	touch $@; } >&2
 

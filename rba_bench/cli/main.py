@@ -5,10 +5,12 @@ Exit codes: 0 done; 1 the run failed; 2 wrong usage, recipe or file; 3 something
 """
 
 import shlex
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -81,8 +83,15 @@ def _run(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
-        sys.stderr.write(f"\ninterrupted; resume with: {shlex.join(['rba-bench', *words])}\n")
+        sys.stderr.write(f"\ninterrupted; resume with: {shlex.join([_program(), *words])}\n")
     return int(code or 0)
+
+
+def _program() -> str:
+    """What to type to run this program again: its path where a shell would not find it by name."""
+    called = Path(sys.argv[0])
+    by_path = called.name == "rba-bench" and shutil.which("rba-bench") != str(called)
+    return str(called) if by_path else "rba-bench"
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -147,6 +147,18 @@ def test_interrupted_run_exits_130_and_says_how_to_resume(number: signal.Signals
     assert out == "" and "Traceback" not in err
 
 
+def test_resume_line_names_a_program_that_is_not_on_the_path(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(recipe: object, out: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rba_bench.synthesis.pipeline.synthesize", interrupted)
+    monkeypatch.setattr("sys.argv", [".venv/bin/rba-bench", "ignored"])
+    assert run("synth", "--out", str(tmp_path)) == 130
+    assert f"resume with: .venv/bin/rba-bench synth --out {tmp_path}" in capsys.readouterr().err
+
+
 def test_bug_keeps_its_traceback() -> None:
     out, err = in_process("    raise ZeroDivisionError('a bug')", "synth").communicate(timeout=60)
     assert out == ""
