@@ -1,0 +1,263 @@
+"""`rba-bench leaderboard build`: run records in, a folder out that can be published and built again from itself.
+
+    index.md           summary, one section per task and protocol, list of runs
+    <task>.csv         every number of a section in full precision
+    breakdown.csv      the same scores by topic or translation direction
+    records.json       all of it for programs, with the list of files of this folder
+    records/<model>/<run id>/{run.json, samples.jsonl.gz}   the runs themselves
+
+The same records give the same bytes.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation.records import RUN_FILE
+from rba_bench.files import read_json, write_atomic
+from rba_bench.leaderboard import pages
+from rba_bench.leaderboard.compare import MODEL, Group, group_runs
+from rba_bench.leaderboard.load import PACKED_FILE, Run, distinct, find, pack, read, unfinished
+from rba_bench.leaderboard.tables import TextTable, csv_text
+from rba_bench.metrics.bootstrap import RESAMPLES
+
+INDEX = "index.md"
+RECORDS = "records.json"
+SCHEMA_VERSION = 1
+MICRO = (
+    "**The micro track is a miniature world that runs offline.** Its scores say nothing about real models and never "
+    "stand beside theirs; they show whether the harness and the trainer work."
+)
+LEGEND = """A score stands with its 95 % interval from {resamples} bootstrap resamples (items with equal text drawn
+together). *vs {baseline}* and *gap to text* are paired differences on the same items with the same draws; `*` marks an
+interval that leaves out zero. Of the {tests} differences of models from {baseline} on this page about {expected} would
+be marked by chance alone if nothing differed. *rank* is a band: the ranks that the pairwise intervals leave open among
+the models; references are not ranked. *not ok* counts empty, truncated, failed and unjudged answers, all of which are
+in the score. Intervals cover the choice of items, not the choice of training seed. Only runs with the same protocol
+hash and the same test set share a table.
+"""
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What was built.
+
+    Attributes:
+        out: The folder.
+        files: Everything written in it.
+        groups: The compared runs, one group per section.
+        warnings: What a reader should know: unfinished runs, partial runs, a missing baseline.
+        data: Content of `records.json`.
+    """
+
+    out: Path
+    files: tuple[Path, ...]
+    groups: tuple[Group, ...]
+    warnings: tuple[str, ...]
+    data: dict[str, Any]
+
+    @property
+    def tables(self) -> list[TextTable]:
+        """The summary tables."""
+        return pages.overview(self.groups)
+
+
+def build(
+    records: Sequence[Path], out: Path, baseline_row: str = "sft", allow_partial: bool = False
+) -> BuildResult:
+    """Verify and compare run records and write the board.
+
+    Args:
+        records: `run.json` files, run folders, or folders searched for them.
+        out: Folder to write; files of an earlier build that no longer belong to it are removed.
+        baseline_row: Model (or training method) that the others are compared with.
+        allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
+
+    Raises:
+        UserError: no finished runs, a partial, damaged or contradictory one, or runs of two tracks.
+    """
+    runs = distinct([read(folder) for folder in find(records, out)])
+    partial = [run for run in runs if run.record.partial]
+    if partial and not allow_partial:
+        raise UserError(
+            f"{partial[0].folder} is partial (--limit {partial[0].record.limit}) and would mislead on a board: "
+            "evaluate it without --limit, or pass --allow-partial to have it marked"
+        )
+    groups = tuple(group_runs(runs, baseline_row))
+    warnings = _warnings(records, groups, partial, baseline_row)
+    names = _section_names(groups)
+    contents = _tables(groups, names) | _published(runs)
+    data = _data(groups, names, runs, warnings, [INDEX, RECORDS, *contents])
+    contents[INDEX] = _index(groups, names, runs, warnings).encode()
+    contents[RECORDS] = (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+    _remove_stale(out, set(contents))
+    for name, content in contents.items():
+        write_atomic(out / name, content)
+    return BuildResult(out, tuple(out / name for name in sorted(contents)), groups, warnings, data)
+
+
+def _warnings(
+    records: Sequence[Path], groups: Sequence[Group], partial: Sequence[Run], baseline: str
+) -> tuple[str, ...]:
+    found = [f"{folder} is unfinished and left out" for folder in unfinished(records)]
+    found += [f"{run.name} on {run.record.task} is partial: {run.record.n} items" for run in partial]
+    found += [
+        f"{group.task}: no paired differences, as there is no row {baseline!r} (or several)"
+        for group in groups
+        if not any(row.versus or row.is_baseline for row in group.rows)
+    ]
+    return tuple(found)
+
+
+def _section_names(groups: Sequence[Group]) -> list[str]:
+    """Task names; with hashes where one task was run under several protocols or on several test sets."""
+    tasks = Counter(group.task for group in groups)
+    return [
+        group.task
+        if tasks[group.task] == 1
+        else f"{group.task}.{group.protocol_hash[: pages.SHORT]}.{group.data_hash[: pages.SHORT]}"
+        for group in groups
+    ]
+
+
+def _tables(groups: Sequence[Group], names: Sequence[str]) -> dict[str, bytes]:
+    tables = {
+        f"{name}.csv": csv_text(pages.flat_rows(group)) for name, group in zip(names, groups, strict=True)
+    }
+    parts = [row for group in groups for row in pages.breakdown_rows(group)]
+    if parts:
+        tables["breakdown.csv"] = csv_text(parts)
+    return {name: text.encode() for name, text in tables.items()}
+
+
+def _published(runs: Sequence[Run]) -> dict[str, bytes]:
+    files = {}
+    for run in runs:
+        folder = _place(run)
+        files[f"{folder}/{RUN_FILE}"] = run.record_bytes
+        files[f"{folder}/{PACKED_FILE}"] = pack(run.sample_bytes)
+    return files
+
+
+def _place(run: Run) -> str:
+    safe = "".join(letter if letter.isalnum() or letter in "._=+-" else "-" for letter in run.name).strip(
+        "-."
+    )
+    return f"records/{safe or 'model'}/{run.record.run_id}"
+
+
+def _data(
+    groups: Sequence[Group],
+    names: Sequence[str],
+    runs: Sequence[Run],
+    warnings: Sequence[str],
+    files: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "track": groups[0].record.track,
+        "baseline": groups[0].baseline,
+        "warnings": list(warnings),
+        "sections": [
+            {
+                "name": name,
+                "task": group.task,
+                "protocol": group.record.protocol,
+                "rows": pages.flat_rows(group),
+            }
+            for name, group in zip(names, groups, strict=True)
+        ],
+        "records": [
+            {
+                "path": f"{_place(run)}/{RUN_FILE}",
+                "model": run.record.model,
+                "task": run.record.task,
+                "run_id": run.record.run_id,
+            }
+            for run in sorted(runs, key=_place)
+        ],
+        "files": sorted(files),
+    }
+
+
+def _index(
+    groups: Sequence[Group], names: Sequence[str], runs: Sequence[Run], warnings: Sequence[str]
+) -> str:
+    track = groups[0].record.track
+    blocks = [f"# Leaderboard, {track} track"]
+    blocks += [MICRO] if track == "micro" else []
+    blocks += ["\n".join(f"- Note: {warning}." for warning in warnings)] if warnings else []
+    blocks += [_legend(groups)]
+    notes = pages.reference_notes(groups)
+    blocks += ["\n".join(f"- {note}." for note in notes)] if notes else []
+    blocks += ["## Summary"]
+    for table in pages.overview(groups):
+        blocks += [f"### {table.title}", table.markdown()]
+    blocks += [_protocols(groups)]
+    for name, group in zip(names, groups, strict=True):
+        blocks += _section(name, group)
+    blocks += ["## Runs", _run_table(runs).markdown()]
+    return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def _legend(groups: Sequence[Group]) -> str:
+    tests = sum(len(row.versus) for group in groups for row in group.rows if row.kind == MODEL)
+    expected = round(tests * 0.05, 1)
+    return LEGEND.format(
+        resamples=f"{RESAMPLES:,}", baseline=groups[0].baseline, tests=tests, expected=expected
+    )
+
+
+def _protocols(groups: Sequence[Group]) -> str:
+    """What stands behind every column of the summary."""
+    rows = []
+    for group in groups:
+        dates = sorted({run.record.created[:10] for run in group.runs})
+        counts = sorted({run.record.n for run in group.runs})
+        rows.append(
+            [
+                group.task,
+                group.record.protocol,
+                group.primary,
+                "/".join(map(str, counts)),
+                f"`{group.protocol_hash[: pages.SHORT]}`",
+                f"`{group.data_hash[: pages.SHORT]}`",
+                " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+            ]
+        )
+    headings = ["task", "decoding", "metric", "n", "protocol", "test set", "run"]
+    return "### What stands behind the columns\n\n" + TextTable(headings, rows, numeric_from=9).markdown()
+
+
+def _section(name: str, group: Group) -> list[str]:
+    blocks = [f"## {name}", pages.facts(group) + f" Data: `{name}.csv`.", pages.main_table(group).markdown()]
+    other = pages.other_table(group)
+    return [*blocks, other.markdown()] if other else blocks
+
+
+def _run_table(runs: Sequence[Run]) -> TextTable:
+    rows = []
+    for run in sorted(runs, key=_place):
+        record = run.record
+        weights = str(record.model.get("weights_sha256") or "-")[: pages.SHORT]
+        speed = f"{record.timing.rtfx:.0f}"
+        rows.append([f"[{run.name}]({_place(run)}/{RUN_FILE})", record.task, weights, speed, record.created])
+    return TextTable(["model", "task", "weights", "RTFx", "created"], rows, numeric_from=9)
+
+
+def _remove_stale(out: Path, kept: set[str]) -> None:
+    """Delete what an earlier build listed as its own and this one does not write; nothing outside `out`."""
+    if not (out / RECORDS).is_file():
+        return
+    try:
+        listed = read_json(out / RECORDS)["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
+    for name in listed:
+        file = out / name
+        if name not in kept and file.is_file() and file.resolve().is_relative_to(out.resolve()):
+            file.unlink()

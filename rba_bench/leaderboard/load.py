@@ -1,0 +1,171 @@
+"""Run records from disk, each checked against its own samples before it may stand on a board."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, read_record
+from rba_bench.files import sha256_bytes
+from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_rows
+
+PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
+Identity = tuple[tuple[int, str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record with the samples it was computed from.
+
+    Attributes:
+        record: Content of `run.json`.
+        samples: All samples, in the order of the test set.
+        folder: Where it was read.
+        record_bytes: `run.json` as it is on disk, for publishing unchanged.
+        sample_bytes: `samples.jsonl` as it was written.
+    """
+
+    record: RunRecord
+    samples: tuple[Sample, ...]
+    folder: Path
+    record_bytes: bytes
+    sample_bytes: bytes
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return str(self.record.model["name"])
+
+    @cached_property
+    def items(self) -> Identity:
+        """What was asked: position, clip, cluster and group of every item. Runs with equal items can be paired."""
+        return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.samples)
+
+    def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
+        """Summable rows of a metric, one per item in the order of the test set, and the score of their sum.
+
+        Raises:
+            UserError: the samples do not hold what the record's aggregation needs.
+        """
+        stated = self.record.metrics[metric]
+        try:
+            score = score_function(stated.aggregation)
+            values = [sample.scores[metric] for sample in self.samples]
+            rows = mean_rows(values) if stated.aggregation == "mean" else np.asarray(values, dtype=np.float64)
+            if not stated.macro:
+                return rows, score
+            groups = [sample.group for sample in self.samples]
+            return macro_rows(rows, groups), macro_score(score, rows.shape[1])
+        except (KeyError, ValueError, IndexError) as error:
+            raise UserError(
+                f"{self.folder}: {metric} cannot be computed from its samples: {error}"
+            ) from error
+
+
+def find(paths: Iterable[Path], out: Path) -> list[Path]:
+    """Folders with a `run.json` in or below `paths`, sorted.
+
+    Copies that an earlier build left in `out` are passed over, unless a path names `out` or something in it.
+
+    Raises:
+        UserError: a path does not exist, or nothing was found.
+    """
+    folders: set[Path] = set()
+    listed = list(paths)
+    for path in listed:
+        if not path.exists():
+            raise UserError(f"no run records at {path}: it does not exist")
+        own = path.resolve().is_relative_to(out.resolve())
+        files = [path] if path.is_file() else path.rglob(RUN_FILE)
+        folders |= {file.parent for file in files if own or not file.resolve().is_relative_to(out.resolve())}
+    if not folders:
+        raise UserError(
+            f"no finished run ({RUN_FILE}) below {', '.join(map(str, listed)) or 'no path at all'}"
+        )
+    return sorted(folders)
+
+
+def unfinished(paths: Iterable[Path]) -> list[Path]:
+    """Folders below `paths` with samples but no record: runs that were interrupted and not resumed."""
+    samples = (file.parent for path in paths if path.is_dir() for file in path.rglob(SAMPLES_FILE))
+    return sorted({folder for folder in samples if not (folder / RUN_FILE).exists()})
+
+
+def read(folder: Path) -> Run:
+    """One run, verified: hash of the samples, their number, and every metric recomputed from them.
+
+    Raises:
+        UserError: something is missing, damaged, or does not follow from the samples.
+    """
+    record = read_record(folder)
+    data = _sample_bytes(folder)
+    if sha256_bytes(data) != record.samples_sha256:
+        raise UserError(
+            f"{folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
+        )
+    samples = tuple(sorted(_parse(data, folder), key=lambda sample: sample.doc_id))
+    run = Run(record, samples, folder, (folder / RUN_FILE).read_bytes(), data)
+    _verify(run)
+    return run
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """`runs` without exact copies.
+
+    Raises:
+        UserError: two different records carry the same run id.
+    """
+    kept: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        known = kept.setdefault((run.name, run.record.run_id), run)
+        if known.record_bytes != run.record_bytes:
+            raise UserError(f"{known.folder} and {run.folder} are different records of one run; remove one")
+    return list(kept.values())
+
+
+def pack(data: bytes) -> bytes:
+    """Samples as published; the same bytes in, the same bytes out."""
+    return gzip.compress(data, compresslevel=9, mtime=0)
+
+
+def _sample_bytes(folder: Path) -> bytes:
+    plain, packed = folder / SAMPLES_FILE, folder / PACKED_FILE
+    try:
+        return plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} has a {RUN_FILE} but no {SAMPLES_FILE}; a board needs both") from error
+    except (OSError, EOFError) as error:
+        raise UserError(f"{packed} is damaged: {error}") from error
+
+
+def _parse(data: bytes, folder: Path) -> Iterator[Sample]:
+    try:
+        for line in data.splitlines():
+            yield Sample.model_validate(json.loads(line))
+    except (ValidationError, ValueError) as error:
+        fault = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {fault}") from error
+
+
+def _verify(run: Run) -> None:
+    record = run.record
+    if len({sample.doc_id for sample in run.samples}) != len(run.samples) or len(run.samples) != record.n:
+        raise UserError(
+            f"{run.folder}: {record.n} items recorded, {len(run.samples)} samples found, or some twice"
+        )
+    counts = Counter(sample.status for sample in run.samples)
+    if {status: count for status, count in record.statuses.items() if count} != dict(counts):
+        raise UserError(f"{run.folder}: statuses recorded {record.statuses}, counted {dict(counts)}")
+    for metric, stated in record.metrics.items():
+        rows, score = run.rows(metric)
+        found = score(rows.sum(axis=0).tolist())
+        if abs(found - stated.value) > 1e-6 * stated.scale:
+            raise UserError(f"{run.folder}: {metric} is recorded as {stated.value}, its samples give {found}")

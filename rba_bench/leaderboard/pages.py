@@ -1,0 +1,244 @@
+"""Groups of compared runs as tables: the summary, a section per task and protocol, and the flat rows of CSV files."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rba_bench.evaluation.records import STATUSES, MetricValue
+from rba_bench.leaderboard.compare import CEILING, KINDS, MODEL, Group, Row
+from rba_bench.leaderboard.tables import NOTHING, TextTable
+from rba_bench.metrics.bootstrap import Interval
+
+SHORT = 8  # hex digits of a hash on a page; the full ones are in records.json
+REFERENCE_NAMES = {
+    CEILING: "reference: text LLM reading the transcript (ceiling)",
+    "cascade": "reference: recogniser, then the text LLM",
+    "constant": "reference: one constant answer",
+}
+
+
+def overview(groups: Sequence[Group]) -> list[TextTable]:
+    """Per protocol: primary metric of every task, then the differences from the baseline row."""
+    tables = []
+    for protocol in sorted({group.record.protocol for group in groups}):
+        chosen = [group for group in groups if group.record.protocol == protocol]
+        tables.append(_overview(chosen, f"Scores, {protocol} decoding", score_cell))
+        if any(row.versus for group in chosen for row in group.rows):
+            title = f"Difference from {chosen[0].baseline}, {protocol} decoding, same items"
+            tables.append(_overview(chosen, title, versus_cell))
+    return tables
+
+
+def _overview(groups: Sequence[Group], title: str, cell: Callable[[Group, Row, str], str]) -> TextTable:
+    rows = [(group, row) for group in groups for row in group.rows]
+    found = {(row.label, id(group)): row for group, row in rows}
+    kinds = {row.label: row.kind for _, row in rows}
+    names = sorted(
+        kinds, key=lambda label: (KINDS.index(kinds[label]), label)
+    )  # tasks disagree on any other order
+    cells = [
+        [
+            _marked(name, kinds[name]),
+            *(
+                cell(group, found[name, id(group)], group.primary) if (name, id(group)) in found else NOTHING
+                for group in groups
+            ),
+        ]
+        for name in names
+    ]
+    headings = ["model", *(f"{group.record.benchmark} {heading(group, group.primary)}" for group in groups)]
+    kept = [line for line in cells if any(text != NOTHING for text in line[1:])]
+    return TextTable(headings, kept, title)
+
+
+def heading(group: Group, metric: str) -> str:
+    """Name of a metric with its unit and, where lower is better, its direction."""
+    stated = group.record.metrics[metric]
+    unit = " %" if stated.scale == 1 else ""
+    return metric + unit + ("" if stated.higher_is_better else " (lower is better)")
+
+
+def score_cell(_group: Group, row: Row, metric: str) -> str:
+    """Score with its 95 % interval."""
+    stated = row.run.record.metrics[metric]
+    factor = _factor(stated)
+    mark = " (partial)" if row.run.record.partial else ""
+    return f"{stated.value * factor:.1f} [{stated.low * factor:.1f}, {stated.high * factor:.1f}]{mark}"
+
+
+def versus_cell(group: Group, row: Row, metric: str) -> str:
+    """Paired difference from the baseline row; an asterisk where its interval leaves out zero."""
+    return "(baseline)" if row.is_baseline else _difference(group, row.versus.get(metric), metric)
+
+
+def gap_cell(group: Group, row: Row, metric: str) -> str:
+    """Paired difference from the text ceiling."""
+    return "(ceiling)" if row.kind == CEILING else _difference(group, row.gap.get(metric), metric)
+
+
+def main_table(group: Group) -> TextTable:
+    """The primary metric of a group with everything needed to judge it."""
+    metric = group.primary
+    headings = [
+        "rank",
+        "model",
+        heading(group, metric),
+        "n",
+        f"vs {group.baseline}",
+        "gap to text",
+        "not ok",
+        "date",
+    ]
+    rows = [
+        [
+            str(row.bands[metric]) if row.bands else "ref",
+            _marked(row.label, row.kind),
+            score_cell(group, row, metric),
+            str(row.run.record.metrics[metric].n),
+            versus_cell(group, row, metric),
+            gap_cell(group, row, metric),
+            not_ok(row),
+            row.run.record.created[:10],
+        ]
+        for row in group.rows
+    ]
+    return TextTable(headings, rows, group.task, numeric_from=2)
+
+
+def other_table(group: Group) -> TextTable | None:
+    """The other metrics with their differences from the baseline, None if there are none."""
+    others = group.metrics[1:]
+    if not others:
+        return None
+    headings = ["model"]
+    for metric in others:
+        headings += [heading(group, metric), f"vs {group.baseline}"]
+    rows = [
+        [
+            _marked(row.label, row.kind),
+            *(
+                text
+                for metric in others
+                for text in (score_cell(group, row, metric), versus_cell(group, row, metric))
+            ),
+        ]
+        for row in group.rows
+    ]
+    return TextTable(headings, rows, group.task)
+
+
+def facts(group: Group) -> str:
+    """One line on what was run: protocol, test set, metric signature, dates."""
+    record = group.record
+    dates = sorted({run.record.created[:10] for run in group.runs})
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    decoding = ", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items()))
+    judge = "" if not record.judge else f"; judge `{record.judge.get('name', record.judge)}`"
+    signature = record.metrics[group.primary].signature.replace("|", " ")
+    return (
+        f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judge}; "
+        f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items; "
+        f"{group.primary}: {signature}; run {days}."
+    )
+
+
+def not_ok(row: Row) -> str:
+    """Number of answers that are not `ok`, by status; they are all in the score."""
+    counts = {status: row.run.record.statuses.get(status, 0) for status in STATUSES if status != "ok"}
+    named = ", ".join(f"{status} {count}" for status, count in counts.items() if count)
+    return f"{sum(counts.values())} ({named})" if named else "0"
+
+
+def reference_notes(groups: Sequence[Group]) -> list[str]:
+    """What the reference rows are, as far as there are any."""
+    kinds = {row.kind: row.label for group in groups for row in group.rows}
+    return [f"`{kinds[kind]}` is a {text}" for kind, text in REFERENCE_NAMES.items() if kind in kinds]
+
+
+def flat_rows(group: Group) -> list[dict[str, Any]]:
+    """One row per run and metric, in the units of the run records, for CSV and JSON."""
+    return [_flat(group, row, metric) for row in group.rows for metric in group.metrics]
+
+
+def breakdown_rows(group: Group) -> list[dict[str, Any]]:
+    """One row per run, metric and group of items (topic or direction)."""
+    return [
+        {
+            "task": group.task,
+            "protocol": group.record.protocol,
+            "protocol_hash": group.protocol_hash,
+            "data_hash": group.data_hash,
+            "model": row.label,
+            "metric": metric,
+            "group": name,
+            "value": part.value,
+            "low": part.low,
+            "high": part.high,
+            "n": part.n,
+            "date": row.run.record.created,
+        }
+        for row in group.rows
+        for metric in group.metrics
+        for name, part in sorted(row.run.record.metrics[metric].breakdown.items())
+    ]
+
+
+def _flat(group: Group, row: Row, metric: str) -> dict[str, Any]:
+    record = row.run.record
+    stated = record.metrics[metric]
+    band = row.bands.get(metric)
+    return {
+        "task": group.task,
+        "benchmark": record.benchmark,
+        "track": record.track,
+        "protocol": record.protocol,
+        "protocol_hash": group.protocol_hash,
+        "data_hash": group.data_hash,
+        "model": row.label,
+        "kind": row.kind,
+        "metric": metric,
+        "primary": metric == group.primary,
+        "value": stated.value,
+        "low": stated.low,
+        "high": stated.high,
+        "n": stated.n,
+        "scale": stated.scale,
+        "method": stated.method,
+        "signature": stated.signature,
+        "rank_best": band.best if band else None,
+        "rank_worst": band.worst if band else None,
+        "baseline": group.baseline,
+        **_prefixed("versus_baseline", row.versus.get(metric)),
+        **_prefixed("gap_to_text", row.gap.get(metric)),
+        **{f"n_{status}": record.statuses.get(status, 0) for status in STATUSES},
+        "partial": record.partial,
+        "date": record.created,
+        "run_id": record.run_id,
+    }
+
+
+def _prefixed(name: str, interval: Interval | None) -> dict[str, float | None]:
+    if interval is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _difference(group: Group, interval: Interval | None, metric: str) -> str:
+    if interval is None:
+        return NOTHING
+    factor = _factor(group.record.metrics[metric])
+    star = " *" if interval.excludes(0.0) else ""
+    low, high = interval.low * factor, interval.high * factor
+    return f"{_signed(interval.value * factor)} [{_signed(low)}, {_signed(high)}]{star}"
+
+
+def _signed(number: float) -> str:
+    text = f"{number:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def _factor(stated: MetricValue) -> float:
+    return 100.0 / stated.scale
+
+
+def _marked(label: str, kind: str) -> str:
+    return label if kind == MODEL else f"{label} (ref)"

@@ -1,0 +1,200 @@
+"""The numbers reported in the paper, typed in with their source, checked and rendered. Nothing is measured here.
+
+One YAML file per table. A file names one version of the paper; a table cannot hold two, so versions are never mixed.
+"""
+
+import datetime
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from rba_bench.errors import UserError
+from rba_bench.files import write_atomic
+from rba_bench.leaderboard.tables import NOTHING, TextTable, csv_text
+
+INDEX = "index.md"
+ABOUT = """# The paper's numbers
+
+Typed in from the source named under each table; nothing here was measured by rba-bench, and nothing here may stand
+beside a measured number: test sets, prompts, judges and n differ or are unknown. The two versions of the paper differ a
+lot and never share a column. `-` means not reported. Columns marked *ours* are computed from the typed numbers. The
+paper gives no intervals; the half-widths are plain binomial ones at a rate of 50 %.
+
+Made from the YAML files beside it by `rba_bench.leaderboard.paper`; edit those, not this page.
+"""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """Where a table was read.
+
+    Attributes:
+        evidence: `read in the paper`, or `second-hand` where only somebody's report of it was seen.
+    """
+
+    paper: str
+    version: Literal["v1", "v2"]
+    date: datetime.date
+    url: str
+    place: str
+    evidence: Literal["read in the paper", "second-hand"]
+
+
+class PaperRow(_Strict):
+    """One row as printed. `average` is the printed average, `misprint` says where the print contradicts itself."""
+
+    name: str
+    values: tuple[float | None, ...]
+    n: int | None = None
+    average: float | None = None
+    misprint: str = ""
+
+    def recomputed_average(self) -> float | None:
+        """Mean of the row's values, None if one is missing."""
+        known = [value for value in self.values if value is not None]
+        return sum(known) / len(known) if len(known) == len(self.values) else None
+
+
+class PaperTable(_Strict):
+    """One table of one version of the paper.
+
+    Attributes:
+        binomial: The values are rates of `n` judged items in %, so a binomial half-width can be given.
+    """
+
+    title: str
+    source: Source
+    metric: str
+    higher_is_better: bool
+    row_header: str
+    columns: tuple[str, ...]
+    rows: tuple[PaperRow, ...]
+    binomial: bool = False
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> "PaperTable":
+        for row in self.rows:
+            if len(row.values) != len(self.columns):
+                raise ValueError(f"{row.name!r} has {len(row.values)} values for {len(self.columns)} columns")
+            if self.binomial and row.n is None:
+                raise ValueError(f"row {row.name!r} needs n for its binomial half-width")
+        return self
+
+
+@dataclass(frozen=True)
+class PaperBuild:
+    """What was read and the files written."""
+
+    tables: dict[str, PaperTable]
+    files: tuple[Path, ...]
+
+
+def read_table(path: Path) -> PaperTable:
+    """One table from its YAML file.
+
+    Raises:
+        UserError: the file is not a table; the message names the first fault.
+    """
+    import yaml
+
+    try:
+        return PaperTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        fault = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} is not a table of the paper: {fault}") from error
+
+
+def build(folder: Path, out: Path | None = None) -> PaperBuild:
+    """Render every `*.yaml` of `folder` into `out` (default: the same folder) as `index.md` and one CSV each.
+
+    Raises:
+        UserError: there are no tables, or one is malformed.
+    """
+    tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.yaml"))}
+    if not tables:
+        raise UserError(f"no tables (*.yaml) in {folder}")
+    target = out or folder
+    texts = {f"{name}.csv": csv_text(_csv_rows(table)) for name, table in tables.items()}
+    texts[INDEX] = ABOUT + "".join(f"\n{_section(name, table)}" for name, table in tables.items())
+    for name, text in texts.items():
+        write_atomic(target / name, text)
+    return PaperBuild(tables, tuple(target / name for name in texts))
+
+
+def text_table(table: PaperTable) -> TextTable:
+    """The table as shown: printed values, and beside them what can be computed from them."""
+    averaged = any(row.average is not None for row in table.rows)
+    counted = any(row.n is not None for row in table.rows)
+    headings = [table.row_header, *table.columns]
+    headings += ["average, printed", "average, ours"] if averaged else []
+    headings += ["n"] if counted else []
+    headings += ["95 % half-width, ours"] if table.binomial else []
+    rows = []
+    for row in table.rows:
+        cells = [row.name, *map(_number, row.values)]
+        cells += [_number(row.average), _number(row.recomputed_average(), 2)] if averaged else []
+        cells += [NOTHING if row.n is None else str(row.n)] if counted else []
+        cells += [f"±{half_width(row.n):.1f}"] if table.binomial and row.n else []
+        rows.append(cells)
+    return TextTable(headings, rows, title=table.title)
+
+
+def half_width(n: int) -> float:
+    """Half-width in points of the 95 % binomial interval of a rate of 50 % over `n` items (normal approximation)."""
+    return 100 * 1.96 * math.sqrt(0.25 / n)
+
+
+def _section(name: str, table: PaperTable) -> str:
+    source = table.source
+    counted = any(row.n is not None for row in table.rows)
+    origin = (
+        f"{table.metric}. Source: {source.paper}, {source.version} of {source.date}, {source.place}, {source.url}; "
+        f"{source.evidence}. Data: `{name}.yaml`, `{name}.csv`."
+    )
+    blocks = [
+        f"## {source.version}, {table.title}",
+        origin if counted else f"{origin} n is not reported.",
+        text_table(table).markdown().rstrip("\n"),
+    ]
+    remarks = [*table.notes, *(f"{row.name}: {row.misprint}." for row in table.rows if row.misprint)]
+    if remarks:
+        blocks.append("\n".join(f"- {remark}" for remark in remarks))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _csv_rows(table: PaperTable) -> list[dict[str, Any]]:
+    source = table.source
+    return [
+        {
+            "version": source.version,
+            "place": source.place,
+            "evidence": source.evidence,
+            "row": row.name,
+            "column": column,
+            "value": value,
+            "n": row.n,
+            "metric": table.metric,
+            "date": source.date,
+            "url": source.url,
+        }
+        for row in table.rows
+        for column, value in _cells(table.columns, row)
+    ]
+
+
+def _cells(columns: tuple[str, ...], row: PaperRow) -> list[tuple[str, float | None]]:
+    cells: list[tuple[str, float | None]] = list(zip(columns, row.values, strict=True))
+    return cells if row.average is None else [*cells, ("average, printed", row.average)]
+
+
+def _number(value: float | None, digits: int | None = None) -> str:
+    if value is None:
+        return NOTHING
+    return str(value) if digits is None else f"{value:.{digits}f}"

@@ -1,0 +1,68 @@
+"""One table of strings, written as Markdown, CSV or a terminal table."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTHING = "-"  # a cell that cannot be filled; never a zero
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Headings and rows of equal length; columns from `numeric_from` on are right-aligned.
+
+    Raises:
+        ValueError: a row does not fit the headings.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    numeric_from: int = 1
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.headings) for row in self.rows):
+            raise ValueError(f"a row of table {self.title!r} does not fit its {len(self.headings)} headings")
+
+    def markdown(self) -> str:
+        """GitHub Markdown, without the title."""
+        rule = ["---:" if column >= self.numeric_from else "---" for column in range(len(self.headings))]
+        lines = [self.headings, rule, *self.rows]
+        return "\n".join("| " + " | ".join(map(_markdown_cell, line)) + " |" for line in lines) + "\n"
+
+    def rich(self) -> "Table":
+        """The table for a terminal; cells are plain text, so brackets survive."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=self.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column, heading in enumerate(self.headings):
+            table.add_column(Text(heading), justify="right" if column >= self.numeric_from else "left")
+        for row in self.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        return table
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """CSV of equal-keyed rows with Unix line ends; floats in full precision, None empty.
+
+    Raises:
+        ValueError: there are no rows, or their keys differ.
+    """
+    if not rows:
+        raise ValueError("a table without rows cannot be written")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _markdown_cell(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
