@@ -4,8 +4,8 @@ Importing this module makes lm-eval know the model `rba-speechlm`: a task given 
 resolves its functions before the model is looked up, so no plug-in mechanism is needed.
 
 A corpus metric's value for one item is `{"row", "group", "cluster"}`; lm-eval hands the list of them to the
-aggregation. Each metric `m` has a companion `m_stderr`, whose aggregation is a bootstrap: lm-eval has no error for custom
-aggregations, and prints this one in its place.
+aggregation. Each metric `m` has a companion `m_stderr`, whose aggregation is a bootstrap: lm-eval has no error for a
+custom aggregation, and prints this one in its place.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """`rba-bench eval`: answer every item once, keep each answer the moment it exists, score from what was kept.
 
-A run lives in `<out>/<model>/<run id>/`. The run id is a hash of task, protocol, model weights, data, seed and limit, so
+A run lives in `<out>/<model>/<run id>/`. The run id hashes task, protocol, model weights, data, seed and limit, so
 the same command finds its half-finished run again and goes on, and a change of anything starts another one beside it.
 """
 
@@ -257,7 +257,7 @@ def _record(plan: _Plan, lm: harness.RbaSpeechLM, samples: Sequence[Sample]) -> 
         limit=plan.limit,
         partial=plan.limit is not None,
         metrics=scoring.summarise(samples),
-        statuses=_status_counts(samples),
+        statuses=status_counts(samples),
         timing=_timing(samples),
         hardware=environment.hardware(lm.device_name),
         versions=environment.versions(),
@@ -266,7 +266,8 @@ def _record(plan: _Plan, lm: harness.RbaSpeechLM, samples: Sequence[Sample]) -> 
     )
 
 
-def _status_counts(samples: Sequence[Sample]) -> dict[str, int]:
+def status_counts(samples: Sequence[Sample]) -> dict[str, int]:
+    """Number of samples of every status, zeros included."""
     counts = Counter(sample.status for sample in samples)
     return {status: counts[status] for status in STATUSES}
 
@@ -280,30 +281,3 @@ def _timing(samples: Sequence[Sample]) -> Timing:
         rtfx=round(audio / wall, 3),
         samples_per_s=round(len(samples) / wall, 3),
     )
-
-
-def rescore(folder: Path | str) -> RunRecord:
-    """Score a finished run again from its responses, without the model, and rewrite its files if anything changed.
-
-    Raises:
-        UserError: there is no finished run in `folder`.
-    """
-    place = Path(folder)
-    record = read_record(place)
-    samples = [_rescored(sample) for sample in read_samples(place)]
-    lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
-    fresh = record.model_copy(
-        update={"metrics": scoring.summarise(samples), "statuses": _status_counts(samples)}
-    )
-    if fresh != record or samples != read_samples(place):
-        write_atomic(place / SAMPLES_FILE, lines)
-        fresh = fresh.model_copy(update={"samples_sha256": sha256_file(place / SAMPLES_FILE)})
-        write_json(place / RUN_FILE, fresh.model_dump(mode="json"))
-    return fresh
-
-
-def _rescored(sample: Sample) -> Sample:
-    scored = scoring.score_item(sample.model_dump(), sample.extracted)
-    judged = {"judge_failed": "ok", "ok": "ok"}.get(sample.status)
-    status = "judge_failed" if judged and scored.judge_failed else judged or sample.status
-    return sample.model_copy(update={"scores": scored.scores, "judge": scored.judge, "status": status})

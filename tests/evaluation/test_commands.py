@@ -1,0 +1,124 @@
+"""The real commands in processes of their own, on a tiny random composite: stock lm_eval, and kill -9."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rba_bench.evaluation.records import read_record, read_samples
+from rba_bench.evaluation.runner import EvalRequest, evaluate
+from rba_bench.files import read_jsonl
+from tests.evaluation.conftest import write_task, write_test_set
+
+
+def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err[-2000:]
+    return out
+
+
+def test_stock_lm_eval_gives_the_scores_of_the_runner(tmp_path, tiny_composite_dir):
+    tasks = [write_task(tmp_path, "covost2"), write_task(tmp_path, "triviaqa", sampled=True)]
+    stock = command(
+        *(
+            "lm_eval",
+            "--model",
+            "rba-speechlm",
+            "--model_args",
+            f"pretrained={tiny_composite_dir},device=cpu",
+        ),
+        *("--tasks", ",".join(map(str, tasks)), "--log_samples", "--output_path", str(tmp_path / "stock")),
+    )
+    records = evaluate(
+        EvalRequest(tuple(map(str, tasks)), str(tiny_composite_dir), out=tmp_path / "out", device="cpu")
+    )
+    assert "±" in finish(stock)
+    [file] = (tmp_path / "stock").glob("*/results_*.json")
+    results = json.loads(file.read_text())["results"]
+    for record in records:
+        for name, metric in record.metrics.items():
+            assert results[record.task][f"{name},none"] == pytest.approx(metric.value, abs=1e-9)
+            assert results[record.task][f"{name}_stderr,none"] == pytest.approx(metric.stderr, abs=1e-9)
+        [log] = (tmp_path / "stock").glob(f"*/samples_{record.task}_*.jsonl")
+        theirs = {line["doc_id"]: line["resps"][0][0] for line in read_jsonl(log)}
+        ours = read_samples(tmp_path / "out" / tiny_composite_dir.name / record.run_id)
+        assert theirs == {sample.doc_id: sample.extracted for sample in ours} and any(theirs.values())
+
+
+def test_two_ranks_share_the_items(tmp_path):
+    """Under torchrun's environment each rank answers its share; one record comes out, here and from stock lm_eval."""
+    task = str(write_task(tmp_path, "covost2"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ours = ("rba_bench", "eval", "--task", task, "--model", "constant", "--track", "micro")
+    ours += ("--out", str(tmp_path / "two"))
+    stock = ("lm_eval", "--model", "rba-speechlm", "--model_args", "pretrained=constant", "--tasks", task)
+    stock += ("--output_path", str(tmp_path / "stock"))
+    for offset, line in enumerate((ours, stock)):
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port + offset)}
+        ranks = [command(*line, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)]
+        for rank in ranks:
+            finish(rank)
+    [alone] = evaluate(EvalRequest((task,), "constant", out=tmp_path / "one", device="cpu"))
+    [folder] = {file.parent for file in (tmp_path / "two").glob("*/*/run.json")}
+    assert [file.name for file in sorted(folder.iterdir())] == ["run.json", "samples.jsonl"]
+    record = read_record(folder)
+    assert record.metrics == alone.metrics and record.run_id == alone.run_id and record.n == 10
+    [file] = (tmp_path / "stock").glob("*/results_*.json")
+    bleu = json.loads(file.read_text())["results"]["tiny_covost2"]["bleu,none"]
+    assert bleu == pytest.approx(alone.metrics["bleu"].value)
+
+
+def test_kill_9_then_the_same_command_loses_and_repeats_nothing(tmp_path, tiny_composite_dir):
+    task = write_task(tmp_path, "covost2", sampled=True)
+    write_test_set(tmp_path / "data" / "covost2", "covost2", voices=12)
+    out = tmp_path / "out"
+    line = ("rba_bench", "eval", "--task", str(task), "--model", str(tiny_composite_dir))
+    line += ("--track", "micro", "--batch-size", "2", "--out", str(out))
+    killed = command(*line)
+    kept = _kill_in_the_middle(killed, out)
+    finish(command(*line))
+    [folder] = {file.parent for file in out.glob("*/*/run.json")}
+    lines = (folder / "samples.jsonl").read_bytes().splitlines(keepends=True)
+    assert b"".join(lines).startswith(kept) and len(lines) == 60
+    whole = EvalRequest(
+        (str(task),), str(tiny_composite_dir), out=tmp_path / "whole", batch_size=2, device="cpu"
+    )
+    [expected] = evaluate(whole)
+    record = read_record(folder)
+    without_time = {"timing", "samples_sha256", "created", "hardware"}
+    assert record.model_dump(exclude=without_time) == expected.model_dump(exclude=without_time)
+    answers = [sample.response for sample in read_samples(folder)]
+    assert answers == [s.response for s in read_samples(tmp_path / "whole" / folder.relative_to(out))]
+
+
+def _kill_in_the_middle(process: subprocess.Popen[str], out: Path) -> bytes:
+    """Kill once some but not all answers are on disk; returns the whole lines that were there."""
+    deadline = time.monotonic() + 900
+    while not any(file.stat().st_size for file in out.glob("*/*/samples.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-2000:]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    [file] = out.glob("*/*/samples.jsonl")
+    data = file.read_bytes()
+    kept = data[: data.rfind(b"\n") + 1]
+    assert 0 < kept.count(b"\n") < 60 and not file.with_name("run.json").exists()
+    return kept
