@@ -7,9 +7,13 @@ COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # exponent of 1/f^x in powe
 
 def noise(n: int, rng: np.random.Generator, colour: str = "white") -> np.ndarray:
     """`n` samples of unit-power noise, float32; `colour` is a key of COLOURS."""
-    spectrum = np.fft.rfft(rng.standard_normal(n))
-    frequency = np.maximum(np.arange(len(spectrum)), 1.0)
-    wave = np.fft.irfft(spectrum / frequency ** (COLOURS[colour] / 2), n)
+    if COLOURS[colour] == 0.0:
+        wave = rng.standard_normal(n)
+    else:  # shaped at a power of two, because an FFT of arbitrary length costs five times as much
+        size = 1 << max(n - 1, 1).bit_length()
+        spectrum = np.fft.rfft(rng.standard_normal(size))
+        frequency = np.maximum(np.arange(len(spectrum)), 1.0)
+        wave = np.fft.irfft(spectrum / frequency ** (COLOURS[colour] / 2), size)[:n]
     return (wave / max(float(np.sqrt(np.mean(wave**2))), 1e-12)).astype(np.float32)
 
 

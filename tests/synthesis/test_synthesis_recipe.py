@@ -11,8 +11,9 @@ from rba_bench.synthesis.recipe import SynthesisRecipe
 MICRO = Path(__file__).parents[2] / "recipes" / "synth-micro.yaml"
 
 
-def test_the_shipped_recipe_shows_the_defaults() -> None:
-    assert load_recipe(SynthesisRecipe, MICRO) == SynthesisRecipe()
+def test_the_shipped_recipe_shows_the_defaults_and_its_own_mix_of_kinds() -> None:
+    mix = {"instruct": 200, "qa": 80, "s2tt": 120}
+    assert load_recipe(SynthesisRecipe, MICRO) == SynthesisRecipe.model_validate({"kinds": mix})
 
 
 @pytest.mark.parametrize(
