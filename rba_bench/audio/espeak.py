@@ -2,8 +2,8 @@
 
 Only the C interface documented in espeak-ng's `speak_lib.h` is used (ctypes). The library keeps oscillator phases in
 static variables that `espeak_Terminate` does not reset, so the same text in the same voice differs from call to call
-(measured: by up to the full amplitude). Each utterance therefore loads the library afresh and unloads it: then the samples
-depend on text, language and voice alone, and it costs about 1 ms.
+(measured: by up to the full amplitude). Each utterance therefore loads the library afresh and unloads it: then the
+samples depend on text, language and voice alone, and it costs about 1 ms.
 """
 
 import _ctypes
@@ -30,12 +30,16 @@ class _Library:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise MissingPrerequisite("no speech synthesis: install it with `pip install 'rba-bench[tts]'`") from error
+            raise MissingPrerequisite(
+                "no speech synthesis: install it with `pip install 'rba-bench[tts]'`"
+            ) from error
         self.lib: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
         self.native_rate: int = self.lib.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data, 0)
         if self.native_rate <= 0:
-            raise MissingPrerequisite("espeak-ng could not start: reinstall it with `pip install -U espeakng-loader`")
+            raise MissingPrerequisite(
+                "espeak-ng could not start: reinstall it with `pip install -U espeakng-loader`"
+            )
         self.lib.espeak_ng_SetRandSeed(ctypes.c_long(0))  # breath noise comes from rand()
 
     def __enter__(self) -> "_Library":
@@ -56,7 +60,9 @@ class _Library:
         callback = _Callback(collect)  # must outlive the synthesis: C holds only the address
         self.lib.espeak_SetSynthCallback(callback)
         if self.lib.espeak_SetVoiceByName(voice.espeak_name(language).encode()) != 0:
-            raise UserError(f"espeak-ng has no voice {voice.espeak_name(language)!r}: see its list of languages and variants")
+            raise UserError(
+                f"espeak-ng has no voice {voice.espeak_name(language)!r}: see its list of languages and variants"
+            )
         self.lib.espeak_SetParameter(PARAMETER_RATE, voice.rate, 0)
         self.lib.espeak_SetParameter(PARAMETER_PITCH, voice.pitch, 0)
         data = text.encode() + b"\0"

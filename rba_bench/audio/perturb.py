@@ -18,7 +18,7 @@ def noise(n: int, rng: np.random.Generator, colour: str = "white") -> np.ndarray
 
 
 def add_noise(wave: np.ndarray, snr_db: float, rng: np.random.Generator, colour: str = "white") -> np.ndarray:
-    """Add noise so that the power ratio speech / noise over the whole clip is `snr_db` decibels; peak-limited to [-1, 1]."""
+    """Add noise so that speech / noise power over the whole clip is `snr_db` decibels; peak-limited to [-1, 1]."""
     power = float(np.mean(wave.astype(np.float64) ** 2))
     scale = np.sqrt(power / 10 ** (snr_db / 10))
     mixed = wave + scale * noise(len(wave), rng, colour)

@@ -22,7 +22,9 @@ def part(name: str) -> Path:
     """
     folder = weights_dir() / name
     if not folder.is_dir():
-        raise MissingPrerequisite(f"the micro world has no {name!r} under {weights_dir()}: run `rba-bench micro build`")
+        raise MissingPrerequisite(
+            f"the micro world has no {name!r} under {weights_dir()}: run `rba-bench micro build`"
+        )
     return folder
 
 

@@ -1,7 +1,7 @@
 """The micro test sets: held-out texts, unseen voices, noise of an unseen colour, spoken on first use and cached.
 
-Everything is drawn from fixed seeds and espeak-ng renders each utterance from a fresh state, so the clips, and with them the
-audio-set hash in every run record, are the same on every machine that has the same espeak-ng.
+Everything is drawn from fixed seeds and espeak-ng renders each utterance from a fresh state, so the clips, and with
+them the audio-set hash in every run record, are the same on every machine that has the same espeak-ng.
 """
 
 import os
@@ -60,7 +60,11 @@ def _items(spec: Spec) -> list[world.Item]:
     rng = random.Random(stable_seed("testset", VERSION, spec.name))
     if spec.kind == "instruct":
         each = spec.n // len(world.TOPICS)
-        return [world.sample_item(rng, topic=t, kind="instruct", split="test") for t in world.TOPICS for _ in range(each)]
+        return [
+            world.sample_item(rng, topic=t, kind="instruct", split="test")
+            for t in world.TOPICS
+            for _ in range(each)
+        ]
     drawn: list[world.Item] = []
     wanted = {True: spec.n // 2, False: spec.n - spec.n // 2}  # out of English, into English
     while len(drawn) < spec.n:
@@ -88,7 +92,9 @@ def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
             voice = BANKS[voices][index % len(BANKS[voices])]
             # the ratio changes slower than the voice, so that every voice meets every ratio
             snr_db = noise.snr_db[(index // len(BANKS[voices])) % len(noise.snr_db)]
-            wave = _speak(item, voice, snr_db, noise.colour, stable_seed("test-noise", VERSION, spec.name, index))
+            wave = _speak(
+                item, voice, snr_db, noise.colour, stable_seed("test-noise", VERSION, spec.name, index)
+            )
             data = clips.encode_flac(wave, espeak.SAMPLING_RATE)
             key = f"{spec.name}-{index:03d}"
             yield {
@@ -121,7 +127,14 @@ def _baseline() -> dict[str, str]:
 def _key(spec: Spec, voices: str, noise: Noise) -> str:
     """Hash of all that the clips and rows depend on."""
     baseline = _baseline() if spec.kind == "instruct" else {}
-    parts = [VERSION, asdict(spec), [asdict(v) for v in BANKS[voices]], asdict(noise), espeak.version(), baseline]
+    parts = [
+        VERSION,
+        asdict(spec),
+        [asdict(v) for v in BANKS[voices]],
+        asdict(noise),
+        espeak.version(),
+        baseline,
+    ]
     return files.sha256_json(parts)[:16]
 
 
@@ -154,7 +167,9 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
-        pq.write_table(pa.Table.from_pylist(rows, _schema()), temporary / "test.parquet", row_group_size=ROW_GROUP)
+        pq.write_table(
+            pa.Table.from_pylist(rows, _schema()), temporary / "test.parquet", row_group_size=ROW_GROUP
+        )
         os.replace(temporary, folder)
     except OSError:  # another process finished first: its folder holds the same bytes
         if not (folder / "test.parquet").exists():

@@ -43,7 +43,9 @@ def test_a_language_model_learns(words) -> None:
     encode = textlms.Encoder(words)
     stream = textlms.dialogues(0, 0.0)
     ids = textlms.pad([encode.dialogue(*next(stream)) for _ in range(16)], words.pad_token_id)
-    losses = textlms.optimise(model, 30, 1e-2, "test", lambda _: model(input_ids=ids, labels=ids).loss, warmup=3)
+    losses = textlms.optimise(
+        model, 30, 1e-2, "test", lambda _: model(input_ids=ids, labels=ids).loss, warmup=3
+    )
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -66,6 +68,12 @@ def test_the_whole_build_in_miniature(tmp_path: Path) -> None:
     plan = run.Plan(0, 3, 2, 3, 3, 24, 3, 24, 3, checked=8)
     provenance = read_json(run.build(tmp_path, plan))
     assert set(paths.PARTS) <= {p.name for p in tmp_path.iterdir()}
-    assert set(provenance["measured"]) == {"micro_alpacaeval", "micro_triviaqa", "micro_webquestions", "micro_covost2", "micro_fleurs"}
+    assert set(provenance["measured"]) == {
+        "micro_alpacaeval",
+        "micro_triviaqa",
+        "micro_webquestions",
+        "micro_covost2",
+        "micro_fleurs",
+    }
     assert len(read_json(tmp_path / "baseline.json")) == 160
     assert {Path(name).parts[0] for name in provenance["sha256"]} == set(paths.PARTS)

@@ -52,7 +52,9 @@ def test_instructions_cover_every_topic(small: None, tmp_path: Path) -> None:
 
 def test_other_voices_and_noise_are_other_clips(small: None, tmp_path: Path) -> None:
     usual = rows(testsets.load("micro_fleurs", tmp_path))
-    other = rows(testsets.load("micro_fleurs", tmp_path, voices="train", noise=testsets.Noise((0.0,), "brown")))
+    other = rows(
+        testsets.load("micro_fleurs", tmp_path, voices="train", noise=testsets.Noise((0.0,), "brown"))
+    )
     assert [r["instruction"] for r in usual] == [r["instruction"] for r in other]
     assert not {r["audio_sha256"] for r in usual} & {r["audio_sha256"] for r in other}
 

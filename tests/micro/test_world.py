@@ -26,12 +26,26 @@ def test_parse_recovers_what_was_asked(items: list[world.Item]) -> None:
     for item in items:
         found = world.parse(item.user_text)
         assert found is not None, item.user_text
-        assert (found.kind, found.intent, found.instruction, found.prompt) == (item.kind, item.intent, item.instruction, item.prompt)
+        assert (found.kind, found.intent, found.instruction, found.prompt) == (
+            item.kind,
+            item.intent,
+            item.instruction,
+            item.prompt,
+        )
         answer = world.sample_answer(random.Random(1), item)
         assert world.grade(found, answer).valid
 
 
-@pytest.mark.parametrize("text", ["", "hello", "tell me about the zebra", "translate german to english : der rote", "compare the fox and the fox"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "tell me about the zebra",
+        "translate german to english : der rote",
+        "compare the fox and the fox",
+    ],
+)
 def test_other_text_is_not_recognised(text: str) -> None:
     assert world.parse(text) is None
 
@@ -92,6 +106,9 @@ def test_sentences_survive_the_way_through_a_language(language: str, domain: str
 
 def test_german_agrees_and_inverts() -> None:
     sentence = tr.Sentence("dog", "small", "", "see", "ball", "red", "today")
-    assert tr.wordings(sentence, "de") == ("der kleine hund sieht heute den roten ball", "heute sieht der kleine hund den roten ball")
+    assert tr.wordings(sentence, "de") == (
+        "der kleine hund sieht heute den roten ball",
+        "heute sieht der kleine hund den roten ball",
+    )
     assert tr.wordings(sentence, "fr")[0] == "le petit chien voit le ballon rouge aujourd'hui"
     assert tr.wordings(sentence, "es")[0] == "el perro pequeño ve el balón rojo hoy"

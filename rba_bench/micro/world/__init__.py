@@ -1,5 +1,27 @@
 """The micro world: a small bilingual grammar that writes instructions, answers them and judges answers."""
 
-from rba_bench.micro.world.core import KINDS, TOPICS, Grade, Item, grade, parse, references, sample_answer, sample_item, translation_prompt
+from rba_bench.micro.world.core import (
+    KINDS,
+    TOPICS,
+    Grade,
+    Item,
+    grade,
+    parse,
+    references,
+    sample_answer,
+    sample_item,
+    translation_prompt,
+)
 
-__all__ = ["KINDS", "TOPICS", "Grade", "Item", "grade", "parse", "references", "sample_answer", "sample_item", "translation_prompt"]
+__all__ = [
+    "KINDS",
+    "TOPICS",
+    "Grade",
+    "Item",
+    "grade",
+    "parse",
+    "references",
+    "sample_answer",
+    "sample_item",
+    "translation_prompt",
+]

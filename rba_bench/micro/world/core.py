@@ -6,9 +6,9 @@ The same code generates, parses and grades, so that training data, rewards' labe
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from collections.abc import Iterator
 from itertools import islice, product
 
 from rba_bench.micro.world import translation as tr
@@ -83,8 +83,12 @@ def _choices(intent: Intent, slots: dict[str, str]) -> Choices:
 
 def _distinct(values: dict[str, str]) -> bool:
     """Slots that share a base (tip1, tip2) must hold different values."""
-    bases = Counter((re.sub(r"\d+$", "", name), value) for name, value in values.items() if name[-1].isdigit())
-    return all(n == 1 for (base, _), n in bases.items() if base in ("tip", "act", "idea", "person", "animal", "word"))
+    bases = Counter(
+        (re.sub(r"\d+$", "", name), value) for name, value in values.items() if name[-1].isdigit()
+    )
+    return all(
+        n == 1 for (base, _), n in bases.items() if base in ("tip", "act", "idea", "person", "animal", "word")
+    )
 
 
 def _draw(rng: random.Random, template: str, choices: Choices) -> str:
@@ -97,7 +101,11 @@ def _draw(rng: random.Random, template: str, choices: Choices) -> str:
 def _draw_instruction(rng: random.Random, intent: Intent) -> Item:
     ask = rng.choice(intent.asks)
     while True:
-        slots = {name: rng.choice(intent.slots[name]) for name in dict.fromkeys(_SLOT.findall(ask)) if name in intent.slots}
+        slots = {
+            name: rng.choice(intent.slots[name])
+            for name in dict.fromkeys(_SLOT.findall(ask))
+            if name in intent.slots
+        }
         if _distinct(slots):
             break
     text = _draw(rng, ask, _choices(intent, slots))
@@ -109,7 +117,9 @@ def _draw_translation(rng: random.Random, domain: str | None) -> Item:
     domain = domain or rng.choice(("covost2", "fleurs"))
     sentence = tr.sample_sentence(rng, domain)
     text = tr.wordings(sentence, source)[0 if domain == "covost2" else rng.randrange(2)]
-    return Item("s2tt", "others", domain, text, translation_prompt(source, target), source, target, sentence=sentence)
+    return Item(
+        "s2tt", "others", domain, text, translation_prompt(source, target), source, target, sentence=sentence
+    )
 
 
 def sample_item(
@@ -252,4 +262,15 @@ def _nearby(item: Item) -> list[str]:
     return [text for template in intent.answers for text in islice(_fillings(template, choices), 24)]
 
 
-__all__ = ["KINDS", "TOPICS", "Grade", "Item", "grade", "parse", "references", "sample_answer", "sample_item", "translation_prompt"]
+__all__ = [
+    "KINDS",
+    "TOPICS",
+    "Grade",
+    "Item",
+    "grade",
+    "parse",
+    "references",
+    "sample_answer",
+    "sample_item",
+    "translation_prompt",
+]

@@ -89,7 +89,8 @@ INSTRUCTIONS: tuple[Intent, ...] = (
         ),
         (
             "the {animal1} is {colour1} and eats {food1} but the {animal2} is {colour2} and eats {food2}",
-            "the {animal1} lives in the {home1} and eats {food1} but the {animal2} lives in the {home2} and eats {food2}",
+            "the {animal1} lives in the {home1} and eats {food1} but the {animal2} lives in the {home2} "
+            "and eats {food2}",
             "while the {animal1} is {size1} and eats {food1} the {animal2} is {size2} and eats {food2}",
         ),
         _PAIR,
@@ -98,7 +99,12 @@ INSTRUCTIONS: tuple[Intent, ...] = (
     Intent(
         "advice_self",
         "advice",
-        ("how can i {goal}", "what should i do to {goal}", "i want to {goal} what can i do", "please help me to {goal}"),
+        (
+            "how can i {goal}",
+            "what should i do to {goal}",
+            "i want to {goal} what can i do",
+            "please help me to {goal}",
+        ),
         (
             "you should {tip1} and {tip2}",
             "try to {tip1} and do not forget to {tip2}",
@@ -217,7 +223,11 @@ INSTRUCTIONS: tuple[Intent, ...] = (
             "say {word1} {word2} and {word3}",
             "please list the words {word1} {word2} and {word3}",
         ),
-        ("{word1} {word2} and {word3}", "the words are {word1} {word2} and {word3}", "i say {word1} {word2} and {word3}"),
+        (
+            "{word1} {word2} and {word3}",
+            "the words are {word1} {word2} and {word3}",
+            "i say {word1} {word2} and {word3}",
+        ),
         {f"word{i}": lex.ECHO_WORDS for i in (1, 2, 3)},
     ),
 )
@@ -277,11 +287,22 @@ _COUNTRY = {"country": tuple(lex.COUNTRIES)}
 def _politely(asks: tuple[str, ...]) -> tuple[str, ...]:
     """Each question as it stands and, where it starts with a question word, behind three openings."""
     openings = ("", "do you know ", "can you tell me ", "i want to know ")
-    return tuple(o + ask for ask in asks for o in openings if not o or ask.split()[0] in ("what", "which", "who"))
+    return tuple(
+        o + ask for ask in asks for o in openings if not o or ask.split()[0] in ("what", "which", "who")
+    )
 
 
 def _web(name: str, index: int, *asks: str) -> Intent:
-    return Intent(name, TOPICS[0], _politely(asks), _QA_ANSWERS, _COUNTRY, _country(index), kind="qa", source="webquestions")
+    return Intent(
+        name,
+        TOPICS[0],
+        _politely(asks),
+        _QA_ANSWERS,
+        _COUNTRY,
+        _country(index),
+        kind="qa",
+        source="webquestions",
+    )
 
 
 def _trivia(verb: str, thing: str) -> Intent:
@@ -292,7 +313,16 @@ def _trivia(verb: str, thing: str) -> Intent:
         f"{{title}} is a {thing} but who {verb} it",
         f"tell me the name of the one who {verb} the {thing} {{title}}",
     )
-    return Intent(f"who_{verb}", TOPICS[0], _politely(asks), _QA_ANSWERS, {"title": titles}, _maker, kind="qa", source="triviaqa")
+    return Intent(
+        f"who_{verb}",
+        TOPICS[0],
+        _politely(asks),
+        _QA_ANSWERS,
+        {"title": titles},
+        _maker,
+        kind="qa",
+        source="triviaqa",
+    )
 
 
 QUESTIONS: tuple[Intent, ...] = (
@@ -325,5 +355,5 @@ QUESTIONS: tuple[Intent, ...] = (
         "which currency is used in {country}",
         "name the currency of {country}",
     ),
-    *(_trivia(verb, thing) for verb, thing in dict((v, k) for v, k, _, _ in lex.WORKS).items()),
+    *(_trivia(verb, thing) for verb, thing in {v: k for v, k, _, _ in lex.WORKS}.items()),
 )

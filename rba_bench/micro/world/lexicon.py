@@ -17,7 +17,13 @@ ANIMALS: dict[str, tuple[str, str, str, str]] = {
 }
 MOODS = ("brave", "clever", "lazy", "hungry", "friendly", "tired", "proud", "lonely")
 PEOPLE = ("anna", "ben", "carla", "david", "emma", "frank", "grace", "henry", "lisa", "oscar")
-ENDINGS = ("became good friends", "danced all night", "shared their bread", "went to the sea", "sang a happy song")
+ENDINGS = (
+    "became good friends",
+    "danced all night",
+    "shared their bread",
+    "went to the sea",
+    "sang a happy song",
+)
 
 # job -> two things it does
 JOBS: dict[str, tuple[str, str]] = {
@@ -62,7 +68,12 @@ OCCASIONS: dict[str, tuple[str, str, str, str, str]] = {
     "a gift for mother": ("buy flowers", "write a poem", "paint a picture", "cook dinner", "knit a scarf"),
     "a new hobby": ("play the piano", "learn pottery", "collect stamps", "take photos", "plant roses"),
 }
-COMPARISONS: dict[str, str] = {"taller": "tallest", "older": "oldest", "faster": "fastest", "stronger": "strongest"}
+COMPARISONS: dict[str, str] = {
+    "taller": "tallest",
+    "older": "oldest",
+    "faster": "fastest",
+    "stronger": "strongest",
+}
 ECHO_WORDS = ("apple", "river", "window", "candle", "silver", "garden", "winter", "tiger", "orange", "pencil")
 
 # country -> capital, language, river, currency

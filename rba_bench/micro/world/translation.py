@@ -1,8 +1,8 @@
 """Sentences of the micro world in English, German, French and Spanish, with agreement, word order and several wordings.
 
 Two domains: `covost2` ("the small dog sees the red house today") and `fleurs` (two subjects, or the adverb first). A
-sentence is a tuple of concept keys; `render` says it in a language. Adverbs may stand last or, as a second wording, first
-(German then inverts subject and verb).
+sentence is a tuple of concept keys; `wordings` says it in a language. The adverb may stand late or, as a second wording,
+first (German then inverts subject and verb).
 """
 
 import random
@@ -22,7 +22,12 @@ NOUNS: dict[str, dict[str, tuple[str, str]]] = {
     "woman": {"en": ("woman", ""), "de": ("frau", "f"), "fr": ("femme", "f"), "es": ("mujer", "f")},
     "child": {"en": ("child", ""), "de": ("kind", "n"), "fr": ("garçon", "m"), "es": ("niño", "m")},
     "farmer": {"en": ("farmer", ""), "de": ("bauer", "m"), "fr": ("fermier", "m"), "es": ("granjero", "m")},
-    "teacher": {"en": ("teacher", ""), "de": ("lehrerin", "f"), "fr": ("maîtresse", "f"), "es": ("maestra", "f")},
+    "teacher": {
+        "en": ("teacher", ""),
+        "de": ("lehrerin", "f"),
+        "fr": ("maîtresse", "f"),
+        "es": ("maestra", "f"),
+    },
     "girl": {"en": ("girl", ""), "de": ("mädchen", "n"), "fr": ("fille", "f"), "es": ("niña", "f")},
 }
 OBJECTS: dict[str, dict[str, tuple[str, str]]] = {
@@ -49,12 +54,42 @@ OBJECT_ADJECTIVES = ("small", "red", "white", "new")
 # concept -> per language (singular, plural)
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "see": {"en": ("sees", "see"), "de": ("sieht", "sehen"), "fr": ("voit", "voient"), "es": ("ve", "ven")},
-    "buy": {"en": ("buys", "buy"), "de": ("kauft", "kaufen"), "fr": ("achète", "achètent"), "es": ("compra", "compran")},
-    "find": {"en": ("finds", "find"), "de": ("findet", "finden"), "fr": ("trouve", "trouvent"), "es": ("encuentra", "encuentran")},
-    "love": {"en": ("loves", "love"), "de": ("liebt", "lieben"), "fr": ("aime", "aiment"), "es": ("ama", "aman")},
-    "bring": {"en": ("brings", "bring"), "de": ("bringt", "bringen"), "fr": ("apporte", "apportent"), "es": ("trae", "traen")},
-    "paint": {"en": ("paints", "paint"), "de": ("malt", "malen"), "fr": ("peint", "peignent"), "es": ("pinta", "pintan")},
-    "sell": {"en": ("sells", "sell"), "de": ("verkauft", "verkaufen"), "fr": ("vend", "vendent"), "es": ("vende", "venden")},
+    "buy": {
+        "en": ("buys", "buy"),
+        "de": ("kauft", "kaufen"),
+        "fr": ("achète", "achètent"),
+        "es": ("compra", "compran"),
+    },
+    "find": {
+        "en": ("finds", "find"),
+        "de": ("findet", "finden"),
+        "fr": ("trouve", "trouvent"),
+        "es": ("encuentra", "encuentran"),
+    },
+    "love": {
+        "en": ("loves", "love"),
+        "de": ("liebt", "lieben"),
+        "fr": ("aime", "aiment"),
+        "es": ("ama", "aman"),
+    },
+    "bring": {
+        "en": ("brings", "bring"),
+        "de": ("bringt", "bringen"),
+        "fr": ("apporte", "apportent"),
+        "es": ("trae", "traen"),
+    },
+    "paint": {
+        "en": ("paints", "paint"),
+        "de": ("malt", "malen"),
+        "fr": ("peint", "peignent"),
+        "es": ("pinta", "pintan"),
+    },
+    "sell": {
+        "en": ("sells", "sell"),
+        "de": ("verkauft", "verkaufen"),
+        "fr": ("vend", "vendent"),
+        "es": ("vende", "venden"),
+    },
 }
 ADVERBS: dict[str, dict[str, str]] = {
     "today": {"en": "today", "de": "heute", "fr": "aujourd'hui", "es": "hoy"},
@@ -146,7 +181,7 @@ def _grammar(language: str) -> tuple[list[re.Pattern[str]], dict[str, dict[str, 
         for second in NOUNS.keys() - {noun}:
             sentence = Sentence(noun, "", second, "see", "house", "red", "today")
             heads[_clause(sentence, language)[0]] = (noun, "", second)
-    table = {
+    table: dict[str, dict[str, tuple[str, ...]]] = {
         "subject": heads,
         "verb": {form: (verb,) for verb, forms in VERBS.items() for form in forms[language]},
         "object": {
@@ -156,9 +191,16 @@ def _grammar(language: str) -> tuple[list[re.Pattern[str]], dict[str, dict[str, 
         },
         "adverb": {words[language]: (adverb,) for adverb, words in ADVERBS.items()},
     }
-    parts = {name: f"(?P<{name}>{'|'.join(map(re.escape, sorted(texts, key=len, reverse=True)))})" for name, texts in table.items()}
+    parts = {
+        name: f"(?P<{name}>{'|'.join(map(re.escape, sorted(texts, key=len, reverse=True)))})"
+        for name, texts in table.items()
+    }
     german = language == "de"
-    orders = ("subject verb adverb object", "adverb verb subject object") if german else ("subject verb object adverb", "adverb subject verb object")
+    orders = (
+        ("subject verb adverb object", "adverb verb subject object")
+        if german
+        else ("subject verb object adverb", "adverb subject verb object")
+    )
     return [re.compile(" ".join(parts[name] for name in order.split())) for order in orders], table
 
 
@@ -169,7 +211,9 @@ def parse_sentence(text: str, language: str) -> Sentence | None:
         match = pattern.fullmatch(text)
         if match is not None:
             found = {name: table[name][phrase] for name, phrase in match.groupdict().items()}
-            (subject, adjective, second), (verb,), (thing, quality), (adverb,) = (found[n] for n in ("subject", "verb", "object", "adverb"))
+            (subject, adjective, second), (verb,), (thing, quality), (adverb,) = (
+                found[n] for n in ("subject", "verb", "object", "adverb")
+            )
             sentence = Sentence(subject, adjective, second, verb, thing, quality, adverb)
             return sentence if text in wordings(sentence, language) else None
     return None
