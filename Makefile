@@ -21,8 +21,8 @@ help:  ## this list
 quickstart: $(STAMP)  ## the whole way, teacher to leaderboard, offline; ARGS="--json" for machines
 	@$(BIN)/rba-bench quickstart $(ARGS)
 
-test: $(STAMP)  ## the tests; ARGS="-k name -x" goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## the tests, two at a time; ARGS="-k name -x -n0" goes to pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, import directions
 	@$(BIN)/ruff format --check .
