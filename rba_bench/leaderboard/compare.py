@@ -23,6 +23,9 @@ MODEL = "model"
 CEILING = "ceiling"
 REFERENCES = {"text": CEILING, "cascade": "cascade", "constant": "constant"}  # what was asked for: what it is
 KINDS = (MODEL, *REFERENCES.values())
+# The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by alias match;
+# exact match, shown beside it, also punishes correct sentences.
+PRIMARY = ("win_rate", "alias_match", "bleu")
 
 GroupKey = tuple[str, str, str]  # task, protocol hash, data hash
 
@@ -60,7 +63,7 @@ class Group:
         self.runs = sorted(runs, key=lambda run: (run.name, run.record.run_id))
         self.record = self.runs[0].record  # speaks for all where they must be equal
         self.metrics = list(self.record.metrics)
-        self.primary = self.metrics[0]
+        self.primary = next((metric for metric in PRIMARY if metric in self.metrics), self.metrics[0])
         self._draws: dict[tuple[int, str], Floats] = {}
         if any(list(run.record.metrics) != self.metrics for run in self.runs):
             raise UserError(

@@ -106,7 +106,7 @@ def main_table(group: Group) -> TextTable:
 
 def other_table(group: Group) -> TextTable | None:
     """The other metrics with their differences from the baseline, None if there are none."""
-    others = group.metrics[1:]
+    others = [metric for metric in group.metrics if metric != group.primary]
     if not others:
         return None
     headings = ["model"]

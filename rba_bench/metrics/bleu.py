@@ -139,10 +139,8 @@ def _bleu(tokenizer: str, effective_order: bool) -> Any:
     try:
         return BLEU(tokenize=tokenizer, effective_order=effective_order)
     except (ImportError, RuntimeError) as error:
-        extra = tokenizer.split("-")[0]
-        raise MissingPrerequisite(
-            f"BLEU tokenizer {tokenizer} is not installed: pip install 'sacrebleu[{extra}]'"
-        ) from error
+        hint = "pip install 'rba-bench[cjk]'"
+        raise MissingPrerequisite(f"the BLEU tokenizer {tokenizer} is not installed: {hint}") from error
 
 
 def _chrf() -> Any:

@@ -10,9 +10,11 @@ import pytest
 from rich.console import Console
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.leaderboard.build import build
 from rba_bench.leaderboard.terminal import render_terminal
 from rba_bench.metrics.bootstrap import paired_difference
+from tests.evaluation.conftest import ScriptedModel, write_task
 from tests.leaderboard import board_records as made
 
 TASK = "micro_triviaqa_greedy"
@@ -284,6 +286,33 @@ def test_one_run_under_two_contents_is_refused(tmp_path):
     file.write_text(file.read_text().replace("2026-11-20", "2026-11-21"))
     with pytest.raises(UserError, match="different records of one run"):
         build([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
+def test_questions_are_ranked_by_alias_match_because_answers_are_sentences(board):
+    group = next(group for group in board.groups if group.task == TASK)
+    assert {"exact_match", "alias_match"} == set(group.metrics) and group.primary == "alias_match"
+    ceiling = next(row for row in group.rows if row.kind == "ceiling").run.record.metrics
+    assert ceiling["alias_match"].value == 1.0 and ceiling["exact_match"].value < 0.8
+
+
+def test_records_of_the_real_runner_make_a_board(tmp_path, monkeypatch):
+    """Every kind of task through `evaluate`, two models; the parrot repeats the question, the other says nothing."""
+    for name, answer in (("sft", lambda request: request.transcript), ("mute", lambda request: "")):
+        model = ScriptedModel(answer)
+        model.name = name
+        monkeypatch.setattr("rba_bench.speechlm.load.load", lambda spec, model=model, **_: model)
+        for benchmark in ("alpacaeval", "triviaqa", "covost2"):
+            for sampled in (False, True):
+                task = write_task(tmp_path / name, benchmark, sampled)
+                evaluate(EvalRequest(tasks=(str(task),), model=name, out=tmp_path / "eval"))
+    result = build([tmp_path / "eval"], tmp_path / "board")
+    assert [(group.primary, len(group.rows)) for group in result.groups] == [
+        (metric, 2) for metric in ("win_rate", "alias_match", "bleu") for _ in range(2)
+    ]
+    assert len({group.protocol_hash for group in result.groups}) == 6 and result.warnings == ()
+    page = (result.out / "index.md").read_text()
+    assert str(tmp_path) not in page and "rba_bench.micro.world.grade" in page
+    assert "10 (empty 10)" in page and "Difference from sft, sampled decoding" in page
 
 
 def test_the_terminal_shows_what_the_page_shows(board, capsys):

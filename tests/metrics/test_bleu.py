@@ -7,6 +7,7 @@ import pytest
 import sacrebleu
 from sacrebleu.metrics import BLEU, CHRF
 
+from rba_bench.errors import MissingPrerequisite
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import (
     ChrfPP,
@@ -145,6 +146,14 @@ def test_many_scores_at_once_equal_sacrebleus_one_by_one(name, width):
     pairs = np.hstack([totals, totals[::-1]])
     pairs[0, :width] = 0  # a block drawn empty
     assert macro.many(pairs) == pytest.approx([macro(row) for row in pairs.tolist()], rel=1e-12, abs=1e-12)
+
+
+def test_a_missing_tokenizer_is_one_line_that_names_the_extra(monkeypatch):
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    with pytest.raises(
+        MissingPrerequisite, match=r"ja-mecab is not installed: pip install 'rba-bench\[cjk\]'"
+    ):
+        CorpusBleu("ja")
 
 
 def test_macro_average_is_the_mean_of_the_languages_own_scores():
