@@ -139,7 +139,7 @@ def _bleu(tokenizer: str, effective_order: bool) -> Any:
     try:
         return BLEU(tokenize=tokenizer, effective_order=effective_order)
     except (ImportError, RuntimeError) as error:
-        hint = "pip install 'rba-bench[cjk]'"
+        hint = f"pip install 'rba-bench[{tokenizer.split('-')[0]}]'"
         raise MissingPrerequisite(f"the BLEU tokenizer {tokenizer} is not installed: {hint}") from error
 
 
