@@ -1,7 +1,6 @@
 # `make quickstart` and `make test` do all the set-up they need: a private .venv with the versions of constraints.txt.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check setup format clean
 
