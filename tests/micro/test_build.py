@@ -65,7 +65,7 @@ def test_a_stage_runs_once_and_again_only_when_its_key_changes(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_whole_build_in_miniature(tmp_path: Path) -> None:
-    plan = run.Plan(0, 3, 2, 3, 3, 24, 3, 24, 3, checked=8)
+    plan = run.Plan(0, 3, 2, 2, 3, 3, 24, 3, 24, 3, 24, 3, 2, checked=8)
     provenance = read_json(run.build(tmp_path, plan))
     assert set(paths.PARTS) <= {p.name for p in tmp_path.iterdir()}
     assert set(provenance["measured"]) == {

@@ -1,8 +1,8 @@
 """Sentences of the micro world in English, German, French and Spanish, with agreement, word order and several wordings.
 
 Two domains: `covost2` ("the small dog sees the red house today") and `fleurs` (two subjects, or the adverb first). A
-sentence is a tuple of concept keys; `wordings` says it in a language. The adverb may stand late or, as a second wording,
-first (German then inverts subject and verb).
+sentence is a tuple of concept keys; `wordings` says it in a language. The adverb may stand late or, as a second
+wording, first (German then inverts subject and verb).
 """
 
 import random
