@@ -47,6 +47,7 @@ def load_base(folder: Path) -> tuple[Any, Any]:
         UserError: the folder holds another kind of model.
     """
     from transformers import AutoConfig
+    from transformers.utils.logging import disable_progress_bar
 
     from rba_bench.speechlm.composite import register
     from rba_bench.speechlm.composite.configuration import CompositeConfig
@@ -54,6 +55,7 @@ def load_base(folder: Path) -> tuple[Any, Any]:
     from rba_bench.speechlm.composite.processing import CompositeProcessor
 
     register()
+    disable_progress_bar()  # our own bars are enough
     config = AutoConfig.from_pretrained(folder)
     if not isinstance(config, CompositeConfig):
         raise UserError(f"{folder} holds a {config.model_type}; only composite models can be trained")

@@ -40,12 +40,8 @@ class LoraOptions(Recipe):
 
     r: Positive = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
-    targets: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-    )  # in the decoder only, never the encoder
+    # names of linear layers in the decoder; the encoder is never adapted
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
     @field_validator("targets")
     @classmethod
@@ -60,7 +56,8 @@ class TrainingRecipe(Recipe):
 
     Methods: `sft` (cross entropy on the teacher's answers), `rba-single` (teacher's answer against the model's own
     sample), `rba-group` (best against worst sample of a voice group by reward), `dpo` (pairs of rba-single, against a
-    frozen copy of the base, without the SFT term).
+    frozen copy of the base, without the SFT term). Keys that a method has no use for (`beta` for sft, `sft_weight` for
+    dpo, `reward` for all but rba-group) change nothing.
     """
 
     method: Method = "rba-single"
@@ -126,8 +123,6 @@ class TrainingRecipe(Recipe):
             raise ValueError("lora adapts the language model: add `llm` to train_parts or drop `lora`")
         if self.method == "dpo" and "reference" in self.model_fields_set and not self.reference:
             raise ValueError("dpo needs its reference; the reference-free form is rba-single")
-        if self.method == "dpo" and "sft_weight" in self.model_fields_set and self.sft_weight > 0:
-            raise ValueError("dpo has no SFT term; rba-single with reference: true is the form that has one")
         if self.method == "rba-group" and self.voices_per_group < 2:
             raise ValueError("rba-group compares samples within a group: voices_per_group must be at least 2")
         return self

@@ -136,7 +136,7 @@ class AlignmentTrainer(Trainer):
         pairs = [pair for outcome in outcomes for pair in outcome.pairs]
         items = sum(outcome.items for outcome in outcomes)
         terms = self._terms(model, self._rows(inputs["groups"]), pairs, items)
-        if not math.isfinite(float(terms.loss)):
+        if not math.isfinite(float(terms.loss.detach())):
             raise RbaError(
                 f"the loss of step {self.state.global_step + 1} is not finite: lower learning_rate or beta"
             )
@@ -223,7 +223,7 @@ class AlignmentTrainer(Trainer):
     # metrics
 
     def _note_terms(self, terms: objectives.Terms, chosen: Tensor, rejected: Tensor) -> None:
-        self._note("loss", float(terms.loss))
+        self._note("loss", float(terms.loss.detach()))
         self._note("sft", float(terms.sft))
         if len(chosen):
             self._note("preference", float(terms.preference))

@@ -1,6 +1,7 @@
 """Every objective against numbers worked out by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,16 +43,35 @@ def test_dpo_with_the_policy_as_reference_is_log_two() -> None:
     assert dpo(chosen, rejected, chosen, rejected, beta=0.3).tolist() == pytest.approx([math.log(2.0)] * 2)
 
 
-def test_dpo_against_trl() -> None:
-    trainer = pytest.importorskip("trl.trainer.dpo_trainer")
-    if not hasattr(trainer.DPOTrainer, "dpo_loss"):
-        pytest.skip("this TRL computes the loss inside the trainer")
-    class_ = trainer.DPOTrainer
-    bare = class_.__new__(class_)
-    bare.__dict__.update(beta=0.2, loss_type="sigmoid", label_smoothing=0.0, reference_free=False)
-    values = list(torch.randn(4, 6).sub(5.0))
-    expected = class_.dpo_loss(bare, *values)[0]
-    assert torch.allclose(dpo(*values, beta=0.2), expected)
+def test_dpo_against_trl(tiny_textlm_dir: Path, tmp_path: Path) -> None:
+    """The loss of a real DPOTrainer batch, where TRL is installed."""
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    policy, reference = (AutoModelForCausalLM.from_pretrained(tiny_textlm_dir) for _ in range(2))
+    with torch.no_grad():
+        reference.lm_head.weight.mul_(0.5)
+    pairs = [
+        {"prompt": "the lake", "chosen": " is in france", "rejected": " paris"},
+        {"prompt": "a friend", "chosen": " sleeps", "rejected": " in the garden of a friend"},
+    ]
+    trainer = trl.DPOTrainer(
+        policy,
+        reference,
+        args=trl.DPOConfig(output_dir=str(tmp_path), beta=0.2, use_cpu=True, report_to="none", bf16=False),
+        train_dataset=Dataset.from_list(pairs),
+        processing_class=AutoTokenizer.from_pretrained(tiny_textlm_dir),
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    expected = trainer.compute_loss(policy.eval(), batch)
+    ids, mask = batch["input_ids"], batch["completion_mask"][:, 1:].bool()
+    scores = []
+    for model in (policy, reference):
+        logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits[:, :-1]
+        tokens = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        scores += sequence_logprobs(tokens, mask).chunk(2)  # TRL stacks chosen on rejected
+    assert dpo(*scores, beta=0.2).mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_rba_by_hand() -> None:

@@ -271,7 +271,7 @@ def test_kill_nine_and_resume(recipe_for: Callable[..., Any], tmp_path: Path) ->
     )
     command = [sys.executable, "-c", code, json.dumps(recipe.resolved()), str(tmp_path / "cut")]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 500
     while not list((tmp_path / "cut").glob("trainer/checkpoint-*/rba_state.json")):
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)

@@ -45,7 +45,6 @@ def test_shipped_recipes_differ_only_where_the_methods_do() -> None:
         (["train_parts=[llm,llm]"], "each once"),
         (["train_parts=[projector]", "lora.r=4"], "add `llm` to train_parts"),
         (["method=dpo", "reference=false"], "dpo needs its reference"),
-        (["method=dpo", "sft_weight=0.1"], "dpo has no SFT term"),
         (["method=rba-group", "voices_per_group=1"], "at least 2"),
         (["reward.qa=gpt"], "reward.qa"),
         (["reward.aq=alias"], "did you mean 'qa'"),
@@ -61,7 +60,7 @@ def test_wrong_recipes_are_refused(overrides: list[str], message: str) -> None:
 def test_what_a_method_implies() -> None:
     assert not TrainingRecipe(method="sft", reference=True).uses_reference
     assert TrainingRecipe(method="dpo").uses_reference
-    assert TrainingRecipe(method="dpo").sft_term_weight == 0
+    assert TrainingRecipe(method="dpo", sft_weight=0.2).sft_term_weight == 0
     assert TrainingRecipe(method="rba-group", reference=True).uses_reference
     assert not TrainingRecipe(train_parts=("encoder",)).encoder_frozen
 
