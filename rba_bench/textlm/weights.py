@@ -128,7 +128,10 @@ def load_model(auto_class: Any, folder: Path, what: str, device: str, trust_remo
         UserError: the files are damaged, incomplete, or of another kind of model.
     """
     from safetensors import SafetensorError
+    from transformers.utils import logging
 
+    if folder.is_dir():  # a bar of a second; downloads keep theirs
+        logging.disable_progress_bar()
     try:
         model, report = auto_class.from_pretrained(
             folder,
