@@ -28,16 +28,21 @@ def base_folder(recipe: TrainingRecipe) -> Path:
     return folder
 
 
-def weights_sha256(folder: Path) -> str:
-    """Identity of a checkpoint's weights: hash over its safetensors files.
+def checkpoint_sha256(folder: Path) -> str:
+    """Identity of a base model: hash over weights, configuration, tokenizer and chat template.
 
     Raises:
-        MissingPrerequisite: it has none.
+        MissingPrerequisite: it has no safetensors weights.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if file.suffix in (".safetensors", ".json", ".jinja", ".model")
+    ]
+    if not any(file.suffix == ".safetensors" for file in files):
         raise MissingPrerequisite(f"no safetensors weights in {folder}")
-    return sha256_json({file.name: sha256_file(file) for file in files})
+    # how a checkpoint came about is not what it is
+    return sha256_json({file.name: sha256_file(file) for file in files if not file.name.startswith("rba_")})
 
 
 def load_base(folder: Path) -> tuple[Any, Any]:
@@ -96,7 +101,10 @@ def make_policy(model: Any, recipe: TrainingRecipe) -> SpeechPolicy:
     if not recipe.encoder_frozen:
         model.model.audio_tower.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper
     if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
     return SpeechPolicy(model, recipe.encoder_frozen, recipe.share_prefix)
 
 

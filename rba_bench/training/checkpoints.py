@@ -31,7 +31,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     for candidate in folder.glob("checkpoint-*"):
         state = _state(candidate)
         if state is None:
-            shutil.rmtree(candidate)
+            shutil.rmtree(candidate, ignore_errors=True)  # another process may be faster
         else:
             complete.append((state["step"], candidate, state))
     if not complete:

@@ -5,6 +5,7 @@ later epochs reuse it. What is kept is the encoder's output *before* the project
 training encoder the log-mel features are kept instead and encoded with gradient in every step.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,10 @@ class Clip:
     """One clip, ready for the policy.
 
     Attributes:
-        row: where it comes from.
         prompt_ids: [P] int64, chat prompt up to the assistant's turn, one placeholder per audio token.
         sound: [T', D] encoder states (20 ms), or [T, M] log-mel frames (10 ms) when the encoder trains.
     """
 
-    row: AlignmentRow
     prompt_ids: Tensor
     sound: Tensor
 
@@ -39,8 +38,47 @@ class Clip:
         return self.sound.nbytes + self.prompt_ids.nbytes
 
 
+class ClipMemory:
+    """Encoded groups, oldest use out first; `limit_bytes` is kept unless a single group exceeds it."""
+
+    def __init__(self, limit_bytes: float) -> None:
+        self.limit_bytes = limit_bytes
+        self._groups: OrderedDict[str, dict[str, Clip]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, group_id: str) -> dict[str, Clip] | None:
+        """The clips of a group by row id, if they are here."""
+        if group_id in self._groups:
+            self._groups.move_to_end(group_id)
+        return self._groups.get(group_id)
+
+    def put(self, group_id: str, clips: dict[str, Clip]) -> None:
+        """Keep a group, and forget others if there is no room."""
+        self._groups[group_id] = clips
+        self._bytes += sum(clip.nbytes for clip in clips.values())
+        while self._bytes > self.limit_bytes and len(self._groups) > 1:
+            _, dropped = self._groups.popitem(last=False)
+            self._bytes -= sum(clip.nbytes for clip in dropped.values())
+
+
+_last: dict[str, ClipMemory] = {}
+
+
+def shared_memory(key: str, limit_bytes: float) -> ClipMemory:
+    """The memory of this process's last run if that had the same `key`, else a new one.
+
+    Runs in one process that differ in method only (as in the quickstart) then encode each clip once together. `key`
+    must stand for everything that decides a clip's content: encoder, processor, data, device.
+    """
+    if key not in _last:
+        _last.clear()
+        _last[key] = ClipMemory(limit_bytes)
+    _last[key].limit_bytes = limit_bytes
+    return _last[key]
+
+
 class ClipStore:
-    """Encodes clips on demand and keeps them, oldest use out first.
+    """Encodes clips on demand and keeps them.
 
     A group is always encoded as a whole, so that a clip's states never depend on what was in memory: a resumed run
     must meet bit-identical states, and the last bits of a batched encoding depend on the batch.
@@ -50,7 +88,7 @@ class ClipStore:
         processor: composite processor.
         groups: all groups by id, as `AlignmentSet.groups` gives them.
         frozen: whether the encoder is frozen, so that states rather than features are kept.
-        limit_bytes: memory for kept clips.
+        memory: where encoded clips are kept.
     """
 
     def __init__(
@@ -60,33 +98,29 @@ class ClipStore:
         groups: dict[str, list[AlignmentRow]],
         *,
         frozen: bool = True,
-        limit_bytes: float = 2**31,
+        memory: ClipMemory | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
         self.groups = groups
         self.frozen = frozen
-        self.limit_bytes = limit_bytes
+        self.memory = ClipMemory(2**31) if memory is None else memory
         self.encoded = 0  # clips encoded so far, repeats included
-        self._kept: OrderedDict[str, dict[str, Clip]] = OrderedDict()
-        self._bytes = 0
+        self.seconds = 0.0  # spent on that
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
         """The clips of `rows`, in order."""
         return [self._group(row.group_id)[row.id] for row in rows]
 
     def _group(self, group_id: str) -> dict[str, Clip]:
-        if group_id in self._kept:
-            self._kept.move_to_end(group_id)
-            return self._kept[group_id]
-        rows = self.groups[group_id]
-        clips = {clip.row.id: clip for clip in self.encode(rows)}
-        self._kept[group_id] = clips
-        self._bytes += sum(clip.nbytes for clip in clips.values())
-        while self._bytes > self.limit_bytes and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self._bytes -= sum(clip.nbytes for clip in dropped.values())
-        return clips
+        kept = self.memory.get(group_id)
+        if kept is None:
+            started = time.monotonic()
+            rows = self.groups[group_id]
+            kept = {row.id: clip for row, clip in zip(rows, self.encode(rows), strict=True)}
+            self.memory.put(group_id, kept)
+            self.seconds += time.monotonic() - started
+        return kept
 
     @torch.no_grad()
     def encode(
@@ -111,8 +145,8 @@ class ClipStore:
             sounds = states
         self.encoded += len(rows)
         return [
-            Clip(row, prompt, sound[: int(length)].clone())  # a view would keep the padded batch alive
-            for row, prompt, sound, length in zip(rows, prompts, sounds, lengths, strict=True)
+            Clip(prompt, sound[: int(length)].clone())  # a view would keep the padded batch alive
+            for prompt, sound, length in zip(prompts, sounds, lengths, strict=True)
         ]
 
 

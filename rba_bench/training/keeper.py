@@ -1,5 +1,7 @@
 """What happens between steps: the step log, the progress bar, stopping on request or when the time is up."""
 
+import json
+import os
 import signal
 import threading
 import time
@@ -45,8 +47,6 @@ class StepLog:
 
 
 def _line(record: dict[str, Any]) -> str:
-    import json
-
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
@@ -76,6 +76,8 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        # not through the console: a signal may arrive while it is writing
+        os.write(2, b"\nstopping and saving after this step; once more stops at once, without saving\n")
 
 
 class Keeper(TrainerCallback):
@@ -102,12 +104,13 @@ class Keeper(TrainerCallback):
         self.interrupted = False
         self.trainer: AlignmentTrainer | None = None  # set once the trainer exists
         self._since = 0.0
+        self._encoded = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        self._since = time.monotonic()
+        self._since, self._encoded = time.monotonic(), self._trainer().collector.store.seconds
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -116,8 +119,10 @@ class Keeper(TrainerCallback):
         trainer = self._trainer()
         recipe = trainer.recipe
         now = time.monotonic()
-        trainer.elapsed_s += now - self._since
-        self._since = now
+        encoding = trainer.collector.store.seconds - self._encoded
+        trainer.encoding_s += encoding
+        trainer.elapsed_s += now - self._since - encoding
+        self._since, self._encoded = now, trainer.collector.store.seconds
         record = {
             "step": state.global_step,
             **trainer.take_metrics(),
@@ -125,7 +130,10 @@ class Keeper(TrainerCallback):
         }
         if self.validate is not None and recipe.eval_every and state.global_step % recipe.eval_every == 0:
             record["validation_loss"] = self.validate()
-            self._since = time.monotonic()  # watching is not training
+            self._since, self._encoded = (
+                time.monotonic(),
+                trainer.collector.store.seconds,
+            )  # watching is not training
         asked = trainer.agree(self.interrupt.requested)
         late = recipe.budget_s is not None and trainer.agree(trainer.elapsed_s >= recipe.budget_s)
         self.interrupted = asked and state.global_step < state.max_steps

@@ -13,6 +13,7 @@ answers hang on it. Without sharing, every answer has a row of its own and the u
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,25 +99,33 @@ def plan(
         for clip, numbers in zip(clips, rows.values(), strict=True)
     ]
     size, longest = max(widths), max(len(branch.tokens) for branch in branches)
-    ids = torch.full((len(rows), size), pad_id)
-    positions = torch.zeros(len(rows), size, dtype=torch.long)
-    segments = torch.full((len(rows), size), -1)
-    sources, targets = torch.zeros(2, len(branches), longest, dtype=torch.long)
-    mask = torch.zeros(len(branches), longest, dtype=torch.bool)
+    ids, segments = np.full((len(rows), size), pad_id), np.full((len(rows), size), -1)
+    positions = np.zeros((len(rows), size), dtype=np.int64)
+    sources, targets = np.zeros((2, len(branches), longest), dtype=np.int64)
+    mask = np.zeros((len(branches), longest), dtype=bool)
     for row, (clip, numbers) in enumerate(zip(clips, rows.values(), strict=True)):
         start = prompt = len(prompts[clip])
-        ids[row, :prompt] = prompts[clip]
+        ids[row, :prompt] = prompts[clip].numpy()
         segments[row, :prompt] = 0
-        positions[row, :prompt] = torch.arange(prompt)
+        positions[row, :prompt] = np.arange(prompt)
         for segment, number in enumerate(numbers, 1):
-            tokens = torch.tensor(branches[number].tokens)
+            tokens = branches[number].tokens
             inner, stop = len(tokens) - 1, start + len(tokens) - 1
             ids[row, start:stop] = tokens[:-1]
             segments[row, start:stop] = segment
-            positions[row, start:stop] = torch.arange(prompt, prompt + inner)
+            positions[row, start:stop] = np.arange(prompt, prompt + inner)
             sources[number, 0] = row * size + prompt - 1
-            sources[number, 1 : inner + 1] = row * size + torch.arange(start, stop)
+            sources[number, 1 : inner + 1] = row * size + np.arange(start, stop)
             targets[number, : inner + 1] = tokens
             mask[number, : inner + 1] = True
             start = stop
-    return Layout(ids, segments, positions, torch.tensor(clips), sources, targets, mask, shared)
+    return Layout(
+        input_ids=torch.from_numpy(ids),
+        segments=torch.from_numpy(segments),
+        position_ids=torch.from_numpy(positions),
+        clip_of_row=torch.tensor(clips),
+        sources=torch.from_numpy(sources),
+        targets=torch.from_numpy(targets),
+        mask=torch.from_numpy(mask),
+        shared=shared,
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rba_bench import __version__
 from rba_bench.audio.alignment_set import AlignmentRow, AlignmentSet
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, write_json
+from rba_bench.files import read_json, sha256_json, write_json
 from rba_bench.outputs import claim
 from rba_bench.progress import bar, say
 from rba_bench.training.recipe import TrainingRecipe
@@ -39,8 +39,10 @@ class TrainResult:
         path: checkpoint folder.
         method: of the recipe.
         steps: optimiser steps taken.
-        wall_time_s: training time, summed over resumes; without loading, saving and validating.
-        samples_per_s: clips trained on per second.
+        wall_time_s: training time, summed over resumes: rollout, rewards, forward, backward. Not loading, saving and
+            validating, and not encoding clips (`encoding_s` in `run`), which all methods need alike and runs of one
+            process share.
+        samples_per_s: clips trained on per second, encoding included.
         run: content of `rba_run.json`.
     """
 
@@ -65,17 +67,17 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         RbaError: the model does not use its audio, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved, the same call resumes.
     """
-    from rba_bench.training.build import base_folder, weights_sha256
+    from rba_bench.training.build import base_folder, checkpoint_sha256
 
     data = AlignmentSet.open(recipe.alignment_set)
     base = base_folder(recipe)
     identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
-    identity |= {"alignment_set_sha256": data.sha256, "base_sha256": weights_sha256(base)}
-    claim(out, "train", identity)
+    sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
+    claim(out, "train", identity | sources)
     if (out / RUN).is_file():
         say(f"{out} is finished already")
         return _result(out)
-    return _Run(recipe, out, data, base).execute()
+    return _Run(recipe, out, data, base, sources).execute()
 
 
 def _result(out: Path) -> TrainResult:
@@ -86,15 +88,17 @@ def _result(out: Path) -> TrainResult:
 class _Run:
     """The objects of one run, made in order; `execute` uses them."""
 
-    def __init__(self, recipe: TrainingRecipe, out: Path, data: AlignmentSet, base: Path) -> None:
+    def __init__(
+        self, recipe: TrainingRecipe, out: Path, data: AlignmentSet, base: Path, sources: dict[str, str]
+    ) -> None:
         from transformers import set_seed
 
         from rba_bench.training import build
         from rba_bench.training.checkpoints import newest
-        from rba_bench.training.clips import ClipStore, ResponseTokens
+        from rba_bench.training.clips import ClipStore, ResponseTokens, shared_memory
 
         set_seed(recipe.seed)  # adapters start from random numbers
-        self.recipe, self.out, self.data = recipe, out, data
+        self.recipe, self.out, self.data, self.sources = recipe, out, data, sources
         self.train_rows = [row for row in data.rows("train") if row.response.strip()]
         if not self.train_rows:
             raise UserError(f"alignment set {data.path} has no training rows with a response")
@@ -103,15 +107,16 @@ class _Run:
         self.model, self.processor = build.load_base(base)
         self.policy = build.make_policy(self.model, recipe)
         self.reference = build.make_reference(self.policy) if recipe.uses_reference else None
-        self.store = ClipStore(
-            self.model,
-            self.processor,
-            data.groups(),
-            frozen=recipe.encoder_frozen,
-            limit_bytes=recipe.cache_mb * 2**20,
-        )
+        memory = shared_memory(self._memory_key(), recipe.cache_mb * 2**20)
+        frozen = recipe.encoder_frozen
+        self.store = ClipStore(self.model, self.processor, data.groups(), frozen=frozen, memory=memory)
         self.responder = ResponseTokens(self.processor, build.end_token_ids(self.model, self.processor))
-        self.guard_gain: float | None = None
+
+    def _memory_key(self) -> str:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}"
+        return sha256_json([self.sources, self.recipe.encoder_frozen, device])
 
     def execute(self) -> TrainResult:
         """Train, write, clean up."""
@@ -121,12 +126,13 @@ class _Run:
         with Interrupt() as interrupt:
             keeper.interrupt = interrupt
             if done == 0:
-                self._guard()
+                self._guard(trainer.args.should_save)
             log = StepLog(self.out / LOG, done) if trainer.args.should_save else None
             keeper.log = log
             try:
                 with bar(f"train {self.recipe.method}", self.recipe.steps, done, "steps") as advance:
-                    keeper.advance = advance
+                    if trainer.args.should_save:  # one bar however many processes
+                        keeper.advance = advance
                     trainer.train(resume_from_checkpoint=str(self.found[0]) if self.found else None)
             finally:
                 if log is not None:
@@ -167,11 +173,12 @@ class _Run:
 
         return build_reward(self.recipe.reward, sorted({row.kind for row in self.train_rows}), device)
 
-    def _guard(self) -> None:
+    def _guard(self, tell: bool) -> None:
         from rba_bench.training.guard import check_audio_is_used
 
         gain = check_audio_is_used(self.policy, self.store, self.responder, self.train_rows[:GUARD_CLIPS])
-        say(f"audio guard: hearing the clip adds {gain:.2f} nats to the teacher's answer")
+        if tell:
+            say(f"audio guard: hearing the clip adds {gain:.2f} nats to the teacher's answer")
 
     def _validation_loss(self) -> float:
         """Mean negative log-probability (nats per answer) of the teacher's answers on the validation split."""
@@ -215,9 +222,10 @@ class _Run:
             "seed": recipe.seed,
             "steps": steps,
             "recipe": recipe.resolved(),
-            "alignment_set_sha256": self.data.sha256,
+            **self.sources,
             "wall_time_s": round(trainer.elapsed_s, 3),
-            "samples_per_s": round(clips / max(trainer.elapsed_s, 1e-9), 3),
+            "encoding_s": round(trainer.encoding_s, 3),
+            "samples_per_s": round(clips / max(trainer.elapsed_s + trainer.encoding_s, 1e-9), 3),
             "answers_sampled": trainer.collector.drawn,
             "versions": _versions(),
             "hardware": _hardware(trainer),

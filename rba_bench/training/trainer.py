@@ -117,7 +117,8 @@ class AlignmentTrainer(Trainer):
         self.collector = collector
         self.order = order
         self.reference = reference
-        self.elapsed_s = 0.0  # training time, over all resumes
+        self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
+        self.encoding_s = 0.0
         self.grad_norm = 0.0
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
@@ -287,12 +288,11 @@ class AlignmentTrainer(Trainer):
             state = {
                 "step": self.state.global_step,
                 "elapsed_s": self.elapsed_s,
+                "encoding_s": self.encoding_s,
                 "drawn": self.collector.drawn,
+                "waiting": waiting,
             }
-            seal(
-                Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}",
-                state | {"waiting": waiting},
-            )
+            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
@@ -305,6 +305,7 @@ class AlignmentTrainer(Trainer):
         }
         self.collector.drawn = state["drawn"]
         self.elapsed_s = state["elapsed_s"]
+        self.encoding_s = state["encoding_s"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model if model is None else model, Path(resume_from_checkpoint))

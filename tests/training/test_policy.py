@@ -9,7 +9,7 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import continue_batch
-from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.clips import ClipMemory, ResponseTokens, shared_memory
 from rba_bench.training.layout import Branch, plan
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.rollout import sample
@@ -195,8 +195,19 @@ def test_clips_are_encoded_once_and_evicted_by_size(
     first = store.get(rows[:6])
     again = store.get(rows[:6])
     assert store.encoded == 6 and all(a is b for a, b in zip(first, again, strict=True))
-    small = store_for(*parts, limit_bytes=1.0)
+    small = store_for(*parts, memory=ClipMemory(1.0))
     small.get(rows[:6])
     small.get(rows[:3])
     assert small.encoded == 9
     assert torch.equal(small.get(rows[:1])[0].sound, first[0].sound)
+
+
+def test_runs_alike_share_their_clips(
+    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow]
+) -> None:
+    one = store_for(*parts, memory=shared_memory("a", 1e9))
+    clip = one.get(rows[:1])[0]
+    two = store_for(*parts, memory=shared_memory("a", 1e9))
+    assert two.get(rows[:1])[0] is clip and two.encoded == 0
+    assert store_for(*parts, memory=shared_memory("b", 1e9)).get(rows[:1])[0] is not clip
+    assert store_for(*parts, memory=shared_memory("a", 1e9)).get(rows[:1])[0] is not clip
