@@ -87,7 +87,8 @@ def test_two_ranks_share_the_items(tmp_path):
 
 
 def test_kill_9_then_the_same_command_loses_and_repeats_nothing(tmp_path, tiny_composite_dir):
-    task = write_task(tmp_path, "covost2", sampled=True)
+    short = {"protocol": "sampled", "do_sample": True, "max_gen_toks": 8, "until": []}
+    task = write_task(tmp_path, "covost2", sampled=True, generation_kwargs=short)
     write_test_set(tmp_path / "data" / "covost2", "covost2", voices=12)
     out = tmp_path / "out"
     line = ("rba_bench", "eval", "--task", str(task), "--model", str(tiny_composite_dir))
