@@ -159,4 +159,3 @@ def test_package_inits_are_light() -> None:
         _loaded_after(f"import {', '.join(light)}") & {"torch", "transformers", "lm_eval", "datasets"}
         == set()
     )
-
