@@ -40,7 +40,7 @@ class Spec:
 class Noise:
     """Conditions of the clips: the signal-to-noise ratios taken in turn (None: clean) and the colour of the noise."""
 
-    snr_db: tuple[float | None, ...] = (None, 15.0, 10.0)
+    snr_db: tuple[float | None, ...] = (None, 25.0, 20.0)
     colour: str = "pink"
 
 
@@ -145,7 +145,7 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
         name: a key of SPECS.
         cache: folder for the sets; by default `micro` under `paths.cache_dir()`.
         voices: a bank of `rba_bench.audio.voices`.
-        noise: conditions; by default clean, 15 dB and 10 dB of pink noise in turn.
+        noise: conditions; by default clean, 25 dB and 20 dB of pink noise in turn.
 
     Raises:
         UserError: unknown name.
