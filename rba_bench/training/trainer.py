@@ -31,6 +31,8 @@ METRICS = (
     *("truncated", "match", "length", "reward", "reward_best", "reward_worst"),
 )
 
+COUNTS = {"pairs", "items"}
+
 
 def schedule_factor(step: int, recipe: TrainingRecipe) -> float:
     """Learning rate of optimiser step `step` (0, 1, ...) over the recipe's; the first step is not wasted on zero."""
@@ -50,6 +52,7 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
     """
     args = TrainingArguments(
         output_dir=str(folder),
+        use_cpu=not torch.accelerator.is_available(),  # said aloud, torchrun also works without a GPU
         seed=recipe.seed,
         max_steps=recipe.steps,
         learning_rate=recipe.learning_rate,
@@ -68,6 +71,7 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
         save_total_limit=2,  # while one is being written the other one is complete
         disable_tqdm=True,
         report_to="none",
+        ddp_find_unused_parameters=False,  # every trained parameter takes part in every step
         dataloader_pin_memory=False,
     )
     if args.world_size == 1:
@@ -226,8 +230,9 @@ class AlignmentTrainer(Trainer):
     def _note_terms(self, terms: objectives.Terms, chosen: Tensor, rejected: Tensor) -> None:
         self._note("loss", float(terms.loss.detach()))
         self._note("sft", float(terms.sft))
-        if len(chosen):
+        if self.recipe.uses_rollout:
             self._note("preference", float(terms.preference))
+        if len(chosen):
             self._note("margin", float((chosen - rejected).mean()))
             self._note("accuracy", float((chosen > rejected).float().mean()))
 
@@ -236,7 +241,7 @@ class AlignmentTrainer(Trainer):
         self._counts[name] += 1
 
     def take_metrics(self) -> dict[str, float]:
-        """Means since the last call, over all processes; metrics without a value are left out."""
+        """Means (of counts: sums) since the last call, over all processes; metrics without a value are left out."""
         table = torch.tensor(
             [[self._sums[name], float(self._counts[name])] for name in METRICS], dtype=torch.float64
         )
@@ -244,8 +249,12 @@ class AlignmentTrainer(Trainer):
             table = self.accelerator.reduce(table.to(self.args.device, torch.float32), "sum").cpu().double()
         self._sums.clear()
         self._counts.clear()
-        means = {n: (t / c).item() for n, (t, c) in zip(METRICS, table, strict=True) if c > 0}
-        return means | {"grad_norm": self.grad_norm}
+        found = {
+            name: (total if name in COUNTS else total / times).item()
+            for name, (total, times) in zip(METRICS, table, strict=True)
+            if times > 0
+        }
+        return found | {"grad_norm": self.grad_norm}
 
     def agree(self, wish: bool) -> bool:
         """Whether any process wishes so; all processes get the same answer."""

@@ -274,15 +274,33 @@ def test_missing_things_are_named(recipe_for: Callable[..., Any], tmp_path: Path
         train(recipe_for(lora={"targets": ["nothing"]}), tmp_path / "d")
 
 
+CHILD = (
+    "import sys, json, pathlib; from rba_bench.training.recipe import TrainingRecipe; "
+    "from rba_bench.training.run import train; "
+    "train(TrainingRecipe(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))"
+)
+
+
+def test_two_processes_take_the_same_steps_as_one(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = recipe_for(method="rba-group", voices_per_group=3, steps=3, groups_per_step=4, refresh_every=2)
+    one = log(train(recipe, tmp_path / "one").path)
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(script), json.dumps(recipe.resolved()), str(tmp_path / "two")]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert read_json(tmp_path / "two" / "rba_run.json")["hardware"]["processes"] == 2
+    for mine, theirs in zip(one, log(tmp_path / "two"), strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-3, abs=1e-4)
+
+
 def test_kill_nine_and_resume(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
     recipe = recipe_for(steps=40, save_every=5)
     train(recipe, tmp_path / "whole")
-    code = (
-        "import sys, json, pathlib; from rba_bench.training.recipe import TrainingRecipe; "
-        "from rba_bench.training.run import train; "
-        "train(TrainingRecipe(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))"
-    )
-    command = [sys.executable, "-c", code, json.dumps(recipe.resolved()), str(tmp_path / "cut")]
+    command = [sys.executable, "-c", CHILD, json.dumps(recipe.resolved()), str(tmp_path / "cut")]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 500
     while not list((tmp_path / "cut").glob("trainer/checkpoint-*/rba_state.json")):

@@ -60,6 +60,8 @@ def _stage(folder: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> di
 
 def _save(model: Any, folder: Path) -> None:
     """Half precision: it halves the package and costs nothing measurable at this size."""
+    for config in (model.config, *(getattr(model.config, name) for name in getattr(model.config, "sub_configs", {}))):
+        config._name_or_path = ""  # where the parts lay on this machine is nobody's business
     model.half().save_pretrained(folder)
 
 
