@@ -55,10 +55,8 @@ BANKS: dict[str, tuple[Voice, ...]] = {
         Voice("m2", 52, 165),
         Voice("m5", 44, 170, "en-gb-x-rp"),
         Voice("Andrea", 62, 165, "en"),
-        Voice("klatt2", 52, 175, "en-gb-scotland"),
         Voice("linda", 57, 160),
         Voice("Denis", 48, 165, "en"),
-        Voice("steph", 60, 170),
         Voice("robert", 45, 160, "en-gb-x-rp"),
     ),
 }
