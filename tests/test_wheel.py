@@ -66,6 +66,8 @@ def test_wheel_holds_package_tasks_recipes_and_nothing_else(wheel: Path) -> None
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"rba_bench", f"rba_bench-{__version__}.dist-info"}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rba_bench").rglob("*.py")}
+    assert modules == {name for name in names if name.endswith(".py")}
     shipped = {str(path.relative_to(ROOT / "tasks")) for path in (ROOT / "tasks").rglob("*.yaml")}
     assert shipped and shipped == {
         name.removeprefix("rba_bench/_tasks/")
