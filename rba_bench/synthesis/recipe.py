@@ -42,7 +42,7 @@ class SynthesisRecipe(Recipe):
 
     voice_bank: str = "train"
     voices_per_instruction: int = Field(4, ge=1)
-    snr_db: Range | None = Field((5.0, 30.0), description="drawn from this range; null: no noise")
+    snr_db: Range | None = Field((15.0, 40.0), description="drawn from this range; null: no noise")
     noise_colours: tuple[str, ...] = Field(("white", "brown"), min_length=1)
     speed: Range = Field((0.9, 1.1), description="drawn from this range")
     shard_size: int = Field(50, ge=1, description="instructions in a shard")
