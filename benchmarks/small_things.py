@@ -37,9 +37,16 @@ def main() -> None:
     rows = np.random.default_rng(0).integers(0, 30, size=(15_531, 10))
     wave = espeak.speak("tell me about the fox and what it eats", "en", BANKS["test"][0])
     print("| what | median s | least s |\n| --- | ---: | ---: |")
-    measure("`rba-bench --help`", lambda: subprocess.run([sys.executable, "-m", "rba_bench", "--help"], stdout=-3))
-    measure("BLEU interval, 15,531 pairs, 1,000 resamples", lambda: bootstrap_corpus(rows, score_function("bleu")))
-    measure(f"speak {len(wave) / 16_000:.1f} s", lambda: espeak.speak("tell me about the fox", "en", BANKS["test"][0]))
+    measure(
+        "`rba-bench --help`", lambda: subprocess.run([sys.executable, "-m", "rba_bench", "--help"], stdout=-3)
+    )
+    measure(
+        "BLEU interval, 15,531 pairs, 1,000 resamples", lambda: bootstrap_corpus(rows, score_function("bleu"))
+    )
+    measure(
+        f"speak {len(wave) / 16_000:.1f} s",
+        lambda: espeak.speak("tell me about the fox", "en", BANKS["test"][0]),
+    )
     measure("pink noise on it", lambda: perturb.add_noise(wave, 10.0, np.random.default_rng(0), "pink"))
     measure("log-mel of it", lambda: log_mel_spectrogram(wave))
 

@@ -1,7 +1,8 @@
 """The voices of the micro world: who speaks in the base's data, in the alignment set and in the tests.
 
 A voice is a speaker shape of espeak-ng (formants, timbre) with a pitch and a speaking rate. It can speak every
-language: `en-us+f2` and `de+f2` are the same voice. The three banks share no shape, so the test voices are unseen in training.
+language: `en-us+f2` and `de+f2` are the same voice. The three banks share no shape, so the test voices are unseen in
+training.
 """
 
 from dataclasses import dataclass

@@ -22,8 +22,12 @@ def assemble(encoder: Any, student: Any, tokenizer: Any) -> tuple[Any, Any]:
     from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
 
     audio = tokenizer.convert_tokens_to_ids("<|audio|>")
-    model = CompositeForConditionalGeneration.from_parts(encoder, student, audio, STACK, projector_hidden_size=256)
-    processor = CompositeProcessor(LogMelFeatureExtractor(80, max_seconds=15.0), tokenizer, stack_factor=STACK, mel_stride=MEL_STRIDE)
+    model = CompositeForConditionalGeneration.from_parts(
+        encoder, student, audio, STACK, projector_hidden_size=256
+    )
+    processor = CompositeProcessor(
+        LogMelFeatureExtractor(80, max_seconds=15.0), tokenizer, stack_factor=STACK, mel_stride=MEL_STRIDE
+    )
     return model, processor
 
 
@@ -38,7 +42,9 @@ class States:
             for start in range(0, len(order), 32):
                 rows = order[start : start + 32]
                 states, lengths = model.encode_audio(*speech.batch([data[i].mel for i in rows]))
-                found.update({i: s[:n].half() for i, s, n in zip(rows, states, lengths.tolist(), strict=True)})
+                found.update(
+                    {i: s[:n].half() for i, s, n in zip(rows, states, lengths.tolist(), strict=True)}
+                )
         self.states = [found[i] for i in range(len(data))]
 
     def batch(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +59,15 @@ def _prompt(encode: Encoder, item: world.Item, n_states: int) -> list[int]:
     return [encode.bos, encode.user, *encode.words(item.prompt), *audio, encode.end, encode.assistant]
 
 
-def tune(model: Any, tokenizer: Any, data: Sequence[speech.Utterance], states: States, steps: int, seed: int, peak: float = 2e-3) -> None:
+def tune(
+    model: Any,
+    tokenizer: Any,
+    data: Sequence[speech.Utterance],
+    states: States,
+    steps: int,
+    seed: int,
+    peak: float = 2e-3,
+) -> None:
     """Cross entropy on sampled teacher-style answers; projector and LM learn, the encoder stays frozen.
 
     Each utterance keeps a fixed set of four answer wordings, as a data set would.
@@ -77,14 +91,22 @@ def tune(model: Any, tokenizer: Any, data: Sequence[speech.Utterance], states: S
         labels = pad([[IGNORED] * len(p) + t for p, t in zip(prompts, targets, strict=True)], IGNORED)
         features, lengths = states.batch(rows)
         attention = (ids != tokenizer.pad_token_id).long()
-        return model(input_ids=ids, attention_mask=attention, audio_states=features, audio_lengths=lengths, labels=labels).loss
+        return model(
+            input_ids=ids,
+            attention_mask=attention,
+            audio_states=features,
+            audio_lengths=lengths,
+            labels=labels,
+        ).loss
 
     optimise(model, steps, peak, "base SpeechLM", loss_of)
     model.eval()
 
 
 @torch.no_grad()
-def answer(model: Any, tokenizer: Any, data: Sequence[speech.Utterance], states: States, sample: bool = False) -> list[str]:
+def answer(
+    model: Any, tokenizer: Any, data: Sequence[speech.Utterance], states: States, sample: bool = False
+) -> list[str]:
     """Greedy (or T = 1) answers to the utterances."""
     encode = Encoder(tokenizer)
     out = [""] * len(data)
@@ -104,7 +126,9 @@ def answer(model: Any, tokenizer: Any, data: Sequence[speech.Utterance], states:
             do_sample=sample,
             pad_token_id=tokenizer.pad_token_id,
         )
-        for row, text in zip(rows, tokenizer.batch_decode(done[:, width:], skip_special_tokens=True), strict=True):
+        for row, text in zip(
+            rows, tokenizer.batch_decode(done[:, width:], skip_special_tokens=True), strict=True
+        ):
             out[row] = text
     return out
 
@@ -113,4 +137,7 @@ def validity(data: Sequence[speech.Utterance], answers: Sequence[str]) -> dict[s
     """Percentage of valid answers by kind and in all."""
     valid = [(u.item.kind, world.grade(u.item, a).valid) for u, a in zip(data, answers, strict=True)]
     kinds = {kind: [ok for k, ok in valid if k == kind] for kind in world.KINDS}
-    return {"all": 100 * sum(ok for _, ok in valid) / len(valid), **{k: 100 * sum(v) / max(1, len(v)) for k, v in kinds.items()}}
+    return {
+        "all": 100 * sum(ok for _, ok in valid) / len(valid),
+        **{k: 100 * sum(v) / max(1, len(v)) for k, v in kinds.items()},
+    }

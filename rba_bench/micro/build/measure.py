@@ -20,8 +20,12 @@ def spoken_testset(name: str) -> list[speech.Utterance]:
     for row in rows:
         item = world.parse(f"{row['prompt']} {row['instruction']}".strip())
         if item is None:
-            raise RbaError(f"{name} holds {row['instruction']!r}, which the world did not write: remove its cache folder")
-        spoken.append(speech.Utterance(item, row["voice"], speech.log_mel(clips.decode(row["audio"]["bytes"]))))
+            raise RbaError(
+                f"{name} holds {row['instruction']!r}, which the world did not write: remove its cache folder"
+            )
+        spoken.append(
+            speech.Utterance(item, row["voice"], speech.log_mel(clips.decode(row["audio"]["bytes"])))
+        )
     return spoken
 
 
@@ -49,7 +53,7 @@ def base_validity(model: Any, tokenizer: Any) -> dict[str, float]:
 
 
 def measure(out: Path) -> dict[str, Any]:
-    """Percent of valid answers on each test set: base greedy and sampled, teacher on the text; error rates of the ear."""
+    """Percent of valid answers on each test set (base greedy and sampled, teacher on the text), and the ear's errors."""
     from transformers import AutoModelForCausalLM
 
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
@@ -64,7 +68,9 @@ def measure(out: Path) -> dict[str, Any]:
         torch.manual_seed(0)
         found[name] = {
             "base_greedy": base.validity(data, base.answer(model, tokenizer, data, states))["all"],
-            "base_sampled": base.validity(data, base.answer(model, tokenizer, data, states, sample=True))["all"],
+            "base_sampled": base.validity(data, base.answer(model, tokenizer, data, states, sample=True))[
+                "all"
+            ],
             "teacher_text": 100 * textlms.valid_share(teacher, tokenizer, [u.item for u in data]),
             **encoder.error_rates(model.model.audio_tower, head, data),
         }

@@ -1,8 +1,8 @@
 """`rba-bench micro build`: teacher, reward model and base SpeechLM from nothing, seeded, in stages that resume.
 
-Two chains run side by side, one thread each: text (teacher, reward model, the base's own LM) and speech (utterances, encoder).
-Then the base is assembled and taught to answer speech. Intermediate results lie in `<out>/work`; delete a folder there to
-make its stage again.
+Two chains run side by side, one thread each: text (teacher, reward model, the base's own LM) and speech (utterances,
+encoder). Then the base is assembled and taught to answer speech. Intermediate results lie in `<out>/work`; delete a
+folder there to make its stage again.
 """
 
 import multiprocessing
@@ -60,7 +60,10 @@ def _stage(folder: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> di
 
 def _save(model: Any, folder: Path) -> None:
     """Half precision: it halves the package and costs nothing measurable at this size."""
-    for config in (model.config, *(getattr(model.config, name) for name in getattr(model.config, "sub_configs", {}))):
+    for config in (
+        model.config,
+        *(getattr(model.config, name) for name in getattr(model.config, "sub_configs", {})),
+    ):
         config._name_or_path = ""  # where the parts lay on this machine is nobody's business
     model.half().save_pretrained(folder)
 
@@ -75,7 +78,9 @@ def _text_chain(work: Path, plan: Plan) -> None:
     _stage(work / "tokenizer", "tokenizer", lambda f: {"size": len(tokenizer.build(f))})
     words = _tokenizer(work)
 
-    def lm(size: textlms.Size, steps: int, seed: int, label: str, unusable: float) -> Callable[[Path], dict[str, Any]]:
+    def lm(
+        size: textlms.Size, steps: int, seed: int, label: str, unusable: float
+    ) -> Callable[[Path], dict[str, Any]]:
         def make(folder: Path) -> dict[str, Any]:
             model = textlms.train_lm(words, size, steps, seed, label, unusable_share=unusable)
             held_out = textlms.greedy_validity(model, words, plan.checked, seed)
@@ -87,7 +92,15 @@ def _text_chain(work: Path, plan: Plan) -> None:
 
     def second_cycle(folder: Path) -> dict[str, Any]:
         model = AutoModelForCausalLM.from_pretrained(work / "teacher-first", dtype=torch.float32)
-        textlms.continue_lm(model, words, plan.teacher_more_steps, plan.seed + 3, "teacher, second cycle", 2e-3, diet=(65, 15, 20))
+        textlms.continue_lm(
+            model,
+            words,
+            plan.teacher_more_steps,
+            plan.seed + 3,
+            "teacher, second cycle",
+            2e-3,
+            diet=(65, 15, 20),
+        )
         held_out = textlms.greedy_validity(model, words, plan.checked, plan.seed)
         _save(model, folder)
         words.save_pretrained(folder)
@@ -96,7 +109,14 @@ def _text_chain(work: Path, plan: Plan) -> None:
     def drill(folder: Path) -> dict[str, Any]:
         model = AutoModelForCausalLM.from_pretrained(work / "teacher-second", dtype=torch.float32)
         textlms.continue_lm(
-            model, words, plan.teacher_drill_steps, plan.seed + 4, "teacher, third cycle", 2e-3, diet=(45, 20, 35), drill=0.3
+            model,
+            words,
+            plan.teacher_drill_steps,
+            plan.seed + 4,
+            "teacher, third cycle",
+            2e-3,
+            diet=(45, 20, 35),
+            drill=0.3,
         )
         held_out = textlms.greedy_validity(model, words, plan.checked, plan.seed)
         _save(model, folder)
@@ -179,7 +199,9 @@ def _base(work: Path, plan: Plan) -> dict[str, Any]:
         student = AutoModelForCausalLM.from_pretrained(work / "student", dtype=torch.float32)
         model, processor = base.assemble(ear, student, words)
         clean = speech.Conditions(BANKS["base"], (30, 30), 0.0, (1.0, 1.0))
-        data = speech.utterances(speech.draw_items(plan.base_clips, plan.seed + 1), clean, plan.seed + 1, "speak for the base")
+        data = speech.utterances(
+            speech.draw_items(plan.base_clips, plan.seed + 1), clean, plan.seed + 1, "speak for the base"
+        )
         states = base.States(model, data)
         base.tune(model, words, data, states, plan.base_steps, plan.seed)
         _save(model, folder)
@@ -193,12 +215,26 @@ def _base(work: Path, plan: Plan) -> dict[str, Any]:
             f"test_valid_after_{plan.saturation_steps}_more_steps": measure.base_validity(model, words),
         }
 
-    return _stage(work / "base", [plan.base_clips, plan.base_steps, plan.seed, files.read_json(work / "encoder" / "stage.json")["key"]], make)
+    return _stage(
+        work / "base",
+        [
+            plan.base_clips,
+            plan.base_steps,
+            plan.seed,
+            files.read_json(work / "encoder" / "stage.json")["key"],
+        ],
+        make,
+    )
 
 
 def _publish(work: Path, out: Path) -> None:
     """Copy what ships, without the stages' own notes."""
-    shipped = {"teacher": work / "teacher", "reward": work / "reward", "base": work / "base", "asr": work / "encoder" / "asr"}
+    shipped = {
+        "teacher": work / "teacher",
+        "reward": work / "reward",
+        "base": work / "base",
+        "asr": work / "encoder" / "asr",
+    }
     for name, source in shipped.items():
         shutil.rmtree(out / name, ignore_errors=True)
         shutil.copytree(source, out / name, ignore=shutil.ignore_patterns("stage.json"))
@@ -243,10 +279,13 @@ def _provenance(out: Path, work: Path, plan: Plan, seconds: float) -> Path:
         "stages": {name: {k: v for k, v in stage.items() if k != "key"} for name, stage in stages.items()},
         "measured": measure.measure(out),
         "seconds_this_run": round(seconds),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "espeak-ng": espeak.version()},
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "espeak-ng": espeak.version(),
+        },
         "machine": platform.machine(),
         "sha256": weights,
     }
     files.write_json(out / "provenance.json", facts)
     return out / "provenance.json"
-

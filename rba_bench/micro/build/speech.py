@@ -38,7 +38,9 @@ def damaged(wave: np.ndarray, conditions: Conditions, rng: np.random.Generator) 
     """`wave` at a drawn speed and, for `noisy_share` of the clips, with noise at a drawn ratio."""
     out = perturb.change_speed(wave, float(np.round(rng.uniform(*conditions.speed), 2)))
     if rng.random() < conditions.noisy_share:
-        out = perturb.add_noise(out, rng.uniform(*conditions.snr_db), rng, str(rng.choice(conditions.colours)))
+        out = perturb.add_noise(
+            out, rng.uniform(*conditions.snr_db), rng, str(rng.choice(conditions.colours))
+        )
     return out
 
 
@@ -63,7 +65,9 @@ def utterances(items: Sequence[world.Item], conditions: Conditions, seed: int, l
     return spoken
 
 
-def draw_items(n: int, seed: int, draw: Callable[[random.Random], world.Item] | None = None) -> list[world.Item]:
+def draw_items(
+    n: int, seed: int, draw: Callable[[random.Random], world.Item] | None = None
+) -> list[world.Item]:
     """`n` items of the training split."""
     rng = random.Random(stable_seed("items", seed))
     return [(draw or world.sample_item)(rng) for _ in range(n)]

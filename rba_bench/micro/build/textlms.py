@@ -53,7 +53,11 @@ class Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self.ids: dict[str, int] = tokenizer.get_vocab()
         self.bos, self.user = self.ids["<|bos|>"], self.ids["<|user|>"]
-        self.assistant, self.end, self.audio = self.ids["<|assistant|>"], self.ids["<|end|>"], self.ids["<|audio|>"]
+        self.assistant, self.end, self.audio = (
+            self.ids["<|assistant|>"],
+            self.ids["<|end|>"],
+            self.ids["<|audio|>"],
+        )
 
     def words(self, text: str) -> list[int]:
         """Token ids of the world's own words."""
@@ -61,7 +65,15 @@ class Encoder:
 
     def dialogue(self, user: str, answer: str) -> list[int]:
         """Token ids of one exchange, as the chat template renders it."""
-        turns = [self.bos, self.user, *self.words(user), self.end, self.assistant, *self.words(answer), self.end]
+        turns = [
+            self.bos,
+            self.user,
+            *self.words(user),
+            self.end,
+            self.assistant,
+            *self.words(answer),
+            self.end,
+        ]
         return turns
 
 
@@ -83,8 +95,10 @@ def dialogues(
         yield item.user_text, world.sample_answer(rng, item)
 
 
-def bucketed(rows: Iterator[Any], batch: int, pool: int = 8, key: Callable[[Any], int] = len) -> Iterator[list[Any]]:
-    """Endless batches of rows of about equal length (sorted within `pool` batches), which saves a third of the padding."""
+def bucketed(
+    rows: Iterator[Any], batch: int, pool: int = 8, key: Callable[[Any], int] = len
+) -> Iterator[list[Any]]:
+    """Endless batches of rows of about equal length (sorted within `pool` batches): a third less padding."""
     shuffle = random.Random(0)
     while True:
         drawn = sorted((next(rows) for _ in range(batch * pool)), key=key)
@@ -99,7 +113,9 @@ def pad(rows: list[list[int]], value: int) -> torch.Tensor:
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
-def optimise(model: Any, steps: int, peak: float, label: str, loss_of: Callable[[int], torch.Tensor], warmup: int = 100) -> list[float]:
+def optimise(
+    model: Any, steps: int, peak: float, label: str, loss_of: Callable[[int], torch.Tensor], warmup: int = 100
+) -> list[float]:
     """AdamW with linear warm-up and cosine decay to 2 % of `peak`; returns the loss of each step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
@@ -128,8 +144,10 @@ def _cosine(step: int, steps: int, warmup: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def train_lm(tokenizer: Any, size: Size, steps: int, seed: int, label: str, unusable_share: float = 0.05) -> Any:
-    """A Llama-type model that has learned both turns of the world's dialogues (the user's turn too: Magpie needs it)."""
+def train_lm(
+    tokenizer: Any, size: Size, steps: int, seed: int, label: str, unusable_share: float = 0.05
+) -> Any:
+    """A Llama-type model that has learned both turns of the world's dialogues (Magpie needs the user's turn too)."""
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -155,7 +173,9 @@ def continue_lm(
     def loss_of(_: int) -> torch.Tensor:
         ids = pad(next(batches), tokenizer.pad_token_id)
         logits = model(input_ids=ids[:, :-1]).logits
-        return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id)
+        return F.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id
+        )
 
     optimise(model, steps, peak, label, loss_of)
     return model
@@ -185,9 +205,9 @@ def damage(rng: random.Random, item: world.Item, answer: str) -> str:
 def train_reward(teacher: Any, tokenizer: Any, steps: int, seed: int, pairs: int = 32) -> Any:
     """A sequence classifier whose single logit is higher for valid answers than for damaged ones.
 
-    It starts from the teacher's backbone (a path), which knows the world's facts; from nothing it reached 76 % on held-out
-    pairs. Bradley-Terry loss on (valid, damaged) pairs plus a weak pull of the scores to zero. It sees many wordings, so
-    it knows quality and not one reference. Training split only.
+    It starts from the teacher's backbone (a path), which knows the world's facts; from nothing it reached 76 % on
+    held-out pairs. Bradley-Terry loss on (valid, damaged) pairs plus a weak pull of the scores to zero. It sees many
+    wordings, so it knows quality and not one reference. Training split only.
     """
     from transformers import LlamaForSequenceClassification
 
@@ -220,13 +240,21 @@ def train_reward(teacher: Any, tokenizer: Any, steps: int, seed: int, pairs: int
 def valid_share(model: Any, tokenizer: Any, items: Sequence[world.Item]) -> float:
     """Share of `items` that the model, reading text, answers validly under greedy decoding."""
     encode, good = Encoder(tokenizer), 0
-    prompts = sorted((([encode.bos, encode.user, *encode.words(i.user_text), encode.end, encode.assistant], i) for i in items), key=lambda p: len(p[0]))
+    prompts = sorted(
+        (
+            ([encode.bos, encode.user, *encode.words(i.user_text), encode.end, encode.assistant], i)
+            for i in items
+        ),
+        key=lambda p: len(p[0]),
+    )
     for start in range(0, len(prompts), 32):
         rows = prompts[start : start + 32]
         width = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p, _ in rows])
         mask = (ids != tokenizer.pad_token_id).long()
-        out = model.generate(ids, attention_mask=mask, max_new_tokens=32, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        out = model.generate(
+            ids, attention_mask=mask, max_new_tokens=32, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        )
         texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
         good += sum(world.grade(item, text).valid for (_, item), text in zip(rows, texts, strict=True))
     return good / len(items)
@@ -249,7 +277,10 @@ def reward_accuracy(model: Any, tokenizer: Any, n: int, seed: int) -> float:
         bad = damage(rng, item, good)
         if world.grade(item, bad).valid:
             continue
-        ids = pad([encode.dialogue(item.user_text, good), encode.dialogue(item.user_text, bad)], tokenizer.pad_token_id)
+        ids = pad(
+            [encode.dialogue(item.user_text, good), encode.dialogue(item.user_text, bad)],
+            tokenizer.pad_token_id,
+        )
         scores = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits[:, 0]
         right += bool(scores[0] > scores[1])
         total += 1

@@ -12,7 +12,8 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyzäöüßàâçèéêëîïôûùáíñó
 CHAT_TEMPLATE = (
     "{{ '<|bos|>' }}{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'audio' %}<|audio|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'audio' %}<|audio|>{% else %}{{ part['text'] }}{% endif %}"
     "{% if not loop.last and (part['type'] == 'audio' or part['text']) %}{{ ' ' }}{% endif %}{% endfor %}{% endif %}"
     "{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
@@ -56,4 +57,3 @@ def build(folder: Path, samples: int = 60_000) -> Any:
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
     return wrapped
-
