@@ -53,7 +53,7 @@ def base_validity(model: Any, tokenizer: Any) -> dict[str, float]:
 
 
 def measure(out: Path) -> dict[str, Any]:
-    """Percent of valid answers on each test set (base greedy and sampled, teacher on the text), and the ear's errors."""
+    """Percent of valid answers on each test set (base greedy and sampled, teacher on the text); the ear's errors."""
     from transformers import AutoModelForCausalLM
 
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
