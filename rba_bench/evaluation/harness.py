@@ -83,8 +83,13 @@ class RbaSpeechLM(LM):
     def create_from_arg_obj(
         cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
     ) -> "RbaSpeechLM":
-        """As lm-eval's, but `--model_args batch_size=...` wins over the flag's default instead of clashing with it."""
+        """As lm-eval's, but `--model_args batch_size=...` wins over the flag's default instead of clashing with it.
+
+        lm-eval's default for `--device` is "cuda:0" on every machine; where there is no GPU it means nothing.
+        """
         extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        if str(extra.get("device", "")).startswith("cuda") and _default_device() == "cpu":
+            del extra["device"]
         return cls(**{**extra, **arg_dict})
 
     def get_model_info(self) -> dict[str, Any]:

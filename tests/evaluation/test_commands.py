@@ -41,7 +41,7 @@ def test_stock_lm_eval_gives_the_scores_of_the_runner(tmp_path, tiny_composite_d
             "--model",
             "rba-speechlm",
             "--model_args",
-            f"pretrained={tiny_composite_dir},device=cpu",
+            f"pretrained={tiny_composite_dir}",
         ),
         *("--tasks", ",".join(map(str, tasks)), "--log_samples", "--output_path", str(tmp_path / "stock")),
     )

@@ -178,3 +178,13 @@ def test_documents_refuse_what_is_not_a_test_set(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), file)
     with pytest.raises(MissingPrerequisite, match="baseline answers"):
         load(data=str(file))
+
+
+def test_lm_evals_default_device_is_ignored_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    lm = harness.RbaSpeechLM.create_from_arg_obj(
+        {"pretrained": "constant"}, {"device": "cuda:0", "batch_size": 1}
+    )
+    assert lm.device_name == "cpu"
