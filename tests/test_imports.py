@@ -2,8 +2,10 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +119,30 @@ def test_every_part_of_the_package_has_a_layer() -> None:
     parts = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
     known = {"__init__", "__main__", "__pycache__", "py", *LEVEL}
     assert {part for part in parts if not part.startswith((".", "_"))} - known == set()
+
+
+# Import names that are not the name of the distribution.
+DISTRIBUTION = {"whisper": "openai-whisper", "yaml": "pyyaml", "MeCab": "sacrebleu[ja]"}
+BROUGHT_ALONG = {
+    "tokenizers",
+    "tqdm",
+    "accelerate",
+    "peft",
+    "espeakng-loader",
+}  # by transformers, lm-eval, extras
+
+
+def test_every_third_party_import_is_a_declared_dependency() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=;[ ]", line)[0].lower() for line in project["dependencies"]}
+    undeclared = {
+        f"{_module_name(path)}: {name}"
+        for path in PACKAGE.rglob("*.py")
+        for _, target in _imports(ast.parse(path.read_text()), _module_name(path), path.name == "__init__.py")
+        if (name := target.split(".")[0]) not in {*sys.stdlib_module_names, "_ctypes", ROOT}
+        and DISTRIBUTION.get(name, name.replace("_", "-")).lower() not in declared | BROUGHT_ALONG
+    }
+    assert undeclared == set()
 
 
 def _loaded_after(code: str) -> set[str]:
