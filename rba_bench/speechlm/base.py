@@ -20,12 +20,15 @@ class SpeechRequest:
         transcript: what is spoken. Only text oracles look at it.
         prompt: text beside the audio, such as "translate german to english :"; may be empty.
         seed: of this request's sampled answer; not used when greedy.
+        key: content of the clip as it is heard (hash, with any perturbation), "" where unknown; encoder caches go
+            by it.
     """
 
     audio: np.ndarray | None
     transcript: str = ""
     prompt: str = ""
     seed: int = 0
+    key: str = ""
 
     def user_text(self, spoken: str | None = None) -> str:
         """The turn as a text model reads it: prompt, then `spoken` (by default the transcript)."""

@@ -1,0 +1,43 @@
+"""Where the time of answering goes: seconds by stage, filled by the model, read by the harness."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class StageClock:
+    """Adds up wall time by stage (`features`, `encoder`, `decoder`).
+
+    Args:
+        synchronize: Called before each reading, for devices that compute asynchronously.
+
+    Attributes:
+        seconds: Wall time by stage so far.
+    """
+
+    def __init__(self, synchronize: Callable[[], None] | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._synchronize = synchronize
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time the body of a `with` under `stage`."""
+        started = self._now()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + self._now() - started
+
+    def _now(self) -> float:
+        if self._synchronize is not None:
+            self._synchronize()
+        return time.perf_counter()
+
+
+def device_clock(device: str) -> StageClock:
+    """A clock for models on `device` (`cpu`, `cuda:0`): on a GPU it waits for the kernels before it reads."""
+    if not str(device).startswith("cuda"):
+        return StageClock()
+    import torch
+
+    return StageClock(torch.cuda.synchronize)
