@@ -26,7 +26,7 @@ LOWEST_RATE, HIGHEST_RATE = (
     1_000,
     768_000,
 )  # Hz; outside, the header is damaged
-CACHE_BYTES = 256 * 2**20  # decoded row groups kept in memory
+CACHE_BYTES = 64 * 2**20  # row groups kept in memory; readers go through a set in windows
 LOSSY = {"MP3", "OGG"}  # their headers may overstate the length by a few frames
 LOSSY_TOLERANCE = 0.95
 
@@ -45,6 +45,7 @@ class AudioRef:
         duration: seconds.
         path: audio file, or parquet file where `row` is set.
         row: row of the parquet file, counted over all its row groups; None for an audio file.
+        column: column of the parquet file that holds `{bytes, path}`.
     """
 
     sha256: str
@@ -52,6 +53,7 @@ class AudioRef:
     duration: float
     path: str
     row: int | None = None
+    column: str = "audio"
 
     def to_dict(self) -> dict[str, Any]:
         """The reference as JSON values."""
@@ -96,12 +98,12 @@ def load(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
 
 
 def read_bytes(ref: AudioRef) -> bytes:
-    """Encoded bytes of a clip, unchecked. Raises MissingPrerequisite or UserError as `load` does."""
+    """Encoded bytes of a clip, unchecked. Raises MissingPrerequisite, UserError or AudioError as `load` does."""
     path = Path(ref.path)
     if not path.is_file():
         raise MissingPrerequisite(f"no audio at {path}: the data folder was moved or not made yet")
     try:
-        return path.read_bytes() if ref.row is None else _ROW_GROUPS.read(path, ref.row)
+        return path.read_bytes() if ref.row is None else _ROW_GROUPS.read(path, ref.row, ref.column)
     except OSError as error:
         raise UserError(f"cannot read {_place(ref)}: {error.strerror or error}") from error
 
@@ -202,24 +204,24 @@ class _RowGroups:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        self._groups: OrderedDict[tuple[str, int, int, int], pa.ChunkedArray] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, int, int, str, int], pa.ChunkedArray] = OrderedDict()
         self._starts: dict[tuple[str, int, int], list[int]] = {}
         self._lock = threading.Lock()
 
-    def read(self, path: Path, row: int) -> bytes:
-        """Bytes of the clip in `row`. Raises UserError if there is no such clip."""
+    def read(self, path: Path, row: int, column: str = "audio") -> bytes:
+        """Bytes of the clip in `row`. Raises UserError if there is no such row, AudioError if it is empty."""
         import pyarrow as pa
 
         try:
             with self._lock:
-                value = self._find(path, row)
+                value = self._find(path, row, column)
         except (pa.ArrowException, OSError) as error:  # arrow reports torn pages as OSError
             raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
         if value is None:
-            raise UserError(f"row {row} of {path} holds no audio bytes: embed them when writing the file")
+            raise AudioError(f"row {row} of {path} holds no audio bytes: embed them when writing the file")
         return value
 
-    def _find(self, path: Path, row: int) -> bytes | None:
+    def _find(self, path: Path, row: int, column: str) -> bytes | None:
         import pyarrow.parquet as pq
 
         stat = path.stat()
@@ -234,28 +236,28 @@ class _RowGroups:
                 f"{path} has {starts[-1]} rows, no row {row}: the reference belongs to another file"
             )
         group = int(np.searchsorted(starts, row, side="right")) - 1
-        key = (*version, group)
+        key = (*version, column, group)
         if key not in self._groups:
-            self._keep(key, self._audio_bytes(path, group))
+            self._keep(key, self._audio_bytes(path, group, column))
         self._groups.move_to_end(key)
         value = self._groups[key][row - starts[group]].as_py()
         return None if value is None else bytes(value)
 
     @staticmethod
-    def _audio_bytes(path: Path, group: int) -> "pa.ChunkedArray":
+    def _audio_bytes(path: Path, group: int, column: str) -> "pa.ChunkedArray":
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            kind = schema.field("audio").type if "audio" in schema.names else None
+            kind = schema.field(column).type if column in schema.names else None
             if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-                raise UserError(f"{path} has no column `audio` with `bytes` in it")
-            column = file.read_row_group(group, columns=["audio.bytes"]).column("audio")
-        return pc.struct_field(column, "bytes")
+                raise UserError(f"{path} has no column `{column}` with `bytes` in it")
+            values = file.read_row_group(group, columns=[f"{column}.bytes"]).column(column)
+        return pc.struct_field(values, "bytes")
 
-    def _keep(self, key: tuple[str, int, int, int], column: "pa.ChunkedArray") -> None:
+    def _keep(self, key: tuple[str, int, int, str, int], column: "pa.ChunkedArray") -> None:
         self._groups[key] = column
         self.held += column.nbytes
         while self.held > self.limit and len(self._groups) > 1:

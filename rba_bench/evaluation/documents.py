@@ -5,11 +5,13 @@ which becomes `{sha256, sampling_rate, duration, path, row, transcript}`: small,
 hash, cache, log and shard documents without a single clip being decoded before the model wants it.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.sources.tables import Clip
 from rba_bench.files import sha256_bytes, sha256_json
 
 SPLIT = "test"
@@ -74,6 +76,7 @@ def _document(row: Mapping[str, Any], file: Path, index: int) -> dict[str, Any]:
         "baseline": row["baseline"] or "",
         "group": f"{row['source_lang']}-{row['target_lang']}" if translated else row["topic"],
         "cluster": sha256_bytes(text.encode())[:12],
+        "extra": "",
         "audio": {
             "sha256": row["audio_sha256"],
             "sampling_rate": row["sampling_rate"],
@@ -82,6 +85,63 @@ def _document(row: Mapping[str, Any], file: Path, index: int) -> dict[str, Any]:
             "row": index,
             "transcript": row["instruction"],
         },
+    }
+
+
+def make(
+    *,
+    id: str,
+    kind: str,
+    clip: Clip,
+    instruction: str,
+    prompt: str = "",
+    references: Sequence[str] = (),
+    source_lang: str = "en",
+    target_lang: str = "en",
+    topic: str = "",
+    voice: str = "",
+    baseline: str = "",
+    group: str = "",
+    cluster: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One document of a public test set.
+
+    Args:
+        id: Name of the item in the data set, unique in the test set.
+        kind: `chat`, `qa`, `s2tt`, `asr` or `ifeval`.
+        clip: What is heard.
+        instruction: What is spoken, "" if the data set does not tell.
+        prompt: Text beside the audio.
+        references: Answers that are right.
+        source_lang: Language spoken.
+        target_lang: Language of the answer.
+        topic: For breakdowns.
+        voice: Who speaks.
+        baseline: Answer to beat in a win rate.
+        group: What breakdowns and macro averages go by; by default the direction, or the topic.
+        cluster: Items that share it are drawn together; by default a hash of prompt and instruction (of the clip
+            where the words are unknown).
+        extra: JSON facts that the scorer needs beside these.
+    """
+    spoken = f"{prompt} {instruction}".strip() if instruction else clip.sha256
+    translated = kind == "s2tt"
+    return {
+        "id": id,
+        "kind": kind,
+        "topic": topic,
+        "instruction": instruction,
+        "prompt": prompt,
+        "references": list(references),
+        "source_lang": source_lang,
+        "target_lang": target_lang,
+        "voice": voice,
+        "duration": clip.duration,
+        "baseline": baseline,
+        "group": group or (f"{source_lang}-{target_lang}" if translated else topic),
+        "cluster": cluster or sha256_bytes(spoken.encode())[:12],
+        "extra": json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else "",
+        "audio": clip.reference(instruction),
     }
 
 

@@ -8,19 +8,57 @@ aggregation. Each metric `m` has a companion `m_stderr`, whose aggregation is a 
 custom aggregation, and prints this one in its place.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rba_bench.evaluation import documents, harness, scoring
+from rba_bench.evaluation.sources import base as sources
 
 harness.register()
 
 
-def load_dataset(testset: str | None = None, data: str | None = None, **_metadata: Any) -> dict[str, Any]:
-    """lm-eval's `custom_dataset`: documents without audio, see `documents.load`. Task metadata comes along unused."""
-    from datasets import Dataset
+METADATA_KEYS = (
+    "version",
+    "benchmark",
+    "track",
+    "judge",
+    "finish",
+    "model",
+    "pretrained",
+    "batch_size",
+    "device",
+)
 
-    return {documents.SPLIT: Dataset.from_list(documents.load(testset, data))}
+
+def load_dataset(
+    testset: str | None = None,
+    data: str | None = None,
+    source: str | None = None,
+    data_dir: str | None = None,
+    baseline: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """lm-eval's `custom_dataset`: documents without audio; task metadata comes along unused.
+
+    Args:
+        testset: Name of a micro test set, see `documents.load`.
+        data: Parquet file of the same columns.
+        source: Module in `rba_bench.evaluation.sources`; the other `dataset_kwargs` are its options.
+        data_dir: Folder with local copies of data sets (`lm_eval --metadata '{"data_dir": ...}'`).
+        baseline: File or run folder with answers to beat.
+        options: Of the source.
+    """
+    from datasets import Dataset, DatasetInfo
+
+    chosen = {name: value for name, value in options.items() if name not in METADATA_KEYS}
+    if source is None:
+        docs, origin = documents.load(testset, data), {"source": testset or "local"}
+    else:
+        loaded = sources.load(source, chosen, sources.Place.of(data_dir, baseline=baseline))
+        docs, origin = loaded.documents, {"source": source, **loaded.origin}
+    about = DatasetInfo(description=json.dumps(origin, ensure_ascii=False))
+    return {documents.SPLIT: Dataset.from_list(docs, info=about)}
 
 
 def audio(doc: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -201,7 +201,7 @@ def test_rows_and_columns_that_are_not_there(tmp_path: Path) -> None:
     for row in (2, -1):
         with pytest.raises(UserError, match=f"2 rows, no row {row}"):
             load(AudioRef.of(clip, path, row))
-    with pytest.raises(UserError, match="holds no audio bytes"):
+    with pytest.raises(AudioError, match="holds no audio bytes"):
         load(AudioRef.of(clip, path, 1))
     pq.write_table(pa.table({"audio": ["a.wav"]}), tmp_path / "names.parquet")
     with pytest.raises(UserError, match="no column `audio` with `bytes`"):

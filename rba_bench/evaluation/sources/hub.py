@@ -1,0 +1,158 @@
+"""Files of a data set: from a local copy, or from the Hub at a revision that is remembered.
+
+A local copy has the layout that `hf download --repo-type dataset --local-dir DIR` makes. From the Hub a branch name is
+resolved to a commit on first use and kept in `revisions.json` (under `$RBA_CACHE`, or the file that `RBA_REVISIONS`
+names, which may be shared and committed): later runs read that very commit, and every record names it.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Place
+from rba_bench.files import read_json, write_json
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """Files found.
+
+    Attributes:
+        paths: In name order, never empty.
+        root: Folder that the patterns are relative to.
+        repo: `owner/name`.
+        revision: Commit on the Hub, or `local`.
+    """
+
+    paths: tuple[Path, ...]
+    root: Path
+    repo: str
+    revision: str
+
+    def origin(self, **more: Any) -> dict[str, Any]:
+        """Facts for the record."""
+        return {"repo": self.repo, "revision": self.revision, **more}
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: `$RBA_CACHE`, by default `~/.cache/rba-bench`."""
+    return Path(os.environ.get("RBA_CACHE") or Path.home() / ".cache" / "rba-bench")
+
+
+def files(repo: str, patterns: Sequence[str], place: Place, revision: str = "main") -> HubFiles:
+    """Files of a data set that match any of `patterns` (globs relative to its root).
+
+    Args:
+        repo: `owner/name` on the Hub.
+        patterns: Such as `en_de/test-*.parquet`.
+        place: A local copy is looked for in `DIR/<owner>/<name>`, `DIR/<name>` and `DIR`, in this order.
+        revision: Branch or commit on the Hub; a local copy stands for itself.
+
+    Raises:
+        MissingPrerequisite: not in the local copy, or not to be had from the Hub.
+    """
+    if place.data_dir is not None:
+        return _local(repo, patterns, place.data_dir, revision)
+    commit = pinned(repo, revision)
+    root = _download(repo, patterns, commit)
+    found = _matching(root, patterns)
+    if not found:
+        raise MissingPrerequisite(f"{repo} at {commit[:12]} holds no {' or '.join(patterns)}")
+    return HubFiles(found, root, repo, commit)
+
+
+def pinned(repo: str, revision: str) -> str:
+    """The commit that `revision` of `repo` stands for on this machine.
+
+    Raises:
+        MissingPrerequisite: the Hub cannot be asked and nothing is remembered.
+    """
+    if COMMIT.fullmatch(revision):
+        return revision
+    book = Path(os.environ.get("RBA_REVISIONS") or cache_dir() / "revisions.json")
+    known = _read_book(book)
+    key = f"{repo}@{revision}"
+    if key not in known:
+        known[key] = _resolve(repo, revision)
+        write_json(book, dict(sorted(known.items())))
+    return known[key]
+
+
+def _local(repo: str, patterns: Sequence[str], data_dir: Path, revision: str) -> HubFiles:
+    if not data_dir.is_dir():
+        raise MissingPrerequisite(f"--data-dir {data_dir} is not a folder")
+    owner, _, name = repo.partition("/")
+    for root in (data_dir / owner / name, data_dir / name, data_dir):
+        if found := _matching(root, patterns):
+            return HubFiles(found, root, repo, LOCAL)
+    raise MissingPrerequisite(
+        f"no {' or '.join(patterns)} of {repo} under {data_dir}: {_download_line(repo, patterns, data_dir, revision)}"
+    )
+
+
+def _download_line(repo: str, patterns: Sequence[str], data_dir: Path, revision: str) -> str:
+    wanted = " ".join(f"--include '{pattern}'" for pattern in patterns)
+    branch = "" if revision == "main" else f" --revision {revision}"
+    return f"hf download {repo} --repo-type dataset{branch} {wanted} --local-dir {data_dir / repo}"
+
+
+def _matching(root: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
+    if not root.is_dir():
+        return ()
+    return tuple(sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()}))
+
+
+def _read_book(book: Path) -> dict[str, str]:
+    if not book.is_file():
+        return {}
+    try:
+        known = read_json(book)
+    except ValueError as error:
+        raise UserError(f"{book} is damaged ({error}): restore or remove it") from error
+    if not isinstance(known, dict):
+        raise UserError(f"{book} is damaged: it holds no mapping; restore or remove it")
+    return known
+
+
+def _resolve(repo: str, revision: str) -> str:
+    from huggingface_hub import HfApi
+
+    return str(_asked(repo, lambda: HfApi().dataset_info(repo, revision=revision).sha))
+
+
+def _download(repo: str, patterns: Sequence[str], commit: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    def get() -> str:
+        return str(
+            snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
+        )
+
+    return Path(_asked(repo, get))
+
+
+def _asked(repo: str, request: Any) -> Any:
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return request()
+    except (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        httpx.HTTPError,
+        OSError,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MissingPrerequisite(
+            f"cannot get {repo} from the Hub ({reason}): copy it here and name the folder with --data-dir "
+            f"(or {DATA_DIR_VARIABLE})"
+        ) from error
