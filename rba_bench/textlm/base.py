@@ -58,12 +58,14 @@ class Generation:
         status: `ok`; `empty` (no text); `truncated` (no end token came within `max_new_tokens`);
             `error` (not answered).
         error: what went wrong; may also hold a remark beside a usable answer (such as audio that was cut).
+        heard: the transcript that was answered, where a recogniser stood before the model; "" elsewhere.
     """
 
     text: str
     n_tokens: int
     status: Status
     error: str = ""
+    heard: str = ""
 
 
 @runtime_checkable
