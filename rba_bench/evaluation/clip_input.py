@@ -1,7 +1,9 @@
 """What an audio task may put beside a prompt, turned into samples at the model's rate.
 
-Our own documents send a reference. Tasks written by others may send decoded samples (`{"array", "sampling_rate"}`),
-encoded bytes (`{"bytes"}`), a path, or the decoder objects of `datasets` >= 4.
+Our own documents send a reference. It may name a `prefix`, another reference that is heard first (an instruction that is
+spoken): its clip, `PAUSE` seconds of silence, then the clip itself, as one recording. Tasks written by others may send
+decoded samples (`{"array", "sampling_rate"}`), encoded bytes (`{"bytes"}`), a path, or the decoder objects of
+`datasets` >= 4.
 """
 
 from collections.abc import Mapping
@@ -13,6 +15,8 @@ from rba_bench.audio import clips
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes
 
+PAUSE = 0.5  # seconds between a prefix and the clip
+
 
 def wave(value: Any) -> np.ndarray:
     """Float32 mono samples at 16 kHz.
@@ -22,7 +26,8 @@ def wave(value: Any) -> np.ndarray:
         AudioError: the clip holds no usable sound.
     """
     if isinstance(value, Mapping) and "sha256" in value:
-        return clips.load(reference(value))
+        heard = clips.load(reference(value))
+        return heard if _prefix(value) is None else _joined(clips.load(reference(_prefix(value))), heard)
     if isinstance(value, Mapping) and value.get("array") is not None:
         return _resampled(np.asarray(value["array"], dtype=np.float32), int(value["sampling_rate"]))
     if isinstance(value, Mapping) and value.get("bytes"):
@@ -37,26 +42,48 @@ def wave(value: Any) -> np.ndarray:
     raise UserError(f"cannot read audio from {type(value).__name__}: send a reference, array, bytes or path")
 
 
-def reference(value: Mapping[str, Any]) -> clips.AudioRef:
-    """The clip that a document's audio entry points at."""
-    return clips.AudioRef.from_dict({name: part for name, part in value.items() if name != "transcript"})
+def reference(value: Any) -> clips.AudioRef:
+    """The clip that a document's audio entry points at, without its prefix."""
+    known = {
+        name: part
+        for name, part in value.items()
+        if name not in ("transcript", "prefix") and part is not None  # lm-eval fills absent keys with None
+    }
+    return clips.AudioRef.from_dict(known)
 
 
 def transcript(value: Any) -> str:
-    """What is spoken, where the task knows it (for text oracles), else ""."""
-    return str(value.get("transcript", "")) if isinstance(value, Mapping) else ""
+    """What is spoken, prefix first, where the task knows it (for text oracles), else ""."""
+    if not isinstance(value, Mapping):
+        return ""
+    before = transcript(_prefix(value)) if _prefix(value) else ""
+    return f"{before} {value.get('transcript') or ''}".strip()
 
 
 def content_key(value: Any) -> str:
-    """Hash of the clip's content, for seeds: it must not depend on where the clip lies."""
+    """Hash of what is heard, for seeds: it must not depend on where the clip lies."""
     if isinstance(value, Mapping) and "sha256" in value:
-        return str(value["sha256"])
+        prefix = _prefix(value)
+        own = str(value["sha256"])
+        return own if prefix is None else sha256_bytes(f"{content_key(prefix)}|{PAUSE}|{own}".encode())
     return sha256_bytes(wave(value).tobytes())
 
 
 def duration(value: Any) -> float:
     """Seconds, 0.0 where only decoding could tell; used to put clips of like length into one batch."""
-    return float(value.get("duration", 0.0)) if isinstance(value, Mapping) else 0.0
+    if not isinstance(value, Mapping):
+        return 0.0
+    own, prefix = float(value.get("duration") or 0.0), _prefix(value)
+    return own if prefix is None else duration(prefix) + PAUSE + own
+
+
+def _prefix(value: Mapping[str, Any]) -> Any:
+    return value.get("prefix") or None
+
+
+def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    silence = np.zeros(round(PAUSE * clips.SAMPLING_RATE), dtype=np.float32)
+    return np.concatenate([first, silence, second])
 
 
 def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
