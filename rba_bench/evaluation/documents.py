@@ -150,13 +150,18 @@ def user_text(doc: Mapping[str, Any]) -> str:
     return f"{doc['prompt']} {doc['instruction']}".strip()
 
 
-def fingerprint(docs: Iterable[Mapping[str, Any]], source: str) -> dict[str, Any]:
-    """Identity of a whole test set: hash of its texts and hash of its clips, each in order."""
+def fingerprint(docs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Identity of a whole test set: number of items, hash of their texts and hash of their clips, each in order."""
     listed = list(docs)
     fields = ("id", "kind", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline")
+    texts = [[doc[name] for name in fields] + ([doc["extra"]] if doc.get("extra") else []) for doc in listed]
     return {
-        "source": source,
         "n_items": len(listed),
-        "items_sha256": sha256_json([[doc[name] for name in fields] for doc in listed]),
-        "audio_set_sha256": sha256_json([doc["audio"]["sha256"] for doc in listed]),
+        "items_sha256": sha256_json(texts),
+        "audio_set_sha256": sha256_json([_clip_hash(doc["audio"]) for doc in listed]),
     }
+
+
+def _clip_hash(audio: Mapping[str, Any]) -> Any:
+    """Hash of a clip; with the one that is heard before it, where there is one."""
+    return [audio["prefix"]["sha256"], audio["sha256"]] if audio.get("prefix") else audio["sha256"]

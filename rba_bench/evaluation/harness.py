@@ -21,11 +21,11 @@ from lm_eval.api.model import LM
 
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
-from rba_bench.evaluation import clip_input
+from rba_bench.evaluation import batching, clip_input
 from rba_bench.evaluation.decoding import Settings, cut, settings
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.base import SpeechLM, SpeechRequest
-from rba_bench.textlm.base import Generation
+from rba_bench.textlm.base import Decoding, Generation
 
 MODEL_NAME = "rba-speechlm"
 BATCH_SIZE = 32
@@ -33,13 +33,29 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer to the request at position `index`; `latency_s` is its share of the batch's wall time."""
+    """Answer to the request at position `index`."""
 
     index: int
     text: str
     generation: Generation
     seed: int
-    latency_s: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers that came together, and what they cost.
+
+    Attributes:
+        answers: In no particular order.
+        wall_s: Time since the answers before them.
+        io_s: The part of it spent waiting for clips to be read and decoded.
+        stages: The parts that the model knows: `features`, `encoder`, `decoder`, ...
+    """
+
+    answers: list[Answer]
+    wall_s: float
+    io_s: float
+    stages: dict[str, float]
 
 
 class RbaSpeechLM(LM):
@@ -49,7 +65,10 @@ class RbaSpeechLM(LM):
         pretrained: Checkpoint folder, or a name that `speechlm.load` knows (`base`, `text`, `cascade`, `constant`).
         batch_size: Clips per batch; "auto" is 32.
         device: Torch device; by default a GPU if there is one.
+        batch_seconds: Most audio per batch in seconds, padding included; halved whenever memory runs out.
+        perturb: What is done to every clip before the model hears it, such as `noise=10dB,telephone`.
         model: A loaded model instead of `pretrained`.
+        model_options: Passed on to the loader: `true_length`, `encoder_cache`, `trust_remote_code`.
 
     Raises:
         MissingPrerequisite: the checkpoint does not exist.
@@ -63,7 +82,10 @@ class RbaSpeechLM(LM):
         batch_size: int | str | None = BATCH_SIZE,
         device: str | None = None,
         max_batch_size: int | None = None,
+        batch_seconds: float | None = None,
+        perturb: str = "",
         model: SpeechLM | None = None,
+        **model_options: Any,
     ) -> None:
         super().__init__()
         del max_batch_size  # lm-eval passes it to every model; there is no search for a batch size here
@@ -71,12 +93,16 @@ class RbaSpeechLM(LM):
         self.batch_size = BATCH_SIZE if batch_size in (None, "auto") else int(str(batch_size))
         if self.batch_size < 1:
             raise UserError(f"batch size must be at least 1, not {batch_size}")
+        self.planner = batching.Planner(self.batch_size, batch_seconds)
+        self.perturbation = _perturbation(perturb)
         self.pretrained = str(pretrained)
         self.device_name = device or _default_device()
         if model is None:
             from rba_bench.speechlm.load import load
 
-            model = load(self.pretrained, batch_size=self.batch_size, device=self.device_name)
+            model = load(
+                self.pretrained, batch_size=self.batch_size, device=self.device_name, **model_options
+            )
         self.model = model
 
     @classmethod
@@ -102,50 +128,121 @@ class RbaSpeechLM(LM):
 
         texts = [""] * len(requests)
         with tqdm(total=len(requests), desc="answers", disable=disable_tqdm or self.rank != 0) as progress:
-            for batch in self.stream(requests):
-                for answer in batch:
+            for together in self.stream(requests):
+                for answer in together.answers:
                     texts[answer.index] = answer.text
                     self.cache_hook.add_partial("generate_until", requests[answer.index].args, answer.text)
-                progress.update(len(batch))
+                progress.update(len(together.answers))
         return texts
 
-    def stream(
-        self, requests: Sequence[Instance], done: frozenset[int] = frozenset()
-    ) -> Iterator[list[Answer]]:
-        """Answer batch by batch, longest clips first.
+    def stream(self, requests: Sequence[Instance], done: frozenset[int] = frozenset()) -> Iterator[Answered]:
+        """Answers as they come, without those `done`.
 
-        The batches are planned over *all* requests and then thinned by those `done`, so a resumed run makes the same
-        batches.
+        Clips are read one batch ahead. A model that runs out of memory gets the batch again in halves, and smaller
+        batches from then on.
         """
-        planned = [_Planned.of(index, request) for index, request in enumerate(requests)]
-        _number_repeats(planned)
-        batches = [
-            batch
-            for whole in _batches(planned, self.batch_size)
-            if (batch := [plan for plan in whole if plan.index not in done])
-        ]
+        planned = [plan for plan in self.plan(requests) if plan.index not in done]
+        if hasattr(self.model, "stream"):
+            yield from self._stream_single(planned)
+            return
         with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(_read, batches[0]) if batches else None
-            for position, batch in enumerate(batches):
-                assert following is not None
-                clips = following.result()
-                if position + 1 < len(batches):
-                    following = reader.submit(_read, batches[position + 1])
-                yield self._answer(batch, clips)
+            batches = self.planner.batches(planned)
+            upcoming = next(batches, None)
+            following = reader.submit(self._read, upcoming) if upcoming else None
+            while upcoming is not None and following is not None:
+                started = time.perf_counter()
+                batch, clips = upcoming, following.result()
+                io_s = time.perf_counter() - started
+                upcoming = next(batches, None)
+                following = reader.submit(self._read, upcoming) if upcoming else None
+                yield self._answer(batch, clips, started, io_s)
 
-    def _answer(self, batch: "list[_Planned]", clips: list[SpeechRequest | AudioError]) -> list[Answer]:
-        started = time.perf_counter()
+    def plan(self, requests: Sequence[Instance]) -> "list[Planned]":
+        """The requests as they will be sent, seeds and content keys included."""
+        planned = [Planned.of(index, request) for index, request in enumerate(requests)]
+        damage = f"|{self.perturbation.text}" if self.perturbation else ""
+        seen: Counter[tuple[str, str]] = Counter()
+        for plan in planned:
+            plan.key = clip_input.content_key(plan.audio) + damage
+            # The same question asked again (lm-eval's `repeats`) draws another sample.
+            asked = (plan.prompt, plan.key)
+            plan.seed = stable_seed("eval", plan.settings.seed, *asked, seen[asked])
+            seen[asked] += 1
+        return planned
+
+    def _answer(
+        self, batch: "list[Planned]", clips: list[SpeechRequest | AudioError], started: float, io_s: float
+    ) -> Answered:
+        before = dict(self._stages())
         usable = [clip for clip in clips if not isinstance(clip, AudioError)]
-        generated = iter(self.model.generate(usable, batch[0].settings.decoding) if usable else ())
-        results = [
-            Generation("", 0, "error", str(clip)) if isinstance(clip, AudioError) else next(generated)
-            for clip in clips
+        generated = iter(self._generate(usable, batch[0].settings.decoding))
+        answers = [
+            plan.answer(_unheard(clip) if isinstance(clip, AudioError) else next(generated))
+            for plan, clip in zip(batch, clips, strict=True)
         ]
-        latency = (time.perf_counter() - started) / len(batch)
-        return [
-            Answer(plan.index, cut(result.text, plan.settings.until), result, plan.seed, latency)
-            for plan, result in zip(batch, results, strict=True)
-        ]
+        stages = {name: spent - before.get(name, 0.0) for name, spent in self._stages().items()}
+        return Answered(answers, time.perf_counter() - started, io_s, stages)
+
+    def _generate(self, requests: list[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        if not requests:
+            return []
+        try:
+            return self.model.generate(requests, decoding)
+        except batching.out_of_memory() as error:
+            if len(requests) == 1:
+                return [Generation("", 0, "error", f"out of memory: {str(error).splitlines()[0]}")]
+        self.planner.halve(requests)
+        half = len(requests) // 2
+        return self._generate(requests[:half], decoding) + self._generate(requests[half:], decoding)
+
+    def _stream_single(self, planned: "list[Planned]") -> Iterator[Answered]:
+        """For endpoints: each answer on its own the moment it arrives; clips are read a window ahead."""
+        with ThreadPoolExecutor(1) as reader:
+            windows = list(batching.windows(planned, batching.STREAM_WINDOW))
+            following = reader.submit(self._read, windows[0]) if windows else None
+            for position, window in enumerate(windows):
+                assert following is not None
+                started = time.perf_counter()
+                clips = following.result()
+                io_s = time.perf_counter() - started
+                if position + 1 < len(windows):
+                    following = reader.submit(self._read, windows[position + 1])
+                yield from self._stream_window(window, clips, started, io_s)
+
+    def _stream_window(
+        self, window: "list[Planned]", clips: list[SpeechRequest | AudioError], started: float, io_s: float
+    ) -> Iterator[Answered]:
+        heard: list[tuple[Planned, SpeechRequest]] = []
+        for plan, clip in zip(window, clips, strict=True):
+            if isinstance(clip, AudioError):
+                yield Answered([plan.answer(_unheard(clip))], 0.0, 0.0, {})
+            else:
+                heard.append((plan, clip))
+        requests = [request for _, request in heard]
+        streaming: Any = self.model
+        for index, generation in streaming.stream(requests, window[0].settings.decoding) if requests else ():
+            now = time.perf_counter()
+            yield Answered([heard[index][0].answer(generation)], now - started, io_s, {})
+            started, io_s = now, 0.0
+
+    def _stages(self) -> dict[str, float]:
+        clock = getattr(self.model, "clock", None)
+        return clock.seconds if clock is not None else {}
+
+    def _read(self, batch: "Sequence[Planned]") -> list[SpeechRequest | AudioError]:
+        """Decode a batch. A clip without usable sound becomes its item's error; a damaged file ends the run."""
+        read: list[SpeechRequest | AudioError] = []
+        for plan in batch:
+            try:
+                audio = clip_input.wave(plan.audio)
+            except AudioError as error:
+                read.append(error)
+                continue
+            if self.perturbation is not None:
+                audio = self.perturbation.apply(audio, plan.key)
+            spoken = clip_input.transcript(plan.audio)
+            read.append(SpeechRequest(audio, spoken, plan.prompt, plan.seed, plan.key))
+        return read
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: no task here asks for it. Raises UserError."""
@@ -198,8 +295,8 @@ class RbaSpeechLM(LM):
 
 
 @dataclass
-class _Planned:
-    """A request as it will be sent; its seed depends on what it asks, not on where or when."""
+class Planned:
+    """A request as it will be sent; its seed and key depend on what it asks, not on where or when."""
 
     index: int
     prompt: str
@@ -207,9 +304,11 @@ class _Planned:
     settings: Settings
     duration: float
     seed: int = 0
+    key: str = ""
 
     @classmethod
-    def of(cls, index: int, request: Instance) -> "_Planned":
+    def of(cls, index: int, request: Instance) -> "Planned":
+        """Raises UserError if the item does not have exactly one clip."""
         prompt, kwargs, media = (*request.args, {})[:3]
         clips = media.get("audio") if isinstance(media, dict) else None
         clips = clips if isinstance(clips, list) else [clips]
@@ -217,38 +316,21 @@ class _Planned:
             raise UserError(f"{request.task_name}: expected one clip per item, found {len(clips)}")
         return cls(index, prompt, clips[0], settings(kwargs), clip_input.duration(clips[0]))
 
-
-def _number_repeats(planned: Sequence[_Planned]) -> None:
-    """Seeds, in place. The same question asked again (lm-eval's `repeats`) draws another sample."""
-    seen: Counter[tuple[str, str]] = Counter()
-    for plan in planned:
-        key = (plan.prompt, clip_input.content_key(plan.audio))
-        plan.seed = stable_seed("eval", plan.settings.seed, *key, seen[key])
-        seen[key] += 1
+    def answer(self, generation: Generation) -> Answer:
+        """What the model said, cut at the task's stop strings."""
+        return Answer(self.index, cut(generation.text, self.settings.until), generation, self.seed)
 
 
-def _batches(planned: Sequence[_Planned], size: int) -> Iterator[list[_Planned]]:
-    """Batches of one decoding each, clips of like length together."""
-    by_decoding: dict[Any, list[_Planned]] = {}
-    for plan in planned:
-        by_decoding.setdefault(plan.settings.decoding, []).append(plan)
-    for plans in by_decoding.values():
-        ordered = sorted(plans, key=lambda plan: (-plan.duration, plan.index))
-        for start in range(0, len(ordered), size):
-            yield ordered[start : start + size]
+def _perturbation(text: str) -> Any:
+    if not text:
+        return None
+    from rba_bench.audio import perturbations
+
+    return perturbations.parse(text)
 
 
-def _read(batch: Sequence[_Planned]) -> list[SpeechRequest | AudioError]:
-    """Decode a batch. A clip without usable sound becomes its item's error; a damaged file ends the run."""
-    read: list[SpeechRequest | AudioError] = []
-    for plan in batch:
-        try:
-            audio = clip_input.wave(plan.audio)
-        except AudioError as error:
-            read.append(error)
-            continue
-        read.append(SpeechRequest(audio, clip_input.transcript(plan.audio), plan.prompt, plan.seed))
-    return read
+def _unheard(error: AudioError) -> Generation:
+    return Generation("", 0, "error", str(error))
 
 
 def _default_device() -> str:
@@ -266,12 +348,13 @@ def register() -> None:
         model_registry.register(MODEL_NAME, target=RbaSpeechLM)
 
 
-def load_task(path: Path, seed: int | None = None) -> Any:
+def load_task(path: Path, seed: int | None = None, metadata: dict[str, Any] | None = None) -> Any:
     """The lm-eval `Task` of one YAML file, as stock `lm_eval --tasks <path>` builds it.
 
     Args:
         path: Task YAML.
         seed: Replaces the seed in `generation_kwargs`, as `--gen_kwargs seed=...` would.
+        metadata: As `lm_eval --metadata`: `data_dir`, `baseline`.
 
     Raises:
         UserError: the file is not one task that generates text.
@@ -279,7 +362,7 @@ def load_task(path: Path, seed: int | None = None) -> Any:
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of defaults that are meant
-    loaded = TaskManager(include_defaults=False).load([str(path)])
+    loaded = TaskManager(include_defaults=False, metadata=metadata).load([str(path)])
     if len(loaded["tasks"]) != 1 or loaded["groups"]:
         raise UserError(f"{path} is not a single task")
     task = next(iter(loaded["tasks"].values()))

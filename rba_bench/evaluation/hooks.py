@@ -84,14 +84,14 @@ def mean(values: Sequence[float]) -> float:
 def _corpus(metric: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
     def aggregate(items: Sequence[Mapping[str, Any]]) -> float:
         rows, groups, _ = _columns(items)
-        return scoring.point(metric, rows, groups)
+        return scoring.point(scoring.by_name(metric), rows, groups)
 
     return aggregate
 
 
 def _error(metric: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
     def aggregate(items: Sequence[Mapping[str, Any]]) -> float:
-        return scoring.standard_error(metric, *_columns(items))
+        return scoring.standard_error(scoring.by_name(metric), *_columns(items))
 
     return aggregate
 

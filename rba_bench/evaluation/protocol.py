@@ -5,7 +5,7 @@ the model or the data goes in (task YAML, prompt, decoding, metric signatures, j
 which is a replicate, and file paths.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,15 +20,24 @@ TASK_KEYS = (
 )  # fmt: skip
 
 
-def protocol_spec(spec: TaskSpec, settings: Settings, docs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def protocol_spec(
+    spec: TaskSpec,
+    settings: Settings,
+    docs: Iterable[Mapping[str, Any]],
+    finish: Sequence[Mapping[str, Any]] = (),
+    perturb: str = "",
+) -> dict[str, Any]:
     """The protocol as JSON values.
 
     Args:
         spec: The task.
         settings: Its decoding, as resolved from `generation_kwargs`.
         docs: The whole test set; only its kind and target languages matter here.
+        finish: How each finisher describes itself (judge, prompts, decoding).
+        perturb: What is done to every clip, in canonical form.
     """
     listed = list(docs)
+    asked_for = {"finish": list(finish), "perturb": perturb}
     return {
         "task": spec.name,
         "version": spec.version,
@@ -36,6 +45,7 @@ def protocol_spec(spec: TaskSpec, settings: Settings, docs: Iterable[Mapping[str
         "decoding": {"name": settings.protocol, **asdict(settings.decoding), "until": list(settings.until)},
         "metrics": signatures(listed[0]["kind"], [doc["target_lang"] for doc in listed]),
         "judge": (spec.config.get("metadata") or {}).get("judge"),
+        **{name: value for name, value in asked_for.items() if value},
     }
 
 

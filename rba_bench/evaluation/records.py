@@ -1,9 +1,11 @@
 """The files a run leaves behind: `samples.jsonl`, one `Sample` a line, and `run.json`, a `RunRecord`.
 
-<out>/<model>/<run id>/samples.jsonl   appended batch by batch, so a killed run loses at most one batch
+<out>/<model>/<run id>/samples.jsonl   appended while running, so a kill loses at most one batch; sorted at the end
+<out>/<model>/<run id>/timing.jsonl    what each batch cost; apart, so that equal answers make equal samples
 <out>/<model>/<run id>/run.json        written once, when every item has been answered and scored
 """
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had the latency in each sample, and no judge but the rules of the micro world
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
+TIMING_FILE = "timing.jsonl"
 
 Status = Literal["ok", "empty", "truncated", "error", "unparsed", "judge_failed"]
 STATUSES: tuple[Status, ...] = ("ok", "empty", "truncated", "error", "unparsed", "judge_failed")
@@ -30,7 +33,7 @@ class Sample(_Record):
     Attributes:
         doc_id: Position of the item in the test set.
         id: Name of the item in the test set.
-        kind: `instruct`, `qa` or `s2tt`.
+        kind: `instruct`, `chat`, `qa`, `s2tt`, `asr` or `ifeval`.
         group: What breakdowns and macro averages go by: the topic, or the direction (`de-en`) of a translation.
         cluster: Items with equal text share it (one sentence in several voices); intervals draw them together.
         prompt: Text sent beside the audio.
@@ -38,10 +41,13 @@ class Sample(_Record):
         response: Raw text of the model.
         extracted: The part of the response that was scored.
         baseline: Stored answer the response is compared with in a win rate.
-        scores: Per metric a number, or the row of sufficient statistics of a corpus metric.
+        extra: JSON text of further facts that the scorer needs, "" if none.
+        heard: Words that a cascade's recogniser wrote down, "" for other models.
+        scores: Per metric a number, or the row of sufficient statistics of a corpus metric. A metric that could not
+            be computed for this item (the judge failed) is absent.
         judge: Votes of the judge with reasons, None where no judge is asked.
         seed: Seed of the generation of this very item.
-        latency_s: Wall time of its batch divided by the items in it.
+        latency_s: Of schema 1; now in `timing.jsonl`.
     """
 
     doc_id: int
@@ -59,13 +65,23 @@ class Sample(_Record):
     extracted: str
     references: list[str]
     baseline: str = ""
+    extra: str = ""
+    heard: str = ""
     scores: dict[str, float | list[int]]
     judge: dict[str, Any] | None = None
     status: Status
     error: str = ""
     n_tokens: int
     seed: int
-    latency_s: float
+    latency_s: float | None = None
+
+    def line(self) -> str:
+        """The sample as a line of `samples.jsonl`; what is empty is left out."""
+        return json.dumps(self.values(), ensure_ascii=False) + "\n"
+
+    def values(self) -> dict[str, Any]:
+        """JSON values of the fields that differ from their defaults, and of all that have none."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class MetricValue(_Record):
@@ -76,6 +92,7 @@ class MetricValue(_Record):
         macro: True if the score is the unweighted mean over the samples' `group`s.
         scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
         breakdown: The same score for every group alone.
+        n_missing: Items without this score, because the judge failed; `n` counts the others.
     """
 
     value: float
@@ -89,6 +106,7 @@ class MetricValue(_Record):
     scale: float
     signature: str
     higher_is_better: bool = True
+    n_missing: int = 0
     breakdown: dict[str, "MetricPart"] = Field(default_factory=dict)
 
 
@@ -102,12 +120,24 @@ class MetricPart(_Record):
 
 
 class Timing(_Record):
-    """How fast the answers came; `rtfx` is seconds of audio answered per second of wall time."""
+    """How fast the answers came.
+
+    Attributes:
+        generation_s: Wall time of answering, in seconds; of several processes, the slowest one's.
+        audio_s: Seconds of audio answered. Answers found in the cache count in neither.
+        rtfx: Seconds of audio answered per second of wall time.
+        samples_per_s: Answers per second of wall time.
+        seconds: Wall time by stage: `features`, `encoder`, `decoder` (where the model tells), `io` (waiting for
+            clips), `other`, and `judge`, which is not part of `generation_s`.
+        shares: The same as shares of their sum.
+    """
 
     generation_s: float
     audio_s: float
     rtfx: float
     samples_per_s: float
+    seconds: dict[str, float] = Field(default_factory=dict)
+    shares: dict[str, float] = Field(default_factory=dict)
 
 
 class RunRecord(_Record):
@@ -121,6 +151,7 @@ class RunRecord(_Record):
         model: `name`, `spec` as asked for, identity with `weights_sha256`, and `training` (its `rba_run.json`) or None.
         statuses: Number of samples per status, zeros included.
         partial: True if `limit` cut the test set; boards refuse such a record.
+        finish: What judges and other finishers report of themselves: agreement, order bias, calls.
         samples_sha256: Hash of `samples.jsonl`.
     """
 
@@ -146,6 +177,7 @@ class RunRecord(_Record):
     timing: Timing
     hardware: dict[str, Any]
     versions: dict[str, str]
+    finish: dict[str, Any] = Field(default_factory=dict)
     samples_sha256: str
     created: str
 

@@ -41,7 +41,7 @@ def rescore(folder: Path | str) -> RunRecord:
         }
     )
     if samples != kept:
-        write_atomic(place / SAMPLES_FILE, "".join(sample.model_dump_json() + "\n" for sample in samples))
+        write_atomic(place / SAMPLES_FILE, "".join(sample.line() for sample in samples))
         fresh = fresh.model_copy(update={"samples_sha256": sha256_file(place / SAMPLES_FILE)})
     if fresh != record:
         write_json(place / RUN_FILE, fresh.model_dump(mode="json"))

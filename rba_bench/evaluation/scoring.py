@@ -1,18 +1,23 @@
 """From answers to scores: per item when it is answered, per run from the samples alone.
 
-Kinds and their metrics:
+Kinds and the metrics scored here; judged metrics come from finishers (`rba_bench.evaluation.finishers`):
 
     instruct  win_rate (preferred to the stored baseline answer by the rule judge; a tie is 0.5),
               rating (the judge's score in [0, 1]), valid_rate (share of answers the judge accepts)
+    chat      none: judges score it
     qa        exact_match, alias_match (both after Whisper's normaliser)
     s2tt      bleu, chrf++ (corpus scores per direction, then the unweighted mean over directions)
+    asr       wer, cer (both after Whisper's normaliser; errors over reference length, per language, then the mean)
+    ifeval    if_rate (share of an item's instructions that are followed)
 
 An item's score is a number, or a row of sufficient statistics for the corpus metrics. Everything a run reports is a
-function of these, so it can be recomputed, resampled and compared in pairs without the model.
+function of these, so it can be recomputed, resampled and compared in pairs without the model. An item whose judge
+failed has no score: it is counted, never scored as 0.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +25,7 @@ import numpy as np
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.documents import user_text
+from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import MetricPart, MetricValue, Sample
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import ChrfPP, CorpusBleu
@@ -27,12 +33,22 @@ from rba_bench.metrics.bootstrap import Interval, ScoreFn, bootstrap_corpus, boo
 from rba_bench.metrics.qa import alias_match, exact_match
 from rba_bench.metrics.winrate import preference
 
-METRICS: dict[str, tuple[str, ...]] = {
-    "instruct": ("win_rate", "rating", "valid_rate"),
-    "qa": ("exact_match", "alias_match"),
-    "s2tt": ("bleu", "chrf++"),
+METRICS: dict[str, tuple[Metric, ...]] = {
+    "instruct": (Metric("win_rate"), Metric("rating"), Metric("valid_rate")),
+    "chat": (),
+    "qa": (Metric("exact_match"), Metric("alias_match")),
+    "s2tt": (
+        Metric("bleu", "bleu", 100.0, macro=True),
+        Metric("chrf++", "chrf++", 100.0, macro=True),
+    ),
+    "asr": (
+        Metric("wer", "error_rate", 100.0, higher_is_better=False, macro=True),
+        Metric("cer", "error_rate", 100.0, higher_is_better=False, macro=True),
+    ),
+    "ifeval": (Metric("if_rate"),),
 }
-CORPUS = ("bleu", "chrf++")  # 0 to 100; all others are means in [0, 1]
+_BY_NAME = {metric.name: metric for metrics in METRICS.values() for metric in metrics}
+CORPUS = tuple(name for name, metric in _BY_NAME.items() if metric.aggregation != "mean")
 
 
 @dataclass(frozen=True)
@@ -60,9 +76,8 @@ def _instruct(doc: Mapping[str, Any], response: str) -> ItemScore:
     from rba_bench.micro import world
 
     item = world.parse(user_text(doc))
-    if item is None:  # counted as the worst score, never dropped
-        reason = "the judge does not know this instruction"
-        return ItemScore({"win_rate": 0.0, "rating": 0.0, "valid_rate": 0.0}, None, reason)
+    if item is None:
+        return ItemScore({}, None, "the judge does not know this instruction")
     own, base = world.grade(item, response), world.grade(item, doc["baseline"])
     preferred = preference(own.score, base.score)
     votes = {
@@ -92,10 +107,36 @@ def _s2tt(doc: Mapping[str, Any], response: str) -> ItemScore:
     )
 
 
+def _chat(doc: Mapping[str, Any], response: str) -> ItemScore:
+    del doc, response  # a judge will see them
+    return ItemScore({})
+
+
+def _asr(doc: Mapping[str, Any], response: str) -> ItemScore:
+    from rba_bench.metrics import wer
+
+    reference, lang = doc["references"][0], doc["target_lang"]
+    return ItemScore(
+        {
+            "wer": list(wer.word_statistics(response, reference, lang)),
+            "cer": list(wer.character_statistics(response, reference, lang)),
+        }
+    )
+
+
+def _ifeval(doc: Mapping[str, Any], response: str) -> ItemScore:
+    from rba_bench.metrics import ifeval
+
+    return ItemScore(ifeval.score(json.loads(doc["extra"]), response))
+
+
 _SCORERS: dict[str, Callable[[Mapping[str, Any], str], ItemScore]] = {
     "instruct": _instruct,
     "qa": _qa,
     "s2tt": _s2tt,
+    "chat": _chat,
+    "asr": _asr,
+    "ifeval": _ifeval,
 }
 
 
@@ -104,100 +145,118 @@ def _corpus(name: str, target_lang: str) -> CorpusBleu | ChrfPP:
     return CorpusBleu(target_lang) if name == "bleu" else ChrfPP(target_lang)
 
 
+def metrics_of(kind: str, target_langs: Sequence[str]) -> tuple[Metric, ...]:
+    """The metrics of a kind, each with the signature of what exactly is computed: part of the protocol."""
+    langs = sorted(set(target_langs))
+    return tuple(replace(metric, signature=_signature(metric, langs)) for metric in METRICS[kind])
+
+
 def signatures(kind: str, target_langs: Sequence[str]) -> dict[str, str]:
-    """What exactly is computed, per metric of a kind: part of the protocol."""
-    return {metric: _signature(metric, sorted(set(target_langs))) for metric in METRICS[kind]}
+    """Signature per metric of a kind."""
+    return {metric.name: metric.signature for metric in metrics_of(kind, target_langs)}
 
 
-def _signature(metric: str, langs: Sequence[str]) -> str:
+def _signature(metric: Metric, langs: Sequence[str]) -> str:
     from importlib.metadata import version
 
-    if metric in CORPUS:
-        return (
-            "; ".join(f"{lang} {_corpus(metric, lang).signature}" for lang in langs)
-            + "; macro over directions"
-        )
+    normaliser = f"{metric.name}|lang:{','.join(langs)}|whisper-normalizer:{version('openai-whisper')}"
+    if metric.name in ("bleu", "chrf++"):
+        parts = "; ".join(f"{lang} {_corpus(metric.name, lang).signature}" for lang in langs)
+        return f"{parts}; macro over directions"
+    if metric.name in ("wer", "cer"):
+        return f"{normaliser}|jiwer:{version('jiwer')}"
     if metric in METRICS["qa"]:
-        return f"{metric}|lang:{','.join(langs)}|whisper-normalizer:{version('openai-whisper')}"
-    return {"win_rate": "win_rate|against:stored baseline|tie:0.5"}.get(metric, metric)
+        return normaliser
+    return {"win_rate": "win_rate|against:stored baseline|tie:0.5"}.get(metric.name, metric.name)
 
 
-def rows(metric: str, scores: Sequence[float | Sequence[int]]) -> np.ndarray:
+def by_name(name: str) -> Metric:
+    """The metric of a name, without signature; a name that is not scored here is a mean of per-item scores."""
+    return _BY_NAME.get(name, Metric(name))
+
+
+def rows(metric: Metric, scores: Sequence[float | Sequence[int]]) -> np.ndarray:
     """Per-item scores of one metric as a matrix of summable rows `[n, k]`."""
-    if metric in CORPUS:
+    if metric.aggregation != "mean":
         return np.asarray(scores, dtype=np.float64)
     return np.array([[float(value), 1.0] for value in scores])  # type: ignore[arg-type]
 
 
-def aggregation(metric: str) -> str:
-    """Name of the metric's aggregation in `rba_bench.metrics.aggregate`."""
-    return metric if metric in CORPUS else "mean"
-
-
-def interval(metric: str, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]) -> Interval:
-    """Score of a metric over all items with its 95 % interval; corpus metrics are averaged over `groups`."""
-    if metric not in CORPUS:
+def interval(
+    metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
+) -> Interval:
+    """Score of a metric over items with its 95 % interval; macro metrics are averaged over `groups`."""
+    if metric.aggregation == "mean":
         return bootstrap_mean([float(value) for value in scores], clusters)
     matrix, score = _summable(metric, scores, groups)
     return bootstrap_corpus(matrix, score, clusters)
 
 
-def point(metric: str, scores: Sequence[Any], groups: Sequence[str]) -> float:
-    """Score of a metric over all items, without an interval."""
+def point(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> float:
+    """Score of a metric over items, without an interval."""
     matrix, score = _summable(metric, scores, groups)
     return score(matrix.sum(axis=0).tolist())
 
 
 def standard_error(
-    metric: str, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
+    metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
 ) -> float:
     """Standard deviation of the score over the same resamples that make the interval."""
     matrix, score = _summable(metric, scores, groups)
     return float(resampled_scores(matrix, score, clusters).std(ddof=1))
 
 
-def _summable(metric: str, scores: Sequence[Any], groups: Sequence[str]) -> tuple[np.ndarray, ScoreFn]:
-    matrix = rows(metric, scores)
-    if metric not in CORPUS:
-        return matrix, score_function("mean")
-    return macro_rows(matrix, groups), macro_score(score_function(metric), matrix.shape[1])
+def _summable(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> tuple[np.ndarray, ScoreFn]:
+    matrix, score = rows(metric, scores), score_function(metric.aggregation)
+    if not metric.macro:
+        return matrix, score
+    return macro_rows(matrix, groups), macro_score(score, matrix.shape[1])
 
 
-def summarise(samples: Sequence[Sample]) -> dict[str, MetricValue]:
+def summarise(samples: Sequence[Sample], judged: Sequence[Metric] = ()) -> dict[str, MetricValue]:
     """Every metric of a run from its samples.
 
+    Args:
+        samples: All samples of the run.
+        judged: Metrics that finishers have added.
+
     Raises:
-        UserError: no samples, or samples of several kinds.
+        UserError: no samples, samples of several kinds, or a metric that no sample has.
     """
     kinds = {sample.kind for sample in samples}
     if len(kinds) != 1:
         raise UserError(f"a task has items of one kind, these are of {sorted(kinds) or 'none'}")
-    kind = kinds.pop()
-    signed = signatures(kind, [sample.target_lang for sample in samples])
-    return {metric: _metric_value(metric, samples, signed[metric]) for metric in METRICS[kind]}
+    own = metrics_of(kinds.pop(), [sample.target_lang for sample in samples])
+    return {metric.name: _metric_value(metric, samples) for metric in (*own, *judged)}
 
 
-def _metric_value(metric: str, samples: Sequence[Sample], signature: str) -> MetricValue:
-    scores = [sample.scores[metric] for sample in samples]
-    groups = [sample.group for sample in samples]
-    clusters = [sample.cluster for sample in samples]
+def _metric_value(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
+    scored = [sample for sample in samples if metric.name in sample.scores]
+    if not scored:
+        reasons = sorted({sample.error for sample in samples if sample.error})
+        raise UserError(f"no item has a {metric.name}: {reasons[0] if reasons else 'the judge scored none'}")
+    scores = [sample.scores[metric.name] for sample in scored]
+    groups = [sample.group for sample in scored]
+    clusters = [sample.cluster for sample in scored]
     whole = interval(metric, scores, groups, clusters)
     return MetricValue(
         **whole.to_dict(),
         stderr=standard_error(metric, scores, groups, clusters),
-        aggregation=aggregation(metric),
-        macro=metric in CORPUS,
-        scale=100.0 if metric in CORPUS else 1.0,
-        signature=signature,
-        breakdown={group: _part(metric, samples, group) for group in sorted(set(groups))},
+        aggregation=metric.aggregation,
+        macro=metric.macro,
+        scale=metric.scale,
+        signature=metric.signature,
+        higher_is_better=metric.higher_is_better,
+        n_missing=len(samples) - len(scored),
+        breakdown={group: _part(metric, scored, group) for group in sorted(set(groups))},
     )
 
 
-def _part(metric: str, samples: Sequence[Sample], group: str) -> MetricPart:
+def _part(metric: Metric, samples: Sequence[Sample], group: str) -> MetricPart:
     members = [sample for sample in samples if sample.group == group]
     part = interval(
         metric,
-        [sample.scores[metric] for sample in members],
+        [sample.scores[metric.name] for sample in members],
         [group] * len(members),
         [sample.cluster for sample in members],
     )

@@ -1,0 +1,63 @@
+"""From `metadata.finish` of a task to finishers.
+
+metadata:
+  finish:
+    - {name: pairwise, judge: "openai:https://api.openai.com/v1#gpt-4.1-2025-04-14"}
+    - {name: rating, votes: 3}
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation.finishers.base import Finisher, FinishOptions
+from rba_bench.evaluation.registry import TaskSpec
+from rba_bench.evaluation.request import EvalRequest
+
+NO_JUDGE = "none"
+# Name in the YAML -> where `make(config, options) -> Finisher` is
+FACTORIES = {
+    "pairwise": "rba_bench.evaluation.judges.pairwise",
+    "rating": "rba_bench.evaluation.judges.rating",
+    "yesno": "rba_bench.evaluation.judges.yesno",
+    "consistency": "rba_bench.evaluation.finishers.consistency",
+}
+JUDGES = ("pairwise", "rating", "yesno")
+
+
+def of(spec: TaskSpec, request: EvalRequest) -> tuple[Finisher, ...]:
+    """The finishers of a task; judges are left out where the user says `--judge none`.
+
+    Raises:
+        UserError: the task names an unknown finisher or option.
+        MissingPrerequisite: a judge needs a key or a package.
+    """
+    options = FinishOptions(
+        cache=request.out / "votes",
+        judge=request.judge,
+        baseline=request.baseline,
+        data_dir=request.data_dir,
+        device=request.device or "cpu",
+        batch_size=request.batch_size,
+    )
+    configs = (spec.config.get("metadata") or {}).get("finish") or []
+    wanted = [c for c in configs if not (request.judge == NO_JUDGE and c.get("name") in JUDGES)]
+    return tuple(make(config, options) for config in wanted)
+
+
+def make(config: Mapping[str, Any], options: FinishOptions) -> Finisher:
+    """One finisher.
+
+    Args:
+        config: Its entry in the YAML: `name` and options of its own.
+        options: What the user chose.
+
+    Raises:
+        UserError: unknown name.
+    """
+    name = str(config.get("name"))
+    if name not in FACTORIES:
+        raise UserError(f"unknown finisher {name!r} in metadata.finish; known: {', '.join(FACTORIES)}")
+    factory: Callable[..., Finisher] = import_module(FACTORIES[name]).make
+    return factory({key: value for key, value in config.items() if key != "name"}, options)
