@@ -1,11 +1,22 @@
-"""From what the user writes after `--model` to a model."""
+"""From what the user writes after `--model` to a model.
 
+    base | text | cascade | constant        the micro world
+    text:<llm>                              gold transcript in, any text LLM: the ceiling
+    cascade:<recogniser>+<llm>              speech recognition, then any text LLM
+    openai:<base_url>#<model>               a server with `input_audio`
+    <folder or Hub id>                      a composite checkpoint, or an audio LLM of transformers
+
+An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogniser>` see `recognizers.load_recognizer`.
+"""
+
+import difflib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import rba_bench
-from rba_bench.errors import MissingPrerequisite
-from rba_bench.files import sha256_file, sha256_json
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.speechlm.base import SpeechLM
 
 BUILT_IN = {
@@ -14,39 +25,97 @@ BUILT_IN = {
     "cascade": "the base's encoder transcribes, the teacher answers",
     "constant": "one answer to everything: the floor",
 }
+SCHEMES = ("text", "cascade", "openai")
+EXAMPLE = "cascade:large-v3+Qwen/Qwen2.5-7B-Instruct"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is loaded.
+
+    Attributes:
+        device: a torch device, or `auto`.
+        batch_size: requests per batch; answers do not depend on it.
+        trust_remote_code: run Python code that ships with a checkpoint.
+        true_length: transformers audio LLMs: encode clips at their own length, where the model allows it, instead of
+            padded to 30 s.
+        encoder_cache: transformers audio LLMs: how many MiB of encoded clips to keep for requests to come.
+        language: cascades: what is spoken (`de`), None = the recogniser finds it out.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 32
+    trust_remote_code: bool = False
+    true_length: bool = True
+    encoder_cache: int | None = None
+    language: str | None = None
 
 
 def load(
-    spec: str | Path, *, batch_size: int = 32, device: str = "cpu", weights: Path | str | None = None
+    spec: str | Path,
+    *,
+    batch_size: int = 32,
+    device: str = "cpu",
+    weights: Path | str | None = None,
+    trust_remote_code: bool = False,
+    true_length: bool = True,
+    encoder_cache: int | None = None,
+    language: str | None = None,
 ) -> SpeechLM:
-    """The model behind a name or a checkpoint folder.
+    """The model behind a name, a folder, a Hub id or a server.
 
     Args:
-        spec: one of BUILT_IN, or a folder that `save_pretrained` wrote. The names win over folders of the same
-            name; write `./base` for the folder.
+        spec: see the head of this module. The names of BUILT_IN win over folders of the same name; write `./base`
+            for the folder.
         batch_size: requests per batch; answers do not depend on it.
         device: a torch device, or `auto`.
         weights: folder with `base/ teacher/ asr/` for the names; the shipped micro world by default.
+        trust_remote_code: see `Options`, as for the rest.
+        true_length: see `Options`.
+        encoder_cache: see `Options`.
+        language: see `Options`.
 
     Raises:
-        MissingPrerequisite: the checkpoint or the shipped weights are not there.
-        UserError: it is there but cannot be used.
+        MissingPrerequisite: the checkpoint, the shipped weights or the server's key are not there.
+        UserError: it is there but cannot be used, or the spec is malformed.
     """
-    if str(spec) not in BUILT_IN:
-        if not Path(spec).exists():
-            raise MissingPrerequisite(
-                f"no model {str(spec)!r}: give a checkpoint folder (`rba-bench train` makes one) "
-                f"or one of {', '.join(BUILT_IN)}"
-            )
-        return _composite(Path(spec), device, batch_size)
-    if str(spec) == "constant":
-        from rba_bench.speechlm.reference import ConstantAnswer
+    text = str(spec)
+    options = Options(device, batch_size, trust_remote_code, true_length, encoder_cache, language)
+    if text in BUILT_IN:
+        return _built_in(text, Path(weights) if weights is not None else shipped_weights(), options)
+    scheme, colon, rest = text.partition(":")
+    if not colon or Path(text).exists():
+        return _checkpoint(text, options)
+    if scheme == "text":
+        return _text_oracle(rest, options)
+    if scheme == "cascade":
+        return _cascade(*split_cascade(rest), options)
+    if scheme == "openai":
+        return _endpoint(text)
+    close = difflib.get_close_matches(scheme, SCHEMES, 1)
+    hint = (
+        f"did you mean {close[0]}:{rest}"
+        if close
+        else f"it may start with {', '.join(f'{s}:' for s in SCHEMES)}"
+    )
+    raise UserError(f"no kind of model is called {scheme!r} (in {text!r}); {hint}")
 
-        return ConstantAnswer()
-    folder = Path(weights) if weights is not None else shipped_weights()
-    if str(spec) == "base":
-        return _composite(_part(folder, "base"), device, batch_size, "base")
-    return _text(folder, device, batch_size) if str(spec) == "text" else _cascade(folder, device, batch_size)
+
+def split_cascade(parts: str) -> tuple[str, str]:
+    """Recogniser and text LLM of `<recogniser>+<llm>`; the first plus divides, unless a folder's name holds it.
+
+    Raises:
+        UserError: one of the two is missing.
+    """
+    cuts = [i for i, character in enumerate(parts) if character == "+"]
+    at = next((i for i in cuts if Path(parts[:i]).exists()), cuts[0] if cuts else len(parts))
+    recognizer, llm = parts[:at].strip(), parts[at + 1 :].strip()
+    if not recognizer or not llm:
+        lacks = "recogniser" if not recognizer else "text LLM"
+        raise UserError(
+            f"'cascade:{parts}' names no {lacks}: write cascade:<recogniser>+<llm>, such as {EXAMPLE}"
+        )
+    return recognizer, llm
 
 
 def shipped_weights() -> Path:
@@ -59,6 +128,95 @@ def shipped_weights() -> Path:
     return Path(override) if override else Path(rba_bench.__file__).parent / "micro" / "weights"
 
 
+def _text_oracle(llm: str, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.reference import TextOracle
+    from rba_bench.textlm.load import load_textlm
+
+    if not llm:
+        raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
+    textlm = load_textlm(llm, options.device, options.batch_size)
+    return TextOracle(textlm, f"text-{short_name(llm)}")
+
+
+def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.recognizers import load_recognizer
+    from rba_bench.speechlm.reference import Cascade
+    from rba_bench.textlm.load import load_textlm
+
+    ear = load_recognizer(
+        recognizer,
+        device=options.device,
+        batch_size=options.batch_size,
+        language=options.language,
+        trust_remote_code=options.trust_remote_code,
+    )
+    textlm = load_textlm(llm, options.device, options.batch_size)
+    return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", options.device)
+
+
+def short_name(spec: str) -> str:
+    """The last part of a folder, a Hub id or an `openai:<base_url>#<model>`, for tables."""
+    tail = spec.rpartition("#")[2] if spec.startswith("openai:") else str(spec)
+    path = Path(tail)
+    return (path.resolve() if path.exists() else path).name.removesuffix(".pt")
+
+
+def _endpoint(spec: str) -> SpeechLM:
+    from rba_bench.speechlm.endpoint import EndpointSpeechLM
+
+    return EndpointSpeechLM.from_spec(spec)
+
+
+def _checkpoint(spec: str, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.composite.configuration import CompositeConfig
+    from rba_bench.textlm.weights import HUB_ID, local_folder
+
+    if not Path(spec).exists() and not HUB_ID.fullmatch(spec):
+        close = difflib.get_close_matches(spec, BUILT_IN, 1)
+        raise MissingPrerequisite(
+            f"no model {spec!r}{f', did you mean {close[0]!r}?' if close else ':'} give a checkpoint folder "
+            f"(`rba-bench train` makes one), a Hub id or one of {', '.join(BUILT_IN)}"
+        )
+    folder = local_folder(spec, "model")
+    kind = _model_type(folder)
+    if kind == CompositeConfig.model_type:
+        return _composite(Path(spec) if Path(spec).exists() else folder, options, short_name(spec))
+    return _transformers(spec, options)
+
+
+def _model_type(folder: Path) -> str:
+    try:
+        config = read_json(folder / "config.json")
+    except ValueError as error:
+        raise UserError(
+            f"{folder / 'config.json'} is damaged ({error}); copy the checkpoint again"
+        ) from error
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
+
+
+def _transformers(spec: str, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.audiolm.model import TransformersSpeechLM
+
+    return TransformersSpeechLM.from_pretrained(
+        spec,
+        options.device,
+        options.batch_size,
+        trust_remote_code=options.trust_remote_code,
+        true_length=options.true_length,
+        encoder_cache=options.encoder_cache,
+    )
+
+
+def _built_in(name: str, folder: Path, options: Options) -> SpeechLM:
+    if name == "constant":
+        from rba_bench.speechlm.reference import ConstantAnswer
+
+        return ConstantAnswer()
+    if name == "base":
+        return _composite(_part(folder, "base"), options, "base")
+    return _micro_text(folder, options) if name == "text" else _micro_cascade(folder, options)
+
+
 def _part(folder: Path, name: str) -> Path:
     part = folder / name
     if not part.is_dir():
@@ -66,35 +224,38 @@ def _part(folder: Path, name: str) -> Path:
     return part
 
 
-def _composite(path: Path, device: str, batch_size: int, name: str | None = None) -> SpeechLM:
+def _composite(path: Path, options: Options, name: str | None = None) -> SpeechLM:
     from rba_bench.speechlm.local import CompositeSpeechLM
 
-    return CompositeSpeechLM.from_pretrained(path, device, batch_size, name)
+    return CompositeSpeechLM.from_pretrained(path, options.device, options.batch_size, name)
 
 
-def _text(folder: Path, device: str, batch_size: int) -> SpeechLM:
+def _micro_text(folder: Path, options: Options) -> SpeechLM:
     from rba_bench.speechlm.reference import TextOracle
     from rba_bench.textlm.local import LocalTextLM
 
-    return TextOracle(LocalTextLM.from_pretrained(_part(folder, "teacher"), device, batch_size))
+    teacher = LocalTextLM.from_pretrained(_part(folder, "teacher"), options.device, options.batch_size)
+    return TextOracle(teacher)
 
 
-def _cascade(folder: Path, device: str, batch_size: int) -> SpeechLM:
+def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
     from rba_bench.speechlm.local import CompositeSpeechLM
+    from rba_bench.speechlm.recognizers import EncoderCTC
     from rba_bench.speechlm.reference import Cascade
     from rba_bench.textlm.local import LocalTextLM
 
     head = _part(folder, "asr")
     recognizer = CTCRecognizer.load(head)
-    base = CompositeSpeechLM.from_pretrained(_part(folder, "base"), device, batch_size)
+    base = CompositeSpeechLM.from_pretrained(_part(folder, "base"), options.device, options.batch_size)
     encoder = base.model.model.audio_tower
     files = sorted(file for file in head.iterdir() if file.suffix in (".safetensors", ".json"))
-    return Cascade(
+    ear = EncoderCTC(
         recognizer.to(encoder.device),
         encoder,
         base.processor.feature_extractor,
-        LocalTextLM.from_pretrained(_part(folder, "teacher"), device, batch_size),
         sha256_json([base.identity()["weights_sha256"], *(sha256_file(file) for file in files)]),
-        batch_size,
+        options.batch_size,
     )
+    teacher = LocalTextLM.from_pretrained(_part(folder, "teacher"), options.device, options.batch_size)
+    return Cascade(ear, teacher, device=options.device)

@@ -1,16 +1,15 @@
 """Reference rows of every table: a text ceiling, a cascade, and an answer that hears nothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from rba_bench.files import sha256_bytes, sha256_json
-from rba_bench.speechlm.base import SpeechRequest, answer_usable, audio_fault
-from rba_bench.speechlm.composite.ctc import CTCRecognizer
-from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
-from rba_bench.speechlm.composite.features import LogMelFeatureExtractor
+from rba_bench.speechlm.base import SpeechRequest, answer_usable
+from rba_bench.speechlm.clock import device_clock
+from rba_bench.speechlm.recognizers import Recognizer
 from rba_bench.textlm.base import Decoding, Generation, TextLM
 
 CONSTANT = "i do not know"
@@ -39,72 +38,69 @@ class TextOracle:
 class Cascade:
     """Speech recognition, then a text LLM on the recognised words; the recogniser is greedy under any decoding.
 
+    The words heard are kept with each answer. A clip whose content key is known is recognised once.
+
     Args:
-        recognizer: CTC head.
-        encoder: the encoder it was trained on.
-        features: log-mel features of that encoder.
-        textlm: what reads the transcript.
-        asr_sha256: hash of head and encoder weights, for the identity.
-        batch_size: clips per batch of the recogniser.
+        recognizer: from clips to words.
+        textlm: what reads the words.
         name: for tables and folders.
+        device: where the recogniser runs, for the clock.
+
+    Attributes:
+        clock: recognition counts as `encoder`, answering as `decoder`.
     """
 
     def __init__(
-        self,
-        recognizer: CTCRecognizer,
-        encoder: TrueLengthWhisperEncoder,
-        features: LogMelFeatureExtractor,
-        textlm: TextLM,
-        asr_sha256: str,
-        batch_size: int = 32,
-        name: str = "cascade",
+        self, recognizer: Recognizer, textlm: TextLM, name: str = "cascade", device: str = "cpu"
     ) -> None:
         self.recognizer = recognizer
-        self.encoder = encoder
-        self.features = features
         self.textlm = textlm
-        self.asr_sha256 = asr_sha256
-        self.batch_size = batch_size
         self.name = name
+        self.clock = device_clock(device)
+        self._heard: dict[str, str] = {}  # content key of a clip -> words: a few bytes each
 
     def identity(self) -> dict[str, Any]:
-        """Kind `cascade`, one hash over recogniser and text model, and the text model's own identity."""
-        text = self.textlm.identity()
-        parts = [*self.recognizer.parameters(), *self.encoder.parameters()]
+        """Kind `cascade`, one hash over recogniser and text model, what else decides the transcript, the text model."""
+        asr, text = self.recognizer.identity(), self.textlm.identity()
+        details = {
+            name: value for name, value in asr.items() if name not in ("weights_sha256", "n_parameters")
+        }
         return {
             "kind": "cascade",
-            "weights_sha256": sha256_json([self.asr_sha256, text["weights_sha256"]]),
-            "asr_sha256": self.asr_sha256,
-            "n_parameters": text["n_parameters"] + sum(part.numel() for part in parts),
+            "weights_sha256": sha256_json([asr["weights_sha256"], text.get("weights_sha256")]),
+            "asr_sha256": asr["weights_sha256"],
+            "n_parameters": _sum(asr["n_parameters"], text.get("n_parameters")),
             "text": text,
+            **({"asr": details} if details else {}),
         }
 
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
         """Answer prompt + recognised words."""
-        faults = [audio_fault(request.audio) or self._too_long(request) for request in requests]
+        faults = [self.recognizer.fault(request.audio) for request in requests]
         usable = [request for request, fault in zip(requests, faults, strict=True) if not fault]
-        heard = self.transcribe([request.audio for request in usable if request.audio is not None])
+        with self.clock("encoder"):
+            heard = self._listen(usable)
         texts = [request.user_text(words) for request, words in zip(usable, heard, strict=True)]
-        answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
-        return answer_usable(requests, faults, answers)
+        with self.clock("decoder"):
+            answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
+        kept = [replace(answer, heard=words) for answer, words in zip(answers, heard, strict=True)]
+        return answer_usable(requests, faults, kept)
 
-    @torch.no_grad()
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Recognised words of each clip (float mono, 16 kHz), in order."""
-        order = sorted(range(len(clips)), key=lambda i: (-len(clips[i]), i))
-        words = [""] * len(clips)
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            mel = self.features([clips[i] for i in batch]).to(self.encoder.device)
-            found = self.recognizer.transcribe(self.encoder, mel["input_features"], mel["feature_lengths"])
-            for i, text in zip(batch, found, strict=True):
-                words[i] = text.strip()
-        return words
+        return self.recognizer.transcribe(clips)
 
-    def _too_long(self, request: SpeechRequest) -> str:
-        frames = self.features.n_frames(0 if request.audio is None else len(request.audio))
-        longest = 2 * self.encoder.config.max_source_positions
-        return "" if frames <= longest else f"audio is longer than the encoder's {longest / 100:g} s"
+    def _listen(self, requests: Sequence[SpeechRequest]) -> list[str]:
+        """Words of each request; one clip is recognised once, within a batch and, if its key is known, ever."""
+        keys = [request.key or f"#{id(request.audio)}" for request in requests]
+        fresh = {
+            key: request.audio
+            for key, request in zip(keys, requests, strict=True)
+            if key not in self._heard and request.audio is not None
+        }
+        words = dict(zip(fresh, self.recognizer.transcribe(list(fresh.values())), strict=True))
+        self._heard.update({key: text for key, text in words.items() if not key.startswith("#")})
+        return [words[key] if key in words else self._heard[key] for key in keys]
 
 
 class ConstantAnswer:
@@ -124,3 +120,8 @@ class ConstantAnswer:
         del decoding
         n_words = len(self.answer.split())
         return [Generation(self.answer, n_words, "ok" if self.answer else "empty") for _ in requests]
+
+
+def _sum(recognizer: int, text: int | None) -> int | None:
+    """Parameters of both; None where the text model does not tell."""
+    return None if text is None else recognizer + text

@@ -111,7 +111,14 @@ def compute_dtype(device: str) -> Any:
     return torch.float32 if device.startswith("cpu") else "auto"
 
 
-def load_model(auto_class: Any, folder: Path, what: str, device: str, trust_remote_code: bool = False) -> Any:
+def load_model(
+    auto_class: Any,
+    folder: Path,
+    what: str,
+    device: str,
+    trust_remote_code: bool = False,
+    spare: tuple[str, ...] = (),
+) -> Any:
     """`auto_class.from_pretrained` from safetensors onto `device`, with nothing left to random initialisation.
 
     Args:
@@ -120,6 +127,7 @@ def load_model(auto_class: Any, folder: Path, what: str, device: str, trust_remo
         what: how messages name it.
         device: a torch device as `resolve_device` returned it.
         trust_remote_code: run Python code that ships with the model.
+        spare: ends of names of weights that may be absent, because inference does not use them.
 
     Returns:
         The model in eval mode.
@@ -142,7 +150,8 @@ def load_model(auto_class: Any, folder: Path, what: str, device: str, trust_remo
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: sizes differ
         raise UserError(f"{folder} cannot be loaded as {what}: {str(error).splitlines()[0]}") from error
-    absent = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    missing = sorted(key for key in map(str, report["missing_keys"]) if not key.endswith(spare))
+    absent = missing + sorted(map(str, report["mismatched_keys"]))
     if absent:
         raise UserError(
             f"{folder} lacks {len(absent)} weights of the {what} (first: {absent[0]}); copy it again"

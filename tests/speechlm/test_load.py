@@ -10,7 +10,7 @@ import pytest
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.base import SpeechRequest
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
-from rba_bench.speechlm.load import BUILT_IN, load, shipped_weights
+from rba_bench.speechlm.load import BUILT_IN, load, shipped_weights, split_cascade
 from rba_bench.textlm.base import Decoding
 
 
@@ -65,13 +65,54 @@ def test_shipped_weights_are_those_of_the_micro_world(
     assert shipped_weights() == weights_dir() == tmp_path
 
 
-@pytest.mark.parametrize("spec", ["bse", "runs/none/checkpoint-1", "some/hub-id"])
+@pytest.mark.parametrize("spec", ["bse", "runs/none/checkpoint-1"])
 def test_what_is_not_there(spec: str) -> None:
     with pytest.raises(
         MissingPrerequisite, match=f"no model '{spec}'.*base, text, cascade, constant"
     ) as caught:
         load(spec)
     assert caught.value.exit_code == 3
+
+
+def test_a_misspelt_name_names_the_nearest() -> None:
+    with pytest.raises(MissingPrerequisite, match="no model 'casade', did you mean 'cascade'"):
+        load("casade")
+
+
+def test_a_hub_id_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        MissingPrerequisite, match="no model at Some/audio-llm: not a folder here, and the Hub says"
+    ):
+        load("Some/audio-llm")
+
+
+@pytest.mark.parametrize(
+    "spec", ["cascade:large-v3", "cascade:", "cascade:large-v3+", "cascade:+Qwen/Qwen2.5"]
+)
+def test_a_cascade_needs_both_parts(spec: str) -> None:
+    with pytest.raises(
+        UserError, match=r"names no (text LLM|recogniser): write cascade:<recogniser>\+<llm>, such as"
+    ):
+        load(spec)
+
+
+def test_a_folder_may_hold_a_plus(tmp_path: Path) -> None:
+    (tmp_path / "a+b").mkdir()
+    assert split_cascade(f"{tmp_path}/a+b+teacher") == (f"{tmp_path}/a+b", "teacher")
+    assert split_cascade("tiny+x+y") == ("tiny", "x+y")
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="'cascde'.*; did you mean cascade:tiny"):
+        load("cascde:tiny+Qwen/Qwen2.5")
+    with pytest.raises(UserError, match="it may start with text:, cascade:, openai:"):
+        load("zzz:model")
+
+
+def test_a_text_model_needs_a_name() -> None:
+    with pytest.raises(UserError, match="write text:<llm>"):
+        load("text:")
 
 
 @pytest.mark.parametrize("name", ["base", "text", "cascade"])

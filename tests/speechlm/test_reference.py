@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from rba_bench.files import sha256_json
 from rba_bench.speechlm.base import SpeechLM, SpeechRequest
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.local import CompositeSpeechLM
+from rba_bench.speechlm.recognizers import EncoderCTC
 from rba_bench.speechlm.reference import Cascade, ConstantAnswer, TextOracle
 from rba_bench.textlm.base import Decoding, Generation
 
@@ -43,7 +45,8 @@ def cascade(tiny_composite_dir: Path) -> Cascade:
         torch.manual_seed(3)
         head = CTCRecognizer(32, "abcdef ").eval()
     encoder = composite.model.model.audio_tower
-    return Cascade(head, encoder, composite.processor.feature_extractor, Echo(), "head", batch_size=2)
+    ear = EncoderCTC(head, encoder, composite.processor.feature_extractor, "head", batch_size=2)
+    return Cascade(ear, Echo())
 
 
 def test_all_are_speechlms(cascade: Cascade) -> None:
@@ -76,10 +79,13 @@ def test_cascade_hears_each_clip_as_if_alone(cascade: Cascade, clips: Sequence[n
         f"say : {words}".strip() + f"|{i}" for i, words in enumerate(heard)
     ]
     assert not any("gold" in answer.text for answer in answers)
+    assert [answer.heard for answer in answers] == heard
+    assert set(cascade.clock.seconds) == {"encoder", "decoder"}
 
 
 def test_cascade_survives_bad_clips(cascade: Cascade, clips: Sequence[np.ndarray]) -> None:
-    cascade.features.max_seconds = 60.0
+    assert isinstance(cascade.recognizer, EncoderCTC)
+    cascade.recognizer.features.max_seconds = 60.0
     bad = [None, np.full(800, np.nan), np.zeros(0), np.zeros(16_000 * 31, dtype=np.float32)]
     requests = [SpeechRequest(clips[0]), *(SpeechRequest(audio) for audio in bad), SpeechRequest(clips[1])]
     answers = cascade.generate(requests, GREEDY)
@@ -90,8 +96,47 @@ def test_cascade_survives_bad_clips(cascade: Cascade, clips: Sequence[np.ndarray
 def test_cascade_identity_covers_all_parts(cascade: Cascade) -> None:
     identity = cascade.identity()
     assert identity["kind"] == "cascade" and identity["n_parameters"] > 5
-    other = Cascade(cascade.recognizer, cascade.encoder, cascade.features, Echo(), "other head")
-    assert other.identity()["weights_sha256"] != identity["weights_sha256"]
+    assert identity["weights_sha256"] == sha256_json(["head", "abc"]) and "asr" not in identity
+    assert isinstance(cascade.recognizer, EncoderCTC)
+    cascade.recognizer.weights_sha256 = "other head"
+    assert cascade.identity()["weights_sha256"] != identity["weights_sha256"]
+
+
+class CountingEar:
+    """A recogniser that hears how many clips it has heard before."""
+
+    def __init__(self) -> None:
+        self.clips: list[np.ndarray] = []
+
+    def identity(self) -> dict[str, Any]:
+        return {"weights_sha256": "ear", "n_parameters": 2, "language": "de"}
+
+    def fault(self, audio: np.ndarray | None) -> str:
+        return "" if audio is not None else "no audio"
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        start = len(self.clips)
+        self.clips += list(clips)
+        return [f"clip {start + i}" for i in range(len(clips))]
+
+
+def test_a_clip_is_recognised_once(clips: Sequence[np.ndarray]) -> None:
+    ear = CountingEar()
+    model = Cascade(ear, Echo())
+    keyed = [
+        SpeechRequest(clips[0], key="a"),
+        SpeechRequest(clips[0].copy(), key="a"),
+        SpeechRequest(clips[1]),
+    ]
+    assert [answer.heard for answer in model.generate(keyed, GREEDY)] == ["clip 0", "clip 0", "clip 1"]
+    again = [SpeechRequest(clips[1]), SpeechRequest(clips[1]), SpeechRequest(clips[0], key="a")]
+    assert [answer.heard for answer in model.generate(again, GREEDY)] == ["clip 2", "clip 2", "clip 0"]
+    assert len(ear.clips) == 3  # without a key nothing is kept beyond the call
+
+
+def test_what_decides_the_transcript_is_in_the_identity() -> None:
+    identity = Cascade(CountingEar(), Echo()).identity()
+    assert identity["asr"] == {"language": "de"} and identity["n_parameters"] == 7
 
 
 def test_constant_answers_everything_alike() -> None:

@@ -1,0 +1,423 @@
+"""Speech recognisers: the ear of a cascade.
+
+All decode greedily and by themselves: a transcript depends on recogniser, language and clip alone. Clips longer
+than 30 s are heard in pieces, cut where they are quietest, and the transcripts are joined.
+"""
+
+import difflib
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.speechlm.base import SAMPLING_RATE, audio_fault
+from rba_bench.speechlm.composite.ctc import CTCRecognizer
+from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
+from rba_bench.speechlm.composite.features import LogMelFeatureExtractor
+from rba_bench.textlm.weights import HUB_ID, describe, load_model, local_folder, resolve_device
+
+PIECE_S = 30.0  # what Whisper hears at once; others are held to it, since attention grows with its square
+SEARCH_S = 5.0  # a cut lies within so much of the end of a piece
+QUIET_S = 0.2  # loudness is averaged over so much
+SHORTEST_S = 0.1  # shorter clips get silence behind them: convolutions need a few frames
+MAX_NEW_TOKENS = 224  # of a transcript of one piece, as in openai-whisper
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """From clips to words."""
+
+    def identity(self) -> dict[str, Any]:
+        """`weights_sha256`, `n_parameters`, and what else decides the transcript."""
+        ...
+
+    def fault(self, audio: np.ndarray | None) -> str:
+        """Why these samples cannot be recognised, "" if they can."""
+        ...
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Words of each clip (float mono, 16 kHz), in order."""
+        ...
+
+
+def load_recognizer(
+    spec: str,
+    *,
+    device: str = "cpu",
+    batch_size: int = 16,
+    language: str | None = None,
+    trust_remote_code: bool = False,
+) -> Recognizer:
+    """The recogniser behind a name.
+
+    Args:
+        spec: a name of openai-whisper (`tiny`, `base.en`, `large-v3`; downloaded once), a `.pt` file in its format,
+            or the folder or Hub id of a transformers checkpoint (Whisper, or any CTC model). The names win over
+            folders of the same name; write `./tiny` for the folder.
+        device: a torch device, or `auto`.
+        batch_size: pieces per batch; transcripts do not depend on it.
+        language: code of the language spoken (`de`), None = the model finds it out. Only for Whisper.
+        trust_remote_code: run Python code that ships with a checkpoint.
+
+    Raises:
+        MissingPrerequisite: no such recogniser, or it cannot be downloaded.
+        UserError: it is there but cannot be used.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch size is {batch_size}: use 1 or more")
+    if is_openai_name(spec) or Path(spec).is_file():
+        return OpenAIWhisper.load(spec, device, batch_size, language)
+    if not Path(spec).is_dir() and not HUB_ID.fullmatch(spec):
+        raise MissingPrerequisite(f"no recogniser {spec!r}{_nearest(spec)}")
+    folder = local_folder(spec, "recogniser")
+    return _transformers(folder, spec, resolve_device(device), batch_size, language, trust_remote_code)
+
+
+def is_openai_name(spec: str) -> bool:
+    """Whether openai-whisper has weights of this name."""
+    if "/" in spec or "\\" in spec:
+        return False
+    import whisper
+
+    return spec in whisper.available_models()
+
+
+def _nearest(spec: str) -> str:
+    import whisper
+
+    names = whisper.available_models()
+    close = difflib.get_close_matches(spec, names, 1)
+    hint = f", did you mean {close[0]!r}?" if close else ":"
+    return f"{hint} give one of openai-whisper ({', '.join(names)}), a .pt file, a folder or a Hub id"
+
+
+class EncoderCTC:
+    """A CTC head on a composite's own encoder.
+
+    Args:
+        recognizer: the head.
+        encoder: the encoder it was trained on.
+        features: log-mel features of that encoder.
+        weights_sha256: hash of head and encoder weights.
+        batch_size: clips per batch.
+    """
+
+    def __init__(
+        self,
+        recognizer: CTCRecognizer,
+        encoder: TrueLengthWhisperEncoder,
+        features: LogMelFeatureExtractor,
+        weights_sha256: str,
+        batch_size: int = 32,
+    ) -> None:
+        self.recognizer = recognizer
+        self.encoder = encoder
+        self.features = features
+        self.weights_sha256 = weights_sha256
+        self.batch_size = batch_size
+
+    def identity(self) -> dict[str, Any]:
+        """Hash of head and encoder, and their number of parameters."""
+        parts = [*self.recognizer.parameters(), *self.encoder.parameters()]
+        return {"weights_sha256": self.weights_sha256, "n_parameters": sum(part.numel() for part in parts)}
+
+    def fault(self, audio: np.ndarray | None) -> str:
+        """Unusable samples, or more than the encoder's positions."""
+        if fault := audio_fault(audio):
+            return fault
+        frames = self.features.n_frames(0 if audio is None else len(audio))
+        longest = 2 * self.encoder.config.max_source_positions
+        return "" if frames <= longest else f"audio is longer than the encoder's {longest / 100:g} s"
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Words of each clip, in order."""
+        return in_batches(clips, self.batch_size, self._hear)
+
+    @torch.no_grad()
+    def _hear(self, clips: Sequence[np.ndarray]) -> list[str]:
+        mel = self.features(list(clips)).to(self.encoder.device)
+        return self.recognizer.transcribe(self.encoder, mel["input_features"], mel["feature_lengths"])
+
+
+class _InPieces:
+    """What recognisers of up to 30 s at a time share."""
+
+    rows: int
+    _identity: dict[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, path, hashes, `n_parameters`, language, and how long clips are cut."""
+        return {**self._identity, "decoding": f"greedy, pieces of {PIECE_S:g} s"}
+
+    def fault(self, audio: np.ndarray | None) -> str:
+        """Unusable samples; no clip is too long."""
+        return audio_fault(audio)
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Words of each clip, in order."""
+        pieces = [(i, piece) for i, clip in enumerate(clips) for piece in cut(clip)]
+        heard = in_batches([piece for _, piece in pieces], self.rows, self._hear)
+        words: list[list[str]] = [[] for _ in clips]
+        for (i, _), text in zip(pieces, heard, strict=True):
+            words[i] += [text] if text else []
+        return [" ".join(parts) for parts in words]
+
+    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+        raise NotImplementedError
+
+
+class OpenAIWhisper(_InPieces):
+    """Whisper as OpenAI's own package runs it: greedy, without timestamps, no fallback to sampling.
+
+    Args:
+        model: what `whisper.load_model` returned.
+        name: for the identity.
+        batch_size: pieces per batch.
+        language: code of the language spoken, None = detected piece by piece.
+
+    Raises:
+        UserError: a language the model does not know.
+    """
+
+    def __init__(self, model: Any, name: str, batch_size: int = 16, language: str | None = None) -> None:
+        from whisper.tokenizer import LANGUAGES
+
+        known = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
+        if language is not None and language not in known:
+            raise UserError(f"recogniser {name} does not know language {language!r}; use {_few(known)}")
+        self.model = model
+        self.rows = batch_size
+        self.language = language
+        self._identity = {
+            "kind": "openai-whisper",
+            "path": name,
+            "weights_sha256": _state_sha256(model),
+            "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "language": language or "auto",
+        }
+
+    @classmethod
+    def load(
+        cls, name: str, device: str, batch_size: int = 16, language: str | None = None
+    ) -> "OpenAIWhisper":
+        """Load a published name or a `.pt` file; files are read as tensors only, never as code.
+
+        Raises:
+            MissingPrerequisite: the weights cannot be downloaded.
+            UserError: the file holds no Whisper weights.
+        """
+        import whisper
+
+        if not is_openai_name(name):
+            return cls(_load_file(name, resolve_device(device)), name, batch_size, language)
+        try:
+            model = whisper.load_model(name, resolve_device(device))
+        except (OSError, RuntimeError) as error:  # URLError; RuntimeError: checksum
+            raise MissingPrerequisite(
+                f"weights of openai-whisper {name} cannot be downloaded ({_line(error)}): "
+                f"put {name}.pt into ~/.cache/whisper, or give a transformers folder"
+            ) from error
+        return cls(model.eval(), name, batch_size, language)
+
+    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+        import whisper
+
+        # One by one: loudness is clipped relative to the loudest frame of what is passed.
+        mels = [
+            whisper.log_mel_spectrogram(
+                whisper.pad_or_trim(np.asarray(piece, dtype=np.float32)), self.model.dims.n_mels
+            )
+            for piece in pieces
+        ]
+        options = whisper.DecodingOptions(
+            language=self.language, without_timestamps=True, fp16=self.model.device.type == "cuda"
+        )
+        found = whisper.decode(self.model, torch.stack(mels).to(self.model.device), options)
+        return [result.text.strip() for result in found]
+
+
+class TransformersWhisper(_InPieces):
+    """A Whisper checkpoint of transformers: greedy, without timestamps, suppressed tokens as shipped.
+
+    Args:
+        model: `WhisperForConditionalGeneration` in eval mode.
+        features: its feature extractor.
+        tokenizer: its tokenizer.
+        identity: of the weights.
+        batch_size: pieces per batch.
+        language: code of the language spoken, None = detected piece by piece.
+
+    Raises:
+        UserError: a language the model does not know.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        features: Any,
+        tokenizer: Any,
+        identity: dict[str, Any],
+        batch_size: int = 16,
+        language: str | None = None,
+    ) -> None:
+        self.model = model
+        self.features = features
+        self.tokenizer = tokenizer
+        self.rows = batch_size
+        self._identity = {"kind": "whisper", **identity, "language": language or "auto"}
+        shipped = model.generation_config
+        self.options: dict[str, Any] = {}
+        if getattr(shipped, "is_multilingual", False):
+            known = [token.strip("<|>") for token in shipped.lang_to_id]
+            if language is not None and language not in known:
+                raise UserError(f"this recogniser does not know language {language!r}; use {_few(known)}")
+            self.options = {"language": language, "task": "transcribe"}
+        elif language not in (None, "en"):
+            raise UserError(f"this recogniser hears English only, not {language!r}")
+        room = model.config.max_target_positions // 2
+        self.options["max_new_tokens"] = min(MAX_NEW_TOKENS, room)
+
+    @torch.no_grad()
+    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+        inputs = self.features(list(pieces), sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        mel = inputs["input_features"].to(self.model.device, self.model.dtype)
+        ids = self.model.generate(mel, do_sample=False, num_beams=1, return_timestamps=False, **self.options)
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+class TransformersCTC(_InPieces):
+    """A CTC checkpoint of transformers (wav2vec 2.0, HuBERT, WavLM, ...): best class per frame, collapsed.
+
+    Models that cannot tell padding from speech hear one clip at a time, as their makers advise.
+
+    Args:
+        model: what `AutoModelForCTC` loaded, in eval mode.
+        features: its feature extractor.
+        tokenizer: its tokenizer.
+        identity: of the weights.
+        batch_size: pieces per batch.
+    """
+
+    def __init__(
+        self, model: Any, features: Any, tokenizer: Any, identity: dict[str, Any], batch_size: int = 16
+    ) -> None:
+        self.model = model
+        self.features = features
+        self.tokenizer = tokenizer
+        masked = getattr(features, "return_attention_mask", False)
+        self.rows = batch_size if masked and hasattr(model, "_get_feat_extract_output_lengths") else 1
+        self._identity = {"kind": "ctc", **identity}
+
+    @torch.no_grad()
+    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+        inputs = self.features(
+            [_at_least(piece, SHORTEST_S) for piece in pieces],
+            sampling_rate=SAMPLING_RATE,
+            padding=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        logits = self.model(**inputs).logits
+        lengths = [logits.shape[1]] * len(pieces)
+        if len(pieces) > 1:
+            lengths = self.model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
+        best = logits.argmax(dim=-1).tolist()
+        found = [self.tokenizer.decode(row[:length]) for row, length in zip(best, lengths, strict=True)]
+        return [text.strip() for text in found]
+
+
+def cut(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.ndarray]:
+    """Pieces of at most `longest_s` seconds, together the whole clip, cut at the quietest place near their ends."""
+    longest, search, quiet = (round(s * SAMPLING_RATE) for s in (longest_s, SEARCH_S, QUIET_S))
+    pieces, start = [], 0
+    while len(audio) - start > longest:
+        window = np.abs(audio[start + longest - search : start + longest]).astype(np.float64)
+        loudness = np.convolve(window, np.ones(quiet), mode="valid")
+        end = start + longest - search + int(loudness.argmin()) + quiet // 2
+        pieces.append(audio[start:end])
+        start = end
+    return [*pieces, audio[start:]]
+
+
+def in_batches(
+    clips: Sequence[np.ndarray], size: int, hear: Callable[[Sequence[np.ndarray]], list[str]]
+) -> list[str]:
+    """`hear` on batches of like length, longest first, so that memory peaks at once; results in input order."""
+    order = sorted(range(len(clips)), key=lambda i: (-len(clips[i]), i))
+    words = [""] * len(clips)
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        for i, text in zip(batch, hear([clips[i] for i in batch]), strict=True):
+            words[i] = text.strip()
+    return words
+
+
+def _transformers(
+    folder: Path, spec: str, device: str, batch_size: int, language: str | None, trust_remote_code: bool
+) -> Recognizer:
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoModelForCTC,
+        AutoTokenizer,
+        WhisperForConditionalGeneration,
+    )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
+
+    try:
+        kind = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
+        if kind != "whisper" and kind not in MODEL_FOR_CTC_MAPPING_NAMES:
+            raise UserError(
+                f"{folder} holds a model of type {kind!r}; a recogniser is Whisper or a CTC model"
+            )
+        features = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no usable recogniser: {_line(error)}") from error
+    if kind == "whisper":
+        model = load_model(WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code)
+        return TransformersWhisper(
+            model, features, tokenizer, describe(folder, spec, model), batch_size, language
+        )
+    if language is not None:
+        raise UserError(f"a recogniser of type {kind!r} takes no language; leave it out")
+    # Stands for masked spans in training; some published checkpoints lack it.
+    spare = ("masked_spec_embed",)
+    model = load_model(AutoModelForCTC, folder, "recogniser", device, trust_remote_code, spare)
+    return TransformersCTC(model, features, tokenizer, describe(folder, spec, model), batch_size)
+
+
+def _load_file(path: str, device: str) -> Any:
+    import whisper
+
+    try:
+        return whisper.load_model(path, device).eval()
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path} is no openai-whisper checkpoint (dims and model_state_dict): {_line(error)}"
+        ) from error
+
+
+def _state_sha256(model: Any) -> str:
+    """SHA-256 over names and bytes of the weights, in name order: the same wherever the file lies."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _at_least(audio: np.ndarray, seconds: float) -> np.ndarray:
+    return np.pad(audio, (0, max(0, round(seconds * SAMPLING_RATE) - len(audio))))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,338 @@
+"""Recognisers on tiny random models of the real architectures, in the formats of the real checkpoints."""
+
+import json
+import pickle
+import urllib.error
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.speechlm.recognizers import Recognizer, cut, load_recognizer
+
+SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>")
+LATER = ("<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
+
+
+def _seeded(build: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return build().eval()
+
+
+def _processor() -> Any:
+    """A real WhisperProcessor on byte-level BPE without merges: 256 bytes, then Whisper's special tokens."""
+    from tokenizers import pre_tokenizers
+    from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
+
+    vocab = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = WhisperTokenizer(vocab=vocab, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": [*SPECIAL, *LATER]})
+    return WhisperProcessor(WhisperFeatureExtractor(feature_size=80), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def whisper_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    processor = _processor()
+    ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in (*SPECIAL, *LATER)}
+    config = WhisperConfig(
+        vocab_size=len(processor.tokenizer),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_target_positions=64,
+        init_std=0.3,
+        pad_token_id=ids["<|endoftext|>"],
+        bos_token_id=ids["<|endoftext|>"],
+        eos_token_id=ids["<|endoftext|>"],
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+    )
+    model = _seeded(lambda: WhisperForConditionalGeneration(config))
+    model.generation_config = GenerationConfig(
+        is_multilingual=True,
+        lang_to_id={token: ids[token] for token in ("<|en|>", "<|de|>")},
+        task_to_id={"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]},
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+        max_length=64,
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        eos_token_id=ids["<|endoftext|>"],
+        pad_token_id=ids["<|endoftext|>"],
+    )
+    folder = tmp_path_factory.mktemp("asr") / "whisper-mini"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _ctc(folder: Path, **changes: Any) -> Path:
+    from transformers import (
+        Wav2Vec2Config,
+        Wav2Vec2CTCTokenizer,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2ForCTC,
+        Wav2Vec2Processor,
+    )
+
+    masked = changes.get("feat_extract_norm") != "group"
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
+    tokenizer = Wav2Vec2CTCTokenizer(folder / "vocab.json")
+    features = Wav2Vec2FeatureExtractor(return_attention_mask=masked, do_normalize=True)
+    config = Wav2Vec2Config(
+        vocab_size=len(letters),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        initializer_range=0.5,
+        pad_token_id=0,
+        **{"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True, **changes},
+    )
+    _seeded(lambda: Wav2Vec2ForCTC(config)).save_pretrained(folder)
+    Wav2Vec2Processor(features, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ctc_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _ctc(tmp_path_factory.mktemp("asr") / "ctc")
+
+
+@pytest.fixture(scope="session")
+def group_norm_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As wav2vec2-base: padding would change the statistics of the first convolution."""
+    folder = tmp_path_factory.mktemp("asr") / "group"
+    return _ctc(folder, feat_extract_norm="group", do_stable_layer_norm=False, conv_bias=False)
+
+
+@pytest.fixture(scope="session")
+def openai_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The format of the published `tiny.pt`, with another width."""
+    from dataclasses import asdict
+
+    from whisper.model import ModelDimensions, Whisper
+
+    dims = ModelDimensions(80, 1500, 32, 4, 2, 51865, 40, 32, 4, 2)
+    model = _seeded(lambda: Whisper(dims))
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(6)
+        model.decoder.positional_embedding.normal_(std=0.5)
+        for name, weight in model.decoder.named_parameters():
+            if "cross_attn" in name:
+                weight *= 4  # so that what is heard decides
+    path = tmp_path_factory.mktemp("asr") / "mini.pt"
+    torch.save({"dims": asdict(dims), "model_state_dict": model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(params=["whisper_dir", "ctc_dir", "group_norm_dir", "openai_file"])
+def asr(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
+
+
+def test_each_clip_is_heard_as_if_alone(asr: Path, clips: Sequence[np.ndarray]) -> None:
+    ear = load_recognizer(str(asr), batch_size=3)
+    assert isinstance(ear, Recognizer)
+    heard = ear.transcribe(clips)
+    alone = load_recognizer(str(asr), batch_size=1)
+    assert heard == [alone.transcribe([clip])[0] for clip in clips]
+    assert len(set(heard)) > 1 and all(heard)  # untrained, but neither deaf nor mute
+
+
+def test_identity_tells_weights_and_settings(asr: Path) -> None:
+    identity = load_recognizer(str(asr)).identity()
+    assert identity["path"] == str(asr) and len(identity["weights_sha256"]) == 64
+    assert identity["n_parameters"] > 1_000 and "greedy" in identity["decoding"]
+
+
+def test_whisper_is_what_transformers_generates(whisper_dir: Path, clips: Sequence[np.ndarray]) -> None:
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+    model = WhisperForConditionalGeneration.from_pretrained(whisper_dir)
+    processor = WhisperProcessor.from_pretrained(whisper_dir)
+    inputs = processor(clips[2], sampling_rate=16_000, return_tensors="pt")
+    for language in ("en", "de"):
+        ids = model.generate(inputs.input_features, language=language, task="transcribe", max_new_tokens=32)
+        expected = processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
+        ear = load_recognizer(str(whisper_dir), language=language)
+        assert ear.transcribe([clips[2]]) == [expected] and expected
+        assert ear.identity()["language"] == language
+
+
+def test_openai_whisper_is_what_the_package_decodes(openai_file: Path, clips: Sequence[np.ndarray]) -> None:
+    import whisper
+
+    model = whisper.load_model(str(openai_file), "cpu")
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(clips[1]), 80)
+    options = whisper.DecodingOptions(language="de", without_timestamps=True, fp16=False)
+    expected = whisper.decode(model, mel, options).text
+    assert load_recognizer(str(openai_file), language="de").transcribe([clips[1]]) == [expected.strip()]
+
+
+def test_ctc_is_what_transformers_decodes(ctc_dir: Path, clips: Sequence[np.ndarray]) -> None:
+    from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+
+    model, processor = Wav2Vec2ForCTC.from_pretrained(ctc_dir), Wav2Vec2Processor.from_pretrained(ctc_dir)
+    with torch.no_grad():
+        logits = model(**processor(clips[3], sampling_rate=16_000, return_tensors="pt")).logits
+    assert load_recognizer(str(ctc_dir)).transcribe([clips[3]]) == processor.batch_decode(logits.argmax(-1))
+
+
+def test_long_clips_are_heard_to_the_end(asr: Path, clips: Sequence[np.ndarray]) -> None:
+    silence = np.zeros(16_000, dtype=np.float32)
+    first, last = np.tile(clips[4], 13), clips[3]  # 26 s
+    long = np.concatenate([first, silence, np.tile(last, 6)])
+    ear = load_recognizer(str(asr), batch_size=4)
+    pieces = cut(long)
+    assert len(pieces) == 2 and max(map(len, pieces)) <= 30 * 16_000
+    assert ear.transcribe([long]) == [" ".join(ear.transcribe(pieces))]
+    assert ear.fault(long) == ""
+
+
+def test_a_cut_falls_into_the_pause() -> None:
+    rng = np.random.default_rng(0)
+    audio = rng.normal(0, 0.3, 16_000 * 70).astype(np.float32)
+    for second in (27.0, 54.5):
+        audio[round(second * 16_000) : round((second + 0.5) * 16_000)] *= 0.001
+    pieces = cut(audio)
+    edges = np.cumsum([len(piece) for piece in pieces[:-1]]) / 16_000
+    assert 27.0 < edges[0] < 27.5 and 54.5 < edges[1] < 55.0
+    assert np.array_equal(np.concatenate(pieces), audio)
+    assert len(cut(audio[: 16_000 * 30])) == 1
+
+
+@pytest.mark.parametrize("n_samples", [1, 320, 1_599])
+def test_the_shortest_clip_is_heard(asr: Path, n_samples: int) -> None:
+    (heard,) = load_recognizer(str(asr)).transcribe([np.full(n_samples, 0.1, dtype=np.float32)])
+    assert isinstance(heard, str)
+
+
+def test_no_clips_at_all(ctc_dir: Path) -> None:
+    assert load_recognizer(str(ctc_dir)).transcribe([]) == []
+
+
+def test_unusable_audio_is_a_fault(ctc_dir: Path) -> None:
+    ear = load_recognizer(str(ctc_dir))
+    assert ear.fault(None) == "no audio" and "no samples" in ear.fault(np.zeros(0, dtype=np.float32))
+
+
+def test_an_absent_mask_embedding_does_not_matter(ctc_dir: Path, tmp_path: Path) -> None:
+    """As in the published wav2vec2-base-960h."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(ctc_dir, tmp_path / "published"))
+    state = load_file(folder / "model.safetensors")
+    state.pop("wav2vec2.masked_spec_embed")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    clip = np.sin(np.arange(16_000, dtype=np.float32) / 9)
+    assert load_recognizer(str(folder)).transcribe([clip]) == load_recognizer(str(ctc_dir)).transcribe([clip])
+    state.pop("lm_head.weight")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lacks 1 weights of the recogniser"):
+        load_recognizer(str(folder))
+
+
+def test_a_misspelt_name_names_the_nearest() -> None:
+    with pytest.raises(MissingPrerequisite, match="no recogniser 'large-v33', did you mean 'large-v3'"):
+        load_recognizer("large-v33")
+    with pytest.raises(
+        MissingPrerequisite, match=r"'nothing/like/it': give one of openai-whisper \(tiny.en,"
+    ):
+        load_recognizer("nothing/like/it")
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_: Any, **__: Any) -> Any:
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(MissingPrerequisite, match=r"openai-whisper tiny cannot be downloaded \(.*not known"):
+        load_recognizer("tiny")
+
+
+def test_published_names_go_the_same_way(
+    openai_file: Path, monkeypatch: pytest.MonkeyPatch, clips: Sequence[np.ndarray]
+) -> None:
+    """With the download answered by a local file: everything else is the package's own code."""
+    monkeypatch.setattr("whisper._download", lambda url, root, in_memory: str(openai_file))
+    monkeypatch.setattr("whisper._ALIGNMENT_HEADS", {"tiny": None})
+    named, filed = load_recognizer("tiny"), load_recognizer(str(openai_file))
+    assert named.transcribe(clips[:2]) == filed.transcribe(clips[:2])
+    assert named.identity()["weights_sha256"] == filed.identity()["weights_sha256"]
+    assert named.identity()["path"] == "tiny"
+
+
+class _Exploit:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("executed"),))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps({"dims": _Exploit()})])
+def test_other_files_are_refused_and_never_executed(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.pt").write_bytes(content)
+    with pytest.raises(UserError, match="bad.pt is no openai-whisper checkpoint"):
+        load_recognizer("bad.pt")
+    torch.save({"dims": _Exploit()}, "worse.pt")
+    with pytest.raises(UserError, match="worse.pt is no openai-whisper checkpoint"):
+        load_recognizer("worse.pt")
+    assert not Path("executed").exists()
+
+
+def test_languages_are_checked(whisper_dir: Path, openai_file: Path, ctc_dir: Path) -> None:
+    with pytest.raises(UserError, match="does not know language 'xx'; use de, en"):
+        load_recognizer(str(whisper_dir), language="xx")
+    with pytest.raises(UserError, match="does not know language 'xx'; use en, zh, de"):
+        load_recognizer(str(openai_file), language="xx")
+    with pytest.raises(UserError, match="takes no language"):
+        load_recognizer(str(ctc_dir), language="de")
+
+
+def test_other_models_are_no_recognisers(tiny_textlm_dir: Path, ctc_dir: Path) -> None:
+    with pytest.raises(UserError, match="type 'llama'; a recogniser is Whisper or a CTC model"):
+        load_recognizer(str(tiny_textlm_dir))
+    with pytest.raises(UserError, match="batch size is 0"):
+        load_recognizer(str(ctc_dir), batch_size=0)
+
+
+def test_a_recogniser_needs_its_tokenizer(ctc_dir: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((ctc_dir / name).read_bytes())
+    with pytest.raises(UserError, match="holds no usable recogniser"):
+        load_recognizer(str(tmp_path))
+
+
+def test_english_only_whisper(whisper_dir: Path, tmp_path: Path, clips: Sequence[np.ndarray]) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(whisper_dir, tmp_path / "mini.en"))
+    config = json.loads((folder / "generation_config.json").read_text())
+    for name in ("lang_to_id", "task_to_id"):
+        del config[name]
+    config["is_multilingual"] = False
+    (folder / "generation_config.json").write_text(json.dumps(config))
+    ear = load_recognizer(str(folder), language="en")
+    assert ear.transcribe(clips) == load_recognizer(str(folder)).transcribe(clips)
+    with pytest.raises(UserError, match="English only, not 'de'"):
+        load_recognizer(str(folder), language="de")
