@@ -1,9 +1,11 @@
 """Names of tasks: which YAML a name, a benchmark or a path stands for. Reads YAML only, so listing is instant.
 
     tasks/<benchmark>/<task>.yaml   metadata: {version, benchmark, track, judge?}; generation_kwargs: {protocol, ...}
+    tasks/<benchmark>/<group>.yaml  group: NAME, task: [names]: several tasks at once, as in lm-eval
     tasks/<benchmark>/README.md     source, licence, one worked raw record, metric, caveats
 
-A benchmark's short name (`covost2`) stands for its tasks on the wanted track, one per decoding protocol.
+A benchmark's short name (`covost2`) stands for its tasks on the wanted track, one per decoding protocol; tasks that say
+`metadata: {variant: true}` only run under their own name.
 """
 
 import difflib
@@ -17,7 +19,17 @@ import yaml
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.progress import say
 
-BENCHMARKS = ("alpacaeval", "triviaqa", "webquestions", "covost2", "fleurs")
+BENCHMARKS = (
+    "alpacaeval",
+    "triviaqa",
+    "webquestions",
+    "covost2",
+    "fleurs",
+)  # of the micro track, as the quickstart runs
+ORDER = (
+    "alpacaeval", "spoken_alpaca", "triviaqa", "webquestions", "llama_questions", "covost2", "fleurs", "mustc",
+    "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr",
+)  # fmt: skip
 TRACKS = ("micro", "full")
 DECODINGS = ("greedy", "sampled")
 
@@ -47,6 +59,21 @@ class TaskSpec:
         names = [str(entry["metric"]) for entry in self.config.get("metric_list") or []]
         return [name for name in names if not name.endswith("_stderr")]
 
+    @property
+    def variant(self) -> bool:
+        """Whether the task only runs under its own name, not under its benchmark's."""
+        return bool((self.config.get("metadata") or {}).get("variant"))
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """Several tasks under one name, such as `covost2_en_x`."""
+
+    name: str
+    benchmark: str
+    tasks: tuple[str, ...]
+    path: Path
+
 
 def tasks_dir() -> Path:
     """Folder of the shipped tasks: inside an installed wheel, else beside the package in a checkout.
@@ -63,11 +90,44 @@ def tasks_dir() -> Path:
 
 def list_tasks() -> list[TaskSpec]:
     """All shipped tasks, benchmarks in their usual order, greedy before sampled."""
-    specs = [
-        read_spec(path) for path in sorted(tasks_dir().glob("*/*.yaml")) if not path.name.startswith("_")
-    ]
-    known = {name: position for position, name in enumerate(BENCHMARKS)}
+    specs = [read_spec(path) for path in _files() if not _is_group(path)]
+    known = {name: position for position, name in enumerate(ORDER)}
     return sorted(specs, key=lambda spec: (known.get(spec.benchmark, len(known)), spec.track, spec.name))
+
+
+def list_groups() -> list[GroupSpec]:
+    """All shipped groups, by name."""
+    return sorted((read_group(path) for path in _files() if _is_group(path)), key=lambda group: group.name)
+
+
+def read_group(path: Path) -> GroupSpec:
+    """The group in one YAML file; lm-eval's file of the same form runs the same tasks.
+
+    Raises:
+        UserError: the file does not define a group of tasks.
+    """
+    config = _read_yaml(path.resolve())
+    members = config.get("task")
+    if not isinstance(config.get("group"), str) or not isinstance(members, list) or not members:
+        raise UserError(f"{path} does not define a group: it needs `group: NAME` and a list of tasks")
+    names = tuple(_member(member, path) for member in members)
+    return GroupSpec(config["group"], path.resolve().parent.name, names, path.resolve())
+
+
+def _member(member: Any, path: Path) -> str:
+    """Name of a group's task: as it stands, or of the file it includes."""
+    if isinstance(member, dict) and "task" not in member and "include" in member:
+        return read_spec(path.parent / str(member["include"])).name
+    return str(member["task"] if isinstance(member, dict) else member)
+
+
+def _files() -> list[Path]:
+    return [path for path in sorted(tasks_dir().glob("*/*.yaml")) if not path.name.startswith("_")]
+
+
+def _is_group(path: Path) -> bool:
+    with open(path, encoding="utf-8") as handle:
+        return any(line.startswith("group:") for line in handle)
 
 
 def read_spec(path: Path) -> TaskSpec:
@@ -124,8 +184,8 @@ def resolve(
     """The tasks that `names` stand for, without repeats, saying on stderr what a short name became.
 
     Args:
-        names: Task names (that very task), benchmark names (its tasks on `track`, one for each of `decodings`), or
-            paths of task YAMLs; each may hold several, separated by commas.
+        names: Task names (that very task), groups, benchmark names (its tasks on `track`, one for each of
+            `decodings`), or paths of YAMLs; each may hold several, separated by commas.
         track: `micro` or `full`.
         decodings: Wanted protocols of benchmarks given by short name.
 
@@ -155,15 +215,21 @@ def _resolve_one(
     name: str, track: str, decodings: Sequence[str], shipped: Sequence[TaskSpec]
 ) -> list[TaskSpec]:
     if name.endswith((".yaml", ".yml")):
-        return [read_spec(Path(name))]
-    exact = [spec for spec in shipped if spec.name == name]
+        path = Path(name)
+        if path.is_file() and _is_group(path):
+            return _members(read_group(path), track, decodings, shipped)
+        return [read_spec(path)]
+    group = next((group for group in list_groups() if group.name == name), None)
+    if group is not None:
+        return _members(group, track, decodings, shipped)
+    exact = [spec for spec in shipped if spec.name == name] or _made(name)
     if exact:
         if exact[0].track != track:
             raise UserError(f"{name} belongs to the {exact[0].track} track: use --track {exact[0].track}")
         return exact
     if name not in {*BENCHMARKS, *(spec.benchmark for spec in shipped)}:
         raise _unknown(name, shipped)
-    on_track = [spec for spec in shipped if spec.benchmark == name and spec.track == track]
+    on_track = [s for s in shipped if s.benchmark == name and s.track == track and not s.variant]
     if not on_track:
         raise MissingPrerequisite(
             f"{name} has no {track}-track tasks in this version; it runs on: "
@@ -171,13 +237,43 @@ def _resolve_one(
                 f"--track {other}" for other in sorted({s.track for s in shipped if s.benchmark == name})
             )
         )
-    chosen = [spec for spec in on_track if spec.protocol in decodings]
+    usual = [spec for spec in on_track if (spec.config.get("metadata") or {}).get("default")]
+    chosen = [spec for spec in usual or on_track if spec.protocol in decodings]
     say(f"{name} on the {track} track: {', '.join(spec.name for spec in chosen)}")
     return chosen
 
 
+def _members(
+    group: GroupSpec, track: str, decodings: Sequence[str], shipped: Sequence[TaskSpec]
+) -> list[TaskSpec]:
+    return [spec for name in group.tasks for spec in _resolve_one(name, track, decodings, shipped)]
+
+
+def _made(name: str) -> list[TaskSpec]:
+    """Any pair of FLEURS languages, `fleurs_<from>_<to>`: its YAML is written into the cache, for lm_eval too."""
+    from rba_bench.evaluation.sources.hub import cache_dir
+    from rba_bench.evaluation.sources.languages import FLEURS
+    from rba_bench.files import write_atomic
+
+    benchmark, _, pair = name.partition("_")
+    source, _, target = pair.partition("_")
+    if benchmark != "fleurs" or source not in FLEURS or target not in FLEURS or source == target:
+        return []
+    template = tasks_dir() / "fleurs" / "fleurs_en_de.yaml"
+    given = dict(read_spec(template).config["dataset_kwargs"])
+    changed = {
+        "include": str(template),
+        "task": name,
+        "dataset_kwargs": {**given, "pair": f"{source}-{target}"},
+    }
+    path = cache_dir() / "tasks" / f"{name}.yaml"
+    write_atomic(path, yaml.safe_dump(changed, sort_keys=False))
+    say(f"{name}: no file of its own among the shipped tasks, made {path}")
+    return [read_spec(path)]
+
+
 def _unknown(name: str, shipped: Sequence[TaskSpec]) -> UserError:
-    names = sorted({*BENCHMARKS, *(spec.name for spec in shipped)})
+    names = sorted({*BENCHMARKS, *(s.name for s in shipped), *(group.name for group in list_groups())})
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown task {name!r}; {hint} (`rba-bench tasks list` shows all)")

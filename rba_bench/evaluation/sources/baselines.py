@@ -23,7 +23,10 @@ ALPACA_EVAL = "tatsu-lab/alpaca_eval"
 ALPACA_FILE = "alpaca_eval_gpt4_baseline.json"
 ALPACA_REVISION = "2955709b93b0e08df511a752a3874b0a89b8910b"  # the commit that uploaded the file
 ALPACA_ITEMS = 805
-ALPACA_GENERATORS = ("gpt4_1106_preview", "gpt4_turbo")  # what AlpacaEval's instruction difficulties were fitted to
+ALPACA_GENERATORS = (
+    "gpt4_1106_preview",
+    "gpt4_turbo",
+)  # what AlpacaEval's instruction difficulties were fitted to
 ANSWERS = ("output", "extracted", "response")  # of AlpacaEval's files, of samples, of others
 LISTED = 20  # unmatched items named in a record
 
@@ -66,7 +69,9 @@ def read_baseline(path: Path | str) -> Baseline:
     """
     found = Path(path)
     if not found.exists():
-        raise MissingPrerequisite(f"no baseline at {found}: give a JSON or JSONL file of answers, or a run folder")
+        raise MissingPrerequisite(
+            f"no baseline at {found}: give a JSON or JSONL file of answers, or a run folder"
+        )
     if found.is_dir():
         return _of_run(found)
     return _of_rows(_read_rows(found), found.stem)
@@ -138,13 +143,15 @@ def compared(
     if wanted == NONE:
         bare = [{**document, "baseline": ""} for document in documents]
         return Loaded(bare, {**origin, "baseline": {"name": NONE}})
-    if wanted is None and isinstance(stored, str):
-        baseline = _inside(documents, stored)
+    if wanted is not None:
+        baseline = read_baseline(wanted)
     else:
-        baseline = read_baseline(wanted) if wanted is not None or isinstance(stored, str) else stored(place)
+        baseline = _inside(documents, stored) if isinstance(stored, str) else stored(place)
     attached, unmatched = attach(documents, baseline)
     if unmatched:
-        say(f"baseline {baseline.name} has no answer to {len(unmatched)} of {len(documents)} items; they get no win rate")
+        say(
+            f"baseline {baseline.name} has no answer to {len(unmatched)} of {len(documents)} items: no win rate there"
+        )
     facts = {
         "name": baseline.name,
         "sha256": baseline.sha256,

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from rba_bench.errors import UserError
@@ -17,12 +18,14 @@ def checked(options: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
         defaults: Every option that the source knows; `...` marks one that the task must give.
 
     Raises:
-        UserError: an option that the source does not know, or one that is missing.
+        UserError: an option that looks like a misspelt one, or one that is missing. Other strangers are passed over:
+            stock lm_eval hands its model arguments to the data set as well.
     """
-    unknown = sorted(options.keys() - defaults.keys())
-    if unknown:
-        raise UserError(f"unknown dataset_kwargs {', '.join(unknown)}; known: {', '.join(sorted(defaults))}")
-    chosen = {**defaults, **{name: value for name, value in options.items() if value is not None}}
+    for name in sorted(options.keys() - defaults.keys()):
+        if near := get_close_matches(name, defaults, n=1, cutoff=0.75):
+            raise UserError(f"unknown dataset_kwargs {name!r}; did you mean {near[0]!r}?")
+    given = {name: options[name] for name in defaults if options.get(name) is not None}
+    chosen = {**defaults, **given}
     if missing := [name for name, value in chosen.items() if value is ...]:
         raise UserError(f"dataset_kwargs lack {', '.join(missing)}")
     return chosen

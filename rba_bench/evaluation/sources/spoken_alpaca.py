@@ -1,0 +1,166 @@
+"""200 items of `GSQA/spoken-alpaca-gpt4`: Alpaca's instructions read aloud, with GPT-4's answers.
+
+    default/partial-train/0000.parquet ...   the Hub's own conversion: the first 18,600 of 51,349 items, 4.9 GB
+    data-00000-of-00035.arrow ...            as uploaded: all items, 13.7 GB; read where a local copy has no parquet
+
+Columns: instruction, input, output, speech_input, input_speaker, output_speaker, input_audio, output_audio.
+
+The draw is by hash of seed and words, so it depends neither on order nor on file format, but on which items there are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation import documents
+from rba_bench.evaluation.sources import baselines, hub, tables
+from rba_bench.evaluation.sources.base import Loaded, Place
+from rba_bench.evaluation.sources.common import Names, checked
+from rba_bench.files import sha256_bytes, write_atomic
+from rba_bench.progress import say
+from rba_bench.seeding import stable_seed
+
+REPO = "GSQA/spoken-alpaca-gpt4"
+REVISION = "433327c1a4ab814ab0aecf901cb23e98cfdb1f49"  # of refs/convert/parquet
+PARQUET, ARROW = "default/partial-train/*.parquet", "data-*-of-*.arrow"
+AUDIO = "input_audio"
+NEEDED = ("instruction", "input", "output")
+WORDS = "speech_input"  # what is said; where the column is missing, instruction and input
+SEED = 1234
+ITEMS = 200
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the set: its texts, and where it lies."""
+
+    texts: dict[str, str]
+    file: Path
+    number: int
+
+    @property
+    def words(self) -> str:
+        """What is said."""
+        said = self.texts.get(WORDS, "") or f"{self.texts['instruction']} {self.texts['input']}"
+        return " ".join(said.split())
+
+
+def load(options: Mapping[str, Any], place: Place) -> Loaded:
+    """The drawn items, with GPT-4's answers to beat.
+
+    Args:
+        options: `n` items, `seed` of the draw, `revision` of the Hub.
+        place: `options["baseline"]` replaces GPT-4's answers.
+
+    Raises:
+        UserError: files of another layout.
+        MissingPrerequisite: the data is not there.
+    """
+    chosen = checked(options, n=ITEMS, seed=SEED, revision=REVISION)
+    found = hub.files(REPO, (PARQUET, ARROW), place, str(chosen["revision"]))
+    parquet = [path for path in found.paths if path.suffix == ".parquet"]
+    pool = list(_distinct(_rows(parquet or found.paths)))
+    drawn = _draw(pool, int(chosen["n"]), int(chosen["seed"]))
+    if len(drawn) < int(chosen["n"]):
+        say(f"spoken_alpaca: only {len(drawn)} of {chosen['n']} items are there")
+    names = Names("spoken-alpaca")
+    items = [
+        documents.make(
+            id=names.of(row.words),
+            kind="chat",
+            clip=clip,
+            instruction=row.words,
+            voice=row.texts.get("input_speaker", ""),
+            baseline=row.texts["output"],
+        )
+        for row, clip in zip(drawn, _clips(drawn), strict=True)
+    ]
+    origin = found.origin(format="parquet" if parquet else "arrow", pool=len(pool), seed=int(chosen["seed"]))
+    return baselines.compared(items, origin, place, "GPT-4 (stored with the set)")
+
+
+def _draw(pool: Sequence[_Row], n: int, seed: int) -> list[_Row]:
+    return sorted(pool, key=lambda row: stable_seed("spoken_alpaca", seed, row.words))[:n]
+
+
+def _distinct(rows: Iterator[_Row]) -> Iterator[_Row]:
+    seen: set[str] = set()
+    for row in rows:
+        if row.words and row.words not in seen:
+            seen.add(row.words)
+            yield row
+
+
+def _rows(files: Sequence[Path]) -> Iterator[_Row]:
+    for file in files:
+        names = _columns(file)
+        if missing := [name for name in (*NEEDED, AUDIO) if name not in names]:
+            raise UserError(f"{file} lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
+        wanted = [name for name in (*NEEDED, WORDS, "input_speaker") if name in names]
+        for number, texts in enumerate(_texts(file, wanted)):
+            yield _Row({name: text or "" for name, text in texts.items()}, file, number)
+
+
+def _columns(file: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if file.suffix == ".parquet":
+            return list(pq.read_schema(file).names)
+        with pa.memory_map(str(file)) as source:
+            return list(pa.ipc.open_stream(source).schema.names)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
+
+
+def _texts(file: Path, columns: Sequence[str]) -> Iterator[dict[str, str | None]]:
+    if file.suffix == ".parquet":
+        yield from tables.read_columns(file, columns)
+        return
+    for batch in _batches(file):
+        yield from batch.select(list(columns)).to_pylist()
+
+
+def _batches(file: Path) -> Iterator[Any]:
+    """Record batches of an Arrow stream file, which is how `datasets` saves a set; memory-mapped, never all held."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(file)) as source:
+            yield from pa.ipc.open_stream(source)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
+
+
+def _clips(drawn: Sequence[_Row]) -> list[tables.Clip]:
+    """Clips of the drawn rows, in their order."""
+    wanted: dict[Path, set[int]] = {}
+    for row in drawn:
+        wanted.setdefault(row.file, set()).add(row.number)
+    found: dict[tuple[Path, int], tables.Clip] = {}
+    for file, numbers in wanted.items():
+        clips = _of_parquet(file) if file.suffix == ".parquet" else _of_arrow(file, numbers)
+        found.update({(file, number): clip for number, clip in clips if number in numbers})
+    return [found[row.file, row.number] for row in drawn]
+
+
+def _of_parquet(file: Path) -> Iterator[tuple[int, tables.Clip]]:
+    for number, (_, clip) in enumerate(tables.rows([file], [], AUDIO)):
+        yield number, clip
+
+
+def _of_arrow(file: Path, numbers: set[int]) -> Iterator[tuple[int, tables.Clip]]:
+    """Clips copied out of an Arrow file into the cache: a row of such a file cannot be read by reference."""
+    start = 0
+    for batch in _batches(file):
+        audio = batch.column(AUDIO).field("bytes")
+        for number in sorted(number for number in numbers if start <= number < start + len(batch)):
+            data = audio[number - start].as_py() or b""
+            copy = hub.cache_dir() / "clips" / f"{sha256_bytes(data)}.audio"
+            if not copy.is_file():
+                write_atomic(copy, data)
+            yield number, tables.file_clip(copy)
+        start += len(batch)
