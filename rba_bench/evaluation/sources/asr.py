@@ -1,0 +1,95 @@
+"""Transcription of the clips of FLEURS and CoVoST 2.
+
+The reference of FLEURS is `transcription`, its text for speech recognition; of CoVoST 2 it is `sentence`. Both sides
+are normalised before errors are counted, so case and punctuation do not matter.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation import documents
+from rba_bench.evaluation.sources import covost2, fleurs, hub, languages, tables
+from rba_bench.evaluation.sources.base import Loaded, Place
+from rba_bench.evaluation.sources.directions import COVOST2_TO_ENGLISH
+
+ENGLISH_FROM = "en_de"  # every en_* direction of CoVoST 2 has the same English clips
+
+
+def load(options: Mapping[str, Any], place: Place) -> Loaded:
+    """Transcription in one language.
+
+    Args:
+        options: `corpus` (`fleurs` or `covost2`); `language`, a configuration of FLEURS (or a short code) or a code of
+            CoVoST 2; `prompt` (optional), with `{language}` for the language.
+        place: Where the data is.
+
+    Raises:
+        UserError: no such corpus or language, or files of another layout.
+        MissingPrerequisite: the data is not there.
+    """
+    corpus, language = str(options.get("corpus", "")), str(options.get("language", ""))
+    if corpus == "fleurs":
+        return _fleurs(language, options, place)
+    if corpus == "covost2":
+        return _covost2(language, options, place)
+    raise UserError(f"no transcripts of corpus {corpus!r}; known: fleurs, covost2")
+
+
+def _fleurs(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
+    config = languages.fleurs_config(language)
+    found = fleurs.files(config, place)
+    docs = [
+        _document(
+            config,
+            options,
+            clip,
+            id=fleurs.recording_id(row),
+            text=row["transcription"] or "",
+            voice=fleurs.gender(row),
+            cluster=f"fleurs-{row['id']}",
+        )
+        for row, clip in tables.rows(found.paths, ("id", "path", "transcription", "gender"))
+    ]
+    return Loaded(docs, found.origin(config=config, rows=len(docs)))
+
+
+def _covost2(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
+    if language not in ("en", *COVOST2_TO_ENGLISH):
+        raise UserError(f"CoVoST 2 has no clips in {language!r}; it has en, {', '.join(COVOST2_TO_ENGLISH)}")
+    direction = ENGLISH_FROM if language == "en" else f"{language}_en"
+    found = hub.files(covost2.REPO, [f"{direction}/test-*.parquet"], place)
+    counts: Counter[str] = Counter()
+    docs = [
+        _document(language, options, clip, id=row["id"], text=row["sentence"], voice=row["client_id"])
+        for row, clip in covost2.rows(found, counts)
+    ]
+    facts = {**counts, "published_rows": covost2.TEST_ROWS[language]}
+    return Loaded(docs, found.origin(direction=direction, **facts))
+
+
+def _document(
+    language: str,
+    options: Mapping[str, Any],
+    clip: tables.Clip,
+    *,
+    id: str,
+    text: str,
+    voice: str,
+    cluster: str = "",
+) -> dict[str, Any]:
+    code = languages.short(language)
+    return documents.make(
+        id=id,
+        kind="asr",
+        clip=clip,
+        instruction=text,
+        prompt=languages.prompt(languages.TRANSCRIBE, language, options),
+        references=[text],
+        source_lang=code,
+        target_lang=code,
+        voice=voice,
+        group=code,
+        cluster=cluster,
+    )

@@ -1,0 +1,99 @@
+"""CoVoST 2 (`fixie-ai/covost2`): one folder a direction, one row a clip of Common Voice 4.
+
+    <direction>/test-00000-of-000NN.parquet   client_id, file, audio {bytes, path} (MP3, 48 kHz), sentence, translation,
+                                              id
+
+Transcripts (`sentence`) of many rows still carry the quoting of the CSV file that they were taken from; it is undone.
+Translations never do, and are used as they are.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation import documents
+from rba_bench.evaluation.sources import hub, languages, tables
+from rba_bench.evaluation.sources.base import Loaded, Place
+from rba_bench.evaluation.sources.directions import COVOST2_FROM_ENGLISH, COVOST2_TO_ENGLISH
+
+REPO = "fixie-ai/covost2"
+DIRECTIONS = (
+    *(f"en_{code}" for code in COVOST2_FROM_ENGLISH),
+    *(f"{code}_en" for code in COVOST2_TO_ENGLISH),
+)
+COLUMNS = ("client_id", "sentence", "translation", "id")
+# Rows of the test splits. A copy with fewer is evaluated all the same; the record shows both numbers.
+TEST_ROWS = {
+    "en": 15531, "ar": 1695, "ca": 12730, "cy": 690, "de": 13511, "es": 13221, "et": 1571, "fa": 3445,
+    "fr": 14760, "id": 844, "it": 8951, "ja": 684, "lv": 1629, "mn": 1759, "nl": 1699, "pt": 4023, "ru": 6300,
+    "sl": 360, "sv-SE": 1595, "ta": 786, "tr": 1629, "zh-CN": 4898,
+}  # fmt: skip
+
+
+def load(options: Mapping[str, Any], place: Place) -> Loaded:
+    """Speech translation in one direction.
+
+    Args:
+        options: `direction`, such as `en_de` or `zh-CN_en`; `prompt` (optional), with `{language}` for the target.
+        place: Where the data is.
+
+    Raises:
+        UserError: no such direction, or files of another layout.
+        MissingPrerequisite: the data is not there.
+    """
+    direction = str(options.get("direction", ""))
+    if direction not in DIRECTIONS:
+        raise UserError(f"CoVoST 2 has no direction {direction!r}; it has {', '.join(DIRECTIONS)}")
+    source, target = direction.split("_")
+    prompt = languages.prompt(languages.TRANSLATE, target, options)
+    found = hub.files(REPO, [f"{direction}/test-*.parquet"], place)
+    counts: Counter[str] = Counter()
+    docs = [
+        documents.make(
+            id=row["id"],
+            kind="s2tt",
+            clip=clip,
+            instruction=row["sentence"],
+            prompt=prompt,
+            references=[row["translation"]],
+            source_lang=languages.short(source),
+            target_lang=languages.short(target),
+            voice=row["client_id"],
+        )
+        for row, clip in rows(found, counts)
+        if row["translation"]
+    ]
+    counts["without_translation"] = counts["rows"] - len(docs)
+    facts = {**counts, "published_rows": TEST_ROWS[source]}
+    return Loaded(docs, found.origin(direction=direction, **facts))
+
+
+def rows(found: hub.HubFiles, counts: Counter[str]) -> Iterator[tuple[dict[str, Any], tables.Clip]]:
+    """Rows with unquoted transcripts, unique ids and short speaker ids.
+
+    Args:
+        found: Files of one direction.
+        counts: Takes the number of `rows`, and of transcripts `unquoted`.
+    """
+    seen: set[str] = set()
+    for row, clip in tables.rows(found.paths, COLUMNS):
+        transcript = unquote(row["sentence"] or "")
+        name = str(row["id"])
+        counts["rows"] += 1
+        counts["unquoted"] += transcript != row["sentence"]
+        unique = name if name not in seen else f"{name}-{counts['rows']}"
+        seen.add(unique)
+        voice = str(row["client_id"] or "")[:16]  # of 128 hex digits
+        yield {**row, "id": unique, "sentence": transcript, "client_id": voice}, clip
+
+
+def unquote(text: str) -> str:
+    """A CSV field as it was before it was written: without the quotes around it, inner ones single.
+
+    A sentence that is one quotation as a whole loses its marks too: the two cannot be told apart. It matters to nothing
+    but the text-only reference row, as error rates ignore punctuation.
+    """
+    if len(text) > 1 and text.startswith('"') and text.endswith('"'):
+        return text[1:-1].replace('""', '"').strip()
+    return text

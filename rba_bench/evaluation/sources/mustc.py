@@ -1,0 +1,170 @@
+"""MuST-C: English TED talks and their translations, from a local copy (it is not on the Hub).
+
+    en-de/data/tst-COMMON/txt/tst-COMMON.yaml   - {duration: 3.5, offset: 16.08, rW: 9, uW: 0, speaker_id: spk.767,
+                                                   wav: ted_767.wav}, a line a segment
+    en-de/data/tst-COMMON/txt/tst-COMMON.en     the transcript of the segment in the same line
+    en-de/data/tst-COMMON/txt/tst-COMMON.de     its translation
+    en-de/data/tst-COMMON/wav/ted_767.wav       a whole talk
+
+Segments are cut once and kept as FLAC under the cache, named by the content of the talk, so that all languages share
+them. Segments of one talk are drawn together by the bootstrap.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rba_bench.audio.clips import AudioError, encode_flac
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation import documents
+from rba_bench.evaluation.sources import hub, languages, tables
+from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Loaded, Place
+from rba_bench.evaluation.sources.directions import MUSTC_TARGETS
+from rba_bench.files import sha256_file, write_atomic
+
+SPLITS = ("tst-COMMON", "tst-HE", "dev")
+FOLDERS = ("mustc", "must-c", "MUSTC", "MuST-C", ".")  # under --data-dir
+
+
+def load(options: Mapping[str, Any], place: Place) -> Loaded:
+    """Speech translation from English.
+
+    Args:
+        options: `direction`, such as `en_de`; `split`, by default tst-COMMON; `prompt` (optional), with `{language}`.
+        place: Folder with the unpacked archives.
+
+    Raises:
+        UserError: no such direction, or files that do not fit together.
+        MissingPrerequisite: the data is not there.
+    """
+    source, _, target = str(options.get("direction", "")).partition("_")
+    if source != "en" or target not in MUSTC_TARGETS:
+        raise UserError(f"MuST-C has en_ to {', '.join(MUSTC_TARGETS)}; not {options.get('direction')!r}")
+    split = str(options.get("split", SPLITS[0]))
+    if split not in SPLITS:
+        raise UserError(f"no test split {split!r} of MuST-C; known: {', '.join(SPLITS)}")
+    folder = _folder(place, target, split)
+    segments = _segments(folder, split, target)
+    prompt = languages.prompt(languages.TRANSLATE, target, options)
+    numbers: Counter[str] = Counter()
+    docs = []
+    for segment in segments:
+        talk = Path(segment["wav"]).stem
+        docs.append(
+            documents.make(
+                id=f"{talk}_{numbers[talk]}",
+                kind="s2tt",
+                clip=_clip(folder / "wav" / segment["wav"], segment),
+                instruction=segment["en"],
+                prompt=prompt,
+                references=[segment[target]],
+                source_lang="en",
+                target_lang=languages.short(target),
+                voice=segment.get("speaker_id", ""),
+                cluster=talk,
+            )
+        )
+        numbers[talk] += 1
+    stated = [float(segment["duration"]) for segment in segments]
+    cut_short = sum(doc["duration"] < seconds - 0.001 for doc, seconds in zip(docs, stated, strict=True))
+    origin = {
+        "repo": "MuST-C",
+        "revision": hub.LOCAL,
+        "direction": f"en_{target}",
+        "split": split,
+        "rows": len(docs),
+        "talks": len(numbers),
+        "segments_longer_than_talk": cut_short,
+    }
+    return Loaded(docs, origin)
+
+
+def _folder(place: Place, target: str, split: str) -> Path:
+    below = Path(f"en-{target}") / "data" / split
+    if place.data_dir is not None:
+        for name in FOLDERS:
+            if (place.data_dir / name / below / "txt").is_dir():
+                return (place.data_dir / name / below).resolve()
+    where = f"under {place.data_dir}" if place.data_dir else "without --data-dir"
+    raise MissingPrerequisite(
+        f"no {below} of MuST-C {where}: it is not on the Hub; get the archive from FBK (mt.fbk.eu/must-c), unpack "
+        f"it and name the folder that holds en-{target} with --data-dir (or {DATA_DIR_VARIABLE})"
+    )
+
+
+def _segments(folder: Path, split: str, target: str) -> list[dict[str, str]]:
+    """Rows of the YAML with the lines of both languages. Raises UserError if the three do not fit together."""
+    import yaml
+
+    file = folder / "txt" / f"{split}.yaml"
+    try:
+        listed = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - strings only
+        texts = {code: _lines(folder / "txt" / f"{split}.{code}") for code in ("en", target)}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read MuST-C in {folder}: {' '.join(str(error).split())}") from error
+    needed = {"offset", "duration", "wav"}
+    if not isinstance(listed, list) or any(
+        not isinstance(row, dict) or needed - row.keys() for row in listed
+    ):
+        raise UserError(f"{file} is not a list of segments with {', '.join(sorted(needed))}")
+    sizes = {"yaml": len(listed), **{code: len(lines) for code, lines in texts.items()}}
+    if len(set(sizes.values())) != 1:
+        raise UserError(
+            f"{file.with_suffix('')}.* do not fit together: "
+            + ", ".join(f"{n} in {k}" for k, n in sizes.items())
+        )
+    return [
+        {**row, "en": en, target: other}
+        for row, en, other in zip(listed, texts["en"], texts[target], strict=True)
+    ]
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a file, split at line feeds alone: U+2028 and its like occur inside sentences."""
+    text = path.read_text(encoding="utf-8")
+    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+
+
+def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:
+    """The clip of a segment, cut on first use; one without sound is an empty file, whose item is an error."""
+    try:
+        offset, seconds = float(segment["offset"]), float(segment["duration"])
+    except ValueError as error:
+        raise UserError(f"a segment of {wav.name} has no numbers for offset and duration") from error
+    rate, talk = _talk(wav)
+    start, frames = int(offset * rate), int(seconds * rate)
+    path = hub.cache_dir() / "mustc" / talk / f"{start}-{frames}.flac"
+    if not path.is_file():
+        try:
+            write_atomic(path, _cut(wav, start, frames))
+        except AudioError:
+            write_atomic(path, b"")
+    return tables.file_clip(path)
+
+
+@lru_cache(maxsize=256)
+def _talk(wav: Path) -> tuple[int, str]:
+    """Sampling rate in Hz and content hash of a talk. Raises MissingPrerequisite or UserError."""
+    import soundfile as sf
+
+    if not wav.is_file():
+        raise MissingPrerequisite(f"no {wav}: the archive of MuST-C was not unpacked whole")
+    try:
+        return int(sf.info(wav).samplerate), sha256_file(wav)[:16]
+    except sf.LibsndfileError as error:
+        raise UserError(f"{wav} is damaged ({error.error_string}): unpack it again") from error
+
+
+def _cut(wav: Path, start: int, frames: int) -> bytes:
+    """FLAC of `frames` samples from `start`, or of what the talk has of them; raises AudioError if that is nothing."""
+    import soundfile as sf
+
+    with sf.SoundFile(wav) as sound:
+        present = min(frames, sound.frames - start)
+        if start < 0 or present <= 0:
+            raise AudioError(f"samples {start} to {start + frames} lie outside of {wav.name}")
+        sound.seek(start)
+        samples = sound.read(present, dtype="float32", always_2d=True)
+        return encode_flac(samples.mean(axis=1), sound.samplerate)
