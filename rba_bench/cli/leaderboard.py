@@ -28,6 +28,15 @@ def build(
     baseline: Annotated[
         str, typer.Option("--baseline", metavar="MODEL", help="Row that the others are compared with.")
     ] = "sft",
+    ceiling: Annotated[
+        str | None,
+        typer.Option(
+            "--ceiling",
+            metavar="NAME",
+            help="Text LLM to measure modality gaps from, of several.",
+            show_default=False,
+        ),
+    ] = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Take in runs with --limit, marked as partial.")
     ] = False,
@@ -46,7 +55,9 @@ def build(
     with stdout_reserved():
         from rba_bench.leaderboard.build import build as build_board
 
-        result = build_board(records or [defaults.RUNS / "eval"], out or OUT, baseline, allow_partial)
+        result = build_board(
+            records or [defaults.RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling
+        )
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})
         return

@@ -20,8 +20,9 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RUN_FILE
 from rba_bench.files import read_json, write_atomic
 from rba_bench.leaderboard import pages
-from rba_bench.leaderboard.compare import MODEL, Group, group_runs
+from rba_bench.leaderboard.compare import Group, group_runs
 from rba_bench.leaderboard.load import PACKED_FILE, Run, distinct, find, pack, read, unfinished
+from rba_bench.leaderboard.references import MODEL
 from rba_bench.leaderboard.tables import TextTable, csv_text
 from rba_bench.metrics.bootstrap import RESAMPLES
 
@@ -33,13 +34,17 @@ MICRO = (
     "stand beside theirs; they show whether the harness and the trainer work."
 )
 LEGEND = """A score stands with its 95 % interval from {resamples} bootstrap resamples (items with equal text drawn
-together). *vs {baseline}* and *gap to text* are paired differences on the same items with the same draws; `*` marks an
-interval that leaves out zero. Of the {tests} differences of models from {baseline} on this page about {expected} would
-be marked by chance alone if nothing differed. *rank* is a band: the ranks that the pairwise intervals leave open among
-the models; references are not ranked. *not ok* counts empty, truncated, failed and unjudged answers, all of which are
-in the score. Intervals cover the choice of items, not the choice of training seed. Only runs with the same protocol
-hash and the same test set share a table.
+together). *vs {baseline}* and *modality gap* (the score of the text LLM reading the transcript, minus the row's) are
+paired differences on the same items with the same draws; `*` marks an interval that leaves out zero. Of the {tests}
+differences of models from {baseline} on this page about {expected} would be marked by chance alone if nothing differed.
+*rank* is a band: the ranks that the pairwise intervals leave open among the models; references are not ranked.
+*not ok* counts empty, truncated, failed and unjudged answers{unscored}
+Intervals cover the choice of items, not the choice of training seed. Only runs with the same protocol hash and the same
+test set share a table.
 """
+ALL_SCORED = ", all of which are in the score."
+UNSCORED = """. They are in the score, but for those that no judge could score: an n
+of `97 (-3)` says that three items have no score, not even 0; differences run over the items scored on both sides."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,11 @@ class BuildResult:
 
 
 def build(
-    records: Sequence[Path], out: Path, baseline_row: str = "sft", allow_partial: bool = False
+    records: Sequence[Path],
+    out: Path,
+    baseline_row: str = "sft",
+    allow_partial: bool = False,
+    ceiling: str | None = None,
 ) -> BuildResult:
     """Verify and compare run records and write the board.
 
@@ -76,9 +85,10 @@ def build(
         out: Folder to write; files of an earlier build that no longer belong to it are removed.
         baseline_row: Model (or training method) that the others are compared with.
         allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
+        ceiling: Name of the text LLM that modality gaps are measured from, where several were run.
 
     Raises:
-        UserError: no finished runs, a partial, damaged or contradictory one, or runs of two tracks.
+        UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
     """
     runs = distinct([read(folder) for folder in find(records, out)])
     partial = [run for run in runs if run.record.partial]
@@ -87,7 +97,7 @@ def build(
             f"{partial[0].folder} is partial (--limit {partial[0].record.limit}) and would mislead on a board: "
             "evaluate it without --limit, or pass --allow-partial to have it marked"
         )
-    groups = tuple(group_runs(runs, baseline_row))
+    groups = tuple(group_runs(runs, baseline_row, ceiling))
     warnings = _warnings(records, groups, partial, baseline_row)
     names = _section_names(groups)
     contents = _tables(groups, names) | _published(runs)
@@ -110,7 +120,16 @@ def _warnings(
         for group in groups
         if not any(row.versus or row.is_baseline for row in group.rows)
     ]
+    found += [warning for group in groups if (warning := _ceiling_warning(group))]
     return tuple(found)
+
+
+def _ceiling_warning(group: Group) -> str:
+    if not group.without_ceiling:
+        return ""
+    rows = ", ".join(group.without_ceiling)
+    known = ", ".join(group.labels[index] for index in group.ceilings)
+    return f"{group.task}: no modality gap for {rows}, as no one of {known} stands out; choose with --ceiling NAME"
 
 
 def _section_names(groups: Sequence[Group]) -> list[str]:
@@ -207,8 +226,18 @@ def _index(
 def _legend(groups: Sequence[Group]) -> str:
     tests = sum(len(row.versus) for group in groups for row in group.rows if row.kind == MODEL)
     expected = round(tests * 0.05, 1)
+    missing = any(
+        row.run.record.metrics[name].n_missing
+        for group in groups
+        for row in group.rows
+        for name in group.metrics
+    )
     return LEGEND.format(
-        resamples=f"{RESAMPLES:,}", baseline=groups[0].baseline, tests=tests, expected=expected
+        resamples=f"{RESAMPLES:,}",
+        baseline=groups[0].baseline,
+        tests=tests,
+        expected=expected,
+        unscored=UNSCORED if missing else ALL_SCORED,
     )
 
 
@@ -217,7 +246,7 @@ def _protocols(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
         dates = sorted({run.record.created[:10] for run in group.runs})
-        counts = sorted({run.record.n for run in group.runs})
+        counts = sorted({run.record.metrics[group.primary].n for run in group.runs})
         rows.append(
             [
                 group.task,
@@ -236,7 +265,8 @@ def _protocols(groups: Sequence[Group]) -> str:
 def _section(name: str, group: Group) -> list[str]:
     blocks = [f"## {name}", pages.facts(group) + f" Data: `{name}.csv`.", pages.main_table(group).markdown()]
     other = pages.other_table(group)
-    return [*blocks, other.markdown()] if other else blocks
+    blocks += [other.markdown()] if other else []
+    return blocks + [line for line in (pages.ceilings_line(group), pages.judges_line(group)) if line]
 
 
 def _run_table(runs: Sequence[Run]) -> TextTable:

@@ -9,23 +9,15 @@ from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.registry import BENCHMARKS
 from rba_bench.files import sha256_json
 from rba_bench.leaderboard.load import Run
-from rba_bench.metrics.bootstrap import (
-    RESAMPLES,
-    SEED,
-    Floats,
-    Interval,
-    percentile_interval,
-    resampled_scores,
-)
+from rba_bench.leaderboard.pairing import Draws, Pair
+from rba_bench.leaderboard.references import CEILING, KINDS, MODEL, ceilings_for, kind_of, names_of
+from rba_bench.metrics.bootstrap import Interval
 from rba_bench.metrics.rank import RankBand, rank_bands, rank_bands_from_intervals
+from rba_bench.metrics.wer import primary_error
 
-MODEL = "model"
-CEILING = "ceiling"
-REFERENCES = {"text": CEILING, "cascade": "cascade", "constant": "constant"}  # what was asked for: what it is
-KINDS = (MODEL, *REFERENCES.values())
 # The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by alias match;
-# exact match, shown beside it, also punishes correct sentences.
-PRIMARY = ("win_rate", "alias_match", "bleu")
+# exact match, shown beside it, also punishes correct sentences. Of win rates: the one that length does not inflate.
+PRIMARY = ("lc_win_rate", "win_rate", "alias_match", "bleu", "wer", "if_rate", "cosine")
 
 GroupKey = tuple[str, str, str]  # task, protocol hash, data hash
 
@@ -38,7 +30,9 @@ class Row:
         kind: `model`, or what sort of reference it is: `ceiling`, `cascade`, `constant`.
         bands: Rank band per metric among the models; empty for references.
         versus: Paired difference to the baseline row per metric; empty if there is none (or it is that row).
-        gap: Paired difference to the text ceiling per metric; empty if there is none (or it is that row).
+        gap: Modality gap per metric: the text ceiling minus this row, paired; empty if there is none (or it is that
+            row).
+        ceiling: Label of the ceiling that the gap is measured from, "" if there is none.
     """
 
     run: Run
@@ -48,23 +42,31 @@ class Row:
     bands: dict[str, RankBand]
     versus: dict[str, Interval]
     gap: dict[str, Interval]
+    ceiling: str
 
 
 class Group:
     """Runs that may share a table: one task, one protocol hash, one test set.
 
+    Args:
+        key: Task, protocol hash, data hash.
+        runs: All runs of the group.
+        baseline: Name or training method of the row that the others are compared with.
+        ceiling: Name of the text ceiling that modality gaps are measured from; by default see `ceilings_for`.
+
     Raises:
         UserError: the records report different metrics.
     """
 
-    def __init__(self, key: GroupKey, runs: Sequence[Run], baseline: str) -> None:
+    def __init__(self, key: GroupKey, runs: Sequence[Run], baseline: str, ceiling: str | None = None) -> None:
         self.task, self.protocol_hash, self.data_hash = key
-        self.baseline = baseline
+        self.baseline, self.ceiling = baseline, ceiling
         self.runs = sorted(runs, key=lambda run: (run.name, run.record.run_id))
         self.record = self.runs[0].record  # speaks for all where they must be equal
         self.metrics = list(self.record.metrics)
-        self.primary = next((metric for metric in PRIMARY if metric in self.metrics), self.metrics[0])
-        self._draws: dict[tuple[int, str], Floats] = {}
+        self.primary = _primary(self.runs[0])
+        self._draws = Draws()
+        self._pairs: dict[tuple[int, int], Pair | None] = {}
         if any(list(run.record.metrics) != self.metrics for run in self.runs):
             raise UserError(
                 f"{self.task}: records of one protocol report different metrics; evaluate them again"
@@ -74,44 +76,61 @@ class Group:
     def rows(self) -> list[Row]:
         """Models by falling score, then the references; ties by label."""
         bands = self._bands()
-        rows = [
-            self._row(index, label, bands.get(index, {})) for index, label in enumerate(labels(self.runs))
-        ]
+        rows = [self._row(index, bands.get(index, {})) for index in range(len(self.runs))]
         return sorted(rows, key=lambda row: (KINDS.index(row.kind), -self._goodness(row.run), row.label))
 
+    @cached_property
+    def labels(self) -> list[str]:
+        """Names that tell the runs apart, in the order of `runs`."""
+        return labels(self.runs)
+
+    @cached_property
+    def ceilings(self) -> list[int]:
+        """Runs that read the transcript."""
+        return [index for index, run in enumerate(self.runs) if kind_of(run) == CEILING]
+
+    @property
+    def without_ceiling(self) -> list[str]:
+        """Labels of the rows that should have a modality gap and have none, as no single ceiling stands for them."""
+        rows = [index for index in range(len(self.runs)) if index not in self.ceilings]
+        return [self.labels[index] for index in rows if self.ceilings and self._ceiling(index) is None]
+
     def difference(self, a: int, b: int, metric: str) -> Interval | None:
-        """Score of run `a` minus score of run `b`, drawn together; None if a partial run makes pairing impossible.
+        """Score of run `a` minus score of run `b` on the items that both have a score for, drawn together.
+
+        None if there are no such items, or a partial run makes pairing impossible.
 
         Raises:
             UserError: two complete runs of one test set do not hold the same items.
         """
-        first, second = self.runs[a], self.runs[b]
-        if first.items != second.items:
-            if first.record.partial or second.record.partial:
-                return None
-            raise UserError(f"{first.folder} and {second.folder} name one test set but hold different items")
-        drawn = self._scores(a, metric) - self._scores(b, metric)
-        clusters = len({sample.cluster for sample in first.samples})
-        method = (
-            f"paired bootstrap percentile 95 %, {RESAMPLES} resamples of {clusters} clusters, seed {SEED}"
-        )
-        value = first.record.metrics[metric].value - second.record.metrics[metric].value
-        return percentile_interval(value, drawn, len(first.samples), method)
+        if (a, b) not in self._pairs:
+            first, second = self.runs[a], self.runs[b]
+            partial = first.record.partial or second.record.partial
+            apart = partial and first.items != second.items
+            self._pairs[a, b] = None if apart else Pair(first, second, self._draws)
+        pair = self._pairs[a, b]
+        return None if pair is None else pair.difference(metric)
 
-    def _scores(self, index: int, metric: str) -> Floats:
-        if (index, metric) not in self._draws:
-            run = self.runs[index]
-            rows, score = run.rows(metric)
-            clusters = [sample.cluster for sample in run.samples]
-            self._draws[index, metric] = resampled_scores(rows, score, clusters)
-        return self._draws[index, metric]
-
-    def _row(self, index: int, label: str, bands: dict[str, RankBand]) -> Row:
+    def _row(self, index: int, bands: dict[str, RankBand]) -> Row:
         run = self.runs[index]
-        ceilings = [other for other, each in enumerate(self.runs) if kind_of(each) == CEILING]
-        versus = self._differences(index, self._partner(index, self._baselines))
-        gap = self._differences(index, self._partner(index, ceilings))
-        return Row(run, label, kind_of(run), index in self._baselines, bands, versus, gap)
+        baseline, ceiling = self._partner(index, self._baselines), self._ceiling(index)
+        return Row(
+            run,
+            self.labels[index],
+            kind_of(run),
+            index in self._baselines,
+            bands,
+            versus={} if baseline is None else self._differences(index, baseline),
+            gap={} if ceiling is None else self._differences(ceiling, index),
+            ceiling="" if ceiling is None else self.labels[ceiling],
+        )
+
+    def _ceiling(self, index: int) -> int | None:
+        if index in self.ceilings:
+            return None
+        fitting = ceilings_for(self.runs[index], [self.runs[each] for each in self.ceilings], self.ceiling)
+        chosen = {id(run) for run in fitting}
+        return self._partner(index, [each for each in self.ceilings if id(self.runs[each]) in chosen])
 
     @cached_property
     def _baselines(self) -> list[int]:
@@ -130,10 +149,8 @@ class Group:
             found = [other for other in found if _seeds_agree(self.runs[index], self.runs[other])]
         return found[0] if len(found) == 1 else None
 
-    def _differences(self, index: int, other: int | None) -> dict[str, Interval]:
-        if other is None:
-            return {}
-        found = {metric: self.difference(index, other, metric) for metric in self.metrics}
+    def _differences(self, a: int, b: int) -> dict[str, Interval]:
+        found = {metric: self.difference(a, b, metric) for metric in self.metrics}
         return {metric: interval for metric, interval in found.items() if interval is not None}
 
     def _goodness(self, run: Run) -> float:
@@ -162,12 +179,13 @@ class Group:
         return rank_bands(len(models), lambda i, j: pairs[i, j], higher)
 
 
-def group_runs(runs: Sequence[Run], baseline: str) -> list[Group]:
+def group_runs(runs: Sequence[Run], baseline: str, ceiling: str | None = None) -> list[Group]:
     """Runs sorted into groups by task, protocol hash and test set.
 
     Raises:
-        UserError: the runs belong to different tracks.
+        UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
     """
+    _check_ceiling(runs, ceiling)
     tracks = sorted({run.record.track for run in runs})
     if len(tracks) > 1:
         raise UserError(
@@ -175,20 +193,19 @@ def group_runs(runs: Sequence[Run], baseline: str) -> list[Group]:
         )
     groups: dict[GroupKey, list[Run]] = {}
     for run in runs:
-        key = (run.record.task, run.record.protocol_hash, data_hash(run.record))
-        groups.setdefault(key, []).append(run)
-    found = [Group(key, groups[key], baseline) for key in sorted(groups)]
+        groups.setdefault(group_key(run.record), []).append(run)
+    found = [Group(key, groups[key], baseline, ceiling) for key in sorted(groups)]
     return sorted(found, key=lambda group: (_place(group.record.benchmark), group.task))
+
+
+def group_key(record: RunRecord) -> GroupKey:
+    """What runs must have in common to be compared."""
+    return (record.task, record.protocol_hash, data_hash(record))
 
 
 def data_hash(record: RunRecord) -> str:
     """Identity of the whole test set, texts and clips."""
     return sha256_json([record.data["items_sha256"], record.data["audio_set_sha256"]])
-
-
-def kind_of(run: Run) -> str:
-    """`model`, or the kind of reference the run is; by what was asked for, so no checkpoint can pose as one."""
-    return REFERENCES.get(str(run.record.model["spec"]), MODEL)
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -203,6 +220,22 @@ def labels(runs: Sequence[Run]) -> list[str]:
         else f"{name} ({run.record.run_id})"
         for name, seed, run in zip(names, seeded, runs, strict=True)
     ]
+
+
+def _check_ceiling(runs: Sequence[Run], wanted: str | None) -> None:
+    found = [run for run in runs if kind_of(run) == CEILING]
+    if wanted is not None and not any(wanted.casefold() in names_of(run) for run in found):
+        known = ", ".join(sorted({run.name for run in found})) or "none; evaluate one with --model text:<llm>"
+        raise UserError(f"no text ceiling is called {wanted!r} (known: {known})")
+
+
+def _primary(run: Run) -> str:
+    """The metric that a task is ranked by; languages written without spaces go by characters."""
+    metrics = list(run.record.metrics)
+    errors = {primary_error(sample.target_lang) for sample in run.samples}
+    if errors == {"cer"} and "cer" in metrics:
+        return "cer"
+    return next((metric for metric in PRIMARY if metric in metrics), metrics[0])
 
 
 def _place(benchmark: str) -> tuple[int, str]:

@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, read_record
 from rba_bench.files import sha256_bytes
-from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
-from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_rows
+from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
+from rba_bench.metrics.bootstrap import Floats, ScoreFn
 
 PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
 Identity = tuple[tuple[int, str, str, str], ...]
@@ -49,25 +50,48 @@ class Run:
         """What was asked: position, clip, cluster and group of every item. Runs with equal items can be paired."""
         return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.samples)
 
-    def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
-        """Summable rows of a metric, one per item in the order of the test set, and the score of their sum.
+    def scored(self, metric: str) -> NDArray[np.bool_]:
+        """Which items have a score of `metric`, `[n]`; the others' judge failed."""
+        return np.array([metric in sample.scores for sample in self.samples])
+
+    def item_rows(self, metric: str) -> Floats:
+        """Summable rows of a metric `[n, k]`, one per item in the order of the test set; zeros where there is no score.
 
         Raises:
             UserError: the samples do not hold what the record's aggregation needs.
         """
         stated = self.record.metrics[metric]
         try:
-            score = score_function(stated.aggregation)
-            values = [sample.scores[metric] for sample in self.samples]
-            rows = mean_rows(values) if stated.aggregation == "mean" else np.asarray(values, dtype=np.float64)
-            if not stated.macro:
-                return rows, score
-            groups = [sample.group for sample in self.samples]
-            return macro_rows(rows, groups), macro_score(score, rows.shape[1])
-        except (KeyError, ValueError, IndexError) as error:
+            score_function(stated.aggregation)
+            empty = [0.0] * WIDTHS[stated.aggregation]
+            rows = [_row(sample.scores.get(metric), empty) for sample in self.samples]
+            return np.asarray(rows, dtype=np.float64)
+        except ValueError as error:
             raise UserError(
                 f"{self.folder}: {metric} cannot be computed from its samples: {error}"
             ) from error
+
+    def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
+        """Summable rows as they are drawn, and the score of their sum; macro metrics have a block of columns per group.
+
+        Raises:
+            UserError: the samples do not hold what the record's aggregation needs.
+        """
+        stated = self.record.metrics[metric]
+        rows, score = self.item_rows(metric), score_function(stated.aggregation)
+        if not stated.macro:
+            return rows, score
+        groups = [sample.group for sample in self.samples]
+        return macro_rows(rows, groups), macro_score(score, rows.shape[1])
+
+
+def _row(score: float | Sequence[int] | None, empty: list[float]) -> list[float]:
+    if score is None:
+        return empty
+    row = [float(score), 1.0] if isinstance(score, int | float) else [float(count) for count in score]
+    if len(row) != len(empty):
+        raise ValueError(f"a row of {len(row)} statistics where {len(empty)} are needed")
+    return row
 
 
 def find(paths: Iterable[Path], out: Path) -> list[Path]:
@@ -164,8 +188,21 @@ def _verify(run: Run) -> None:
     counts = Counter(sample.status for sample in run.samples)
     if {status: count for status, count in record.statuses.items() if count} != dict(counts):
         raise UserError(f"{run.folder}: statuses recorded {record.statuses}, counted {dict(counts)}")
-    for metric, stated in record.metrics.items():
-        rows, score = run.rows(metric)
-        found = score(rows.sum(axis=0).tolist())
-        if abs(found - stated.value) > 1e-6 * stated.scale:
-            raise UserError(f"{run.folder}: {metric} is recorded as {stated.value}, its samples give {found}")
+    for metric in record.metrics:
+        _verify_metric(run, metric)
+
+
+def _verify_metric(run: Run, metric: str) -> None:
+    stated = run.record.metrics[metric]
+    n = int(run.scored(metric).sum())
+    if (stated.n, stated.n_missing) != (n, len(run.samples) - n):
+        raise UserError(
+            f"{run.folder}: {metric} is recorded with n {stated.n} and {stated.n_missing} missing, "
+            f"its samples hold {n} and {len(run.samples) - n}"
+        )
+    if not n:
+        raise UserError(f"{run.folder}: no sample has a {metric}")
+    rows, score = run.rows(metric)
+    found = score(rows.sum(axis=0).tolist())
+    if not abs(found - stated.value) <= 1e-6 * stated.scale:  # so that a NaN does not pass
+        raise UserError(f"{run.folder}: {metric} is recorded as {stated.value}, its samples give {found}")

@@ -1,13 +1,15 @@
 """Groups of compared runs as tables: the summary, a section per task and protocol, and the flat rows of CSV files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rba_bench.evaluation.records import STATUSES, MetricValue
-from rba_bench.leaderboard.compare import CEILING, KINDS, MODEL, Group, Row
+from rba_bench.leaderboard.compare import Group, Row
+from rba_bench.leaderboard.references import CEILING, KINDS, MODEL
 from rba_bench.leaderboard.tables import NOTHING, TextTable
 from rba_bench.metrics.bootstrap import Interval
 
+JUDGE_WORDS = ("agreement", "bias", "kappa")
 SHORT = 8  # hex digits of a hash on a page; the full ones are in records.json
 REFERENCE_NAMES = {
     CEILING: "reference: text LLM reading the transcript (ceiling)",
@@ -17,7 +19,7 @@ REFERENCE_NAMES = {
 
 
 def overview(groups: Sequence[Group]) -> list[TextTable]:
-    """Per protocol: primary metric of every task, then the differences from the baseline row."""
+    """Per protocol: primary metric of every task, then the differences from the baseline row, then the modality gap."""
     tables = []
     for protocol in sorted({group.record.protocol for group in groups}):
         chosen = [group for group in groups if group.record.protocol == protocol]
@@ -25,6 +27,9 @@ def overview(groups: Sequence[Group]) -> list[TextTable]:
         if any(row.versus for group in chosen for row in group.rows):
             title = f"Difference from {chosen[0].baseline}, {protocol} decoding, same items"
             tables.append(_overview(chosen, title, versus_cell))
+        if any(row.gap for group in chosen for row in group.rows):
+            title = f"Modality gap, text minus speech, {protocol} decoding, same items"
+            tables.append(_overview(chosen, title, gap_cell))
     return tables
 
 
@@ -71,7 +76,7 @@ def versus_cell(group: Group, row: Row, metric: str) -> str:
 
 
 def gap_cell(group: Group, row: Row, metric: str) -> str:
-    """Paired difference from the text ceiling."""
+    """Modality gap: the text ceiling's score minus the row's on the same items."""
     return "(ceiling)" if row.kind == CEILING else _difference(group, row.gap.get(metric), metric)
 
 
@@ -84,7 +89,7 @@ def main_table(group: Group) -> TextTable:
         heading(group, metric),
         "n",
         f"vs {group.baseline}",
-        "gap to text",
+        "modality gap",
         "not ok",
         "date",
     ]
@@ -93,7 +98,7 @@ def main_table(group: Group) -> TextTable:
             str(row.bands[metric]) if row.bands else "ref",
             _marked(row.label, row.kind),
             score_cell(group, row, metric),
-            str(row.run.record.metrics[metric].n),
+            n_cell(row.run.record.metrics[metric]),
             versus_cell(group, row, metric),
             gap_cell(group, row, metric),
             not_ok(row),
@@ -141,8 +146,38 @@ def facts(group: Group) -> str:
     )
 
 
+def n_cell(stated: MetricValue) -> str:
+    """Items behind a score, and how many more have none: `633 (-3)`."""
+    return f"{stated.n} (-{stated.n_missing})" if stated.n_missing else str(stated.n)
+
+
+def judges_line(group: Group) -> str:
+    """How far the judges of a section agree and lean, run by run; "" where no judge reports on itself."""
+    told = {row.label: _told(row.run.record.finish) for row in group.rows}
+    parts = [f"`{label}` {', '.join(facts)}" for label, facts in told.items() if facts]
+    return f"Judges: {'; '.join(parts)}." if parts else ""
+
+
+def _told(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    """Numbers called agreement or bias anywhere in the reports of judges, named by their path."""
+    found = []
+    for key, value in report.items():
+        name = (*path, str(key).replace("_", " "))
+        if isinstance(value, Mapping):
+            found += _told(value, name)
+        elif isinstance(value, int | float) and any(word in " ".join(name) for word in JUDGE_WORDS):
+            found.append(f"{' '.join(name)} {value:.3g}")
+    return found
+
+
+def ceilings_line(group: Group) -> str:
+    """Whose text ceiling is whose, "" unless there are several."""
+    parts = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
+    return f"Modality gap: {'; '.join(parts)}." if len(group.ceilings) > 1 and parts else ""
+
+
 def not_ok(row: Row) -> str:
-    """Number of answers that are not `ok`, by status; they are all in the score."""
+    """Number of answers that are not `ok`, by status; all but those without a judge's score are in the score."""
     counts = {status: row.run.record.statuses.get(status, 0) for status in STATUSES if status != "ok"}
     named = ", ".join(f"{status} {count}" for status, count in counts.items() if count)
     return f"{sum(counts.values())} ({named})" if named else "0"
@@ -150,8 +185,14 @@ def not_ok(row: Row) -> str:
 
 def reference_notes(groups: Sequence[Group]) -> list[str]:
     """What the reference rows are, as far as there are any."""
-    kinds = {row.kind: row.label for group in groups for row in group.rows}
-    return [f"`{kinds[kind]}` is a {text}" for kind, text in REFERENCE_NAMES.items() if kind in kinds]
+    kinds: dict[str, dict[str, None]] = {}
+    for row in (row for group in groups for row in group.rows):
+        kinds.setdefault(row.kind, {})[row.label] = None
+    return [
+        f"{', '.join(f'`{label}`' for label in kinds[kind])} {'is a' if len(kinds[kind]) == 1 else 'are each a'} {text}"
+        for kind, text in REFERENCE_NAMES.items()
+        if kind in kinds
+    ]
 
 
 def flat_rows(group: Group) -> list[dict[str, Any]]:
@@ -201,6 +242,7 @@ def _flat(group: Group, row: Row, metric: str) -> dict[str, Any]:
         "low": stated.low,
         "high": stated.high,
         "n": stated.n,
+        "n_missing": stated.n_missing,
         "scale": stated.scale,
         "method": stated.method,
         "signature": stated.signature,
@@ -208,7 +250,8 @@ def _flat(group: Group, row: Row, metric: str) -> dict[str, Any]:
         "rank_worst": band.worst if band else None,
         "baseline": group.baseline,
         **_prefixed("versus_baseline", row.versus.get(metric)),
-        **_prefixed("gap_to_text", row.gap.get(metric)),
+        "ceiling": row.ceiling,
+        **_prefixed("modality_gap", row.gap.get(metric)),
         **{f"n_{status}": record.statuses.get(status, 0) for status in STATUSES},
         "partial": record.partial,
         "date": record.created,

@@ -1,11 +1,13 @@
 """The aggregations a record may name, in one place: a board recomputes exactly what an evaluation computed.
 
-    mean     rows `(value, 1)` from per-item scores
-    bleu     rows from `CorpusBleu.statistics`
-    chrf++   rows from `ChrfPP.statistics`
+    mean        rows `(value, 1)` from per-item scores
+    bleu        rows from `CorpusBleu.statistics`
+    chrf++      rows from `ChrfPP.statistics`
+    error_rate  rows `(errors, reference length)` from `rba_bench.metrics.wer`; lower is better
 
-A score is called with one summed row and gives sacrebleu's own number. `many` scores a matrix of summed rows
-at once for the bootstrap, a hundred times faster, and agrees with the call to twelve digits.
+An item without a score has a row of zeros, which weighs nothing in any of them. A score is called with one summed row
+and gives sacrebleu's own number. `many` scores a matrix of summed rows at once for the bootstrap, a hundred times
+faster, and agrees with the call to twelve digits.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -14,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rba_bench.metrics.bleu import corpus_score
+from rba_bench.metrics.bleu import BLEU_WIDTH, CHRF_WIDTH, corpus_score
 from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_score, score_all
 
 CHRF_BETA = 2
+WIDTHS = {"mean": 2, "bleu": BLEU_WIDTH, "chrf++": CHRF_WIDTH, "error_rate": 2}  # columns of a row
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,24 @@ class CorpusScore:
     def many(self, totals: Floats) -> Floats:
         """Scores `[m]` of summed rows `[m, k]`."""
         return _MANY[self.name](totals)
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """Errors per hundred reference tokens from a summed `(errors, reference length)` row; can exceed 100.
+
+    Where all references together are empty there is no rate: 0 without errors, else 100.
+    """
+
+    def __call__(self, total: Sequence[float]) -> float:
+        """Rate of one summed row."""
+        return float(self.many(np.asarray([total], dtype=np.float64))[0])
+
+    def many(self, totals: Floats) -> Floats:
+        """Rates `[m]` of summed rows `[m, 2]`."""
+        errors, length = totals[:, 0], totals[:, 1]
+        undefined = np.where(errors > 0, 100.0, 0.0)
+        return np.divide(100.0 * errors, length, out=undefined, where=length > 0)
 
 
 @dataclass(frozen=True)
@@ -68,9 +89,26 @@ def score_function(aggregation: str) -> ScoreFn:
     """
     if aggregation == "mean":
         return mean_score
+    if aggregation == "error_rate":
+        return ErrorRate()
     if aggregation in _MANY:
         return CorpusScore(aggregation)
     raise ValueError(f"unknown aggregation {aggregation!r}, known: {', '.join(AGGREGATIONS)}")
+
+
+def item_scores(aggregation: str, rows: ArrayLike) -> Floats:
+    """Score `[n]` of every row `[n, k]` alone, to tell which of two answers to an item is better.
+
+    BLEU of single sentences leaves out the n-gram orders that the hypothesis is too short for, as sacrebleu's own
+    `sentence_bleu` does; otherwise every answer of three words would be a zero. A row of zeros has score 0 or NaN.
+
+    Raises:
+        ValueError: unknown aggregation.
+    """
+    data = np.asarray(rows, dtype=np.float64)
+    if aggregation == "bleu":
+        return _bleu_many(data, effective_order=True)
+    return score_all(score_function(aggregation), data)
 
 
 def macro_rows(rows: ArrayLike, groups: Sequence[Hashable]) -> Floats:
@@ -93,17 +131,19 @@ def macro_score(score_fn: ScoreFn, width: int) -> ScoreFn:
     return MacroScore(score_fn, width)
 
 
-def _bleu_many(totals: Floats) -> Floats:
+def _bleu_many(totals: Floats, effective_order: bool = False) -> Floats:
     """BLEU with sacrebleu's brevity penalty and exponential smoothing; rows as in `CorpusBleu.statistics`."""
     hypothesis, reference = totals[:, 0], totals[:, 1]
     correct, total = totals[:, 2:6], totals[:, 6:10]
-    scored = correct.any(axis=1) & (total > 0).all(axis=1)
+    present = total > 0
+    scored = correct.any(axis=1) & (effective_order | present.all(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         penalty = np.exp(np.minimum(0.0, 1.0 - reference / hypothesis))
         missed = correct == 0
         smooth = 2.0 ** np.cumsum(missed, axis=1)  # each order without a match halves the next substitute
         precision = 100.0 * np.where(missed, 1.0 / smooth, correct) / total
-        score = penalty * np.exp(np.log(precision).mean(axis=1))
+        logs = np.where(present, np.log(precision), 0.0).sum(axis=1) / present.sum(axis=1)
+        score = penalty * np.exp(logs)
     return np.where(scored, score, 0.0)
 
 
@@ -122,4 +162,4 @@ def _chrf_many(totals: Floats) -> Floats:
 
 
 _MANY: dict[str, Callable[[Floats], Floats]] = {"bleu": _bleu_many, "chrf++": _chrf_many}
-AGGREGATIONS = ("mean", *_MANY)
+AGGREGATIONS = tuple(WIDTHS)

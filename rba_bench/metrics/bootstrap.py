@@ -172,13 +172,14 @@ def mean_rows(values: ArrayLike) -> Floats:
 
 
 class _Mean:
-    """Mean from a summed `(value, 1)` row."""
+    """Mean from a summed `(value, 1)` row; NaN where nothing was summed, which is no score at all."""
 
     def __call__(self, total: Sequence[float]) -> float:
-        return float(total[0]) / float(total[1])
+        return float(total[0]) / float(total[1]) if total[1] else math.nan
 
     def many(self, totals: Floats) -> Floats:
-        return np.asarray(totals[:, 0] / totals[:, 1])
+        empty = np.full(len(totals), math.nan)
+        return np.divide(totals[:, 0], totals[:, 1], out=empty, where=totals[:, 1] != 0)
 
 
 mean_score = _Mean()
@@ -216,7 +217,10 @@ def percentile_interval(value: float, drawn: ArrayLike, n: int, method: str) -> 
 
 def _percentile(value: float, drawn: Floats, n: int, method: str) -> Interval:
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    scored = drawn[~np.isnan(drawn)]  # a resample of nothing but unscored items says nothing
+    if not len(scored):
+        raise ValueError("no resample holds an item with a score")
+    low, high = np.quantile(scored, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high), n, method)
 
 

@@ -27,7 +27,7 @@ SURFACE = {
     ],
     "leaderboard": ["--help", "-h"],
     "leaderboard build": [
-        *("--allow-partial", "--baseline", "--help", "--json", "--out", "--reported", "-h", "RECORDS"),
+        *("--allow-partial", "--baseline", "--ceiling", "--help", "--json", "--out", "--reported", "-h", "RECORDS"),
     ],
     "tasks": ["--help", "-h"],
     "tasks list": ["--help", "--json", "-h"],

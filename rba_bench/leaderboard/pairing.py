@@ -1,0 +1,171 @@
+"""Two runs on the same items: what one scores above the other, both drawn together.
+
+Only items that have a score in both runs count, on both sides: an item whose judge failed in one run is left out of the
+other as well, so the difference never compares two sets of items. The number left out is stated.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rba_bench.errors import UserError
+from rba_bench.leaderboard.load import Run
+from rba_bench.metrics.aggregate import item_scores
+from rba_bench.metrics.bootstrap import (
+    RESAMPLES,
+    SEED,
+    Floats,
+    Interval,
+    percentile_interval,
+    resampled_scores,
+)
+
+TIE = 1e-9
+Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One metric of run A against run B.
+
+    Attributes:
+        a: Score of A on the paired items, in units of the metric.
+        b: Score of B on the same items.
+        difference: A minus B with its paired 95 % interval.
+        relative: `(a - b) / b` with its interval; None where B is, or can be drawn as, zero.
+        n_left_out: Items that one of the two runs lacks, or has no score for.
+        wins: Paired items on which A is better (of corpus metrics: by the item's own statistics).
+        losses: Paired items on which B is better.
+    """
+
+    metric: str
+    aggregation: str
+    scale: float
+    higher_is_better: bool
+    a: float
+    b: float
+    difference: Interval
+    relative: Interval | None
+    n: int
+    n_left_out: int
+    wins: int
+    ties: int
+    losses: int
+
+
+class Draws:
+    """Scores of the resamples of runs, computed once however many partners a run has."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str, bytes], tuple[float, Floats, Run]] = {}
+
+    def of(self, run: Run, metric: str, items: Positions) -> tuple[float, Floats]:
+        """Score of a run on some of its items, and that of every resample of them `[resamples]`."""
+        key = (id(run), metric, items.tobytes())
+        if key not in self._kept:
+            rows, score = run.rows(metric)
+            chosen = rows[items]
+            clusters = [run.samples[item].cluster for item in items]
+            drawn = resampled_scores(chosen, score, clusters)
+            self._kept[key] = (
+                score(chosen.sum(axis=0).tolist()),
+                drawn,
+                run,
+            )  # the run stays: its id is the key
+        return self._kept[key][:2]
+
+
+class Pair:
+    """Two runs, item by item.
+
+    Raises:
+        UserError: two complete runs of one test set do not hold the same items, or the runs have none in common.
+    """
+
+    def __init__(self, first: Run, second: Run, draws: Draws | None = None) -> None:
+        self.first, self.second = first, second
+        self._draws = draws or Draws()
+        self._left, self._right = _common(first, second)
+        self.n_items = len(first.items) + len(second.items) - len(self._left)
+
+    def difference(self, metric: str) -> Interval | None:
+        """A minus B with its 95 % interval; None if no item has a score in both."""
+        left, right = self._scored(metric)
+        if not len(left):
+            return None
+        (a, drawn_a), (b, drawn_b) = self._draw(metric, left, right)
+        return percentile_interval(a - b, drawn_a - drawn_b, len(left), self._method(left))
+
+    def contrast(self, metric: str) -> Contrast | None:
+        """Everything about one metric of the two runs; None if no item has a score in both."""
+        left, right = self._scored(metric)
+        difference = self.difference(metric)
+        if difference is None:
+            return None
+        stated = self.first.record.metrics[metric]
+        (a, drawn_a), (b, drawn_b) = self._draw(metric, left, right)
+        better = self._item_scores(self.first, metric, left) - self._item_scores(self.second, metric, right)
+        better = better if stated.higher_is_better else -better
+        wins, losses = int((better > TIE).sum()), int((better < -TIE).sum())
+        return Contrast(
+            metric=metric,
+            aggregation=stated.aggregation,
+            scale=stated.scale,
+            higher_is_better=stated.higher_is_better,
+            a=a,
+            b=b,
+            difference=difference,
+            relative=_relative(a, b, drawn_a, drawn_b, difference),
+            n=len(left),
+            n_left_out=self.n_items - len(left),
+            wins=wins,
+            ties=len(left) - wins - losses,
+            losses=losses,
+        )
+
+    def _scored(self, metric: str) -> tuple[Positions, Positions]:
+        both = self.first.scored(metric)[self._left] & self.second.scored(metric)[self._right]
+        return self._left[both], self._right[both]
+
+    def _draw(
+        self, metric: str, left: Positions, right: Positions
+    ) -> tuple[tuple[float, Floats], tuple[float, Floats]]:
+        return self._draws.of(self.first, metric, left), self._draws.of(self.second, metric, right)
+
+    def _method(self, left: Positions) -> str:
+        clusters = len({self.first.samples[item].cluster for item in left})
+        method = (
+            f"paired bootstrap percentile 95 %, {RESAMPLES} resamples of {clusters} clusters, seed {SEED}"
+        )
+        missing = self.n_items - len(left)
+        return (
+            f"{method}; {missing} of {self.n_items} items not scored in both are left out"
+            if missing
+            else method
+        )
+
+    def _item_scores(self, run: Run, metric: str, items: Positions) -> Floats:
+        return item_scores(run.record.metrics[metric].aggregation, run.item_rows(metric)[items])
+
+
+def _common(first: Run, second: Run) -> tuple[Positions, Positions]:
+    """Positions in both runs of the items that both hold, in the order of the test set."""
+    if first.items == second.items:
+        every = np.arange(len(first.items))
+        return every, every
+    if not (first.record.partial or second.record.partial):
+        raise UserError(f"{first.folder} and {second.folder} name one test set but hold different items")
+    places = {item: place for place, item in enumerate(second.items)}
+    found = [(place, places[item]) for place, item in enumerate(first.items) if item in places]
+    if not found:
+        raise UserError(f"{first.folder} and {second.folder} have no item in common")
+    left, right = np.array(found, dtype=np.intp).T
+    return left, right
+
+
+def _relative(a: float, b: float, drawn_a: Floats, drawn_b: Floats, difference: Interval) -> Interval | None:
+    if not b or not drawn_b.all():
+        return None
+    drawn = (drawn_a - drawn_b) / drawn_b
+    return percentile_interval((a - b) / b, drawn, difference.n, difference.method)
