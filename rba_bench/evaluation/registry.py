@@ -237,8 +237,7 @@ def _resolve_one(
                 f"--track {other}" for other in sorted({s.track for s in shipped if s.benchmark == name})
             )
         )
-    usual = [spec for spec in on_track if (spec.config.get("metadata") or {}).get("default")]
-    chosen = [spec for spec in usual or on_track if spec.protocol in decodings]
+    chosen = [spec for spec in on_track if spec.protocol in decodings]
     say(f"{name} on the {track} track: {', '.join(spec.name for spec in chosen)}")
     return chosen
 
