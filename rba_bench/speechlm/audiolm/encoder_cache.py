@@ -1,0 +1,127 @@
+"""What the encoder made of a clip, kept in memory up to a bound and, if asked, on disk.
+
+States are kept before the projector: they depend on the encoder alone. An entry belongs to a clip as it was heard
+(`SpeechRequest.key`) and to a tag that names everything else that decides the states (`encoder_tag`).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from rba_bench.files import sha256_bytes, sha256_json, write_atomic
+from rba_bench.speechlm.base import SpeechRequest
+
+DEFAULT_BYTES = 128 * 2**20
+
+
+def encoder_tag(weights_sha256: str, setup_sha256: str, padding: str, dtype: str) -> str:
+    """What decides states beside the clip: weights, processor files, padding mode and number type, as one hash."""
+    return sha256_json([weights_sha256, setup_sha256, padding, dtype])
+
+
+class EncoderCache:
+    """States by clip: least recently used first out; with a folder also kept for later runs.
+
+    Args:
+        tag: from `encoder_tag`; entries of other tags are never returned.
+        max_bytes: bound of what is kept in memory (the CPU's), 0 keeps nothing.
+        folder: entries are also written here, one safetensors file each; None writes nothing.
+
+    Attributes:
+        hits: lookups that were answered.
+        misses: lookups that were not.
+    """
+
+    def __init__(self, tag: str, max_bytes: int = DEFAULT_BYTES, folder: Path | None = None) -> None:
+        self.tag = tag
+        self.max_bytes = max_bytes
+        self.folder = folder
+        self.hits = 0
+        self.misses = 0
+        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: str) -> torch.Tensor | None:
+        """States [S, D] of a clip, on the CPU; None where unknown."""
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        else:
+            found = self._read(key)
+            if found is not None:
+                self._keep(key, found)
+        self.hits += found is not None
+        self.misses += found is None
+        return found
+
+    def put(self, key: str, states: torch.Tensor) -> None:
+        """Keep states [S, D] of a clip."""
+        # a copy of its own: a row of a batch would hold the whole batch
+        states = states.detach().to("cpu", copy=True).contiguous()
+        self._keep(key, states)
+        if self.folder is not None:
+            write_atomic(self._path(key), save({"states": states}))
+
+    def _keep(self, key: str, states: torch.Tensor) -> None:
+        if key in self._kept:
+            self._bytes -= self._kept.pop(key).nbytes
+        self._kept[key] = states
+        self._bytes += states.nbytes
+        while self._bytes > self.max_bytes:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None  # asked for only with a folder
+        name = sha256_bytes(key.encode())  # keys may hold any character
+        return self.folder / self.tag[:16] / name[:2] / f"{name}.safetensors"
+
+    def _read(self, key: str) -> torch.Tensor | None:
+        if self.folder is None:
+            return None
+        try:
+            return load(self._path(key).read_bytes())["states"]
+        except (FileNotFoundError, SafetensorError, KeyError):  # damaged by a copy: made again
+            return None
+
+
+def states_of(
+    requests: Sequence[SpeechRequest],
+    cache: EncoderCache | None,
+    encode: Callable[[list[np.ndarray]], Sequence[torch.Tensor]],
+    device: torch.device | str = "cpu",
+) -> list[torch.Tensor]:
+    """States of each request's clip, each distinct clip encoded once.
+
+    Clips are the same where their `key` is; without one, where they are the same array.
+
+    Args:
+        requests: with audio.
+        cache: looked into and filled; None for no cache.
+        encode: states [S_i, D] of some clips.
+        device: where cached states are needed.
+
+    Returns:
+        One tensor [S_i, D] per request; requests on one clip share it.
+    """
+    places: dict[str | int, torch.Tensor | None] = {}
+    clips: dict[str | int, np.ndarray] = {}
+    names: list[str | int] = [request.key or id(request.audio) for request in requests]
+    for name, request in zip(names, requests, strict=True):
+        if name in places:
+            continue
+        known = cache.get(request.key) if cache is not None and request.key else None
+        places[name] = None if known is None else known.to(device)
+        if known is None and request.audio is not None:
+            clips[name] = request.audio
+    fresh = encode(list(clips.values())) if clips else []
+    for name, states in zip(clips, fresh, strict=True):
+        places[name] = states
+        if cache is not None and isinstance(name, str):
+            cache.put(name, states)
+    found = [places[name] for name in names]
+    return [states for states in found if states is not None]

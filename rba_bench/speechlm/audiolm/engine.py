@@ -1,0 +1,211 @@
+"""An audio-in, text-out checkpoint of transformers, run in this process."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rba_bench.errors import UserError
+from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
+from rba_bench.speechlm.audiolm.families import FAMILIES
+from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
+from rba_bench.speechlm.audiolm.loading import load_family
+from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable, audio_fault
+from rba_bench.speechlm.clock import StageClock, device_clock
+from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
+from rba_bench.textlm.weights import describe, local_folder, resolve_device
+
+ENCODE_WASTE = 1.5  # clips are encoded together while the longest is at most this many times the shortest
+
+
+class TransformersSpeechLM:
+    """Qwen2-Audio, Voxtral and their like: each distinct clip is encoded once, answers are drawn in batches.
+
+    An answer depends on model, request and decoding alone. Clips longer than the model can hear are heard up to
+    there, and the answer's `error` says so.
+
+    Attributes:
+        name: for tables and folders.
+        family: the architecture's adapter, with model and processor.
+        batch_size: requests per batch; answers do not depend on it.
+        clock: seconds spent in `features`, `encoder` and `decoder`.
+        cache: states of clips with a `key`; None for families that are not taken apart.
+        max_seconds: audio behind this is not heard; None without such a limit.
+    """
+
+    def __init__(
+        self,
+        family: AudioFamily,
+        identity: dict[str, Any],
+        name: str,
+        batch_size: int = 32,
+        cache: EncoderCache | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch size is {batch_size}: use 1 or more")
+        self.family = family
+        self.name = name
+        self.batch_size = batch_size
+        self.cache = cache
+        self.device = family.model.device
+        self.clock: StageClock = device_clock(str(self.device))
+        self.max_seconds = family.max_seconds
+        self._identity = identity
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: Path | str,
+        device: str = "cpu",
+        batch_size: int = 32,
+        true_length: bool = True,
+        trust_remote_code: bool = False,
+        name: str | None = None,
+        cache_bytes: int = DEFAULT_BYTES,
+        cache_folder: Path | None = None,
+    ) -> "TransformersSpeechLM":
+        """Load a folder or Hub id, safetensors only.
+
+        Args:
+            path_or_id: what `save_pretrained` of model and processor wrote, or an id such as
+                `Qwen/Qwen2-Audio-7B-Instruct`.
+            device: a torch device, or `auto`. On the CPU the model computes in float32 however it is stored.
+            batch_size: requests per batch.
+            true_length: encode clips without padding to 30 s where that changes nothing (recorded as `padding`).
+            trust_remote_code: run Python code that ships with the model.
+            name: the folder's or the id's last part by default.
+            cache_bytes: bound of the encoder states kept in memory.
+            cache_folder: where encoder states are kept for later runs; None keeps them for this run only.
+
+        Raises:
+            MissingPrerequisite: nothing there, or its processor needs a package that is missing.
+            UserError: another kind of model, damaged files, or an unusable device.
+        """
+        folder = local_folder(path_or_id, "speech model")
+        family = load_family(folder, resolve_device(device), true_length, trust_remote_code)
+        model_type = family.model.config.model_type
+        entry = FAMILIES.get(model_type)
+        identity = {
+            "kind": "transformers",
+            "model_type": model_type,
+            **describe(folder, path_or_id, family.model),
+            "padding": family.padding,
+            "verified": entry is not None and entry.verified,
+        }
+        cache = None
+        if family.splits:
+            tag = encoder_tag(
+                identity["weights_sha256"], identity["setup_sha256"], family.padding, identity["dtype"]
+            )
+            cache = EncoderCache(tag, cache_bytes, cache_folder)
+        return cls(family, identity, name or Path(str(path_or_id)).resolve().name, batch_size, cache)
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, model type, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, `padding`, `verified`."""
+        return dict(self._identity)
+
+    def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """Answer each request, in order; see `SpeechLM.generate`."""
+        faults = [self._fault(request, decoding) for request in requests]
+        usable = [i for i, fault in enumerate(faults) if not fault]
+        answers: dict[int, Generation] = {}
+        for batch in self._batches(usable, requests):
+            drawn = self._answer([requests[i] for i in batch], decoding)
+            answers.update(zip(batch, drawn, strict=True))
+        return answer_usable(requests, faults, [answers[i] for i in usable])
+
+    def _fault(self, request: SpeechRequest, decoding: Decoding) -> str:
+        if fault := audio_fault(request.audio):
+            return fault
+        ids = self.family.prompt_ids(request.prompt)
+        if self.family.splits and ids.count(self.family.audio_token_id) != 1:
+            return "the prompt contains the token that stands for the audio"
+        n_samples = _n_samples(request)
+        n_tokens = self.family.n_tokens(n_samples)
+        if n_tokens < 1:
+            return f"audio of {1000 * n_samples / SAMPLING_RATE:.0f} ms is too short for the model to hear"
+        length, context = len(ids) - 1 + n_tokens, self.family.context
+        if context is not None and length + decoding.max_new_tokens + 1 > context:
+            return f"prompt and audio of {length} tokens leave no room in the model's context of {context}"
+        return ""
+
+    def _batches(self, usable: Sequence[int], requests: Sequence[SpeechRequest]) -> Iterator[list[int]]:
+        """Longest clips first, so that memory peaks at once; requests for one clip stay together."""
+        first: dict[object, int] = {}
+        names = {i: requests[i].key or id(requests[i].audio) for i in usable}
+        for i in usable:
+            first.setdefault(names[i], i)
+        order = sorted(usable, key=lambda i: (-_n_samples(requests[i]), first[names[i]], i))
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    @torch.no_grad()
+    def _answer(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        inputs = self._merged(requests) if self.family.splits else self._plain(requests)
+        with self.clock("decoder"):
+            drawn = self._continue(inputs, decoding, [request.seed for request in requests])
+        answers = [to_generation(self.family.tokenizer, continuation) for continuation in drawn]
+        return [
+            self._remark(answer, _n_samples(request))
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    def _merged(self, requests: Sequence[SpeechRequest]) -> dict[str, torch.Tensor]:
+        """Embeddings with the audio in its places, left-padded."""
+        family = self.family
+        states, lengths = pad_states(states_of(requests, self.cache, self._encode, self.device))
+        with self.clock("encoder"):
+            embeds, n_tokens = family.project(states, lengths)
+            rows = [
+                family.expand(family.prompt_ids(request.prompt), count)
+                for request, count in zip(requests, n_tokens.tolist(), strict=True)
+            ]
+            input_ids, mask = (tensor.to(self.device) for tensor in family.collate(rows))
+            return {"inputs_embeds": family.merge(input_ids, embeds, n_tokens), "attention_mask": mask}
+
+    def _encode(self, clips: list[np.ndarray]) -> list[torch.Tensor]:
+        """States of clips, in runs of like length so that little padding is encoded."""
+        order = sorted(range(len(clips)), key=lambda i: -len(clips[i]))
+        found: dict[int, torch.Tensor] = {}
+        while order:
+            limit = len(clips[order[0]]) / ENCODE_WASTE
+            run = [i for i in order if len(clips[i]) >= limit]
+            order = order[len(run) :]
+            with self.clock("features"):
+                features = self.family.features([clips[i] for i in run])
+                features = {name: value.to(self.device) for name, value in features.items()}
+            with self.clock("encoder"):
+                states, lengths = self.family.encode_audio(features)
+            for i, row, length in zip(run, states, lengths.tolist(), strict=True):
+                found[i] = row[:length]
+        return [found[i] for i in range(len(clips))]
+
+    def _plain(self, requests: Sequence[SpeechRequest]) -> dict[str, Any]:
+        """Inputs as the processor makes them, for models that are not taken apart."""
+        clips = [request.audio for request in requests if request.audio is not None]
+        with self.clock("features"):
+            inputs = self.family.plain_inputs([request.prompt for request in requests], clips)
+            return {
+                name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+                for name, value in inputs.items()
+            }
+
+    def _continue(self, inputs: dict[str, Any], decoding: Decoding, seeds: list[int]) -> list[Continuation]:
+        family = self.family
+        return continue_batch(
+            family.generator, inputs, decoding, seeds, stop_ids=family.stops, pad_id=family.pad_id
+        )
+
+    def _remark(self, answer: Generation, n_samples: int) -> Generation:
+        if self.max_seconds is None or n_samples <= self.max_seconds * SAMPLING_RATE:
+            return answer
+        seconds = n_samples / SAMPLING_RATE
+        return replace(answer, error=f"heard the first {self.max_seconds:g} of {seconds:.1f} s of audio")
+
+
+def _n_samples(request: SpeechRequest) -> int:
+    return 0 if request.audio is None else len(request.audio)

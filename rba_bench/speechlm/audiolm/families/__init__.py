@@ -1,0 +1,39 @@
+"""Which adapter belongs to which `config.model_type`. Nothing heavy is imported before one is asked for."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rba_bench.speechlm.audiolm.families.base import AudioFamily
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an adapter is and what is known about it.
+
+    Attributes:
+        module: module of this package.
+        name: its class.
+        example: a checkpoint on the Hub of this type.
+        verified: whether tests hold it to the stock forward pass, on random checkpoints built from its config class.
+        note: what differs from the other families, in a few words.
+    """
+
+    module: str
+    name: str
+    example: str
+    verified: bool = True
+    note: str = ""
+
+
+FAMILIES: dict[str, Entry] = {
+    "qwen2_audio": Entry("qwen2_audio", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct"),
+}
+
+
+def family_class(model_type: str) -> "type[AudioFamily]":
+    """The adapter of a model type; `families.generic.Generic` for one that is not in `FAMILIES`."""
+    entry = FAMILIES.get(model_type, Entry("generic", "Generic", "", verified=False))
+    family: type[AudioFamily] = getattr(import_module(f"{__name__}.{entry.module}"), entry.name)
+    return family

@@ -1,0 +1,267 @@
+"""What an adapter does: prompt, features, encoder, projector, merge, decoder and head of one architecture.
+
+    waves --features--> mels --encode_audio--> states --project--> audio tokens --merge--> inputs_embeds
+    inputs_embeds --decode--> hidden states --head--> logits
+
+Each step stands alone, so that states can be cached, one clip shared by many prompts, and a trainer can run the
+decoder on embeddings it has made itself. Tensors are batch first; N clips, B sequences.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from rba_bench.errors import UserError
+from rba_bench.speechlm.base import SAMPLING_RATE
+from rba_bench.textlm.chat import stop_ids
+
+Features = dict[str, torch.Tensor]
+PROMPTS_KEPT = 4096  # rendered prompts; most tasks have one
+
+
+class AudioFamily(ABC):
+    """Adapter of one architecture around a loaded model and its processor.
+
+    A subclass gives `n_tokens`, `features`, `encode_audio` and `project`, and overrides what else it does in its
+    own way.
+
+    Args:
+        model: the `...ForConditionalGeneration`, in eval mode for evaluation.
+        processor: what `AutoProcessor` gives for it.
+        true_length: encode clips at their own length where `allows_true_length`; else as the processor pads them.
+
+    Attributes:
+        tokenizer: the processor's, with a chat template.
+        audio_token_id: placeholder, one per audio token.
+        pad_id: token that fills up rows.
+        stops: tokens that end an answer; the first is what the template writes.
+        context: longest prompt plus answer in tokens, None if the model names no limit.
+    """
+
+    allows_true_length: ClassVar[bool] = False  # only where the result is that of the padded form
+    splits: ClassVar[bool] = True  # False: only `plain_inputs` and the model's own generate
+    text_first: ClassVar[bool] = False  # order of text and audio in the user turn
+
+    def __init__(self, model: Any, processor: Any, true_length: bool = True) -> None:
+        self.model = model
+        self.processor = processor
+        self.true_length = true_length and self.allows_true_length
+        self.tokenizer = processor.tokenizer
+        template = getattr(processor, "chat_template", None)
+        if template and not self.tokenizer.chat_template:
+            self.tokenizer.chat_template = template
+        self.audio_token_id: int = self.find_audio_token()
+        self.stops: list[int] = self.find_stops()
+        pad = self.tokenizer.pad_token_id
+        self.pad_id: int = self.stops[0] if pad is None else pad
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.prompt_ids = lru_cache(PROMPTS_KEPT)(self._prompt_ids)
+
+    # --- what the model is
+
+    @classmethod
+    def model_class(cls, config: Any) -> Any:
+        """The class to load a checkpoint with this config; by default the first auto class that knows it.
+
+        Raises:
+            UserError: no auto class of transformers knows it.
+        """
+        from rba_bench.speechlm.audiolm.loading import auto_class
+
+        return auto_class(config)
+
+    @property
+    def padding(self) -> str:
+        """How clips are padded, for the record: `true-length` or `30s`."""
+        return "true-length" if self.true_length else "30s"
+
+    @property
+    def max_seconds(self) -> float | None:
+        """Audio behind this is not heard; None without such a limit."""
+        return None
+
+    @property
+    def generator(self) -> Any:
+        """What has `generate(inputs_embeds=..., attention_mask=...)`."""
+        return self.model
+
+    def find_audio_token(self) -> int:
+        """Id of the placeholder."""
+        token: int = self.model.config.audio_token_id
+        return token
+
+    def find_stops(self) -> list[int]:
+        """Tokens that end an answer (see `textlm.chat.stop_ids`).
+
+        Templates that take parts only, not plain strings, leave the tokenizer's and the model's own end tokens.
+        """
+        try:
+            return stop_ids(self.tokenizer, self.model)[0]
+        except (UserError, TypeError, ValueError):
+            shipped = self.model.generation_config.eos_token_id
+            named = [self.tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
+            found = list(dict.fromkeys(token for token in named if token is not None))
+            if not found:
+                raise
+            return found
+
+    # --- text
+
+    def user_turn(self, prompt: str) -> list[dict[str, Any]]:
+        """Parts of the user's turn: audio, and `prompt` where there is one."""
+        audio = [{"type": "audio"}]
+        text = [{"type": "text", "text": prompt}] if prompt else []
+        return text + audio if self.text_first else audio + text
+
+    def render(self, prompt: str) -> str:
+        """The chat by the processor's own template up to the answer, with one placeholder for the audio.
+
+        Raises:
+            UserError: there is no template.
+        """
+        messages = [{"role": "user", "content": self.user_turn(prompt)}]
+        try:
+            return str(
+                self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            )
+        except ValueError as error:
+            raise UserError(
+                f"the processor has no usable chat template ({str(error).splitlines()[0]}): use an "
+                "instruction-tuned checkpoint, or add chat_template.jinja"
+            ) from error
+
+    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        """Token ids of `render(prompt)`; see `prompt_ids`, which is this with a memory."""
+        text = self.render(prompt)
+        # as `ProcessorMixin.apply_chat_template` tokenizes (transformers 5.23)
+        bos = self.tokenizer.bos_token
+        special = not (bos is not None and text.startswith(bos))
+        return tuple(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Tokens of an answer and the end of its turn, to stand behind `prompt_ids` in training."""
+        return [*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.stops[0]]
+
+    def expand(self, ids: Sequence[int], n_tokens: int) -> list[int]:
+        """`ids` with the one placeholder repeated for each audio token.
+
+        Raises:
+            ValueError: there is not exactly one placeholder.
+        """
+        ids = list(ids)
+        if ids.count(self.audio_token_id) != 1:
+            raise ValueError(f"{ids.count(self.audio_token_id)} placeholders for one clip")
+        place = ids.index(self.audio_token_id)
+        return [*ids[:place], *[self.audio_token_id] * n_tokens, *ids[place + 1 :]]
+
+    def collate(self, rows: Sequence[Sequence[int]], left: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """Padded `input_ids` and `attention_mask` [B, L]; left padding to generate, right to train."""
+        side = "left" if left else "right"
+        tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+        ids = pad_sequence(tensors, True, self.pad_id, padding_side=side)
+        mask = pad_sequence([torch.ones_like(row) for row in tensors], True, 0, padding_side=side)
+        return ids, mask
+
+    # --- audio
+
+    @abstractmethod
+    def n_tokens(self, n_samples: int) -> int:
+        """Audio tokens of a clip of `n_samples` at 16 kHz; 0 where the clip is too short to be heard."""
+
+    @abstractmethod
+    def features(self, clips: Sequence[np.ndarray]) -> Features:
+        """What the encoder reads, on the CPU, in float32: named tensors that `encode_audio` understands.
+
+        Args:
+            clips: mono float waves at 16 kHz; what lies behind `max_seconds` is cut off.
+        """
+
+    @abstractmethod
+    def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """States before the projector, [N, S, D], and their true lengths [N].
+
+        This is what is worth caching: it depends on the encoder alone. A clip's states do not depend on its batch
+        mates beyond rounding.
+        """
+
+    @abstractmethod
+    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """States [N, S, D] to audio tokens [N, A, H] in the decoder's width, and their numbers [N]."""
+
+    def heard(self, audio: np.ndarray) -> np.ndarray:
+        """The part of a clip that is heard."""
+        limit = self.max_seconds
+        return audio if limit is None else audio[: int(limit * SAMPLING_RATE)]
+
+    def merge(self, input_ids: torch.Tensor, embeds: torch.Tensor, n_tokens: torch.Tensor) -> torch.Tensor:
+        """Word embeddings [B, L, H] with audio tokens in the places of the placeholders.
+
+        Args:
+            input_ids: [B, L].
+            embeds: [N, A, H], clips in order of appearance.
+            n_tokens: [N].
+
+        Raises:
+            ValueError: the placeholders do not match the audio tokens in number.
+        """
+        places = input_ids == self.audio_token_id
+        # the placeholder may lie outside the embedding table; its own row is never used
+        words = self.model.get_input_embeddings()(input_ids.masked_fill(places, 0))
+        kept = embeds[length_mask(n_tokens.to(embeds.device), embeds.shape[1])]
+        if int(places.sum()) != len(kept):
+            raise ValueError(f"the text has {int(places.sum())} placeholders for {len(kept)} audio tokens")
+        return words.masked_scatter(places[..., None], kept.to(words.device, words.dtype))
+
+    # --- language model
+
+    @property
+    def decoder(self) -> Any:
+        """The text backbone, without head."""
+        return self.model.get_decoder()
+
+    def decode(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Last hidden states [B, L, H], after the final norm.
+
+        Args:
+            inputs_embeds: [B, L, H] from `merge`.
+            attention_mask: [B, L], 0 on padding; or what else the backbone takes.
+            position_ids: [B, L]; counted from each row's first real token by default.
+            **kwargs: handed to the backbone.
+        """
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        hidden: torch.Tensor = self.decoder(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, **kwargs
+        ).last_hidden_state
+        return hidden
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of hidden states [..., H]."""
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        return logits
+
+    def plain_inputs(self, prompts: Sequence[str], clips: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Inputs of the model's own `generate` for families that do not `split`: left-padded, on the CPU."""
+        raise NotImplementedError(f"{type(self).__name__} is taken apart; it needs no plain inputs")
+
+
+def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Boolean [N, size], true before each row's length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def pad_states(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [S_i, D] to [N, S, D] with zeros behind each end, and the lengths [N]."""
+    lengths = torch.tensor([len(row) for row in states], device=states[0].device)
+    return pad_sequence(list(states), batch_first=True), lengths

@@ -1,0 +1,86 @@
+"""From a folder or Hub id to a loaded model, its processor and its adapter."""
+
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.speechlm.audiolm.families import family_class
+from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.textlm.weights import load_model
+
+# In this order. AudioFlamingo3 and MusicFlamingo are registered for sequence-to-sequence only (transformers 5.23).
+AUTO_CLASSES = (
+    "AutoModelForMultimodalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSpeechSeq2Seq",
+    "AutoModelForCausalLM",
+)
+
+
+def auto_class(config: Any) -> Any:
+    """The first auto class that knows the config, or that its own code names (`auto_map`).
+
+    Raises:
+        UserError: there is none.
+    """
+    import transformers
+
+    named = getattr(config, "auto_map", None) or {}
+    for name in AUTO_CLASSES:
+        found = getattr(transformers, name)
+        if name in named or type(config) in found._model_mapping:
+            return found
+    raise UserError(
+        f"transformers has no audio-in, text-out class for a model of type {config.model_type!r}: "
+        "serve it behind an OpenAI-compatible endpoint and give `openai:<base_url>#<model>`"
+    )
+
+
+def load_family(
+    folder: Path, device: str = "cpu", true_length: bool = True, trust_remote_code: bool = False
+) -> AudioFamily:
+    """Load a checkpoint folder, safetensors only.
+
+    Args:
+        folder: what `textlm.weights.local_folder` returned.
+        device: a torch device as `textlm.weights.resolve_device` returned it.
+        true_length: see `AudioFamily`.
+        trust_remote_code: run Python code that ships with the model.
+
+    Raises:
+        UserError: damaged files, no processor, or another kind of model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} has no usable config.json: {_first_line(error)}") from error
+    family = family_class(config.model_type)
+    processor = load_processor(folder, trust_remote_code)
+    model = load_model(family.model_class(config), folder, "speech model", device, trust_remote_code)
+    return family(model, processor, true_length)
+
+
+def load_processor(folder: Path, trust_remote_code: bool = False) -> Any:
+    """`AutoProcessor` of a folder.
+
+    Raises:
+        MissingPrerequisite: it needs a package that is not installed.
+        UserError: there is none, or it has no part for audio or for text.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except ImportError as error:
+        raise MissingPrerequisite(f"the processor in {folder} cannot run: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no usable processor: {_first_line(error)}") from error
+    if not hasattr(processor, "tokenizer"):
+        raise UserError(f"{folder} holds a {type(processor).__name__}, not a processor of audio and text")
+    return processor
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
