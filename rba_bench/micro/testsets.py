@@ -28,12 +28,16 @@ ROW_GROUP = 64
 
 @dataclass(frozen=True)
 class Spec:
-    """One test set: `n` items of `kind` from `source`; balanced over topics or over the two translation directions."""
+    """One test set: `n` items of `kind` from `source`, each in `voices` voices.
+
+    Items are balanced over topics or over the two translation directions.
+    """
 
     name: str
     kind: str
     n: int
     source: str | None = None
+    voices: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,14 @@ SPECS = {
         Spec("micro_fleurs", "s2tt", 120, "fleurs"),
     )
 }
+# Not among SPECS: it measures no quality, so a build of the micro weights does not look at it.
+CONSISTENCY = Spec("micro_speaker_consistency", "instruct", 24, voices=4)
 
 
 def _items(spec: Spec) -> list[world.Item]:
     rng = random.Random(stable_seed("testset", VERSION, spec.name))
+    if spec.voices > 1:
+        return [item for item in _distinct(spec, rng) for _ in range(spec.voices)]
     if spec.kind == "instruct":
         each = spec.n // len(world.TOPICS)
         return [
@@ -75,6 +83,17 @@ def _items(spec: Spec) -> list[world.Item]:
             wanted[item.source_lang == "en"] -= 1
         drawn.append(item)
     return drawn
+
+
+def _distinct(spec: Spec, rng: random.Random) -> list[world.Item]:
+    """Instructions of different words, the same number of every topic."""
+    drawn: dict[str, world.Item] = {}
+    for topic in world.TOPICS:
+        end = len(drawn) + spec.n // len(world.TOPICS)
+        while len(drawn) < end:
+            item = world.sample_item(rng, topic=topic, kind=spec.kind, split="test")
+            drawn.setdefault(item.user_text, item)
+    return list(drawn.values())
 
 
 def _speak(item: world.Item, voice: Voice, snr_db: float | None, colour: str, seed: int) -> np.ndarray:
@@ -126,10 +145,13 @@ def _baseline() -> dict[str, str]:
 
 def _key(spec: Spec, voices: str, noise: Noise) -> str:
     """Hash of all that the clips and rows depend on."""
-    baseline = _baseline() if spec.kind == "instruct" else {}
+    baseline = _baseline() if spec.kind == "instruct" and spec.voices == 1 else {}
+    described = asdict(spec)
+    if spec.voices == 1:
+        del described["voices"]  # sets made before there was a choice keep their folders
     parts = [
         VERSION,
-        asdict(spec),
+        described,
         [asdict(v) for v in BANKS[voices]],
         asdict(noise),
         espeak.version(),
@@ -142,7 +164,7 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
     """Folder that holds `test.parquet` of a micro test set, spoken now if it is not in the cache.
 
     Args:
-        name: a key of SPECS.
+        name: a key of SPECS, or the name of CONSISTENCY.
         cache: folder for the sets; by default `micro` under `paths.cache_dir()`.
         voices: a bank of `rba_bench.audio.voices`.
         noise: conditions; by default clean, 25 dB and 20 dB of pink noise in turn.
@@ -151,9 +173,10 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
         UserError: unknown name.
         MissingPrerequisite: no espeak-ng (extra `tts`).
     """
-    if name not in SPECS:
-        raise UserError(f"no micro test set {name!r}; there are {', '.join(SPECS)}")
-    spec, noise = SPECS[name], noise or Noise()
+    known = {**SPECS, CONSISTENCY.name: CONSISTENCY}
+    if name not in known:
+        raise UserError(f"no micro test set {name!r}; there are {', '.join(known)}")
+    spec, noise = known[name], noise or Noise()
     folder = (cache or paths.cache_dir() / "micro") / _key(spec, voices, noise) / name
     if not (folder / "test.parquet").exists():
         _write(folder, list(_rows(spec, voices, noise)))

@@ -50,6 +50,17 @@ def test_instructions_cover_every_topic(small: None, tmp_path: Path) -> None:
     assert Counter(r["topic"] for r in found) == dict.fromkeys(world.TOPICS, 2)
 
 
+def test_the_consistency_set_says_every_instruction_in_four_voices(tmp_path: Path) -> None:
+    found = rows(testsets.load("micro_speaker_consistency", tmp_path))
+    assert len(found) == 24 * 4
+    assert Counter(r["topic"] for r in found) == dict.fromkeys(world.TOPICS, 12)
+    voices: dict[str, set[str]] = {}
+    for row in found:
+        voices.setdefault(row["instruction"], set()).add(row["voice"])
+    assert len(voices) == 24 and {len(v) for v in voices.values()} == {4}
+    assert len({r["audio_sha256"] for r in found}) == len(found)
+
+
 def test_other_voices_and_noise_are_other_clips(small: None, tmp_path: Path) -> None:
     usual = rows(testsets.load("micro_fleurs", tmp_path))
     other = rows(
