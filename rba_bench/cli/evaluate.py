@@ -1,17 +1,16 @@
 """`rba-bench eval`: a model and tasks in, run records out."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from rba_bench.cli import defaults, options
+from rba_bench.cli import defaults, eval_options, options
 from rba_bench.cli.output import emit, emit_json, emit_table, stdout_reserved
 from rba_bench.progress import say
 
 if TYPE_CHECKING:
     from rba_bench.evaluation.records import RunRecord
+    from rba_bench.evaluation.request import EvalRequest
+    from rba_bench.metrics.bootstrap import Interval
 
-Track = Literal["micro", "full"]
 DEFAULT_TRACK = "micro"
 OUT = defaults.RUNS / "eval"
 COLUMNS = (
@@ -26,55 +25,84 @@ COLUMNS = (
     "protocol hash",
     "date",
 )
+PLANNED = ("task", "items", "judge", "calls", "prompt tokens", "answer tokens", "dollars")
 
 
 def command(
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", metavar="NAME[,NAME]", help="Task; may be repeated. All of the track by default."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="PATH|base|text|cascade|constant",
-            help="Checkpoint folder or reference; the newest checkpoint under runs/ by default.",
-        ),
-    ] = None,
-    track: Annotated[
-        Track | None, typer.Option("--track", help="The one recorded in the checkpoint by default.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Items per task; marks the run partial.")
-    ] = None,
+    task: eval_options.Tasks = None,
+    model: eval_options.Model = None,
+    track: eval_options.Track = None,
+    data_dir: eval_options.DataDir = None,
+    limit: eval_options.Limit = None,
     out: options.Out = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of sampled decoding.")] = 1234,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips per batch.")] = 32,
+    judge: eval_options.Judge = None,
+    baseline: eval_options.Baseline = None,
+    gap: eval_options.Gap = None,
+    perturb: eval_options.Perturb = "",
+    dry_run: eval_options.DryRun = False,
+    seed: eval_options.Seed = 1234,
+    batch_size: eval_options.BatchSize = 32,
+    batch_seconds: eval_options.BatchSeconds = None,
+    device: eval_options.Device = None,
+    pad: eval_options.Pad = False,
+    encoder_cache: eval_options.EncoderCache = None,
+    trust_remote_code: eval_options.TrustRemoteCode = False,
+    retry_errors: eval_options.RetryErrors = False,
+    cache: eval_options.Cache = True,
     as_json: options.Json = False,
 ) -> None:
     """Score a SpeechLM on spoken tasks.
 
-    Every task is run under greedy and under sampled decoding and leaves a run record. A rerun resumes.
+    Each task leaves a run record; micro tasks run under greedy and under sampled decoding. A rerun resumes.
     """
+    given = {
+        "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
+        "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
+        "retry_errors": retry_errors, "use_cache": cache,
+    }  # fmt: skip
+    loading = {"true_length": not pad, "encoder_cache": encoder_cache, "trust_remote_code": trust_remote_code}
     with stdout_reserved():
-        chosen = model or _newest_checkpoint()
-        on = track or _recorded_track(chosen)
-        from rba_bench.evaluation.registry import BENCHMARKS
-        from rba_bench.evaluation.runner import EvalRequest, evaluate
+        chosen = model or ("constant" if dry_run else _newest_checkpoint())
+        request = _request(task, chosen, track, model_options=loading, **given)
+        if dry_run:
+            from rba_bench.evaluation.dry_run import estimate
 
-        request = EvalRequest(
-            tasks=tuple(task or BENCHMARKS),
-            model=chosen,
-            track=on,
-            out=out or OUT,
-            limit=limit,
-            seed=seed,
-            batch_size=batch_size,
-        )
-        records = evaluate(request)
-    _render(records, as_json)
+            estimates = estimate(request)
+        else:
+            records, gaps = _evaluate(request, gap)
+    if dry_run:
+        _render_plan(estimates, as_json)
+    else:
+        _render(records, gaps, as_json)
+
+
+def _request(task: list[str] | None, model: str, track: str | None, **given: Any) -> "EvalRequest":
+    from rba_bench.evaluation.registry import BENCHMARKS, track_of
+    from rba_bench.evaluation.request import EvalRequest
+
+    on = track or (track_of(task) if task else None) or _recorded_track(model)
+    if on == "full" and not task:
+        from rba_bench.errors import UserError
+
+        raise UserError("--track full needs --task: `rba-bench tasks list` shows what there is")
+    return EvalRequest(tasks=tuple(task or BENCHMARKS), model=model, track=on, **given)
+
+
+def _evaluate(
+    request: "EvalRequest", gap: str | None
+) -> "tuple[list[RunRecord], dict[tuple[str, str], Interval]]":
+    """Records, and by run id and metric the paired difference to the ceiling where one is asked for."""
+    from dataclasses import replace
+
+    from rba_bench.evaluation.runner import evaluate
+
+    records = evaluate(request)
+    if gap is None:
+        return records, {}
+    from rba_bench.leaderboard.pairing import gaps
+
+    ceiling = evaluate(replace(request, model=gap))
+    return [*records, *ceiling], gaps(records, ceiling, request.out)
 
 
 def _newest_checkpoint() -> str:
@@ -94,30 +122,48 @@ def _recorded_track(model: str) -> str:
     return str(track or DEFAULT_TRACK)
 
 
-def _render(records: "list[RunRecord]", as_json: bool) -> None:
+def _render_plan(estimates: "list[Any]", as_json: bool) -> None:
+    if as_json:
+        emit_json(estimates)
+        return
+    emit_table(PLANNED, [estimate.row() for estimate in estimates])
+    emit("at most: answers are taken to be as long as the task allows, and no vote to be kept from before")
+
+
+def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]", as_json: bool) -> None:
     if as_json:
         emit_json(records)
         return
-    rows = [row for record in records for row in _rows(record)]
-    emit_table(COLUMNS, rows)
+    columns = (*COLUMNS[:6], "gap to ceiling", *COLUMNS[6:]) if gaps else COLUMNS
+    emit_table(columns, [row for record in records for row in _rows(record, gaps)])
     if any(record.partial for record in records):
         emit("partial: --limit cut the test set, so no leaderboard takes these records")
+    for record in records:
+        missing = {name: metric.n_missing for name, metric in record.metrics.items() if metric.n_missing}
+        if missing:
+            counts = ", ".join(f"{name} {n}" for name, n in missing.items())
+            emit(f"{record.task}: without a score because the judge failed: {counts} of {record.n} items")
 
 
-def _rows(record: "RunRecord") -> list[tuple[Any, ...]]:
+def _rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> list[tuple[Any, ...]]:
     failed = sum(count for status, count in record.statuses.items() if status != "ok")
-    return [
-        (
-            record.model["name"],
-            record.task,
-            record.protocol,
-            name,
-            round(metric.value, 4),
-            f"{metric.low:.4g} .. {metric.high:.4g}",
-            metric.n,
-            failed,
-            record.protocol_hash[:12],
-            record.created[:10],
+    rows = []
+    for name, metric in record.metrics.items():
+        gap = gaps.get((record.run_id, name))
+        shown = f"{gap.value:+.4g} [{gap.low:+.4g}, {gap.high:+.4g}]" if gap else "-"
+        rows.append(
+            (
+                record.model["name"],
+                record.task,
+                record.protocol,
+                name,
+                round(metric.value, 4),
+                f"{metric.low:.4g} .. {metric.high:.4g}",
+                *((shown,) if gaps else ()),
+                metric.n,
+                failed,
+                record.protocol_hash[:12],
+                record.created[:10],
+            )
         )
-        for name, metric in record.metrics.items()
-    ]
+    return rows

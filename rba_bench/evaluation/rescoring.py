@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.evaluation import registry, scoring
+from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.protocol import protocol_hash
 from rba_bench.evaluation.records import (
     RUN_FILE,
     SAMPLES_FILE,
+    MetricValue,
     RunRecord,
     Sample,
     Status,
@@ -29,11 +31,13 @@ def rescore(folder: Path | str) -> RunRecord:
     """
     place = Path(folder)
     record, kept = read_record(place), read_samples(place)
-    samples = [_rescored(sample) for sample in kept]
+    own = {metric.name for metric in scoring.METRICS[kept[0].kind]}
+    judged = [_metric(name, value) for name, value in record.metrics.items() if name not in own]
+    samples = [_rescored(sample, [metric.name for metric in judged]) for sample in kept]
     protocol = _current_protocol(record, samples)
     fresh = record.model_copy(
         update={
-            "metrics": scoring.summarise(samples),
+            "metrics": scoring.summarise(samples, judged),
             "statuses": status_counts(samples),
             "protocol_spec": protocol,
             "protocol_hash": protocol_hash(protocol),
@@ -55,14 +59,27 @@ def _current_protocol(record: RunRecord, samples: Sequence[Sample]) -> dict[str,
     return {**record.protocol_spec, "metrics": signed, "judge": judge}
 
 
-def _rescored(sample: Sample) -> Sample:
+def _metric(name: str, value: MetricValue) -> Metric:
+    return Metric(
+        name, value.aggregation, value.scale, value.higher_is_better, value.macro, value.signature
+    )
+
+
+def _rescored(sample: Sample, judged: Sequence[str]) -> Sample:
+    """What is computed from the answer is computed again; what a judge said stays."""
     scored = scoring.score_item(sample.model_dump(), sample.extracted)
+    said = {name: sample.scores[name] for name in judged if name in sample.scores}
     status, error = sample.status, sample.error
-    if status in ("ok", "judge_failed"):
+    if status in ("ok", "judge_failed") and not judged:
         status = _judged(scored)
         error = scored.judge_failed
     return sample.model_copy(
-        update={"scores": scored.scores, "judge": scored.judge, "status": status, "error": error}
+        update={
+            "scores": {**scored.scores, **said},
+            "judge": sample.judge if judged else scored.judge,
+            "status": status,
+            "error": error,
+        }
     )
 
 

@@ -112,7 +112,7 @@ def test_clip_without_sound_is_an_error_of_its_item(tmp_path, monkeypatch):
     monkeypatch.setattr(clip_input, "wave", wave)
     lm = language_model()
     task = harness.load_task(write_task(tmp_path, "triviaqa"))
-    answers = [a for batch in lm.stream(harness.build_requests(task, None, lm)) for a in batch]
+    answers = [a for batch in lm.stream(harness.build_requests(task, None, lm)) for a in batch.answers]
     failed = {a.index: a.generation.error for a in answers if a.generation.status == "error"}
     assert failed == {1: "no samples"} and len(answers) == 6
 

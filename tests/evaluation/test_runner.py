@@ -79,14 +79,11 @@ def test_instructions_are_judged_against_the_baseline(tmp_path, use_model):
     assert [samples[text].scores["win_rate"] for text in answers] == [1.0, 0.5]
     assert samples["please describe the crow"].judge["preferred"] == "tie"
     unknown = samples["words that this world has never heard"]
-    assert (
-        unknown.status == "judge_failed"
-        and unknown.scores["win_rate"] == 0
-        and "does not know" in unknown.error
-    )
+    assert unknown.status == "judge_failed" and unknown.scores == {} and "does not know" in unknown.error
     assert record.statuses["judge_failed"] == 2 and record.n == 8
-    assert record.metrics["win_rate"].value == pytest.approx((1 + 0.5 + 1 + 0) / 4)
-    assert record.metrics["valid_rate"].value == 0.25
+    assert (record.metrics["win_rate"].n, record.metrics["win_rate"].n_missing) == (6, 2)
+    assert record.metrics["win_rate"].value == pytest.approx((1 + 0.5 + 1) / 3)
+    assert record.metrics["valid_rate"].value == pytest.approx(1 / 3)
     assert record.judge == {"name": "rba_bench.micro.world.grade", "version": 1}
 
 
@@ -117,14 +114,18 @@ def test_a_crash_in_the_middle_resumes_without_repeating(tmp_path, use_model):
     [file] = (tmp_path / "out").glob("*/*/samples.jsonl")
     kept = read_lines(file)
     assert len(kept) == 4 and not file.with_name("run.json").exists()
+    assert len(read_lines(file.with_name("timing.jsonl"))) == 2
     file.write_bytes(file.read_bytes() + b'{"doc_id": 7, "torn')
 
     rest = ScriptedModel()
     use_model(rest)
     record = run(task, tmp_path / "out")
     assert rest.seeds == whole.seeds[2:]
-    assert read_lines(file)[:4] == kept
-    without_latency = {"timing", "samples_sha256", "created"}
+    assert sorted(kept, key=lambda line: line["doc_id"]) == [
+        line for line in read_lines(file) if line["doc_id"] in {k["doc_id"] for k in kept}
+    ]
+    assert file.read_bytes() == next((tmp_path / "whole").glob("*/*/samples.jsonl")).read_bytes()
+    without_latency = {"timing", "created"}
     assert record.model_dump(exclude=without_latency) == expected.model_dump(exclude=without_latency)
 
 
@@ -213,7 +214,7 @@ def test_rescore_recomputes_from_responses(tmp_path, use_model):
 def test_rescoring_by_another_metric_version_is_another_protocol(tmp_path, use_model, monkeypatch):
     use_model(ScriptedModel(lambda r: "the dorn"))
     record = run(write_task(tmp_path, "triviaqa"), tmp_path / "out")
-    monkeypatch.setattr(scoring, "_signature", lambda metric, langs: f"{metric} of next year")
+    monkeypatch.setattr(scoring, "_signature", lambda metric, langs: f"{metric.name} of next year")
     again = rescore(folder_of(record, tmp_path / "out"))
     assert again.metrics["alias_match"].signature == "alias_match of next year"
     assert again.protocol_hash != record.protocol_hash and again.run_id == record.run_id

@@ -62,4 +62,4 @@ def test_the_judge_says_when_it_does_not_know_an_instruction() -> None:
     doc = {"kind": "instruct", "id": "x", "prompt": "", "instruction": OUTSIDE[0], "baseline": "the fox"}
     scored = scoring.score_item(doc, "the report is here")
     assert "does not know" in scored.judge_failed
-    assert scored.scores["valid_rate"] == 0.0
+    assert scored.scores == {}
