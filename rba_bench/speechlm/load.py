@@ -39,7 +39,7 @@ class Options:
         trust_remote_code: run Python code that ships with a checkpoint.
         true_length: transformers audio LLMs: encode clips at their own length, where the model allows it, instead of
             padded to 30 s.
-        encoder_cache: transformers audio LLMs: how many MiB of encoded clips to keep for requests to come.
+        encoder_cache: transformers audio LLMs: folder where encoded clips are kept for later runs, None = nowhere.
         language: cascades: what is spoken (`de`), None = the recogniser finds it out.
     """
 
@@ -47,7 +47,7 @@ class Options:
     batch_size: int = 32
     trust_remote_code: bool = False
     true_length: bool = True
-    encoder_cache: int | None = None
+    encoder_cache: Path | None = None
     language: str | None = None
 
 
@@ -59,7 +59,7 @@ def load(
     weights: Path | str | None = None,
     trust_remote_code: bool = False,
     true_length: bool = True,
-    encoder_cache: int | None = None,
+    encoder_cache: Path | None = None,
     language: str | None = None,
 ) -> SpeechLM:
     """The model behind a name, a folder, a Hub id or a server.
@@ -129,11 +129,11 @@ def shipped_weights() -> Path:
 
 
 def _text_oracle(llm: str, options: Options) -> SpeechLM:
+    if not llm:
+        raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
     from rba_bench.speechlm.reference import TextOracle
     from rba_bench.textlm.load import load_textlm
 
-    if not llm:
-        raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
     textlm = load_textlm(llm, options.device, options.batch_size)
     return TextOracle(textlm, f"text-{short_name(llm)}")
 
@@ -142,16 +142,18 @@ def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
     from rba_bench.speechlm.recognizers import load_recognizer
     from rba_bench.speechlm.reference import Cascade
     from rba_bench.textlm.load import load_textlm
+    from rba_bench.textlm.weights import resolve_device
 
+    device = resolve_device(options.device)
     ear = load_recognizer(
         recognizer,
-        device=options.device,
+        device=device,
         batch_size=options.batch_size,
         language=options.language,
         trust_remote_code=options.trust_remote_code,
     )
-    textlm = load_textlm(llm, options.device, options.batch_size)
-    return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", options.device)
+    textlm = load_textlm(llm, device, options.batch_size)
+    return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", device)
 
 
 def short_name(spec: str) -> str:
@@ -195,15 +197,15 @@ def _model_type(folder: Path) -> str:
 
 
 def _transformers(spec: str, options: Options) -> SpeechLM:
-    from rba_bench.speechlm.audiolm.model import TransformersSpeechLM
+    from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 
     return TransformersSpeechLM.from_pretrained(
         spec,
         options.device,
         options.batch_size,
-        trust_remote_code=options.trust_remote_code,
         true_length=options.true_length,
-        encoder_cache=options.encoder_cache,
+        trust_remote_code=options.trust_remote_code,
+        cache_folder=options.encoder_cache,
     )
 
 
@@ -258,4 +260,4 @@ def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
         options.batch_size,
     )
     teacher = LocalTextLM.from_pretrained(_part(folder, "teacher"), options.device, options.batch_size)
-    return Cascade(ear, teacher, device=options.device)
+    return Cascade(ear, teacher, device=str(encoder.device))

@@ -95,6 +95,7 @@ class TransformersSpeechLM:
             **describe(folder, path_or_id, family.model),
             "padding": family.padding,
             "verified": entry is not None and entry.verified,
+            **family.identity(),
         }
         cache = None
         if family.splits:

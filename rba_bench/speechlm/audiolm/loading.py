@@ -6,7 +6,6 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.families import family_class
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
-from rba_bench.textlm.weights import load_model
 
 # In this order. AudioFlamingo3 and MusicFlamingo are registered for sequence-to-sequence only (transformers 5.23).
 AUTO_CLASSES = (
@@ -57,8 +56,8 @@ def load_family(
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} has no usable config.json: {_first_line(error)}") from error
     family = family_class(config.model_type)
-    processor = load_processor(folder, trust_remote_code)
-    model = load_model(family.model_class(config), folder, "speech model", device, trust_remote_code)
+    processor = family.load_processor(folder, trust_remote_code)
+    model = family.load_model(config, folder, device, trust_remote_code)
     return family(model, processor, true_length)
 
 

@@ -10,6 +10,7 @@ decoder on embeddings it has made itself. Tensors are batch first; N clips, B se
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rba_bench.errors import UserError
 from rba_bench.speechlm.base import SAMPLING_RATE
 from rba_bench.textlm.chat import stop_ids
+from rba_bench.textlm.weights import load_model
 
 Features = dict[str, torch.Tensor]
 PROMPTS_KEPT = 4096  # rendered prompts; most tasks have one
@@ -74,6 +76,32 @@ class AudioFamily(ABC):
         from rba_bench.speechlm.audiolm.loading import auto_class
 
         return auto_class(config)
+
+    @classmethod
+    def load_model(cls, config: Any, folder: Path, device: str, trust_remote_code: bool = False) -> Any:
+        """The model of a folder, in eval mode; families with parts beside it (adapters) load them too.
+
+        Raises:
+            MissingPrerequisite: a part needs a package that is missing.
+            UserError: damaged or incomplete files.
+        """
+        return load_model(cls.model_class(config), folder, "speech model", device, trust_remote_code)
+
+    @classmethod
+    def load_processor(cls, folder: Path, trust_remote_code: bool = False) -> Any:
+        """What goes with the model, with `tokenizer` and `apply_chat_template`; by default `AutoProcessor`.
+
+        Raises:
+            MissingPrerequisite: it needs a package that is missing.
+            UserError: there is none.
+        """
+        from rba_bench.speechlm.audiolm.loading import load_processor
+
+        return load_processor(folder, trust_remote_code)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides answers beside weights and setup, for the record; by default nothing."""
+        return {}
 
     @property
     def padding(self) -> str:
