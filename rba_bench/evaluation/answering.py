@@ -99,6 +99,22 @@ def timing(folder: Path, judge_s: float) -> Timing:
     )
 
 
+def unscored(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> Sample:
+    """A sample of an answer that came some other way than from a run: nothing scored, nothing timed."""
+    return Sample(
+        **{name: doc[name] for name in _COPIED},
+        doc_id=index,
+        audio_sha256=doc["audio"]["sha256"],
+        prompt=prompt,
+        response=response,
+        extracted=response,
+        scores={},
+        status="ok" if response.strip() else "empty",
+        n_tokens=0,
+        seed=0,
+    )
+
+
 def _ranked(name: str, rank: str) -> str:
     stem, _, ending = name.rpartition(".")
     return f"{stem}{rank}.{ending}"

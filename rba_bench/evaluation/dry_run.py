@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from rba_bench.evaluation.answering import unscored
 from rba_bench.evaluation.decoding import settings
 from rba_bench.evaluation.finishers import registry as finishers
 from rba_bench.evaluation.finishers.base import Cost
 from rba_bench.evaluation.plan import load_task
-from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.evaluation.runner import checked
 
@@ -55,35 +55,10 @@ def estimate(request: EvalRequest) -> list[Estimate]:
         task = load_task(spec, request)
         longest = settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
         docs = list(task.eval_docs)[: request.limit]
-        samples = [_unanswered(index, doc, WORD * longest) for index, doc in enumerate(docs)]
+        samples = [unscored(index, doc, WORD * longest, doc["prompt"]) for index, doc in enumerate(docs)]
         costs = [(finisher, finisher.cost(samples)) for finisher in finishers.of(spec, request)]
         found += [
             Estimate(spec.name, len(docs), str(finisher.describe().get("name")), cost)
             for finisher, cost in costs
         ] or [Estimate(spec.name, len(docs), "none", Cost(0, 0, dollars=0.0))]
     return found
-
-
-def _unanswered(index: int, doc: dict[str, Any], answer: str) -> Sample:
-    copied = (
-        "id",
-        "kind",
-        "group",
-        "cluster",
-        "duration",
-        "instruction",
-        "source_lang",
-        "target_lang",
-        "prompt",
-    )
-    return Sample(
-        **{name: doc[name] for name in (*copied, "references", "baseline", "extra")},
-        doc_id=index,
-        audio_sha256=doc["audio"]["sha256"],
-        response=answer,
-        extracted=answer,
-        scores={},
-        status="ok",
-        n_tokens=0,
-        seed=0,
-    )

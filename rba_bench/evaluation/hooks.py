@@ -6,29 +6,32 @@ resolves its functions before the model is looked up, so no plug-in mechanism is
 A corpus metric's value for one item is `{"row", "group", "cluster"}`; lm-eval hands the list of them to the
 aggregation. Each metric `m` has a companion `m_stderr`, whose aggregation is a bootstrap: lm-eval has no error for a
 custom aggregation, and prints this one in its place.
+
+Judged metrics carry whole answers to their aggregation, where the judge is asked about all of them at once. Under stock
+`lm_eval` the judge is the one that the environment variable RBA_JUDGE names; without it, or with `none`, judged metrics
+are left out.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rba_bench.evaluation import documents, harness, scoring
+from rba_bench.errors import UserError
+from rba_bench.evaluation import answering, documents, harness, scoring
+from rba_bench.evaluation.finishers import registry as finishers
+from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.sources import base as sources
+from rba_bench.evaluation.sources.hub import cache_dir
 
 harness.register()
 
-
+# What lm-eval hands over beside `dataset_kwargs`: the task's metadata and the model's arguments
 METADATA_KEYS = (
-    "version",
-    "benchmark",
-    "track",
-    "judge",
-    "finish",
-    "model",
-    "pretrained",
-    "batch_size",
-    "device",
-)
+    "version", "benchmark", "track", "variant", "judge", "model", "pretrained", "batch_size", "max_batch_size",
+    "device", "batch_seconds", "perturb", "true_length", "encoder_cache", "trust_remote_code", "language",
+)  # fmt: skip
+JUDGE_VARIABLE = "RBA_JUDGE"
 
 
 def load_dataset(
@@ -37,6 +40,7 @@ def load_dataset(
     source: str | None = None,
     data_dir: str | None = None,
     baseline: str | None = None,
+    finish: Sequence[Mapping[str, Any]] = (),
     **options: Any,
 ) -> dict[str, Any]:
     """lm-eval's `custom_dataset`: documents without audio; task metadata comes along unused.
@@ -47,6 +51,7 @@ def load_dataset(
         source: Module in `rba_bench.evaluation.sources`; the other `dataset_kwargs` are its options.
         data_dir: Folder with local copies of data sets (`lm_eval --metadata '{"data_dir": ...}'`).
         baseline: File or run folder with answers to beat.
+        finish: The task's finishers; every document carries them to its aggregation.
         options: Of the source.
     """
     from datasets import Dataset, DatasetInfo
@@ -58,7 +63,8 @@ def load_dataset(
         loaded = sources.load(source, chosen, sources.Place.of(data_dir, baseline=baseline))
         docs, origin = loaded.documents, {"source": source, **loaded.origin}
     about = DatasetInfo(description=json.dumps(origin, ensure_ascii=False))
-    return {documents.SPLIT: Dataset.from_list(docs, info=about)}
+    told = json.dumps(list(finish))
+    return {documents.SPLIT: Dataset.from_list([{**doc, "finish": told} for doc in docs], info=about)}
 
 
 def audio(doc: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +79,17 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
         item = {"row": value, "group": doc["group"], "cluster": doc["cluster"]}
         values[metric] = item if metric in scoring.CORPUS else value
         values[f"{metric}_stderr"] = item
+    answer = {"doc": dict(doc), "response": results[0]}
+    for metric in _judged_metrics(json.loads(doc.get("finish") or "[]")):
+        values[metric] = values[f"{metric}_stderr"] = answer
     return values
+
+
+def _judged_metrics(finish: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Metrics that finishers will add, without those of judges if no judge is named."""
+    judged = os.environ.get(JUDGE_VARIABLE, finishers.NO_JUDGE) != finishers.NO_JUDGE
+    wanted = [config for config in finish if judged or config["name"] not in finishers.JUDGES]
+    return [metric for config in wanted for metric in finishers.metrics_of(config)]
 
 
 def mean(values: Sequence[float]) -> float:
@@ -96,6 +112,41 @@ def _error(metric: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
     return aggregate
 
 
+def _finished(metric: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
+    def aggregate(items: Sequence[Mapping[str, Any]]) -> float:
+        return scoring.point(scoring.by_name(metric), *_finish(metric, items)[:2])
+
+    return aggregate
+
+
+def _finished_error(metric: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
+    def aggregate(items: Sequence[Mapping[str, Any]]) -> float:
+        return scoring.standard_error(scoring.by_name(metric), *_finish(metric, items))
+
+    return aggregate
+
+
+def _finish(metric: str, items: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[str], list[str]]:
+    """Scores, groups and clusters of the answers that got a score; every vote is kept, so asking twice costs once."""
+    samples = [
+        answering.unscored(index, item["doc"], item["response"], item["doc"]["prompt"])
+        for index, item in enumerate(items)
+    ]
+    options = FinishOptions(cache=cache_dir() / "votes", judge=os.environ.get(JUDGE_VARIABLE))
+    configs = json.loads(items[0]["doc"]["finish"])
+    config = next(c for c in configs if metric in finishers.metrics_of(c))
+    additions = finishers.make(config, options).finish(samples)
+    found = [
+        (addition.scores[metric], sample.group, sample.cluster)
+        for sample, addition in zip(samples, additions, strict=True)
+        if metric in addition.scores
+    ]
+    if not found:
+        raise UserError(f"the judge gave no {metric} at all: {additions[0].failed}")
+    scores, groups, clusters = zip(*found, strict=True)
+    return list(scores), list(groups), list(clusters)
+
+
 def _columns(items: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str], list[str]]:
     return [i["row"] for i in items], [i["group"] for i in items], [i["cluster"] for i in items]
 
@@ -109,3 +160,11 @@ wer = _corpus("wer")
 cer = _corpus("cer")
 wer_stderr = _error("wer")
 cer_stderr = _error("cer")
+win_rate = _finished("win_rate")
+lc_win_rate = _finished("lc_win_rate")
+rating = _finished("rating")
+judge_accuracy = _finished("judge_accuracy")
+win_rate_stderr = _finished_error("win_rate")
+lc_win_rate_stderr = _finished_error("lc_win_rate")
+rating_stderr = _finished_error("rating")
+judge_accuracy_stderr = _finished_error("judge_accuracy")

@@ -24,6 +24,18 @@ FACTORIES = {
     "consistency": "rba_bench.evaluation.finishers.consistency",
 }
 JUDGES = ("pairwise", "rating", "yesno")
+_METRICS = {
+    "pairwise": ("win_rate", "lc_win_rate"),
+    "rating": ("rating",),
+    "yesno": ("judge_accuracy",),
+    "consistency": ("answer_agreement", "answer_overlap", "answer_cosine"),
+}
+
+
+def metrics_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the finisher of an entry adds; known without making it, which may need a key or a model."""
+    names = _METRICS[str(config["name"])]
+    return names[:2] if str(config.get("embedding")) == "none" else names
 
 
 def of(spec: TaskSpec, request: EvalRequest) -> tuple[Finisher, ...]:
