@@ -151,7 +151,17 @@ def _loaded_after(code: str) -> set[str]:
     return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
 
-COMMANDS = ["", "quickstart", "synth", "train", "eval", "leaderboard build", "tasks list", "tasks show"]
+COMMANDS = [
+    "",
+    "quickstart",
+    "synth",
+    "train",
+    "eval",
+    "compare",
+    "leaderboard build",
+    "tasks list",
+    "tasks show",
+]
 COMMANDS += ["micro build", "doctor"]
 
 
