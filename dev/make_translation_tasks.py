@@ -17,14 +17,14 @@ TASKS = Path(__file__).resolve().parent.parent / "tasks"
 
 
 def wanted() -> dict[Path, str]:
-    """Path under `tasks/` and text of every file. A group's name starts with `_`: it is no task by itself."""
+    """Path under `tasks/` and text of every file."""
     found: dict[Path, str] = {}
     for name in directions.SHIPPED:
         text = directions.yaml_text(name)
         assert text is not None  # every shipped name is one that can be made
         found[Path(directions.benchmark(name)) / f"{name}.yaml"] = text
     for name in directions.GROUPS:
-        found[Path(directions.benchmark(name)) / f"_{name}.yaml"] = directions.group_text(name)
+        found[Path(directions.benchmark(name)) / f"{name}.yaml"] = directions.group_text(name)
     return found
 
 

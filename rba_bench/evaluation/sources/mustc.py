@@ -134,7 +134,7 @@ def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:
     except ValueError as error:
         raise UserError(f"a segment of {wav.name} has no numbers for offset and duration") from error
     rate, talk = _talk(wav)
-    start, frames = int(offset * rate), int(seconds * rate)
+    start, frames = round(offset * rate), round(seconds * rate)
     path = hub.cache_dir() / "mustc" / talk / f"{start}-{frames}.flac"
     if not path.is_file():
         try:
