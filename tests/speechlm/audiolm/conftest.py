@@ -38,6 +38,14 @@ ENCODER = {
     "d_model": 32,
 }
 
+SMALL_ENCODER = {
+    "num_mel_bins": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "hidden_size": 32,
+}
+
 
 def make_tokenizer(specials: tuple[str, ...] = SPECIAL) -> Any:
     """Byte-level BPE with ChatML specials; no bos token, `<|im_end|>` ends a turn."""
@@ -115,6 +123,66 @@ def qwen2_audio_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     processor = Qwen2AudioProcessor(whisper_features(), tokenizer)
     folder = tmp_path_factory.mktemp("audiolm") / "qwen2_audio"
     return save(folder, lambda: Qwen2AudioForConditionalGeneration(config), processor)
+
+
+@pytest.fixture(scope="session")
+def audioflamingo3_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import (
+        AudioFlamingo3Config,
+        AudioFlamingo3ForConditionalGeneration,
+        AudioFlamingo3Processor,
+    )
+
+    tokenizer = make_tokenizer()
+    config = AudioFlamingo3Config(
+        audio_config={"model_type": "audioflamingo3_encoder", **SMALL_ENCODER},
+        text_config={"model_type": "qwen2", **text_config(tokenizer)},
+        audio_token_id=tokenizer.convert_tokens_to_ids("<sound>"),
+    )
+    template = CHATML.replace("PLACEHOLDER", "<sound>")
+    processor = AudioFlamingo3Processor(whisper_features(), tokenizer, chat_template=template)
+    folder = tmp_path_factory.mktemp("audiolm") / "audioflamingo3"
+    return save(folder, lambda: AudioFlamingo3ForConditionalGeneration(config), processor)
+
+
+@pytest.fixture(scope="session")
+def glmasr_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import GlmAsrConfig, GlmAsrForConditionalGeneration, GlmAsrProcessor
+
+    tokenizer = make_tokenizer((*SPECIAL, "<|pad|>", "<|begin_of_audio|>", "<|end_of_audio|>"))
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    config = GlmAsrConfig(
+        audio_config={
+            "model_type": "glmasr_encoder",
+            "rope_parameters": rope,
+            **SMALL_ENCODER,
+            "intermediate_size": 128,
+        },
+        text_config={"model_type": "llama", **text_config(tokenizer)},
+        audio_token_id=tokenizer.convert_tokens_to_ids("<|pad|>"),
+    )
+    template = CHATML.replace("PLACEHOLDER", "<|begin_of_audio|><|pad|><|end_of_audio|>")
+    processor = GlmAsrProcessor(whisper_features(), tokenizer, chat_template=template)
+    folder = tmp_path_factory.mktemp("audiolm") / "glmasr"
+    return save(folder, lambda: GlmAsrForConditionalGeneration(config), processor)
+
+
+@pytest.fixture(scope="session")
+def voxtral_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a plain tokenizer and template: `mistral-common` is not needed to run the model."""
+    from transformers import VoxtralConfig, VoxtralForConditionalGeneration, VoxtralProcessor
+
+    fillers = tuple(f"<SPECIAL_{i}>" for i in range(24 - len(SPECIAL)))
+    tokenizer = make_tokenizer((*SPECIAL, *fillers, "[AUDIO]"))  # the processor holds it to id 24
+    tokenizer.chat_template = CHATML.replace("PLACEHOLDER", "[AUDIO]")
+    config = VoxtralConfig(
+        audio_config={"model_type": "voxtral_encoder", **SMALL_ENCODER, "intermediate_size": 128},
+        text_config={"model_type": "llama", **text_config(tokenizer)},
+        audio_token_id=24,
+    )
+    processor = VoxtralProcessor(whisper_features(), tokenizer)
+    folder = tmp_path_factory.mktemp("audiolm") / "voxtral"
+    return save(folder, lambda: VoxtralForConditionalGeneration(config), processor)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,14 @@ class Entry:
 
 
 FAMILIES: dict[str, Entry] = {
-    "qwen2_audio": Entry("qwen2_audio", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct"),
+    "qwen2_audio": Entry("qwen2_audio", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct", note="hears 30 s"),
+    "voxtral": Entry(
+        "voxtral", "Voxtral", "mistralai/Voxtral-Mini-3B-2507", note="padded to 30 s; needs mistral-common"
+    ),
+    "audioflamingo3": Entry(
+        "audioflamingo3", "AudioFlamingo3", "nvidia/audio-flamingo-3-hf", note="hears 10 minutes"
+    ),
+    "glmasr": Entry("glmasr", "GlmAsr", "zai-org/GLM-ASR-Nano-2512", note="padded to 30 s; hears 10 minutes"),
 }
 
 

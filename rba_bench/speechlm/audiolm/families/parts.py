@@ -1,0 +1,125 @@
+"""Tokenizer, audio features and chat template of a checkpoint whose own processor needs more than audio does.
+
+The processors of models that also see insist on image packages (torchvision), and one on torchaudio for a mel filter
+bank. Evaluation needs neither, so their parts are loaded one by one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import read_json, sha256_file
+
+TEMPLATES = ("chat_template.jinja", "chat_template.json")  # the second is how older repositories keep it
+ADAPTER = "adapter_config.json"
+
+
+class Parts:
+    """What an adapter asks of a processor.
+
+    Args:
+        tokenizer: of the checkpoint.
+        feature_extractor: what the family computes features with.
+        chat_template: of the processor; "" leaves the tokenizer's own.
+    """
+
+    def __init__(self, tokenizer: Any, feature_extractor: Any = None, chat_template: str = "") -> None:
+        self.tokenizer = tokenizer
+        self.feature_extractor = feature_extractor
+        self.chat_template = chat_template or tokenizer.chat_template
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> Any:
+        """As the processor does, text only."""
+        return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, **kwargs)
+
+
+def load_parts(folder: Path, make_features: Callable[[Path], Any], trust_remote_code: bool = False) -> Parts:
+    """Parts of a checkpoint folder.
+
+    Args:
+        folder: of the checkpoint.
+        make_features: the feature extractor from the folder.
+        trust_remote_code: run Python code that ships with the tokenizer.
+
+    Raises:
+        UserError: there is no tokenizer, or no description of the features.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return Parts(tokenizer, make_features(folder), find_template(folder))
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder} holds no usable processor: {reason}") from error
+
+
+def find_template(folder: Path) -> str:
+    """The processor's chat template, "" where it has none of its own."""
+    for name in TEMPLATES:
+        if (folder / name).is_file():
+            found = read_json(folder / name) if name.endswith(".json") else (folder / name).read_text("utf-8")
+            return str(found.get("chat_template", "") if isinstance(found, dict) else found)
+    return ""
+
+
+def audio_settings(folder: Path, *names: str) -> dict[str, Any]:
+    """Settings of the feature extractor: `preprocessor_config.json`, or its part of `processor_config.json`.
+
+    Args:
+        folder: of the checkpoint.
+        *names: what the part may be called there (`feature_extractor`, `audio_processor`).
+
+    Raises:
+        OSError: there is neither file.
+    """
+    whole = folder / "processor_config.json"
+    settings = read_json(whole) if whole.is_file() else {}
+    for name in names:
+        if isinstance(settings.get(name), dict):
+            return dict(settings[name])
+    return dict(read_json(folder / "preprocessor_config.json"))
+
+
+def need_peft(what: str) -> None:
+    """The package that runs adapters.
+
+    Raises:
+        MissingPrerequisite: it is not installed.
+    """
+    from transformers.utils import is_peft_available
+
+    if not is_peft_available():
+        raise MissingPrerequisite(f"{what} needs its LoRA adapter to hear: pip install 'rba-bench[train]'")
+
+
+def adapter_identity(folder: Path) -> dict[str, str]:
+    """Hashes of an adapter's files by name."""
+    files = [folder / ADAPTER, *sorted(folder.glob("adapter_model*.safetensors"))]
+    return {file.name: sha256_file(file) for file in files if file.is_file()}
+
+
+def encode_by_length(
+    mels: torch.Tensor, frames: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of clips through an encoder that cannot tell padding from sound: only clips of one length together.
+
+    Args:
+        mels: [N, T, M], padded behind.
+        frames: [N], true ones.
+        encode: states [n, S, D] of mels [n, t, M] without padding.
+
+    Returns:
+        States [N, S, D] with zeros behind each end, and their numbers [N].
+    """
+    rows: list[torch.Tensor] = [mels[0]] * len(mels)
+    for length in sorted(set(frames.tolist())):
+        members = (frames == length).nonzero().flatten().tolist()
+        for i, row in zip(members, encode(mels[members, :length]), strict=True):
+            rows[i] = row
+    lengths = torch.tensor([len(row) for row in rows], device=mels.device)
+    return pad_sequence(rows, batch_first=True), lengths

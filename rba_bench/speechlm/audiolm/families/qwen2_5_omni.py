@@ -1,0 +1,73 @@
+"""Qwen2.5-Omni's Thinker: windows of 2 s through a Whisper-type encoder, 25 tokens a second, Qwen2.5 with M-RoPE.
+
+The Talker, which speaks, is not loaded. Attention in the encoder stays within windows of `2 * n_window` mel frames
+and the stock code drops padding before the first convolution, so true length is the stock computation. With audio
+and text alone the three rows of M-RoPE are equal and count up, so one-dimensional positions say the same.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from rba_bench.speechlm.audiolm.families.base import length_mask, pad_states
+from rba_bench.speechlm.audiolm.families.parts import audio_settings, load_parts
+from rba_bench.speechlm.audiolm.families.whisper_type import WhisperType
+
+
+class Qwen25Omni(WhisperType):
+    """`Qwen2_5OmniThinkerForConditionalGeneration`, from its own checkpoint or from the whole model's."""
+
+    allows_true_length: ClassVar[bool] = True
+
+    @classmethod
+    def model_class(cls, config: Any) -> Any:
+        """The Thinker, also of a checkpoint that holds Talker and vocoder beside it."""
+        from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+        return Qwen2_5OmniThinkerForConditionalGeneration
+
+    @classmethod
+    def load_processor(cls, folder: Path, trust_remote_code: bool = False) -> Any:
+        """Without the image part, which needs torchvision."""
+        return load_parts(folder, _features, trust_remote_code)
+
+    def tokens_of(self, frames: Any) -> Any:
+        """25 a second: stride 2 in the convolutions, then pairs are averaged."""
+        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+
+    def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `AudioFamily.encode_audio`; states are in the decoder's width already."""
+        mels = self.mels(features)
+        frames = features["frames"].to(mels.device)
+        mask = length_mask(frames, mels.shape[-1])
+        found = self.model.get_audio_features(
+            mels, feature_attention_mask=mask.long(), return_dict=True
+        ).last_hidden_state
+        states, lengths = pad_states(torch.split(found, self.tokens_of(frames).tolist()))
+        return self.gather(states, lengths, features["windows"])
+
+    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Nothing is left to do: the encoder ends in the projection."""
+        return states, lengths
+
+
+def _features(folder: Path) -> Any:
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(**_known(audio_settings(folder, "feature_extractor")))
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the audio half: older files hold those of images in the same object."""
+    names = (
+        "feature_size",
+        "sampling_rate",
+        "hop_length",
+        "chunk_length",
+        "n_fft",
+        "padding_value",
+        "dither",
+    )
+    return {name: settings[name] for name in names if name in settings}
