@@ -22,6 +22,7 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.metrics.agreement import exact_agreement, mean_cosine, token_overlap
 
+_PAIRED = {"answer_agreement": exact_agreement, "answer_overlap": token_overlap}
 EMBEDDING = "sentence-transformers/paraphrase-mpnet-base-v2"
 NO_EMBEDDING = "none"
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors"]
@@ -91,10 +92,7 @@ class Consistency:
         if len(members) < 2:
             return Addition(failed="no other answer to the same instruction to compare with")
         answers, lang = [sample.extracted for sample in members], members[0].target_lang
-        scores = {
-            "answer_agreement": exact_agreement(answers, lang),
-            "answer_overlap": token_overlap(answers, lang),
-        }
+        scores = {name: similarity(answers, lang) for name, similarity in _PAIRED.items()}
         if vectors is not None:
             scores["answer_cosine"] = mean_cosine(vectors)
         return Addition(scores)
@@ -149,9 +147,8 @@ def _library() -> Any:
 
 def _local(name: str, revision: str) -> Path:
     """The folder of a sentence-transformers model."""
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     folder = Path(name)
     if not folder.is_dir():
@@ -159,7 +156,7 @@ def _local(name: str, revision: str) -> Path:
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
         except HFValidationError as error:
             raise MissingPrerequisite(f"no embedding model at {name}: correct the path") from error
-        except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise MissingPrerequisite(
                 f"cannot get the embedding model {name} from the Hub ({reason}): download it with "

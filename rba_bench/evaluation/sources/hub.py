@@ -139,8 +139,12 @@ def _download(repo: str, patterns: Sequence[str], commit: str) -> Path:
 
 
 def _asked(repo: str, request: Any) -> Any:
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         return request()
@@ -148,7 +152,7 @@ def _asked(repo: str, request: Any) -> Any:
         HfHubHTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
-        httpx.HTTPError,
+        HTTPError,
         OSError,
     ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
