@@ -97,7 +97,8 @@ def list_tasks() -> list[TaskSpec]:
 
 def list_groups() -> list[GroupSpec]:
     """All shipped groups, by name."""
-    return sorted((read_group(path) for path in _files() if _is_group(path)), key=lambda group: group.name)
+    found = (path for path in sorted(tasks_dir().glob("*/*.yaml")) if _is_group(path))
+    return sorted((read_group(path) for path in found), key=lambda group: group.name)
 
 
 def read_group(path: Path) -> GroupSpec:
@@ -294,7 +295,7 @@ def _unknown(name: str, shipped: Sequence[TaskSpec]) -> UserError:
     return UserError(f"unknown task {name!r}; {hint} (`rba-bench tasks list` shows all)")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML in which `!function a.b` is the string "a.b": nothing is imported to read a task."""
 
 

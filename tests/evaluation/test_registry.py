@@ -12,15 +12,66 @@ def names(specs):
     return [spec.name for spec in specs]
 
 
-def test_every_benchmark_has_greedy_and_sampled_micro_tasks_and_a_readme():
-    specs = registry.list_tasks()
-    assert names(specs) == [f"micro_{b}{s}" for b in registry.BENCHMARKS for s in ("", "_sampled")]
-    for spec in specs:
-        assert spec.track == "micro" and spec.version != "0" and spec.metrics
-        assert spec.protocol == ("sampled" if spec.name.endswith("_sampled") else "greedy")
-        readme = (spec.path.parent / "README.md").read_text()
-        for part in ("Source and licence", "One raw record", "Metrics", "Caveats", spec.name):
-            assert part in readme
+def test_every_benchmark_of_the_quickstart_has_greedy_and_sampled_micro_tasks():
+    micro = {spec.name: spec for spec in registry.list_tasks() if spec.track == "micro"}
+    assert {f"micro_{b}{s}" for b in registry.BENCHMARKS for s in ("", "_sampled")} <= set(micro)
+    for name, spec in micro.items():
+        assert spec.protocol == ("sampled" if name.endswith("_sampled") else "greedy")
+
+
+@pytest.mark.parametrize("spec", registry.list_tasks(), ids=lambda spec: spec.name)
+def test_every_task_is_versioned_measured_and_described(spec):
+    assert spec.track in registry.TRACKS and spec.version != "0" and spec.metrics
+    assert spec.benchmark in registry.ORDER and spec.path.parent.name == spec.benchmark
+    stderrs = {str(m["metric"]) for m in spec.config["metric_list"]} - set(spec.metrics)
+    assert stderrs == {f"{metric}_stderr" for metric in spec.metrics}
+    readme = (spec.path.parent / "README.md").read_text()
+    for part in ("Source and licence", "raw record", "Metric", "Caveats"):
+        assert part in readme
+
+
+def test_a_group_stands_for_its_tasks_by_name_and_by_path():
+    group = next(group for group in registry.list_groups() if group.name == "covost2_en_x")
+    assert len(group.tasks) == 15 and "covost2_en_zh-CN" in group.tasks
+    for name in ("covost2_en_x", str(group.path)):
+        assert names(registry.resolve([name], "full")) == list(group.tasks)
+    assert names(registry.resolve(["covost2_x_en,covost2_de_en"], "full")).count("covost2_de_en") == 1
+
+
+def test_every_group_names_shipped_tasks():
+    shipped = {spec.name for spec in registry.list_tasks()}
+    assert all(set(group.tasks) <= shipped for group in registry.list_groups())
+
+
+def test_the_short_name_leaves_other_versions_of_a_benchmark_out():
+    found = names(registry.resolve(["webquestions"], "full"))
+    variants = {s.name for s in registry.list_tasks() if s.benchmark == "webquestions" and s.variant}
+    assert found == ["webquestions_openaudiobench"] and "webquestions_fixie" in variants
+
+
+def test_any_pair_of_fleurs_languages_is_a_task(tmp_path, monkeypatch):
+    monkeypatch.setenv("RBA_CACHE", str(tmp_path))
+    [spec] = registry.resolve(["fleurs_sw_hi"], "full")
+    assert spec.config["dataset_kwargs"]["pair"] == "sw-hi" and spec.track == "full"
+    assert spec.path == tmp_path / "tasks" / "fleurs_sw_hi.yaml"
+    for name in ("fleurs_sw_xx", "fleurs_sw_sw", "mustc_sw_hi"):
+        with pytest.raises(UserError, match="unknown task"):
+            registry.resolve([name], "full")
+
+
+@pytest.mark.parametrize(
+    ("task", "track"),
+    [
+        ("covost2_en_de", "full"),
+        ("covost2_en_x,fleurs_en_de", "full"),
+        ("micro_covost2", "micro"),
+        ("covost2", None),
+        ("micro_covost2,covost2_en_de", None),
+        ("no such task", None),
+    ],
+)
+def test_track_of_named_tasks(task, track):
+    assert registry.track_of([task]) == track
 
 
 def test_sampled_task_differs_from_greedy_in_decoding_only():
@@ -58,10 +109,9 @@ def test_hopeless_name_lists_all():
         registry.resolve(["zzzzzz"])
 
 
-@pytest.mark.parametrize("name", registry.BENCHMARKS)
-def test_full_track_is_refused_as_missing(name):
-    with pytest.raises(MissingPrerequisite, match=f"{name} has no full-track tasks") as caught:
-        registry.resolve([name], track="full")
+def test_a_track_without_the_benchmark_is_refused_as_missing():
+    with pytest.raises(MissingPrerequisite, match="mustc has no micro-track tasks") as caught:
+        registry.resolve(["mustc"], track="micro")
     assert caught.value.exit_code == 3
 
 
@@ -99,9 +149,8 @@ def test_bad_task_files_get_one_line(tmp_path: Path, text, message):
 
 def test_show_gives_config_and_readme_without_machine_paths():
     shown = registry.show("fleurs")
-    assert names_of(shown) == ["micro_fleurs", "micro_fleurs_sampled"] and shown["readme"].startswith(
-        "# fleurs"
-    )
+    assert {"fleurs_de_en", "micro_fleurs", "micro_fleurs_sampled"} <= set(names_of(shown))
+    assert shown["readme"].startswith("# fleurs")
     assert shown["tasks"][0]["config"]["process_results"] == "rba_bench.evaluation.hooks.score"
     assert names_of(registry.show("micro_fleurs_sampled")) == ["micro_fleurs_sampled"]
     with pytest.raises(UserError, match="did you mean"):
