@@ -29,7 +29,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
 
     Args:
         options: `n_instructions` (500), `n_voices` (4), `seed`; of an alignment set `set` (its folder, else it is
-            looked for in the data folder), `split` and `kind` (`instruct`); or `testset`, a micro test set.
+            looked for in the data folder), `split` and `kind` (`instruct`); or `micro`, a micro test set.
         place: Data folder.
 
     Raises:
@@ -38,7 +38,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     """
     chosen = checked(
         options,
-        testset="",
+        micro="",
         set="",
         split="",
         kind="instruct",
@@ -48,8 +48,8 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     )
     if int(chosen["n_voices"]) < 2 or int(chosen["n_instructions"]) < 1:
         raise UserError("speaker consistency needs n_voices of at least 2 and n_instructions of at least 1")
-    if chosen["testset"]:
-        items, origin = _micro(str(chosen["testset"])), {"repo": str(chosen["testset"]), "revision": "local"}
+    if chosen["micro"]:
+        items, origin = _micro(str(chosen["micro"])), {"repo": str(chosen["micro"]), "revision": "local"}
     else:
         items, origin = _aligned(chosen, place)
     drawn, groups = _draw(items, chosen)
