@@ -94,7 +94,8 @@ def load(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
     try:
         return decode(data, sampling_rate)
     except AudioError as error:
-        raise AudioError(f"{_place(ref)}: {error}") from error
+        name = Path(ref.path).name  # without its folder: the message goes into records
+        raise AudioError(f"{name if ref.row is None else f'row {ref.row} of {name}'}: {error}") from error
 
 
 def read_bytes(ref: AudioRef) -> bytes:
@@ -218,7 +219,7 @@ class _RowGroups:
         except (pa.ArrowException, OSError) as error:  # arrow reports torn pages as OSError
             raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
         if value is None:
-            raise AudioError(f"row {row} of {path} holds no audio bytes: embed them when writing the file")
+            raise AudioError(f"row {row} of {path.name} holds no audio bytes: embed them when writing the file")
         return value
 
     def _find(self, path: Path, row: int, column: str) -> bytes | None:
