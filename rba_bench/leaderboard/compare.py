@@ -17,7 +17,18 @@ from rba_bench.metrics.wer import primary_error
 
 # The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by alias match;
 # exact match, shown beside it, also punishes correct sentences. Of win rates: the one that length does not inflate.
-PRIMARY = ("lc_win_rate", "win_rate", "alias_match", "bleu", "wer", "if_rate", "cosine")
+PRIMARY = (
+    *(
+        "lc_win_rate",
+        "win_rate",
+        "alias_match",
+        "bleu",
+        "wer",
+        "if_rate",
+        "answer_cosine",
+        "answer_agreement",
+    ),
+)
 
 GroupKey = tuple[str, str, str]  # task, protocol hash, data hash
 
@@ -71,6 +82,11 @@ class Group:
             raise UserError(
                 f"{self.task}: records of one protocol report different metrics; evaluate them again"
             )
+
+    @property
+    def perturb(self) -> str:
+        """What was done to every clip, "" if nothing."""
+        return str(self.record.protocol_spec.get("perturb") or "")
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rba_bench.evaluation.records import STATUSES, MetricValue
+from rba_bench.evaluation.records import STATUSES, MetricValue, RunRecord
 from rba_bench.leaderboard.compare import Group, Row
 from rba_bench.leaderboard.references import CEILING, KINDS, MODEL
 from rba_bench.leaderboard.tables import NOTHING, TextTable
@@ -50,9 +50,18 @@ def _overview(groups: Sequence[Group], title: str, cell: Callable[[Group, Row, s
         ]
         for name in names
     ]
-    headings = ["model", *(f"{group.record.benchmark} {heading(group, group.primary)}" for group in groups)]
+    headings = ["model", *(f"{_column(group, groups)} {heading(group, group.primary)}" for group in groups)]
     kept = [line for line in cells if any(text != NOTHING for text in line[1:])]
     return TextTable(headings, kept, title)
+
+
+def _column(group: Group, groups: Sequence[Group]) -> str:
+    """Name of a group beside others: the benchmark, or the task where it has several, and what tells these apart."""
+    alike = [other for other in groups if other.record.benchmark == group.record.benchmark]
+    name = group.record.benchmark if len(alike) == 1 else group.task
+    twins = [other for other in alike if other.task == group.task and other.perturb == group.perturb]
+    code = f" {group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}" if len(twins) > 1 else ""
+    return name + (f" ({group.perturb})" if group.perturb else "") + code
 
 
 def heading(group: Group, metric: str) -> str:
@@ -137,11 +146,12 @@ def facts(group: Group) -> str:
     dates = sorted({run.record.created[:10] for run in group.runs})
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     decoding = ", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items()))
-    judge = "" if not record.judge else f"; judge `{record.judge.get('name', record.judge)}`"
+    judge = "".join(f"; judge `{name}`" for name in _judges(record))
+    perturbed = f", clips changed by {group.perturb}" if group.perturb else ""
     signature = record.metrics[group.primary].signature.replace("|", " ")
     return (
         f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judge}; "
-        f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items; "
+        f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
         f"{group.primary}: {signature}; run {days}."
     )
 
@@ -158,6 +168,18 @@ def judges_line(group: Group) -> str:
     return f"Judges: {'; '.join(parts)}." if parts else ""
 
 
+def _judges(record: RunRecord) -> list[str]:
+    """Who judged: the rules of the micro world, or the models behind the task's finishers."""
+    entries = [record.judge or {}]
+    entries += [entry.get("judge") or {} for entry in record.protocol_spec.get("finish") or []]
+    names = [entry if isinstance(entry, str) else _judge_name(entry) for entry in entries if entry]
+    return list(dict.fromkeys(names))
+
+
+def _judge_name(entry: Mapping[str, Any]) -> str:
+    return str(next((entry[key] for key in ("name", "model", "spec") if key in entry), dict(entry)))
+
+
 def _told(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
     """Numbers called agreement or bias anywhere in the reports of judges, named by their path."""
     found = []
@@ -165,7 +187,11 @@ def _told(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
         name = (*path, str(key).replace("_", " "))
         if isinstance(value, Mapping):
             found += _told(value, name)
-        elif isinstance(value, int | float) and any(word in " ".join(name) for word in JUDGE_WORDS):
+        elif (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and any(word in " ".join(name) for word in JUDGE_WORDS)
+        ):
             found.append(f"{' '.join(name)} {value:.3g}")
     return found
 

@@ -1,0 +1,149 @@
+"""Items that no judge could score: out of the means, counted, shown, and left out of both sides of a difference."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation.records import Sample
+from rba_bench.leaderboard import load
+from rba_bench.leaderboard.build import build
+from rba_bench.metrics.bootstrap import paired_difference
+from tests.leaderboard import board_records as made
+
+TASK = "micro_triviaqa_greedy"
+FAILED = {"sft": (0, 1), "rba-single": (1, 2, 3), "rba-group": ()}
+JUDGE = {"name": "pairwise", "judge": {"name": "gpt-x", "template": "sha"}, "votes": 2}
+REPORTS = {
+    "sft": {"pairwise": {"agreement": 0.9123, "order_bias": 0.04, "calls": 80, "tie": True}},
+    "rba-single": {"pairwise": {"orders": {"agreement": 0.875}}},
+    "rba-group": {},
+}
+
+
+def answers(name: str, skill: float) -> list[Sample]:
+    update = {"scores": {}, "status": "judge_failed"}
+    samples = made.qa_samples(skill, seed=len(name))
+    return [s.model_copy(update=update) if s.doc_id in FAILED[name] else s for s in samples]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    spec = {"task": TASK, "finish": [JUDGE]}
+    for name, skill in (("sft", 0.5), ("rba-single", 0.6), ("rba-group", 0.8)):
+        made.write_run(root, name, answers(name, skill), protocol_spec=spec, finish=REPORTS[name])
+    return root
+
+
+@pytest.fixture(scope="module")
+def board(runs, tmp_path_factory):
+    return build([runs], tmp_path_factory.mktemp("board"))
+
+
+def edited(runs: Path, tmp_path: Path, name: str, **changes: object) -> Path:
+    """Copy of one run with its record of `alias_match` changed."""
+    source = next((runs / name).glob(f"{TASK}*"))
+    for file in source.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["metrics"]["alias_match"].update(changes)
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_scores_run_over_the_items_that_have_one(board):
+    rows = {row.label: row for row in board.groups[0].rows}
+    for name, failed in FAILED.items():
+        stated = rows[name].run.record.metrics["alias_match"]
+        assert (stated.n, stated.n_missing) == (120 - len(failed), len(failed))
+        kept = [s.scores["alias_match"] for s in rows[name].run.samples if s.doc_id not in failed]
+        assert stated.value == pytest.approx(np.mean(kept))
+
+
+def test_differences_and_ranks_leave_an_item_out_of_both_sides(board):
+    group = board.groups[0]
+    rows = {row.label: row for row in group.rows}
+    kept = [index for index in range(120) if index not in (0, 1, 2, 3)]
+    a, b = (rows[name].run.samples for name in ("rba-single", "sft"))
+    values = [[side[index].scores["alias_match"] for index in kept] for side in (a, b)]
+    expected = paired_difference(*values, clusters=[a[index].cluster for index in kept])
+    found = rows["rba-single"].versus["alias_match"]
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+    assert found.n == 116 and "4 of 120 items" in found.method
+    assert rows["rba-group"].versus["alias_match"].n == 118
+    assert rows["rba-group"].bands["alias_match"].worst == 1 and rows["sft"].bands["alias_match"].best > 1
+
+
+def test_the_page_says_how_many_are_missing_who_judged_and_how_they_lean(board):
+    page = (board.out / "index.md").read_text()
+    assert "| 118 (-2) |" in page and "| 117 (-3) |" in page and "| 120 |" in page
+    assert "2 (judge_failed 2)" in page and "judge `gpt-x`" in page
+    assert "an n\nof `97 (-3)` says that three items have no score" in page
+    line = next(line for line in page.splitlines() if line.startswith("Judges: "))
+    assert "`sft` pairwise agreement 0.912, pairwise order bias 0.04" in line and "80" not in line
+    assert (
+        "`rba-single` pairwise orders agreement 0.875" in line and "tie" not in line and "group" not in line
+    )
+    with open(board.out / f"{TASK}.csv", newline="") as handle:
+        counts = {row["model"]: (row["n"], row["n_missing"]) for row in csv.DictReader(handle)}
+    assert counts == {"sft": ("118", "2"), "rba-single": ("117", "3"), "rba-group": ("120", "0")}
+
+
+def test_where_nothing_is_missing_the_page_says_so(tmp_path):
+    made.write_run(tmp_path, "sft", made.qa_samples(0.5, n=30))
+    page = (build([tmp_path], tmp_path / "out").out / "index.md").read_text()
+    assert "all of which are in the score." in page and "(-" not in page and "Judges:" not in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 120, "n_missing": 0}, "n 120 and 0 missing, its samples hold 118 and 2"),
+        ({"n_missing": 1}, "n 118 and 1 missing"),
+        ({"value": 0.5 * 118 / 120}, "alias_match is recorded as"),  # the missing ones counted as zeros
+        ({"aggregation": "error_rate"}, "alias_match is recorded as"),
+    ],
+)
+def test_a_record_that_miscounts_its_missing_scores_is_refused(runs, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        load.read(edited(runs, tmp_path, "sft", **changes))
+
+
+def test_a_record_whose_samples_have_no_score_at_all_is_refused(tmp_path):
+    samples = [s.model_copy(update={"scores": {"exact_match": 0.0}}) for s in made.qa_samples(0.5, n=10)]
+    full = made.write_run(tmp_path / "full", "sft", made.qa_samples(0.5, n=10))
+    metrics = json.loads((full / "run.json").read_text())["metrics"]
+    metrics["exact_match"].update(value=0.0, breakdown={})
+    metrics["alias_match"].update(n=0, n_missing=10)
+    bare = made.write_run(tmp_path / "bare", "sft", samples, metrics=metrics)
+    with pytest.raises(UserError, match="no sample has a alias_match"):
+        load.read(bare)
+
+
+def test_a_score_that_is_no_number_is_refused(runs, tmp_path):
+    source = next((runs / "sft").glob(f"{TASK}*"))
+    text = (source / "samples.jsonl").read_text().replace('"alias_match":1.0', '"alias_match":NaN', 1)
+    assert "NaN" in text
+    record = json.loads((source / "run.json").read_text())
+    record["samples_sha256"] = load.sha256_bytes(text.encode())
+    (tmp_path / "samples.jsonl").write_text(text)
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="its samples give nan"):
+        load.read(tmp_path)
+
+
+def test_a_row_of_the_wrong_length_is_refused(tmp_path):
+    samples = made.translation_samples(0.3, n=10)
+    folder = made.write_run(tmp_path / "good", "sft", samples, "micro_covost2_greedy")
+    metrics = json.loads((folder / "run.json").read_text())["metrics"]
+    cut = {**samples[0].scores, "bleu": samples[0].scores["bleu"][:9]}
+    short = [samples[0].model_copy(update={"scores": cut}), *samples[1:]]
+    bad = made.write_run(tmp_path / "bad", "sft", short, "micro_covost2_greedy", metrics=metrics)
+    with pytest.raises(UserError, match="a row of 9 statistics where 10 are needed"):
+        load.read(bad)
