@@ -21,7 +21,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     """Transcription in one language.
 
     Args:
-        options: `corpus` (`fleurs` or `covost2`); `language`, a configuration of FLEURS (or a short code) or a code of
+        options: `corpus` (`fleurs` or `covost2`); `spoken`, a configuration of FLEURS (or a short code) or a code of
             CoVoST 2; `prompt` (optional), with `{language}` for the language.
         place: Where the data is.
 
@@ -29,7 +29,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         UserError: no such corpus or language, or files of another layout.
         MissingPrerequisite: the data is not there.
     """
-    corpus, language = str(options.get("corpus", "")), str(options.get("language", ""))
+    corpus, language = str(options.get("corpus", "")), str(options.get("spoken", ""))
     if corpus == "fleurs":
         return _fleurs(language, options, place)
     if corpus == "covost2":

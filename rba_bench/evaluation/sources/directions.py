@@ -54,13 +54,13 @@ def dataset_kwargs(name: str) -> dict[str, str] | None:
         known = heard in FLEURS and wanted in FLEURS and heard != wanted
         return {"source": "fleurs", "pair": f"{FLEURS[heard][0]}-{FLEURS[wanted][0]}"} if known else None
     if (spoken := FLEURS_LANGUAGE.fullmatch(name)) and spoken[1] in FLEURS:
-        return {"source": "asr", "corpus": "fleurs", "language": FLEURS[spoken[1]][0]}
+        return {"source": "asr", "corpus": "fleurs", "spoken": FLEURS[spoken[1]][0]}
     if name not in SHIPPED:
         return None
     corpus, _, rest = name.partition("_")
     if corpus == "asr":
         corpus, _, language = rest.partition("_")
-        return {"source": "asr", "corpus": corpus, "language": language}
+        return {"source": "asr", "corpus": corpus, "spoken": language}
     return {"source": corpus, "direction": rest}
 
 

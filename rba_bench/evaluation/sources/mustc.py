@@ -89,8 +89,8 @@ def _folder(place: Place, target: str, split: str) -> Path:
                 return (place.data_dir / name / below).resolve()
     where = f"under {place.data_dir}" if place.data_dir else "without --data-dir"
     raise MissingPrerequisite(
-        f"no {below} of MuST-C {where}: it is not on the Hub; get the archive from FBK (mt.fbk.eu/must-c), unpack "
-        f"it and name the folder that holds en-{target} with --data-dir (or {DATA_DIR_VARIABLE})"
+        f"no {below} of MuST-C {where}: it is not on the Hub, and FBK (mt.fbk.eu) no longer offers it to all; unpack "
+        f"your copy of the archive and name the folder that holds en-{target} with --data-dir (or {DATA_DIR_VARIABLE})"
     )
 
 

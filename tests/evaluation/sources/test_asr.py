@@ -19,7 +19,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fleurs_transcripts(tmp_path):
     sets.write_fleurs(tmp_path, "zh", (2, 1))
-    loaded = asr.load({"corpus": "fleurs", "language": "cmn_hans_cn"}, Place(tmp_path))
+    loaded = asr.load({"corpus": "fleurs", "spoken": "cmn_hans_cn"}, Place(tmp_path))
     docs = loaded.documents
     assert [doc["references"] for doc in docs] == [["山上的小房子建于1921年"]] * 2 + [
         ["她昨天买了三本书和一把蓝色的雨伞"]
@@ -39,7 +39,7 @@ def test_fleurs_transcripts(tmp_path):
 
 def test_covost2_transcripts_are_the_clips_of_the_translation_task(tmp_path):
     sets.write_covost2(tmp_path, "de_en")
-    heard = asr.load({"corpus": "covost2", "language": "de"}, Place(tmp_path)).documents
+    heard = asr.load({"corpus": "covost2", "spoken": "de"}, Place(tmp_path)).documents
     translated = covost2.load({"direction": "de_en"}, Place(tmp_path)).documents
     assert [doc["audio"] for doc in heard] == [doc["audio"] for doc in translated]
     assert [doc["id"] for doc in heard] == [doc["id"] for doc in translated]
@@ -48,14 +48,14 @@ def test_covost2_transcripts_are_the_clips_of_the_translation_task(tmp_path):
 
 def test_english_of_covost2_comes_from_one_of_its_directions(tmp_path):
     sets.write_covost2(tmp_path, "en_de")
-    loaded = asr.load({"corpus": "covost2", "language": "en"}, Place(tmp_path))
+    loaded = asr.load({"corpus": "covost2", "spoken": "en"}, Place(tmp_path))
     assert loaded.origin["direction"] == "en_de" and loaded.origin["published_rows"] == 15531
     assert loaded.documents[0]["references"] == [sets.SENTENCES["en"][0]]
 
 
 def test_perfect_transcripts_have_no_errors_whatever_case_and_marks(tmp_path):
     sets.write_fleurs(tmp_path, "de")
-    for doc in asr.load({"corpus": "fleurs", "language": "de"}, Place(tmp_path)).documents:
+    for doc in asr.load({"corpus": "fleurs", "spoken": "de"}, Place(tmp_path)).documents:
         answer = doc["references"][0].title() + " !"
         scores = scoring.score_item(doc, answer).scores
         assert scores["wer"][0] == scores["cer"][0] == 0 and scores["wer"][1] > 5
@@ -65,9 +65,9 @@ def test_perfect_transcripts_have_no_errors_whatever_case_and_marks(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"corpus": "librispeech", "language": "en"}, "no transcripts of corpus 'librispeech'"),
-        ({"corpus": "covost2", "language": "el"}, "CoVoST 2 has no clips in 'el'; it has en, ar"),
-        ({"corpus": "fleurs", "language": "xx"}, "unknown language 'xx'"),
+        ({"corpus": "librispeech", "spoken": "en"}, "no transcripts of corpus 'librispeech'"),
+        ({"corpus": "covost2", "spoken": "el"}, "CoVoST 2 has no clips in 'el'; it has en, ar"),
+        ({"corpus": "fleurs", "spoken": "xx"}, "unknown language 'xx'"),
         ({}, "no transcripts of corpus ''"),
     ],
 )

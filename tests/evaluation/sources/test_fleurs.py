@@ -133,7 +133,7 @@ def test_every_pair_of_the_102_languages_has_a_name():
     assert directions.dataset_kwargs("asr_fleurs_kea") == {
         "source": "asr",
         "corpus": "fleurs",
-        "language": "kea_cv",
+        "spoken": "kea_cv",
     }
     for name in (
         "fleurs_en_en",

@@ -133,7 +133,7 @@ def test_files_that_do_not_fit_get_one_line(name, change, message, tmp_path):
 
 
 def test_absent_parts_say_where_to_get_them(tmp_path):
-    with pytest.raises(MissingPrerequisite, match=r"without --data-dir.*mt.fbk.eu/must-c"):
+    with pytest.raises(MissingPrerequisite, match=r"without --data-dir.*your copy of the archive"):
         mustc.load({"direction": "en_de"}, Place())
     root = sets.write_mustc(tmp_path, "de")
     with pytest.raises(MissingPrerequisite, match="no en-ja/data/tst-COMMON of MuST-C under"):
