@@ -30,6 +30,9 @@ from rba_bench.speechlm.audiolm.families.parts import (
 from rba_bench.speechlm.base import SAMPLING_RATE
 
 LORA = "speech-lora"
+# Not "speech": transformers 5.23 then takes `up_proj_for_speech` and its like for missing parts of the adapter, and
+# draws them anew.
+ADAPTER_NAME = "lora_of_checkpoint"
 SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
 
 
@@ -49,10 +52,10 @@ class Phi4Multimodal(AudioFamily):
         if (lora / ADAPTER).is_file():
             need_peft("Phi-4-multimodal")
             try:
-                model.load_adapter(str(lora), adapter_name="speech")
+                model.load_adapter(str(lora), adapter_name=ADAPTER_NAME)
             except (OSError, ValueError, RuntimeError) as error:
                 raise UserError(f"{lora} cannot be loaded: {str(error).splitlines()[0]}") from error
-            model.set_adapter("speech")
+            model.set_adapter(ADAPTER_NAME)
         return model.to(device).eval()
 
     @classmethod
