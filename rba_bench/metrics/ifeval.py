@@ -1,0 +1,170 @@
+"""Whether an answer keeps to the constraints it was given, checked by rules: the thirteen of Speech-IFEval.
+
+The names are those of IFEval (Zhou et al., 2023); the rules are as Speech-IFEval (Lu et al., 2025) relaxed them.
+Bullets may be `*`, `-`, a dot or a number; paragraphs end at any line break; what must stand first may stand in quotes;
+upper and lower case are checked without asking for a language. So the checkers of lm-eval's `ifeval` task give other
+rates. An empty answer follows nothing.
+
+Speech-IFEval counts sentences with NLTK's trained Punkt model, which is a download. Here a fixed rule stands in: a
+sentence ends at `.`, `!` or `?` (and closing quotes), unless the full stop belongs to an abbreviation or an initial, to
+the number of a list, or to an ellipsis within a sentence. Of the 2,666 answers whose verdicts the authors publish (two
+models, all thirteen constraints) this module judges 2,665 as they do; the other one hangs on an ellipsis.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rba_bench.errors import UserError
+
+VERSION = 1
+BULLETS = ("-", "•")
+ABBREVIATIONS = frozenset({
+    "mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "mt", "vs", "etc", "fig", "no", "vol", "pp", "inc", "ltd", "co",
+    "corp", "e.g", "i.e", "a.m", "p.m", "u.s", "u.k", "ph.d", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sept",
+    "sep", "oct", "nov", "dec", "gen", "col", "capt", "lt", "sgt", "rev", "hon",
+})  # fmt: skip
+_END = re.compile(r"(\S*?)([.!?…]+)([\"'”’)\]*_]*)(?=\s|$)")
+
+
+def check(name: str, arguments: Mapping[str, Any], response: str) -> bool:
+    """Whether `response` follows one constraint.
+
+    Args:
+        name: Key of CHECKS, such as `keywords:existence`.
+        arguments: Its arguments, such as `{"keywords": ["river"]}`.
+        response: The whole answer.
+
+    Raises:
+        UserError: unknown constraint, or arguments it does not have.
+    """
+    if name not in CHECKS:
+        raise UserError(f"unknown instruction {name!r}; known: {', '.join(CHECKS)}")
+    if not response.strip():
+        return False
+    try:
+        return CHECKS[name](response, **arguments)
+    except TypeError as error:
+        raise UserError(f"instruction {name} with {dict(arguments)}: {error}") from error
+
+
+def score(extra: Mapping[str, Any], response: str) -> dict[str, float]:
+    """Scores of one item.
+
+    Args:
+        extra: `instructions`: list of `{"name": ..., "arguments": {...}}`.
+        response: The whole answer.
+
+    Returns:
+        `if_rate`, the share of its constraints that the answer follows; nothing if none of them is checked by rule.
+    """
+    listed: Sequence[Mapping[str, Any]] = extra["instructions"]
+    if not listed:
+        return {}
+    followed = [check(item["name"], item["arguments"], response) for item in listed]
+    return {"if_rate": sum(followed) / len(followed)}
+
+
+def count_sentences(text: str) -> int:
+    """Number of sentences by the rule above; text without an end mark is one."""
+    count, start = 0, 0
+    for match in _END.finditer(text):
+        if text[start : match.start(2)].strip() and not _within(match, text):
+            count, start = count + 1, match.end()
+    return count + bool(text[start:].strip())
+
+
+def _within(match: re.Match[str], text: str) -> bool:
+    """Whether the sentence goes on after this mark."""
+    word, mark, rest = match[1].lstrip("\"'“‘(["), match[2], text[match.end() :].lstrip()
+    if mark.endswith(("..", "…")):
+        return rest[:1].islower()
+    if mark != "." or not rest:
+        return False
+    initial = len(word) == 1 and word.isupper() and word != "I"
+    listed = word.isdigit() and not text[: match.start(1)].rpartition("\n")[2].strip()  # `1.` of a list
+    return initial or listed or word.lower() in ABBREVIATIONS
+
+
+def _relation(count: int, relation: str, threshold: int) -> bool:
+    if relation not in ("less than", "at least"):
+        raise UserError(f"unknown relation {relation!r}: known are `less than` and `at least`")
+    return count < threshold if relation == "less than" else count >= threshold
+
+
+def _sentences(text: str, num_sentences: int, relation: str) -> bool:
+    return _relation(count_sentences(text), relation, num_sentences)
+
+
+def _words(text: str, num_words: int, relation: str) -> bool:
+    return _relation(len(re.findall(r"\w+", text)), relation, num_words)
+
+
+def _paragraphs(text: str, num_paragraphs: int) -> bool:
+    """Pieces between line breaks or `***`; an empty piece between two others is a fault."""
+    pieces = [piece.strip() for piece in re.split(r"\s*\*\*\*\s*|\n+", text.strip())]
+    inner = pieces[1:-1]
+    return all(inner) and sum(map(bool, pieces)) == num_paragraphs
+
+
+def _bullets(text: str, num_bullets: int) -> bool:
+    lines = [line.lstrip() for line in text.replace("\\n", "\n").split("\n")]
+    starred = [line for line in lines if line.startswith("*") and line[1:2] not in ("", "*")]
+    others = [line for line in lines if line.startswith(BULLETS) or line[:1].isdecimal()]
+    return len(starred) + len(others) == num_bullets
+
+
+def _keywords(text: str, keywords: Sequence[str]) -> bool:
+    return all(keyword.lower() in text.lower() for keyword in keywords)
+
+
+def _no_words(text: str, forbidden_words: Sequence[str]) -> bool:
+    return not any(
+        re.search(rf"\b{re.escape(word)}\b", text, flags=re.IGNORECASE) for word in forbidden_words
+    )
+
+
+def _json(text: str) -> bool:
+    inside = text.strip()
+    for fence in ("```json", "```Json", "```JSON", "```"):
+        inside = inside.removeprefix(fence)
+    try:
+        json.loads(inside.removesuffix("```").strip())
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _title(text: str) -> bool:
+    return any(found.strip("<>").strip() for found in re.findall(r"<<[^\n]+>>", text))
+
+
+def _quoted(text: str) -> bool:
+    inside = text.strip()
+    return len(inside) > 1 and inside.startswith('"') and inside.endswith('"')
+
+
+def _begins(text: str, prompt_to_repeat: str) -> bool:
+    return text.strip().lower().strip("\"'").startswith(prompt_to_repeat.strip().lower())
+
+
+def _ends(text: str, end_phrase: str) -> bool:
+    return text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
+
+
+CHECKS: dict[str, Callable[..., bool]] = {
+    "change_case:english_capital": lambda text: text.isupper(),
+    "change_case:english_lowercase": lambda text: text.islower(),
+    "combination:repeat_prompt": _begins,
+    "detectable_format:json_format": _json,
+    "detectable_format:number_bullet_lists": _bullets,
+    "detectable_format:title": _title,
+    "keywords:existence": _keywords,
+    "keywords:forbidden_words": _no_words,
+    "length_constraints:number_paragraphs": _paragraphs,
+    "length_constraints:number_sentences": _sentences,
+    "length_constraints:number_words": _words,
+    "startend:end_checker": _ends,
+    "startend:quotation": _quoted,
+}
