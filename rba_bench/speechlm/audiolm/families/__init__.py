@@ -27,6 +27,8 @@ class Entry:
     note: str = ""
 
 
+VERIFIED_WITH = "5.23"  # transformers that the tests of `verified` families ran against
+
 FAMILIES: dict[str, Entry] = {
     "qwen2_audio": Entry("qwen2_audio", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct", note="hears 30 s"),
     "voxtral": Entry(
@@ -36,6 +38,22 @@ FAMILIES: dict[str, Entry] = {
         "audioflamingo3", "AudioFlamingo3", "nvidia/audio-flamingo-3-hf", note="hears 10 minutes"
     ),
     "glmasr": Entry("glmasr", "GlmAsr", "zai-org/GLM-ASR-Nano-2512", note="padded to 30 s; hears 10 minutes"),
+    "granite_speech": Entry(
+        "granite_speech",
+        "GraniteSpeech",
+        "ibm-granite/granite-speech-3.3-2b",
+        note="LoRA for audio: needs peft",
+    ),
+    "qwen2_5_omni": Entry(
+        "qwen2_5_omni", "Qwen25Omni", "Qwen/Qwen2.5-Omni-7B", note="the Thinker; hears 5 minutes"
+    ),
+    "qwen2_5_omni_thinker": Entry("qwen2_5_omni", "Qwen25Omni", "", note="the Thinker alone"),
+    "phi4_multimodal": Entry(
+        "phi4_multimodal",
+        "Phi4Multimodal",
+        "microsoft/Phi-4-multimodal-instruct",
+        note="revision refs/pr/70; speech LoRA: needs peft",
+    ),
 }
 
 

@@ -30,8 +30,8 @@ from rba_bench.speechlm.audiolm.families.parts import (
 from rba_bench.speechlm.base import SAMPLING_RATE
 
 LORA = "speech-lora"
-# Not "speech": transformers 5.23 then takes `up_proj_for_speech` and its like for missing parts of the adapter, and
-# draws them anew.
+# Not "speech": transformers 5.23 then takes `up_proj_for_speech` and its like for parts of the adapter, and warns that
+# they are missing.
 ADAPTER_NAME = "lora_of_checkpoint"
 SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
 
