@@ -14,6 +14,8 @@ from rba_bench.evaluation.records import read_samples
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.evaluation.runner import evaluate
 from rba_bench.speechlm.reference import CONSTANT
+from tests.evaluation.sources import test_spoken_alpaca as spoken_alpaca
+from tests.evaluation.sources import test_topics as topics
 from tests.evaluation.sources.speech import audio_cell, encoded, write_parquet
 
 PROMPTS = ("Name a river in Europe.", "Why is the sky blue?", "Write a line about rain.")
@@ -110,3 +112,20 @@ def test_a_run_becomes_the_baseline_of_the_next(tmp_path, data_dir):
 def test_no_baseline_is_a_prerequisite_that_is_missing(tmp_path, data_dir):
     with pytest.raises(MissingPrerequisite, match="--baseline FILE"):
         run(tmp_path, "alpacaeval_199", data_dir)
+
+
+def test_the_other_shipped_tasks_run_on_local_copies(tmp_path):
+    """Each from its YAML to its record, by the names that the user types."""
+    alignment = topics.write_set(tmp_path / "set", topics.rows())
+    alpaca = spoken_alpaca.parquet(tmp_path / "alpaca", spoken_alpaca.ROWS)
+    chat = {
+        "rba_topics": (alignment, "none", 8),
+        "rba_topics_vs_teacher": (alignment, None, 8),
+        "spoken_alpaca": (alpaca, None, 12),
+    }
+    for task, (data, baseline, n) in chat.items():
+        record, folder = run(tmp_path, task, data, baseline=baseline)
+        assert (record.task, record.n, record.metrics) == (task, n, {})
+        assert record.decoding["max_new_tokens"] == 512 and record.protocol == "greedy"
+        assert all(bool(s.baseline) == (baseline is None) for s in read_samples(folder))
+        assert {s.response for s in read_samples(folder)} == {CONSTANT}
