@@ -1,0 +1,164 @@
+"""Getting votes out of a judge: from the cache, else by asking; a vote that cannot be read is asked for again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from rba_bench.evaluation.judges.votes import VoteCache, judge_facts, vote_key
+from rba_bench.progress import bar
+from rba_bench.seeding import stable_seed
+from rba_bench.textlm.asking import Asker, Question, Reply
+
+Value = TypeVar("Value")
+Read = Callable[[Reply], Value | None]
+
+RETRIES = 2
+RETRY_TEMPERATURE = 0.5  # at least: a greedy judge would say the same thing again
+SEEDS = 2**31  # servers take 32 bits
+
+
+@dataclass(frozen=True)
+class Vote(Generic[Value]):
+    """What a judge said to one question, or why it said nothing of use.
+
+    Attributes:
+        value: What was read out of the reply; None if no attempt gave one.
+        reply: The reply that was read, None if none could be.
+        seed: Of that reply.
+        failures: What went wrong with the attempts before, and with all of them where there is no value.
+    """
+
+    value: Value | None
+    reply: Reply | None = None
+    seed: int = 0
+    failures: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """JSON form for the record: nothing in it depends on when, where or how often was asked."""
+        if self.reply is None:
+            return {"failures": list(self.failures)}
+        odds = {"top_logprobs": [[token, value] for token, value in self.reply.top_logprobs]}
+        return {"reply": self.reply.text, "seed": self.seed, **(odds if self.reply.top_logprobs else {})}
+
+
+@dataclass
+class Account:
+    """What was asked and used so far."""
+
+    calls: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    models: dict[str, list[str]] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON form for the report."""
+        counts = {
+            key: getattr(self, key) for key in ("calls", "cached", "prompt_tokens", "completion_tokens")
+        }
+        return {**counts, **({"answered_by": self.models} if self.models else {})}
+
+
+class Poll:
+    """Asks a judge and keeps every reply.
+
+    Replies that failed for a passing reason (status `error`) are not kept, so the next run asks again; refusals and
+    malformed replies are, for they are what this judge says.
+    """
+
+    def __init__(self, asker: Asker, cache: VoteCache, retries: int = RETRIES) -> None:
+        self.asker = asker
+        self.cache = cache
+        self.retries = retries
+        self.account = Account()
+        self._judge = judge_facts(asker.identity(), with_address=True)
+
+    def open_questions(self, questions: Sequence[Question], read: Read[Any]) -> tuple[list[Question], int]:
+        """The different questions without a usable reply, and how many have one."""
+        rows = self._rows(questions)
+        unanswered = [row for row in rows.values() if row.vote(read, self.retries) is None]
+        return [row.attempts[0] for row in unanswered], len(rows) - len(unanswered)
+
+    def collect(self, questions: Sequence[Question], read: Read[Value], label: str) -> list[Vote[Value]]:
+        """One vote for each question, in order; equal questions are asked once.
+
+        Args:
+            questions: First attempts; further ones have other seeds.
+            read: The value in a reply of status `ok`, None if it is malformed.
+            label: Of the progress bar.
+        """
+        rows = self._rows(questions)
+        waiting = [row for row in rows.values() if row.vote(read, self.retries) is None]
+        self.account.cached += len(rows) - len(waiting)
+        with bar(label, len(rows), done=len(rows) - len(waiting), unit="votes") as advance:
+            for attempt in range(self.retries + 1):
+                self._ask([row for row in waiting if attempt not in row.replies], attempt)
+                done = [row for row in waiting if row.vote(read, attempt) is not None]
+                waiting = [row for row in waiting if row.vote(read, attempt) is None]
+                advance(len(done) if attempt < self.retries else len(done) + len(waiting))
+        self._note_models()
+        votes = {key: row.vote(read, self.retries) or row.failure(read) for key, row in rows.items()}
+        return [votes[vote_key(self._judge, question)] for question in questions]
+
+    def _rows(self, questions: Sequence[Question]) -> dict[str, "_Row"]:
+        """Attempts and kept replies by the key of the first attempt."""
+        rows: dict[str, _Row] = {}
+        for question in questions:
+            attempts = list(self._attempts(question))
+            keys = [vote_key(self._judge, attempt) for attempt in attempts]
+            rows.setdefault(keys[0], _Row(attempts, keys))
+        kept = self.cache.get(key for row in rows.values() for key in row.keys)
+        for row in rows.values():
+            row.replies = {number: kept[key] for number, key in enumerate(row.keys) if key in kept}
+        return rows
+
+    def _attempts(self, question: Question) -> Iterator[Question]:
+        yield question
+        warmer = max(question.temperature, RETRY_TEMPERATURE)
+        for number in range(1, self.retries + 1):
+            seed = stable_seed("retry", question.seed, number) % SEEDS
+            yield replace(question, seed=seed, temperature=warmer)
+
+    def _ask(self, rows: Sequence["_Row"], attempt: int) -> None:
+        if not rows:
+            return
+        for position, reply in self.asker.ask([row.attempts[attempt] for row in rows]):
+            self.account.calls += 1
+            self.account.prompt_tokens += reply.prompt_tokens
+            self.account.completion_tokens += reply.completion_tokens
+            row = rows[position]
+            kept = reply if reply.status == "error" else self.cache.put(row.keys[attempt], reply)
+            row.replies[attempt] = kept
+
+    def _note_models(self) -> None:
+        observed = getattr(self.asker, "observed", None)  # a server says which model answered
+        if callable(observed):
+            self.account.models = dict(observed())
+
+
+@dataclass
+class _Row:
+    """One question with its attempts, their keys and the replies so far, by attempt."""
+
+    attempts: list[Question]
+    keys: list[str]
+    replies: dict[int, Reply] = field(default_factory=dict)
+
+    def vote(self, read: Read[Value], upto: int) -> Vote[Value] | None:
+        """The first attempt that can be read: the same one whether it was asked now or long ago."""
+        for attempt in sorted(self.replies):
+            reply = self.replies[attempt]
+            if attempt <= upto and reply.status == "ok" and (value := read(reply)) is not None:
+                return Vote(value, reply, self.attempts[attempt].seed)
+        return None
+
+    def failure(self, read: Read[Value]) -> Vote[Value]:
+        """Why there is no vote."""
+        reasons = tuple(_reason(self.replies[attempt]) for attempt in sorted(self.replies))
+        return Vote(None, failures=reasons or ("the judge did not reply",))
+
+
+def _reason(reply: Reply) -> str:
+    if reply.status == "ok":
+        return f"malformed: {reply.text[:200]!r}"
+    return f"{reply.status}: {(reply.error or reply.text)[:200]}"

@@ -1,0 +1,132 @@
+"""Replies of judges, kept by what was asked.
+
+One SQLite file. A reply is committed the moment it arrives, so `kill -9` loses at most the call under way; several
+processes may share the file. The classic rollback journal is used and not write-ahead logging, for that one demands
+shared memory and breaks on the network folders of clusters.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.files import sha256_json
+from rba_bench.textlm.asking import Question, Reply
+
+FILE = "votes.sqlite"
+WAIT_S = 60.0  # for another process that is writing
+_AT_ONCE = 500  # SQLite binds at most 999 values in old versions
+# What a judge says of itself that does not change its votes: where it lies, how large it is.
+_VOLATILE = ("path", "n_parameters", "weights_known")
+
+
+def judge_facts(identity: Mapping[str, Any], with_address: bool = False) -> dict[str, Any]:
+    """What identifies a judge, wherever it lies.
+
+    Args:
+        identity: What the asker says.
+        with_address: Tell servers apart: two of them may call different weights by one name. Votes are kept with the
+            address; a protocol goes by the name alone, or nobody else's numbers could be compared with.
+    """
+    kept = {key: value for key, value in identity.items() if key not in _VOLATILE}
+    if identity.get("kind") == "endpoint":
+        kept.pop("weights_sha256", None)  # a stand-in made of address and name
+        if not with_address:
+            kept.pop("url", None)
+    return kept
+
+
+def vote_key(judge: Mapping[str, Any], question: Question) -> str:
+    """Hex SHA-256 of judge and question: messages (and so prompt and answers), decoding and seed."""
+    messages = [[message.role, message.content] for message in question.messages]
+    decoding = [question.max_tokens, question.temperature, question.seed, question.top_logprobs]
+    return sha256_json([dict(judge), messages, decoding])
+
+
+class VoteCache:
+    """Replies by key.
+
+    Args:
+        folder: Where the file lies; made if absent.
+
+    Raises:
+        UserError: The file is damaged, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from error
+
+    def get(self, keys: Iterable[str]) -> dict[str, Reply]:
+        """The replies that are there."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, Reply] = {}
+        try:
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT key, reply FROM votes WHERE key IN ({marks})"
+                found.update((key, _read(text)) for key, text in self._database.execute(query, some))
+        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            raise self._unusable(error) from error
+        return found
+
+    def put(self, key: str, reply: Reply) -> Reply:
+        """Keep a reply; the first one stays.
+
+        Returns:
+            The reply that is kept: another process may have been faster, and then all must use its reply.
+        """
+        try:
+            self._database.execute("INSERT OR IGNORE INTO votes VALUES (?, ?)", (key, _written(reply)))
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        return self.get([key])[key]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> "VoteCache":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _unusable(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.path} cannot be used ({error}): move it away, its votes will be asked for again"
+        )
+
+
+def _written(reply: Reply) -> str:
+    return json.dumps(
+        {
+            "text": reply.text,
+            "top_logprobs": reply.top_logprobs,
+            "status": reply.status,
+            "error": reply.error,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        },
+        ensure_ascii=False,
+    )
+
+
+def _read(text: str) -> Reply:
+    values = json.loads(text)
+    odds = tuple((str(token), float(value)) for token, value in values.pop("top_logprobs"))
+    return Reply(top_logprobs=odds, **values)
