@@ -1,0 +1,118 @@
+"""A speech LLM behind an OpenAI-compatible server that takes `input_audio`: `vllm serve`, SGLang, hosted APIs.
+
+    vllm serve Qwen/Qwen2-Audio-7B-Instruct --limit-mm-per-prompt '{"audio": 1}'
+    rba-bench eval --model openai:http://localhost:8000/v1#Qwen/Qwen2-Audio-7B-Instruct ...
+
+The chat template is the server's own.
+"""
+
+import base64
+import io
+import wave
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, audio_fault
+from rba_bench.speechlm.clock import StageClock
+from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.endpoint import drawing, generation
+from rba_bench.textlm.endpoint_client import Answer, Call, EndpointClient
+from rba_bench.textlm.endpoint_health import Trouble
+from rba_bench.textlm.endpoint_options import EndpointOptions
+
+
+class EndpointSpeechLM:
+    """Sends each clip as WAV (16 kHz, 16 bits) with its prompt, many requests at a time.
+
+    Args:
+        client: The server and the model.
+        prompt_first: The text part stands before the audio, not after it.
+
+    Attributes:
+        name: Last part of the model's name.
+        clock: Stage `endpoint`: time spent waiting for answers.
+        max_seconds: None: what is too long, the server says.
+    """
+
+    max_seconds: float | None = None
+
+    def __init__(self, client: EndpointClient, prompt_first: bool = False) -> None:
+        self.client = client
+        self.prompt_first = prompt_first
+        self.name = client.model.rstrip("/").rpartition("/")[2]
+        self.clock = StageClock()
+
+    @classmethod
+    def from_spec(
+        cls, spec: str, options: EndpointOptions | None = None, prompt_first: bool = False
+    ) -> "EndpointSpeechLM":
+        """The model of `openai:<base_url>#<model>`, the key from the environment.
+
+        Raises:
+            UserError: the spec is malformed.
+            MissingPrerequisite: the key is unusable.
+        """
+        return cls(EndpointClient.from_spec(spec, options), prompt_first)
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, URL, model, a hash of both, and the order of the parts; the same before and after answering."""
+        return {
+            **self.client.identity(),
+            "parts": ["text", "audio"] if self.prompt_first else ["audio", "text"],
+        }
+
+    def observed(self) -> dict[str, list[str]]:
+        """What the answers so far said they come from: `model`, `system_fingerprint`."""
+        return self.client.observed()
+
+    def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """Answer each request, in order; see `SpeechLM.generate`."""
+        answers = dict(self.stream(requests, decoding))
+        return [answers[i] for i in range(len(requests))]
+
+    def stream(
+        self, requests: Sequence[SpeechRequest], decoding: Decoding
+    ) -> Iterator[tuple[int, Generation]]:
+        """`(position, answer)` as they complete, each position exactly once; unusable audio first.
+
+        Raises:
+            RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
+        """
+        usable = []
+        for index, request in enumerate(requests):
+            if fault := audio_fault(request.audio):
+                yield index, Generation("", 0, "error", fault)
+            else:
+                usable.append(index)
+        run = self.client.run(len(usable), lambda i: self._call(requests[usable[i]], decoding))
+        with closing(run) as outcomes:
+            while (found := self._next(outcomes)) is not None:
+                yield usable[found[0]], generation(found[1], self.client)
+
+    def _next(self, outcomes: Iterator[tuple[int, Answer | Trouble]]) -> tuple[int, Answer | Trouble] | None:
+        with self.clock("endpoint"):  # the time of whoever reads the answers is not the server's
+            return next(outcomes, None)
+
+    def _call(self, request: SpeechRequest, decoding: Decoding) -> Call:
+        assert request.audio is not None  # `stream` has looked
+        audio = {"type": "input_audio", "input_audio": {"data": wav_base64(request.audio), "format": "wav"}}
+        text = [{"type": "text", "text": request.prompt}] if request.prompt else []
+        parts = [*text, audio] if self.prompt_first else [audio, *text]
+        return Call(
+            "chat", {"messages": [{"role": "user", "content": parts}], **drawing(decoding, request.seed)}
+        )
+
+
+def wav_base64(audio: np.ndarray) -> str:
+    """Float mono samples at 16 kHz as a WAV file of 16-bit samples, in base64; what exceeds [-1, 1) is clipped."""
+    integers = np.clip(np.rint(audio.astype(np.float64) * 32768), -32768, 32767).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLING_RATE)
+        out.writeframes(integers.tobytes())
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,198 @@
+"""A text LLM behind any OpenAI-compatible server: `vllm serve`, SGLang, llama.cpp, hosted APIs."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.textlm.asking import Question, Reply
+from rba_bench.textlm.base import Decoding, Generation, Status
+from rba_bench.textlm.endpoint_client import Answer, Call, EndpointClient
+from rba_bench.textlm.endpoint_health import Trouble
+from rba_bench.textlm.endpoint_options import EndpointOptions
+
+MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's by default
+
+
+class EndpointLM:
+    """Answers questions (`Asker`) and user turns (`TextLM`) over HTTP.
+
+    Greedy decoding is temperature 0; servers with batched kernels may still differ between runs. The seed is sent
+    with every request; whether it is obeyed is the server's business.
+
+    Args:
+        client: The server and the model.
+
+    Attributes:
+        name: Last part of the model's name.
+    """
+
+    def __init__(self, client: EndpointClient) -> None:
+        self.client = client
+        self.name = client.model.rstrip("/").rpartition("/")[2]
+
+    @classmethod
+    def from_spec(cls, spec: str, options: EndpointOptions | None = None) -> "EndpointLM":
+        """The model of `openai:<base_url>#<model>`, the key from the environment.
+
+        Raises:
+            UserError: the spec is malformed.
+            MissingPrerequisite: the key is unusable.
+        """
+        return cls(EndpointClient.from_spec(spec, options))
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, URL, model and a hash of both; the same before and after answering. No credentials."""
+        return self.client.identity()
+
+    def observed(self) -> dict[str, list[str]]:
+        """What the answers so far said they come from: `model`, `system_fingerprint`."""
+        return self.client.observed()
+
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
+        """`(position, reply)` as they complete, each position exactly once; see `Asker.ask`.
+
+        Raises:
+            RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
+        """
+        with closing(self.client.run(len(questions), lambda i: _asked(questions[i]))) as outcomes:
+            for index, outcome in outcomes:
+                yield index, self._reply(questions[index], outcome)
+
+    def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """Answer each user turn; see `TextLM.chat`."""
+        calls = [
+            Call("chat", {"messages": [{"role": "user", "content": text}], **drawing(decoding, seed)})
+            for text, seed in zip(user_texts, seeds, strict=True)
+        ]
+        return self._generate(calls)
+
+    def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """Continue raw text over `/completions`; see `TextLM.complete`."""
+        plain = {"extra_body": {"add_special_tokens": False}}  # they are written out; vLLM would add its own
+        calls = [
+            Call("completion", {"prompt": prompt, **drawing(decoding, seed), **plain})
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        return self._generate(calls)
+
+    def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Not offered. Raises UserError: OpenAI-compatible servers do not score given answers under a chat template."""
+        del user_texts, responses
+        raise UserError(
+            f"{self.client.base_url} cannot score given answers: give the model as a local folder or Hub id instead "
+            "(only raw /completions with echo do that, in vLLM and older hosted engines, without a chat template)"
+        )
+
+    def pre_query_template(self) -> str:
+        """Not offered. Raises UserError: servers do not tell their chat template."""
+        raise UserError(
+            f"{self.client.base_url} does not tell the chat template of {self.client.model!r}: give the template, or "
+            "the model as a local folder or Hub id"
+        )
+
+    def _generate(self, calls: Sequence[Call]) -> list[Generation]:
+        done = dict(self.client.run(len(calls), calls.__getitem__))
+        return [generation(done[i], self.client) for i in range(len(calls))]
+
+    def _reply(self, question: Question, outcome: Answer | Trouble) -> Reply:
+        if isinstance(outcome, Trouble):
+            return Reply(
+                "", status="refused" if outcome.kind == "filtered" else "error", error=outcome.reason
+            )
+        text, refused = said(outcome)
+        likeliest = first_token(outcome.choice)[: question.top_logprobs]
+        return Reply(
+            self.client.key.remove(text),
+            likeliest,
+            "refused" if refused else "ok",
+            refused,
+            count(outcome, "prompt_tokens"),
+            count(outcome, "completion_tokens"),
+            outcome.latency_s,
+        )
+
+
+def drawing(decoding: Decoding, seed: int) -> dict[str, Any]:
+    """The decoding as request parameters."""
+    nucleus = {} if decoding.top_p == 1 else {"top_p": decoding.top_p}
+    return {
+        "max_tokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "seed": seed,
+        **nucleus,
+    }
+
+
+def generation(outcome: Answer | Trouble, client: EndpointClient) -> Generation:
+    """An outcome as a Generation: cut answers are `truncated`, filtered ones `error`.
+
+    Args:
+        outcome: Of `EndpointClient.run`.
+        client: Whose key must not appear in the text.
+    """
+    if isinstance(outcome, Trouble):
+        return Generation("", 0, "error", outcome.reason)
+    text, refused = said(outcome)
+    n_tokens = count(outcome, "completion_tokens")
+    if refused and not text:
+        return Generation("", n_tokens, "error", refused)
+    status: Status = "truncated" if outcome.choice.get("finish_reason") == "length" else "ok"
+    return Generation(client.key.remove(text), n_tokens, status if text else "empty", refused)
+
+
+def said(answer: Answer) -> tuple[str, str]:
+    """The text of an answer, and why it is a refusal ("" if it is none)."""
+    message = answer.choice.get("message")
+    filtered = (
+        "refused by the content filter" if answer.choice.get("finish_reason") == "content_filter" else ""
+    )
+    if not isinstance(message, Mapping):
+        return str(answer.choice.get("text", "")).strip(), filtered
+    text, refusal = _plain(message.get("content")), _plain(message.get("refusal"))
+    return text or refusal, filtered or ("refused by the model" if refusal else "")
+
+
+def first_token(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Likeliest first tokens with their natural-log probabilities, () if the server gave none."""
+    logprobs = choice.get("logprobs")
+    tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    first = tokens[0] if isinstance(tokens, list) and tokens else None
+    rows = first.get("top_logprobs") if isinstance(first, Mapping) else None
+    return tuple(sorted(_pairs(rows or ()), key=lambda pair: -pair[1]))
+
+
+def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float]]:
+    for row in rows:
+        token, value = (row.get("token"), row.get("logprob")) if isinstance(row, Mapping) else (None, None)
+        if isinstance(token, str) and isinstance(value, int | float) and not math.isnan(value):
+            yield token, float(value)
+
+
+def count(answer: Answer, what: str) -> int:
+    """Tokens as the server counted them, 0 if it did not."""
+    usage = answer.body.get("usage")
+    value = usage.get(what) if isinstance(usage, Mapping) else None
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _asked(question: Question) -> Call:
+    payload: dict[str, Any] = {
+        "messages": [{"role": one.role, "content": one.content} for one in question.messages],
+        "max_tokens": question.max_tokens,
+        "temperature": question.temperature,
+        "seed": question.seed,
+    }
+    if question.top_logprobs:
+        payload |= {"logprobs": True, "top_logprobs": min(question.top_logprobs, MAX_TOP_LOGPROBS)}
+    return Call("chat", payload)
+
+
+def _plain(content: object) -> str:
+    """Text of a message's content: a string, or the text parts of a list."""
+    if isinstance(content, str):
+        return content.strip()
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return "".join(text for text in texts if isinstance(text, str)).strip()

@@ -1,0 +1,249 @@
+"""What can go wrong with a request to a server, and when to stop asking.
+
+One item that fails is that item's status; a server of which nothing works ends the run with one line.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.textlm.endpoint_address import KEY_VARIABLES, ApiKey, causes, one_line
+
+Kind = Literal[
+    "connect",  # nobody there
+    "timeout",  # no whole answer in time
+    "limit",  # 429
+    "server",  # 5xx, connection broken off
+    "garbage",  # an answer that is none
+    "key",  # 401
+    "forbidden",  # 403
+    "missing",  # 404
+    "quota",  # 429 that no waiting cures
+    "filtered",  # refused for its content
+    "request",  # other 4xx: this request will never do
+]
+RETRIED: frozenset[Kind] = frozenset({"connect", "timeout", "limit", "server", "garbage"})
+OVERLOAD: frozenset[Kind] = frozenset({"timeout", "limit", "server"})
+CONNECT_TRIES = 3  # connections refused before it is said that no server is there
+REFUSED_ITEMS = 50  # items in a row that the server finds wrong before it ever answered one
+FORBIDDEN_ITEMS = 3  # the same for 403
+STALLED_S = 60.0  # and two timeouts: no answer for so long, while requests fail, is the end
+_CONTENT_CODES = ("content_filter", "content_policy_violation")
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why there is no answer.
+
+    Attributes:
+        kind: What to do about it hangs on this.
+        reason: One line without secrets.
+        retry_after: Seconds to wait, if the server said so.
+    """
+
+    kind: Kind
+    reason: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a server counts as broken.
+
+    Attributes:
+        patience: Items lost one after another, with no answer in between.
+        stalled_s: Seconds without any answer while at least `patience` requests failed.
+    """
+
+    patience: int
+    stalled_s: float
+
+
+class Health:
+    """Whether a server works at all: watches every request, and raises when there is no use in going on.
+
+    Args:
+        url: For messages.
+        model: For messages.
+        key: For messages, not shown.
+        limits: When to stop.
+
+    Attributes:
+        answers: How many came so far.
+    """
+
+    def __init__(self, url: str, model: str, key: ApiKey, limits: Limits) -> None:
+        self.url = url
+        self.model = model
+        self.answers = 0
+        self._key = key
+        self._limits = limits
+        self._responded = False
+        self._unconnected = 0
+        self._failures = 0  # requests since the last answer
+        self._lost = 0  # items since the last answer
+        self._refused = 0  # items refused before any answer
+        self._last_answer = time.monotonic()
+
+    def begin(self) -> None:
+        """A run starts: what lay idle before it was no stall."""
+        self._last_answer = time.monotonic()
+
+    def answered(self) -> None:
+        """A usable answer came."""
+        self.answers += 1
+        self._responded = True
+        self._unconnected = self._failures = self._lost = 0
+        self._last_answer = time.monotonic()
+
+    def failed(self, trouble: Trouble) -> None:
+        """A request failed; it may be tried again.
+
+        Raises:
+            RbaError: nothing works, in one line; by kind also UserError or MissingPrerequisite.
+        """
+        if trouble.kind == "connect" and not self._responded:
+            self._unconnected += 1
+            if self._unconnected >= CONNECT_TRIES:
+                raise RbaError(
+                    f"no server answers at {self.url} ({trouble.reason}): start it (such as `vllm serve {self.model}`) "
+                    "or check the address"
+                )
+        elif trouble.kind not in ("connect", "timeout"):
+            self._responded = True
+        if trouble.kind == "quota" or (trouble.kind in ("key", "missing") and not self.answers):
+            raise self._end(trouble)
+        if trouble.kind not in RETRIED:
+            return
+        self._failures += 1
+        waited = time.monotonic() - self._last_answer
+        if self._failures >= self._limits.patience and waited >= self._limits.stalled_s:
+            raise self._end(trouble, f"no answer for {waited:.0f} s")
+
+    def lost(self, trouble: Trouble) -> None:
+        """An item failed for good.
+
+        Raises:
+            RbaError: too many in a row; by kind also UserError or MissingPrerequisite.
+        """
+        if trouble.kind in RETRIED or (self.answers and trouble.kind in ("key", "missing", "forbidden")):
+            self._lost += 1
+            if self._lost >= self._limits.patience:
+                raise self._end(trouble, f"{self._lost} items in a row failed")
+        elif not self.answers and trouble.kind in ("request", "forbidden"):
+            self._refused += 1
+            if self._refused >= (FORBIDDEN_ITEMS if trouble.kind == "forbidden" else REFUSED_ITEMS):
+                raise self._end(trouble)
+
+    def _end(self, trouble: Trouble, when: str = "") -> RbaError:
+        if trouble.kind in ("key", "forbidden"):
+            fix = "check" if self._key.known else "it wants one, set"
+            return MissingPrerequisite(
+                f"{self.url} refuses the API key ({trouble.reason}): {fix} {' or '.join(KEY_VARIABLES)}"
+            )
+        if trouble.kind == "missing":
+            return UserError(
+                f"{self.url} serves no model {self.model!r}, or its path is not that of an OpenAI-compatible API "
+                f"({trouble.reason}); `/v1` may be missing"
+            )
+        if trouble.kind == "quota":
+            return RbaError(
+                f"the quota at {self.url} is used up ({trouble.reason}): run again when there is more"
+            )
+        if trouble.kind == "request":
+            return UserError(f"{self.url} refuses every request ({trouble.reason})")
+        return RbaError(
+            f"{self.url} does not answer: {when}, the last of {trouble.reason}; run the same command again when it does"
+        )
+
+
+def trouble_of(error: BaseException, key: ApiKey) -> Trouble:
+    """What an error of the `openai` package means.
+
+    Args:
+        error: APIStatusError, APIConnectionError or another OpenAIError.
+        key: Taken out of what the server said.
+    """
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return _status_trouble(error, key)
+    names = {type(cause).__name__ for cause in causes(error)}
+    if {"ConnectError", "ConnectTimeout", "UnsupportedProtocol"} & names:
+        return Trouble("connect", one_line(key.wash(_root(error))))
+    if isinstance(error, openai.APITimeoutError):
+        return Trouble("timeout", "timed out")
+    if isinstance(error, openai.APIConnectionError):
+        return Trouble("server", one_line(key.wash(f"connection broke off: {_root(error)}")))
+    return Trouble("garbage", f"unusable answer ({type(error).__name__})")
+
+
+def _root(error: BaseException) -> str:
+    """The innermost reason that says something: "Connection refused" instead of "Connection error."."""
+    chain = list(causes(error))
+    for cause in reversed(chain):
+        if isinstance(cause, ConnectionError) and cause.errno:
+            return os.strerror(cause.errno)  # the event loop's own words are "Connect call failed"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return next((str(cause) for cause in reversed(chain) if str(cause).strip()), type(error).__name__)
+
+
+def _status_trouble(error: Any, key: ApiKey) -> Trouble:
+    status: int = error.status_code
+    if status == 401:  # what is said about a key is not repeated: it often holds half of it
+        return Trouble("key", "401")
+    message, code = _said(error.body)
+    reason = one_line(key.wash(f"{status}{': ' if message else ''}{message}"))
+    if status == 429:
+        kind: Kind = "quota" if code == "insufficient_quota" else "limit"
+        return Trouble(kind, reason, _retry_after(error.response.headers))
+    if status == 408:
+        return Trouble("timeout", reason, _retry_after(error.response.headers))
+    if status >= 500 or status in (409, 425):
+        return Trouble("server", reason, _retry_after(error.response.headers))
+    if status < 400:
+        target = str(error.response.headers.get("location", "elsewhere")).partition("?")[0]
+        return Trouble("missing", one_line(key.wash(f"{status}: moved to {target}")))
+    if code in _CONTENT_CODES:
+        return Trouble("filtered", reason)
+    named: dict[int, Kind] = {403: "forbidden", 404: "missing"}
+    return Trouble(named.get(status, "request"), reason)
+
+
+def _said(body: object) -> tuple[str, str]:
+    """Message and code in an error's body, as OpenAI, vLLM, SGLang and FastAPI write them."""
+    if not isinstance(body, Mapping):
+        return "", ""
+    inner = body.get("error", body)
+    if not isinstance(inner, Mapping):
+        return (inner if isinstance(inner, str) else ""), ""
+    message = inner.get("message") or inner.get("detail") or ""
+    return (message if isinstance(message, str) else str(message)), str(
+        inner.get("code") or inner.get("type") or ""
+    )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or `Retry-After` (seconds or a date); None if not or badly said."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return _bounded(float(milliseconds) / 1000)
+        said = headers.get("retry-after")
+        if not said:
+            return None
+        if said.strip().replace(".", "", 1).isdigit():
+            return _bounded(float(said))
+        until = parsedate_to_datetime(said)
+        return _bounded((until - datetime.now(until.tzinfo or UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _bounded(seconds: float) -> float | None:
+    return max(0.0, seconds) if seconds == seconds else None

@@ -1,0 +1,56 @@
+"""From what the user writes for a text LLM to the model: a folder, a Hub id, or `openai:<base_url>#<model>`."""
+
+from rba_bench.textlm.asking import Asker
+from rba_bench.textlm.base import TextLM
+from rba_bench.textlm.endpoint_address import parse_endpoint
+from rba_bench.textlm.endpoint_options import EndpointOptions
+
+__all__ = ["load_asker", "load_textlm", "parse_endpoint"]
+
+
+def load_textlm(
+    spec: str,
+    device: str = "cpu",
+    batch_size: int = 32,
+    *,
+    trust_remote_code: bool = False,
+    endpoint: EndpointOptions | None = None,
+) -> TextLM:
+    """The text LLM behind a spec.
+
+    Args:
+        spec: a folder, a Hub id, or `openai:<base_url>#<model>` with the key in `RBA_API_KEY` or `OPENAI_API_KEY`.
+        device: a torch device or `auto`; local models only.
+        batch_size: rows per batch; local models only.
+        trust_remote_code: run Python code that ships with a local model.
+        endpoint: timeouts, retries, concurrency; by default from the environment.
+
+    Raises:
+        UserError: the spec is malformed, or the model is none that can be used.
+        MissingPrerequisite: the model is not there.
+    """
+    if parse_endpoint(spec) is not None:
+        from rba_bench.textlm.endpoint import EndpointLM
+
+        return EndpointLM.from_spec(spec, endpoint)
+    from rba_bench.textlm.local import LocalTextLM
+
+    return LocalTextLM.from_pretrained(spec, device, batch_size, trust_remote_code)
+
+
+def load_asker(
+    spec: str,
+    device: str = "cpu",
+    batch_size: int = 32,
+    *,
+    trust_remote_code: bool = False,
+    endpoint: EndpointOptions | None = None,
+) -> Asker:
+    """What answers questions about answers (a judge): as `load_textlm`, with messages and log-probabilities."""
+    if parse_endpoint(spec) is not None:
+        from rba_bench.textlm.endpoint import EndpointLM
+
+        return EndpointLM.from_spec(spec, endpoint)
+    from rba_bench.textlm.local_asking import LocalAsker
+
+    return LocalAsker(spec, device, batch_size, trust_remote_code)
