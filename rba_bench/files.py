@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,18 +20,29 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and without spaces."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def sha256_json(value: Any) -> str:
-    """Hex SHA-256 of the canonical JSON form (sorted keys, no spaces) of `value`."""
-    return sha256_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+    """Hex SHA-256 of the canonical JSON form of `value`."""
+    return sha256_bytes(canonical_json(value))
 
 
-def write_atomic(path: Path | str, data: bytes | str) -> None:
-    """Write through a temporary file and a rename; readers never see half a file."""
+def write_atomic(path: Path | str, data: bytes | str | Iterable[str]) -> None:
+    """Write through a temporary file and a rename; readers never see half a file.
+
+    Args:
+        path: Where; folders on the way are made.
+        data: Bytes, text, or pieces of text that are written one by one.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as handle:
-        handle.write(data.encode() if isinstance(data, str) else data)
+        for piece in [data] if isinstance(data, bytes | str) else data:
+            handle.write(piece.encode() if isinstance(piece, str) else piece)
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(temporary, target)

@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rba_bench.evaluation import harness, scoring
+from rba_bench.evaluation import clip_input, harness, scoring
 from rba_bench.evaluation.answer_cache import FILE as CACHE_FILE
 from rba_bench.evaluation.answer_cache import AnswerCache, answer_key
+from rba_bench.evaluation.asking import Answer, Answered, Planned
 from rba_bench.evaluation.plan import Plan, identifying
 from rba_bench.evaluation.records import SAMPLES_FILE, TIMING_FILE, Sample, Status, Timing, read_samples
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 from rba_bench.progress import bar, say
 
+RECALLED_AT_ONCE = 500
 _COPIED = (
     "id", "kind", "group", "cluster", "duration", "instruction", "source_lang", "target_lang", "references",
     "baseline", "extra",
@@ -27,26 +29,69 @@ def answer_all(plan: Plan, request: EvalRequest, lm: harness.RbaSpeechLM) -> Non
         forget_errors(plan.folder)
     lm.barrier()
     answered = {sample.doc_id for file in sample_files(plan.folder) for sample in read_samples(file)}
-    done = {index for index, one in enumerate(requests) if one.doc_id in answered}
+    done = {one.index for one in requests if one.doc_id in answered}
     if done:
         say(f"{plan.spec.name}: resuming, {len(done)} of {len(requests)} items are answered")
     rank = "" if lm.world_size == 1 else f".rank-{lm.rank}"
     with (
-        JsonlAppender(plan.folder / _ranked(SAMPLES_FILE, rank)) as out,
+        JsonlAppender(plan.folder / _ranked(SAMPLES_FILE, rank)) as samples,
         JsonlAppender(plan.folder / _ranked(TIMING_FILE, rank)) as clock,
         AnswerCache(request.out / CACHE_FILE) as cache,
         bar(plan.spec.name, len(requests), len(done), "items") as advance,
     ):
-        keys = _keys(plan, requests, lm)
+        keeper = _Keeper(plan, requests, cache, samples)
         if request.use_cache:
-            done |= _from_cache(plan, requests, lm, done, keys, cache, out)
-            advance(len(done) - len(answered & {one.doc_id for one in requests}))
-        for together in lm.stream(requests, frozenset(done)):
-            cache.keep({keys[answer.index]: answer.generation for answer in together.answers})
-            out.write(*(_sample(requests[answer.index], answer).values() for answer in together.answers))
+            found = keeper.recall([one for one in requests if one.index not in done])
+            done |= found
+            advance(len(found))
+        for together in lm.stream(requests, done):
+            keeper.keep(together.answers)
             clock.write(_cost(requests, together))
             advance(len(together.answers))
     lm.barrier()
+
+
+class _Keeper:
+    """Puts answers where they are found again: in the cache of all runs, and as scored samples of this one."""
+
+    def __init__(
+        self, plan: Plan, requests: Sequence[Planned], cache: AnswerCache, samples: JsonlAppender
+    ) -> None:
+        self.model = identifying(plan.model)
+        self.docs = plan.task.eval_docs
+        self.name = plan.spec.name
+        self.requests = requests
+        self.cache = cache
+        self.samples = samples
+
+    def keep(self, answers: Sequence[Answer]) -> None:
+        """New answers."""
+        self.cache.keep({self._key(self.requests[a.index]): a.generation for a in answers})
+        self._write(answers)
+
+    def recall(self, open_: Sequence[Planned]) -> set[int]:
+        """Write the samples whose answers other runs have left; their positions."""
+        found: set[int] = set()
+        for start in range(0, len(open_), RECALLED_AT_ONCE):
+            keys = {self._key(one): one for one in open_[start : start + RECALLED_AT_ONCE]}
+            known = [keys[key].answer(answer) for key, answer in self.cache.find(keys).items()]
+            self._write(known)
+            found |= {answer.index for answer in known}
+        if found:
+            say(f"{self.name}: {len(found)} answers are known from other runs")
+        return found
+
+    def _key(self, one: Planned) -> str:
+        spoken = clip_input.transcript(one.audio)
+        return answer_key(self.model, one.key, spoken, one.prompt, one.settings.decoding, one.seed)
+
+    def _write(self, answers: Sequence[Answer]) -> None:
+        lines = []
+        for answer in answers:
+            one = self.requests[answer.index]
+            lines.append(_sample(self.docs[one.doc_id], one, answer).values())
+        if lines:
+            self.samples.write(*lines)
 
 
 def sample_files(folder: Path) -> list[Path]:
@@ -58,12 +103,12 @@ def forget_errors(folder: Path) -> None:
     """Drop the samples that could not be answered, so that they are asked again."""
     for file in sample_files(folder):
         kept = [sample for sample in read_samples(file) if sample.status != "error"]
-        write_atomic(file, "".join(sample.line() for sample in kept))
+        write_atomic(file, (sample.line() for sample in kept))
 
 
 def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
     """All samples of a finished run in one file, in the order of the test set; files of single processes go."""
-    write_atomic(folder / SAMPLES_FILE, "".join(sample.line() for sample in samples))
+    write_atomic(folder / SAMPLES_FILE, (sample.line() for sample in samples))
     for file in sample_files(folder):
         if file.name != SAMPLES_FILE:
             os.remove(file)
@@ -120,50 +165,13 @@ def _ranked(name: str, rank: str) -> str:
     return f"{stem}{rank}.{ending}"
 
 
-def _keys(plan: Plan, requests: Sequence[Any], lm: harness.RbaSpeechLM) -> list[str]:
-    model = identifying(plan.model)
-    return [
-        answer_key(
-            model,
-            planned.key,
-            one.doc["instruction"],
-            planned.prompt,
-            planned.settings.decoding,
-            planned.seed,
-        )
-        for planned, one in zip(lm.plan(requests), requests, strict=True)
-    ]
-
-
-def _from_cache(
-    plan: Plan,
-    requests: Sequence[Any],
-    lm: harness.RbaSpeechLM,
-    done: set[int],
-    keys: Sequence[str],
-    cache: AnswerCache,
-    out: JsonlAppender,
-) -> set[int]:
-    """Write the samples whose answers other runs have left; their positions."""
-    open_ = [index for index in range(len(requests)) if index not in done]
-    known = cache.find(keys[index] for index in open_)
-    planned = {plan.index: plan for plan in lm.plan(requests)} if known else {}
-    found = [index for index in open_ if keys[index] in known]
-    samples = [_sample(requests[i], planned[i].answer(known[keys[i]])) for i in found]
-    if samples:
-        out.write(*(sample.values() for sample in samples))
-        say(f"{plan.spec.name}: {len(samples)} answers are known from other runs")
-    return set(found)
-
-
-def _sample(request: Any, answer: harness.Answer) -> Sample:
-    doc: Mapping[str, Any] = request.doc
+def _sample(doc: Mapping[str, Any], one: Planned, answer: Answer) -> Sample:
     scored = scoring.score_item(doc, answer.text)
     return Sample(
         **{name: doc[name] for name in _COPIED},
-        doc_id=request.doc_id,
+        doc_id=one.doc_id,
         audio_sha256=doc["audio"]["sha256"],
-        prompt=request.args[0],
+        prompt=one.prompt,
         response=answer.generation.text,
         extracted=answer.text,
         heard=answer.generation.heard,
@@ -176,7 +184,7 @@ def _sample(request: Any, answer: harness.Answer) -> Sample:
     )
 
 
-def _status(answer: harness.Answer, scored: scoring.ItemScore) -> Status:
+def _status(answer: Answer, scored: scoring.ItemScore) -> Status:
     if answer.generation.status != "ok":
         return answer.generation.status
     if not answer.text.strip():
@@ -184,11 +192,11 @@ def _status(answer: harness.Answer, scored: scoring.ItemScore) -> Status:
     return "judge_failed" if scored.judge_failed else "ok"
 
 
-def _cost(requests: Sequence[Any], together: harness.Answered) -> dict[str, Any]:
-    docs = [requests[answer.index] for answer in together.answers]
+def _cost(requests: Sequence[Planned], together: Answered) -> dict[str, Any]:
+    asked = [requests[answer.index] for answer in together.answers]
     return {
-        "doc_ids": [one.doc_id for one in docs],
-        "audio_s": round(sum(one.doc["duration"] for one in docs), 4),
+        "doc_ids": [one.doc_id for one in asked],
+        "audio_s": round(sum(one.duration for one in asked), 4),
         "wall_s": round(together.wall_s, 6),
         "io_s": round(together.io_s, 6),
         "stages": {name: round(spent, 6) for name, spent in together.stages.items()},

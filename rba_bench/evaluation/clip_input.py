@@ -1,8 +1,8 @@
 """What an audio task may put beside a prompt, turned into samples at the model's rate.
 
-Our own documents send a reference. It may name a `prefix`, another reference that is heard first (an instruction that is
-spoken): its clip, `PAUSE` seconds of silence, then the clip itself, as one recording. Tasks written by others may send
-decoded samples (`{"array", "sampling_rate"}`), encoded bytes (`{"bytes"}`), a path, or the decoder objects of
+Our own documents send a reference. It may name a `prefix`, another reference that is heard first (an instruction that
+is spoken): its clip, `PAUSE` seconds of silence, then the clip itself, as one recording. Tasks written by others may
+send decoded samples (`{"array", "sampling_rate"}`), encoded bytes (`{"bytes"}`), a path, or the decoder objects of
 `datasets` >= 4.
 """
 

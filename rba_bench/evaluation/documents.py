@@ -5,6 +5,7 @@ which becomes `{sha256, sampling_rate, duration, path, row, transcript}`: small,
 hash, cache, log and shard documents without a single clip being decoded before the model wants it.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.sources.tables import Clip
-from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.files import canonical_json, sha256_bytes
 
 SPLIT = "test"
 COLUMNS = (
@@ -152,14 +153,34 @@ def user_text(doc: Mapping[str, Any]) -> str:
 
 def fingerprint(docs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Identity of a whole test set: number of items, hash of their texts and hash of their clips, each in order."""
-    listed = list(docs)
-    fields = ("id", "kind", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline")
-    texts = [[doc[name] for name in fields] + ([doc["extra"]] if doc.get("extra") else []) for doc in listed]
-    return {
-        "n_items": len(listed),
-        "items_sha256": sha256_json(texts),
-        "audio_set_sha256": sha256_json([_clip_hash(doc["audio"]) for doc in listed]),
-    }
+    n, texts, clips = 0, _ListHash(), _ListHash()
+    for doc in docs:
+        n += 1
+        texts.add([doc[name] for name in _FINGERPRINTED] + ([doc["extra"]] if doc.get("extra") else []))
+        clips.add(_clip_hash(doc["audio"]))
+    return {"n_items": n, "items_sha256": texts.hexdigest(), "audio_set_sha256": clips.hexdigest()}
+
+
+_FINGERPRINTED = (
+    "id", "kind", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline",
+)  # fmt: skip
+
+
+class _ListHash:
+    """`sha256_json` of a list that is never held."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256(b"[")
+        self._gap = b""
+
+    def add(self, value: Any) -> None:
+        self._digest.update(self._gap + canonical_json(value))
+        self._gap = b","
+
+    def hexdigest(self) -> str:
+        closed = self._digest.copy()
+        closed.update(b"]")
+        return closed.hexdigest()
 
 
 def _clip_hash(audio: Mapping[str, Any]) -> Any:

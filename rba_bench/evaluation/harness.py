@@ -10,9 +10,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +21,13 @@ from lm_eval.api.model import LM
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
 from rba_bench.evaluation import batching, clip_input
-from rba_bench.evaluation.decoding import Settings, cut, settings
+from rba_bench.evaluation.asking import Answered, Planned
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.base import SpeechLM, SpeechRequest
 from rba_bench.textlm.base import Decoding, Generation
 
 MODEL_NAME = "rba-speechlm"
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Answer to the request at position `index`."""
-
-    index: int
-    text: str
-    generation: Generation
-    seed: int
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Answers that came together, and what they cost.
-
-    Attributes:
-        answers: In no particular order.
-        wall_s: Time since the answers before them.
-        io_s: The part of it spent waiting for clips to be read and decoded.
-        stages: The parts that the model knows: `features`, `encoder`, `decoder`, ...
-    """
-
-    answers: list[Answer]
-    wall_s: float
-    io_s: float
-    stages: dict[str, float]
 
 
 class RbaSpeechLM(LM):
@@ -128,20 +100,20 @@ class RbaSpeechLM(LM):
 
         texts = [""] * len(requests)
         with tqdm(total=len(requests), desc="answers", disable=disable_tqdm or self.rank != 0) as progress:
-            for together in self.stream(requests):
+            for together in self.stream(self.plan(requests)):
                 for answer in together.answers:
                     texts[answer.index] = answer.text
                     self.cache_hook.add_partial("generate_until", requests[answer.index].args, answer.text)
                 progress.update(len(together.answers))
         return texts
 
-    def stream(self, requests: Sequence[Instance], done: frozenset[int] = frozenset()) -> Iterator[Answered]:
-        """Answers as they come, without those `done`.
+    def stream(self, requests: Sequence[Planned], done: Collection[int] = frozenset()) -> Iterator[Answered]:
+        """Answers as they come, without those `done` (positions among the requests).
 
         Clips are read one batch ahead. A model that runs out of memory gets the batch again in halves, and smaller
         batches from then on.
         """
-        planned = [plan for plan in self.plan(requests) if plan.index not in done]
+        planned = [plan for plan in requests if plan.index not in done]
         if hasattr(self.model, "stream"):
             yield from self._stream_single(planned)
             return
@@ -157,21 +129,23 @@ class RbaSpeechLM(LM):
                 following = reader.submit(self._read, upcoming) if upcoming else None
                 yield self._answer(batch, clips, started, io_s)
 
-    def plan(self, requests: Sequence[Instance]) -> "list[Planned]":
-        """The requests as they will be sent, seeds and content keys included."""
-        planned = [Planned.of(index, request) for index, request in enumerate(requests)]
+    def plan(self, requests: Iterable[Instance]) -> list[Planned]:
+        """The requests as they will be sent, seeds and content keys included. Instances are not kept."""
         damage = f"|{self.perturbation.text}" if self.perturbation else ""
         seen: Counter[tuple[str, str]] = Counter()
-        for plan in planned:
+        planned = []
+        for index, request in enumerate(requests):
+            plan = Planned.of(index, request)
             plan.key = clip_input.content_key(plan.audio) + damage
             # The same question asked again (lm-eval's `repeats`) draws another sample.
             asked = (plan.prompt, plan.key)
             plan.seed = stable_seed("eval", plan.settings.seed, *asked, seen[asked])
             seen[asked] += 1
+            planned.append(plan)
         return planned
 
     def _answer(
-        self, batch: "list[Planned]", clips: list[SpeechRequest | AudioError], started: float, io_s: float
+        self, batch: list[Planned], clips: list[SpeechRequest | AudioError], started: float, io_s: float
     ) -> Answered:
         before = dict(self._stages())
         usable = [clip for clip in clips if not isinstance(clip, AudioError)]
@@ -195,7 +169,7 @@ class RbaSpeechLM(LM):
         half = len(requests) // 2
         return self._generate(requests[:half], decoding) + self._generate(requests[half:], decoding)
 
-    def _stream_single(self, planned: "list[Planned]") -> Iterator[Answered]:
+    def _stream_single(self, planned: list[Planned]) -> Iterator[Answered]:
         """For endpoints: each answer on its own the moment it arrives; clips are read a window ahead."""
         with ThreadPoolExecutor(1) as reader:
             windows = list(batching.windows(planned, batching.STREAM_WINDOW))
@@ -210,7 +184,7 @@ class RbaSpeechLM(LM):
                 yield from self._stream_window(window, clips, started, io_s)
 
     def _stream_window(
-        self, window: "list[Planned]", clips: list[SpeechRequest | AudioError], started: float, io_s: float
+        self, window: list[Planned], clips: list[SpeechRequest | AudioError], started: float, io_s: float
     ) -> Iterator[Answered]:
         heard: list[tuple[Planned, SpeechRequest]] = []
         for plan, clip in zip(window, clips, strict=True):
@@ -229,7 +203,7 @@ class RbaSpeechLM(LM):
         clock = getattr(self.model, "clock", None)
         return clock.seconds if clock is not None else {}
 
-    def _read(self, batch: "Sequence[Planned]") -> list[SpeechRequest | AudioError]:
+    def _read(self, batch: Sequence[Planned]) -> list[SpeechRequest | AudioError]:
         """Decode a batch. A clip without usable sound becomes its item's error; a damaged file ends the run."""
         read: list[SpeechRequest | AudioError] = []
         for plan in batch:
@@ -294,33 +268,6 @@ class RbaSpeechLM(LM):
             dist.barrier()
 
 
-@dataclass
-class Planned:
-    """A request as it will be sent; its seed and key depend on what it asks, not on where or when."""
-
-    index: int
-    prompt: str
-    audio: Any
-    settings: Settings
-    duration: float
-    seed: int = 0
-    key: str = ""
-
-    @classmethod
-    def of(cls, index: int, request: Instance) -> "Planned":
-        """Raises UserError if the item does not have exactly one clip."""
-        prompt, kwargs, media = (*request.args, {})[:3]
-        clips = media.get("audio") if isinstance(media, dict) else None
-        clips = clips if isinstance(clips, list) else [clips]
-        if len(clips) != 1 or clips[0] is None:
-            raise UserError(f"{request.task_name}: expected one clip per item, found {len(clips)}")
-        return cls(index, prompt, clips[0], settings(kwargs), clip_input.duration(clips[0]))
-
-    def answer(self, generation: Generation) -> Answer:
-        """What the model said, cut at the task's stop strings."""
-        return Answer(self.index, cut(generation.text, self.settings.until), generation, self.seed)
-
-
 def _perturbation(text: str) -> Any:
     if not text:
         return None
@@ -374,11 +321,18 @@ def load_task(path: Path, seed: int | None = None, metadata: dict[str, Any] | No
     return task
 
 
-def build_requests(task: Any, limit: int | None, lm: RbaSpeechLM) -> list[Instance]:
-    """The requests of this rank, built by lm-eval."""
-    from contextlib import redirect_stderr
-    from io import StringIO
+def build_requests(task: Any, limit: int | None, lm: RbaSpeechLM) -> list[Planned]:
+    """This rank's requests, each built by lm-eval from its document; neither is kept, so large sets stay small."""
+    return lm.plan(_instances(task, limit, lm))
 
-    with redirect_stderr(StringIO()):  # lm-eval draws a bar for a loop that takes milliseconds
-        task.build_all_requests(limit=limit, rank=lm.rank, world_size=lm.world_size)
-    return list(task.instances)
+
+def _instances(task: Any, limit: int | None, lm: RbaSpeechLM) -> Iterator[Instance]:
+    """What `Task.build_all_requests` makes, one at a time."""
+    for doc_id, doc in task.doc_iterator(rank=lm.rank, limit=limit, world_size=lm.world_size):
+        context = task.fewshot_context(
+            doc, num_fewshot=task.config.num_fewshot or 0, gen_prefix=task.doc_to_prefix(doc)
+        )
+        made = task.construct_requests(
+            doc=doc, ctx=context, metadata=(task.config.task, doc_id, task.config.repeats)
+        )
+        yield from made if isinstance(made, list) else [made]

@@ -32,6 +32,7 @@ METADATA_KEYS = (
     "device", "batch_seconds", "perturb", "true_length", "encoder_cache", "trust_remote_code", "language",
 )  # fmt: skip
 JUDGE_VARIABLE = "RBA_JUDGE"
+ROWS_AT_ONCE = 1000
 
 
 def load_dataset(
@@ -63,8 +64,19 @@ def load_dataset(
         loaded = sources.load(source, chosen, sources.Place.of(data_dir, baseline=baseline))
         docs, origin = loaded.documents, {"source": source, **loaded.origin}
     about = DatasetInfo(description=json.dumps(origin, ensure_ascii=False))
-    told = json.dumps(list(finish))
-    return {documents.SPLIT: Dataset.from_list([{**doc, "finish": told} for doc in docs], info=about)}
+    return {documents.SPLIT: Dataset(_table(docs, json.dumps(list(finish))), info=about)}
+
+
+def _table(docs: list[dict[str, Any]], finish: str) -> Any:
+    """The documents as an arrow table, made in pieces and taken out of `docs`: both are never held whole."""
+    import pyarrow as pa
+
+    pieces = []
+    while docs:
+        rows = [{**doc, "finish": finish} for doc in docs[:ROWS_AT_ONCE]]
+        del docs[:ROWS_AT_ONCE]
+        pieces.append(pa.Table.from_pylist(rows))
+    return pa.concat_tables(pieces, promote_options="permissive")
 
 
 def audio(doc: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -168,3 +180,13 @@ win_rate_stderr = _finished_error("win_rate")
 lc_win_rate_stderr = _finished_error("lc_win_rate")
 rating_stderr = _finished_error("rating")
 judge_accuracy_stderr = _finished_error("judge_accuracy")
+answer_agreement = _finished("answer_agreement")
+answer_overlap = _finished("answer_overlap")
+answer_cosine = _finished("answer_cosine")
+answer_agreement_stderr = _finished_error("answer_agreement")
+answer_overlap_stderr = _finished_error("answer_overlap")
+answer_cosine_stderr = _finished_error("answer_cosine")
+if_rate = _corpus("if_rate")
+if_rate_stderr = _error("if_rate")
+if_rate_with_cot = _finished("if_rate_with_cot")
+if_rate_with_cot_stderr = _finished_error("if_rate_with_cot")

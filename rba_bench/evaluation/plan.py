@@ -18,7 +18,7 @@ from rba_bench.evaluation.request import EvalRequest
 from rba_bench.files import sha256_json
 
 # Of a model: what it is called and how it came about, not what it is
-UNIDENTIFYING = ("name", "spec", "run", "training")
+UNIDENTIFYING = ("name", "spec", "run", "training", "verified")
 SCORER = "rba_bench.evaluation.hooks.score"
 
 
@@ -74,11 +74,15 @@ def make_plan(
     identity: dict[str, Any],
 ) -> Plan:
     """The plan of one task for one model."""
-    docs = list(task.eval_docs)
+    docs = task.eval_docs
     chosen = settings(task.get_config("generation_kwargs"))
     perturb = _canonical(request.perturb)
-    protocol = protocol_spec(spec, chosen, docs, [finisher.describe() for finisher in finishers], perturb)
-    data = {**_origin(task, spec), **fingerprint(docs)}
+    origin = _origin(task, spec)
+    said = origin.get("baseline") or {}
+    baseline = {name: said[name] for name in ("name", "sha256") if name in said}
+    described = [finisher.describe() for finisher in finishers]
+    protocol = protocol_spec(spec, chosen, docs, described, perturb, baseline)
+    data = {**origin, **fingerprint(docs)}
     limit = request.limit if request.limit is not None and request.limit < len(docs) else None
     key = {
         "protocol": protocol_hash(protocol),

@@ -26,6 +26,7 @@ def protocol_spec(
     docs: Iterable[Mapping[str, Any]],
     finish: Sequence[Mapping[str, Any]] = (),
     perturb: str = "",
+    baseline: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The protocol as JSON values.
 
@@ -35,15 +36,19 @@ def protocol_spec(
         docs: The whole test set; only its kind and target languages matter here.
         finish: How each finisher describes itself (judge, prompts, decoding).
         perturb: What is done to every clip, in canonical form.
+        baseline: Name and hash of the answers to beat, where the task has any.
     """
-    listed = list(docs)
-    asked_for = {"finish": list(finish), "perturb": perturb}
+    kinds, langs = set(), set()
+    for doc in docs:
+        kinds.add(doc["kind"])
+        langs.add(doc["target_lang"])
+    asked_for = {"finish": list(finish), "perturb": perturb, "baseline": baseline}
     return {
         "task": spec.name,
         "version": spec.version,
         "yaml": {key: spec.config[key] for key in TASK_KEYS if key in spec.config},
         "decoding": {"name": settings.protocol, **asdict(settings.decoding), "until": list(settings.until)},
-        "metrics": signatures(listed[0]["kind"], [doc["target_lang"] for doc in listed]),
+        "metrics": signatures(kinds.pop(), sorted(langs)),
         "judge": (spec.config.get("metadata") or {}).get("judge"),
         **{name: value for name, value in asked_for.items() if value},
     }

@@ -60,9 +60,7 @@ def _current_protocol(record: RunRecord, samples: Sequence[Sample]) -> dict[str,
 
 
 def _metric(name: str, value: MetricValue) -> Metric:
-    return Metric(
-        name, value.aggregation, value.scale, value.higher_is_better, value.macro, value.signature
-    )
+    return Metric(name, value.aggregation, value.scale, value.higher_is_better, value.macro, value.signature)
 
 
 def _rescored(sample: Sample, judged: Sequence[str]) -> Sample:

@@ -115,5 +115,5 @@ def test_answers_of_a_streaming_model_come_one_by_one_and_to_the_right_item(tmp_
     found = list(lm.stream(requests, frozenset({0})))
     assert [len(some.answers) for some in found] == [1] * 5
     assert {a.index: a.text for some in found for a in some.answers} == {
-        i: requests[i].doc["instruction"] for i in range(1, 6)
+        i: task.eval_docs[i]["instruction"] for i in range(1, 6)
     }

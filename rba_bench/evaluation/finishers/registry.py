@@ -22,13 +22,15 @@ FACTORIES = {
     "rating": "rba_bench.evaluation.judges.rating",
     "yesno": "rba_bench.evaluation.judges.yesno",
     "consistency": "rba_bench.evaluation.finishers.consistency",
+    "reasoning": "rba_bench.evaluation.finishers.reasoning",
 }
-JUDGES = ("pairwise", "rating", "yesno")
+JUDGES = ("pairwise", "rating", "yesno", "reasoning")
 _METRICS = {
     "pairwise": ("win_rate", "lc_win_rate"),
     "rating": ("rating",),
     "yesno": ("judge_accuracy",),
     "consistency": ("answer_agreement", "answer_overlap", "answer_cosine"),
+    "reasoning": ("if_rate_with_cot",),
 }
 
 
