@@ -131,11 +131,12 @@ def shipped_weights() -> Path:
 def _text_oracle(llm: str, options: Options) -> SpeechLM:
     if not llm:
         raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
-    from rba_bench.speechlm.reference import TextOracle
+    from rba_bench.speechlm.reference import StreamingTextOracle, TextOracle
     from rba_bench.textlm.load import load_textlm
 
-    textlm = load_textlm(llm, options.device, options.batch_size)
-    return TextOracle(textlm, f"text-{short_name(llm)}")
+    textlm = load_textlm(llm, options.device, options.batch_size, trust_remote_code=options.trust_remote_code)
+    oracle = StreamingTextOracle if hasattr(textlm, "chat_stream") else TextOracle
+    return oracle(textlm, f"text-{short_name(llm)}")
 
 
 def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
@@ -152,7 +153,7 @@ def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
         language=options.language,
         trust_remote_code=options.trust_remote_code,
     )
-    textlm = load_textlm(llm, device, options.batch_size)
+    textlm = load_textlm(llm, device, options.batch_size, trust_remote_code=options.trust_remote_code)
     return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", device)
 
 

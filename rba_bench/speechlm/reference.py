@@ -1,6 +1,6 @@
 """Reference rows of every table: a text ceiling, a cascade, and an answer that hears nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from rba_bench.speechlm.recognizers import Recognizer
 from rba_bench.textlm.base import Decoding, Generation, TextLM
 
 CONSTANT = "i do not know"
+UNREADABLE = "no transcript to read"
 
 
 class TextOracle:
@@ -28,11 +29,32 @@ class TextOracle:
 
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
         """Answer prompt + transcript; a request without a transcript is an error, never an answer to nothing."""
-        faults = ["" if request.transcript.strip() else "no transcript to read" for request in requests]
+        faults = ["" if request.transcript.strip() else UNREADABLE for request in requests]
         usable = [request for request, fault in zip(requests, faults, strict=True) if not fault]
         texts = [request.user_text() for request in usable]
         answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
         return answer_usable(requests, faults, answers)
+
+
+class StreamingTextOracle(TextOracle):
+    """The same over a text LLM that gives answers as they complete: a server, asked many questions at a time.
+
+    Args:
+        textlm: with `chat_stream(user_texts, decoding, seeds)`, which yields `(position, answer)`.
+        name: for tables and folders.
+    """
+
+    def stream(
+        self, requests: Sequence[SpeechRequest], decoding: Decoding
+    ) -> Iterator[tuple[int, Generation]]:
+        """`(position, answer)` as they complete, each position exactly once; those without a transcript first."""
+        usable = [i for i, request in enumerate(requests) if request.transcript.strip()]
+        for i in sorted(set(range(len(requests))) - set(usable)):
+            yield i, Generation("", 0, "error", UNREADABLE)
+        texts = [requests[i].user_text() for i in usable]
+        textlm: Any = self.textlm
+        for position, answer in textlm.chat_stream(texts, decoding, [requests[i].seed for i in usable]):
+            yield usable[position], answer
 
 
 class Cascade:

@@ -1,5 +1,6 @@
 """From `--model` to a model."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.base import SpeechRequest
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.load import BUILT_IN, load, shipped_weights, split_cascade
+from rba_bench.speechlm.reference import StreamingTextOracle
 from rba_bench.textlm.base import Decoding
 
 
@@ -113,6 +115,74 @@ def test_an_unknown_kind_names_the_nearest() -> None:
 def test_a_text_model_needs_a_name() -> None:
     with pytest.raises(UserError, match="write text:<llm>"):
         load("text:")
+
+
+def test_gold_transcripts_for_any_text_llm(tiny_textlm_dir: Path) -> None:
+    from rba_bench.textlm.local import LocalTextLM
+
+    model = load(f"text:{tiny_textlm_dir}", batch_size=2)
+    assert model.name == "text-textlm" and model.identity()["kind"] == "text-oracle"
+    requests = [SpeechRequest(None, words, "answer :") for words in ("give me a plan", "what is it ?")]
+    decoding = Decoding(max_new_tokens=5)
+    stock = LocalTextLM.from_pretrained(tiny_textlm_dir)
+    assert model.generate(requests, decoding) == stock.chat(
+        ["answer : give me a plan", "answer : what is it ?"], decoding, [0, 0]
+    )
+
+
+def test_a_server_answers_gold_transcripts_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RBA_API_KEY", "sk-secret-of-this-test")
+    model = load("text:openai:http://127.0.0.1:9/v1#some/model-7b")
+    assert model.name == "text-model-7b" and model.identity()["kind"] == "text-oracle"
+    assert isinstance(model, StreamingTextOracle)
+    assert "secret" not in json.dumps(model.identity()) + repr(vars(model))
+
+
+def test_a_cascade_of_any_recogniser_and_any_text_llm(
+    openai_file: Path, tiny_textlm_dir: Path, clips: Sequence[np.ndarray]
+) -> None:
+    from rba_bench.speechlm.recognizers import load_recognizer
+
+    model = load(f"cascade:{openai_file}+{tiny_textlm_dir}", batch_size=2, language="de")
+    assert model.name == "cascade-mini-textlm"
+    heard = load_recognizer(str(openai_file), language="de").transcribe(clips)
+    requests = [SpeechRequest(clip, "gold", key=f"clip {i}") for i, clip in enumerate(clips)]
+    answers = model.generate(requests, Decoding(max_new_tokens=4))
+    assert [answer.heard for answer in answers] == heard
+    text = load(f"text:{tiny_textlm_dir}")
+    read = text.generate([SpeechRequest(None, words) for words in heard], Decoding(max_new_tokens=4))
+    assert [answer.text for answer in answers] == [answer.text for answer in read]
+    identity = model.identity()
+    assert identity["asr"]["language"] == "de" and identity["asr"]["kind"] == "openai-whisper"
+    assert identity["weights_sha256"] != load(f"text:{tiny_textlm_dir}").identity()["weights_sha256"]
+
+
+def test_a_cascade_ending_in_a_server(openai_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RBA_API_KEY", raising=False)
+    identity = load(f"cascade:{openai_file}+openai:http://127.0.0.1:9/v1#m").identity()
+    assert identity["text"]["url"] == "http://127.0.0.1:9/v1" and identity["n_parameters"] is None
+
+
+def test_a_server_that_hears() -> None:
+    model = load("openai:http://127.0.0.1:9/v1#Qwen/Qwen2-Audio-7B-Instruct")
+    assert model.name == "Qwen2-Audio-7B-Instruct" and model.identity()["kind"] == "endpoint"
+
+
+def test_a_server_without_its_model() -> None:
+    with pytest.raises(UserError, match="without a model: write openai:<base_url>#<model>"):
+        load("openai:http://127.0.0.1:9/v1")
+
+
+def test_other_models_are_no_speechlms(tiny_textlm_dir: Path) -> None:
+    with pytest.raises(UserError):
+        load(tiny_textlm_dir)
+
+
+def test_a_damaged_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="config.json is damaged"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["base", "text", "cascade"])

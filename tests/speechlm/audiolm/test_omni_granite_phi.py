@@ -369,6 +369,34 @@ def test_granite_answers_with_its_adapter(granite_dir: Path, speech: Clips) -> N
     assert lm.generate(requests, contract.GREEDY) != heard
 
 
+def _tones() -> np.ndarray:
+    time = np.arange(4_800) / 16_000
+    return (0.3 * np.sin(2 * np.pi * 440 * time) + 0.1 * np.sin(2 * np.pi * 3_000 * time)).astype(np.float32)
+
+
+def test_granite_features_are_those_of_the_stock_extractor() -> None:
+    """Values of `GraniteSpeechFeatureExtractor` (transformers 5.23.0, torchaudio 2.11.0) on the same clip."""
+    found = GraniteFeatures()(_tones())
+    assert tuple(found.shape) == (15, 160)
+    first = [1.22611690, 1.23644722, 1.25218117, 1.28488946, 1.26894784, 1.28103256]
+    middle = [-0.27740419, -0.27740419, -0.27740419, 0.07075185, 0.17071098]
+    last = [0.11500716, 0.10877437, 0.10157990, 0.09651387, 0.09203070]
+    assert np.allclose(found[0, :6], first, atol=3e-5)
+    assert np.allclose(found[7, 70:90:4], middle, atol=3e-5)
+    assert np.allclose(found[-1, 150:155], last, atol=3e-5)
+    assert float(found.mean()) == pytest.approx(0.12232819, abs=1e-5)
+    assert float(found.std()) == pytest.approx(0.57619011, abs=1e-5)
+
+
+def test_granite_features_are_the_stock_ones_of_any_clip(speech: Clips) -> None:
+    pytest.importorskip("torchaudio", reason="the stock extractor needs it")
+    from transformers import GraniteSpeechFeatureExtractor
+
+    for clip in speech:
+        expected = GraniteSpeechFeatureExtractor()(clip.copy())["input_features"][0]
+        assert float((GraniteFeatures()(clip) - expected).abs().max()) < 5e-5
+
+
 def test_granite_says_the_same_every_day(granite_dir: Path) -> None:
     family = TransformersSpeechLM.from_pretrained(granite_dir).family
     assert family.render("hi") == f"<|system|>{SYSTEM}<|end|><|user|><|audio|>hi<|end|><|assistant|>"

@@ -79,7 +79,13 @@ class Phi4Multimodal(AudioFamily):
 
     def render(self, prompt: str) -> str:
         """By the template; where it takes strings only, placeholder and text as one string."""
-        placeholder = self.tokenizer.convert_ids_to_tokens(self.audio_token_id)
+        placeholder = str(self.tokenizer.convert_ids_to_tokens(self.audio_token_id))
+        try:
+            text = super().render(prompt)
+        except TypeError:  # "can only concatenate str"
+            text = ""
+        if placeholder in text:
+            return text
         messages = [{"role": "user", "content": f"{placeholder}{prompt}"}]
         return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
