@@ -8,7 +8,7 @@ Kinds and the metrics scored here; judged metrics come from finishers (`rba_benc
     qa        exact_match, alias_match (both after Whisper's normaliser)
     s2tt      bleu, chrf++ (corpus scores per direction, then the unweighted mean over directions)
     asr       wer, cer (both after Whisper's normaliser; errors over reference length, per language, then the mean)
-    ifeval    if_rate (share of an item's instructions that are followed)
+    ifeval    if_rate (share of an item's constraints that are followed; the mean over the parts of the set)
 
 An item's score is a number, or a row of sufficient statistics for the corpus metrics. Everything a run reports is a
 function of these, so it can be recomputed, resampled and compared in pairs without the model. An item whose judge
@@ -45,10 +45,11 @@ METRICS: dict[str, tuple[Metric, ...]] = {
         Metric("wer", "error_rate", 100.0, higher_is_better=False, macro=True),
         Metric("cer", "error_rate", 100.0, higher_is_better=False, macro=True),
     ),
-    "ifeval": (Metric("if_rate"),),
+    "ifeval": (Metric("if_rate", macro=True),),
 }
 _BY_NAME = {metric.name: metric for metrics in METRICS.values() for metric in metrics}
-CORPUS = tuple(name for name, metric in _BY_NAME.items() if metric.aggregation != "mean")
+_BY_NAME["if_rate_with_cot"] = Metric("if_rate_with_cot", macro=True)  # of a finisher, yet no plain mean
+CORPUS = tuple(name for name, metric in _BY_NAME.items() if metric.aggregation != "mean" or metric.macro)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _asr(doc: Mapping[str, Any], response: str) -> ItemScore:
 def _ifeval(doc: Mapping[str, Any], response: str) -> ItemScore:
     from rba_bench.metrics import ifeval
 
-    return ItemScore(ifeval.score(json.loads(doc["extra"]), response))
+    return ItemScore({**ifeval.score(json.loads(doc["extra"]), response)})
 
 
 _SCORERS: dict[str, Callable[[Mapping[str, Any], str], ItemScore]] = {
@@ -167,6 +168,10 @@ def _signature(metric: Metric, langs: Sequence[str]) -> str:
         return f"{normaliser}|jiwer:{version('jiwer')}"
     if metric in METRICS["qa"]:
         return normaliser
+    if metric.name == "if_rate":
+        from rba_bench.metrics.ifeval import VERSION
+
+        return f"{metric.name}|rules:{VERSION}|mean of parts"
     return {"win_rate": "win_rate|against:stored baseline|tie:0.5"}.get(metric.name, metric.name)
 
 
@@ -186,7 +191,7 @@ def interval(
     metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
 ) -> Interval:
     """Score of a metric over items with its 95 % interval; macro metrics are averaged over `groups`."""
-    if metric.aggregation == "mean":
+    if metric.aggregation == "mean" and not metric.macro:
         return bootstrap_mean([float(value) for value in scores], clusters)
     matrix, score = _summable(metric, scores, groups)
     return bootstrap_corpus(matrix, score, clusters)
