@@ -108,7 +108,7 @@ class EndpointSpeechLM:
 
 def wav_base64(audio: np.ndarray) -> str:
     """Float mono samples at 16 kHz as a WAV file of 16-bit samples, in base64; what exceeds [-1, 1) is clipped."""
-    integers = np.clip(np.rint(audio.astype(np.float64) * 32768), -32768, 32767).astype("<i2")
+    integers = np.clip(np.rint(audio * 32768), -32768, 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)

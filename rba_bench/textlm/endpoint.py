@@ -62,15 +62,28 @@ class EndpointLM:
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Answer each user turn; see `TextLM.chat`."""
+        done = dict(self.chat_stream(user_texts, decoding, seeds))
+        return [done[i] for i in range(len(user_texts))]
+
+    def chat_stream(
+        self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Generation]]:
+        """`(position, answer)` to user turns as they complete, each position exactly once.
+
+        Raises:
+            RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
+        """
         calls = [
             Call("chat", {"messages": [{"role": "user", "content": text}], **drawing(decoding, seed)})
             for text, seed in zip(user_texts, seeds, strict=True)
         ]
-        return self._generate(calls)
+        with closing(self.client.run(len(calls), calls.__getitem__)) as outcomes:
+            for index, outcome in outcomes:
+                yield index, generation(outcome, self.client)
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text over `/completions`; see `TextLM.complete`."""
-        plain = {"extra_body": {"add_special_tokens": False}}  # they are written out; vLLM would add its own
+        plain = {"add_special_tokens": False}  # they are written out; vLLM would add its own
         calls = [
             Call("completion", {"prompt": prompt, **drawing(decoding, seed), **plain})
             for prompt, seed in zip(prompts, seeds, strict=True)

@@ -69,13 +69,7 @@ def body(content: object, status: int = 200, after: float = 0.0, headers: Header
     def send(handler: "Handler") -> None:
         time.sleep(after)
         data = (content if isinstance(content, str) else json.dumps(content)).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(data)))
-        for name, value in (headers or {}).items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(data)
+        handler.reply(data, "application/json", status, headers)
 
     return Reaction(send)
 
@@ -194,6 +188,20 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The list of models."""
         body({"object": "list", "data": [{"id": name} for name in self.script.models]}).send(self)
+
+    def reply(
+        self, data: bytes, content_type: str, status: int = 200, headers: Headers | None = None
+    ) -> None:
+        """Send bytes as they are."""
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": content_type,
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""

@@ -274,5 +274,5 @@ def test_the_environment_sets_the_options(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_answer_that_is_no_object_is_an_error() -> None:
     with serving(lambda _: body([1, 2])) as server:
         reply = only(EndpointLM.from_spec(server.spec, QUICK), question())
-    assert (reply.status, reply.error) == ("error", "the answer is not a JSON object")
+    assert (reply.status, reply.error) == ("error", "the answer is no JSON object")
     assert len(server.seen) == 3

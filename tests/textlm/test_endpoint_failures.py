@@ -1,6 +1,7 @@
 """A server that misbehaves: every item is answered or accounted for once, and a dead server ends the run at once."""
 
 import re
+import signal
 import threading
 import time
 from email.utils import formatdate
@@ -87,6 +88,9 @@ PASSING = {
     "502 in HTML": body("<html>bad gateway</html>", 502),
     "no JSON": body("not json"),
     "nothing": body(""),
+    "nested without end": body("[" * 100_000),
+    "not even text": Reaction(lambda handler: handler.reply(b"\xff\xfe\x00{", "application/json")),
+    "text": Reaction(lambda handler: handler.reply(b"please wait", "text/plain")),
     "no choices": body({"hello": 1}),
     "empty choices": body({"choices": []}),
     "null choice": body({"choices": [None]}),
@@ -105,6 +109,13 @@ def test_what_passes_is_tried_again_until_it_is_answered(name: str) -> None:
     with serving(react) as server:
         [reply] = asked(server, ["a"])
     assert (reply.status, reply.text, len(server.seen)) == ("ok", "re a", 3)
+
+
+def test_json_that_a_server_calls_text_is_read() -> None:
+    data = b'{"choices": [{"message": {"content": "fine"}}]}'
+    with serving(lambda _: Reaction(lambda handler: handler.reply(data, "text/plain"))) as server:
+        [reply] = asked(server, ["a"])
+    assert (reply.status, reply.text, reply.prompt_tokens) == ("ok", "fine", 0)
 
 
 STAYING = {
@@ -263,3 +274,19 @@ def test_an_error_of_whoever_reads_the_replies_stops_the_requests() -> None:
                 raise KeyboardInterrupt
     assert our_threads() == []
     assert len(server.seen) < 500
+
+
+def test_ctrl_c_while_waiting_for_a_server_that_hangs_ends_at_once() -> None:
+    main = threading.main_thread()
+    assert threading.current_thread() is main
+    assert main.ident is not None
+    with serving(lambda _: hang()) as server:
+        lm = EndpointLM.from_spec(server.spec, EndpointOptions(timeout_s=60))
+        interrupt = threading.Timer(1.0, signal.pthread_kill, (main.ident, signal.SIGINT))
+        interrupt.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(lm.ask(questions(*map(str, range(20)))))
+        interrupt.join()
+    assert time.monotonic() - started < 15
+    assert our_threads() == []
