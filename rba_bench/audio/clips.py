@@ -26,7 +26,7 @@ LOWEST_RATE, HIGHEST_RATE = (
     1_000,
     768_000,
 )  # Hz; outside, the header is damaged
-CACHE_BYTES = 64 * 2**20  # row groups kept in memory; readers go through a set in windows
+CACHE_BYTES = 32 * 2**20  # row groups kept in memory; readers go through a set in windows
 LOSSY = {"MP3", "OGG"}  # their headers may overstate the length by a few frames
 LOSSY_TOLERANCE = 0.95
 

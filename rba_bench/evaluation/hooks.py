@@ -29,7 +29,8 @@ harness.register()
 # What lm-eval hands over beside `dataset_kwargs`: the task's metadata and the model's arguments
 METADATA_KEYS = (
     "version", "benchmark", "track", "variant", "judge", "model", "pretrained", "batch_size", "max_batch_size",
-    "device", "batch_seconds", "perturb", "true_length", "encoder_cache", "trust_remote_code", "language",
+    "device", "config_source", "batch_seconds", "perturb", "true_length", "encoder_cache", "trust_remote_code",
+    "language",
 )  # fmt: skip
 JUDGE_VARIABLE = "RBA_JUDGE"
 ROWS_AT_ONCE = 1000

@@ -33,16 +33,18 @@ def protocol_spec(
     Args:
         spec: The task.
         settings: Its decoding, as resolved from `generation_kwargs`.
-        docs: The whole test set; only its kind and target languages matter here.
+        docs: The whole test set; its kind, target languages and prompts matter here.
         finish: How each finisher describes itself (judge, prompts, decoding).
         perturb: What is done to every clip, in canonical form.
         baseline: Name and hash of the answers to beat, where the task has any.
     """
-    kinds, langs = set(), set()
+    kinds, langs, prompts = set(), set(), set()
     for doc in docs:
         kinds.add(doc["kind"])
         langs.add(doc["target_lang"])
-    asked_for = {"finish": list(finish), "perturb": perturb, "baseline": baseline}
+        prompts.add(doc["prompt"])
+    wording = sha256_json(sorted(prompts)) if prompts != {""} else ""
+    asked_for = {"prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline}
     return {
         "task": spec.name,
         "version": spec.version,

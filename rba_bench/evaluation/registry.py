@@ -266,25 +266,14 @@ def _members(
 
 
 def _made(name: str) -> list[TaskSpec]:
-    """Any pair of FLEURS languages, `fleurs_<from>_<to>`: its YAML is written into the cache, for lm_eval too."""
+    """Any language or pair of FLEURS that has no file of its own: it is written into the cache, for lm_eval too."""
+    from rba_bench.evaluation.sources import directions
     from rba_bench.evaluation.sources.hub import cache_dir
-    from rba_bench.evaluation.sources.languages import FLEURS
-    from rba_bench.files import write_atomic
 
-    benchmark, _, pair = name.partition("_")
-    source, _, target = pair.partition("_")
-    if benchmark != "fleurs" or source not in FLEURS or target not in FLEURS or source == target:
+    path = directions.task_file(name, tasks_dir(), cache_dir() / "tasks")
+    if path is None:
         return []
-    template = tasks_dir() / "fleurs" / "fleurs_en_de.yaml"
-    given = dict(read_spec(template).config["dataset_kwargs"])
-    changed = {
-        "include": str(template),
-        "task": name,
-        "dataset_kwargs": {**given, "pair": f"{source}-{target}"},
-    }
-    path = cache_dir() / "tasks" / f"{name}.yaml"
-    write_atomic(path, yaml.safe_dump(changed, sort_keys=False))
-    say(f"{name}: no file of its own among the shipped tasks, made {path}")
+    say(f"{name}: not among the shipped files, made {path}")
     return [read_spec(path)]
 
 

@@ -8,12 +8,12 @@ from rba_bench.evaluation.decoding import cut, settings
 from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
 from tests.evaluation.conftest import write_task
 
-DOCS = [{"kind": "qa", "target_lang": "en"}]
+DOCS = [{"kind": "qa", "target_lang": "en", "prompt": ""}]
 
 
-def hash_of(path, docs=DOCS):
+def hash_of(path, docs=DOCS, **more):
     spec = registry.read_spec(path)
-    return protocol_hash(protocol_spec(spec, settings(spec.config["generation_kwargs"]), docs))
+    return protocol_hash(protocol_spec(spec, settings(spec.config["generation_kwargs"]), docs, **more))
 
 
 @pytest.fixture
@@ -38,6 +38,20 @@ def test_prompt_decoding_metric_judge_and_version_count(tmp_path, base, changes)
     assert hash_of(write_task(tmp_path, "triviaqa", **changes)) != base
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"docs": [{**DOCS[0], "prompt": "Answer in one word."}]},
+        {"finish": [{"name": "yesno", "judge": {"model": "x"}}]},
+        {"perturb": "noise=10dB"},
+        {"baseline": {"name": "gpt4", "sha256": "0"}},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_wording_judges_perturbation_and_baseline_count(tmp_path, base, more):
+    assert hash_of(write_task(tmp_path, "triviaqa"), **more) != base
+
+
 def test_seed_and_data_folder_do_not_count(tmp_path, base):
     seeded = {"protocol": "greedy", "max_gen_toks": 48, "until": [], "seed": 99}
     assert hash_of(write_task(tmp_path / "elsewhere", "triviaqa", generation_kwargs=seeded)) == base
@@ -50,7 +64,7 @@ def test_metric_signature_counts(tmp_path, base, monkeypatch):
 
 def test_target_language_changes_the_tokenizer_and_so_the_hash(tmp_path):
     task = write_task(tmp_path, "covost2")
-    german, chinese = ([{"kind": "s2tt", "target_lang": lang}] for lang in ("de", "zh-CN"))
+    german, chinese = ([{"kind": "s2tt", "target_lang": lang, "prompt": ""}] for lang in ("de", "zh-CN"))
     assert hash_of(task, german) != hash_of(task, chinese)
     assert "tok:zh" in scoring.signatures("s2tt", ["zh-CN"])["bleu"]
 

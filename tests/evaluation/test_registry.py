@@ -52,7 +52,7 @@ def test_the_short_name_leaves_other_versions_of_a_benchmark_out():
 def test_any_pair_of_fleurs_languages_is_a_task(tmp_path, monkeypatch):
     monkeypatch.setenv("RBA_CACHE", str(tmp_path))
     [spec] = registry.resolve(["fleurs_sw_hi"], "full")
-    assert spec.config["dataset_kwargs"]["pair"] == "sw-hi" and spec.track == "full"
+    assert spec.config["dataset_kwargs"]["pair"] == "sw_ke-hi_in" and spec.track == "full"
     assert spec.path == tmp_path / "tasks" / "fleurs_sw_hi.yaml"
     for name in ("fleurs_sw_xx", "fleurs_sw_sw", "mustc_sw_hi"):
         with pytest.raises(UserError, match="unknown task"):

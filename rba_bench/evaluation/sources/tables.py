@@ -17,11 +17,12 @@ from rba_bench.audio.clips import AudioError, AudioRef
 from rba_bench.errors import UserError
 from rba_bench.evaluation.sources.hub import cache_dir
 from rba_bench.files import read_json, sha256_bytes, sha256_json, write_json
+from rba_bench.progress import bar
 
 ROWS_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """Where a clip lies and what it is.
 
@@ -105,7 +106,7 @@ def read_columns(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
                 "is it of another data set or revision?"
             )
         if not columns:
-            return [{} for _ in range(pq.read_metadata(file).num_rows)]
+            return [{} for _ in range(n_rows(file))]
         return list(pq.read_table(file, columns=list(columns)).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
@@ -159,9 +160,24 @@ def _clips(file: Path, audio: str) -> list[Clip]:
             ]
         except (ValueError, TypeError):
             index.unlink()  # made again below
-    found = [Clip.of(data, file, row, audio) for row, data in enumerate(_audio_bytes(file, audio))]
+    with bar(f"index of {file.name}", n_rows(file), 0, "clips") as advance:
+        found = []
+        for row, data in enumerate(_audio_bytes(file, audio)):
+            found.append(Clip.of(data, file, row, audio))
+            advance(1)
     write_json(index, [[c.sha256, c.sampling_rate, c.duration, c.row, c.fault] for c in found])
     return found
+
+
+def n_rows(file: Path) -> int:
+    """Rows of a parquet file. Raises UserError if it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
 
 
 def _audio_bytes(file: Path, audio: str) -> Iterator[bytes | None]:
