@@ -4,6 +4,7 @@ States are kept before the projector: they depend on the encoder alone. An entry
 (`SpeechRequest.key`) and to a tag that names everything else that decides the states (`encoder_tag`).
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from rba_bench.files import sha256_bytes, sha256_json, write_atomic
+from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.progress import say
 from rba_bench.speechlm.base import SpeechRequest
 
 DEFAULT_BYTES = 128 * 2**20
@@ -64,8 +66,13 @@ class EncoderCache:
         # a copy of its own: a row of a batch would hold the whole batch
         states = states.detach().to("cpu", copy=True).contiguous()
         self._keep(key, states)
-        if self.folder is not None:
-            write_atomic(self._path(key), save({"states": states}))
+        if self.folder is None:
+            return
+        try:
+            self._write(self._path(key), states)
+        except OSError as error:  # full, or not ours to write to
+            say(f"encoded clips are not kept on disk any longer: {error}")
+            self.folder = None
 
     def _keep(self, key: str, states: torch.Tensor) -> None:
         if key in self._kept:
@@ -80,12 +87,21 @@ class EncoderCache:
         name = sha256_bytes(key.encode())  # keys may hold any character
         return self.folder / self.tag[:16] / name[:2] / f"{name}.safetensors"
 
+    @staticmethod
+    def _write(path: Path, states: torch.Tensor) -> None:
+        # Whole or not at all, but not forced to disk as `files.write_atomic` does: thousands of entries that can be
+        # made again are not worth the waiting.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(save({"states": states}))
+        os.replace(temporary, path)
+
     def _read(self, key: str) -> torch.Tensor | None:
         if self.folder is None:
             return None
         try:
             return load(self._path(key).read_bytes())["states"]
-        except (FileNotFoundError, SafetensorError, KeyError):  # damaged by a copy: made again
+        except (OSError, SafetensorError, KeyError):  # not there, or damaged by a copy: made again
             return None
 
 

@@ -58,7 +58,14 @@ def load_family(
     family = family_class(config.model_type)
     processor = family.load_processor(folder, trust_remote_code)
     model = family.load_model(config, folder, device, trust_remote_code)
-    return family(model, processor, true_length)
+    loaded = family(model, processor, true_length)
+    found = loaded.prompt_ids("").count(loaded.audio_token_id)  # raises where turns cannot be written
+    if loaded.splits and found != 1:
+        raise UserError(
+            f"the chat template in {folder} writes {found} placeholders for one clip: it does not fit a model of "
+            f"type {config.model_type!r}; copy chat_template.jinja and config.json again"
+        )
+    return loaded
 
 
 def load_processor(folder: Path, trust_remote_code: bool = False) -> Any:

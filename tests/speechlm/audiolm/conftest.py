@@ -92,8 +92,8 @@ def whisper_features(n_mels: int = 80) -> Any:
     return WhisperFeatureExtractor(feature_size=n_mels)
 
 
-def save(folder: Path, make_model: Callable[[], Any], processor: Any, seed: int = 0) -> Path:
-    """A random model with louder projector and head: answers then depend on the audio."""
+def random_model(make_model: Callable[[], Any], seed: int = 0) -> Any:
+    """With louder encoder and projector than at birth: answers then depend on the audio."""
     import torch
 
     with torch.random.fork_rng():
@@ -105,7 +105,12 @@ def save(folder: Path, make_model: Callable[[], Any], processor: Any, seed: int 
                     weight.normal_(0, 0.5)
                 elif "audio_tower" in name and weight.ndim > 1 and "embed_positions" not in name:
                     weight.normal_(0, 0.15)
-    model.save_pretrained(folder)
+    return model
+
+
+def save(folder: Path, make_model: Callable[[], Any], processor: Any, seed: int = 0) -> Path:
+    """A random model and its processor."""
+    random_model(make_model, seed).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 

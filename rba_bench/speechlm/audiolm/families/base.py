@@ -47,6 +47,7 @@ class AudioFamily(ABC):
 
     allows_true_length: ClassVar[bool] = False  # only where the result is that of the padded form
     splits: ClassVar[bool] = True  # False: only `plain_inputs` and the model's own generate
+    max_batch: ClassVar[int | None] = None  # most requests that may be answered together
     text_first: ClassVar[bool] = False  # order of text and audio in the user turn
 
     def __init__(self, model: Any, processor: Any, true_length: bool = True) -> None:
@@ -60,7 +61,8 @@ class AudioFamily(ABC):
         self.audio_token_id: int = self.find_audio_token()
         self.stops: list[int] = self.find_stops()
         pad = self.tokenizer.pad_token_id
-        self.pad_id: int = self.stops[0] if pad is None else pad
+        # where the placeholder is the padding token too, another must fill the rows
+        self.pad_id: int = self.stops[0] if pad in (None, self.audio_token_id) else pad
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.prompt_ids = lru_cache(PROMPTS_KEPT)(self._prompt_ids)
 

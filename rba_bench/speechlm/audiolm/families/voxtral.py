@@ -6,7 +6,8 @@ of windows but the decoder's context. Unlike the other families the log-mel of a
 and then cut into windows.
 
 Checkpoints come with `tekken.json`, which the package `mistral-common` reads. Its tokenizer writes the turn from the
-messages themselves, audio included; here it is asked once per prompt with a moment of silence.
+messages themselves, audio included; here it is asked once per prompt with a moment of silence. The waves do not pass
+through it, so that they are not rounded to 16 bits as they are on the stock path.
 """
 
 import base64
@@ -17,7 +18,7 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from rba_bench.errors import UserError
+from rba_bench.errors import MissingPrerequisite
 from rba_bench.speechlm.audiolm.families.base import Features
 from rba_bench.speechlm.audiolm.families.whisper_type import WhisperType
 from rba_bench.speechlm.base import SAMPLING_RATE
@@ -45,7 +46,7 @@ class Voxtral(WhisperType):
     def render(self, prompt: str) -> str:
         """See `AudioFamily.render`; the processor itself writes no templates."""
         if not self.tokenizer.chat_template:
-            raise UserError(
+            raise MissingPrerequisite(
                 "Voxtral's turns are written by mistral-common: pip install mistral-common, and keep tekken.json "
                 "beside the weights"
             )
