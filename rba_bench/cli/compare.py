@@ -14,6 +14,9 @@ RUN_HELP = "Run folder or run.json; or a folder of runs, e.g. runs/eval/sft."
 def command(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help=RUN_HELP)],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other one, subtracted from RUN_A.")],
+    across: Annotated[
+        bool, typer.Option("--across", help="Two runs of the same items, though task or protocol differ.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare two runs item by item.
@@ -23,7 +26,7 @@ def command(
     with stdout_reserved():
         from rba_bench.leaderboard.contrasts import LEGEND, compare
 
-        result = compare(run_a, run_b)
+        result = compare(run_a, run_b, across)
     if as_json:
         emit_json(result.to_dict())
         return

@@ -43,6 +43,7 @@ class Comparison:
             "protocol": record.protocol,
             "protocol_hash": record.protocol_hash,
             "data_hash": data_hash(record),
+            "across": what_differs(self.first.record, self.second.record),
             "a": _run_facts(self.first),
             "b": _run_facts(self.second),
             "metrics": [
@@ -60,7 +61,8 @@ class Comparison:
         for letter, run in (("A", self.first), ("B", self.second)):
             partial = f", partial: {run.record.n} items" if run.record.partial else ""
             lines.append(f"{letter} = {run.name} ({run.folder}, {run.record.created[:10]}{partial})")
-        return lines + self._modality()
+        differs = what_differs(record, self.second.record)
+        return lines + ([f"compared all the same, though {differs}"] if differs else self._modality())
 
     def table(self) -> TextTable:
         """One row per metric."""
@@ -87,14 +89,26 @@ class Result:
         return {"comparisons": [each.to_dict() for each in self.comparisons], "left_out": list(self.left_out)}
 
 
-def compare(a: Path, b: Path) -> Result:
+def compare(a: Path, b: Path, across: bool = False) -> Result:
     """Compare two runs, or every run below `a` with the one below `b` of the same task, protocol and test set.
+
+    Args:
+        a: A run, or a folder of runs.
+        b: The other one.
+        across: Compare two single runs of the same items though task, prompts or perturbation differ: an instruction
+            spoken against the same one written, noisy clips against clean ones.
 
     Raises:
         UserError: no finished run in one of them, a damaged one, or nothing that may be compared; the message says
             what differs.
     """
     first, second = headers(a), headers(b)
+    if across:
+        if len(first) != 1 or len(second) != 1:
+            raise UserError(
+                f"across protocols two single runs are compared: name one run folder each, not {a} and {b}"
+            )
+        return Result((_compare(first[0][0], second[0][0]),), ())
     pairs, left_out = _pair_up(first, second)
     if not pairs:
         raise UserError(f"{a} and {b} cannot be compared: {left_out[0]}")
