@@ -20,6 +20,7 @@ mean over a group of items is the group's preference, adjusted for length.
 """
 
 import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,16 +185,17 @@ def _features(
     preferred: Floats, lengths: ArrayLike, baseline_lengths: ArrayLike, difficulty: ArrayLike | None
 ) -> Floats:
     """Design matrix `[n, 2 or 3]`: tanh of the standardised length difference, difficulty, 1."""
-    longer = np.asarray(baseline_lengths, dtype=np.float64) - np.asarray(lengths, dtype=np.float64)
-    columns = [longer, *([] if difficulty is None else [np.asarray(difficulty, dtype=np.float64)])]
-    if not len(preferred) or any(column.shape != preferred.shape for column in columns):
+    own, other = np.asarray(lengths, dtype=np.float64), np.asarray(baseline_lengths, dtype=np.float64)
+    hard = [] if difficulty is None else [np.asarray(difficulty, dtype=np.float64)]
+    if not len(preferred) or any(column.shape != preferred.shape for column in (own, other, *hard)):
         raise ValueError("preferences, lengths and difficulties are of different lengths, or empty")
     if not ((preferred >= 0) & (preferred <= 1)).all():
         raise ValueError("preferences lie between 0 and 1")
+    longer = other - own
     spread = longer.std(ddof=1) if len(longer) > 1 else 0.0
     # Equal differences everywhere: length explains nothing. The package divides by zero here.
-    columns[0] = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
-    return np.column_stack([*columns, np.ones_like(preferred)])
+    length = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
+    return np.column_stack([length, *hard, np.ones_like(preferred)])
 
 
 def _with_gamed(gamed: Gamed, features: Floats, preferred: Floats) -> tuple[Floats, Floats, Floats]:
@@ -227,6 +229,7 @@ def _fit(rows: Floats, labels: Floats, weight: Floats) -> tuple[Floats, float]:
 def _solve(
     rows: Floats, binary: NDArray[np.int64], soft: Floats, strength: float, stream: np.random.RandomState
 ) -> Floats:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     heavy = soft > 0  # liblinear drops the others too
@@ -237,7 +240,8 @@ def _solve(
     model: Any = LogisticRegression(
         C=strength, l1_ratio=1, solver="liblinear", fit_intercept=False, random_state=stream
     )
-    model.fit(rows[heavy], binary[heavy], sample_weight=soft[heavy])
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the package stops there too
+        model.fit(rows[heavy], binary[heavy], sample_weight=soft[heavy])
     return np.asarray(model.coef_[0], dtype=np.float64)
 
 

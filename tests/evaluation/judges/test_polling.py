@@ -1,0 +1,255 @@
+"""Votes: kept the moment they come, never asked for twice, the same whether asked now or long ago."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation.finishers.base import FinishOptions
+from rba_bench.evaluation.judges import pairwise, rating
+from rba_bench.evaluation.judges.polling import Poll, Vote
+from rba_bench.evaluation.judges.votes import VoteCache, judge_facts, vote_key
+from rba_bench.textlm.asking import Message, Question, Reply
+
+
+def questions(count: int, start: int = 0) -> list[Question]:
+    return [
+        Question((Message("user", f"question {i}"),), 4, 0.0, seed=0) for i in range(start, start + count)
+    ]
+
+
+def number(reply: Reply) -> int | None:
+    return int(reply.text) if reply.text.isdigit() else None
+
+
+def last_word(question: Question) -> Reply:
+    return Reply(question.messages[-1].content.split()[-1], (("m", -0.1), ("M", -2.5)), prompt_tokens=7)
+
+
+@pytest.fixture
+def votes(tmp_path: Path) -> Any:
+    with VoteCache(tmp_path / "votes") as cache:
+        yield cache
+
+
+def test_the_second_time_nothing_is_asked(scripted: Any, votes: VoteCache) -> None:
+    first, second = scripted(last_word), scripted(last_word)
+    found = Poll(first, votes).collect(questions(40), number, "judge")
+    assert [vote.value for vote in found] == list(range(40))
+    poll = Poll(second, votes)
+    assert poll.collect(questions(40), number, "judge") == found
+    assert second.asked == [] and (poll.account.calls, poll.account.cached) == (0, 40)
+    assert found[3].reply == Reply("3", (("m", -0.1), ("M", -2.5)), prompt_tokens=7)
+
+
+def test_more_votes_than_one_query_of_the_cache_can_name(scripted: Any, votes: VoteCache) -> None:
+    asker = scripted(last_word)
+    Poll(asker, votes).collect(questions(1_300), number, "judge")
+    Poll(asker, votes).collect(questions(1_301), number, "judge")
+    assert len(asker.asked) == 1_301
+
+
+def test_equal_questions_are_asked_once(scripted: Any, votes: VoteCache) -> None:
+    asker = scripted(last_word)
+    found = Poll(asker, votes).collect([*questions(3), *questions(3)], number, "judge")
+    assert [vote.value for vote in found] == [0, 1, 2, 0, 1, 2] and len(asker.asked) == 3
+
+
+def test_passing_errors_are_asked_again_next_time_but_refusals_are_not(
+    scripted: Any, votes: VoteCache
+) -> None:
+    broken = {
+        "0": Reply("", status="error", error="timed out"),
+        "1": Reply("", status="refused"),
+        "2": Reply("hm"),
+    }
+    poll = Poll(scripted(lambda q: broken[last_word(q).text]), votes, retries=1)
+    found = poll.collect(questions(3), number, "judge")
+    assert [vote.failures[-1] for vote in found] == ["error: timed out", "refused: ", "malformed: 'hm'"]
+    assert all(vote.value is None and vote.reply is None for vote in found)
+    well = scripted(last_word)
+    again = Poll(well, votes, retries=1).collect(questions(3), number, "judge")
+    assert [vote.value for vote in again] == [0, None, None]
+    assert [q.messages[0].content for q in well.asked] == ["question 0"]
+
+
+def test_a_vote_does_not_depend_on_when_it_was_asked(scripted: Any, votes: VoteCache) -> None:
+    """The first attempt met a server that was down; what the second said stays the vote."""
+    down = scripted(lambda q: Reply("", status="error", error="503") if q.seed == 0 else last_word(q))
+    first = Poll(down, votes).collect(questions(2), number, "judge")
+    up = scripted(lambda q: Reply("9"))
+    assert Poll(up, votes).collect(questions(2), number, "judge") == first and up.asked == []
+    assert all(vote.seed != 0 for vote in first)
+    assert first[0].facts() == {
+        "reply": "0",
+        "seed": first[0].seed,
+        "top_logprobs": [["m", -0.1], ["M", -2.5]],
+    }
+
+
+def test_retries_have_other_seeds_and_are_never_greedy(scripted: Any, votes: VoteCache) -> None:
+    asker = scripted(lambda _: Reply("no number"))
+    (vote,) = Poll(asker, votes, retries=3).collect(questions(1), number, "judge")
+    assert vote == Vote(None, failures=("malformed: 'no number'",) * 4)
+    assert len({q.seed for q in asker.asked}) == 4
+    assert [q.temperature for q in asker.asked] == [0.0, 0.5, 0.5, 0.5]
+
+
+def test_open_questions_count_without_asking(scripted: Any, votes: VoteCache) -> None:
+    asker = scripted(last_word)
+    Poll(asker, votes).collect(questions(4), number, "judge")
+    missing, cached = Poll(asker, votes).open_questions([*questions(6), *questions(2)], number)
+    assert [q.messages[0].content for q in missing] == ["question 4", "question 5"] and cached == 4
+    assert len(asker.asked) == 4
+
+
+def test_everything_that_is_asked_is_in_the_key() -> None:
+    base = Question((Message("user", "a"),), 1, 0.0, 0, 5)
+    judge = {"kind": "endpoint", "model": "m"}
+    others = [
+        vote_key({**judge, "model": "n"}, base),
+        vote_key(judge, Question((Message("user", "b"),), 1, 0.0, 0, 5)),
+        vote_key(judge, Question((Message("system", "a"),), 1, 0.0, 0, 5)),
+        vote_key(judge, Question((Message("user", "a"),), 2, 0.0, 0, 5)),
+        vote_key(judge, Question((Message("user", "a"),), 1, 0.1, 0, 5)),
+        vote_key(judge, Question((Message("user", "a"),), 1, 0.0, 1, 5)),
+        vote_key(judge, Question((Message("user", "a"),), 1, 0.0, 0, 0)),
+    ]
+    assert len({vote_key(judge, base), *others}) == 8
+    assert vote_key(judge, base) == vote_key({"model": "m", "kind": "endpoint"}, base)
+
+
+def test_what_identifies_a_judge() -> None:
+    local = {"kind": "text", "path": "/a/b", "weights_sha256": "1", "n_parameters": 5, "dtype": "float32"}
+    assert judge_facts(local) == {"kind": "text", "weights_sha256": "1", "dtype": "float32"}
+    server = {"kind": "endpoint", "url": "u", "model": "m", "weights_sha256": "2", "weights_known": False}
+    assert judge_facts(server) == {"kind": "endpoint", "model": "m"}
+    assert judge_facts(server, with_address=True) == {"kind": "endpoint", "model": "m", "url": "u"}
+
+
+def test_the_first_reply_stays(tmp_path: Path) -> None:
+    """Two processes that ask at once go on with the same vote."""
+    with VoteCache(tmp_path) as one, VoteCache(tmp_path) as other:
+        assert one.put("key", Reply("3")) == Reply("3")
+        assert other.put("key", Reply("4")) == Reply("3") == one.get(["key", "absent"])["key"]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "votes.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(UserError, match=r"votes\.sqlite cannot be used .* move it away"):
+        VoteCache(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be used"):
+        VoteCache(tmp_path / "file")
+
+
+def test_a_damaged_vote_is_named(tmp_path: Path) -> None:
+    with VoteCache(tmp_path) as cache:
+        cache.put("key", Reply("3"))
+        with sqlite3.connect(tmp_path / "votes.sqlite") as raw:
+            raw.execute("UPDATE votes SET reply = '{'")
+        with pytest.raises(UserError, match="cannot be used"):
+            cache.get(["key"])
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from rba_bench.evaluation.judges.votes import VoteCache
+from rba_bench.textlm.asking import Reply
+
+with VoteCache(Path(sys.argv[1])) as cache:
+    for number in range(int(sys.argv[3]), int(sys.argv[4])):
+        cache.put(f"{sys.argv[2]}{number}", Reply(str(number)))
+        print(number, flush=True)
+"""
+
+
+def writer(folder: Path, prefix: str, start: int, stop: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(folder), prefix, str(start), str(stop)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_write_at_once(tmp_path: Path) -> None:
+    running = [writer(tmp_path, "shared", 0, 150), writer(tmp_path, "shared", 100, 250)]
+    assert [process.communicate(timeout=120) and process.returncode for process in running] == [0, 0]
+    with VoteCache(tmp_path) as cache:
+        found = cache.get(f"shared{number}" for number in range(250))
+    assert {key: reply.text for key, reply in found.items()} == {f"shared{n}": str(n) for n in range(250)}
+
+
+def test_a_kill_loses_no_vote_that_had_come(tmp_path: Path) -> None:
+    process = writer(tmp_path, "vote", 0, 1_000_000)
+    assert process.stdout is not None
+    told = [process.stdout.readline() for _ in range(50)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    told += process.stdout.readlines()
+    process.stdout.close()
+    came = [line.strip() for line in told if line.endswith("\n")]
+    with VoteCache(tmp_path) as cache:
+        found = cache.get(f"vote{number}" for number in came)
+        assert len(found) == len(came) >= 50
+        assert cache.put("after", Reply("x")) == Reply("x")
+
+
+class Dies(Exception):
+    """The process ends in the middle of the votes."""
+
+
+def test_after_a_break_only_the_missing_votes_are_asked(
+    scripted: Any, sample: Any, options: FinishOptions
+) -> None:
+    samples = [sample(i, f"answer {i}") for i in range(10)]
+    whole = FinishOptions(cache=options.cache / "whole")
+
+    def said(question: Question) -> Reply:
+        return Reply("", (("m", -0.2), ("M", -float(len(question.messages[-1].content) % 7 + 1))))
+
+    def script(question: Question) -> Reply:
+        if len(broken.asked) > 7:
+            raise Dies
+        return said(question)
+
+    broken = scripted(script)
+    with pytest.raises(Dies):
+        pairwise.make({}, options, broken).finish(samples)
+    kept = broken.asked[:-1]
+    resumed, fresh = scripted(said), scripted(said)
+    assert pairwise.make({}, options, resumed).cost(samples).calls == 20 - len(kept)
+    assert pairwise.make({}, options, resumed).finish(samples) == pairwise.make({}, whole, fresh).finish(
+        samples
+    )
+    assert len(resumed.asked) == 20 - len(kept) and len(fresh.asked) == 20
+    assert not set(resumed.asked) & set(kept)
+
+
+def test_cost_before_any_call(scripted: Any, sample: Any, options: FinishOptions) -> None:
+    samples = [sample(i, f"answer {i}") for i in range(5)] + [sample(9, "", status="empty")]
+    asker = scripted(lambda _: Reply("4"), kind="endpoint", model="gpt-4o-mini-2024-07-18", url="u")
+    judge = rating.make({}, options, asker)
+    before = judge.cost(samples)
+    text = sum(len(q.messages[0].content.encode()) for s in samples[:5] for q in judge.questions(s))
+    assert before.calls == 15 and before.cached == 0 and asker.asked == []
+    assert before.prompt_tokens == pytest.approx(text / 4 + 4 * 15, abs=15)
+    assert before.completion_tokens == 15 * 8
+    assert before.dollars == pytest.approx((before.prompt_tokens * 0.15 + 120 * 0.60) / 1e6)
+    judge.finish(samples)
+    after = judge.cost(samples)
+    assert (after.calls, after.cached, after.dollars) == (0, 15, 0.0)
+
+
+def test_prices(scripted: Any, sample: Any, options: FinishOptions) -> None:
+    def dollars(config: dict[str, Any], **identity: Any) -> float | None:
+        return rating.make(config, options, scripted(last_word, **identity)).cost([sample(0)]).dollars
+
+    assert dollars({}) == 0.0
+    assert dollars({}, kind="endpoint", model="some-new-model") is None
+    priced = dollars({"price": [10, 20]}, kind="endpoint", model="some-new-model")
+    assert priced is not None and priced > 0
