@@ -54,22 +54,28 @@ class Run:
         """Which items have a score of `metric`, `[n]`; the others' judge failed."""
         return np.array([metric in sample.scores for sample in self.samples])
 
+    @cached_property
+    def _item_rows(self) -> dict[str, Floats]:
+        return {}
+
     def item_rows(self, metric: str) -> Floats:
         """Summable rows of a metric `[n, k]`, one per item in the order of the test set; zeros where there is no score.
 
         Raises:
             UserError: the samples do not hold what the record's aggregation needs.
         """
-        stated = self.record.metrics[metric]
-        try:
-            score_function(stated.aggregation)
-            empty = [0.0] * WIDTHS[stated.aggregation]
-            rows = [_row(sample.scores.get(metric), empty) for sample in self.samples]
-            return np.asarray(rows, dtype=np.float64)
-        except ValueError as error:
-            raise UserError(
-                f"{self.folder}: {metric} cannot be computed from its samples: {error}"
-            ) from error
+        if metric not in self._item_rows:
+            aggregation = self.record.metrics[metric].aggregation
+            try:
+                score_function(aggregation)  # known?
+                empty = [0.0] * WIDTHS[aggregation]
+                rows = [_row(sample.scores.get(metric), empty) for sample in self.samples]
+            except ValueError as error:
+                raise UserError(
+                    f"{self.folder}: {metric} cannot be computed from its samples: {error}"
+                ) from error
+            self._item_rows[metric] = np.asarray(rows, dtype=np.float64)
+        return self._item_rows[metric]
 
     def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
         """Summable rows as they are drawn, and the score of their sum; macro metrics have a block of columns per group.
@@ -85,10 +91,10 @@ class Run:
         return macro_rows(rows, groups), macro_score(score, rows.shape[1])
 
 
-def _row(score: float | Sequence[int] | None, empty: list[float]) -> list[float]:
+def _row(score: float | Sequence[int] | None, empty: Sequence[float]) -> Sequence[float]:
     if score is None:
         return empty
-    row = [float(score), 1.0] if isinstance(score, int | float) else [float(count) for count in score]
+    row = [float(score), 1.0] if isinstance(score, int | float) else score
     if len(row) != len(empty):
         raise ValueError(f"a row of {len(row)} statistics where {len(empty)} are needed")
     return row

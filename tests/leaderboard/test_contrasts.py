@@ -196,9 +196,12 @@ def test_of_several_runs_those_of_equal_seed_are_paired(tmp_path):
 
 
 def test_several_models_on_one_side_are_refused(tmp_path):
-    root = made.quickstart_like(tmp_path)
-    with pytest.raises(UserError, match="name one run folder each"):
-        compare(root, root / "text")
+    for name in ("a", "b", "text"):
+        made.write_run(tmp_path, name, made.qa_samples(0.5, n=10))
+    with pytest.raises(
+        UserError, match="of 3 and 1 runs not all have one counterpart .* name one run folder each"
+    ):
+        compare(tmp_path, tmp_path / "text")
 
 
 def test_missing_unfinished_and_doubled_runs(tmp_path):

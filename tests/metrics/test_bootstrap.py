@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.metrics.aggregate import score_function
+from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import CorpusBleu
 from rba_bench.metrics.bootstrap import (
     Interval,
@@ -116,16 +116,21 @@ def test_all_equal_scores_do_not_claim_certainty():
     assert bootstrap_mean([1.0] * 40, clusters=[0, 1] * 20).low < perfect.low
 
 
-def test_fifteen_thousand_pairs_a_thousand_resamples_stay_small():
-    rows = RNG.integers(0, 30, size=(15_531, 10))
-    score = score_function("bleu")
+@pytest.mark.parametrize(("name", "width"), [("bleu", 10), ("chrf++", 24)])
+@pytest.mark.parametrize("macro", [False, True])
+def test_fifteen_thousand_pairs_a_thousand_resamples_stay_small(name, width, macro):
+    rows = RNG.integers(0, 30, size=(15_531, width))
+    score = score_function(name)
     bootstrap_corpus(rows[:10], score)  # imports
+    clusters = [index // 3 for index in range(len(rows))] if macro else None
+    groups = [index % 15 for index in range(len(rows))]
     tracemalloc.start()
-    interval = bootstrap_corpus(rows, score)
+    stats = macro_rows(rows, groups) if macro else rows
+    interval = bootstrap_corpus(stats, macro_score(score, width) if macro else score, clusters)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert interval.n == 15_531
-    assert peak < 100e6
+    assert peak < (150e6 if macro else 60e6)
 
 
 @pytest.mark.parametrize(
