@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 WINDOW = 512  # items
-STREAM_WINDOW = 128  # items whose audio is in memory while an endpoint answers
 SECONDS_PER_CLIP = 12.0  # the default budget is as many of such clips as the batch size says
 SMALLEST_BUDGET = 1.0
 

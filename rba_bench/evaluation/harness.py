@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -170,34 +170,17 @@ class RbaSpeechLM(LM):
         return self._generate(requests[:half], decoding) + self._generate(requests[half:], decoding)
 
     def _stream_single(self, planned: list[Planned]) -> Iterator[Answered]:
-        """For endpoints: each answer on its own the moment it arrives; clips are read a window ahead."""
-        with ThreadPoolExecutor(1) as reader:
-            windows = list(batching.windows(planned, batching.STREAM_WINDOW))
-            following = reader.submit(self._read, windows[0]) if windows else None
-            for position, window in enumerate(windows):
-                assert following is not None
-                started = time.perf_counter()
-                clips = following.result()
-                io_s = time.perf_counter() - started
-                if position + 1 < len(windows):
-                    following = reader.submit(self._read, windows[position + 1])
-                yield from self._stream_window(window, clips, started, io_s)
-
-    def _stream_window(
-        self, window: list[Planned], clips: list[SpeechRequest | AudioError], started: float, io_s: float
-    ) -> Iterator[Answered]:
-        heard: list[tuple[Planned, SpeechRequest]] = []
-        for plan, clip in zip(window, clips, strict=True):
-            if isinstance(clip, AudioError):
-                yield Answered([plan.answer(_unheard(clip))], 0.0, 0.0, {})
-            else:
-                heard.append((plan, clip))
-        requests = [request for _, request in heard]
+        """For endpoints: each answer on its own the moment it arrives; a clip is read when it is about to be sent."""
         streaming: Any = self.model
-        for index, generation in streaming.stream(requests, window[0].settings.decoding) if requests else ():
-            now = time.perf_counter()
-            yield Answered([heard[index][0].answer(generation)], now - started, io_s, {})
-            started, io_s = now, 0.0
+        by_decoding: dict[Decoding, list[Planned]] = {}
+        for plan in planned:
+            by_decoding.setdefault(plan.settings.decoding, []).append(plan)
+        for decoding, plans in by_decoding.items():
+            started = time.perf_counter()
+            for index, generation in streaming.stream(_Lazy(plans, self._read_one), decoding):
+                now = time.perf_counter()
+                yield Answered([plans[index].answer(generation)], now - started, 0.0, {})
+                started = now
 
     def _stages(self) -> dict[str, float]:
         clock = getattr(self.model, "clock", None)
@@ -208,15 +191,16 @@ class RbaSpeechLM(LM):
         read: list[SpeechRequest | AudioError] = []
         for plan in batch:
             try:
-                audio = clip_input.wave(plan.audio)
+                read.append(self._read_one(plan))
             except AudioError as error:
                 read.append(error)
-                continue
-            if self.perturbation is not None:
-                audio = self.perturbation.apply(audio, plan.key)
-            spoken = clip_input.transcript(plan.audio)
-            read.append(SpeechRequest(audio, spoken, plan.prompt, plan.seed, plan.key))
         return read
+
+    def _read_one(self, plan: Planned) -> SpeechRequest:
+        audio = None if getattr(self.model, "reads_transcript", False) else clip_input.wave(plan.audio)
+        if audio is not None and self.perturbation is not None:
+            audio = self.perturbation.apply(audio, plan.key)
+        return SpeechRequest(audio, clip_input.transcript(plan.audio), plan.prompt, plan.seed, plan.key)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: no task here asks for it. Raises UserError."""
@@ -274,6 +258,19 @@ def _perturbation(text: str) -> Any:
     from rba_bench.audio import perturbations
 
     return perturbations.parse(text)
+
+
+class _Lazy(Sequence[SpeechRequest]):
+    """Requests whose clips are read on access, so that no more of them are in memory than are under way."""
+
+    def __init__(self, plans: Sequence[Planned], read: Callable[[Planned], SpeechRequest]) -> None:
+        self._plans, self._read = plans, read
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._read(self._plans[index])
 
 
 def _unheard(error: AudioError) -> Generation:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import answering, environment, harness, registry, scoring
@@ -106,7 +107,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         decoding=asdict(plan.settings.decoding),
         judge=plan.protocol["judge"],
         data=plan.data,
-        model=plan.model,
+        model={**plan.model, **_observed(lm)},
         seeds={"generation": plan.settings.seed, "bootstrap": BOOTSTRAP_SEED},
         n=len(samples),
         limit=plan.limit,
@@ -121,6 +122,12 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(plan.folder / RUN_FILE, record.model_dump(mode="json"))
+
+
+def _observed(lm: harness.RbaSpeechLM) -> dict[str, Any]:
+    """What a server said of the model behind it, which only its answers tell."""
+    said = getattr(lm.model, "observed", dict)()
+    return {"observed": said} if said else {}
 
 
 def status_counts(samples: Sequence[Sample]) -> dict[str, int]:

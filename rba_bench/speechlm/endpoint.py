@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rba_bench.audio.clips import AudioError
 from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, audio_fault
 from rba_bench.speechlm.clock import StageClock
 from rba_bench.textlm.base import Decoding, Generation
@@ -76,28 +77,31 @@ class EndpointSpeechLM:
     def stream(
         self, requests: Sequence[SpeechRequest], decoding: Decoding
     ) -> Iterator[tuple[int, Generation]]:
-        """`(position, answer)` as they complete, each position exactly once; unusable audio first.
+        """`(position, answer)` as they complete, each position exactly once.
+
+        A request is looked up when it is its turn, so `requests` may be a sequence that reads its clips on access;
+        one that raises AudioError, or whose audio is unusable, is an error of its item.
 
         Raises:
             RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
         """
-        usable = []
-        for index, request in enumerate(requests):
-            if fault := audio_fault(request.audio):
-                yield index, Generation("", 0, "error", fault)
-            else:
-                usable.append(index)
-        run = self.client.run(len(usable), lambda i: self._call(requests[usable[i]], decoding))
+        run = self.client.run(len(requests), lambda i: self._call(requests, i, decoding))
         with closing(run) as outcomes:
             while (found := self._next(outcomes)) is not None:
-                yield usable[found[0]], generation(found[1], self.client)
+                yield found[0], generation(found[1], self.client)
 
     def _next(self, outcomes: Iterator[tuple[int, Answer | Trouble]]) -> tuple[int, Answer | Trouble] | None:
         with self.clock("endpoint"):  # the time of whoever reads the answers is not the server's
             return next(outcomes, None)
 
-    def _call(self, request: SpeechRequest, decoding: Decoding) -> Call:
-        assert request.audio is not None  # `stream` has looked
+    def _call(self, requests: Sequence[SpeechRequest], index: int, decoding: Decoding) -> Call | Trouble:
+        try:
+            request = requests[index]
+        except AudioError as error:
+            return Trouble("unheard", str(error))
+        if fault := audio_fault(request.audio):
+            return Trouble("unheard", fault)
+        assert request.audio is not None  # audio_fault has looked
         audio = {"type": "input_audio", "input_audio": {"data": wav_base64(request.audio), "format": "wav"}}
         text = [{"type": "text", "text": request.prompt}] if request.prompt else []
         parts = [*text, audio] if self.prompt_first else [audio, *text]

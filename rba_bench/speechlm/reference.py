@@ -17,7 +17,13 @@ UNREADABLE = "no transcript to read"
 
 
 class TextOracle:
-    """A text LLM that reads the gold transcript: what the SpeechLM would reach if it heard perfectly."""
+    """A text LLM that reads the gold transcript: what the SpeechLM would reach if it heard perfectly.
+
+    Attributes:
+        reads_transcript: True: clips need not be read for it.
+    """
+
+    reads_transcript = True
 
     def __init__(self, textlm: TextLM, name: str = "text") -> None:
         self.textlm = textlm

@@ -119,7 +119,7 @@ class EndpointClient:
         return {name: list(values) for name, values in self._reported.items() if values}
 
     def run(
-        self, n: int, build: Callable[[int], Call]
+        self, n: int, build: Callable[[int], Call | Trouble]
     ) -> Generator[tuple[int, Answer | Trouble], None, None]:
         """Send `n` requests; `(position, outcome)` as they complete, each position exactly once.
 
@@ -127,7 +127,8 @@ class EndpointClient:
 
         Args:
             n: How many.
-            build: Makes a request, when it is its turn; called in another thread, again for each retry.
+            build: Makes a request, when it is its turn; called in another thread, again for each retry. Trouble
+                instead is the outcome, and nothing is sent.
 
         Raises:
             RbaError: nothing works; UserError or MissingPrerequisite by what is wrong.
@@ -149,7 +150,7 @@ class EndpointClient:
         if said.error is not None:
             raise said.error
 
-    async def _serve(self, n: int, build: Callable[[int], Call], put: Callable[[Any], None]) -> None:
+    async def _serve(self, n: int, build: Callable[[int], Call | Trouble], put: Callable[[Any], None]) -> None:
         self._health.begin()
         window, indices = Window(self.pace), iter(range(n))
         async with self._connected() as api:
@@ -166,12 +167,15 @@ class EndpointClient:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _item(self, api: Any, window: Window, build: Callable[[], Call]) -> Answer | Trouble:
+    async def _item(self, api: Any, window: Window, build: Callable[[], Call | Trouble]) -> Answer | Trouble:
         started, attempt, answers_then = time.monotonic(), 0, -1
         while True:
             entered = await window.enter(urgent=attempt > 0)
             try:
-                outcome = await self._send(api, build(), started)
+                call = build()
+                if isinstance(call, Trouble):
+                    return call
+                outcome = await self._send(api, call, started)
                 if isinstance(outcome, Answer):
                     self._health.answered()
                     window.answered()

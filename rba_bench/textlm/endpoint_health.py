@@ -26,6 +26,7 @@ Kind = Literal[
     "quota",  # 429 that no waiting cures
     "filtered",  # refused for its content
     "request",  # other 4xx: this request will never do
+    "unheard",  # the item itself is unusable: nothing was sent
 ]
 RETRIED: frozenset[Kind] = frozenset({"connect", "timeout", "limit", "server", "garbage"})
 OVERLOAD: frozenset[Kind] = frozenset({"timeout", "limit", "server"})

@@ -52,7 +52,7 @@ def of(spec: TaskSpec, request: EvalRequest) -> tuple[Finisher, ...]:
         judge=request.judge,
         baseline=request.baseline,
         data_dir=request.data_dir,
-        device=request.device or "cpu",
+        device=request.device or "auto",
         batch_size=request.batch_size,
     )
     configs = (spec.config.get("metadata") or {}).get("finish") or []

@@ -92,10 +92,12 @@ class Poll:
         self.account.cached += len(rows) - len(waiting)
         with bar(label, len(rows), done=len(rows) - len(waiting), unit="votes") as advance:
             for attempt in range(self.retries + 1):
-                self._ask([row for row in waiting if attempt not in row.replies], attempt)
-                done = [row for row in waiting if row.vote(read, attempt) is not None]
+                for row in self._ask([row for row in waiting if attempt not in row.replies], attempt):
+                    if row.vote(read, attempt) is not None:
+                        advance(1)
                 waiting = [row for row in waiting if row.vote(read, attempt) is None]
-                advance(len(done) if attempt < self.retries else len(done) + len(waiting))
+            if waiting:
+                advance(len(waiting))
         self._note_models()
         votes = {key: row.vote(read, self.retries) or row.failure(read) for key, row in rows.items()}
         return [votes[vote_key(self._judge, question)] for question in questions]
@@ -119,16 +121,16 @@ class Poll:
             seed = stable_seed("retry", question.seed, number) % SEEDS
             yield replace(question, seed=seed, temperature=warmer)
 
-    def _ask(self, rows: Sequence["_Row"], attempt: int) -> None:
-        if not rows:
-            return
-        for position, reply in self.asker.ask([row.attempts[attempt] for row in rows]):
+    def _ask(self, rows: Sequence["_Row"], attempt: int) -> Iterator["_Row"]:
+        """Ask, and yield each row when its reply has come and is kept."""
+        for position, reply in self.asker.ask([row.attempts[attempt] for row in rows]) if rows else ():
             self.account.calls += 1
             self.account.prompt_tokens += reply.prompt_tokens
             self.account.completion_tokens += reply.completion_tokens
             row = rows[position]
             kept = reply if reply.status == "error" else self.cache.put(row.keys[attempt], reply)
             row.replies[attempt] = kept
+            yield row
 
     def _note_models(self) -> None:
         observed = getattr(self.asker, "observed", None)  # a server says which model answered

@@ -62,9 +62,7 @@ def _micro(name: str) -> list[dict[str, Any]]:
 
     file = testsets.load(name) / f"{documents.SPLIT}.parquet"
     return [
-        documents.make(
-            kind="chat", clip=clip, cluster=_cluster(row["prompt"], row["instruction"]), **row
-        )
+        documents.make(kind="chat", clip=clip, cluster=_cluster(row["prompt"], row["instruction"]), **row)
         for row, clip in tables.rows([file], COLUMNS)
     ]
 
