@@ -1,0 +1,105 @@
+"""Whole runs of a served model on a server that misbehaves, killed and resumed: every answer is paid for once."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rba_bench.errors import MissingPrerequisite, RbaError
+from rba_bench.evaluation.records import read_record, read_samples
+from rba_bench.evaluation.runner import EvalRequest, evaluate
+from tests.evaluation.conftest import write_task, write_test_set
+from tests.evaluation.test_commands import command, finish
+from tests.textlm.misbehaving_server import answer, body, failure, reset, serving
+
+KEY = "sk-secret-of-the-user-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setenv("RBA_API_KEY", KEY)
+    monkeypatch.setenv("RBA_ENDPOINT_RETRIES", "3")
+
+
+def sound(seen):
+    return seen.body["messages"][-1]["content"][0]["input_audio"]["data"]
+
+
+def test_a_server_that_fails_now_and_then_loses_nothing(tmp_path):
+    def react(seen):
+        if seen.tries:
+            return answer("the dorn")
+        first = [failure(500), body("<html>"), reset(), failure(429, headers={"Retry-After": "0"})]
+        return [answer("the dorn"), *first][len(server.seen) % 5]
+
+    task = write_task(tmp_path, "triviaqa")
+    with serving(react) as server:
+        [record] = evaluate(EvalRequest((str(task),), server.spec, out=tmp_path / "out", device="cpu"))
+    assert record.statuses["ok"] == 6 and record.metrics["alias_match"].value == pytest.approx(1 / 3)
+    assert record.model["kind"] == "endpoint" and record.model["observed"]["model"] == ["m"]
+    assert all(seen.headers["authorization"] == f"Bearer {KEY}" for seen in server.seen)
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
+
+
+def test_what_never_works_is_an_error_of_its_item_and_can_be_asked_again(tmp_path):
+    task = write_task(tmp_path, "triviaqa")
+    broken = {"on": True}
+
+    def react(seen):
+        return failure(422, "bad clip") if broken["on"] and sound(seen) == worst[0] else answer("castle")
+
+    worst: list[str] = []
+    with serving(lambda seen: worst.append(sound(seen)) or answer("castle")) as server:
+        evaluate(EvalRequest((str(task),), server.spec, out=tmp_path / "first", device="cpu"))
+    with serving(react) as server:
+        request = EvalRequest((str(task),), server.spec, out=tmp_path / "out", device="cpu")
+        [record] = evaluate(request)
+        assert (record.statuses["error"], record.n) == (1, 6) and record.metrics["alias_match"].n == 6
+        [bad] = [s for s in read_samples(tmp_path / "out" / "m" / record.run_id) if s.status == "error"]
+        assert "bad clip" in bad.error
+        broken["on"] = False
+        before = len(server.seen)
+        [again] = evaluate(EvalRequest(request.tasks, server.spec, out=request.out, retry_errors=True))
+        assert again.statuses["error"] == 0 and len(server.seen) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"), [(401, MissingPrerequisite, "RBA_API_KEY"), (404, RbaError, "m")]
+)
+def test_a_server_that_refuses_everything_ends_the_run_at_once(tmp_path, status, error, message):
+    task = write_task(tmp_path, "triviaqa")
+    with serving(lambda _: failure(status, "no such thing")) as server:
+        with pytest.raises(error, match=message) as caught:
+            evaluate(EvalRequest((str(task),), server.spec, out=tmp_path / "out", device="cpu"))
+        assert "\n" not in str(caught.value) and KEY not in str(caught.value)
+        assert len(server.seen) < 12
+
+
+def test_kill_9_in_the_middle_then_no_answer_is_paid_for_twice(tmp_path):
+    task = write_task(tmp_path, "triviaqa")
+    write_test_set(tmp_path / "data" / "triviaqa", "triviaqa", voices=10)
+    out = tmp_path / "out"
+    with serving(lambda _: answer("the dorn", after=0.15)) as server:
+        line = ("rba_bench", "eval", "--task", str(task), "--model", server.spec, "--track", "micro")
+        limited = {"RBA_ENDPOINT_CONCURRENCY": "2"}
+        running = command(*line, "--out", str(out), **limited)
+        _wait_for_samples(out, running, 5)
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        [file] = out.glob("*/*/samples.jsonl")
+        kept = {sample.audio_sha256 for sample in read_samples(file)}
+        asked_before = len(server.seen)
+        finish(command(*line, "--out", str(out), **limited))
+    assert 5 <= len(kept) < 30
+    assert len(server.seen) - asked_before == 30 - len(kept), "only what was not kept is asked"
+    [folder] = {found.parent for found in out.glob("*/*/run.json")}
+    assert read_record(folder).statuses["ok"] == 30
+
+
+def _wait_for_samples(out: Path, process, n: int) -> None:
+    deadline = time.monotonic() + 300
+    while sum(file.read_bytes().count(b"\n") for file in out.glob("*/*/samples.jsonl")) < n:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-2000:]
+        time.sleep(0.02)
