@@ -45,7 +45,7 @@ $(STAMP):
 	$(PIP) pip; \
 	$(PIP) torch; \
 	echo "installing into $(VENV), once: [2/2] rba-bench and what else it needs"; \
-	$(PIP) --editable '.[tts,train,ja]' --group dev; \
+	$(PIP) --editable '.[tts,train,ja,consistency]' --group dev; \
 	touch $@; } >&2
 
 clean:  ## remove .venv and caches; runs/ stays

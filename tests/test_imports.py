@@ -41,7 +41,9 @@ HEAVY = {
     "pyarrow",
     "plotly",
     "numpy",
+    "openai",
     "sacrebleu",
+    "sklearn",
 }
 
 
@@ -122,7 +124,7 @@ def test_every_part_of_the_package_has_a_layer() -> None:
 
 
 # Import names that are not the name of the distribution.
-DISTRIBUTION = {"whisper": "openai-whisper", "yaml": "pyyaml"}
+DISTRIBUTION = {"whisper": "openai-whisper", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 BROUGHT_ALONG = {"huggingface-hub", "tokenizers", "tqdm"}  # parts of the interface of transformers
 
 
