@@ -199,7 +199,9 @@ class RbaSpeechLM(LM):
     def _read_one(self, plan: Planned) -> SpeechRequest:
         audio = None if getattr(self.model, "reads_transcript", False) else clip_input.wave(plan.audio)
         if audio is not None and self.perturbation is not None:
-            audio = self.perturbation.apply(audio, plan.key)
+            audio = self.perturbation.apply(
+                audio, plan.key.partition("|")[0]
+            )  # the clip alone seeds its noise
         return SpeechRequest(audio, clip_input.transcript(plan.audio), plan.prompt, plan.seed, plan.key)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

@@ -39,7 +39,7 @@ SURFACE = {
             "-h",
         ),
     ],
-    "compare": ["--help", "--json", "-h", "RUN_A", "RUN_B"],
+    "compare": ["--across", "--help", "--json", "-h", "RUN_A", "RUN_B"],
     "leaderboard": ["--help", "-h"],
     "leaderboard build": [
         *(
