@@ -1,13 +1,16 @@
-"""What this installation has: versions, hardware, voices, weights, tasks; and the fix for whatever is missing."""
+"""What this installation has: versions, hardware, voices, weights, tasks, models; and the fix for what is missing."""
 
 import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata, util
+from pathlib import Path
 
 from rba_bench import __version__
 from rba_bench.errors import RbaError
+from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
+from rba_bench.textlm.endpoint_address import KEY_VARIABLES
 
 DISTRIBUTIONS = (
     "torch",
@@ -16,20 +19,35 @@ DISTRIBUTIONS = (
     "datasets",
     "sacrebleu",
     "openai-whisper",
+    "openai",
     "pydantic",
     "typer",
 )
 EXTRAS = {"tts": ("espeakng_loader",), "train": ("accelerate", "peft"), "ja": ("MeCab",), "ko": ("mecab_ko",)}
 
 
+MODELS = "audio LLMs (--model FOLDER_OR_HUB_ID; verified: answers of transformers itself, on random weights)"
+RECOGNISERS = "recognisers (--model cascade:<recogniser>+<llm>)"
+SERVERS = "servers (openai:<base_url>#<model> as model or judge)"
+
+
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at; `fix` says what to type where `ok` is false."""
+    """One thing looked at.
+
+    Attributes:
+        name: what it is.
+        ok: whether it can be used.
+        found: in a few words; never a secret.
+        fix: what to type where `ok` is false.
+        group: heading it stands under, "" for none.
+    """
 
     name: str
     ok: bool
     found: str
     fix: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,10 @@ def examine() -> Report:
         _guarded("speech", _speech),
         _guarded("micro weights", _weights),
         _guarded("tasks", _tasks),
+        *(_family(model_type, entry) for model_type, entry in FAMILIES.items()),
+        Check("others", True, "through the generic adapter; not verified", group=MODELS),
+        *_recognisers(),
+        *(_key(name) for name in KEY_VARIABLES),
     )
     ready = all(check.ok for check in checks if check.name in NEEDED)
     return Report(__version__, ready, checks)
@@ -114,3 +136,43 @@ def _tasks() -> Check:
 
     number = len(list_tasks())
     return Check("tasks", number > 0, f"{number} tasks", "reinstall rba-bench: its tasks/ folder is missing")
+
+
+def _family(model_type: str, entry: Entry) -> Check:
+    """Whether answers of this architecture are known to be those of transformers itself, and with which one."""
+    verified = "not verified"
+    if entry.verified:
+        verified = f"verified with transformers {VERIFIED_WITH}"
+        installed = _version("transformers")
+        if not f"{installed}.".startswith(f"{VERIFIED_WITH}."):
+            verified += f", not with {installed}"
+    return Check(
+        model_type, True, "; ".join(filter(None, (verified, entry.example, entry.note))), group=MODELS
+    )
+
+
+def _recognisers() -> tuple[Check, ...]:
+    weights = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
+    there = ", ".join(sorted(file.stem for file in weights.glob("*.pt"))) or "none yet"
+    return (
+        Check(
+            "openai-whisper",
+            True,
+            f"tiny ... large-v3, turbo, or a .pt file; downloaded: {there}",
+            group=RECOGNISERS,
+        ),
+        Check("transformers", True, "Whisper and CTC checkpoints, folder or Hub id", group=RECOGNISERS),
+    )
+
+
+def _key(name: str) -> Check:
+    """Whether a key is there; its value is nobody's business."""
+    found = "set" if os.environ.get(name, "").strip() else "not set (local servers need none)"
+    return Check(name, True, found, group=SERVERS)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "an unknown version"

@@ -1,12 +1,15 @@
 """The doctor names what is missing and what to type."""
 
+import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
 from rba_bench import doctor
 from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite
+from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
 
 
 def test_missing_extra_names_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +47,60 @@ def test_broken_check_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_speech", broken)
     (check,) = [check for check in doctor.examine().checks if check.name == "speech"]
     assert not check.ok and check.found == "no voices: install them"
+
+
+def _group(heading: str) -> dict[str, doctor.Check]:
+    return {check.name: check for check in doctor.examine().checks if check.group == heading}
+
+
+def test_every_family_says_whether_it_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda _: f"{VERIFIED_WITH}.9")
+    monkeypatch.setitem(
+        doctor.FAMILIES, "strange", Entry("strange", "Strange", "", verified=False, note="new")
+    )
+    found = _group(doctor.MODELS)
+    assert set(found) == {*FAMILIES, "others"} and "qwen2_audio" in found
+    assert found["qwen2_audio"].found.startswith(
+        f"verified with transformers {VERIFIED_WITH}; Qwen/Qwen2-Audio"
+    )
+    assert found["strange"].found == "not verified; new"
+    assert "not verified" in found["others"].found
+
+
+@pytest.mark.parametrize("installed", ["5.3.0", "5.230", "6.0"])
+def test_another_transformers_is_named(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda _: installed)
+    assert f"verified with transformers {VERIFIED_WITH}, not with {installed};" in (
+        _group(doctor.MODELS)["qwen2_audio"].found
+    )
+
+
+def test_keys_are_named_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RBA_API_KEY", "sk-very-secret")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    found = _group(doctor.SERVERS)
+    assert found["RBA_API_KEY"].found == "set" and found["OPENAI_API_KEY"].found.startswith("not set")
+    for arguments in (["doctor"], ["doctor", "--json"]):
+        with contextlib.suppress(SystemExit):  # 3 where the micro weights are not built
+            main(arguments)
+    shown = capsys.readouterr()
+    assert "RBA_API_KEY" in shown.out and "secret" not in shown.out + shown.err
+
+
+def test_downloaded_whisper_weights_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert _group(doctor.RECOGNISERS)["openai-whisper"].found.endswith("downloaded: none yet")
+    (tmp_path / "whisper").mkdir()
+    (tmp_path / "whisper" / "tiny.en.pt").write_bytes(b"")
+    assert _group(doctor.RECOGNISERS)["openai-whisper"].found.endswith("downloaded: tiny.en")
+
+
+def test_groups_have_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    for heading in (doctor.MODELS, doctor.RECOGNISERS, doctor.SERVERS):
+        assert lines.count(heading) == 1
+    assert max(map(len, lines)) <= 140

@@ -27,7 +27,12 @@ def command(as_json: options.Json = False) -> None:
 
 
 def _render(report: "Report") -> None:
+    width = max(len(check.name) for check in report.checks)
+    group = ""
     for check in report.checks:
-        emit(f"{'ok' if check.ok else '--':<3} {check.name:<16} {check.found}")
+        if check.group != group:
+            group = check.group
+            emit(f"\n{group}")
+        emit(f"{'ok' if check.ok else '--':<3} {check.name:<{width}} {check.found}")
         if not check.ok:
             emit(f"    fix: {check.fix}")

@@ -11,260 +11,39 @@ import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.speechlm.audiolm.families.granite_speech import SYSTEM, GraniteFeatures
-from rba_bench.speechlm.audiolm.families.phi4_multimodal import ADAPTER_NAME, Phi4Multimodal
+from rba_bench.speechlm.audiolm.families.parts import ADAPTER_NAME
+from rba_bench.speechlm.audiolm.families.phi4_multimodal import Phi4Multimodal
 from rba_bench.speechlm.audiolm.families.qwen2_5_omni import Qwen25Omni
 from tests.speechlm.audiolm import contract
-from tests.speechlm.audiolm.conftest import CHATML, make_tokenizer, text_config
+from tests.speechlm.audiolm.conftest import CHATML
+from tests.speechlm.audiolm.omni_granite_phi import (
+    granite_inputs,
+    make_granite,
+    make_omni,
+    make_phi,
+    omni_inputs,
+    phi_inputs,
+)
 
 Clips = list[np.ndarray]
-OMNI_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
-STRINGS = (  # a template that takes strings only, with a system turn of its own where there is none
-    "{% if messages[0]['role'] != 'system' %}{{ '<|system|>Today is ' + strftime_now('%d') + '<|end|>' }}{% endif %}"
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
-
-
-def _save(folder: Path, build: Callable[[], Any], tokenizer: Any, louder: tuple[str, ...]) -> Any:
-    """A random model whose audio weights are louder, so that answers depend on what is heard."""
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        model = build().eval()
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if weight.ndim > 1 and any(part in name for part in louder):
-                    weight.normal_(0, 0.3)
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(folder)
-    return model
-
-
-def _omni_config(tokenizer: Any) -> dict[str, Any]:
-    return {
-        "audio_config": {
-            "num_mel_bins": 80,
-            "encoder_layers": 2,
-            "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 64,
-            "d_model": 32,
-            "output_dim": 32,
-            "n_window": 25,  # windows of 0.5 s, so that the clips have several
-        },
-        "vision_config": {
-            "depth": 1,
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "fullatt_block_indexes": [0],
-        },
-        "text_config": {
-            **text_config(tokenizer),
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
-        },
-        "audio_token_index": tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
-        "image_token_index": 3,
-        "video_token_index": 4,
-        "vision_start_token_id": 5,
-        "vision_end_token_id": 6,
-        "audio_start_token_id": tokenizer.convert_tokens_to_ids("<|audio_bos|>"),
-        "audio_end_token_id": tokenizer.convert_tokens_to_ids("<|audio_eos|>"),
-    }
-
-
-def _omni_processor_files(folder: Path) -> None:
-    """As the published repository keeps them: settings of audio and images in one object, template as JSON."""
-    settings = {
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5OmniProcessor",
-        "feature_size": 80,
-        "chunk_length": 300,
-        "hop_length": 160,
-        "n_fft": 400,
-        "n_samples": 4_800_000,
-        "nb_max_frames": 30_000,
-        "patch_size": 14,
-        "image_mean": [0.5, 0.5, 0.5],
-        "padding_value": 0.0,
-        "dither": 0.0,
-        "sampling_rate": 16_000,
-        "return_attention_mask": True,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    template = CHATML.replace("PLACEHOLDER", "<|audio_bos|><|AUDIO|><|audio_eos|>")
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+CASES = [("omni_dir", omni_inputs), ("granite_dir", granite_inputs), ("phi_dir", phi_inputs)]
+NAMES = [name for name, _ in CASES]
 
 
 @pytest.fixture(scope="session")
 def omni_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
-
-    tokenizer = make_tokenizer((*OMNI_SPECIAL, "<|IMAGE|>", "<|VIDEO|>"))
-    config = Qwen2_5OmniThinkerConfig(**_omni_config(tokenizer))
-    folder = tmp_path_factory.mktemp("audiolm") / "thinker"
-    _save(folder, lambda: Qwen2_5OmniThinkerForConditionalGeneration(config), tokenizer, ("audio_tower",))
-    _omni_processor_files(folder)
-    return folder
-
-
-def omni_inputs(family: AudioFamily, audio: np.ndarray, prompt: str) -> dict[str, Any]:
-    """What the stock processor makes of one clip: padded to 300 s, masked, one placeholder for each token."""
-    from transformers import WhisperFeatureExtractor
-    from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import _get_feat_extract_output_lengths
-
-    extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=300)
-    mel = extractor(
-        audio, sampling_rate=16_000, padding="max_length", return_attention_mask=True, return_tensors="pt"
-    )
-    count = int(_get_feat_extract_output_lengths(mel["attention_mask"].sum(-1))[0])
-    text = family.render(prompt).replace("<|AUDIO|>", "<|AUDIO|>" * count)
-    return {
-        **family.tokenizer(text, return_tensors="pt"),
-        "input_features": mel["input_features"],
-        "feature_attention_mask": mel["attention_mask"],
-    }
+    return make_omni(tmp_path_factory.mktemp("audiolm") / "thinker")
 
 
 @pytest.fixture(scope="session")
 def granite_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With every multiplier of Granite away from 1, and the adapter in the folder as published."""
-    from peft import LoraConfig
-    from transformers import GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
-
-    tokenizer = make_tokenizer(("<|endoftext|>", "<|im_end|>", "<|audio|>", *ROLES))
-    tokenizer.chat_template = STRINGS
-    config = GraniteSpeechConfig(
-        text_config={
-            "model_type": "granite",
-            **text_config(tokenizer),
-            "embedding_multiplier": 3.0,
-            "residual_multiplier": 0.7,
-            "attention_multiplier": 0.5,
-            "logits_scaling": 4.0,
-        },
-        encoder_config={
-            "input_dim": 160,
-            "num_layers": 2,
-            "hidden_dim": 32,
-            "num_heads": 4,
-            "feedforward_mult": 2,
-            "output_dim": 10,
-            "context_size": 20,  # blocks of 0.4 s, so that the clips have several
-            "max_pos_emb": 32,
-        },
-        projector_config={
-            "model_type": "blip_2_qformer",
-            "hidden_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 4,
-            "intermediate_size": 64,
-            "encoder_hidden_size": 32,
-        },
-        audio_token_index=tokenizer.convert_tokens_to_ids("<|audio|>"),
-        has_lora_adapter=True,
-    )
-    folder = tmp_path_factory.mktemp("audiolm") / "granite"
-
-    def build() -> Any:
-        model = GraniteSpeechForConditionalGeneration(config)
-        model.add_adapter(LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
-        return model
-
-    _save(folder, build, tokenizer, ("encoder", "projector", "lora_"))
-    settings = {
-        "feature_extractor_type": "GraniteSpeechFeatureExtractor",
-        "melspec_kwargs": {
-            "sample_rate": 16_000,
-            "n_fft": 512,
-            "win_length": 400,
-            "hop_length": 160,
-            "n_mels": 80,
-        },
-        "projector_downsample_rate": 5,
-        "projector_window_size": 15,
-        "sampling_rate": 16_000,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return folder
-
-
-def granite_inputs(family: AudioFamily, audio: np.ndarray, prompt: str) -> dict[str, Any]:
-    """As `GraniteSpeechProcessor` for one clip; the log-mel is held to the stock extractor elsewhere."""
-    mel = GraniteFeatures()(audio)[None]
-    count = -(-mel.shape[1] // 15) * 3
-    text = family.render(prompt).replace("<|audio|>", "<|audio|>" * count)
-    mask = torch.ones(1, count, dtype=torch.bool)
-    return {**family.tokenizer(text, return_tensors="pt"), "input_features": mel, "input_features_mask": mask}
+    return make_granite(tmp_path_factory.mktemp("audiolm") / "granite")
 
 
 @pytest.fixture(scope="session")
 def phi_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from peft import LoraConfig
-    from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
-
-    tokenizer = make_tokenizer(("<|endoftext|>", "<|im_end|>", "<|audio|>", "<|image|>", *ROLES))
-    tokenizer.chat_template = STRINGS
-    text = text_config(tokenizer)
-    config = Phi4MultimodalConfig(
-        **{**text, "bos_token_id": tokenizer.pad_token_id},
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
-        audio_config={
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_blocks": 2,
-            "num_attention_heads": 4,
-            "ext_pw_out_channel": 32,
-            "depthwise_separable_out_channel": 32,
-            "nemo_conv_channels": 8,
-            "audio_token_id": tokenizer.convert_tokens_to_ids("<|audio|>"),
-        },
-        vision_config={
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "crop_size": 28,
-            "image_token_id": tokenizer.convert_tokens_to_ids("<|image|>"),
-        },
-    )
-    folder = tmp_path_factory.mktemp("audiolm") / "phi"
-    _save(folder, lambda: Phi4MultimodalForCausalLM(config), tokenizer, ("audio_embed",))
-    with torch.random.fork_rng():
-        torch.manual_seed(8)
-        model = Phi4MultimodalForCausalLM.from_pretrained(folder)
-        lora = LoraConfig(r=4, lora_alpha=16, target_modules=r".*layers\.\d+\.self_attn\.(qkv|o)_proj")
-        model.add_adapter(lora, "speech")
-        for name, weight in model.named_parameters():
-            if "lora_" in name:
-                weight.data.normal_(0, 0.3)
-    model.save_pretrained(folder / "speech-lora")
-    (adapter,) = (folder / "speech-lora").glob("**/adapter_config.json")
-    assert adapter.parent == folder / "speech-lora"  # as published
-    settings = {
-        "feature_extractor_type": "Phi4MultimodalFeatureExtractor",
-        "feature_size": 80,
-        "crop_size": 448,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return folder
-
-
-def phi_inputs(family: AudioFamily, audio: np.ndarray, prompt: str) -> dict[str, Any]:
-    """As `Phi4MultimodalProcessor` for one clip."""
-    from transformers import Phi4MultimodalFeatureExtractor
-
-    mel = Phi4MultimodalFeatureExtractor()(audio, sampling_rate=16_000, return_tensors="pt")
-    text = family.render(prompt).replace("<|audio|>", "<|audio|>" * int(mel["audio_embed_sizes"][0]))
-    return {**family.tokenizer(text, return_tensors="pt"), **mel}
-
-
-CASES = [("omni_dir", omni_inputs), ("granite_dir", granite_inputs), ("phi_dir", phi_inputs)]
-NAMES = [name for name, _ in CASES]
+    return make_phi(tmp_path_factory.mktemp("audiolm") / "phi")
 
 
 @pytest.fixture
@@ -361,7 +140,7 @@ def test_granite_answers_with_its_adapter(granite_dir: Path, speech: Clips) -> N
     heard = lm.generate(requests, contract.GREEDY)
     lm.family.model.disable_adapters()
     assert lm.generate(requests, contract.GREEDY) == heard  # switched on for every answer
-    assert lm.family.model.active_adapters() == ["default"]
+    assert lm.family.model.active_adapters() == [ADAPTER_NAME]
     with torch.no_grad():
         for name, weight in lm.family.model.named_parameters():
             if "lora_" in name:
@@ -451,41 +230,59 @@ def test_the_adapter_of_phi_leaves_the_projector_alone(phi_dir: Path) -> None:
         assert torch.equal(getattr(embed, name).weight, weight)
 
 
-def test_the_adapter_of_phi_is_the_stored_one(phi_dir: Path) -> None:
+@pytest.mark.parametrize(("name", "part"), [("phi_dir", "speech-lora"), ("granite_dir", ".")])
+def test_base_and_adapter_are_the_stored_ones(name: str, part: str, folder_of: Callable[[str], Path]) -> None:
     from safetensors.torch import load_file
 
-    stored = load_file(phi_dir / "speech-lora" / "adapter_model.safetensors")
-    model = TransformersSpeechLM.from_pretrained(phi_dir).family.model
-    loaded = {
-        name.replace(f".{ADAPTER_NAME}", ""): weight
-        for name, weight in model.named_parameters()
-        if "lora_" in name
-    }
-    assert len(loaded) == len(stored) == 8
-    for name, weight in loaded.items():
-        assert torch.equal(weight, stored[f"base_model.model.{name}"])
+    folder = folder_of(name)
+    stored = load_file(folder / "model.safetensors") | load_file(folder / part / "adapter_model.safetensors")
+    stored = {_bare(name): weight for name, weight in stored.items()}
+    loaded = TransformersSpeechLM.from_pretrained(folder).family.model.state_dict()
+    loaded = {_bare(name): weight for name, weight in loaded.items()}
+    assert sum("lora_" in name for name in stored) == 8 and stored.keys() <= loaded.keys()
+    assert all(torch.equal(loaded[name], weight) for name, weight in stored.items())
 
 
-def test_phi_answers_with_its_speech_adapter(phi_dir: Path, tmp_path: Path, speech: Clips) -> None:
+def _bare(name: str) -> str:
+    """A weight's name without what PEFT, the adapter's name and older layouts of a model put into it."""
+    for part in ("language_model.", "base_model.model.", "model.", "base_layer.", f"{ADAPTER_NAME}."):
+        name = name.replace(part, "")
+    return name
+
+
+@pytest.mark.parametrize(("name", "part"), [("phi_dir", "speech-lora"), ("granite_dir", ".")])
+def test_damaged_adapters_and_weights_are_errors(
+    name: str, part: str, folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
     import shutil
 
-    lm = TransformersSpeechLM.from_pretrained(phi_dir)
-    assert lm.family.model.active_adapters() and lm.identity()["adapter"]
-    folder = Path(shutil.copytree(phi_dir, tmp_path / "phi"))
-    shutil.rmtree(folder / "speech-lora")
-    bare = TransformersSpeechLM.from_pretrained(folder)
-    requests = contract.requests_of(speech)
-    assert bare.generate(requests, contract.GREEDY) != lm.generate(requests, contract.GREEDY)
-    assert "adapter" not in bare.identity()
+    from safetensors.torch import load_file, save_file
 
-
-def test_a_damaged_adapter_is_an_error(phi_dir: Path, tmp_path: Path) -> None:
-    import shutil
-
-    folder = Path(shutil.copytree(phi_dir, tmp_path / "phi"))
-    (folder / "speech-lora" / "adapter_model.safetensors").unlink()
-    with pytest.raises(UserError, match="speech-lora cannot be loaded"):
+    folder = Path(shutil.copytree(folder_of(name), tmp_path / "copy"))
+    adapter = folder / part / "adapter_model.safetensors"
+    state = load_file(adapter)
+    first = sorted(state)[0]
+    save_file({key: value for key, value in state.items() if key != first}, adapter)
+    with pytest.raises(UserError, match="copy lacks 1 weights|speech-lora lacks 1 weights"):
         TransformersSpeechLM.from_pretrained(folder)
+    adapter.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        TransformersSpeechLM.from_pretrained(folder)
+    shutil.copy(folder_of(name) / part / "adapter_model.safetensors", adapter)
+    state = load_file(folder / "model.safetensors")
+    state.pop(next(key for key in state if key.endswith("o_proj.weight")))
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="copy lacks 1 weights of the speech model"):
+        TransformersSpeechLM.from_pretrained(folder)
+
+
+def test_phi_takes_templates_of_parts_and_of_strings(phi_dir: Path) -> None:
+    family = TransformersSpeechLM.from_pretrained(phi_dir).family
+    expected = "<|user|><|audio|>hi<|end|><|assistant|>"
+    assert family.render("hi").endswith(expected)
+    parts = CHATML.replace("PLACEHOLDER", "<|audio|>").replace("<|im_start|>", "<|user|>")
+    family.processor.chat_template = parts
+    assert "<|user|>user\n<|audio|>hi<|im_end|>" in family.render("hi")
 
 
 def test_phi_features_count_the_frames(phi_dir: Path) -> None:

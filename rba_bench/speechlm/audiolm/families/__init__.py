@@ -52,7 +52,7 @@ FAMILIES: dict[str, Entry] = {
         "phi4_multimodal",
         "Phi4Multimodal",
         "microsoft/Phi-4-multimodal-instruct",
-        note="revision refs/pr/70; speech LoRA: needs peft",
+        note="of refs/pr/70; LoRA: needs peft",
     ),
 }
 

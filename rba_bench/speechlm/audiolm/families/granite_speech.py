@@ -22,8 +22,10 @@ from rba_bench.speechlm.audiolm.families.parts import (
     adapter_identity,
     audio_settings,
     encode_by_length,
+    load_adapter,
     load_parts,
     need_peft,
+    without_adapter,
 )
 from rba_bench.speechlm.base import SAMPLING_RATE
 
@@ -87,11 +89,11 @@ class GraniteSpeech(AudioFamily):
 
     @classmethod
     def load_model(cls, config: Any, folder: Path, device: str, trust_remote_code: bool = False) -> Any:
-        """With its adapter, which transformers finds in the folder.
+        """With its adapter, where the config announces one.
 
         Raises:
             MissingPrerequisite: peft is missing.
-            UserError: the config announces an adapter that is not there.
+            UserError: the adapter is not there, or files are damaged or incomplete.
         """
         if config.has_lora_adapter:
             if not (folder / ADAPTER).is_file():
@@ -99,9 +101,12 @@ class GraniteSpeech(AudioFamily):
                     f"{folder} lacks {ADAPTER}, which its config announces; copy the checkpoint again"
                 )
             need_peft("Granite Speech")
-        model = super().load_model(config, folder, device, trust_remote_code)
-        model.adapter_files = adapter_identity(folder)
-        return model
+        with without_adapter(folder) as plain:
+            model = super().load_model(config, plain, device, trust_remote_code)
+        model.adapter_files = adapter_identity(folder) if config.has_lora_adapter else {}
+        if config.has_lora_adapter:
+            load_adapter(model, folder)
+        return model.to(device).eval()
 
     @classmethod
     def load_processor(cls, folder: Path, trust_remote_code: bool = False) -> Any:

@@ -4,18 +4,23 @@ The processors of models that also see insist on image packages (torchvision), a
 bank. Evaluation needs neither, so their parts are loaded one by one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.nn.utils.rnn import pad_sequence
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, sha256_file
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")  # the second is how older repositories keep it
 ADAPTER = "adapter_config.json"
+# No part of any module's name (as "speech" would be): transformers 5.23 takes modules of that name for the adapter's.
+ADAPTER_NAME = "lora_of_checkpoint"
 
 
 class Parts:
@@ -123,3 +128,36 @@ def encode_by_length(
             rows[i] = row
     lengths = torch.tensor([len(row) for row in rows], device=mels.device)
     return pad_sequence(rows, batch_first=True), lengths
+
+
+@contextmanager
+def without_adapter(folder: Path) -> Iterator[Path]:
+    """A view of a checkpoint folder without its adapter.
+
+    transformers (5.23) loads an adapter that lies beside the weights by itself, and then reports what the adapter
+    lacks instead of what the model lacks.
+    """
+    with TemporaryDirectory() as plain:
+        for file in folder.iterdir():
+            if not file.name.startswith("adapter_"):
+                (Path(plain) / file.name).symlink_to(file.resolve())
+        try:
+            yield Path(plain)
+        except RbaError as error:
+            raise type(error)(str(error).replace(plain, str(folder))) from error
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Put the LoRA adapter of a folder into a model and switch it on.
+
+    Raises:
+        UserError: the adapter is damaged or of another model.
+    """
+    try:
+        report = model.load_adapter(str(folder), adapter_name=ADAPTER_NAME)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"adapter {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    absent = sorted(key for key in map(str, report.missing_keys) if "lora_" in key)
+    if absent:
+        raise UserError(f"adapter {folder} lacks {len(absent)} weights (first: {absent[0]}); copy it again")
+    model.set_adapter(ADAPTER_NAME)

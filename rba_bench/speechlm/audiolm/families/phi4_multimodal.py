@@ -17,22 +17,19 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
 from rba_bench.speechlm.audiolm.families.parts import (
     ADAPTER,
     adapter_identity,
     audio_settings,
     encode_by_length,
+    load_adapter,
     load_parts,
     need_peft,
 )
 from rba_bench.speechlm.base import SAMPLING_RATE
 
 LORA = "speech-lora"
-# Not "speech": transformers 5.23 then takes `up_proj_for_speech` and its like for parts of the adapter, and warns that
-# they are missing.
-ADAPTER_NAME = "lora_of_checkpoint"
 SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
 
 
@@ -45,17 +42,14 @@ class Phi4Multimodal(AudioFamily):
 
         Raises:
             MissingPrerequisite: peft is missing.
+            UserError: damaged or incomplete files.
         """
         model = super().load_model(config, folder, device, trust_remote_code)
         lora = folder / LORA
         model.adapter_files = adapter_identity(lora)
         if (lora / ADAPTER).is_file():
             need_peft("Phi-4-multimodal")
-            try:
-                model.load_adapter(str(lora), adapter_name=ADAPTER_NAME)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise UserError(f"{lora} cannot be loaded: {str(error).splitlines()[0]}") from error
-            model.set_adapter(ADAPTER_NAME)
+            load_adapter(model, lora)
         return model.to(device).eval()
 
     @classmethod
