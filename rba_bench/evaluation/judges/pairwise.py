@@ -117,7 +117,9 @@ class PairwiseJudge(Judge[Choice]):
         return str(known[self.against])
 
     def ruled(self, sample: Sample) -> Addition | None:
-        """An item that was not answered is lost; equal answers tie, as both orders together would say."""
+        """An item that was not answered is lost; equal answers tie; where there is nothing to beat there is no score."""
+        if not self.baseline(sample):
+            return Addition(failed="no baseline answer to compare with")
         if unanswered(sample):
             return ruled_addition(self.name, {self.rate_name: LOSS}, "not answered: counts as a loss")
         if sample.response == self.baseline(sample):

@@ -171,7 +171,7 @@ def test_the_models_own_failures(scripted: Any, sample: Any, options: FinishOpti
         sample(0, "", status="error", error="clip unreadable"),
         sample(1, "", status="empty"),
         sample(2, "the baseline"),
-        sample(3, "", status="empty", baseline=""),
+        sample(3, "a baseline of nothing but words", baseline="a baseline of nothing but words"),
     ]
     additions = pairwise.make({"lc": "none"}, options, asker).finish(samples)
     assert [addition.scores["win_rate"] for addition in additions] == [
@@ -234,6 +234,17 @@ def test_a_set_without_baselines_is_refused_before_asking(
         with pytest.raises(UserError, match="--baseline"):
             attempt([sample(0, baseline="")])
     assert asker.asked == []
+
+
+def test_an_item_without_an_answer_to_beat_has_no_score(
+    scripted: Any, sample: Any, options: FinishOptions
+) -> None:
+    asker = scripted(likes(len))
+    judge = pairwise.make({"lc": "none"}, options, asker)
+    with_, without = judge.finish([sample(0, "long answer", baseline="a"), sample(1, "answer", baseline="")])
+    assert with_.scores["win_rate"] > 0.5
+    assert without.scores == {} and "no baseline answer" in without.failed
+    assert len(asker.asked) == 2, "both orders of the first item"
 
 
 def test_what_is_part_of_the_protocol(scripted: Any, options: FinishOptions) -> None:
