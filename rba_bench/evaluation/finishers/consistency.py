@@ -130,8 +130,8 @@ def make(config: Mapping[str, Any], options: FinishOptions) -> Consistency:
     if name == NO_EMBEDDING:
         return Consistency(None, "")
     _library()
-    folder = _local(name, str(config.get("revision") or "main"))
-    shown = Path(name).name if Path(name).is_dir() else name
+    folder = _local(_beside_the_data(name, options.data_dir), str(config.get("revision") or "main"))
+    shown = Path(name).name
     return Consistency(folder, shown, options.device, options.batch_size)
 
 
@@ -143,6 +143,12 @@ def _library() -> Any:
             "no sentence embeddings: install them with `pip install 'rba-bench[consistency]'`"
         ) from error
     return sentence_transformers
+
+
+def _beside_the_data(name: str, data_dir: Path | None) -> str:
+    """A copy of the model in the data folder, under its whole name, if there is one."""
+    copy = None if data_dir is None or Path(name).is_absolute() else data_dir / name
+    return str(copy) if copy is not None and copy.is_dir() else name
 
 
 def _local(name: str, revision: str) -> Path:
@@ -160,7 +166,7 @@ def _local(name: str, revision: str) -> Path:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise MissingPrerequisite(
                 f"cannot get the embedding model {name} from the Hub ({reason}): download it with "
-                f"`hf download {name} --local-dir DIR` and name that folder as `embedding` of the task's finisher"
+                f"`hf download {name} --local-dir DATA/{name}` where DATA is your --data-dir"
             ) from error
     if not (folder / "modules.json").is_file():
         raise MissingPrerequisite(f"{folder} holds no sentence-transformers model: it has no modules.json")

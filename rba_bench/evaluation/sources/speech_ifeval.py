@@ -75,7 +75,7 @@ def _questions(place: Place, name: str) -> hub.HubFiles:
     except MissingPrerequisite as error:
         raise MissingPrerequisite(
             f"no {name}.jsonl of Speech-IFEval here: `git clone {GITHUB} DIR`, then `hf download {REPO} audios.tar "
-            f"--repo-type dataset --local-dir DIR/data`, and name DIR with --data-dir ({error})"
+            f"--repo-type dataset --local-dir DIR/data`, and name DIR with --data-dir"
         ) from error
 
 

@@ -146,6 +146,12 @@ def test_bad_options_are_one_line(
         consistency.make(config, FinishOptions(cache=tmp_path))
 
 
+def test_a_copy_in_the_data_folder_is_found_by_its_name(embedding: Path, tmp_path: Path) -> None:
+    options = FinishOptions(cache=tmp_path, data_dir=embedding.parent.parent)
+    found = consistency.make({"embedding": f"{embedding.parent.name}/{embedding.name}"}, options)
+    assert found.describe() == make(embedding, tmp_path).describe()
+
+
 def test_a_folder_that_is_no_sentence_model(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     with pytest.raises(MissingPrerequisite, match=r"no modules\.json"):
