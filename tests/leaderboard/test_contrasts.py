@@ -102,6 +102,11 @@ def test_the_relative_drop_has_an_interval_and_is_absent_where_b_may_be_zero(tmp
     assert found.relative.value == pytest.approx((found.a - found.b) / found.b)
     assert found.relative.low < found.relative.value < found.relative.high < 0
     assert the_contrast(places["text"], places["none"], "alias_match").relative is None
+    one = [s if s.doc_id else made.sample(0, "qa", "word0", ["word0"], "facts") for s in made.qa_samples(-1)]
+    rare = the_contrast(places["text"], made.write_run(tmp_path, "rare", one), "alias_match")
+    assert (
+        rare.b == pytest.approx(1 / 120) and rare.relative is None
+    )  # a third of the resamples have none right
 
 
 def test_a_run_against_itself_is_all_ties(tmp_path):

@@ -18,7 +18,7 @@ TASK = "micro_triviaqa_greedy"
 FAILED = {"sft": (0, 1), "rba-single": (1, 2, 3), "rba-group": ()}
 JUDGE = {"name": "pairwise", "judge": {"name": "gpt-x", "template": "sha"}, "votes": 2}
 REPORTS = {
-    "sft": {"pairwise": {"agreement": 0.9123, "order_bias": 0.04, "calls": 80, "tie": True}},
+    "sft": {"pairwise": {"agreement": 0.9123, "order_bias": 0.04, "calls": 80, "agreement_known": True}},
     "rba-single": {"pairwise": {"orders": {"agreement": 0.875}}},
     "rba-group": {},
 }
@@ -88,7 +88,7 @@ def test_the_page_says_how_many_are_missing_who_judged_and_how_they_lean(board):
     line = next(line for line in page.splitlines() if line.startswith("Judges: "))
     assert "`sft` pairwise agreement 0.912, pairwise order bias 0.04" in line and "80" not in line
     assert (
-        "`rba-single` pairwise orders agreement 0.875" in line and "tie" not in line and "group" not in line
+        "`rba-single` pairwise orders agreement 0.875" in line and "known" not in line and "group" not in line
     )
     with open(board.out / f"{TASK}.csv", newline="") as handle:
         counts = {row["model"]: (row["n"], row["n_missing"]) for row in csv.DictReader(handle)}
