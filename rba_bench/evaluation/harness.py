@@ -22,6 +22,7 @@ from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
 from rba_bench.evaluation import batching, clip_input
 from rba_bench.evaluation.asking import Answered, Planned
+from rba_bench.files import canonical_json
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.base import SpeechLM, SpeechRequest
 from rba_bench.textlm.base import Decoding, Generation
@@ -131,7 +132,7 @@ class RbaSpeechLM(LM):
 
     def plan(self, requests: Iterable[Instance]) -> list[Planned]:
         """The requests as they will be sent, seeds and content keys included. Instances are not kept."""
-        damage = f"|{self.perturbation.text}" if self.perturbation else ""
+        damage = "|" + canonical_json(self.perturbation.identity()).decode() if self.perturbation else ""
         seen: Counter[tuple[str, str]] = Counter()
         planned = []
         for index, request in enumerate(requests):

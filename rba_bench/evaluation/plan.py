@@ -76,7 +76,7 @@ def make_plan(
     """The plan of one task for one model."""
     docs = task.eval_docs
     chosen = settings(task.get_config("generation_kwargs"))
-    perturb = _canonical(request.perturb)
+    perturb = _perturbation(request.perturb)
     origin = _origin(task, spec)
     said = origin.get("baseline") or {}
     baseline = {name: said[name] for name in ("name", "sha256") if name in said}
@@ -124,12 +124,12 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", text).strip("-.") or "model"
 
 
-def _canonical(perturb: str) -> str:
-    if not perturb:
-        return ""
+def _perturbation(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
     from rba_bench.audio import perturbations
 
-    return perturbations.parse(perturb).text
+    return perturbations.parse(text).identity()
 
 
 def _origin(task: Any, spec: registry.TaskSpec) -> dict[str, Any]:

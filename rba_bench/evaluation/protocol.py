@@ -25,7 +25,7 @@ def protocol_spec(
     settings: Settings,
     docs: Iterable[Mapping[str, Any]],
     finish: Sequence[Mapping[str, Any]] = (),
-    perturb: str = "",
+    perturb: Mapping[str, Any] | None = None,
     baseline: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The protocol as JSON values.
@@ -35,7 +35,7 @@ def protocol_spec(
         settings: Its decoding, as resolved from `generation_kwargs`.
         docs: The whole test set; its kind, target languages and prompts matter here.
         finish: How each finisher describes itself (judge, prompts, decoding).
-        perturb: What is done to every clip, in canonical form.
+        perturb: What is done to every clip: the chain in canonical form, and the version of what its names mean.
         baseline: Name and hash of the answers to beat, where the task has any.
     """
     kinds, langs, prompts = set(), set(), set()

@@ -91,7 +91,7 @@ def test_every_bad_clip_gets_a_status(tmp_path, data_dir, tiny_composite_dir, mo
     wrong = {label: (found[label].status, found[label].error) for label in CLIPS}
     assert all(found[label].status in CLIPS[label][2] for label in CLIPS), wrong
     assert all(sample.error for sample in samples if sample.status == "error")
-    assert record.protocol_spec.get("perturb", "") == perturb
+    assert record.protocol_spec.get("perturb", {}).get("text", "") == perturb
     text = (tmp_path / "out" / record.model["name"] / record.run_id / "samples.jsonl").read_text()
     assert str(tmp_path) not in text, "a record names no folder of this machine"
 

@@ -43,7 +43,7 @@ def test_prompt_decoding_metric_judge_and_version_count(tmp_path, base, changes)
     [
         {"docs": [{**DOCS[0], "prompt": "Answer in one word."}]},
         {"finish": [{"name": "yesno", "judge": {"model": "x"}}]},
-        {"perturb": "noise=10dB"},
+        {"perturb": {"text": "noise=10dB", "version": 1}},
         {"baseline": {"name": "gpt4", "sha256": "0"}},
     ],
     ids=lambda more: next(iter(more)),

@@ -6,16 +6,18 @@ metadata:
     - {name: rating, votes: 3}
 """
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from rba_bench.errors import UserError
+from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.finishers.base import Finisher, FinishOptions
 from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.evaluation.request import EvalRequest
 
 NO_JUDGE = "none"
+KEYS = ("RBA_API_KEY", "OPENAI_API_KEY")
 # Name in the YAML -> where `make(config, options) -> Finisher` is
 FACTORIES = {
     "pairwise": "rba_bench.evaluation.judges.pairwise",
@@ -57,7 +59,18 @@ def of(spec: TaskSpec, request: EvalRequest) -> tuple[Finisher, ...]:
     )
     configs = (spec.config.get("metadata") or {}).get("finish") or []
     wanted = [c for c in configs if not (request.judge == NO_JUDGE and c.get("name") in JUDGES)]
+    for config in wanted:
+        _need_key(str(request.judge or config.get("judge") or ""))
     return tuple(make(config, options) for config in wanted)
+
+
+def _need_key(judge: str) -> None:
+    """The shipped judges are hosted ones: without a key nothing would be judged after hours of answering."""
+    if "//api.openai.com/" in judge and not any(os.environ.get(name) for name in KEYS):
+        raise MissingPrerequisite(
+            f"the judge {judge.rpartition('#')[2]} needs a key in {' or '.join(KEYS)}; or name another judge with "
+            "--judge openai:URL#NAME or --judge FOLDER, or leave judged metrics out with --judge none"
+        )
 
 
 def make(config: Mapping[str, Any], options: FinishOptions) -> Finisher:
