@@ -86,7 +86,7 @@ class Group:
     @property
     def perturb(self) -> str:
         """What was done to every clip, "" if nothing."""
-        return str(self.record.protocol_spec.get("perturb") or "")
+        return str((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
 
     @cached_property
     def rows(self) -> list[Row]:

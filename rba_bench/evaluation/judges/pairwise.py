@@ -117,7 +117,7 @@ class PairwiseJudge(Judge[Choice]):
         return str(known[self.against])
 
     def ruled(self, sample: Sample) -> Addition | None:
-        """An item that was not answered is lost; equal answers tie; where there is nothing to beat there is no score."""
+        """An item that was not answered is lost, equal answers tie; with nothing to beat there is no score."""
         if not self.baseline(sample):
             return Addition(failed="no baseline answer to compare with")
         if unanswered(sample):
