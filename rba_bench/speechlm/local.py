@@ -5,11 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
+from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
+from rba_bench.speechlm.audiolm.families.base import pad_states
 from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable, audio_fault
+from rba_bench.speechlm.clock import StageClock, device_clock
 from rba_bench.speechlm.composite.configuration import CompositeConfig
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
 from rba_bench.speechlm.composite.processing import CompositeProcessor
@@ -37,6 +41,8 @@ class CompositeSpeechLM:
         model: `CompositeForConditionalGeneration` in eval mode.
         processor: its `CompositeProcessor`.
         batch_size: requests per batch; answers do not depend on it.
+        clock: seconds spent in `features`, `encoder` and `decoder`.
+        cache: states of clips with a `key`; None where the encoder may change (in training).
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class CompositeSpeechLM:
         identity: dict[str, Any],
         name: str,
         batch_size: int = 32,
+        cache: EncoderCache | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}: use 1 or more")
@@ -53,6 +60,8 @@ class CompositeSpeechLM:
         self.processor = processor
         self.name = name
         self.batch_size = batch_size
+        self.clock: StageClock = device_clock(str(model.device))
+        self.cache = cache
         self._identity = identity
         tokenizer = processor.tokenizer
         if not tokenizer.chat_template:
@@ -63,7 +72,13 @@ class CompositeSpeechLM:
 
     @classmethod
     def from_pretrained(
-        cls, path: Path | str, device: str = "cpu", batch_size: int = 32, name: str | None = None
+        cls,
+        path: Path | str,
+        device: str = "cpu",
+        batch_size: int = 32,
+        name: str | None = None,
+        cache_bytes: int = DEFAULT_BYTES,
+        cache_folder: Path | None = None,
     ) -> "CompositeSpeechLM":
         """Load a checkpoint folder, safetensors only.
 
@@ -72,6 +87,8 @@ class CompositeSpeechLM:
             device: a torch device, or `auto`. On the CPU the model computes in float32 however it is stored.
             batch_size: requests per batch.
             name: the folder's name by default.
+            cache_bytes: bound of the encoder states kept in memory.
+            cache_folder: where encoder states are kept for later runs; None keeps them for this run only.
 
         Raises:
             MissingPrerequisite: nothing there.
@@ -90,7 +107,11 @@ class CompositeSpeechLM:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable processor: {str(error).splitlines()[0]}") from error
         identity = {"kind": "composite", **describe(folder, path, model), **_run(folder)}
-        return cls(model, processor, identity, name or folder.resolve().name, batch_size)
+        tag = encoder_tag(
+            identity["weights_sha256"], identity["setup_sha256"], "true-length", identity["dtype"]
+        )
+        cache = EncoderCache(tag, cache_bytes, cache_folder)
+        return cls(model, processor, identity, name or folder.resolve().name, batch_size, cache)
 
     def identity(self) -> dict[str, Any]:
         """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, and how it was trained."""
@@ -142,28 +163,39 @@ class CompositeSpeechLM:
         self, requests: Sequence[SpeechRequest], texts: Sequence[str], decoding: Decoding
     ) -> list[Generation]:
         clips = [request.audio for request in requests if request.audio is not None]
-        inputs = self.processor(text=list(texts), audio=clips, padding_side="left").to(self.model.device)
-        rows: dict[int, int] = {}  # clip -> its row among the distinct ones
-        place = [rows.setdefault(id(clip), len(rows)) for clip in clips]
-        distinct = [place.index(row) for row in range(len(rows))]
-        states, lengths = self.model.encode_audio(
-            inputs["input_features"][distinct], inputs["feature_lengths"][distinct]
-        )
-        drawn = continue_batch(
-            self.model,
-            {
-                "input_ids": inputs["input_ids"],
-                "attention_mask": inputs["attention_mask"],
-                "audio_states": states[place],
-                "audio_lengths": lengths[place],
-            },
-            decoding,
-            [request.seed for request in requests],
-            stop_ids=self.stops,
-            pad_id=self.processor.tokenizer.pad_token_id,
-        )
+        states, lengths = pad_states(states_of(requests, self.cache, self._encode, self.model.device))
+        inputs = self._tokens(texts, [len(clip) for clip in clips])
+        with self.clock("decoder"):
+            drawn = continue_batch(
+                self.model,
+                {**inputs, "audio_states": states, "audio_lengths": lengths},
+                decoding,
+                [request.seed for request in requests],
+                stop_ids=self.stops,
+                pad_id=self.processor.tokenizer.pad_token_id,
+            )
         answers = [to_generation(self.processor.tokenizer, continuation) for continuation in drawn]
         return [self._remark(answer, len(clip)) for answer, clip in zip(answers, clips, strict=True)]
+
+    def _encode(self, clips: list[np.ndarray]) -> list[torch.Tensor]:
+        """Encoder states of clips."""
+        with self.clock("features"):
+            mels = self.processor.feature_extractor(clips).to(self.model.device)
+        with self.clock("encoder"):
+            states, lengths = self.model.encode_audio(mels["input_features"], mels["feature_lengths"])
+        return [row[:length] for row, length in zip(states, lengths.tolist(), strict=True)]
+
+    def _tokens(self, texts: Sequence[str], n_samples: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Left-padded tokens with a placeholder for each audio token; `_fault` has seen to it that there is one."""
+        word = self.processor.audio_token
+        expanded = [
+            text.replace(word, word * self.processor.n_audio_tokens(n))
+            for text, n in zip(texts, n_samples, strict=True)
+        ]
+        found = self.processor.tokenizer(
+            expanded, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
+        ).to(self.model.device)
+        return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
 
     def _remark(self, answer: Generation, n_samples: int) -> Generation:
         if not self.processor.feature_extractor.is_truncated(n_samples):

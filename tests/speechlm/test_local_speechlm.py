@@ -219,3 +219,25 @@ def test_folders_that_are_not_checkpoints(
     (torn / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json is damaged"):
         CompositeSpeechLM.from_pretrained(torn)
+
+
+def test_clips_with_a_key_are_encoded_once_a_run_and_kept_on_disk(
+    tiny_composite_dir: Path, requests: list[SpeechRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyed = [replace(request, key=f"clip {i}") for i, request in enumerate(requests)]
+    lm = CompositeSpeechLM.from_pretrained(tiny_composite_dir, cache_folder=tmp_path)
+    expected = lm.generate(requests, GREEDY)
+    assert lm.generate(keyed, GREEDY) == expected
+    assert set(lm.clock.seconds) == {"features", "encoder", "decoder"}
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("encoded again")
+
+    again = CompositeSpeechLM.from_pretrained(tiny_composite_dir, cache_folder=tmp_path)
+    for model in (lm, again):
+        monkeypatch.setattr(model.model, "encode_audio", refuse)
+        assert model.generate(keyed, GREEDY) == expected
+
+
+def test_a_model_that_may_still_change_has_no_cache(lm: CompositeSpeechLM) -> None:
+    assert with_batch_size(lm, 2).cache is None
