@@ -39,7 +39,8 @@ class Options:
         trust_remote_code: run Python code that ships with a checkpoint.
         true_length: transformers audio LLMs: encode clips at their own length, where the model allows it, instead of
             padded to 30 s.
-        encoder_cache: transformers audio LLMs: folder where encoded clips are kept for later runs, None = nowhere.
+        encoder_cache: composite and transformers audio LLMs: folder where encoded clips are kept for later runs,
+            None = nowhere.
         language: cascades: what is spoken (`de`), None = the recogniser finds it out.
     """
 
@@ -230,7 +231,9 @@ def _part(folder: Path, name: str) -> Path:
 def _composite(path: Path, options: Options, name: str | None = None) -> SpeechLM:
     from rba_bench.speechlm.local import CompositeSpeechLM
 
-    return CompositeSpeechLM.from_pretrained(path, options.device, options.batch_size, name)
+    return CompositeSpeechLM.from_pretrained(
+        path, options.device, options.batch_size, name, cache_folder=options.encoder_cache
+    )
 
 
 def _micro_text(folder: Path, options: Options) -> SpeechLM:
