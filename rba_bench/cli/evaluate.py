@@ -99,7 +99,7 @@ def _evaluate(
     records = evaluate(request)
     if gap is None:
         return records, {}
-    from rba_bench.leaderboard.pairing import gaps
+    from rba_bench.leaderboard.gaps import gaps
 
     ceiling = evaluate(replace(request, model=gap))
     return [*records, *ceiling], gaps(records, ceiling, request.out)
@@ -134,7 +134,7 @@ def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]",
     if as_json:
         emit_json(records)
         return
-    columns = (*COLUMNS[:6], "gap to ceiling", *COLUMNS[6:]) if gaps else COLUMNS
+    columns = (*COLUMNS[:6], "gap (ceiling - model)", *COLUMNS[6:]) if gaps else COLUMNS
     emit_table(columns, [row for record in records for row in _rows(record, gaps)])
     if any(record.partial for record in records):
         emit("partial: --limit cut the test set, so no leaderboard takes these records")
