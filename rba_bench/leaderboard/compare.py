@@ -6,7 +6,7 @@ from functools import cached_property
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RunRecord
-from rba_bench.evaluation.registry import BENCHMARKS
+from rba_bench.evaluation.registry import ORDER
 from rba_bench.files import sha256_json
 from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.pairing import Draws, Pair
@@ -255,7 +255,7 @@ def _primary(run: Run) -> str:
 
 
 def _place(benchmark: str) -> tuple[int, str]:
-    known = BENCHMARKS.index(benchmark) if benchmark in BENCHMARKS else len(BENCHMARKS)
+    known = ORDER.index(benchmark) if benchmark in ORDER else len(ORDER)
     return (known, benchmark)
 
 

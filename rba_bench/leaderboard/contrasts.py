@@ -21,6 +21,13 @@ LEGEND = (
     "A and B on the items scored in both; paired 95 % bootstrap intervals, items of one cluster drawn together; "
     "* leaves out zero; wins are items on which A is better."
 )
+COMPUTED = (
+    "aggregation",
+    "macro",
+    "scale",
+    "signature",
+    "higher_is_better",
+)  # what makes a metric the same one
 SHOWN = 3  # differences of two protocols that a refusal names
 SHORT = 8
 _ABSENT = "absent"
@@ -29,7 +36,7 @@ Header = tuple[Path, RunRecord]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs of one task under one protocol on one test set, metric by metric."""
+    """Two runs on the same items, metric by metric: of one task under one protocol, or else across protocols."""
 
     first: Run
     second: Run
@@ -213,12 +220,22 @@ def _replicates(left: Sequence[Header], right: Sequence[Header]) -> list[tuple[P
 
 def _compare(first: Path, second: Path) -> Comparison:
     a, b = load.read(first), load.read(second)
-    pair = Pair(a, b)
-    shared = [metric for metric in a.record.metrics if metric in b.record.metrics]
+    shared = [metric for metric in a.record.metrics if _alike(a.record, b.record, metric)]
+    if not shared:
+        raise UserError(f"{first} and {second} have no metric of one signature in common")
+    pair = Pair(a, b, across=bool(what_differs(a.record, b.record)))
     found = [contrast for metric in shared if (contrast := pair.contrast(metric)) is not None]
     if not found:
         raise UserError(f"{first} and {second} have no item with a score in both")
     return Comparison(a, b, tuple(found))
+
+
+def _alike(a: RunRecord, b: RunRecord, metric: str) -> bool:
+    """True if both runs computed the metric in the same way."""
+    if metric not in b.metrics:
+        return False
+    mine, theirs = ([getattr(each.metrics[metric], name) for name in COMPUTED] for each in (a, b))
+    return mine == theirs
 
 
 def _walk(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

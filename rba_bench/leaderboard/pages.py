@@ -9,7 +9,7 @@ from rba_bench.leaderboard.references import CEILING, KINDS, MODEL
 from rba_bench.leaderboard.tables import NOTHING, TextTable
 from rba_bench.metrics.bootstrap import Interval
 
-JUDGE_WORDS = ("agreement", "bias", "kappa")
+JUDGE_WORDS = ("agreement", "bias", "unanimous", "judge stderr")
 SHORT = 8  # hex digits of a hash on a page; the full ones are in records.json
 REFERENCE_NAMES = {
     CEILING: "reference: text LLM reading the transcript (ceiling)",
@@ -76,7 +76,10 @@ def score_cell(_group: Group, row: Row, metric: str) -> str:
     stated = row.run.record.metrics[metric]
     factor = _factor(stated)
     mark = " (partial)" if row.run.record.partial else ""
-    return f"{stated.value * factor:.1f} [{stated.low * factor:.1f}, {stated.high * factor:.1f}]{mark}"
+    value, low, high = (
+        f"{end * factor:.{_digits(metric, stated)}f}" for end in (stated.value, stated.low, stated.high)
+    )
+    return f"{value} [{low}, {high}]{mark}"
 
 
 def versus_cell(group: Group, row: Row, metric: str) -> str:
@@ -146,7 +149,7 @@ def facts(group: Group) -> str:
     dates = sorted({run.record.created[:10] for run in group.runs})
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     decoding = ", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items()))
-    judge = "".join(f"; judge `{name}`" for name in _judges(record))
+    judge = "".join(f"; judge {name}" for name in _judges(record))
     perturbed = f", clips changed by {group.perturb}" if group.perturb else ""
     signature = record.metrics[group.primary].signature.replace("|", " ")
     return (
@@ -169,15 +172,19 @@ def judges_line(group: Group) -> str:
 
 
 def _judges(record: RunRecord) -> list[str]:
-    """Who judged: the rules of the micro world, or the models behind the task's finishers."""
-    entries = [record.judge or {}]
-    entries += [entry.get("judge") or {} for entry in record.protocol_spec.get("finish") or []]
-    names = [entry if isinstance(entry, str) else _judge_name(entry) for entry in entries if entry]
-    return list(dict.fromkeys(names))
+    """Who judged what: the rules of the micro world, or the models behind the task's finishers."""
+    found = [f"`{record.judge.get('name', record.judge)}`"] if record.judge else []
+    for entry in record.protocol_spec.get("finish") or []:
+        judge = entry.get("judge")
+        found += [f"`{_judge_name(judge)}` ({entry.get('name', 'judge')})"] if judge else []
+    return found
 
 
-def _judge_name(entry: Mapping[str, Any]) -> str:
-    return str(next((entry[key] for key in ("name", "model", "spec") if key in entry), dict(entry)))
+def _judge_name(judge: str | Mapping[str, Any]) -> str:
+    if isinstance(judge, str):
+        return judge
+    known = next((str(judge[key]) for key in ("name", "model") if judge.get(key)), "")
+    return known or f"weights {str(judge.get('weights_sha256', 'unknown'))[:SHORT]}"
 
 
 def _told(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
@@ -185,15 +192,19 @@ def _told(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
     found = []
     for key, value in report.items():
         name = (*path, str(key).replace("_", " "))
+        wanted = any(word in " ".join(name) for word in JUDGE_WORDS)
         if isinstance(value, Mapping):
-            found += _told(value, name)
-        elif (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and any(word in " ".join(name) for word in JUDGE_WORDS)
-        ):
+            ends = [value.get(end) for end in ("value", "low", "high")]
+            stated = wanted and None not in ends
+            found += [f"{' '.join(name)} {_interval_text(ends)}"] if stated else _told(value, name)
+        elif wanted and isinstance(value, int | float) and not isinstance(value, bool):
             found.append(f"{' '.join(name)} {value:.3g}")
     return found
+
+
+def _interval_text(ends: Sequence[Any]) -> str:
+    value, low, high = (f"{float(end):+.3f}" for end in ends)
+    return f"{value} [{low}, {high}]"
 
 
 def ceilings_line(group: Group) -> str:
@@ -294,15 +305,22 @@ def _prefixed(name: str, interval: Interval | None) -> dict[str, float | None]:
 def _difference(group: Group, interval: Interval | None, metric: str) -> str:
     if interval is None:
         return NOTHING
-    factor = _factor(group.record.metrics[metric])
+    stated = group.record.metrics[metric]
+    factor, digits = _factor(stated), _digits(metric, stated)
     star = " *" if interval.excludes(0.0) else ""
-    low, high = interval.low * factor, interval.high * factor
-    return f"{_signed(interval.value * factor)} [{_signed(low)}, {_signed(high)}]{star}"
+    ends = (interval.value, interval.low, interval.high)
+    value, low, high = (_signed(end * factor, digits) for end in ends)
+    return f"{value} [{low}, {high}]{star}"
 
 
-def _signed(number: float) -> str:
-    text = f"{number:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+def _signed(number: float, digits: int) -> str:
+    text = f"{number:+.{digits}f}"
+    return text[1:] if not text.strip("+-0.") else text
+
+
+def _digits(metric: str, stated: MetricValue) -> int:
+    """Ratings from 1 to 5 differ in the second digit; all else is shown in points of a hundred."""
+    return 2 if metric == "rating" and stated.scale == 100 else 1
 
 
 def _factor(stated: MetricValue) -> float:

@@ -4,6 +4,7 @@ Only items that have a score in both runs count, on both sides: an item whose ju
 other as well, so the difference never compares two sets of items. The number left out is stated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,13 +61,12 @@ class Draws:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, str, bytes], tuple[float, Floats, Run]] = {}
 
-    def of(self, run: Run, metric: str, items: Positions) -> tuple[float, Floats]:
-        """Score of a run on some of its items, and that of every resample of them `[resamples]`."""
+    def of(self, run: Run, metric: str, items: Positions, clusters: Sequence[str]) -> tuple[float, Floats]:
+        """Score of a run on some of its items, and that of every resample of their clusters `[resamples]`."""
         key = (id(run), metric, items.tobytes())
         if key not in self._kept:
             rows, score = run.rows(metric)
             chosen = rows[items]
-            clusters = [run.samples[item].cluster for item in items]
             drawn = resampled_scores(chosen, score, clusters)
             self._kept[key] = (
                 score(chosen.sum(axis=0).tolist()),
@@ -79,14 +79,21 @@ class Draws:
 class Pair:
     """Two runs, item by item.
 
+    Args:
+        first: Run A.
+        second: Run B.
+        draws: Kept from other pairs of the same items.
+        across: Items are the same if they have the same name, references, group and answer to beat, even if they
+            are heard or asked in another way.
+
     Raises:
-        UserError: two complete runs of one test set do not hold the same items, or the runs have none in common.
+        UserError: two complete runs do not hold the same items, or the runs have none in common.
     """
 
-    def __init__(self, first: Run, second: Run, draws: Draws | None = None) -> None:
+    def __init__(self, first: Run, second: Run, draws: Draws | None = None, across: bool = False) -> None:
         self.first, self.second = first, second
         self._draws = draws or Draws()
-        self._left, self._right = _common(first, second)
+        self._left, self._right = _common(first, second, across)
         self.n_items = len(first.items) + len(second.items) - len(self._left)
 
     def difference(self, metric: str) -> Interval | None:
@@ -131,7 +138,11 @@ class Pair:
     def _draw(
         self, metric: str, left: Positions, right: Positions
     ) -> tuple[tuple[float, Floats], tuple[float, Floats]]:
-        return self._draws.of(self.first, metric, left), self._draws.of(self.second, metric, right)
+        clusters = [self.first.samples[item].cluster for item in left]
+        return (
+            self._draws.of(self.first, metric, left, clusters),
+            self._draws.of(self.second, metric, right, clusters),
+        )
 
     def _method(self, left: Positions) -> str:
         clusters = len({self.first.samples[item].cluster for item in left})
@@ -149,19 +160,25 @@ class Pair:
         return item_scores(run.record.metrics[metric].aggregation, run.item_rows(metric)[items])
 
 
-def _common(first: Run, second: Run) -> tuple[Positions, Positions]:
-    """Positions in both runs of the items that both hold, in the order of the test set."""
-    if first.items == second.items:
-        every = np.arange(len(first.items))
+def _common(first: Run, second: Run, across: bool) -> tuple[Positions, Positions]:
+    """Positions in both runs of the items that both hold, in the order of the first."""
+    mine, theirs = (_names(first), _names(second)) if across else (first.items, second.items)
+    if mine == theirs:
+        every = np.arange(len(mine))
         return every, every
-    if not (first.record.partial or second.record.partial):
-        raise UserError(f"{first.folder} and {second.folder} name one test set but hold different items")
-    places = {item: place for place, item in enumerate(second.items)}
-    found = [(place, places[item]) for place, item in enumerate(first.items) if item in places]
+    places = {item: place for place, item in enumerate(theirs)}
+    found = [(place, places[item]) for place, item in enumerate(mine) if item in places]
+    complete = not (first.record.partial or second.record.partial)
+    if complete and len(found) < max(len(mine), len(theirs)):
+        raise UserError(f"{first.folder} and {second.folder} are complete but hold different items")
     if not found:
         raise UserError(f"{first.folder} and {second.folder} have no item in common")
     left, right = np.array(found, dtype=np.intp).T
     return left, right
+
+
+def _names(run: Run) -> tuple[tuple[str, ...], ...]:
+    return tuple((item.id, item.group, item.baseline, *item.references) for item in run.samples)
 
 
 def _relative(a: float, b: float, drawn_a: Floats, drawn_b: Floats, difference: Interval) -> Interval | None:

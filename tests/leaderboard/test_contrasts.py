@@ -154,8 +154,48 @@ def test_other_items_under_one_name_are_refused(tmp_path):
     samples = made.qa_samples(0.5, n=10)
     a = made.write_run(tmp_path, "a", samples)
     b = made.write_run(tmp_path, "b", [s.model_copy(update={"audio_sha256": "0" * 64}) for s in samples])
-    with pytest.raises(UserError, match="hold different items"):
+    with pytest.raises(UserError, match="are complete but hold different items"):
         compare(a, b)
+
+
+def noisy(samples: list[Sample]) -> list[Sample]:
+    """The same items with other clips and other clusters."""
+    return [s.model_copy(update={"audio_sha256": "9" * 64, "cluster": f"x{s.doc_id}"}) for s in samples]
+
+
+ACROSS = {"protocol_hash": "cd" * 32, "protocol_spec": {"task": "micro_triviaqa_greedy", "perturb": "noise"}}
+
+
+def test_across_protocols_the_same_items_are_paired_and_what_differs_is_said(tmp_path):
+    clean, changed = made.qa_samples(0.8), noisy(made.qa_samples(0.5, seed=1))[::-1]
+    a = made.write_run(tmp_path, "clean", clean)
+    b = made.write_run(tmp_path, "noisy", changed, **ACROSS)
+    with pytest.raises(UserError, match="their protocols differ in perturb"):
+        compare(a, b)
+    (comparison,) = compare(a, b, across=True).comparisons
+    assert "though their protocols differ in perturb (absent against" in comparison.heading()[-1]
+    found = next(found for found in comparison.metrics if found.metric == "alias_match")
+    values = [[s.scores["alias_match"] for s in side] for side in (clean, changed[::-1])]
+    expected = paired_difference(*values, clusters=[s.cluster for s in clean])
+    assert (found.n, found.n_left_out) == (120, 0)
+    assert (found.difference.low, found.difference.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_across_protocols_other_items_and_other_metrics_are_refused(tmp_path):
+    samples = made.qa_samples(0.5, n=10)
+    a = made.write_run(tmp_path, "a", samples)
+    renamed = [s.model_copy(update={"references": [*s.references, "more"]}) for s in samples]
+    b = made.write_run(tmp_path, "b", renamed, **ACROSS)
+    with pytest.raises(UserError, match="hold different items"):
+        compare(a, b, across=True)
+    metrics = {name: value.model_dump() for name, value in made.summarise(samples).items()}
+    for value in metrics.values():
+        value["signature"] = "another normaliser"
+    c = made.write_run(tmp_path, "c", samples, metrics=metrics, **ACROSS)
+    with pytest.raises(UserError, match="no metric of one signature"):
+        compare(a, c, across=True)
+    with pytest.raises(UserError, match="two single runs"):
+        compare(tmp_path, a, across=True)
 
 
 def test_a_partial_run_is_compared_on_the_items_that_it_has(tmp_path):

@@ -157,7 +157,10 @@ def test_several_tasks_of_one_benchmark_and_perturbed_ones_are_told_apart(tmp_pa
     changes = {"benchmark": "covost2"}
     for task in ("covost2_de_en", "covost2_fr_en"):
         made.write_run(tmp_path, "sft", made.translation_samples(0.3, n=20), task, **changes)
-    noisy = {"protocol_hash": "ef" * 32, "protocol_spec": {"task": "covost2_de_en", "perturb": {"text": "noise=10dB", "version": 1}}}
+    noisy = {
+        "protocol_hash": "ef" * 32,
+        "protocol_spec": {"task": "covost2_de_en", "perturb": {"text": "noise=10dB", "version": 1}},
+    }
     made.write_run(tmp_path, "sft", made.translation_samples(0.6, n=20), "covost2_de_en", **changes, **noisy)
     result = build([tmp_path], tmp_path / "board")
     columns = ["covost2_de_en bleu", "covost2_de_en (noise=10dB) bleu", "covost2_fr_en bleu"]

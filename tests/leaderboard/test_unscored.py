@@ -16,9 +16,14 @@ from tests.leaderboard import board_records as made
 
 TASK = "micro_triviaqa_greedy"
 FAILED = {"sft": (0, 1), "rba-single": (1, 2, 3), "rba-group": ()}
-JUDGE = {"name": "pairwise", "judge": {"name": "gpt-x", "template": "sha"}, "votes": 2}
+JUDGES = [
+    {"name": "pairwise", "judge": {"kind": "endpoint", "model": "gpt-x"}, "votes": 2},
+    {"name": "yesno", "judge": {"kind": "text", "weights_sha256": "fedcba9876543210"}},
+    {"name": "consistency", "embedding": "x"},
+]
+BIAS = {"value": 0.04, "low": -0.0125, "high": 0.0911, "n": 117, "method": "bootstrap"}
 REPORTS = {
-    "sft": {"pairwise": {"agreement": 0.9123, "order_bias": 0.04, "calls": 80, "agreement_known": True}},
+    "sft": {"pairwise": {"agreement": 0.9123, "order_bias": BIAS, "calls": 80, "agreement_known": True}},
     "rba-single": {"pairwise": {"orders": {"agreement": 0.875}}},
     "rba-group": {},
 }
@@ -33,7 +38,7 @@ def answers(name: str, skill: float) -> list[Sample]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    spec = {"task": TASK, "finish": [JUDGE]}
+    spec = {"task": TASK, "finish": JUDGES}
     for name, skill in (("sft", 0.5), ("rba-single", 0.6), ("rba-group", 0.8)):
         made.write_run(root, name, answers(name, skill), protocol_spec=spec, finish=REPORTS[name])
     return root
@@ -83,10 +88,16 @@ def test_differences_and_ranks_leave_an_item_out_of_both_sides(board):
 def test_the_page_says_how_many_are_missing_who_judged_and_how_they_lean(board):
     page = (board.out / "index.md").read_text()
     assert "| 118 (-2) |" in page and "| 117 (-3) |" in page and "| 120 |" in page
-    assert "2 (judge_failed 2)" in page and "judge `gpt-x`" in page
+    assert (
+        "2 (judge_failed 2)" in page
+        and "; judge `gpt-x` (pairwise); judge `weights fedcba98` (yesno);" in page
+    )
     assert "an n\nof `97 (-3)` says that three items have no score" in page
     line = next(line for line in page.splitlines() if line.startswith("Judges: "))
-    assert "`sft` pairwise agreement 0.912, pairwise order bias 0.04" in line and "80" not in line
+    assert (
+        "`sft` pairwise agreement 0.912, pairwise order bias +0.040 [-0.013, +0.091]" in line
+        and "80" not in line
+    )
     assert (
         "`rba-single` pairwise orders agreement 0.875" in line and "known" not in line and "group" not in line
     )
@@ -147,3 +158,17 @@ def test_a_row_of_the_wrong_length_is_refused(tmp_path):
     bad = made.write_run(tmp_path / "bad", "sft", short, "micro_covost2_greedy", metrics=metrics)
     with pytest.raises(UserError, match="a row of 9 statistics where 10 are needed"):
         load.read(bad)
+
+
+def test_ratings_are_shown_to_the_second_digit(tmp_path):
+    """From 1 to 5, in their own unit; not as a share."""
+    for name, level in (("sft", 3.0), ("rba-single", 3.25)):
+        samples = [
+            s.model_copy(update={"scores": {"rating": level + s.doc_id % 2}})
+            for s in made.qa_samples(0.5, n=30)
+        ]
+        interval = {"value": level + 0.5, "low": level + 0.3, "high": level + 0.7, "n": 30, "stderr": 0.1}
+        about = {"method": "x", "aggregation": "mean", "macro": False, "scale": 100.0, "signature": "rating"}
+        made.write_run(tmp_path, name, samples, metrics={"rating": interval | about})
+    page = (build([tmp_path], tmp_path / "out").out / "index.md").read_text()
+    assert "| 3.75 [3.55, 3.95] |" in page and "| +0.25 [+0.25, +0.25] * |" in page and "rating %" not in page
