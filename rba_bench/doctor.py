@@ -23,7 +23,13 @@ DISTRIBUTIONS = (
     "pydantic",
     "typer",
 )
-EXTRAS = {"tts": ("espeakng_loader",), "train": ("accelerate", "peft"), "ja": ("MeCab",), "ko": ("mecab_ko",)}
+EXTRAS = {
+    "tts": ("espeakng_loader",),
+    "train": ("accelerate", "peft"),
+    "ja": ("MeCab",),
+    "ko": ("mecab_ko",),
+    "consistency": ("sentence_transformers",),
+}
 
 
 MODELS = "audio LLMs (--model FOLDER_OR_HUB_ID; verified: answers of transformers itself, on random weights)"
