@@ -219,7 +219,9 @@ class _RowGroups:
         except (pa.ArrowException, OSError) as error:  # arrow reports torn pages as OSError
             raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
         if value is None:
-            raise AudioError(f"row {row} of {path.name} holds no audio bytes: embed them when writing the file")
+            raise AudioError(
+                f"row {row} of {path.name} holds no audio bytes: embed them when writing the file"
+            )
         return value
 
     def _find(self, path: Path, row: int, column: str) -> bytes | None:

@@ -56,7 +56,7 @@ def estimate(request: EvalRequest) -> list[Estimate]:
         longest = settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
         docs = list(task.eval_docs)[: request.limit]
         samples = [unscored(index, doc, WORD * longest, doc["prompt"]) for index, doc in enumerate(docs)]
-        costs = [(finisher, finisher.cost(samples)) for finisher in finishers.of(spec, request)]
+        costs = [(finisher, finisher.cost(samples)) for finisher in finishers.of(spec, request, asking=False)]
         found += [
             Estimate(spec.name, len(docs), str(finisher.describe().get("name")), cost)
             for finisher, cost in costs

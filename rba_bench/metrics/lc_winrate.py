@@ -38,6 +38,7 @@ SEED = 123
 STRENGTHS = np.logspace(-4, 4, 10)  # inverse strength of the penalty, weakest last
 GAMED_WEIGHT = 0.2 / 2  # there are two gamed baselines
 CLIP = 1e-15
+WILD = 10.0  # spread of linearised values, in that of the preferences, beyond which they are not believed
 TRACE = 1e-12  # weight of a label that does not occur
 
 
@@ -267,7 +268,12 @@ def _linearised(
     # The pseudo-inverse leaves a column of zeros (no difference in length) without influence.
     direction = np.linalg.pinv(curvature, hermitian=True) @ gradient
     influence = (features @ direction) * (preferred - _sigmoid(features @ coefficients))
-    return predicted + len(predicted) * (influence - influence.mean())
+    values = predicted + len(predicted) * (influence - influence.mean())
+    # With a handful of items the fit may hang on one of them, and no first-order step says anything: then the spread of
+    # the plain preferences stands in, around the same rate.
+    if values.std() <= WILD * max(float(preferred.std()), TRACE):
+        return values
+    return predicted.mean() + (preferred - preferred.mean())
 
 
 def _sigmoid(values: Floats) -> Floats:

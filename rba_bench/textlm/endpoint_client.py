@@ -150,7 +150,9 @@ class EndpointClient:
         if said.error is not None:
             raise said.error
 
-    async def _serve(self, n: int, build: Callable[[int], Call | Trouble], put: Callable[[Any], None]) -> None:
+    async def _serve(
+        self, n: int, build: Callable[[int], Call | Trouble], put: Callable[[Any], None]
+    ) -> None:
         self._health.begin()
         window, indices = Window(self.pace), iter(range(n))
         async with self._connected() as api:

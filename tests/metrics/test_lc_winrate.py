@@ -222,3 +222,11 @@ def test_tables(gamed_file: Path, tmp_path: Path) -> None:
             read(table)
         with pytest.raises(MissingPrerequisite, match="tatsu-lab/alpaca_eval"):
             read(tmp_path / "absent.csv")
+
+
+def test_a_handful_of_items_gives_an_interval_that_can_be_read() -> None:
+    """Lengths and preferences of a real run of five: the fit there hangs on one item."""
+    preferences, lengths = [0.46, 0.33, 0.52, 0.61, 0.39], [2600, 2580, 2612, 2590, 2605]
+    found = lc_winrate.length_controlled(preferences, lengths, [40, 45, 50, 55, 60])
+    assert found.values.mean() == pytest.approx(found.rate)
+    assert found.values.std() < 2.0

@@ -42,8 +42,13 @@ def metrics_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     return names[:2] if str(config.get("embedding")) == "none" else names
 
 
-def of(spec: TaskSpec, request: EvalRequest) -> tuple[Finisher, ...]:
+def of(spec: TaskSpec, request: EvalRequest, asking: bool = True) -> tuple[Finisher, ...]:
     """The finishers of a task; judges are left out where the user says `--judge none`.
+
+    Args:
+        spec: The task.
+        request: What the user chose.
+        asking: False if judges will not be asked anything, so that they need no key.
 
     Raises:
         UserError: the task names an unknown finisher or option.
@@ -59,7 +64,7 @@ def of(spec: TaskSpec, request: EvalRequest) -> tuple[Finisher, ...]:
     )
     configs = (spec.config.get("metadata") or {}).get("finish") or []
     wanted = [c for c in configs if not (request.judge == NO_JUDGE and c.get("name") in JUDGES)]
-    for config in wanted:
+    for config in wanted if asking else ():
         _need_key(str(request.judge or config.get("judge") or ""))
     return tuple(make(config, options) for config in wanted)
 
