@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check setup format clean
+.PHONY: help quickstart test check bench setup format clean
 
 # The first Python >= 3.11 that runs; `make PYTHON=/path/to/python3.12 test` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -22,6 +22,10 @@ quickstart: $(STAMP)  ## the whole way, teacher to leaderboard, offline; ARGS="-
 
 test: $(STAMP)  ## the tests, two at a time; ARGS="-k name -x -n0" goes to pytest
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+bench: $(STAMP)  ## speed and memory beside the peers, about 20 minutes; the tables of benchmarks/RESULTS.md on stdout
+	@for name in harness_speed memory bootstrap small_things; do \
+	echo; echo "## $$name"; echo; PYTHONPATH=. $(BIN)/python benchmarks/$$name.py; done
 
 check: $(STAMP)  ## format, lint, types, import directions
 	@$(BIN)/ruff format --check .

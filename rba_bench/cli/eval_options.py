@@ -26,7 +26,7 @@ Model = Annotated[
 ]
 Track = Annotated[
     TrackName | None,
-    typer.Option("--track", help="By default the tasks' own, else the one recorded in the checkpoint."),
+    typer.Option("--track", help="By default the tasks' own, else the model's."),
 ]
 DataDir = Annotated[
     Path | None,
@@ -91,6 +91,12 @@ EncoderCache = Annotated[
         "--encoder-cache",
         metavar="DIR",
         help="Keep encoder states on disk for other tasks on the same clips.",
+    ),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--language", metavar="CODE", help="Of the speech, for Whisper in a cascade; found out by default."
     ),
 ]
 TrustRemoteCode = Annotated[

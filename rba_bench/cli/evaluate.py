@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from rba_bench.evaluation.request import EvalRequest
     from rba_bench.metrics.bootstrap import Interval
 
-DEFAULT_TRACK = "micro"
 OUT = defaults.RUNS / "eval"
 COLUMNS = (
     "model",
@@ -46,6 +45,7 @@ def command(
     device: eval_options.Device = None,
     pad: eval_options.Pad = False,
     encoder_cache: eval_options.EncoderCache = None,
+    language: eval_options.Language = None,
     trust_remote_code: eval_options.TrustRemoteCode = False,
     retry_errors: eval_options.RetryErrors = False,
     cache: eval_options.Cache = True,
@@ -60,7 +60,8 @@ def command(
         "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
         "retry_errors": retry_errors, "use_cache": cache,
     }  # fmt: skip
-    loading = {"true_length": not pad, "encoder_cache": encoder_cache, "trust_remote_code": trust_remote_code}
+    loading = {"true_length": not pad, "encoder_cache": encoder_cache, "language": language}
+    loading["trust_remote_code"] = trust_remote_code
     with stdout_reserved():
         chosen = model or ("constant" if dry_run else _newest_checkpoint())
         request = _request(task, chosen, track, model_options=loading, **given)
@@ -115,11 +116,17 @@ def _newest_checkpoint() -> str:
 
 def _recorded_track(model: str) -> str:
     from rba_bench.evaluation.checkpoints import training_note
+    from rba_bench.speechlm.load import BUILT_IN
 
-    track = (training_note(model) or {}).get("track")
-    reason = f"recorded in {model}" if track else "the default; choose with --track"
-    say(f"track: {track or DEFAULT_TRACK} ({reason})")
-    return str(track or DEFAULT_TRACK)
+    recorded = (training_note(model) or {}).get("track")
+    if recorded:
+        say(f"track: {recorded} (recorded in {model})")
+        return str(recorded)
+    track = "micro" if model in BUILT_IN else "full"
+    say(
+        f"track: {track} (as {model} is {'of' if track == 'micro' else 'not of'} the micro world; --track chooses)"
+    )
+    return track
 
 
 def _render_plan(estimates: "list[Any]", as_json: bool) -> None:

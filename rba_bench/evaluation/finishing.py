@@ -21,7 +21,8 @@ def finish(
     Returns:
         The samples, the metrics that were added, and what the finishers report of themselves by name.
     """
-    finished, metrics, reports = list(samples), (), {}
+    finished, metrics = list(samples), tuple[Metric, ...]()
+    reports: dict[str, Any] = {}
     for finisher in finishers:
         additions = finisher.finish(finished)
         finished = [_with(sample, addition) for sample, addition in zip(finished, additions, strict=True)]

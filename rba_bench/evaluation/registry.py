@@ -213,19 +213,15 @@ def resolve(
 
 
 def track_of(names: Iterable[str]) -> str | None:
-    """The track that all named tasks and groups belong to, None where the names leave it open.
-
-    A benchmark's short name leaves it open if it has tasks on both.
-    """
+    """The one track on which all named tasks, groups and benchmarks exist, None where the names leave it open."""
     shipped, groups = list_tasks(), {group.name: group for group in list_groups()}
-    found: set[str] = set()
+    possible = set(TRACKS)
     for name in [part.strip() for each in names for part in each.split(",") if part.strip()]:
         group = groups.get(name)
         wanted = set(group.tasks) if group else {name}
-        found |= {"|".join(sorted({s.track for s in shipped if wanted & {s.name, s.benchmark}}))}
-    found -= {""}  # unknown names and paths: told later, by whoever resolves them
-    only = found.pop() if len(found) == 1 else ""
-    return only if only in TRACKS else None
+        # Unknown names and paths say nothing here; whoever resolves them will.
+        possible &= {spec.track for spec in shipped if wanted & {spec.name, spec.benchmark}} or set(TRACKS)
+    return possible.pop() if len(possible) == 1 else None
 
 
 def _resolve_one(

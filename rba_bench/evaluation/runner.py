@@ -126,7 +126,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
 
 def _observed(lm: harness.RbaSpeechLM) -> dict[str, Any]:
     """What a server said of the model behind it, which only its answers tell."""
-    said = getattr(lm.model, "observed", dict)()
+    said: dict[str, Any] = getattr(lm.model, "observed", dict)()
     return {"observed": said} if said else {}
 
 

@@ -17,6 +17,8 @@ SETUP_FILES = (
     "tokenizer.model",
     "vocab.json",
     "processor_config.json",
+    "preprocessor_config.json",
+    "tekken.json",
 )
 
 

@@ -25,6 +25,7 @@ SURFACE = {
             "--help",
             "--json",
             "--judge",
+            "--language",
             "--limit",
             "--model",
             "--no-cache",

@@ -64,6 +64,8 @@ def test_any_pair_of_fleurs_languages_is_a_task(tmp_path, monkeypatch):
     [
         ("covost2_en_de", "full"),
         ("covost2_en_x,fleurs_en_de", "full"),
+        ("covost2_en_x,triviaqa", "full"),
+        ("mustc", "full"),
         ("micro_covost2", "micro"),
         ("covost2", None),
         ("micro_covost2,covost2_en_de", None),
