@@ -188,13 +188,19 @@ class RbaSpeechLM(LM):
         return clock.seconds if clock is not None else {}
 
     def _read(self, batch: Sequence[Planned]) -> list[SpeechRequest | AudioError]:
-        """Decode a batch. A clip without usable sound becomes its item's error; a damaged file ends the run."""
+        """Decode a batch and extract its features, in the reading thread.
+
+        A clip without usable sound becomes its item's error; a damaged file ends the run.
+        """
         read: list[SpeechRequest | AudioError] = []
         for plan in batch:
             try:
                 read.append(self._read_one(plan))
             except AudioError as error:
                 read.append(error)
+        prepare = getattr(self.model, "prepare", None)
+        if prepare is not None:
+            prepare([one for one in read if not isinstance(one, AudioError)])
         return read
 
     def _read_one(self, plan: Planned) -> SpeechRequest:

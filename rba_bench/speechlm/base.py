@@ -42,8 +42,9 @@ class SpeechLM(Protocol):
     Attributes:
         name: short name for tables and folders.
 
-    What a model may offer beside: `clock` (a StageClock), `stream(requests, decoding)` (answers as they complete),
-    `reads_transcript` (True if it never listens), `observed()` (what a server said of itself).
+    What a model may offer beside: `clock` (a StageClock), `prepare(requests)` (work ahead in another thread),
+    `stream(requests, decoding)` (answers as they complete), `reads_transcript` (True if it never listens), `observed()`
+    (what a server said of itself).
     """
 
     name: str

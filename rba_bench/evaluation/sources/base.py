@@ -11,7 +11,7 @@ from typing import Any
 from rba_bench.errors import UserError
 
 DATA_DIR_VARIABLE = "RBA_DATA_DIR"
-NOT_SOURCES = ("base", "baselines", "common", "directions", "hub", "languages", "tables")
+NOT_SOURCES = ("base", "held_out", "baselines", "common", "directions", "hub", "languages", "tables")
 
 
 @dataclass(frozen=True)

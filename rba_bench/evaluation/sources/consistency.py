@@ -6,20 +6,17 @@ compares their answers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rba_bench.audio.alignment_set import MANIFEST, AlignmentRow, AlignmentSet
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
-from rba_bench.evaluation.sources import tables
-from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Loaded, Place
+from rba_bench.evaluation.sources import held_out, tables
+from rba_bench.evaluation.sources.base import Loaded, Place
 from rba_bench.evaluation.sources.common import checked
 from rba_bench.files import sha256_bytes
 from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
 
-SPLITS = ("test", "validation")  # held out; the first that has instructions, unless the task names one
 N_INSTRUCTIONS, N_VOICES, SEED = 500, 4, 1234
 COLUMNS = ("id", "topic", "instruction", "prompt", "source_lang", "target_lang", "voice")
 
@@ -68,48 +65,10 @@ def _micro(name: str) -> list[dict[str, Any]]:
 
 
 def _aligned(chosen: Mapping[str, Any], place: Place) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    alignment = AlignmentSet.open(_folder(str(chosen["set"]), place))
-    rows = [row for row in alignment.rows() if row.kind == chosen["kind"]]
-    wanted = str(chosen["split"])
-    for split in (wanted,) if wanted else SPLITS:
-        if held_out := [row for row in rows if row.split == split]:
-            origin = {"repo": "alignment set", "revision": alignment.sha256, "split": split}
-            return [_document(row) for row in held_out], origin
-    present = ", ".join(sorted({row.split for row in rows})) or "none"
-    raise UserError(
-        f"{alignment.path} holds no items of kind {chosen['kind']} in the split {wanted or ' or '.join(SPLITS)}; "
-        f"splits there: {present}"
-    )
-
-
-def _folder(named: str, place: Place) -> Path:
-    if named:
-        return Path(named)
-    if place.data_dir is not None:
-        for folder in (place.data_dir / "speaker_consistency", place.data_dir):
-            if (folder / MANIFEST).is_file():
-                return folder
-    raise MissingPrerequisite(
-        f"no alignment set: name its folder (with {MANIFEST}) by --data-dir or {DATA_DIR_VARIABLE}; "
-        "make one with `rba-bench synth --out DIR`"
-    )
-
-
-def _document(row: AlignmentRow) -> dict[str, Any]:
-    ref = row.audio
-    path = str(Path(ref.path).resolve())
-    return documents.make(
-        id=row.id,
-        kind="chat",
-        clip=tables.Clip(ref.sha256, ref.sampling_rate, ref.duration, path, ref.row),
-        instruction=row.instruction,
-        prompt=row.prompt,
-        topic=row.topic,
-        voice=row.voice,
-        source_lang=row.source_lang,
-        target_lang=row.target_lang,
-        cluster=_cluster(row.prompt, row.instruction),
-    )
+    alignment = held_out.open_set(str(chosen["set"]), "speaker_consistency", place)
+    split, rows = held_out.rows(alignment, str(chosen["kind"]), str(chosen["split"]))
+    items = [held_out.document(row, cluster=_cluster(row.prompt, row.instruction)) for row in rows]
+    return items, {"repo": "alignment set", "revision": alignment.sha256, "split": split}
 
 
 def _cluster(prompt: str, instruction: str) -> str:

@@ -9,16 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rba_bench.audio.alignment_set import MANIFEST, AlignmentRow, AlignmentSet
+from rba_bench.audio.alignment_set import AlignmentRow, AlignmentSet
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import documents
-from rba_bench.evaluation.sources import baselines, tables
-from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Loaded, Place
+from rba_bench.evaluation.sources import baselines, held_out
+from rba_bench.evaluation.sources.base import Loaded, Place
 from rba_bench.evaluation.sources.common import checked
 from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
 
-SPLITS = ("test", "validation")  # held out; the first that has rows, unless the task names one
 PER_TOPIC = 200
 SEED = 1234
 TEACHER, RUN = "teacher", "run"
@@ -38,8 +36,8 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     """
     chosen = checked(options, versus=TEACHER, set="", split="", per_topic=PER_TOPIC, seed=SEED)
     _check(str(chosen["versus"]), place)
-    alignment = AlignmentSet.open(_folder(str(chosen["set"]), place))
-    split, rows = _held_out(alignment, str(chosen["split"]))
+    alignment = held_out.open_set(str(chosen["set"]), "rba_topics", place)
+    split, rows = held_out.rows(alignment, "instruct", str(chosen["split"]))
     drawn = _draw(rows, int(chosen["per_topic"]), int(chosen["seed"]))
     counts = {topic: len(members) for topic, members in drawn.items()}
     short = {topic: n for topic, n in counts.items() if n < int(chosen["per_topic"])}
@@ -48,7 +46,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
             f"rba_topics: fewer than {chosen['per_topic']} held-out instructions in "
             + ", ".join(f"{topic} ({n})" for topic, n in short.items())
         )
-    items = [_document(row) for members in drawn.values() for row in members]
+    items = [held_out.document(row, baseline=row.response) for members in drawn.values() for row in members]
     origin = {
         "repo": "alignment set",
         "revision": alignment.sha256,
@@ -82,30 +80,6 @@ def _teacher(alignment: AlignmentSet) -> str:
     return " ".join(part for part in ("teacher", name, weights) if part)
 
 
-def _folder(named: str, place: Place) -> Path:
-    if named:
-        return Path(named)
-    if place.data_dir is not None:
-        for folder in (place.data_dir / "rba_topics", place.data_dir):
-            if (folder / MANIFEST).is_file():
-                return folder
-    raise MissingPrerequisite(
-        f"no alignment set: name its folder (with {MANIFEST}) by --data-dir or {DATA_DIR_VARIABLE}; "
-        "make one with `rba-bench synth --out DIR`"
-    )
-
-
-def _held_out(alignment: AlignmentSet, wanted: str) -> tuple[str, list[AlignmentRow]]:
-    rows = [row for row in alignment.rows() if row.kind == "instruct"]
-    for split in (wanted,) if wanted else SPLITS:
-        if members := [row for row in rows if row.split == split]:
-            return split, members
-    present = ", ".join(sorted({row.split for row in rows})) or "none"
-    raise UserError(
-        f"{alignment.path} holds no instructions in the split {wanted or ' or '.join(SPLITS)}; splits there: {present}"
-    )
-
-
 def _draw(rows: Sequence[AlignmentRow], per_topic: int, seed: int) -> dict[str, list[AlignmentRow]]:
     """Per topic, in alphabetical order, one clip of each drawn instruction."""
     clips: dict[str, dict[str, AlignmentRow]] = {}
@@ -124,20 +98,3 @@ def _draw(rows: Sequence[AlignmentRow], per_topic: int, seed: int) -> dict[str, 
 
 def _voice_rank(row: AlignmentRow, seed: int) -> int:
     return stable_seed("rba_topics voice", seed, row.instruction, row.voice)
-
-
-def _document(row: AlignmentRow) -> dict[str, Any]:
-    ref = row.audio
-    path = str(Path(ref.path).resolve())
-    return documents.make(
-        id=row.id,
-        kind="chat",
-        clip=tables.Clip(ref.sha256, ref.sampling_rate, ref.duration, path, ref.row),
-        instruction=row.instruction,
-        prompt=row.prompt,
-        topic=row.topic,
-        voice=row.voice,
-        source_lang=row.source_lang,
-        target_lang=row.target_lang,
-        baseline=row.response,
-    )

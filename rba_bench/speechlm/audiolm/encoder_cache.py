@@ -61,6 +61,10 @@ class EncoderCache:
         self.misses += found is None
         return found
 
+    def __contains__(self, key: str) -> bool:
+        """Whether a clip's states are known, without reading or counting a lookup."""
+        return key in self._kept or (self.folder is not None and self._path(key).exists())
+
     def put(self, key: str, states: torch.Tensor) -> None:
         """Keep states [S, D] of a clip."""
         # a copy of its own: a row of a batch would hold the whole batch

@@ -1,5 +1,6 @@
 """An audio-in, text-out checkpoint of transformers, run in this process."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from rba_bench.textlm.weights import describe, local_folder, resolve_device
 
 # Clips are encoded together while the longest is at most this many times the shortest: less pads less, more calls the
 # encoder less often. Of 1.0 to 3.0 the cheapest on a CPU; batches planned by length make one or two runs of it.
+RUNS_AHEAD = 64  # runs of clips whose features wait for `generate`
 ENCODE_WASTE = 1.2
 
 
@@ -58,6 +60,10 @@ class TransformersSpeechLM:
         self.clock: StageClock = device_clock(str(self.device))
         self.max_seconds = family.max_seconds
         self._identity = identity
+        # Features by the clips they are of, and these clips, so that no other array gets their address meanwhile
+        self._ahead: OrderedDict[tuple[int, ...], tuple[list[np.ndarray], dict[str, torch.Tensor]]] = (
+            OrderedDict()
+        )
 
     @classmethod
     def from_pretrained(
@@ -171,17 +177,42 @@ class TransformersSpeechLM:
             input_ids, mask = (tensor.to(self.device) for tensor in family.collate(rows))
             return {"inputs_embeds": family.merge(input_ids, embeds, n_tokens), "attention_mask": mask}
 
+    def prepare(self, requests: Sequence[SpeechRequest]) -> None:
+        """Extract the features of a batch ahead of `generate`, from another thread.
+
+        Where `generate` then puts clips together otherwise, it extracts them anew.
+        """
+        if not self.family.splits:
+            return
+        usable = [
+            request
+            for request in requests
+            if not audio_fault(request.audio) and self.family.n_tokens(_n_samples(request)) > 0
+        ]
+        usable.sort(key=lambda request: -_n_samples(request))
+        unknown = {
+            request.key or id(request.audio): request.audio
+            for request in usable
+            if self.cache is None or not request.key or request.key not in self.cache
+        }
+        clips = [clip for clip in unknown.values() if clip is not None]
+        for run in _runs(clips):
+            chosen = [clips[i] for i in run]
+            self._ahead[_names(chosen)] = (chosen, self.family.features(chosen))
+            while len(self._ahead) > RUNS_AHEAD:
+                self._ahead.popitem(last=False)
+
+    def _features(self, clips: list[np.ndarray]) -> dict[str, torch.Tensor]:
+        with self.clock("features"):
+            ready = self._ahead.pop(_names(clips), None)
+            features = ready[1] if ready else self.family.features(clips)
+            return {name: value.to(self.device) for name, value in features.items()}
+
     def _encode(self, clips: list[np.ndarray]) -> list[torch.Tensor]:
         """States of clips, in runs of like length so that little padding is encoded."""
-        order = sorted(range(len(clips)), key=lambda i: -len(clips[i]))
         found: dict[int, torch.Tensor] = {}
-        while order:
-            limit = len(clips[order[0]]) / ENCODE_WASTE
-            run = [i for i in order if len(clips[i]) >= limit]
-            order = order[len(run) :]
-            with self.clock("features"):
-                features = self.family.features([clips[i] for i in run])
-                features = {name: value.to(self.device) for name, value in features.items()}
+        for run in _runs(clips):
+            features = self._features([clips[i] for i in run])
             with self.clock("encoder"):
                 states, lengths = self.family.encode_audio(features)
             for i, row, length in zip(run, states, lengths.tolist(), strict=True):
@@ -210,6 +241,21 @@ class TransformersSpeechLM:
             return answer
         seconds = n_samples / SAMPLING_RATE
         return replace(answer, error=f"heard the first {self.max_seconds:g} of {seconds:.1f} s of audio")
+
+
+def _runs(clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    """Positions of clips that are encoded together: of like length, longest first."""
+    order = sorted(range(len(clips)), key=lambda i: -len(clips[i]))
+    while order:
+        limit = len(clips[order[0]]) / ENCODE_WASTE
+        run = [i for i in order if len(clips[i]) >= limit]
+        order = order[len(run) :]
+        yield run
+
+
+def _names(clips: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Which very arrays these are; who keeps the name keeps the arrays."""
+    return tuple(map(id, clips))
 
 
 @contextmanager

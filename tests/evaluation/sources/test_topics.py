@@ -146,6 +146,6 @@ def test_where_the_set_lies(folder, tmp_path):
 def test_nothing_held_out(tmp_path):
     folder = write_set(tmp_path / "set", rows("train"))
     with pytest.raises(
-        UserError, match="no instructions in the split test or validation; splits there: train"
+        UserError, match="no items of kind instruct in the split test or validation; splits there: train"
     ):
         topics.load({}, Place(folder))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
+from rba_bench.speechlm.audiolm.engine import RUNS_AHEAD, TransformersSpeechLM
 from rba_bench.speechlm.audiolm.families import FAMILIES
 from rba_bench.speechlm.base import SpeechLM, SpeechRequest
 from rba_bench.textlm.base import Decoding
@@ -156,3 +156,29 @@ def test_gradients_reach_encoder_and_projector(qwen2_audio_dir: Path, speech: li
     family.head(family.decode(family.merge(ids, embeds, n_tokens), mask)).logsumexp(-1).sum().backward()
     for part in (family.model.model.audio_tower.conv1, family.model.model.multi_modal_projector.linear):
         assert float(torch.linalg.vector_norm(part.weight.grad)) > 0
+
+
+def test_features_prepared_ahead_are_used_and_change_nothing(
+    qwen2_audio_dir: Path, speech: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = TransformersSpeechLM.from_pretrained(qwen2_audio_dir, cache_bytes=0)
+    broken = [
+        SpeechRequest(None),
+        SpeechRequest(_noise(0.02)),
+        SpeechRequest(np.full(16_000, np.nan, np.float32)),
+    ]
+    requests = [*broken, *(SpeechRequest(clip, key=f"clip {i}") for i, clip in enumerate(speech))]
+    expected = lm.generate(requests, GREEDY)
+    lm.prepare(requests)
+    with monkeypatch.context() as patched:
+        patched.setattr(lm.family, "features", lambda clips: pytest.fail("extracted again"))
+        assert lm.generate(requests, GREEDY) == expected
+    lm.prepare(requests[::-1])
+    assert lm.generate(requests[4:], GREEDY) == expected[4:], "another batch than the prepared one"
+
+
+def test_features_that_are_never_asked_for_do_not_pile_up(qwen2_audio_dir: Path) -> None:
+    lm = TransformersSpeechLM.from_pretrained(qwen2_audio_dir, cache_bytes=0)
+    for seed in range(RUNS_AHEAD + 5):
+        lm.prepare([SpeechRequest(_noise(0.2, seed))])
+    assert len(lm._ahead) == RUNS_AHEAD
