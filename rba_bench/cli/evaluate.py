@@ -1,5 +1,6 @@
 """`rba-bench eval`: a model and tasks in, run records out."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.cli import defaults, eval_options, options
@@ -71,6 +72,8 @@ def command(
             estimates = estimate(request)
         else:
             records, gaps = _evaluate(request, gap)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first one speaks
     if dry_run:
         _render_plan(estimates, as_json)
     else:

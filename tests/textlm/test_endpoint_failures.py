@@ -177,7 +177,7 @@ def test_a_wrong_key_is_a_missing_prerequisite_at_the_first_request(
     refusal = failure(401, "Incorrect API key provided: wro*****key")
     with serving(lambda _: refusal) as server, pytest.raises(MissingPrerequisite, match=says) as caught:
         asked(server, [str(i) for i in range(1000)])
-    assert len(server.seen) <= 8
+    assert len(server.seen) <= 64  # those that were under way, of 1000
     assert "wro*" not in str(caught.value)
     assert our_threads() == []
 
@@ -189,7 +189,7 @@ def test_an_unknown_model_is_a_users_error_that_lists_what_there_is() -> None:
             UserError, match=r"no model 'm'.*The model `m` does not exist.*it serves qwen, llama"
         ):
             asked(server, [str(i) for i in range(1000)])
-    assert len(server.seen) <= 8
+    assert len(server.seen) <= 64  # those that were under way, of 1000
 
 
 def test_a_server_that_moved_is_not_followed() -> None:
