@@ -109,10 +109,10 @@ def identifying(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relative(spec: str) -> str:
-    """A path as seen from here, or its last part; anything else as it is. Both parts of a cascade are treated."""
-    if "+" in spec or spec.startswith(("text:", "cascade:")):
-        kind, _, rest = spec.rpartition(":") if spec.count(":") == 1 else ("", "", spec)
-        return (f"{kind}:" if kind else "") + "+".join(relative(part) for part in rest.split("+"))
+    """A path as seen from here, or its last part; anything else as it is. The parts of a cascade are treated alike."""
+    for scheme in ("text:", "cascade:"):
+        if spec.startswith(scheme):
+            return scheme + "+".join(relative(part) for part in spec.removeprefix(scheme).split("+"))
     if not Path(spec).is_absolute():
         return spec
     inside = Path(spec).is_relative_to(Path.cwd())
