@@ -9,7 +9,7 @@ import pytest
 from rba_bench.errors import MissingPrerequisite, RbaError
 from rba_bench.evaluation.records import read_record, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from tests.evaluation.conftest import write_task, write_test_set
+from tests.evaluation.conftest import ITEMS, write_task, write_test_set
 from tests.evaluation.test_commands import command, finish
 from tests.textlm.misbehaving_server import answer, body, failure, reset, serving
 
@@ -103,3 +103,15 @@ def _wait_for_samples(out: Path, process, n: int) -> None:
     while sum(file.read_bytes().count(b"\n") for file in out.glob("*/*/samples.jsonl")) < n:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-2000:]
         time.sleep(0.02)
+
+
+def test_a_served_text_llm_is_a_ceiling_that_hears_nothing(tmp_path, monkeypatch):
+    task = write_task(tmp_path, "triviaqa")
+    monkeypatch.setattr("rba_bench.evaluation.clip_input.wave", lambda _: pytest.fail("a clip was read"))
+    with serving(lambda seen: answer("the dorn" if "river" in seen.text else "castle")) as server:
+        [record] = evaluate(
+            EvalRequest((str(task),), f"text:{server.spec}", out=tmp_path / "out", device="cpu")
+        )
+    assert {seen.text for seen in server.seen} == {s["instruction"] for s in ITEMS["triviaqa"]}
+    assert record.model["kind"] == "text-oracle" and record.statuses["ok"] == 6
+    assert record.metrics["alias_match"].value == pytest.approx(2 / 3)
