@@ -1,5 +1,6 @@
 """Recognising in batches of pieces: clips longer than 30 s are cut where they are quietest, and their words joined."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ SEARCH_S = 5.0  # a cut lies within so much of the end of a piece
 QUIET_S = 0.2  # loudness is averaged over so much
 
 
-class InPieces:
+class InPieces(ABC):
     """What recognisers of up to 30 s at a time share."""
 
     rows: int
@@ -35,8 +36,9 @@ class InPieces:
             words[i] += [text] if text else []
         return [" ".join(parts) for parts in words]
 
+    @abstractmethod
     def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
-        raise NotImplementedError
+        """Words of pieces that fit the recogniser, in order."""
 
 
 def cut(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.ndarray]:

@@ -283,7 +283,7 @@ class AudioFamily(ABC):
 
     def plain_inputs(self, prompts: Sequence[str], clips: Sequence[np.ndarray]) -> dict[str, Any]:
         """Inputs of the model's own `generate` for families that do not `split`: left-padded, on the CPU."""
-        raise NotImplementedError(f"{type(self).__name__} is taken apart; it needs no plain inputs")
+        raise TypeError(f"{type(self).__name__} is taken apart; it needs no plain inputs")
 
 
 def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:

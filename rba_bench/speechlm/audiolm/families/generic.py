@@ -77,15 +77,15 @@ class Generic(AudioFamily):
 
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """Not known for such a model."""
-        raise NotImplementedError(_unknown(self.model))
+        raise UserError(_unknown(self.model))
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Not known for such a model."""
-        raise NotImplementedError(_unknown(self.model))
+        raise UserError(_unknown(self.model))
 
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Not known for such a model."""
-        raise NotImplementedError(_unknown(self.model))
+        raise UserError(_unknown(self.model))
 
 
 def _unknown(model: Any) -> str:

@@ -9,6 +9,7 @@ comes from the clip, as silence has the lowest value there is.
 """
 
 import copy
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,9 +49,9 @@ class WhisperType(AudioFamily):
         """Mel frames that the processor's mask counts for a clip within one window."""
         return -(-min(n_samples, self.extractor.n_samples) // self.extractor.hop_length)
 
+    @abstractmethod
     def tokens_of(self, frames: Any) -> Any:
         """Audio tokens of a window with this many mel frames; ints or tensors."""
-        raise NotImplementedError
 
     def n_tokens(self, n_samples: int) -> int:
         """See `AudioFamily.n_tokens`; summed over the windows."""
