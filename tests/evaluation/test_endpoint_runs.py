@@ -1,4 +1,4 @@
-"""Whole runs of a served model on a server that misbehaves, killed and resumed: every answer is paid for once."""
+"""Whole runs of a served model on a server that misbehaves: what has been answered is not asked again."""
 
 import signal
 import time

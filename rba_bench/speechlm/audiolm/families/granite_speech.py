@@ -16,9 +16,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
-from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
+from rba_bench.speechlm.audiolm.families.base import Features
 from rba_bench.speechlm.audiolm.families.parts import (
     ADAPTER,
+    Unpadded,
     adapter_identity,
     audio_settings,
     encode_by_length,
@@ -84,7 +85,7 @@ class GraniteFeatures:
         return (n_samples // self.hop_length + 1) // 2
 
 
-class GraniteSpeech(AudioFamily):
+class GraniteSpeech(Unpadded):
     """`GraniteSpeechForConditionalGeneration`."""
 
     @classmethod
@@ -112,15 +113,6 @@ class GraniteSpeech(AudioFamily):
     def load_processor(cls, folder: Path, trust_remote_code: bool = False) -> Any:
         """Without torchaudio."""
         return load_parts(folder, _features, trust_remote_code)
-
-    def identity(self) -> dict[str, Any]:
-        """Hashes of the adapter's files, where there is one."""
-        return {"adapter": self.model.adapter_files} if self.model.adapter_files else {}
-
-    @property
-    def padding(self) -> str:
-        """Clips are never padded in the encoder."""
-        return "none"
 
     @property
     def generator(self) -> Any:

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, sha256_file
+from rba_bench.speechlm.audiolm.families.base import AudioFamily
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")  # the second is how older repositories keep it
 ADAPTER = "adapter_config.json"
@@ -161,3 +162,19 @@ def load_adapter(model: Any, folder: Path) -> None:
     if absent:
         raise UserError(f"adapter {folder} lacks {len(absent)} weights (first: {absent[0]}); copy it again")
     model.set_adapter(ADAPTER_NAME)
+
+
+class Unpadded(AudioFamily):
+    """A family whose encoder cannot tell padding from sound, and whose model carries an adapter for speech.
+
+    `load_model` leaves the hashes of the adapter's files in `model.adapter_files`, empty where there is none.
+    """
+
+    def identity(self) -> dict[str, Any]:
+        """Hashes of the adapter's files, where there is one."""
+        return {"adapter": self.model.adapter_files} if self.model.adapter_files else {}
+
+    @property
+    def padding(self) -> str:
+        """Clips are never padded in the encoder."""
+        return "none"

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
+from rba_bench.speechlm.audiolm.families.base import Features
 from rba_bench.speechlm.audiolm.families.parts import (
     ADAPTER,
+    Unpadded,
     adapter_identity,
     audio_settings,
     encode_by_length,
@@ -33,7 +34,7 @@ LORA = "speech-lora"
 SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
 
 
-class Phi4Multimodal(AudioFamily):
+class Phi4Multimodal(Unpadded):
     """`Phi4MultimodalForCausalLM`, as transformers itself implements it."""
 
     @classmethod
@@ -56,15 +57,6 @@ class Phi4Multimodal(AudioFamily):
     def load_processor(cls, folder: Path, trust_remote_code: bool = False) -> Any:
         """Without the image part, which needs torchvision."""
         return load_parts(folder, _features, trust_remote_code)
-
-    def identity(self) -> dict[str, Any]:
-        """Hashes of the adapter's files, where there is one."""
-        return {"adapter": self.model.adapter_files} if self.model.adapter_files else {}
-
-    @property
-    def padding(self) -> str:
-        """Clips are never padded in the encoder."""
-        return "none"
 
     def find_audio_token(self) -> int:
         """Id of the placeholder, in the audio part of the config."""
