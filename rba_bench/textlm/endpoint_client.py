@@ -123,6 +123,8 @@ class EndpointClient:
     ) -> Generator[tuple[int, Answer | Trouble], None, None]:
         """Send `n` requests; `(position, outcome)` as they complete, each position exactly once.
 
+        Asking for the next outcome says that the last one is safe: never more than `max_concurrency` requests are
+        under way or unsafe, so that a kill costs no more than those, however slow the disk of whoever keeps them.
         Closing the iterator (or Ctrl-C) abandons what is under way.
 
         Args:
@@ -136,30 +138,36 @@ class EndpointClient:
         if n == 0:
             return
         out: queue.SimpleQueue[tuple[int, Answer | Trouble] | _Done] = queue.SimpleQueue()
-        loop = asyncio.new_event_loop()
-        task = loop.create_task(self._serve(n, build, out.put))
+        loop, unsafe = asyncio.new_event_loop(), asyncio.Semaphore(self.options.max_concurrency)
+        task = loop.create_task(self._serve(n, build, out.put, unsafe))
         thread = threading.Thread(target=_turn, args=(loop, task, out.put), name=THREAD_NAME, daemon=True)
         thread.start()
         try:
             while not isinstance(said := out.get(), _Done):
                 yield said
+                _tell(loop, unsafe.release)
         finally:
-            if thread.is_alive() and not loop.is_closed():
-                _cancel(loop, task)
+            _tell(loop, task.cancel)
             thread.join(JOIN_S)
         if said.error is not None:
             raise said.error
 
     async def _serve(
-        self, n: int, build: Callable[[int], Call | Trouble], put: Callable[[Any], None]
+        self,
+        n: int,
+        build: Callable[[int], Call | Trouble],
+        put: Callable[[Any], None],
+        unsafe: asyncio.Semaphore,
     ) -> None:
         self._health.begin()
         window, indices = Window(self.pace), iter(range(n))
         async with self._connected() as api:
 
             async def work() -> None:
+                await unsafe.acquire()
                 for index in indices:  # shared: each index goes to one worker
                     put((index, await self._item(api, window, partial(build, index))))
+                    await unsafe.acquire()
 
             workers = [asyncio.create_task(work()) for _ in range(min(n, self.options.max_concurrency))]
             try:
@@ -351,9 +359,10 @@ def _turn(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Call
         put(_Done(None if task.cancelled() else task.exception()))
 
 
-def _cancel(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    """Have `what` called in the loop's thread, unless the loop is closed, now or while we ask."""
     try:
-        loop.call_soon_threadsafe(task.cancel)
-    except RuntimeError:  # it has closed just now
+        loop.call_soon_threadsafe(what)
+    except RuntimeError:
         if not loop.is_closed():
             raise

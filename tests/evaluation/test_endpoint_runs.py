@@ -90,10 +90,9 @@ def test_kill_9_in_the_middle_then_no_answer_is_paid_for_twice(tmp_path):
         running.communicate()
         [file] = out.glob("*/*/samples.jsonl")
         kept = {sample.audio_sha256 for sample in read_samples(file)}
-        asked_before = len(server.seen)
         finish(command(*line, "--out", str(out), **limited))
     assert 5 <= len(kept) < 30
-    assert len(server.seen) - asked_before == 30 - len(kept), "only what was not kept is asked"
+    assert 30 <= len(server.seen) <= 32, "only what was under way is asked again"
     [folder] = {found.parent for found in out.glob("*/*/run.json")}
     assert read_record(folder).statuses["ok"] == 30
 

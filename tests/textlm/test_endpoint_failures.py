@@ -266,6 +266,15 @@ def test_stopping_in_the_middle_leaves_no_threads_and_no_requests() -> None:
     assert len({index for index, _ in first}) == 5
 
 
+def test_no_more_is_asked_than_whoever_reads_the_replies_has_kept() -> None:
+    with serving(lambda seen: answer("yes")) as server:
+        lm = EndpointLM.from_spec(server.spec, EndpointOptions(max_concurrency=2))
+        for n_kept, _ in enumerate(lm.ask(questions(*map(str, range(12))))):
+            time.sleep(0.05)  # a disk that takes longer than the server
+            assert len(server.seen) <= n_kept + 2
+    assert len(server.seen) == 12
+
+
 def test_an_error_of_whoever_reads_the_replies_stops_the_requests() -> None:
     with serving(lambda seen: answer("fine", after=0.01)) as server:
         lm = EndpointLM.from_spec(server.spec, QUICK)
