@@ -51,6 +51,9 @@ def load_family(
     """
     from transformers import AutoConfig
 
+    from rba_bench.speechlm.composite import register
+
+    register()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:

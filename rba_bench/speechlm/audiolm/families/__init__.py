@@ -35,6 +35,7 @@ class Entry:
 VERIFIED_WITH = "5.23"  # transformers that the tests of `verified` families ran against
 
 FAMILIES: dict[str, Entry] = {
+    "rba_composite": Entry("composite", "Composite", "", note="any encoder and LLM: `rba-bench compose`"),
     "qwen2_audio": Entry("qwen2_audio", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct", note="hears 30 s"),
     "voxtral": Entry(
         "voxtral", "Voxtral", "mistralai/Voxtral-Mini-3B-2507", note="padded to 30 s; needs mistral-common"

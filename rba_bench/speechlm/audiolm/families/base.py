@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
@@ -65,6 +66,7 @@ class AudioFamily(ABC):
         self.pad_id: int = self.stops[0] if pad in (None, self.audio_token_id) else pad
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.prompt_ids = lru_cache(PROMPTS_KEPT)(self._prompt_ids)
+        self.text_ids = lru_cache(PROMPTS_KEPT)(self._text_ids)
 
     # --- what the model is
 
@@ -114,6 +116,15 @@ class AudioFamily(ABC):
     def max_seconds(self) -> float | None:
         """Audio behind this is not heard; None without such a limit."""
         return None
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Modules by part: `encoder`, `projector` (between encoder and decoder) and `llm` (decoder and head)."""
+        inner = self.model.model
+        return {
+            "encoder": [inner.audio_tower],
+            "projector": [inner.multi_modal_projector],
+            "llm": [self.decoder, self.model.get_output_embeddings()],
+        }
 
     @property
     def generator(self) -> Any:
@@ -165,9 +176,33 @@ class AudioFamily(ABC):
                 "instruction-tuned checkpoint, or add chat_template.jinja"
             ) from error
 
+    def render_text(self, text: str) -> str:
+        """The chat up to the answer where the user's turn is text alone: what the model's own LLM reads.
+
+        Raises:
+            UserError: the template takes no turn without audio.
+        """
+        from jinja2 import TemplateError
+
+        messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        try:
+            return str(
+                self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            )
+        except (ValueError, TypeError, TemplateError) as error:
+            raise UserError(
+                f"the chat template takes no turn of text alone ({str(error).splitlines()[0]})"
+            ) from error
+
+    def _text_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of `render_text(text)`; see `text_ids`, which is this with a memory."""
+        return self._tokenized(self.render_text(text))
+
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         """Token ids of `render(prompt)`; see `prompt_ids`, which is this with a memory."""
-        text = self.render(prompt)
+        return self._tokenized(self.render(prompt))
+
+    def _tokenized(self, text: str) -> tuple[int, ...]:
         # as `ProcessorMixin.apply_chat_template` tokenizes (transformers 5.23)
         bos = self.tokenizer.bos_token
         special = not (bos is not None and text.startswith(bos))

@@ -1,0 +1,85 @@
+"""The composite: a Whisper-type encoder at true length, a stacking projector, any causal LM."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rba_bench.errors import UserError
+from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
+
+
+class Composite(AudioFamily):
+    """Adapter of `CompositeForConditionalGeneration`; features are `input_features` [N, M, T] and `feature_lengths`."""
+
+    allows_true_length = True  # the encoder was made for it; there is no other form
+
+    @classmethod
+    def model_class(cls, config: Any) -> Any:
+        """The composite's own class."""
+        from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+
+        return CompositeForConditionalGeneration
+
+    @classmethod
+    def load_processor(cls, folder: Path, trust_remote_code: bool = False) -> Any:
+        """The composite's own processor."""
+        from rba_bench.speechlm.composite.processing import CompositeProcessor
+
+        try:
+            return CompositeProcessor.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} holds no usable processor: {str(error).splitlines()[0]}") from error
+
+    def render(self, prompt: str) -> str:
+        """See `CompositeProcessor.render`: the prompt stands before the audio."""
+        return str(self.processor.render(prompt))
+
+    def render_text(self, text: str) -> str:
+        """See `AudioFamily.render_text`."""
+        return str(self.processor.render_messages([{"role": "user", "content": text}]))
+
+    def _tokenized(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Tokens of an answer as the chat template closes it, up to the first end token.
+
+        Raises:
+            UserError: the template does not put the answer right behind the generation prompt, or does not end it.
+        """
+        opened, closed = self.processor.render(""), self.processor.render("", answer)
+        if not closed.startswith(opened):
+            raise UserError(
+                "the chat template does not put the answer behind its generation prompt: cannot train on it"
+            )
+        ids = self._tokenized(closed[len(opened) :])
+        for position, token in enumerate(ids):
+            if token in self.stops:
+                return list(ids[: position + 1])
+        raise UserError(
+            "the chat template does not close the assistant's turn with an end token: cannot train on it"
+        )
+
+    def n_tokens(self, n_samples: int) -> int:
+        """See `AudioFamily.n_tokens`."""
+        return int(self.processor.n_audio_tokens(n_samples))
+
+    def features(self, clips: Sequence[np.ndarray]) -> Features:
+        """See `AudioFamily.features`."""
+        made = self.processor.feature_extractor(list(clips), sampling_rate=16_000)
+        return {name: made[name] for name in ("input_features", "feature_lengths")}
+
+    def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `AudioFamily.encode_audio`."""
+        weight = next(self.model.model.audio_tower.parameters())
+        mels = features["input_features"].to(weight.device, weight.dtype)
+        states, lengths = self.model.encode_audio(mels, features["feature_lengths"].to(weight.device))
+        return states, lengths
+
+    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `AudioFamily.project`."""
+        embeds, counts = self.model.project(states, lengths)
+        return embeds, counts
