@@ -22,8 +22,8 @@ class StateTargets:
     Attributes:
         branches: numbers of the branches, ascending.
         states: [K, Ht] last hidden states of the teacher, after its final norm; Ht is the teacher's width.
-        head: states [..., Ht] to logits [..., V]. It may name fewer or more tokens than the student's head: padding rows
-            of an embedding table. Both sides are then cut to the smaller number.
+        head: states [..., Ht] to logits [..., V]. V is that of the student's head, or less where that has more
+            padding rows; the student's logits are then cut to the first V.
 
     Raises:
         ValueError: branches out of order.
