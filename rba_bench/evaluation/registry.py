@@ -28,7 +28,7 @@ BENCHMARKS = (
 )  # of the micro track, as the quickstart runs
 ORDER = (
     "alpacaeval", "spoken_alpaca", "triviaqa", "webquestions", "llama_questions", "covost2", "fleurs", "mustc",
-    "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr",
+    "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr", "micro_study",
 )  # fmt: skip
 TRACKS = ("micro", "full")
 DECODINGS = ("greedy", "sampled")

@@ -30,7 +30,8 @@ ROW_GROUP = 64
 class Spec:
     """One test set: `n` items of `kind` from `source`, each in `voices` voices.
 
-    Items are balanced over topics or over the two translation directions.
+    Items are balanced over topics or over the two translation directions. With `distinct` a text comes again, in another
+    voice, only once the held-out texts of its kind are used up.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Spec:
     n: int
     source: str | None = None
     voices: int = 1
+    distinct: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,26 @@ SPECS = {
 }
 # Not among SPECS: it measures no quality, so a build of the micro weights does not look at it.
 CONSISTENCY = Spec("micro_speaker_consistency", "instruct", 24, voices=4)
+# For `rba-bench study`, which looks for differences of a few points: larger, and of other texts than SPECS draws first.
+STUDY = {
+    spec.name: spec
+    for spec in (
+        Spec("micro_study_instruct", "instruct", 480, distinct=True),
+        Spec("micro_study_qa", "qa", 240, distinct=True),
+        Spec("micro_study_s2tt", "s2tt", 480),
+        Spec("micro_study_consistency", "instruct", 64, voices=4),
+    )
+}
+MANY_DRAWS = 3000  # after these, a text that was not drawn does not exist (114 questions, 28 texts of one topic)
 
 
 def _items(spec: Spec) -> list[world.Item]:
     rng = random.Random(stable_seed("testset", VERSION, spec.name))
     if spec.voices > 1:
         return [item for item in _distinct(spec, rng) for _ in range(spec.voices)]
+    if spec.distinct:
+        topics = world.TOPICS if spec.kind == "instruct" else (None,)
+        return [item for topic in topics for item in _spread(spec, rng, topic, spec.n // len(topics))]
     if spec.kind == "instruct":
         each = spec.n // len(world.TOPICS)
         return [
@@ -94,6 +110,20 @@ def _distinct(spec: Spec, rng: random.Random) -> list[world.Item]:
             item = world.sample_item(rng, topic=topic, kind=spec.kind, split="test")
             drawn.setdefault(item.user_text, item)
     return list(drawn.values())
+
+
+def _spread(spec: Spec, rng: random.Random, topic: str | None, n: int) -> list[world.Item]:
+    """`n` items of a topic, no text a second time before every text was there once."""
+    found: dict[str, world.Item] = {}
+    for _ in range(MANY_DRAWS):
+        item = world.sample_item(rng, kind=spec.kind, topic=topic, source=spec.source, split="test")
+        found.setdefault(item.user_text, item)
+        if len(found) == n:
+            break
+    drawn: list[world.Item] = []
+    while len(drawn) < n:
+        drawn += rng.sample(list(found.values()), len(found))
+    return drawn[:n]
 
 
 def _speak(item: world.Item, voice: Voice, snr_db: float | None, colour: str, seed: int) -> np.ndarray:
@@ -145,10 +175,12 @@ def _baseline() -> dict[str, str]:
 
 def _key(spec: Spec, voices: str, noise: Noise) -> str:
     """Hash of all that the clips and rows depend on."""
-    baseline = _baseline() if spec.kind == "instruct" and spec.voices == 1 else {}
+    compared = spec.kind == "instruct" and spec.voices == 1
+    baseline = {k: v for k, v in _baseline().items() if compared and k.startswith(f"{spec.name}-")}
     described = asdict(spec)
-    if spec.voices == 1:
-        del described["voices"]  # sets made before there was a choice keep their folders
+    for name, usual in (("voices", 1), ("distinct", False)):
+        if described[name] == usual:
+            del described[name]  # sets made before there was a choice keep their folders
     parts = [
         VERSION,
         described,
@@ -164,7 +196,7 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
     """Folder that holds `test.parquet` of a micro test set, spoken now if it is not in the cache.
 
     Args:
-        name: a key of SPECS, or the name of CONSISTENCY.
+        name: a key of SPECS or STUDY, or the name of CONSISTENCY.
         cache: folder for the sets; by default `micro` under `paths.cache_dir()`.
         voices: a bank of `rba_bench.audio.voices`.
         noise: conditions; by default clean, 25 dB and 20 dB of pink noise in turn.
@@ -173,7 +205,7 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
         UserError: unknown name.
         MissingPrerequisite: no espeak-ng (extra `tts`).
     """
-    known = {**SPECS, CONSISTENCY.name: CONSISTENCY}
+    known = {**SPECS, CONSISTENCY.name: CONSISTENCY, **STUDY}
     if name not in known:
         raise UserError(f"no micro test set {name!r}; there are {', '.join(known)}")
     spec, noise = known[name], noise or Noise()

@@ -10,6 +10,8 @@ from rba_bench.errors import RbaError
 from rba_bench.micro import testsets, world
 from rba_bench.micro.build import base, encoder, speech, textlms
 
+COMPARED = ("micro_alpacaeval", "micro_study_instruct")  # sets with win rates
+
 
 def spoken_testset(name: str) -> list[speech.Utterance]:
     """A micro test set as the build's own utterances."""
@@ -40,9 +42,12 @@ def _base(out: Path) -> tuple[Any, Any]:
 def baseline_answers(out: Path) -> dict[str, str]:
     """The base's greedy answers to the spoken instructions: what win rates are measured against."""
     model, tokenizer = _base(out)
-    data = spoken_testset("micro_alpacaeval")
-    answers = base.answer(model, tokenizer, data, base.States(model, data))
-    return {f"micro_alpacaeval-{i:03d}": text for i, text in enumerate(answers)}
+    found: dict[str, str] = {}
+    for name in COMPARED:
+        data = spoken_testset(name)
+        answers = base.answer(model, tokenizer, data, base.States(model, data))
+        found |= {f"{name}-{i:03d}": text for i, text in enumerate(answers)}
+    return found
 
 
 def base_validity(model: Any, tokenizer: Any) -> dict[str, float]:
