@@ -14,7 +14,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.metrics.bleu import sentence_bleu, sentence_chrf
 from rba_bench.metrics.qa import alias_match, exact_match
-from rba_bench.training.recipe import RewardOptions
+from rba_bench.training.reward_options import RewardOptions
 
 if TYPE_CHECKING:
     from rba_bench.textlm.base import TextLM

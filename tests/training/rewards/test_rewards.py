@@ -8,7 +8,7 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite
-from rba_bench.training.recipe import RewardOptions
+from rba_bench.training.reward_options import RewardOptions
 from rba_bench.training.rewards import TEXT_REWARDS, RewardByKind, RewardModel, TeacherLogprob, build_reward
 
 
