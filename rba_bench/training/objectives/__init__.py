@@ -1,6 +1,93 @@
-"""The losses, as pure functions of tensors. No model, no tokenizer, no batch layout in here."""
+"""The losses, as pure functions of tensors. No model, no tokenizer, no batch layout in here.
 
-from rba_bench.training.objectives.likelihood import sequence_logprobs, sft
-from rba_bench.training.objectives.preference import Terms, dpo, preference, rba
+    likelihood       log-probability of answers, SFT, and the means that turn losses of tokens into one
+    preference       pairs: reference-free, DPO, SPIN, IPO, SimPO, ODPO, TDPO; RBA's sum with the SFT term
+    distillation     a teacher's distributions (forward, reverse, JSD; full or top k), DiVA's hidden states
+    policy_gradient  advantages, GRPO, DAPO, RLOO, self-critical training, minimum risk
+    vocabulary       what distillation computes over the vocabulary, sparing memory
 
-__all__ = ["Terms", "dpo", "preference", "rba", "sequence_logprobs", "sft"]
+Losses come back one a pair, an answer, a token or a position, not averaged, except where a mean is part of a method.
+Import names from here: `preference` is a function, and the module of that name is hidden behind it.
+"""
+
+from rba_bench.training.objectives.distillation import (
+    Alignment,
+    divergence,
+    end_weights,
+    first_positions,
+    hidden_l2,
+    last_positions,
+    token_alignment,
+    top_k,
+    topk_divergence,
+)
+from rba_bench.training.objectives.likelihood import (
+    budget_mean,
+    masked,
+    sequence_logprobs,
+    sequence_mean,
+    sft,
+    token_mean,
+)
+from rba_bench.training.objectives.policy_gradient import (
+    clipped_ratio,
+    group_advantages,
+    kl_estimate,
+    leave_one_out,
+    minimum_risk,
+    modality_advantages,
+    self_critical,
+)
+from rba_bench.training.objectives.preference import (
+    Form,
+    Terms,
+    composed,
+    dpo,
+    hinge,
+    ipo,
+    odpo,
+    preference,
+    rba,
+    simpo,
+    spin,
+    tdpo,
+)
+from rba_bench.training.objectives.vocabulary import Kind
+
+__all__ = [
+    "Alignment",
+    "Form",
+    "Kind",
+    "Terms",
+    "budget_mean",
+    "clipped_ratio",
+    "composed",
+    "divergence",
+    "dpo",
+    "end_weights",
+    "first_positions",
+    "group_advantages",
+    "hidden_l2",
+    "hinge",
+    "ipo",
+    "kl_estimate",
+    "last_positions",
+    "leave_one_out",
+    "masked",
+    "minimum_risk",
+    "modality_advantages",
+    "odpo",
+    "preference",
+    "rba",
+    "self_critical",
+    "sequence_logprobs",
+    "sequence_mean",
+    "sft",
+    "simpo",
+    "spin",
+    "tdpo",
+    "token_alignment",
+    "token_mean",
+    "top_k",
+    "topk_divergence",
+]

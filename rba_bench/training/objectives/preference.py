@@ -1,33 +1,179 @@
-"""The losses, as pure functions of log-probabilities. No model, no tokenizer, no batch layout in here.
-
-Notation of the RBA paper (arXiv 2509.03526, sections 2 and 3; equation bodies rebuilt from the prose):
+"""Losses of pairs: a chosen answer y+ against a rejected one y-, and their sum with the SFT term (RBA).
 
     x_s  the instruction spoken by speaker s        y*  the teacher's answer to the text instruction
-    pi   the speech model                           beta, w  preference temperature and weight of the SFT term
+    pi   the speech model                           ref  a frozen policy: the base, or SPIN's opponent
+    beta, w  preference temperature and weight of the SFT term
 
-    sft   L = -log pi(y*|x_s)                                                                         Eq. (1)
-    dpo   L = -log sigmoid(beta * [log pi/ref (y+|x) - log pi/ref (y-|x)])             with a reference model
-    rba   L = -log sigmoid(beta * [log pi(y+|x) - log pi(y-|x)]) + w * L_sft                          Eq. (5)
+    preference  -log sigmoid(beta * [log pi(y+|x) - log pi(y-|x)])                 CPO, RBA Eq. (5) without its SFT term
+    dpo, spin   -log sigmoid(beta * [log pi/ref(y+|x) - log pi/ref(y-|x)])
+    odpo        -log sigmoid(beta * [.] - alpha * f(reward gap))
+    ipo         ([.] - 1 / (2 beta))^2                                             per token
+    simpo       -log sigmoid(beta * [.] - gamma)                                   per token, no reference
+    tdpo        -log sigmoid(beta * [. - alpha * difference of sequential KLs])
 
-The paper does not say whether log pi(y|x) is summed over tokens or averaged; `sequence_logprobs` offers both.
+A form is a function `(chosen, rejected, beta) -> [P] losses` of *scores*: log pi(y|x), or log pi(y|x) - log ref(y|x)
+where the method has a reference. `functools.partial` fills in what else a form takes. Nothing is averaged here but by
+`composed` and `rba`. The RBA paper (arXiv 2509.03526; equation bodies rebuilt from the prose) does not say whether
+log pi(y|x) is summed over tokens or averaged; `sequence_logprobs` offers both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rba_bench.training.objectives.likelihood import sft
+from rba_bench.training.objectives.likelihood import sequence_logprobs, sft
+
+Form = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def preference(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """Reference-free preference loss. `chosen`, `rejected`: [P] log pi(y|x); returns [P] losses."""
+    """-log sigmoid(beta * (chosen - rejected)), reference-free on log-probabilities (CPO, arXiv 2401.08417, Eq. 3).
+
+    Args:
+        chosen: [P] score of y+, nats.
+        rejected: [P] score of y-, nats.
+        beta: preference temperature, 1 / nats.
+
+    Returns:
+        [P] losses.
+    """
     return -F.logsigmoid(beta * (chosen - rejected))
+
+
+def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """max(0, 1 - beta * (chosen - rejected)): SLiC's ranking term (arXiv 2305.10425) on scores. All [P]."""
+    return torch.relu(1 - beta * (chosen - rejected))
 
 
 def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
     """DPO (Rafailov et al. 2023, Eq. 7): `preference` on log-ratios to a frozen reference. All [P]; returns [P]."""
     return preference(chosen - ref_chosen, rejected - ref_rejected, beta)
+
+
+def spin(chosen: Tensor, rejected: Tensor, old_chosen: Tensor, old_rejected: Tensor, beta: float) -> Tensor:
+    """SPIN (arXiv 2401.01335, Eq. 4.7) with the logistic loss, as released: DPO against the opponent.
+
+    The difference to DPO is in the data and in the reference, not in the formula: y+ is the teacher's (there: human)
+    answer, y- a sample of the opponent, and the opponent is the policy at the start of the current iteration, which
+    samples and is the reference of that iteration.
+
+    Args:
+        chosen: [P] log pi(y+|x), nats.
+        rejected: [P] log pi(y-|x).
+        old_chosen: [P] log opponent(y+|x).
+        old_rejected: [P] log opponent(y-|x).
+        beta: the paper's lambda; 0.1 in its release.
+
+    Returns:
+        [P] losses.
+    """
+    return dpo(chosen, rejected, old_chosen, old_rejected, beta)
+
+
+def ipo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """(chosen - rejected - 1 / (2 beta))^2: IPO (arXiv 2310.12036, Eq. 17; beta is its tau).
+
+    The equation sums over tokens; the authors' results are for means over tokens (said in TRL, whose `ipo` does the
+    same), which keeps the target 1 / (2 beta) comparable between lengths. So make the scores with
+    `sequence_logprobs(..., length_normalized=True)`.
+
+    Args:
+        chosen: [P] log pi/ref(y+|x) in nats a token.
+        rejected: [P] log pi/ref(y-|x) in nats a token.
+        beta: strength of the regularisation, > 0.
+
+    Returns:
+        [P] losses, nats^2.
+    """
+    return (chosen - rejected - 1 / (2 * beta)).square()
+
+
+def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
+    """-log sigmoid(beta * (chosen - rejected) - gamma): SimPO (arXiv 2405.14734, Eq. 6), without a reference.
+
+    Args:
+        chosen: [P] log pi(y+|x) / |y+|, nats a token (`sequence_logprobs(..., length_normalized=True)`).
+        rejected: [P] the same of y-.
+        beta: scale of the reward beta * log pi / |y|; 2.0 to 2.5 in the paper.
+        gamma: target margin of the rewards, outside beta (TRL's `simpo_gamma`); inside it would be gamma / beta.
+
+    Returns:
+        [P] losses.
+    """
+    return -F.logsigmoid(beta * (chosen - rejected) - gamma)
+
+
+def odpo(
+    chosen: Tensor,
+    rejected: Tensor,
+    beta: float,
+    gap: Tensor,
+    alpha: float = 1.0,
+    scale: Literal["log", "linear"] = "log",
+) -> Tensor:
+    """-log sigmoid(beta * (chosen - rejected) - alpha * f(gap)): DPO with an offset (arXiv 2402.10571; rycolab/odpo).
+
+    A pair whose answers differ much in reward has to be told apart by more. With f = log (the release) a gap below 1
+    loosens the demand, and the loss vanishes as the gap does: a pair that the reward does not tell apart teaches
+    nothing. With f linear, gap 0 is DPO. So with `log` the unit of the reward matters, and alpha with it.
+
+    Args:
+        chosen: [P] scores of y+, nats.
+        rejected: [P] scores of y-.
+        beta: preference temperature.
+        gap: [P] reward(y+) - reward(y-), >= 0 (less counts as 0); no gradient goes there.
+        alpha: weight of the offset; 0 is DPO.
+        scale: f.
+
+    Returns:
+        [P] losses.
+    """
+    gap = gap.detach().to(chosen.dtype)
+    # the smallest normal number stands for 0, whose log would make 0 * inf of alpha = 0
+    offset = gap.clamp(min=torch.finfo(gap.dtype).tiny).log() if scale == "log" else gap.clamp(min=0)
+    return -F.logsigmoid(beta * (chosen - rejected) - alpha * offset)
+
+
+def tdpo(
+    chosen: Tensor,
+    rejected: Tensor,
+    beta: float,
+    *,
+    chosen_kl: Tensor,
+    chosen_mask: Tensor,
+    rejected_kl: Tensor,
+    rejected_mask: Tensor,
+    alpha: float | None = 0.5,
+) -> Tensor:
+    """Token-level DPO (Zeng et al. 2024, arXiv 2404.11999; `tdpo_loss` of their release).
+
+    With D(y) = sum_t KL(ref(.|y_<t, x) || pi(.|y_<t, x)), the sequential *forward* KL along an answer:
+
+        TDPO1  -log sigmoid(beta * (chosen - rejected) - beta * (D(y-) - D(y+)))
+        TDPO2  -log sigmoid(beta * (chosen - rejected) - beta * alpha * (D(y-) - stop_gradient(D(y+))))
+
+    Args:
+        chosen: [P] log pi/ref(y+|x), summed over tokens, nats.
+        rejected: [P] log pi/ref(y-|x).
+        beta: preference temperature.
+        chosen_kl: [P, L] KL(ref || pi) at each position of y+, nats: `divergence(policy, reference, "forward")`.
+        chosen_mask: [P, L] bool.
+        rejected_kl: [P, M] the same along y-.
+        rejected_mask: [P, M] bool.
+        alpha: weight of the KLs, TDPO2 (0.5 in the release); None: TDPO1.
+
+    Returns:
+        [P] losses.
+    """
+    along_chosen = sequence_logprobs(chosen_kl, chosen_mask)
+    along_rejected = sequence_logprobs(rejected_kl, rejected_mask)
+    if alpha is None:
+        return preference(chosen + along_chosen, rejected + along_rejected, beta)
+    return preference(chosen + alpha * along_chosen.detach(), rejected + alpha * along_rejected, beta)
 
 
 @dataclass(frozen=True)
@@ -37,6 +183,21 @@ class Terms:
     loss: Tensor
     preference: Tensor
     sft: Tensor
+
+
+def composed(losses: Tensor, teacher: Tensor, *, sft_weight: float, n_pairs: int | None = None) -> Terms:
+    """Any losses of pairs plus the weighted SFT term: sum(losses) / n_pairs + w * mean(-log pi(y*|x)).
+
+    Args:
+        losses: [P] losses of pairs, P = 0 included.
+        teacher: [N] log pi(y*|x); N = 0 leaves the SFT term out.
+        sft_weight: w.
+        n_pairs: number the preference losses are averaged over; more than P when some items had no pair (all
+            samples equally good), so that those items weigh as zero instead of boosting the others. Default P.
+    """
+    pairs = losses.sum() / max(len(losses) if n_pairs is None else n_pairs, 1)
+    likelihood = sft(teacher).mean() if len(teacher) else pairs.new_zeros(())
+    return Terms(pairs + sft_weight * likelihood, pairs.detach(), likelihood.detach())
 
 
 def rba(
@@ -49,8 +210,9 @@ def rba(
     n_pairs: int | None = None,
     ref_chosen: Tensor | None = None,
     ref_rejected: Tensor | None = None,
+    form: Form = preference,
 ) -> Terms:
-    """Preference on pairs plus weighted SFT on the teacher's text, Eq. (5).
+    """Preference on pairs plus weighted SFT on the teacher's text, Eq. (5) of RBA.
 
     Args:
         chosen: [P] log pi(y+|x).
@@ -58,15 +220,11 @@ def rba(
         teacher: [N] log pi(y*|x); N = 0 leaves the SFT term out.
         beta: preference temperature.
         sft_weight: w.
-        n_pairs: number the preference losses are averaged over; more than P when some items had no pair (all
-            samples equally good), so that those items weigh as zero instead of boosting the others. Default P.
+        n_pairs: see `composed`.
         ref_chosen: [P] log ref(y+|x), for the form with a reference model.
         ref_rejected: [P] log ref(y-|x).
+        form: what stands in for the sigmoid, such as `ipo` or `partial(odpo, gap=gap)`.
     """
     if ref_chosen is not None and ref_rejected is not None:
-        losses = dpo(chosen, rejected, ref_chosen, ref_rejected, beta)
-    else:
-        losses = preference(chosen, rejected, beta)
-    pairs = losses.sum() / max(len(losses) if n_pairs is None else n_pairs, 1)
-    likelihood = sft(teacher).mean() if len(teacher) else pairs.new_zeros(())
-    return Terms(pairs + sft_weight * likelihood, pairs.detach(), likelihood.detach())
+        chosen, rejected = chosen - ref_chosen, rejected - ref_rejected
+    return composed(form(chosen, rejected, beta), teacher, sft_weight=sft_weight, n_pairs=n_pairs)
