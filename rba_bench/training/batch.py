@@ -5,40 +5,57 @@ from dataclasses import dataclass, field
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.layout import Branch
-from rba_bench.training.pairs import Answer, Pair
+from rba_bench.training.pairs import Answer, Pair, Rated
 
 
 @dataclass
 class StepBatch:
-    """Clips, distinct answers to them, and where teacher, chosen and rejected answers are among those."""
+    """Clips, distinct answers to them, and where each role's answers are among those.
 
-    rows: list[AlignmentRow] = field(default_factory=list)
+    Attributes:
+        heard: clips; the flag says that the instruction is read instead.
+        branches: distinct answers.
+        teacher: branches with the teacher's answers.
+        chosen, rejected: branches of the pairs, [P] each.
+        rated: branches of the rated samples, [Q].
+        pairs: [P].
+        ratings: [Q].
+        groups: number of the group each rated sample belongs to, [Q].
+    """
+
+    heard: list[tuple[AlignmentRow, bool]] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
     teacher: list[int] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
+    rated: list[int] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    ratings: list[Rated] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
 
 
 def assemble(
     rows: Sequence[AlignmentRow],
-    pairs: Sequence[Pair],
-    teacher_tokens: Callable[[str, str], tuple[int, ...]] | None,
+    pairs: Sequence[Pair] = (),
+    rated: Sequence[Sequence[Rated]] = (),
+    teacher_tokens: Callable[[str], tuple[int, ...]] | None = None,
 ) -> StepBatch:
     """Put a step together.
 
     Args:
         rows: clips of the step that get a teacher answer.
         pairs: preference pairs on clips of the same groups.
-        teacher_tokens: (prompt, response) to ids; None leaves the teacher's answers out.
+        rated: samples with their worth, by group.
+        teacher_tokens: response to ids; None leaves the teacher's answers out.
     """
-    batch = StepBatch()
-    clips: dict[str, int] = {}
+    batch = StepBatch(pairs=list(pairs))
+    clips: dict[tuple[str, bool], int] = {}
     known: dict[Branch, int] = {}
 
     def place(answer: Answer) -> int:
-        clip = clips.setdefault(answer.row.id, len(clips))
-        if clip == len(batch.rows):
-            batch.rows.append(answer.row)
+        clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
+        if clip == len(batch.heard):
+            batch.heard.append((answer.row, answer.as_text))
         branch = Branch(clip, answer.tokens)
         number = known.setdefault(branch, len(known))
         if number == len(batch.branches):
@@ -46,8 +63,13 @@ def assemble(
         return number
 
     if teacher_tokens is not None:
-        batch.teacher = [place(Answer(row, teacher_tokens(row.prompt, row.response))) for row in rows]
+        batch.teacher = [place(Answer(row, teacher_tokens(row.response))) for row in rows]
     for pair in pairs:
         batch.chosen.append(place(pair.chosen))
         batch.rejected.append(place(pair.rejected))
+    for number, group in enumerate(rated):
+        for one in group:
+            batch.rated.append(place(one.answer))
+            batch.ratings.append(one)
+            batch.groups.append(number)
     return batch

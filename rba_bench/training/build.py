@@ -1,17 +1,21 @@
 """From a recipe to the objects of a run: base model with its trainable parts, processor, reference, adapters."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
+from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.training.data import TrainingData
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import LoraOptions, TrainingRecipe
 
 
 def base_folder(recipe: TrainingRecipe) -> Path:
-    """Where the base model is.
+    """Where the base model is; a Hub id is downloaded.
 
     Raises:
         MissingPrerequisite: it is not there.
@@ -20,12 +24,9 @@ def base_folder(recipe: TrainingRecipe) -> Path:
         from rba_bench.micro.paths import part
 
         return part("base")
-    folder = Path(recipe.base)
-    if not (folder / "config.json").is_file():
-        raise MissingPrerequisite(
-            f"no base model in {folder}: `base` must name a checkpoint folder of a composite model"
-        )
-    return folder
+    from rba_bench.textlm.weights import local_folder
+
+    return local_folder(recipe.base, "base model")
 
 
 def checkpoint_sha256(folder: Path) -> str:
@@ -45,81 +46,99 @@ def checkpoint_sha256(folder: Path) -> str:
     return sha256_json({file.name: sha256_file(file) for file in files if not file.name.startswith("rba_")})
 
 
-def load_base(folder: Path) -> tuple[Any, Any]:
-    """The composite in float32 and its processor.
+def load_base(folder: Path, recipe: TrainingRecipe) -> AudioFamily:
+    """The model with its adapter, on the CPU; trained weights in float32.
 
     Raises:
-        UserError: the folder holds another kind of model.
+        UserError: the folder holds another kind of model, or one that cannot be taken apart.
     """
-    from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
-    from rba_bench.speechlm.composite import register
-    from rba_bench.speechlm.composite.configuration import CompositeConfig
-    from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
-    from rba_bench.speechlm.composite.processing import CompositeProcessor
+    from rba_bench.speechlm.audiolm.loading import load_family
 
-    register()
     disable_progress_bar()  # our own bars are enough
-    config = AutoConfig.from_pretrained(folder)
-    if not isinstance(config, CompositeConfig):
-        raise UserError(f"{folder} holds a {config.model_type}; only composite models can be trained")
-    model = CompositeForConditionalGeneration.from_pretrained(folder, dtype="float32", use_safetensors=True)
-    return model, CompositeProcessor.from_pretrained(folder)
+    family = load_family(folder, "cpu", recipe.true_length, recipe.trust_remote_code)
+    if not family.splits:
+        raise UserError(
+            f"{folder} holds a {family.model.config.model_type}, which cannot be taken apart for training; "
+            "`rba-bench doctor` lists the types that can"
+        )
+    return family
 
 
-def end_token_ids(model: Any, processor: Any) -> list[int]:
-    """Tokens that end an answer: the generation config's, and the tokenizer's end token.
-
-    Raises:
-        UserError: there is none.
-    """
-    configured = model.generation_config.eos_token_id
-    ids = set(configured if isinstance(configured, list) else [configured]) | {
-        processor.tokenizer.eos_token_id
-    }
-    ids.discard(None)
-    if not ids:
-        raise UserError("the base model has no end token (generation_config.eos_token_id)")
-    return sorted(ids)
-
-
-def make_policy(model: Any, recipe: TrainingRecipe) -> SpeechPolicy:
+def make_policy(family: AudioFamily, recipe: TrainingRecipe) -> SpeechPolicy:
     """Freeze what the recipe leaves alone, add adapters, wrap."""
+    model = family.model
     model.requires_grad_(False)
-    parts = {
-        "projector": [model.model.multi_modal_projector],
-        "llm": [model.model.language_model, model.lm_head],
-        "encoder": [model.model.audio_tower],
-    }
+    parts = family.parts()
     for name in recipe.train_parts:
         if name == "llm" and recipe.lora is not None:
-            add_lora(model, recipe.lora)
+            add_lora(family, recipe.lora)
             continue
         for module in parts[name]:
             module.requires_grad_(True)
-    if not recipe.encoder_frozen:
-        model.model.audio_tower.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper
+    tower = parts["encoder"][0]
+    if not recipe.encoder_frozen and hasattr(tower, "embed_positions"):
+        tower.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper
     if recipe.gradient_checkpointing:
         enable = (
             getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         )
         enable({"use_reentrant": False})
-    return SpeechPolicy(model, recipe.encoder_frozen, recipe.share_prefix)
+    return SpeechPolicy(family, recipe.encoder_frozen, recipe.layout)
 
 
 def make_reference(policy: SpeechPolicy) -> SpeechPolicy:
-    """A frozen copy of the policy as it is now; a frozen encoder is shared, not copied."""
-    composite = policy.composite
-    memo = {}
-    if policy.frozen_encoder:
-        tower = composite.model.audio_tower
-        memo[id(tower)] = tower
-    copied = copy.deepcopy(composite, memo).requires_grad_(False).eval()
-    return SpeechPolicy(copied, policy.frozen_encoder, policy.share_prefix)
+    """A frozen copy of the policy as it is now; what does not train is shared, not copied.
+
+    With LoRA the copy holds adapters alone, and a frozen encoder is never there twice.
+    """
+    frozen = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
+    frozen |= {id(b): b for b in policy.model.buffers()}
+    family = copy.copy(policy.family)
+    family.model = copy.deepcopy(policy.model, dict(frozen)).requires_grad_(False).eval()
+    return SpeechPolicy(family, policy.frozen_encoder, policy.layout)
 
 
-def add_lora(model: Any, options: LoraOptions) -> None:
+def answered(
+    recipe: TrainingRecipe, family: AudioFamily, data: TrainingData, folder: Path
+) -> Mapping[str, list[AlignmentRow]]:
+    """The training groups; for blsp and audiochatllama with the answers that the model's own LLM has written."""
+    if recipe.method not in ("blsp", "audiochatllama"):
+        return data.all
+    raise UserError("not wired")
+
+
+def make_reward(
+    recipe: TrainingRecipe, kinds: Sequence[str], family: AudioFamily, device: str, folder: Path
+) -> Any:
+    """What judges samples, None where nothing is judged."""
+    if not recipe.uses_reward and not (recipe.eval_every and recipe.validation.metric == "reward"):
+        return None
+    from rba_bench.training.rewards import build_reward
+
+    return build_reward(recipe.reward, kinds, device)
+
+
+def make_teacher(recipe: TrainingRecipe, family: AudioFamily, policy: SpeechPolicy, device: str) -> Any:
+    """The text teacher, None where there is none."""
+    if recipe.kind != "distillation":
+        return None
+    raise UserError("not wired")
+
+
+def parameter_groups(family: AudioFamily, recipe: TrainingRecipe) -> list[dict[str, Any]]:
+    """Trained parameters by part, with the part's learning rate and weight decay."""
+    groups = []
+    for part, modules in family.parts().items():
+        rate = getattr(recipe.learning_rates, part) or recipe.learning_rate
+        chosen = list({id(p): p for m in modules for p in m.parameters() if p.requires_grad}.values())
+        if chosen:
+            groups.append({"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay})
+    return groups
+
+
+def add_lora(family: AudioFamily, options: LoraOptions) -> None:
     """Put low-rank adapters into the decoder, in place.
 
     Raises:
@@ -132,18 +151,18 @@ def add_lora(model: Any, options: LoraOptions) -> None:
         raise MissingPrerequisite("lora needs peft: pip install 'rba-bench[train]'") from error
     config = LoraConfig(r=options.r, lora_alpha=options.alpha, target_modules=list(options.targets))
     try:
-        inject_adapter_in_model(config, model.model.language_model)
+        inject_adapter_in_model(config, family.decoder)
     except ValueError as error:
         raise UserError(
             f"lora.targets {', '.join(options.targets)}: {' '.join(str(error).split())}"
         ) from error
 
 
-def merge_lora(model: Any) -> None:
+def merge_lora(family: AudioFamily) -> None:
     """Fold adapters into the weights they adapt and remove them, in place."""
     from peft.tuners.lora import LoraLayer
 
-    decoder = model.model.language_model
+    decoder = family.decoder
     for name, module in list(decoder.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge()

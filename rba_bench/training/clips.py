@@ -1,15 +1,13 @@
 """Clips as the policy wants them: tokenised prompt plus encoder states, each clip encoded once per run.
 
 With a frozen encoder the states of a clip never change, so rollout, chosen, rejected and SFT share one encoding, and
-later epochs reuse it. What is kept is the encoder's output *before* the projector, because the projector trains. With a
-training encoder the log-mel features are kept instead and encoded with gradient in every step.
+later epochs reuse it; with a folder, later runs too. What is kept is the encoder's output *before* the projector, as
+the projector trains. With a training encoder the wave is encoded with gradient in every step.
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +16,10 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.audio.clips import load
 from rba_bench.errors import UserError
+from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
+from rba_bench.speechlm.audiolm.families.base import AudioFamily
+
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -26,55 +28,28 @@ class Clip:
 
     Attributes:
         prompt_ids: [P] int64, chat prompt up to the assistant's turn, one placeholder per audio token.
-        sound: [T', D] encoder states (20 ms), or [T, M] log-mel frames (10 ms) when the encoder trains.
+        sound: [S, D] encoder states, or [n] samples at 16 kHz when the encoder trains; None where the instruction is
+            read as text.
     """
 
     prompt_ids: Tensor
-    sound: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Memory the clip takes."""
-        return self.sound.nbytes + self.prompt_ids.nbytes
+    sound: Tensor | None
 
 
-class ClipMemory:
-    """Encoded groups, oldest use out first; `limit_bytes` is kept unless a single group exceeds it."""
-
-    def __init__(self, limit_bytes: float) -> None:
-        self.limit_bytes = limit_bytes
-        self._groups: OrderedDict[str, dict[str, Clip]] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, group_id: str) -> dict[str, Clip] | None:
-        """The clips of a group by row id, if they are here."""
-        if group_id in self._groups:
-            self._groups.move_to_end(group_id)
-        return self._groups.get(group_id)
-
-    def put(self, group_id: str, clips: dict[str, Clip]) -> None:
-        """Keep a group, and forget others if there is no room."""
-        self._groups[group_id] = clips
-        self._bytes += sum(clip.nbytes for clip in clips.values())
-        while self._bytes > self.limit_bytes and len(self._groups) > 1:
-            _, dropped = self._groups.popitem(last=False)
-            self._bytes -= sum(clip.nbytes for clip in dropped.values())
+_last: dict[str, EncoderCache] = {}
 
 
-_last: dict[str, ClipMemory] = {}
+def shared_cache(tag: str, limit_mb: float) -> EncoderCache:
+    """The memory of this process's last run if that had the same `tag`, else a new one.
 
-
-def shared_memory(key: str, limit_bytes: float) -> ClipMemory:
-    """The memory of this process's last run if that had the same `key`, else a new one.
-
-    Runs in one process that differ in method only (as in the quickstart) then encode each clip once together. `key`
-    must stand for everything that decides a clip's content: encoder, processor, data, device.
+    Runs in one process that differ in method only (as in the quickstart) then encode each clip once together. `tag`
+    must stand for everything that decides a clip's states beside its audio: encoder, processor, padding, device.
     """
-    if key not in _last:
+    if tag not in _last:
         _last.clear()
-        _last[key] = ClipMemory(limit_bytes)
-    _last[key].limit_bytes = limit_bytes
-    return _last[key]
+        _last[tag] = EncoderCache(tag)
+    _last[tag].max_bytes = int(limit_mb * MIB)
+    return _last[tag]
 
 
 class ClipStore:
@@ -84,101 +59,113 @@ class ClipStore:
     must meet bit-identical states, and the last bits of a batched encoding depend on the batch.
 
     Args:
-        model: composite model (or anything with its `encode_audio`), on its device.
-        processor: composite processor.
-        groups: all groups by id, as `AlignmentSet.groups` gives them.
-        frozen: whether the encoder is frozen, so that states rather than features are kept.
-        memory: where encoded clips are kept.
+        family: the model's adapter, on its device.
+        groups: all groups by id.
+        frozen: whether the encoder is frozen, so that states rather than waves are wanted.
+        cache: where states are kept.
     """
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
-        groups: dict[str, list[AlignmentRow]],
+        family: AudioFamily,
+        groups: Mapping[str, list[AlignmentRow]],
         *,
         frozen: bool = True,
-        memory: ClipMemory | None = None,
+        cache: EncoderCache | None = None,
     ) -> None:
-        self.model = model
-        self.processor = processor
+        self.family = family
         self.groups = groups
         self.frozen = frozen
-        self.memory = ClipMemory(2**31) if memory is None else memory
+        self.cache = EncoderCache("run", 2**31) if cache is None else cache
+        self._n_tokens: dict[int, int] = {}
         self.encoded = 0  # clips encoded so far, repeats included
         self.seconds = 0.0  # spent on that
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
-        """The clips of `rows`, in order."""
-        return [self._group(row.group_id)[row.id] for row in rows]
+        """The clips of `rows`, in order; those of one group may come from one encoding."""
+        known: dict[str, Tensor] = {}
+        made = []
+        for row in rows:
+            if self.frozen and row.id not in known:
+                known.update(self._group(row.group_id))
+            sound = known[row.id] if self.frozen else torch.from_numpy(self._wave(row))
+            made.append(Clip(self._prompt(row, sound), sound))
+        return made
 
-    def _group(self, group_id: str) -> dict[str, Clip]:
-        kept = self.memory.get(group_id)
-        if kept is None:
-            started = time.monotonic()
-            rows = self.groups[group_id]
-            kept = {row.id: clip for row, clip in zip(rows, self.encode(rows), strict=True)}
-            self.memory.put(group_id, kept)
-            self.seconds += time.monotonic() - started
-        return kept
+    def text(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+        """The same instructions read as text."""
+        return [Clip(torch.tensor(self.family.text_ids(row.user_text)), None) for row in rows]
+
+    def silence(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+        """The clips of `rows` with silence instead of sound, past the cache."""
+        waves = [np.zeros_like(self._wave(row)) for row in rows]
+        sounds = self._encode(waves) if self.frozen else [torch.from_numpy(wave) for wave in waves]
+        return [Clip(self._prompt(row, sound), sound) for row, sound in zip(rows, sounds, strict=True)]
+
+    def _group(self, group_id: str) -> dict[str, Tensor]:
+        rows = self.groups[group_id]
+        kept = {row.id: self.cache.get(row.audio.sha256) for row in rows}
+        found = {id_: states for id_, states in kept.items() if states is not None}
+        if len(found) == len(rows):
+            return found
+        started = time.monotonic()
+        states = self._encode([self._wave(row) for row in rows])
+        for row, one in zip(rows, states, strict=True):
+            self.cache.put(row.audio.sha256, one)
+        self.seconds += time.monotonic() - started
+        return {row.id: one for row, one in zip(rows, states, strict=True)}
+
+    def _wave(self, row: AlignmentRow) -> np.ndarray:
+        return self.family.heard(load(row.audio))
 
     @torch.no_grad()
-    def encode(
-        self, rows: Sequence[AlignmentRow], alter: Callable[[np.ndarray], np.ndarray] | None = None
-    ) -> list[Clip]:
-        """Encode clips now, past the memory. `alter` changes each wave first (the audio guard sends silence)."""
-        waves = [load(row.audio) for row in rows]
-        if alter is not None:
-            waves = [alter(wave) for wave in waves]
-        texts = [self.processor.render(row.prompt) for row in rows]
-        inputs = self.processor(texts, waves, padding_side="right")
-        prompts = [
-            ids[mask.bool()] for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
-        ]
-        sounds, lengths = inputs["input_features"].transpose(1, 2), inputs["feature_lengths"]
-        if self.frozen:
-            device = next(self.model.parameters()).device
-            training = self.model.training
-            self.model.eval()
-            states, lengths = self.model.encode_audio(inputs["input_features"].to(device), lengths.to(device))
-            self.model.train(training)
-            sounds = states
-        self.encoded += len(rows)
+    def _encode(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
+        """States [S, D] of waves, on the CPU."""
+        model = self.family.model
+        device = next(model.parameters()).device
+        features = {name: value.to(device) for name, value in self.family.features(waves).items()}
+        training = model.training
+        model.eval()
+        states, lengths = self.family.encode_audio(features)
+        model.train(training)
+        self.encoded += len(waves)
+        # a view would keep the padded batch alive
         return [
-            Clip(prompt, sound[: int(length)].clone())  # a view would keep the padded batch alive
-            for prompt, sound, length in zip(prompts, sounds, lengths, strict=True)
+            row[:length].to("cpu", copy=True) for row, length in zip(states, lengths.tolist(), strict=True)
         ]
+
+    def _prompt(self, row: AlignmentRow, sound: Tensor) -> Tensor:
+        """Prompt ids with as many placeholders as the clip has audio tokens."""
+        n_tokens = self._projected(sound) if self.frozen else self.family.n_tokens(len(sound))
+        if n_tokens < 1:
+            raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short to be heard: remove it")
+        return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
+
+    @torch.no_grad()
+    def _projected(self, states: Tensor) -> int:
+        """Audio tokens that states [S, D] become; it depends on S alone, so the projector is asked once for each S."""
+        size = len(states)
+        if size not in self._n_tokens:
+            device = next(self.family.model.parameters()).device
+            _, counts = self.family.project(states[None].to(device), torch.tensor([size], device=device))
+            self._n_tokens[size] = int(counts[0])
+        return self._n_tokens[size]
 
 
 class ResponseTokens:
-    """Token ids of answers as the chat template closes them, so that teacher text ends where generation would stop.
+    """Token ids of answers as the family closes them, so that teacher text ends where generation would stop.
 
-    Raises:
-        UserError: on use, if the template does not put the answer right behind the generation prompt.
+    Args:
+        family: the model's adapter.
     """
 
-    def __init__(self, processor: Any, end_ids: Sequence[int]) -> None:
-        self.processor = processor
-        self.end_ids = frozenset(end_ids)
-        self._known: dict[tuple[str, str], tuple[int, ...]] = {}
+    def __init__(self, family: AudioFamily) -> None:
+        self.family = family
+        self.end_ids = frozenset(family.stops)
+        self._known: dict[str, tuple[int, ...]] = {}
 
-    def __call__(self, prompt: str, response: str) -> tuple[int, ...]:
+    def __call__(self, response: str) -> tuple[int, ...]:
         """Ids of `response` and the end-of-turn token."""
-        key = (prompt, response)
-        if key not in self._known:
-            self._known[key] = self._tokenize(prompt, response)
-        return self._known[key]
-
-    def _tokenize(self, prompt: str, response: str) -> tuple[int, ...]:
-        opened, closed = self.processor.render(prompt), self.processor.render(prompt, response)
-        if not closed.startswith(opened):
-            raise UserError(
-                "the chat template does not put the answer behind its generation prompt: cannot train on it"
-            )
-        ids = self.processor.tokenizer(closed[len(opened) :], add_special_tokens=False)["input_ids"]
-        for position, token in enumerate(ids):
-            if token in self.end_ids:
-                return tuple(ids[: position + 1])
-        raise UserError(
-            "the chat template does not close the assistant's turn with an end token: cannot train on it"
-        )
+        if response not in self._known:
+            self._known[response] = tuple(self.family.answer_ids(response))
+        return self._known[response]

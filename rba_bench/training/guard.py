@@ -7,7 +7,6 @@ log-probabilities do not move, the run stops.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
@@ -32,15 +31,15 @@ def check_audio_is_used(
     Raises:
         RbaError: silence changes nothing: the audio is present but not used.
     """
-    answers = [responder(row.prompt, row.response) for row in rows]
-    branches = [Branch(index, tokens) for index, tokens in enumerate(answers)]
+    branches = [Branch(index, responder(row.response)) for index, row in enumerate(rows)]
 
     def score(clips: Sequence[Clip]) -> torch.Tensor:
-        return sequence_logprobs(*policy(clips, branches))
+        scores = policy(clips, branches)
+        return sequence_logprobs(scores.logprobs, scores.mask)
 
     training = policy.training
     policy.eval()
-    change = score(store.get(rows)) - score(store.encode(rows, alter=np.zeros_like))
+    change = score(store.get(rows)) - score(store.silence(rows))
     policy.train(training)
     if not float(change.abs().max()) > SMALLEST_CHANGE:
         raise RbaError(

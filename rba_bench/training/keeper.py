@@ -16,6 +16,7 @@ from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 
 if TYPE_CHECKING:
     from rba_bench.training.trainer import AlignmentTrainer
+    from rba_bench.training.validation import Validator
 
 
 class StepLog:
@@ -87,7 +88,7 @@ class Keeper(TrainerCallback):
         log: the step log, None on processes that do not write it.
         advance: moves the progress bar.
         interrupt: asks for a stop.
-        validate: mean validation loss, called every `eval_every` steps.
+        validator: compares the weights on held-out items every `eval_every` steps.
     """
 
     def __init__(
@@ -95,12 +96,12 @@ class Keeper(TrainerCallback):
         log: StepLog | None,
         advance: Callable[[int], None],
         interrupt: Interrupt,
-        validate: Callable[[], float] | None = None,
+        validator: "Validator | None" = None,
     ) -> None:
         self.log = log
         self.advance = advance
         self.interrupt = interrupt
-        self.validate = validate
+        self.validator = validator
         self.interrupted = False
         self.trainer: AlignmentTrainer | None = None  # set once the trainer exists
         self._since = 0.0
@@ -110,47 +111,61 @@ class Keeper(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        self._since, self._encoded = time.monotonic(), self._trainer().collector.store.seconds
+        self._restart()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note the step; stop and save if asked to or out of time."""
-        trainer = self._trainer()
-        recipe = trainer.recipe
-        now = time.monotonic()
-        encoding = trainer.collector.store.seconds - self._encoded
-        trainer.encoding_s += encoding
-        trainer.elapsed_s += now - self._since - encoding
-        self._since, self._encoded = now, trainer.collector.store.seconds
+        """Note the step; validate if it is time; stop and save if asked to or out of time."""
+        trainer, recipe = self._trainer(), self._trainer().recipe
+        self._clock()
+        trainer.after_step(state.global_step)
         record = {
             "step": state.global_step,
             **trainer.take_metrics(),
+            "learning_rate": trainer.lr_scheduler.get_last_lr()[0],
             "elapsed_s": round(trainer.elapsed_s, 3),
         }
-        if self.validate is not None and recipe.eval_every and state.global_step % recipe.eval_every == 0:
-            record["validation_loss"] = self.validate()
-            self._since, self._encoded = (
-                time.monotonic(),
-                trainer.collector.store.seconds,
-            )  # watching is not training
+        patient = True
+        if self.validator is not None and state.global_step % recipe.eval_every == 0:
+            record |= self.validator(state.global_step)
+            patient = not self.validator.exhausted
+            self._restart()  # watching is not training
         asked = trainer.agree(self.interrupt.requested)
         late = recipe.budget_s is not None and trainer.agree(trainer.elapsed_s >= recipe.budget_s)
-        self.interrupted = asked and state.global_step < state.max_steps
-        if asked or late:
+        self.interrupted = asked and patient and not late and state.global_step < state.max_steps
+        if asked or late or not patient:
             control.should_training_stop = True
             control.should_save = True
-        if self.log is not None:
-            self.log.add(record)
-            if control.should_save or state.global_step % recipe.log_every == 0:
-                self.log.flush()
+        self._write(record, state, control)
         self.advance(1)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Saving is not training time either."""
-        self._since = time.monotonic()
+        self._restart()
+
+    def _write(self, record: dict[str, Any], state: TrainerState, control: TrainerControl) -> None:
+        trainer = self._trainer()
+        if trainer.recipe.report_to:
+            trainer.report({name: value for name, value in record.items() if name != "step"})
+        if self.log is None:
+            return
+        self.log.add(record)
+        if control.should_save or state.global_step % trainer.recipe.log_every == 0:
+            self.log.flush()
+
+    def _clock(self) -> None:
+        """Add the time since the last look to the trainer's account."""
+        trainer = self._trainer()
+        encoding = trainer.collector.store.seconds - self._encoded
+        trainer.encoding_s += encoding
+        trainer.elapsed_s += time.monotonic() - self._since - encoding
+        self._restart()
+
+    def _restart(self) -> None:
+        self._since, self._encoded = time.monotonic(), self._trainer().collector.store.seconds
 
     def _trainer(self) -> "AlignmentTrainer":
         if self.trainer is None:

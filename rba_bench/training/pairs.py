@@ -1,4 +1,4 @@
-"""From sampled answers to preference pairs.
+"""From sampled answers to what the losses compare.
 
 RBA-Single: the teacher's answer against the model's own sample, both on the sample's clip.
 RBA-Group: the best against the worst sample of a voice group by reward, each on its own voice's clip; the samples in
@@ -6,6 +6,7 @@ between are dropped (paper section 5.1). A group whose samples are all equally g
 term.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,51 +14,104 @@ from rba_bench.audio.alignment_set import AlignmentRow
 
 
 @dataclass(frozen=True)
+class Voice:
+    """One request of a rollout.
+
+    Attributes:
+        row: the clip.
+        repeat: which sample of it this is.
+        temperature: 0 asks for the greedy answer.
+        as_text: the instruction is read instead of heard.
+    """
+
+    row: AlignmentRow
+    repeat: int
+    temperature: float = 1.0
+    as_text: bool = False
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One answer of the policy: its clip, its tokens (end token included where it came) and its text."""
+    """One answer of the policy.
+
+    Attributes:
+        row: its clip.
+        tokens: end token included where it came.
+        ended: whether it came.
+        text: without special tokens.
+        as_text: the instruction was read instead of heard.
+        greedy: the likeliest answer, not a draw.
+        logprobs: of each token at temperature 1 under the policy that drew it; empty where nobody asks.
+    """
 
     row: AlignmentRow
     tokens: tuple[int, ...]
     ended: bool
     text: str
+    as_text: bool = False
+    greedy: bool = False
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer on one side of a pair: tokens to score given the clip of `row`."""
+    """An answer to be scored given the clip of `row`, or its transcript."""
 
     row: AlignmentRow
     tokens: tuple[int, ...]
+    as_text: bool = False
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A preferred and a rejected answer."""
+    """A preferred and a rejected answer; `gap`: reward of the one minus that of the other, 0 where unknown."""
 
     chosen: Answer
     rejected: Answer
+    gap: float = 0.0
 
 
 @dataclass(frozen=True)
-class Voice:
-    """One request of a rollout: a clip, and which sample of it this is (0 unless a group has too few voices)."""
+class Rated:
+    """A sample with its worth, for policy gradients.
 
-    row: AlignmentRow
-    repeat: int
+    Attributes:
+        answer: the sample.
+        reward: as the reward function gave it.
+        advantage: what the method made of it.
+        logprobs: see `Sample`.
+    """
+
+    answer: Answer
+    reward: float
+    advantage: float
+    logprobs: tuple[float, ...] = ()
 
 
-def slots(rows: Sequence[AlignmentRow], size: int, fill: bool) -> list[Voice]:
-    """Requests of one group: its first `size` voices; with `fill`, voices repeat until there are `size` requests."""
+def slots(
+    rows: Sequence[AlignmentRow], size: int, each: int = 1, temperatures: Sequence[float] = (1.0,)
+) -> list[Voice]:
+    """Requests of one group.
+
+    Args:
+        rows: its clips.
+        size: requests at least; with fewer voices clips are asked again.
+        each: requests per clip at least.
+        temperatures: taken in turn.
+    """
     used = list(rows[:size])
-    count = size if fill else len(used)
-    return [Voice(used[index % len(used)], index // len(used)) for index in range(count)]
+    count = max(size, each * len(used))
+    return [
+        Voice(used[index % len(used)], index // len(used), temperatures[index % len(temperatures)])
+        for index in range(count)
+    ]
 
 
 def single_pair(sample: Sample, teacher: tuple[int, ...]) -> Pair | None:
     """Teacher's answer (token ids) against the sample; None when the sample is the teacher's answer."""
     if sample.tokens == teacher:
         return None
-    return Pair(Answer(sample.row, teacher), Answer(sample.row, sample.tokens))
+    return Pair(Answer(sample.row, teacher), answer_of(sample))
 
 
 def group_pair(
@@ -67,7 +121,7 @@ def group_pair(
 
     Args:
         samples: answers of the policy to one instruction.
-        rewards: their rewards.
+        rewards: their rewards; NaN for one that could not be judged, which then takes no part.
         min_gap: best minus worst must exceed this.
         turn: where the search among equals starts, so that ties do not always favour the first voice.
 
@@ -76,15 +130,18 @@ def group_pair(
         the model not to stop.
     """
     order = [(index + turn) % len(samples) for index in range(len(samples))]
+    order = [index for index in order if not math.isnan(rewards[index])]
     finished = [index for index in order if samples[index].ended]
     if not finished:
         return None
     best = max(finished, key=lambda index: rewards[index])
     worst = min(order, key=lambda index: rewards[index])
-    if not rewards[best] - rewards[worst] > min_gap:
+    gap = rewards[best] - rewards[worst]
+    if not gap > min_gap:
         return None
-    return Pair(_answer(samples[best]), _answer(samples[worst]))
+    return Pair(answer_of(samples[best]), answer_of(samples[worst]), gap)
 
 
-def _answer(sample: Sample) -> Answer:
-    return Answer(sample.row, sample.tokens)
+def answer_of(sample: Sample) -> Answer:
+    """The part of a sample that a loss needs."""
+    return Answer(sample.row, sample.tokens, sample.as_text)

@@ -1,44 +1,67 @@
-"""The composite as a policy: log-probabilities of answers to clips.
+"""A speech model as a policy: log-probabilities of answers to clips.
 
-Sound is projected once per clip, the decoder runs once over merged embeddings, and logits are made only where an answer
-token is predicted, in chunks. The module is what the Trainer wraps (so that DDP sees its forward); the composite inside
-is what is saved.
+Sound is encoded and projected once per clip, the decoder runs once over merged embeddings, and logits are made only
+where an answer token is predicted, in chunks. The module is what the Trainer wraps (so that DDP and FSDP see its
+forward); the model inside is what is saved.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
+from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.training.clips import Clip
-from rba_bench.training.layout import Branch, Layout, plan
+from rba_bench.training.layout import Branch, Layout, Mode, plan
+from rba_bench.training.targets import Targets
 
 CHUNK_ELEMENTS = 2**26  # logits computed at once; 256 MiB in float32
+Measure = Callable[[Tensor, Targets], Tensor]  # student logits [C, V], teacher's distributions -> [C]
+
+
+class Scores(NamedTuple):
+    """What a forward pass found; N answers of at most L tokens to C clips. Empty tensors stand for what was not wanted.
+
+    Attributes:
+        logprobs: [N, L] log pi(y_t | y_<t, x) in nats, float32.
+        mask: [N, L] True at answer tokens.
+        divergence: [N, L] what `measure` said, 0 where there was no target.
+        hidden: [N, L, H] last hidden state that each answer token is predicted from.
+        sound: [C, A, H] audio tokens as the decoder reads them.
+        n_sound: [C] their numbers; 0 for a clip that is text.
+    """
+
+    logprobs: Tensor
+    mask: Tensor
+    divergence: Tensor
+    hidden: Tensor
+    sound: Tensor
+    n_sound: Tensor
 
 
 class SpeechPolicy(nn.Module):
-    """A composite model that scores answers.
+    """A speech model that scores answers.
 
     Args:
-        composite: `CompositeForConditionalGeneration`.
-        frozen_encoder: whether clips carry encoder states (else log-mel features, encoded here with gradient).
-        share_prefix: see `layout`.
+        family: adapter around the model.
+        frozen_encoder: whether clips carry encoder states (else waves, encoded here with gradient).
+        layout: see `layout`; a family whose decoder takes no mask of ours is always padded.
     """
 
-    def __init__(self, composite: Any, frozen_encoder: bool = True, share_prefix: bool = True) -> None:
+    def __init__(self, family: AudioFamily, frozen_encoder: bool = True, layout: Mode = "pack") -> None:
         super().__init__()
-        self.composite = composite
+        self.family = family
+        self.model: nn.Module = family.model  # registered: its parameters are ours
         self.frozen_encoder = frozen_encoder
-        self.share_prefix = share_prefix
+        self.layout: Mode = layout if getattr(family, "shares_rows", True) else "pad"
 
     @property
     def pad_id(self) -> int:
         """A token to fill rows with: any but the audio placeholder, which would ask for sound."""
-        return 1 if self.composite.config.audio_token_id == 0 else 0
+        return self.family.pad_id
 
     @property
     def device(self) -> torch.device:
@@ -46,60 +69,120 @@ class SpeechPolicy(nn.Module):
         device: torch.device = next(self.parameters()).device
         return device
 
-    def forward(self, clips: Sequence[Clip], branches: Sequence[Branch]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        clips: Sequence[Clip],
+        branches: Sequence[Branch],
+        targets: Targets | None = None,
+        measure: Measure | None = None,
+        want: Collection[str] = (),
+    ) -> Scores:
         """Log-probabilities of answer tokens.
 
         Args:
             clips: the batch's clips.
             branches: answers, each to one of the clips.
-
-        Returns:
-            [N, L] log pi(y_t | y_<t, x) in nats (float32) and [N, L] bool, True at answer tokens.
+            targets: a teacher's distributions for some of the branches.
+            measure: how far the logits are from them.
+            want: `hidden` and `sound`, where they are needed.
         """
         prompts = [clip.prompt_ids for clip in clips]
-        layout = plan(prompts, branches, self.share_prefix, self.pad_id).to(self.device)
-        hidden = self._hidden(clips, layout)
+        layout = plan(prompts, branches, self.layout, self.pad_id).to(self.device)
+        sound, n_sound = self.sound(clips)
+        hidden = self._hidden(self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document), layout)
         kept = layout.mask.flatten().nonzero().squeeze(1)
         states = hidden.flatten(0, 1).index_select(0, layout.sources.flatten()[kept])
         values = self._token_logprobs(states, layout.targets.flatten()[kept])
-        flat = values.new_zeros(layout.mask.numel()).index_copy(0, kept, values)
-        return flat.view(layout.mask.shape), layout.mask
+        none = values.new_zeros(0)
+        far = none
+        if targets is not None and measure is not None:
+            far = self._divergence(states, layout.mask, kept, targets, measure)
+        return Scores(
+            _spread(values, kept, layout.mask),
+            layout.mask,
+            far,
+            _spread(states, kept, layout.mask) if "hidden" in want else none,
+            sound if "sound" in want else none,
+            n_sound,
+        )
 
-    def embed(self, clips: Sequence[Clip], input_ids: Tensor, clip_of_row: Tensor | None = None) -> Tensor:
+    def sound(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
+        """Audio tokens [C, A, H] of clips and their numbers [C]; clips that are text have none.
+
+        Raises:
+            ValueError: there is no sound at all.
+        """
+        heard = [i for i, clip in enumerate(clips) if clip.sound is not None]
+        if not heard:
+            raise ValueError("a batch needs at least one clip with sound")
+        sounds = [sound for clip in clips if (sound := clip.sound) is not None]
+        embeds, counts = self.family.project(*self._states(sounds))
+        if len(heard) == len(clips):
+            return embeds, counts
+        places = torch.tensor(heard, device=embeds.device)
+        all_embeds = embeds.new_zeros(len(clips), *embeds.shape[1:]).index_copy(0, places, embeds)
+        return all_embeds, counts.new_zeros(len(clips)).index_copy(0, places.to(counts.device), counts)
+
+    def embed(self, clips: Sequence[Clip], input_ids: Tensor, clip_of_row: Tensor) -> Tensor:
         """Input embeddings [R, S, H] of prompts with the clips' sound in place; row r hears clip `clip_of_row[r]`."""
-        embeds, counts = self.composite.project(*self._states(clips))
-        if clip_of_row is not None:
-            embeds, counts = embeds.index_select(0, clip_of_row), counts.index_select(0, clip_of_row)
-        merged: Tensor = self.composite.merge(input_ids, embeds, counts)
-        return merged
+        if all(clip.sound is None for clip in clips):
+            words: Tensor = self.family.model.get_input_embeddings()(input_ids)
+            return words
+        return self._merged(input_ids, *self.sound(clips), clip_of_row)
 
-    def _states(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
-        lengths = torch.tensor([len(clip.sound) for clip in clips], device=self.device)
-        sound = pad_sequence([clip.sound.to(self.device) for clip in clips], batch_first=True)
+    def _merged(self, input_ids: Tensor, sound: Tensor, n_sound: Tensor, order: Tensor) -> Tensor:
+        places = order.to(n_sound.device)
+        return self.family.merge(input_ids, sound.index_select(0, order), n_sound.index_select(0, places))
+
+    def _states(self, sounds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if self.frozen_encoder:
-            return sound, lengths
-        states, lengths = self.composite.encode_audio(sound.transpose(1, 2), lengths)
-        return states, lengths
+            states, lengths = pad_states([sound.to(self.device) for sound in sounds])
+            return states, lengths
+        features = self.family.features([sound.numpy() for sound in sounds])
+        return self.family.encode_audio({name: value.to(self.device) for name, value in features.items()})
 
-    def _hidden(self, clips: Sequence[Clip], layout: Layout) -> Tensor:
-        embeds = self.embed(clips, layout.input_ids, layout.clip_of_row)
-        hidden: Tensor = self.composite.get_decoder()(
-            inputs_embeds=embeds,
-            attention_mask=layout.attention_mask(embeds.dtype),
-            position_ids=layout.position_ids,
-            use_cache=False,
-        ).last_hidden_state
-        return hidden
+    def _hidden(self, embeds: Tensor, layout: Layout) -> Tensor:
+        return self.family.decode(
+            embeds, layout.attention_mask(embeds.dtype), layout.position_ids, use_cache=False
+        )
 
     def _token_logprobs(self, states: Tensor, targets: Tensor) -> Tensor:
         """[K, H] states and [K] tokens to [K] log-probabilities; beyond one chunk, logits are remade in backward."""
-        head = self.composite.get_output_embeddings()
 
         def score(chunk: Tensor, tokens: Tensor) -> Tensor:
-            return -F.cross_entropy(head(chunk).float(), tokens, reduction="none")
+            return -F.cross_entropy(self.family.head(chunk).float(), tokens, reduction="none")
 
-        size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
+        size = self._chunk()
         if len(targets) <= size:
             return score(states, targets)
         pairs = zip(states.split(size), targets.split(size), strict=True)
         return torch.cat([checkpoint(score, chunk, tokens, use_reentrant=False) for chunk, tokens in pairs])
+
+    def _divergence(
+        self, states: Tensor, mask: Tensor, kept: Tensor, targets: Targets, measure: Measure
+    ) -> Tensor:
+        """[N, L] divergences of the branches that have targets, chunk by chunk."""
+        aimed = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
+        aimed[torch.tensor(targets.branches, device=mask.device)] = True
+        chosen = aimed[kept // mask.shape[1]].nonzero().squeeze(1)
+        if len(chosen) != len(targets):
+            raise ValueError(f"{len(targets)} target distributions for {len(chosen)} answer tokens")
+
+        def score(chunk: Tensor, start: int) -> Tensor:
+            part = targets.part(start, start + len(chunk))
+            return measure(self.family.head(chunk).float(), part)
+
+        found, size = [], self._chunk()
+        picked = states.index_select(0, chosen)
+        for start in range(0, len(picked), size):
+            found.append(checkpoint(score, picked[start : start + size], start, use_reentrant=False))
+        return _spread(torch.cat(found), kept[chosen], mask)
+
+    def _chunk(self) -> int:
+        return max(1, CHUNK_ELEMENTS // self.family.model.get_output_embeddings().weight.shape[0])
+
+
+def _spread(values: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+    """Rows of `values` [K, ...] put into [N, L, ...] at flat `places`, zeros elsewhere."""
+    flat = values.new_zeros(mask.numel(), *values.shape[1:]).index_copy(0, places, values)
+    return flat.view(*mask.shape, *values.shape[1:])

@@ -1,47 +1,30 @@
 """What a training run is: every choice, its default and why. `recipes/*.yaml` are instances of this."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from rba_bench.recipes import Recipe
+from rba_bench.training.presets import PRESETS, Method, fill
+from rba_bench.training.reward_options import RewardOptions
+from rba_bench.training.teacher_options import TeacherOptions
 
 Kind = Literal["instruct", "qa", "s2tt"]
-RewardName = Literal["reward-model", "bleu", "chrf", "exact", "alias", "teacher-logprob"]
-Method = Literal["sft", "rba-single", "rba-group", "dpo"]
 Part = Literal["projector", "llm", "encoder"]
 
 Positive = Annotated[int, Field(gt=0)]
-
-
-class RewardOptions(Recipe):
-    """Which reward judges the samples of each kind of item, and the models two of them need."""
-
-    instruct: RewardName = "reward-model"
-    qa: RewardName = "alias"
-    s2tt: RewardName = "chrf"
-    model: str = "micro"  # folder of the sequence classifier; "micro" = the shipped one
-    teacher: str = (
-        "micro"  # folder or Hub id of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
-    )
-    min_gap: Annotated[float, Field(ge=0)] = (
-        0.0  # best minus worst must exceed this, else the group has no pair
-    )
-    batch_size: Positive = 64
-
-    def name_for(self, kind: str) -> RewardName:
-        """The reward of one kind."""
-        names: dict[str, RewardName] = {"instruct": self.instruct, "qa": self.qa, "s2tt": self.s2tt}
-        return names[kind]
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class LoraOptions(Recipe):
     """Low-rank adapters on the language model instead of all its weights; merged into the final checkpoint."""
 
     r: Positive = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    # names of linear layers in the decoder; the encoder is never adapted
+    alpha: Rate = 32.0
+    # names of linear layers in the decoder, or all-linear for all of the decoder's; the encoder is not adapted
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    encoder_targets: tuple[str, ...] = ()  # the same for the encoder, if that is wanted
 
     @field_validator("targets")
     @classmethod
@@ -51,47 +34,112 @@ class LoraOptions(Recipe):
         return value
 
 
+class PartRates(Recipe):
+    """Learning rates by part; null is `learning_rate`."""
+
+    encoder: Rate | None = None
+    projector: Rate | None = None
+    llm: Rate | None = None
+
+
+class PreferenceOptions(Recipe):
+    """What single preference forms need beside `beta`."""
+
+    simpo_gamma: Weight = 0.5  # margin, in units of beta x mean log-probability
+    odpo_alpha: Weight = 1.0  # weight of the offset
+    odpo_scale: Literal["log", "linear"] = "log"  # offset: log of the reward gap, or the gap itself
+    tdpo_alpha: Weight = 0.5  # weight of the difference of sequential divergences
+    tdpo_version: Literal[1, 2] = 2
+
+
+class SetOptions(Recipe):
+    """One of several alignment sets."""
+
+    path: str
+    weight: Rate | None = None  # share of the draws; null for all of them: by size
+    kinds: tuple[Kind, ...] | None = None  # only these kinds of items; null: all
+
+
+class PolicyGradientOptions(Recipe):
+    """GRPO and its kin."""
+
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    clip_high: Rate | None = None  # null: 0.2 for grpo, 0.28 for dapo
+    kl_weight: Weight = 0.02  # to the reference; 0 diverged in IBM's study (arXiv 2509.16990)
+    scale: Literal["std", "none"] = "std"  # divide advantages by the group's deviation, or not (Dr. GRPO)
+    # modality: half of the group reads the transcript; each half has its own mean (TARS)
+    baseline: Literal["group", "leave-one-out", "modality"] = "group"
+    mrt_sharpness: Rate = 1.0  # mrt: exponent of the probabilities within a list
+
+
+class ValidationOptions(Recipe):
+    """How checkpoints are compared on held-out items; see `eval_every`."""
+
+    metric: Literal["loss", "reward"] = "loss"  # of the teacher's answers; or of greedy answers
+    items: Positive = 128  # of each kind (paper: 128 a domain)
+    patience: Positive | None = None  # stop after so many validations without a better one
+
+
 class TrainingRecipe(Recipe):
     """One training run.
 
-    Methods: `sft` (cross entropy on the teacher's answers), `rba-single` (teacher's answer against the model's own
-    sample), `rba-group` (best against worst sample of a voice group by reward), `dpo` (pairs of rba-single, against a
-    frozen copy of the base, without the SFT term). Keys that a method has no use for (`beta` for sft, `sft_weight` for
-    dpo, `reward` for all but rba-group) change nothing.
+    `method` names the objective (see `presets.PRESETS`); it sets `pairs`, `reference`, `sft_weight`, `group_by` and
+    `samples_per_clip` where the recipe does not. Keys that a method has no use for (`beta` for sft, `reward` where
+    nothing is rewarded) change nothing.
     """
 
     method: Method = "rba-single"
     track: Literal["micro", "full"] = "micro"
-    base: str = "micro"  # checkpoint folder of the model to train; "micro" = the shipped base
-    alignment_set: str = "runs/alignment-set"
+    base: str = "micro"  # checkpoint folder or Hub id of the model to train; "micro" = the shipped base
+    trust_remote_code: bool = False
+    # a folder, `{path, weight, kinds}`, or a list of these, which are mixed
+    alignment_set: str | SetOptions | tuple[str | SetOptions, ...] = "runs/alignment-set"
     seed: int = 1
 
     # objective; paper section 3: two scalars 0.2 and 0.1, read as w = 0.2, beta = 0.1 (the other order is possible)
-    beta: Annotated[float, Field(gt=0)] = 0.1
-    sft_weight: Annotated[float, Field(ge=0)] = 0.2
-    reference: bool = False  # preference on log-ratios to the frozen base (always so for `dpo`)
+    beta: Rate = 0.1
+    sft_weight: Weight = 0.2  # w, of the teacher's cross entropy beside the method's own term
+    pairs: Literal["single", "group"] = "single"  # teacher against own sample; best against worst by reward
+    reference: Literal["none", "base", "opponent"] = (
+        "none"  # opponent: the policy of the last iteration (SPIN)
+    )
+    opponent_every: Positive = 50  # steps an opponent stays
     length_normalized: bool = False  # mean instead of sum of token log-probs, in every term
+    preference: PreferenceOptions = PreferenceOptions()
+    policy_gradient: PolicyGradientOptions = PolicyGradientOptions()
+    teacher: TeacherOptions = TeacherOptions()  # text teacher of kd, gkd, diva, blsp, audiochatllama
+    hidden_positions: Literal["first", "all"] = (
+        "first"  # diva: states of the first predicted token, or of all
+    )
+    student_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0  # gkd: clips answered by the student itself
 
     # optimisation; the paper: warm-up of 3,000 steps to 1e-4, then presumably constant
     steps: Positive = 200
+    epochs: Rate | None = None  # instead of steps: passes through the groups
     groups_per_step: Positive = 8  # instructions per optimiser step, over all processes
     voices_per_group: Positive = 4  # clips per instruction; with fewer voices, several samples of one clip
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Rate = 1e-4
+    learning_rates: PartRates = PartRates()
     warmup_steps: Annotated[int, Field(ge=0)] = 10
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Weight = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98  # the paper's "weight decay 0.98" is probably this
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Rate = 1.0
     train_parts: tuple[Part, ...] = ("projector", "llm")
     lora: LoraOptions | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; trained weights stay float32
     gradient_checkpointing: bool = False
-    share_prefix: bool = (
-        True  # all answers to a clip in one row behind its audio; off for decoders without 4-D masks
+    layout: Literal["pack", "share", "pad"] = "pack"  # how answers lie in a batch; equal but for rounding
+    true_length: bool = (
+        True  # encode clips at their own length where the model allows it, else padded to 30 s
     )
 
     # rollout
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] = 1.0
+    group_by: Literal["instruction", "clip"] = (
+        "instruction"  # a group: all voices of it; all samples of a clip
+    )
+    samples_per_clip: Positive = 1
     max_new_tokens: Positive = 48
     refresh_every: Positive = 1  # sample for this many steps at once: bigger batches, slightly older policy
     rollout_batch: Positive = 128  # answers sampled together
@@ -100,15 +148,22 @@ class TrainingRecipe(Recipe):
     # run
     save_every: Positive = 50
     log_every: Positive = 10
-    eval_every: Annotated[int, Field(ge=0)] = 0  # validation loss every N steps; 0 = never
-    budget_s: Annotated[float, Field(gt=0)] | None = (
-        None  # stop after this much training time, summed over resumes
-    )
+    eval_every: Annotated[int, Field(ge=0)] = 0  # validate every N steps; 0 = never
+    validation: ValidationOptions = ValidationOptions()
+    select: Literal["last", "best"] = "last"  # which weights the run ends with; best: by validation
+    budget_s: Rate | None = None  # stop after this much training time, summed over resumes
     batch_size: Positive = 32  # clips per forward of the validation
     accumulate: Positive = (
         1  # forward and backward passes per optimiser step, for models that fill the memory
     )
-    cache_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoder states kept in memory
+    cache_mb: Weight = 2048.0  # encoder states kept in memory
+    encoder_cache: str | None = None  # folder that keeps them for later runs too
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        return fill(data) if isinstance(data, dict) else data
 
     @field_validator("train_parts")
     @classmethod
@@ -117,32 +172,100 @@ class TrainingRecipe(Recipe):
             raise ValueError("name one or more of projector, llm, encoder, each once")
         return value
 
+    @field_validator("alignment_set", "temperature")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value == ():
+            raise ValueError("name at least one")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingRecipe":
-        if self.lora is not None and "llm" not in self.train_parts:
-            raise ValueError("lora adapts the language model: add `llm` to train_parts or drop `lora`")
-        if self.method == "dpo" and "reference" in self.model_fields_set and not self.reference:
-            raise ValueError("dpo needs its reference; the reference-free form is rba-single")
-        if self.method == "rba-group" and self.voices_per_group < 2:
-            raise ValueError("rba-group compares samples within a group: voices_per_group must be at least 2")
+        if problem := next((text for wrong, text in self._problems() if wrong), ""):
+            raise ValueError(problem)
         return self
+
+    def _problems(self) -> tuple[tuple[bool, str], ...]:
+        """What does not go together, and the key to change."""
+        alone = self.voices_per_group * self.samples_per_clip < 2
+        gradient = self.kind == "policy-gradient"
+        return (
+            (
+                self.lora is not None and "llm" not in self.train_parts,
+                "lora adapts the language model: add `llm` to train_parts or drop `lora`",
+            ),
+            (
+                self.compares_samples and alone,
+                f"{self.method} compares samples within a group: voices_per_group or samples_per_clip must be at "
+                "least 2",
+            ),
+            (
+                self.compares_samples and self.group_by == "clip" and self.samples_per_clip < 2,
+                f"{self.method} compares samples of one clip (group_by): samples_per_clip must be at least 2",
+            ),
+            (
+                self.method == "tdpo" and self.reference == "none",
+                "tdpo measures the divergence from a reference: set reference to base or opponent",
+            ),
+            (
+                self.method in ("grpo", "dapo")
+                and self.policy_gradient.kl_weight > 0
+                and self.reference == "none",
+                "policy_gradient.kl_weight needs a reference: set reference to base, or kl_weight to 0",
+            ),
+            (
+                gradient and self.policy_gradient.baseline == "modality" and self.group_by == "clip",
+                "policy_gradient.baseline modality mixes speech and text in a group: set group_by to instruction",
+            ),
+            (
+                self.eval_every == 0 and (self.select == "best" or self.validation.patience is not None),
+                "select: best and validation.patience need validations: set eval_every",
+            ),
+        )
+
+    @property
+    def kind(self) -> str:
+        """Which loop the method needs."""
+        return PRESETS[self.method].kind
+
+    @property
+    def alignment_sets(self) -> tuple[SetOptions, ...]:
+        """The sets, one or several."""
+        given = self.alignment_set if isinstance(self.alignment_set, tuple) else (self.alignment_set,)
+        return tuple(SetOptions(path=one) if isinstance(one, str) else one for one in given)
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Sampling temperatures, taken in turn."""
+        return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether samples of a group are weighed against each other."""
+        if self.kind == "preference":
+            return self.pairs == "group"
+        return self.method in ("grpo", "dapo", "mrt")
 
     @property
     def uses_reference(self) -> bool:
-        """Whether a frozen copy of the base scores the pairs."""
-        return self.method == "dpo" or (self.reference and self.method != "sft")
+        """Whether a frozen copy of an earlier policy scores the answers."""
+        if self.method in ("grpo", "dapo"):
+            return self.policy_gradient.kl_weight > 0
+        return self.kind == "preference" and self.reference != "none" and self.method != "simpo"
 
     @property
-    def sft_term_weight(self) -> float:
-        """Weight of the teacher's cross entropy beside the preference term."""
-        return 0.0 if self.method == "dpo" else self.sft_weight
+    def uses_reward(self) -> bool:
+        """Whether samples are judged."""
+        return self.kind == "policy-gradient" or (self.kind == "preference" and self.pairs == "group")
 
     @property
     def uses_rollout(self) -> bool:
         """Whether the model is sampled during training."""
-        return self.method != "sft"
+        return self.kind in ("preference", "policy-gradient") or (
+            self.method == "gkd" and self.student_fraction > 0
+        )
 
     @property
     def encoder_frozen(self) -> bool:
         """Whether a clip's encoder states can be computed once and kept."""
-        return "encoder" not in self.train_parts
+        return "encoder" not in self.train_parts and not (self.lora and self.lora.encoder_targets)

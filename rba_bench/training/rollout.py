@@ -1,10 +1,10 @@
-"""Sampling answers from the current policy: one batch over all clips of a step, one random stream per clip.
+"""Sampling answers from the current policy: one batch over all clips of a step, one random stream per request.
 
 `sample` is a plain key-value-cache loop over the decoder. For small models transformers' `generate` spends more time on
 its own bookkeeping than in the model; a test holds that both draw the same tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +24,15 @@ class Draw:
     Attributes:
         tokens: with the end token where one came.
         ended: False if `max_new_tokens` were reached before an end token.
+        logprobs: of the tokens at temperature 1, empty unless asked for.
     """
 
     tokens: tuple[int, ...]
     ended: bool
+    logprobs: tuple[float, ...] = ()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     policy: SpeechPolicy,
     clips: Sequence[Clip],
@@ -38,6 +40,9 @@ def sample(
     seeds: Sequence[int],
     decoding: Decoding,
     end_ids: Sequence[int],
+    *,
+    with_logprobs: bool = False,
+    agree: Callable[[bool], bool] = bool,
 ) -> list[Draw]:
     """Draw one answer per request.
 
@@ -48,6 +53,8 @@ def sample(
         seeds: one per request; an answer depends on weights, clip and seed alone (see `PerRequestGumbel`).
         decoding: length, temperature (0 = greedy, seeds unused) and top_p.
         end_ids: tokens that end an answer.
+        with_logprobs: also what the policy itself, at temperature 1, gave each token.
+        agree: whether all processes are done, where they must call the decoder equally often (sharded weights).
 
     Returns:
         One `Draw` per request. Like `textlm.sampling`, an answer of exactly `max_new_tokens` tokens may still end.
@@ -55,7 +62,7 @@ def sample(
     training = policy.training
     policy.eval()
     try:
-        return _sample(policy, clips, requests, seeds, decoding, end_ids)
+        return _sample(policy, clips, requests, seeds, decoding, end_ids, with_logprobs, agree)
     finally:
         policy.train(training)
 
@@ -67,55 +74,50 @@ def _sample(
     seeds: Sequence[int],
     decoding: Decoding,
     end_ids: Sequence[int],
+    with_logprobs: bool,
+    agree: Callable[[bool], bool],
 ) -> list[Draw]:
-    device = policy.device
-    prompts = [clips[request].prompt_ids for request in requests]
-    ids, mask = _left_padded(prompts, policy.pad_id, device)
+    device, family = policy.device, policy.family
+    prompts = [clips[request].prompt_ids.tolist() for request in requests]
+    ids, mask = (tensor.to(device) for tensor in family.collate(prompts))
     embeds = policy.embed(clips, ids, torch.tensor(requests, device=device))
     stop = torch.tensor(sorted(end_ids), device=device)
     draw = None if decoding.greedy else PerRequestGumbel(seeds, decoding.temperature, decoding.top_p)
-    words = policy.composite.get_input_embeddings()
-    decoder, head = policy.composite.get_decoder(), policy.composite.get_output_embeddings()
-    cache = DynamicCache(config=decoder.config)
+    words = family.model.get_input_embeddings()
+    cache = DynamicCache(config=family.decoder.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     full = bool(mask.all())
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     columns: list[Tensor] = []
+    odds: list[Tensor] = []
     for _ in range(decoding.max_new_tokens + 1):
-        hidden = decoder(
-            inputs_embeds=embeds,
-            attention_mask=None if full else mask,  # without padding the decoder may take its fast path
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        scores = head(hidden).float()
-        if policy.composite.config.audio_token_id < scores.shape[1]:
-            scores[:, policy.composite.config.audio_token_id] = float("-inf")
+        # without padding the decoder may take its fast path
+        hidden = family.decode(
+            embeds, None if full else mask, positions, past_key_values=cache, use_cache=True
+        )[:, -1]
+        scores = family.head(hidden).float()
+        if family.audio_token_id < scores.shape[1]:
+            scores[:, family.audio_token_id] = float("-inf")
         tokens = (scores if draw is None else draw(ids, scores)).argmax(-1)
         columns.append(tokens)
+        if with_logprobs:
+            odds.append(scores.gather(-1, tokens[:, None])[:, 0] - scores.logsumexp(-1))
         done |= torch.isin(tokens, stop)
-        if bool(done.all()):
+        if agree(bool(done.all())):
             break
         embeds = words(tokens)[:, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         positions = positions[:, -1:] + 1
     table = torch.stack(columns, dim=1).tolist()
-    return [_cut(row, frozenset(end_ids), decoding.max_new_tokens) for row in table]
+    worth = torch.stack(odds, dim=1).tolist() if with_logprobs else [[] for _ in table]
+    ends = frozenset(end_ids)
+    return [
+        _cut(row, chances, ends, decoding.max_new_tokens) for row, chances in zip(table, worth, strict=True)
+    ]
 
 
-def _left_padded(prompts: Sequence[Tensor], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    size = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), size), pad_id)
-    mask = torch.zeros(len(prompts), size, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, size - len(prompt) :] = prompt
-        mask[row, size - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def _cut(tokens: list[int], end_ids: frozenset[int], longest: int) -> Draw:
+def _cut(tokens: list[int], logprobs: list[float], end_ids: frozenset[int], longest: int) -> Draw:
     for position, token in enumerate(tokens):
         if token in end_ids:
-            return Draw(tuple(tokens[: position + 1]), True)
-    return Draw(tuple(tokens[:longest]), False)
+            return Draw(tuple(tokens[: position + 1]), True, tuple(logprobs[: position + 1]))
+    return Draw(tuple(tokens[:longest]), False, tuple(logprobs[:longest]))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench import __version__
-from rba_bench.audio.alignment_set import AlignmentRow, AlignmentSet
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, sha256_json, write_json
 from rba_bench.outputs import claim
@@ -21,14 +20,20 @@ from rba_bench.progress import bar, say
 from rba_bench.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
+    from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
+    from rba_bench.training.data import TrainingData
     from rba_bench.training.trainer import AlignmentTrainer
+    from rba_bench.training.validation import Validator
 
 RUN = "rba_run.json"
 LOG = "train_log.jsonl"
 SCHEMA_VERSION = 1
 GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
-_NOT_IDENTITY = {"alignment_set", "base", "log_every", "save_every", "cache_mb"}
+_NOT_IDENTITY = {
+    *("alignment_set", "base", "log_every", "save_every", "cache_mb", "encoder_cache", "report_to"),
+    "trust_remote_code",
+}
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,15 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved, the same call resumes.
     """
     from rba_bench.training.build import base_folder, checkpoint_sha256
+    from rba_bench.training.data import TrainingData, choices
+    from rba_bench.training.order import steps_for
 
-    data = AlignmentSet.open(recipe.alignment_set)
+    data = TrainingData.open(
+        choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])
+    )
+    if recipe.epochs is not None:
+        steps = steps_for(recipe.epochs, len(data.train), recipe.groups_per_step)
+        recipe = recipe.model_copy(update={"steps": steps})
     base = base_folder(recipe)
     identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
@@ -89,34 +101,35 @@ class _Run:
     """The objects of one run, made in order; `execute` uses them."""
 
     def __init__(
-        self, recipe: TrainingRecipe, out: Path, data: AlignmentSet, base: Path, sources: dict[str, str]
+        self, recipe: TrainingRecipe, out: Path, data: "TrainingData", base: Path, sources: dict[str, str]
     ) -> None:
         from transformers import set_seed
 
         from rba_bench.training import build
         from rba_bench.training.checkpoints import newest
-        from rba_bench.training.clips import ClipStore, ResponseTokens, shared_memory
+        from rba_bench.training.clips import ClipStore, ResponseTokens
 
         set_seed(recipe.seed)  # adapters start from random numbers
         self.recipe, self.out, self.data, self.sources = recipe, out, data, sources
-        self.train_rows = [row for row in data.rows("train") if row.response.strip()]
-        if not self.train_rows:
-            raise UserError(f"alignment set {data.path} has no training rows with a response")
-        self.validation_rows = data.rows("validation") if recipe.eval_every else []
         self.found = newest(out / "trainer")
-        self.model, self.processor = build.load_base(base)
-        self.policy = build.make_policy(self.model, recipe)
+        self.family = build.load_base(base, recipe)
+        self.policy = build.make_policy(self.family, recipe)
         self.reference = build.make_reference(self.policy) if recipe.uses_reference else None
-        memory = shared_memory(self._memory_key(), recipe.cache_mb * 2**20)
+        groups = build.answered(recipe, self.family, data, out)
         frozen = recipe.encoder_frozen
-        self.store = ClipStore(self.model, self.processor, data.groups(), frozen=frozen, memory=memory)
-        self.responder = ResponseTokens(self.processor, build.end_token_ids(self.model, self.processor))
+        self.store = ClipStore(self.family, groups, frozen=frozen, cache=self._cache() if frozen else None)
+        self.responder = ResponseTokens(self.family)
 
-    def _memory_key(self) -> str:
+    def _cache(self) -> "EncoderCache":
         import torch
 
+        from rba_bench.training.clips import shared_cache
+
         device = "cuda" if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}"
-        return sha256_json([self.sources, self.recipe.encoder_frozen, device])
+        tag = sha256_json([self.sources["base_sha256"], self.family.padding, device])
+        cache = shared_cache(tag, self.recipe.cache_mb)
+        cache.folder = Path(self.recipe.encoder_cache) if self.recipe.encoder_cache else None
+        return cache
 
     def execute(self) -> TrainResult:
         """Train, write, clean up."""
@@ -144,9 +157,10 @@ class _Run:
         return self._finish(trainer)
 
     def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
+        from rba_bench.training import build, methods
         from rba_bench.training.collect import Collector
         from rba_bench.training.keeper import Interrupt, Keeper
-        from rba_bench.training.order import GroupOrder
+        from rba_bench.training.tools import StepTools
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
         recipe = self.recipe
@@ -154,62 +168,70 @@ class _Run:
         self.policy.to(args.device)
         if self.reference is not None:
             self.reference.to(args.device)
-        group_ids = list(dict.fromkeys(row.group_id for row in self.train_rows))
-        order = GroupOrder(group_ids, recipe.steps * recipe.groups_per_step, recipe.seed)
-        reward = self._reward(str(args.device)) if recipe.method == "rba-group" else None
-        collector = Collector(recipe, self.policy, self.store, self.responder, reward)
-        keeper = Keeper(
-            None, lambda n: None, Interrupt(), self._validation_loss if self.validation_rows else None
+        order = self.data.order(recipe.steps * recipe.groups_per_step, recipe.seed)
+        method = methods.make(recipe, self.responder.end_ids)
+        reward = build.make_reward(recipe, self.data.kinds, self.family, str(args.device), self.out)
+        collector = Collector(
+            recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
-        trainer = AlignmentTrainer(self.policy, recipe, collector, order, args, self.reference, [keeper])
+        teacher = build.make_teacher(recipe, self.family, self.policy, str(args.device))
+        trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
+        tools = StepTools(self.store, self.reference, teacher, trained)
+        self.validator = self._validator(collector, reward, args.should_save)
+        keeper = Keeper(None, lambda n: None, Interrupt(), self.validator)
+        trainer = AlignmentTrainer(self.policy, recipe, method, collector, order, args, tools, [keeper])
+        tools.autocast = trainer.accelerator.autocast
         keeper.trainer = trainer
         if self.found is None:
             return trainer, keeper, 0
         trainer.restore(self.found[1])
+        if self.validator is not None:
+            self.validator.resume(int(self.found[1]["step"]))
         return trainer, keeper, int(self.found[1]["step"])
 
-    def _reward(self, device: str) -> Any:
-        from rba_bench.training.rewards import build_reward
+    def _validator(self, collector: Any, reward: Any, writes: bool) -> "Validator | None":
+        from rba_bench.training.data import validation_rows
+        from rba_bench.training.validation import Validator
 
-        return build_reward(self.recipe.reward, sorted({row.kind for row in self.train_rows}), device)
+        if not self.recipe.eval_every:
+            return None
+        rows = validation_rows(self.data.validation, self.recipe.validation.items, self.recipe.seed)
+        if not rows:
+            raise UserError(
+                "the alignment set has no validation rows: set eval_every to 0, or "
+                "validation_fraction when the set is made"
+            )
+        return Validator(self.recipe, rows, collector, reward, self.out / "trainer", writes)
 
     def _guard(self, tell: bool) -> None:
         from rba_bench.training.guard import check_audio_is_used
 
-        gain = check_audio_is_used(self.policy, self.store, self.responder, self.train_rows[:GUARD_CLIPS])
+        rows = [self.store.groups[group_id][0] for group_id in self.data.train.ids[:GUARD_CLIPS]]
+        gain = check_audio_is_used(self.policy, self.store, self.responder, rows)
         if tell:
             say(f"audio guard: hearing the clip adds {gain:.2f} nats to the teacher's answer")
-
-    def _validation_loss(self) -> float:
-        """Mean negative log-probability (nats per answer) of the teacher's answers on the validation split."""
-        import torch
-
-        from rba_bench.training.layout import Branch
-        from rba_bench.training.objectives import sequence_logprobs, sft
-
-        total = 0.0
-        self.policy.eval()
-        for start in range(0, len(self.validation_rows), self.recipe.batch_size):
-            rows: list[AlignmentRow] = self.validation_rows[start : start + self.recipe.batch_size]
-            branches = [Branch(i, self.responder(row.prompt, row.response)) for i, row in enumerate(rows)]
-            with torch.no_grad():
-                total += float(sft(sequence_logprobs(*self.policy(self.store.get(rows), branches))).sum())
-        self.policy.train()
-        return total / len(self.validation_rows)
 
     def _finish(self, trainer: "AlignmentTrainer") -> TrainResult:
         """Write the checkpoint, `rba_run.json` last, and remove the Trainer's folder."""
         from rba_bench.training.build import merge_lora
 
+        if self.recipe.select == "best" and self.validator is not None:
+            self.validator.restore_best()
         if trainer.args.should_save:
             if self.recipe.lora is not None:
-                merge_lora(self.model)
-            self.model.save_pretrained(self.out)
-            self.processor.save_pretrained(self.out)
+                merge_lora(self.family)
+            self.family.save(self.out)
             write_json(self.out / RUN, self._record(trainer))
             shutil.rmtree(self.out / "trainer", ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
         return _result(self.out)
+
+    def _validations(self) -> dict[str, Any] | None:
+        if self.validator is None or not self.validator.history:
+            return None
+        step, value = self.validator.best
+        return {"metric": self.recipe.validation.metric, "best_step": step, "best": value,
+                "history": self.validator.history}  # fmt: skip
 
     def _record(self, trainer: "AlignmentTrainer") -> dict[str, Any]:
         recipe, steps = self.recipe, trainer.state.global_step
@@ -223,14 +245,34 @@ class _Run:
             "steps": steps,
             "recipe": recipe.resolved(),
             **self.sources,
+            "data": self.data.record(),
             "wall_time_s": round(trainer.elapsed_s, 3),
             "encoding_s": round(trainer.encoding_s, 3),
             "samples_per_s": round(clips / max(trainer.elapsed_s + trainer.encoding_s, 1e-9), 3),
             "answers_sampled": trainer.collector.drawn,
+            "answers_judged": trainer.collector.judged,
+            "clips_encoded": self.store.encoded,
+            "peak_memory_bytes": peak_memory(str(trainer.args.device)),
+            "padding": self.family.padding,
+            "layout": self.policy.layout,
+            "validations": self._validations(),
             "versions": _versions(),
             "hardware": _hardware(trainer),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes this process has held: on the GPU where it computes there, else resident memory."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _versions() -> dict[str, str]:

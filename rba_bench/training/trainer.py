@@ -1,6 +1,6 @@
 """The loop: transformers' Trainer, which brings DDP, accumulation, mixed precision and resuming, around our own step.
 
-batch of groups -> rollout and pairs (if due) -> distinct answers -> log-probabilities -> objective
+batch of groups -> rollout (if due) -> distinct answers -> log-probabilities -> the method's loss
 """
 
 import math
@@ -16,22 +16,18 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
-from rba_bench.training import objectives
 from rba_bench.training.batch import StepBatch, assemble
+from rba_bench.training.build import parameter_groups
 from rba_bench.training.checkpoints import load_weights, save_weights, seal
-from rba_bench.training.collect import Collector, Outcome
-from rba_bench.training.layout import Branch
+from rba_bench.training.collect import Collector
+from rba_bench.training.methods import Method, Outcome
+from rba_bench.training.methods.base import Step
 from rba_bench.training.order import GroupOrder, collate
-from rba_bench.training.pairs import Pair
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.tools import StepTools
 
-METRICS = (
-    *("loss", "preference", "sft", "margin", "accuracy", "pairs", "items"),
-    *("truncated", "match", "length", "reward", "reward_best", "reward_worst"),
-)
-
-COUNTS = {"pairs", "items"}
+COUNTS = {"pairs", "items", "rated"}  # summed over processes and batches; everything else is averaged
 
 
 def schedule_factor(step: int, recipe: TrainingRecipe) -> float:
@@ -70,7 +66,7 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
         save_steps=recipe.save_every,
         save_total_limit=2,  # while one is being written the other one is complete
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(recipe.report_to) or "none",
         ddp_find_unused_parameters=False,  # every trained parameter takes part in every step
         dataloader_pin_memory=False,
     )
@@ -89,38 +85,42 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
 
 
 class AlignmentTrainer(Trainer):
-    """Trains a `SpeechPolicy` by SFT, RBA or DPO.
+    """Trains a `SpeechPolicy` by any method.
 
     Args:
         policy: what trains.
         recipe: how.
-        collector: rollouts, rewards, pairs; its store and responder serve all methods.
+        method: of the recipe.
+        collector: rollouts and rewards; its store and responder serve all methods.
         order: the sequence of groups.
         args: from `arguments`.
-        reference: frozen policy, for the forms with a reference.
+        tools: reference and teacher.
         callbacks: of the run.
     """
 
     loss_is_scaled_for_ga = False  # compute_loss gives a mean over its batch
     lr_scheduler: Any
+    optimizer: Any
     _created_lr_scheduler: bool
 
     def __init__(
         self,
         policy: SpeechPolicy,
         recipe: TrainingRecipe,
+        method: Method,
         collector: Collector,
         order: GroupOrder,
         args: TrainingArguments,
-        reference: SpeechPolicy | None = None,
+        tools: StepTools,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         super().__init__(policy, args, data_collator=collate, train_dataset=order, callbacks=list(callbacks))
         self.remove_callback(PrinterCallback)  # stdout is for results
         self.recipe = recipe
+        self.method = method
         self.collector = collector
         self.order = order
-        self.reference = reference
+        self.tools = tools
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
@@ -138,26 +138,30 @@ class AlignmentTrainer(Trainer):
     ) -> Any:
         """Loss of one batch of groups, mean over its items; also notes the step's metrics."""
         outcomes = self._outcomes(inputs["positions"], inputs["groups"])
-        pairs = [pair for outcome in outcomes for pair in outcome.pairs]
+        rows = self._rows(inputs["groups"])
         items = sum(outcome.items for outcome in outcomes)
-        terms = self._terms(model, self._rows(inputs["groups"]), pairs, items)
-        if not math.isfinite(float(terms.loss.detach())):
+        batch = self.method.batch(rows, outcomes, self.collector.responder)
+        loss = self._loss(model, batch, items) if batch.branches else self._nothing(model, rows)
+        if not math.isfinite(float(loss.detach())):
             raise RbaError(
-                f"the loss of step {self.state.global_step + 1} is not finite: lower learning_rate or beta"
+                f"the loss of step {self.state.global_step + 1} is not finite, nothing was changed by it: lower "
+                "learning_rate or beta"
             )
-        self._note("items", items)
-        self._note("pairs", len(pairs))
+        self._note("loss", float(loss.detach()))
+        if self.recipe.uses_rollout:
+            for name, count in (("items", items), ("pairs", len(batch.pairs)), ("rated", len(batch.rated))):
+                self._note(name, count)
         for outcome in outcomes:
             for name, value in outcome.stats.items():
                 self._note(name, value)
-        return (terms.loss, {}) if return_outputs else terms.loss
+        return (loss, {}) if return_outputs else loss
 
     def _rows(self, group_ids: Sequence[str]) -> list[AlignmentRow]:
         groups = self.collector.store.groups
         return [row for group_id in group_ids for row in groups[group_id][: self.recipe.voices_per_group]]
 
     def _outcomes(self, positions: Sequence[int], group_ids: Sequence[str]) -> list[Outcome]:
-        """Pairs of this batch; draws those of the coming steps too when a refresh is due."""
+        """What the rollouts of this batch gave; draws those of the coming steps too when a refresh is due."""
         if not self.recipe.uses_rollout:
             return []
         if any(position not in self.collector.waiting for position in positions):
@@ -174,67 +178,23 @@ class AlignmentTrainer(Trainer):
         wanted = [position + batch * stride for batch in ahead for position in positions]
         return [self.order[position] for position in wanted if position < len(self.order)]
 
-    def _terms(
-        self, model: nn.Module, rows: Sequence[AlignmentRow], pairs: Sequence[Pair], items: int
-    ) -> objectives.Terms:
-        supervised = self.recipe.method == "sft" or self.recipe.sft_term_weight > 0
-        batch = assemble(rows, pairs, self.collector.responder if supervised else None)
-        if (
-            not batch.branches
-        ):  # DPO, and every sample was the teacher's answer: a zero gradient, made in the usual way
-            zero = self._score(model, assemble(rows[:1], [], self.collector.responder)).sum() * 0.0
-            return objectives.Terms(zero, zero.detach(), zero.detach())
-        scores = self._score(model, batch)
-        teacher, chosen, rejected = (
-            scores.index_select(0, torch.tensor(places, dtype=torch.long, device=scores.device))
-            for places in (batch.teacher, batch.chosen, batch.rejected)
-        )
-        if self.recipe.method == "sft":
-            loss = objectives.sft(teacher).mean()
-            terms = objectives.Terms(loss, loss.new_zeros(()), loss.detach())
-        else:
-            terms = objectives.rba(
-                chosen,
-                rejected,
-                teacher,
-                beta=self.recipe.beta,
-                sft_weight=self.recipe.sft_term_weight,
-                n_pairs=items,
-                **self._reference_scores(batch),
-            )
-        self._note_terms(terms, chosen.detach(), rejected.detach())
-        return terms
-
-    def _score(self, model: nn.Module, batch: StepBatch) -> Tensor:
-        clips = self.collector.store.get(batch.rows)
-        values, mask = model(clips, batch.branches)
-        return objectives.sequence_logprobs(values, mask, self.recipe.length_normalized)
-
-    @torch.no_grad()
-    def _reference_scores(self, batch: StepBatch) -> dict[str, Tensor]:
-        """Log-probabilities of the pairs under the frozen base; empty without a reference or pairs."""
-        if self.reference is None or not batch.chosen:
-            return {}
-        used = sorted({*batch.chosen, *batch.rejected})
-        branches: list[Branch] = [batch.branches[place] for place in used]
+    def _loss(self, model: nn.Module, batch: StepBatch, items: int) -> Tensor:
         with self.accelerator.autocast():
-            scores = self._score(self.reference, StepBatch(rows=batch.rows, branches=branches))
-        place = {old: new for new, old in enumerate(used)}
-        return {
-            "ref_chosen": scores[[place[old] for old in batch.chosen]],
-            "ref_rejected": scores[[place[old] for old in batch.rejected]],
-        }
+            aim = self.method.aim(batch, self.tools)
+        clips = self.tools.clips(batch)
+        scores = model(clips, batch.branches, aim.targets, aim.measure, self.method.want)
+        terms = self.method.loss(Step(batch, scores, aim, items, self.recipe.length_normalized))
+        for name, value in terms.notes.items():
+            self._note(name, value)
+        return terms.loss
+
+    def _nothing(self, model: nn.Module, rows: Sequence[AlignmentRow]) -> Tensor:
+        """A zero gradient, made in the usual way: every sample was the teacher's answer, or as good as the others."""
+        batch = assemble(rows[:1], teacher_tokens=self.collector.responder)
+        zero: Tensor = model(self.tools.clips(batch), batch.branches).logprobs.sum() * 0.0
+        return zero
 
     # metrics
-
-    def _note_terms(self, terms: objectives.Terms, chosen: Tensor, rejected: Tensor) -> None:
-        self._note("loss", float(terms.loss.detach()))
-        self._note("sft", float(terms.sft))
-        if self.recipe.uses_rollout:
-            self._note("preference", float(terms.preference))
-        if len(chosen):
-            self._note("margin", float((chosen - rejected).mean()))
-            self._note("accuracy", float((chosen > rejected).float().mean()))
 
     def _note(self, name: str, value: float) -> None:
         self._sums[name] += value
@@ -242,19 +202,34 @@ class AlignmentTrainer(Trainer):
 
     def take_metrics(self) -> dict[str, float]:
         """Means (of counts: sums) since the last call, over all processes; metrics without a value are left out."""
-        table = torch.tensor(
-            [[self._sums[name], float(self._counts[name])] for name in METRICS], dtype=torch.float64
-        )
-        if self.args.world_size > 1:
-            table = self.accelerator.reduce(table.to(self.args.device, torch.float32), "sum").cpu().double()
+        table = {name: (self._sums[name], float(self._counts[name])) for name in sorted(self._sums)}
         self._sums.clear()
         self._counts.clear()
+        if self.args.world_size > 1:
+            shares = gather_object([table])
+            names = sorted({name for share in shares for name in share})
+            table = {
+                name: (
+                    math.fsum(share.get(name, (0.0, 0.0))[0] for share in shares),
+                    math.fsum(share.get(name, (0.0, 0.0))[1] for share in shares),
+                )
+                for name in names
+            }
         found = {
-            name: (total if name in COUNTS else total / times).item()
-            for name, (total, times) in zip(METRICS, table, strict=True)
-            if times > 0
+            name: total if name in COUNTS else total / times
+            for name, (total, times) in table.items()
+            if times
         }
         return found | {"grad_norm": self.grad_norm}
+
+    def after_step(self, step: int) -> None:
+        """What the tools do between steps: an opponent takes over the policy's weights every `opponent_every`."""
+        if self.recipe.reference == "opponent" and step % self.recipe.opponent_every == 0:
+            self.tools.renew_reference(self.collector.policy)
+
+    def report(self, record: dict[str, float]) -> None:
+        """Hand a step's numbers to TensorBoard or Weights & Biases."""
+        self.callback_handler.on_log(self.args, self.state, self.control, record)
 
     def agree(self, wish: bool) -> bool:
         """Whether any process wishes so; all processes get the same answer."""
@@ -273,6 +248,14 @@ class AlignmentTrainer(Trainer):
                 f"the gradient of step {self.state.global_step + 1} is not finite: lower learning_rate or beta"
             )
         return norm
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with each part's own learning rate."""
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            groups = parameter_groups(self.collector.policy.family, self.recipe)
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Warm-up, then the recipe's schedule."""
@@ -294,27 +277,29 @@ class AlignmentTrainer(Trainer):
         shares = gather_object([{str(p): outcome.to_json() for p, outcome in self.collector.waiting.items()}])
         if self.args.should_save:  # everybody has written: gathering waited for them
             waiting = {position: outcome for share in shares for position, outcome in share.items()}
+            self.tools.save_reference(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
             state = {
                 "step": self.state.global_step,
                 "elapsed_s": self.elapsed_s,
                 "encoding_s": self.encoding_s,
                 "drawn": self.collector.drawn,
+                "judged": self.collector.judged,
                 "waiting": waiting,
             }
             seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
-        rows = {row.id: row for group in self.collector.store.groups.values() for row in group}
+        groups = self.collector.store.groups
         batch, world = self.args.per_device_train_batch_size, self.args.world_size
-        self.collector.waiting = {
-            int(position): Outcome.from_json(value, rows)
-            for position, value in state["waiting"].items()
-            if int(position) // batch % world == self.args.process_index
-        }
-        self.collector.drawn = state["drawn"]
+        for position, value in state["waiting"].items():
+            if int(position) // batch % world == self.args.process_index:
+                rows = {row.id: row for row in groups[self.order[int(position)][1]]}
+                self.collector.waiting[int(position)] = Outcome.from_json(value, rows)
+        self.collector.drawn, self.collector.judged = state["drawn"], state["judged"]
         self.elapsed_s = state["elapsed_s"]
         self.encoding_s = state["encoding_s"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+        self.tools.load_reference(Path(resume_from_checkpoint))

@@ -1,0 +1,35 @@
+"""The methods by name; see `presets.PRESETS` for what each is."""
+
+from collections.abc import Collection
+
+from rba_bench.training.methods.base import Method
+from rba_bench.training.methods.distillation import Diva, OnPolicyDistillation, TokenDistillation
+from rba_bench.training.methods.likelihood import Likelihood
+from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.methods.policy_gradient import Grpo, MinimumRisk, SelfCritical
+from rba_bench.training.methods.preference import Ipo, Odpo, Preference, Simpo, TokenDpo
+from rba_bench.training.recipe import TrainingRecipe
+
+__all__ = ["CLASSES", "Method", "Outcome", "make"]
+
+CLASSES: dict[str, type[Method]] = {
+    "sft": Likelihood,
+    "blsp": Likelihood,
+    "audiochatllama": Likelihood,
+    "kd": TokenDistillation,
+    "gkd": OnPolicyDistillation,
+    "diva": Diva,
+    "odpo": Odpo,
+    "ipo": Ipo,
+    "simpo": Simpo,
+    "tdpo": TokenDpo,
+    **dict.fromkeys(("rba-single", "rba-group", "dpo", "cpo", "spin"), Preference),
+    **dict.fromkeys(("grpo", "dapo"), Grpo),
+    "scst": SelfCritical,
+    "mrt": MinimumRisk,
+}
+
+
+def make(recipe: TrainingRecipe, end_ids: Collection[int]) -> Method:
+    """The method of a recipe; `end_ids` are the tokens that end an answer."""
+    return CLASSES[recipe.method](recipe, end_ids)

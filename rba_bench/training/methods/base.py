@@ -1,0 +1,182 @@
+"""What a method is to the trainer: what it wants sampled, what it makes of the samples, and its loss.
+
+    requests --sampled, judged--> outcome --batch--> aim (teacher, reference) --scored--> loss
+
+The trainer knows no method; a new one is a subclass here, a `Preset`, and a recipe.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.batch import StepBatch, assemble
+from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.objectives import sequence_logprobs
+from rba_bench.training.pairs import Sample, Voice
+from rba_bench.training.policy import Measure, Scores
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.targets import Targets
+
+
+class Tools(Protocol):
+    """What the trainer lends a method for a step; everything here is without gradient."""
+
+    def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
+        """The reference's scores of the branches at `places`, in their order."""
+        ...
+
+    @property
+    def reference_head(self) -> Any:
+        """The reference's head: states [..., H] to logits [..., V]."""
+        ...
+
+    @property
+    def teacher(self) -> Any:
+        """The text teacher, see `teachers.twin.TextTwin`."""
+        ...
+
+
+@dataclass
+class Aim:
+    """What the branches of a step are compared with.
+
+    Attributes:
+        targets, measure: see `SpeechPolicy.forward`.
+        reference: [N, L] token log-probabilities under the reference, zeros for branches that need none.
+        states: teacher's hidden states that the method asked for.
+        words: embeddings of the transcripts' tokens, one [T_i, H] per clip that the method asked for.
+    """
+
+    targets: Targets | None = None
+    measure: Measure | None = None
+    reference: Tensor | None = None
+    states: Tensor | None = None
+    words: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class Step:
+    """Everything a loss is computed from."""
+
+    batch: StepBatch
+    scores: Scores
+    aim: Aim
+    items: int
+    length_normalized: bool
+
+    def sequence(self, places: Sequence[int], normalized: bool | None = None) -> Tensor:
+        """[len(places)] log-probabilities of answers."""
+        return self._sum(self.scores.logprobs, places, normalized)
+
+    def reference(self, places: Sequence[int], normalized: bool | None = None) -> Tensor:
+        """The same under the reference; zeros without one."""
+        values = self.aim.reference
+        return self._sum(
+            torch.zeros_like(self.scores.logprobs) if values is None else values, places, normalized
+        )
+
+    def pick(self, values: Tensor, places: Sequence[int]) -> Tensor:
+        """Rows of `values` at `places`."""
+        return values.index_select(0, torch.tensor(places, dtype=torch.long, device=values.device))
+
+    def _sum(self, values: Tensor, places: Sequence[int], normalized: bool | None) -> Tensor:
+        normal = self.length_normalized if normalized is None else normalized
+        return sequence_logprobs(self.pick(values, places), self.pick(self.scores.mask, places), normal)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A loss (scalar with gradient) and what to write into the step log."""
+
+    loss: Tensor
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """One objective with its loop.
+
+    Attributes:
+        want: what the policy's forward pass shall also return.
+        old_logprobs: whether samples carry the log-probabilities they were drawn with.
+        end_ids: tokens that end an answer.
+    """
+
+    want: tuple[str, ...] = ()
+    old_logprobs = False
+
+    def __init__(self, recipe: TrainingRecipe, end_ids: Collection[int] = ()) -> None:
+        self.recipe = recipe
+        self.end_ids = frozenset(end_ids)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the teacher's answers are scored in every step."""
+        return self.recipe.sft_weight > 0
+
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+        """What to sample for one group; nothing unless the method samples."""
+        return []
+
+    def outcome(
+        self,
+        samples: Sequence[Sample],
+        rewards: Sequence[float],
+        teachers: Sequence[tuple[int, ...]],
+        turn: int,
+    ) -> Outcome:
+        """What to learn from a group's samples.
+
+        Args:
+            samples: in the order of `requests`.
+            rewards: one for each; NaN where it could not be judged, zeros where nothing is rewarded.
+            teachers: tokens of the teacher's answer to each.
+            turn: differs from group to group, for ties.
+        """
+        return Outcome(0)
+
+    def batch(
+        self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens
+    ) -> StepBatch:
+        """Clips and answers of a step."""
+        return assemble(
+            rows,
+            [pair for outcome in outcomes for pair in outcome.pairs],
+            [group for outcome in outcomes for group in outcome.rated],
+            responder if self.supervised else None,
+        )
+
+    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+        """What the branches are compared with."""
+        return Aim()
+
+    @abstractmethod
+    def loss(self, step: Step) -> Terms:
+        """The loss of a step, mean over its items."""
+
+    def supervision(self, step: Step) -> Tensor:
+        """Cross entropy of the teacher's answers, mean over clips; 0 where they are not scored."""
+        if not step.batch.teacher:
+            return step.scores.logprobs.new_zeros(())
+        return -step.sequence(step.batch.teacher).mean()
+
+
+def reference_logprobs(
+    batch: StepBatch, places: Sequence[int], tools: Tools, like: tuple[int, int]
+) -> Tensor:
+    """[N, L] token log-probabilities under the reference at `places`, zeros elsewhere."""
+    used = sorted(set(places))
+    found = tools.reference(batch, used)
+    full = found.logprobs.new_zeros(like)
+    full[torch.tensor(used, device=full.device), : found.logprobs.shape[1]] = found.logprobs
+    return full
+
+
+def shape(batch: StepBatch) -> tuple[int, int]:
+    """N and L of a batch."""
+    return len(batch.branches), max(len(branch.tokens) for branch in batch.branches)

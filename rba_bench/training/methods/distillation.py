@@ -1,0 +1,152 @@
+"""Distillation from a text LLM that reads the transcript: token by token, on own samples, or state by state."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.seeding import stable_seed
+from rba_bench.training.batch import StepBatch
+from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools
+from rba_bench.training.methods.measure import Divergence
+from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.objectives import distillation
+from rba_bench.training.objectives.likelihood import token_mean
+from rba_bench.training.pairs import Answer, Rated, Sample, Voice, answer_of, slots
+
+
+class TokenDistillation(Method):
+    """Divergence from the teacher's next-token distributions on the teacher's answers, mean over tokens.
+
+    Ultravox's and BLSP-KD's response loss where `teacher.model` is `self`: temperature 2, no T^2 factor, and
+    `teacher.end_weight` more on the end of the turn.
+    """
+
+    @property
+    def supervised(self) -> bool:
+        """The answers are needed in any case."""
+        return True
+
+    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+        """The teacher on the same answers behind the transcript."""
+        return self._aim(batch, sorted(set(batch.teacher)), tools)
+
+    def _aim(self, batch: StepBatch, places: Sequence[int], tools: Tools) -> Aim:
+        options = self.recipe.teacher
+        rows = [batch.heard[batch.branches[place].clip][0] for place in places]
+        answers = [batch.branches[place].tokens for place in places]
+        targets = tools.teacher.targets(rows, answers, tuple(places))
+        return Aim(targets, Divergence(options.divergence, options.temperature, options.jsd_weight))
+
+    def loss(self, step: Step) -> Terms:
+        """See the class."""
+        far, supervision = self._divergence(step, sorted(set(step.batch.teacher))), self.supervision(step)
+        notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
+        return Terms(far + self.recipe.sft_weight * supervision, notes)
+
+    def _divergence(self, step: Step, places: Sequence[int]) -> torch.Tensor:
+        mask = step.pick(step.scores.mask, places)
+        weights = distillation.end_weights(
+            mask, self.recipe.teacher.end_weight, ended=self._ended(step, places)
+        )
+        return (step.pick(step.scores.divergence, places) * weights).sum()
+
+    def _ended(self, step: Step, places: Sequence[int]) -> torch.Tensor:
+        """Whether each answer ends with an end token: own samples may be cut off."""
+        ends = self.end_ids
+        flags = [step.batch.branches[place].tokens[-1] in ends for place in places]
+        return torch.tensor(flags, device=step.scores.mask.device)
+
+
+class OnPolicyDistillation(TokenDistillation):
+    """GKD (Agarwal et al. 2023): the same on the student's own samples, for `student_fraction` of the groups."""
+
+    @property
+    def supervised(self) -> bool:
+        """Only where the recipe adds cross entropy; the teacher's answers to the other groups come as samples."""
+        return self.recipe.sft_weight > 0
+
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+        """One sample a clip, for a fixed random choice of the groups."""
+        recipe = self.recipe
+        drawn = stable_seed("gkd", recipe.seed, rows[0].group_id) % 10_000 < 10_000 * recipe.student_fraction
+        voices = rows[: recipe.voices_per_group]
+        return slots(voices, len(voices), recipe.samples_per_clip, recipe.temperatures) if drawn else []
+
+    def outcome(
+        self,
+        samples: Sequence[Sample],
+        rewards: Sequence[float],
+        teachers: Sequence[tuple[int, ...]],
+        turn: int,
+    ) -> Outcome:
+        """The samples as they are."""
+        rated = [Rated(answer_of(one), 0.0, 0.0) for one in samples]
+        return Outcome(len(samples), rated=[rated] if rated else [])
+
+    def batch(
+        self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens
+    ) -> StepBatch:
+        """Own samples, and the teacher's answers to the groups that were not sampled."""
+        sampled = {group[0].answer.row.group_id for outcome in outcomes for group in outcome.rated}
+        given = [
+            [Rated(Answer(row, responder(row.response)), 0.0, 0.0)]
+            for row in rows
+            if row.group_id not in sampled
+        ]
+        extra = Outcome(len(given), rated=given)
+        return super().batch(rows, [*outcomes, extra], responder)
+
+    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+        """The teacher on what the student said."""
+        return self._aim(batch, sorted(set(batch.rated)), tools)
+
+    def loss(self, step: Step) -> Terms:
+        """See the class."""
+        far, supervision = self._divergence(step, sorted(set(step.batch.rated))), self.supervision(step)
+        notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
+        return Terms(far + self.recipe.sft_weight * supervision, notes)
+
+
+class Diva(Method):
+    """DiVA (Held et al. 2024): L2 to the own LLM's hidden states on the transcript, and from audio tokens to words."""
+
+    want = ("hidden", "sound")
+
+    @property
+    def supervised(self) -> bool:
+        """States are compared along the teacher's answers."""
+        return True
+
+    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+        """The LLM's states on the same answers, and the embeddings of the words."""
+        answers = [batch.branches[place].tokens for place in batch.teacher]
+        heard = [batch.heard[batch.branches[place].clip][0] for place in batch.teacher]
+        words = [tools.teacher.words(row) for row, _ in batch.heard]
+        return Aim(states=tools.teacher.states(heard, answers), words=words)
+
+    def loss(self, step: Step) -> Terms:
+        """See the class."""
+        batch, options, scores = step.batch, self.recipe.teacher, step.scores
+        assert step.aim.states is not None  # `aim` has put them there
+        mask = step.pick(scores.mask, batch.teacher)
+        hidden = step.pick(scores.hidden, batch.teacher)
+        theirs = torch.zeros_like(hidden)
+        theirs[mask] = step.aim.states.to(hidden)
+        compared = mask if self.recipe.hidden_positions == "all" else distillation.first_positions(mask)
+        distance = token_mean(distillation.hidden_l2(hidden, theirs, compared), compared)
+        counts = torch.tensor([len(words) for words in step.aim.words], device=hidden.device)
+        aligned = distillation.token_alignment(
+            scores.sound,
+            scores.n_sound.to(hidden.device),
+            pad_sequence(step.aim.words, True).to(hidden),
+            counts,
+        )
+        alignment = token_mean(*aligned)
+        supervision = self.supervision(step)
+        loss = options.hidden_weight * distance + options.words_weight * alignment
+        loss = loss + self.recipe.sft_weight * supervision
+        notes = {"divergence": float(distance.detach()), "alignment": float(alignment.detach())}
+        return Terms(loss, notes | {"sft": float(supervision.detach())})

@@ -1,0 +1,55 @@
+"""What the rollout of one group gave: part of a run's state until its step comes, so it can be written down."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.pairs import Answer, Pair, Rated
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Pairs and rated samples of one group.
+
+    Attributes:
+        items: what losses are averaged over: pairs there could have been, groups, or samples.
+        pairs: preference pairs; fewer than `items` where samples were equally good.
+        rated: samples with their worth, by the group whose members are weighed against each other.
+        stats: means over the group's samples: `truncated`, `match` (equal to the teacher's answer), `length` (tokens),
+            and with a reward `reward`, `reward_best`, `reward_worst`, `unjudged`.
+    """
+
+    items: int
+    pairs: list[Pair] = field(default_factory=list)
+    rated: list[list[Rated]] = field(default_factory=list)
+    stats: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as JSON values, clips by row id."""
+        return {
+            "items": self.items,
+            "pairs": [[_side(pair.chosen), _side(pair.rejected), pair.gap] for pair in self.pairs],
+            "rated": [
+                [[_side(one.answer), one.reward, one.advantage, list(one.logprobs)] for one in group]
+                for group in self.rated
+            ],
+            "stats": self.stats,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], rows: dict[str, AlignmentRow]) -> "Outcome":
+        """The inverse of `to_json`."""
+
+        def answer(side: tuple[str, list[int], bool]) -> Answer:
+            return Answer(rows[side[0]], tuple(side[1]), side[2])
+
+        pairs = [Pair(answer(chosen), answer(rejected), gap) for chosen, rejected, gap in value["pairs"]]
+        rated = [
+            [Rated(answer(side), reward, worth, tuple(odds)) for side, reward, worth, odds in group]
+            for group in value["rated"]
+        ]
+        return cls(value["items"], pairs, rated, value["stats"])
+
+
+def _side(answer: Answer) -> tuple[str, list[int], bool]:
+    return answer.row.id, list(answer.tokens), answer.as_text

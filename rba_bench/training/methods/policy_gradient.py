@@ -1,0 +1,181 @@
+"""Policy gradients on judged samples: GRPO, DAPO, self-critical training, minimum risk."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.batch import StepBatch
+from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools, reference_logprobs, shape
+from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.methods.preference import weighed_together
+from rba_bench.training.objectives import policy_gradient as forms
+from rba_bench.training.objectives.likelihood import sequence_mean, token_mean
+from rba_bench.training.pairs import Rated, Sample, Voice, answer_of, slots
+
+
+class PolicyGradient(Method):
+    """What they share: samples that could not be judged take no part, and every group is weighed on its own."""
+
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+        """A full group: over the voices of an instruction, or several samples of each clip."""
+        recipe = self.recipe
+        used = rows[: recipe.voices_per_group]
+        size = recipe.voices_per_group if recipe.group_by == "instruction" else len(used)
+        return slots(used, size, recipe.samples_per_clip, recipe.temperatures)
+
+    def outcome(
+        self,
+        samples: Sequence[Sample],
+        rewards: Sequence[float],
+        teachers: Sequence[tuple[int, ...]],
+        turn: int,
+    ) -> Outcome:
+        """Samples with their advantages."""
+        groups = []
+        for members in weighed_together(samples, self.recipe.group_by):
+            judged = [i for i in members if not math.isnan(rewards[i])]
+            rated = self.rate([samples[i] for i in judged], [rewards[i] for i in judged])
+            groups += [rated] if rated else []
+        return Outcome(sum(len(group) for group in groups), rated=groups)
+
+    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+        """Advantages within one group; by default none."""
+        return [
+            Rated(answer_of(one), reward, 0.0, one.logprobs)
+            for one, reward in zip(samples, rewards, strict=True)
+        ]
+
+    def combine(self, step: Step, loss: torch.Tensor, notes: dict[str, float]) -> Terms:
+        """The loss with the recipe's share of cross entropy."""
+        supervision = self.supervision(step)
+        notes = {"policy": float(loss.detach()), "sft": float(supervision.detach()), **notes}
+        return Terms(loss + self.recipe.sft_weight * supervision, notes)
+
+
+class Grpo(PolicyGradient):
+    """GRPO (Shao et al. 2024) and, normalised by tokens and clipped higher above, DAPO (Yu et al. 2025)."""
+
+    old_logprobs = True
+
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+        """With a baseline per modality, as many readings of the transcript stand beside the spoken ones (TARS)."""
+        spoken = super().requests(rows)
+        if self.recipe.policy_gradient.baseline != "modality":
+            return spoken
+        start = 1 + max(voice.repeat for voice in spoken)
+        return spoken + [
+            replace(voice, repeat=start + index, row=rows[0], as_text=True)
+            for index, voice in enumerate(spoken)
+        ]
+
+    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+        """Advantages as `policy_gradient.baseline` and `.scale` say."""
+        if not samples:
+            return []
+        values, together = torch.tensor(rewards), torch.zeros(len(rewards), dtype=torch.long)
+        options = self.recipe.policy_gradient
+        if options.baseline == "modality":
+            read = torch.tensor([int(one.as_text) for one in samples])
+            advantages = forms.modality_advantages(values, together, read, scale=options.scale)
+        elif options.baseline == "leave-one-out":
+            advantages = forms.leave_one_out(values, together)
+        else:
+            advantages = forms.group_advantages(values, together, scale=options.scale)
+        return [
+            replace(one, advantage=float(worth))
+            for one, worth in zip(super().rate(samples, rewards), advantages.tolist(), strict=True)
+        ]
+
+    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+        """The reference's log-probabilities, where there is a divergence to pay for."""
+        if not batch.rated or not self.recipe.uses_reference:
+            return Aim()
+        return Aim(reference=reference_logprobs(batch, batch.rated, tools, shape(batch)))
+
+    def loss(self, step: Step) -> Terms:
+        """See the class."""
+        batch, options = step.batch, self.recipe.policy_gradient
+        new = step.pick(step.scores.logprobs, batch.rated)
+        mask = step.pick(step.scores.mask, batch.rated)
+        if not batch.rated:
+            return self.combine(step, step.scores.logprobs.sum() * 0.0, {})
+        high = options.clip_high or (0.28 if self.recipe.method == "dapo" else 0.2)
+        advantage = new.new_tensor([one.advantage for one in batch.ratings])
+        old = new.detach() if self.recipe.refresh_every == 1 else _padded(batch, new)
+        tokens = forms.clipped_ratio(new, old, advantage, mask, clip_low=options.clip_low, clip_high=high)
+        notes = {}
+        if step.aim.reference is not None:
+            far = forms.kl_estimate(new, step.pick(step.aim.reference, batch.rated), mask)
+            tokens = tokens + options.kl_weight * far
+            notes["kl"] = float(token_mean(far.detach(), mask))
+        reduce = token_mean if self.recipe.method == "dapo" else sequence_mean
+        return self.combine(step, reduce(tokens, mask), notes)
+
+
+class SelfCritical(PolicyGradient):
+    """SCST (Rennie et al. 2017): the reward of the greedy answer is the baseline of a clip's samples."""
+
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+        """A greedy answer beside the samples of each clip."""
+        sampled = super().requests(rows)
+        used = list(dict.fromkeys(voice.row.id for voice in sampled))
+        greedy = [Voice(next(voice.row for voice in sampled if voice.row.id == id_), -1, 0.0) for id_ in used]
+        return sampled + greedy
+
+    def outcome(
+        self,
+        samples: Sequence[Sample],
+        rewards: Sequence[float],
+        teachers: Sequence[tuple[int, ...]],
+        turn: int,
+    ) -> Outcome:
+        """Each sample against its clip's greedy answer; a clip without a judged one gives nothing."""
+        judged = [(one, r) for one, r in zip(samples, rewards, strict=True) if not math.isnan(r)]
+        baseline = {one.row.id: reward for one, reward in judged if one.greedy}
+        rated = [
+            Rated(answer_of(one), reward, reward - baseline[one.row.id])
+            for one, reward in judged
+            if not one.greedy and one.row.id in baseline
+        ]
+        return Outcome(len(rated), rated=[rated] if rated else [])
+
+    def loss(self, step: Step) -> Terms:
+        """-A log pi(y|x), mean over samples."""
+        places = step.batch.rated
+        if not places:
+            return self.combine(step, step.scores.logprobs.sum() * 0.0, {})
+        scores = step.sequence(places)
+        rewards = scores.new_tensor([one.reward for one in step.batch.ratings])
+        greedy = scores.new_tensor([one.reward - one.advantage for one in step.batch.ratings])
+        return self.combine(step, forms.self_critical(scores, rewards, greedy).mean(), {})
+
+
+class MinimumRisk(PolicyGradient):
+    """MRT (Shen et al. 2016; Prabhavalkar et al. 2018): expected loss of reward over each clip's samples."""
+
+    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+        """Each answer of the list once."""
+        seen = {one.answer.tokens: one for one in reversed(super().rate(samples, rewards))}
+        return list(reversed(seen.values()))
+
+    def loss(self, step: Step) -> Terms:
+        """Mean over the lists."""
+        batch = step.batch
+        if not batch.rated:
+            return self.combine(step, step.scores.logprobs.sum() * 0.0, {})
+        alpha = self.recipe.policy_gradient.mrt_sharpness
+        scores = step.sequence(batch.rated)
+        groups = torch.tensor(batch.groups, device=scores.device)
+        rewards = scores.new_tensor([one.reward for one in batch.ratings])
+        return self.combine(step, forms.minimum_risk(scores, rewards, groups, alpha).mean(), {})
+
+
+def _padded(batch: StepBatch, like: torch.Tensor) -> torch.Tensor:
+    """[Q, L] log-probabilities that the samples were drawn with."""
+    old = torch.zeros(like.shape, dtype=like.dtype)
+    for row, one in zip(old, batch.ratings, strict=True):
+        row[: len(one.logprobs)] = torch.tensor(one.logprobs)
+    return old.to(like.device)

@@ -1,0 +1,101 @@
+"""What a step is compared with: the reference policy, the text teacher, the clips. Nothing here has a gradient."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rba_bench.errors import RbaError
+from rba_bench.training.batch import StepBatch
+from rba_bench.training.clips import Clip, ClipStore
+from rba_bench.training.layout import Branch
+from rba_bench.training.policy import Scores, SpeechPolicy
+
+REFERENCE = "reference.safetensors"
+
+
+class StepTools:
+    """Implements `methods.base.Tools` for a run.
+
+    Args:
+        store: clips.
+        reference: frozen policy, for the methods with a reference.
+        teacher: text teacher, for distillation.
+        trained: names of the policy's parameters that train: what a new reference must take over.
+        autocast: context of mixed precision.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        reference: SpeechPolicy | None = None,
+        teacher: Any = None,
+        trained: Sequence[str] = (),
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.store = store
+        self.reference_policy = reference
+        self._teacher = teacher
+        self.autocast = autocast
+        self.trained = trained
+        self._changed = False
+
+    def clips(self, batch: StepBatch) -> list[Clip]:
+        """The batch's clips, heard or read."""
+        heard = [row for row, as_text in batch.heard if not as_text]
+        read = [row for row, as_text in batch.heard if as_text]
+        spoken, written = iter(self.store.get(heard)), iter(self.store.text(read))
+        return [next(written if as_text else spoken) for _, as_text in batch.heard]
+
+    @torch.no_grad()
+    def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
+        """The reference's scores of the branches at `places`, in their order."""
+        used = [batch.branches[place] for place in places]
+        needed = sorted({branch.clip for branch in used})
+        number = {clip: index for index, clip in enumerate(needed)}
+        part = StepBatch(heard=[batch.heard[clip] for clip in needed])
+        branches = [Branch(number[branch.clip], branch.tokens) for branch in used]
+        with self.autocast():
+            scores: Scores = self._reference()(self.clips(part), branches, want=want)
+        return scores
+
+    @property
+    def reference_head(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The reference's head."""
+        return self._reference().family.head
+
+    @property
+    def teacher(self) -> Any:
+        """The text teacher."""
+        if self._teacher is None:
+            raise RbaError("this method needs a text teacher, and none was made")
+        return self._teacher
+
+    def renew_reference(self, policy: SpeechPolicy) -> None:
+        """The reference becomes the policy as it is now (SPIN's next opponent)."""
+        self._changed = True
+        new, own = dict(policy.named_parameters()), dict(self._reference().named_parameters())
+        for name in self.trained:
+            own[name].data.copy_(new[name].detach())
+
+    def save_reference(self, folder: Path) -> None:
+        """Keep a reference that is no longer the base."""
+        if self._changed:
+            mirror = {name: p.detach() for name, p in self._reference().named_parameters()}
+            save_file({name: mirror[name].cpu().contiguous() for name in self.trained}, folder / REFERENCE)
+
+    def load_reference(self, folder: Path) -> None:
+        """The inverse of `save_reference`."""
+        if (folder / REFERENCE).is_file():
+            saved, own = load_file(folder / REFERENCE), dict(self._reference().named_parameters())
+            for name, value in saved.items():
+                own[name].data.copy_(value)
+            self._changed = True
+
+    def _reference(self) -> SpeechPolicy:
+        if self.reference_policy is None:
+            raise RbaError("this method needs a reference, and none was made")
+        return self.reference_policy
