@@ -5,63 +5,15 @@ from typing import Any, Literal, get_args
 
 Method = Literal[
     "sft", "blsp", "audiochatllama", "kd", "diva", "gkd",
-    "rba-single", "rba-group", "dpo", "cpo", "spin", "odpo", "tdpo", "ipo", "simpo",
-    "grpo", "dapo", "scst", "mrt",
-]  # fmt: skip
-METHODS: tuple[str, ...] = get_args(Method)
-Kind = Literal["likelihood", "distillation", "preference", "policy-gradient"]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One method.
-
-    Attributes:
-        kind: which loop it needs.
-        about: what it does, in a line.
-        defaults: recipe keys it sets unless the recipe does.
-        fixed: recipe keys that make it what it is; another value is refused.
-    """
-
-    kind: Kind
-    about: str
-    defaults: dict[str, Any] = field(default_factory=dict)
-    fixed: dict[str, Any] = field(default_factory=dict)
-
-
-def _preference(about: str, *, pairs: str, reference: str, sft_weight: float, **fixed: Any) -> Preset:
-    defaults = {"pairs": pairs, "reference": reference, "sft_weight": sft_weight}
-    return Preset("preference", about, {k: v for k, v in defaults.items() if k not in fixed}, fixed)
-
-
-PRESETS: dict[str, Preset] = {
-    "sft": Preset("likelihood", "cross entropy on the teacher's answers (TTS-SFT)"),
-    "blsp": Preset("likelihood", "cross entropy on the own LLM's continuations of the transcripts"),
-    "audiochatllama": Preset("likelihood", "cross entropy on the own LLM's answers to the transcripts"),
-    "kd": Preset(
-        "distillation", "token-level divergence from a text teacher that reads the transcript (Ultravox, BLSP-KD)"
-    ),
-    "diva": Preset("distillation", "hidden states as the own LLM has them on the transcript (DiVA)"),
-    "gkd": Preset("distillation", "token-level divergence on the model's own samples (on-policy, GKD)"),
-    "rba-single": _preference(
-        "teacher's answer against the own sample", reference="none", sft_weight=0.2, pairs="single"
-    ),
-    "rba-group": _preference(
-        "best against worst sample of a voice group", reference="none", sft_weight=0.2, pairs="group"
-    ),
-    "dpo": _preference("DPO with a reference", pairs="single", sft_weight=0.0, reference="base"),
-    "cpo": _preference("reference-free preference + SFT (CPO)", pairs="single", sft_weight=1.0, reference="none"),
-    "spin": _preference(
-        "self-play: teacher's answer against that of an earlier self",
-        sft_weight=0.0, pairs="single", reference="opponent",
-    ),
-    "odpo": _preference("DPO offset by the reward gap", reference="base", sft_weight=0.0, pairs="group"),
-    "tdpo": _preference("token-level DPO", pairs="single", sft_weight=0.0, reference="base"),
-    "ipo": _preference("IPO: squared distance to a fixed margin", pairs="single", sft_weight=0.0, reference="base"),
-    "simpo": _preference(
-        "SimPO: mean log-probabilities and a margin, no reference",
-        pairs="single", sft_weight=0.0, reference="none",
-    ),
+    "rba-single": _preference("teacher's answer against the own sample", "single", "none", 0.2, ("pairs",)),
+    "rba-group": _preference("best against worst of a voice group", "group", "none", 0.2, ("pairs",)),
+    "dpo": _preference("DPO with a reference", "single", "base", fixed=("reference",)),
+    "cpo": _preference("preference without reference + SFT (CPO)", "single", "none", 1.0, ("reference",)),
+    "spin": _preference("teacher against an earlier self", "single", "opponent", fixed=("pairs", "reference")),
+    "odpo": _preference("DPO offset by the reward gap", "group", "base", fixed=("pairs",)),
+    "tdpo": _preference("token-level DPO", "single", "base"),
+    "ipo": _preference("IPO: squared distance to a fixed margin", "single", "base"),
+    "simpo": _preference("SimPO: means and a margin", "single", "none", fixed=("reference",)),
     "grpo": Preset("policy-gradient", "GRPO: advantage within a group", {"reference": "base"}),
     "dapo": Preset("policy-gradient", "DAPO: token mean, wider upper clip", {"reference": "base"}),
     "scst": Preset("policy-gradient", "self-critical: the greedy answer is the baseline"),

@@ -96,12 +96,13 @@ def _sample(
             embeds, None if full else mask, positions, past_key_values=cache, use_cache=True
         )[:, -1]
         scores = family.head(hidden).float()
+        whole = scores.logsumexp(-1) if with_logprobs else scores  # the placeholder, never drawn, counts too
         if family.audio_token_id < scores.shape[1]:
             scores[:, family.audio_token_id] = float("-inf")
         tokens = (scores if draw is None else draw(ids, scores)).argmax(-1)
         columns.append(tokens)
         if with_logprobs:
-            odds.append(scores.gather(-1, tokens[:, None])[:, 0] - scores.logsumexp(-1))
+            odds.append(scores.gather(-1, tokens[:, None])[:, 0] - whole)
         done |= torch.isin(tokens, stop)
         if agree(bool(done.all())):
             break

@@ -65,13 +65,11 @@ def groups(rows: list[AlignmentRow]) -> dict[str, list[AlignmentRow]]:
 
 
 @pytest.fixture
-def parts(tiny_composite_dir: Path) -> tuple[Any, Any]:
-    """A fresh tiny composite and its processor."""
-    from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
-    from rba_bench.speechlm.composite.processing import CompositeProcessor
+def family(tiny_composite_dir: Path) -> Any:
+    """A fresh tiny composite with its adapter."""
+    from rba_bench.speechlm.audiolm.loading import load_family
 
-    model = CompositeForConditionalGeneration.from_pretrained(tiny_composite_dir)
-    return model, CompositeProcessor.from_pretrained(tiny_composite_dir)
+    return load_family(tiny_composite_dir)
 
 
 @pytest.fixture
@@ -79,7 +77,7 @@ def store_for(groups: dict[str, list[AlignmentRow]]) -> Callable[..., Any]:
     """Builds a ClipStore over the tiny set."""
     from rba_bench.training.clips import ClipStore
 
-    return lambda model, processor, **options: ClipStore(model, processor, groups, **options)
+    return lambda family, **options: ClipStore(family, groups, **options)
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,22 @@
 """Layout, log-probabilities and sampling against plain forward passes and generate."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import continue_batch
-from rba_bench.training.clips import ClipMemory, ResponseTokens, shared_memory
+from rba_bench.training.clips import ResponseTokens, shared_cache
 from rba_bench.training.layout import Branch, plan
+from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.rollout import sample
+from rba_bench.training.targets import StateTargets
 
 BRANCHES = [
     Branch(0, (30, 31, 32, 4)),
@@ -23,10 +27,10 @@ BRANCHES = [
 ]
 
 
-def reference_logprobs(model: Any, clip: Any, tokens: tuple[int, ...]) -> torch.Tensor:
+def reference_logprobs(family: Any, clip: Any, tokens: tuple[int, ...]) -> torch.Tensor:
     """One answer alone through the ordinary forward."""
     ids = torch.cat([clip.prompt_ids, torch.tensor(tokens)])[None]
-    logits = model(input_ids=ids, audio_states=clip.sound[None]).logits
+    logits = family.model(input_ids=ids, audio_states=clip.sound[None]).logits
     start = len(clip.prompt_ids) - 1
     logprobs = logits[0, start : start + len(tokens)].log_softmax(-1)
     return logprobs.gather(-1, torch.tensor(tokens)[:, None])[:, 0]
@@ -62,90 +66,92 @@ def test_empty_answers_are_refused() -> None:
         plan([torch.tensor([7])], [Branch(0, ())])
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("mode", ["pack", "share", "pad"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_logprobs_equal_plain_forward(
-    parts: tuple[Any, Any],
+    family: Any,
     store_for: Callable[..., Any],
     rows: list[AlignmentRow],
-    shared: bool,
+    mode: Any,
     attention: str,
 ) -> None:
-    model, processor = parts
-    model.set_attn_implementation(attention)
-    clips = store_for(model, processor).get([rows[0], rows[4], rows[8]])
-    values, mask = SpeechPolicy(model.eval(), share_prefix=shared)(clips, BRANCHES)
+    family.model.set_attn_implementation(attention)
+    clips = store_for(family).get([rows[0], rows[4], rows[8]])
+    family.model.eval()
+    values, mask, *_ = SpeechPolicy(family, layout=mode)(clips, BRANCHES)
     for row, flags, branch in zip(values, mask, BRANCHES, strict=True):
-        expected = reference_logprobs(model, clips[branch.clip], branch.tokens)
+        expected = reference_logprobs(family, clips[branch.clip], branch.tokens)
         assert flags.sum() == len(branch.tokens)
         torch.testing.assert_close(row[flags], expected, atol=2e-5, rtol=1e-4)
 
 
-def test_gradients_are_the_same_with_and_without_sharing(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow]
+def test_gradients_are_the_same_however_answers_lie(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
 ) -> None:
-    model, processor = parts
-    clips = store_for(model, processor).get([rows[0], rows[4], rows[8]])
+    clips = store_for(family).get([rows[0], rows[4], rows[8]])
     gradients = []
-    for shared in (True, False):
-        model.zero_grad()
-        values, mask = SpeechPolicy(model, share_prefix=shared)(clips, BRANCHES)
+    modes: tuple[Any, ...] = ("pad", "share", "pack")
+    for mode in modes:
+        family.model.zero_grad()
+        values, mask, *_ = SpeechPolicy(family, layout=mode)(clips, BRANCHES)
         values[mask].sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    assert len(gradients[0]) == len(gradients[1]) > 20
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+        gradients.append([p.grad.clone() for p in family.model.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) == len(gradients[2]) > 20
+    for padded, *others in zip(*gradients, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, padded, atol=1e-3, rtol=1e-3)
 
 
 def test_chunked_head_changes_nothing(
-    parts: tuple[Any, Any],
+    family: Any,
     store_for: Callable[..., Any],
     rows: list[AlignmentRow],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, processor = parts
-    clips = store_for(model, processor).get([rows[0], rows[4], rows[8]])
-    policy = SpeechPolicy(model)
-    whole, _ = policy(clips, BRANCHES)
+    clips = store_for(family).get([rows[0], rows[4], rows[8]])
+    model = family.model
+    policy = SpeechPolicy(family)
+    whole = policy(clips, BRANCHES).logprobs
     whole.sum().backward()
     gradient = model.lm_head.weight.grad.clone()
     model.zero_grad()
     monkeypatch.setattr("rba_bench.training.policy.CHUNK_ELEMENTS", 4 * model.lm_head.weight.shape[0])
-    chunked, _ = policy(clips, BRANCHES)
+    chunked = policy(clips, BRANCHES).logprobs
     chunked.sum().backward()
     torch.testing.assert_close(chunked, whole)
     torch.testing.assert_close(model.lm_head.weight.grad, gradient, atol=1e-4, rtol=1e-4)
 
 
-def test_training_encoder_takes_features_and_gives_it_gradient(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow]
+def test_training_encoder_takes_waves_and_gives_it_gradient(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
 ) -> None:
-    model, processor = parts
     batch = [rows[0], rows[4], rows[8]]
-    frozen, _ = SpeechPolicy(model.eval())(store_for(model, processor).get(batch), BRANCHES)
-    store = store_for(model, processor, frozen=False)
-    values, _ = SpeechPolicy(model, frozen_encoder=False)(store.get(batch), BRANCHES)
+    family.model.eval()
+    frozen = SpeechPolicy(family)(store_for(family).get(batch), BRANCHES).logprobs
+    store = store_for(family, frozen=False)
+    values = SpeechPolicy(family, frozen_encoder=False)(store.get(batch), BRANCHES).logprobs
     torch.testing.assert_close(values, frozen, atol=2e-5, rtol=1e-4)
     values.sum().backward()
-    assert model.model.audio_tower.conv1.weight.grad.abs().sum() > 0
+    assert family.model.model.audio_tower.conv1.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_sampling_equals_generate(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow], temperature: float
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], temperature: float
 ) -> None:
-    model, processor = parts
     batch = [rows[0], rows[4], rows[8], rows[1]]
-    clips = store_for(model, processor).get(batch)
+    clips = store_for(family).get(batch)
     requests, seeds = [0, 1, 2, 3, 3], [5, 6, 7, 8, 9]
     decoding, ends = Decoding(max_new_tokens=7, temperature=temperature), [4, 20, 21, 22, 23, 24, 25, 26]
-    drawn = sample(SpeechPolicy(model), clips, requests, seeds, decoding, ends)
+    drawn = sample(SpeechPolicy(family), clips, requests, seeds, decoding, ends)
 
     from rba_bench.audio.clips import load
 
-    texts = [processor.render(batch[i].prompt) for i in requests]
-    inputs = processor(texts, [load(batch[i].audio) for i in requests], padding_side="left")
-    expected = continue_batch(model.eval(), inputs, decoding, seeds, stop_ids=ends, pad_id=0)
+    texts = [family.processor.render(batch[i].prompt) for i in requests]
+    inputs = family.processor(texts, [load(batch[i].audio) for i in requests], padding_side="left")
+    expected = continue_batch(
+        family.model.eval(), inputs, decoding, seeds, stop_ids=ends, pad_id=family.pad_id
+    )
     assert [draw.ended for draw in drawn] == [cut.ended for cut in expected]
     bodies = [draw.tokens[:-1] if draw.ended else draw.tokens for draw in drawn]
     assert bodies == [tuple(cut.tokens) for cut in expected]
@@ -153,11 +159,10 @@ def test_sampling_equals_generate(
 
 
 def test_sampling_does_not_depend_on_batch_mates_and_keeps_the_mode(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow]
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
 ) -> None:
-    model, processor = parts
-    clips = store_for(model, processor).get([rows[0], rows[4]])
-    policy = SpeechPolicy(model).train()
+    clips = store_for(family).get([rows[0], rows[4]])
+    policy = SpeechPolicy(family).train()
     decoding = Decoding(max_new_tokens=6, temperature=1.0)
     together = sample(policy, clips, [0, 1, 0], [1, 2, 3], decoding, [4])
     alone = [
@@ -168,46 +173,111 @@ def test_sampling_does_not_depend_on_batch_mates_and_keeps_the_mode(
     assert policy.training
 
 
-def test_sample_logprobs_are_those_it_was_drawn_with(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow]
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_sample_logprobs_are_the_policys_own_at_temperature_one(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], temperature: float
 ) -> None:
-    model, processor = parts
-    clips = store_for(model, processor).get([rows[0]])
-    policy = SpeechPolicy(model.eval())
-    greedy = sample(policy, clips, [0], [0], Decoding(max_new_tokens=5), [4])[0]
-    values, _ = policy(clips, [Branch(0, greedy.tokens)])
-    for position in range(len(greedy.tokens)):
-        other = greedy.tokens[:position] + (60 if greedy.tokens[position] != 60 else 61,)
-        changed, _ = policy(clips, [Branch(0, other)])
-        assert values[0, position] > changed[0, position]
+    clips = store_for(family).get([rows[0], rows[4]])
+    policy = SpeechPolicy(family).eval()
+    decoding = Decoding(max_new_tokens=5, temperature=temperature)
+    drawn = sample(policy, clips, [0, 1], [1, 2], decoding, [4], with_logprobs=True)
+    scores = policy(clips, [Branch(clip, draw.tokens) for clip, draw in enumerate(drawn)])
+    for row, mask, draw in zip(scores.logprobs, scores.mask, drawn, strict=True):
+        assert len(draw.logprobs) == len(draw.tokens)
+        torch.testing.assert_close(row[mask], torch.tensor(draw.logprobs), atol=1e-4, rtol=1e-4)
 
 
-def test_response_tokens_end_with_the_end_of_turn(parts: tuple[Any, Any]) -> None:
-    model, processor = parts
-    ids = ResponseTokens(processor, [processor.tokenizer.eos_token_id])("translate :", "the lake")
-    assert processor.tokenizer.decode(ids) == "the lake<|end|>"
-
-
-def test_clips_are_encoded_once_and_evicted_by_size(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow]
+def test_hidden_states_and_sound_on_demand(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
 ) -> None:
-    store = store_for(*parts)
-    first = store.get(rows[:6])
-    again = store.get(rows[:6])
-    assert store.encoded == 6 and all(a is b for a, b in zip(first, again, strict=True))
-    small = store_for(*parts, memory=ClipMemory(1.0))
+    clips = store_for(family).get([rows[0], rows[4], rows[8]])
+    policy = SpeechPolicy(family).eval()
+    assert policy(clips, BRANCHES).hidden.numel() == policy(clips, BRANCHES).sound.numel() == 0
+    scores = policy(clips, BRANCHES, want=("hidden", "sound"))
+    logprobs = family.head(scores.hidden).log_softmax(-1)
+    for number, branch in enumerate(BRANCHES):
+        picked = logprobs[number, range(len(branch.tokens)), list(branch.tokens)]
+        torch.testing.assert_close(picked, scores.logprobs[number, : len(branch.tokens)])
+    for clip, sound, count in zip(clips, scores.sound, scores.n_sound.tolist(), strict=True):
+        assert count == int((clip.prompt_ids == family.audio_token_id).sum()) <= len(sound)
+
+
+def test_text_stands_beside_speech(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
+) -> None:
+    store = store_for(family)
+    clips = [*store.get([rows[0]]), *store.text([rows[0], rows[4]])]
+    policy = SpeechPolicy(family).eval()
+    scores = policy(clips, BRANCHES)
+    assert scores.n_sound[1:].tolist() == [0, 0]
+    ids = torch.cat([clips[1].prompt_ids, torch.tensor(BRANCHES[3].tokens)])[None]
+    logits = family.model(input_ids=ids).logits[0, len(clips[1].prompt_ids) - 1 : -1].log_softmax(-1)
+    expected = logits.gather(-1, torch.tensor(BRANCHES[3].tokens)[:, None])[:, 0]
+    torch.testing.assert_close(scores.logprobs[3][scores.mask[3]], expected, atol=2e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="at least one clip with sound"):
+        policy(store.text([rows[0]]), BRANCHES[:1])
+
+
+def test_divergence_from_oneself_is_zero_and_reaches_only_its_branches(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = store_for(family).get([rows[0], rows[4], rows[8]])
+    policy = SpeechPolicy(family).eval()
+    plain = policy(clips, BRANCHES, want=("hidden",))
+    states = torch.cat([plain.hidden[n][plain.mask[n]] for n in (1, 3)]).detach()
+    own = StateTargets((1, 3), states, family.head)
+    torch.testing.assert_close(
+        policy(clips, BRANCHES, own, Divergence()).divergence, torch.zeros_like(plain.logprobs)
+    )
+    other = StateTargets((1, 3), states.flip(0), family.head)
+    whole = policy(clips, BRANCHES, other, Divergence("reverse", 2.0)).divergence
+    assert (whole[[1, 3]][plain.mask[[1, 3]]] > 0).any() and not whole[[0, 2, 4]].any()
+    monkeypatch.setattr("rba_bench.training.policy.CHUNK_ELEMENTS", 2 * family.model.lm_head.weight.shape[0])
+    torch.testing.assert_close(policy(clips, BRANCHES, other, Divergence("reverse", 2.0)).divergence, whole)
+
+
+def test_response_tokens_end_with_the_end_of_turn(family: Any) -> None:
+    ids = ResponseTokens(family)("the lake")
+    assert family.tokenizer.decode(ids) == "the lake<|end|>"
+
+
+def test_clips_are_encoded_once_and_forgotten_by_size(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
+) -> None:
+    store = store_for(family)
+    first, again = store.get(rows[:6]), store.get(rows[:6])
+    assert store.encoded == 6
+    assert all(torch.equal(a.sound, b.sound) for a, b in zip(first, again, strict=True))
+    small = store_for(family, cache=EncoderCache("small", 1))
     small.get(rows[:6])
     small.get(rows[:3])
     assert small.encoded == 9
     assert torch.equal(small.get(rows[:1])[0].sound, first[0].sound)
 
 
-def test_runs_alike_share_their_clips(
-    parts: tuple[Any, Any], store_for: Callable[..., Any], rows: list[AlignmentRow]
+def test_runs_alike_share_their_clips_and_later_ones_find_them_on_disk(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], tmp_path: Path
 ) -> None:
-    one = store_for(*parts, memory=shared_memory("a", 1e9))
-    clip = one.get(rows[:1])[0]
-    two = store_for(*parts, memory=shared_memory("a", 1e9))
-    assert two.get(rows[:1])[0] is clip and two.encoded == 0
-    assert store_for(*parts, memory=shared_memory("b", 1e9)).get(rows[:1])[0] is not clip
-    assert store_for(*parts, memory=shared_memory("a", 1e9)).get(rows[:1])[0] is not clip
+    one = store_for(family, cache=shared_cache("a", 100))
+    sound = one.get(rows[:1])[0].sound
+    two = store_for(family, cache=shared_cache("a", 100))
+    assert two.get(rows[:1])[0].sound is sound and two.encoded == 0
+    assert store_for(family, cache=shared_cache("b", 100)).get(rows[:1])[0].sound is not sound
+    store_for(family, cache=EncoderCache("c", 2**20, tmp_path)).get(rows[:1])
+    later = store_for(family, cache=EncoderCache("c", 2**20, tmp_path))
+    assert torch.equal(later.get(rows[:1])[0].sound, sound) and later.encoded == 0
+
+
+def test_short_conversations_share_a_row() -> None:
+    prompts = [torch.tensor([7, 8, 9, 7]), torch.tensor([5]), torch.tensor([6])]
+    branches = [Branch(0, (1, 2)), Branch(1, (3, 4)), Branch(2, (5,)), Branch(1, (6,))]
+    layout = plan(prompts, branches, "pack")
+    assert layout.input_ids.tolist() == [[7, 8, 9, 7, 1], [5, 3, 6, 0, 0]]
+    assert layout.documents.tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, -1, -1]]
+    assert layout.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 0, 0, 0]]
+    assert layout.clip_of_document.tolist() == [0, 1, 2]
+    seen = layout.attention_mask(torch.float32)
+    assert seen is not None
+    assert (seen[1, 0, :3, :3] == 0).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    alone = plan(prompts[:1], branches[:1], "pack")
+    assert alone.causal and alone.attention_mask(torch.float32) is None

@@ -245,16 +245,16 @@ def test_a_deaf_model_is_refused(
 def test_a_loss_that_is_not_finite_stops_before_the_step(
     recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rba_bench.training import objectives
+    from rba_bench.training.methods.base import Method, Step
 
     calls = []
-    plain = objectives.sft
+    plain = Method.supervision
 
-    def spoilt(teacher: torch.Tensor) -> torch.Tensor:
+    def spoilt(self: Method, step: Step) -> torch.Tensor:
         calls.append(1)
-        return plain(teacher) * (float("nan") if len(calls) == 3 else 1.0)
+        return plain(self, step) * (float("nan") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(objectives, "sft", spoilt)
+    monkeypatch.setattr(Method, "supervision", spoilt)
     with pytest.raises(RbaError, match="the loss of step 3 is not finite"):
         train(recipe_for(method="sft"), tmp_path)
     checkpoints = list((tmp_path / "trainer").glob("checkpoint-*"))

@@ -1,13 +1,11 @@
 """The training recipe, the shipped ones, the schedule and the order of the data."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.recipes import load_recipe
-from rba_bench.training.order import GroupOrder, collate
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.trainer import schedule_factor
 
@@ -39,12 +37,23 @@ def test_shipped_recipes_differ_only_where_the_methods_do() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method=grpo"], "method"),
+        (["method=gropo"], "method"),
+        (["method=spin", "reference=base"], "`reference: opponent`"),
+        (["method=mrt", "group_by=instruction"], "group_by"),
+        (["method=grpo", "reference=none"], "kl_weight to 0"),
+        (["method=tdpo", "reference=none"], "tdpo"),
+        (["method=grpo", "group_by=clip"], "samples_per_clip must be at least 2"),
+        (
+            ["method=grpo", "group_by=clip", "samples_per_clip=4", "policy_gradient.baseline=modality"],
+            "modality",
+        ),
+        (["select=best"], "set eval_every"),
+        (["temperature=[]"], "at least one"),
         (["beta=0"], "beta"),
         (["train_parts=[]"], "train_parts"),
         (["train_parts=[llm,llm]"], "each once"),
         (["train_parts=[projector]", "lora.r=4"], "add `llm` to train_parts"),
-        (["method=dpo", "reference=false"], "dpo needs its reference"),
+        (["method=dpo", "reference=false"], "`reference: base`"),
         (["method=rba-group", "voices_per_group=1"], "at least 2"),
         (["reward.qa=gpt"], "reward.qa"),
         (["reward.aq=alias"], "did you mean 'qa'"),
@@ -60,7 +69,11 @@ def test_wrong_recipes_are_refused(overrides: list[str], message: str) -> None:
 def test_what_a_method_implies() -> None:
     assert not TrainingRecipe(method="sft", reference=True).uses_reference
     assert TrainingRecipe(method="dpo").uses_reference
-    assert TrainingRecipe(method="dpo", sft_weight=0.2).sft_term_weight == 0
+    assert TrainingRecipe(method="dpo").sft_weight == 0 and TrainingRecipe().sft_weight == 0.2
+    assert TrainingRecipe(method="odpo").pairs == "group" and TrainingRecipe(method="odpo").uses_reward
+    assert TrainingRecipe(method="mrt").samples_per_clip == 4
+    assert not TrainingRecipe(method="dapo", policy_gradient={"kl_weight": 0}).uses_reference
+    assert TrainingRecipe(method="gkd").uses_rollout and not TrainingRecipe(method="kd").uses_rollout
     assert TrainingRecipe(method="rba-group", reference=True).uses_reference
     assert not TrainingRecipe(train_parts=("encoder",)).encoder_frozen
 
@@ -74,18 +87,3 @@ def test_schedule_by_hand() -> None:
     assert [schedule_factor(step, cosine) for step in (4, 9, 14)] == pytest.approx([1.0, 0.5, 0.0])
     constant = TrainingRecipe(steps=14, warmup_steps=0)
     assert [schedule_factor(step, constant) for step in (0, 13, 50)] == [1.0, 1.0, 1.0]
-
-
-def test_order_is_whole_shuffled_epochs_and_random_access() -> None:
-    names = [f"g{number}" for number in range(10)]
-    order = GroupOrder(names, 35, seed=3)
-    seen = [order[position][1] for position in range(35)]
-    assert all(Counter(seen[start : start + 10]) == Counter(names) for start in (0, 10, 20))
-    assert seen[:10] != seen[10:20] != names
-    assert [GroupOrder(names, 35, seed=3)[position][1] for position in (34, 3, 17)] == [
-        seen[34],
-        seen[3],
-        seen[17],
-    ]
-    assert [GroupOrder(names, 35, seed=4)[position][1] for position in range(10)] != seen[:10]
-    assert collate([order[2], order[3]]) == {"positions": [2, 3], "groups": seen[2:4]}
