@@ -19,7 +19,7 @@ PACKAGE = Path(rba_bench.__file__).parent
 # (the last line, four small files without dependencies, is open to all).
 LAYERS = (
     ("cli",),
-    ("quickstart", "doctor"),
+    ("quickstart", "study", "doctor"),
     ("leaderboard",),
     ("evaluation", "training", "synthesis"),
     ("micro",),
@@ -164,7 +164,7 @@ COMMANDS = [
     "tasks list",
     "tasks show",
 ]
-COMMANDS += ["micro build", "doctor"]
+COMMANDS += ["micro build", "study micro", "study report", "doctor"]
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from rba_bench import __version__
-from rba_bench.cli import compare, doctor, evaluate, leaderboard, micro, quickstart, synth, tasks, train
+from rba_bench.cli import compare, doctor, evaluate, leaderboard, micro, quickstart, study, synth, tasks, train
 from rba_bench.cli.output import emit
 from rba_bench.errors import RbaError
 
@@ -36,6 +36,7 @@ app.command("train")(train.command)
 app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(micro.app, name="micro")
 app.command("doctor")(doctor.command)
