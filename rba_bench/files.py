@@ -9,6 +9,11 @@ from types import TracebackType
 from typing import Any
 
 
+def cache_dir() -> Path:
+    """Folder for what can be made again: `$RBA_CACHE`, by default `~/.cache/rba-bench`."""
+    return Path(os.environ.get("RBA_CACHE") or Path.home() / ".cache" / "rba-bench")
+
+
 def sha256_bytes(data: bytes) -> str:
     """Hex SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()

@@ -5,10 +5,11 @@
 
 One *group* is one instruction (with its response), spoken by several voices. Rows are kept light: the audio
 stays in the parquet file and is read through `AudioRef` (`rba_bench.audio.clips.load`) when a clip is needed.
+`AlignmentSet` holds all rows of a set that fits in memory; `rba_bench.audio.alignment_index` reads group by group.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST = "manifest.json"
+SEALED = "sealed"  # in the manifest of a set that another tool made
 SCHEMA_VERSION = 1
 ROW_GROUP_SIZE = 64  # rows; a reader of one clip loads one row group
 SPLITS = ("train", "validation")
@@ -29,6 +31,7 @@ _TEXT = (
     *("id", "group_id", "kind", "prompt", "instruction", "response", "source_lang", "target_lang"),
     *("topic", "difficulty", "voice", "audio_sha256", "split"),
 )
+COLUMNS = (*_TEXT, "sampling_rate", "duration")  # what an AlignmentRow is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,8 @@ class AlignmentSet:
         folder = Path(path)
         manifest = _read_manifest(folder)
         if verify:
-            for name, expected in manifest["checksums"].items():
-                _verify(folder, name, expected)
+            for name in manifest["checksums"]:
+                _verify(folder, name, manifest)
         return cls(folder, manifest)
 
     @property
@@ -101,10 +104,19 @@ class AlignmentSet:
         """Identity of the content: hash of the shards' checksums (folder and date do not matter)."""
         return sha256_json(self.manifest["checksums"])
 
-    @property
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the parquet files relative to the folder, in order."""
+        return sorted(self.manifest["checksums"])
+
+    @cached_property
     def shards(self) -> list[Path]:
         """Paths of the parquet files, in order."""
-        return [self.path / name for name in sorted(self.manifest["checksums"])]
+        return [self.path / name for name in self.names]
+
+    def verify(self, number: int) -> None:
+        """Hash shard `number` and compare. Raises UserError if it is absent or not what the manifest says."""
+        _verify(self.path, self.names[number], self.manifest)
 
     def rows(self, split: str | None = None) -> list[AlignmentRow]:
         """Rows of one split ("train", "validation") or of all, in the order of the shards."""
@@ -147,32 +159,46 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _verify(folder: Path, name: str, expected: str) -> None:
+def _verify(folder: Path, name: str, manifest: dict[str, Any]) -> None:
     shard = folder / name
+    again = f"run `rba-bench synth --out {folder}` again"
+    restore = "restore the file, or seal the folder again"
     if not shard.is_file():
-        raise UserError(f"shard {shard} is missing; run `rba-bench synth --out {folder}` again to make it")
-    if sha256_file(shard) != expected:
-        raise UserError(f"shard {shard} is damaged; run `rba-bench synth --out {folder}` again to repair it")
+        raise UserError(
+            f"shard {shard} is missing; {restore if manifest.get(SEALED) else again + ' to make it'}"
+        )
+    if sha256_file(shard) != manifest["checksums"][name]:
+        fix = restore if manifest.get(SEALED) else f"{again} to repair it"
+        raise UserError(f"shard {shard} is damaged; {fix}")
 
 
 def _read_shard(shard: Path) -> Iterator[AlignmentRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = [*_TEXT, "sampling_rate", "duration"]
     try:
         with pq.ParquetFile(shard) as file:
-            if missing := sorted(set(columns) - set(file.schema_arrow.names)):
-                raise UserError(f"shard {shard} lacks the column(s) {', '.join(missing)}")
-            table = file.read(columns=columns)
+            refuse_missing(shard, file.schema_arrow.names)
+            table = file.read(columns=list(COLUMNS))
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"shard {shard} cannot be read ({' '.join(str(error).split())})") from error
     for number, record in enumerate(table.to_pylist()):
-        audio = AudioRef(
-            sha256=record.pop("audio_sha256"),
-            sampling_rate=record.pop("sampling_rate"),
-            duration=record["duration"],
-            path=str(shard),
-            row=number,
-        )
-        yield AlignmentRow(audio=audio, **record)
+        yield make_row(record, str(shard), number)
+
+
+def refuse_missing(shard: Path, present: Iterable[str]) -> None:
+    """Raise UserError where a shard lacks columns that a row is made of."""
+    if missing := sorted(set(COLUMNS) - set(present)):
+        raise UserError(f"shard {shard} lacks the column(s) {', '.join(missing)}")
+
+
+def make_row(record: dict[str, Any], shard: str, number: int) -> AlignmentRow:
+    """The row of a record of COLUMNS that lies in row `number` of a shard; the record is used up."""
+    audio = AudioRef(
+        sha256=record.pop("audio_sha256"),
+        sampling_rate=record.pop("sampling_rate"),
+        duration=record["duration"],
+        path=shard,
+        row=number,
+    )
+    return AlignmentRow(audio=audio, **record)

@@ -6,14 +6,13 @@ Audio feature). soundfile decodes WAV, FLAC, OGG and MP3.
 """
 
 import io
-import threading
-from collections import OrderedDict
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rba_bench.audio.parquet import FILES, OpenFile, OpenFiles, RowGroupCache
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import sha256_bytes
 
@@ -104,7 +103,7 @@ def read_bytes(ref: AudioRef) -> bytes:
     if not path.is_file():
         raise MissingPrerequisite(f"no audio at {path}: the data folder was moved or not made yet")
     try:
-        return path.read_bytes() if ref.row is None else _ROW_GROUPS.read(path, ref.row, ref.column)
+        return path.read_bytes() if ref.row is None else _ROW_GROUPS.clip(path, ref.row, ref.column)
     except OSError as error:
         raise UserError(f"cannot read {_place(ref)}: {error.strerror or error}") from error
 
@@ -194,77 +193,39 @@ def _place(ref: AudioRef) -> str:
     return ref.path if ref.row is None else f"row {ref.row} of {ref.path}"
 
 
-class _RowGroups:
-    """Least-recently-used cache of the `audio` column of parquet row groups.
+class _RowGroups(RowGroupCache):
+    """The audio bytes of the row groups read last: a shard of real speech does not fit in memory."""
 
-    A shard of real speech does not fit in memory and a row cannot be read alone, so whole row groups are read
-    (only the bytes of the audio) and kept while they fit. The key holds size and time of the file, so that a
-    rewritten shard is read anew.
-    """
+    def __init__(self, limit: int, files: OpenFiles = FILES) -> None:
+        super().__init__(limit, files)
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
-        self._groups: OrderedDict[tuple[str, int, int, str, int], pa.ChunkedArray] = OrderedDict()
-        self._starts: dict[tuple[str, int, int], list[int]] = {}
-        self._lock = threading.Lock()
-
-    def read(self, path: Path, row: int, column: str = "audio") -> bytes:
+    def clip(self, path: Path, row: int, column: str = "audio") -> bytes:
         """Bytes of the clip in `row`. Raises UserError if there is no such row, AudioError if it is empty."""
         import pyarrow as pa
 
         try:
-            with self._lock:
-                value = self._find(path, row, column)
+            values, place = self.find(path, row, (column,))
         except (pa.ArrowException, OSError) as error:  # arrow reports torn pages as OSError
             raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
+        value = values[place].as_py()
         if value is None:
             raise AudioError(
                 f"row {row} of {path.name} holds no audio bytes: embed them when writing the file"
             )
-        return value
+        return bytes(value)
 
-    def _find(self, path: Path, row: int, column: str) -> bytes | None:
-        import pyarrow.parquet as pq
-
-        stat = path.stat()
-        version = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
-        if version not in self._starts:
-            metadata = pq.read_metadata(path)
-            sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-            self._starts[version] = [0, *np.cumsum(sizes).tolist()]
-        starts = self._starts[version]
-        if not 0 <= row < starts[-1]:
-            raise UserError(
-                f"{path} has {starts[-1]} rows, no row {row}: the reference belongs to another file"
-            )
-        group = int(np.searchsorted(starts, row, side="right")) - 1
-        key = (*version, column, group)
-        if key not in self._groups:
-            self._keep(key, self._audio_bytes(path, group, column))
-        self._groups.move_to_end(key)
-        value = self._groups[key][row - starts[group]].as_py()
-        return None if value is None else bytes(value)
-
-    @staticmethod
-    def _audio_bytes(path: Path, group: int, column: str) -> "pa.ChunkedArray":
+    def read(self, path: Path, opened: OpenFile, group: int, columns: tuple[str, ...]) -> "pa.ChunkedArray":
+        """The `bytes` of the audio column; its paths and the other columns are left alone."""
         import pyarrow as pa
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            kind = schema.field(column).type if column in schema.names else None
-            if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-                raise UserError(f"{path} has no column `{column}` with `bytes` in it")
-            values = file.read_row_group(group, columns=[f"{column}.bytes"]).column(column)
-        return pc.struct_field(values, "bytes")
-
-    def _keep(self, key: tuple[str, int, int, str, int], column: "pa.ChunkedArray") -> None:
-        self._groups[key] = column
-        self.held += column.nbytes
-        while self.held > self.limit and len(self._groups) > 1:
-            self.held -= self._groups.popitem(last=False)[1].nbytes
+        [column] = columns
+        schema = opened.file.schema_arrow
+        kind = schema.field(column).type if column in schema.names else None
+        if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+            raise UserError(f"{path} has no column `{column}` with `bytes` in it")
+        table = opened.file.read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
+        return pc.struct_field(table.column(column), "bytes")
 
 
 _ROW_GROUPS = _RowGroups(CACHE_BYTES)

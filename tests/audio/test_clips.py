@@ -157,9 +157,9 @@ def test_row_group_cache_keeps_to_its_limit(tmp_path: Path) -> None:
     write_shard(path, clips, row_group_size=1)
     cache = _RowGroups(limit=len(clips[0]) + len(clips[1]) + 64)
     for row in (0, 1, 0, 5, 0):
-        assert cache.read(path, row) == clips[row]
-    assert len(cache._groups) <= 2
-    assert cache.held == sum(group.nbytes for group in cache._groups.values())
+        assert cache.clip(path, row) == clips[row]
+    assert len(cache.groups) <= 2
+    assert cache.held == sum(group.nbytes for group in cache.groups.values())
 
 
 @pytest.mark.parametrize("offset", [-1, 0])
