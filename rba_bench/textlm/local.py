@@ -10,12 +10,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rba_bench.errors import UserError
 from rba_bench.textlm import chat
 from rba_bench.textlm.base import Decoding, Generation
-from rba_bench.textlm.sampling import continue_batch, to_generation
+from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
 from rba_bench.textlm.weights import describe, load_model, local_folder, resolve_device
 
 
 class LocalTextLM:
     """A causal LM with a chat template: batches are padded and sorted by length, results in input order.
+
+    A model that is spoken to or computed in another way overrides `_turn_ids`, `_draw` and `_edge_logits`.
 
     Attributes:
         name: the folder's name.
@@ -30,6 +32,7 @@ class LocalTextLM:
         identity: dict[str, Any],
         batch_size: int = 32,
         template: dict[str, Any] | None = None,
+        stops: tuple[list[int], list[int]] | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}: use 1 or more")
@@ -40,7 +43,7 @@ class LocalTextLM:
         self.name = Path(str(identity.get("path", "text"))).name
         self._identity = identity
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.chat_stops, self.complete_stops = chat.stop_ids(tokenizer, model, **self.template)
+        self.chat_stops, self.complete_stops = stops or chat.stop_ids(tokenizer, model, **self.template)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.chat_stops[0]
 
     @classmethod
@@ -77,12 +80,11 @@ class LocalTextLM:
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Answer each user turn; see `TextLM.chat`."""
-        prompts = [chat.render_user(self.tokenizer, text, **self.template) for text in user_texts]
-        return self._generate(prompts, decoding, seeds, self.chat_stops)
+        return self._generate([self._turn_ids(text) for text in user_texts], decoding, seeds, self.chat_stops)
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text; see `TextLM.complete`."""
-        return self._generate(prompts, decoding, seeds, self.complete_stops)
+        return self._generate([self._ids(text) for text in prompts], decoding, seeds, self.complete_stops)
 
     def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Summed natural-log probability of each response and the end token; see `TextLM.logprobs`.
@@ -113,27 +115,30 @@ class LocalTextLM:
         return {**self._identity, **({"template": self.template} if self.template else {})}
 
     def _generate(
-        self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int], stops: list[int]
+        self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
     ) -> list[Generation]:
-        if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts for {len(seeds)} seeds")
-        rows = [self._ids(prompt) for prompt in prompts]
+        if len(rows) != len(seeds):
+            raise ValueError(f"{len(rows)} prompts for {len(seeds)} seeds")
         room = None if self.context is None else self.context - decoding.max_new_tokens - 1
         results: list[Generation | None] = [_unanswerable(row, room) for row in rows]
         open_rows = [i for i, result in enumerate(results) if result is None]
         for batch in self._batches([len(rows[i]) for i in open_rows]):
             indices = [open_rows[i] for i in batch]
-            drawn = continue_batch(
-                self.model,
-                self._padded([rows[i] for i in indices]),
-                decoding,
-                [seeds[i] for i in indices],
-                stop_ids=stops,
-                pad_id=self.pad_id,
-            )
+            drawn = self._draw([rows[i] for i in indices], decoding, [seeds[i] for i in indices], stops)
             for index, continuation in zip(indices, drawn, strict=True):
                 results[index] = to_generation(self.tokenizer, continuation)
         return [result for result in results if result is not None]
+
+    def _draw(
+        self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
+    ) -> list[Continuation]:
+        """One continuation for each row of ids."""
+        inputs = self._padded(rows)
+        return continue_batch(self.model, inputs, decoding, seeds, stop_ids=stops, pad_id=self.pad_id)
+
+    def _turn_ids(self, user_text: str) -> list[int]:
+        """A user turn up to the answer."""
+        return self._ids(chat.render_user(self.tokenizer, user_text, **self.template))
 
     def _ids(self, text: str) -> list[int]:
         return list(
@@ -164,13 +169,18 @@ class LocalTextLM:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
 
+    def _edge_logits(self, inputs: dict[str, torch.Tensor], keep: int) -> torch.Tensor:
+        """Logits [B, keep, V] of the last positions of a left-padded batch."""
+        positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+        logits: torch.Tensor = self.model(**inputs, position_ids=positions, logits_to_keep=keep).logits
+        return logits
+
     @torch.inference_mode()
     def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         inputs = self._padded([prompt + answer for prompt, answer in rows])
-        positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
         longest = max(len(answer) for _, answer in rows)
         # Left padding puts all answers at the right edge, so the head runs over that edge alone.
-        logits = self.model(**inputs, position_ids=positions, logits_to_keep=longest + 1).logits
+        logits = self._edge_logits(inputs, longest + 1)
         values = logits[:, :-1].float().log_softmax(dim=-1)
         targets = inputs["input_ids"][:, -longest:, None]
         picked = values.gather(-1, targets).squeeze(-1).double()

@@ -1,0 +1,312 @@
+"""The language models that read transcripts: the policy's own, in place or as a copy, or another one.
+
+All look alike from outside: ids to states, states to logits, without gradient and in eval mode.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from rba_bench.errors import UserError
+from rba_bench.speechlm.audiolm.families.base import PROMPTS_KEPT, AudioFamily
+from rba_bench.textlm import chat
+from rba_bench.textlm.weights import (
+    compute_dtype,
+    load_model,
+    local_folder,
+    resolve_device,
+    setup_sha256,
+    weights_sha256,
+)
+
+PROBE_TOKENS = 7
+
+
+class Reader(ABC):
+    """A causal LM and how it is spoken to.
+
+    Attributes:
+        tokenizer: of the text it reads.
+        vocabulary: tokens its head names.
+        pad_id: a token to fill rows with.
+        context: longest prompt plus answer in tokens, None if the model names no limit.
+    """
+
+    tokenizer: Any
+    vocabulary: int
+    pad_id: int
+    context: int | None
+
+    @abstractmethod
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """A user turn of this text up to the answer, by the model's own template."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the states beside what is read."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[None]:
+        """The state to read in: eval mode, no gradient, adapters as they have to be; all put back afterwards."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where ids are read."""
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """Word embeddings [..., H] of ids."""
+
+    @abstractmethod
+    def decode(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
+        """Last hidden states [R, S, H] of ids [R, S], after the final norm."""
+
+    @abstractmethod
+    def head(self, states: Tensor) -> Tensor:
+        """Logits [..., `vocabulary`] of states [..., H]."""
+
+
+class OwnReader(Reader):
+    """The LLM inside a speech model.
+
+    Args:
+        family: the model; `frozen_copy` makes one whose LLM stays as it is.
+        weights: what names its weights in records.
+        adapters: leave low-rank adapters on; without them it is the LLM they were put into.
+    """
+
+    def __init__(self, family: AudioFamily, weights: str, adapters: bool = False) -> None:
+        self.family = family
+        self.weights = weights
+        self.adapters = adapters
+        self.tokenizer = family.tokenizer
+        self.pad_id = family.pad_id
+        self.context = family.context
+        self.vocabulary: int = family.model.get_output_embeddings().weight.shape[0]
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """See `AudioFamily.text_ids`."""
+        return self.family.text_ids(text)
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, hash of the weights and number type."""
+        dtype = str(next(self.family.decoder.parameters()).dtype).removeprefix("torch.")
+        return {"kind": "self", "weights_sha256": self.weights, "dtype": dtype}
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See `Reader.reading`."""
+        decoder = self.family.decoder
+        bare = without_adapters(decoder, not self.adapters)
+        with torch.no_grad(), eval_mode(decoder), self.family.reading_text(), bare:
+            yield
+
+    @property
+    def device(self) -> torch.device:
+        """See `Reader.device`."""
+        device: torch.device = self.family.model.get_input_embeddings().weight.device
+        return device
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """See `Reader.embed`."""
+        words: Tensor = self.family.model.get_input_embeddings()(ids)
+        return words
+
+    def decode(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
+        """See `Reader.decode`."""
+        return self.family.decode(self.embed(ids), attention_mask, position_ids, use_cache=False)
+
+    def head(self, states: Tensor) -> Tensor:
+        """See `Reader.head`."""
+        return self.family.head(states)
+
+
+class OtherReader(Reader):
+    """A text LLM of a folder or Hub id; its weights are loaded when it first reads.
+
+    Args:
+        path_or_id: an instruction-tuned causal LM, safetensors only.
+        device: a torch device, or `auto`.
+
+    Raises:
+        MissingPrerequisite: it is not there.
+        UserError: it has no tokenizer or chat template, or the device is unusable.
+    """
+
+    def __init__(self, path_or_id: str, device: str = "cpu") -> None:
+        self.path = path_or_id
+        self.folder = local_folder(path_or_id, "text teacher")
+        self._where = resolve_device(device)
+        try:
+            self.config = AutoConfig.from_pretrained(self.folder).get_text_config()
+            self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"teacher.model {path_or_id}: {' '.join(str(error).split())}") from error
+        self.vocabulary = int(self.config.vocab_size)
+        self.context = getattr(self.config, "max_position_embeddings", None)
+        pad = self.tokenizer.pad_token_id
+        self.pad_id = 0 if pad is None else pad
+        self._turn = lru_cache(PROMPTS_KEPT)(self._tokenized)
+        self._model: Any = None
+        self._identity: dict[str, Any] = {}
+        self.text_ids("probe")  # refuses here what has no chat template
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """See `Reader.text_ids`."""
+        return self._turn(text)
+
+    def _tokenized(self, text: str) -> tuple[int, ...]:
+        if not self.tokenizer.chat_template:
+            raise UserError(f"teacher.model {self.path} has no chat template: use an instruction-tuned model")
+        rendered = chat.render_user(self.tokenizer, text)
+        return tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, hashes of weights and setup, number type; nothing is loaded for it."""
+        if not self._identity:
+            self._identity = {
+                "kind": "text",
+                "path": self.path,
+                "weights_sha256": weights_sha256(self.folder),
+                "setup_sha256": setup_sha256(self.folder),
+                "dtype": str(compute_dtype(self._where)).removeprefix("torch."),
+            }
+        return dict(self._identity)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
+
+    def unload(self) -> None:
+        """Free the weights; reading again loads them again."""
+        self._model = None
+
+    @property
+    def model(self) -> Any:
+        """The model, loaded now if it is not yet.
+
+        Raises:
+            UserError: damaged files, or a model whose states and head do not give its logits.
+        """
+        if self._model is None:
+            model = load_model(AutoModelForCausalLM, self.folder, "text teacher", self._where)
+            self._model = model.requires_grad_(False)
+            self._check()
+        return self._model
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        model = self._model
+        ids = torch.arange(PROBE_TOKENS, device=self.device)[None]
+        logits = model(input_ids=ids).logits.float()
+        ours = self.head(self.decode(ids, None, ids)).float()
+        close = ours.shape == logits.shape and torch.allclose(ours, logits, rtol=1e-2, atol=1e-2)
+        if not close or logits.shape[-1] != self.vocabulary:
+            self._model = None
+            raise UserError(
+                f"teacher.model {self.path}: a {self.config.model_type} does more to its states than its head "
+                "tells, so they cannot be learnt from; use another teacher, or its answers (method sft)"
+            )
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See `Reader.reading`; the model is in eval mode anyway."""
+        with torch.no_grad():
+            yield
+
+    @property
+    def device(self) -> torch.device:
+        """See `Reader.device`."""
+        return torch.device(self._where)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """See `Reader.embed`."""
+        words: Tensor = self.model.get_input_embeddings()(ids)
+        return words
+
+    def decode(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
+        """See `Reader.decode`."""
+        states: Tensor = self.model.base_model(
+            input_ids=ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        return states
+
+    def head(self, states: Tensor) -> Tensor:
+        """See `Reader.head`."""
+        logits: Tensor = self.model.get_output_embeddings()(states)
+        return transformed(logits, self.config)
+
+
+def transformed(logits: Tensor, config: Any) -> Tensor:
+    """What some causal LMs do to their logits behind the head: Granite, Cohere, Gemma (transformers 5.23)."""
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        logits = logits / divisor
+    if (factor := getattr(config, "logit_scale", None)) is not None:
+        logits = logits * factor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        logits = (logits / cap).tanh() * cap
+    return logits
+
+
+def frozen_copy(family: AudioFamily) -> AudioFamily:
+    """The same model with an LLM of its own that never changes; encoder and projector are shared, not copied."""
+    parts = family.parts()
+    memo: dict[int, Any] = {id(module): module for name in ("encoder", "projector") for module in parts[name]}
+    copied = copy.copy(family)
+    copied.model = copy.deepcopy(family.model, memo)
+    for module in copied.parts()["llm"]:
+        module.requires_grad_(False).eval()  # not the whole model: what is shared may be training
+    return copied
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """A module in eval mode, and then every part of it as it was."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def without_adapters(module: nn.Module, off: bool = True) -> Iterator[None]:
+    """Low-rank adapters inside a module switched off, and then on again where they were on.
+
+    Args:
+        module: with or without adapters.
+        off: False does nothing.
+    """
+    layers = _adapted(module) if off else []
+    flags = [(weight, weight.requires_grad) for weight in module.parameters()] if layers else []
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for weight, flag in flags:  # peft switches gradients on and off along with the adapters
+            weight.requires_grad_(flag)
+
+
+def _adapted(module: nn.Module) -> list[Any]:
+    # the attribute first: peft takes a second to import, and is there only where adapters are
+    candidates = [layer for layer in module.modules() if hasattr(layer, "enable_adapters")]
+    if not candidates:
+        return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [layer for layer in candidates if isinstance(layer, BaseTunerLayer) and not layer.disable_adapters]
