@@ -1,20 +1,21 @@
 """`rba-bench train`: an alignment set and a base SpeechLM in, a checkpoint out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.progress import say
-from rba_bench.quickstart import METHODS, STANDARD_SET, SYNTHESIS
+from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
 from rba_bench.shipped import recipe_file
+from rba_bench.training.presets import Method
 
 if TYPE_CHECKING:
     from rba_bench.training.recipe import TrainingRecipe
 
-Method = Literal["sft", "rba-single", "rba-group", "dpo"]
+
 DEFAULT_METHOD = "rba-single"
 
 
@@ -64,8 +65,7 @@ def _recipe(method: str | None, recipe: Path | None, overrides: list[str]) -> "T
     from rba_bench.training.recipe import TrainingRecipe
 
     chosen = [f"method={method}"] if method is not None else []
-    shipped = method if method in METHODS else DEFAULT_METHOD
-    path = recipe_file(recipe or shipped)
+    path = recipe_file(recipe or method or DEFAULT_METHOD)
     return load_recipe(TrainingRecipe, path, [*chosen, *overrides])
 
 
@@ -73,8 +73,9 @@ def _provide_alignment_set(recipe: "TrainingRecipe") -> None:
     """Make (or finish) the standard micro set where a run wants it and it is not there."""
     from rba_bench.audio.alignment_set import MANIFEST
 
-    folder = Path(recipe.alignment_set)
-    if recipe.track != "micro" or folder != STANDARD_SET or (folder / MANIFEST).is_file():
+    folder = STANDARD_SET
+    wanted = folder in [Path(one.path) for one in recipe.alignment_sets]
+    if recipe.track != "micro" or not wanted or (folder / MANIFEST).is_file():
         return
     say(f"no alignment set at {folder} yet: making the standard one first")
     from rba_bench.recipes import load_recipe

@@ -1,7 +1,7 @@
 """From a recipe to the objects of a run: base model with its trainable parts, processor, reference, adapters."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,15 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.textlm.base import Decoding
+from rba_bench.training import parts
 from rba_bench.training.data import TrainingData
 from rba_bench.training.policy import SpeechPolicy
-from rba_bench.training.recipe import LoraOptions, TrainingRecipe
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.rewards import Reward, build_reward
+from rba_bench.training.teachers.answers import AuthorMode, own_answers
+from rba_bench.training.teachers.make import make_cached, make_twin
+from rba_bench.training.teachers.own import PolicyTextLM
 
 
 def base_folder(recipe: TrainingRecipe) -> Path:
@@ -67,25 +73,20 @@ def load_base(folder: Path, recipe: TrainingRecipe) -> AudioFamily:
 
 
 def make_policy(family: AudioFamily, recipe: TrainingRecipe) -> SpeechPolicy:
-    """Freeze what the recipe leaves alone, add adapters, wrap."""
-    model = family.model
-    model.requires_grad_(False)
-    parts = family.parts()
-    for name in recipe.train_parts:
-        if name == "llm" and recipe.lora is not None:
-            add_lora(family, recipe.lora)
-            continue
-        for module in parts[name]:
-            module.requires_grad_(True)
-    tower = parts["encoder"][0]
-    if not recipe.encoder_frozen and hasattr(tower, "embed_positions"):
-        tower.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper
+    """Freeze what the recipe leaves alone, add adapters, wrap.
+
+    Raises:
+        UserError: the model cannot be trained so.
+        MissingPrerequisite: peft is not installed.
+    """
+    policy = SpeechPolicy(
+        family, recipe.encoder_frozen, recipe.layout
+    )  # asks the decoder before it is wrapped
+    parts.freeze(family, recipe.train_parts, recipe.lora)
+    parts.disable_dropout(family)
     if recipe.gradient_checkpointing:
-        enable = (
-            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        )
-        enable({"use_reentrant": False})
-    return SpeechPolicy(family, recipe.encoder_frozen, recipe.layout)
+        parts.checkpoint_activations(family, recipe.train_parts)
+    return policy
 
 
 def make_reference(policy: SpeechPolicy) -> SpeechPolicy:
@@ -101,70 +102,60 @@ def make_reference(policy: SpeechPolicy) -> SpeechPolicy:
 
 
 def answered(
-    recipe: TrainingRecipe, family: AudioFamily, data: TrainingData, folder: Path
-) -> Mapping[str, list[AlignmentRow]]:
-    """The training groups; for blsp and audiochatllama with the answers that the model's own LLM has written."""
-    if recipe.method not in ("blsp", "audiochatllama"):
-        return data.all
-    raise UserError("not wired")
+    recipe: TrainingRecipe, family: AudioFamily, data: TrainingData, weights: str, folder: Path
+) -> dict[str, list[AlignmentRow]] | None:
+    """Training groups with the answers of the model's own LLM, for the methods that learn from those; else None."""
+    modes: dict[str, AuthorMode] = {"blsp": "continue", "audiochatllama": "answer"}
+    if recipe.method not in modes:
+        return None
+    options = recipe.teacher.answers
+    rows = [row for group_id in data.train.ids for row in data.train[group_id]]
+    made = own_answers(
+        rows,
+        PolicyTextLM(family, weights),
+        modes[recipe.method],
+        folder,
+        prompt=options.prompt,
+        decoding=Decoding(options.max_new_tokens, options.temperature, options.top_p),
+        seed=recipe.seed,
+        batch_size=options.batch_size,
+    )
+    groups: dict[str, list[AlignmentRow]] = {}
+    for row in made:
+        groups.setdefault(row.group_id, []).append(row)
+    return groups
 
 
 def make_reward(
     recipe: TrainingRecipe, kinds: Sequence[str], family: AudioFamily, device: str, folder: Path
-) -> Any:
+) -> Reward | None:
     """What judges samples, None where nothing is judged."""
     if not recipe.uses_reward and not (recipe.eval_every and recipe.validation.metric == "reward"):
         return None
-    from rba_bench.training.rewards import build_reward
+    own = PolicyTextLM(family, "policy")
+    return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)
 
-    return build_reward(recipe.reward, kinds, device)
 
-
-def make_teacher(recipe: TrainingRecipe, family: AudioFamily, policy: SpeechPolicy, device: str) -> Any:
-    """The text teacher, None where there is none."""
+def make_teacher(recipe: TrainingRecipe, family: AudioFamily, weights: str, device: str) -> Any:
+    """The text teacher, None where there is none; to be made before the first step."""
     if recipe.kind != "distillation":
         return None
-    raise UserError("not wired")
+    still = "llm" not in recipe.train_parts or recipe.lora is not None or family.has_adapter
+    twin = make_twin(
+        recipe.teacher,
+        family,
+        weights=weights,
+        shared=still,
+        layout=recipe.layout,
+        precision=recipe.precision,
+        device=device,
+    )
+    # own samples differ from step to step, so nothing of theirs is worth keeping
+    return make_cached(recipe.teacher, twin) if recipe.method == "kd" and recipe.teacher.top_k else twin
 
 
-def parameter_groups(family: AudioFamily, recipe: TrainingRecipe) -> list[dict[str, Any]]:
-    """Trained parameters by part, with the part's learning rate and weight decay."""
-    groups = []
-    for part, modules in family.parts().items():
-        rate = getattr(recipe.learning_rates, part) or recipe.learning_rate
-        chosen = list({id(p): p for m in modules for p in m.parameters() if p.requires_grad}.values())
-        if chosen:
-            groups.append({"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay})
-    return groups
-
-
-def add_lora(family: AudioFamily, options: LoraOptions) -> None:
-    """Put low-rank adapters into the decoder, in place.
-
-    Raises:
-        MissingPrerequisite: peft is not installed.
-        UserError: no module of the decoder has one of the target names.
-    """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingPrerequisite("lora needs peft: pip install 'rba-bench[train]'") from error
-    config = LoraConfig(r=options.r, lora_alpha=options.alpha, target_modules=list(options.targets))
-    try:
-        inject_adapter_in_model(config, family.decoder)
-    except ValueError as error:
-        raise UserError(
-            f"lora.targets {', '.join(options.targets)}: {' '.join(str(error).split())}"
-        ) from error
-
-
-def merge_lora(family: AudioFamily) -> None:
-    """Fold adapters into the weights they adapt and remove them, in place."""
-    from peft.tuners.lora import LoraLayer
-
-    decoder = family.decoder
-    for name, module in list(decoder.named_modules()):
-        if isinstance(module, LoraLayer):
-            module.merge()
-            parent = decoder.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+def optimizer_groups(family: AudioFamily, recipe: TrainingRecipe) -> list[dict[str, Any]]:
+    """Trained parameters by part, with each part's learning rate."""
+    given = recipe.learning_rates.model_dump()
+    rates = {part: rate or recipe.learning_rate for part, rate in given.items()}
+    return parts.parameter_groups(family, rates, recipe.weight_decay)

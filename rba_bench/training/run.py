@@ -7,6 +7,7 @@ OUT/model.safetensors, config.json, processor, ...  and, last, OUT/rba_run.json
 
 import platform
 import shutil
+from collections import ChainMap
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,7 +116,9 @@ class _Run:
         self.family = build.load_base(base, recipe)
         self.policy = build.make_policy(self.family, recipe)
         self.reference = build.make_reference(self.policy) if recipe.uses_reference else None
-        groups = build.answered(recipe, self.family, data, out)
+        weights = sources["base_sha256"]
+        self.answered = build.answered(recipe, self.family, data, weights, out)
+        groups = data.all if self.answered is None else ChainMap(self.answered, dict(data.validation))
         frozen = recipe.encoder_frozen
         self.store = ClipStore(self.family, groups, frozen=frozen, cache=self._cache() if frozen else None)
         self.responder = ResponseTokens(self.family)
@@ -160,6 +163,7 @@ class _Run:
         from rba_bench.training import build, methods
         from rba_bench.training.collect import Collector
         from rba_bench.training.keeper import Interrupt, Keeper
+        from rba_bench.training.order import GroupOrder
         from rba_bench.training.tools import StepTools
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
@@ -168,13 +172,18 @@ class _Run:
         self.policy.to(args.device)
         if self.reference is not None:
             self.reference.to(args.device)
-        order = self.data.order(recipe.steps * recipe.groups_per_step, recipe.seed)
+        positions = recipe.steps * recipe.groups_per_step
+        order = (
+            self.data.order(positions, recipe.seed)
+            if self.answered is None
+            else GroupOrder(list(self.answered), positions, recipe.seed)
+        )
         method = methods.make(recipe, self.responder.end_ids)
         reward = build.make_reward(recipe, self.data.kinds, self.family, str(args.device), self.out)
         collector = Collector(
             recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
-        teacher = build.make_teacher(recipe, self.family, self.policy, str(args.device))
+        teacher = build.make_teacher(recipe, self.family, self.sources["base_sha256"], str(args.device))
         trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
         tools = StepTools(self.store, self.reference, teacher, trained)
         self.validator = self._validator(collector, reward, args.should_save)
@@ -206,14 +215,15 @@ class _Run:
     def _guard(self, tell: bool) -> None:
         from rba_bench.training.guard import check_audio_is_used
 
-        rows = [self.store.groups[group_id][0] for group_id in self.data.train.ids[:GUARD_CLIPS]]
+        ids = self.data.train.ids if self.answered is None else list(self.answered)
+        rows = [self.store.groups[group_id][0] for group_id in ids[:GUARD_CLIPS]]
         gain = check_audio_is_used(self.policy, self.store, self.responder, rows)
         if tell:
             say(f"audio guard: hearing the clip adds {gain:.2f} nats to the teacher's answer")
 
     def _finish(self, trainer: "AlignmentTrainer") -> TrainResult:
         """Write the checkpoint, `rba_run.json` last, and remove the Trainer's folder."""
-        from rba_bench.training.build import merge_lora
+        from rba_bench.training.parts import merge_lora
 
         if self.recipe.select == "best" and self.validator is not None:
             self.validator.restore_best()

@@ -68,6 +68,11 @@ class StepTools:
         return self._reference().family.head
 
     @property
+    def device(self) -> torch.device:
+        """Where the policy is."""
+        return next(self.store.family.model.parameters()).device
+
+    @property
     def teacher(self) -> Any:
         """The text teacher."""
         if self._teacher is None:

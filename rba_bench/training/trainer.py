@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
 from rba_bench.training.batch import StepBatch, assemble
-from rba_bench.training.build import parameter_groups
+from rba_bench.training.build import optimizer_groups
 from rba_bench.training.checkpoints import load_weights, save_weights, seal
 from rba_bench.training.collect import Collector
 from rba_bench.training.methods import Method, Outcome
@@ -253,7 +253,7 @@ class AlignmentTrainer(Trainer):
         """AdamW with each part's own learning rate."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
-            groups = parameter_groups(self.collector.policy.family, self.recipe)
+            groups = optimizer_groups(self.collector.policy.family, self.recipe)
             self.optimizer = kind(groups, **options)
         return self.optimizer
 

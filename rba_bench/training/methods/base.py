@@ -41,6 +41,11 @@ class Tools(Protocol):
         """The text teacher, see `teachers.twin.TextTwin`."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where the policy is."""
+        ...
+
 
 @dataclass
 class Aim:

@@ -35,9 +35,8 @@ class TokenDistillation(Method):
 
     def _aim(self, batch: StepBatch, places: Sequence[int], tools: Tools) -> Aim:
         options = self.recipe.teacher
-        rows = [batch.heard[batch.branches[place].clip][0] for place in places]
-        answers = [batch.branches[place].tokens for place in places]
-        targets = tools.teacher.targets(rows, answers, tuple(places))
+        texts = [row.user_text for row, _ in batch.heard]
+        targets = tools.teacher.targets(texts, batch.branches, places).to(tools.device)
         return Aim(targets, Divergence(options.divergence, options.temperature, options.jsd_weight))
 
     def loss(self, step: Step) -> Terms:
@@ -123,9 +122,9 @@ class Diva(Method):
     def aim(self, batch: StepBatch, tools: Tools) -> Aim:
         """The LLM's states on the same answers, and the embeddings of the words."""
         answers = [batch.branches[place].tokens for place in batch.teacher]
-        heard = [batch.heard[batch.branches[place].clip][0] for place in batch.teacher]
-        words = [tools.teacher.words(row) for row, _ in batch.heard]
-        return Aim(states=tools.teacher.states(heard, answers), words=words)
+        texts = [batch.heard[batch.branches[place].clip][0].user_text for place in batch.teacher]
+        words = tools.teacher.words([row.instruction for row, _ in batch.heard])
+        return Aim(states=torch.cat(tools.teacher.states(texts, answers)), words=words)
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
