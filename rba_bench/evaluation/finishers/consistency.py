@@ -15,17 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import UserError
 from rba_bench.evaluation.finishers.base import Addition, Cost, FinishOptions
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
-from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.metrics.agreement import exact_agreement, mean_cosine, token_overlap
+from rba_bench.textlm.embeddings import (
+    EMBEDDING,
+    SentenceEmbedder,
+    embedding_folder,
+    embedding_library,
+    embedding_sha256,
+)
 
 _PAIRED = {"answer_agreement": exact_agreement, "answer_overlap": token_overlap}
-EMBEDDING = "sentence-transformers/paraphrase-mpnet-base-v2"
 NO_EMBEDDING = "none"
-MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors"]
 
 
 class Consistency:
@@ -39,9 +43,8 @@ class Consistency:
     """
 
     def __init__(self, embedding: Path | None, name: str, device: str = "cpu", batch_size: int = 32) -> None:
-        self.embedding, self.name = embedding, name
-        self.device, self.batch_size = device, batch_size
-        self._identity = {"name": name, "sha256": _folder_sha256(embedding)} if embedding else None
+        self.embedder = SentenceEmbedder(embedding, device, batch_size) if embedding else None
+        self._identity = {"name": name, "sha256": embedding_sha256(embedding)} if embedding else None
         own = (
             Metric("answer_agreement", signature="answer_agreement|pairs:equal|whisper-normalizer"),
             Metric("answer_overlap", signature="answer_overlap|pairs:token-f1|whisper-normalizer"),
@@ -99,18 +102,7 @@ class Consistency:
 
     def _vectors(self, answers: Sequence[str]) -> np.ndarray:
         """Sentence vectors [n, d], zeros for empty answers; nothing where no cosine is wanted."""
-        if self.embedding is None:
-            return np.zeros((0, 0))
-        distinct = sorted({answer for answer in answers if answer.strip()})
-        known = dict(zip(distinct, self._encode(distinct), strict=True))
-        width = len(next(iter(known.values()))) if known else 1
-        return np.stack([known.get(answer, np.zeros(width)) for answer in answers])
-
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        if not texts:
-            return np.zeros((0, 1))
-        model = _library().SentenceTransformer(str(self.embedding), device=self.device, local_files_only=True)
-        return np.asarray(model.encode(texts, batch_size=self.batch_size, show_progress_bar=False))
+        return np.zeros((0, 0)) if self.embedder is None else self.embedder.vectors(answers)
 
 
 def make(config: Mapping[str, Any], options: FinishOptions) -> Consistency:
@@ -129,52 +121,15 @@ def make(config: Mapping[str, Any], options: FinishOptions) -> Consistency:
     name = str(config.get("embedding") or EMBEDDING)
     if name == NO_EMBEDDING:
         return Consistency(None, "")
-    _library()
-    folder = _local(_beside_the_data(name, options.data_dir), str(config.get("revision") or "main"))
+    embedding_library()
+    found = _beside_the_data(name, options.data_dir)
+    remedy = f"download it with `hf download {name} --local-dir DATA/{name}` where DATA is your --data-dir"
+    folder = embedding_folder(found, str(config.get("revision") or "main"), remedy)
     shown = Path(name).name
     return Consistency(folder, shown, options.device, options.batch_size)
-
-
-def _library() -> Any:
-    try:
-        import sentence_transformers
-    except ImportError as error:
-        raise MissingPrerequisite(
-            "no sentence embeddings: install them with `pip install 'rba-bench[consistency]'`"
-        ) from error
-    return sentence_transformers
 
 
 def _beside_the_data(name: str, data_dir: Path | None) -> str:
     """A copy of the model in the data folder, under its whole name, if there is one."""
     copy = None if data_dir is None or Path(name).is_absolute() else data_dir / name
     return str(copy) if copy is not None and copy.is_dir() else name
-
-
-def _local(name: str, revision: str) -> Path:
-    """The folder of a sentence-transformers model."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
-
-    folder = Path(name)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
-        except HFValidationError as error:
-            raise MissingPrerequisite(f"no embedding model at {name}: correct the path") from error
-        except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise MissingPrerequisite(
-                f"cannot get the embedding model {name} from the Hub ({reason}): download it with "
-                f"`hf download {name} --local-dir DATA/{name}` where DATA is your --data-dir"
-            ) from error
-    if not (folder / "modules.json").is_file():
-        raise MissingPrerequisite(f"{folder} holds no sentence-transformers model: it has no modules.json")
-    return folder
-
-
-def _folder_sha256(folder: Path) -> str:
-    """Hash of names and contents of the files that its modules are made of; other formats beside them do not count."""
-    parts = {folder / str(module.get("path", "")) for module in read_json(folder / "modules.json")}
-    files = sorted({f for part in {folder, *parts} for p in MODEL_FILES[:4] for f in part.glob(p)})
-    return sha256_json([[file.relative_to(folder).as_posix(), sha256_file(file)] for file in files])

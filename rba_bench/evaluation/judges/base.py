@@ -11,12 +11,12 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.finishers.base import Addition, Cost, FinishOptions
 from rba_bench.evaluation.judges import pricing, prompts
-from rba_bench.evaluation.judges.polling import RETRIES, RETRY_TEMPERATURE, SEEDS, Poll, Vote
-from rba_bench.evaluation.judges.votes import VoteCache, judge_facts
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.asking import Asker, Message, Question, Reply
+from rba_bench.textlm.polling import RETRIES, RETRY_TEMPERATURE, SEEDS, Poll, Vote
+from rba_bench.textlm.votes import VoteCache, judge_facts
 
 Value = TypeVar("Value")
 

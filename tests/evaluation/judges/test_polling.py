@@ -13,9 +13,9 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.judges import pairwise, rating
-from rba_bench.evaluation.judges.polling import Poll, Vote
-from rba_bench.evaluation.judges.votes import VoteCache, judge_facts, vote_key
 from rba_bench.textlm.asking import Message, Question, Reply
+from rba_bench.textlm.polling import Poll, Vote
+from rba_bench.textlm.votes import VoteCache, judge_facts, vote_key
 
 
 def questions(count: int, start: int = 0) -> list[Question]:
@@ -161,7 +161,7 @@ def test_a_damaged_vote_is_named(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from rba_bench.evaluation.judges.votes import VoteCache
+from rba_bench.textlm.votes import VoteCache
 from rba_bench.textlm.asking import Reply
 
 with VoteCache(Path(sys.argv[1])) as cache:

@@ -1,13 +1,14 @@
 """Getting votes out of a judge: from the cache, else by asking; a vote that cannot be read is asked for again."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from rba_bench.evaluation.judges.votes import VoteCache, judge_facts, vote_key
 from rba_bench.progress import bar
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.asking import Asker, Question, Reply
+from rba_bench.textlm.votes import VoteCache, judge_facts, vote_key
 
 Value = TypeVar("Value")
 Read = Callable[[Reply], Value | None]
@@ -79,18 +80,20 @@ class Poll:
         unanswered = [row for row in rows.values() if row.vote(read, self.retries) is None]
         return [row.attempts[0] for row in unanswered], len(rows) - len(unanswered)
 
-    def collect(self, questions: Sequence[Question], read: Read[Value], label: str) -> list[Vote[Value]]:
+    def collect(
+        self, questions: Sequence[Question], read: Read[Value], label: str | None
+    ) -> list[Vote[Value]]:
         """One vote for each question, in order; equal questions are asked once.
 
         Args:
             questions: First attempts; further ones have other seeds.
             read: The value in a reply of status `ok`, None if it is malformed.
-            label: Of the progress bar.
+            label: Of the progress bar; None for no bar, where the caller shows one of its own.
         """
         rows = self._rows(questions)
         waiting = [row for row in rows.values() if row.vote(read, self.retries) is None]
         self.account.cached += len(rows) - len(waiting)
-        with bar(label, len(rows), done=len(rows) - len(waiting), unit="votes") as advance:
+        with _votes_bar(label, len(rows), len(rows) - len(waiting)) as advance:
             for attempt in range(self.retries + 1):
                 for row in self._ask([row for row in waiting if attempt not in row.replies], attempt):
                     if row.vote(read, attempt) is not None:
@@ -158,6 +161,10 @@ class _Row:
         """Why there is no vote."""
         reasons = tuple(_reason(self.replies[attempt]) for attempt in sorted(self.replies))
         return Vote(None, failures=reasons or ("the judge did not reply",))
+
+
+def _votes_bar(label: str | None, total: int, done: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda _: None) if label is None else bar(label, total, done, "votes")
 
 
 def _reason(reply: Reply) -> str:

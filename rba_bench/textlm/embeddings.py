@@ -1,0 +1,127 @@
+"""Sentence embeddings: finding a sentence-transformers model, knowing it by its content, asking it for vectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import read_json, sha256_file, sha256_json
+
+EMBEDDING = "sentence-transformers/paraphrase-mpnet-base-v2"
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors"]
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model, loaded at the first text.
+
+    Args:
+        folder: As `embedding_folder` returned it.
+        device: Torch device it runs on.
+        batch_size: Texts per batch.
+        prompt: Name of one of the model's own prompts that is put before every text (the families of E5 and
+            Qwen3-Embedding have some), "" for none.
+
+    Attributes:
+        cut: Texts so far that were longer than the model reads; their end was left out.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", batch_size: int = 32, prompt: str = "") -> None:
+        self.folder, self.device, self.batch_size, self.prompt = folder, device, batch_size, prompt
+        self.cut = 0
+        self._model: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The loaded model.
+
+        Raises:
+            MissingPrerequisite: sentence-transformers is not installed.
+            UserError: the folder cannot be loaded, or the model has no prompt of that name.
+        """
+        if self._model is None:
+            library = embedding_library()
+            try:
+                model = library.SentenceTransformer(
+                    str(self.folder), device=self.device, local_files_only=True
+                )
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise UserError(f"{self.folder} cannot be loaded as an embedding model: {reason}") from error
+            if self.prompt and self.prompt not in model.prompts:
+                known = ", ".join(sorted(model.prompts)) or "none"
+                raise UserError(f"{self.folder} has no prompt {self.prompt!r}; it has: {known}")
+            self._model = model
+        return self._model
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Sentence vectors [n, d], zeros for texts without a word; equal texts are read once."""
+        distinct = sorted({text for text in texts if text.strip()})
+        if not distinct:
+            return np.zeros((len(texts), 1))
+        self.cut += self._too_long(distinct)
+        options: dict[str, Any] = {"prompt_name": self.prompt} if self.prompt else {}
+        found = self.model.encode(distinct, batch_size=self.batch_size, show_progress_bar=False, **options)
+        known = dict(zip(distinct, np.asarray(found), strict=True))
+        nothing = np.zeros(np.shape(found)[1])
+        return np.stack([known.get(text, nothing) for text in texts])
+
+    def _too_long(self, texts: list[str]) -> int:
+        from transformers import PreTrainedTokenizerBase
+
+        room, tokenizer = self.model.max_seq_length, getattr(self.model[0], "tokenizer", None)
+        if room is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return 0  # word vectors: nothing is cut
+        before = self.model.prompts[self.prompt] if self.prompt else ""
+        rows = tokenizer([before + text for text in texts], verbose=False)["input_ids"]
+        return sum(len(row) > room for row in rows)
+
+
+def embedding_library() -> Any:
+    """The package sentence-transformers. Raises MissingPrerequisite if it is not installed."""
+    try:
+        import sentence_transformers
+    except ImportError as error:
+        raise MissingPrerequisite(
+            "no sentence embeddings: install them with `pip install 'rba-bench[consistency]'`"
+        ) from error
+    return sentence_transformers
+
+
+def embedding_folder(name: str, revision: str = "main", remedy: str = "") -> Path:
+    """The folder of a sentence-transformers model.
+
+    Args:
+        name: A folder, or a Hub id (downloaded once into the Hub cache).
+        revision: On the Hub.
+        remedy: What the message says to do where the Hub cannot provide it.
+
+    Raises:
+        MissingPrerequisite: No such folder, the Hub cannot provide it, or it holds another kind of model.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
+        except HFValidationError as error:
+            raise MissingPrerequisite(f"no embedding model at {name}: correct the path") from error
+        except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise MissingPrerequisite(
+                f"cannot get the embedding model {name} from the Hub ({reason}): "
+                + (remedy or f"download it with `hf download {name} --local-dir DIR` and give DIR")
+            ) from error
+    if not (folder / "modules.json").is_file():
+        raise MissingPrerequisite(f"{folder} holds no sentence-transformers model: it has no modules.json")
+    return folder
+
+
+def embedding_sha256(folder: Path) -> str:
+    """Hash of names and contents of the files that its modules are made of; other formats beside them do not count."""
+    parts = {folder / str(module.get("path", "")) for module in read_json(folder / "modules.json")}
+    files = sorted({f for part in {folder, *parts} for p in MODEL_FILES[:4] for f in part.glob(p)})
+    return sha256_json([[file.relative_to(folder).as_posix(), sha256_file(file)] for file in files])
