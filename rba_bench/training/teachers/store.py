@@ -112,7 +112,8 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             assert self.path is not None  # asked for only with a file
-            self._connection = sqlite3.connect(self.path, timeout=PATIENCE_S)
+            # a transaction takes its lock when it begins: one that is upgraded later may fail without waiting
+            self._connection = sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level="IMMEDIATE")
             self._connection.execute(
                 "PRAGMA synchronous = NORMAL"
             )  # survives a kill; a power cut costs entries

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.errors import UserError
-from rba_bench.training.layout import Branch
+from rba_bench.training.layout import Branch, Mode
 from rba_bench.training.teacher_options import TeacherOptions
 from rba_bench.training.teachers.make import make_twin
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, frozen_copy, without_adapters
@@ -49,7 +49,14 @@ def test_states_are_those_of_one_answer_at_a_time(
     expected = [
         plain_logits(family.decoder, family.text_ids(TEXTS[b.clip]), b.tokens, family.head) for b in branches
     ]
-    for layout, room in [("pad", None), ("pad", 40), ("share", 60), ("pack", None), ("pack", 40)]:
+    cases: list[tuple[Mode, int | None]] = [
+        ("pad", None),
+        ("pad", 40),
+        ("share", 60),
+        ("pack", None),
+        ("pack", 40),
+    ]
+    for layout, room in cases:
         twin = TextTwin(OwnReader(family, "w"), layout=layout, batch_tokens=room)
         found = twin.targets(TEXTS, branches)
         assert found.branches == tuple(range(6))
