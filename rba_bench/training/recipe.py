@@ -100,6 +100,8 @@ class TrainingRecipe(Recipe):
     beta: Rate = 0.1
     sft_weight: Weight = 0.2  # w, of the teacher's cross entropy beside the method's own term
     pairs: Literal["single", "group"] = "single"  # teacher against own sample; best against worst by reward
+    # whose clip the sides of a group's pair are heard on; the paper does not say, each on its own is the plain reading
+    pair_audio: Literal["own", "chosen", "rejected"] = "own"
     reference: Literal["none", "base", "opponent"] = (
         "none"  # opponent: the policy of the last iteration (SPIN)
     )

@@ -6,6 +6,7 @@ offset by the reward gap, per-token divergences) and in how much of the teacher'
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools, ref
 from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.objectives.preference import ipo, odpo, preference, simpo, tdpo
-from rba_bench.training.pairs import Sample, Voice, group_pair, single_pair, slots
+from rba_bench.training.pairs import Pair, Sample, Voice, group_pair, single_pair, slots
 from rba_bench.training.targets import StateTargets
 
 
@@ -50,7 +51,7 @@ class Preference(Method):
                 self.recipe.reward.min_gap,
                 turn,
             )
-            found += [] if pair is None else [pair]
+            found += [] if pair is None else [heard_as(pair, self.recipe.pair_audio)]
         return Outcome(len(groups), found)
 
     def aim(self, batch: StepBatch, tools: Tools) -> Aim:
@@ -144,6 +145,15 @@ class TokenDpo(Preference):
             rejected_mask=step.pick(step.scores.mask, batch.rejected),
             alpha=None if options.tdpo_version == 1 else options.tdpo_alpha,
         )
+
+
+def heard_as(pair: Pair, audio: str) -> Pair:
+    """The pair with both sides on one clip: `chosen`'s or `rejected`'s; `own` leaves each on its own."""
+    if audio == "own":
+        return pair
+    side = pair.chosen if audio == "chosen" else pair.rejected
+    move = {"row": side.row, "as_text": side.as_text}
+    return replace(pair, chosen=replace(pair.chosen, **move), rejected=replace(pair.rejected, **move))
 
 
 def weighed_together(samples: Sequence[Sample], group_by: str) -> list[list[int]]:

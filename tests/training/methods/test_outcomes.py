@@ -1,0 +1,203 @@
+"""What methods ask for, and what they make of judged samples, by hand."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.methods import make
+from rba_bench.training.methods.base import Aim, Step
+from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.pairs import Answer, Sample
+from rba_bench.training.policy import Scores
+from rba_bench.training.recipe import TrainingRecipe
+
+NAN = float("nan")
+
+
+def method(**values: Any) -> Any:
+    return make(TrainingRecipe(**values), [4])
+
+
+def samples(rows: list[AlignmentRow], **values: Any) -> list[Sample]:
+    return [Sample(row, (10 + n, 4), True, f"answer {n}", **values) for n, row in enumerate(rows)]
+
+
+def asked(voices: list[Any]) -> list[tuple[str, int, float, bool]]:
+    return [(voice.row.voice, voice.repeat, voice.temperature, voice.as_text) for voice in voices]
+
+
+def advantages(outcome: Outcome) -> list[list[float]]:
+    return [[one.advantage for one in group] for group in outcome.rated]
+
+
+def test_who_is_asked(rows: list[AlignmentRow]) -> None:
+    two, one = rows[:2], rows[:1]
+    assert asked(method(method="rba-single").requests(two)) == [("v0", 0, 1.0, False), ("v1", 0, 1.0, False)]
+    group = method(method="rba-group", voices_per_group=3)
+    assert [voice for voice, *_ in asked(group.requests(two))] == ["v0", "v1", "v0"]
+    clips = method(method="rba-group", group_by="clip", samples_per_clip=3, voices_per_group=2)
+    assert [(voice, repeat) for voice, repeat, *_ in asked(clips.requests(one))] == [
+        ("v0", 0), ("v0", 1), ("v0", 2)
+    ]  # fmt: skip
+    hot = method(method="grpo", voices_per_group=2, temperature=(0.5, 1.5))
+    assert [temperature for _, _, temperature, _ in asked(hot.requests(two))] == [0.5, 1.5]
+    assert asked(method(method="scst", voices_per_group=1).requests(one)) == [
+        ("v0", 0, 1.0, False), ("v0", -1, 0.0, False)
+    ]  # fmt: skip
+    tars = method(method="grpo", voices_per_group=2, policy_gradient={"baseline": "modality"})
+    assert asked(tars.requests(two)) == [
+        ("v0", 0, 1.0, False), ("v1", 0, 1.0, False), ("v0", 1, 1.0, True), ("v0", 2, 1.0, True)
+    ]  # fmt: skip
+    assert method(method="sft").requests(two) == []
+
+
+def test_gkd_asks_for_its_share_of_the_groups(rows: list[AlignmentRow]) -> None:
+    groups = [rows[start : start + 3] for start in range(0, 21, 3)]
+    half = method(method="gkd", student_fraction=0.5)
+    sampled = [bool(half.requests(group)) for group in groups]
+    assert 0 < sum(sampled) < 7 and sampled == [bool(half.requests(group)) for group in groups]
+    assert all(method(method="gkd").requests(group) for group in groups)
+    assert not any(method(method="gkd", student_fraction=0).requests(group) for group in groups)
+
+
+@pytest.mark.parametrize(("audio", "voices"), [("own", (1, 2)), ("chosen", (1, 1)), ("rejected", (2, 2))])
+def test_the_sides_of_a_pair_are_heard_on_the_clips_asked_for(
+    rows: list[AlignmentRow], audio: str, voices: tuple[int, int]
+) -> None:
+    made = method(method="rba-group", pair_audio=audio).outcome(
+        samples(rows[:3]), [0.5, 0.9, 0.1], [()] * 3, 0
+    )
+    [pair] = made.pairs
+    assert (pair.chosen, pair.rejected) == (
+        Answer(rows[voices[0]], (11, 4)),
+        Answer(rows[voices[1]], (12, 4)),
+    )
+    assert (made.items, pair.gap) == (1, pytest.approx(0.8))
+
+
+def test_pairs_within_each_clip(rows: list[AlignmentRow]) -> None:
+    twice = [rows[0], rows[0], rows[1], rows[1]]
+    by_clip = method(method="rba-group", group_by="clip", samples_per_clip=2)
+    made = by_clip.outcome(samples(twice), [0.1, 0.2, 0.9, 0.9], [()] * 4, 0)
+    assert made.items == 2 and [pair.chosen.row for pair in made.pairs] == [rows[0]]
+
+
+def test_advantages_within_a_group(rows: list[AlignmentRow]) -> None:
+    group = samples(rows[:3])
+    plain = method(method="grpo", policy_gradient={"scale": "none"})
+    assert advantages(plain.outcome(group, [1.0, 2.0, 6.0], [()] * 3, 0)) == [pytest.approx([-2, -1, 3])]
+    scaled = method(method="grpo").outcome(group, [1.0, 2.0, 6.0], [()] * 3, 0)
+    deviation = math.sqrt(7)  # of a sample: 14 / 2
+    assert advantages(scaled)[0] == pytest.approx([-2 / deviation, -1 / deviation, 3 / deviation], rel=1e-3)
+    assert advantages(plain.outcome(group, [5.0, 5.0, 5.0], [()] * 3, 0)) == [[0, 0, 0]]
+    others = method(method="grpo", policy_gradient={"baseline": "leave-one-out"})
+    assert advantages(others.outcome(group, [1.0, 2.0, 6.0], [()] * 3, 0)) == [pytest.approx([-3, -1.5, 4.5])]
+
+
+def test_each_modality_has_its_own_mean(rows: list[AlignmentRow]) -> None:
+    tars = method(method="grpo", policy_gradient={"baseline": "modality", "scale": "none"})
+    mixed = [*samples(rows[:2]), *samples(rows[:2], as_text=True)]
+    made = tars.outcome(mixed, [0.0, 1.0, 10.0, 14.0], [()] * 4, 0)
+    assert advantages(made) == [pytest.approx([-0.5, 0.5, -2, 2])]
+    assert [one.answer.as_text for one in made.rated[0]] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", ["grpo", "mrt", "scst"])
+def test_what_could_not_be_judged_takes_no_part(rows: list[AlignmentRow], name: str) -> None:
+    values = {"samples_per_clip": 4} if name == "mrt" else {}
+    group = [*samples([rows[0]] * 3), Sample(rows[0], (9, 4), True, "greedy", greedy=True)]
+    rewards = [1.0, NAN, 3.0, 2.0]
+    made = method(method=name, **values).outcome(group, rewards, [()] * 4, 0)
+    assert all(math.isfinite(one.reward) and math.isfinite(one.advantage) for g in made.rated for one in g)
+    kept = {one.answer.tokens[0] for g in made.rated for one in g}
+    assert kept == ({10, 12} if name == "scst" else {10, 12, 9})
+    nothing = method(method=name, **values).outcome(group, [NAN] * 4, [()] * 4, 0)
+    assert (nothing.items, nothing.rated) == (0, [])
+
+
+def test_the_greedy_answer_is_the_bar(rows: list[AlignmentRow]) -> None:
+    group = [*samples([rows[0], rows[1]]), *samples([rows[0], rows[1]], greedy=True)]
+    made = method(method="scst").outcome(group, [3.0, 1.0, 2.0, 4.0], [()] * 4, 0)
+    assert advantages(made) == [[1.0, -3.0]]
+
+
+def test_a_list_holds_each_answer_once(rows: list[AlignmentRow]) -> None:
+    same = [Sample(rows[0], (10, 4), True, "a"), Sample(rows[0], (10, 4), True, "a"), *samples([rows[0]])]
+    made = method(method="mrt").outcome(
+        [*same, Sample(rows[0], (11, 4), True, "b")], [1.0] * 3 + [2.0], [()] * 4, 0
+    )
+    assert [one.answer.tokens for one in made.rated[0]] == [(10, 4), (11, 4)]
+
+
+def test_outcomes_survive_being_written_down(rows: list[AlignmentRow]) -> None:
+    known = {row.id: row for row in rows}
+    pair = method(method="odpo").outcome(samples(rows[:3]), [0.5, 0.9, 0.1], [()] * 3, 0)
+    rated = method(method="grpo").outcome(samples(rows[:2], logprobs=(-0.5, -0.25)), [0.0, 1.0], [()] * 2, 0)
+    for made in (pair, rated):
+        again = Outcome.from_json(json.loads(json.dumps(made.to_json())), known)
+        assert again == made
+    assert rated.rated[0][0].logprobs == (-0.5, -0.25)
+
+
+@pytest.fixture
+def responder(family: Any) -> ResponseTokens:
+    return ResponseTokens(family)
+
+
+def test_losses_by_hand(
+    rows: list[AlignmentRow], responder: ResponseTokens, groups: dict[str, list[AlignmentRow]]
+) -> None:
+    recipe = TrainingRecipe(method="rba-group", beta=0.5, sft_weight=0.3)
+    rba = make(recipe, [4])
+    outcome = rba.outcome(samples(rows[:3]), [0.5, 0.9, 0.1], [()] * 3, 0)
+    batch = rba.batch(rows[:1], [outcome], responder)
+    width = max(len(branch.tokens) for branch in batch.branches)
+    mask = torch.tensor([[i < len(branch.tokens) for i in range(width)] for branch in batch.branches])
+    logprobs = torch.where(mask, -torch.arange(1.0, 1 + mask.numel()).view(mask.shape) / 10, 0.0)
+    none = torch.zeros(0)
+    step = Step(batch, Scores(logprobs, mask, none, none, none, none), Aim(), 2, False)
+    sums = logprobs.sum(-1)
+    margin = float(sums[batch.chosen[0]] - sums[batch.rejected[0]])
+    expected = math.log1p(math.exp(-0.5 * margin)) / 2 - 0.3 * float(
+        sums[batch.teacher[0]]
+    )  # 2 items, 1 pair
+    terms = rba.loss(step)
+    assert float(terms.loss) == pytest.approx(expected, rel=1e-5)
+    assert terms.notes["margin"] == pytest.approx(margin, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo"])
+def test_long_answers_weigh_more_in_dapo_than_in_grpo(
+    rows: list[AlignmentRow], responder: ResponseTokens, name: str
+) -> None:
+    one = make(TrainingRecipe(method=name, policy_gradient={"kl_weight": 0, "scale": "none"}), [4])
+    group = [Sample(rows[0], (10, 4), True, "a"), Sample(rows[1], (11, 12, 13, 4), True, "b")]
+    batch = one.batch(rows[:1], [one.outcome(group, [0.0, 2.0], [()] * 2, 0)], responder)
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    logprobs = torch.zeros(2, 4, requires_grad=True)
+    none = torch.zeros(0)
+    one.loss(Step(batch, Scores(logprobs, mask, none, none, none, none), Aim(), 2, False)).loss.backward()
+    share = [1 / 4, 1 / 8] if name == "grpo" else [1 / 6, 1 / 6]  # of a token
+    assert logprobs.grad is not None
+    assert logprobs.grad[0].tolist() == pytest.approx([share[0], share[0], 0, 0])
+    assert logprobs.grad[1].tolist() == pytest.approx([-share[1]] * 4)
+
+
+def test_an_older_policys_samples_are_clipped(rows: list[AlignmentRow], responder: ResponseTokens) -> None:
+    recipe = TrainingRecipe(method="grpo", refresh_every=2, policy_gradient={"kl_weight": 0, "scale": "none"})
+    grpo = make(recipe, [4])
+    group = [Sample(rows[n], (10 + n, 4), True, "", logprobs=(-1.0, -1.0)) for n in range(2)]
+    batch = grpo.batch(rows[:1], [grpo.outcome(group, [0.0, 2.0], [()] * 2, 0)], responder)
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    logprobs = torch.tensor(
+        [[-1.0, -1.0], [-0.5, -1.0]], requires_grad=True
+    )  # one rose by half a nat already
+    none = torch.zeros(0)
+    grpo.loss(Step(batch, Scores(logprobs, mask, none, none, none, none), Aim(), 2, False)).loss.backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad[1].tolist() == [0.0, pytest.approx(-0.25)]
