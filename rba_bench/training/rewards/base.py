@@ -1,0 +1,32 @@
+"""What a reward promises, and what it says when it cannot judge."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import RbaError
+
+NOT_JUDGED = math.nan
+
+
+class Reward(Protocol):
+    """Scores answers; higher is better, NaN means "not judged": such an answer takes part in nothing.
+
+    A value must not depend on batch mates or earlier calls, and no gradient runs through it. A reward that leaves
+    answers out, or reads less than all of one, counts them in an optional method `counts() -> dict[str, int]`.
+    """
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response)."""
+        ...
+
+
+@contextmanager
+def blame(key: str) -> Iterator[None]:
+    """Put the recipe key in front of what is wrong with its value."""
+    try:
+        yield
+    except RbaError as error:
+        raise type(error)(f"{key}: {error}") from error

@@ -1,0 +1,153 @@
+"""From the recipe to the rewards of a run: a model is loaded only if a kind of item that occurs needs it."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rba_bench.errors import MissingPrerequisite
+from rba_bench.files import cache_dir
+from rba_bench.training.reward_options import RewardOptions
+from rba_bench.training.rewards.base import Reward, blame
+from rba_bench.training.rewards.classifier import RewardModel
+from rba_bench.training.rewards.combine import LengthPenalty, RewardByKind, WeightedSum
+from rba_bench.training.rewards.judge import Judge
+from rba_bench.training.rewards.likelihood import TeacherLogprob
+from rba_bench.training.rewards.self_judge import SelfJudge
+from rba_bench.training.rewards.similarity import Similarity
+from rba_bench.training.rewards.text import TEXT_REWARDS
+
+if TYPE_CHECKING:
+    from rba_bench.textlm.base import TextLM
+
+VOTES = "votes"
+
+
+def build_reward(
+    options: RewardOptions,
+    kinds: Iterable[str],
+    device: str = "cpu",
+    own_llm: "TextLM | None" = None,
+    folder: Path | None = None,
+) -> RewardByKind:
+    """The rewards for the kinds that occur.
+
+    Args:
+        options: `reward` of the recipe.
+        kinds: Of the items of the alignment set.
+        device: Torch device of the models.
+        own_llm: The policy's language model on text, for `self-judge`; see `needs_own_llm`.
+        folder: Where the judge's votes are kept; None for RBA_CACHE, which all runs share.
+
+    Raises:
+        MissingPrerequisite: a model is absent or not named; the message names the recipe key.
+        UserError: a model cannot be used.
+    """
+    wanted = sorted(set(kinds))
+    maker = _Maker(options, device, own_llm, (folder or cache_dir()) / VOTES)
+    made = {name: maker.make(name, kind) for name, kind in _users(options, wanted).items()}
+    rewards: dict[str, Reward] = {}
+    for kind in wanted:
+        weights = options.weights_for(kind)
+        first = made[next(iter(weights))]
+        plain = list(weights.values()) == [1.0]
+        reward = first if plain else WeightedSum([(made[name], weight) for name, weight in weights.items()])
+        price = options.length_penalty
+        rewards[kind] = LengthPenalty(reward, price) if price else reward
+    return RewardByKind(rewards, list(made.values()))
+
+
+def needs_own_llm(options: RewardOptions, kinds: Iterable[str]) -> bool:
+    """Whether one of the kinds is judged by the policy's own language model."""
+    return "self-judge" in _users(options, sorted(set(kinds)))
+
+
+def _users(options: RewardOptions, kinds: Sequence[str]) -> dict[str, str]:
+    """The rewards that are needed, each with the first kind that needs it."""
+    users: dict[str, str] = {}
+    for kind in kinds:
+        for name in options.weights_for(kind):
+            users.setdefault(name, kind)
+    return users
+
+
+class _Maker:
+    def __init__(self, options: RewardOptions, device: str, own_llm: "TextLM | None", votes: Path) -> None:
+        self.options, self.device, self.own_llm, self.votes = options, device, own_llm, votes
+
+    def make(self, name: str, kind: str) -> Reward:
+        if name in TEXT_REWARDS:
+            return TEXT_REWARDS[name]
+        if name == "reward-model":
+            return self._classifier()
+        if name == "teacher-logprob":
+            return self._teacher()
+        if name == "similarity":
+            return self._similarity()
+        if name == "judge":
+            return self._judge()
+        if self.own_llm is None:
+            raise MissingPrerequisite(
+                f"reward.{kind}: {name} needs the language model of the policy, which this run does not hand out"
+            )
+        return SelfJudge(self.own_llm)
+
+    def _classifier(self) -> Reward:
+        options = self.options
+        with blame("reward.model"):
+            return RewardModel.from_pretrained(
+                _folder(options.model, "reward"),
+                self.device,
+                options.batch_size,
+                options.output,
+                options.max_length,
+                options.trust_remote_code,
+            )
+
+    def _teacher(self) -> Reward:
+        from rba_bench.textlm.local import LocalTextLM
+
+        path = _folder(self.options.teacher, "teacher")
+        with blame("reward.teacher"):
+            return TeacherLogprob(
+                LocalTextLM.from_pretrained(path, device=self.device, batch_size=self.options.batch_size)
+            )
+
+    def _similarity(self) -> Reward:
+        from rba_bench.textlm.embeddings import (
+            EMBEDDING,
+            SentenceEmbedder,
+            embedding_folder,
+            embedding_library,
+        )
+
+        options = self.options
+        if options.similarity_model is None:
+            raise MissingPrerequisite(
+                f"reward.similarity_model: name a sentence-transformers model (folder or Hub id), such as {EMBEDDING}"
+            )
+        with blame("reward.similarity_model"):
+            embedding_library()
+            folder = embedding_folder(options.similarity_model)
+            embedder = SentenceEmbedder(folder, self.device, options.batch_size, options.similarity_prompt)
+            embedder.vectors(["hello"])  # what does not work is found before the run begins
+        return Similarity(embedder)
+
+    def _judge(self) -> Reward:
+        from rba_bench.textlm.load import load_asker
+
+        options = self.options
+        if options.judge is None:
+            raise MissingPrerequisite(
+                "reward.judge: name a judge (openai:<base_url>#<model>, a folder or a Hub id)"
+            )
+        with blame("reward.judge"):
+            asker = load_asker(options.judge, self.device, options.batch_size)
+        return Judge(asker, self.votes, options.judge_reference, options.judge_patience)
+
+
+def _folder(name: str, shipped: str) -> str:
+    if name != "micro":
+        return name
+    from rba_bench.micro.paths import part
+
+    return str(part(shipped))

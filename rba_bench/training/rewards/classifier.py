@@ -1,0 +1,251 @@
+"""Reward models: sequence classifiers that read the instruction and the answer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import UserError
+from rba_bench.files import read_json
+from rba_bench.progress import say
+from rba_bench.textlm.chat import ANSWER, SENTINEL
+from rba_bench.textlm.weights import load_model, local_folder, resolve_device
+from rba_bench.training.rewards.base import NOT_JUDGED
+
+GATED = "LlamaForRewardModelWithGating"
+ENDLESS = 10**9  # tokenizers without a limit name a huge number
+
+
+class _Text(NamedTuple):
+    """One conversation as the classifier reads it."""
+
+    ids: list[int]
+    types: list[int]  # 1 for the second text of a sentence pair
+
+
+class RewardModel:
+    """A frozen `AutoModelForSequenceClassification`.
+
+    It reads the chat template's rendering of [user, assistant], or, where the tokenizer has none but knows sentence
+    pairs (BERT, DeBERTa), the pair (instruction, answer). The reward is the output's `score` if the model names one
+    (ArmoRM); else its one output; of two the logit of class 1 (good) minus that of class 0; of more the one that
+    `output` says. A conversation longer than the model reads is not cut but not judged (NaN).
+
+    Args:
+        model: The classifier, on its device.
+        tokenizer: Its tokenizer.
+        batch_size: Conversations per batch.
+        output: Which output is the reward; None as above.
+        max_length: Longest conversation in tokens; None = as long as the model can read.
+
+    Attributes:
+        too_long: Conversations so far that were not judged for their length.
+
+    Raises:
+        UserError: The outputs leave open which is the reward, or there is no way to show it a conversation.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        batch_size: int = 64,
+        output: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        if tokenizer.chat_template is None and (tokenizer.sep_token is None or tokenizer.cls_token is None):
+            raise UserError(
+                "the tokenizer has no chat template, so the reward model cannot be shown an answer"
+            )
+        self.model = model.eval().requires_grad_(False)
+        model.config.use_cache = False  # one pass a conversation: nothing to keep
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.output = output
+        self.too_long = 0
+        self.room = _room(model, tokenizer, max_length)
+        self._shipped_pad = model.config.get_text_config().pad_token_id
+        self._score([self._read("hello", "hello")])  # what does not work is found before the run begins
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: Path | str,
+        device: str = "cpu",
+        batch_size: int = 64,
+        output: int | None = None,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> "RewardModel":
+        """Load a folder or a Hub id: float32 on the CPU; elsewhere at most 16 bits, the head in float32.
+
+        Raises:
+            MissingPrerequisite: no such folder, and the Hub cannot provide it.
+            UserError: no classifier with a usable output, or it needs code that may not run.
+        """
+        from transformers import AutoTokenizer
+
+        folder = local_folder(path, "reward model")
+        where = resolve_device(device)
+        model = _load(folder, where, trust_remote_code)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
+        if hasattr(model, "turn"):
+            model.turn = _turn_ids(tokenizer)
+        return cls(_reduced(model, where), tokenizer, batch_size, output, max_length)
+
+    def render(self, row: AlignmentRow, response: str) -> str:
+        """The conversation as the classifier reads it: user turn (prompt and instruction), assistant turn."""
+        return _render(self.tokenizer, row.user_text, response)
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response)."""
+        texts = [self._read(row.user_text, response) for row, response in zip(rows, responses, strict=True)]
+        scores = [NOT_JUDGED] * len(texts)
+        fitting = [i for i, text in enumerate(texts) if self.room is None or len(text.ids) <= self.room]
+        self._note(len(texts) - len(fitting))
+        fitting.sort(key=lambda i: (-len(texts[i].ids), i))  # longest first: memory peaks at once
+        for start in range(0, len(fitting), self.batch_size):
+            batch = fitting[start : start + self.batch_size]
+            for index, score in zip(batch, self._score([texts[i] for i in batch]), strict=True):
+                scores[index] = score
+        return scores
+
+    def counts(self) -> dict[str, int]:
+        """Conversations that were too long to judge."""
+        return {"reward_model_too_long": self.too_long}
+
+    def _note(self, too_long: int) -> None:
+        if too_long and not self.too_long:
+            say(f"reward model: it reads {self.room} tokens; some conversations are longer and are left out")
+        self.too_long += too_long
+
+    def _read(self, user_text: str, response: str) -> _Text:
+        if self.tokenizer.chat_template is None:
+            pair = self.tokenizer(user_text, response, return_token_type_ids=True, verbose=False)
+            return _Text(list(pair["input_ids"]), list(pair["token_type_ids"]))
+        rendered = _render(self.tokenizer, user_text, response)
+        ids = self.tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
+        return _Text(list(ids), [0] * len(ids))
+
+    def _score(self, texts: Sequence[_Text]) -> list[float]:
+        import torch
+
+        rows = [text.ids for text in texts]
+        pad, width = self._pad_id(rows), max(map(len, rows))
+        # On the right: positions count from the first token, in absolute embeddings too.
+        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if any(any(text.types) for text in texts):
+            inputs["token_type_ids"] = torch.tensor([t.types + [0] * (width - len(t.types)) for t in texts])
+        self.model.config.get_text_config().pad_token_id = pad
+        with torch.inference_mode():
+            found = self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()})
+        return self._reward(found, len(rows)).double().tolist()
+
+    def _pad_id(self, rows: Sequence[list[int]]) -> int:
+        """The token that fills up rows.
+
+        Llama-type classifiers read their verdict at the last token that is no padding. Where the model's authors name
+        a padding token, it is theirs. Else it must be one that no row holds: the tokenizer's is often the end token,
+        and then the verdict would be read one token too early.
+        """
+        if self._shipped_pad is not None and self._shipped_pad >= 0:
+            return int(self._shipped_pad)
+        used = {token for row in rows for token in row}
+        preferred = self.tokenizer.pad_token_id
+        if preferred is not None and preferred not in used:
+            return int(preferred)
+        return next(token for token in range(len(used) + 1) if token not in used)
+
+    def _reward(self, found: Any, count: int) -> Any:
+        """Rewards [B], float32."""
+        if self.output is None and getattr(found, "score", None) is not None:
+            return found.score.float().reshape(count, -1)[:, 0]
+        logits = found.logits.float().reshape(count, -1)
+        width = logits.shape[1]
+        if self.output is not None:
+            if self.output >= width:
+                raise UserError(f"reward.output is {self.output}, but the outputs are 0 to {width - 1}")
+            return logits[:, self.output]
+        if width > 2:
+            raise UserError(f"it has {width} outputs: set reward.output to the one that is the reward")
+        return logits[:, 0] if width == 1 else logits[:, 1] - logits[:, 0]
+
+
+def head_in_float32(model: Any) -> None:
+    """Let a linear head compute in float32 behind a backbone of 16 bits.
+
+    bfloat16 has 8 bits of mantissa: rewards around 4 would come in steps of 1/32, and answers would tie.
+    """
+    from torch import nn
+
+    for name in ("score", "classifier"):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.Linear):
+            head.float().register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
+
+
+def _load(folder: Path, device: str, trust_remote_code: bool) -> Any:
+    """The classifier, ArmoRM's kind by our own class: the code it ships with needs a transformers of 2024."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = read_json(folder / "config.json")
+    if GATED in (config.get("architectures") or ()):
+        from rba_bench.training.rewards.gated import LlamaForRewardModelWithGating
+
+        return load_model(LlamaForRewardModelWithGating, folder, "reward model", device)
+    own_code = "AutoModelForSequenceClassification" in (config.get("auto_map") or {})
+    if own_code and not trust_remote_code:
+        raise UserError(
+            f"{folder} runs Python code of its own: set reward.trust_remote_code=true if you trust its authors"
+        )
+    try:
+        return load_model(
+            AutoModelForSequenceClassification, folder, "reward model", device, trust_remote_code
+        )
+    except (ImportError, AttributeError, TypeError) as error:
+        if not own_code:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"the code that comes with {folder} does not run here: {reason}") from error
+
+
+def _reduced(model: Any, device: str) -> Any:
+    """Half the memory and twice the speed off the CPU; what is stored in 16 bits stays as it is."""
+    import torch
+
+    if not device.startswith("cpu"):
+        if model.dtype == torch.float32:
+            model = model.to(torch.bfloat16)
+        head_in_float32(model)
+    return model
+
+
+def _room(model: Any, tokenizer: Any, wanted: int | None) -> int | None:
+    limits = (
+        getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        tokenizer.model_max_length,
+    )
+    known = [limit for limit in limits if limit is not None and 0 < limit < ENDLESS]
+    if wanted is None:
+        return min(known, default=None)
+    if known and wanted > min(known):
+        raise UserError(f"reward.max_length is {wanted}, but it reads {min(known)} tokens")
+    return wanted
+
+
+def _render(tokenizer: Any, user_text: str, response: str) -> str:
+    turns = [{"role": "user", "content": user_text}, {"role": "assistant", "content": response}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False))
+
+
+def _turn_ids(tokenizer: Any) -> tuple[int, ...]:
+    """What the chat template writes between the user's words and the answer, without the spaces at its end."""
+    if tokenizer.chat_template is None:
+        raise UserError("the tokenizer has no chat template, so the reward model cannot be shown an answer")
+    between = _render(tokenizer, SENTINEL, ANSWER).partition(SENTINEL)[2].partition(ANSWER)[0]
+    return tuple(tokenizer(between.rstrip(), add_special_tokens=False)["input_ids"])
