@@ -191,6 +191,27 @@ def voxtral_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def omni_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.speechlm.audiolm.omni_granite_phi import make_omni
+
+    return make_omni(tmp_path_factory.mktemp("audiolm") / "thinker")
+
+
+@pytest.fixture(scope="session")
+def granite_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.speechlm.audiolm.omni_granite_phi import make_granite
+
+    return make_granite(tmp_path_factory.mktemp("audiolm") / "granite")
+
+
+@pytest.fixture(scope="session")
+def phi_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.speechlm.audiolm.omni_granite_phi import make_phi
+
+    return make_phi(tmp_path_factory.mktemp("audiolm") / "phi")
+
+
+@pytest.fixture(scope="session")
 def speech() -> list[np.ndarray]:
     """Four clips of 0.35 to 2.3 s at 16 kHz: chords with noise, seeded, read-only."""
     rng = np.random.default_rng(11)

@@ -19,9 +19,6 @@ from tests.speechlm.audiolm import contract
 from tests.speechlm.audiolm.conftest import CHATML
 from tests.speechlm.audiolm.omni_granite_phi import (
     granite_inputs,
-    make_granite,
-    make_omni,
-    make_phi,
     omni_inputs,
     phi_inputs,
 )
@@ -29,21 +26,6 @@ from tests.speechlm.audiolm.omni_granite_phi import (
 Clips = list[np.ndarray]
 CASES = [("omni_dir", omni_inputs), ("granite_dir", granite_inputs), ("phi_dir", phi_inputs)]
 NAMES = [name for name, _ in CASES]
-
-
-@pytest.fixture(scope="session")
-def omni_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_omni(tmp_path_factory.mktemp("audiolm") / "thinker")
-
-
-@pytest.fixture(scope="session")
-def granite_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_granite(tmp_path_factory.mktemp("audiolm") / "granite")
-
-
-@pytest.fixture(scope="session")
-def phi_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_phi(tmp_path_factory.mktemp("audiolm") / "phi")
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
+from rba_bench.speechlm.audiolm.families.trainable import Trainable
 from rba_bench.speechlm.base import SAMPLING_RATE
 from rba_bench.textlm.chat import stop_ids
 from rba_bench.textlm.weights import load_model
@@ -27,7 +27,7 @@ Features = dict[str, torch.Tensor]
 PROMPTS_KEPT = 4096  # rendered prompts; most tasks have one
 
 
-class AudioFamily(ABC):
+class AudioFamily(Trainable, ABC):
     """Adapter of one architecture around a loaded model and its processor.
 
     A subclass gives `n_tokens`, `features`, `encode_audio` and `project`, and overrides what else it does in its
@@ -116,15 +116,6 @@ class AudioFamily(ABC):
     def max_seconds(self) -> float | None:
         """Audio behind this is not heard; None without such a limit."""
         return None
-
-    def parts(self) -> dict[str, list[nn.Module]]:
-        """Modules by part: `encoder`, `projector` (between encoder and decoder) and `llm` (decoder and head)."""
-        inner = self.model.model
-        return {
-            "encoder": [inner.audio_tower],
-            "projector": [inner.multi_modal_projector],
-            "llm": [self.decoder, self.model.get_output_embeddings()],
-        }
 
     @property
     def generator(self) -> Any:
@@ -283,11 +274,6 @@ class AudioFamily(ABC):
         return words.masked_scatter(places[..., None], kept.to(words.device, words.dtype))
 
     # --- language model
-
-    @property
-    def decoder(self) -> Any:
-        """The text backbone, without head."""
-        return self.model.get_decoder()
 
     def decode(
         self,

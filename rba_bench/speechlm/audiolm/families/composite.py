@@ -63,6 +63,11 @@ class Composite(AudioFamily):
             "the chat template does not close the assistant's turn with an end token: cannot train on it"
         )
 
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See `AudioFamily.head`."""
+        logits: torch.Tensor = self.model.text_logits(hidden)
+        return logits
+
     def n_tokens(self, n_samples: int) -> int:
         """See `AudioFamily.n_tokens`."""
         return int(self.processor.n_audio_tokens(n_samples))

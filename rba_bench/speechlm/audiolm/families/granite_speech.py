@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
@@ -26,6 +27,7 @@ from rba_bench.speechlm.audiolm.families.parts import (
     load_adapter,
     load_parts,
     need_peft,
+    switched_adapter,
     without_adapter,
 )
 from rba_bench.speechlm.base import SAMPLING_RATE
@@ -115,6 +117,20 @@ class GraniteSpeech(Unpadded):
         return load_parts(folder, _features, trust_remote_code)
 
     @property
+    def encoder(self) -> Any:
+        """See `Trainable.encoder`."""
+        return self.model.model.encoder
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """See `Trainable.parts`; the Q-Former is the projector."""
+        inner = self.model.model
+        return {
+            "encoder": [self.encoder],
+            "projector": [inner.projector],
+            "llm": [self.decoder, self.model.get_output_embeddings()],
+        }
+
+    @property
     def generator(self) -> Any:
         """The model with its adapter on: the stock `generate` turns it off when embeddings come instead of audio."""
         return _WithAdapter(self.model)
@@ -174,9 +190,10 @@ class _WithAdapter:
         """Transformers' own, past the override of Granite Speech that looks for features."""
         from transformers import GenerationMixin
 
-        if self._model._hf_peft_config_loaded:
-            self._model.enable_adapters()
-        return GenerationMixin.generate(self._model, **kwargs)
+        if not self._model._hf_peft_config_loaded:
+            return GenerationMixin.generate(self._model, **kwargs)
+        with switched_adapter(self._model, True):
+            return GenerationMixin.generate(self._model, **kwargs)
 
 
 def _features(folder: Path) -> GraniteFeatures:

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.files import read_json, sha256_file
+from rba_bench.files import read_json, sha256_file, write_atomic
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")  # the second is how older repositories keep it
+KEPT = (*TEMPLATES, "preprocessor_config.json", "processor_config.json")
 ADAPTER = "adapter_config.json"
 # No part of any module's name (as "speech" would be): transformers 5.23 takes modules of that name for the adapter's.
 ADAPTER_NAME = "lora_of_checkpoint"
@@ -31,12 +33,26 @@ class Parts:
         tokenizer: of the checkpoint.
         feature_extractor: what the family computes features with.
         chat_template: of the processor; "" leaves the tokenizer's own.
+        files: the processor's files by name, to be saved again as they are.
     """
 
-    def __init__(self, tokenizer: Any, feature_extractor: Any = None, chat_template: str = "") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        feature_extractor: Any = None,
+        chat_template: str = "",
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.feature_extractor = feature_extractor
         self.chat_template = chat_template or tokenizer.chat_template
+        self.files = dict(files or {})
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the tokenizer, and the processor's files as they were."""
+        self.tokenizer.save_pretrained(folder)
+        for name, content in self.files.items():
+            write_atomic(folder / name, content)
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> Any:
         """As the processor does, text only."""
@@ -58,7 +74,8 @@ def load_parts(folder: Path, make_features: Callable[[Path], Any], trust_remote_
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        return Parts(tokenizer, make_features(folder), find_template(folder))
+        files = {name: (folder / name).read_bytes() for name in KEPT if (folder / name).is_file()}
+        return Parts(tokenizer, make_features(folder), find_template(folder), files)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder} holds no usable processor: {reason}") from error
@@ -164,11 +181,69 @@ def load_adapter(model: Any, folder: Path) -> None:
     model.set_adapter(ADAPTER_NAME)
 
 
+@contextmanager
+def switched_adapter(model: Any, on: bool) -> Iterator[None]:
+    """The model with its adapter on or off, and on afterwards.
+
+    Switching alone would also decide what trains: peft makes adapters trainable or not as it switches them.
+    """
+    trains = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    (model.enable_adapters if on else model.disable_adapters)()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+        for parameter, flag in trains:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def plain_layers(model: Any) -> Iterator[None]:
+    """The model without its adapter, as if none had ever been loaded: what `save_pretrained` then writes is whole."""
+    from peft.tuners.lora import LoraLayer
+
+    taken = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
+    loaded, model._hf_peft_config_loaded = model._hf_peft_config_loaded, False
+    try:
+        for name, layer in taken:
+            model.set_submodule(name, layer.get_base_layer())
+        yield
+    finally:
+        for name, layer in taken:
+            model.set_submodule(name, layer)
+        model._hf_peft_config_loaded = loaded
+
+
 class Unpadded(AudioFamily):
     """A family whose encoder cannot tell padding from sound, and whose model carries an adapter for speech.
 
     `load_model` leaves the hashes of the adapter's files in `model.adapter_files`, empty where there is none.
     """
+
+    adapter_folder: ClassVar[str] = "."  # where checkpoints keep the adapter
+
+    @property
+    def has_adapter(self) -> bool:
+        """See `Trainable.has_adapter`."""
+        return bool(self.model.adapter_files)
+
+    @contextmanager
+    def reading_text(self) -> Iterator[None]:
+        """See `Trainable.reading_text`: the adapter is off."""
+        if not self.has_adapter:
+            yield
+            return
+        with switched_adapter(self.model, False):
+            yield
+
+    def save(self, folder: Path) -> None:
+        """See `Trainable.save`; weights and adapter in files of their own, as they came."""
+        if not self.has_adapter:
+            super().save(folder)
+            return
+        with plain_layers(self.model):
+            super().save(folder)
+        PreTrainedModel.save_pretrained(self.model, folder / self.adapter_folder)
 
     def identity(self) -> dict[str, Any]:
         """Hashes of the adapter's files, where there is one."""

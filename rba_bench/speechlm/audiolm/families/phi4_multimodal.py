@@ -11,10 +11,11 @@ whole text anew, which happens here only where prompt and audio alone are that l
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.speechlm.audiolm.families.base import Features
@@ -37,6 +38,8 @@ SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
 class Phi4Multimodal(Unpadded):
     """`Phi4MultimodalForCausalLM`, as transformers itself implements it."""
 
+    adapter_folder: ClassVar[str] = LORA
+
     @classmethod
     def load_model(cls, config: Any, folder: Path, device: str, trust_remote_code: bool = False) -> Any:
         """With the adapter for speech on, where the checkpoint has one.
@@ -57,6 +60,26 @@ class Phi4Multimodal(Unpadded):
     def load_processor(cls, folder: Path, trust_remote_code: bool = False) -> Any:
         """Without the image part, which needs torchvision."""
         return load_parts(folder, _features, trust_remote_code)
+
+    @property
+    def encoder(self) -> Any:
+        """See `Trainable.encoder`."""
+        return self._embed.encoder
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """See `Trainable.parts`; encoder and projector lie inside the decoder, which is listed by its layers."""
+        inner = self.model.model
+        return {
+            "encoder": [self.encoder],
+            "projector": [self._embed.up_proj_for_speech, self._embed.down_proj_for_speech],
+            "llm": [inner.embed_tokens, inner.layers, inner.norm, self.model.get_output_embeddings()],
+        }
+
+    def unused(self) -> list[nn.Module]:
+        """See `Trainable.unused`: the eyes, and the projector for speech beside images."""
+        embed = self._embed
+        images = self.model.model.embed_tokens_extend.image_embed
+        return [images, embed.up_proj_for_vision_speech, embed.down_proj_for_vision_speech]
 
     def find_audio_token(self) -> int:
         """Id of the placeholder, in the audio part of the config."""

@@ -5,11 +5,13 @@ and the stock code drops padding before the first convolution, so true length is
 and text alone the three rows of M-RoPE are equal and count up, so one-dimensional positions say the same.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from rba_bench.speechlm.audiolm.families.base import length_mask, pad_states
 from rba_bench.speechlm.audiolm.families.parts import audio_settings, load_parts
@@ -37,20 +39,43 @@ class Qwen25Omni(WhisperType):
         """25 a second: stride 2 in the convolutions, then pairs are averaged."""
         return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """See `Trainable.parts`; the projector is the encoder's last layer."""
+        tower = self.tower
+        return {
+            "encoder": [tower.conv1, tower.conv2, tower.layers, tower.ln_post],
+            "projector": [tower.proj],
+            "llm": [self.decoder, self.model.get_output_embeddings()],
+        }
+
+    def unused(self) -> list[nn.Module]:
+        """See `Trainable.unused`: the eyes, and two embeddings that no code reads (transformers 5.23)."""
+        return [self.model.model.visual, self.tower.audio_bos_eos_token]
+
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `AudioFamily.encode_audio`; states are in the decoder's width already."""
+        """See `AudioFamily.encode_audio`; states before the encoder's last layer, one for each audio token."""
         mels = self.mels(features)
         frames = features["frames"].to(mels.device)
         mask = length_mask(frames, mels.shape[-1])
-        found = self.model.get_audio_features(
-            mels, feature_attention_mask=mask.long(), return_dict=True
+        found = _without_projection(self.tower)(
+            mels.permute(0, 2, 1)[mask].permute(1, 0),
+            feature_lens=frames,
+            aftercnn_lens=(frames - 1) // 2 + 1,
+            return_dict=True,
         ).last_hidden_state
         states, lengths = pad_states(torch.split(found, self.tokens_of(frames).tolist()))
         return self.gather(states, lengths, features["windows"])
 
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Nothing is left to do: the encoder ends in the projection."""
-        return states, lengths
+        """See `AudioFamily.project`; state by state."""
+        return self.tower.proj(states), lengths
+
+
+def _without_projection(tower: Any) -> Any:
+    """The encoder without its last layer: a shallow copy that shares everything else."""
+    view = copy.copy(tower)
+    view._modules = {**tower._modules, "proj": nn.Identity()}
+    return view
 
 
 def _features(folder: Path) -> Any:

@@ -1,0 +1,53 @@
+"""Which decoders compute answers in a shared row exactly; the others must say so, as most err silently."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from rba_bench.speechlm.audiolm.families.rows import has_window, shares_rows
+
+SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT = {"vocab_size": 50, "max_position_embeddings": 64, "initializer_range": 0.3, **SIZES}
+
+
+def decoder(name: str, **changes: Any) -> Any:
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(**changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.AutoModel.from_config(config).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shares"),
+    [
+        ("Llama", TEXT, True),
+        ("GPTNeoX", TEXT, True),
+        ("GPT2", {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}, True),
+        ("Mistral", {**TEXT, "num_key_value_heads": 2, "sliding_window": None}, True),
+        ("Mistral", {**TEXT, "num_key_value_heads": 2, "sliding_window": 64}, True),  # wider than the context
+        ("Mistral", {**TEXT, "num_key_value_heads": 2, "sliding_window": 32}, False),
+        ("Bloom", {"vocab_size": 50, "hidden_size": 32, "n_layer": 2, "n_head": 4}, False),  # ALiBi
+        ("Mamba", {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, False),
+    ],
+)
+def test_decoders(name: str, options: dict[str, Any], shares: bool) -> None:
+    model = decoder(name, **options).train()
+    assert shares_rows(model) is shares
+    assert model.training
+
+
+def test_flash_attention_takes_no_masks_of_ours() -> None:
+    model = decoder("Llama", **TEXT)
+    model.config._attn_implementation = "flash_attention_2"
+    assert not shares_rows(model)
+
+
+def test_windows_that_no_layer_uses_do_not_count() -> None:
+    from transformers import Gemma2Config, Qwen2Config
+
+    assert not has_window(Qwen2Config(sliding_window=8, use_sliding_window=False))
+    assert has_window(Gemma2Config(sliding_window=8, max_position_embeddings=64))
+    assert not has_window(Gemma2Config(sliding_window=64, max_position_embeddings=64))
