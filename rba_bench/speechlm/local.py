@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rba_bench.errors import UserError
-from rba_bench.files import read_json
+from rba_bench.files import read_json, sha256_bytes, sha256_json
 from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
 from rba_bench.speechlm.audiolm.families.base import pad_states
 from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable, audio_fault
@@ -107,9 +107,9 @@ class CompositeSpeechLM:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable processor: {str(error).splitlines()[0]}") from error
         identity = {"kind": "composite", **describe(folder, path, model), **_run(folder)}
-        tag = encoder_tag(
-            identity["weights_sha256"], identity["setup_sha256"], "true-length", identity["dtype"]
-        )
+        # The encoder's own weights: checkpoints that trained other parts share its states
+        ear = _weights_sha256(model.model.audio_tower)
+        tag = encoder_tag(ear, identity["setup_sha256"], "true-length", identity["dtype"])
         cache = EncoderCache(tag, cache_bytes, cache_folder)
         return cls(model, processor, identity, name or folder.resolve().name, batch_size, cache)
 
@@ -204,6 +204,16 @@ class CompositeSpeechLM:
         return replace(
             answer, error=f"heard the first {heard:g} of {n_samples / SAMPLING_RATE:.1f} s of audio"
         )
+
+
+def _weights_sha256(module: torch.nn.Module) -> str:
+    parts = sorted(module.state_dict().items())
+    return sha256_json(
+        [
+            [name, sha256_bytes(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())]
+            for name, part in parts
+        ]
+    )
 
 
 def _n_samples(request: SpeechRequest) -> int:

@@ -8,9 +8,9 @@ The same items are answered by every system and every seed, so items and seeds a
   sqrt(S / (S - 1)), because S seeds drawn with replacement vary that much less than S new ones would.
 
 The interval holds the middle 95 % of the sums. In simulations with 3 seeds and a true difference of zero, 2 to 3 % are
-marked where the mean of a seed strays no more than the items' standard error, 5 to 7 % where it strays twice as much, 12 %
-where four times as much. Three seeds cannot do better without intervals that say nothing, so tables show the spread over
-seeds beside the interval.
+marked where the mean of a seed strays no more than the items' standard error, 5 to 7 % where it strays twice as much,
+12 % where four times as much. Three seeds cannot do better without intervals that say nothing, so tables show the
+spread over seeds beside the interval.
 """
 
 import math

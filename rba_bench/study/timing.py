@@ -5,8 +5,8 @@ others. So the speed of every method is measured first, over its runs under the 
 seed follow each other, so that a slow hour of the machine falls on all methods), and the number of steps is set so that
 the schedule ends when the time does. What a run then really took stands in the cost table. Wall time is
 `TrainResult.wall_time_s`: rollouts, rewards, teachers and updates, without loading, saving, validating, and without
-encoding clips, which all methods with a frozen ear need alike. Once measured, the numbers stay in `time.json`, so that a
-study that goes on later goes on with the same ones.
+encoding clips, which all methods with a frozen ear need alike. Once measured, the numbers stay in `time.json`, so that
+a study that goes on later goes on with the same ones.
 """
 
 from collections.abc import Sequence
