@@ -45,6 +45,19 @@ class CompositeConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     @property
+    def logit_scale(self) -> float:
+        """Factor of the logits (Cohere, Falcon-H1: a factor; Granite: a divisor); 1 for most."""
+        text = self.text_config
+        factor = getattr(text, "logit_scale", None) or getattr(text, "lm_head_multiplier", None) or 1.0
+        return float(factor) / float(getattr(text, "logits_scaling", None) or 1.0)
+
+    @property
+    def logit_softcapping(self) -> float | None:
+        """Bound c of the logits, c tanh(logits / c) (Gemma 2); None for most."""
+        cap = getattr(self.text_config, "final_logit_softcapping", None)
+        return None if cap is None else float(cap)
+
+    @property
     def hidden_size(self) -> int:
         """Width of the language model (DeepSpeed and the Trainer ask for it)."""
         return int(self.text_config.hidden_size)

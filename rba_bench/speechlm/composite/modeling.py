@@ -20,9 +20,6 @@ from rba_bench.speechlm.composite.configuration import CompositeConfig
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder, length_mask
 from rba_bench.speechlm.composite.projector import ScaledLinear, StackProjector
 
-# A causal LM may do more to its logits than one matrix product; a plain head would then be silently wrong.
-_LOGIT_TRANSFORMS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
-
 
 class CompositePreTrainedModel(PreTrainedModel):
     """What both composite classes share: loading, initialisation and feature flags."""
@@ -184,11 +181,6 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
 
     def __init__(self, config: CompositeConfig) -> None:
         super().__init__(config)
-        for name, neutral in _LOGIT_TRANSFORMS.items():
-            if getattr(config.text_config, name, neutral) not in (None, neutral):
-                raise UserError(
-                    f"a {config.text_config.model_type} with {name} cannot be the composite's text model"
-                )
         self.model = CompositeModel(config)
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
@@ -238,8 +230,11 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             raise UserError(
                 f"{type(text_model).__name__} is not a backbone and a head; it cannot be the text model"
             )
-        embedding = text_model.get_input_embeddings().weight.detach()
-        projector = StackProjector(config, embedding_rms=float(embedding.float().pow(2).mean().sqrt()))
+        embedding = text_model.get_input_embeddings()
+        rms = float(embedding.weight.detach().float().pow(2).mean().sqrt())
+        # Gemma 3 scales inside its embedding layer, which audio tokens do not pass through
+        rms *= float(getattr(embedding, "scalar_embed_scale", 1.0))
+        projector = StackProjector(config, embedding_rms=rms)
         model.model.audio_tower = encoder
         model.model.multi_modal_projector = projector.to(dtype=text_model.dtype, device=text_model.device)
         model.model.language_model = text_model.base_model
@@ -268,6 +263,14 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
     ) -> torch.Tensor:
         """See `CompositeModel.merge`."""
         return self.model.merge(input_ids, audio_embeds, n_tokens)
+
+    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of hidden states [..., H]: the head, and what the text model does to its result."""
+        logits: torch.Tensor = self.lm_head(hidden)
+        scale, cap = self.config.logit_scale, self.config.logit_softcapping
+        if scale != 1.0:
+            logits = logits * scale
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     @can_return_tuple
     def forward(
@@ -322,7 +325,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             hidden = hidden[:, logits_to_keep]
         elif logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
-        logits = self.lm_head(hidden)
+        logits = self.text_logits(hidden)
         loss = None
         if labels is not None:
             vocab_size = self.config.text_config.vocab_size

@@ -11,8 +11,10 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
     AutoTokenizer,
+    CohereConfig,
     Gemma2Config,
     GPT2Config,
+    GraniteConfig,
     LlamaConfig,
     PhiConfig,
     PretrainedConfig,
@@ -20,7 +22,6 @@ from transformers import (
     WhisperConfig,
 )
 
-from rba_bench.errors import UserError
 from rba_bench.speechlm.composite import register
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration, CompositeModel
@@ -168,10 +169,24 @@ def test_an_encoder_of_half_rate(tmp_path: Path, tiny_tokenizer_dir: Path, clips
     assert lengths.tolist() == [8, 12, 20, 32, 50]
 
 
-def test_a_text_model_with_more_than_a_head_is_refused() -> None:
-    config = Gemma2Config(**LAYERS, num_key_value_heads=1, head_dim=8, final_logit_softcapping=30.0)
-    with pytest.raises(UserError, match="final_logit_softcapping"):
-        composite_of(config)
+@pytest.mark.parametrize(
+    "config",
+    [
+        Gemma2Config(**LAYERS, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.02),
+        GraniteConfig(**LAYERS, logits_scaling=4.0, embedding_multiplier=3.0),
+        CohereConfig(**LAYERS, logit_scale=0.25),
+    ],
+    ids=["gemma2", "granite", "cohere"],
+)
+def test_what_a_text_model_does_to_its_logits_is_done(config: PretrainedConfig) -> None:
+    torch.manual_seed(0)
+    text_model = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
+    model = composite_of(config)
+    ids = torch.tensor([[1, 7, 9, 3]])
+    expected = text_model(ids).logits
+    hidden = model.model(ids).last_hidden_state
+    torch.testing.assert_close(model(ids).logits, expected, atol=1e-7, rtol=1e-6)
+    assert float((model.lm_head(hidden) - expected).abs().max()) > 1e-3  # the head alone is not it
 
 
 def test_structure_is_that_of_transformers_audio_models(model: CompositeForConditionalGeneration) -> None:
