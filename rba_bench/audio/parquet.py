@@ -19,7 +19,7 @@ FOOTER_GROWTH = 5  # memory of a parsed footer over its size in the file (measur
 OPEN_BYTES = 256 * 2**20  # parsed footers kept, about
 OPEN_FILES = 64  # descriptors
 
-Version = tuple[str, int, int]  # resolved path, time in ns, size
+Version = tuple[int, int, int, int]  # device, inode, time in ns, size
 
 
 class OpenFile:
@@ -64,10 +64,10 @@ class OpenFiles:
     def get(self, path: Path) -> tuple[Version, OpenFile]:
         """The open file and its version. Raises OSError or pyarrow's errors where it cannot be opened."""
         stat = path.stat()
-        version = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+        version = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
         with self._lock:
             if version not in self._files:
-                self._files[version] = OpenFile(version[0])
+                self._files[version] = OpenFile(str(path))
                 self._shrink()
             self._files.move_to_end(version)
             return version, self._files[version]

@@ -21,7 +21,9 @@ def answer(
         return []
     seeds = [stable_seed("answer", recipe.seed, candidate["index"]) for candidate in candidates]
     generations = teacher.chat(
-        [candidate["text"] for candidate in candidates], response_decoding(recipe), seeds
+        [f"{candidate['text']}{recipe.answer_prompt or ''}" for candidate in candidates],
+        response_decoding(recipe),
+        seeds,
     )
     answers = []
     for candidate, seed, made in zip(candidates, seeds, generations, strict=True):
@@ -33,7 +35,7 @@ def answer(
                 "response": response,
                 "status": made.status,
                 "n_tokens": made.n_tokens,
-                "reason": judge_answer(response, made.status),
+                "reason": judge_answer(response, made.status, recipe.max_answer_words),
             }
         )
     return answers

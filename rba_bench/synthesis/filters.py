@@ -32,6 +32,8 @@ ANSWER_REASONS = {
     "truncated": "no end of turn within response_max_new_tokens",
     "empty": "no text",
     "malformed": "template marks or control characters in it",
+    "too_long": "more than max_answer_words",
+    "no_transcript": "nothing to translate",
 }
 
 _MARKS = re.compile(r"<\|.*?\|>|</?s>|\[/?INST\]|\ufffd")
@@ -71,13 +73,15 @@ def is_malformed(text: str) -> bool:
     return control or bool(_MARKS.search(text)) or not any(character.isalnum() for character in text)
 
 
-def judge_answer(text: str, status: str) -> str:
-    """KEPT or a key of ANSWER_REASONS."""
+def judge_answer(text: str, status: str, max_words: int | None = None) -> str:
+    """KEPT or a key of ANSWER_REASONS; `max_words` None = answers of any length."""
     if status != "ok":
         return status
     if not text:
         return "empty"
-    return "malformed" if is_malformed(text) else KEPT
+    if is_malformed(text):
+        return "malformed"
+    return "too_long" if max_words is not None and len(text.split()) > max_words else KEPT
 
 
 class InstructionFilter:

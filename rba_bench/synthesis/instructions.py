@@ -12,7 +12,7 @@ from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filters import InstructionFilter, tidy
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.synthesis.tags import Tagger
-from rba_bench.textlm.base import Decoding, TextLM
+from rba_bench.textlm.base import Decoding, Generation, TextLM
 
 
 def instruction_decoding(recipe: SynthesisRecipe) -> Decoding:
@@ -27,8 +27,7 @@ def sample_round(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> list[
     first = number * recipe.round_size
     indices = range(first, first + recipe.round_size)
     seeds = [stable_seed("instruction", recipe.seed, index) for index in indices]
-    prompts = [teacher.pre_query_template()] * len(seeds)
-    generations = teacher.complete(prompts, instruction_decoding(recipe), seeds)
+    generations = _ask(teacher, recipe, seeds)
     return [
         {
             "index": index,
@@ -39,6 +38,15 @@ def sample_round(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> list[
         }
         for index, seed, made in zip(indices, seeds, generations, strict=True)
     ]
+
+
+def _ask(teacher: TextLM, recipe: SynthesisRecipe, seeds: list[int]) -> list[Generation]:
+    decoding = instruction_decoding(recipe)
+    if recipe.instruction_prompt is None:
+        return teacher.complete([teacher.pre_query_template()] * len(seeds), decoding, seeds)
+    topics = [recipe.topics[seed % len(recipe.topics)] if recipe.topics else "" for seed in seeds]
+    prompts = [recipe.instruction_prompt.replace("{topic}", topic) for topic in topics]
+    return teacher.chat(prompts, decoding, seeds)
 
 
 def judge_round(

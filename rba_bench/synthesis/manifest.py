@@ -14,7 +14,7 @@ from rba_bench.files import read_jsonl, sha256_bytes, sha256_file, write_json
 from rba_bench.synthesis.collect import ANSWERS, INSTRUCTIONS
 from rba_bench.synthesis.filters import ANSWER_REASONS, INSTRUCTION_REASONS, KEPT
 from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.synthesis.speak import Speaker
+from rba_bench.synthesis.shards import Maker
 
 _COUNTED = ("kind", "topic", "difficulty", "split", "voice", "source_lang", "target_lang", "noise_colour")
 _PACKAGES = ("espeakng-loader", "numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers")
@@ -24,12 +24,12 @@ def write_manifest(
     recipe: SynthesisRecipe,
     teacher: dict[str, Any],
     template: str,
-    speaker: Speaker,
+    maker: Maker,
     checksums: dict[str, str],
     out: Path,
 ) -> dict[str, Any]:
     """Describe the finished shards of `out`; `teacher` is its identity, `template` its pre-query template."""
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -49,16 +49,19 @@ def write_manifest(
             "answers": _decisions(out / ANSWERS, ANSWER_REASONS),
         },
         "tts": {
-            "engine": speaker.name,
-            "version": speaker.version,
-            "voices": [voice.name for voice in BANKS[recipe.voice_bank]],
+            "engine": maker.name,
+            "version": maker.version,
+            "voices": [] if recipe.source else [voice.name for voice in BANKS[recipe.voice_bank]],
         },
         "asr": None,
         "counts": _counts(out, checksums),
         "versions": _versions(),
-        "logs": {name: sha256_file(out / name) for name in (INSTRUCTIONS, ANSWERS)},
+        "logs": {name: sha256_file(out / name) for name in (INSTRUCTIONS, ANSWERS) if (out / name).is_file()},
         "checksums": checksums,
     }
+    if recipe.source is not None:
+        kept = manifest["filters"]["answers"][KEPT]
+        manifest["counts"]["left_out_speech"] = kept - manifest["counts"]["groups"]  # too long, or no sound
     write_json(out / MANIFEST, manifest)
     return manifest
 

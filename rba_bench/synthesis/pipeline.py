@@ -1,21 +1,26 @@
 """Synthesis from start to end: instructions, answers, speech, manifest. A rerun resumes."""
 
 from pathlib import Path
+from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.errors import UserError
 from rba_bench.outputs import claim
 from rba_bench.progress import say
+from rba_bench.synthesis import recorded
 from rba_bench.synthesis import teacher as teachers
 from rba_bench.synthesis.collect import collect
+from rba_bench.synthesis.corpora import utterances
 from rba_bench.synthesis.manifest import write_manifest
 from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.synthesis.shards import write_shards
-from rba_bench.synthesis.speak import Speaker, espeak_speaker
+from rba_bench.synthesis.shards import Maker, write_shards
+from rba_bench.synthesis.speak import Speaker, Spoken, espeak_speaker
 from rba_bench.textlm.base import TextLM
 
 # Keys that may differ between a run and its resumption.
 NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates"})
+DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
+LATER = ("instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind")
 
 
 def synthesize(
@@ -33,27 +38,51 @@ def synthesize(
         `out`, holding a complete alignment set.
 
     Raises:
-        UserError: `out` belongs to another recipe or teacher.
-        MissingPrerequisite: no teacher there, or no speech synthesiser installed.
+        UserError: `out` belongs to another recipe or teacher, or `recipe.source` is not what it should be.
+        MissingPrerequisite: no teacher there, no speech synthesiser installed, or no speech at `recipe.source`.
         RbaError: the teacher does not yield enough usable instructions.
     """
     out = Path(out)
     identity = teachers.identity(recipe) if teacher is None else teacher.identity()
-    config = {key: value for key, value in recipe.resolved().items() if key not in NOT_CONTENT}
+    found = utterances(recipe.source) if recipe.source is not None else []
+    config = _config(recipe)
+    if found:
+        config["source_sha256"] = recorded.identity(found)
     for key in ("weights_sha256", "setup_sha256"):
         config[f"teacher_{key}"] = identity[key]
     if claim(out, "synth", config) and _complete(out):
         say(f"{out} is complete already")
         return out
-    speaker = speaker or espeak_speaker()  # before the long part: a missing extra shows at once
+    if recipe.source is None and speaker is None:
+        speaker = espeak_speaker()  # before the long part: a missing extra shows at once
     teacher = teacher or teachers.load(recipe)
-    units = collect(recipe, teacher, out)
-    checksums = write_shards(units, recipe, speaker, out)
-    manifest = write_manifest(recipe, identity, teacher.pre_query_template(), speaker, checksums, out)
+    maker: Maker
+    if recipe.source is not None:
+        made = recorded.translate(recipe, recipe.source, found, teacher, out)
+        units, maker = [unit for unit, _ in made.values()], recorded.Recordings(made, recipe.source)
+    else:
+        units, maker = collect(recipe, teacher, out), Spoken(recipe, speaker or espeak_speaker())
+    checksums = write_shards(units, recipe, maker, out)
+    manifest = write_manifest(recipe, identity, _template(recipe, teacher), maker, checksums, out)
     counts = manifest["counts"]
     groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
     say(f"{out}: {groups} instructions, {clips} clips, {minutes:.1f} minutes of speech")
     return out
+
+
+def _config(recipe: SynthesisRecipe) -> dict[str, Any]:
+    """What decides the content. Keys of later versions count where they are used: older folders stay as they are."""
+    config = {key: value for key, value in recipe.resolved().items() if key not in NOT_CONTENT}
+    unused = {key for key in LATER if config[key] == DEFAULTS[key]}
+    if recipe.source is not None:  # a hash stands for the speech, wherever it lies
+        config["source"] = {k: v for k, v in config["source"].items() if k not in ("manifest", "path")}
+    return {key: value for key, value in config.items() if key not in unused}
+
+
+def _template(recipe: SynthesisRecipe, teacher: TextLM) -> str:
+    """The pre-query template where instructions were sampled by it, else ""."""
+    magpie = recipe.source is None and recipe.instruction_prompt is None
+    return teacher.pre_query_template() if magpie else ""
 
 
 def _complete(out: Path) -> bool:

@@ -6,10 +6,42 @@ from pydantic import Field, field_validator, model_validator
 
 from rba_bench.audio.perturb import COLOURS
 from rba_bench.audio.voices import BANKS
+from rba_bench.metrics.language_names import TRANSLATE
 from rba_bench.recipes import Recipe, suggest
 
 Kind = Literal["instruct", "qa", "s2tt"]
 Range = tuple[float, float]
+
+
+class SourceOptions(Recipe):
+    """Existing speech with transcripts, which the teacher translates: a manifest, or a corpus in its own layout."""
+
+    manifest: str | None = Field(None, description="FILE.jsonl or .csv, see rba_bench/synthesis/corpora.py")
+    corpus: Literal["covost2", "fleurs", "mustc"] | None = None
+    path: str | None = Field(None, description="folder of the corpus")
+    pairs: tuple[str, ...] = Field((), description="directions of the corpus, such as en_de")
+    split: str = Field("train", description="of the corpus; its test part belongs to evaluation")
+    limit: int | None = Field(None, ge=1, description="use so many utterances only")
+    max_seconds: float = Field(30.0, gt=0, description="longer ones are left out")
+    prompt: str = Field(
+        TRANSLATE, description="text beside the speech; {source} and {language} are filled in"
+    )
+    teacher_prompt: str = Field(
+        "Translate the following {source} text into {language}. Write only the translation.\n\n{text}",
+        description="what the teacher is asked",
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "SourceOptions":
+        if (self.manifest is None) == (self.corpus is None):
+            raise ValueError("source needs either `manifest` or `corpus`")
+        if self.corpus is not None and (self.path is None or not self.pairs):
+            raise ValueError(f"source.corpus {self.corpus} needs `path` and `pairs`, such as [en_de]")
+        if any(len(pair.split("_")) != 2 for pair in self.pairs):
+            raise ValueError("source.pairs are two language codes each, such as en_de")
+        if "{text}" not in self.teacher_prompt:
+            raise ValueError("source.teacher_prompt must say where the {text} goes")
+        return self
 
 
 class SynthesisRecipe(Recipe):
@@ -34,7 +66,16 @@ class SynthesisRecipe(Recipe):
     response_top_p: float = Field(1.0, gt=0, le=1)
     response_max_new_tokens: int = Field(64, ge=1)
 
-    tagger: Literal["micro"] | None = Field("micro", description="null: all text is spoken, kind instruct")
+    instruction_prompt: str | None = Field(
+        None, description="asks the teacher for an instruction, {topic} from `topics`; null: Magpie sampling"
+    )
+    topics: tuple[str, ...] = Field((), description="what `instruction_prompt` is filled with, in turn")
+    answer_prompt: str | None = Field(None, description="said to the teacher behind each instruction")
+    max_answer_words: int | None = Field(None, ge=1, description="longer answers are dropped")
+    source: SourceOptions | None = Field(None, description="speech that exists, instead of instructions")
+
+    tagger: Literal["micro"] | None = Field("micro", description="null: all text is spoken, of `kind`")
+    kind: Kind = Field("instruct", description="of every instruction where there is no tagger")
     language: str = Field("en", description="language of the speech where there is no tagger")
     max_words: int = Field(20, ge=1, description="spoken words")
     drop_maths: bool = True
@@ -86,6 +127,13 @@ class SynthesisRecipe(Recipe):
             raise ValueError(
                 f"kinds: the numbers must add up to {self.n_instructions} (n_instructions) or more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _asking(self) -> "SynthesisRecipe":
+        asks = self.instruction_prompt is not None and "{topic}" in self.instruction_prompt
+        if asks != bool(self.topics):
+            raise ValueError("topics and {topic} in instruction_prompt belong together")
         return self
 
     @property

@@ -5,10 +5,11 @@ later run keeps a shard whose marker, plan and bytes agree, else makes it again;
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import rba_bench
 from rba_bench.audio.alignment_set import ROW_GROUP_SIZE, schema
@@ -16,14 +17,28 @@ from rba_bench.files import read_json, sha256_bytes, sha256_file, sha256_json, w
 from rba_bench.progress import bar, say
 from rba_bench.synthesis.collect import Unit
 from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.synthesis.speak import Speaker, pick_voices, speak_unit
 
 SHARDS, DONE = "shards", "done"
 WORKERS = min(4, os.cpu_count() or 1)  # threads: synthesis, noise and FLAC run outside the interpreter lock
 
 
-def write_shards(units: list[Unit], recipe: SynthesisRecipe, speaker: Speaker, out: Path) -> dict[str, str]:
-    """Speak all units, shard by shard; finished shards of an earlier run are kept.
+class Maker(Protocol):
+    """Makes the rows of a unit: by speaking it, or from a recording."""
+
+    name: str
+    version: str
+
+    def plan(self, units: Sequence[Unit]) -> dict[str, Any]:
+        """What decides the rows beside the units, as JSON values."""
+        ...
+
+    def rows(self, unit: Unit) -> list[dict[str, Any]]:
+        """Rows of the unit, with the columns of `alignment_set.schema()` or the most of them."""
+        ...
+
+
+def write_shards(units: list[Unit], recipe: SynthesisRecipe, maker: Maker, out: Path) -> dict[str, str]:
+    """Make the rows of all units, shard by shard; finished shards of an earlier run are kept.
 
     Returns:
         Checksums (hex SHA-256) by file name relative to `out`.
@@ -36,11 +51,11 @@ def write_shards(units: list[Unit], recipe: SynthesisRecipe, speaker: Speaker, o
             part = units[start : start + recipe.shard_size]
             name = f"{SHARDS}/part-{number:05d}.parquet"
             marker = out / DONE / f"part-{number:05d}.json"
-            plan = _plan(part, recipe, speaker)
+            plan = _plan(part, maker)
             checksum = _finished(out / name, marker, plan)
             if checksum is None:
                 rows: list[dict[str, Any]] = []
-                for clips in pool.map(lambda unit: speak_unit(unit, recipe, speaker), part):
+                for clips in pool.map(maker.rows, part):
                     rows += clips
                     advance(1)
                 checksum = _write(out / name, marker, plan, rows)
@@ -50,19 +65,10 @@ def write_shards(units: list[Unit], recipe: SynthesisRecipe, speaker: Speaker, o
     return checksums
 
 
-def _plan(units: list[Unit], recipe: SynthesisRecipe, speaker: Speaker) -> str:
+def _plan(units: list[Unit], maker: Maker) -> str:
     """Hash of what decides a shard's bytes."""
-    keys = ("seed", "voice_bank", "voices_per_instruction", "snr_db", "noise_colours", "speed")
-    settings = recipe.resolved()
-    return sha256_json(
-        {
-            "rba_bench": rba_bench.__version__,
-            "speaker": [speaker.name, speaker.version],
-            "settings": {key: settings[key] for key in keys},
-            "units": [asdict(unit) for unit in units],
-            "voices": [[asdict(voice) for voice in pick_voices(recipe, unit.group_id)] for unit in units],
-        }
-    )
+    made = {"rba_bench": rba_bench.__version__, "units": [asdict(unit) for unit in units]}
+    return sha256_json({**made, **maker.plan(units)})
 
 
 def _finished(shard: Path, marker: Path, plan: str) -> str | None:

@@ -1,8 +1,8 @@
 """From an instruction to its clips: voices of the bank, each with its own noise and speed, seeded by name."""
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,31 @@ def speak_unit(unit: Unit, recipe: SynthesisRecipe, speaker: Speaker) -> list[di
     """Rows of one group, one per voice, with the columns of `alignment_set.schema()`."""
     voices = pick_voices(recipe, unit.group_id)
     return [_clip(unit, number, voice, recipe, speaker) for number, voice in enumerate(voices)]
+
+
+class Spoken:
+    """Makes the rows of units by speaking them."""
+
+    def __init__(self, recipe: SynthesisRecipe, speaker: Speaker) -> None:
+        self.recipe = recipe
+        self.speaker = speaker
+        self.name, self.version = speaker.name, speaker.version
+
+    def plan(self, units: Sequence[Unit]) -> dict[str, Any]:
+        """What decides the rows beside the units."""
+        keys = ("seed", "voice_bank", "voices_per_instruction", "snr_db", "noise_colours", "speed")
+        settings = self.recipe.resolved()
+        return {
+            "speaker": [self.name, self.version],
+            "settings": {key: settings[key] for key in keys},
+            "voices": [
+                [asdict(voice) for voice in pick_voices(self.recipe, unit.group_id)] for unit in units
+            ],
+        }
+
+    def rows(self, unit: Unit) -> list[dict[str, Any]]:
+        """Rows of one unit, one per voice."""
+        return speak_unit(unit, self.recipe, self.speaker)
 
 
 def _clip(unit: Unit, number: int, voice: Voice, recipe: SynthesisRecipe, speaker: Speaker) -> dict[str, Any]:

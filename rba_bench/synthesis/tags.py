@@ -46,5 +46,5 @@ def make_tagger(recipe: SynthesisRecipe) -> Tagger:
     """The tagger the recipe asks for; without one everything is a spoken instruction on "others"."""
     if recipe.tagger == "micro":
         return micro_tags
-    language = recipe.language
-    return lambda text: Tags("instruct", "others", "", "", text, language, language)
+    language, kind = recipe.language, recipe.kind
+    return lambda text: Tags(kind, "others", "", "", text, language, language)

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from rba_bench.micro import world
 from rba_bench.synthesis.collect import ANSWERS, INSTRUCTIONS, collect
 from rba_bench.synthesis.filters import INSTRUCTION_REASONS, KEPT, normalise
 from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.textlm.base import Decoding, Generation
 
 RECIPE = SynthesisRecipe(
     n_instructions=30,
@@ -47,6 +49,49 @@ def test_magpie_feeds_the_template_alone_with_the_recipes_settings(tmp_path: Pat
     assert {(d.temperature, d.top_p) for d in teacher.decodings} == {(1.1, 1.0), (0.6, 0.9)}
     seeds = [record["seed"] for record in read_jsonl(tmp_path / INSTRUCTIONS)]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_questions_with_short_answers(tmp_path: Path) -> None:
+    """RBA-QA: one kind only, answers of so many words at most; what is dropped is counted and replaced."""
+    changes = {"kinds": {"qa": 20}, "n_instructions": 20, "max_answer_words": 3, "voices_per_instruction": 1}
+    units = collect(RECIPE.model_copy(update=changes), FakeTeacher(), tmp_path)
+    assert len(units) == 20
+    assert {unit.kind for unit in units} == {"qa"}
+    assert {len(unit.response.split()) for unit in units} == {1, 2, 3}
+    reasons = Counter(record["reason"] for record in read_jsonl(tmp_path / ANSWERS))
+    assert reasons[KEPT] == 20 and reasons["too_long"] > 0
+
+
+def test_a_teacher_that_is_asked_for_questions(tmp_path: Path) -> None:
+    """Instead of Magpie sampling: topics in turn, a hint behind the question that the student never sees."""
+
+    class Asked(FakeTeacher):
+        def chat(
+            self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
+        ) -> list[Generation]:
+            self.prompts += user_texts
+            answers = [
+                f"Who likes {text.split()[-1]} number {seed % 997}" if text.startswith("Ask") else "Ann"
+                for text, seed in zip(user_texts, seeds, strict=True)
+            ]
+            return [Generation(answer, 3, "ok") for answer in answers]
+
+    teacher = Asked()
+    recipe = SynthesisRecipe.model_validate(
+        {
+            **{"tagger": None, "kind": "qa", "n_instructions": 10, "round_size": 16},
+            **{"instruction_prompt": "Ask something about {topic}", "topics": ["birds", "rivers"]},
+            "answer_prompt": " Answer in one word.",
+        }
+    )
+    units = collect(recipe, teacher, tmp_path)
+    assert {unit.kind for unit in units} == {"qa"} and {unit.response for unit in units} == {"Ann"}
+    assert {prompt.split()[-1] for prompt in teacher.prompts if prompt.startswith("Ask")} == {
+        "birds",
+        "rivers",
+    }
+    assert all("one word" not in unit.instruction for unit in units)
+    assert sum(prompt.endswith(" Answer in one word.") for prompt in teacher.prompts) == 10
 
 
 def test_unusable_answers_are_replaced_by_further_instructions(tmp_path: Path) -> None:

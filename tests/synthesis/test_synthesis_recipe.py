@@ -16,6 +16,12 @@ def test_the_shipped_recipe_shows_the_defaults_and_its_own_mix_of_kinds() -> Non
     assert load_recipe(SynthesisRecipe, MICRO) == SynthesisRecipe.model_validate({"kinds": mix})
 
 
+def test_the_shipped_question_set_has_one_voice_and_short_answers() -> None:
+    recipe = load_recipe(SynthesisRecipe, MICRO.with_name("synth-qa-micro.yaml"))
+    assert (recipe.voices_per_instruction, recipe.max_answer_words) == (1, 5)
+    assert recipe.kinds == {"qa": recipe.n_instructions}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
