@@ -8,8 +8,8 @@ from rba_bench.recipes import Recipe, suggest
 
 RewardName = Literal[
     "reward-model",  # a sequence classifier on instruction and answer: `model`
-    "bleu",  # sentence BLEU against the teacher's answer, 0 to 100
-    "chrf",  # sentence chrF++ against the teacher's answer, 0 to 100
+    "bleu",  # sentence BLEU against the teacher's answer, 0 to 1
+    "chrf",  # sentence chrF++ against the teacher's answer, 0 to 1
     "exact",  # equal to the teacher's answer after normalisation, 0 or 1
     "alias",  # the teacher's answer occurs in it, 0 or 1
     "overlap",  # token F1 with the teacher's answer, 0 to 1

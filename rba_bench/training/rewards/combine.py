@@ -12,7 +12,7 @@ class WeightedSum:
     """Sum of raw values times weights; NaN where one of them is.
 
     Nothing is standardised: that would make a value depend on batch mates. Choose weights by the rewards' ranges
-    (BLEU and chrF 0 to 100, exact, alias and overlap 0 to 1, similarity -1 to 1, judge 1 to 9, self-judge 1 to 5).
+    (BLEU, chrF, exact, alias and overlap 0 to 1, similarity -1 to 1, judge 1 to 9, self-judge 1 to 5).
     """
 
     def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:

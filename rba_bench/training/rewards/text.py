@@ -1,4 +1,8 @@
-"""Rewards that compare the answer's words with those of the teacher's; no model is needed."""
+"""Rewards that compare the answer's words with those of the teacher's; no model is needed. All lie between 0 and 1.
+
+Best-against-worst asks for the order alone, but where the size counts (SCST, minimum risk, ODPO, weighted sums) a
+translation may not weigh a hundred times what an answer weighs.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -25,8 +29,8 @@ class TextReward:
 
 
 TEXT_REWARDS: dict[str, Reward] = {
-    "bleu": TextReward(lambda answer, teacher, lang: sentence_bleu(answer, teacher, lang)),
-    "chrf": TextReward(lambda answer, teacher, lang: sentence_chrf(answer, teacher)),
+    "bleu": TextReward(lambda answer, teacher, lang: sentence_bleu(answer, teacher, lang) / 100),
+    "chrf": TextReward(lambda answer, teacher, lang: sentence_chrf(answer, teacher) / 100),
     "exact": TextReward(lambda answer, teacher, lang: exact_match(answer, [teacher], lang)),
     "alias": TextReward(lambda answer, teacher, lang: alias_match(answer, [teacher], lang)),
     "overlap": TextReward(lambda answer, teacher, lang: token_overlap([answer, teacher], lang)),

@@ -12,7 +12,7 @@ def test_text_rewards_against_the_teacher(rows: list[AlignmentRow]) -> None:
     assert TEXT_REWARDS["alias"]([paris] * 3, ["Paris.", "it is paris", "rome"]) == [1.0, 1.0, 0.0]
     for name in ("bleu", "chrf"):
         same, near, far = TEXT_REWARDS[name]([dog] * 3, [dog.response, "the dog sleeps in a garden", "a cat"])
-        assert same == pytest.approx(100.0) and same > near > far
+        assert same == pytest.approx(1.0) and same > near > far
 
 
 def test_overlap_is_the_f1_of_the_words(rows: list[AlignmentRow]) -> None:
