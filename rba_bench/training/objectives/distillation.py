@@ -77,16 +77,15 @@ def topk_divergence(
     """`divergence` from a cached top k of the teacher: all other tokens are one bucket, for both sides.
 
     Exact for k = V. Otherwise a lower bound, of all three kinds, because joining outcomes cannot raise an f-divergence;
-    the difference is the divergence *within* the bucket. Memory as for `divergence`. The teacher's values are
-    normalised again, so that a cache in half precision cannot make a divergence negative.
+    the difference is the divergence *within* the bucket. Memory as for `divergence`. The teacher is normalised again:
+    a cache in half precision makes no divergence negative.
 
     Args:
         student: [C, V] logits.
         ids: [C, k] int64, distinct in a row.
         logprobs: [C, k] teacher's log-probabilities of `ids` *at this temperature*, nats.
         log_rest: [C] log of the teacher's probability of all other tokens.
-        kind: see above.
-        weight: w of the JSD.
+        kind: see above, with `weight`.
         temperature: T; of the student here, and what the cache was made at.
 
     Returns:
