@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rba_bench.audio import clips
-from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet, schema
+from rba_bench.audio.alignment_set import COLUMNS, MANIFEST, AlignmentSet, schema
+from rba_bench.audio.sealing import seal
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_file
 
@@ -130,3 +131,75 @@ def test_the_datasets_library_reads_it(folder: Path, tmp_path: Path, named: str)
     undecoded = loaded.cast_column("audio", datasets.Audio(decode=False))
     first = undecoded[0]
     assert sha256_bytes(first["audio"]["bytes"]) == first["audio_sha256"]
+
+
+def foreign(folder: Path, *parts: list[dict[str, object]]) -> Path:
+    """Files of another tool: no manifest, names and folders of its own, only the columns that matter."""
+    (folder / "data").mkdir()
+    kept = {*COLUMNS, "audio"}
+    for number, rows in enumerate(parts):
+        table = pa.Table.from_pylist([{k: v for k, v in row.items() if k in kept} for row in rows])
+        pq.write_table(table, folder / "data" / f"train-{number}.parquet")
+    return folder
+
+
+def test_a_foreign_folder_is_sealed(tmp_path: Path) -> None:
+    folder = foreign(
+        tmp_path, [row(n, "a", "train") for n in range(3)], [row(n, "b", "validation") for n in range(2)]
+    )
+    sealed = seal(folder)
+    assert sealed.manifest["counts"] == {
+        "groups": 2,
+        "clips": 5,
+        "clips_without_response": 0,
+        "groups_by_kind": {"qa": 2},
+        "groups_by_split": {"train": 1, "validation": 1, "test": 0},
+        "hours": round(0.25 / 3600, 4),
+    }
+    again = AlignmentSet.open(folder)
+    assert {group: len(rows) for group, rows in again.groups().items()} == {"a": 3, "b": 2}
+    assert seal(folder).sha256 == again.sha256
+    shard = folder / "data" / "train-0.parquet"
+    shard.write_bytes(shard.read_bytes()[:-9] + b"123456789")
+    with pytest.raises(UserError, match=r"train-0\.parquet is damaged; restore the file, or seal"):
+        AlignmentSet.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": "a-0"}, "clip id 'a-0' occurs twice"),
+        ({"split": "validation"}, "differ in split"),
+        ({"kind": "song", "group_id": "b"}, "kind song; valid: instruct, qa, s2tt"),
+        ({"split": "dev"}, "split 'dev'"),
+    ],
+)
+def test_rows_that_cannot_be_sealed(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    folder = foreign(tmp_path, [row(0, "a", "train"), {**row(1, "a", "train"), **changes}])
+    with pytest.raises(UserError, match=message):
+        seal(folder)
+    assert not (folder / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audio_sha256": "0" * 64}, "damaged or was replaced"),
+        ({"duration": 3.0}, r"lasts 0\.05 s, not 3\.00 s"),
+        ({"duration": "0.05"}, "column duration is of type string"),
+        ({"voice": 7}, "column voice is of type int64"),
+        ({"audio": {"bytes": b"no", "path": "x"}, "audio_sha256": sha256_bytes(b"no")}, "not audio"),
+    ],
+)
+def test_files_that_cannot_be_sealed(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        seal(foreign(tmp_path, [{**row(0, "a", "train"), **changes}]))
+
+
+def test_folders_that_cannot_be_sealed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    before = (folder / MANIFEST).read_bytes()
+    with pytest.raises(UserError, match="not written by sealing"):
+        seal(folder)
+    assert (folder / MANIFEST).read_bytes() == before
+    with pytest.raises(UserError, match="no parquet files"):
+        seal(tmp_path_factory.mktemp("empty"))
