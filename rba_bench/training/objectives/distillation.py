@@ -85,7 +85,8 @@ def topk_divergence(
         ids: [C, k] int64, distinct in a row.
         logprobs: [C, k] teacher's log-probabilities of `ids` *at this temperature*, nats.
         log_rest: [C] log of the teacher's probability of all other tokens.
-        kind: see above, with `weight`.
+        kind: see above.
+        weight: w of the JSD.
         temperature: T; of the student here, and what the cache was made at.
 
     Returns:
@@ -95,10 +96,8 @@ def topk_divergence(
         ValueError: shapes that do not fit, or a setting that is out of range.
     """
     if not len(student) == len(ids) == len(log_rest) or ids.shape != logprobs.shape:
-        shapes = [[*x.shape] for x in (student, ids, logprobs, log_rest)]
-        raise ValueError(
-            "student, ids, logprobs and log_rest do not fit together: " + ", ".join(map(str, shapes))
-        )
+        shapes = ", ".join(str([*x.shape]) for x in (student, ids, logprobs, log_rest))
+        raise ValueError(f"student, ids, logprobs and log_rest do not fit together: {shapes}")
     kind = _checked(kind, weight, temperature)
     ours = Collapse.apply(student, ids, temperature)
     theirs = torch.cat([logprobs, log_rest[:, None]], -1).detach()
