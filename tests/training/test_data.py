@@ -3,7 +3,7 @@
 import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -377,3 +377,23 @@ def test_validation_topics_are_balanced(tmp_path: Path) -> None:
     data = open_one(write(tmp_path / "set", [[*rows, *group("t")]]))
     chosen = validation_rows(data.validation, 12, seed=0)["instruct"]
     assert Counter(row.topic for row in chosen) == {"common": 5, "rare": 5, "odd": 2}
+
+
+def test_questions_mixed_with_the_instruction_set(
+    tmp_path: Path, alignment_dir: Path, recipe_for: Callable[..., Any]
+) -> None:
+    """RBA-QA: a set of short answers and the original set, for two more epochs."""
+    from rba_bench.training.run import train
+
+    [shard] = (alignment_dir / "shards").iterdir()
+    records = [
+        row for row in pq.read_table(shard).to_pylist() if row["kind"] == "qa" and row["voice"] == "v0"
+    ]
+    questions = write(tmp_path / "qa", [[{**row, "response": "the lake"} for row in records]])
+    recipe = recipe_for(
+        method="sft", alignment_set=(str(alignment_dir), str(questions)), epochs=2, groups_per_step=4
+    )
+    result = train(recipe, tmp_path / "out")
+    assert result.steps == 4  # six groups and two, twice, four a step
+    assert [one["train_groups"] for one in result.run["data"]["sets"]] in ([6, 2], [2, 6])
+    assert result.run["alignment_set_sha256"] == TrainingData.open(choices(recipe.alignment_set)).sha256
