@@ -27,7 +27,7 @@ def _choice(value: Any) -> str | dict[str, float]:
     names = get_args(RewardName)
     weights = {value: 1.0} if isinstance(value, str) else value
     if not isinstance(weights, dict) or not weights:
-        raise ValueError("name a reward, or give weights such as {chrf: 1.0, similarity: 50.0}")
+        raise ValueError("name a reward, or give weights such as {chrf: 1.0, similarity: 0.5}")
     for name, weight in weights.items():
         if name not in names:
             raise ValueError(f"no reward {name!r}{suggest(str(name), names)}")

@@ -135,7 +135,7 @@ def test_a_wrong_choice_is_one_line(override: str, message: str) -> None:
 
 
 def test_choices_are_stored_as_they_were_made() -> None:
-    options = load_recipe(RewardOptions, None, ["s2tt.chrf=1", "s2tt.similarity=50", "qa=exact"])
+    options = load_recipe(RewardOptions, None, ["s2tt.chrf=1", "s2tt.similarity=0.5", "qa=exact"])
     stored: dict[str, Any] = options.resolved()
-    assert stored["s2tt"] == {"chrf": 1.0, "similarity": 50.0} and stored["qa"] == "exact"
+    assert stored["s2tt"] == {"chrf": 1.0, "similarity": 0.5} and stored["qa"] == "exact"
     assert RewardOptions.model_validate(stored) == options
