@@ -8,16 +8,24 @@ from typing import Any
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
+from rba_bench.progress import bar
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm.base import Decoding
 from rba_bench.training import parts
+from rba_bench.training.clips import ClipStore, ResponseTokens
 from rba_bench.training.data import TrainingData
+from rba_bench.training.offline_pairs import OfflinePairs
+from rba_bench.training.order import GroupOrder
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.reference_cache import ReferenceCache
 from rba_bench.training.rewards import Reward, build_reward
 from rba_bench.training.teachers.answers import AuthorMode, own_answers
 from rba_bench.training.teachers.make import make_cached, make_twin
 from rba_bench.training.teachers.own import PolicyTextLM
+from rba_bench.training.tools import StepTools
+
+REFERENCE_PAIRS = 16  # pairs that the reference scores together
 
 
 def base_folder(recipe: TrainingRecipe) -> Path:
@@ -124,6 +132,38 @@ def answered(
     for row in made:
         groups.setdefault(row.group_id, []).append(row)
     return groups
+
+
+def given_pairs(recipe: TrainingRecipe, data: TrainingData) -> OfflinePairs | None:
+    """The pairs of `pairs_file`, checked against the set; None where pairs are sampled."""
+    if recipe.pairs_file is None:
+        return None
+    pairs = OfflinePairs.open(Path(recipe.pairs_file))
+    pairs.check(data.train.ids)
+    return pairs
+
+
+def reference_of_pairs(
+    policy: SpeechPolicy,
+    store: ClipStore,
+    pairs: OfflinePairs,
+    order: GroupOrder,
+    responder: ResponseTokens,
+    voices: int,
+) -> ReferenceCache:
+    """Log-probabilities of all pairs that the run will meet, by the policy while it still is the reference."""
+    groups = dict.fromkeys(order[position][1] for position in range(len(order)))
+    wanted = [pair for name in groups for pair in pairs(store.groups[name][:voices], responder).pairs]
+    kept, tools = ReferenceCache("run", 2**34), StepTools(store, policy)
+    training = policy.training
+    policy.eval()
+    with bar("reference", len(wanted), unit="pairs") as advance:
+        for start in range(0, len(wanted), REFERENCE_PAIRS):
+            part = wanted[start : start + REFERENCE_PAIRS]
+            kept.fill(part, tools.score)
+            advance(len(part))
+    policy.train(training)
+    return kept
 
 
 def make_reward(

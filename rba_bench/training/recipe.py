@@ -100,6 +100,7 @@ class TrainingRecipe(Recipe):
     beta: Rate = 0.1
     sft_weight: Weight = 0.2  # w, of the teacher's cross entropy beside the method's own term
     pairs: Literal["single", "group"] = "single"  # teacher against own sample; best against worst by reward
+    pairs_file: str | None = None  # given pairs (JSON lines of id, chosen, rejected) instead of sampled ones
     # whose clip the sides of a group's pair are heard on; the paper does not say, each on its own is the plain reading
     pair_audio: Literal["own", "chosen", "rejected"] = "own"
     reference: Literal["none", "base", "opponent"] = (
@@ -220,6 +221,11 @@ class TrainingRecipe(Recipe):
                 "policy_gradient.baseline modality mixes speech and text in a group: set group_by to instruction",
             ),
             (
+                self.pairs_file is not None and (self.kind != "preference" or self.reference == "opponent"),
+                f"pairs_file gives preference pairs, of which {self.method} has no use: choose dpo or another "
+                "preference method, or drop it",
+            ),
+            (
                 self.eval_every == 0 and (self.select == "best" or self.validation.patience is not None),
                 "select: best and validation.patience need validations: set eval_every",
             ),
@@ -245,7 +251,7 @@ class TrainingRecipe(Recipe):
     def compares_samples(self) -> bool:
         """Whether samples of a group are weighed against each other."""
         if self.kind == "preference":
-            return self.pairs == "group"
+            return self.pairs == "group" and self.pairs_file is None
         return self.method in ("grpo", "dapo", "mrt")
 
     @property
@@ -258,11 +264,13 @@ class TrainingRecipe(Recipe):
     @property
     def uses_reward(self) -> bool:
         """Whether samples are judged."""
-        return self.kind == "policy-gradient" or (self.kind == "preference" and self.pairs == "group")
+        return self.kind == "policy-gradient" or (self.kind == "preference" and self.compares_samples)
 
     @property
     def uses_rollout(self) -> bool:
         """Whether the model is sampled during training."""
+        if self.pairs_file is not None:
+            return False
         return self.kind in ("preference", "policy-gradient") or (
             self.method == "gkd" and self.student_fraction > 0
         )

@@ -32,7 +32,16 @@ SCHEMA_VERSION = 1
 GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
 _NOT_IDENTITY = {
-    *("alignment_set", "base", "log_every", "save_every", "cache_mb", "encoder_cache", "report_to"),
+    *(
+        "alignment_set",
+        "base",
+        "pairs_file",
+        "log_every",
+        "save_every",
+        "cache_mb",
+        "encoder_cache",
+        "report_to",
+    ),
     "trust_remote_code",
 }
 
@@ -75,6 +84,7 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
     """
     from rba_bench.training.build import base_folder, checkpoint_sha256
     from rba_bench.training.data import TrainingData, choices
+    from rba_bench.training.offline_pairs import OfflinePairs
     from rba_bench.training.order import steps_for
 
     data = TrainingData.open(
@@ -86,6 +96,8 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
     base = base_folder(recipe)
     identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
+    if recipe.pairs_file is not None:
+        sources["pairs_sha256"] = OfflinePairs.sha256(Path(recipe.pairs_file))
     claim(out, "train", identity | sources)
     if (out / RUN).is_file():
         say(f"{out} is finished already")
@@ -115,7 +127,10 @@ class _Run:
         self.found = newest(out / "trainer")
         self.family = build.load_base(base, recipe)
         self.policy = build.make_policy(self.family, recipe)
-        self.reference = build.make_reference(self.policy) if recipe.uses_reference else None
+        self.offline = build.given_pairs(recipe, data)
+        # of given pairs the policy itself says beforehand what the reference would
+        needed = recipe.uses_reference and (self.offline is None or recipe.method == "tdpo")
+        self.reference = build.make_reference(self.policy) if needed else None
         weights = sources["base_sha256"]
         self.answered = build.answered(recipe, self.family, data, weights, out)
         groups = data.all if self.answered is None else ChainMap(self.answered, dict(data.validation))
@@ -186,9 +201,15 @@ class _Run:
         teacher = build.make_teacher(recipe, self.family, self.sources["base_sha256"], str(args.device))
         trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
         tools = StepTools(self.store, self.reference, teacher, trained)
+        if self.offline is not None and recipe.uses_reference and self.reference is None:
+            tools.kept = build.reference_of_pairs(
+                self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
+            )
         self.validator = self._validator(collector, reward, args.should_save)
         keeper = Keeper(None, lambda n: None, Interrupt(), self.validator)
-        trainer = AlignmentTrainer(self.policy, recipe, method, collector, order, args, tools, [keeper])
+        trainer = AlignmentTrainer(
+            self.policy, recipe, method, collector, order, args, tools, [keeper], self.offline
+        )
         tools.autocast = trainer.accelerator.autocast
         keeper.trainer = trainer
         if self.found is None:

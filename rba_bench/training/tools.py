@@ -13,6 +13,7 @@ from rba_bench.training.batch import StepBatch
 from rba_bench.training.clips import Clip, ClipStore
 from rba_bench.training.layout import Branch
 from rba_bench.training.policy import Scores, SpeechPolicy
+from rba_bench.training.reference_cache import ReferenceCache
 
 REFERENCE = "reference.safetensors"
 
@@ -26,6 +27,7 @@ class StepTools:
         teacher: text teacher, for distillation.
         trained: names of the policy's parameters that train: what a new reference must take over.
         autocast: context of mixed precision.
+        kept: what the reference has said already, where answers come back.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class StepTools:
         teacher: Any = None,
         trained: Sequence[str] = (),
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        kept: ReferenceCache | None = None,
     ) -> None:
         self.store = store
         self.reference_policy = reference
         self._teacher = teacher
         self.autocast = autocast
+        self.kept = kept
         self.trained = trained
         self._changed = False
 
@@ -53,6 +57,20 @@ class StepTools:
     @torch.no_grad()
     def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
         """The reference's scores of the branches at `places`, in their order."""
+        if self.kept is None or want:
+            return self._score(batch, places, want)
+
+        values, mask = (tensor.to(self.device) for tensor in self.kept.scores(batch, places, self.score))
+        none = values.new_zeros(0)
+        return Scores(values, mask, none, none, none, none)
+
+    def score(self, batch: StepBatch, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and mask [n, L] under the reference, past what is kept."""
+        found = self._score(batch, places)
+        return found.logprobs, found.mask
+
+    @torch.no_grad()
+    def _score(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
         used = [batch.branches[place] for place in places]
         needed = sorted({branch.clip for branch in used})
         number = {clip: index for index, clip in enumerate(needed)}

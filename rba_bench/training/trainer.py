@@ -22,6 +22,7 @@ from rba_bench.training.checkpoints import load_weights, save_weights, seal
 from rba_bench.training.collect import Collector
 from rba_bench.training.methods import Method, Outcome
 from rba_bench.training.methods.base import Step
+from rba_bench.training.offline_pairs import OfflinePairs
 from rba_bench.training.order import GroupOrder, collate
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
@@ -96,6 +97,7 @@ class AlignmentTrainer(Trainer):
         args: from `arguments`.
         tools: reference and teacher.
         callbacks: of the run.
+        offline: given pairs; nothing is sampled then.
     """
 
     loss_is_scaled_for_ga = False  # compute_loss gives a mean over its batch
@@ -113,6 +115,7 @@ class AlignmentTrainer(Trainer):
         args: TrainingArguments,
         tools: StepTools,
         callbacks: Sequence[TrainerCallback] = (),
+        offline: OfflinePairs | None = None,
     ) -> None:
         super().__init__(policy, args, data_collator=collate, train_dataset=order, callbacks=list(callbacks))
         self.remove_callback(PrinterCallback)  # stdout is for results
@@ -121,6 +124,7 @@ class AlignmentTrainer(Trainer):
         self.collector = collector
         self.order = order
         self.tools = tools
+        self.offline = offline
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
@@ -148,7 +152,7 @@ class AlignmentTrainer(Trainer):
                 "learning_rate or beta"
             )
         self._note("loss", float(loss.detach()))
-        if self.recipe.uses_rollout:
+        if outcomes:
             for name, count in (("items", items), ("pairs", len(batch.pairs)), ("rated", len(batch.rated))):
                 self._note(name, count)
         for outcome in outcomes:
@@ -162,6 +166,9 @@ class AlignmentTrainer(Trainer):
 
     def _outcomes(self, positions: Sequence[int], group_ids: Sequence[str]) -> list[Outcome]:
         """What the rollouts of this batch gave; draws those of the coming steps too when a refresh is due."""
+        if self.offline is not None:
+            groups, tokens = self.collector.store.groups, self.collector.responder
+            return [self.offline(groups[one][: self.recipe.voices_per_group], tokens) for one in group_ids]
         if not self.recipe.uses_rollout:
             return []
         if any(position not in self.collector.waiting for position in positions):

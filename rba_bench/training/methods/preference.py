@@ -16,7 +16,7 @@ from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools, ref
 from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.objectives.preference import ipo, odpo, preference, simpo, tdpo
-from rba_bench.training.pairs import Pair, Sample, Voice, group_pair, single_pair, slots
+from rba_bench.training.pairs import Answer, Pair, Sample, Voice, group_pair, single_pair, slots
 from rba_bench.training.targets import StateTargets
 
 
@@ -152,8 +152,8 @@ def heard_as(pair: Pair, audio: str) -> Pair:
     if audio == "own":
         return pair
     side = pair.chosen if audio == "chosen" else pair.rejected
-    move = {"row": side.row, "as_text": side.as_text}
-    return replace(pair, chosen=replace(pair.chosen, **move), rejected=replace(pair.rejected, **move))
+    chosen = Answer(side.row, pair.chosen.tokens, side.as_text)
+    return replace(pair, chosen=chosen, rejected=Answer(side.row, pair.rejected.tokens, side.as_text))
 
 
 def weighed_together(samples: Sequence[Sample], group_by: str) -> list[list[int]]:
