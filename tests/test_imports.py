@@ -157,6 +157,7 @@ COMMANDS = [
     "",
     "quickstart",
     "synth",
+    "compose",
     "train",
     "eval",
     "compare",

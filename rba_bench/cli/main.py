@@ -17,7 +17,19 @@ from typing import Annotated, Any
 import typer
 
 from rba_bench import __version__
-from rba_bench.cli import compare, doctor, evaluate, leaderboard, micro, quickstart, study, synth, tasks, train
+from rba_bench.cli import (
+    compare,
+    compose,
+    doctor,
+    evaluate,
+    leaderboard,
+    micro,
+    quickstart,
+    study,
+    synth,
+    tasks,
+    train,
+)
 from rba_bench.cli.output import emit
 from rba_bench.errors import RbaError
 
@@ -32,6 +44,7 @@ app = typer.Typer(
 )
 app.command("quickstart")(quickstart.command)
 app.command("synth")(synth.command)
+app.command("compose")(compose.command)
 app.command("train")(train.command)
 app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)

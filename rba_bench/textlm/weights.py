@@ -120,6 +120,7 @@ def load_model(
     device: str,
     trust_remote_code: bool = False,
     spare: tuple[str, ...] = (),
+    dtype: Any = None,
 ) -> Any:
     """`auto_class.from_pretrained` from safetensors onto `device`, with nothing left to random initialisation.
 
@@ -130,6 +131,7 @@ def load_model(
         device: a torch device as `resolve_device` returned it.
         trust_remote_code: run Python code that ships with the model.
         spare: ends of names of weights that may be absent, because inference does not use them.
+        dtype: a torch number type, or "auto" as stored; `compute_dtype` by default.
 
     Returns:
         The model in eval mode.
@@ -145,7 +147,7 @@ def load_model(
     try:
         model, report = auto_class.from_pretrained(
             folder,
-            dtype=compute_dtype(device),
+            dtype=compute_dtype(device) if dtype is None else dtype,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,

@@ -10,6 +10,10 @@ SURFACE = {
     "": ["--help", "--install-completion", "--show-completion", "--version", "-h"],
     "quickstart": ["--help", "--json", "--out", "-h"],
     "synth": ["--help", "--json", "--out", "--recipe", "--set", "-h"],
+    "compose": [
+        *("--audio-token", "--dtype", "--encoder", "--help", "--json", "--llm", "--out", "--projector-size"),
+        *("--seed", "--stack", "-h"),
+    ],
     "train": ["--help", "--json", "--method", "--out", "--recipe", "--seed", "--set", "--steps", "-h"],
     "eval": [
         *(

@@ -1,0 +1,227 @@
+"""Any Whisper-type encoder and any causal language model as one SpeechLM, with a new projector between them.
+
+The result is a checkpoint like any other: `rba-bench train --set base=DIR` teaches it to hear. Encoders are those of
+Whisper and of models that took theirs from it; text models are what transformers loads as a causal LM, with a chat
+template. `compose.json` says what it was made of.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.files import read_json, write_json
+from rba_bench.outputs import claim
+from rba_bench.speechlm.whisper_encoders import load_encoder
+from rba_bench.textlm.weights import load_model, local_folder, setup_sha256, weights_sha256
+
+PROVENANCE = "compose.json"
+SCHEMA_VERSION = 1
+AUDIO_TOKEN = "<|audio|>"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+TRIAL = 12  # tokens on which composite and text model must agree
+
+
+@dataclass(frozen=True)
+class ComposeOptions:
+    """How the parts are joined.
+
+    Attributes:
+        stack: encoder states (20 ms each in Whisper) in one audio token.
+        projector_size: width of the projector's hidden layer; 0 = that of the language model.
+        seed: of the projector's weights.
+        audio_token: placeholder; added to the tokenizer as a special token unless it knows it.
+        dtype: number type of all weights: one of `DTYPES`, `auto` = as the language model is stored.
+    """
+
+    stack: int = 4
+    projector_size: int = 0
+    seed: int = 0
+    audio_token: str = AUDIO_TOKEN
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composite checkpoint.
+
+    Attributes:
+        path: its folder.
+        provenance: content of `compose.json`.
+    """
+
+    path: Path
+    provenance: dict[str, Any]
+
+
+def compose(
+    encoder: str | Path, llm: str | Path, out: Path, options: ComposeOptions | None = None
+) -> Composed:
+    """Join an encoder and a language model into a composite checkpoint.
+
+    Args:
+        encoder: folder or Hub id of a Whisper-type encoder (see `whisper_encoders`).
+        llm: folder or Hub id of a causal language model with a chat template.
+        out: the checkpoint's folder; one that holds this very composite already is left as it is.
+        options: see `ComposeOptions`.
+
+    Raises:
+        MissingPrerequisite: a part is not there.
+        UserError: a part is of the wrong kind, or the folder holds something else.
+    """
+    options = options or ComposeOptions()
+    _check(options)
+    ear, text = local_folder(encoder, "encoder"), local_folder(llm, "text LLM")
+    provenance: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "encoder": _source(encoder, ear),
+        "llm": {**_source(llm, text), "setup_sha256": setup_sha256(text)},
+        "options": asdict(options),
+    }
+    known = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
+    identity = {"parts_sha256": known, "llm_setup_sha256": setup_sha256(text), **asdict(options)}
+    if (out / PROVENANCE).is_file():
+        claim(out, "compose", identity)
+        return Composed(out, read_json(out / PROVENANCE))
+    model, processor = _join(ear, text, options)
+    claim(out, "compose", identity)  # only now: a mistake leaves no signed folder behind
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    provenance["versions"] = _versions()
+    write_json(out / PROVENANCE, provenance)
+    return Composed(out, provenance)
+
+
+def _check(options: ComposeOptions) -> None:
+    if options.stack < 1 or options.projector_size < 0:
+        raise UserError("stack must be at least 1, and the projector's size at least 0")
+    if options.dtype not in DTYPES:
+        raise UserError(f"dtype {options.dtype!r} is none of {', '.join(DTYPES)}")
+    if not options.audio_token.strip() or len(options.audio_token.split()) != 1:
+        raise UserError(
+            f"the audio token must be one word such as {AUDIO_TOKEN}, not {options.audio_token!r}"
+        )
+
+
+def _source(given: str | Path, folder: Path) -> dict[str, Any]:
+    """What a part is: as it was named, its commit where it came from the Hub, its weights."""
+    snapshot = folder.parent.name == "snapshots"
+    return {
+        "id": str(given),
+        "revision": folder.name if snapshot else None,
+        "weights_sha256": weights_sha256(folder),
+    }
+
+
+def _join(ear: Path, text: Path, options: ComposeOptions) -> tuple[Any, Any]:
+    import torch
+
+    from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+    from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
+
+    tokenizer = _tokenizer(text, options.audio_token)
+    tower = load_encoder(ear)
+    text_model = _text_model(text, options.dtype)
+    expected = _text_logits(text_model)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        model = CompositeForConditionalGeneration.from_parts(
+            tower.to(text_model.dtype),
+            text_model,
+            tokenizer.convert_tokens_to_ids(options.audio_token),
+            options.stack,
+            options.projector_size,
+        )
+    if not torch.allclose(_text_logits(model), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        raise UserError(
+            f"{text}: a {text_model.config.model_type} does more to its logits than a composite can: take another LLM"
+        )
+    stride = tower.mel_stride
+    processor = CompositeProcessor(
+        LogMelFeatureExtractor(tower.config.num_mel_bins, tower.config.max_source_positions * stride / 50),
+        tokenizer,
+        stack_factor=options.stack,
+        audio_token=options.audio_token,
+        mel_stride=stride,
+    )
+    _check_turns(model, processor)
+    return model, processor
+
+
+def _tokenizer(folder: Path, audio_token: str) -> Any:
+    """The text model's tokenizer with a placeholder that is one token."""
+    from transformers import AddedToken, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder} has no usable tokenizer: {reason}") from error
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"the tokenizer in {folder} has no chat template: take an instruction-tuned LLM, or add "
+            "chat_template.jinja"
+        )
+    if tokenizer.eos_token is None:
+        raise UserError(f"the tokenizer in {folder} names no eos_token, which fills up rows of a batch")
+    tokenizer.add_tokens([AddedToken(audio_token, special=True, normalized=False)], special_tokens=True)
+    return tokenizer
+
+
+def _text_model(folder: Path, dtype: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder} has no usable config.json: {reason}") from error
+    if config.get_text_config(decoder=True) is not config or type(config) not in (
+        AutoModelForCausalLM._model_mapping
+    ):
+        raise UserError(
+            f"{folder} holds a {config.model_type}, which is not a causal language model of text alone"
+        )
+    return load_model(AutoModelForCausalLM, folder, "text LLM", "cpu", dtype=dtype)
+
+
+def _text_logits(model: Any) -> Any:
+    """Logits of a few words, float32."""
+    import torch
+
+    size = model.get_input_embeddings().weight.shape[0]
+    ids = torch.randint(size, (1, TRIAL), generator=torch.Generator().manual_seed(0))
+    if hasattr(model.config, "audio_token_id"):
+        ids = ids.masked_fill(ids == model.config.audio_token_id, 0)
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+
+
+def _check_turns(model: Any, processor: Any) -> None:
+    """A spoken turn must hold one placeholder, and an answer must stand behind it and end.
+
+    Raises:
+        UserError: the chat template does something else.
+    """
+    from rba_bench.speechlm.audiolm.families.composite import Composite
+
+    family = Composite(model, processor)
+    found = family.prompt_ids("").count(family.audio_token_id)
+    if found != 1:
+        raise UserError(
+            f"the LLM's chat template writes {found} placeholders for one clip: it cannot be used here"
+        )
+    family.answer_ids("yes")
+
+
+def _versions() -> dict[str, str]:
+    import torch
+    import transformers
+
+    from rba_bench import __version__
+
+    return {
+        "rba_bench": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
