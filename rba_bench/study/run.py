@@ -7,7 +7,9 @@ the machine is shared. A training that fails for good (a loss that is not finite
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import sha256_json, write_json
@@ -28,6 +30,9 @@ from rba_bench.study.recipe import (
     warmup_recipe,
 )
 from rba_bench.study.timing import TimePlan
+
+if TYPE_CHECKING:
+    from rba_bench.evaluation.registry import TaskSpec
 
 STAGE = "study"
 COST = (
@@ -98,18 +103,14 @@ class Study:
         Raises:
             UserError: a recipe, a task or a metric that does not exist.
         """
-        from rba_bench.evaluation.registry import resolve
-
         for method in self.study.methods:
             training_recipe(self.study, method, 1, self.study.steps, self.base, self.alignment_set)
         if self.study.warmup is not None:
             warmup_recipe(self.study, self.alignment_set)
         for task, metrics in self.study.tasks.items():
-            (spec,) = resolve([task], self.study.track)[:1]
-            if strangers := [name for name in metrics if name not in spec.metrics]:
-                raise UserError(
-                    f"tasks: {task} has no metric {strangers[0]!r}{suggest(strangers[0], spec.metrics)}"
-                )
+            known = _spec(task, self.study.track).metrics
+            if strangers := [name for name in metrics if name not in known]:
+                raise UserError(f"tasks: {task} has no metric {strangers[0]!r}{suggest(strangers[0], known)}")
 
     @property
     def alignment_set(self) -> Path:
@@ -222,7 +223,7 @@ class Study:
         todo = {
             name: metrics
             for name, metrics in self.study.tasks.items()
-            if _stale(tasks.get(name), name, metrics)
+            if _stale(tasks.get(name), name, metrics, self.study.track)
         }
         if not todo:
             return
@@ -255,16 +256,28 @@ class Study:
             seed=DEFAULT_SEED + seed,
             model_options=options,
         )
-        done = evaluate(request)
-        return {record.task: out / file_name(str(record.model["name"])) / record.run_id for record in done}
+        keys = {_spec(task, self.study.track).name: task for task in tasks}
+        return {
+            keys[record.task]: out / file_name(str(record.model["name"])) / record.run_id
+            for record in evaluate(request)
+        }
 
 
-def _stale(kept: scores.TaskScores | None, task: str, metrics: Sequence[str]) -> bool:
-    from rba_bench.evaluation.registry import resolve
-
+def _stale(kept: scores.TaskScores | None, task: str, metrics: Sequence[str], track: str) -> bool:
     if kept is None or set(metrics) - kept.metrics.keys():
         return True
-    return kept.version != resolve([task])[0].version
+    return kept.version != _spec(task, track).version
+
+
+@lru_cache(maxsize=256)  # every look-up reads all task files
+def _spec(task: str, track: str) -> "TaskSpec":
+    """The one task that a name or path stands for."""
+    from rba_bench.evaluation.registry import resolve
+
+    found = resolve([task], track)
+    if len(found) != 1:
+        raise UserError(f"tasks: {task} stands for {len(found)} tasks: name each, such as {found[0].name}")
+    return found[0]
 
 
 def _synthesize(choice: Choice, out: Path) -> None:

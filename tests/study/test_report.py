@@ -1,0 +1,182 @@
+"""Tables, marks, claims and words from invented scores; a report makes itself again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rba_bench.errors import UserError
+from rba_bench.files import read_json
+from rba_bench.study import pages, report, scores
+from rba_bench.study.analysis import Analysis, StudyData
+from rba_bench.study.recipe import StudyRecipe
+from tests.study.invented import system
+
+N = 200
+
+
+def recipe() -> StudyRecipe:
+    claims = [
+        {"text": "A is better", "method": "rba-group", "tasks": ["instruct"]},
+        {"text": "B is better", "method": "rba-single", "tasks": ["instruct"]},
+        {"text": "C is better", "method": "dpo", "tasks": ["instruct"]},
+    ]
+    tasks = {"instruct": "valid_rate", "s2tt": "bleu"}
+    return StudyRecipe.model_validate(
+        {
+            "methods": ["sft", "rba-single", "rba-group", "dpo"],
+            "tasks": tasks,
+            "claims": claims,
+            "references": ["base"],
+        }
+    )
+
+
+def answers(share: float, seed: int) -> np.ndarray:
+    """Right answers to items whose difficulty all systems share."""
+    difficulty = np.random.default_rng(0).random(N)
+    return (difficulty + np.random.default_rng(seed).normal(0, 0.1, N) < share).astype(float)
+
+
+def words(share: float, seed: int) -> np.ndarray:
+    """BLEU statistics of sentences of 8 words, of which about `share` is right."""
+    hits = np.random.default_rng(seed).binomial(8, share, N)
+    orders = np.stack([np.maximum(hits - order, 0) for order in range(4)], axis=1)
+    return np.hstack([np.full((N, 2), 8), orders, np.tile([8, 7, 6, 5], (N, 1))])
+
+
+@pytest.fixture(scope="module")
+def data() -> StudyData:
+    shares = {"sft": (0.5, 0.7), "rba-single": (0.5, 0.7), "rba-group": (0.65, 0.8), "dpo": (0.3, 0.6)}
+    systems = [
+        system(method, seed, answers(share, number * 10 + seed), part, words(right, number * 10 + seed))
+        for part in ("steps", "time")
+        for number, (method, (share, right)) in enumerate(shares.items())
+        for seed in (1, 2, 3)
+    ]
+    systems.append(
+        system("base", 0, answers(0.4, 99), "reference", words(0.65, 99)).model_copy(update={"cost": {}})
+    )
+    return StudyData(recipe(), tuple(systems), {"seconds": 7.0, "like": "sft", "methods": {}})
+
+
+def test_better_equal_and_worse_are_told_apart(data: StudyData) -> None:
+    analysis = Analysis(data)
+    words_by_claim = {(v.text, v.budget): v.word for v in analysis.verdicts}
+    for budget in ("steps", "time"):
+        assert words_by_claim["A is better", budget] == "holds"
+        assert words_by_claim["B is better", budget] == "not resolved"
+        assert words_by_claim["C is better", budget] == "contradicted"
+    found = {(row.part, row.method, row.task): row for row in analysis.rows}
+    group = found["steps", "rba-group", "instruct"]
+    assert group.versus is not None and group.versus.value == pytest.approx(0.15, abs=0.04)
+    assert group.versus.low < 0.15 < group.versus.high and len(group.versus.by_seed) == 3
+    assert found["steps", "rba-group", "s2tt"].better == 1 and found["steps", "dpo", "s2tt"].better == -1
+    assert found["steps", "sft", "instruct"].versus is None
+    assert found["reference", "base", "instruct"].versus_seeds == (1, 2, 3)
+
+
+def test_bleu_is_the_mean_over_seeds_of_corpus_scores(data: StudyData) -> None:
+    from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+
+    row = next(r for r in Analysis(data).rows if (r.part, r.method, r.task) == ("steps", "sft", "s2tt"))
+    score = macro_score(score_function("bleu"), 10)
+    alone = [score(macro_rows(words(0.7, seed), np.arange(N) % 2).sum(axis=0).tolist()) for seed in (1, 2, 3)]
+    assert row.score.by_seed == pytest.approx(alone)
+    assert row.score.value == pytest.approx(np.mean(alone))
+
+
+def test_sentences_count_marks_and_say_where_a_claimed_method_loses(data: StudyData) -> None:
+    analysis = Analysis(data)
+    first, *others = pages.sentences(analysis)
+    assert (
+        "12 differences from `sft`" in first
+        and "8 have an interval clear of zero (4 better, 4 worse)" in first
+    )
+    assert "about 0.6 would by chance" in first
+    lost = next(line for line in others if line.startswith("`dpo`"))
+    assert "better on none; worse on instruct at equal steps -" in lost and "unresolved on 0" in lost
+    assert any("instruct: `rba-group` *" in line for line in others)
+
+
+def test_only_common_seeds_are_paired(data: StudyData) -> None:
+    fewer = [one for one in data.systems if (one.method, one.seed) != ("sft", 3)]
+    rows = Analysis(StudyData(data.study, tuple(fewer))).rows
+    row = next(r for r in rows if (r.part, r.method, r.task) == ("steps", "rba-group", "instruct"))
+    assert row.seeds == (1, 2, 3) and row.versus_seeds == (1, 2)
+    alone = [one for one in data.systems if one.method != "sft"]
+    assert all(row.versus is None for row in Analysis(StudyData(data.study, tuple(alone))).rows)
+
+
+def test_items_without_a_score_are_left_out_for_all(data: StudyData) -> None:
+    damaged = data.systems[0].model_copy(deep=True)
+    damaged.tasks["instruct"].metrics["valid_rate"].rows[:4] = [None] * 4
+    rows = Analysis(StudyData(data.study, (damaged, *data.systems[1:]))).rows
+    assert {(row.n, row.n_left_out) for row in rows if row.task == "instruct"} == {(N - 4, 4)}
+
+
+def test_other_test_sets_never_share_a_table(data: StudyData) -> None:
+    other = data.systems[1].model_copy(deep=True)
+    other.tasks["s2tt"].items = "00"
+    with pytest.raises(UserError, match="s2tt: .*other test sets or protocols"):
+        Analysis(StudyData(data.study, (data.systems[0], other))).rows  # noqa: B018 - computed on first use
+
+
+def save(data: StudyData, folder: Path) -> report.Report:
+    for one in data.systems:
+        one.save(folder / report.SCORES)
+    return report.write(data, folder)
+
+
+def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) -> None:
+    made = save(data, tmp_path / "report")
+    published = report.publish(made, tmp_path / "published")
+    before = {
+        file.relative_to(published): file.read_bytes() for file in published.rglob("*") if file.is_file()
+    }
+    again = report.write(report.load(published), published)
+    assert again.data == made.data == read_json(published / "study.json")
+    assert before == {
+        file.relative_to(published): file.read_bytes() for file in published.rglob("*") if file.is_file()
+    }
+    page = (published / "index.md").read_text()
+    for part in (
+        "A is better",
+        "Cost of training",
+        "Scores, equal time, greedy decoding",
+        "12 differences",
+        "±",
+    ):
+        assert part in page
+    (published / "old.csv").write_text("x")
+    assert not (report.publish(made, published) / "old.csv").exists()
+
+
+def test_a_foreign_folder_is_not_replaced(data: StudyData, tmp_path: Path) -> None:
+    made = save(data, tmp_path / "report")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="something else"):
+        report.publish(made, tmp_path / "mine")
+    with pytest.raises(UserError, match="no study report"):
+        report.load(tmp_path / "mine")
+
+
+def test_nothing_finished_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run of this study is finished"):
+        report.write(StudyData(recipe(), ()), tmp_path)
+
+
+def test_damaged_scores_name_their_file(data: StudyData, tmp_path: Path) -> None:
+    data.systems[0].save(tmp_path)
+    (file,) = tmp_path.rglob("*.json.gz")
+    assert scores.read(file) == data.systems[0]
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(UserError, match="seed1.json.gz is damaged"):
+        scores.read_all(tmp_path)
+
+
+def test_cost_is_the_mean_over_seeds(data: StudyData) -> None:
+    row = pages.cost_rows(data)[0]
+    assert (row["budget"], row["method"], row["seeds"], row["wall_time_s"]) == ("steps", "sft", 3, 7.0)
+    assert row["seconds_per_step"] == pytest.approx(0.7) and row["peak_memory_mb"] is None
