@@ -19,7 +19,7 @@ from rba_bench.training.order import GroupOrder
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.reference_cache import ReferenceCache
-from rba_bench.training.rewards import Reward, build_reward
+from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
 from rba_bench.training.teachers.answers import AuthorMode, own_answers
 from rba_bench.training.teachers.make import make_cached, make_twin
 from rba_bench.training.teachers.own import PolicyTextLM
@@ -168,11 +168,11 @@ def reference_of_pairs(
 
 def make_reward(
     recipe: TrainingRecipe, kinds: Sequence[str], family: AudioFamily, device: str, folder: Path
-) -> Reward | None:
+) -> RewardByKind | None:
     """What judges samples, None where nothing is judged."""
     if not recipe.uses_reward and not (recipe.eval_every and recipe.validation.metric == "reward"):
         return None
-    own = PolicyTextLM(family, "policy")
+    own = PolicyTextLM(family, "policy") if needs_own_llm(recipe.reward, kinds) else None
     return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)
 
 

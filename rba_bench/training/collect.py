@@ -17,7 +17,7 @@ from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.pairs import Sample, Voice
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.rewards import Reward
+from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rollout import sample
 
 
@@ -46,7 +46,7 @@ class Collector:
         policy: SpeechPolicy,
         store: ClipStore,
         responder: ResponseTokens,
-        reward: Reward | None = None,
+        reward: RewardByKind | None = None,
         agree: Callable[[bool], bool] = bool,
     ) -> None:
         self.recipe = recipe

@@ -94,6 +94,9 @@ class TrainingRecipe(Recipe):
     trust_remote_code: bool = False
     # a folder, `{path, weight, kinds}`, or a list of these, which are mixed
     alignment_set: str | SetOptions | tuple[str | SetOptions, ...] = "runs/alignment-set"
+    shuffle: Literal["auto", "full", "window"] = (
+        "auto"  # window: sets beyond 10 GiB are read nearly in one go
+    )
     seed: int = 1
 
     # objective; paper section 3: two scalars 0.2 and 0.1, read as w = 0.2, beta = 0.1 (the other order is possible)

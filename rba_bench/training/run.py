@@ -82,14 +82,16 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         RbaError: the model does not use its audio, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved, the same call resumes.
     """
+    from accelerate import PartialState
+
     from rba_bench.training.build import base_folder, checkpoint_sha256
     from rba_bench.training.data import TrainingData, choices
     from rba_bench.training.offline_pairs import OfflinePairs
     from rba_bench.training.order import steps_for
 
-    data = TrainingData.open(
-        choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])
-    )
+    chosen = choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])
+    with PartialState().local_main_process_first():  # it checks the shards for all
+        data = TrainingData.open(chosen, shuffle=recipe.shuffle)
     if recipe.epochs is not None:
         steps = steps_for(recipe.epochs, len(data.train), recipe.groups_per_step)
         recipe = recipe.model_copy(update={"steps": steps})
@@ -133,7 +135,8 @@ class _Run:
         self.reference = build.make_reference(self.policy) if needed else None
         weights = sources["base_sha256"]
         self.answered = build.answered(recipe, self.family, data, weights, out)
-        groups = data.all if self.answered is None else ChainMap(self.answered, dict(data.validation))
+        read_only: Any = data.validation
+        groups = data.all if self.answered is None else ChainMap(self.answered, read_only)
         frozen = recipe.encoder_frozen
         self.store = ClipStore(self.family, groups, frozen=frozen, cache=self._cache() if frozen else None)
         self.responder = ResponseTokens(self.family)
@@ -282,6 +285,7 @@ class _Run:
             "samples_per_s": round(clips / max(trainer.elapsed_s + trainer.encoding_s, 1e-9), 3),
             "answers_sampled": trainer.collector.drawn,
             "answers_judged": trainer.collector.judged,
+            "reward_counts": trainer.collector.reward.counts() if trainer.collector.reward else {},
             "clips_encoded": self.store.encoded,
             "peak_memory_bytes": peak_memory(str(trainer.args.device)),
             "padding": self.family.padding,
