@@ -162,7 +162,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _verify(folder: Path, name: str, manifest: dict[str, Any]) -> None:
     shard = folder / name
     again = f"run `rba-bench synth --out {folder}` again"
-    restore = "restore the file, or seal the folder again"
+    restore = "restore the file, or run `rba-bench synth --seal` on the folder again"
     if not shard.is_file():
         raise UserError(
             f"shard {shard} is missing; {restore if manifest.get(SEALED) else again + ' to make it'}"

@@ -1,9 +1,13 @@
 """`rba-bench synth`: a teacher model and voices in, an alignment set out."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.errors import UserError
 from rba_bench.progress import say
 from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
 from rba_bench.shipped import recipe_file
@@ -13,12 +17,29 @@ def command(
     recipe: options.RecipeFile = None,
     set_: options.Overrides = None,
     out: options.Out = None,
+    seal: Annotated[
+        Path | None,
+        typer.Option(
+            "--seal",
+            metavar="DIR",
+            help="Make nothing: check DIR, parquet files of another tool, and write its manifest.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Make an alignment set.
 
     The teacher writes instructions and answers them, voices speak the instructions. A rerun resumes.
     """
+    if seal is not None:
+        _refuse_beside_seal(recipe, set_, out)
+        from rba_bench.audio.sealing import seal as check
+
+        with stdout_reserved():
+            check(seal)
+        _render(seal, as_json)
+        return
     from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.recipe import SynthesisRecipe
 
@@ -34,6 +55,11 @@ def command(
 
         made = synthesize(checked, folder)
     _render(made, as_json)
+
+
+def _refuse_beside_seal(*given: object) -> None:
+    if any(given):
+        raise UserError("--seal takes a folder as it is: drop --recipe, --set and --out")
 
 
 def _render(made: Path, as_json: bool) -> None:
