@@ -155,8 +155,9 @@ def test_logprobs_and_gradients_are_those_of_the_stock_forward(case: Case, atten
     case.family.model.set_attn_implementation(attention)
     try:
         assert shares_rows(case.family.decoder)
-        _same(_ours(case, "pad"), case)
         _same(_ours(case, "pack"), case)
+        if attention == "sdpa":
+            _same(_ours(case, "pad"), case)
     finally:
         case.family.model.set_attn_implementation("sdpa")
 

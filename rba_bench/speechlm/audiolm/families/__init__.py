@@ -1,8 +1,10 @@
 """Which adapter belongs to which `config.model_type`. Nothing heavy is imported before one is asked for.
 
 A new family is a subclass of `base.AudioFamily` (of `whisper_type.WhisperType` where the encoder is of Whisper's kind)
-with `n_tokens`, `features`, `encode_audio` and `project`; an `Entry` below; and a tiny random checkpoint that passes
-`tests/speechlm/audiolm/contract.py`. `allows_true_length` is for encoders whose result does not change by it.
+with `n_tokens`, `features`, `encode_audio` and `project`, and with `encoder`, `parts` and `unused` where its modules
+have other names than most; an `Entry` below; and a tiny random checkpoint that passes
+`tests/speechlm/audiolm/contract.py` and `test_training_families.py`. `allows_true_length` is for encoders whose result
+does not change by it.
 """
 
 from dataclasses import dataclass

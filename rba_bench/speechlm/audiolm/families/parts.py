@@ -171,10 +171,13 @@ def load_adapter(model: Any, folder: Path) -> None:
     Raises:
         UserError: the adapter is damaged or of another model.
     """
+    conversions = getattr(model, "_weight_conversions", None)
     try:
         report = model.load_adapter(str(folder), adapter_name=ADAPTER_NAME)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"adapter {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    # transformers (5.23) now takes the adapter's names for those the model was loaded under, and would save it so
+    model._weight_conversions = conversions
     absent = sorted(key for key in map(str, report.missing_keys) if "lora_" in key)
     if absent:
         raise UserError(f"adapter {folder} lacks {len(absent)} weights (first: {absent[0]}); copy it again")

@@ -90,7 +90,12 @@ class Trainable:
 
         Args:
             folder: made if absent; files of the same names are replaced.
+
+        Raises:
+            ValueError: there are adapters of a training run in it, which have to be merged first.
         """
+        if hasattr(self.model, "peft_config") and not self.has_adapter:
+            raise ValueError("merge the adapters before saving the model")
         folder.mkdir(parents=True, exist_ok=True)
         repair_generation_config(self.model)
         self.model.save_pretrained(folder)
