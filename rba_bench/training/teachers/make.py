@@ -51,7 +51,8 @@ def make_twin(
         weights: hash of the base model.
         shared: the LLM's own weights do not train (it is frozen, or adapters train in its place), so that the twin can
             use them in place; else it gets a copy.
-        layout: of the student, see `training.layout`; another model's answers are always padded.
+        layout: of the student, see `training.layout`; answers to another model, or to one whose rows cannot be shared,
+            are padded.
         precision: of the student.
         device: where another model is put.
         whole: everything in one forward pass; needed where processes share the LLM's weights.
@@ -62,6 +63,7 @@ def make_twin(
     """
     reader: Reader
     if options.model == "self":
+        layout = layout if family.shares_rows else "pad"
         reader = OwnReader(family if shared else frozen_copy(family), weights)
     else:
         layout = "pad"

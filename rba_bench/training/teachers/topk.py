@@ -19,6 +19,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.progress import bar
 from rba_bench.training.layout import Branch
+from rba_bench.training.objectives.distillation import top_k
 from rba_bench.training.targets import TopKTargets
 from rba_bench.training.teachers.store import Store
 from rba_bench.training.teachers.twin import TextTwin, Tokens
@@ -31,26 +32,6 @@ FILL_ANSWERS = 256  # written together by `fill`: what a kill costs
 
 Kept = Literal["float32", "float16"]
 Entry = tuple[Tensor, Tensor, Tensor]  # ids [n, k], log-probabilities [n, k], log of the rest [n]
-
-
-def likeliest(logits: Tensor, k: int, temperature: float) -> Entry:
-    """The k likeliest tokens of distributions.
-
-    Args:
-        logits: [K, V].
-        k: how many; V or more takes all.
-        temperature: logits are divided by it.
-
-    Returns:
-        ids [K, k], natural-log probabilities [K, k] and natural log of the probability of all other tokens [K], which
-        is -inf where there are none.
-    """
-    scaled = logits.float() / temperature
-    total = scaled.logsumexp(-1, keepdim=True)
-    values, ids = scaled.topk(min(k, scaled.shape[-1]), dim=-1)
-    # not log(1 - sum): that has no digits left where the k hold nearly everything
-    rest = scaled.scatter(-1, ids, -torch.inf).logsumexp(-1)
-    return ids, values - total, rest - total.squeeze(-1)
 
 
 def encoded(entry: Entry, kept: Kept = "float32") -> bytes:
@@ -169,7 +150,9 @@ class CachedTeacher:
 
     def _entries(self, states: Tensor, lengths: Sequence[int]) -> Iterator[Entry]:
         size = max(1, CHUNK_ELEMENTS // self.twin.vocabulary)
-        parts = [likeliest(self.twin.head(chunk), self.k, self.temperature) for chunk in states.split(size)]
+        parts = [
+            top_k(self.twin.head(chunk).float(), self.k, self.temperature) for chunk in states.split(size)
+        ]
         ids, logprobs, rest = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         start = 0
         for length in lengths:

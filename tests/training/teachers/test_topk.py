@@ -13,12 +13,13 @@ import torch
 
 from rba_bench.errors import UserError
 from rba_bench.training.layout import Branch
+from rba_bench.training.objectives.distillation import top_k
 from rba_bench.training.teacher_options import TeacherOptions
 from rba_bench.training.teachers import topk
 from rba_bench.training.teachers.make import make_cached, make_twin
 from rba_bench.training.teachers.readers import OtherReader, OwnReader
 from rba_bench.training.teachers.store import Store
-from rba_bench.training.teachers.topk import CachedTeacher, decoded, encoded, likeliest
+from rba_bench.training.teachers.topk import CachedTeacher, decoded, encoded
 from rba_bench.training.teachers.twin import TextTwin
 
 TEXTS = ("what is the capital of france", "give me a plan for the garden", "der hund schläft im garten")
@@ -51,14 +52,6 @@ def test_the_likeliest_and_the_rest_are_everything(twin: TextTwin, answers: Answ
     assert found.branches == (1, 2) and bool((found.logits[:, :-1] >= found.logits[:, 1:]).all())
     everything = found.logits.exp().sum(-1) + found.log_rest.exp()
     torch.testing.assert_close(everything, torch.ones_like(everything), rtol=1e-5, atol=1e-5)
-
-
-def test_the_rest_keeps_its_digits() -> None:
-    logits = torch.tensor([[40.0, 0.0, -1.0]])
-    _, logprobs, rest = likeliest(logits, 1, 1.0)
-    expected = logits.double().log_softmax(-1)
-    torch.testing.assert_close(rest.double(), expected[:, 1:].logsumexp(-1), rtol=1e-5, atol=1e-5)
-    assert logprobs.item() == 0.0  # 1 - exp(this) would be 0
 
 
 def test_a_second_teacher_reads_nothing(
@@ -108,7 +101,7 @@ def test_what_decides_a_distribution_is_in_its_key(
 
 def test_half_precision_errs_little(twin: TextTwin, answers: Answers) -> None:
     """Log-probabilities between -16 and 0 lie within 2^-8 of what they were."""
-    entry = likeliest(twin.targets(TEXTS, branches_of(answers)).logits(), 64, 1.0)
+    entry = top_k(twin.targets(TEXTS, branches_of(answers)).logits(), 64, 1.0)
     half, full = decoded(encoded(entry, "float16")), decoded(encoded(entry))
     assert (
         torch.equal(full[0], entry[0]) and torch.equal(full[1], entry[1]) and torch.equal(full[2], entry[2])
@@ -155,7 +148,7 @@ def test_damage_is_told(twin: TextTwin, answers: Answers, tmp_path: Path) -> Non
     path.write_bytes(b"not a database, but long enough to be looked at " * 50)
     with pytest.raises(UserError, match=r"kept.sqlite cannot be read .*: delete it"):
         CachedTeacher(twin, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
-    for data in (b"", b"RTK1", b"XXXX" + bytes(20), encoded(likeliest(torch.randn(3, 9), 2, 1.0)) + b"x"):
+    for data in (b"", b"RTK1", b"XXXX" + bytes(20), encoded(top_k(torch.randn(3, 9), 2, 1.0)) + b"x"):
         with pytest.raises(ValueError, match="entry|format|length"):
             decoded(data)
 
