@@ -91,7 +91,7 @@ def test_sentences_count_marks_and_say_where_a_claimed_method_loses(data: StudyD
     first, *others = pages.sentences(analysis)
     assert (
         "12 differences from `sft`" in first
-        and "8 have an interval clear of zero (4 better, 4 worse)" in first
+        and "8 of them have intervals clear of zero (4 better, 4 worse)" in first
     )
     assert "about 0.6 would by chance" in first
     lost = next(line for line in others if line.startswith("`dpo`"))
