@@ -30,8 +30,8 @@ ROW_GROUP = 64
 class Spec:
     """One test set: `n` items of `kind` from `source`, each in `voices` voices.
 
-    Items are balanced over topics or over the two translation directions. With `distinct` a text comes again, in another
-    voice, only once the held-out texts of its kind are used up.
+    Items are balanced over topics or over the two translation directions. With `distinct` a text comes again, in
+    another voice, only once the held-out texts of its kind are used up.
     """
 
     name: str
@@ -72,7 +72,9 @@ STUDY = {
         Spec("micro_study_consistency", "instruct", 64, voices=4),
     )
 }
-MANY_DRAWS = 3000  # after these, a text that was not drawn does not exist (114 questions, 28 texts of one topic)
+MANY_DRAWS = (
+    3000  # after these, a text that was not drawn does not exist (114 questions, 28 texts of one topic)
+)
 
 
 def _items(spec: Spec) -> list[world.Item]:
