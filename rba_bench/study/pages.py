@@ -136,8 +136,8 @@ def sentences(analysis: Analysis) -> list[str]:
     by_chance = round(0.05 * len(compared), 1)
     found = [
         f"{len(compared)} differences from `{analysis.study.baseline}` are shown; {len(marked)} of them have intervals "
-        f"clear of zero ({sum(row.better > 0 for row in marked)} better, {sum(row.better < 0 for row in marked)} worse), and "
-        f"about {by_chance} would by chance alone if no method differed."
+        f"clear of zero ({sum(row.better > 0 for row in marked)} better, {sum(row.better < 0 for row in marked)} worse), "
+        f"and about {by_chance} would by chance alone if no method differed."
     ]
     for method in dict.fromkeys(claim.method for claim in analysis.study.claims):
         found += _own(method, [row for row in compared if row.method == method], analysis.study.baseline)

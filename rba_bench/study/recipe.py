@@ -184,10 +184,13 @@ def _load(choice: Choice, common: Mapping[str, Any], decided: Mapping[str, Any])
 
 
 def overrides(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A mapping as `--set` would say it: dots for nested keys, values as JSON (which is YAML)."""
+    """A mapping as `--set` would say it: dots for nested keys, values as JSON (which is YAML).
+
+    What stands under a key that has dots already is set as a whole: `reward.qa: {alias: 1.0}` replaces a name.
+    """
     found = []
     for key, value in changes.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and "." not in key:
             found += overrides(value, f"{prefix}{key}.")
         else:
             found.append(f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}")
