@@ -133,10 +133,10 @@ def sentences(analysis: Analysis) -> list[str]:
     """What stands out, in words made from the numbers: how many marks, where a claimed method loses, who is best."""
     compared = analysis.compared
     marked = [row for row in compared if row.better]
-    by_chance = round(0.05 * len(compared), 1)
+    better, by_chance = sum(row.better > 0 for row in marked), round(0.05 * len(compared), 1)
     found = [
         f"{len(compared)} differences from `{analysis.study.baseline}` are shown; {len(marked)} of them have intervals "
-        f"clear of zero ({sum(row.better > 0 for row in marked)} better, {sum(row.better < 0 for row in marked)} worse), "
+        f"clear of zero ({better} better, {len(marked) - better} worse), "
         f"and about {by_chance} would by chance alone if no method differed."
     ]
     for method in dict.fromkeys(claim.method for claim in analysis.study.claims):
