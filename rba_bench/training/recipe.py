@@ -224,6 +224,10 @@ class TrainingRecipe(Recipe):
                 "policy_gradient.baseline modality mixes speech and text in a group: set group_by to instruction",
             ),
             (
+                self.method == "diva" and self.teacher.model != "self",
+                "diva compares the states of one LLM: set teacher.model to self",
+            ),
+            (
                 self.pairs_file is not None and (self.kind != "preference" or self.reference == "opponent"),
                 f"pairs_file gives preference pairs, of which {self.method} has no use: choose dpo or another "
                 "preference method, or drop it",

@@ -48,6 +48,7 @@ def test_shipped_recipes_differ_only_where_the_methods_do() -> None:
             "modality",
         ),
         (["select=best"], "set eval_every"),
+        (["method=diva", "teacher.model=micro"], "teacher.model to self"),
         (["temperature=[]"], "at least one"),
         (["beta=0"], "beta"),
         (["train_parts=[]"], "train_parts"),
