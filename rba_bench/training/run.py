@@ -118,6 +118,7 @@ class _Run:
     def __init__(
         self, recipe: TrainingRecipe, out: Path, data: "TrainingData", base: Path, sources: dict[str, str]
     ) -> None:
+        from accelerate import PartialState
         from transformers import set_seed
 
         from rba_bench.training import build
@@ -134,7 +135,8 @@ class _Run:
         needed = recipe.uses_reference and (self.offline is None or recipe.method == "tdpo")
         self.reference = build.make_reference(self.policy) if needed else None
         weights = sources["base_sha256"]
-        self.answered = build.answered(recipe, self.family, data, weights, out)
+        with PartialState().main_process_first():  # which writes the answers for all
+            self.answered = build.answered(recipe, self.family, data, weights, out)
         read_only: Any = data.validation
         groups = data.all if self.answered is None else ChainMap(self.answered, read_only)
         frozen = recipe.encoder_frozen
