@@ -74,11 +74,11 @@ def test_wheel_holds_package_tasks_recipes_and_nothing_else(wheel: Path) -> None
         for name in names
         if name.startswith("rba_bench/_tasks/") and name.endswith(".yaml")
     }
-    recipes = {path.name for path in (ROOT / "recipes").glob("*.yaml")}
-    assert recipes and recipes == {
-        Path(name).name for name in names if name.startswith("rba_bench/_recipes/")
+    recipes = {str(p.relative_to(ROOT / "recipes")) for p in (ROOT / "recipes").rglob("*") if p.is_file()}
+    assert "sft.yaml" in recipes and recipes == {
+        name.removeprefix("rba_bench/_recipes/") for name in names if name.startswith("rba_bench/_recipes/")
     }
-    assert not [name for name in names if "__pycache__" in name or "/work/" in name]
+    assert not [name for name in names if "__pycache__" in name]
     assert wheel.stat().st_size / 2**20 < MAX_MB
 
 
