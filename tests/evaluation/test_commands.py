@@ -61,6 +61,7 @@ def test_stock_lm_eval_gives_the_scores_of_the_runner(tmp_path, tiny_composite_d
         assert theirs == {sample.doc_id: sample.extracted for sample in ours} and any(theirs.values())
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_items(tmp_path):
     """Under torchrun's environment each rank answers its share; one record comes out, here and from stock lm_eval."""
     task = str(write_task(tmp_path, "covost2"))

@@ -86,6 +86,7 @@ def test_scores_equal_the_sacrebleu_command_to_the_last_digit(target, tmp_path, 
     assert f"tok:{TOKENIZERS[target]}" in record.metrics["bleu"].signature
 
 
+@pytest.mark.slow
 def test_task_and_group_under_the_lm_eval_command(tmp_path):
     """One task by its path, one group by its name with `_models.yaml` beside it, data from RBA_DATA_DIR."""
     for code in ("en", *directions.FLEURS_FROM_ENGLISH):
