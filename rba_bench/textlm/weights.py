@@ -2,6 +2,9 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +109,25 @@ def resolve_device(device: str) -> str:
     return device
 
 
+_as_stored: ContextVar[bool] = ContextVar("as_stored", default=False)
+
+
+@contextmanager
+def as_stored() -> Iterator[None]:
+    """Models loaded meanwhile keep the number type they are stored in, on the CPU too."""
+    token = _as_stored.set(True)
+    try:
+        yield
+    finally:
+        _as_stored.reset(token)
+
+
 def compute_dtype(device: str) -> Any:
     """Number type to compute in: float32 on the CPU (half precision is slow there), else as stored."""
     import torch
 
+    if _as_stored.get():
+        return "auto"
     return torch.float32 if device.startswith("cpu") else "auto"
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from rba_bench.files import sha256_file, sha256_json
 from rba_bench.progress import bar
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm.base import Decoding
+from rba_bench.textlm.weights import as_stored
 from rba_bench.training import parts
+from rba_bench.training.checkpoints import load_weights
 from rba_bench.training.clips import ClipStore, ResponseTokens
 from rba_bench.training.data import TrainingData
 from rba_bench.training.offline_pairs import OfflinePairs
@@ -60,8 +63,8 @@ def checkpoint_sha256(folder: Path) -> str:
     return sha256_json({file.name: sha256_file(file) for file in files if not file.name.startswith("rba_")})
 
 
-def load_base(folder: Path, recipe: TrainingRecipe) -> AudioFamily:
-    """The model with its adapter, on the CPU; trained weights in float32.
+def load_base(folder: Path, recipe: TrainingRecipe, stored: bool = False) -> AudioFamily:
+    """The model with its adapter, on the CPU, in float32; with `precision: bfloat16` or if `stored`, as it is stored.
 
     Raises:
         UserError: the folder holds another kind of model, or one that cannot be taken apart.
@@ -71,7 +74,8 @@ def load_base(folder: Path, recipe: TrainingRecipe) -> AudioFamily:
     from rba_bench.speechlm.audiolm.loading import load_family
 
     disable_progress_bar()  # our own bars are enough
-    family = load_family(folder, "cpu", recipe.true_length, recipe.trust_remote_code)
+    with as_stored() if stored or recipe.precision == "bfloat16" else nullcontext():
+        family = load_family(folder, "cpu", recipe.true_length, recipe.trust_remote_code)
     if not family.splits:
         raise UserError(
             f"{folder} holds a {family.model.config.model_type}, which cannot be taken apart for training; "
@@ -80,8 +84,11 @@ def load_base(folder: Path, recipe: TrainingRecipe) -> AudioFamily:
     return family
 
 
-def make_policy(family: AudioFamily, recipe: TrainingRecipe) -> SpeechPolicy:
+def make_policy(family: AudioFamily, recipe: TrainingRecipe, stored: bool = False) -> SpeechPolicy:
     """Freeze what the recipe leaves alone, add adapters, wrap.
+
+    What trains is in float32. With `precision: bfloat16` the rest is in bfloat16, half the memory; if `stored`, nothing
+    changes its number type.
 
     Raises:
         UserError: the model cannot be trained so.
@@ -92,9 +99,26 @@ def make_policy(family: AudioFamily, recipe: TrainingRecipe) -> SpeechPolicy:
     )  # asks the decoder before it is wrapped
     parts.freeze(family, recipe.train_parts, recipe.lora)
     parts.disable_dropout(family)
+    if recipe.precision == "bfloat16" and not stored:
+        parts.set_precision(family)
     if recipe.gradient_checkpointing:
         parts.checkpoint_activations(family, recipe.train_parts)
     return policy
+
+
+def write_result(base: Path, recipe: TrainingRecipe, trained: Path, out: Path) -> None:
+    """The base as it is stored, with what trained in its place and adapters folded in.
+
+    Args:
+        base: folder of the base model.
+        recipe: of the run.
+        trained: folder that `checkpoints.save_weights` has written to.
+        out: where the model goes.
+    """
+    family = load_base(base, recipe, stored=True)
+    load_weights(make_policy(family, recipe, stored=True), trained)
+    parts.merge_lora(family)
+    family.save(out)
 
 
 def make_reference(policy: SpeechPolicy) -> SpeechPolicy:

@@ -6,7 +6,9 @@ optimiser and random states that transformers writes with `torch.save` are read 
 Trainer itself).
 """
 
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from rba_bench.errors import RbaError
 from rba_bench.files import read_json, write_json
+from rba_bench.training.sharding import overwrite, settle, whole
 
 STATE = "rba_state.json"
 WEIGHTS = "trained.safetensors"
@@ -21,7 +24,8 @@ WEIGHTS = "trained.safetensors"
 
 def seal(folder: Path, state: dict[str, Any]) -> None:
     """Declare a checkpoint complete; `state` is what the run needs besides the Trainer's own files."""
-    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != STATE}
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / STATE]
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
     write_json(folder / STATE, {"sizes": sizes, **state})
 
 
@@ -51,13 +55,28 @@ def _state(folder: Path) -> dict[str, Any] | None:
     return state if whole else None
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the parameters that train; the others are those of the base and do not change."""
+def save_weights(model: nn.Module, folder: Path, write: bool = True) -> None:
+    """Write the parameters that train; the others are those of the base and do not change.
+
+    Args:
+        model: the policy.
+        folder: made if absent.
+        write: whether this process writes; where processes share weights out all of them must call.
+    """
+    settle(model)
+    trained = {name: whole(p) for name, p in model.named_parameters() if p.requires_grad}
+    if write:
+        write_tensors(folder / WEIGHTS, trained)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, whole or not at all; folders on the way are made."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    trained = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-    save_file(trained, folder / WEIGHTS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(dict(tensors), temporary)
+    os.replace(temporary, path)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -68,6 +87,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """
     from safetensors.torch import load_file
 
+    settle(model)
     saved: dict[str, Tensor] = load_file(folder / WEIGHTS)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if saved.keys() != trained.keys():
@@ -75,4 +95,4 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             f"{folder} was saved from a model with other trained parameters; remove it and start again"
         )
     for name, parameter in trained.items():
-        parameter.data.copy_(saved[name])
+        overwrite(parameter, saved[name])

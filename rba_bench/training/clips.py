@@ -5,6 +5,7 @@ later epochs reuse it; with a folder, later runs too. What is kept is the encode
 the projector trains. With a training encoder the wave is encoded with gradient in every step.
 """
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class ClipStore:
         self.frozen = frozen
         self.cache = EncoderCache("run", 2**31) if cache is None else cache
         self._n_tokens: dict[int, int] = {}
+        self._counter = _counter(family) if frozen else family
         self.encoded = 0  # clips encoded so far, repeats included
         self.seconds = 0.0  # spent on that
 
@@ -146,10 +148,23 @@ class ClipStore:
         """Audio tokens that states [S, D] become; it depends on S alone, so the projector is asked once for each S."""
         size = len(states)
         if size not in self._n_tokens:
-            device = next(self.family.model.parameters()).device
-            _, counts = self.family.project(states[None].to(device), torch.tensor([size], device=device))
+            _, counts = self._counter.project(states[None].float(), torch.tensor([size]))
             self._n_tokens[size] = int(counts[0])
         return self._n_tokens[size]
+
+
+def _counter(family: AudioFamily) -> AudioFamily:
+    """The same model with a projector of its own on the CPU, to ask for numbers of audio tokens.
+
+    The one that trains may be in another number type, or shared out among processes.
+    """
+    parts = family.parts()
+    kept = {id(module): module for name in ("encoder", "llm") for module in parts[name]}
+    copied = copy.copy(family)
+    copied.model = copy.deepcopy(family.model, kept)
+    for module in copied.parts()["projector"]:
+        module.requires_grad_(False).float().cpu()
+    return copied
 
 
 class ResponseTokens:

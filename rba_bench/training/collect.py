@@ -5,7 +5,7 @@ not yet used belongs to the run's state: it is saved in checkpoints, because a r
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rba_bench.errors import RbaError
@@ -19,6 +19,7 @@ from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rollout import sample
+from rba_bench.training.sharding import Lockstep
 
 
 class Collector:
@@ -31,7 +32,7 @@ class Collector:
         store: clips.
         responder: tokens of teacher answers.
         reward: where samples are judged.
-        agree: see `rollout.sample`.
+        lockstep: of the processes, where they share weights out.
 
     Attributes:
         waiting: outcomes by position in the run.
@@ -47,7 +48,7 @@ class Collector:
         store: ClipStore,
         responder: ResponseTokens,
         reward: RewardByKind | None = None,
-        agree: Callable[[bool], bool] = bool,
+        lockstep: Lockstep | None = None,
     ) -> None:
         self.recipe = recipe
         self.method = method
@@ -55,7 +56,7 @@ class Collector:
         self.store = store
         self.responder = responder
         self.reward = reward
-        self.agree = agree
+        self.lockstep = Lockstep() if lockstep is None else lockstep
         self.waiting: dict[int, Outcome] = {}
         self.drawn = 0
         self.judged = 0
@@ -100,9 +101,18 @@ class Collector:
             mine.sort(key=lambda index: (-len(clips[places[index]].prompt_ids), index))
             decoding = Decoding(self.recipe.max_new_tokens, temperature)
             for start in range(0, len(mine), self.recipe.rollout_batch):
+                self.lockstep.enter()
                 found.update(self._batch(mine[start : start + self.recipe.rollout_batch], voices, clips, places,
                                          decoding, step))  # fmt: skip
+        self.lockstep.leave(self._any_answer)
         return [found[index] for index in range(len(voices))]
+
+    def _any_answer(self) -> None:
+        """One answer that nobody needs."""
+        row = self.store.groups[next(iter(self.store.groups))][0]
+        decoding, ends = Decoding(self.recipe.max_new_tokens, 0.0), sorted(self.responder.end_ids)
+        agree = self.lockstep.all_done
+        sample(self.policy, self.store.get([row]), [0], [0], decoding, ends, agree=agree)
 
     def _clips(self, voices: Sequence[Voice]) -> tuple[list[Clip], list[int]]:
         """Distinct clips of some requests, and where each request's is."""
@@ -135,7 +145,7 @@ class Collector:
             decoding,
             sorted(self.responder.end_ids),
             with_logprobs=self.method.old_logprobs,
-            agree=self.agree,
+            agree=self.lockstep.all_done,
         )
         found = {}
         for index, draw in zip(batch, drawn, strict=True):

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from rba_bench.errors import MissingPrerequisite, UserError
@@ -242,6 +243,13 @@ def parameter_groups(
         }
         for (part, decays), parameters in groups.items()
     ]
+
+
+def set_precision(family: AudioFamily) -> None:
+    """Weights that train in float32, all others in bfloat16, in place; buffers stay as they are."""
+    for parameter in family.model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
 
 
 def checkpoint_activations(family: AudioFamily, train_parts: Collection[str]) -> None:

@@ -6,10 +6,9 @@ forward); the model inside is what is saved.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +16,9 @@ from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.training.clips import Clip
 from rba_bench.training.layout import Branch, Layout, Mode, plan
 from rba_bench.training.targets import Targets
+from rba_bench.training.token_logprobs import token_logprobs
 
+T = TypeVar("T")
 CHUNK_ELEMENTS = 2**26  # logits computed at once; 256 MiB in float32
 Measure = Callable[[Tensor, Targets], Tensor]  # student logits [C, V], teacher's distributions -> [C]
 
@@ -57,6 +58,17 @@ class SpeechPolicy(nn.Module):
         self.model: nn.Module = family.model  # registered: its parameters are ours
         self.frozen_encoder = frozen_encoder
         self.layout: Mode = layout if getattr(family, "shares_rows", True) else "pad"
+        self._vocabulary: int = family.model.get_output_embeddings().weight.shape[
+            0
+        ]  # shards have another shape
+
+    def left_whole(self) -> list[nn.Module]:
+        """Modules that no process shares out: a frozen encoder, and what nothing passes through."""
+        return self.family.unused() + (self.family.parts()["encoder"] if self.frozen_encoder else [])
+
+    def wrapped(self) -> list[nn.Module]:
+        """Stacks whose layers are shared out one by one."""
+        return [self.family.decoder] + ([] if self.frozen_encoder else [self.family.encoder])
 
     @property
     def pad_id(self) -> int:
@@ -106,6 +118,13 @@ class SpeechPolicy(nn.Module):
             n_sound,
         )
 
+    def inside(self, work: Callable[[], T]) -> T:
+        """Do something with parts of the model as a forward pass would.
+
+        Where processes share weights out, `work` then finds embeddings, projector and head whole.
+        """
+        return work()
+
     def sound(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
         """Audio tokens [C, A, H] of clips and their numbers [C]; clips that are text have none.
 
@@ -150,7 +169,7 @@ class SpeechPolicy(nn.Module):
         """[K, H] states and [K] tokens to [K] log-probabilities; beyond one chunk, logits are remade in backward."""
 
         def score(chunk: Tensor, tokens: Tensor) -> Tensor:
-            return -F.cross_entropy(self.family.head(chunk).float(), tokens, reduction="none")
+            return token_logprobs(self.family.head(chunk).float(), tokens)
 
         size = self._chunk()
         if len(targets) <= size:
@@ -179,7 +198,7 @@ class SpeechPolicy(nn.Module):
         return _spread(torch.cat(found), kept[chosen], mask)
 
     def _chunk(self) -> int:
-        return max(1, CHUNK_ELEMENTS // self.family.model.get_output_embeddings().weight.shape[0])
+        return max(1, CHUNK_ELEMENTS // self._vocabulary)
 
 
 def _spread(values: Tensor, places: Tensor, mask: Tensor) -> Tensor:

@@ -62,7 +62,9 @@ def sample(
     training = policy.training
     policy.eval()
     try:
-        return _sample(policy, clips, requests, seeds, decoding, end_ids, with_logprobs, agree)
+        return policy.inside(
+            lambda: _sample(policy, clips, requests, seeds, decoding, end_ids, with_logprobs, agree)
+        )
     finally:
         policy.train(training)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RUN = "rba_run.json"
 LOG = "train_log.jsonl"
+FINAL = "trainer/final"
 SCHEMA_VERSION = 1
 GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
@@ -126,7 +127,7 @@ class _Run:
         from rba_bench.training.clips import ClipStore, ResponseTokens
 
         set_seed(recipe.seed)  # adapters start from random numbers
-        self.recipe, self.out, self.data, self.sources = recipe, out, data, sources
+        self.recipe, self.out, self.data, self.base, self.sources = recipe, out, data, base, sources
         self.found = newest(out / "trainer")
         self.family = build.load_base(base, recipe)
         self.policy = build.make_policy(self.family, recipe)
@@ -249,14 +250,21 @@ class _Run:
 
     def _finish(self, trainer: "AlignmentTrainer") -> TrainResult:
         """Write the checkpoint, `rba_run.json` last, and remove the Trainer's folder."""
+        from rba_bench.training.build import write_result
+        from rba_bench.training.checkpoints import save_weights
         from rba_bench.training.parts import merge_lora
 
         if self.recipe.select == "best" and self.validator is not None:
             self.validator.restore_best()
+        as_held = trainer.sharing == "none" and self.recipe.precision == "float32"
+        if not as_held:
+            save_weights(self.policy, self.out / FINAL, trainer.args.should_save)
         if trainer.args.should_save:
-            if self.recipe.lora is not None:
+            if not as_held:
+                write_result(self.base, self.recipe, self.out / FINAL, self.out)
+            else:
                 merge_lora(self.family)
-            self.family.save(self.out)
+                self.family.save(self.out)
             write_json(self.out / RUN, self._record(trainer))
             shutil.rmtree(self.out / "trainer", ignore_errors=True)
         trainer.accelerator.wait_for_everyone()

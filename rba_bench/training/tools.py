@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from rba_bench.errors import RbaError
 from rba_bench.training.batch import StepBatch
+from rba_bench.training.checkpoints import write_tensors
 from rba_bench.training.clips import Clip, ClipStore
 from rba_bench.training.layout import Branch
 from rba_bench.training.policy import Scores, SpeechPolicy
 from rba_bench.training.reference_cache import ReferenceCache
+from rba_bench.training.sharding import Lockstep, overwrite, settle, whole
 
 REFERENCE = "reference.safetensors"
 
@@ -45,6 +47,7 @@ class StepTools:
         self.autocast = autocast
         self.kept = kept
         self.trained = trained
+        self.lockstep = Lockstep()  # of the processes, where they share weights out
         self._changed = False
 
     def clips(self, batch: StepBatch) -> list[Clip]:
@@ -76,9 +79,24 @@ class StepTools:
         number = {clip: index for index, clip in enumerate(needed)}
         part = StepBatch(heard=[batch.heard[clip] for clip in needed])
         branches = [Branch(number[branch.clip], branch.tokens) for branch in used]
+        clips = self.clips(part)
+        self.lockstep.enter()
         with self.autocast():
-            scores: Scores = self._reference()(self.clips(part), branches, want=want)
+            scores: Scores = self._reference()(clips, branches, want=want)
         return scores
+
+    @torch.no_grad()
+    def keep_company(self, batch: StepBatch) -> None:
+        """Wait until no process asks reference or teacher any more; `batch` is what is asked meanwhile, any will do."""
+        row, tokens = batch.heard[batch.branches[0].clip][0], batch.branches[0].tokens
+
+        def ask() -> None:
+            if self.reference_policy is not None:
+                self._score(StepBatch(heard=batch.heard, branches=batch.branches[:1]), [0])
+            elif self._teacher is not None:
+                getattr(self._teacher, "twin", self._teacher).states([row.user_text], [tokens])
+
+        self.lockstep.leave(ask)
 
     @property
     def reference_head(self) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -100,23 +118,30 @@ class StepTools:
     def renew_reference(self, policy: SpeechPolicy) -> None:
         """The reference becomes the policy as it is now (SPIN's next opponent)."""
         self._changed = True
-        new, own = dict(policy.named_parameters()), dict(self._reference().named_parameters())
+        settle(policy)
+        new, own = dict(policy.named_parameters()), self._own()
         for name in self.trained:
             own[name].data.copy_(new[name].detach())
 
-    def save_reference(self, folder: Path) -> None:
-        """Keep a reference that is no longer the base."""
+    def save_reference(self, folder: Path, write: bool = True) -> None:
+        """Keep a reference that is no longer the base; see `checkpoints.save_weights` for `write`."""
         if self._changed:
-            mirror = {name: p.detach() for name, p in self._reference().named_parameters()}
-            save_file({name: mirror[name].cpu().contiguous() for name in self.trained}, folder / REFERENCE)
+            own = self._own()
+            tensors = {name: whole(own[name]) for name in self.trained}
+            if write:
+                write_tensors(folder / REFERENCE, tensors)
 
     def load_reference(self, folder: Path) -> None:
         """The inverse of `save_reference`."""
         if (folder / REFERENCE).is_file():
-            saved, own = load_file(folder / REFERENCE), dict(self._reference().named_parameters())
+            saved, own = load_file(folder / REFERENCE), self._own()
             for name, value in saved.items():
-                own[name].data.copy_(value)
+                overwrite(own[name], value)
             self._changed = True
+
+    def _own(self) -> dict[str, torch.nn.Parameter]:
+        settle(self._reference())
+        return dict(self._reference().named_parameters())
 
     def _reference(self) -> SpeechPolicy:
         if self.reference_policy is None:

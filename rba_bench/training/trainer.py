@@ -4,15 +4,24 @@ batch of groups -> rollout (if due) -> distinct answers -> log-probabilities -> 
 """
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    gather_object,
+    save_fsdp_optimizer,
+    str_to_bool,
+)
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
@@ -21,11 +30,20 @@ from rba_bench.training.build import optimizer_groups
 from rba_bench.training.checkpoints import load_weights, save_weights, seal
 from rba_bench.training.collect import Collector
 from rba_bench.training.methods import Method, Outcome
-from rba_bench.training.methods.base import Step
+from rba_bench.training.methods.base import Aim, Step
 from rba_bench.training.offline_pairs import OfflinePairs
 from rba_bench.training.order import GroupOrder, collate
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.sharding import (
+    Lockstep,
+    kind_of,
+    layer_names,
+    lifted,
+    share_reference,
+    unshare,
+    use_bfloat16,
+)
 from rba_bench.training.tools import StepTools
 
 COUNTS = {"pairs", "items", "rated"}  # summed over processes and batches; everything else is averaged
@@ -125,6 +143,9 @@ class AlignmentTrainer(Trainer):
         self.order = order
         self.tools = tools
         self.offline = offline
+        self.sharing = kind_of(self.accelerator)
+        if self.sharing != "none":
+            collector.lockstep = tools.lockstep = Lockstep(self.agree)
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
@@ -186,8 +207,7 @@ class AlignmentTrainer(Trainer):
         return [self.order[position] for position in wanted if position < len(self.order)]
 
     def _loss(self, model: nn.Module, batch: StepBatch, items: int) -> Tensor:
-        with self.accelerator.autocast():
-            aim = self.method.aim(batch, self.tools)
+        aim = self.collector.policy.inside(lambda: self._aim(batch))
         clips = self.tools.clips(batch)
         scores = model(clips, batch.branches, aim.targets, aim.measure, self.method.want)
         terms = self.method.loss(Step(batch, scores, aim, items, self.recipe.length_normalized))
@@ -195,9 +215,17 @@ class AlignmentTrainer(Trainer):
             self._note(name, value)
         return terms.loss
 
+    @torch.no_grad()
+    def _aim(self, batch: StepBatch) -> Aim:
+        with self.accelerator.autocast():
+            aim = self.method.aim(batch, self.tools)
+            self.tools.keep_company(batch)
+        return aim
+
     def _nothing(self, model: nn.Module, rows: Sequence[AlignmentRow]) -> Tensor:
         """A zero gradient, made in the usual way: every sample was the teacher's answer, or as good as the others."""
         batch = assemble(rows[:1], teacher_tokens=self.collector.responder)
+        self.collector.policy.inside(lambda: self.tools.keep_company(batch))
         zero: Tensor = model(self.tools.clips(batch), batch.branches).logprobs.sum() * 0.0
         return zero
 
@@ -249,6 +277,7 @@ class AlignmentTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         self.grad_norm = float(norm)
         if not math.isfinite(self.grad_norm):
             raise RbaError(
@@ -274,17 +303,57 @@ class AlignmentTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Trained parameters only, and no pickled training_args.bin."""
+    def create_accelerator_and_postprocess(self) -> None:
+        """Also shares weights out on CPUs if asked to, where accelerate (1.15) silently keeps them whole."""
+        super().create_accelerator_and_postprocess()
+        state = self.accelerator.state
+        if str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")) and self.args.device.type == "cpu":
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
+            self.is_fsdp_enabled = True
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Wraps the model, its frozen encoder left out where weights are shared out, and the reference likewise."""
+        if self.sharing == "none":
+            return super()._prepare_for_training(*args, **kwargs)
+        policy, reference = self.collector.policy, self.tools.reference_policy
+        self.create_optimizer()  # before parts are taken out of the model
+        if self.sharing == "zero3" and reference is not None:
+            unshare(reference)
+        if self.sharing == "fsdp":
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.transformer_cls_names_to_wrap = layer_names(policy.wrapped())
+            if self.args.bf16:
+                use_bfloat16(plugin)
+        with lifted(policy, policy.left_whole()):
+            prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.sharing == "fsdp":
+            register_fsdp_forward_method(policy, "inside")
+        if reference is not None:
+            with lifted(reference, reference.left_whole()):
+                share_reference(reference, self.accelerator, self.sharing)
+        return prepared
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Trained parameters only, and no pickled training_args.bin; all processes call."""
+        save_weights(self.collector.policy, Path(output_dir or self.args.output_dir), self.args.should_save)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        # without what transformers writes beside it: the whole model, frozen weights included
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
-            save_weights(self.model, Path(output_dir or self.args.output_dir))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        return None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         shares = gather_object([{str(p): outcome.to_json() for p, outcome in self.collector.waiting.items()}])
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self.tools.save_reference(folder, self.args.should_save)
         if self.args.should_save:  # everybody has written: gathering waited for them
             waiting = {position: outcome for share in shares for position, outcome in share.items()}
-            self.tools.save_reference(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
             state = {
                 "step": self.state.global_step,
                 "elapsed_s": self.elapsed_s,
@@ -293,7 +362,7 @@ class AlignmentTrainer(Trainer):
                 "judged": self.collector.judged,
                 "waiting": waiting,
             }
-            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", state)
+            seal(folder, state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
@@ -308,5 +377,5 @@ class AlignmentTrainer(Trainer):
         self.encoding_s = state["encoding_s"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+        load_weights(self.collector.policy, Path(resume_from_checkpoint))
         self.tools.load_reference(Path(resume_from_checkpoint))

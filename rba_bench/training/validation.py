@@ -68,8 +68,8 @@ class Validator:
         policy.train(training)
         value = self.agree(sum(found.values()) / len(found))
         self.history.append((step, value))
-        if self.best[0] == step and self.recipe.select == "best" and self.writes:
-            save_weights(policy, self.folder / BEST)
+        if self.best[0] == step and self.recipe.select == "best":
+            save_weights(policy, self.folder / BEST, self.writes)
         if self.writes:
             write_json(self.folder / STATE, {"history": self.history})
         return {name: value, **{f"{name}_{kind}": number for kind, number in found.items()}}

@@ -1,0 +1,174 @@
+"""Weights that processes share out among themselves: FSDP2 and DeepSpeed ZeRO-3.
+
+Every call of a shared-out model is a collective: all processes must make equally many, in the same order. A batch
+gives each process one forward pass, but how often it samples, or asks reference and teacher, depends on its clips.
+`Lockstep` evens that out: before a call a process says so, and who has nothing to ask keeps it company.
+
+What never trains does not take part: a frozen encoder, whose states come from a cache in another order in each
+process, and modules that nothing passes through. They are `lifted` out of the model while it is wrapped, and stay
+whole on every device.
+"""
+
+import copy
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["none", "fsdp", "zero3"]
+
+
+def kind_of(accelerator: Any) -> Kind:
+    """How an `Accelerator` shares weights out; ZeRO-2 and below leave them whole."""
+    deepspeed = getattr(accelerator.state, "deepspeed_plugin", None)
+    if deepspeed is not None:
+        return "zero3" if deepspeed.zero_stage == 3 else "none"
+    return "fsdp" if getattr(accelerator.state, "fsdp_plugin", None) is not None else "none"
+
+
+class Lockstep:
+    """Makes processes that share weights call them equally often.
+
+    Args:
+        any_wants: whether any process wants to, asked by all of them at once; None where nothing is shared out: then
+            nothing here does anything.
+    """
+
+    def __init__(self, any_wants: Callable[[bool], bool] | None = None) -> None:
+        self._any_wants = any_wants
+        self._company = False
+
+    def enter(self) -> None:
+        """To be called right before every call of a model."""
+        if self._any_wants is not None and not self._company:
+            self._any_wants(True)
+
+    def leave(self, company: Callable[[], object]) -> None:
+        """To be called when this process needs no more calls; returns when no process does.
+
+        Args:
+            company: makes one call like those of the others, whose result nobody needs.
+        """
+        while self._any_wants is not None and self._any_wants(False):
+            self._company = True
+            try:
+                company()
+            finally:
+                self._company = False
+
+    def all_done(self, done: bool) -> bool:
+        """Whether all processes are done with a loop of calls that all of them are in."""
+        return done if self._any_wants is None else not self._any_wants(not done)
+
+
+@contextmanager
+def lifted(model: nn.Module, parts: Collection[nn.Module]) -> Iterator[None]:
+    """A model without some of its modules for a while, so that who wraps it does not see them."""
+    wanted = {id(part) for part in parts}
+    homes = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent._modules.items()
+        if id(child) in wanted
+    ]
+    for parent, name, _ in homes:
+        parent._modules[name] = None
+    try:
+        yield
+    finally:
+        for parent, name, child in homes:
+            parent._modules[name] = child
+
+
+def layer_names(modules: Collection[nn.Module]) -> list[str]:
+    """Class names of the layers of some stacks: what each longest list of modules inside holds."""
+    found: dict[str, None] = {}
+    for module in modules:
+        stacks = [child for child in module.modules() if isinstance(child, nn.ModuleList) and len(child)]
+        if stacks:
+            longest = max(stacks, key=lambda stack: sum(p.numel() for p in stack.parameters()))
+            found.update(dict.fromkeys(type(layer).__name__ for layer in longest))
+    return list(found)
+
+
+def use_bfloat16(plugin: Any) -> None:
+    """FSDP2 computes with weights in bfloat16, keeps and reduces in float32, and leaves inputs and outputs alone.
+
+    By default accelerate would round log-probabilities to bfloat16 too.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16,
+        reduce_dtype=torch.float32,
+        output_dtype=None,
+        cast_forward_inputs=False,
+    )
+
+
+def share_reference(reference: nn.Module, accelerator: Any, kind: Kind) -> None:
+    """Share out a frozen model of its own, in place."""
+    if kind == "fsdp":
+        from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+        fsdp2_prepare_model(accelerator, reference)
+    elif kind == "zero3":
+        import deepspeed
+
+        config = copy.deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
+        config.pop("optimizer", None)
+        config.pop("scheduler", None)
+        deepspeed.initialize(model=reference, config=config)[0].eval()
+
+
+def unshare(model: nn.Module) -> None:
+    """Give a model parameters of its own where it had those of another one; ties within it stay."""
+    own: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                fresh = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+                module._parameters[name] = own.setdefault(id(parameter), fresh)
+
+
+def settle(model: nn.Module) -> None:
+    """Bring FSDP2 parameters back to their shared-out form; a forward pass leaves those of the root whole."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """The whole of a parameter, a copy on the CPU. All processes must ask."""
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(parameter, DTensor):
+        return parameter.detach().full_tensor().cpu().contiguous()
+    if hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().to("cpu", copy=True).contiguous()
+    return parameter.detach().to("cpu", copy=True).contiguous()
+
+
+@torch.no_grad()
+def overwrite(parameter: Tensor, value: Tensor) -> None:
+    """Give a parameter a new value, of which every process holds the whole. All processes must do so."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if isinstance(parameter, DTensor):
+        given = value.to(parameter.device, parameter.dtype)
+        part = distribute_tensor(given, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        parameter.to_local().copy_(part.to_local())
+    elif hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            parameter.data.copy_(value)
+    else:
+        parameter.data.copy_(value)
