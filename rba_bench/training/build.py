@@ -94,12 +94,12 @@ def make_policy(family: AudioFamily, recipe: TrainingRecipe, stored: bool = Fals
         UserError: the model cannot be trained so.
         MissingPrerequisite: peft is not installed.
     """
-    policy = SpeechPolicy(
-        family, recipe.encoder_frozen, recipe.layout
-    )  # asks the decoder before it is wrapped
+    half = recipe.precision == "bfloat16"
+    # asks the decoder before it is wrapped
+    policy = SpeechPolicy(family, recipe.encoder_frozen, recipe.layout, half)
     parts.freeze(family, recipe.train_parts, recipe.lora)
     parts.disable_dropout(family)
-    if recipe.precision == "bfloat16" and not stored:
+    if half and not stored:
         parts.set_precision(family)
     if recipe.gradient_checkpointing:
         parts.checkpoint_activations(family, recipe.train_parts)
@@ -130,7 +130,7 @@ def make_reference(policy: SpeechPolicy) -> SpeechPolicy:
     frozen |= {id(b): b for b in policy.model.buffers()}
     family = copy.copy(policy.family)
     family.model = copy.deepcopy(policy.model, dict(frozen)).requires_grad_(False).eval()
-    return SpeechPolicy(family, policy.frozen_encoder, policy.layout)
+    return SpeechPolicy(family, policy.frozen_encoder, policy.layout, policy.half)
 
 
 def answered(

@@ -6,9 +6,11 @@ optimiser and random states that transformers writes with `torch.save` are read 
 Trainer itself).
 """
 
+import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from rba_bench.training.sharding import overwrite, settle, whole
 
 STATE = "rba_state.json"
 WEIGHTS = "trained.safetensors"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# of safetensors, and of torch where writing fails
+FULL_WORDS = (*(f"os error {n}" for n in FULL), "PytorchStreamWriter", "unexpected pos", "iostream error")
 
 
 def seal(folder: Path, state: dict[str, Any]) -> None:
@@ -42,6 +47,34 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         return None
     _, path, state = max(complete, key=lambda found: found[0])
     return path, state
+
+
+@contextmanager
+def told_if_full(out: Path) -> Iterator[None]:
+    """Write in a run's folder; a full disk becomes one line, and what was being written makes room again.
+
+    Raises:
+        RbaError: there is no room left.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not _full(error):
+            raise
+        kept = newest(out / "trainer")
+        where = f"from {kept[0].name}" if kept else "from the start"
+        raise RbaError(
+            f"no room left to write in {out}: free some, or move the folder to another disk; the same command then "
+            f"goes on {where}"
+        ) from error
+
+
+def _full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return any(words in str(error) for words in FULL_WORDS)
 
 
 def _state(folder: Path) -> dict[str, Any] | None:

@@ -51,19 +51,28 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+)  # the last is what SLURM sends before the time is up
+ECHO_S = 2.0  # Ctrl-C reaches a process from the terminal and, a moment later, from its launcher
+
+
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the step; the second one stops at once.
+    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a request to stop after the step; a later one stops at once.
 
     Outside the main thread signals cannot be caught; then nothing changes.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._at = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -75,8 +84,10 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+            if time.monotonic() - self._at > ECHO_S:
+                raise KeyboardInterrupt
+            return
+        self.requested, self._at = True, time.monotonic()
         # not through the console: a signal may arrive while it is writing
         os.write(2, b"\nstopping and saving after this step; once more stops at once, without saving\n")
 

@@ -6,7 +6,8 @@ forward); the model inside is what is saved.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,13 +51,17 @@ class SpeechPolicy(nn.Module):
         family: adapter around the model.
         frozen_encoder: whether clips carry encoder states (else waves, encoded here with gradient).
         layout: see `layout`; a family whose decoder takes no mask of ours is always padded.
+        half: compute in bfloat16 (autocast), whatever the weights are in.
     """
 
-    def __init__(self, family: AudioFamily, frozen_encoder: bool = True, layout: Mode = "pack") -> None:
+    def __init__(
+        self, family: AudioFamily, frozen_encoder: bool = True, layout: Mode = "pack", half: bool = False
+    ) -> None:
         super().__init__()
         self.family = family
         self.model: nn.Module = family.model  # registered: its parameters are ours
         self.frozen_encoder = frozen_encoder
+        self.half = half
         self.layout: Mode = layout if getattr(family, "shares_rows", True) else "pad"
         self._vocabulary: int = family.model.get_output_embeddings().weight.shape[
             0
@@ -98,6 +103,20 @@ class SpeechPolicy(nn.Module):
             measure: how far the logits are from them.
             want: `hidden` and `sound`, where they are needed.
         """
+        with self._autocast():
+            return self._scores(clips, branches, targets, measure, want)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
+
+    def _scores(
+        self,
+        clips: Sequence[Clip],
+        branches: Sequence[Branch],
+        targets: Targets | None,
+        measure: Measure | None,
+        want: Collection[str],
+    ) -> Scores:
         prompts = [clip.prompt_ids for clip in clips]
         layout = plan(prompts, branches, self.layout, self.pad_id).to(self.device)
         sound, n_sound = self.sound(clips)
@@ -123,7 +142,8 @@ class SpeechPolicy(nn.Module):
 
         Where processes share weights out, `work` then finds embeddings, projector and head whole.
         """
-        return work()
+        with self._autocast():
+            return work()
 
     def sound(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
         """Audio tokens [C, A, H] of clips and their numbers [C]; clips that are text have none.

@@ -81,15 +81,18 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         UserError: the folder belongs to another run, or recipe and data do not fit.
         MissingPrerequisite: base model, reward model or alignment set is absent.
         RbaError: the model does not use its audio, or a loss is not finite.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved, the same call resumes.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1; the state is saved, the same call resumes.
     """
     from accelerate import PartialState
 
     from rba_bench.training.build import base_folder, checkpoint_sha256
+    from rba_bench.training.checkpoints import told_if_full
     from rba_bench.training.data import TrainingData, choices
     from rba_bench.training.offline_pairs import OfflinePairs
     from rba_bench.training.order import steps_for
+    from rba_bench.training.reporting import check_reporters
 
+    check_reporters(recipe.report_to)
     chosen = choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])
     with PartialState().local_main_process_first():  # it checks the shards for all
         data = TrainingData.open(chosen, shuffle=recipe.shuffle)
@@ -105,7 +108,8 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
     if (out / RUN).is_file():
         say(f"{out} is finished already")
         return _result(out)
-    return _Run(recipe, out, data, base, sources).execute()
+    with told_if_full(out):
+        return _Run(recipe, out, data, base, sources).execute()
 
 
 def _result(out: Path) -> TrainResult:
@@ -150,7 +154,7 @@ class _Run:
         from rba_bench.training.clips import shared_cache
 
         device = "cuda" if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}"
-        tag = sha256_json([self.sources["base_sha256"], self.family.padding, device])
+        tag = sha256_json([self.sources["base_sha256"], self.family.padding, device, self.recipe.precision])
         cache = shared_cache(tag, self.recipe.cache_mb)
         cache.folder = Path(self.recipe.encoder_cache) if self.recipe.encoder_cache else None
         return cache
@@ -185,6 +189,8 @@ class _Run:
         from rba_bench.training.collect import Collector
         from rba_bench.training.keeper import Interrupt, Keeper
         from rba_bench.training.order import GroupOrder
+        from rba_bench.training.reporting import reporters
+        from rba_bench.training.rewards import needs_own_llm
         from rba_bench.training.tools import StepTools
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
@@ -212,18 +218,25 @@ class _Run:
                 self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
             )
         self.validator = self._validator(collector, reward, args.should_save)
+        done = int(self.found[1]["step"]) if self.found else 0
         keeper = Keeper(None, lambda n: None, Interrupt(), self.validator)
         trainer = AlignmentTrainer(
             self.policy, recipe, method, collector, order, args, tools, [keeper], self.offline
         )
+        if trainer.sharing != "none" and reward and needs_own_llm(recipe.reward, self.data.kinds):
+            raise UserError(
+                "reward self-judge writes with weights that the processes share out: launch with DDP or ZeRO-2, or "
+                "choose another reward"
+            )
+        for reporter in reporters(recipe.report_to, self.out, done, args.should_save):
+            trainer.add_callback(reporter)
         tools.autocast = trainer.accelerator.autocast
         keeper.trainer = trainer
-        if self.found is None:
-            return trainer, keeper, 0
-        trainer.restore(self.found[1])
-        if self.validator is not None:
-            self.validator.resume(int(self.found[1]["step"]))
-        return trainer, keeper, int(self.found[1]["step"])
+        if self.found is not None:
+            trainer.restore(self.found[1])
+            if self.validator is not None:
+                self.validator.resume(done)
+        return trainer, keeper, done
 
     def _validator(self, collector: Any, reward: Any, writes: bool) -> "Validator | None":
         from rba_bench.training.data import validation_rows
@@ -237,7 +250,8 @@ class _Run:
                 "the alignment set has no validation rows: set eval_every to 0, or "
                 "validation_fraction when the set is made"
             )
-        return Validator(self.recipe, rows, collector, reward, self.out / "trainer", writes)
+        folder = self.out / "trainer"
+        return Validator(self.recipe, rows, collector, reward, folder, writes, agree=first_says)
 
     def _guard(self, tell: bool) -> None:
         from rba_bench.training.guard import check_audio_is_used
@@ -254,6 +268,7 @@ class _Run:
         from rba_bench.training.checkpoints import save_weights
         from rba_bench.training.parts import merge_lora
 
+        trainer.accelerator.wait_for_everyone()  # what the first process wrote is there
         if self.recipe.select == "best" and self.validator is not None:
             self.validator.restore_best()
         as_held = trainer.sharing == "none" and self.recipe.precision == "float32"
@@ -305,6 +320,14 @@ class _Run:
             "hardware": _hardware(trainer),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def first_says(value: float) -> float:
+    """The first process's value, for all."""
+    from accelerate.utils import broadcast_object_list
+
+    (told,) = broadcast_object_list([value])
+    return float(told)
 
 
 def peak_memory(device: str) -> int:

@@ -16,6 +16,7 @@ from rba_bench.training.layout import Branch
 from rba_bench.training.policy import Scores, SpeechPolicy
 from rba_bench.training.reference_cache import ReferenceCache
 from rba_bench.training.sharding import Lockstep, overwrite, settle, whole
+from rba_bench.training.teachers.readers import OwnReader
 
 REFERENCE = "reference.safetensors"
 
@@ -84,6 +85,13 @@ class StepTools:
         with self.autocast():
             scores: Scores = self._reference()(clips, branches, want=want)
         return scores
+
+    def walk_in_step(self, lockstep: Lockstep) -> None:
+        """From now on reference and teacher are called by all processes equally often."""
+        self.lockstep = lockstep
+        reader = getattr(getattr(self._teacher, "twin", self._teacher), "reader", None)
+        if isinstance(reader, OwnReader) and reader.family is self.store.family:
+            reader.lockstep = lockstep  # a copy of its own is whole in every process
 
     @torch.no_grad()
     def keep_company(self, batch: StepBatch) -> None:

@@ -85,7 +85,7 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
         save_steps=recipe.save_every,
         save_total_limit=2,  # while one is being written the other one is complete
         disable_tqdm=True,
-        report_to=list(recipe.report_to) or "none",
+        report_to="none",  # see `reporting`
         ddp_find_unused_parameters=False,  # every trained parameter takes part in every step
         dataloader_pin_memory=False,
     )
@@ -145,7 +145,8 @@ class AlignmentTrainer(Trainer):
         self.offline = offline
         self.sharing = kind_of(self.accelerator)
         if self.sharing != "none":
-            collector.lockstep = tools.lockstep = Lockstep(self.agree)
+            collector.lockstep = Lockstep(self.agree)
+            tools.walk_in_step(collector.lockstep)
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0

@@ -105,7 +105,7 @@ def alignment_dir(tmp_path_factory: pytest.TempPathFactory, rows: list[Alignment
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe_for(alignment_dir: Path, tiny_composite_dir: Path) -> Callable[..., Any]:
     """Builds a short recipe on the tiny set and model."""
     from rba_bench.training.recipe import TrainingRecipe

@@ -25,6 +25,7 @@ from rba_bench.textlm.weights import (
     setup_sha256,
     weights_sha256,
 )
+from rba_bench.training.sharding import Lockstep
 
 PROBE_TOKENS = 7
 
@@ -91,6 +92,7 @@ class OwnReader(Reader):
         self.pad_id = family.pad_id
         self.context = family.context
         self.vocabulary: int = family.model.get_output_embeddings().weight.shape[0]
+        self.lockstep = Lockstep()  # of the processes, where they share the weights out
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """See `AudioFamily.text_ids`."""
@@ -122,6 +124,7 @@ class OwnReader(Reader):
 
     def decode(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
         """See `Reader.decode`."""
+        self.lockstep.enter()
         return self.family.decode(self.embed(ids), attention_mask, position_ids, use_cache=False)
 
     def head(self, states: Tensor) -> Tensor:

@@ -1,0 +1,273 @@
+"""Two processes on the CPU, by `accelerate launch` and the shipped configurations: the same steps as one process.
+
+Starting processes takes longer than training the tiny model, so one launch serves all jobs.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rba_bench.files import read_json, read_jsonl, write_json
+from rba_bench.shipped import recipes_dir
+from rba_bench.training.run import train
+from rba_bench.training.sharding import Lockstep, layer_names, lifted, unshare
+
+GROUP = {"method": "rba-group", "voices_per_group": 3, "refresh_every": 2, "steps": 3, "groups_per_step": 4}
+GRPO = {
+    "method": "grpo",
+    "accumulate": 2,
+    "eval_every": 2,
+    "select": "best",
+    "steps": 3,
+    "groups_per_step": 4,
+}
+# one group of four is sampled here and there, so that processes sample and ask the teacher unequally often
+GKD = {"method": "gkd", "student_fraction": 0.5, "steps": 2, "groups_per_step": 4, "lora": {"r": 2}}
+SPIN = {"method": "spin", "opponent_every": 1, "steps": 3, "save_every": 1}
+JOBS = {
+    "ddp-group": GROUP,
+    "ddp-grpo": GRPO,
+    "ddp-gkd": GKD,
+    "fsdp-sft": {"method": "sft", "train_parts": ["projector", "llm", "encoder"], "steps": 2},
+    "fsdp-group": GROUP,
+    "fsdp-grpo": GRPO,
+    "fsdp-gkd": GKD,
+    "fsdp-spin": SPIN,
+    "fsdp-half": {"method": "dpo", "lora": {"r": 2}, "precision": "bfloat16", "steps": 2},
+}
+
+CHILD = """
+import json, os, pathlib, signal, sys
+from accelerate.utils import gather_object
+from rba_bench.files import sha256_json, write_json
+from rba_bench.training import keeper, run
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.sharding import settle, whole
+
+given = json.loads(pathlib.Path(sys.argv[1]).read_text())
+rank = int(os.environ["RANK"])
+
+
+class Stop(keeper.Keeper):
+    at = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.at and rank == 1:  # one of the two is asked to stop
+            os.kill(os.getpid(), signal.SIGUSR1)
+        super().on_step_end(args, state, control, **kwargs)
+
+
+def finish(self, trainer, plain=run._Run._finish):
+    settle(self.policy)
+    mine = sha256_json({n: whole(p).tolist() for n, p in self.policy.named_parameters() if p.requires_grad})
+    own = {type(p).__name__ for p in self.policy.parameters()}
+    both = gather_object([mine])
+    result = plain(self, trainer)
+    if rank == 0:
+        write_json(self.out / "seen.json", {"weights": both, "types": sorted(own), "sharing": trainer.sharing})
+    return result
+
+
+keeper.Keeper, run._Run._finish = Stop, finish
+for name, values in given["jobs"].items():
+    shared = name.startswith("fsdp")
+    os.environ.update(given["fsdp"] if shared else {"ACCELERATE_USE_FSDP": "false"})
+    recipe, out = TrainingRecipe(**values), pathlib.Path(sys.argv[2]) / name
+    Stop.at = 2 if name == "fsdp-spin" else 0
+    try:
+        run.train(recipe, out)
+    except KeyboardInterrupt as stopped:
+        write_json(out / f"stopped-{rank}.json", str(stopped))
+        Stop.at = 0
+        run.train(recipe, out)
+"""
+
+
+def environment_of(config: str) -> dict[str, str]:
+    """What `accelerate launch` would tell its processes about sharing weights out."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    words = ["--config_file", str(recipes_dir() / "accelerate" / config), "script.py"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    found = prepare_multi_gpu_env(args)
+    return {name: value for name, value in found.items() if "FSDP" in name}
+
+
+@pytest.fixture(scope="module")
+def launched(
+    recipe_for: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Path]]:
+    """Folders of a job by one process and by two."""
+    folder = tmp_path_factory.mktemp("launch")
+    recipes = {name: recipe_for(**changes) for name, changes in JOBS.items()}
+    given = {name: recipe.resolved() for name, recipe in recipes.items()}
+    write_json(folder / "jobs.json", {"jobs": given, "fsdp": environment_of("fsdp2.yaml")})
+    (folder / "child.py").write_text(CHILD)
+    config = ["--config_file", str(recipes_dir() / "accelerate" / "ddp-cpu.yaml"), "--main_process_port", "0"]
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *config]
+    done = subprocess.run(
+        [*command, str(folder / "child.py"), str(folder / "jobs.json"), str(folder / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    def one(name: str) -> tuple[Path, Path]:
+        if not (folder / "one" / name).exists():
+            train(recipes[name], folder / "one" / name)
+        return folder / "one" / name, folder / "two" / name
+
+    return one
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in record.items() if key != "elapsed_s"}
+        for record in read_jsonl(folder / "train_log.jsonl")
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+# gkd is a mean over the tokens of each process, of which these have unequally many
+@pytest.mark.parametrize("name", [name for name in JOBS if not name.endswith(("-half", "-gkd"))])
+def test_two_processes_take_the_same_steps_as_one(
+    launched: Callable[[str], tuple[Path, Path]], name: str
+) -> None:
+    one, two = launched(name)
+    assert read_json(two / "rba_run.json")["hardware"]["processes"] == 2
+    same(one, two)
+
+
+def test_shared_out_weights_take_the_same_steps_where_processes_call_them_unequally_often(
+    launched: Callable[[str], tuple[Path, Path]],
+) -> None:
+    same(launched("ddp-gkd")[1], launched("fsdp-gkd")[1])
+
+
+def same(one: Path, two: Path) -> None:
+    for mine, theirs in zip(records(one), records(two), strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-3, abs=1e-4)
+    ours, others = weights(one), weights(two)
+    assert ours.keys() == others.keys()
+    for key, tensor in ours.items():
+        torch.testing.assert_close(others[key], tensor, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", list(JOBS))
+def test_both_processes_end_with_equal_weights_held_as_configured(
+    launched: Callable[[str], tuple[Path, Path]], name: str
+) -> None:
+    seen = read_json(launched(name)[1] / "seen.json")
+    assert seen["weights"][0] == seen["weights"][1]
+    shared = name.startswith("fsdp")
+    assert seen["sharing"] == ("fsdp" if shared else "none")
+    assert ("DTensor" in seen["types"]) == shared
+    # a frozen encoder stays whole on every device, next to what is shared out
+    assert ("Parameter" in seen["types"]) == (name != "fsdp-sft")
+
+
+def test_both_processes_stop_at_the_step_in_which_one_is_asked_to(
+    launched: Callable[[str], tuple[Path, Path]],
+) -> None:
+    _, two = launched("fsdp-spin")
+    for rank in (0, 1):
+        assert read_json(two / f"stopped-{rank}.json") == "stopped at step 2 of 3; saved"
+
+
+def test_shared_out_weights_in_bfloat16_take_nearly_the_same_steps(
+    launched: Callable[[str], tuple[Path, Path]],
+) -> None:
+    one, two = launched("fsdp-half")
+    for mine, theirs in zip(records(one), records(two), strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=0.05)
+    assert {tensor.dtype for tensor in weights(two).values()} == {torch.float32}  # as the base is stored
+
+
+def test_lockstep_evens_out_calls_of_unequal_processes() -> None:
+    """Two processes as two generators, one vote after the other."""
+    import threading
+
+    wishes: list[bool] = [False, False]
+    barrier = threading.Barrier(2)
+    made: list[list[str]] = [[], []]
+
+    def run(me: int, calls: int) -> None:
+        def vote(wish: bool) -> bool:
+            wishes[me] = wish
+            barrier.wait()
+            any_wants = any(wishes)
+            barrier.wait()
+            return any_wants
+
+        lockstep = Lockstep(vote)
+
+        def call(kind: str) -> None:
+            lockstep.enter()
+            made[me].append(kind)
+
+        for _ in range(calls):
+            call("own")
+        lockstep.leave(lambda: call("company"))
+
+    threads = [threading.Thread(target=run, args=pair) for pair in ((0, 3), (1, 1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert made == [["own"] * 3, ["own", "company", "company"]]
+
+
+def test_without_shared_weights_lockstep_asks_nobody() -> None:
+    lockstep = Lockstep()
+    lockstep.enter()
+    lockstep.leave(lambda: pytest.fail("no company is needed"))
+    assert lockstep.all_done(True) and not lockstep.all_done(False)
+
+
+def test_lifted_modules_are_out_of_sight_and_come_back() -> None:
+    inner = torch.nn.Linear(2, 2)
+    model = torch.nn.Sequential(torch.nn.Sequential(inner), torch.nn.Linear(2, 1))
+    names = [name for name, _ in model.named_parameters()]
+    with lifted(model, [inner]):
+        assert [name for name, _ in model.named_parameters()] == ["1.weight", "1.bias"]
+    assert [name for name, _ in model.named_parameters()] == names and model[0][0] is inner
+
+
+def test_layers_of_the_longest_stack_are_wrapped_one_by_one(family: Any) -> None:
+    assert layer_names([family.decoder]) == ["LlamaDecoderLayer"]
+    assert len(layer_names([family.decoder, family.encoder])) == 2
+
+
+def test_unshared_models_have_weights_of_their_own_and_keep_their_ties() -> None:
+    one = torch.nn.Linear(3, 3, bias=False)
+    model = torch.nn.ModuleDict({"a": one, "b": torch.nn.Linear(3, 3, bias=False)})
+    model["b"].weight = one.weight
+    other = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3, bias=False), "b": torch.nn.Linear(3, 3)})
+    other["a"].weight = other["b"].weight = one.weight
+    unshare(other)
+    assert other["a"].weight is other["b"].weight is not one.weight
+    assert torch.equal(other["a"].weight, one.weight) and not other["a"].weight.requires_grad
+
+
+@pytest.mark.parametrize("path", sorted((recipes_dir() / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configurations_are_understood_by_accelerate(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == "no" and config.num_processes == 2  # the recipe's `precision` decides
+    assert json.loads(json.dumps(config.to_dict()))
