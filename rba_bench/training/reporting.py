@@ -24,7 +24,7 @@ def check_reporters(names: Collection[Reporter]) -> None:
     for name in names:
         if find_spec(name) is None:
             raise MissingPrerequisite(
-                f"report_to {name} needs a package: pip install {name}, or drop it from report_to"
+                f"report_to {name} needs a package: pip install 'rba-bench[{name}]', or drop it from report_to"
             )
 
 
