@@ -5,13 +5,12 @@ gives each process one forward pass, but how often it samples, or asks reference
 `Lockstep` evens that out: before a call a process says so, and who has nothing to ask keeps it company.
 
 What never trains does not take part: a frozen encoder, whose states come from a cache in another order in each
-process, and modules that nothing passes through. They are `lifted` out of the model while it is wrapped, and stay
-whole on every device.
+process, and modules that nothing passes through. They are hidden from whoever wraps the model, and stay whole on every
+device.
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import torch
@@ -63,23 +62,17 @@ class Lockstep:
         return done if self._any_wants is None else not self._any_wants(not done)
 
 
-@contextmanager
-def lifted(model: nn.Module, parts: Collection[nn.Module]) -> Iterator[None]:
-    """A model without some of its modules for a while, so that who wraps it does not see them."""
+def hide(model: nn.Module, parts: Collection[nn.Module]) -> None:
+    """Make modules plain attributes of where they are, in place: callable as before, but no part of the model.
+
+    Whoever wraps the model, looks for its parameters or walks through it does not see them any more.
+    """
     wanted = {id(part) for part in parts}
-    homes = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent._modules.items()
-        if id(child) in wanted
-    ]
-    for parent, name, _ in homes:
-        parent._modules[name] = None
-    try:
-        yield
-    finally:
-        for parent, name, child in homes:
-            parent._modules[name] = child
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if id(child) in wanted:
+                del parent._modules[name]
+                parent.__dict__[name] = child
 
 
 def layer_names(modules: Collection[nn.Module]) -> list[str]:

@@ -21,6 +21,7 @@ from accelerate.utils import (
 from torch import Tensor, nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import SCHEDULER_NAME
 
 from rba_bench.audio.alignment_set import AlignmentRow
@@ -37,9 +38,9 @@ from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.sharding import (
     Lockstep,
+    hide,
     kind_of,
     layer_names,
-    lifted,
     share_reference,
     unshare,
     use_bfloat16,
@@ -150,6 +151,7 @@ class AlignmentTrainer(Trainer):
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
+        self._groups: list[dict[str, Any]] | None = None
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
@@ -167,7 +169,9 @@ class AlignmentTrainer(Trainer):
         rows = self._rows(inputs["groups"])
         items = sum(outcome.items for outcome in outcomes)
         batch = self.method.batch(rows, outcomes, self.collector.responder)
-        loss = self._loss(model, batch, items) if batch.branches else self._nothing(model, rows)
+        # without a clip that is heard the projector would take no part, and processes would not all do the same
+        heard = any(not as_text for _, as_text in batch.heard)
+        loss = self._loss(model, batch, items) if heard else self._nothing(model, rows)
         if not math.isfinite(float(loss.detach())):
             raise RbaError(
                 f"the loss of step {self.state.global_step + 1} is not finite, nothing was changed by it: lower "
@@ -290,7 +294,7 @@ class AlignmentTrainer(Trainer):
         """AdamW with each part's own learning rate."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
-            groups = optimizer_groups(self.collector.policy.family, self.recipe)
+            groups = self._groups or optimizer_groups(self.collector.policy.family, self.recipe)
             self.optimizer = kind(groups, **options)
         return self.optimizer
 
@@ -317,7 +321,7 @@ class AlignmentTrainer(Trainer):
         if self.sharing == "none":
             return super()._prepare_for_training(*args, **kwargs)
         policy, reference = self.collector.policy, self.tools.reference_policy
-        self.create_optimizer()  # before parts are taken out of the model
+        self._groups = optimizer_groups(policy.family, self.recipe)  # before parts are taken out of the model
         if self.sharing == "zero3" and reference is not None:
             unshare(reference)
         if self.sharing == "fsdp":
@@ -325,13 +329,15 @@ class AlignmentTrainer(Trainer):
             plugin.transformer_cls_names_to_wrap = layer_names(policy.wrapped())
             if self.args.bf16:
                 use_bfloat16(plugin)
-        with lifted(policy, policy.left_whole()):
-            prepared = super()._prepare_for_training(*args, **kwargs)
+        hide(policy, policy.left_whole())
+        prepared = super()._prepare_for_training(*args, **kwargs)
         if self.sharing == "fsdp":
             register_fsdp_forward_method(policy, "inside")
         if reference is not None:
-            with lifted(reference, reference.left_whole()):
-                share_reference(reference, self.accelerator, self.sharing)
+            hide(reference, reference.left_whole())
+            share_reference(reference, self.accelerator, self.sharing)
+        if self.sharing == "zero3":
+            unset_hf_deepspeed_config()  # models loaded from now on are whole
         return prepared
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
