@@ -1,5 +1,6 @@
 """`rba-bench train`: an alignment set and a base SpeechLM in, a checkpoint out."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,8 @@ def command(
         from rba_bench.training.run import train
 
         result = train(checked, folder)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first one speaks
     if as_json:
         emit_json(result)
     else:
