@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench import __version__
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, sha256_json, write_json
+from rba_bench.files import read_json, write_json
 from rba_bench.outputs import claim
 from rba_bench.progress import bar, say
 from rba_bench.training.recipe import TrainingRecipe
@@ -151,10 +151,13 @@ class _Run:
     def _cache(self) -> "EncoderCache":
         import torch
 
+        from rba_bench.speechlm.audiolm.encoder_cache import encoder_tag
         from rba_bench.training.clips import shared_cache
 
         device = "cuda" if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}"
-        tag = sha256_json([self.sources["base_sha256"], self.family.padding, device, self.recipe.precision])
+        tag = encoder_tag(
+            self.sources["base_sha256"], device, self.family.padding, self.recipe.precision
+        )  # what batches round differently, devices do too
         cache = shared_cache(tag, self.recipe.cache_mb)
         cache.folder = Path(self.recipe.encoder_cache) if self.recipe.encoder_cache else None
         return cache
