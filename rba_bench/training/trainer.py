@@ -171,7 +171,8 @@ class AlignmentTrainer(Trainer):
         batch = self.method.batch(rows, outcomes, self.collector.responder)
         # without a clip that is heard the projector would take no part, and processes would not all do the same
         heard = any(not as_text for _, as_text in batch.heard)
-        loss = self._loss(model, batch, items) if heard else self._nothing(model, rows)
+        counts = self._even(self.method.counts(batch))
+        loss = self._loss(model, batch, items, counts) if heard else self._nothing(model, rows)
         if not math.isfinite(float(loss.detach())):
             raise RbaError(
                 f"the loss of step {self.state.global_step + 1} is not finite, nothing was changed by it: lower "
@@ -211,14 +212,21 @@ class AlignmentTrainer(Trainer):
         wanted = [position + batch * stride for batch in ahead for position in positions]
         return [self.order[position] for position in wanted if position < len(self.order)]
 
-    def _loss(self, model: nn.Module, batch: StepBatch, items: int) -> Tensor:
+    def _loss(self, model: nn.Module, batch: StepBatch, items: int, counts: list[float]) -> Tensor:
         aim = self.collector.policy.inside(lambda: self._aim(batch))
         clips = self.tools.clips(batch)
         scores = model(clips, batch.branches, aim.targets, aim.measure, self.method.want)
-        terms = self.method.loss(Step(batch, scores, aim, items, self.recipe.length_normalized))
+        terms = self.method.loss(Step(batch, scores, aim, items, self.recipe.length_normalized, counts))
         for name, value in terms.notes.items():
             self._note(name, value)
         return terms.loss
+
+    def _even(self, counts: list[float]) -> list[float]:
+        """Means over processes."""
+        if not counts or self.args.world_size == 1:
+            return counts
+        mine = torch.tensor(counts, device=self.args.device)
+        return [float(mean) for mean in self.accelerator.reduce(mine, "mean").tolist()]
 
     @torch.no_grad()
     def _aim(self, batch: StepBatch) -> Aim:

@@ -67,13 +67,14 @@ class Aim:
 
 @dataclass
 class Step:
-    """Everything a loss is computed from."""
+    """Everything a loss is computed from; `counts` are the method's `counts`, averaged over processes."""
 
     batch: StepBatch
     scores: Scores
     aim: Aim
     items: int
     length_normalized: bool
+    counts: Sequence[float] = ()
 
     def sequence(self, places: Sequence[int], normalized: bool | None = None) -> Tensor:
         """[len(places)] log-probabilities of answers."""
@@ -159,6 +160,14 @@ class Method(ABC):
     def aim(self, batch: StepBatch, tools: Tools) -> Aim:
         """What the branches are compared with."""
         return Aim()
+
+    def counts(self, batch: StepBatch) -> list[float]:
+        """What a loss divides by that may differ between processes: numbers of tokens or answers.
+
+        The mean over processes comes back in `Step.counts`, so that the mean of their losses is that of one process. As
+        many numbers for every batch, also for an empty one.
+        """
+        return []
 
     @abstractmethod
     def loss(self, step: Step) -> Terms:

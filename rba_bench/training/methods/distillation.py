@@ -31,25 +31,31 @@ class TokenDistillation(Method):
 
     def aim(self, batch: StepBatch, tools: Tools) -> Aim:
         """The teacher on the same answers behind the transcript."""
-        return self._aim(batch, sorted(set(batch.teacher)), tools)
-
-    def _aim(self, batch: StepBatch, places: Sequence[int], tools: Tools) -> Aim:
-        options = self.recipe.teacher
+        options, places = self.recipe.teacher, self.places(batch)
         texts = [row.user_text for row, _ in batch.heard]
         targets = tools.teacher.targets(texts, batch.branches, places).to(tools.device)
         return Aim(targets, Divergence(options.divergence, options.temperature, options.jsd_weight))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
-        far, supervision = self._divergence(step, sorted(set(step.batch.teacher))), self.supervision(step)
+        far, supervision = self._divergence(step, self.places(step.batch)), self.supervision(step)
         notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
         return Terms(far + self.recipe.sft_weight * supervision, notes)
 
+    def counts(self, batch: StepBatch) -> list[float]:
+        """Answer tokens, and ends of turns."""
+        answers = [batch.branches[place].tokens for place in self.places(batch)]
+        return [float(sum(map(len, answers))), float(sum(tokens[-1] in self.end_ids for tokens in answers))]
+
+    def places(self, batch: StepBatch) -> list[int]:
+        """Branches that are compared with the teacher."""
+        return sorted(set(batch.teacher))
+
     def _divergence(self, step: Step, places: Sequence[int]) -> torch.Tensor:
         mask = step.pick(step.scores.mask, places)
-        weights = distillation.end_weights(
-            mask, self.recipe.teacher.end_weight, ended=self._ended(step, places)
-        )
+        weight, ended = self.recipe.teacher.end_weight, self._ended(step, places)
+        tokens, ends = step.counts or (None, None)
+        weights = distillation.end_weights(mask, weight, ended=ended, tokens=tokens, ends=ends)
         return (step.pick(step.scores.divergence, places) * weights).sum()
 
     def _ended(self, step: Step, places: Sequence[int]) -> torch.Tensor:
@@ -98,15 +104,9 @@ class OnPolicyDistillation(TokenDistillation):
         extra = Outcome(len(given), rated=given)
         return super().batch(rows, [*outcomes, extra], responder)
 
-    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
-        """The teacher on what the student said."""
-        return self._aim(batch, sorted(set(batch.rated)), tools)
-
-    def loss(self, step: Step) -> Terms:
-        """See the class."""
-        far, supervision = self._divergence(step, sorted(set(step.batch.rated))), self.supervision(step)
-        notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
-        return Terms(far + self.recipe.sft_weight * supervision, notes)
+    def places(self, batch: StepBatch) -> list[int]:
+        """What the student said, and the given answers among the samples."""
+        return sorted(set(batch.rated))
 
 
 class Diva(Method):

@@ -112,7 +112,13 @@ class Grpo(PolicyGradient):
             tokens = tokens + options.kl_weight * far
             notes["kl"] = float(token_mean(far.detach(), mask))
         reduce = token_mean if self.recipe.method == "dapo" else sequence_mean
-        return self.combine(step, reduce(tokens, mask), notes)
+        return self.combine(step, reduce(tokens, mask, step.counts[0] if step.counts else None), notes)
+
+    def counts(self, batch: StepBatch) -> list[float]:
+        """Tokens for DAPO, answers for GRPO."""
+        if self.recipe.method == "grpo":
+            return [float(len(batch.rated))]
+        return [float(sum(len(batch.branches[place].tokens) for place in batch.rated))]
 
 
 class SelfCritical(PolicyGradient):
