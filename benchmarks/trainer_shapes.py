@@ -57,11 +57,11 @@ SHAPES = {
     "decoder": Shape(
         encoder={"encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 512, "d_model": 128},
         decoder={
-            "hidden_size": 512,
-            "intermediate_size": 2048,
+            "hidden_size": 384,
+            "intermediate_size": 1536,
             "num_hidden_layers": 8,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 8,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 6,
             "vocab_size": 8_192,
         },
         seconds=4.0,

@@ -318,7 +318,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--trl-python", default=os.environ.get("RBA_TRL_PYTHON", here), help="Python that has TRL"
     )
-    parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=["encoder", "decoder"])
+    parser.add_argument("--shapes", nargs="*", choices=sorted(SHAPES), default=["encoder", "decoder"])
     parser.add_argument("--towers", nargs="+", choices=["train", "frozen"], default=["train", "frozen"])
     parser.add_argument("--steps", type=int, default=5, help="measured steps, one more warms up")
     parser.add_argument("--threads", type=int, default=2)
@@ -334,25 +334,26 @@ def main() -> None:
     given = parse()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        for shape in given.shapes:
+        for shape in dict.fromkeys([*given.shapes, *given.ladder]):
             folder = Path(name) / shape
             folder.mkdir()
             make_model(folder, SHAPES[shape])
             make_pairs(folder, SHAPES[shape], BATCH * (given.steps + 1))
+        for shape in given.shapes:
             if given.trl_python:
-                compare_losses(given, folder)
+                compare_losses(given, Path(name) / shape)
             for tower in given.towers:
-                found = contestants(given, folder, tower)
+                found = contestants(given, Path(name) / shape, tower)
                 race(found, given.steps, given.threads)
                 verb = "trains" if tower == "train" else "is frozen"
                 show(f"Shape `{shape}`; the audio tower {verb}.", found)
-            if shape in given.ladder:
-                found = ladder(given, folder)
-                race(found, given.steps, given.threads)
-                show(
-                    f"Shape `{shape}`, live reference, step by step; the audio tower trains where nothing is said.",
-                    found,
-                )
+        for shape in given.ladder:
+            found = ladder(given, Path(name) / shape)
+            race(found, given.steps, given.threads)
+            show(
+                f"Shape `{shape}`, live reference, one measure after the other; the audio tower trains.",
+                found,
+            )
     print(f"\n{time.monotonic() - started:.0f} s in all.")
 
 
