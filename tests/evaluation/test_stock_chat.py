@@ -71,6 +71,7 @@ def stock(tmp_path, tasks, data_dir, **environment):
     return json.loads(results.read_text())["results"], out
 
 
+@pytest.mark.slow
 def test_stock_lm_eval_runs_the_same_files(tmp_path, data_dir):
     """Questions get the runner's scores; free answers are given, and left unjudged where no judge is named."""
     answers = [{"instruction": prompt, "output": "an answer"} for prompt in PROMPTS]
