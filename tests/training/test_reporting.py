@@ -72,7 +72,7 @@ def test_a_missing_package_is_named_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr(reporting, "find_spec", lambda package: None)
     recipe = recipe_for(report_to=[name], base=str(tmp_path / "absent"))
-    with pytest.raises(MissingPrerequisite, match=f"pip install {name}"):
+    with pytest.raises(MissingPrerequisite, match=rf"rba-bench\[{name}\]"):
         train(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert json.dumps(recipe.resolved()["report_to"]) == json.dumps([name])
