@@ -338,7 +338,9 @@ def test_the_published_board_is_what_its_records_give(tmp_path):
     published = Path(__file__).parents[2] / "leaderboards" / "micro"
     build([published], tmp_path)
     before, after = contents(published), contents(tmp_path)
-    before = {name: held for name, held in before.items() if not name.startswith("study/")}  # a page of its own
+    before = {
+        name: held for name, held in before.items() if not name.startswith("study/")
+    }  # a page of its own
     assert before.keys() == after.keys() and before["index.md"] == after["index.md"]
     assert all(before[name] == after[name] for name in before if name.startswith("records/"))
     for name in (name for name in before if name.endswith(".csv")):

@@ -19,7 +19,9 @@ from rba_bench.progress import say
 from rba_bench.speechlm.base import SpeechRequest
 
 DEFAULT_BYTES = 128 * 2**20
-VERSION = 2  # raise it whenever a family's states change their meaning (2: Qwen2.5-Omni's, before the projector)
+VERSION = (
+    2  # raise it whenever a family's states change their meaning (2: Qwen2.5-Omni's, before the projector)
+)
 
 
 def encoder_tag(weights_sha256: str, setup_sha256: str, padding: str, dtype: str) -> str:
