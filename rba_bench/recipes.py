@@ -11,7 +11,7 @@ Keys of nested models are set with dots (`--set lora.r=8`), values are read as Y
 
 import difflib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,19 +33,24 @@ class Recipe(BaseModel):
 
 R = TypeVar("R", bound=BaseModel)
 Location = tuple[str | int, ...]
+TRUST = "trust_remote_code"
 
 
-def load_recipe(model: type[R], path: Path | str | None = None, overrides: Sequence[str] = ()) -> R:
+def load_recipe(
+    model: type[R], path: Path | str | None = None, overrides: Sequence[str] = (), trust: bool = False
+) -> R:
     """Read a recipe file, apply overrides in order, check the result.
 
     Args:
         model: the recipe class.
         path: a YAML file; None starts from the defaults.
         overrides: `key=value` strings, dots for nested keys.
+        trust: the user lets models run Python code of their own (`--trust`): sets every `trust_remote_code`. A recipe
+            may be somebody else's file, so it cannot switch this on by itself.
 
     Raises:
         UserError: unreadable file, bad YAML, unknown key (with the nearest valid one), wrong value; the
-            message names the file, the line and the key.
+            message names the file, the line and the key. Or the recipe asks for `trust_remote_code` without `trust`.
     """
     data: dict[str, Any] = {}
     origins: dict[Location, str] = {}
@@ -55,13 +60,46 @@ def load_recipe(model: type[R], path: Path | str | None = None, overrides: Seque
         location, value = parse_override(override)
         _assign(data, location, value, override)
         origins[location] = f"--set {override}"
+    where = str(path) if path is not None else "recipe"
     try:
-        return model.model_validate(data)
+        recipe = model.model_validate(data)
     except ValidationError as error:
-        where = str(path) if path is not None else "recipe"
         raise UserError(
             "; ".join(_explain(model, problem, origins, where) for problem in error.errors())
         ) from error
+    if trust:
+        return _trusting(recipe)
+    for location in _trust_requests(recipe.model_dump()):
+        raise UserError(
+            f"{origins.get(location, where)}: {'.'.join(map(str, location))} lets a model run Python code of its own: "
+            "add --trust if you trust the authors of that model"
+        )
+    return recipe
+
+
+def _trusting(recipe: R) -> R:
+    """The recipe with every `trust_remote_code` that it knows set."""
+    changes: dict[str, Any] = {}
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if name == TRUST:
+            changes[name] = True
+        elif isinstance(value, BaseModel):
+            changes[name] = _trusting(value)
+    return recipe.model_copy(update=changes)
+
+
+def _trust_requests(values: Any, location: Location = ()) -> Iterator[Location]:
+    """Where `trust_remote_code` is switched on, at any depth; keys with dots count by their last part."""
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(values, dict):
+        pairs = values.items()
+    elif isinstance(values, (list, tuple)):
+        pairs = enumerate(values)
+    for key, value in pairs:
+        if str(key).rpartition(".")[2] == TRUST and value:
+            yield (*location, key)
+        yield from _trust_requests(value, (*location, key))
 
 
 def parse_override(override: str) -> tuple[Location, Any]:

@@ -1,5 +1,6 @@
 """Recipe files, overrides and the errors a user meets."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -100,3 +101,37 @@ def test_unreadable_files(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
         load_recipe(Example, binary)
+
+
+class Classifier(Recipe):
+    trust_remote_code: bool = False
+
+
+class Trusting(Recipe):
+    trust_remote_code: bool = False
+    reward: Classifier = Classifier()
+    common: dict = {}
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("trust_remote_code: true\n", "recipe.yaml:1: trust_remote_code"),
+        ("common: {}\nreward:\n  trust_remote_code: true\n", "recipe.yaml:3: reward.trust_remote_code"),
+        ("common: {reward: {trust_remote_code: true}}\n", "recipe.yaml:1: common.reward.trust_remote_code"),
+        ("common: {reward.trust_remote_code: true}\n", "recipe.yaml:1: common.reward.trust_remote_code"),
+    ],
+)
+def test_a_recipe_cannot_switch_on_remote_code_by_itself(tmp_path, text, where):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(where)) as refused:
+        load_recipe(Trusting, path)
+    assert "--trust" in str(refused.value)
+    assert load_recipe(Trusting, path, trust=True).trust_remote_code
+
+
+def test_trust_sets_the_key_wherever_a_recipe_has_it():
+    recipe = load_recipe(Trusting, None, [], trust=True)
+    assert recipe.trust_remote_code and recipe.reward.trust_remote_code
+    assert not load_recipe(Trusting).reward.trust_remote_code

@@ -99,9 +99,3 @@ Language = Annotated[
         "--language", metavar="CODE", help="Of the speech, for Whisper in a cascade; found out by default."
     ),
 ]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code", help="Run Python code that ships with the model. Off unless you say so."
-    ),
-]

@@ -47,7 +47,7 @@ def command(
     pad: eval_options.Pad = False,
     encoder_cache: eval_options.EncoderCache = None,
     language: eval_options.Language = None,
-    trust_remote_code: eval_options.TrustRemoteCode = False,
+    trust: options.Trust = False,
     retry_errors: eval_options.RetryErrors = False,
     cache: eval_options.Cache = True,
     as_json: options.Json = False,
@@ -59,10 +59,10 @@ def command(
     given = {
         "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
         "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
-        "retry_errors": retry_errors, "use_cache": cache,
+        "retry_errors": retry_errors, "use_cache": cache, "trust": trust,
     }  # fmt: skip
     loading = {"true_length": not pad, "encoder_cache": encoder_cache, "language": language}
-    loading["trust_remote_code"] = trust_remote_code
+    loading["trust_remote_code"] = trust
     with stdout_reserved():
         chosen = model or ("constant" if dry_run else _newest_checkpoint())
         request = _request(task, chosen, track, model_options=loading, **given)

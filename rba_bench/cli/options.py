@@ -6,6 +6,14 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        "--trust-remote-code",
+        help="Run Python code that comes with models and task files. Off unless you say so.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(

@@ -49,6 +49,7 @@ def micro(
         Path | None,
         typer.Option("--publish", metavar="DIR", help="Also copy the report there.", show_default=False),
     ] = None,
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
     """Train every method from one base on one set and compare them.
@@ -57,7 +58,7 @@ def micro(
     intervals. A rerun resumes; finished trainings and evaluations are only read.
     """
     with stdout_reserved():
-        study = _study(out or OUT, recipe, set_, (methods, seeds, budget))
+        study = _study(out or OUT, recipe, set_, (methods, seeds, budget), trust)
         if plan:
             from rba_bench.study.estimate import make_plan
 
@@ -91,14 +92,18 @@ def report(
 
 
 def _study(
-    out: Path, recipe: Path | None, set_: list[str] | None, part: tuple[str | None, str | None, str]
+    out: Path,
+    recipe: Path | None,
+    set_: list[str] | None,
+    part: tuple[str | None, str | None, str],
+    trust: bool,
 ) -> "Study":
     from rba_bench.recipes import load_recipe
     from rba_bench.shipped import recipe_file
     from rba_bench.study.recipe import StudyRecipe
     from rba_bench.study.run import Selection, Study
 
-    checked = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), set_ or ())
+    checked = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), set_ or (), trust)
     methods, seeds, budget = part
     wanted = () if budget == "both" else (budget,)
     return Study(checked, out, Selection.of(checked, _names(methods), _numbers(seeds), wanted))  # type: ignore[arg-type]

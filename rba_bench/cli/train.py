@@ -34,6 +34,7 @@ def command(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="As --set steps=N.", show_default=False)
     ] = None,
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
     """Align a SpeechLM with its teacher.
@@ -41,7 +42,7 @@ def command(
     With no options: RBA-Single on the micro track, on the alignment set under runs/ (made first if there is none).
     A rerun resumes.
     """
-    checked = _recipe(method, recipe, [*(set_ or ()), *_shorthands(seed, steps)])
+    checked = _recipe(method, recipe, [*(set_ or ()), *_shorthands(seed, steps)], trust)
     folder = out or defaults.run_folder("checkpoints", checked.method, checked.resolved())
     _provide_alignment_set(checked)
     if out is None:
@@ -63,13 +64,13 @@ def _shorthands(seed: int | None, steps: int | None) -> list[str]:
     return [f"{key}={value}" for key, value in named if value is not None]
 
 
-def _recipe(method: str | None, recipe: Path | None, overrides: list[str]) -> "TrainingRecipe":
+def _recipe(method: str | None, recipe: Path | None, overrides: list[str], trust: bool) -> "TrainingRecipe":
     from rba_bench.recipes import load_recipe
     from rba_bench.training.recipe import TrainingRecipe
 
     chosen = [f"method={method}"] if method is not None else []
     path = recipe_file(recipe or method or DEFAULT_METHOD)
-    return load_recipe(TrainingRecipe, path, [*chosen, *overrides])
+    return load_recipe(TrainingRecipe, path, [*chosen, *overrides], trust)
 
 
 def _provide_alignment_set(recipe: "TrainingRecipe") -> None:

@@ -18,7 +18,8 @@ from rba_bench.evaluation.request import EvalRequest
 from rba_bench.files import sha256_json
 
 # Of a model: what it is called and how it came about, not what it is
-UNIDENTIFYING = ("name", "spec", "run", "training", "verified")
+# (its hashes say that; a commit may change nothing but the model card)
+UNIDENTIFYING = ("name", "spec", "run", "training", "verified", "revision")
 SCORER = "rba_bench.evaluation.hooks.score"
 
 

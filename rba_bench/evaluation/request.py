@@ -31,6 +31,7 @@ class EvalRequest:
         perturb: What is done to every clip, such as `noise=10dB,telephone`.
         use_cache: Whether answers kept by other runs in `out` are taken.
         retry_errors: Ask again for items that an earlier attempt could not answer.
+        trust: Run Python code that task files of others name; `model_options` has `trust_remote_code` for models.
         model_options: Passed on to the model's loader.
     """
 
@@ -50,6 +51,7 @@ class EvalRequest:
     perturb: str = ""
     use_cache: bool = True
     retry_errors: bool = False
+    trust: bool = False
     model_options: dict[str, Any] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:

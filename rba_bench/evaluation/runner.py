@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import answering, environment, harness, registry, scoring
+from rba_bench.evaluation import answering, environment, foreign_code, harness, registry, scoring
 from rba_bench.evaluation.finishers import registry as finishers
 from rba_bench.evaluation.finishers.base import Finisher
 from rba_bench.evaluation.finishing import finish
@@ -58,7 +58,11 @@ def checked(request: EvalRequest) -> list[registry.TaskSpec]:
     """The tasks of a request. Raises UserError for values that cannot be meant."""
     if request.limit is not None and request.limit <= 0:
         raise UserError(f"--limit must be at least 1, not {request.limit}")
-    return registry.resolve(request.tasks, request.track, request.decodings)
+    specs = registry.resolve(request.tasks, request.track, request.decodings)
+    if not request.trust:
+        for spec in specs:
+            foreign_code.refuse(spec.path)
+    return specs
 
 
 def _evaluate_task(

@@ -13,7 +13,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.outputs import claim
 from rba_bench.speechlm.whisper_encoders import load_encoder
-from rba_bench.textlm.weights import load_model, local_folder, setup_sha256, weights_sha256
+from rba_bench.textlm.weights import hub_commit, load_model, local_folder, setup_sha256, weights_sha256
 
 PROVENANCE = "compose.json"
 SCHEMA_VERSION = 1
@@ -105,10 +105,9 @@ def _check(options: ComposeOptions) -> None:
 
 def _source(given: str | Path, folder: Path) -> dict[str, Any]:
     """What a part is: as it was named, its commit where it came from the Hub, its weights."""
-    snapshot = folder.parent.name == "snapshots"
     return {
         "id": str(given),
-        "revision": folder.name if snapshot else None,
+        "revision": hub_commit(folder),
         "weights_sha256": weights_sha256(folder),
     }
 

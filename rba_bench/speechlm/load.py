@@ -6,6 +6,8 @@
     openai:<base_url>#<model>               a server with `input_audio`
     <folder or Hub id>                      a composite checkpoint, or an audio LLM of transformers
 
+A Hub id may name its commit, branch or tag: `Qwen/Qwen2-Audio-7B-Instruct@0a095220c30b7b31434169c3086508ef3ea5bf0a`.
+
 An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogniser>` see `recognizers.load_recognizer`.
 """
 
@@ -159,9 +161,14 @@ def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
 
 
 def short_name(spec: str) -> str:
-    """The last part of a folder, a Hub id or an `openai:<base_url>#<model>`, for tables."""
+    """The last part of a folder, a Hub id or an `openai:<base_url>#<model>`, for tables; of a commit 8 digits."""
+    from rba_bench.textlm.weights import COMMIT, HUB_ID
+
     tail = spec.rpartition("#")[2] if spec.startswith("openai:") else str(spec)
-    path = Path(tail)
+    path, named = Path(tail), HUB_ID.fullmatch(tail)
+    if not path.exists() and named is not None and named["revision"]:
+        revision = named["revision"][:8] if COMMIT.fullmatch(named["revision"]) else named["revision"]
+        return f"{Path(named['repo']).name}@{revision.replace('/', '-')}"
     return (path.resolve() if path.exists() else path).name.removesuffix(".pt")
 
 

@@ -326,17 +326,19 @@ def _transformers(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no usable recogniser: {_line(error)}") from error
+
+    def identity(model: Any) -> dict[str, Any]:
+        return describe(folder, spec, model, trust_remote_code)
+
     if kind == "whisper":
         model = load_model(WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code)
-        return TransformersWhisper(
-            model, features, tokenizer, describe(folder, spec, model), batch_size, language
-        )
+        return TransformersWhisper(model, features, tokenizer, identity(model), batch_size, language)
     if language is not None:
         raise UserError(f"a recogniser of type {kind!r} takes no language; leave it out")
     # Stands for masked spans in training; some published checkpoints lack it.
     spare = ("masked_spec_embed",)
     model = load_model(AutoModelForCTC, folder, "recogniser", device, trust_remote_code, spare)
-    return TransformersCTC(model, features, tokenizer, describe(folder, spec, model), batch_size)
+    return TransformersCTC(model, features, tokenizer, identity(model), batch_size)
 
 
 def _load_file(path: str, device: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.textlm.base import TextLM
-from rba_bench.textlm.weights import local_folder, setup_sha256, weights_sha256
+from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
 
 
 def locate(recipe: SynthesisRecipe) -> Path:
@@ -28,6 +28,7 @@ def identity(recipe: SynthesisRecipe) -> dict[str, Any]:
         "name": recipe.teacher,
         "weights_sha256": weights_sha256(folder),
         "setup_sha256": setup_sha256(folder),
+        **({"revision": commit} if (commit := hub_commit(folder)) else {}),
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
+from rba_bench.textlm.weights import HUB_ID
 
 EMBEDDING = "sentence-transformers/paraphrase-mpnet-base-v2"
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors"]
@@ -93,8 +94,8 @@ def embedding_folder(name: str, revision: str = "main", remedy: str = "") -> Pat
     """The folder of a sentence-transformers model.
 
     Args:
-        name: A folder, or a Hub id (downloaded once into the Hub cache).
-        revision: On the Hub.
+        name: A folder, or a Hub id (downloaded once into the Hub cache), with its own `@REVISION` or without.
+        revision: On the Hub, where the id names none.
         remedy: What the message says to do where the Hub cannot provide it.
 
     Raises:
@@ -103,10 +104,11 @@ def embedding_folder(name: str, revision: str = "main", remedy: str = "") -> Pat
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
-    folder = Path(name)
+    folder, named = Path(name), HUB_ID.fullmatch(name)
     if not folder.is_dir():
+        repo, revision = (named["repo"], named["revision"] or revision) if named else (name, revision)
         try:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES))
         except HFValidationError as error:
             raise MissingPrerequisite(f"no embedding model at {name}: correct the path") from error
         except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:

@@ -75,7 +75,7 @@ class LocalTextLM:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
-        identity = {"kind": "text", **describe(folder, path_or_id, model)}
+        identity = {"kind": "text", **describe(folder, path_or_id, model, trust_remote_code)}
         return cls(model, tokenizer, identity, batch_size, template)
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:

@@ -13,7 +13,14 @@ from rba_bench.textlm.asking import Message, Question, Reply
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.sampling import PerRequestGumbel, continue_batch
-from rba_bench.textlm.weights import compute_dtype, local_folder, resolve_device, setup_sha256, weights_sha256
+from rba_bench.textlm.weights import (
+    compute_dtype,
+    hub_commit,
+    local_folder,
+    resolve_device,
+    setup_sha256,
+    weights_sha256,
+)
 
 ANCHOR = "a"  # a token before another shows whether that one begins with a space
 PROBE = ("zqsystemtextqz", "zqusertextqz")
@@ -64,6 +71,7 @@ class LocalAsker:
             "path": str(path_or_id),
             "weights_sha256": weights_sha256(folder),
             "setup_sha256": setup_sha256(folder),
+            **({"revision": commit} if (commit := hub_commit(folder)) else {}),
             "dtype": "float32" if compute_dtype(self._load[1]) is torch.float32 else "stored",
             **({"template": template} if template else {}),
         }

@@ -11,7 +11,9 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# owner/name, and after @ a commit, branch or tag
+HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 LOADED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]
 # What decides, beside the weights, which text goes in and comes out; no file with dates or versions
 SETUP_FILES = (
@@ -29,7 +31,8 @@ def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
     """The folder that holds a model: itself, or the local snapshot of a Hub id (`Qwen/Qwen2.5-7B-Instruct`).
 
     Args:
-        path_or_id: a folder, or a Hub id (downloaded once into the Hub cache).
+        path_or_id: a folder, or a Hub id (downloaded once into the Hub cache), with `@` and a commit, branch or tag
+            where not the newest commit of the main branch is meant.
         what: how messages name it.
 
     Raises:
@@ -40,11 +43,12 @@ def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder of the {what}")
     if not folder.is_dir():
-        if not HUB_ID.fullmatch(str(path_or_id)):
+        named = HUB_ID.fullmatch(str(path_or_id))
+        if named is None:
             raise MissingPrerequisite(
                 f"no {what} at {path_or_id}: train or download it first, or correct the path"
             )
-        folder = _snapshot(str(path_or_id), what)
+        folder = _snapshot(named["repo"], named["revision"], what)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise MissingPrerequisite(f"{folder} holds no {what}: it needs config.json and *.safetensors")
     return folder
@@ -76,10 +80,29 @@ def setup_sha256(folder: Path) -> str:
     )
 
 
-def describe(folder: Path, path_or_id: str | Path, model: Any) -> dict[str, Any]:
-    """The part of a model's identity that every kind shares: path, hashes, parameters, number type."""
+def hub_commit(folder: Path) -> str | None:
+    """The commit that a folder of the Hub cache holds; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+
+
+def code_sha256(folder: Path) -> str | None:
+    """SHA-256 over the Python files beside the weights, None if there are none."""
+    files = sorted(folder.rglob("*.py"))
+    return sha256_json([[f.relative_to(folder).as_posix(), sha256_file(f)] for f in files]) if files else None
+
+
+def describe(
+    folder: Path, path_or_id: str | Path, model: Any, trust_remote_code: bool = False
+) -> dict[str, Any]:
+    """The part of a model's identity that every kind shares: path, hashes, parameters, number type.
+
+    With it, where there are such, the commit on the Hub (`revision`) and the hash of Python code that may run.
+    """
+    commit, code = hub_commit(folder), code_sha256(folder) if trust_remote_code else None
     return {
         "path": str(path_or_id),
+        **({"revision": commit} if commit else {}),
+        **({"code_sha256": code} if code else {}),
         "weights_sha256": weights_sha256(folder),
         "setup_sha256": setup_sha256(folder),
         "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -181,14 +204,14 @@ def load_model(
     return model.to(device).eval()
 
 
-def _snapshot(hub_id: str, what: str) -> Path:
+def _snapshot(repo: str, revision: str | None, what: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=LOADED_FILES))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=LOADED_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MissingPrerequisite(
-            f"no {what} at {hub_id}: not a folder here, and the Hub says: {reason}"
+            f"no {what} at {repo}{f'@{revision}' if revision else ''}: not a folder here, and the Hub says: {reason}"
         ) from error

@@ -18,6 +18,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.outputs import claim
 from rba_bench.progress import bar, say
+from rba_bench.textlm.weights import hub_commit
 from rba_bench.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         recipe = recipe.model_copy(update={"steps": steps})
     base = base_folder(recipe)
     identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
+    identity["reward"] = {**identity["reward"], "trust_remote_code": False}  # --trust decides nothing else
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
     if recipe.pairs_file is not None:
         sources["pairs_sha256"] = OfflinePairs.sha256(Path(recipe.pairs_file))
@@ -303,6 +305,7 @@ class _Run:
             "method": recipe.method,
             "track": recipe.track,
             "base": recipe.base,
+            "base_revision": hub_commit(self.base),  # None for what is no commit of the Hub
             "seed": recipe.seed,
             "steps": steps,
             "recipe": recipe.resolved(),

@@ -14,7 +14,10 @@ SURFACE = {
         *("--audio-token", "--dtype", "--encoder", "--help", "--json", "--llm", "--out", "--projector-size"),
         *("--seed", "--stack", "-h"),
     ],
-    "train": ["--help", "--json", "--method", "--out", "--recipe", "--seed", "--set", "--steps", "-h"],
+    "train": [
+        *("--help", "--json", "--method", "--out", "--recipe", "--seed", "--set", "--steps", "--trust"),
+        *("--trust-remote-code", "-h"),
+    ],
     "eval": [
         *(
             "--baseline",
@@ -40,6 +43,7 @@ SURFACE = {
             "--seed",
             "--task",
             "--track",
+            "--trust",
             "--trust-remote-code",
             "-h",
         ),
@@ -72,6 +76,8 @@ SURFACE = {
             "--recipe",
             "--seeds",
             "--set",
+            "--trust",
+            "--trust-remote-code",
             "-h",
         ),
     ],

@@ -101,7 +101,7 @@ class TransformersSpeechLM:
         identity = {
             "kind": "transformers",
             "model_type": model_type,
-            **describe(folder, path_or_id, family.model),
+            **describe(folder, path_or_id, family.model, trust_remote_code),
             "padding": family.padding,
             "verified": entry is not None and entry.verified,
             **family.identity(),

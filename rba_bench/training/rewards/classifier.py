@@ -200,9 +200,7 @@ def _load(folder: Path, device: str, trust_remote_code: bool) -> Any:
         return load_model(LlamaForRewardModelWithGating, folder, "reward model", device)
     own_code = "AutoModelForSequenceClassification" in (config.get("auto_map") or {})
     if own_code and not trust_remote_code:
-        raise UserError(
-            f"{folder} runs Python code of its own: set reward.trust_remote_code=true if you trust its authors"
-        )
+        raise UserError(f"{folder} runs Python code of its own: add --trust if you trust its authors")
     try:
         return load_model(
             AutoModelForSequenceClassification, folder, "reward model", device, trust_remote_code

@@ -169,7 +169,7 @@ def test_code_of_its_own_runs_if_trusted(
     config["auto_map"] = {"AutoModelForSequenceClassification": "custom.Custom"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "custom.py").write_text(OWN_CODE.format(extra=extra))
-    with pytest.raises(UserError, match=r"set reward\.trust_remote_code=true"):
+    with pytest.raises(UserError, match=r"add --trust"):
         RewardModel.from_pretrained(folder)
     if extra:
         with pytest.raises(UserError, match="does not run here: cannot import name 'GONE'"):
