@@ -14,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
-from rba_bench.metrics.qa import normalize
+from rba_bench.metrics.text import normalize
 
 
 def exact_agreement(answers: Sequence[str], lang: str = "en") -> float:

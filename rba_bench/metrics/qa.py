@@ -5,24 +5,11 @@ English goes through `EnglishTextNormalizer` (numbers, contractions, spelling), 
 normalised.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
-from rba_bench.metrics.languages import base_language
+from rba_bench.metrics.text import UNSPACED, normalize
 
-UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km"})  # one token per character
-
-
-def normalize(text: str, lang: str = "en") -> str:
-    """`text` in Whisper's normal form: lower case, no punctuation, single spaces."""
-    return _normalizer(base_language(lang))(text).strip()
-
-
-@lru_cache(maxsize=64)
-def _normalizer(lang: str) -> Callable[[str], str]:
-    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer  # seconds: it imports torch
-
-    return EnglishTextNormalizer() if lang == "en" else BasicTextNormalizer(split_letters=lang in UNSPACED)
+__all__ = ["UNSPACED", "alias_match", "exact_match", "normalize"]
 
 
 def exact_match(response: str, aliases: Sequence[str], lang: str = "en") -> float:

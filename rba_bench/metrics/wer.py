@@ -4,14 +4,14 @@ A row is `(errors, reference length)`; the rate of a set is the sum of the error
 (`error_rate` in `rba_bench.metrics.aggregate`), so long clips weigh more, as everywhere in speech recognition. Errors
 are the substitutions, deletions and insertions of jiwer's minimal alignment.
 
-Both sides go through the normaliser of the language (`rba_bench.metrics.qa.normalize`): what Whisper's own error rates
-were computed with. In languages written without spaces (`UNSPACED`) a word is one character, so WER and CER agree
+Both sides go through the normaliser of the language (`rba_bench.metrics.text.normalize`): what Whisper's own error
+rates were computed with. In languages written without spaces (`UNSPACED`) a word is one character, so WER and CER agree
 there and CER is the number to read. The normaliser replaces combining marks by spaces, so error rates of Indic scripts
 compare with Whisper's and with nothing else.
 """
 
 from rba_bench.metrics.languages import base_language
-from rba_bench.metrics.qa import UNSPACED, normalize
+from rba_bench.metrics.text import UNSPACED, normalize
 
 
 def word_statistics(hypothesis: str, reference: str, lang: str = "en") -> tuple[int, int]:

@@ -10,7 +10,8 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.metrics.agreement import token_overlap
 from rba_bench.metrics.bleu import sentence_bleu, sentence_chrf
 from rba_bench.metrics.languages import base_language
-from rba_bench.metrics.qa import UNSPACED, alias_match, exact_match
+from rba_bench.metrics.qa import alias_match, exact_match
+from rba_bench.metrics.text import UNSPACED
 from rba_bench.training.rewards.base import Reward
 
 
