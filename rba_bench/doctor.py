@@ -10,7 +10,7 @@ from pathlib import Path
 from rba_bench import __version__
 from rba_bench.errors import RbaError
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
-from rba_bench.textlm.endpoint_address import KEY_VARIABLES
+from rba_bench.textlm.endpoint_keys import KEY_VARIABLES
 
 DISTRIBUTIONS = (
     "torch",
@@ -19,7 +19,7 @@ DISTRIBUTIONS = (
     "datasets",
     "sacrebleu",
     "openai-whisper",
-    "openai",
+    "httpx2",
     "pydantic",
     "typer",
 )

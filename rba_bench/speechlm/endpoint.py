@@ -20,9 +20,10 @@ from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, audio_fault
 from rba_bench.speechlm.clock import StageClock
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.endpoint import drawing, generation
-from rba_bench.textlm.endpoint_client import Answer, Call, EndpointClient
+from rba_bench.textlm.endpoint_client import Call, EndpointClient
 from rba_bench.textlm.endpoint_health import Trouble
 from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.textlm.endpoint_replies import Answer
 
 
 class EndpointSpeechLM:
@@ -88,7 +89,7 @@ class EndpointSpeechLM:
         run = self.client.run(len(requests), lambda i: self._call(requests, i, decoding))
         with closing(run) as outcomes:
             while (found := self._next(outcomes)) is not None:
-                yield found[0], generation(found[1], self.client)
+                yield found[0], generation(found[1])
 
     def _next(self, outcomes: Iterator[tuple[int, Answer | Trouble]]) -> tuple[int, Answer | Trouble] | None:
         with self.clock("endpoint"):  # the time of whoever reads the answers is not the server's

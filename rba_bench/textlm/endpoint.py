@@ -1,16 +1,16 @@
 """A text LLM behind any OpenAI-compatible server: `vllm serve`, SGLang, llama.cpp, hosted APIs."""
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.textlm.asking import Question, Reply
 from rba_bench.textlm.base import Decoding, Generation, Status
-from rba_bench.textlm.endpoint_client import Answer, Call, EndpointClient
+from rba_bench.textlm.endpoint_client import Call, EndpointClient
 from rba_bench.textlm.endpoint_health import Trouble
 from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.textlm.endpoint_replies import Answer
 
 MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's by default
 
@@ -79,7 +79,7 @@ class EndpointLM:
         ]
         with closing(self.client.run(len(calls), calls.__getitem__)) as outcomes:
             for index, outcome in outcomes:
-                yield index, generation(outcome, self.client)
+                yield index, generation(outcome)
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text over `/completions`; see `TextLM.complete`."""
@@ -107,22 +107,20 @@ class EndpointLM:
 
     def _generate(self, calls: Sequence[Call]) -> list[Generation]:
         done = dict(self.client.run(len(calls), calls.__getitem__))
-        return [generation(done[i], self.client) for i in range(len(calls))]
+        return [generation(done[i]) for i in range(len(calls))]
 
     def _reply(self, question: Question, outcome: Answer | Trouble) -> Reply:
         if isinstance(outcome, Trouble):
             return Reply(
                 "", status="refused" if outcome.kind == "filtered" else "error", error=outcome.reason
             )
-        text, refused = said(outcome)
-        likeliest = first_token(outcome.choice)[: question.top_logprobs]
         return Reply(
-            self.client.key.remove(text),
-            likeliest,
-            "refused" if refused else "ok",
-            refused,
-            count(outcome, "prompt_tokens"),
-            count(outcome, "completion_tokens"),
+            outcome.text,
+            outcome.odds[: question.top_logprobs],
+            "refused" if outcome.refused else "ok",
+            outcome.refused,
+            outcome.prompt_tokens,
+            outcome.completion_tokens,
             outcome.latency_s,
         )
 
@@ -138,56 +136,16 @@ def drawing(decoding: Decoding, seed: int) -> dict[str, Any]:
     }
 
 
-def generation(outcome: Answer | Trouble, client: EndpointClient) -> Generation:
-    """An outcome as a Generation: cut answers are `truncated`, filtered ones `error`.
-
-    Args:
-        outcome: Of `EndpointClient.run`.
-        client: Whose key must not appear in the text.
-    """
+def generation(outcome: Answer | Trouble) -> Generation:
+    """An outcome of `EndpointClient.run` as a Generation: cut answers are `truncated`, filtered ones `error`."""
     if isinstance(outcome, Trouble):
         return Generation("", 0, "error", outcome.reason)
-    text, refused = said(outcome)
-    n_tokens = count(outcome, "completion_tokens")
-    if refused and not text:
-        return Generation("", n_tokens, "error", refused)
-    status: Status = "truncated" if outcome.choice.get("finish_reason") == "length" else "ok"
-    return Generation(client.key.remove(text), n_tokens, status if text else "empty", refused)
-
-
-def said(answer: Answer) -> tuple[str, str]:
-    """The text of an answer, and why it is a refusal ("" if it is none)."""
-    message = answer.choice.get("message")
-    filtered = (
-        "refused by the content filter" if answer.choice.get("finish_reason") == "content_filter" else ""
+    if outcome.refused and not outcome.text:
+        return Generation("", outcome.completion_tokens, "error", outcome.refused)
+    status: Status = "truncated" if outcome.finish == "length" else "ok"
+    return Generation(
+        outcome.text, outcome.completion_tokens, status if outcome.text else "empty", outcome.refused
     )
-    if not isinstance(message, Mapping):
-        return str(answer.choice.get("text", "")).strip(), filtered
-    text, refusal = _plain(message.get("content")), _plain(message.get("refusal"))
-    return text or refusal, filtered or ("refused by the model" if refusal else "")
-
-
-def first_token(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """Likeliest first tokens with their natural-log probabilities, () if the server gave none."""
-    logprobs = choice.get("logprobs")
-    tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
-    first = tokens[0] if isinstance(tokens, list) and tokens else None
-    rows = first.get("top_logprobs") if isinstance(first, Mapping) else None
-    return tuple(sorted(_pairs(rows or ()), key=lambda pair: -pair[1]))
-
-
-def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float]]:
-    for row in rows:
-        token, value = (row.get("token"), row.get("logprob")) if isinstance(row, Mapping) else (None, None)
-        if isinstance(token, str) and isinstance(value, int | float) and not math.isnan(value):
-            yield token, float(value)
-
-
-def count(answer: Answer, what: str) -> int:
-    """Tokens as the server counted them, 0 if it did not."""
-    usage = answer.body.get("usage")
-    value = usage.get(what) if isinstance(usage, Mapping) else None
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _asked(question: Question) -> Call:
@@ -200,12 +158,3 @@ def _asked(question: Question) -> Call:
     if question.top_logprobs:
         payload |= {"logprobs": True, "top_logprobs": min(question.top_logprobs, MAX_TOP_LOGPROBS)}
     return Call("chat", payload)
-
-
-def _plain(content: object) -> str:
-    """Text of a message's content: a string, or the text parts of a list."""
-    if isinstance(content, str):
-        return content.strip()
-    parts = content if isinstance(content, list) else []
-    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
-    return "".join(text for text in texts if isinstance(text, str)).strip()

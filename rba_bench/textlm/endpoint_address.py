@@ -1,33 +1,18 @@
-"""Where a server is and what opens it: `openai:<base_url>#<model>`, and a key that is never shown.
+"""Where a server is: `openai:<base_url>#<model>`.
 
-The key comes from the environment, so that it stands in no command line: `RBA_API_KEY`, else `OPENAI_API_KEY`, else
-none (local servers want none). It leaves this process in the header of a request and nowhere else: what servers
-say and what the HTTP libraries log is washed of it.
+The base URL may end in `?api-version=...`, as Azure's do; it is then sent with every request.
 """
 
-import logging
-import os
 import re
 from collections.abc import Iterator
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import UserError
 
 SCHEME = "openai:"
-KEY_VARIABLES = ("RBA_API_KEY", "OPENAI_API_KEY")
-NO_KEY = "none"  # servers without keys take any; the client library insists on one
 EXAMPLE = "openai:http://localhost:8000/v1#Qwen/Qwen2.5-7B-Instruct"
-HIDDEN = "***"
-_TELLING = 8  # characters of a key that are a secret by themselves
-_LOOKS_LIKE_A_KEY = re.compile(r"\b(?:Bearer\s+|sk-|api[-_]?key=)[^\s\"',}]+", re.IGNORECASE)
+VERSION = "api-version"  # the only thing that may stand behind a "?": anything else could be a secret
 _ROUTES = re.compile(r"/(?:chat/)?completions$|/models$|/responses$")
-_LOGGERS = (
-    "openai", "openai._base_client", "openai._response", "openai._legacy_response", "asyncio",
-    *(f"{library}{version}{part}" for version in ("", "2") for library, part in (
-        ("httpx", ""), ("httpcore", ".connection"), ("httpcore", ".http11"), ("httpcore", ".http2"),
-        ("httpcore", ".proxy"), ("httpcore", ".socks"),
-    )),
-)  # fmt: skip
 
 
 def parse_endpoint(spec: str) -> tuple[str, str] | None:
@@ -51,19 +36,28 @@ def parse_endpoint(spec: str) -> tuple[str, str] | None:
 
 def _checked(url: str) -> str:
     """The base URL without the slash at its end. Raises UserError; a URL that may hold a secret is not repeated."""
+    address, mark, query = url.partition("?")
     if "@" in url:
-        raise UserError("credentials in the URL of an openai: spec: take them out and set RBA_API_KEY")
-    if "?" in url:
         raise UserError(
-            "a query string in the URL of an openai: spec: take it out; a key goes into RBA_API_KEY"
+            "credentials in the URL of an openai: spec: take them out and set the host's key (see doctor)"
         )
-    host = _host(url)
-    if not host:
+    if mark and [name for name, _ in parse_qsl(query, keep_blank_values=True)] != [VERSION]:
+        raise UserError(
+            f"a query string in the URL of an openai: spec: only ?{VERSION}=... may stand there; a key belongs into "
+            "the environment (see `rba-bench doctor`)"
+        )
+    if not _host(address):
         raise UserError(f"the URL of the openai: spec is no http(s) address; write it as in {EXAMPLE}")
-    bare = url.rstrip("/")
+    bare = address.rstrip("/")
     if route := _ROUTES.search(bare):
         raise UserError(f"give the base URL {bare.removesuffix(route[0])!r}, without {route[0]!r}")
-    return bare
+    return f"{bare}?{query}" if mark else bare
+
+
+def route_url(base_url: str, route: str) -> str:
+    """The address of a route: `/chat/completions` behind the path, before the query."""
+    parts = urlsplit(base_url)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + route))
 
 
 def _host(url: str) -> str:
@@ -74,84 +68,6 @@ def _host(url: str) -> str:
     except ValueError:
         return ""
     return parts.hostname or "" if parts.scheme in ("http", "https") and port != 0 else ""
-
-
-class ApiKey:
-    """A key that no message, log or `repr` shows.
-
-    Args:
-        value: the key; None = none.
-
-    Raises:
-        MissingPrerequisite: it holds characters that no header can carry.
-    """
-
-    def __init__(self, value: str | None) -> None:
-        self._value = (value or "").strip() or NO_KEY
-        if not all("!" <= character <= "~" for character in self._value):
-            raise MissingPrerequisite(
-                f"the API key holds spaces, line breaks or special letters: set {' or '.join(KEY_VARIABLES)} again"
-            )
-        if self.known:
-            _WASHER.watch(self)
-
-    @classmethod
-    def from_environment(cls) -> "ApiKey":
-        """The key of `RBA_API_KEY`, else of `OPENAI_API_KEY`, else none."""
-        found = (os.environ.get(name, "").strip() for name in KEY_VARIABLES)
-        return cls(next((value for value in found if value), None))
-
-    @property
-    def known(self) -> bool:
-        """Whether the user has set one."""
-        return self._value != NO_KEY
-
-    def reveal(self) -> str:
-        """The key, for the header of a request."""
-        return self._value
-
-    def wash(self, text: str) -> str:
-        """`text` without the key, or most of it, and without anything else that looks like one."""
-        return _LOOKS_LIKE_A_KEY.sub(HIDDEN, self.remove(text))
-
-    def remove(self, text: str) -> str:
-        """`text` without the key; otherwise untouched."""
-        if not self.known:
-            return text
-        for form in {self._value, quote(self._value, safe="")}:
-            text = text.replace(form, HIDDEN)
-        if len(self._value) >= 2 * _TELLING:
-            text = re.sub(re.escape(self._value[:_TELLING]) + r"\S*", HIDDEN, text)
-        return text
-
-    def __repr__(self) -> str:
-        return f"ApiKey({HIDDEN if self.known else NO_KEY})"
-
-
-class _Washer(logging.Filter):
-    """Takes keys out of what the HTTP libraries log: at DEBUG they print the headers that a server sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._keys: dict[str, ApiKey] = {}
-
-    def watch(self, key: ApiKey) -> None:
-        """From now on, hide this key."""
-        self._keys[key.reveal()] = key
-        for name in _LOGGERS:
-            logging.getLogger(name).addFilter(self)  # a second time changes nothing
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, washed."""
-        said = record.getMessage()
-        for key in self._keys.values():
-            said = key.wash(said) if key.reveal() in said else key.remove(said)
-        if said != record.getMessage():
-            record.msg, record.args = said, ()
-        return True
-
-
-_WASHER = _Washer()
 
 
 def one_line(text: str, longest: int = 200) -> str:

@@ -5,35 +5,44 @@ obeyed), under a concurrency that adapts. A server of which nothing works ends t
 """
 
 import asyncio
-import json
 import queue
 import random
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_json
+from rba_bench.textlm import endpoint_http
 from rba_bench.textlm.concurrency import Pace, Window
-from rba_bench.textlm.endpoint_address import ApiKey, one_line, parse_endpoint
-from rba_bench.textlm.endpoint_health import OVERLOAD, RETRIED, STALLED_S, Health, Limits, Trouble, trouble_of
+from rba_bench.textlm.endpoint_address import VERSION, one_line, parse_endpoint, route_url
+from rba_bench.textlm.endpoint_dialect import Dialect, learn
+from rba_bench.textlm.endpoint_events import BrokenOff
+from rba_bench.textlm.endpoint_health import (
+    OVERLOAD,
+    RETRIED,
+    STALLED_S,
+    Health,
+    Limits,
+    Trouble,
+    status_trouble,
+    trouble_of,
+)  # fmt: skip
+from rba_bench.textlm.endpoint_keys import VENDORS, ApiKey, host_of, is_local
 from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.textlm.endpoint_replies import Answer, Route, Unusable, read_answer
 
-Route = Literal["chat", "completion"]
 TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
 _PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
-_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)  # the last: nested without end
 CONNECT_S = 15.0  # longest wait for a connection
 JOIN_S = 15.0  # longest wait for the background thread to tidy up
 THREAD_NAME = "rba-endpoint"
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 _SAMPLES_OF_REPORTS = 20  # distinct models and fingerprints remembered
-# What some servers do not know, by the word their refusal holds. None of it changes what is asked for.
-_DIALECTS = ("max_completion_tokens", "seed", "add_special_tokens")
+_MOST_LESSONS = 12  # times one request is put in another way
 
 
 @dataclass(frozen=True)
@@ -49,21 +58,6 @@ class Call:
     payload: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One usable answer.
-
-    Attributes:
-        body: The server's JSON.
-        choice: The first of its choices.
-        latency_s: Wall time from first sending to answer, retries included.
-    """
-
-    body: Mapping[str, Any]
-    choice: Mapping[str, Any]
-    latency_s: float
-
-
 @dataclass
 class _Done:
     """The background work is over, well or not."""
@@ -76,22 +70,23 @@ class EndpointClient:
     """Asks one model of one server. What it learns of the server (pace, health, dialect) lasts from run to run.
 
     Attributes:
-        base_url: Without credentials, query and final slash.
+        base_url: Without credentials and final slash; an `api-version` may follow.
         model: As the server calls it.
-        key: Sent with every request.
+        key: Sent with every request; by default the one that belongs to the host.
         options: See there.
     """
 
     base_url: str
     model: str
-    key: ApiKey = field(default_factory=ApiKey.from_environment)
+    key: ApiKey = None  # type: ignore[assignment]
     options: EndpointOptions = field(default_factory=EndpointOptions.from_environment)
 
     def __post_init__(self) -> None:
+        self.key = self.key or ApiKey.of(self.base_url)
         limits = Limits(self.options.patience, max(STALLED_S, 2 * self.options.timeout_s))
         self.pace = Pace(self.options.start_concurrency, self.options.max_concurrency)
         self._health = Health(self.base_url, self.model, self.key, limits)
-        self._dialect: frozenset[str] = frozenset()
+        self._dialect = Dialect(least_tokens=self.options.least_tokens, stream=self.options.stream)
         self._jitter = random.Random()  # its own: the global generator belongs to what is measured
         self._reported: dict[str, list[str]] = {"model": [], "system_fingerprint": []}
 
@@ -112,11 +107,16 @@ class EndpointClient:
             "weights_sha256": sha256_json([self.base_url, self.model]),
             "weights_known": False,
             "n_parameters": None,
+            **self.options.facts(),
         }
 
     def observed(self) -> dict[str, list[str]]:
-        """What the answers so far said they come from: `model` and `system_fingerprint`, distinct values."""
-        return {name: list(values) for name, values in self._reported.items() if values}
+        """Distinct values of `model` and `system_fingerprint` in the answers so far.
+
+        `asked` is how the server wanted to be asked, where that differs from what the protocol says.
+        """
+        seen = {**self._reported, "asked": self._dialect.notes()}
+        return {name: list(values) for name, values in seen.items() if values}
 
     def run(
         self, n: int, build: Callable[[int], Call | Trouble]
@@ -161,12 +161,12 @@ class EndpointClient:
     ) -> None:
         self._health.begin()
         window, indices = Window(self.pace), iter(range(n))
-        async with self._connected() as api:
+        async with self._connected() as http:
 
             async def work() -> None:
                 await unsafe.acquire()
                 for index in indices:  # shared: each index goes to one worker
-                    put((index, await self._item(api, window, partial(build, index))))
+                    put((index, await self._item(http, window, partial(build, index))))
                     await unsafe.acquire()
 
             workers = [asyncio.create_task(work()) for _ in range(min(n, self.options.max_concurrency))]
@@ -177,7 +177,7 @@ class EndpointClient:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _item(self, api: Any, window: Window, build: Callable[[], Call | Trouble]) -> Answer | Trouble:
+    async def _item(self, http: Any, window: Window, build: Callable[[], Call | Trouble]) -> Answer | Trouble:
         started, attempt, answers_then = time.monotonic(), 0, -1
         while True:
             entered = await window.enter(urgent=attempt > 0)
@@ -185,7 +185,7 @@ class EndpointClient:
                 call = build()
                 if isinstance(call, Trouble):
                     return call
-                outcome = await self._send(api, call, started)
+                outcome = await self._send(http, call, started)
                 if isinstance(outcome, Answer):
                     self._health.answered()
                     window.answered()
@@ -196,7 +196,7 @@ class EndpointClient:
                     window.overloaded(entered)
             finally:
                 window.leave()
-            await self._note(api, outcome)
+            await self._note(http, outcome)
             answers_then = self._health.answers
             allowed = (
                 min(self.options.retries, TIMEOUT_RETRIES)
@@ -209,54 +209,64 @@ class EndpointClient:
             await asyncio.sleep(self._pause(attempt, outcome, window))
             attempt += 1
 
-    async def _note(self, api: Any, trouble: Trouble) -> None:
+    async def _note(self, http: Any, trouble: Trouble) -> None:
         """Tell the health monitor; where it gives up on the model's name, add which names there are."""
         try:
             self._health.failed(trouble)
         except UserError as error:
-            served = await self._served(api) if trouble.kind == "missing" else []
+            served = await self._served(http) if trouble.kind == "missing" else []
             raise (UserError(f"{error}; it serves {', '.join(served[:5])}") if served else error) from None
 
-    async def _send(self, api: Any, call: Call, started: float) -> Answer | Trouble:
-        import openai
-
-        while True:
+    async def _send(self, http: Any, call: Call, started: float) -> Answer | Trouble:
+        for _ in range(_MOST_LESSONS):
             spoken = self._dialect
-            payload = {"model": self.model, **_translated(call.payload, spoken)}
-            try:
-                async with asyncio.timeout(
-                    self.options.timeout_s
-                ):  # of the whole: a slow drip is a timeout too
-                    # Not `chat.completions.create`: checking types costs it 5 ms a clip, and we read any body anyway.
-                    said = await api.post(_PATHS[call.route], body=payload, cast_to=object)
-            except TimeoutError:
-                return Trouble("timeout", f"no whole answer within {self.options.timeout_s:g} s")
-            except _NOT_JSON:
-                return Trouble("garbage", "the answer is not JSON")
-            except openai.OpenAIError as error:
-                trouble = trouble_of(error, self.key)
-                unknown = _unknown(trouble, call.payload) - spoken
-                if not unknown:
-                    return trouble
-                self._dialect |= unknown  # the same request in the server's words; each word is given up once
-                continue
-            return self._read(call.route, said, started)
+            outcome = await self._request(
+                http, call.route, {"model": self.model, **spoken.speak(call.payload)}
+            )
+            if isinstance(outcome, Answer):
+                return replace(outcome, latency_s=time.monotonic() - started)
+            taught = learn(spoken, outcome, call.payload, self.options)
+            if isinstance(taught, Trouble):
+                return taught
+            if (
+                self._dialect == spoken
+            ):  # else another request has learnt meanwhile: its lesson is tried first
+                self._dialect = taught
+        return outcome
 
-    def _read(self, route: Route, content: object, started: float) -> Answer | Trouble:
-        body = _parsed(content)
-        if not isinstance(body, dict):
-            return Trouble("garbage", f"the answer is {'not JSON' if body is None else 'no JSON object'}")
-        choice = _first_choice(body, route)
-        if choice is None:
-            said = body.get("error")
-            message = said.get("message") if isinstance(said, dict) else said
-            detail = f": {message}" if isinstance(message, str) else ""
-            return Trouble("garbage", one_line(self.key.wash(f"the answer holds no choices{detail}")))
-        for name, seen in self._reported.items():
-            value = body.get(name)
-            if isinstance(value, str) and value and value not in seen and len(seen) < _SAMPLES_OF_REPORTS:
-                seen.append(one_line(self.key.wash(value)))
-        return Answer(body, choice, time.monotonic() - started)
+    async def _request(self, http: Any, route: Route, payload: Mapping[str, Any]) -> Answer | Trouble:
+        import httpx2
+
+        url, limit = route_url(self.base_url, _PATHS[route]), self.options.timeout_s
+        try:
+            async with asyncio.timeout(limit):  # of the whole: a slow drip is a timeout too
+                received = await endpoint_http.send(http, "POST", url, self._headers(), payload)
+            if not 200 <= received.status < 300:
+                return status_trouble(received.status, received.headers, received.body, self.key)
+            answer = read_answer(received.body, route)
+        except TimeoutError:
+            return Trouble("timeout", f"no whole answer within {limit:g} s")
+        except Unusable as error:
+            large, broken = isinstance(error, endpoint_http.TooLarge), isinstance(error, BrokenOff)
+            reason = one_line(self.key.wash(str(error)))
+            return Trouble("large" if large else "server" if broken else "garbage", reason)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return trouble_of(error, self.key)
+        for name, value in answer.reports.items():
+            seen, report = self._reported[name], one_line(self.key.wash(value))
+            if report not in seen and len(seen) < _SAMPLES_OF_REPORTS:
+                seen.append(report)
+        remove = self.key.remove
+        return replace(answer, text=remove(answer.text), reasoning=remove(answer.reasoning))
+
+    def _headers(self) -> dict[str, str]:
+        """What opens the server: nothing without a key; Azure has a header of its own."""
+        if not self.key.known:
+            return {}
+        azure = f"{VERSION}=" in self.base_url or VENDORS["AZURE_OPENAI_API_KEY"].fullmatch(
+            host_of(self.base_url)
+        )
+        return {"api-key": self.key.reveal()} if azure else {"Authorization": f"Bearer {self.key.reveal()}"}
 
     def _pause(self, attempt: int, trouble: Trouble, window: Window) -> float:
         """Seconds before the next attempt. A pause that the server asked for holds everything."""
@@ -268,84 +278,27 @@ class EndpointClient:
         window.hold(asked)
         return asked + 0.1 * pause
 
-    async def _served(self, api: Any) -> list[str]:
+    async def _served(self, http: Any) -> list[str]:
         """Names of the models that the server lists, [] if it does not."""
-        import openai
+        import httpx2
 
+        url = route_url(self.base_url, "/models")
         try:
             async with asyncio.timeout(min(5.0, self.options.timeout_s)):
-                listed = _parsed(await api.get("/models", cast_to=object))
+                listed = (await endpoint_http.send(http, "GET", url, self._headers())).body
             return [one_line(self.key.wash(str(row["id"]))) for row in listed["data"]]
-        except (TimeoutError, openai.OpenAIError, KeyError, TypeError, *_NOT_JSON):
+        except (TimeoutError, httpx2.HTTPError, Unusable, KeyError, TypeError):
             return []
 
     def _connected(self) -> Any:
-        import openai
-
-        address = urlsplit(self.base_url)
-        secure = address.scheme == "https"
-        timeout = openai.Timeout(self.options.timeout_s, connect=min(CONNECT_S, self.options.timeout_s))
-        http = openai.DefaultAsyncHttpxClient(
-            timeout=timeout,
-            follow_redirects=False,  # a key goes to the address that the user wrote, and nowhere else
-            trust_env=address.hostname not in _LOCAL,  # a proxy cannot reach this machine's own servers
-            verify=secure,  # over plain http there is nothing to verify, and loading the roots is slow
+        timeout = self.options.timeout_s
+        return endpoint_http.connect(
+            secure=urlsplit(self.base_url).scheme == "https",
+            local=is_local(host_of(self.base_url)),
+            timeout_s=timeout,
+            connect_s=min(CONNECT_S, timeout),
+            most=self.options.max_concurrency,
         )
-        # Ours are the only retries: counted, and seen by the window.
-        return openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self.key.reveal(),
-            max_retries=0,
-            timeout=timeout,
-            http_client=http,
-        )
-
-
-def _parsed(content: object) -> Any:
-    """JSON that a server did not label as JSON is read all the same; None for what is none."""
-    if not isinstance(content, str):
-        return content
-    try:
-        return json.loads(content)
-    except _NOT_JSON:
-        return None
-
-
-def _first_choice(body: Mapping[str, Any], route: Route) -> Mapping[str, Any] | None:
-    """The first choice if it holds what was asked for; some gateways report an error in its place."""
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict) or choice.get("finish_reason") == "error":
-        return None
-    holds = (
-        isinstance(choice.get("message"), dict) if route == "chat" else isinstance(choice.get("text"), str)
-    )
-    return choice if holds else None
-
-
-def _translated(payload: Mapping[str, Any], dialect: frozenset[str]) -> dict[str, Any]:
-    """The payload in the words that the server knows."""
-    said = dict(payload)
-    if "max_completion_tokens" in dialect and "max_tokens" in said:
-        said["max_completion_tokens"] = said.pop("max_tokens")
-    if "seed" in dialect and not said.get("temperature"):
-        said.pop("seed", None)
-    if "add_special_tokens" in dialect:
-        said.pop("add_special_tokens", None)
-    return said
-
-
-def _unknown(trouble: Trouble, payload: Mapping[str, Any]) -> frozenset[str]:
-    """Words of this payload that a refusal names and that can be put in another way."""
-    if trouble.kind != "request":
-        return frozenset()
-    named = {word for word in _DIALECTS if word in trouble.reason}
-    usable = {
-        "max_completion_tokens": "max_tokens" in payload,
-        "seed": "seed" in payload and not payload.get("temperature"),  # greedy: nothing is drawn
-        "add_special_tokens": "add_special_tokens" in payload,
-    }
-    return frozenset(word for word in named if usable[word])
 
 
 def _turn(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Callable[[_Done], None]) -> None:

@@ -6,13 +6,15 @@ One item that fails is that item's status; a server of which nothing works ends 
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Literal
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.textlm.endpoint_address import KEY_VARIABLES, ApiKey, causes, one_line
+from rba_bench.textlm.endpoint_address import causes, one_line
+from rba_bench.textlm.endpoint_keys import ApiKey, host_of, where_to_set
+from rba_bench.textlm.endpoint_replies import message_of
 
 Kind = Literal[
     "connect",  # nobody there
@@ -20,12 +22,14 @@ Kind = Literal[
     "limit",  # 429
     "server",  # 5xx, connection broken off
     "garbage",  # an answer that is none
+    "large",  # more of an answer than is read
     "key",  # 401
     "forbidden",  # 403
     "missing",  # 404
     "quota",  # 429 that no waiting cures
     "filtered",  # refused for its content
     "request",  # other 4xx: this request will never do
+    "decoding",  # the server cannot draw answers in the way that the protocol asks for
     "unheard",  # the item itself is unusable: nothing was sent
 ]
 RETRIED: frozenset[Kind] = frozenset({"connect", "timeout", "limit", "server", "garbage"})
@@ -34,6 +38,7 @@ CONNECT_TRIES = 3  # connections refused before it is said that no server is the
 REFUSED_ITEMS = 50  # items in a row that the server finds wrong before it ever answered one
 FORBIDDEN_ITEMS = 3  # the same for 403
 STALLED_S = 60.0  # and two timeouts: no answer for so long, while requests fail, is the end
+_LONGEST_DETAIL = 4000  # characters
 _CONTENT_CODES = ("content_filter", "content_policy_violation")
 
 
@@ -45,11 +50,13 @@ class Trouble:
         kind: What to do about it hangs on this.
         reason: One line without secrets.
         retry_after: Seconds to wait, if the server said so.
+        detail: All that the server said, for whoever looks for words in it; not washed, never shown.
     """
 
     kind: Kind
     reason: str
     retry_after: float | None = None
+    detail: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Health:
                 )
         elif trouble.kind not in ("connect", "timeout"):
             self._responded = True
-        if trouble.kind == "quota" or (trouble.kind in ("key", "missing") and not self.answers):
+        if trouble.kind == "quota" or (trouble.kind in ("key", "missing", "decoding") and not self.answers):
             raise self._end(trouble)
         if trouble.kind not in RETRIED:
             return
@@ -132,7 +139,8 @@ class Health:
         Raises:
             RbaError: too many in a row; by kind also UserError or MissingPrerequisite.
         """
-        if trouble.kind in RETRIED or (self.answers and trouble.kind in ("key", "missing", "forbidden")):
+        refusals = ("key", "missing", "forbidden", "decoding")
+        if trouble.kind in (*RETRIED, "large") or (self.answers and trouble.kind in refusals):
             self._lost += 1
             if self._lost >= self._limits.patience:
                 raise self._end(trouble, f"{self._lost} items in a row failed")
@@ -143,10 +151,12 @@ class Health:
 
     def _end(self, trouble: Trouble, when: str = "") -> RbaError:
         if trouble.kind in ("key", "forbidden"):
-            fix = "check" if self._key.known else "it wants one, set"
-            return MissingPrerequisite(
-                f"{self.url} refuses the API key ({trouble.reason}): {fix} {' or '.join(KEY_VARIABLES)}"
+            fix = (
+                f"check {self._key.source or 'it'}"
+                if self._key.known
+                else f"it wants one, set {where_to_set(host_of(self.url))}"
             )
+            return MissingPrerequisite(f"{self.url} refuses the API key ({trouble.reason}): {fix}")
         if trouble.kind == "missing":
             return UserError(
                 f"{self.url} serves no model {self.model!r}, or its path is not that of an OpenAI-compatible API "
@@ -156,6 +166,8 @@ class Health:
             return RbaError(
                 f"the quota at {self.url} is used up ({trouble.reason}): run again when there is more"
             )
+        if trouble.kind == "decoding":
+            return UserError(f"{self.url} does not draw answers as the protocol asks ({trouble.reason})")
         if trouble.kind == "request":
             return UserError(f"{self.url} refuses every request ({trouble.reason})")
         return RbaError(
@@ -164,24 +176,18 @@ class Health:
 
 
 def trouble_of(error: BaseException, key: ApiKey) -> Trouble:
-    """What an error of the `openai` package means.
+    """Why no reply came.
 
     Args:
-        error: APIStatusError, APIConnectionError or another OpenAIError.
-        key: Taken out of what the server said.
+        error: `httpx2.HTTPError` or `httpx2.InvalidURL`.
+        key: Taken out of what is said.
     """
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        return _status_trouble(error, key)
-    names = {type(cause).__name__ for cause in causes(error)}
-    if {"ConnectError", "ConnectTimeout", "UnsupportedProtocol"} & names:
+    names = {cls.__name__ for cause in causes(error) for cls in type(cause).__mro__}
+    if {"ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError", "InvalidURL"} & names:
         return Trouble("connect", one_line(key.wash(_root(error))))
-    if isinstance(error, openai.APITimeoutError):
+    if "TimeoutException" in names:
         return Trouble("timeout", "timed out")
-    if isinstance(error, openai.APIConnectionError):
-        return Trouble("server", one_line(key.wash(f"connection broke off: {_root(error)}")))
-    return Trouble("garbage", f"unusable answer ({type(error).__name__})")
+    return Trouble("server", one_line(key.wash(f"connection broke off: {_root(error)}")))
 
 
 def _root(error: BaseException) -> str:
@@ -195,39 +201,42 @@ def _root(error: BaseException) -> str:
     return next((str(cause) for cause in reversed(chain) if str(cause).strip()), type(error).__name__)
 
 
-def _status_trouble(error: Any, key: ApiKey) -> Trouble:
-    status: int = error.status_code
+def status_trouble(status: int, headers: Mapping[str, str], body: object, key: ApiKey) -> Trouble:
+    """What a reply that is no success means.
+
+    Args:
+        status: HTTP status.
+        headers: By lower-case name.
+        body: JSON, or the text of what is none.
+        key: Taken out of what the server said.
+    """
     if status == 401:  # what is said about a key is not repeated: it often holds half of it
         return Trouble("key", "401")
-    message, code = _said(error.body)
+    message, code = message_of(body), _code(body)
     reason = one_line(key.wash(f"{status}{': ' if message else ''}{message}"))
+    wait, detail = _retry_after(headers), f"{message[:_LONGEST_DETAIL]} {code} {_code(body, 'param')}"
     if status == 429:
-        kind: Kind = "quota" if code == "insufficient_quota" else "limit"
-        return Trouble(kind, reason, _retry_after(error.response.headers))
+        return Trouble("quota" if code == "insufficient_quota" else "limit", reason, wait)
     if status == 408:
-        return Trouble("timeout", reason, _retry_after(error.response.headers))
+        return Trouble("timeout", reason, wait)
     if status >= 500 or status in (409, 425):
-        return Trouble("server", reason, _retry_after(error.response.headers))
+        return Trouble("server", reason, wait, detail)
     if status < 400:
-        target = str(error.response.headers.get("location", "elsewhere")).partition("?")[0]
+        target = headers.get("location", "elsewhere").partition("?")[0]
         return Trouble("missing", one_line(key.wash(f"{status}: moved to {target}")))
     if code in _CONTENT_CODES:
         return Trouble("filtered", reason)
     named: dict[int, Kind] = {403: "forbidden", 404: "missing"}
-    return Trouble(named.get(status, "request"), reason)
+    return Trouble(named.get(status, "request"), reason, detail=detail)
 
 
-def _said(body: object) -> tuple[str, str]:
-    """Message and code in an error's body, as OpenAI, vLLM, SGLang and FastAPI write them."""
-    if not isinstance(body, Mapping):
-        return "", ""
-    inner = body.get("error", body)
+def _code(body: object, name: str = "code") -> str:
+    """An error's code (or its type), or another of its fields."""
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
     if not isinstance(inner, Mapping):
-        return (inner if isinstance(inner, str) else ""), ""
-    message = inner.get("message") or inner.get("detail") or ""
-    return (message if isinstance(message, str) else str(message)), str(
-        inner.get("code") or inner.get("type") or ""
-    )
+        return ""
+    found = inner.get(name) or (inner.get("type") if name == "code" else "")
+    return found if isinstance(found, str) else ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

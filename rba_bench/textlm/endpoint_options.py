@@ -1,7 +1,8 @@
 """How patiently and how fast a server is asked; some of it from the environment."""
 
 import os
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from rba_bench.errors import UserError
@@ -10,10 +11,14 @@ _VARIABLES = {
     "timeout_s": "RBA_ENDPOINT_TIMEOUT",
     "retries": "RBA_ENDPOINT_RETRIES",
     "max_concurrency": "RBA_ENDPOINT_CONCURRENCY",
+    "least_tokens": "RBA_ENDPOINT_LEAST_TOKENS",
 }
+WITHOUT = "RBA_ENDPOINT_WITHOUT"
+STREAM = "RBA_ENDPOINT_STREAM"
+OPTIONAL = ("temperature", "top_p", "seed")  # what decides how an answer is drawn
 _LEAST = {
     "timeout_s": 0.01, "retries": 0, "max_concurrency": 1, "start_concurrency": 1, "backoff_s": 0.0,
-    "max_backoff_s": 0.0, "max_retry_after_s": 0.0, "patience": 1,
+    "max_backoff_s": 0.0, "max_retry_after_s": 0.0, "patience": 1, "least_tokens": 1,
 }  # fmt: skip
 
 
@@ -30,6 +35,12 @@ class EndpointOptions:
         max_backoff_s: Longest pause, unless the server asks for more.
         max_retry_after_s: Longest pause that a server can ask for.
         patience: Items lost in a row, with no answer in between, that end the run.
+        least_tokens: The length limit is raised to so many tokens where it is lower (`RBA_ENDPOINT_LEAST_TOKENS`):
+            models that think need room to.
+        without: What may be left out of a request if the server refuses it, though it decides how answers are drawn:
+            `temperature` (1 is sent, or nothing), `seed`, `top_p` (`RBA_ENDPOINT_WITHOUT`, by commas).
+        stream: Ask for answers in pieces from the beginning (`RBA_ENDPOINT_STREAM=1`); servers that only stream and
+            say so are found out without it.
 
     Raises:
         UserError: a value out of range.
@@ -43,12 +54,17 @@ class EndpointOptions:
     max_backoff_s: float = 60.0
     max_retry_after_s: float = 120.0
     patience: int = 8
+    least_tokens: int = 1
+    without: frozenset[str] = frozenset()
+    stream: bool = False
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value, least = getattr(self, one.name), _LEAST[one.name]
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
             if not least <= value < float("inf"):
-                raise UserError(f"{one.name} of the endpoint is {value}: use {least} or more")
+                raise UserError(f"{name} of the endpoint is {value}: use {least} or more")
+        if strange := sorted(self.without - set(OPTIONAL)):
+            raise UserError(f"{WITHOUT} names {', '.join(strange)}: it may name {', '.join(OPTIONAL)}")
 
     @classmethod
     def from_environment(cls) -> "EndpointOptions":
@@ -60,4 +76,10 @@ class EndpointOptions:
                 values |= {name: (float if name == "timeout_s" else int)(text)} if text else {}
             except ValueError as error:
                 raise UserError(f"{_VARIABLES[name]} is {text!r}: give a number") from error
-        return cls(**values)
+        without = frozenset(filter(None, re.split(r"[\s,]+", os.environ.get(WITHOUT, ""))))
+        return cls(**values, without=without, stream=os.environ.get(STREAM, "").strip() not in ("", "0"))
+
+    def facts(self) -> dict[str, Any]:
+        """What of this changes the answers, for the model's identity; {} by default."""
+        facts = {"least_tokens": self.least_tokens, "without": sorted(self.without)}
+        return {name: value for name, value in facts.items() if value not in (1, [])}

@@ -52,7 +52,7 @@ def test_a_question_travels_whole_and_the_first_tokens_odds_come_back_sorted() -
         reply = only(lm, question("who wins ?", max_tokens=1, temperature=1.0, seed=2**62, top_logprobs=2))
     sent = server.seen[0]
     assert sent.path == "/v1/chat/completions"
-    assert sent.headers["authorization"] == "Bearer none"
+    assert not {"authorization", "api-key"} & set(sent.headers)
     assert sent.body == {
         "model": "m",
         "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who wins ?"}],
@@ -176,15 +176,6 @@ def test_a_server_that_wants_other_words_gets_them_and_each_word_is_learnt_once(
         assert [one.text for one in lm.chat(["a", "b", "c"], GREEDY, [1, 2, 3])] == ["fine"] * 3
     assert len(server.seen) == 5
     assert server.seen[-1].body["max_completion_tokens"] == 9
-
-
-def test_a_seed_that_matters_is_never_left_out() -> None:
-    with serving(lambda _: failure(422, "body.seed: extra inputs are not permitted")) as server:
-        lm = EndpointLM.from_spec(server.spec, QUICK)
-        [answered] = lm.chat(["a"], Decoding(5, temperature=1.0), [1])
-    assert answered.status == "error"
-    assert "seed" in answered.error
-    assert len(server.seen) == 1
 
 
 def test_identity_is_the_same_before_and_after_and_what_answers_report_is_kept_beside_it() -> None:

@@ -6,7 +6,6 @@ metadata:
     - {name: rating, votes: 3}
 """
 
-import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -15,9 +14,10 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.finishers.base import Finisher, FinishOptions
 from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.evaluation.request import EvalRequest
+from rba_bench.textlm.endpoint_address import parse_endpoint
+from rba_bench.textlm.endpoint_keys import VENDORS, ApiKey, host_of, where_to_set
 
 NO_JUDGE = "none"
-KEYS = ("RBA_API_KEY", "OPENAI_API_KEY")
 # Name in the YAML -> where `make(config, options) -> Finisher` is
 FACTORIES = {
     "pairwise": "rba_bench.evaluation.judges.pairwise",
@@ -71,9 +71,11 @@ def of(spec: TaskSpec, request: EvalRequest, asking: bool = True) -> tuple[Finis
 
 def _need_key(judge: str) -> None:
     """The shipped judges are hosted ones: without a key nothing would be judged after hours of answering."""
-    if "//api.openai.com/" in judge and not any(os.environ.get(name) for name in KEYS):
+    address = parse_endpoint(judge)
+    host = host_of(address[0]) if address else ""
+    if address and VENDORS["OPENAI_API_KEY"].fullmatch(host) and not ApiKey.of(address[0]).known:
         raise MissingPrerequisite(
-            f"the judge {judge.rpartition('#')[2]} needs a key in {' or '.join(KEYS)}; or name another judge with "
+            f"the judge {address[1]} needs a key: set {where_to_set(host)}; or name another judge with "
             "--judge openai:URL#NAME or --judge FOLDER, or leave judged metrics out with --judge none"
         )
 

@@ -9,11 +9,12 @@ from rba_bench.evaluation import registry as tasks
 from rba_bench.evaluation.finishers import registry
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.request import EvalRequest
+from rba_bench.textlm.endpoint_keys import KEY_VARIABLES
 
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch):
-    for name in registry.KEYS:
+    for name in KEY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,0 +1,237 @@
+"""The one place where replies of servers enter: read, checked and cleaned, so that nothing behind it meets raw JSON.
+
+A reply becomes an `Answer` of plain, bounded values, or `Unusable` with the reason. The text is kept wherever there is
+one: half an emoji or a NUL becomes U+FFFD, a count or a probability that cannot be true is left out.
+"""
+
+import codecs
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Route = Literal["chat", "completion"]
+Odds = tuple[tuple[str, float], ...]
+
+TEXT_CHARACTERS = 1_000_000  # of one answer; 32,000 tokens of prose are 160,000
+REPLACEMENT = "\ufffd"
+_MOST_TOKENS = 10**9  # larger counts are none
+_LONGEST_INTEGER = 30  # digits; Python refuses to read more than 4,300, and no field needs so many
+_MOST_ODDS = 100  # rows of the first token that are read
+_ROUNDING = 1e-3  # by which a probability may exceed 1
+_REPORTED = ("model", "system_fingerprint")
+_LONGEST_REPORT = 200
+# Tab and line breaks stay; the second range holds DEL and the controls of Latin-1.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+class Unusable(ValueError):
+    """A reply that holds no answer; the message is the reason, not yet washed of secrets."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One usable answer.
+
+    Attributes:
+        text: Without surrounding spaces, lone surrogates and control characters.
+        refused: Why it is a refusal, "" if it is none.
+        finish: The server's `finish_reason`, "" if it gives none.
+        reasoning: What the server tells apart as the model's thinking (`reasoning_content`, `reasoning`).
+        odds: `(token, natural-log probability)` of the first token, likeliest first; () if not given or impossible.
+        prompt_tokens: As the server counted them, 0 if it did not.
+        completion_tokens: As the server counted them, 0 if it did not.
+        reports: `model` and `system_fingerprint`, as far as given.
+        latency_s: Wall time from first sending to answer, retries included.
+    """
+
+    text: str
+    refused: str = ""
+    finish: str = ""
+    reasoning: str = ""
+    odds: Odds = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reports: Mapping[str, str] = field(default_factory=dict)
+    latency_s: float = 0.0
+
+
+def cleaned(text: str) -> str:
+    """`text` as any file, database and terminal can hold it.
+
+    The halves of a character outside the Basic Multilingual Plane are put together; a lone half becomes U+FFFD, and so
+    does every control character but tab and line breaks.
+    """
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _CONTROLS.sub(REPLACEMENT, whole)
+
+
+def read_json(data: bytes, charset: str | None = None) -> Any:
+    """The JSON in a body.
+
+    Of two equal keys the last one counts. Bytes that are no text become U+FFFD: servers cut answers inside a letter.
+
+    Args:
+        data: The body.
+        charset: What the server says it is written in; believed only where the bytes are no Unicode.
+
+    Raises:
+        Unusable: There is none.
+    """
+    text = _decoded(data, charset)
+    try:
+        return json.loads(text, parse_int=_integer)
+    except RecursionError:
+        raise Unusable("the answer is nested too deeply") from None
+    except ValueError:
+        page = " (it is a web page)" if re.match(r"\s*<(?:!doctype|html|\?xml)", text, re.IGNORECASE) else ""
+        raise Unusable(f"the answer is not JSON{page}") from None
+
+
+def read_answer(body: object, route: Route) -> Answer:
+    """The answer in the JSON of a reply.
+
+    Args:
+        body: As `read_json` or `Events.body` give it.
+        route: What was asked.
+
+    Raises:
+        Unusable: It holds none.
+    """
+    if not isinstance(body, Mapping):
+        raise Unusable("the answer is no JSON object")
+    choice = _first_choice(body, route)
+    if choice is None:
+        said = message_of(body)
+        raise Unusable(f"the answer holds no choices{': ' if said else ''}{said}")
+    text, refusal, reasoning = _texts(choice, route)
+    if len(text) > TEXT_CHARACTERS or len(reasoning) > TEXT_CHARACTERS:
+        raise Unusable(f"the answer is longer than {TEXT_CHARACTERS:,} characters")
+    finish = choice.get("finish_reason")
+    filtered = "refused by the content filter" if finish == "content_filter" else ""
+    usage = body.get("usage")
+    counts = usage if isinstance(usage, Mapping) else {}
+    return Answer(
+        text=text or refusal,
+        refused=filtered or ("refused by the model" if refusal else ""),
+        finish=cleaned(finish)[:_LONGEST_REPORT] if isinstance(finish, str) else "",
+        reasoning=reasoning,
+        odds=_odds(choice),
+        prompt_tokens=_count(counts.get("prompt_tokens")),
+        completion_tokens=_count(counts.get("completion_tokens")),
+        reports={
+            name: cleaned(value)[:_LONGEST_REPORT]
+            for name in _REPORTED
+            if isinstance(value := body.get(name), str) and value.strip()
+        },
+    )
+
+
+def message_of(body: object) -> str:
+    """What the error in a body says, as OpenAI, vLLM, SGLang and FastAPI write it; "" if it says nothing."""
+    if not isinstance(body, Mapping):
+        return ""
+    inner = body.get("error", body)
+    if isinstance(inner, str):
+        return cleaned(inner)
+    if not isinstance(inner, Mapping):
+        return ""
+    said = (
+        inner.get("message") or inner.get("detail") or (inner.get("msg") if inner is not body else "") or ""
+    )
+    return cleaned(said if isinstance(said, str) else json.dumps(said))
+
+
+def _decoded(data: bytes, charset: str | None) -> str:
+    unicode = json.detect_encoding(data)  # type: ignore[attr-defined]
+    try:
+        return data.decode(unicode, "surrogatepass")
+    except UnicodeDecodeError:
+        pass
+    try:  # only encodings of text: "zlib" and "rot13" are codecs as well
+        named = codecs.lookup(charset) if charset else None
+        if (
+            named is not None
+            and getattr(named, "_is_text_encoding", True)
+            and not named.name.startswith("utf")
+        ):
+            return data.decode(named.name)
+    except (LookupError, ValueError):
+        pass
+    return data.decode("utf-8", "replace")
+
+
+def _integer(digits: str) -> int | float:
+    """Any number of digits: what is too long for a count is a float, if need be infinite."""
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
+
+
+def _first_choice(body: Mapping[str, Any], route: Route) -> Mapping[str, Any] | None:
+    """The first choice if it holds what was asked for; some gateways report an error in its place."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict) or choice.get("finish_reason") == "error":
+        return None
+    holds = (
+        isinstance(choice.get("message"), dict) if route == "chat" else isinstance(choice.get("text"), str)
+    )
+    return choice if holds else None
+
+
+def _texts(choice: Mapping[str, Any], route: Route) -> tuple[str, str, str]:
+    """Text, refusal and reasoning of a choice."""
+    if route == "completion":
+        return cleaned(choice["text"]).strip(), "", ""
+    message = choice["message"]
+    content, audio = message.get("content"), message.get("audio")
+    if content is not None and not isinstance(content, str | list):
+        raise Unusable("the content of the answer is no text")
+    text = _plain(content)
+    if not text and isinstance(audio, Mapping):  # an answer that was spoken: OpenAI's place for its words
+        text = _plain(audio.get("transcript"))
+    reasoning = _plain(message.get("reasoning_content")) or _plain(message.get("reasoning"))
+    return text, _plain(message.get("refusal")), reasoning
+
+
+def _plain(content: object) -> str:
+    """Text of a message's content: a string, or the text parts of a list."""
+    if isinstance(content, str):
+        return cleaned(content).strip()
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return cleaned("".join(text for text in texts if isinstance(text, str))).strip()
+
+
+def _odds(choice: Mapping[str, Any]) -> Odds:
+    """Likeliest first tokens; none at all if one of them is impossible, for then the rest means nothing either."""
+    logprobs = choice.get("logprobs")
+    tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    first = tokens[0] if isinstance(tokens, list) and tokens else None
+    rows = first.get("top_logprobs") if isinstance(first, Mapping) else None
+    if not isinstance(rows, list):
+        return ()
+    pairs = list(_pairs(rows[:_MOST_ODDS]))
+    if None in pairs:
+        return ()
+    odds = [pair for pair in pairs if pair is not None and pair[1] > -math.inf]
+    if sum(math.exp(value) for _, value in odds) > 1 + _ROUNDING * len(odds):
+        return ()
+    return tuple(sorted(odds, key=lambda pair: -pair[1]))
+
+
+def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float] | None]:
+    """Token and log-probability of each row, None for a row that is not possible."""
+    for row in rows:
+        token, value = (row.get("token"), row.get("logprob")) if isinstance(row, Mapping) else (None, None)
+        known = isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or math.isnan(value) or value > _ROUNDING:
+            yield None
+        else:
+            yield cleaned(token), min(0.0, float(value))
+
+
+def _count(value: object) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= _MOST_TOKENS else 0  # type: ignore[operator,return-value]
