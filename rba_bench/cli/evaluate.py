@@ -144,6 +144,8 @@ def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]",
     if as_json:
         emit_json(records)
         return
+    from rba_bench.evaluation.records import UNSCORED
+
     columns = (*COLUMNS[:6], "gap (ceiling - model)", *COLUMNS[6:]) if gaps else COLUMNS
     emit_table(columns, [row for record in records for row in _rows(record, gaps)])
     if any(record.partial for record in records):
@@ -152,11 +154,19 @@ def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]",
         missing = {name: metric.n_missing for name, metric in record.metrics.items() if metric.n_missing}
         if missing:
             counts = ", ".join(f"{name} {n}" for name, n in missing.items())
-            emit(f"{record.task}: without a score because the judge failed: {counts} of {record.n} items")
+            reasons = [status for status in (*UNSCORED, "judge_failed") if record.statuses.get(status)]
+            why = (
+                f" ({', '.join(f'{status} {record.statuses[status]}' for status in reasons)})"
+                if reasons
+                else ""
+            )
+            emit(f"{record.task}: without a score: {counts} of {record.n} items{why}")
 
 
 def _rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> list[tuple[Any, ...]]:
-    failed = sum(count for status, count in record.statuses.items() if status != "ok")
+    from rba_bench.evaluation.records import not_ok
+
+    failed = not_ok(record.statuses)
     rows = []
     for name, metric in record.metrics.items():
         gap = gaps.get((record.run_id, name))

@@ -1,7 +1,8 @@
 """Answers kept across runs, by everything that decides them: model, clip as heard, prompt, decoding and seed.
 
-A change of metric, judge or task version makes another run, but not another answer. Errors are not kept: they are
-asked again. One SQLite file; several processes may use it at once, and a kill loses nothing that was written.
+A change of metric, judge or task version makes another run, but not another answer. What was not answered is not
+kept: it is asked again. One SQLite file; several processes may use it at once, and a kill loses nothing that was
+written.
 """
 
 import json
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.files import sha256_json
 from rba_bench.textlm.base import Decoding, Generation
 
@@ -61,11 +63,11 @@ class AnswerCache:
         return {key: Generation(**json.loads(row[0])) for key, row in found if row is not None}
 
     def keep(self, answers: Mapping[str, Generation]) -> None:
-        """Keep answers, errors left out; durable when this returns."""
+        """Keep what was answered; durable when this returns."""
         rows = [
             (key, json.dumps(asdict(answer), ensure_ascii=False))
             for key, answer in answers.items()
-            if answer.status != "error"
+            if answer.status not in UNANSWERED
         ]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)

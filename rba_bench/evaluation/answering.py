@@ -10,7 +10,17 @@ from rba_bench.evaluation.answer_cache import FILE as CACHE_FILE
 from rba_bench.evaluation.answer_cache import AnswerCache, answer_key
 from rba_bench.evaluation.asking import Answer, Answered, Planned
 from rba_bench.evaluation.plan import Plan, identifying
-from rba_bench.evaluation.records import SAMPLES_FILE, TIMING_FILE, Sample, Status, Timing, read_samples
+from rba_bench.evaluation.records import (
+    RUN_FILE,
+    SAMPLES_FILE,
+    TIMING_FILE,
+    UNANSWERED,
+    UNSCORED,
+    Sample,
+    Status,
+    Timing,
+    read_samples,
+)
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 from rba_bench.progress import bar, say
@@ -25,8 +35,9 @@ _COPIED = (
 def answer_all(plan: Plan, request: EvalRequest, lm: harness.RbaSpeechLM) -> None:
     """Answer what no earlier attempt has answered; this process's share of it under data parallelism."""
     requests = harness.build_requests(plan.task, request.limit, lm)
-    if request.retry_errors and lm.rank == 0:
-        forget_errors(plan.folder)
+    lm.barrier()  # every process has looked for the record
+    if lm.rank == 0:
+        forget_unanswered(plan.folder)
     lm.barrier()
     answered = {sample.doc_id for file in sample_files(plan.folder) for sample in read_samples(file)}
     done = {one.index for one in requests if one.doc_id in answered}
@@ -99,11 +110,14 @@ def sample_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("samples*.jsonl"))
 
 
-def forget_errors(folder: Path) -> None:
-    """Drop the samples that could not be answered, so that they are asked again."""
+def forget_unanswered(folder: Path) -> None:
+    """Drop the items that were not answered, so that they are asked again, and the record that counts them."""
+    (folder / RUN_FILE).unlink(missing_ok=True)
     for file in sample_files(folder):
-        kept = [sample for sample in read_samples(file) if sample.status != "error"]
-        write_atomic(file, (sample.line() for sample in kept))
+        samples = read_samples(file)
+        kept = [sample for sample in samples if sample.status not in UNANSWERED]
+        if len(kept) < len(samples):
+            write_atomic(file, (sample.line() for sample in kept))
 
 
 def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
@@ -166,7 +180,8 @@ def _ranked(name: str, rank: str) -> str:
 
 
 def _sample(doc: Mapping[str, Any], one: Planned, answer: Answer) -> Sample:
-    scored = scoring.score_item(doc, answer.text)
+    unscored = answer.generation.status in UNSCORED
+    scored = scoring.ItemScore({}) if unscored else scoring.score_item(doc, answer.text)
     return Sample(
         **{name: doc[name] for name in _COPIED},
         doc_id=one.doc_id,

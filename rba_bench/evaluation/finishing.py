@@ -6,7 +6,7 @@ from typing import Any
 
 from rba_bench.evaluation.finishers.base import Addition, Finisher
 from rba_bench.evaluation.metric import Metric
-from rba_bench.evaluation.records import Sample
+from rba_bench.evaluation.records import UNSCORED, Sample
 
 
 def finish(
@@ -15,17 +15,19 @@ def finish(
     """Samples with all scores.
 
     Args:
-        samples: All answers of a run.
+        samples: All answers of a run. Items that may not be scored are not shown to finishers.
         finishers: Of its task, in order.
 
     Returns:
         The samples, the metrics that were added, and what the finishers report of themselves by name.
     """
     finished, metrics = list(samples), tuple[Metric, ...]()
+    scored = [index for index, sample in enumerate(finished) if sample.status not in UNSCORED]
     reports: dict[str, Any] = {}
     for finisher in finishers:
-        additions = finisher.finish(finished)
-        finished = [_with(sample, addition) for sample, addition in zip(finished, additions, strict=True)]
+        additions = finisher.finish([finished[index] for index in scored])
+        for index, addition in zip(scored, additions, strict=True):
+            finished[index] = _with(finished[index], addition)
         metrics = (*metrics, *finisher.metrics)
         reports[str(finisher.describe().get("name", type(finisher).__name__))] = finisher.report()
     return finished, metrics, json.loads(json.dumps(reports))

@@ -20,8 +20,9 @@ from lm_eval.api.model import LM
 
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
-from rba_bench.evaluation import batching, clip_input
+from rba_bench.evaluation import batching, clip_input, outcomes
 from rba_bench.evaluation.asking import Answered, Planned
+from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.files import canonical_json
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.base import SpeechLM, SpeechRequest
@@ -96,16 +97,26 @@ class RbaSpeechLM(LM):
         return {"identity": self.model.identity()}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answers in the order of the requests; each is cached the moment its batch is done."""
+        """Answers in the order of the requests; each is cached the moment its batch is done.
+
+        Raises:
+            RbaError: too little was answered for a score, see `outcomes.check`.
+        """
         from tqdm import tqdm
 
         texts = [""] * len(requests)
+        found: list[outcomes.Outcome] = []
         with tqdm(total=len(requests), desc="answers", disable=disable_tqdm or self.rank != 0) as progress:
             for together in self.stream(self.plan(requests)):
                 for answer in together.answers:
                     texts[answer.index] = answer.text
-                    self.cache_hook.add_partial("generate_until", requests[answer.index].args, answer.text)
+                    found.append((answer.generation.status, answer.generation.error))
+                    if answer.generation.status not in UNANSWERED:
+                        self.cache_hook.add_partial(
+                            "generate_until", requests[answer.index].args, answer.text
+                        )
                 progress.update(len(together.answers))
+        outcomes.check(MODEL_NAME, found)
         return texts
 
     def stream(self, requests: Sequence[Planned], done: Collection[int] = frozenset()) -> Iterator[Answered]:
@@ -190,7 +201,7 @@ class RbaSpeechLM(LM):
     def _read(self, batch: Sequence[Planned]) -> list[SpeechRequest | AudioError]:
         """Decode a batch and extract its features, in the reading thread.
 
-        A clip without usable sound becomes its item's error; a damaged file ends the run.
+        A clip without usable sound makes its item `not_heard`; a damaged file ends the run.
         """
         read: list[SpeechRequest | AudioError] = []
         for plan in batch:
@@ -283,7 +294,7 @@ class _Lazy(Sequence[SpeechRequest]):
 
 
 def _unheard(error: AudioError) -> Generation:
-    return Generation("", 0, "error", str(error))
+    return Generation("", 0, "not_heard", str(error))
 
 
 def _default_device() -> str:

@@ -6,10 +6,11 @@
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
@@ -19,8 +20,10 @@ RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 TIMING_FILE = "timing.jsonl"
 
-Status = Literal["ok", "empty", "truncated", "error", "unparsed", "judge_failed"]
-STATUSES: tuple[Status, ...] = ("ok", "empty", "truncated", "error", "unparsed", "judge_failed")
+Status = Literal["ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed"]
+STATUSES: tuple[Status, ...] = ("ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed")
+UNSCORED: tuple[Status, ...] = ("not_heard", "no_reply")  # no failure of the model: such an item has no score
+UNANSWERED: tuple[Status, ...] = ("error", *UNSCORED)  # asked again by `--retry-errors`
 
 
 class _Record(BaseModel):
@@ -44,8 +47,13 @@ class Sample(_Record):
         extra: JSON text of further facts that the scorer needs, "" if none.
         heard: Words that a cascade's recogniser wrote down, "" for other models.
         scores: Per metric a number, or the row of sufficient statistics of a corpus metric. A metric that could not
-            be computed for this item (the judge failed) is absent.
+            be computed for this item (not heard, no reply, judge failed) is absent.
         judge: Votes of the judge with reasons, None where no judge is asked.
+        status: `ok`; `empty` and `truncated` answers are scored as they are; `error`: the model failed (out of memory,
+            too long for it, refused by its content filter), which is scored as an empty answer. No failures of the
+            model, so without scores: `not_heard`, the clip holds no usable sound; `no_reply`, the server gave no usable
+            reply; `judge_failed`, the answer is there but the judge said nothing of use.
+        error: Why the item is not `ok`, "" if it is.
         seed: Seed of the generation of this very item.
         latency_s: Of schema 1; now in `timing.jsonl`.
     """
@@ -75,6 +83,12 @@ class Sample(_Record):
     seed: int
     latency_s: float | None = None
 
+    @model_validator(mode="after")
+    def _nothing_to_score(self) -> "Sample":
+        if self.status in UNSCORED and (self.response or self.scores):
+            raise ValueError(f"item {self.id} is {self.status}, yet has a response or scores")
+        return self
+
     def line(self) -> str:
         """The sample as a line of `samples.jsonl`; what is empty is left out."""
         return json.dumps(self.values(), ensure_ascii=False) + "\n"
@@ -92,7 +106,8 @@ class MetricValue(_Record):
         macro: True if the score is the unweighted mean over the samples' `group`s.
         scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
         breakdown: The same score for every group alone.
-        n_missing: Items without this score, because the judge failed; `n` counts the others.
+        n_missing: Items without this score: the clip could not be heard, the server gave no reply, or the judge
+            failed; `n` counts the others.
     """
 
     value: float
@@ -149,7 +164,8 @@ class RunRecord(_Record):
         data: `source`, `n_items`, `items_sha256` (texts) and `audio_set_sha256` (encoded clips), all of the *whole*
             test set.
         model: `name`, `spec` as asked for, identity with `weights_sha256`, and `training` (its `rba_run.json`) or None.
-        statuses: Number of samples per status, zeros included.
+        statuses: Number of samples per status, zeros included. Older records also count `unparsed`, which no sample
+            ever was.
         partial: True if `limit` cut the test set; boards refuse such a record.
         finish: What judges and other finishers report of themselves: agreement, order bias, calls.
         samples_sha256: Hash of `samples.jsonl`.
@@ -180,6 +196,13 @@ class RunRecord(_Record):
     finish: dict[str, Any] = Field(default_factory=dict)
     samples_sha256: str
     created: str
+
+
+def not_ok(statuses: Mapping[str, int]) -> str:
+    """Number of items that are not `ok`, by status: `3 (empty 1, not_heard 2)`."""
+    counts = {status: statuses.get(status, 0) for status in STATUSES if status != "ok"}
+    named = ", ".join(f"{status} {count}" for status, count in counts.items() if count)
+    return f"{sum(counts.values())} ({named})" if named else "0"
 
 
 def read_record(path: Path | str) -> RunRecord:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import answering, environment, foreign_code, harness, registry, scoring
+from rba_bench.evaluation import answering, environment, foreign_code, harness, outcomes, registry, scoring
 from rba_bench.evaluation.finishers import registry as finishers
 from rba_bench.evaluation.finishers.base import Finisher
 from rba_bench.evaluation.finishing import finish
@@ -22,6 +22,7 @@ from rba_bench.evaluation.records import (
     RUN_FILE,
     SAMPLES_FILE,
     STATUSES,
+    UNANSWERED,
     RunRecord,
     Sample,
     read_record,
@@ -35,7 +36,10 @@ from rba_bench.progress import say
 def evaluate(request: EvalRequest) -> list[RunRecord]:
     """Run every task of a request, resuming what is half done and returning what is finished.
 
+    A run without a record asks again for what was not answered; one with a record does where the request says so.
+
     Raises:
+        RbaError: too little was answered for a record; see `outcomes.check`.
         UserError: unknown task, bad limit, a damaged file.
         MissingPrerequisite: model, data or the key of a judge absent.
     """
@@ -84,7 +88,8 @@ def _evaluate_task(
 
 
 def _to_retry(plan: Plan, request: EvalRequest) -> bool:
-    return request.retry_errors and read_record(plan.folder).statuses["error"] > 0
+    counts = read_record(plan.folder).statuses
+    return request.retry_errors and any(counts.get(status, 0) for status in UNANSWERED)
 
 
 def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
@@ -94,6 +99,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         raise UserError(
             f"{plan.folder} holds {len(answered)} samples, expected {plan.n}: remove it and run again"
         )
+    outcomes.check(plan.spec.name, [(sample.status, sample.error) for sample in answered])
     started = time.perf_counter()
     samples, judged, reports = finish(answered, plan.finishers)
     judge_s = time.perf_counter() - started if plan.finishers else 0.0

@@ -11,8 +11,8 @@ Kinds and the metrics scored here; judged metrics come from finishers (`rba_benc
     ifeval    if_rate (share of an item's constraints that are followed; the mean over the parts of the set)
 
 An item's score is a number, or a row of sufficient statistics for the corpus metrics. Everything a run reports is a
-function of these, so it can be recomputed, resampled and compared in pairs without the model. An item whose judge
-failed has no score: it is counted, never scored as 0.
+function of these, so it can be recomputed, resampled and compared in pairs without the model. An item that could
+not be heard, got no reply from a server, or whose judge failed has no score: it is counted, never scored as 0.
 """
 
 import json

@@ -38,12 +38,14 @@ together). *vs {baseline}* and *modality gap* (the score of the text LLM reading
 paired differences on the same items with the same draws; `*` marks an interval that leaves out zero. Of the {tests}
 differences of models from {baseline} on this page about {expected} would be marked by chance alone if nothing differed.
 *rank* is a band: the ranks that the pairwise intervals leave open among the models; references are not ranked.
-*not ok* counts empty, truncated, failed and unjudged answers{unscored}
+*not ok* counts items without a good answer: *empty* and *truncated* answers, and *error*, where the model failed, are
+in the score; *not_heard* (the clip holds no usable sound), *no_reply* (the server failed) and *judge_failed* are no
+failures of the model{unscored}
 Intervals cover the choice of items, not the choice of training seed. Only runs with the same protocol hash and the same
 test set share a table.
 """
-ALL_SCORED = ", all of which are in the score."
-UNSCORED = """. They are in the score, but for those that no judge could score: an n
+ALL_SCORED = "; there are none here, so all items are in every score."
+UNSCORED = """ and have no score: an n
 of `97 (-3)` says that three items have no score, not even 0; differences run over the items scored on both sides."""
 
 

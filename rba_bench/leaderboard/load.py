@@ -51,7 +51,7 @@ class Run:
         return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.samples)
 
     def scored(self, metric: str) -> NDArray[np.bool_]:
-        """Which items have a score of `metric`, `[n]`; the others' judge failed."""
+        """Which items have a score of `metric`, `[n]`; the others were not heard, got no reply or no verdict."""
         return np.array([metric in sample.scores for sample in self.samples])
 
     @cached_property

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rba_bench.evaluation.records import STATUSES, MetricValue, RunRecord
+from rba_bench.evaluation.records import STATUSES, MetricValue, RunRecord, not_ok
 from rba_bench.leaderboard.compare import Group, Row
 from rba_bench.leaderboard.references import CEILING, KINDS, MODEL
 from rba_bench.leaderboard.tables import NOTHING, TextTable
@@ -113,7 +113,7 @@ def main_table(group: Group) -> TextTable:
             n_cell(row.run.record.metrics[metric]),
             versus_cell(group, row, metric),
             gap_cell(group, row, metric),
-            not_ok(row),
+            not_ok(row.run.record.statuses),
             row.run.record.created[:10],
         ]
         for row in group.rows
@@ -211,13 +211,6 @@ def ceilings_line(group: Group) -> str:
     """Whose text ceiling is whose, "" unless there are several."""
     parts = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
     return f"Modality gap: {'; '.join(parts)}." if len(group.ceilings) > 1 and parts else ""
-
-
-def not_ok(row: Row) -> str:
-    """Number of answers that are not `ok`, by status; all but those without a judge's score are in the score."""
-    counts = {status: row.run.record.statuses.get(status, 0) for status in STATUSES if status != "ok"}
-    named = ", ".join(f"{status} {count}" for status, count in counts.items() if count)
-    return f"{sum(counts.values())} ({named})" if named else "0"
 
 
 def reference_notes(groups: Sequence[Group]) -> list[str]:

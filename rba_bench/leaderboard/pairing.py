@@ -1,7 +1,8 @@
 """Two runs on the same items: what one scores above the other, both drawn together.
 
-Only items that have a score in both runs count, on both sides: an item whose judge failed in one run is left out of the
-other as well, so the difference never compares two sets of items. The number left out is stated.
+Only items that have a score in both runs count, on both sides: an item without a score in one run (not heard, no reply,
+judge failed) is left out of the other as well, so the difference never compares two sets of items. The number left out
+is stated.
 """
 
 from collections.abc import Sequence

@@ -57,8 +57,8 @@ class SpeechLM(Protocol):
         """Answer each request, in order.
 
         An answer depends on model, request and decoding alone, not on the other requests. A request that cannot
-        be answered (unusable audio, too long a prompt) yields status `error` with the reason; it never ends the
-        run.
+        be answered yields a status with the reason (`not_heard` for unusable audio, `error` for what is too long for
+        the model, `no_reply` for a server that failed); it never ends the run.
         """
         ...
 
@@ -77,9 +77,17 @@ def audio_fault(audio: np.ndarray | None) -> str:
 def answer_usable(
     requests: Sequence[SpeechRequest], faults: Sequence[str], answers: Sequence[Generation]
 ) -> list[Generation]:
-    """Weave `answers` (to the requests without a fault, in order) with an error for each faulty request."""
+    """Weave `answers` (to the requests without a fault, in order) with a status for each faulty request."""
     remaining = iter(answers)
-    woven = [Generation("", 0, "error", fault) if fault else next(remaining) for fault in faults]
+    woven = [
+        _unanswered(request, fault) if fault else next(remaining)
+        for request, fault in zip(requests, faults, strict=True)
+    ]
     if len(woven) != len(requests) or next(remaining, None) is not None:
         raise ValueError(f"{len(answers)} answers do not fit {len(requests)} requests")
     return woven
+
+
+def _unanswered(request: SpeechRequest, fault: str) -> Generation:
+    """Where there is nothing to hear, the data is at fault; else the model cannot take the request."""
+    return Generation("", 0, "not_heard" if audio_fault(request.audio) else "error", fault)

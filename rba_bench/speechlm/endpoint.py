@@ -81,7 +81,7 @@ class EndpointSpeechLM:
         """`(position, answer)` as they complete, each position exactly once.
 
         A request is looked up when it is its turn, so `requests` may be a sequence that reads its clips on access;
-        one that raises AudioError, or whose audio is unusable, is an error of its item.
+        one that raises AudioError, or whose audio is unusable, is `not_heard`.
 
         Raises:
             RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.

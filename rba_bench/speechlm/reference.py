@@ -34,7 +34,7 @@ class TextOracle:
         return {**self.textlm.identity(), "kind": "text-oracle"}
 
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
-        """Answer prompt + transcript; a request without a transcript is an error, never an answer to nothing."""
+        """Answer prompt + transcript; a request without a transcript is `not_heard`, never answered."""
         faults = ["" if request.transcript.strip() else UNREADABLE for request in requests]
         usable = [request for request, fault in zip(requests, faults, strict=True) if not fault]
         texts = [request.user_text() for request in usable]
@@ -56,7 +56,7 @@ class StreamingTextOracle(TextOracle):
         """`(position, answer)` as they complete, each position exactly once; those without a transcript first."""
         usable = [i for i, request in enumerate(requests) if request.transcript.strip()]
         for i in sorted(set(range(len(requests))) - set(usable)):
-            yield i, Generation("", 0, "error", UNREADABLE)
+            yield i, Generation("", 0, "not_heard", UNREADABLE)
         texts = [requests[i].user_text() for i in usable]
         textlm: Any = self.textlm
         for position, answer in textlm.chat_stream(texts, decoding, [requests[i].seed for i in usable]):

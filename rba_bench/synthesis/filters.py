@@ -16,6 +16,7 @@ from rba_bench.synthesis.tags import Tags
 KEPT = "kept"
 INSTRUCTION_REASONS = {
     "error": "the teacher failed",
+    "no_reply": "the teacher's server failed",
     "truncated": "no end of turn within instruction_max_new_tokens",
     "empty": "no text",
     "malformed": "template marks, control characters or no letters in it",
@@ -29,6 +30,7 @@ INSTRUCTION_REASONS = {
 }
 ANSWER_REASONS = {
     "error": "the teacher failed",
+    "no_reply": "the teacher's server failed",
     "truncated": "no end of turn within response_max_new_tokens",
     "empty": "no text",
     "malformed": "template marks or control characters in it",

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from rba_bench.errors import UserError
 
-Status = Literal["ok", "empty", "truncated", "error"]
+Status = Literal["ok", "empty", "truncated", "error", "not_heard", "no_reply"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class Generation:
         text: without special tokens and surrounding spaces; an answer cut at `max_new_tokens` is kept.
         n_tokens: tokens drawn, without the end token.
         status: `ok`; `empty` (no text); `truncated` (no end token came within `max_new_tokens`);
-            `error` (not answered).
+            `error` (the model failed: out of memory, too long for it, refused by its content filter);
+            `not_heard` (the clip holds no usable sound); `no_reply` (its server gave no usable reply, whatever was
+            tried). The last two are no failures of the model.
         error: what went wrong; may also hold a remark beside a usable answer (such as audio that was cut).
         heard: the transcript that was answered, where a recogniser stood before the model; "" elsewhere.
     """
@@ -72,7 +74,8 @@ class Generation:
 class TextLM(Protocol):
     """A text LLM: answers, continues and scores. Results are in the order of the requests.
 
-    One request that cannot be answered yields a Generation of status `error`; it never ends the run.
+    One request that cannot be answered yields a Generation of status `error` (`no_reply` where a server failed); it
+    never ends the run.
     """
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:

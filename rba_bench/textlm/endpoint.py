@@ -1,5 +1,6 @@
 """A text LLM behind any OpenAI-compatible server: `vllm serve`, SGLang, llama.cpp, hosted APIs."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -12,6 +13,10 @@ from rba_bench.textlm.endpoint_health import Trouble
 from rba_bench.textlm.endpoint_options import EndpointOptions
 from rba_bench.textlm.endpoint_replies import Answer
 
+# How OpenAI, vLLM, SGLang and llama.cpp say that a request does not fit into the model
+_TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|too (long|many tokens)|maximum (context|input)", re.I
+)
 MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's by default
 
 
@@ -137,15 +142,23 @@ def drawing(decoding: Decoding, seed: int) -> dict[str, Any]:
 
 
 def generation(outcome: Answer | Trouble) -> Generation:
-    """An outcome of `EndpointClient.run` as a Generation: cut answers are `truncated`, filtered ones `error`."""
+    """An outcome of `EndpointClient.run`: cut answers are `truncated`, filtered ones `error`, failures `no_reply`."""
     if isinstance(outcome, Trouble):
-        return Generation("", 0, "error", outcome.reason)
+        return Generation("", 0, _unanswered(outcome), outcome.reason)
     if outcome.refused and not outcome.text:
         return Generation("", outcome.completion_tokens, "error", outcome.refused)
     status: Status = "truncated" if outcome.finish == "length" else "ok"
     return Generation(
         outcome.text, outcome.completion_tokens, status if outcome.text else "empty", outcome.refused
     )
+
+
+def _unanswered(trouble: Trouble) -> Status:
+    """Whose failure it is: the model's only where it refuses the content, or cannot hold the request."""
+    if trouble.kind == "unheard":
+        return "not_heard"
+    too_long = trouble.kind == "request" and _TOO_LONG.search(trouble.reason)
+    return "error" if too_long or trouble.kind == "filtered" else "no_reply"
 
 
 def _asked(question: Question) -> Call:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from rba_bench.evaluation.records import read_samples
+from rba_bench.evaluation.records import UNANSWERED, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 
 RATE = 16_000
@@ -33,7 +33,7 @@ def with_nan():
 
 
 # name -> (bytes, name in the data set, statuses that are right)
-HEARD, LOST = {"ok", "truncated", "empty"}, {"error"}
+HEARD, LOST = {"ok", "truncated", "empty"}, {"not_heard"}
 CLIPS = {
     "good": (encoded(tone(1.0)), "a.wav", HEARD),
     "empty file": (b"", "b.wav", LOST),
@@ -44,7 +44,7 @@ CLIPS = {
     "8 kHz": (encoded(tone(1.0, 8_000), 8_000), "g.wav", HEARD),
     "48 kHz stereo": (encoded(tone(1.0, 48_000, 2), 48_000), "h.wav", HEARD),
     "mp3": (encoded(tone(1.5), kind="MP3"), "i.mp3", HEARD),
-    "10 minutes": (encoded(tone(600.0), kind="FLAC"), "j.flac", HEARD | LOST),
+    "10 minutes": (encoded(tone(600.0), kind="FLAC"), "j.flac", HEARD | {"error"}),
     "20 ms": (encoded(tone(0.02)), "k.wav", HEARD | LOST),
     "one sample": (encoded(tone(1.5 / RATE)), "l.wav", HEARD | LOST),
     "silence": (encoded(np.zeros((RATE, 1), np.float32)), "m.wav", HEARD),
@@ -86,11 +86,14 @@ def test_every_bad_clip_gets_a_status(tmp_path, data_dir, tiny_composite_dir, mo
     )
     [record] = evaluate(request)
     samples = read_samples(tmp_path / "out" / record.model["name"] / record.run_id)
-    assert record.n == len(CLIPS) == sum(record.statuses.values()) == record.metrics["bleu"].n
+    unheard = record.statuses["not_heard"]
+    assert record.n == len(CLIPS) == sum(record.statuses.values()) and unheard >= 4
+    assert (record.metrics["bleu"].n, record.metrics["bleu"].n_missing) == (len(CLIPS) - unheard, unheard)
     found = dict(zip(CLIPS, samples, strict=True))
     wrong = {label: (found[label].status, found[label].error) for label in CLIPS}
     assert all(found[label].status in CLIPS[label][2] for label in CLIPS), wrong
-    assert all(sample.error for sample in samples if sample.status == "error")
+    assert all(sample.error for sample in samples if sample.status in UNANSWERED)
+    assert not any(sample.scores for sample in samples if sample.status == "not_heard")
     assert record.protocol_spec.get("perturb", {}).get("text", "") == perturb
     text = (tmp_path / "out" / record.model["name"] / record.run_id / "samples.jsonl").read_text()
     assert str(tmp_path) not in text, "a record names no folder of this machine"

@@ -43,7 +43,7 @@ def test_a_server_that_fails_now_and_then_loses_nothing(tmp_path):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
 
 
-def test_what_never_works_is_an_error_of_its_item_and_can_be_asked_again(tmp_path):
+def test_an_item_the_server_refuses_has_no_score_and_can_be_asked_again(tmp_path, capsys):
     task = write_task(tmp_path, "triviaqa")
     broken = {"on": True}
 
@@ -56,13 +56,19 @@ def test_what_never_works_is_an_error_of_its_item_and_can_be_asked_again(tmp_pat
     with serving(react) as server:
         request = EvalRequest((str(task),), server.spec, out=tmp_path / "out", device="cpu")
         [record] = evaluate(request)
-        assert (record.statuses["error"], record.n) == (1, 6) and record.metrics["alias_match"].n == 6
-        [bad] = [s for s in read_samples(tmp_path / "out" / "m" / record.run_id) if s.status == "error"]
-        assert "bad clip" in bad.error
+        found = record.metrics["alias_match"]
+        assert (record.statuses["no_reply"], record.n, found.n, found.n_missing) == (1, 6, 5, 1)
+        [bad] = [s for s in read_samples(tmp_path / "out" / "m" / record.run_id) if s.status == "no_reply"]
+        assert "bad clip" in bad.error and not bad.scores
+        said = capsys.readouterr().err
+        assert "no_reply 1 of 6" in said and "422: bad clip" in said and "--retry-errors" in said
+        [same] = evaluate(request)
+        assert same == record, "a run with a record asks again only when told to"
         broken["on"] = False
         before = len(server.seen)
         [again] = evaluate(EvalRequest(request.tasks, server.spec, out=request.out, retry_errors=True))
-        assert again.statuses["error"] == 0 and len(server.seen) == before + 1
+        assert again.statuses["no_reply"] == 0 and again.metrics["alias_match"].n == 6
+        assert len(server.seen) == before + 1
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_seed_depends_on_the_item_not_on_its_place(tmp_path):
     assert all(seeds[tuple(r.audio[:4])] == r.seed for batch in many.model.batches for r in batch)
 
 
-def test_clip_without_sound_is_an_error_of_its_item(tmp_path, monkeypatch):
+def test_clip_without_sound_is_not_heard(tmp_path, monkeypatch):
     real = clip_input.wave
 
     def wave(value):
@@ -113,7 +113,7 @@ def test_clip_without_sound_is_an_error_of_its_item(tmp_path, monkeypatch):
     lm = language_model()
     task = harness.load_task(write_task(tmp_path, "triviaqa"))
     answers = [a for batch in lm.stream(harness.build_requests(task, None, lm)) for a in batch.answers]
-    failed = {a.index: a.generation.error for a in answers if a.generation.status == "error"}
+    failed = {a.index: a.generation.error for a in answers if a.generation.status == "not_heard"}
     assert failed == {1: "no samples"} and len(answers) == 6
 
 

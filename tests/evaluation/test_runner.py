@@ -154,7 +154,8 @@ def test_statuses_are_counted_and_nothing_is_dropped(tmp_path, use_model):
         "empty": 2,
         "truncated": 2,
         "error": 2,
-        "unparsed": 0,
+        "not_heard": 0,
+        "no_reply": 0,
         "judge_failed": 0,
     }
     assert record.n == record.metrics["alias_match"].n == 6

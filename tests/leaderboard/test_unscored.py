@@ -109,7 +109,7 @@ def test_the_page_says_how_many_are_missing_who_judged_and_how_they_lean(board):
 def test_where_nothing_is_missing_the_page_says_so(tmp_path):
     made.write_run(tmp_path, "sft", made.qa_samples(0.5, n=30))
     page = (build([tmp_path], tmp_path / "out").out / "index.md").read_text()
-    assert "all of which are in the score." in page and "(-" not in page and "Judges:" not in page
+    assert "so all items are in every score." in page and "(-" not in page and "Judges:" not in page
 
 
 @pytest.mark.parametrize(

@@ -117,18 +117,18 @@ def test_batches_hold_clips_of_like_length(lm: CompositeSpeechLM, requests: list
     ]
 
 
-def test_unusable_audio_is_an_error_of_its_item_alone(
+def test_unusable_audio_is_not_heard_and_its_neighbours_are_answered(
     lm: CompositeSpeechLM, requests: list[SpeechRequest]
 ) -> None:
     nan = np.full(8_000, np.nan, dtype=np.float32)
     bad = [None, nan, nan[:0], np.zeros((2, 800), dtype=np.float32)]
     mixed = [requests[0], *(SpeechRequest(audio) for audio in bad), requests[4]]
     found = lm.generate(mixed, GREEDY)
-    assert [answer.status for answer in found[1:5]] == ["error"] * 4
+    assert [answer.status for answer in found[1:5]] == ["not_heard"] * 4
     assert all(answer.error and answer.text == "" for answer in found[1:5])
     assert [found[0], found[5]] == lm.generate([requests[0], requests[4]], GREEDY)
     assert lm.generate([], GREEDY) == []
-    assert lm.generate([SpeechRequest(None)], GREEDY)[0].status == "error"
+    assert lm.generate([SpeechRequest(None)], GREEDY)[0].status == "not_heard"
 
 
 @pytest.mark.parametrize("n_samples", [1, 200, 399, 401])

@@ -36,13 +36,13 @@ def test_faults(audio: np.ndarray | None, fault: str) -> None:
 
 
 def test_answers_find_their_requests() -> None:
-    requests = [SpeechRequest(None)] * 4
+    requests = [SpeechRequest(None)] * 3 + [SpeechRequest(OK)]
     answers = [Generation("first", 1, "ok"), Generation("second", 1, "ok")]
-    woven = answer_usable(requests, ["", "broken", "", "mute"], answers)
+    woven = answer_usable(requests, ["", "broken", "", "too long"], answers)
     assert [answer.text for answer in woven] == ["first", "", "second", ""]
     assert [(answer.status, answer.error) for answer in woven[1::2]] == [
-        ("error", "broken"),
-        ("error", "mute"),
+        ("not_heard", "broken"),
+        ("error", "too long"),
     ]
     with pytest.raises(ValueError, match="do not fit"):
         answer_usable(requests, ["", "", "x", "x"], [*answers, answers[0]])

@@ -68,7 +68,7 @@ def test_a_clip_without_prompt_travels_alone_and_the_order_can_be_turned() -> No
     assert server.seen[0].body["temperature"] == 0
 
 
-def test_unusable_audio_is_an_error_of_that_item_and_is_not_sent() -> None:
+def test_unusable_audio_is_not_heard_and_not_sent() -> None:
     requests = [
         SpeechRequest(None, prompt="0"),
         SpeechRequest(tone(), prompt="1"),
@@ -78,10 +78,31 @@ def test_unusable_audio_is_an_error_of_that_item_and_is_not_sent() -> None:
     ]
     with serving(lambda seen: answer(f"re {seen.text}")) as server:
         answers = EndpointSpeechLM.from_spec(server.spec, QUICK).generate(requests, GREEDY)
-    assert [one.status for one in answers] == ["error", "ok", "error", "error", "ok"]
+    assert [one.status for one in answers] == ["not_heard", "ok", "not_heard", "not_heard", "ok"]
     assert [one.text for one in answers] == ["", "re 1", "", "", "re 4"]
     assert [bool(one.error) for one in answers] == [True, False, True, True, False]
     assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "whose"),
+    [
+        (400, "This model's maximum context length is 8192 tokens", "error"),
+        (400, "the request exceeds the available context size", "error"),
+        (400, "audio too long", "error"),
+        (400, "unsupported content type input_audio", "no_reply"),
+        (422, "Extra inputs are not permitted", "no_reply"),
+        (403, "no", "no_reply"),
+        (502, "bad gateway", "no_reply"),
+    ],
+)
+def test_only_what_the_model_cannot_hold_is_its_own_failure(status: int, message: str, whose: str) -> None:
+    react = {"0": answer("fine"), "1": failure(status, message)}
+    with serving(lambda seen: react[seen.text]) as server:
+        lm = EndpointSpeechLM.from_spec(server.spec, QUICK)
+        answers = lm.generate([SpeechRequest(tone(), prompt=str(i)) for i in range(2)], GREEDY)
+    assert [one.status for one in answers] == ["ok", whose]
+    assert message in answers[1].error
 
 
 def test_answers_stream_as_they_come_and_failures_do_not_end_the_rest() -> None:

@@ -1,0 +1,87 @@
+"""Whether a run may leave a record: a number is written only where enough of the test set was answered.
+
+What went wrong is told apart by whose trouble it is, since only the model's own may cost it points:
+
+    error      the model failed on this item: scored as an empty answer
+    not_heard  the clip cannot be heard: no score
+    no_reply   the server gave no usable reply, after all retries: no score
+
+A run without a single answer leaves no record, and neither does one in which more than `UNSCORED_SHARE` of the items
+have no score for a reason outside the model. Answers that came are kept, and the same command asks for the rest.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.evaluation.records import UNANSWERED, UNSCORED
+from rba_bench.progress import say
+
+UNSCORED_SHARE = 0.5  # beyond it, a score would tell of another test set than the one it is named after
+WORDS = {
+    "error": "the model failed, which counts as an empty answer",
+    "not_heard": "the clip cannot be heard, so there is no score",
+    "no_reply": "the server gave no usable reply, so there is no score",
+}
+Outcome = tuple[str, str]  # status of an item, and why it is not `ok`
+
+_REFUSAL = re.compile(r"4\d\d\b(?<!408)(?<!409)(?<!425)(?<!429)")  # the server finds the request itself wrong
+
+
+def check(task: str, outcomes: Sequence[Outcome]) -> None:
+    """Say on stderr what was not answered, and why.
+
+    Args:
+        task: For messages.
+        outcomes: Of every item of the run.
+
+    Raises:
+        RbaError: nothing, or too little, was answered. MissingPrerequisite where the clips are to blame, UserError
+            where the server finds the form of the requests wrong.
+    """
+    n = len(outcomes)
+    unanswered = [outcome for outcome in outcomes if outcome[0] in UNANSWERED]
+    unscored = [outcome for outcome in unanswered if outcome[0] in UNSCORED]
+    if n and len(unanswered) == n:
+        raise _failure(task, unanswered, f"none of {n} items was answered")
+    if len(unscored) > UNSCORED_SHARE * n:
+        raise _failure(
+            task, unscored, f"{len(unscored)} of {n} items cannot be scored, too many for a record"
+        )
+    for status in UNANSWERED:
+        reasons = [reason for found, reason in unanswered if found == status]
+        if reasons:
+            say(
+                f"{task}: {status} {len(reasons)} of {n}: {WORDS[status]}; {_commonest(reasons)}; "
+                "ask again with --retry-errors"
+            )
+    if n and all(status == "empty" for status, _ in outcomes):
+        say(
+            f"{task}: all {n} answers are empty, and scored as such: check the prompt and the answer's length"
+        )
+
+
+def _failure(task: str, outcomes: Sequence[Outcome], what: str) -> RbaError:
+    [(worst, _)] = Counter(status for status, _ in outcomes).most_common(1)
+    reasons = [reason for status, reason in outcomes if status == worst]
+    said = f"{task}: {what} ({_commonest(reasons)}): no record is written"
+    if worst == "not_heard":
+        return MissingPrerequisite(
+            f"{said}; get the clips again, or as WAV or FLAC, and run the same command"
+        )
+    if worst == "no_reply":
+        wrong = all(_REFUSAL.match(reason) for reason in reasons)
+        kind = UserError if wrong else RbaError
+        return kind(
+            f"{said}; answers that came are kept, run the same command when the server takes requests"
+        )
+    return RbaError(f"{said}; answers that came are kept, run the same command when the model can answer")
+
+
+def _commonest(reasons: Sequence[str]) -> str:
+    """The reason given most often, where items may differ in their numbers."""
+    alike = Counter(re.sub(r"\d+", "0", reason) for reason in reasons)
+    [(kind, count)] = alike.most_common(1)
+    shown = next(reason for reason in reasons if re.sub(r"\d+", "0", reason) == kind)
+    return f"{count} times: {shown or 'no reason given'}" if count > 1 else shown or "no reason given"
