@@ -161,6 +161,12 @@ def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]",
                 else ""
             )
             emit(f"{record.task}: without a score: {counts} of {record.n} items{why}")
+        for name, metric in record.metrics.items():
+            if metric.mean_length is not None and metric.baseline_mean_length is not None:
+                emit(
+                    f"{record.task} {name}: answers of {metric.mean_length:.0f} characters on average, "
+                    f"the baseline's of {metric.baseline_mean_length:.0f}"
+                )
 
 
 def _rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> list[tuple[Any, ...]]:

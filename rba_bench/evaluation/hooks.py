@@ -15,6 +15,7 @@ are left out.
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import UserError
@@ -64,8 +65,21 @@ def load_dataset(
     else:
         loaded = sources.load(source, chosen, sources.Place.of(data_dir, baseline=baseline))
         docs, origin = loaded.documents, {"source": source, **loaded.origin}
+    finish = _settled(finish, data_dir)
     about = DatasetInfo(description=json.dumps(origin, ensure_ascii=False))
     return {documents.SPLIT: Dataset(_table(docs, json.dumps(list(finish))), info=about)}
+
+
+def _settled(finish: Sequence[Mapping[str, Any]], data_dir: str | None) -> list[dict[str, Any]]:
+    """The finishers with their tables found, once for all documents; as they are where no judge will be asked."""
+    if not _judging():
+        return [dict(config) for config in finish]
+    options = FinishOptions(cache=cache_dir() / "votes", data_dir=Path(data_dir) if data_dir else None)
+    return [finishers.settled(config, options) for config in finish]
+
+
+def _judging() -> bool:
+    return os.environ.get(JUDGE_VARIABLE, finishers.NO_JUDGE) != finishers.NO_JUDGE
 
 
 def _table(docs: list[dict[str, Any]], finish: str) -> Any:
@@ -100,8 +114,8 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
 
 def _judged_metrics(finish: Sequence[Mapping[str, Any]]) -> list[str]:
     """Metrics that finishers will add, without those of judges if no judge is named."""
-    judged = os.environ.get(JUDGE_VARIABLE, finishers.NO_JUDGE) != finishers.NO_JUDGE
-    wanted = [config for config in finish if judged or config["name"] not in finishers.JUDGES]
+    judging = _judging()
+    wanted = [config for config in finish if judging or config["name"] not in finishers.JUDGES]
     return [metric for config in wanted for metric in finishers.metrics_of(config)]
 
 

@@ -106,8 +106,10 @@ class MetricValue(_Record):
         macro: True if the score is the unweighted mean over the samples' `group`s.
         scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
         breakdown: The same score for every group alone.
-        n_missing: Items without this score: the clip could not be heard, the server gave no reply, or the judge
-            failed; `n` counts the others.
+        n_missing: Items without this score: the clip could not be heard, the server gave no reply, the judge failed,
+            or there was nothing to compare with; `n` counts the others.
+        mean_length: Of a win rate, mean length of the scored answers, in characters; None for other metrics.
+        baseline_mean_length: Of a win rate, mean length of the answers to beat.
     """
 
     value: float
@@ -122,6 +124,8 @@ class MetricValue(_Record):
     signature: str
     higher_is_better: bool = True
     n_missing: int = 0
+    mean_length: float | None = None
+    baseline_mean_length: float | None = None
     breakdown: dict[str, "MetricPart"] = Field(default_factory=dict)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.documents import user_text
+from rba_bench.evaluation.lengths import mean_lengths
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import MetricPart, MetricValue, Sample
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
@@ -244,6 +245,7 @@ def _metric_value(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
     groups = [sample.group for sample in scored]
     clusters = [sample.cluster for sample in scored]
     whole = interval(metric, scores, groups, clusters)
+    lengths = mean_lengths(samples, metric.name)
     return MetricValue(
         **whole.to_dict(),
         stderr=standard_error(metric, scores, groups, clusters),
@@ -253,6 +255,8 @@ def _metric_value(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
         signature=metric.signature,
         higher_is_better=metric.higher_is_better,
         n_missing=len(samples) - len(scored),
+        mean_length=lengths.answer if lengths else None,
+        baseline_mean_length=lengths.baseline if lengths else None,
         breakdown={group: _part(metric, scored, group) for group in sorted(set(groups))},
     )
 

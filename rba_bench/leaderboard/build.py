@@ -40,10 +40,13 @@ differences of models from {baseline} on this page about {expected} would be mar
 *rank* is a band: the ranks that the pairwise intervals leave open among the models; references are not ranked.
 *not ok* counts items without a good answer: *empty* and *truncated* answers, and *error*, where the model failed, are
 in the score; *not_heard* (the clip holds no usable sound), *no_reply* (the server failed) and *judge_failed* are no
-failures of the model{unscored}
+failures of the model{unscored}{lengths}
 Intervals cover the choice of items, not the choice of training seed. Only runs with the same protocol hash and the same
 test set share a table.
 """
+LENGTHS = """
+*mean length*, beside a win rate, is in characters: of the scored answers, and of the answers to beat. Judges like long
+ones. Ranks go by the raw rate, or by the length-controlled one of the form `lc:difficulty`, never of another."""
 ALL_SCORED = "; there are none here, so all items are in every score."
 UNSCORED = """ and have no score: an n
 of `97 (-3)` says that three items have no score, not even 0; differences run over the items scored on both sides."""
@@ -240,6 +243,7 @@ def _legend(groups: Sequence[Group]) -> str:
         tests=tests,
         expected=expected,
         unscored=UNSCORED if missing else ALL_SCORED,
+        lengths=LENGTHS if any(group.has_lengths(name) for group in groups for name in group.metrics) else "",
     )
 
 

@@ -1,10 +1,12 @@
 """Runs on the same items under the same protocol, compared in pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation.judges.length import NONE, TRUSTED
+from rba_bench.evaluation.lengths import MeanLengths, mean_lengths
 from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.registry import ORDER
 from rba_bench.files import sha256_json
@@ -16,18 +18,17 @@ from rba_bench.metrics.rank import RankBand, rank_bands, rank_bands_from_interva
 from rba_bench.metrics.wer import primary_error
 
 # The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by alias match;
-# exact match, shown beside it, also punishes correct sentences. Of win rates: the one that length does not inflate.
+# exact match, shown beside it, also punishes correct sentences. Of win rates: the length-controlled one in the one form
+# that does not lift terse systems, else the raw one with the mean lengths beside it.
 PRIMARY = (
-    *(
-        "lc_win_rate",
-        "win_rate",
-        "alias_match",
-        "bleu",
-        "wer",
-        "if_rate",
-        "answer_cosine",
-        "answer_agreement",
-    ),
+    LC := "lc_win_rate",
+    "win_rate",
+    "alias_match",
+    "bleu",
+    "wer",
+    "if_rate",
+    "answer_cosine",
+    "answer_agreement",
 )
 
 GroupKey = tuple[str, str, str]  # task, protocol hash, data hash
@@ -44,6 +45,7 @@ class Row:
         gap: Modality gap per metric: the text ceiling minus this row, paired; empty if there is none (or it is that
             row).
         ceiling: Label of the ceiling that the gap is measured from, "" if there is none.
+        lengths: Mean lengths of answers and baseline per win rate; empty where there is none.
     """
 
     run: Run
@@ -54,6 +56,7 @@ class Row:
     versus: dict[str, Interval]
     gap: dict[str, Interval]
     ceiling: str
+    lengths: dict[str, MeanLengths]
 
 
 class Group:
@@ -82,6 +85,10 @@ class Group:
             raise UserError(
                 f"{self.task}: records of one protocol report different metrics; evaluate them again"
             )
+
+    def has_lengths(self, metric: str) -> bool:
+        """Whether a metric is a win rate, which is read beside the lengths of the answers."""
+        return any(metric in row.lengths for row in self.rows)
 
     @property
     def perturb(self) -> str:
@@ -139,6 +146,7 @@ class Group:
             versus={} if baseline is None else self._differences(index, baseline),
             gap={} if ceiling is None else self._differences(ceiling, index),
             ceiling="" if ceiling is None else self.labels[ceiling],
+            lengths={m: found for m in self.metrics if (found := mean_lengths(run.samples, m))},
         )
 
     def _ceiling(self, index: int) -> int | None:
@@ -251,7 +259,16 @@ def _primary(run: Run) -> str:
     errors = {primary_error(sample.target_lang) for sample in run.samples}
     if errors == {"cer"} and "cer" in metrics:
         return "cer"
-    return next((metric for metric in PRIMARY if metric in metrics), metrics[0])
+    trusted = [metric for metric in metrics if metric != LC or _is_trusted(run.record)]
+    return next((metric for metric in PRIMARY if metric in trusted), [*trusted, *metrics][0])
+
+
+def _is_trusted(record: RunRecord) -> bool:
+    """Whether `lc_win_rate` is of the form that a board may rank by, as its signature and the protocol both say."""
+    entries = record.protocol_spec.get("finish") or []
+    stated = [entry["lc"].get("form") for entry in entries if isinstance(entry.get("lc"), Mapping)]
+    signed = f"lc:{TRUSTED}" in record.metrics[LC].signature.split("|")
+    return signed and set(stated) <= {TRUSTED, NONE}
 
 
 def _place(benchmark: str) -> tuple[int, str]:

@@ -11,6 +11,8 @@ from rba_bench.metrics.bootstrap import Interval
 
 JUDGE_WORDS = ("agreement", "bias", "unanimous", "judge stderr")
 SHORT = 8  # hex digits of a hash on a page; the full ones are in records.json
+LENGTH = "mean length"
+Cell = Callable[[Group, Row, str], str]
 REFERENCE_NAMES = {
     CEILING: "reference: text LLM reading the transcript (ceiling)",
     "cascade": "reference: recogniser, then the text LLM",
@@ -23,7 +25,7 @@ def overview(groups: Sequence[Group]) -> list[TextTable]:
     tables = []
     for protocol in sorted({group.record.protocol for group in groups}):
         chosen = [group for group in groups if group.record.protocol == protocol]
-        tables.append(_overview(chosen, f"Scores, {protocol} decoding", score_cell))
+        tables.append(_overview(chosen, f"Scores, {protocol} decoding", score_cell, with_lengths=True))
         if any(row.versus for group in chosen for row in group.rows):
             title = f"Difference from {chosen[0].baseline}, {protocol} decoding, same items"
             tables.append(_overview(chosen, title, versus_cell))
@@ -33,26 +35,31 @@ def overview(groups: Sequence[Group]) -> list[TextTable]:
     return tables
 
 
-def _overview(groups: Sequence[Group], title: str, cell: Callable[[Group, Row, str], str]) -> TextTable:
+def _overview(groups: Sequence[Group], title: str, cell: Cell, with_lengths: bool = False) -> TextTable:
     rows = [(group, row) for group in groups for row in group.rows]
     found = {(row.label, id(group)): row for group, row in rows}
     kinds = {row.label: row.kind for _, row in rows}
     names = sorted(
         kinds, key=lambda label: (KINDS.index(kinds[label]), label)
     )  # tasks disagree on any other order
+    columns: list[tuple[str, Group, Cell]] = []
+    for group in groups:
+        column = _column(group, groups)
+        columns.append((f"{column} {heading(group, group.primary)}", group, cell))
+        if with_lengths and group.has_lengths(group.primary):
+            columns.append((f"{column} {LENGTH}", group, length_cell))
     cells = [
         [
             _marked(name, kinds[name]),
             *(
-                cell(group, found[name, id(group)], group.primary) if (name, id(group)) in found else NOTHING
-                for group in groups
+                fill(group, found[name, id(group)], group.primary) if (name, id(group)) in found else NOTHING
+                for _, group, fill in columns
             ),
         ]
         for name in names
     ]
-    headings = ["model", *(f"{_column(group, groups)} {heading(group, group.primary)}" for group in groups)]
     kept = [line for line in cells if any(text != NOTHING for text in line[1:])]
-    return TextTable(headings, kept, title)
+    return TextTable(["model", *(text for text, _, _ in columns)], kept, title)
 
 
 def _column(group: Group, groups: Sequence[Group]) -> str:
@@ -65,9 +72,11 @@ def _column(group: Group, groups: Sequence[Group]) -> str:
 
 
 def heading(group: Group, metric: str) -> str:
-    """Name of a metric with its unit and, where lower is better, its direction."""
+    """Name of a metric with its unit, its form of length control, and its direction where lower is better."""
     stated = group.record.metrics[metric]
     unit = " %" if stated.scale == 1 else ""
+    form = next((part for part in stated.signature.split("|") if part.startswith("lc:")), "")
+    unit += f" ({form})" if form else ""
     return metric + unit + ("" if stated.higher_is_better else " (lower is better)")
 
 
@@ -80,6 +89,11 @@ def score_cell(_group: Group, row: Row, metric: str) -> str:
         f"{end * factor:.{_digits(metric, stated)}f}" for end in (stated.value, stated.low, stated.high)
     )
     return f"{value} [{low}, {high}]{mark}"
+
+
+def length_cell(_group: Group, row: Row, metric: str) -> str:
+    """Mean length of the answers behind a win rate, and of the answers to beat."""
+    return str(row.lengths[metric]) if metric in row.lengths else NOTHING
 
 
 def versus_cell(group: Group, row: Row, metric: str) -> str:
@@ -95,10 +109,12 @@ def gap_cell(group: Group, row: Row, metric: str) -> str:
 def main_table(group: Group) -> TextTable:
     """The primary metric of a group with everything needed to judge it."""
     metric = group.primary
+    told = group.has_lengths(metric)
     headings = [
         "rank",
         "model",
         heading(group, metric),
+        *([LENGTH] if told else []),
         "n",
         f"vs {group.baseline}",
         "modality gap",
@@ -110,6 +126,7 @@ def main_table(group: Group) -> TextTable:
             str(row.bands[metric]) if row.bands else "ref",
             _marked(row.label, row.kind),
             score_cell(group, row, metric),
+            *([length_cell(group, row, metric)] if told else []),
             n_cell(row.run.record.metrics[metric]),
             versus_cell(group, row, metric),
             gap_cell(group, row, metric),
@@ -129,18 +146,28 @@ def other_table(group: Group) -> TextTable | None:
     headings = ["model"]
     for metric in others:
         headings += [heading(group, metric), f"vs {group.baseline}"]
+        headings += [LENGTH] if _has_own_lengths(group, metric) else []
     rows = [
         [
             _marked(row.label, row.kind),
             *(
                 text
                 for metric in others
-                for text in (score_cell(group, row, metric), versus_cell(group, row, metric))
+                for text in (
+                    score_cell(group, row, metric),
+                    versus_cell(group, row, metric),
+                    *([length_cell(group, row, metric)] if _has_own_lengths(group, metric) else []),
+                )
             ),
         ]
         for row in group.rows
     ]
     return TextTable(headings, rows, group.task)
+
+
+def _has_own_lengths(group: Group, metric: str) -> bool:
+    """Whether a win rate is against another baseline, or on other items, than the one that is ranked by."""
+    return any(row.lengths.get(metric) not in (None, row.lengths.get(group.primary)) for row in group.rows)
 
 
 def facts(group: Group) -> str:
@@ -257,6 +284,7 @@ def _flat(group: Group, row: Row, metric: str) -> dict[str, Any]:
     record = row.run.record
     stated = record.metrics[metric]
     band = row.bands.get(metric)
+    lengths = row.lengths.get(metric)
     return {
         "task": group.task,
         "benchmark": record.benchmark,
@@ -273,6 +301,8 @@ def _flat(group: Group, row: Row, metric: str) -> dict[str, Any]:
         "high": stated.high,
         "n": stated.n,
         "n_missing": stated.n_missing,
+        "mean_length": lengths.answer if lengths else None,
+        "baseline_mean_length": lengths.baseline if lengths else None,
         "scale": stated.scale,
         "method": stated.method,
         "signature": stated.signature,

@@ -8,10 +8,12 @@ metadata:
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.finishers.base import Finisher, FinishOptions
+from rba_bench.evaluation.judges import length
 from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.textlm.endpoint_address import parse_endpoint
@@ -36,10 +38,23 @@ _METRICS = {
 }
 
 
-def metrics_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the finisher of an entry adds; known without making it, which may need a key or a model."""
+def metrics_of(config: Mapping[str, Any], options: FinishOptions | None = None) -> tuple[str, ...]:
+    """What the finisher of an entry adds; known without making it, which may need a key or a model.
+
+    Args:
+        config: The entry.
+        options: What the user chose: where the tables of a length control are looked for.
+    """
     names = _METRICS[str(config["name"])]
+    if config["name"] == "pairwise":
+        form = length.settled(config, options or FinishOptions(cache=Path()))["lc"]
+        return names[:1] if form == length.NONE else names
     return names[:2] if str(config.get("embedding")) == "none" else names
+
+
+def settled(config: Mapping[str, Any], options: FinishOptions) -> dict[str, Any]:
+    """The entry with what depends on the files at hand decided, so that whoever reads it decides alike."""
+    return length.settled(config, options) if config.get("name") == "pairwise" else dict(config)
 
 
 def of(spec: TaskSpec, request: EvalRequest, asking: bool = True) -> tuple[Finisher, ...]:

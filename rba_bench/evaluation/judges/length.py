@@ -1,16 +1,21 @@
 """Length control of a win rate, and where the difficulties of AlpacaEval's instructions come from.
 
-Forms (`lc:` of a `pairwise` entry):
+Forms (`lc:` of a `pairwise` entry; of a list the first whose tables are to be had):
 
-    minimal           length alone; the default, for it fits any instructions
+    none              no `lc_win_rate`; the default
     difficulty        `length_controlled_v1`: with difficulties, drawn towards the gamed baselines; AlpacaEval's board
     difficulty_noreg  `length_controlled_noreg`: with difficulties only
-    none              no `lc_win_rate`
+    minimal           length alone
+
+Boards rank by `lc_win_rate` in the form `difficulty` alone (`TRUSTED`). The other two leave the effect of length to be
+learnt from one system's answers, and a system that is terse throughout has no long ones to learn it from: what it lacks
+in quality is put down to length. `tasks/alpacaeval/README.md` has the numbers.
 
 Difficulties exist for the 805 instructions of AlpacaEval, by position; a spoken subset is mapped by its text. The files
 are options of the entry, else those of the data set `tatsu-lab/alpaca_eval` in the local copy or on the Hub:
 `gamed` (`df_gamed.csv`), `difficulty` (`instruction_difficulty.csv`; without it the column in `gamed`), `instructions`
-(`alpaca_eval_gpt4_baseline.json`: the 805 in order).
+(`alpaca_eval_gpt4_baseline.json`: the 805 in order). An item whose instruction is not among them has no `lc_win_rate`;
+more than a tenth of such items is another test set, and refused.
 """
 
 import re
@@ -33,6 +38,7 @@ from rba_bench.metrics.lc_winrate import (
     read_difficulty,
     read_gamed,
 )
+from rba_bench.progress import say
 
 REPO = "tatsu-lab/alpaca_eval"
 FILES = {
@@ -40,7 +46,10 @@ FILES = {
     "difficulty": "instruction_difficulty.csv",
     "instructions": "alpaca_eval_gpt4_baseline.json",
 }
-FORMS = ("minimal", "difficulty", "difficulty_noreg", "none")
+NONE = "none"
+FORMS = (NONE, "difficulty", "difficulty_noreg", "minimal")
+TRUSTED = "difficulty"
+KNOWN_SHARE = 0.9  # of the items; below it the instructions are not AlpacaEval's
 _WORD = re.compile(r"\w+")
 
 
@@ -70,24 +79,20 @@ class LengthControl:
             UserError: Unknown form, or a file of another layout.
             MissingPrerequisite: A table is not to be had.
         """
-        form = str(config.get("lc", "minimal"))
-        if form not in FORMS:
-            raise UserError(f"unknown length control lc: {form}; known: {', '.join(FORMS)}")
-        if form == "none":
+        chosen = settled(config, options)
+        form = chosen["lc"]
+        if form == NONE:
             return None
         if form == "minimal":
             return cls()
-        names = ["instructions"]
-        names += ["gamed"] if form == "difficulty" or config.get("gamed") else []
-        names += ["difficulty"] if config.get("difficulty") or "gamed" not in names else []
-        paths = {name: _find(name, config, options) for name in names}
+        paths = {name: _named(name, chosen) for name in _tables(form, chosen)}
         gamed = read_gamed(paths["gamed"]) if "gamed" in paths else None
         by_index = read_difficulty(paths["difficulty"]) if "difficulty" in paths else None
         if by_index is None and gamed is not None:
             by_index = dict(gamed.by_index)
         hashes = {name: sha256_file(path) for name, path in paths.items()}
         return cls(
-            form, by_index, _positions(paths["instructions"]), gamed if form == "difficulty" else None, hashes
+            form, by_index, _positions(paths["instructions"]), gamed if form == TRUSTED else None, hashes
         )
 
     @property
@@ -99,37 +104,93 @@ class LengthControl:
         """JSON form for the protocol."""
         return {"form": self.form, **({"tables_sha256": dict(self.hashes)} if self.hashes else {})}
 
-    def check(self, samples: Sequence[Sample]) -> None:
-        """Raises UserError if an instruction is not among the 805, before anything is asked."""
-        self._difficulties(samples)
+    def known(self, samples: Sequence[Sample]) -> list[bool]:
+        """Which items can be controlled.
+
+        Raises:
+            UserError: too many cannot: the instructions are not those of the tables.
+        """
+        if self.by_index is None:
+            return [True] * len(samples)
+        known = [self.positions.get(_words(s.instruction)) in self.by_index for s in samples]
+        if samples and sum(known) < KNOWN_SHARE * len(samples):
+            first = samples[known.index(False)].instruction
+            raise UserError(
+                f"{len(known) - sum(known)} of {len(known)} instructions are not among AlpacaEval's "
+                f"(first: {first[:60]!r}): their difficulty is unknown, use lc: {NONE}"
+            )
+        return known
 
     def fit(
         self, samples: Sequence[Sample], preferences: Sequence[float], baselines: Sequence[str]
     ) -> LengthControlled:
-        """The length-controlled win rate of judged items."""
+        """The length-controlled win rate of judged items, all of them `known`."""
+        hard = None
+        if self.by_index is not None:
+            hard = difficulties([self.positions[_words(s.instruction)] for s in samples], self.by_index)
         return length_controlled(
             preferences,
-            [len(sample.response) for sample in samples],
+            [len(sample.extracted) for sample in samples],
             [len(baseline) for baseline in baselines],
-            self._difficulties(samples),
+            hard,
             self.gamed,
         )
 
-    def _difficulties(self, samples: Sequence[Sample]) -> Any:
-        if self.by_index is None:
-            return None
-        unknown = [s.instruction for s in samples if _words(s.instruction) not in self.positions]
-        if unknown:
-            raise UserError(
-                f"{len(unknown)} of {len(samples)} instructions are not among AlpacaEval's "
-                f"(first: {unknown[0][:60]!r}): their difficulty is unknown, use lc: minimal"
-            )
-        return difficulties([self.positions[_words(s.instruction)] for s in samples], self.by_index)
+
+def settled(config: Mapping[str, Any], options: FinishOptions, aloud: bool = False) -> dict[str, Any]:
+    """An entry with one form, and the paths of the tables that it needs.
+
+    Of a list of forms the first is taken whose tables are to be had, so the last one is best `none`. The choice is part
+    of the protocol: runs of different forms never share a table.
+
+    Args:
+        config: The entry; a table that it names itself must be there.
+        options: Where to look for the others.
+        aloud: Say on stderr which form was passed over, and how to get its tables.
+
+    Raises:
+        UserError: Unknown form.
+        MissingPrerequisite: A table of the last form is not to be had.
+    """
+    wanted = config.get("lc", NONE)
+    forms = [str(form) for form in (wanted if isinstance(wanted, list | tuple) else [wanted])] or [NONE]
+    if unknown := [form for form in forms if form not in FORMS]:
+        raise UserError(f"unknown length control lc: {unknown[0]}; known: {', '.join(FORMS)}")
+    for form, after in zip(forms, [*forms[1:], None], strict=True):
+        names = [name for name in _tables(form, config) if not config.get(name)]
+        try:
+            return {**config, "lc": form, **_found(names, options.data_dir)}
+        except MissingPrerequisite as error:
+            if after is None:
+                raise
+            if aloud:
+                say(f"length control lc: {form} is left out, lc: {after} takes its place: {error}")
+    raise AssertionError("the last form returns or raises")
 
 
-def _find(name: str, config: Mapping[str, Any], options: FinishOptions) -> Path:
-    if not config.get(name):
-        return hub.files(REPO, [FILES[name]], Place.of(options.data_dir)).paths[0]
+def _tables(form: str, config: Mapping[str, Any]) -> list[str]:
+    """Names of the tables of a form."""
+    if form in (NONE, "minimal"):
+        return []
+    gamed = ["gamed"] if form == TRUSTED or config.get("gamed") else []
+    return ["instructions", *gamed, *(["difficulty"] if config.get("difficulty") or not gamed else [])]
+
+
+def _found(names: Sequence[str], data_dir: Path | None) -> dict[str, str]:
+    """Paths of tables of the data set; what is missing is named all at once."""
+    place, paths = Place.of(data_dir), dict[str, str]()
+    for name in names:
+        try:
+            paths[name] = str(hub.files(REPO, [FILES[name]], place).paths[0])
+        except MissingPrerequisite:
+            if place.data_dir is None:
+                raise
+    if missing := [FILES[name] for name in names if name not in paths]:
+        hub.files(REPO, missing, place)
+    return paths
+
+
+def _named(name: str, config: Mapping[str, Any]) -> Path:
     path = Path(str(config[name]))
     if not path.is_file():
         raise MissingPrerequisite(f"no file {path} ({name} of length control): it is {FILES[name]} of {REPO}")

@@ -6,7 +6,6 @@ is asked in both orders, each answer once as `m` in front and once as `M` behind
 a liking for a place or a letter cancels. A judge without odds is taken at its word, which is recorded.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,8 @@ from rba_bench.evaluation.judges.base import (
     ruled_addition,
     unanswered,
 )
-from rba_bench.evaluation.judges.length import LengthControl
+from rba_bench.evaluation.judges.length import NONE, LengthControl, settled
+from rba_bench.evaluation.lengths import baseline_of
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
 from rba_bench.metrics.bootstrap import bootstrap_mean
@@ -102,19 +102,12 @@ class PairwiseJudge(Judge[Choice]):
 
     def options(self) -> dict[str, Any]:
         """Orders, baseline, and form of length control."""
-        lc = {} if self.length is None else {"lc": self.length.facts()}
-        return {"orders": list(ORDERS), "against": self.against, **lc}
+        lc = {"form": NONE} if self.length is None else self.length.facts()
+        return {"orders": list(ORDERS), "against": self.against, "lc": lc}
 
     def baseline(self, sample: Sample) -> str:
         """The answer to beat. Raises UserError if the test set has none of this name."""
-        if not self.against:
-            return sample.baseline
-        known = json.loads(sample.extra or "{}").get("baselines", {})
-        if self.against not in known:
-            raise UserError(
-                f"item {sample.id} has no answer of {self.against!r} to beat; it has {sorted(known)}"
-            )
-        return str(known[self.against])
+        return baseline_of(sample, self.against)
 
     def ruled(self, sample: Sample) -> Addition | None:
         """An item that was not answered is lost, equal answers tie; with nothing to beat there is no score."""
@@ -159,21 +152,32 @@ class PairwiseJudge(Judge[Choice]):
         """Preferences, and from all of them together the length-controlled rate."""
         self._check(samples)
         additions = super().finish(samples)
-        if self.length is None:
-            return additions
-        scored = [i for i, addition in enumerate(additions) if self.rate_name in addition.scores]
+        return additions if self.length is None else self._length_controlled(samples, additions, self.length)
+
+    def _length_controlled(
+        self, samples: Sequence[Sample], additions: list[Addition], length: LengthControl
+    ) -> list[Addition]:
+        """`additions` with a length-controlled value for every judged item that can be controlled."""
+        judged = [i for i, addition in enumerate(additions) if self.rate_name in addition.scores]
+        known = length.known([samples[i] for i in judged])
+        scored = [i for i, is_known in zip(judged, known, strict=True) if is_known]
         if not scored:
             return additions
-        fit = self.length.fit(
+        fit = length.fit(
             [samples[i] for i in scored],
             [additions[i].scores[self.rate_name] for i in scored],
             [self.baseline(samples[i]) for i in scored],
         )
+        controlled = list(additions)
         for i, value in zip(scored, fit.values.tolist(), strict=True):
-            additions[i] = replace(additions[i], scores={**additions[i].scores, self.lc_name: value})
+            controlled[i] = replace(additions[i], scores={**additions[i].scores, self.lc_name: value})
         fitted = {"value": fit.rate, "weights": fit.weights, "strength": fit.strength}
-        self._report["length_control"] = {**fitted, "predicted_sem": _sem(fit.predicted)}
-        return additions
+        self._report["length_control"] = {
+            **fitted,
+            "predicted_sem": _sem(fit.predicted),
+            "without_difficulty": len(judged) - len(scored),
+        }
+        return controlled
 
     def summary(self, samples: Sequence[Sample], votes: Sequence[Sequence[Choice]]) -> dict[str, Any]:
         """How far the two orders agree, and how much the judge likes the answer in front."""
@@ -194,15 +198,16 @@ class PairwiseJudge(Judge[Choice]):
         if samples and not any(self.baseline(sample) for sample in samples):
             raise UserError("no item has a baseline answer to beat: name a file or a run with --baseline")
         if self.length is not None:
-            self.length.check(samples)
+            self.length.known([sample for sample in samples if self.baseline(sample)])
 
 
 def make(config: Mapping[str, Any], options: FinishOptions, asker: Asker | None = None) -> PairwiseJudge:
     """The judge of a `{name: pairwise, ...}` entry.
 
     Args:
-        config: `lc` (`minimal`, `difficulty`, `difficulty_noreg`, `none`), `difficulty`, `gamed`, `instructions` (files
-            of the latter two, see `length`), `against`, `weighted` (False: never ask for odds), and `Settings`.
+        config: `lc` (form of length control, or a list of forms, see `length`; `none` without it), `difficulty`,
+            `gamed`, `instructions` (files of two forms), `against`, `weighted` (False: never ask for odds), and
+            `Settings`.
         options: What the user chose.
         asker: The judge; None to load the one that is named.
     """
@@ -214,7 +219,7 @@ def make(config: Mapping[str, Any], options: FinishOptions, asker: Asker | None 
         asker or asker_of(config, options),
         Settings.of(config, **defaults),
         options.cache,
-        LengthControl.of(config, options),
+        LengthControl.of(settled(config, options, aloud=True), options),
         str(config.get("against") or ""),
     )
 

@@ -63,7 +63,18 @@ SHIPPED = {
 def test_metrics_known_without_making_are_those_of_the_finisher(config, tmp_path):
     options = dataclasses.replace(FinishOptions(cache=tmp_path), judge="openai:http://127.0.0.1:9/v1#m")
     made = registry.make(config, options)
-    assert registry.metrics_of(config) == tuple(metric.name for metric in made.metrics)
+    assert registry.metrics_of(config, options) == tuple(metric.name for metric in made.metrics)
+
+
+def test_no_shipped_task_controls_length_by_length_alone():
+    forms = {
+        spec.name: config.get("lc", "none")
+        for spec in tasks.list_tasks()
+        for config in (spec.config.get("metadata") or {}).get("finish") or []
+        if config["name"] == "pairwise"
+    }
+    assert {name for name, form in forms.items() if form != "none"} == {"alpacaeval_full", "alpacaeval_199"}
+    assert forms["alpacaeval_full"] == forms["alpacaeval_199"] == ["difficulty", "none"]
 
 
 def test_every_judged_metric_of_a_task_is_in_its_metric_list():

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.finishers import registry
 from rba_bench.evaluation.finishers.base import FinishOptions
+from rba_bench.evaluation.judges import pairwise
 from rba_bench.evaluation.judges.length import LengthControl
 from rba_bench.metrics.lc_winrate import length_controlled, read_gamed
+from rba_bench.textlm.asking import Reply
 
 COUNT = 60
 
@@ -103,8 +106,62 @@ def test_an_instruction_without_difficulty_is_refused(tables: Path, sample: Any,
     options = FinishOptions(cache=tmp_path, data_dir=tables)
     control = LengthControl.of({"lc": "difficulty"}, options)
     assert control is not None
-    with pytest.raises(UserError, match=r"1 of 2 instructions .*'sing'.* lc: minimal"):
-        control.check([spoken(sample, 1, "x"), sample(2, "x", instruction="sing")])
+    with pytest.raises(UserError, match=r"1 of 2 instructions .*'sing'.* lc: none"):
+        control.known([spoken(sample, 1, "x"), sample(2, "x", instruction="sing")])
+
+
+def test_a_few_instructions_without_difficulty_have_no_controlled_rate(
+    tables: Path, sample: Any, tmp_path: Path, scripted: Any
+) -> None:
+    """Of 40 items two are not AlpacaEval's, and one of these has nothing to beat: judged or not, they are counted."""
+    options = FinishOptions(cache=tmp_path, data_dir=tables)
+    samples = [spoken(sample, i, f"answer {i} " + "x" * (7 * i % 50)) for i in range(38)]
+    samples += [sample(38, "x", instruction="sing"), sample(39, "x", instruction="hum", baseline="")]
+    odds = Reply("m", top_logprobs=(("m", np.log(0.3)), ("M", np.log(0.6))))
+    judge = pairwise.make({"lc": "difficulty"}, options, scripted(lambda _: odds))
+    additions = judge.finish(samples)
+    assert [sorted(a.scores) for a in additions[:38]] == [["lc_win_rate", "win_rate"]] * 38
+    assert [sorted(a.scores) for a in additions[38:]] == [["win_rate"], []]
+    assert judge.report()["length_control"]["without_difficulty"] == 1
+    assert "lc:difficulty" in judge.metrics[1].signature.split("|")
+
+
+def test_the_first_form_whose_tables_are_there_is_taken_and_told(
+    tables: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"lc": ["difficulty", "none"]}
+    with_tables = FinishOptions(cache=tmp_path, data_dir=tables)
+    without = FinishOptions(cache=tmp_path, data_dir=tmp_path)
+    asker = scripted(lambda _: Reply("m"))
+    full = pairwise.make(config, with_tables, asker)
+    assert capsys.readouterr().err == ""
+    bare = pairwise.make(config, without, asker)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "lc: difficulty is left out, lc: none takes its place" in told
+    for part in ("hf download tatsu-lab/alpaca_eval", "df_gamed.csv", "alpaca_eval_gpt4_baseline.json"):
+        assert part in told
+    assert [m.name for m in full.metrics] == ["win_rate", "lc_win_rate"]
+    assert [m.name for m in bare.metrics] == ["win_rate"]
+    assert full.describe()["lc"]["form"] == "difficulty" and bare.describe()["lc"] == {"form": "none"}
+    assert registry.metrics_of({"name": "pairwise", **config}, with_tables) == ("win_rate", "lc_win_rate")
+    assert registry.metrics_of({"name": "pairwise", **config}, without) == ("win_rate",)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_settled_entry_needs_no_search(tables: Path, tmp_path: Path) -> None:
+    """What is decided where the data is loaded holds where the data folder is not known."""
+    config = {"name": "pairwise", "lc": ["difficulty", "none"]}
+    settled = registry.settled(config, FinishOptions(cache=tmp_path, data_dir=tables))
+    assert settled["lc"] == "difficulty" and str(tables) in settled["gamed"]
+    elsewhere = FinishOptions(cache=tmp_path, data_dir=tmp_path)
+    assert registry.metrics_of(settled, elsewhere) == ("win_rate", "lc_win_rate")
+    assert registry.settled({"name": "rating"}, elsewhere) == {"name": "rating"}
+
+
+def test_a_table_that_the_entry_names_is_never_passed_over(tables: Path, tmp_path: Path) -> None:
+    options = FinishOptions(cache=tmp_path, data_dir=tables)
+    with pytest.raises(MissingPrerequisite, match="absent.csv"):
+        LengthControl.of({"lc": ["difficulty", "none"], "gamed": tmp_path / "absent.csv"}, options)
 
 
 def test_files_of_another_layout(tables: Path, tmp_path: Path) -> None:
@@ -118,5 +175,6 @@ def test_files_of_another_layout(tables: Path, tmp_path: Path) -> None:
         LengthControl.of({"lc": "difficulty"}, options)
 
 
-def test_none_leaves_it_out(tmp_path: Path) -> None:
-    assert LengthControl.of({"lc": "none"}, FinishOptions(cache=tmp_path)) is None
+def test_none_is_the_default_and_leaves_it_out(tmp_path: Path) -> None:
+    for config in ({}, {"lc": "none"}, {"lc": []}):
+        assert LengthControl.of(config, FinishOptions(cache=tmp_path)) is None

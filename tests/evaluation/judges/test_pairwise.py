@@ -143,7 +143,7 @@ def test_a_failed_vote_is_retried_and_then_gives_no_score(
         return broken if outputs(question)[0] == "bad" else odds(0.1, 0.9)
 
     asker = scripted(script)
-    judge = pairwise.make({}, options, asker)
+    judge = pairwise.make({"lc": "minimal"}, options, asker)
     good, failed = judge.finish([sample(0, "fine"), sample(1, "bad")])
     assert failed.scores == {} and failed.failed == f"pairwise: {reason}"
     assert good.scores == {"win_rate": pytest.approx(0.5), "lc_win_rate": pytest.approx(0.5)}
@@ -195,7 +195,7 @@ def test_length_control_is_fitted_over_all_judged_items(
         texts = outputs(question)
         return Reply("?") if "broken" in texts else likes(lambda text: len(text) / 60)(question)
 
-    judge = pairwise.make({}, options, scripted(script))
+    judge = pairwise.make({"lc": "minimal"}, options, scripted(script))
     additions = judge.finish(samples)
     assert additions[-1].scores == {}
     wins = [addition.scores["win_rate"] for addition in additions[:-1]]
@@ -203,8 +203,28 @@ def test_length_control_is_fitted_over_all_judged_items(
     values = [addition.scores["lc_win_rate"] for addition in additions[:-1]]
     assert values == direct.values.tolist() and np.mean(values) == pytest.approx(direct.rate)
     assert abs(direct.rate - 0.5) < 0.05 < abs(np.mean(wins) - 0.5)  # length is all that this judge sees
+    assert judge.describe()["lc"] == {"form": "minimal"}
     facts = judge.report()["length_control"]
+    assert facts["without_difficulty"] == 0
     assert facts["value"] == direct.rate and facts["weights"]["length"] < 0
+
+
+def test_a_terse_system_is_not_lifted_by_the_default(
+    scripted: Any, sample: Any, options: FinishOptions
+) -> None:
+    """Answers of 68 characters against 2,000: a judge who prefers long ones gives them few wins, and that stands."""
+    rng = np.random.default_rng(4)
+    lengths = rng.integers(800, 3200, 120)
+    samples = [sample(i, f"{i:03d}" + "x" * 65, baseline="y" * int(lengths[i])) for i in range(120)]
+    taste = likes(lambda text: len(text) / 600 + 2 * (text[0] == "y"))
+    judge = pairwise.make({}, options, scripted(taste))
+    additions = judge.finish(samples)
+    assert [metric.name for metric in judge.metrics] == ["win_rate"]
+    assert judge.describe()["lc"] == {"form": "none"}
+    raw = np.mean([addition.scores["win_rate"] for addition in additions])
+    minimal = pairwise.make({"lc": "minimal"}, options, scripted(taste))
+    lifted = np.mean([addition.scores["lc_win_rate"] for addition in minimal.finish(samples)])
+    assert raw < 0.05 and lifted > 2 * raw  # what the default spares its reader
 
 
 def test_several_baselines_have_metrics_of_their_own(
@@ -258,8 +278,9 @@ def test_what_is_part_of_the_protocol(scripted: Any, options: FinishOptions) -> 
         == described({"price": [1, 2]})
         == described({}, path="elsewhere")
     )
-    for config in ({"lc": "none"}, {"temperature": 0}, {"seed": 1}, {"retries": 0}, {"against": "sft"}):
+    for config in ({"lc": "minimal"}, {"temperature": 0}, {"seed": 1}, {"retries": 0}, {"against": "sft"}):
         assert described(config) != base
+    assert described({"lc": "none"}) == base
     assert described({}, weights_sha256="11") != base
     server = {"kind": "endpoint", "model": "gpt-4.1-2025-04-14", "url": "http://a/v1"}
     assert described({}, **server) == described({}, **{**server, "url": "http://b/v1", "weights_sha256": "9"})
