@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rba_bench.audio.parquet import FILES, OpenFile, OpenFiles, RowGroupCache
+from rba_bench.audio.parquet import FILES, OpenFile, OpenFiles, RowGroupCache, nothing_stored, stored_bytes
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import sha256_bytes
 
@@ -208,24 +208,22 @@ class _RowGroups(RowGroupCache):
         except (pa.ArrowException, OSError) as error:  # arrow reports torn pages as OSError
             raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
         value = values[place].as_py()
-        if value is None:
-            raise AudioError(
-                f"row {row} of {path.name} holds no audio bytes: embed them when writing the file"
-            )
-        return bytes(value)
+        data = stored_bytes(path, value)
+        if data is None:
+            raise AudioError(nothing_stored(path, row, value))
+        return data
 
     def read(self, path: Path, opened: OpenFile, group: int, columns: tuple[str, ...]) -> "pa.ChunkedArray":
-        """The `bytes` of the audio column; its paths and the other columns are left alone."""
+        """The `bytes` and, where there are any, the `path`s of the audio column; other columns are left alone."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         [column] = columns
         schema = opened.file.schema_arrow
         kind = schema.field(column).type if column in schema.names else None
         if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
             raise UserError(f"{path} has no column `{column}` with `bytes` in it")
-        table = opened.file.read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
-        return pc.struct_field(table.column(column), "bytes")
+        parts = [f"{column}.{name}" for name in ("bytes", "path") if kind.get_field_index(name) >= 0]
+        return opened.file.read_row_group(group, columns=parts, use_threads=False).column(column)
 
 
 _ROW_GROUPS = _RowGroups(CACHE_BYTES)

@@ -8,6 +8,7 @@ read last are kept while they fit. Keys hold size and time of the file: a shard 
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,45 @@ from rba_bench.errors import UserError
 FOOTER_GROWTH = 5  # memory of a parsed footer over its size in the file (measured: 13.4 MB of 2.6 MB)
 OPEN_BYTES = 256 * 2**20  # parsed footers kept, about
 OPEN_FILES = 64  # descriptors
+BESIDE_BYTES = 512 * 2**20  # longest file that a row may name instead of holding its bytes
 
 Version = tuple[int, int, int, int]  # device, inode, time in ns, size
+
+
+def stored_bytes(file: Path, value: Mapping[str, Any] | None) -> bytes | None:
+    """The encoded clip of one cell of an undecoded Audio column: embedded, or in a file that the cell names.
+
+    `datasets` writes `{bytes: null, path: NAME}` where the audio was not embedded. NAME is relative to the parquet
+    file, or absolute.
+
+    Args:
+        file: The parquet file.
+        value: `{bytes, path}` of the row, None for a null.
+
+    Returns:
+        None where there are no bytes, and no plain file of that name (of at most BESIDE_BYTES).
+
+    Raises:
+        OSError: the file is there but cannot be read.
+    """
+    data, name = (value or {}).get("bytes"), (value or {}).get("path")
+    if data or not name:
+        return None if data is None else bytes(data)
+    beside = file.parent / str(name)
+    try:
+        usable = beside.is_file() and beside.stat().st_size <= BESIDE_BYTES
+    except (OSError, ValueError):  # a name that no file can have
+        usable = False
+    return beside.read_bytes() if usable else data
+
+
+def nothing_stored(file: Path, row: int, value: Mapping[str, Any] | None) -> str:
+    """Why a row has no clip, and what to do; without folders, for the message goes into records."""
+    said = str((value or {}).get("path") or "")
+    name = (Path(said).name or said)[:80]
+    beside = f", and the file {name!r} is not beside it" if name else ""
+    fix = "embed them when writing the file" + (", or put the audio there" if name else "")
+    return f"row {row} of {file.name} holds no audio bytes{beside}: {fix}"
 
 
 class OpenFile:

@@ -13,6 +13,7 @@ from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.evaluation import outcomes
 from rba_bench.evaluation.records import Sample, read_record, read_samples
+from rba_bench.files import sha256_bytes
 from rba_bench.textlm.base import Generation
 from tests.evaluation.conftest import ScriptedModel, write_task
 from tests.textlm.misbehaving_server import answer, body, failure, serving
@@ -172,12 +173,42 @@ def stored(number: int) -> dict:
     return {"bytes": encoded(0.5 + 0.1 * number, 200 + 30 * number), "path": f"{number}.wav"}
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_clips_that_lie_beside_the_set_are_heard(tmp_path, monkeypatch, absolute):
+    folder = tmp_path / "data" / "TwinkStart" / "llama-questions" / "data"
+    names = [str(folder / "clips" / f"{i}.wav") if absolute else f"clips/{i}.wav" for i in range(3)]
+    clips = [{"bytes": None, "path": name} for name in names]
+    real_data_set = data_set
+
+    def with_files(root, audio):
+        made = real_data_set(root, audio)
+        (folder / "clips").mkdir()
+        for number in range(3):
+            (folder / "clips" / f"{number}.wav").write_bytes(stored(number)["bytes"])
+        return made
+
+    monkeypatch.setitem(globals(), "data_set", with_files)
+    with serving(lambda _: answer("answer1")) as server:
+        assert spoken(tmp_path, clips, server, monkeypatch) == 0
+    [file] = (tmp_path / "out").rglob("run.json")
+    assert read_record(file).statuses["ok"] == 3 and len(server.seen) == 3
+    assert str(tmp_path) not in file.with_name("samples.jsonl").read_text()
+    hashes = {sample.audio_sha256 for sample in read_samples(file.parent)}
+    assert hashes == {sha256_bytes(stored(number)["bytes"]) for number in range(3)}
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
         ({"bytes": b"<html>not found</html>", "path": "a.wav"}, "not audio"),
         ({"bytes": b"", "path": "a.wav"}, "not audio"),
         ({"bytes": None, "path": None}, "no audio bytes"),
+        ({"bytes": None, "path": "gone.wav"}, "the file 'gone.wav' is not beside it"),
+        ({"bytes": None, "path": "/gone/away.wav"}, "the file 'away.wav' is not beside it"),
+        ({"bytes": None, "path": "hf://datasets/x/a.wav"}, "the file 'a.wav' is not beside it"),
+        ({"bytes": None, "path": "x" * 5000}, "is not beside it"),
+        ({"bytes": None, "path": "nul\x00"}, "is not beside it"),
+        ({"bytes": None, "path": "."}, "is not beside it"),
         (None, "no audio bytes"),
     ],
 )

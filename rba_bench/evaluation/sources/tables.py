@@ -1,7 +1,6 @@
 """Clips by reference from parquet files, audio files and archives, without ever holding the audio of a whole set.
 
-A clip whose bytes are no sound is a clip all the same (duration 0): its item is asked, and answered by an error that
-is counted.
+A clip whose bytes are no sound is a clip all the same (duration 0): its item becomes `not_heard`, which is counted.
 """
 
 import os
@@ -9,11 +8,12 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rba_bench.audio.clips import AudioError, AudioRef
+from rba_bench.audio.parquet import nothing_stored, stored_bytes
 from rba_bench.errors import UserError
 from rba_bench.evaluation.sources.hub import cache_dir
 from rba_bench.files import read_json, sha256_bytes, sha256_json, write_json
@@ -160,13 +160,22 @@ def _clips(file: Path, audio: str) -> list[Clip]:
             ]
         except (ValueError, TypeError):
             index.unlink()  # made again below
+    embedded = True
     with bar(f"index of {file.name}", n_rows(file), 0, "clips") as advance:
         found = []
-        for row, data in enumerate(_audio_bytes(file, audio)):
-            found.append(Clip.of(data, file, row, audio))
+        for row, value in enumerate(_audio_cells(file, audio)):
+            data = stored_bytes(file, value)
+            clip = Clip.of(data, file, row, audio)
+            found.append(clip if data is not None else replace(clip, fault=nothing_stored(file, row, value)))
+            embedded = embedded and not _by_path(value)
             advance(1)
-    write_json(index, [[c.sha256, c.sampling_rate, c.duration, c.row, c.fault] for c in found])
+    if embedded:  # files beside may come, go and change without the parquet file knowing
+        write_json(index, [[c.sha256, c.sampling_rate, c.duration, c.row, c.fault] for c in found])
     return found
+
+
+def _by_path(value: dict[str, Any] | None) -> bool:
+    return value is not None and not value["bytes"] and bool(value.get("path"))
 
 
 def n_rows(file: Path) -> int:
@@ -180,7 +189,8 @@ def n_rows(file: Path) -> int:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
 
 
-def _audio_bytes(file: Path, audio: str) -> Iterator[bytes | None]:
+def _audio_cells(file: Path, audio: str) -> Iterator[dict[str, Any] | None]:
+    """`{bytes, path}` of every row, `path` where the file has it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -190,8 +200,9 @@ def _audio_bytes(file: Path, audio: str) -> Iterator[bytes | None]:
             kind = schema.field(audio).type if audio in schema.names else None
             if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
                 raise UserError(f"{file} has no column {audio!r} with `bytes` in it")
-            for batch in table.iter_batches(ROWS_AT_ONCE, columns=[f"{audio}.bytes"]):
-                for value in batch.column(0).field("bytes"):
+            parts = [f"{audio}.{name}" for name in ("bytes", "path") if kind.get_field_index(name) >= 0]
+            for batch in table.iter_batches(ROWS_AT_ONCE, columns=parts):
+                for value in batch.column(0):
                     yield value.as_py()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error

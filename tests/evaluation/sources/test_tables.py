@@ -69,7 +69,7 @@ def test_unreadable_audio_is_still_an_item(tmp_path, broken):
 def test_the_index_is_made_once_and_again_when_the_file_changes(tmp_path, cache, monkeypatch):
     file = write(tmp_path / "x.parquet", [encoded(0.5), encoded(0.6)])
     first = [clip for _, clip in tables.rows([file], [])]
-    monkeypatch.setattr(tables, "_audio_bytes", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(tables, "_audio_cells", lambda *_: pytest.fail("read again"))
     assert [clip for _, clip in tables.rows([file], [])] == first
     monkeypatch.undo()
     monkeypatch.setenv("RBA_CACHE", str(cache))
@@ -115,3 +115,28 @@ def test_archives_are_unpacked_once_and_never_outside(tmp_path, cache):
 def test_file_clip_of_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="cannot read audio file"):
         tables.file_clip(tmp_path / "no.wav")
+
+
+def test_clips_named_by_path_are_looked_for_again_each_time(tmp_path, cache):
+    """The parquet file does not change when they come, go or are replaced: no index of them is kept."""
+    place = tmp_path / "x.parquet"
+    cells = pa.array(
+        [{"bytes": None, "path": "a.wav"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    pq.write_table(pa.table({"audio": cells}), place)
+
+    def clip():
+        [(_, found)] = tables.rows([place], [])
+        return found
+
+    missing = clip()
+    assert "the file 'a.wav' is not beside it" in missing.fault and missing.duration == 0
+    (tmp_path / "a.wav").write_bytes(encoded(0.5))
+    assert (clip().fault, clip().duration) == ("", 0.5)
+    (tmp_path / "a.wav").write_bytes(encoded(0.75))
+    assert clip().duration == 0.75 and clip().sha256 != missing.sha256
+    assert clips.load(clips.AudioRef.from_dict(reference(clip()))).shape == (12_000,)
+
+
+def reference(clip):
+    return {name: part for name, part in clip.reference().items() if name != "transcript"}
