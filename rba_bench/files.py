@@ -3,15 +3,30 @@
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rba_bench.errors import MissingPrerequisite
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
+
 
 def cache_dir() -> Path:
     """Folder for what can be made again: `$RBA_CACHE`, by default `~/.cache/rba-bench`."""
-    return Path(os.environ.get("RBA_CACHE") or Path.home() / ".cache" / "rba-bench")
+    named = os.environ.get("RBA_CACHE")
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "rba-bench"
+    except RuntimeError as error:
+        raise MissingPrerequisite(
+            "this user has no home folder: set RBA_CACHE to a folder that can be written"
+        ) from error
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -42,15 +57,62 @@ def write_atomic(path: Path | str, data: bytes | str | Iterable[str]) -> None:
         path: Where; folders on the way are made.
         data: Bytes, text, or pieces of text that are written one by one.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as handle:
+    with replacing(path) as temporary, open(temporary, "wb") as handle:
         for piece in [data] if isinstance(data, bytes | str) else data:
             handle.write(piece.encode() if isinstance(piece, str) else piece)
         handle.flush()
         os.fsync(handle.fileno())
-    os.replace(temporary, target)
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A temporary file to write, which takes the place of `path` if all goes well and is removed if not.
+
+    It gets the permissions that the umask leaves, also where a library makes its files private (safetensors does).
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def open_up(folder: Path | str) -> None:
+    """Give the files of a folder the permissions that the umask leaves: some libraries write private ones."""
+    for file in Path(folder).rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            os.chmod(file, 0o666 & ~_umask())
+
+
+def _umask() -> int:
+    with suppress(OSError, StopIteration, ValueError):  # Linux tells it; elsewhere it must be set to be read
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def sweep(folder: Path | str, older_than_s: float = 0.0) -> None:
+    """Remove temporary files that killed processes have left anywhere under `folder`; this process's own stay.
+
+    Args:
+        folder: Where nobody else writes, or else
+        older_than_s: long enough for anybody to have finished a file.
+    """
+    for file in Path(folder).rglob(".*.tmp"):
+        writer = _TEMPORARY.fullmatch(file.name)
+        if writer is None or int(writer[1]) == os.getpid():
+            continue
+        with suppress(OSError):  # another process may be faster
+            if time.time() - file.stat().st_mtime >= older_than_s:
+                file.unlink()
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -1,24 +1,38 @@
 """Whose folder is this? Each stage signs its output folder: a rerun resumes, a different run is refused.
 
+While a process works in a folder it holds a lock on it, and a second one is refused: it would take what the first is
+writing for what a killed run has left. The lock is the operating system's, so `kill -9` frees it.
+
 The signature is `rba_config.json`: `{"schema_version": 1, "stage": "train", "config": {...}}`, where `config`
 holds everything that decides the folder's content and nothing else (no dates, machine names, worker counts).
 """
 
 import json
+import os
+import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, write_json
+from rba_bench.files import cache_dir, read_json, sweep, write_json
 
 SIGNATURE = "rba_config.json"
 SCHEMA_VERSION = 1
 SHOWN = 12  # differences listed before "and N more"
+LOCK = ".rba.lock"
+DAY_S = 86_400.0
+_held: dict[Path, FileLock] = {}
 
 
 def claim(out: Path | str, stage: str, config: dict[str, Any]) -> bool:
-    """Sign the folder `out` for one stage and one configuration, or recognise it as ours.
+    """Sign the folder `out` for one stage and one configuration, or recognise it as ours, and lock it.
+
+    The lock stays until `release(out)`, or until the process ends. What a killed process left half written is removed.
 
     Args:
         out: the output folder; made if absent.
@@ -30,7 +44,7 @@ def claim(out: Path | str, stage: str, config: dict[str, Any]) -> bool:
 
     Raises:
         UserError: the folder belongs to another stage or configuration (differences listed key by key), holds
-            files of unknown origin, is not a folder, or cannot be written.
+            files of unknown origin, is not a folder, cannot be written, or another process works in it.
     """
     folder = Path(out)
     wanted = {"schema_version": SCHEMA_VERSION, "stage": stage, "config": json.loads(json.dumps(config))}
@@ -38,12 +52,86 @@ def claim(out: Path | str, stage: str, config: dict[str, Any]) -> bool:
         found = read_signature(folder)
         if found is not None:
             _refuse_other(folder, found, wanted)
+            lock(folder)
             return True
         _refuse_foreign(folder)
+        lock(folder)
         write_json(folder / SIGNATURE, wanted)
     except OSError as error:
+        release(folder)
         raise UserError(f"cannot use {folder} as output folder: {error.strerror or error}") from error
     return False
+
+
+def check_writable(out: Path | str) -> None:
+    """Make a folder and write in it, so that a place that cannot be written is found before the work and not after it.
+
+    Raises:
+        UserError: it is a file, or cannot be written.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror or str(error)
+        raise UserError(f"cannot write in {folder} ({reason}): choose another --out") from error
+
+
+def lock(out: Path | str) -> None:
+    """Keep other processes out of a folder, made if absent, and clear away what killed ones left half written in it.
+
+    Of the processes of one distributed run the first one holds the lock for all.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: the folder cannot be written.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    folder = Path(out).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / LOCK, timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{out} is in use by another process: wait until it has ended, or choose another --out"
+        ) from error
+    _held[folder] = held
+    sweep(folder)
+    _sweep_cache()
+
+
+def release(out: Path | str) -> None:
+    """Let other processes into a folder again; nothing happens if this one does not hold it."""
+    folder = Path(out).resolve()
+    held = _held.pop(folder, None)
+    if held is not None:
+        with suppress(OSError):  # Windows keeps a file that is open
+            (folder / LOCK).unlink(missing_ok=True)
+        held.release()
+
+
+@contextmanager
+def locked(out: Path | str) -> Iterator[None]:
+    """`lock` and `release` around a piece of work."""
+    lock(out)
+    try:
+        yield
+    finally:
+        release(out)
+
+
+def _sweep_cache() -> None:
+    """Once a day remove from the cache what killed processes have left there; others may be writing now."""
+    cache = cache_dir()
+    note = cache / ".swept"
+    with suppress(OSError):
+        if cache.is_dir() and not (note.exists() and time.time() - note.stat().st_mtime < DAY_S):
+            note.touch()
+            sweep(cache, older_than_s=DAY_S)
 
 
 def read_signature(folder: Path) -> dict[str, Any] | None:

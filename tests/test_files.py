@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench import files
+from rba_bench.errors import MissingPrerequisite
 
 
 def test_hashes_agree_for_bytes_and_file(tmp_path: Path) -> None:
@@ -41,6 +42,7 @@ def test_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space left"):
         files.write_atomic(target, "new")
     assert target.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record"]
 
 
 def test_torn_last_line_is_not_a_record(tmp_path: Path) -> None:
@@ -83,3 +85,43 @@ def test_record_is_on_disk_when_write_returns(tmp_path: Path) -> None:
     with files.JsonlAppender(path) as out:
         out.write({"text": "zwei\nZeilen"})
         assert list(files.read_jsonl(path)) == [{"text": "zwei\nZeilen"}]
+
+
+def test_sweeping_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    litter = [deep / ".x.json.4194305.tmp", tmp_path / ".part-0.parquet.77.tmp"]
+    kept = [deep / f".x.json.{os.getpid()}.tmp", deep / ".notes.tmp", deep / "x.77.tmp", deep / ".gitkeep"]
+    for file in [*litter, *kept]:
+        file.touch()
+    files.sweep(tmp_path, older_than_s=60)
+    assert all(file.exists() for file in litter)
+    files.sweep(tmp_path)
+    assert not any(file.exists() for file in litter) and all(file.exists() for file in kept)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_get_the_permissions_that_the_umask_leaves(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        with files.replacing(tmp_path / "model.safetensors") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))  # as safetensors does
+        private = tmp_path / "private"
+        os.close(os.open(private, os.O_CREAT | os.O_WRONLY, 0o600))
+        files.open_up(tmp_path)
+        assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("model.safetensors", "private")} == {
+            mode
+        }
+    finally:
+        os.umask(before)
+
+
+def test_without_a_home_folder_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("RBA_CACHE", raising=False)
+    monkeypatch.setattr(files.Path, "home", staticmethod(homeless))
+    with pytest.raises(MissingPrerequisite, match="RBA_CACHE"):
+        files.cache_dir()

@@ -16,7 +16,7 @@ import rba_bench
 PACKAGE = Path(rba_bench.__file__).parent
 
 # Top to bottom. A module may import from its own part and from lower lines, never from a neighbour on its line
-# (the last line, four small files without dependencies, is open to all).
+# (the last line, small files without dependencies, is open to all).
 LAYERS = (
     ("cli",),
     ("quickstart", "study", "doctor"),
@@ -27,7 +27,7 @@ LAYERS = (
     ("textlm",),
     ("metrics", "audio"),
     ("recipes", "outputs", "shipped"),
-    ("errors", "files", "progress", "seeding"),
+    ("errors", "faults", "files", "progress", "seeding"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"

@@ -1,12 +1,15 @@
 """The signature of output folders."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
-from rba_bench.outputs import SIGNATURE, claim, differences
+from rba_bench.outputs import LOCK, SIGNATURE, check_writable, claim, differences, lock, locked, release
 
 
 def test_first_claim_signs_and_second_resumes(tmp_path: Path) -> None:
@@ -17,6 +20,7 @@ def test_first_claim_signs_and_second_resumes(tmp_path: Path) -> None:
         "stage": "train",
         "config": {"seed": 1, "lr": 0.1},
     }
+    release(out)
     assert claim(out, "train", {"lr": 0.1, "seed": 1}) is True
 
 
@@ -64,3 +68,76 @@ def test_a_file_or_damaged_signature_is_one_clear_error(tmp_path: Path) -> None:
 def test_true_and_one_are_different_values() -> None:
     assert list(differences({"a": 1}, {"a": True})) == ["a: 1 -> true"]
     assert list(differences({"a": [1, 2]}, {"a": [1, 2]})) == []
+
+
+def test_a_folder_that_is_worked_in_is_refused_until_it_is_let_go(tmp_path: Path) -> None:
+    claim(tmp_path, "synth", {"a": 1})
+    with pytest.raises(UserError, match="in use by another process"):
+        claim(tmp_path, "synth", {"a": 1})
+    with pytest.raises(UserError, match="in use by another process"):
+        lock(tmp_path / ".." / tmp_path.name)
+    release(tmp_path)
+    assert not (tmp_path / LOCK).exists()
+    assert claim(tmp_path, "synth", {"a": 1}) is True
+    release(tmp_path)
+
+
+def test_a_killed_process_frees_its_folder_and_its_litter_is_cleared_away(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom rba_bench.outputs import claim\n"
+        f"claim({str(tmp_path)!r}, 'synth', {{}})\n"
+        f"open({str(tmp_path)!r} + '/.part.parquet.1.tmp', 'w').close()\n"
+        "print('in', flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "in\n"
+    with pytest.raises(UserError, match="in use"):
+        claim(tmp_path, "synth", {})
+    other.kill()
+    other.wait()
+    assert claim(tmp_path, "synth", {}) is True
+    assert not list(tmp_path.glob(".*.tmp"))
+    release(tmp_path)
+
+
+def test_of_a_distributed_run_the_first_process_locks_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path):
+        monkeypatch.setenv("RANK", "1")
+        lock(tmp_path)  # refused to a process that is not of the run
+    monkeypatch.setenv("RANK", "0")
+    with locked(tmp_path):
+        pass
+
+
+def test_a_failure_inside_lets_the_folder_go(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x"), locked(tmp_path):
+        raise ValueError("x")
+    with locked(tmp_path):
+        pass
+
+
+def test_old_litter_in_the_cache_is_removed_once_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    monkeypatch.setenv("RBA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "index").mkdir(parents=True)
+    old, new = (tmp_path / "cache" / "index" / f".x.json.{pid}.tmp" for pid in (1, 2))
+    old.touch()
+    new.touch()
+    os.utime(old, (time.time() - 90_000,) * 2)
+    with locked(tmp_path / "out"):
+        assert not old.exists() and new.exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="it is a file"):
+        check_writable(tmp_path / "file")
+    with pytest.raises(UserError, match="Not a directory"):
+        check_writable(tmp_path / "file" / "below")
+    check_writable(tmp_path / "new" / "deep")
+    assert not list((tmp_path / "new" / "deep").iterdir())

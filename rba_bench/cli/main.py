@@ -32,6 +32,7 @@ from rba_bench.cli import (
 )
 from rba_bench.cli.output import emit
 from rba_bench.errors import RbaError
+from rba_bench.faults import explained
 
 INTERRUPTED = 130
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
-    _stop_on_sigterm()
+    _stop_on_signals()
     try:
         code: Any = app(words, standalone_mode=False, prog_name="rba-bench")
     except RbaError as error:
@@ -97,6 +98,12 @@ def _run(words: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Exception as error:
+        told = explained(error)
+        if told is None:
+            raise  # a bug keeps its traceback
+        _complain(str(told))
+        return told.exit_code
     if code == INTERRUPTED:
         sys.stderr.write(f"\ninterrupted; resume with: {shlex.join([_program(), *words])}\n")
     return int(code or 0)
@@ -120,10 +127,14 @@ def _complain(message: str) -> None:
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
 
 
-def _stop_on_sigterm() -> None:
-    """A batch system's SIGTERM ends a run like Ctrl-C does: cleanly and resumably."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+def _stop_on_signals() -> None:
+    """A batch system's SIGTERM, or the SIGHUP of a closed terminal, ends a run like Ctrl-C does: resumably."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP; `nohup` has it ignored, and so it stays
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

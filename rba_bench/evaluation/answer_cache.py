@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rba_bench.errors import UserError
+from rba_bench.errors import RbaError
 from rba_bench.evaluation.records import UNANSWERED
+from rba_bench.faults import database_error
 from rba_bench.files import sha256_json
 from rba_bench.textlm.base import Decoding, Generation
 
@@ -43,7 +44,8 @@ class AnswerCache:
     """Answers by key in one SQLite file.
 
     Raises:
-        UserError: the file is not such a cache.
+        UserError: the file is not such a cache, or cannot be written.
+        RbaError: the disk is full, or another process does not let go of the file. All methods raise these.
     """
 
     def __init__(self, file: Path) -> None:
@@ -53,14 +55,17 @@ class AnswerCache:
             self._connection = sqlite3.connect(file, timeout=WAIT_S)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT)")
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{file} is damaged ({error}): remove it; answers in run folders stay") from error
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def find(self, keys: Iterable[str]) -> dict[str, Generation]:
         """The answers that are known."""
         query = "SELECT answer FROM answers WHERE key = ?"
-        found = ((key, self._connection.execute(query, (key,)).fetchone()) for key in keys)
-        return {key: Generation(**json.loads(row[0])) for key, row in found if row is not None}
+        try:
+            found = {key: self._connection.execute(query, (key,)).fetchone() for key in keys}
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        return {key: Generation(**json.loads(row[0])) for key, row in found.items() if row is not None}
 
     def keep(self, answers: Mapping[str, Generation]) -> None:
         """Keep what was answered; durable when this returns."""
@@ -69,8 +74,14 @@ class AnswerCache:
             for key, answer in answers.items()
             if answer.status not in UNANSWERED
         ]
-        with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+        try:
+            with self._connection:
+                self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> RbaError:
+        return database_error(error, self.file, "remove it; answers in run folders stay")
 
     def close(self) -> None:
         """Close the file."""

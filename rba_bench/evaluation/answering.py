@@ -55,9 +55,11 @@ def answer_all(plan: Plan, request: EvalRequest, lm: harness.RbaSpeechLM) -> Non
             found = keeper.recall([one for one in requests if one.index not in done])
             done |= found
             advance(len(found))
+        said: dict[str, list[str]] = {}
         for together in lm.stream(requests, done):
             keeper.keep(together.answers)
-            clock.write(_cost(requests, together))
+            cost, said, before = _cost(requests, together), _observed(lm), said
+            clock.write(cost | {"observed": said} if said != before else cost)
             advance(len(together.answers))
     lm.barrier()
 
@@ -156,6 +158,22 @@ def timing(folder: Path, judge_s: float) -> Timing:
         seconds={name: round(spent, 3) for name, spent in seconds.items()},
         shares={name: round(spent / whole, 4) for name, spent in seconds.items()},
     )
+
+
+def observed(folder: Path) -> dict[str, list[str]]:
+    """What a server has said of the model behind it, over all attempts and processes; {} for other models."""
+    found: dict[str, dict[str, None]] = {}
+    for file in sorted(folder.glob("timing*.jsonl")):
+        for batch in read_jsonl(file):
+            for key, values in (batch.get("observed") or {}).items():
+                found.setdefault(key, {}).update(dict.fromkeys(values))
+    return {key: sorted(values) for key, values in sorted(found.items())}
+
+
+def _observed(lm: harness.RbaSpeechLM) -> dict[str, list[str]]:
+    """What only a server's answers tell of the model behind it, so far in this process."""
+    said: dict[str, list[str]] = getattr(lm.model, "observed", dict)()
+    return said
 
 
 def unscored(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> Sample:

@@ -23,7 +23,7 @@ from rba_bench.evaluation import answering, documents, harness, scoring
 from rba_bench.evaluation.finishers import registry as finishers
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.sources import base as sources
-from rba_bench.evaluation.sources.hub import cache_dir
+from rba_bench.files import cache_dir
 
 harness.register()
 

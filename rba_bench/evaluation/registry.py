@@ -264,7 +264,7 @@ def _members(
 def _made(name: str) -> list[TaskSpec]:
     """Any language or pair of FLEURS that has no file of its own: it is written into the cache, for lm_eval too."""
     from rba_bench.evaluation.sources import directions
-    from rba_bench.evaluation.sources.hub import cache_dir
+    from rba_bench.files import cache_dir
 
     path = directions.task_file(name, tasks_dir(), cache_dir() / "tasks")
     if path is None:

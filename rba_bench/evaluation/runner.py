@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
+from rba_bench import outputs
 from rba_bench.errors import UserError
 from rba_bench.evaluation import answering, environment, foreign_code, harness, outcomes, registry, scoring
 from rba_bench.evaluation.finishers import registry as finishers
@@ -44,6 +44,7 @@ def evaluate(request: EvalRequest) -> list[RunRecord]:
         MissingPrerequisite: model, data or the key of a judge absent.
     """
     specs = checked(request)
+    outputs.check_writable(request.out)  # before the model is loaded, too
     # Before the model is loaded: a judge without a key is found in a second, not after hours of answers.
     finishing = {spec.name: finishers.of(spec, request) for spec in specs}
     lm = harness.RbaSpeechLM(
@@ -80,10 +81,11 @@ def _evaluate_task(
     if (plan.folder / RUN_FILE).is_file() and not _to_retry(plan, request):
         say(f"{spec.name}: already done, {plan.folder}")
         return read_record(plan.folder)
-    answering.answer_all(plan, request, lm)
-    if lm.rank == 0:
-        _finish(plan, lm)
-    lm.barrier()
+    with outputs.locked(plan.folder):
+        answering.answer_all(plan, request, lm)
+        if lm.rank == 0:
+            _finish(plan, lm)
+        lm.barrier()
     return read_record(plan.folder)
 
 
@@ -117,7 +119,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         decoding=asdict(plan.settings.decoding),
         judge=plan.protocol["judge"],
         data=plan.data,
-        model={**plan.model, **_observed(lm)},
+        model={**plan.model, **({"observed": said} if (said := answering.observed(plan.folder)) else {})},
         seeds={"generation": plan.settings.seed, "bootstrap": BOOTSTRAP_SEED},
         n=len(samples),
         limit=plan.limit,
@@ -132,12 +134,6 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(plan.folder / RUN_FILE, record.model_dump(mode="json"))
-
-
-def _observed(lm: harness.RbaSpeechLM) -> dict[str, Any]:
-    """What a server said of the model behind it, which only its answers tell."""
-    said: dict[str, Any] = getattr(lm.model, "observed", dict)()
-    return {"observed": said} if said else {}
 
 
 def status_counts(samples: Sequence[Sample]) -> dict[str, int]:

@@ -26,8 +26,3 @@ def part(name: str) -> Path:
             f"the micro world has no {name!r} under {weights_dir()}: run `rba-bench micro build`"
         )
     return folder
-
-
-def cache_dir() -> Path:
-    """Folder for what is made once and kept: `RBA_CACHE`, or `~/.cache/rba-bench`."""
-    return Path(os.environ.get("RBA_CACHE") or Path.home() / ".cache" / "rba-bench")

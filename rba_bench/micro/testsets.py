@@ -199,7 +199,7 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
 
     Args:
         name: a key of SPECS or STUDY, or the name of CONSISTENCY.
-        cache: folder for the sets; by default `micro` under `paths.cache_dir()`.
+        cache: folder for the sets; by default `micro` under `files.cache_dir()`.
         voices: a bank of `rba_bench.audio.voices`.
         noise: conditions; by default clean, 25 dB and 20 dB of pink noise in turn.
 
@@ -211,7 +211,7 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
     if name not in known:
         raise UserError(f"no micro test set {name!r}; there are {', '.join(known)}")
     spec, noise = known[name], noise or Noise()
-    folder = (cache or paths.cache_dir() / "micro") / _key(spec, voices, noise) / name
+    folder = (cache or files.cache_dir() / "micro") / _key(spec, voices, noise) / name
     if not (folder / "test.parquet").exists():
         _write(folder, list(_rows(spec, voices, noise)))
     return folder

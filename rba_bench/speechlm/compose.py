@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, write_json
-from rba_bench.outputs import claim
+from rba_bench.files import open_up, read_json, write_json
+from rba_bench.outputs import claim, release
 from rba_bench.speechlm.whisper_encoders import load_encoder
 from rba_bench.textlm.weights import hub_commit, load_model, local_folder, setup_sha256, weights_sha256
 
@@ -80,15 +80,19 @@ def compose(
     }
     known = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
     identity = {"parts_sha256": known, "llm_setup_sha256": setup_sha256(text), **asdict(options)}
-    if (out / PROVENANCE).is_file():
-        claim(out, "compose", identity)
-        return Composed(out, read_json(out / PROVENANCE))
-    model, processor = _join(ear, text, options)
+    made = (out / PROVENANCE).is_file()
+    model, processor = (None, None) if made else _join(ear, text, options)
     claim(out, "compose", identity)  # only now: a mistake leaves no signed folder behind
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
-    provenance["versions"] = _versions()
-    write_json(out / PROVENANCE, provenance)
+    try:
+        if model is None or processor is None:
+            return Composed(out, read_json(out / PROVENANCE))
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
+        open_up(out)
+        provenance["versions"] = _versions()
+        write_json(out / PROVENANCE, provenance)
+    finally:
+        release(out)
     return Composed(out, provenance)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import sha256_json, write_json
-from rba_bench.outputs import claim
+from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.recipes import load_recipe, suggest
 from rba_bench.shipped import recipe_file
@@ -133,13 +133,16 @@ class Study:
         """
         self.check()
         claim(self.folder.out, STAGE, self.study.identity())
-        self._provide()
-        for name in self.study.references:
-            self._evaluate_reference(name)
-        for budget in self.selection.budgets:
-            for cell in self._cells(budget):
-                self._train(cell)
-                self._evaluate(cell)
+        try:
+            self._provide()
+            for name in self.study.references:
+                self._evaluate_reference(name)
+            for budget in self.selection.budgets:
+                for cell in self._cells(budget):
+                    self._train(cell)
+                    self._evaluate(cell)
+        finally:
+            release(self.folder.out)
 
     def _cells(self, budget: Budget) -> Iterator[Cell]:
         if budget == "time":

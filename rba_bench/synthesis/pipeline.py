@@ -5,12 +5,12 @@ from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.errors import UserError
-from rba_bench.outputs import claim
+from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.synthesis import recorded
 from rba_bench.synthesis import teacher as teachers
 from rba_bench.synthesis.collect import collect
-from rba_bench.synthesis.corpora import utterances
+from rba_bench.synthesis.corpora import Utterance, utterances
 from rba_bench.synthesis.manifest import write_manifest
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.synthesis.shards import Maker, write_shards
@@ -50,9 +50,25 @@ def synthesize(
         config["source_sha256"] = recorded.identity(found)
     for key in ("weights_sha256", "setup_sha256"):
         config[f"teacher_{key}"] = identity[key]
-    if claim(out, "synth", config) and _complete(out):
-        say(f"{out} is complete already")
-        return out
+    resumes = claim(out, "synth", config)
+    try:
+        if resumes and _complete(out):
+            say(f"{out} is complete already")
+        else:
+            _make(recipe, out, identity, found, teacher, speaker)
+    finally:
+        release(out)
+    return out
+
+
+def _make(
+    recipe: SynthesisRecipe,
+    out: Path,
+    identity: dict[str, Any],
+    found: list[Utterance],
+    teacher: TextLM | None,
+    speaker: Speaker | None,
+) -> None:
     if recipe.source is None and speaker is None:
         speaker = espeak_speaker()  # before the long part: a missing extra shows at once
     teacher = teacher or teachers.load(recipe)
@@ -67,7 +83,6 @@ def synthesize(
     counts = manifest["counts"]
     groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
     say(f"{out}: {groups} instructions, {clips} clips, {minutes:.1f} minutes of speech")
-    return out
 
 
 def _config(recipe: SynthesisRecipe) -> dict[str, Any]:

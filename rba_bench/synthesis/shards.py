@@ -13,7 +13,15 @@ from typing import Any, Protocol
 
 import rba_bench
 from rba_bench.audio.alignment_set import ROW_GROUP_SIZE, schema
-from rba_bench.files import read_json, sha256_bytes, sha256_file, sha256_json, write_atomic, write_json
+from rba_bench.files import (
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    sweep,
+    write_atomic,
+    write_json,
+)
 from rba_bench.progress import bar, say
 from rba_bench.synthesis.collect import Unit
 from rba_bench.synthesis.recipe import SynthesisRecipe
@@ -114,6 +122,5 @@ def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove half-written files of a killed run."""
-    for leftover in folder.glob(".part-*.tmp"):
-        leftover.unlink()
+    """Remove half-written files of a killed run; this process's own stay."""
+    sweep(folder)

@@ -12,12 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rba_bench.errors import UserError
+from rba_bench.errors import RbaError, UserError
+from rba_bench.faults import database_error, explained
 from rba_bench.files import sha256_json
 from rba_bench.textlm.asking import Question, Reply
 
 FILE = "votes.sqlite"
 WAIT_S = 60.0  # for another process that is writing
+_REMEDY = "move it away, its votes will be asked for again"
 _AT_ONCE = 500  # SQLite binds at most 999 values in old versions
 # What a judge says of itself that does not change its votes: where it lies, how large it is.
 _VOLATILE = ("path", "n_parameters", "weights_known")
@@ -53,7 +55,8 @@ class VoteCache:
         folder: Where the file lies; made if absent.
 
     Raises:
-        UserError: The file is damaged, or the folder cannot be written.
+        UserError: The file is damaged, or cannot be written.
+        RbaError: The disk is full, or another process does not let go of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +68,9 @@ class VoteCache:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
             )
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
+            raise explained(error) or error from error
+        except sqlite3.Error as error:
             raise self._unusable(error) from error
 
     def get(self, keys: Iterable[str]) -> dict[str, Reply]:
@@ -78,8 +83,10 @@ class VoteCache:
                 marks = ",".join("?" * len(some))
                 query = f"SELECT key, reply FROM votes WHERE key IN ({marks})"
                 found.update((key, _read(text)) for key, text in self._database.execute(query, some))
-        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+        except sqlite3.Error as error:
             raise self._unusable(error) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.path} is damaged ({error}): {_REMEDY}") from error
         return found
 
     def put(self, key: str, reply: Reply) -> Reply:
@@ -106,10 +113,8 @@ class VoteCache:
     ) -> None:
         self.close()
 
-    def _unusable(self, error: Exception) -> UserError:
-        return UserError(
-            f"{self.path} cannot be used ({error}): move it away, its votes will be asked for again"
-        )
+    def _unusable(self, error: sqlite3.Error) -> RbaError:
+        return database_error(error, self.path, _REMEDY)
 
 
 def _written(reply: Reply) -> str:

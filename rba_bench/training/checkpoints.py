@@ -6,7 +6,6 @@ optimiser and random states that transformers writes with `torch.save` are read 
 Trainer itself).
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,14 +16,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from rba_bench.errors import RbaError
-from rba_bench.files import read_json, write_json
+from rba_bench.faults import is_full
+from rba_bench.files import read_json, replacing, write_json
 from rba_bench.training.sharding import overwrite, settle, whole
 
 STATE = "rba_state.json"
 WEIGHTS = "trained.safetensors"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# of safetensors, and of torch where writing fails
-FULL_WORDS = (*(f"os error {n}" for n in FULL), "PytorchStreamWriter", "unexpected pos", "iostream error")
 
 
 def seal(folder: Path, state: dict[str, Any]) -> None:
@@ -35,18 +32,17 @@ def seal(folder: Path, state: dict[str, Any]) -> None:
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The latest complete checkpoint under `folder` and its state; incomplete ones are removed."""
-    complete: list[tuple[int, Path, dict[str, Any]]] = []
+    """The latest complete checkpoint under `folder` and its state."""
+    states = ((candidate, _state(candidate)) for candidate in folder.glob("checkpoint-*"))
+    complete = [(path, state) for path, state in states if state is not None]
+    return max(complete, key=lambda found: found[1]["step"], default=None)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove the checkpoints that a killed process has left half written; only for whoever holds the run's lock."""
     for candidate in folder.glob("checkpoint-*"):
-        state = _state(candidate)
-        if state is None:
-            shutil.rmtree(candidate, ignore_errors=True)  # another process may be faster
-        else:
-            complete.append((state["step"], candidate, state))
-    if not complete:
-        return None
-    _, path, state = max(complete, key=lambda found: found[0])
-    return path, state
+        if _state(candidate) is None:
+            shutil.rmtree(candidate, ignore_errors=True)
 
 
 @contextmanager
@@ -61,20 +57,16 @@ def told_if_full(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if not _full(error):
+        if not is_full(error):
             raise
+        if os.environ.get("RANK", "0") == "0":
+            remove_incomplete(out / "trainer")  # which makes room again
         kept = newest(out / "trainer")
         where = f"from {kept[0].name}" if kept else "from the start"
         raise RbaError(
             f"no room left to write in {out}: free some, or move the folder to another disk; the same command then "
             f"goes on {where}"
         ) from error
-
-
-def _full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    return any(words in str(error) for words in FULL_WORDS)
 
 
 def _state(folder: Path) -> dict[str, Any] | None:
@@ -106,10 +98,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, whole or not at all; folders on the way are made."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(dict(tensors), temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

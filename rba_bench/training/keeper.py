@@ -51,18 +51,18 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-)  # the last is what SLURM sends before the time is up
+# SIGHUP: the terminal is gone; SIGUSR1: what SLURM sends before the time is up. Windows has neither.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
 ECHO_S = 2.0  # Ctrl-C reaches a process from the terminal and, a moment later, from its launcher
 
 
 class Interrupt:
-    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a request to stop after the step; a later one stops at once.
+    """Turns the first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 into a request to stop after the step; a later one stops now.
 
-    Outside the main thread signals cannot be caught; then nothing changes.
+    A signal that is ignored stays so (`nohup` does that to SIGHUP). Outside the main thread signals cannot be caught;
+    then nothing changes.
     """
 
     def __init__(self) -> None:
@@ -73,6 +73,8 @@ class Interrupt:
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
+                if signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._previous[number] = signal.signal(number, self._note)
         return self
 

@@ -5,6 +5,7 @@ OUT/trainer/           Trainer checkpoints, removed when the run is finished
 OUT/model.safetensors, config.json, processor, ...  and, last, OUT/rba_run.json
 """
 
+import os
 import platform
 import shutil
 from collections import ChainMap
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench import __version__
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, write_json
-from rba_bench.outputs import claim
+from rba_bench.files import open_up, read_json, write_json
+from rba_bench.outputs import claim, release
 from rba_bench.progress import bar, say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training.recipe import TrainingRecipe
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 RUN = "rba_run.json"
 LOG = "train_log.jsonl"
-FINAL = "trainer/final"
+TRAINER = "trainer"
+FINAL = f"{TRAINER}/final"
 SCHEMA_VERSION = 1
 GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
@@ -87,7 +89,7 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
     from accelerate import PartialState
 
     from rba_bench.training.build import base_folder, checkpoint_sha256
-    from rba_bench.training.checkpoints import told_if_full
+    from rba_bench.training.checkpoints import remove_incomplete, told_if_full
     from rba_bench.training.data import TrainingData, choices
     from rba_bench.training.offline_pairs import OfflinePairs
     from rba_bench.training.order import steps_for
@@ -107,11 +109,20 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
     if recipe.pairs_file is not None:
         sources["pairs_sha256"] = OfflinePairs.sha256(Path(recipe.pairs_file))
     claim(out, "train", identity | sources)
-    if (out / RUN).is_file():
-        say(f"{out} is finished already")
-        return _result(out)
-    with told_if_full(out):
-        return _Run(recipe, out, data, base, sources).execute()
+    try:
+        if (out / RUN).is_file():
+            if os.environ.get("RANK", "0") == "0":
+                shutil.rmtree(
+                    out / TRAINER, ignore_errors=True
+                )  # of a run killed between its record and this
+            say(f"{out} is finished already")
+            return _result(out)
+        with told_if_full(out):
+            if os.environ.get("RANK", "0") == "0":
+                remove_incomplete(out / TRAINER)
+            return _Run(recipe, out, data, base, sources).execute()
+    finally:
+        release(out)
 
 
 def _result(out: Path) -> TrainResult:
@@ -134,7 +145,7 @@ class _Run:
 
         set_seed(recipe.seed)  # adapters start from random numbers
         self.recipe, self.out, self.data, self.base, self.sources = recipe, out, data, base, sources
-        self.found = newest(out / "trainer")
+        self.found = newest(out / TRAINER)
         self.family = build.load_base(base, recipe)
         self.policy = build.make_policy(self.family, recipe)
         self.offline = build.given_pairs(recipe, data)
@@ -200,7 +211,7 @@ class _Run:
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
         recipe = self.recipe
-        args = arguments(recipe, self.out / "trainer")
+        args = arguments(recipe, self.out / TRAINER)
         self.policy.to(args.device)
         if self.reference is not None:
             self.reference.to(args.device)
@@ -255,7 +266,7 @@ class _Run:
                 "the alignment set has no validation rows: set eval_every to 0, or "
                 "validation_fraction when the set is made"
             )
-        folder = self.out / "trainer"
+        folder = self.out / TRAINER
         return Validator(self.recipe, rows, collector, reward, folder, writes, agree=first_says)
 
     def _guard(self, tell: bool) -> None:
@@ -285,8 +296,9 @@ class _Run:
             else:
                 merge_lora(self.family)
                 self.family.save(self.out)
+            open_up(self.out)
             write_json(self.out / RUN, self._record(trainer))
-            shutil.rmtree(self.out / "trainer", ignore_errors=True)
+            shutil.rmtree(self.out / TRAINER, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
         return _result(self.out)
 

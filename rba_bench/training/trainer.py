@@ -375,6 +375,7 @@ class AlignmentTrainer(Trainer):
                 "encoding_s": self.encoding_s,
                 "drawn": self.collector.drawn,
                 "judged": self.collector.judged,
+                "encoded": self.collector.store.encoded,
                 "waiting": waiting,
             }
             seal(folder, state)
@@ -388,6 +389,7 @@ class AlignmentTrainer(Trainer):
                 rows = {row.id: row for row in groups[self.order[int(position)][1]]}
                 self.collector.waiting[int(position)] = Outcome.from_json(value, rows)
         self.collector.drawn, self.collector.judged = state["drawn"], state["judged"]
+        self.collector.store.encoded += state.get("encoded", 0)  # absent in checkpoints of earlier versions
         self.elapsed_s = state["elapsed_s"]
         self.encoding_s = state["encoding_s"]
 

@@ -128,7 +128,7 @@ def in_process(body: str, *words: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_run_exits_130_and_says_how_to_resume(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "my set"
     process = in_process(

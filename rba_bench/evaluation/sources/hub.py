@@ -14,7 +14,7 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Place
-from rba_bench.files import read_json, write_json
+from rba_bench.files import cache_dir, read_json, write_json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LOCAL = "local"
@@ -39,11 +39,6 @@ class HubFiles:
     def origin(self, **more: Any) -> dict[str, Any]:
         """Facts for the record."""
         return {"repo": self.repo, "revision": self.revision, **more}
-
-
-def cache_dir() -> Path:
-    """Folder for what can be made again: `$RBA_CACHE`, by default `~/.cache/rba-bench`."""
-    return Path(os.environ.get("RBA_CACHE") or Path.home() / ".cache" / "rba-bench")
 
 
 def files(repo: str, patterns: Sequence[str], place: Place, revision: str = "main") -> HubFiles:

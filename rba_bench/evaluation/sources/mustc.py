@@ -22,7 +22,7 @@ from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, languages, tables
 from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Loaded, Place
 from rba_bench.evaluation.sources.directions import MUSTC_TARGETS
-from rba_bench.files import sha256_file, write_atomic
+from rba_bench.files import cache_dir, sha256_file, write_atomic
 
 SPLITS = ("tst-COMMON", "tst-HE", "dev")
 FOLDERS = ("mustc", "must-c", "MUSTC", "MuST-C", ".")  # under --data-dir
@@ -135,7 +135,7 @@ def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:
         raise UserError(f"a segment of {wav.name} has no numbers for offset and duration") from error
     rate, talk = _talk(wav)
     start, frames = round(offset * rate), round(seconds * rate)
-    path = hub.cache_dir() / "mustc" / talk / f"{start}-{frames}.flac"
+    path = cache_dir() / "mustc" / talk / f"{start}-{frames}.flac"
     if not path.is_file():
         try:
             write_atomic(path, _cut(wav, start, frames))

@@ -18,7 +18,7 @@ from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import baselines, hub, tables
 from rba_bench.evaluation.sources.base import Loaded, Place
 from rba_bench.evaluation.sources.common import Names, checked
-from rba_bench.files import sha256_bytes, write_atomic
+from rba_bench.files import cache_dir, sha256_bytes, write_atomic
 from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
 
@@ -159,7 +159,7 @@ def _of_arrow(file: Path, numbers: set[int]) -> Iterator[tuple[int, tables.Clip]
         audio = batch.column(AUDIO).field("bytes")
         for number in sorted(number for number in numbers if start <= number < start + len(batch)):
             data = audio[number - start].as_py() or b""
-            copy = hub.cache_dir() / "clips" / f"{sha256_bytes(data)}.audio"
+            copy = cache_dir() / "clips" / f"{sha256_bytes(data)}.audio"
             if not copy.is_file():
                 write_atomic(copy, data)
             yield number, tables.file_clip(copy)

@@ -8,8 +8,10 @@ import ast
 import csv
 import io
 import json
+import re
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ def _open_audio_bench(name: str, items: int, question: str, *answers: str, separ
     )
 
 
+_LIST_MARKS = re.compile(r"""[,"']""")  # without them, brackets are part of an answer
 _PARQUET = "data/test-*.parquet"
 SETS: dict[str, SpokenSet] = {
     "triviaqa_openaudiobench": _open_audio_bench(
@@ -120,30 +123,40 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     items, unanswered = _documents(name, spoken, rows)
     origin = found.origin(set=name, **compare_size(name, len(items) + len(unanswered), spoken.items))
     if unanswered:
-        say(f"{name}: {len(unanswered)} questions have no answer to compare with and are left out")
+        unreadable = [reason for reason in unanswered.values() if reason]
+        if unreadable and not items:
+            raise UserError(unreadable[0])
+        detail = f" ({len(unreadable)} of them cannot be read: {unreadable[0]})" if unreadable else ""
+        say(f"{name}: {len(unanswered)} questions have no answer to compare with and are left out{detail}")
         origin["left_out"] = {
-            "reason": "no answer in the data set",
+            "reason": "no answer in the data set" + (", or none that can be read" if unreadable else ""),
             "n": len(unanswered),
-            "items": unanswered[:LISTED],
+            "items": list(unanswered)[:LISTED],
         }
     return Loaded(items, origin)
 
 
 def _documents(
     name: str, spoken: SpokenSet, rows: Iterator[tuple[str, dict[str, Any], tables.Clip]]
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The items, and the names of those without answers, with what is wrong with the answers if they are there."""
     names = Names(name)
-    items, unanswered = [], []
+    items: list[dict[str, Any]] = []
+    unanswered: dict[str, str] = {}
     for label, row, clip in rows:
         question = str(row[spoken.question] or "")
         item = f"{name}-{label}" if label else names.of(question or clip.sha256)
-        references = _references(row, spoken, item)
+        try:
+            references = _references(row, spoken, item)
+        except UserError as error:  # one damaged cell is no reason to lose the set
+            unanswered[item] = str(error)
+            continue
         if references:
             items.append(
                 documents.make(id=item, kind="qa", clip=clip, instruction=question, references=references)
             )
         else:
-            unanswered.append(item)
+            unanswered[item] = ""
     return items, unanswered
 
 
@@ -161,6 +174,8 @@ def _references(row: Mapping[str, Any], spoken: SpokenSet, item: str) -> list[st
 def split_answers(value: Any, separator: str, item: str) -> list[str]:
     """Answers in one cell: a list, a list written as JSON or Python, or a string with separators.
 
+    Brackets alone make no list: `[Redacted]` is an answer.
+
     Args:
         value: The cell.
         separator: Between answers, "" if a string is one answer.
@@ -173,24 +188,27 @@ def split_answers(value: Any, separator: str, item: str) -> list[str]:
         return []
     if isinstance(value, str):
         text = value.strip()
-        listed = text.startswith("[") and text.endswith("]")
-        value = _written_list(text, item) if listed else text.split(separator) if separator else [text]
+        value = _written_list(text, item)
+        if value is None:
+            value = text.split(separator) if separator else [text]
     parts = value if isinstance(value, list | tuple) else [value]
     return [answer for part in parts if part is not None and (answer := str(part).strip())]
 
 
-def _written_list(text: str, item: str) -> list[Any]:
-    try:
+def _written_list(text: str, item: str) -> list[Any] | None:
+    """A list that is written as JSON or Python; None for a text that is none."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    with suppress(ValueError, RecursionError):  # not JSON: then Python's way of writing a list
         return list(json.loads(text))
-    except ValueError:
-        pass  # not JSON: then Python's way of writing a list
     try:
         if _joins_strings(text):  # numpy leaves the commas out, and Python would read one long string
             raise ValueError("its commas are missing")
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, tokenize.TokenError) as error:
+        return list(ast.literal_eval(text))
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        if not _LIST_MARKS.search(text[1:-1]):
+            return None
         raise UserError(f"{item}: cannot read the answer list {text[:80]!r} ({error})") from error
-    return list(value)
 
 
 def _joins_strings(text: str) -> bool:

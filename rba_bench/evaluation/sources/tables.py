@@ -15,8 +15,7 @@ from typing import Any
 from rba_bench.audio.clips import AudioError, AudioRef
 from rba_bench.audio.parquet import nothing_stored, stored_bytes
 from rba_bench.errors import UserError
-from rba_bench.evaluation.sources.hub import cache_dir
-from rba_bench.files import read_json, sha256_bytes, sha256_json, write_json
+from rba_bench.files import cache_dir, read_json, sha256_bytes, sha256_json, write_json
 from rba_bench.progress import bar
 
 ROWS_AT_ONCE = 64

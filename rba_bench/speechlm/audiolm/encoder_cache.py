@@ -4,7 +4,6 @@ States are kept before the projector: they depend on the encoder alone. An entry
 (`SpeechRequest.key`) and to a tag that names everything else that decides the states (`encoder_tag`).
 """
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.files import replacing, sha256_bytes, sha256_json
 from rba_bench.progress import say
 from rba_bench.speechlm.base import SpeechRequest
 
@@ -98,10 +97,8 @@ class EncoderCache:
     def _write(path: Path, states: torch.Tensor) -> None:
         # Whole or not at all, but not forced to disk as `files.write_atomic` does: thousands of entries that can be
         # made again are not worth the waiting.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(save({"states": states}))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save({"states": states}))
 
     def _read(self, key: str) -> torch.Tensor | None:
         if self.folder is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rba_bench.errors import UserError
+from rba_bench.faults import database_error
 from rba_bench.progress import say
 
 ASKED_AT_ONCE = 500  # variables of a statement; SQLite's own limit was 999 for long
@@ -43,7 +43,8 @@ class Store:
         """The entries of those keys that are known.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or cannot be opened.
+            RbaError: another process does not let go of it.
         """
         distinct = list(dict.fromkeys(keys))
         found = {key: self._memory[key] for key in distinct if key in self._memory}
@@ -104,9 +105,7 @@ class Store:
                 found += connection.execute(f"{statement} ({','.join('?' * len(asked))})", asked).fetchall()
         except sqlite3.DatabaseError as error:
             self.close()
-            raise UserError(
-                f"{self.path} cannot be read ({error}): delete it, it will be made again"
-            ) from error
+            raise database_error(error, self.path, "delete it, it will be made again") from error
         return found
 
     def _open(self) -> sqlite3.Connection:

@@ -189,6 +189,11 @@ def test_lists_written_in_a_csv_cell(data_dir):
         ("['a' 'b']", "", None),
         ("[a, b]", "", None),
         ("[__import__('os')]", "", None),
+        ("[" * 5000 + "]" * 5000, "", ["[" * 5000 + "]" * 5000]),
+        ("[Redacted]", "", ["[Redacted]"]),
+        ("[Redacted]; b", ";", ["[Redacted]", "b"]),
+        ("[the Beatles]", ";", ["[the Beatles]"]),
+        ("[1969]", "", ["1969"]),
         (["a", None, " "], ";", ["a"]),
         (1969, "", ["1969"]),
     ],
@@ -199,6 +204,23 @@ def test_answers_in_a_cell(value, separator, answers):
             split_answers(value, separator, "item-7")
     else:
         assert split_answers(value, separator, "item-7") == answers
+
+
+def test_an_answer_that_cannot_be_read_costs_its_item_and_not_the_set(tmp_path, capsys):
+    rows = [dict(row) for row in OPEN_AUDIO_BENCH["web_questions"]]
+    rows[1]["answers"] = "['Seine' 'La Seine']"
+    write_open_audio_bench(tmp_path, "web_questions", rows)
+    loaded = spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path))
+    assert [doc["references"] for doc in loaded.documents] == [["William Shakespeare"]]
+    assert loaded.origin["left_out"]["n"] == 1 and "read" in loaded.origin["left_out"]["reason"]
+    assert "its commas are missing" in capsys.readouterr().err
+
+
+def test_a_set_of_which_no_answer_can_be_read_is_refused(tmp_path):
+    rows = [{**row, "answers": "[a, b]"} for row in OPEN_AUDIO_BENCH["web_questions"]]
+    write_open_audio_bench(tmp_path, "web_questions", rows)
+    with pytest.raises(UserError, match="cannot read the answer list"):
+        spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path))
 
 
 def test_a_broken_clip_is_an_item_all_the_same(tmp_path):

@@ -1,0 +1,113 @@
+"""Faults of the machine, told in one line: a full disk, a folder that cannot be written, a database file in trouble.
+
+They reach a program as `OSError`, as SQLite's errors, or wrapped by safetensors, torch and pyarrow, from whatever line
+happened to write. So they are recognised in one place, by their codes, and not at every write.
+"""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.files import cache_dir
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# of safetensors and pyarrow, of torch where writing fails, and of SQLite
+FULL_WORDS = (
+    *(f"os error {n}" for n in FULL), "No space left on device", "PytorchStreamWriter", "unexpected pos",
+    "iostream error", "database or disk is full",
+)  # fmt: skip
+REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
+# Primary result codes, https://sqlite.org/rescode.html
+_SQLITE_UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+_SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_SQLITE_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CHAIN = 6  # how far back causes are followed
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an exception says that a disk is full, or that a quota or a limit of file size is reached."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return any(words in str(error) for words in FULL_WORDS)
+
+
+def explained(error: BaseException) -> RbaError | None:
+    """One line for an exception that tells of the machine; None for one that tells of a mistake in this program."""
+    for fault in _chain(error):
+        if isinstance(fault, RbaError):
+            continue
+        if isinstance(fault, sqlite3.Error):
+            return database_error(fault, None)
+        if isinstance(fault, OSError | RuntimeError) or type(fault).__name__ == "SafetensorError":
+            if is_full(fault):
+                return RbaError(_no_room(getattr(fault, "filename", None)))
+            if isinstance(fault, OSError) and fault.errno in REFUSED and isinstance(fault.filename, str):
+                return _refused(fault)
+    return None
+
+
+def database_error(error: sqlite3.Error, file: Path | None, remedy: str = "move it away") -> RbaError:
+    """What SQLite's error means for its user.
+
+    Args:
+        error: As it was raised.
+        file: The database, None if it is not known.
+        remedy: What to do with a damaged file, and what that costs.
+    """
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    name = str(file) if file is not None else "a database of this run"
+    if code == sqlite3.SQLITE_FULL or is_full(error):
+        return RbaError(_no_room(file))
+    if code in _SQLITE_UNWRITABLE:
+        return UserError(f"{name} cannot be opened or written ({error}): choose a folder that can be written")
+    if code in _SQLITE_BUSY:
+        return RbaError(
+            f"{name} is kept busy by another process ({error}): give the command again when that has ended"
+        )
+    if code in _SQLITE_DAMAGED:
+        return UserError(f"{name} is damaged ({error}): {remedy}")
+    # SQLITE_IOERR stands for a full disk too, where shared memory cannot grow
+    return RbaError(
+        f"{name} cannot be read or written ({error}): is its disk full or gone? The command can be given again"
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it came from."""
+    current: BaseException | None = error
+    for _ in range(_CHAIN):
+        if current is None:
+            return
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _no_room(path: object) -> str:
+    where = f" at {path}" if path else ""
+    return f"no room left on the disk{where}: free some and give the same command again; what was finished is kept"
+
+
+def _refused(error: OSError) -> RbaError:
+    path, reason = Path(str(error.filename)), os.strerror(error.errno or 0)
+    cache = cache_dir()
+    if path == cache or path.is_relative_to(cache) or cache.is_relative_to(path):
+        return MissingPrerequisite(
+            f"cannot use {path} ({reason}): set RBA_CACHE to a folder that can be written"
+        )
+    hub = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    if path.is_relative_to(hub) or hub.is_relative_to(path):
+        return MissingPrerequisite(
+            f"cannot use {path} ({reason}): set HF_HOME to a folder that can be written"
+        )
+    return UserError(f"cannot use {path} ({reason}): choose a place that can be read and written")
