@@ -15,13 +15,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rba_bench.plain import printable
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 PLAIN_EVERY = 10.0  # seconds between plain lines when stderr is not a terminal
 
 
 def say(message: str) -> None:
     """Print one line on stderr, brackets untouched."""
-    console.print(message, markup=False)
+    console.print(printable(message), markup=False)
 
 
 @contextmanager
@@ -30,9 +32,14 @@ def bar(label: str, total: int, done: int = 0, unit: str = "") -> Iterator[Calla
     if not sys.stderr.isatty():
         yield _plain(label, total, done, unit)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+    )
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(label, total=total, completed=done)
+        task = progress.add_task(printable(label), total=total, completed=done)
 
         def advance(n: int = 1) -> None:
             progress.advance(task, n)

@@ -27,7 +27,7 @@ LAYERS = (
     ("textlm",),
     ("metrics", "audio"),
     ("recipes", "outputs", "shipped"),
-    ("errors", "faults", "files", "progress", "seeding"),
+    ("errors", "faults", "files", "names", "plain", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"

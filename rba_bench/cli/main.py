@@ -33,6 +33,7 @@ from rba_bench.cli import (
 from rba_bench.cli.output import emit
 from rba_bench.errors import RbaError
 from rba_bench.faults import explained
+from rba_bench.plain import printable
 
 INTERRUPTED = 130
 
@@ -124,7 +125,7 @@ def _usage(error: typer.TyperException) -> str:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    sys.stderr.write(f"error: {printable(message)}\n")
 
 
 def _stop_on_signals() -> None:

@@ -9,15 +9,17 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from rba_bench.plain import clean, json_safe, printable
+
 
 def emit(text: str = "") -> None:
     """Print a line of the result on stdout."""
-    print(text)  # noqa: T201 - this module is the one door to stdout
+    print(clean(text))  # noqa: T201 - this module is the one door to stdout
 
 
 def emit_json(value: Any) -> None:
     """Print one JSON value on stdout, indented."""
-    emit(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
+    emit(json_safe(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def jsonable(value: Any) -> Any:
@@ -37,7 +39,7 @@ def jsonable(value: Any) -> Any:
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print aligned columns without wrapping, so that `grep` and `cut` work on them; numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
     numeric = [
         bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))

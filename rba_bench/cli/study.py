@@ -8,6 +8,7 @@ import typer
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table, stdout_reserved
 from rba_bench.errors import UserError
+from rba_bench.plain import printable
 
 if TYPE_CHECKING:
     from rba_bench.study.estimate import Plan
@@ -147,7 +148,7 @@ def _render(made: "Report") -> None:
     for table in made.tables:
         console.print(table.rich())
     for line in made.sentences:
-        console.print(Text(line))
+        console.print(Text(printable(line)))
     emit(f"Report: {made.folder / INDEX}")
 
 

@@ -1,7 +1,6 @@
 """One task of a request with everything that its run id is made from."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from rba_bench.evaluation.finishers.base import Finisher
 from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.files import sha256_json
+from rba_bench.names import folder_name
 
 # Of a model: what it is called and how it came about, not what it is
 # (its hashes say that; a commit may change nothing but the model card)
@@ -93,7 +93,7 @@ def make_plan(
         "seed": None if chosen.decoding.temperature == 0 else chosen.seed,
     }
     run_id = f"{spec.name}-{sha256_json(key)[:12]}"
-    folder = request.out / file_name(str(identity["name"])) / run_id
+    folder = request.out / folder_name(str(identity["name"])) / run_id
     return Plan(spec, task, chosen, finishers, protocol, data, identity, limit, run_id, folder)
 
 
@@ -118,11 +118,6 @@ def relative(spec: str) -> str:
         return spec
     inside = Path(spec).is_relative_to(Path.cwd())
     return str(Path(spec).relative_to(Path.cwd())) if inside else Path(spec).name
-
-
-def file_name(text: str) -> str:
-    """`text` as the name of a folder."""
-    return re.sub(r"[^\w.=+-]+", "-", text).strip("-.") or "model"
 
 
 def _perturbation(text: str) -> dict[str, Any]:

@@ -8,12 +8,24 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, read_jsonl
+from rba_bench.files import read_jsonl
+from rba_bench.names import check_name
+from rba_bench.plain import plain
+from rba_bench.untrusted import read_json
 
 SCHEMA_VERSION = 2  # 1 had the latency in each sample, and no judge but the rules of the micro world
 RUN_FILE = "run.json"
@@ -26,8 +38,16 @@ UNSCORED: tuple[Status, ...] = ("not_heard", "no_reply")  # no failure of the mo
 UNANSWERED: tuple[Status, ...] = ("error", *UNSCORED)  # asked again by `--retry-errors`
 
 
+# A record may be somebody else's file, and its names become paths and headings: see `rba_bench.names`.
+Name = Annotated[str, AfterValidator(check_name)]
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+Moment = Annotated[
+    str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)\z")
+]
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Sample(_Record):
@@ -63,7 +83,7 @@ class Sample(_Record):
     kind: str
     group: str
     cluster: str
-    audio_sha256: str
+    audio_sha256: Hash
     duration: float
     prompt: str
     instruction: str
@@ -176,13 +196,13 @@ class RunRecord(_Record):
     """
 
     schema_version: int = SCHEMA_VERSION
-    run_id: str
-    task: str
-    task_version: str
-    benchmark: str
-    track: str
-    protocol: str
-    protocol_hash: str
+    run_id: Name
+    task: Name
+    task_version: Name
+    benchmark: Name
+    track: Name
+    protocol: Name
+    protocol_hash: Hash
     protocol_spec: dict[str, Any]
     decoding: dict[str, Any]
     judge: dict[str, Any] | None
@@ -192,14 +212,41 @@ class RunRecord(_Record):
     n: int
     limit: int | None
     partial: bool
-    metrics: dict[str, MetricValue]
-    statuses: dict[str, int]
+    metrics: dict[Name, MetricValue]
+    statuses: dict[Status, int]
     timing: Timing
     hardware: dict[str, Any]
     versions: dict[str, str]
     finish: dict[str, Any] = Field(default_factory=dict)
-    samples_sha256: str
-    created: str
+    samples_sha256: Hash
+    created: Moment
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Every table shows the name, and the spec decides what a row is."""
+        for key in ("name", "spec"):
+            if not isinstance(value.get(key), str) or not value[key].strip():
+                raise ValueError(f"model.{key} is missing")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _hashed(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """What tells one test set from another."""
+        n_items = value.get("n_items")
+        if not isinstance(n_items, int) or isinstance(n_items, bool) or n_items < 1:
+            raise ValueError("data.n_items is no number of items")
+        for key in ("items_sha256", "audio_set_sha256"):
+            check_hash(value.get(key), f"data.{key}")
+        return value
+
+
+def check_hash(value: object, name: str) -> str:
+    """`value` if it is a hex SHA-256. Raises ValueError naming it otherwise."""
+    if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+        raise ValueError(f"{name} is no SHA-256")
+    return value
 
 
 def not_ok(statuses: Mapping[str, int]) -> str:
@@ -218,14 +265,14 @@ def read_record(path: Path | str) -> RunRecord:
     file = Path(path)
     file = file / RUN_FILE if file.is_dir() else file
     try:
-        return RunRecord.model_validate(read_json(file))
+        return RunRecord.model_validate(read_json(file), strict=True)
     except FileNotFoundError as error:
         raise UserError(
             f"no run record at {file}: the run has not finished, repeat its command to resume"
         ) from error
     except (ValidationError, ValueError) as error:
         raise UserError(
-            f"{file} is not a run record of schema {SCHEMA_VERSION}: {_first_line(error)}"
+            f"{file} is not a run record of schema {SCHEMA_VERSION}: {first_line(error)}"
         ) from error
 
 
@@ -240,9 +287,13 @@ def read_samples(path: Path | str) -> list[Sample]:
     try:
         samples = {sample.doc_id: sample for sample in map(Sample.model_validate, read_jsonl(file))}
     except (ValidationError, ValueError) as error:
-        raise UserError(f"{file} is damaged: {_first_line(error)}") from error
+        raise UserError(f"{file} is damaged: {first_line(error)}") from error
     return [samples[doc_id] for doc_id in sorted(samples)]
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def first_line(error: Exception) -> str:
+    """The first fault of a file, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return plain(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    return plain(error)

@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.names import folder_name, is_name
+from rba_bench.plain import plain
 from rba_bench.progress import say
 
 BENCHMARKS = (
@@ -141,15 +143,26 @@ def read_spec(path: Path) -> TaskSpec:
     if not isinstance(config.get("task"), str):
         raise UserError(f"{path} does not define a task: it has no `task: NAME`")
     metadata = config.get("metadata") or {}
-    return TaskSpec(
+    spec = TaskSpec(
         name=config["task"],
-        benchmark=str(metadata.get("benchmark", path.resolve().parent.name)),
+        benchmark=str(metadata.get("benchmark") or folder_name(path.resolve().parent.name)),
         track=str(metadata.get("track", "custom")),
         protocol=str((config.get("generation_kwargs") or {}).get("protocol", "custom")),
         version=str(metadata.get("version", "0")),
         path=path.resolve(),
         config=config,
     )
+    for key, value in (
+        ("task", spec.name),
+        ("benchmark", spec.benchmark),
+        ("track", spec.track),
+        ("version", spec.version),
+    ):
+        if not is_name(value):
+            raise UserError(
+                f"{path}: {key} {plain(value)!r} becomes the name of files: use letters, digits and . _ + = -"
+            )
+    return spec
 
 
 def show(name: str) -> dict[str, Any]:

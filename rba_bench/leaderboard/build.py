@@ -10,24 +10,31 @@ The same records give the same bytes.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RUN_FILE
-from rba_bench.files import read_json, write_atomic
+from rba_bench.files import write_atomic
 from rba_bench.leaderboard import pages
 from rba_bench.leaderboard.compare import Group, group_runs
 from rba_bench.leaderboard.load import PACKED_FILE, Run, distinct, find, pack, read, unfinished
 from rba_bench.leaderboard.references import MODEL
-from rba_bench.leaderboard.tables import TextTable, csv_text
+from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES
+from rba_bench.names import folder_name, inside
+from rba_bench.plain import json_safe, plain
+from rba_bench.untrusted import read_json
 
 INDEX = "index.md"
 RECORDS = "records.json"
+BREAKDOWN = "breakdown.csv"
+PUBLISHED = "records"
 SCHEMA_VERSION = 1
 MICRO = (
     "**The micro track is a miniature world that runs offline.** Its scores say nothing about real models and never "
@@ -50,6 +57,12 @@ ones. Ranks go by the raw rate, or by the length-controlled one of the form `lc:
 ALL_SCORED = "; there are none here, so all items are in every score."
 UNSCORED = """ and have no score: an n
 of `97 (-3)` says that three items have no score, not even 0; differences run over the items scored on both sides."""
+
+
+# What a board may hold; a list in somebody's records.json must not delete anything else.
+_OURS = re.compile(
+    rf"index\.md|[\w.=+-]+\.csv|{PUBLISHED}/[\w.=+-]+/[\w.=+-]+/(run\.json|samples\.jsonl\.gz)"
+)
 
 
 @dataclass(frozen=True)
@@ -108,10 +121,11 @@ def build(
     contents = _tables(groups, names) | _published(runs)
     data = _data(groups, names, runs, warnings, [INDEX, RECORDS, *contents])
     contents[INDEX] = _index(groups, names, runs, warnings).encode()
-    contents[RECORDS] = (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+    contents[RECORDS] = (json_safe(json.dumps(data, indent=1, ensure_ascii=False)) + "\n").encode()
+    targets = {name: inside(out, name) for name in contents}
     _remove_stale(out, set(contents))
     for name, content in contents.items():
-        write_atomic(out / name, content)
+        write_atomic(targets[name], content)
     return BuildResult(out, tuple(out / name for name in sorted(contents)), groups, warnings, data)
 
 
@@ -139,10 +153,10 @@ def _ceiling_warning(group: Group) -> str:
 
 def _section_names(groups: Sequence[Group]) -> list[str]:
     """Task names; with hashes where one task was run under several protocols or on several test sets."""
-    tasks = Counter(group.task for group in groups)
+    tasks = Counter(group.task.casefold() for group in groups)
     return [
         group.task
-        if tasks[group.task] == 1
+        if tasks[group.task.casefold()] == 1 and f"{group.task}.csv".casefold() != BREAKDOWN
         else f"{group.task}.{group.protocol_hash[: pages.SHORT]}.{group.data_hash[: pages.SHORT]}"
         for group in groups
     ]
@@ -154,24 +168,27 @@ def _tables(groups: Sequence[Group], names: Sequence[str]) -> dict[str, bytes]:
     }
     parts = [row for group in groups for row in pages.breakdown_rows(group)]
     if parts:
-        tables["breakdown.csv"] = csv_text(parts)
+        tables[BREAKDOWN] = csv_text(parts)
     return {name: text.encode() for name, text in tables.items()}
 
 
 def _published(runs: Sequence[Run]) -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
+    taken: dict[str, Run] = {}
     for run in runs:
         folder = _place(run)
+        other = taken.setdefault(folder.casefold(), run)  # some file systems do not tell a from A
+        if other is not run:
+            raise UserError(
+                f"{other.folder} and {run.folder} would be published into one folder; rename one model"
+            )
         files[f"{folder}/{RUN_FILE}"] = run.record_bytes
         files[f"{folder}/{PACKED_FILE}"] = pack(run.sample_bytes)
     return files
 
 
 def _place(run: Run) -> str:
-    safe = "".join(letter if letter.isalnum() or letter in "._=+-" else "-" for letter in run.name).strip(
-        "-."
-    )
-    return f"records/{safe or 'model'}/{run.record.run_id}"
+    return f"{PUBLISHED}/{folder_name(str(run.record.model['name']))}/{run.record.run_id}"
 
 
 def _data(
@@ -191,7 +208,7 @@ def _data(
                 "name": name,
                 "task": group.task,
                 "protocol": group.record.protocol,
-                "rows": pages.flat_rows(group),
+                "rows": rounded(pages.flat_rows(group)),
             }
             for name, group in zip(names, groups, strict=True)
         ],
@@ -214,13 +231,13 @@ def _index(
     track = groups[0].record.track
     blocks = [f"# Leaderboard, {track} track"]
     blocks += [MICRO] if track == "micro" else []
-    blocks += ["\n".join(f"- Note: {warning}." for warning in warnings)] if warnings else []
+    blocks += ["\n".join(f"- Note: {plain(warning, LONGEST)}." for warning in warnings)] if warnings else []
     blocks += [_legend(groups)]
     notes = pages.reference_notes(groups)
     blocks += ["\n".join(f"- {note}." for note in notes)] if notes else []
     blocks += ["## Summary"]
     for table in pages.overview(groups):
-        blocks += [f"### {table.title}", table.markdown()]
+        blocks += [f"### {plain(table.title)}", table.markdown()]
     blocks += [_protocols(groups)]
     for name, group in zip(names, groups, strict=True):
         blocks += _section(name, group)
@@ -239,7 +256,7 @@ def _legend(groups: Sequence[Group]) -> str:
     )
     return LEGEND.format(
         resamples=f"{RESAMPLES:,}",
-        baseline=groups[0].baseline,
+        baseline=plain(groups[0].baseline),
         tests=tests,
         expected=expected,
         unscored=UNSCORED if missing else ALL_SCORED,
@@ -259,8 +276,8 @@ def _protocols(groups: Sequence[Group]) -> str:
                 group.record.protocol,
                 group.primary,
                 "/".join(map(str, counts)),
-                f"`{group.protocol_hash[: pages.SHORT]}`",
-                f"`{group.data_hash[: pages.SHORT]}`",
+                Markdown(f"`{group.protocol_hash[: pages.SHORT]}`"),
+                Markdown(f"`{group.data_hash[: pages.SHORT]}`"),
                 " to ".join(dict.fromkeys((dates[0], dates[-1]))),
             ]
         )
@@ -279,21 +296,28 @@ def _run_table(runs: Sequence[Run]) -> TextTable:
     rows = []
     for run in sorted(runs, key=_place):
         record = run.record
-        weights = str(record.model.get("weights_sha256") or "-")[: pages.SHORT]
+        weights = plain(record.model.get("weights_sha256") or "-")[: pages.SHORT]
         speed = f"{record.timing.rtfx:.0f}"
-        rows.append([f"[{run.name}]({_place(run)}/{RUN_FILE})", record.task, weights, speed, record.created])
+        link = Markdown(f"[{_bare(run.name)}]({quote(_place(run))}/{RUN_FILE})")
+        rows.append([link, record.task, weights, speed, record.created])
     return TextTable(["model", "task", "weights", "RTFx", "created"], rows, numeric_from=9)
 
 
+def _bare(name: str) -> str:
+    """A name as the text of a link."""
+    return name.replace("[", "(").replace("]", ")")
+
+
 def _remove_stale(out: Path, kept: set[str]) -> None:
-    """Delete what an earlier build listed as its own and this one does not write; nothing outside `out`."""
+    """Delete what an earlier build listed as its own and this one does not write; nothing that no build makes."""
     if not (out / RECORDS).is_file():
         return
     try:
         listed = read_json(out / RECORDS)["files"]
+        stale = [name for name in listed if name not in kept and _OURS.fullmatch(name)]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
-    for name in listed:
+    for name in stale:
         file = out / name
-        if name not in kept and file.is_file() and file.resolve().is_relative_to(out.resolve()):
+        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
             file.unlink()

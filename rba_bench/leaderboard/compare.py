@@ -16,6 +16,7 @@ from rba_bench.leaderboard.references import CEILING, KINDS, MODEL, ceilings_for
 from rba_bench.metrics.bootstrap import Interval
 from rba_bench.metrics.rank import RankBand, rank_bands, rank_bands_from_intervals
 from rba_bench.metrics.wer import primary_error
+from rba_bench.plain import plain
 
 # The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by alias match;
 # exact match, shown beside it, also punishes correct sentences. Of win rates: the length-controlled one in the one form
@@ -93,7 +94,7 @@ class Group:
     @property
     def perturb(self) -> str:
         """What was done to every clip, "" if nothing."""
-        return str((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
+        return plain((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -15,6 +15,7 @@ from rba_bench.leaderboard.pairing import Contrast, Pair
 from rba_bench.leaderboard.references import CEILING, kind_of
 from rba_bench.leaderboard.tables import NOTHING, TextTable
 from rba_bench.metrics.bootstrap import Interval
+from rba_bench.plain import printable
 
 HEADINGS = ("metric", "A", "B", "A-B [95 %]", "(A-B)/B % [95 %]", "n", "left out", "win/tie/loss")
 LEGEND = (
@@ -260,7 +261,7 @@ def _listed(found: Sequence[tuple[str, Any, Any]]) -> str:
 
 def _shown(value: Any) -> str:
     text = value if value == _ABSENT else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= 48 else text[:45] + "..."
+    return printable(text if len(text) <= 48 else text[:45] + "...")
 
 
 def _run_facts(run: Run) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rba_bench.evaluation.plan import file_name
 from rba_bench.evaluation.records import RunRecord
 from rba_bench.leaderboard.contrasts import compare
 from rba_bench.metrics.bootstrap import Interval
+from rba_bench.names import folder_name
 
 
 def gaps(
@@ -32,4 +32,4 @@ def gaps(
 
 def folder(record: RunRecord, out: Path) -> Path:
     """Where `evaluate` put a record."""
-    return out / file_name(str(record.model["name"])) / record.run_id
+    return out / folder_name(str(record.model["name"])) / record.run_id

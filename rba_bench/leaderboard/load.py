@@ -1,7 +1,6 @@
 """Run records from disk, each checked against its own samples before it may stand on a board."""
 
 import gzip
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, read_record
+from rba_bench.evaluation.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, first_line, read_record
 from rba_bench.files import sha256_bytes
 from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
+from rba_bench.plain import plain
+from rba_bench.untrusted import MAX_TEXT, parse_json, read_file, unpack
 
 PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
 Identity = tuple[tuple[int, str, str, str], ...]
@@ -42,8 +42,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the model."""
-        return str(self.record.model["name"])
+        """Name of the model, as it may be shown."""
+        return plain(self.record.model["name"])
 
     @cached_property
     def items(self) -> Identity:
@@ -142,7 +142,7 @@ def read(folder: Path) -> Run:
             f"{folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
         )
     samples = tuple(sorted(_parse(data, folder), key=lambda sample: sample.doc_id))
-    run = Run(record, samples, folder, (folder / RUN_FILE).read_bytes(), data)
+    run = Run(record, samples, folder, read_file(folder / RUN_FILE), data)
     _verify(run)
     return run
 
@@ -167,22 +167,24 @@ def pack(data: bytes) -> bytes:
 
 
 def _sample_bytes(folder: Path) -> bytes:
-    plain, packed = folder / SAMPLES_FILE, folder / PACKED_FILE
+    packed = folder / PACKED_FILE
     try:
-        return plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+        return read_file(folder / SAMPLES_FILE, MAX_TEXT)
+    except FileNotFoundError:
+        pass
+    try:
+        return unpack(read_file(packed, MAX_TEXT), packed)
     except FileNotFoundError as error:
         raise UserError(f"{folder} has a {RUN_FILE} but no {SAMPLES_FILE}; a board needs both") from error
-    except (OSError, EOFError) as error:
-        raise UserError(f"{packed} is damaged: {error}") from error
 
 
 def _parse(data: bytes, folder: Path) -> Iterator[Sample]:
     try:
-        for line in data.splitlines():
-            yield Sample.model_validate(json.loads(line))
-    except (ValidationError, ValueError) as error:
-        fault = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {fault}") from error
+        for line in data.split(b"\n"):
+            if line.strip():
+                yield Sample.model_validate(parse_json(line), strict=True)
+    except ValueError as error:
+        raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {first_line(error)}") from error
 
 
 def _verify(run: Run) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 from rba_bench.evaluation.records import STATUSES, MetricValue, RunRecord, not_ok
 from rba_bench.leaderboard.compare import Group, Row
 from rba_bench.leaderboard.references import CEILING, KINDS, MODEL
-from rba_bench.leaderboard.tables import NOTHING, TextTable
+from rba_bench.leaderboard.tables import LONGEST, NOTHING, TextTable
 from rba_bench.metrics.bootstrap import Interval
+from rba_bench.plain import plain
 
 JUDGE_WORDS = ("agreement", "bias", "unanimous", "judge stderr")
 SHORT = 8  # hex digits of a hash on a page; the full ones are in records.json
@@ -175,10 +176,10 @@ def facts(group: Group) -> str:
     record = group.record
     dates = sorted({run.record.created[:10] for run in group.runs})
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    decoding = ", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items()))
+    decoding = plain(", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items())))
     judge = "".join(f"; judge {name}" for name in _judges(record))
     perturbed = f", clips changed by {group.perturb}" if group.perturb else ""
-    signature = record.metrics[group.primary].signature.replace("|", " ")
+    signature = plain(record.metrics[group.primary].signature, LONGEST).replace("|", " ")
     return (
         f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judge}; "
         f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
@@ -200,10 +201,10 @@ def judges_line(group: Group) -> str:
 
 def _judges(record: RunRecord) -> list[str]:
     """Who judged what: the rules of the micro world, or the models behind the task's finishers."""
-    found = [f"`{record.judge.get('name', record.judge)}`"] if record.judge else []
+    found = [f"`{plain(record.judge.get('name', record.judge))}`"] if record.judge else []
     for entry in record.protocol_spec.get("finish") or []:
         judge = entry.get("judge")
-        found += [f"`{_judge_name(judge)}` ({entry.get('name', 'judge')})"] if judge else []
+        found += [f"`{plain(_judge_name(judge))}` ({plain(entry.get('name', 'judge'))})"] if judge else []
     return found
 
 
@@ -218,7 +219,7 @@ def _told(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
     """Numbers called agreement or bias anywhere in the reports of judges, named by their path."""
     found = []
     for key, value in report.items():
-        name = (*path, str(key).replace("_", " "))
+        name = (*path, plain(key).replace("_", " "))
         wanted = any(word in " ".join(name) for word in JUDGE_WORDS)
         if isinstance(value, Mapping):
             ends = [value.get(end) for end in ("value", "low", "high")]
@@ -267,7 +268,7 @@ def breakdown_rows(group: Group) -> list[dict[str, Any]]:
             "data_hash": group.data_hash,
             "model": row.label,
             "metric": metric,
-            "group": name,
+            "group": plain(name),
             "value": part.value,
             "low": part.low,
             "high": part.high,
@@ -304,8 +305,8 @@ def _flat(group: Group, row: Row, metric: str) -> dict[str, Any]:
         "mean_length": lengths.answer if lengths else None,
         "baseline_mean_length": lengths.baseline if lengths else None,
         "scale": stated.scale,
-        "method": stated.method,
-        "signature": stated.signature,
+        "method": plain(stated.method, LONGEST),
+        "signature": plain(stated.signature, LONGEST),
         "rank_best": band.best if band else None,
         "rank_worst": band.worst if band else None,
         "baseline": group.baseline,

@@ -5,6 +5,7 @@ from rich.text import Text
 
 from rba_bench.leaderboard.build import INDEX, BuildResult
 from rba_bench.leaderboard.pages import SHORT, reference_notes
+from rba_bench.plain import printable
 
 WIDE = 140  # columns where stdout is a file or a pipe and has no width of its own
 
@@ -17,7 +18,7 @@ def render_terminal(result: BuildResult, console: Console | None = None) -> None
     for table in result.tables:
         out.print(table.rich())
     for line in (*reference_notes(result.groups), *result.warnings):
-        out.print(Text(line))
+        out.print(Text(printable(line)))
     out.print(Text("95 % intervals; * leaves out zero. Task, n, protocol hash, date:"))
     for group in result.groups:
         record = group.record

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rba_bench.leaderboard.tables import NOTHING, TextTable
+from rba_bench.plain import plain
 from rba_bench.study.analysis import Analysis, Row, StudyData
 from rba_bench.study.folder import REFERENCE
 from rba_bench.study.statistics import Estimate
@@ -150,7 +151,8 @@ def _own(method: str, rows: Sequence[Row], baseline: str) -> list[str]:
     won, lost = ([row for row in rows if row.better == sign] for sign in (1, -1))
     below = [row for row in rows if row.gain < 0 and not row.better]
     parts = [
-        f"`{method}` against `{baseline}`, {len(rows)} comparisons: better on {_named(won)}; worse on {_named(lost)}; "
+        f"`{plain(method)}` against `{baseline}`, {len(rows)} comparisons: better on {_named(won)}; "
+        f"worse on {_named(lost)}; "
         f"unresolved on {len(rows) - len(won) - len(lost)}, of which {len(below)} lie below zero"
     ]
     return [parts[0] + (f" ({_named(below)})." if below else ".")]
@@ -160,7 +162,7 @@ def _named(rows: Sequence[Row]) -> str:
     if not rows:
         return "none"
     return ", ".join(
-        f"{row.task} at {BUDGET_NAMES[row.part]} {versus_cell(row).removesuffix(' *')}" for row in rows
+        f"{plain(row.task)} at {BUDGET_NAMES[row.part]} {versus_cell(row).removesuffix(' *')}" for row in rows
     )
 
 
@@ -175,7 +177,7 @@ def _best(analysis: Analysis) -> list[str]:
                 best = max(
                     rows, key=lambda row: row.score.value if row.higher_is_better else -row.score.value
                 )
-                leaders.append(f"{task}: `{best.method}`" + (" *" if best.better else ""))
+                leaders.append(f"{plain(task)}: `{plain(best.method)}`" + (" *" if best.better else ""))
         found.append(
             f"Highest mean at {BUDGET_NAMES[budget]} (`*`: clear of `{analysis.study.baseline}`): {', '.join(leaders)}."
         )

@@ -17,15 +17,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, write_atomic
+from rba_bench.files import write_atomic
 from rba_bench.leaderboard.build import MICRO
-from rba_bench.leaderboard.tables import TextTable, csv_text
+from rba_bench.leaderboard.tables import Markdown, TextTable, csv_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES, SEED
+from rba_bench.plain import json_safe, plain
 from rba_bench.study import pages, scores
 from rba_bench.study.analysis import Analysis, StudyData
 from rba_bench.study.folder import Cell, StudyFolder
 from rba_bench.study.recipe import BUDGETS, StudyRecipe, overrides
 from rba_bench.study.timing import TimePlan
+from rba_bench.untrusted import read_json
 
 INDEX, FACTS, SCORES = "index.md", "study.json", "scores"
 SCHEMA_VERSION = 1
@@ -109,7 +111,7 @@ def write(data: StudyData, folder: Path) -> Report:
     for name, rows in csvs.items():
         if rows:
             write_atomic(folder / name, csv_text(rows))
-    write_atomic(folder / FACTS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(folder / FACTS, json_safe(json.dumps(rounded(content), indent=1, ensure_ascii=False)) + "\n")
     write_atomic(folder / INDEX, _index(analysis))
     claims = pages.claim_table(analysis)
     tables = (*pages.score_tables(analysis), pages.cost_table(data), *([claims] if claims else []))
@@ -188,7 +190,8 @@ def _legend(data: StudyData) -> str:
 
 def _failed(data: StudyData) -> list[str]:
     return [
-        f"Failed: {one['method']}, seed {one['seed']}, {pages.BUDGET_NAMES[one['budget']]}: {one['error']}"
+        f"Failed: {plain(one['method'])}, seed {plain(one['seed'])}, {pages.BUDGET_NAMES[one['budget']]}: "
+        f"{plain(one['error'])}"
         for one in data.failures
     ]
 
@@ -198,27 +201,28 @@ def _conditions(data: StudyData) -> str:
     runs = [run for budget in data.budgets for found in data.of(budget).values() for run in found]
     cost = runs[0].cost
     shown = _without_paths({"base": study.base, "alignment_set": study.alignment_set})
-    base = f"made by the study's warm-up from {shown['base']}" if study.warmup else shown["base"]
-    dates = sorted(str(run.cost.get("created", ""))[:10] for run in runs)
+    named = {key: plain(value) if value else value for key, value in shown.items()}
+    base = f"made by the study's warm-up from {named['base']}" if study.warmup else named["base"]
+    dates = sorted(plain(run.cost.get("created", ""))[:10] for run in runs)
     lines = [
-        f"Base: {base} (`{str(cost.get('base_sha256', ''))[:8]}`). Alignment set: "
-        f"{shown['alignment_set'] or study.synthesis.recipe + _changes(study.synthesis.set)}.",
+        f"Base: {base} (`{plain(cost.get('base_sha256', ''))[:8]}`). Alignment set: "
+        f"{named['alignment_set'] or study.synthesis.recipe + _changes(study.synthesis.set)}.",
         f"Every method: {study.steps} steps at equal steps{_time(data)}; seeds {', '.join(map(str, study.seeds))}"
         f"{_changes(study.common)}.",
         *(
-            f"`{name}`: {choice.recipe}{_changes(choice.set)}"
+            f"`{plain(name)}`: {plain(choice.recipe)}{_changes(choice.set)}"
             for name, choice in study.methods.items()
             if choice.set
         ),
         f"{len(runs)} runs, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {_machine(cost)}.",
     ]
     if study.warmup:
-        lines.insert(1, f"Warm-up: {study.warmup.recipe}{_changes(study.warmup.set)}.")
+        lines.insert(1, f"Warm-up: {plain(study.warmup.recipe)}{_changes(study.warmup.set)}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _changes(changes: dict[str, Any]) -> str:
-    return "; " + ", ".join(f"`{change}`" for change in overrides(changes)) if changes else ""
+    return "; " + ", ".join(f"`{plain(change)}`" for change in overrides(changes)) if changes else ""
 
 
 def _time(data: StudyData) -> str:
@@ -237,7 +241,7 @@ def _machine(cost: dict[str, Any]) -> str:
         if name in ("rba_bench", "torch", "transformers")
     ]
     where = f"{hardware.get('device', '')} {hardware.get('name', '')}, {hardware.get('threads', '?')} threads"
-    return f"{where.strip()}; {', '.join(parts)}"
+    return plain(f"{where.strip()}; {', '.join(parts)}")
 
 
 def _behind(analysis: Analysis) -> str:
@@ -248,6 +252,6 @@ def _behind(analysis: Analysis) -> str:
         if found is not None:
             texts = len(set(found.clusters))
             rows.append([task, ", ".join(metrics), f"{len(found.clusters)} ({texts} texts)",
-                         f"`{found.protocol_hash[:8]}`", f"`{found.data_hash[:8]}`"])  # fmt: skip
+                         Markdown(f"`{found.protocol_hash[:8]}`"), Markdown(f"`{found.data_hash[:8]}`")])  # fmt: skip
     headings = ["task", "metrics", "n", "protocol", "test set"]
     return "### What stands behind the columns\n\n" + TextTable(headings, rows, numeric_from=9).markdown()

@@ -245,8 +245,8 @@ class Study:
     ) -> dict[str, Path]:
         """Run folders by task."""
         from rba_bench.evaluation.decoding import DEFAULT_SEED
-        from rba_bench.evaluation.plan import file_name
         from rba_bench.evaluation.runner import EvalRequest, evaluate
+        from rba_bench.names import folder_name
 
         out = self.folder.records(part)
         # A frozen encoder says the same of a clip whatever was trained behind it
@@ -261,7 +261,7 @@ class Study:
         )
         keys = {_spec(task, self.study.track).name: task for task in tasks}
         return {
-            keys[record.task]: out / file_name(str(record.model["name"])) / record.run_id
+            keys[record.task]: out / folder_name(str(record.model["name"])) / record.run_id
             for record in evaluate(request)
         }
 

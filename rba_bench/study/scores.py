@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation.records import Hash, Name
 from rba_bench.files import sha256_json, write_atomic
 from rba_bench.leaderboard import load
 from rba_bench.leaderboard.compare import data_hash
 from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
+from rba_bench.plain import plain
+from rba_bench.untrusted import parse_json, read_file, unpack
 
 SUFFIX = ".json.gz"
+MAX_FILE = 64 * 2**20  # bytes, packed
 Row = float | list[int] | None
 
 
 class _Stored(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class MetricScores(_Stored):
@@ -51,12 +55,12 @@ class TaskScores(_Stored):
     """
 
     version: str
-    protocol: str
-    protocol_hash: str
-    data_hash: str
-    run_id: str
+    protocol: Name
+    protocol_hash: Hash
+    data_hash: Hash
+    run_id: Name
     created: str
-    items: str
+    items: Hash
     clusters: list[int]
     groups: list[int]
     group_names: list[str]
@@ -86,8 +90,8 @@ class SystemScores(_Stored):
         weights: Identity of the weights that answered.
     """
 
-    part: str
-    method: str
+    part: Name
+    method: Name
     seed: int
     cost: dict[str, Any]
     eval_s: float
@@ -119,12 +123,15 @@ def read(file: Path) -> SystemScores | None:
     if not file.is_file():
         return None
     try:
-        return SystemScores.model_validate_json(gzip.decompress(file.read_bytes()))
-    except (OSError, EOFError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:200]
+        found = SystemScores.model_validate(parse_json(unpack(read_file(file, MAX_FILE), file)), strict=True)
+    except (OSError, ValueError) as error:
+        reason = plain(error)
         raise UserError(
             f"{file} is damaged ({reason}): remove it to have it made again from the run records"
         ) from error
+    if file.parts[-2:] != found.place.parts:
+        raise UserError(f"{file} holds the scores of {found.place}: one of the two names is wrong")
+    return found
 
 
 def read_all(folder: Path) -> list[SystemScores]:

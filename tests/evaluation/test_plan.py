@@ -2,7 +2,7 @@
 
 import pytest
 
-from rba_bench.evaluation.plan import file_name, identifying, relative
+from rba_bench.evaluation.plan import identifying, relative
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,6 @@ def test_specs_name_no_folder_of_this_machine(spec, shown):
 def test_a_path_below_here_stays_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert relative(str(tmp_path / "runs" / "sft")) == "runs/sft"
-
-
-def test_names_become_folders():
-    assert file_name("org/model: v1") == "org-model-v1" and file_name("..") == "model"
 
 
 def test_what_a_model_is_called_does_not_identify_it():

@@ -80,7 +80,7 @@ def write_run(
         "run_id": run_id,
         "task": task,
         "task_version": "1",
-        "benchmark": task.split("_")[1],
+        "benchmark": (task.split("_") + [task])[1],
         "track": "micro",
         "protocol": protocol,
         "protocol_hash": protocol_hash,

@@ -145,7 +145,7 @@ def test_a_score_that_is_no_number_is_refused(runs, tmp_path):
     record["samples_sha256"] = load.sha256_bytes(text.encode())
     (tmp_path / "samples.jsonl").write_text(text)
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="its samples give nan"):
+    with pytest.raises(UserError, match="NaN is no number"):
         load.read(tmp_path)
 
 
