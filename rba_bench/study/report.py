@@ -101,7 +101,7 @@ def write(data: StudyData, folder: Path) -> Report:
     if not data.budgets:
         raise UserError("no run of this study is finished yet")
     analysis = Analysis(data)
-    content = _content(analysis)
+    content = rounded(_content(analysis))
     csvs = {
         "scores.csv": pages.flat_scores(analysis),
         "differences.csv": pages.flat_differences(analysis),
@@ -111,7 +111,7 @@ def write(data: StudyData, folder: Path) -> Report:
     for name, rows in csvs.items():
         if rows:
             write_atomic(folder / name, csv_text(rows))
-    write_atomic(folder / FACTS, json_safe(json.dumps(rounded(content), indent=1, ensure_ascii=False)) + "\n")
+    write_atomic(folder / FACTS, json_safe(json.dumps(content, indent=1, ensure_ascii=False)) + "\n")
     write_atomic(folder / INDEX, _index(analysis))
     claims = pages.claim_table(analysis)
     tables = (*pages.score_tables(analysis), pages.cost_table(data), *([claims] if claims else []))
