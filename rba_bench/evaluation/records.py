@@ -221,6 +221,12 @@ class RunRecord(_Record):
     samples_sha256: Hash
     created: Moment
 
+    @field_validator("statuses", mode="before")
+    @classmethod
+    def _without_retired(cls, value: Any) -> Any:
+        """Records used to count a status that was never set."""
+        return {k: v for k, v in value.items() if k != "unparsed" or v} if isinstance(value, dict) else value
+
     @field_validator("model")
     @classmethod
     def _named(cls, value: dict[str, Any]) -> dict[str, Any]:
