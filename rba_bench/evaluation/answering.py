@@ -208,6 +208,7 @@ def _sample(doc: Mapping[str, Any], one: Planned, answer: Answer) -> Sample:
         response=answer.generation.text,
         extracted=answer.text,
         heard=answer.generation.heard,
+        reasoning=answer.generation.reasoning,
         scores=scored.scores,
         judge=scored.judge,
         status=_status(answer, scored),
@@ -218,8 +219,8 @@ def _sample(doc: Mapping[str, Any], one: Planned, answer: Answer) -> Sample:
 
 
 def _status(answer: Answer, scored: scoring.ItemScore) -> Status:
-    if answer.generation.status != "ok":
-        return answer.generation.status
+    if answer.status != "ok":
+        return answer.status
     if not answer.text.strip():
         return "empty"
     return "judge_failed" if scored.judge_failed else "ok"

@@ -1,8 +1,8 @@
 """What goes to a model and what comes back, between lm-eval's instances and our samples."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,17 +11,29 @@ from lm_eval.api.instance import Instance
 from rba_bench.errors import UserError
 from rba_bench.evaluation import clip_input
 from rba_bench.evaluation.decoding import Settings, cut, settings
-from rba_bench.textlm.base import Generation
+from rba_bench.textlm.base import Generation, Status
+from rba_bench.textlm.replies import ReplyParts, split
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer to the request at position `index`."""
+    """Answer to the request at position `index`.
+
+    Attributes:
+        text: What is scored; the raw reply is that of the generation.
+        complete: False if the model was still thinking when its reply ended.
+    """
 
     index: int
     text: str
     generation: Generation
     seed: int
+    complete: bool = True
+
+    @property
+    def status(self) -> Status:
+        """The generation's; a reply that ends within its thinking was cut off, whatever a server says."""
+        return self.generation.status if self.complete else "truncated"
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,15 @@ class Planned:
         return cls(index, doc_id, prompt, clip, _shared_settings(kwargs), clip_input.duration(clip))
 
     def answer(self, generation: Generation) -> Answer:
-        """What the model said, cut at the task's stop strings."""
-        return Answer(self.index, cut(generation.text, self.settings.until), generation, self.seed)
+        """What counts of what the model said."""
+        parts = scored_part(generation.text, self.settings.until)
+        return Answer(self.index, parts.answer, generation, self.seed, parts.complete)
+
+
+def scored_part(response: str, until: Sequence[str]) -> ReplyParts:
+    """What is scored of a raw response: the answer in it (see `textlm.replies`), cut at the task's stop strings."""
+    parts = split(response)
+    return replace(parts, answer=cut(parts.answer, until))
 
 
 @lru_cache(maxsize=64)

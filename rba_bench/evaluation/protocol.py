@@ -1,7 +1,7 @@
 """What exactly was asked and how it was scored, as JSON and as one hash.
 
 Two records may share a table only if their protocol hashes are equal. So everything that changes a score without being
-the model or the data goes in (task YAML, prompt, decoding, metric signatures, judge), and all else stays out: the seed,
+the model or the data goes in (task YAML, prompt, decoding, what counts as the answer, metric signatures, judge), and all else stays out: the seed,
 which is a replicate, and file paths.
 """
 
@@ -13,6 +13,7 @@ from rba_bench.evaluation.decoding import Settings
 from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.evaluation.scoring import signatures
 from rba_bench.files import sha256_json
+from rba_bench.textlm import replies
 
 TASK_KEYS = (
     "output_type", "test_split", "process_docs", "description", "doc_to_text", "doc_to_audio", "doc_to_target",
@@ -50,6 +51,7 @@ def protocol_spec(
         "version": spec.version,
         "yaml": {key: spec.config[key] for key in TASK_KEYS if key in spec.config},
         "decoding": {"name": settings.protocol, **asdict(settings.decoding), "until": list(settings.until)},
+        "answer": replies.RULE,
         "metrics": signatures(kinds.pop(), sorted(langs)),
         "judge": (spec.config.get("metadata") or {}).get("judge"),
         **{name: value for name, value in asked_for.items() if value},

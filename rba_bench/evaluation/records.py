@@ -61,11 +61,12 @@ class Sample(_Record):
         cluster: Items with equal text share it (one sentence in several voices); intervals draw them together.
         prompt: Text sent beside the audio.
         instruction: What is spoken.
-        response: Raw text of the model.
-        extracted: The part of the response that was scored.
+        response: Raw text of the model, with its thinking and what marks it, if it writes any.
+        extracted: The part of the response that was scored: what follows the thinking, up to the end of the turn.
         baseline: Stored answer the response is compared with in a win rate.
         extra: JSON text of further facts that the scorer needs, "" if none.
         heard: Words that a cascade's recogniser wrote down, "" for other models.
+        reasoning: Thinking that a server sent apart from the response (`reasoning_content`); never scored.
         scores: Per metric a number, or the row of sufficient statistics of a corpus metric. A metric that could not
             be computed for this item (not heard, no reply, judge failed) is absent.
         judge: Votes of the judge with reasons, None where no judge is asked.
@@ -95,6 +96,7 @@ class Sample(_Record):
     baseline: str = ""
     extra: str = ""
     heard: str = ""
+    reasoning: str = ""
     scores: dict[str, float | list[int]]
     judge: dict[str, Any] | None = None
     status: Status

@@ -53,7 +53,8 @@ class Generation:
     """One answer.
 
     Attributes:
-        text: without special tokens and surrounding spaces; an answer cut at `max_new_tokens` is kept.
+        text: the raw reply without surrounding spaces, and without special tokens but those that mark thinking or
+            turns (see `replies`, which says what of it is the answer); a reply cut at `max_new_tokens` is kept.
         n_tokens: tokens drawn, without the end token.
         status: `ok`; `empty` (no text); `truncated` (no end token came within `max_new_tokens`);
             `error` (the model failed: out of memory, too long for it, refused by its content filter);
@@ -61,6 +62,7 @@ class Generation:
             tried). The last two are no failures of the model.
         error: what went wrong; may also hold a remark beside a usable answer (such as audio that was cut).
         heard: the transcript that was answered, where a recogniser stood before the model; "" elsewhere.
+        reasoning: thinking that a server sent apart from the text.
     """
 
     text: str
@@ -68,6 +70,7 @@ class Generation:
     status: Status
     error: str = ""
     heard: str = ""
+    reasoning: str = ""
 
 
 @runtime_checkable

@@ -29,7 +29,8 @@ Tags inside code (a fenced block, or backticks on one line) are what the answer 
 import re
 from dataclasses import dataclass
 
-VERSION = 1  # part of every protocol; raise it when an answer may come out differently
+VERSION = 1  # raise it when an answer may come out differently
+RULE = f"behind the thinking, up to the end of the turn|rules:{VERSION}"  # part of every protocol
 _BAR = "[|\uff5c]"  # DeepSeek writes its marks with full-width bars
 
 _NAME = r"(?:[a-z]+:)?(?:think|thinking|thought|reasoning|antthinking)"

@@ -56,16 +56,16 @@ class ReasoningJudge(YesNoJudge):
 
     def ruled(self, sample: Sample) -> Addition | None:
         """Constraints are checked by rule; no answer shows no reasoning."""
-        found = ifeval.score(json.loads(sample.extra), sample.response)
+        found = ifeval.score(json.loads(sample.extra), sample.extracted)
         if found:
             return Addition({METRIC: found["if_rate"]})
-        if unanswered(sample) or not sample.response.strip():
+        if unanswered(sample) or not sample.extracted.strip():
             return ruled_addition(self.name, {METRIC: 0.0}, "no answer: no reasoning")
         return None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """One question, which shows the judge what was asked and what was answered, but not the clip."""
-        request, answer = (json.dumps(text, ensure_ascii=False) for text in (sample.prompt, sample.response))
+        request, answer = (json.dumps(text, ensure_ascii=False) for text in (sample.prompt, sample.extracted))
         text = PROMPT.format(request=request, answer=answer)
         return (self.settings.question((Message("user", text),)),)
 

@@ -115,13 +115,13 @@ class PairwiseJudge(Judge[Choice]):
             return Addition(failed="no baseline answer to compare with")
         if unanswered(sample):
             return ruled_addition(self.name, {self.rate_name: LOSS}, "not answered: counts as a loss")
-        if sample.response == self.baseline(sample):
+        if sample.extracted == self.baseline(sample):
             return ruled_addition(self.name, {self.rate_name: TIE}, "equal answers: a tie")
         return None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """In both orders."""
-        answer, baseline = sample.response, self.baseline(sample)
+        answer, baseline = sample.extracted, self.baseline(sample)
         pairs = [(baseline, answer), (answer, baseline)]
         return tuple(
             self.settings.question(prompts.compare(request(sample), *pair), vote)

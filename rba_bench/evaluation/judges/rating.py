@@ -59,13 +59,13 @@ class RatingJudge(Judge[int]):
 
     def ruled(self, sample: Sample) -> Addition | None:
         """No answer, or an empty one, is rated 1."""
-        if unanswered(sample) or not sample.response.strip():
+        if unanswered(sample) or not sample.extracted.strip():
             return ruled_addition(self.name, {"rating": LOWEST}, "no answer: the lowest rating")
         return None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """The same question for each vote, with seeds of their own."""
-        messages = prompts.rate(request(sample), sample.response)
+        messages = prompts.rate(request(sample), sample.extracted)
         return tuple(self.settings.question(messages, vote) for vote in range(self.votes))
 
     def read(self, reply: Reply) -> int | None:

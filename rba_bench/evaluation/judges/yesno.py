@@ -76,13 +76,13 @@ class YesNoJudge(Judge[Verdict]):
 
     def ruled(self, sample: Sample) -> Addition | None:
         """No answer, or an empty one, is wrong."""
-        if unanswered(sample) or not sample.response.strip():
+        if unanswered(sample) or not sample.extracted.strip():
             return ruled_addition(self.name, {METRIC: 0.0}, "no answer: wrong")
         return None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """The same question for each vote, with seeds of their own."""
-        messages = prompts.verify(request(sample), sample.references, sample.response)
+        messages = prompts.verify(request(sample), sample.references, sample.extracted)
         return tuple(self.settings.question(messages, vote) for vote in range(self.votes))
 
     def read(self, reply: Reply) -> Verdict | None:
