@@ -24,6 +24,7 @@ from rba_bench.evaluation.finishers import registry as finishers
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.sources import base as sources
 from rba_bench.files import cache_dir
+from rba_bench.textlm.replies import answer_of
 
 harness.register()
 
@@ -102,11 +103,12 @@ def audio(doc: Mapping[str, Any]) -> list[dict[str, Any]]:
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval's `process_results` for every kind of item; see `scoring`."""
     values: dict[str, Any] = {}
-    for metric, value in scoring.score_item(doc, results[0]).scores.items():
+    response = answer_of(results[0])  # of our own model it is the answer already
+    for metric, value in scoring.score_item(doc, response).scores.items():
         item = {"row": value, "group": doc["group"], "cluster": doc["cluster"]}
         values[metric] = item if metric in scoring.CORPUS else value
         values[f"{metric}_stderr"] = item
-    answer = {"doc": dict(doc), "response": results[0]}
+    answer = {"doc": dict(doc), "response": response}
     for metric in _judged_metrics(json.loads(doc.get("finish") or "[]")):
         values[metric] = values[f"{metric}_stderr"] = answer
     return values

@@ -1,8 +1,8 @@
 """What exactly was asked and how it was scored, as JSON and as one hash.
 
 Two records may share a table only if their protocol hashes are equal. So everything that changes a score without being
-the model or the data goes in (task YAML, prompt, decoding, what counts as the answer, metric signatures, judge), and all else stays out: the seed,
-which is a replicate, and file paths.
+the model or the data goes in (task YAML, prompt, decoding, what counts as the answer, metric signatures, judge), and
+all else stays out: the seed, which is a replicate, and file paths.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -119,9 +119,11 @@ class EndpointLM:
             return Reply(
                 "", status="refused" if outcome.kind == "filtered" else "error", error=outcome.reason
             )
+        # servers report the odds of all that was drawn: of a reply that thinks the first are not the verdict's
+        odds = () if outcome.reasoning else outcome.odds[: question.top_logprobs]
         return Reply(
             outcome.text,
-            outcome.odds[: question.top_logprobs],
+            odds,
             "refused" if outcome.refused else "ok",
             outcome.refused,
             outcome.prompt_tokens,
@@ -142,14 +144,19 @@ def drawing(decoding: Decoding, seed: int) -> dict[str, Any]:
 
 
 def generation(outcome: Answer | Trouble) -> Generation:
-    """An outcome of `EndpointClient.run`: cut answers are `truncated`, filtered ones `error`, failures `no_reply`."""
+    """An outcome of `EndpointClient.run`: cut answers are `truncated`, filtered ones `error`, failures `no_reply`.
+
+    A model that thought until there was no room for a word was cut off too.
+    """
     if isinstance(outcome, Trouble):
         return Generation("", 0, _unanswered(outcome), outcome.reason)
     if outcome.refused and not outcome.text:
-        return Generation("", outcome.completion_tokens, "error", outcome.refused)
+        return Generation("", outcome.completion_tokens, "error", outcome.refused, reasoning=outcome.reasoning)
     status: Status = "truncated" if outcome.finish == "length" else "ok"
+    if not outcome.text and not (outcome.finish == "length" and outcome.reasoning):
+        status = "empty"
     return Generation(
-        outcome.text, outcome.completion_tokens, status if outcome.text else "empty", outcome.refused
+        outcome.text, outcome.completion_tokens, status, outcome.refused, reasoning=outcome.reasoning
     )
 
 

@@ -21,6 +21,9 @@ _MOST_TOKENS = 10**9  # larger counts are none
 _LONGEST_INTEGER = 30  # digits; Python refuses to read more than 4,300, and no field needs so many
 _MOST_ODDS = 100  # rows of the first token that are read
 _ROUNDING = 1e-3  # by which a probability may exceed 1
+# Where the thinking stands apart: DeepSeek and SGLang; vLLM, OpenRouter and Ollama's OpenAI door; others
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_THINKING_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning.text")  # `type` of a part of the content
 _REPORTED = ("model", "system_fingerprint")
 _LONGEST_REPORT = 200
 # Tab and line breaks stay; the second range holds DEL and the controls of Latin-1.
@@ -39,7 +42,7 @@ class Answer:
         text: Without surrounding spaces, lone surrogates and control characters.
         refused: Why it is a refusal, "" if it is none.
         finish: The server's `finish_reason`, "" if it gives none.
-        reasoning: What the server tells apart as the model's thinking (`reasoning_content`, `reasoning`).
+        reasoning: What the server tells apart as the model's thinking (`reasoning_content`, `reasoning`, parts of the content).
         odds: `(token, natural-log probability)` of the first token, likeliest first; () if not given or impossible.
         prompt_tokens: As the server counted them, 0 if it did not.
         completion_tokens: As the server counted them, 0 if it did not.
@@ -191,17 +194,28 @@ def _texts(choice: Mapping[str, Any], route: Route) -> tuple[str, str, str]:
     text = _plain(content)
     if not text and isinstance(audio, Mapping):  # an answer that was spoken: OpenAI's place for its words
         text = _plain(audio.get("transcript"))
-    reasoning = _plain(message.get("reasoning_content")) or _plain(message.get("reasoning"))
+    apart = [_plain(message.get(name), thinking=True) for name in _REASONING]
+    inside = _plain(content, thinking=True) if isinstance(content, list) else ""
+    reasoning = next((said for said in (*apart, inside) if said), "")
     return text, _plain(message.get("refusal")), reasoning
 
 
-def _plain(content: object) -> str:
-    """Text of a message's content: a string, or the text parts of a list."""
+def _plain(content: object, thinking: bool = False) -> str:
+    """Text of a message's content: a string, or the parts of a list, either those of the answer or of the thinking."""
     if isinstance(content, str):
         return cleaned(content).strip()
-    parts = content if isinstance(content, list) else []
-    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
-    return cleaned("".join(text for text in texts if isinstance(text, str))).strip()
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    chosen = [part for part in parts if (str(part.get("type")) in _THINKING_PARTS) == thinking]
+    return cleaned("".join(map(_part, chosen))).strip()
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    """A part's text; Mistral puts a list of text parts into `thinking`."""
+    inside = part.get("text", part.get("thinking"))
+    if isinstance(inside, list):
+        texts = [one.get("text") for one in inside if isinstance(one, Mapping)]
+        return "".join(text for text in texts if isinstance(text, str))
+    return inside if isinstance(inside, str) else ""
 
 
 def _odds(choice: Mapping[str, Any]) -> Odds:

@@ -1,6 +1,7 @@
 """A text LLM run in this process by transformers."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rba_bench.errors import UserError
 from rba_bench.textlm import chat
 from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
 from rba_bench.textlm.weights import describe, load_model, local_folder, resolve_device
 
@@ -80,7 +82,8 @@ class LocalTextLM:
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Answer each user turn; see `TextLM.chat`."""
-        return self._generate([self._turn_ids(text) for text in user_texts], decoding, seeds, self.chat_stops)
+        rows = [self._turn_ids(text) for text in user_texts]
+        return self._generate(rows, decoding, seeds, self.chat_stops, self.opened)
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text; see `TextLM.complete`."""
@@ -110,12 +113,22 @@ class LocalTextLM:
         """The chat template up to where the user's words begin; see `TextLM.pre_query_template`."""
         return chat.pre_query_template(self.tokenizer, **self.template)
 
+    @cached_property
+    def opened(self) -> str:
+        """The tag with which the template opens the model's thinking, "" if it does not."""
+        return opening(chat.render_user(self.tokenizer, chat.SENTINEL, **self.template))
+
     def identity(self) -> dict[str, Any]:
         """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, template variables."""
         return {**self._identity, **({"template": self.template} if self.template else {})}
 
     def _generate(
-        self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
+        self,
+        rows: Sequence[list[int]],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        stops: list[int],
+        opened: str = "",
     ) -> list[Generation]:
         if len(rows) != len(seeds):
             raise ValueError(f"{len(rows)} prompts for {len(seeds)} seeds")
@@ -126,7 +139,7 @@ class LocalTextLM:
             indices = [open_rows[i] for i in batch]
             drawn = self._draw([rows[i] for i in indices], decoding, [seeds[i] for i in indices], stops)
             for index, continuation in zip(indices, drawn, strict=True):
-                results[index] = to_generation(self.tokenizer, continuation)
+                results[index] = to_generation(self.tokenizer, continuation, opened)
         return [result for result in results if result is not None]
 
     def _draw(

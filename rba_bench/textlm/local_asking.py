@@ -12,7 +12,7 @@ from rba_bench.errors import UserError
 from rba_bench.textlm.asking import Message, Question, Reply
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.local import LocalTextLM
-from rba_bench.textlm.sampling import PerRequestGumbel, continue_batch
+from rba_bench.textlm.sampling import PerRequestGumbel, continue_batch, written
 from rba_bench.textlm.weights import (
     compute_dtype,
     hub_commit,
@@ -147,7 +147,7 @@ class LocalAsker:
         seconds = (perf_counter() - began) / len(rows)
         return [
             Reply(
-                self.lm.tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                written(self.lm.tokenizer, tokens, self.lm.opened),
                 likeliest,
                 prompt_tokens=len(row),
                 completion_tokens=len(tokens),

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from rba_bench.progress import bar
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.asking import Asker, Question, Reply
+from rba_bench.textlm.replies import split
 from rba_bench.textlm.votes import VoteCache, judge_facts, vote_key
 
 Value = TypeVar("Value")
@@ -141,6 +142,17 @@ class Poll:
             self.account.models = dict(observed())
 
 
+def verdict_of(reply: Reply) -> Reply:
+    """A judge's reply without its thinking and leaked marks, as votes are read from it.
+
+    The odds are those of the first token that was written. Where that is not the verdict's (the judge thought first, or
+    was still thinking at the end), they say nothing of the verdict and go.
+    """
+    parts = split(reply.text)
+    direct = parts.complete and reply.text.startswith(parts.answer)
+    return replace(reply, text=parts.answer, top_logprobs=reply.top_logprobs if direct else ())
+
+
 @dataclass
 class _Row:
     """One question with its attempts, their keys and the replies so far, by attempt."""
@@ -153,7 +165,7 @@ class _Row:
         """The first attempt that can be read: the same one whether it was asked now or long ago."""
         for attempt in sorted(self.replies):
             reply = self.replies[attempt]
-            if attempt <= upto and reply.status == "ok" and (value := read(reply)) is not None:
+            if attempt <= upto and reply.status == "ok" and (value := read(verdict_of(reply))) is not None:
                 return Vote(value, reply, self.attempts[attempt].seed)
         return None
 

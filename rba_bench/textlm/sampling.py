@@ -10,12 +10,14 @@ token in a million in float32).
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from rba_bench.textlm.base import Decoding, Generation, Status
+from rba_bench.textlm.replies import is_mark
 
 SMALLEST = 2.0**-64  # stands for a uniform draw of exactly 0, whose Gumbel value would be -inf
 
@@ -115,11 +117,40 @@ def continue_batch(
     return [_cut(row, set(stop_ids), decoding.max_new_tokens) for row in output[:, start:].tolist()]
 
 
-def to_generation(tokenizer: Any, continuation: Continuation) -> Generation:
-    """Text and status of drawn tokens."""
-    text = tokenizer.decode(continuation.tokens, skip_special_tokens=True).strip()
+def to_generation(tokenizer: Any, continuation: Continuation, opened: str = "") -> Generation:
+    """Text and status of drawn tokens.
+
+    Args:
+        tokenizer: of the model.
+        continuation: what was drawn.
+        opened: the tag with which the prompt has opened the model's thinking, see `replies.opening`.
+    """
+    text = written(tokenizer, continuation.tokens, opened)
     status: Status = "ok" if continuation.ended else "truncated"
     return Generation(text, len(continuation.tokens), status if text else "empty")
+
+
+def written(tokenizer: Any, tokens: Sequence[int], opened: str = "") -> str:
+    """Text of drawn tokens without spaces around it, behind the tag that the prompt has opened.
+
+    Special tokens are left out, but for those that mark thinking or turns: without them thinking could not be told
+    from the answer (Magistral, gpt-oss), nor the answer from what a model says in the user's name.
+    """
+    special, marks = _special_tokens(tokenizer)
+    if marks.isdisjoint(tokens):
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+    else:
+        kept = [token for token in tokens if token in marks or token not in special]
+        text = tokenizer.decode(kept, skip_special_tokens=False)
+    return f"{opened}{text}".strip()
+
+
+@lru_cache(maxsize=8)
+def _special_tokens(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
+    """Ids of special tokens, and of those among them that must be seen."""
+    known = getattr(tokenizer, "added_tokens_decoder", {})  # not every tokenizer of mistral-common has it
+    added = {i: str(token) for i, token in known.items() if token.special}
+    return frozenset({*added, *tokenizer.all_special_ids}), frozenset(i for i in added if is_mark(added[i]))
 
 
 def _cut(tokens: list[int], stop_ids: set[int], longest: int) -> Continuation:

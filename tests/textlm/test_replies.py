@@ -22,11 +22,13 @@ BLOCKS = {
     "granite 3.2": "Here is my thought process:\nParis\n\nHere is my response:\nI have no idea",
     "magistral": "[THINK]Paris[/THINK]I have no idea",
     "kimi": "◁think▷Paris◁/think▷I have no idea",
-    "harmony": "<|channel|>analysis<|message|>Paris<|end|><|start|>assistant<|channel|>final<|message|>I have no idea<|return|>",
+    "harmony": "<|channel|>analysis<|message|>Paris<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>I have no idea<|return|>",
     "harmony from the header on": "<|start|>assistant<|channel|>analysis<|message|>Paris<|end|>"
     "<|start|>assistant<|channel|>final<|message|>I have no idea",
-    "harmony with a tool channel": "<|channel|>analysis<|message|>Paris<|end|><|start|>assistant<|channel|>commentary to=f "
-    "<|constrain|>json<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>I have no idea",
+    "harmony with a tool channel": "<|channel|>analysis<|message|>Paris<|end|>"
+    "<|start|>assistant<|channel|>commentary to=f <|constrain|>json<|message|>{}<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>I have no idea",
     "harmony, analysis opened by the prompt": "Paris<|end|><|start|>assistant<|channel|>final<|message|>I have no idea",
     "harmony, final alone": "<|channel|>final<|message|>I have no idea<|return|>",
     "harmony without special tokens": "analysisUser asks. Paris?assistantfinalI have no idea",
@@ -35,7 +37,8 @@ BLOCKS = {
     "gemma 4": "<|channel>thought\nParis\n<channel|>I have no idea<turn|>",
     "cohere": "<|START_THINKING|>Paris<|END_THINKING|><|START_RESPONSE|>I have no idea<|END_RESPONSE|>",
     "apertus": "<|inner_prefix|>Paris<|inner_suffix|>I have no idea",
-    "open thoughts": "<|begin_of_thought|>Paris<|end_of_thought|><|begin_of_solution|>I have no idea<|end_of_solution|>",
+    "open thoughts": "<|begin_of_thought|>Paris<|end_of_thought|>"
+    "<|begin_of_solution|>I have no idea<|end_of_solution|>",
     "medgemma": "<unused94>thought\nParis<unused95>I have no idea",
     "closed by another name": "<thinking>Paris</think>I have no idea",
     "nested": "<think>Paris<think>London</think>Rome</think>I have no idea",

@@ -1,9 +1,10 @@
 """Gumbel-max sampling: the right distribution, and a row's draw depends on its seed alone."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import (
@@ -136,6 +137,8 @@ def test_shipped_generation_defaults_are_hidden_and_put_back() -> None:
 class Words:
     """Decodes token 1 as a space and others as letters."""
 
+    all_special_ids: tuple[int, ...] = ()
+
     def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
         assert skip_special_tokens
         return "".join(" " if token == 1 else chr(ord("a") + token) for token in tokens)
@@ -154,3 +157,31 @@ class Words:
 def test_statuses(tokens: list[int], ended: bool, text: str, status: str) -> None:
     generation = to_generation(Words(), Continuation(tokens, ended))
     assert (generation.text, generation.status, generation.n_tokens) == (text, status, len(tokens))
+
+
+class Tokens(Words):
+    """Three added tokens: one that marks thinking, one that marks a turn, one that does neither."""
+
+    all_special_ids = (7, 8, 9)
+    added_tokens_decoder: ClassVar = {
+        7: AddedToken("[THINK]", special=True),
+        8: AddedToken("<|im_start|>", special=True),
+        9: AddedToken("<|pad|>", special=True),
+        10: AddedToken("<think>", special=False),
+    }
+
+    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
+        names = {i: str(token) for i, token in self.added_tokens_decoder.items()}
+        kept = [t for t in tokens if not (skip_special_tokens and t in self.all_special_ids)]
+        return "".join(names.get(t, " abcdef"[min(t, 6)]) for t in kept)
+
+
+def test_special_tokens_that_mark_thinking_or_turns_are_seen_and_others_are_not() -> None:
+    found = to_generation(Tokens(), Continuation([7, 2, 9, 3, 8, 4], True))
+    assert found.text == "[THINK]bc<|im_start|>d"
+    assert to_generation(Tokens(), Continuation([2, 9, 3], True)).text == "bc"
+
+
+def test_the_tag_that_the_prompt_has_opened_stands_before_the_reply() -> None:
+    found = to_generation(Tokens(), Continuation([2, 3], False), "<think>\n")
+    assert (found.text, found.status) == ("<think>\nbc", "truncated")

@@ -17,6 +17,7 @@ from rba_bench.evaluation.sources import hub
 from rba_bench.evaluation.sources.base import Loaded, Place
 from rba_bench.files import read_json, read_jsonl, sha256_json
 from rba_bench.progress import say
+from rba_bench.textlm.replies import answer_of
 
 NONE = "none"  # `--baseline none`: answer without comparing, to make a baseline run
 ALPACA_EVAL = "tatsu-lab/alpaca_eval"
@@ -188,11 +189,12 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], name: str, indexed: bool = False
     by_id: dict[str, str] = {}
     by_instruction: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
-        answer = next((row[key] for key in ANSWERS if isinstance(row.get(key), str)), None)
-        if answer is None or not (row.get("id") or row.get("instruction")):
+        said = next((row[key] for key in ANSWERS if isinstance(row.get(key), str)), None)
+        if said is None or not (row.get("id") or row.get("instruction")):
             raise UserError(
                 f"baseline {name}: entry {number} needs `instruction` or `id`, and `output`; it has {', '.join(row)}"
             )
+        answer = answer_of(said)
         if row.get("id"):
             by_id.setdefault(str(row["id"]), answer)
         if row.get("instruction"):

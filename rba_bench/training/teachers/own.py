@@ -6,6 +6,7 @@ answers to the transcripts are the ceiling of what alignment can reach.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 
@@ -15,6 +16,7 @@ from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm import chat
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.local import LocalTextLM
+from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch
 from rba_bench.training.teachers.readers import eval_mode, without_adapters
 
@@ -60,6 +62,11 @@ class PolicyTextLM(LocalTextLM):
         if not found:
             raise UserError("the chat template does not show the words of a turn: it cannot be used here")
         return before
+
+    @cached_property
+    def opened(self) -> str:
+        """See `LocalTextLM.opened`."""
+        return opening(self.family.render_text(chat.SENTINEL))
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Votes: kept the moment they come, never asked for twice, the same whether asked now or long ago."""
 
+import math
 import os
 import signal
 import sqlite3
@@ -13,8 +14,9 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.judges import pairwise, rating
+from rba_bench.evaluation.judges.pairwise import Choice, read_choice
 from rba_bench.textlm.asking import Message, Question, Reply
-from rba_bench.textlm.polling import Poll, Vote
+from rba_bench.textlm.polling import Poll, Vote, verdict_of
 from rba_bench.textlm.votes import VoteCache, judge_facts, vote_key
 
 
@@ -253,3 +255,40 @@ def test_prices(scripted: Any, sample: Any, options: FinishOptions) -> None:
     assert dollars({}, kind="endpoint", model="some-new-model") is None
     priced = dollars({"price": [10, 20]}, kind="endpoint", model="some-new-model")
     assert priced is not None and priced > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "odds", "vote"),
+    [
+        ("<think>m or M? M.</think>m", (), Choice(1.0, False)),
+        ("M is better?</think>\n\n**m**", (), None),
+        ("<think>m", (), None),
+        ("m<|im_end|>", (("m", -0.1), ("M", -2.4)), Choice(1 / (1 + math.exp(-2.3)), True)),
+        # the first token of a thought says nothing of the verdict
+        ("<think>hm</think>M", (("<think>", -0.001), ("m", -7.0)), Choice(0.0, False)),
+        ("<think>", (("<think>", -0.001), ("m", -7.0)), None),
+    ],
+)
+def test_a_judge_that_thinks_votes_by_what_follows(said: str, odds: Any, vote: Choice | None) -> None:
+    found = read_choice(verdict_of(Reply(said, odds)))
+    assert (found is None) == (vote is None)
+    if found is not None and vote is not None:
+        assert (found.first, found.weighted) == (pytest.approx(vote.first), vote.weighted)
+
+
+def test_the_raw_reply_of_a_judge_that_thinks_is_kept(scripted: Any, votes: VoteCache) -> None:
+    raw = "<think>4? No.</think>5"
+    asker = scripted(lambda _: Reply(raw))
+    [vote] = Poll(asker, votes).collect([Question((Message("user", "how good?"),))], number, None)
+    assert vote.value == 5 and vote.facts()["reply"] == raw
+
+
+def test_a_judge_sees_what_is_scored_and_not_the_thinking(
+    scripted: Any, sample: Any, options: FinishOptions
+) -> None:
+    asker = scripted(lambda _: Reply("4"))
+    one = sample(0, "<think>secret</think>the answer").model_copy(update={"extracted": "the answer"})
+    still = sample(1, "<think>secret").model_copy(update={"extracted": "", "status": "truncated"})
+    scores = [a.scores["rating"] for a in rating.make({"votes": 1}, options, asker).finish([one, still])]
+    assert scores == [4.0, 1.0]
+    assert asker.asked and all("secret" not in q.messages[0].content for q in asker.asked)

@@ -138,3 +138,21 @@ def test_a_local_judge_that_says_no_grade_judges_nothing(
     reward = build_reward(options, ["instruct"], folder=tmp_path)
     assert math.isnan(reward([rows[0]], ["go"])[0])  # its weights are random
     assert reward.counts() == {"unjudged": 1, "judge_failed": 1}
+
+
+def test_a_judge_that_thinks_grades_by_what_follows(rows: list[AlignmentRow], tmp_path: Path) -> None:
+    said = iter(["<think>a 9? no</think>\n\n3", "9 is too much\n</think>Grade: 4"])
+    with serving(lambda _: answer(next(said))) as server:
+        assert judge(server, tmp_path)([rows[0]] * 2, ["sleep", "pack a map"]) == [3.0, 4.0]
+
+
+def test_odds_of_a_thought_that_the_server_sends_apart_are_no_grade(
+    rows: list[AlignmentRow], tmp_path: Path
+) -> None:
+    def react(_: Seen) -> Reaction:
+        first = {"token": "9", "logprob": 0.0, "top_logprobs": [{"token": "9", "logprob": 0.0}]}
+        message = {"reasoning_content": "9 points is the most"}
+        return answer("2", message=message, choice={"logprobs": {"content": [first]}})
+
+    with serving(react) as server:
+        assert judge(server, tmp_path)([rows[0]], ["sleep"]) == [2.0]
