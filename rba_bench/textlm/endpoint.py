@@ -151,7 +151,9 @@ def generation(outcome: Answer | Trouble) -> Generation:
     if isinstance(outcome, Trouble):
         return Generation("", 0, _unanswered(outcome), outcome.reason)
     if outcome.refused and not outcome.text:
-        return Generation("", outcome.completion_tokens, "error", outcome.refused, reasoning=outcome.reasoning)
+        return Generation(
+            "", outcome.completion_tokens, "error", outcome.refused, reasoning=outcome.reasoning
+        )
     status: Status = "truncated" if outcome.finish == "length" else "ok"
     if not outcome.text and not (outcome.finish == "length" and outcome.reasoning):
         status = "empty"

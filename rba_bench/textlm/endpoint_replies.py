@@ -23,7 +23,12 @@ _MOST_ODDS = 100  # rows of the first token that are read
 _ROUNDING = 1e-3  # by which a probability may exceed 1
 # Where the thinking stands apart: DeepSeek and SGLang; vLLM, OpenRouter and Ollama's OpenAI door; others
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-_THINKING_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning.text")  # `type` of a part of the content
+_THINKING_PARTS = (
+    "thinking",
+    "reasoning",
+    "reasoning_text",
+    "reasoning.text",
+)  # `type` of a part of the content
 _REPORTED = ("model", "system_fingerprint")
 _LONGEST_REPORT = 200
 # Tab and line breaks stay; the second range holds DEL and the controls of Latin-1.
@@ -42,7 +47,8 @@ class Answer:
         text: Without surrounding spaces, lone surrogates and control characters.
         refused: Why it is a refusal, "" if it is none.
         finish: The server's `finish_reason`, "" if it gives none.
-        reasoning: What the server tells apart as the model's thinking (`reasoning_content`, `reasoning`, parts of the content).
+        reasoning: What the server tells apart as the model's thinking (`reasoning_content`, `reasoning`, or parts of
+            the content).
         odds: `(token, natural-log probability)` of the first token, likeliest first; () if not given or impossible.
         prompt_tokens: As the server counted them, 0 if it did not.
         completion_tokens: As the server counted them, 0 if it did not.

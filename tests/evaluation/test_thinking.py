@@ -37,9 +37,8 @@ def test_a_block_that_names_every_candidate_scores_nothing(tmp_path):
 
 
 def test_what_follows_the_block_is_scored(tmp_path):
-    record, samples, _ = run(
-        tmp_path, lambda _: answer("[THINK]porter?[/THINK]The Dorn<|im_end|>\n<|im_start|>user porter")
-    )
+    reply = "[THINK]porter?[/THINK]The Dorn<|im_end|>\n<|im_start|>user porter"
+    record, samples, _ = run(tmp_path, lambda _: answer(reply))
     assert record.metrics["alias_match"].value == pytest.approx(1 / 3)
     assert {s.extracted for s in samples} == {"The Dorn"}
 
@@ -63,16 +62,19 @@ def test_thinking_does_not_count_in_translations(tmp_path):
     assert {n: m.value for n, m in thought.metrics.items()} == {n: m.value for n, m in plain.metrics.items()}
 
 
+ANSWER = {"type": "text", "text": "no idea"}
+
+
 @pytest.mark.parametrize(
     "message",
     [
         {"reasoning_content": NAMES_ALL},
         {"reasoning": NAMES_ALL},
-        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": NAMES_ALL}]}, {"type": "text", "text": "no idea"}]},
-        {"content": [{"type": "reasoning", "text": NAMES_ALL}, {"type": "text", "text": "no idea"}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": NAMES_ALL}]}, ANSWER]},
+        {"content": [{"type": "reasoning", "text": NAMES_ALL}, ANSWER]},
     ],
     ids=["reasoning_content", "reasoning", "thinking part", "reasoning part"],
-)  # fmt: skip
+)
 def test_reasoning_that_a_server_sends_apart_is_kept_apart_and_never_scored(tmp_path, message):
     record, samples, server = run(tmp_path, lambda _: answer("no idea", message=message))
     assert record.metrics["alias_match"].value == 0.0 and record.statuses["ok"] == 6
@@ -104,13 +106,14 @@ def test_stop_strings_are_looked_for_behind_the_block():
 
 def test_stock_lm_eval_gives_the_same_scores(tmp_path):
     task = write_task(tmp_path, "triviaqa")
-    replies = ["<think>porter, castle</think>The Dorn</s>castle", "castle", "<think>porter"]
-    with serving(lambda seen: answer(replies[len(seen.text) % 3])) as server:
+    river = "<think>porter, castle</think>The Dorn</s>castle"
+    with serving(lambda seen: answer(river if "river" in seen.text else "<think>porter, castle")) as server:
         spec = f"text:{server.spec}"
         [record] = evaluate(EvalRequest((str(task),), spec, out=tmp_path / "out", device="cpu", judge="none"))
         theirs = stock(RbaSpeechLM(spec, device="cpu"), task)["results"]["tiny_triviaqa"]
     ours = {name: metric.value for name, metric in record.metrics.items()}
-    assert ours["alias_match"] > 0 and {n: theirs[f"{n},none"] for n in ours} == pytest.approx(ours)
+    assert ours["alias_match"] == pytest.approx(1 / 3)
+    assert {name: theirs[f"{name},none"] for name in ours} == pytest.approx(ours)
 
 
 def test_process_results_reads_replies_of_other_models_in_the_same_way():
@@ -123,9 +126,8 @@ def test_process_results_reads_replies_of_other_models_in_the_same_way():
         "cluster": "c",
         "references": ["porter"],
         "target_lang": "en",
-        "finish": "[]",
     }
-    found = hooks.score(doc, ["<think>porter</think>no idea"])
+    found = hooks.score({**doc, "finish": "[]"}, ["<think>porter</think>no idea"])
     assert found["alias_match"] == 0.0
     assert (
         json.loads(json.dumps(found))["alias_match"]
