@@ -27,6 +27,7 @@ class Events:
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+        self._data_bytes = 0
         self._texts: dict[str, list[str]] = {}
         self._characters = 0
         self._choice: dict[str, Any] = {}
@@ -70,11 +71,12 @@ class Events:
         name, _, value = line.removeprefix(b"\xef\xbb\xbf").partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
-            if sum(map(len, self._data)) > LINE_BYTES:
+            self._data_bytes += len(value) + 1
+            if self._data_bytes > LINE_BYTES:
                 raise Unusable(f"a piece of the answer is longer than {LINE_BYTES:,} bytes")
 
     def _dispatch(self) -> None:
-        data, self._data = b"\n".join(self._data), []
+        data, self._data, self._data_bytes = b"\n".join(self._data), [], 0
         if not data.strip() or self._done:
             return
         if data.strip() == DONE:

@@ -20,7 +20,8 @@ REPLACEMENT = "\ufffd"
 _MOST_TOKENS = 10**9  # larger counts are none
 _LONGEST_INTEGER = 30  # digits; Python refuses to read more than 4,300, and no field needs so many
 _MOST_ODDS = 100  # rows of the first token that are read
-_ROUNDING = 1e-3  # by which a probability may exceed 1
+_ROUNDING = 1e-3  # by which one log-probability may exceed 0
+_TOTAL_ROUNDING = 0.02  # by which the probabilities of all may exceed 1: some servers compute in 16 bits
 # Where the thinking stands apart: DeepSeek and SGLang; vLLM, OpenRouter and Ollama's OpenAI door; others
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _THINKING_PARTS = (
@@ -236,7 +237,7 @@ def _odds(choice: Mapping[str, Any]) -> Odds:
     if None in pairs:
         return ()
     odds = [pair for pair in pairs if pair is not None and pair[1] > -math.inf]
-    if sum(math.exp(value) for _, value in odds) > 1 + _ROUNDING * len(odds):
+    if sum(math.exp(value) for _, value in odds) > 1 + _TOTAL_ROUNDING:
         return ()
     return tuple(sorted(odds, key=lambda pair: -pair[1]))
 
