@@ -5,13 +5,14 @@ The base URL may end in `?api-version=...`, as Azure's do; it is then sent with 
 
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from rba_bench.errors import UserError
 
 SCHEME = "openai:"
 EXAMPLE = "openai:http://localhost:8000/v1#Qwen/Qwen2.5-7B-Instruct"
 VERSION = "api-version"  # the only thing that may stand behind a "?": anything else could be a secret
+_VERSION = re.compile(rf"{VERSION}=[A-Za-z0-9.-]{{1,32}}")
 _ROUTES = re.compile(r"/(?:chat/)?completions$|/models$|/responses$")
 
 
@@ -41,7 +42,7 @@ def _checked(url: str) -> str:
         raise UserError(
             "credentials in the URL of an openai: spec: take them out and set the host's key (see doctor)"
         )
-    if mark and [name for name, _ in parse_qsl(query, keep_blank_values=True)] != [VERSION]:
+    if mark and not _VERSION.fullmatch(query):
         raise UserError(
             f"a query string in the URL of an openai: spec: only ?{VERSION}=... may stand there; a key belongs into "
             "the environment (see `rba-bench doctor`)"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rba_bench.textlm.endpoint_address import one_line
-from rba_bench.textlm.endpoint_health import Trouble
+from rba_bench.textlm.endpoint_health import PARAMETER, Trouble
 from rba_bench.textlm.endpoint_options import OPTIONAL, WITHOUT, EndpointOptions
 
 MOST_LEAST_TOKENS = 256  # larger minima are a misunderstanding
@@ -159,7 +159,11 @@ def _decoding(
     dialect: Dialect, trouble: Trouble, said: Mapping[str, Any], heard: str, options: EndpointOptions
 ) -> Dialect | Trouble:
     """Give up what decides how the answer is drawn, where it may be."""
-    named = [name for name in OPTIONAL if name in said and re.search(rf"\b{name}\b", heard)]
+    where = heard.partition(PARAMETER)[2] or heard  # the words of a question may stand in the message
+    named = [name for name in OPTIONAL if name in said and re.search(rf"\b{name}\b", where)]
+    named.sort(
+        key=lambda name: name == "temperature" and said[name] == 1
+    )  # that is what is usually meant to be
     if not named or not _REFUSED.search(heard):
         return trouble
     name = named[0]

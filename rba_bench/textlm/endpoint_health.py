@@ -39,6 +39,7 @@ REFUSED_ITEMS = 50  # items in a row that the server finds wrong before it ever 
 FORBIDDEN_ITEMS = 3  # the same for 403
 STALLED_S = 60.0  # and two timeouts: no answer for so long, while requests fail, is the end
 _LONGEST_DETAIL = 4000  # characters
+PARAMETER = "\nparameter: "  # stands before the one that an error is about
 _CONTENT_CODES = ("content_filter", "content_policy_violation")
 
 
@@ -214,7 +215,9 @@ def status_trouble(status: int, headers: Mapping[str, str], body: object, key: A
         return Trouble("key", "401")
     message, code = message_of(body), _code(body)
     reason = one_line(key.wash(f"{status}{': ' if message else ''}{message}"))
-    wait, detail = _retry_after(headers), f"{message[:_LONGEST_DETAIL]} {code} {_code(body, 'param')}"
+    wait, detail = _retry_after(headers), f"{message[:_LONGEST_DETAIL]} {code}"
+    if param := _code(body, "param"):
+        detail += f"{PARAMETER}{param}"
     if status == 429:
         return Trouble("quota" if code == "insufficient_quota" else "limit", reason, wait)
     if status == 408:

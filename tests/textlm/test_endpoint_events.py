@@ -10,7 +10,10 @@ from rba_bench.textlm.endpoint_replies import TEXT_CHARACTERS, Answer, Unusable,
 
 
 def piece(finish: str | None = None, choice: dict[str, Any] | None = None, **delta: Any) -> dict[str, Any]:
-    return {"model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **(choice or {})}]}
+    return {
+        "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **(choice or {})}],
+    }
 
 
 def wire(*pieces: Any, end: str = "\n\n", done: bool = True) -> bytes:
@@ -57,7 +60,9 @@ def test_spoken_answers_refusals_and_raw_completions_are_put_together_too() -> N
 
 
 def test_an_event_over_several_lines_is_one_and_what_follows_the_end_is_not_read() -> None:
-    lines = b'data: {"choices": [{"delta":\ndata:{"content": "two lines"}}]}\n\ndata: [DONE]\n\ndata: rubbish\n\n'
+    lines = (
+        b'data: {"choices": [{"delta":\ndata:{"content": "two lines"}}]}\n\ndata: [DONE]\n\ndata: rubbish\n\n'
+    )
     assert read(lines).text == "two lines"
 
 

@@ -43,7 +43,9 @@ def read(text: str) -> Answer:
         ("ภาษาไทย हिन्दी العَرَبِيَّة", "ภาษาไทย हिन्दी العَرَبِيَّة"),
     ],
 )
-def test_text_is_kept_and_what_no_file_can_hold_becomes_the_replacement_character(text: str, kept: str) -> None:
+def test_text_is_kept_and_what_no_file_can_hold_becomes_the_replacement_character(
+    text: str, kept: str
+) -> None:
     assert cleaned(text) == kept
     kept.encode("utf-8")
     assert read(json.dumps(reply({"content": f"<{text}>"}))).text == f"<{kept}>"
@@ -74,7 +76,8 @@ def test_thinking_that_is_told_apart_is_kept_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["1000", "1e400", "Infinity", "NaN", "null", '"-0.1"', "true", "[]", "9" * 400, "9" * 5000, "0.1"]
+    "value",
+    ["1000", "1e400", "Infinity", "NaN", "null", '"-0.1"', "true", "[]", "9" * 400, "9" * 5000, "0.1"],
 )
 def test_odds_that_cannot_be_are_none_and_the_answer_stays(value: str) -> None:
     text = json.dumps(first_token({"token": "m", "logprob": "HERE"}, {"token": "M", "logprob": -1.0}))
@@ -97,7 +100,9 @@ def test_odds_that_can_be_are_sorted_and_a_token_without_a_chance_is_left_out() 
     assert read(text).odds == (("m", 0.0), ("\ufffd", -5.0), ("x", -9999.0))
 
 
-@pytest.mark.parametrize("logprobs", [None, [], "x", {"content": None}, {"content": [None]}, {"content": [{}]}])
+@pytest.mark.parametrize(
+    "logprobs", [None, [], "x", {"content": None}, {"content": [None]}, {"content": [{}]}]
+)
 def test_odds_of_another_form_are_none(logprobs: object) -> None:
     assert read_answer(reply(choice={"logprobs": logprobs}), "chat").odds == ()
 
