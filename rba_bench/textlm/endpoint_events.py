@@ -6,11 +6,18 @@ Format: WHATWG HTML, "Server-sent events"; what the pieces hold: OpenAI's `chat.
 from collections.abc import Mapping
 from typing import Any
 
-from rba_bench.textlm.endpoint_replies import TEXT_CHARACTERS, Unusable, message_of, read_json
+from rba_bench.textlm.endpoint_replies import (
+    REASONING,
+    TEXT_CHARACTERS,
+    Unusable,
+    message_of,
+    read_json,
+    text_of,
+)
 
 LINE_BYTES = 2**20  # one event; pieces of text have some hundred bytes
 DONE = b"[DONE]"
-_TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_TEXTS = ("content", "refusal", *REASONING)
 
 
 class BrokenOff(Unusable):
@@ -103,22 +110,21 @@ class Events:
         source = delta if isinstance(delta, Mapping) else choice.get("message")  # some send whole messages
         message = source if isinstance(source, Mapping) else {}
         for name in _TEXTS:
-            self._text(name, message.get(name))
-        self._text("text", choice.get("text"))
+            self._text(name, text_of(message.get(name)))
+        if isinstance(message.get("content"), list):
+            self._text(REASONING[0], text_of(message["content"], thinking=True))
+        self._text("text", text_of(choice.get("text")))
         audio = message.get("audio")
         if isinstance(audio, Mapping):
-            self._text("transcript", audio.get("transcript"))
+            self._text("transcript", text_of(audio.get("transcript")))
         if choice.get("logprobs") and "logprobs" not in self._choice:  # of the first token; more is not read
             self._choice["logprobs"] = choice["logprobs"]
         if choice.get("finish_reason"):
             self._choice["finish_reason"] = choice["finish_reason"]
 
-    def _text(self, name: str, piece: object) -> None:
-        parts = piece if isinstance(piece, list) else [piece]
-        for part in parts:
-            text = part.get("text") if isinstance(part, Mapping) else part
-            if isinstance(text, str) and text:
-                self._texts.setdefault(name, []).append(text)
-                self._characters += len(text)
+    def _text(self, name: str, piece: str) -> None:
+        if piece:
+            self._texts.setdefault(name, []).append(piece)
+            self._characters += len(piece)
         if self._characters > 2 * TEXT_CHARACTERS:
             raise Unusable(f"the answer is longer than {TEXT_CHARACTERS:,} characters")

@@ -23,13 +23,9 @@ _MOST_ODDS = 100  # rows of the first token that are read
 _ROUNDING = 1e-3  # by which one log-probability may exceed 0
 _TOTAL_ROUNDING = 0.02  # by which the probabilities of all may exceed 1: some servers compute in 16 bits
 # Where the thinking stands apart: DeepSeek and SGLang; vLLM, OpenRouter and Ollama's OpenAI door; others
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-_THINKING_PARTS = (
-    "thinking",
-    "reasoning",
-    "reasoning_text",
-    "reasoning.text",
-)  # `type` of a part of the content
+REASONING = ("reasoning_content", "reasoning", "thinking")
+# `type` of the parts of the content that think
+_THINKING_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning.text")
 _REPORTED = ("model", "system_fingerprint")
 _LONGEST_REPORT = 200
 # Tab and line breaks stay; the second range holds DEL and the controls of Latin-1.
@@ -201,19 +197,28 @@ def _texts(choice: Mapping[str, Any], route: Route) -> tuple[str, str, str]:
     text = _plain(content)
     if not text and isinstance(audio, Mapping):  # an answer that was spoken: OpenAI's place for its words
         text = _plain(audio.get("transcript"))
-    apart = [_plain(message.get(name), thinking=True) for name in _REASONING]
+    apart = [_plain(message.get(name), thinking=True) for name in REASONING]
     inside = _plain(content, thinking=True) if isinstance(content, list) else ""
     reasoning = next((said for said in (*apart, inside) if said), "")
     return text, _plain(message.get("refusal")), reasoning
 
 
 def _plain(content: object, thinking: bool = False) -> str:
-    """Text of a message's content: a string, or the parts of a list, either those of the answer or of the thinking."""
+    return cleaned(text_of(content, thinking)).strip()
+
+
+def text_of(content: object, thinking: bool = False) -> str:
+    """Text of a message's content as it was sent.
+
+    Args:
+        content: A string, or a list of parts.
+        thinking: Of the parts that think instead of those that answer.
+    """
     if isinstance(content, str):
-        return cleaned(content).strip()
+        return content
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     chosen = [part for part in parts if (str(part.get("type")) in _THINKING_PARTS) == thinking]
-    return cleaned("".join(map(_part, chosen))).strip()
+    return "".join(map(_part, chosen))
 
 
 def _part(part: Mapping[str, Any]) -> str:

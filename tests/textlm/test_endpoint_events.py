@@ -59,6 +59,19 @@ def test_spoken_answers_refusals_and_raw_completions_are_put_together_too() -> N
     assert read(wire(*raw), route="completion").text == "go on"
 
 
+def test_thinking_in_pieces_is_kept_apart() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "h"}]},
+        {"type": "text", "text": "a "},
+    ]
+    whole = wire(piece(content=parts), piece(content=[{"text": "word"}]), piece(thinking="m"), piece("stop"))
+    answer = read(whole)
+    assert (answer.text, answer.reasoning) == ("a word", "h")
+    assert (
+        read(wire(piece(reasoning="h"), piece(reasoning="m"), piece("stop", content="a"))).reasoning == "hm"
+    )
+
+
 def test_an_event_over_several_lines_is_one_and_what_follows_the_end_is_not_read() -> None:
     lines = (
         b'data: {"choices": [{"delta":\ndata:{"content": "two lines"}}]}\n\ndata: [DONE]\n\ndata: rubbish\n\n'
