@@ -25,6 +25,7 @@ from rba_bench.cli import (
     leaderboard,
     micro,
     quickstart,
+    rescore,
     study,
     synth,
     tasks,
@@ -49,6 +50,7 @@ app.command("synth")(synth.command)
 app.command("compose")(compose.command)
 app.command("train")(train.command)
 app.command("eval")(evaluate.command)
+app.command("rescore")(rescore.command)
 app.command("compare")(compare.command)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(study.app, name="study")

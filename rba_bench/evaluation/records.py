@@ -181,6 +181,26 @@ class Timing(_Record):
     shares: dict[str, float] = Field(default_factory=dict)
 
 
+class Rescoring(_Record):
+    """What a record said before its scores were computed again from the kept responses.
+
+    Attributes:
+        at: When that was.
+        rba_bench: Version of the code that scored.
+        judge: Judge that was asked anew, "" where the votes of before were kept, `none` where they were left out.
+        from_version: Version of the task before.
+        from_protocol: Protocol hash before.
+        from_samples: Hash of `samples.jsonl` before.
+    """
+
+    at: Moment
+    rba_bench: str
+    judge: str
+    from_version: Name
+    from_protocol: Hash
+    from_samples: Hash
+
+
 class RunRecord(_Record):
     """One model on one task under one protocol. Only records with equal `protocol_hash` may share a table.
 
@@ -195,6 +215,8 @@ class RunRecord(_Record):
         partial: True if `limit` cut the test set; boards refuse such a record.
         finish: What judges and other finishers report of themselves: agreement, order bias, calls.
         samples_sha256: Hash of `samples.jsonl`.
+        rescored: Each time that `rba-bench rescore` changed something, oldest first. Hardware, versions and timing stay
+            those of the answers.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -222,6 +244,7 @@ class RunRecord(_Record):
     finish: dict[str, Any] = Field(default_factory=dict)
     samples_sha256: Hash
     created: Moment
+    rescored: list[Rescoring] = Field(default_factory=list)
 
     @field_validator("statuses", mode="before")
     @classmethod

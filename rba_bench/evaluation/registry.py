@@ -248,7 +248,7 @@ def _resolve_one(
     group = next((group for group in list_groups() if group.name == name), None)
     if group is not None:
         return _members(group, track, decodings, shipped)
-    exact = [spec for spec in shipped if spec.name == name] or _made(name)
+    exact = [spec for spec in shipped if spec.name == name] or made(name)
     if exact:
         if exact[0].track != track:
             raise UserError(f"{name} belongs to the {exact[0].track} track: use --track {exact[0].track}")
@@ -274,7 +274,7 @@ def _members(
     return [spec for name in group.tasks for spec in _resolve_one(name, track, decodings, shipped)]
 
 
-def _made(name: str) -> list[TaskSpec]:
+def made(name: str) -> list[TaskSpec]:
     """Any language or pair of FLEURS that has no file of its own: it is written into the cache, for lm_eval too."""
     from rba_bench.evaluation.sources import directions
     from rba_bench.files import cache_dir

@@ -1,85 +1,272 @@
-"""Scores again from the responses that a run kept: after a change of metric or judge, without the model."""
+"""Scores again from the responses that a run kept: after a change of metric, normaliser, judge or task version.
 
-from collections.abc import Sequence
+No model is asked. What was asked stays (prompts, decoding, clips, raw responses); what is made of the responses is made
+anew by the code and the task file of today: the answer in each response, its scores, the statuses, the metrics with
+their intervals, and the protocol hash. If nothing else has changed, that is the hash of a run of today. A judge's
+verdicts stay with the text they were given on, unless a judge is named.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rba_bench.evaluation import registry, scoring
+from rba_bench import __version__
+from rba_bench.errors import UserError
+from rba_bench.evaluation import outcomes, registry, scoring
+from rba_bench.evaluation.asking import scored_part
+from rba_bench.evaluation.decoding import settings
+from rba_bench.evaluation.finishers import registry as finishers
+from rba_bench.evaluation.finishers.base import Finisher
+from rba_bench.evaluation.finishing import finish
 from rba_bench.evaluation.metric import Metric
-from rba_bench.evaluation.protocol import protocol_hash
-from rba_bench.evaluation.records import (
-    RUN_FILE,
-    SAMPLES_FILE,
-    MetricValue,
-    RunRecord,
-    Sample,
-    Status,
-    read_record,
-    read_samples,
-)
+from rba_bench.evaluation.plan import SCORER, relative
+from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
+from rba_bench.evaluation.records import UNSCORED, MetricValue, Rescoring, RunRecord, Sample, Status
+from rba_bench.evaluation.request import EvalRequest
 from rba_bench.evaluation.runner import status_counts
-from rba_bench.files import sha256_file, write_atomic, write_json
+from rba_bench.files import cache_dir
+from rba_bench.outputs import differences
+from rba_bench.progress import say
+
+# Of a protocol, what decided the answers; all else decides what is made of them
+ASKED = ("decoding", "prompts", "perturb", "baseline")
+ASKED_YAML = (
+    "output_type", "test_split", "process_docs", "description", "doc_to_text", "doc_to_audio", "gen_prefix",
+    "num_fewshot", "repeats", "filter_list",
+)  # fmt: skip
+NEEDED = {"qa": "references", "s2tt": "references", "asr": "references", "ifeval": "extra"}
+STALE = "the judge saw another text than the one scored now: name a judge with --judge"
 
 
-def rescore(folder: Path | str) -> RunRecord:
-    """Score a finished run again and rewrite its files if anything changed.
+@dataclass(frozen=True)
+class RescoreOptions:
+    """What the user says about rescoring.
 
-    The protocol hash follows the metric signatures and the judge of the code that scores now; the run id stays.
+    Attributes:
+        judge: Model that judges anew; `none` drops judged metrics; None keeps the verdicts that are there.
+        task: YAML of a task that is not shipped.
+        votes: Folder in which `votes/` of judges are kept, None to choose it by the run.
+        data_dir: Folder with local copies of data sets, for length control.
+        device: Torch device of a local judge.
+        batch_size: Rows per batch of a local judge.
+    """
+
+    judge: str | None = None
+    task: Path | None = None
+    votes: Path | None = None
+    data_dir: Path | None = None
+    device: str | None = None
+    batch_size: int = 32
+
+    def voting(self, votes: Path) -> "RescoreOptions":
+        """The same with another folder of votes."""
+        return replace(self, votes=votes)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One entry of the task's `metadata.finish`: a finisher to run, or what the record keeps of one.
+
+    Attributes:
+        finisher: None where verdicts are kept.
+        described: Its part of the protocol.
+        metrics: What it adds.
+    """
+
+    finisher: Finisher | None
+    described: dict[str, Any]
+    metrics: tuple[Metric, ...]
+
+
+def rescore(
+    before: RunRecord, samples: Sequence[Sample], options: RescoreOptions
+) -> tuple[RunRecord, list[Sample]]:
+    """A finished run as it would be scored now.
+
+    Args:
+        before: Its record.
+        samples: All its samples.
+        options: Judge and task file.
+
+    Returns:
+        The new record, without the hash of the new samples, and these. Both equal the old ones if nothing changed.
 
     Raises:
-        UserError: there is no finished run in `folder`.
+        UserError: the task is unknown, a sample lacks what its scorer needs, or no item has a score.
+        MissingPrerequisite: the judge is not to be had.
+        RbaError: too little was answered for a score.
     """
-    place = Path(folder)
-    record, kept = read_record(place), read_samples(place)
-    own = {metric.name for metric in scoring.METRICS[kept[0].kind]}
-    judged = [_metric(name, value) for name, value in record.metrics.items() if name not in own]
-    samples = [_rescored(sample, [metric.name for metric in judged]) for sample in kept]
-    protocol = _current_protocol(record, samples)
-    fresh = record.model_copy(
+    spec = _task(before, options.task)
+    _check_samples(before, samples)
+    outcomes.check(before.task, [(sample.status, sample.error) for sample in samples])
+    steps = list(_steps(before, spec, options))
+    kept = [step for step in steps if step.finisher is None]
+    until = tuple(before.protocol_spec.get("decoding", {}).get("until") or ())
+    fresh = [_rescored(sample, until, kept) for sample in samples]
+    fresh, _, reports = finish(fresh, [step.finisher for step in steps if step.finisher is not None])
+    protocol = _protocol(before, spec, samples, [step.described for step in steps])
+    names = {str(step.described.get("name")) for step in kept}
+    after = before.model_copy(
         update={
-            "metrics": scoring.summarise(samples, judged),
-            "statuses": status_counts(samples),
+            "task_version": spec.version,
+            "metrics": scoring.summarise(fresh, [metric for step in steps for metric in step.metrics]),
+            "statuses": status_counts(fresh),
             "protocol_spec": protocol,
             "protocol_hash": protocol_hash(protocol),
             "judge": protocol["judge"],
+            "finish": {**{name: said for name, said in before.finish.items() if name in names}, **reports},
         }
     )
-    if samples != kept:
-        write_atomic(place / SAMPLES_FILE, "".join(sample.line() for sample in samples))
-        fresh = fresh.model_copy(update={"samples_sha256": sha256_file(place / SAMPLES_FILE)})
-    if fresh != record:
-        write_json(place / RUN_FILE, fresh.model_dump(mode="json"))
-    return fresh
+    if fresh == list(samples) and _says_the_same(before, after):
+        return before, fresh
+    return after.model_copy(update={"rescored": [*before.rescored, _note(before, options)]}), fresh
 
 
-def _current_protocol(record: RunRecord, samples: Sequence[Sample]) -> dict[str, Any]:
-    shipped = {spec.name: spec for spec in registry.list_tasks()}.get(record.task)
-    judge = (shipped.config.get("metadata") or {}).get("judge") if shipped else record.judge
-    signed = scoring.signatures(samples[0].kind, [sample.target_lang for sample in samples])
-    return {**record.protocol_spec, "metrics": signed, "judge": judge}
+def _says_the_same(before: RunRecord, after: RunRecord) -> bool:
+    """Whether only the reports of finishers differ, which count what was asked and what was known."""
+    ignored = {"finish", "statuses"}  # old records count a status that is no more
+    return before.model_dump(exclude=ignored) == after.model_dump(exclude=ignored)
+
+
+def _note(before: RunRecord, options: RescoreOptions) -> Rescoring:
+    return Rescoring(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        rba_bench=__version__,
+        judge=relative(options.judge or ""),
+        from_version=before.task_version,
+        from_protocol=before.protocol_hash,
+        from_samples=before.samples_sha256,
+    )
+
+
+def _task(before: RunRecord, file: Path | None) -> registry.TaskSpec:
+    if file is not None:
+        spec = registry.read_spec(file)
+        if spec.name != before.task:
+            raise UserError(f"{file} is the task {spec.name!r}, but the run is of {before.task!r}")
+    else:
+        known = {spec.name: spec for spec in registry.list_tasks()}
+        if before.task not in known and before.track in registry.TRACKS and "." not in before.task:
+            known |= {spec.name: spec for spec in registry.made(before.task)}
+        if before.task not in known:
+            raise UserError(
+                f"the task {before.task!r} is not among the shipped ones: name its file with --task"
+            )
+        spec = known[before.task]
+    if spec.config.get("process_results") != SCORER:
+        raise UserError(f"{spec.path} is not scored by {SCORER}")
+    return spec
+
+
+def _check_samples(before: RunRecord, samples: Sequence[Sample]) -> None:
+    """Raises UserError if something is missing that the scorers need."""
+    if not samples or len({sample.doc_id for sample in samples}) != len(samples) or len(samples) != before.n:
+        raise UserError(f"{before.n} items recorded, {len(samples)} samples found, or some twice")
+    for sample in samples:
+        needed = NEEDED.get(sample.kind)
+        if needed and not getattr(sample, needed):
+            raise UserError(
+                f"item {sample.id} of {before.task} has no {needed} in its sample: evaluate again"
+            )
+
+
+def _steps(before: RunRecord, spec: registry.TaskSpec, options: RescoreOptions) -> Iterator[_Step]:
+    """What follows the answers, in the order of the task: as `finishers.of`, or kept."""
+    request = EvalRequest(
+        tasks=(spec.name,),
+        model="",
+        out=options.votes or cache_dir(),
+        judge=options.judge or finishers.NO_JUDGE,
+        data_dir=options.data_dir,
+        device=options.device,
+        batch_size=options.batch_size,
+    )
+    made = iter(finishers.of(spec, request))
+    known = [entry for entry in before.protocol_spec.get("finish") or [] if isinstance(entry, dict)]
+    for config in (spec.config.get("metadata") or {}).get("finish") or []:
+        judged = config["name"] in finishers.JUDGES
+        if judged and options.judge is None:
+            yield from _kept_step(before, config, known)
+        elif not judged or options.judge != finishers.NO_JUDGE:
+            finisher = next(made)
+            yield _Step(finisher, finisher.describe(), finisher.metrics)
+
+
+def _kept_step(before: RunRecord, config: dict[str, Any], known: list[dict[str, Any]]) -> Iterator[_Step]:
+    """What the record holds of a judge's verdicts; nothing if it was left out."""
+    suffix = f"_vs_{config['against']}" if config.get("against") else ""
+    described = next((entry for entry in known if entry.get("name") == f"{config['name']}{suffix}"), None)
+    names = [f"{name}{suffix}" for name in finishers.METRICS[config["name"]]]
+    metrics = tuple(_metric(name, before.metrics[name]) for name in names if name in before.metrics)
+    if described is not None and metrics:
+        yield _Step(None, described, metrics)
 
 
 def _metric(name: str, value: MetricValue) -> Metric:
     return Metric(name, value.aggregation, value.scale, value.higher_is_better, value.macro, value.signature)
 
 
-def _rescored(sample: Sample, judged: Sequence[str]) -> Sample:
-    """What is computed from the answer is computed again; what a judge said stays."""
-    scored = scoring.score_item(sample.model_dump(), sample.extracted)
-    said = {name: sample.scores[name] for name in judged if name in sample.scores}
-    status, error = sample.status, sample.error
-    if status in ("ok", "judge_failed") and not judged:
-        status = _judged(scored)
-        error = scored.judge_failed
+def _rescored(sample: Sample, until: Sequence[str], kept: Sequence[_Step]) -> Sample:
+    """What is computed from the response, computed again; of verdicts those that were given on the same text."""
+    if sample.status in UNSCORED:
+        return sample.model_copy(update={"scores": {}, "judge": None})
+    found = scored_part(sample.response, until)
+    scored = scoring.score_item(sample.model_dump(), found.answer)
+    names = [metric.name for step in kept for metric in step.metrics]
+    verdicts = {name: sample.scores[name] for name in names if name in sample.scores}
+    votes = {name: said for name, said in (sample.judge or {}).items() if name in _names(kept)}
+    stale = bool(kept) and found.answer != sample.extracted
+    failed = scored.judge_failed or (STALE if stale else "")
+    if not failed and kept and sample.status == "judge_failed":
+        failed = sample.error
+    judge = {**(scored.judge or {}), **({} if stale else votes)}
+    status = _status(sample, found.answer, found.complete, failed)
     return sample.model_copy(
         update={
-            "scores": {**scored.scores, **said},
-            "judge": sample.judge if judged else scored.judge,
+            "extracted": found.answer,
+            "scores": {**scored.scores, **({} if stale else verdicts)},
+            "judge": judge or None,
             "status": status,
-            "error": error,
+            "error": failed or ("" if sample.status == "judge_failed" else sample.error),
         }
     )
 
 
-def _judged(scored: scoring.ItemScore) -> Status:
-    return "judge_failed" if scored.judge_failed else "ok"
+def _names(kept: Sequence[_Step]) -> set[str]:
+    return {str(step.described["name"]) for step in kept}
+
+
+def _status(sample: Sample, answer: str, complete: bool, failed: str) -> Status:
+    if sample.status in ("error", "truncated"):
+        return sample.status
+    if not complete:
+        return "truncated"
+    if not answer.strip():
+        return "empty"
+    return "judge_failed" if failed else "ok"
+
+
+def _protocol(
+    before: RunRecord, spec: registry.TaskSpec, samples: Sequence[Sample], described: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The protocol of today, but for what was asked."""
+    was = before.protocol_spec
+    docs = [{"kind": s.kind, "target_lang": s.target_lang, "prompt": s.prompt} for s in samples]
+    asked = settings(spec.config.get("generation_kwargs") or {})
+    now = json.loads(json.dumps(protocol_spec(spec, asked, docs, described)))
+    yaml_was, yaml_now = was.get("yaml", {}), now["yaml"]
+    then = {"decoding": was.get("decoding"), **{name: yaml_was.get(name) for name in ASKED_YAML}}
+    today = {"decoding": now["decoding"], **{name: yaml_now.get(name) for name in ASKED_YAML}}
+    if changes := list(differences(then, today)):
+        say(
+            f"{before.task}: asked otherwise than today, so no run of today shares its table: {'; '.join(changes)}"
+        )
+    yaml = {
+        **{name: value for name, value in yaml_now.items() if name not in ASKED_YAML},
+        **{name: value for name, value in yaml_was.items() if name in ASKED_YAML},
+    }
+    stays = {name: value for name, value in was.items() if name in ASKED or name not in (*now, "finish")}
+    return {**{name: value for name, value in now.items() if name not in ASKED}, **stays, "yaml": yaml}

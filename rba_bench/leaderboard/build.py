@@ -20,10 +20,11 @@ from urllib.parse import quote
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RUN_FILE
+from rba_bench.evaluation.sample_files import PACKED_FILE, pack
 from rba_bench.files import write_atomic
 from rba_bench.leaderboard import pages
 from rba_bench.leaderboard.compare import Group, group_runs
-from rba_bench.leaderboard.load import PACKED_FILE, Run, distinct, find, pack, read, unfinished
+from rba_bench.leaderboard.load import Run, distinct, find, read, unfinished
 from rba_bench.leaderboard.references import MODEL
 from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES

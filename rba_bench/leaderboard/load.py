@@ -1,8 +1,7 @@
 """Run records from disk, each checked against its own samples before it may stand on a board."""
 
-import gzip
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, first_line, read_record
+from rba_bench.evaluation.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, read_record
+from rba_bench.evaluation.sample_files import parse, sample_bytes
 from rba_bench.files import sha256_bytes
 from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.plain import plain
-from rba_bench.untrusted import MAX_TEXT, parse_json, read_file, unpack
+from rba_bench.untrusted import read_file
 
-PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
 Identity = tuple[tuple[int, str, str, str], ...]
 
 
@@ -136,12 +135,12 @@ def read(folder: Path) -> Run:
         UserError: something is missing, damaged, or does not follow from the samples.
     """
     record = read_record(folder)
-    data = _sample_bytes(folder)
+    data = sample_bytes(folder)
     if sha256_bytes(data) != record.samples_sha256:
         raise UserError(
             f"{folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
         )
-    samples = tuple(sorted(_parse(data, folder), key=lambda sample: sample.doc_id))
+    samples = tuple(sorted(parse(data, folder), key=lambda sample: sample.doc_id))
     run = Run(record, samples, folder, read_file(folder / RUN_FILE), data)
     _verify(run)
     return run
@@ -159,32 +158,6 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
         if known.record_bytes != run.record_bytes:
             raise UserError(f"{known.folder} and {run.folder} are different records of one run; remove one")
     return list(kept.values())
-
-
-def pack(data: bytes) -> bytes:
-    """Samples as published; the same bytes in, the same bytes out."""
-    return gzip.compress(data, compresslevel=9, mtime=0)
-
-
-def _sample_bytes(folder: Path) -> bytes:
-    packed = folder / PACKED_FILE
-    try:
-        return read_file(folder / SAMPLES_FILE, MAX_TEXT)
-    except FileNotFoundError:
-        pass
-    try:
-        return unpack(read_file(packed, MAX_TEXT), packed)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has a {RUN_FILE} but no {SAMPLES_FILE}; a board needs both") from error
-
-
-def _parse(data: bytes, folder: Path) -> Iterator[Sample]:
-    try:
-        for line in data.split(b"\n"):
-            if line.strip():
-                yield Sample.model_validate(parse_json(line), strict=True)
-    except ValueError as error:
-        raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {first_line(error)}") from error
 
 
 def _verify(run: Run) -> None:

@@ -48,6 +48,7 @@ SURFACE = {
             "-h",
         ),
     ],
+    "rescore": ["--data-dir", "--device", "--help", "--json", "--judge", "--out", "--task", "-h", "RUNS"],
     "compare": ["--across", "--help", "--json", "-h", "RUN_A", "RUN_B"],
     "leaderboard": ["--help", "-h"],
     "leaderboard build": [

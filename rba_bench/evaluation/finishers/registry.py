@@ -29,7 +29,7 @@ FACTORIES = {
     "reasoning": "rba_bench.evaluation.finishers.reasoning",
 }
 JUDGES = ("pairwise", "rating", "yesno", "reasoning")
-_METRICS = {
+METRICS = {  # of each finisher, at most
     "pairwise": ("win_rate", "lc_win_rate"),
     "rating": ("rating",),
     "yesno": ("judge_accuracy",),
@@ -45,7 +45,7 @@ def metrics_of(config: Mapping[str, Any], options: FinishOptions | None = None) 
         config: The entry.
         options: What the user chose: where the tables of a length control are looked for.
     """
-    names = _METRICS[str(config["name"])]
+    names = METRICS[str(config["name"])]
     if config["name"] == "pairwise":
         form = length.settled(config, options or FinishOptions(cache=Path()))["lc"]
         return names[:1] if form == length.NONE else names

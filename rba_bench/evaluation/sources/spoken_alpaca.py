@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rba_bench.audio.parquet import stored_bytes
 from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import baselines, hub, tables
@@ -156,9 +157,9 @@ def _of_arrow(file: Path, numbers: set[int]) -> Iterator[tuple[int, tables.Clip]
     """Clips copied out of an Arrow file into the cache: a row of such a file cannot be read by reference."""
     start = 0
     for batch in _batches(file):
-        audio = batch.column(AUDIO).field("bytes")
+        audio = batch.column(AUDIO)
         for number in sorted(number for number in numbers if start <= number < start + len(batch)):
-            data = audio[number - start].as_py() or b""
+            data = stored_bytes(file, audio[number - start].as_py()) or b""
             copy = cache_dir() / "clips" / f"{sha256_bytes(data)}.audio"
             if not copy.is_file():
                 write_atomic(copy, data)
