@@ -280,7 +280,7 @@ def check_hash(value: object, name: str) -> str:
     return value
 
 
-def not_ok(statuses: Mapping[str, int]) -> str:
+def not_ok(statuses: Mapping[Status, int]) -> str:
     """Number of items that are not `ok`, by status: `3 (empty 1, not_heard 2)`."""
     counts = {status: statuses.get(status, 0) for status in STATUSES if status != "ok"}
     named = ", ".join(f"{status} {count}" for status, count in counts.items() if count)

@@ -25,6 +25,7 @@ from rba_bench.evaluation.records import (
     UNANSWERED,
     RunRecord,
     Sample,
+    Status,
     read_record,
 )
 from rba_bench.evaluation.request import EvalRequest
@@ -136,7 +137,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
     write_json(plan.folder / RUN_FILE, record.model_dump(mode="json"))
 
 
-def status_counts(samples: Sequence[Sample]) -> dict[str, int]:
+def status_counts(samples: Sequence[Sample]) -> dict[Status, int]:
     """Number of samples of every status, zeros included."""
     counts = Counter(sample.status for sample in samples)
     return {status: counts[status] for status in STATUSES}

@@ -194,6 +194,21 @@ def test_out_leaves_the_old_record_alone(folder, task, tmp_path, capsys, monkeyp
     assert load.read(made).record.rescored
 
 
+def test_the_answer_is_taken_from_the_raw_response_by_the_rule_of_today(tmp_path, task, use_model, capsys):
+    """A record of a time when thinking was scored, and an unclosed block was a whole answer."""
+    said = {"painted": "<think>castle? irene castle?</think> No idea.", "river": "<think>the dorn, maybe"}
+    use_model(ScriptedModel(lambda r: next((said[word] for word in said if word in r.transcript), "porter")))
+    place = run(task, tmp_path / "out")
+    whole = {"status": "ok", "scores": {"exact_match": 1.0, "alias_match": 1.0}}
+    edit(place, lambda line: {**line, "extracted": line["response"], **whole})
+    rescored(capsys, place, "--task", task)
+    samples = {sample.instruction.split()[-1]: sample for sample in read_samples(place)}
+    assert (samples["shadows"].extracted, samples["shadows"].status) == ("No idea.", "ok")
+    assert (samples["arvania"].extracted, samples["arvania"].status) == ("", "truncated")
+    assert samples["shadows"].response == said["painted"] and samples["arvania"].response == said["river"]
+    assert load.read(place).record.metrics["alias_match"].value == pytest.approx(1 / 3)
+
+
 # Judges
 
 

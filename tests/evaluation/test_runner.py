@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import scoring
-from rba_bench.evaluation.records import RunRecord, read_record, read_samples
-from rba_bench.evaluation.rescoring import rescore
+from rba_bench.evaluation.records import RunRecord, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_file
 from rba_bench.textlm.base import Generation
@@ -196,29 +194,6 @@ def test_record_names_no_folder_of_this_machine(tmp_path, use_model):
     assert str(tmp_path) not in text and "/somewhere" not in text
     samples = folder_of(record, tmp_path / "out") / "samples.jsonl"
     assert str(tmp_path) not in samples.read_text() and record.samples_sha256 == sha256_file(samples)
-
-
-def test_rescore_recomputes_from_responses(tmp_path, use_model):
-    use_model(ScriptedModel(lambda r: "the dorn"))
-    record = run(write_task(tmp_path, "triviaqa"), tmp_path / "out")
-    folder = folder_of(record, tmp_path / "out")
-    assert rescore(folder) == record
-    lines = read_lines(folder / "samples.jsonl")
-    for line in lines:
-        line["scores"] = {"exact_match": 0.0, "alias_match": 0.0}
-    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    again = rescore(folder)
-    assert again.metrics == record.metrics and read_record(folder) == again
-    assert again.samples_sha256 == sha256_file(folder / "samples.jsonl")
-
-
-def test_rescoring_by_another_metric_version_is_another_protocol(tmp_path, use_model, monkeypatch):
-    use_model(ScriptedModel(lambda r: "the dorn"))
-    record = run(write_task(tmp_path, "triviaqa"), tmp_path / "out")
-    monkeypatch.setattr(scoring, "_signature", lambda metric, langs: f"{metric.name} of next year")
-    again = rescore(folder_of(record, tmp_path / "out"))
-    assert again.metrics["alias_match"].signature == "alias_match of next year"
-    assert again.protocol_hash != record.protocol_hash and again.run_id == record.run_id
 
 
 def test_damaged_clip_ends_the_run_with_one_line(tmp_path, use_model):
