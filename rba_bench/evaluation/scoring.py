@@ -32,6 +32,7 @@ from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import ChrfPP, CorpusBleu
 from rba_bench.metrics.bootstrap import Interval, ScoreFn, bootstrap_corpus, bootstrap_mean, resampled_scores
 from rba_bench.metrics.qa import alias_match, exact_match
+from rba_bench.metrics.text import VERSION as TEXT_VERSION
 from rba_bench.metrics.winrate import preference
 
 METRICS: dict[str, tuple[Metric, ...]] = {
@@ -161,7 +162,7 @@ def signatures(kind: str, target_langs: Sequence[str]) -> dict[str, str]:
 def _signature(metric: Metric, langs: Sequence[str]) -> str:
     from importlib.metadata import version
 
-    normaliser = f"{metric.name}|lang:{','.join(langs)}|whisper-normalizer:{version('openai-whisper')}"
+    normaliser = f"{metric.name}|lang:{','.join(langs)}|whisper-normalizer:{version('openai-whisper')}|text:{TEXT_VERSION}"
     if metric.name in ("bleu", "chrf++"):
         parts = "; ".join(f"{lang} {_corpus(metric.name, lang).signature}" for lang in langs)
         return f"{parts}; macro over directions"

@@ -2,7 +2,7 @@
 
 `plain_characters` undoes what a keyboard, a word processor or a web page does to the same words: curly apostrophes,
 invisible characters, special spaces and hyphens, full-width forms, accents written in two pieces. `normalize` then goes
-through Whisper's normalisers.
+through Whisper's normaliser for English, and through one after Whisper's for the other languages.
 """
 
 import re
@@ -13,6 +13,7 @@ from functools import lru_cache
 from rba_bench.metrics.languages import base_language
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km"})  # one token per character
+VERSION = 2  # of `normalize`; 1 was Whisper's own for every language
 
 _APOSTROPHES = "‘’‚‛ʹʻʼʽˈ′‵`´ꞌ׳"
 _QUOTES = "“”„‟«»‹›″‶〝〞〟״"
@@ -37,6 +38,23 @@ _INVISIBLE = re.compile(
 # 102, and 3½ not 31/2.
 _SAME = ("<wide>", "<narrow>", "<compat>", "<noBreak>", "<font>", "<circle>", "<square>", "<small>", "<vertical>") + (
     "<initial>", "<medial>", "<final>", "<isolated>")  # fmt: skip
+
+_BRACKETED = re.compile(r"[<\[][^>\]]*[>\]]|\([^)]+?\)")
+# Points of Arabic (harakat, Quranic signs, tatweel; not the hamza and madda above) and of Hebrew (vowels, cantillation)
+_POINTS = re.compile(
+    "[\u0610-\u061a\u0640\u064b-\u0652\u0656-\u0658\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]"
+)
+_STRESS = re.compile("([аеєиіїоуыэюяѣѵ]\u0308?)\u0301")
+_SARA_AM = re.compile("([\u0e4d\u0ecd])([\u0e48-\u0e4b\u0ec8-\u0ecb])?([\u0e32\u0eb2])")
+_GERESH = re.compile(r"""(?<=[א-ת])['"](?=[א-ת])""")
+_PERSIAN = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک"})
+# Scripts that are written without spaces: Thai, Lao, Burmese, Khmer, kana, Han
+_SCRIPTS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3031-\u3035\u303b\u3041-\u3096\u3099-\u309f\u30a1-\u30ff"
+    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9fe\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_UNITS = re.compile(f"[{_SCRIPTS}0-9]|[^\\s0-9{_SCRIPTS}]+")  # digits one by one; other letters in words
 
 
 def plain_characters(text: str) -> str:
@@ -69,16 +87,57 @@ def _plain(character: str) -> str:
 
 
 def normalize(text: str, lang: str = "en") -> str:
-    """`text` in Whisper's normal form: lower case, no punctuation, single spaces.
+    """`text` in lower case, without punctuation, with single spaces: words, or units where no spaces are written.
 
-    English goes through `EnglishTextNormalizer` (numbers, contractions, spelling), other languages through
-    `BasicTextNormalizer`; languages written without spaces are split into characters.
+    English goes through Whisper's `EnglishTextNormalizer` (numbers, contractions, spelling). Other languages follow
+    Whisper's `BasicTextNormalizer` (Radford et al. 2022, appendix C): bracketed text goes, punctuation and symbols
+    become spaces. Unlike it, this keeps the marks that are vowels and tones (Devanagari, Tamil, Thai, ...), drops the
+    marks that spelling leaves to the reader (Arabic and Hebrew vowel points, stress marks on Cyrillic), takes digits of
+    every script as 0 to 9, and lowers the Turkish dotted and dotless i to what they are. Chinese, Japanese, Thai, Lao,
+    Burmese and Khmer come apart into characters and digits, while words of other scripts among them stay whole.
     """
-    return _normalizer(base_language(lang))(plain_characters(text)).strip()
+    base = base_language(lang)
+    plain = plain_characters(text)
+    return (_english()(plain) if base == "en" else _basic(plain, base)).strip()
 
 
-@lru_cache(maxsize=64)
-def _normalizer(lang: str) -> Callable[[str], str]:
-    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer  # seconds: it imports torch
+@lru_cache(maxsize=1)
+def _english() -> Callable[[str], str]:
+    from whisper.normalizers import EnglishTextNormalizer  # seconds: it imports torch
 
-    return EnglishTextNormalizer() if lang == "en" else BasicTextNormalizer(split_letters=lang in UNSPACED)
+    normalizer: Callable[[str], str] = EnglishTextNormalizer()
+    return normalizer
+
+
+def _basic(text: str, lang: str) -> str:
+    text = _BRACKETED.sub("", _lower(text, lang))
+    text = _STRESS.sub(r"\1", unicodedata.normalize("NFD", text))
+    text = _SARA_AM.sub(_joined_am, unicodedata.normalize("NFC", _POINTS.sub("", text)))
+    if lang == "ca":
+        text = text.replace("l·l", "ll")  # one word: col·legi
+    if lang == "he":
+        text = _GERESH.sub("", text)
+    if lang in ("fa", "ur"):
+        text = text.translate(_PERSIAN)
+    text = "".join(_spoken(character) for character in text)
+    return " ".join(_UNITS.findall(text) if lang in UNSPACED else text.split())
+
+
+def _lower(text: str, lang: str) -> str:
+    if lang in ("tr", "az"):
+        text = text.replace("I", "ı").replace("İ", "i")
+    return text.lower()
+
+
+def _spoken(character: str) -> str:
+    """A letter, mark or digit as it is, digits as 0 to 9; a space for anything else."""
+    kind = unicodedata.category(character)
+    if kind == "Nd":
+        return str(unicodedata.decimal(character))
+    return character if kind[0] in "LN" or kind in ("Mn", "Mc") else " "
+
+
+def _joined_am(found: re.Match[str]) -> str:
+    """Thai and Lao write the vowel AM as one character, after a tone mark; compatibility forms take it apart."""
+    tone = found[2] or ""
+    return tone + ("\u0e33" if found[3] == "\u0e32" else "\u0eb3")

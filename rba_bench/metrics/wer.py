@@ -4,10 +4,11 @@ A row is `(errors, reference length)`; the rate of a set is the sum of the error
 (`error_rate` in `rba_bench.metrics.aggregate`), so long clips weigh more, as everywhere in speech recognition. Errors
 are the substitutions, deletions and insertions of jiwer's minimal alignment.
 
-Both sides go through the normaliser of the language (`rba_bench.metrics.text.normalize`): what Whisper's own error
-rates were computed with. In languages written without spaces (`UNSPACED`) a word is one character, so WER and CER agree
-there and CER is the number to read. The normaliser replaces combining marks by spaces, so error rates of Indic scripts
-compare with Whisper's and with nothing else.
+Both sides go through `rba_bench.metrics.text.normalize`: in English, and in languages written with Latin, Greek or
+Cyrillic letters, what Whisper's own error rates were computed with. Where vowels and tones are marks (Indic scripts,
+Thai), they count here; Whisper's normaliser blanks them out. In languages written without spaces (`UNSPACED`) the
+unit of both rates is the character, a digit, or a whole word of another script ("mixed error rate"), so WER and CER
+agree there and a preamble in English costs its words and not its letters.
 """
 
 from rba_bench.metrics.languages import base_language
@@ -30,11 +31,14 @@ def word_statistics(hypothesis: str, reference: str, lang: str = "en") -> tuple[
 def character_statistics(hypothesis: str, reference: str, lang: str = "en") -> tuple[int, int]:
     """Character errors of one transcript and the number of characters of its reference.
 
-    The single spaces between words count as characters, except in languages written without them.
+    Characters are code points of the composed form, marks included. The single spaces between words count, except in
+    languages written without them, where the units are those of `word_statistics`.
     """
     import jiwer
 
-    wanted, heard = (_characters(text, lang) for text in (reference, hypothesis))
+    if base_language(lang) in UNSPACED:
+        return word_statistics(hypothesis, reference, lang)
+    wanted, heard = (" ".join(normalize(text, lang).split()) for text in (reference, hypothesis))
     found = jiwer.process_characters(wanted, heard)
     return found.substitutions + found.deletions + found.insertions, len(wanted)
 
@@ -42,8 +46,3 @@ def character_statistics(hypothesis: str, reference: str, lang: str = "en") -> t
 def primary_error(target_lang: str) -> str:
     """The error rate to rank by: `cer` for languages written without spaces, else `wer`."""
     return "cer" if base_language(target_lang) in UNSPACED else "wer"
-
-
-def _characters(text: str, lang: str) -> str:
-    words = normalize(text, lang).split()
-    return ("" if base_language(lang) in UNSPACED else " ").join(words)
