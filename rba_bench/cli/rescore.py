@@ -1,12 +1,16 @@
 """`rba-bench rescore`: scores again from the responses that runs have kept."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rba_bench.cli import eval_options, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
+
+if TYPE_CHECKING:
+    from rba_bench.evaluation.rescored_runs import Rescored
 
 
 def command(
@@ -46,15 +50,22 @@ def command(
 
     Takes the kept responses through today's task, metrics and normalisers. Each record says what it was before.
     """
-    found = []
     with stdout_reserved():
         from rba_bench.evaluation.rescored_runs import rescore_runs
         from rba_bench.evaluation.rescoring import RescoreOptions
 
         chosen = RescoreOptions(judge=judge, task=task, data_dir=data_dir, device=device)
-        found = list(rescore_runs(runs, chosen, out))
+        remaining = iter(rescore_runs(runs, chosen, out))
+    found = []
+    for one in iter(lambda: _next(remaining), None):
+        found.append(one)
+        if not as_json:
+            emit(one.line())
     if as_json:
         emit_json([one.to_dict() for one in found])
-        return
-    for one in found:
-        emit(one.line())
+
+
+def _next(remaining: "Iterator[Rescored]") -> "Rescored | None":
+    """The next run; each is told when it is done, as a later one may fail."""
+    with stdout_reserved():
+        return next(remaining, None)

@@ -227,10 +227,10 @@ def _status(answer: Answer, scored: scoring.ItemScore) -> Status:
 
 
 def _cost(requests: Sequence[Planned], together: Answered) -> dict[str, Any]:
-    asked = [requests[answer.index] for answer in together.answers]
+    answered = [requests[a.index] for a in together.answers if a.generation.status not in UNANSWERED]
     return {
-        "doc_ids": [one.doc_id for one in asked],
-        "audio_s": round(sum(one.duration for one in asked), 4),
+        "doc_ids": [one.doc_id for one in answered],
+        "audio_s": round(sum(one.duration for one in answered), 4),
         "wall_s": round(together.wall_s, 6),
         "io_s": round(together.io_s, 6),
         "stages": {name: round(spent, 6) for name, spent in together.stages.items()},

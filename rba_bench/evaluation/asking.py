@@ -79,11 +79,11 @@ class Planned:
 
     @classmethod
     def of(cls, index: int, request: Instance) -> "Planned":
-        """Raises UserError if the item does not have exactly one clip."""
+        """Raises UserError if the item does not have exactly one clip; a clip that is null will not be heard."""
         prompt, kwargs, media = (*request.args, {})[:3]
-        clips = media.get("audio") if isinstance(media, dict) else None
-        clips = clips if isinstance(clips, list) else [clips]
-        if len(clips) != 1 or clips[0] is None:
+        given = media.get("audio") if isinstance(media, dict) else None
+        clips = given if isinstance(given, list) else [given]
+        if len(clips) != 1 or given is None:
             raise UserError(f"{request.task_name}: expected one clip per item, found {len(clips)}")
         clip, doc_id = clips[0], -1 if request.doc_id is None else request.doc_id
         return cls(index, doc_id, prompt, clip, _shared_settings(kwargs), clip_input.duration(clip))

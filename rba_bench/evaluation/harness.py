@@ -30,6 +30,7 @@ from rba_bench.textlm.base import Decoding, Generation
 
 MODEL_NAME = "rba-speechlm"
 BATCH_SIZE = 32
+UNHEARD = "unheard"  # in place of a content hash
 
 
 class RbaSpeechLM(LM):
@@ -148,7 +149,7 @@ class RbaSpeechLM(LM):
         planned = []
         for index, request in enumerate(requests):
             plan = Planned.of(index, request)
-            plan.key = clip_input.content_key(plan.audio) + damage
+            plan.key = _content_key(plan.audio) + damage
             # The same question asked again (lm-eval's `repeats`) draws another sample.
             asked = (plan.prompt, plan.key)
             plan.seed = stable_seed("eval", plan.settings.seed, *asked, seen[asked])
@@ -215,7 +216,10 @@ class RbaSpeechLM(LM):
         return read
 
     def _read_one(self, plan: Planned) -> SpeechRequest:
-        audio = None if getattr(self.model, "reads_transcript", False) else clip_input.wave(plan.audio)
+        reads = getattr(self.model, "reads_transcript", False)
+        if plan.audio is None and not reads:
+            raise AudioError("the item has no clip")
+        audio = None if reads else clip_input.wave(plan.audio)
         if audio is not None and self.perturbation is not None:
             audio = self.perturbation.apply(
                 audio, plan.key.partition("|")[0]
@@ -291,6 +295,14 @@ class _Lazy(Sequence[SpeechRequest]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._read(self._plans[index])
+
+
+def _content_key(audio: Any) -> str:
+    """As `clip_input.content_key`; of a clip that cannot be heard, which has no content, a name."""
+    try:
+        return UNHEARD if audio is None else clip_input.content_key(audio)
+    except AudioError:
+        return UNHEARD
 
 
 def _unheard(error: AudioError) -> Generation:

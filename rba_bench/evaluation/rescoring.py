@@ -184,9 +184,12 @@ def _steps(before: RunRecord, spec: registry.TaskSpec, options: RescoreOptions) 
         device=options.device,
         batch_size=options.batch_size,
     )
+    configs = (spec.config.get("metadata") or {}).get("finish") or []
+    if options.judge and not any(config["name"] in finishers.JUDGES for config in configs):
+        say(f"{spec.name}: no judge is asked in this task, so --judge changes nothing")
     made = iter(finishers.of(spec, request))
     known = [entry for entry in before.protocol_spec.get("finish") or [] if isinstance(entry, dict)]
-    for config in (spec.config.get("metadata") or {}).get("finish") or []:
+    for config in configs:
         judged = config["name"] in finishers.JUDGES
         if judged and options.judge is None:
             yield from _kept_step(before, config, known)

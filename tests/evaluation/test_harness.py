@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rba_bench.audio.clips import AudioError, encode_flac
-from rba_bench.errors import UserError
+from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import clip_input, harness
 from rba_bench.evaluation.documents import load
 from rba_bench.evaluation.runner import EvalRequest, evaluate
@@ -115,6 +115,33 @@ def test_clip_without_sound_is_not_heard(tmp_path, monkeypatch):
     answers = [a for batch in lm.stream(harness.build_requests(task, None, lm)) for a in batch.answers]
     failed = {a.index: a.generation.error for a in answers if a.generation.status == "not_heard"}
     assert failed == {1: "no samples"} and len(answers) == 6
+
+
+def test_stock_lm_eval_gets_no_score_where_nothing_was_heard(tmp_path, monkeypatch, capsys):
+    def wave(value):
+        raise AudioError(f"row {value['row']} holds no audio bytes")
+
+    with monkeypatch.context() as deaf:
+        deaf.setattr(clip_input, "wave", wave)
+        with pytest.raises(
+            MissingPrerequisite, match="none of 6 items was answered .6 times: row . holds no"
+        ):
+            stock(language_model(), write_task(tmp_path, "triviaqa"))
+    real = clip_input.wave
+    monkeypatch.setattr(clip_input, "wave", lambda value: wave(value) if value["row"] == 2 else real(value))
+    stock(language_model(), write_task(tmp_path, "triviaqa"))
+    assert "not_heard 1 of 6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("clip", [None, {"bytes": b"junk"}])
+def test_a_null_or_broken_clip_of_other_peoples_tasks_ends_no_run(tmp_path, clip):
+    lm = language_model()
+    task = harness.load_task(write_task(tmp_path, "triviaqa"))
+    instances = list(harness._instances(task, None, lm))
+    prompt, kwargs, media = instances[3].args
+    instances[3].arguments = (prompt, kwargs, {**media, "audio": [clip]})
+    answers = [a for batch in lm.stream(lm.plan(instances)) for a in batch.answers]
+    assert {a.index for a in answers if a.generation.status == "not_heard"} == {3} and len(answers) == 6
 
 
 def test_audio_of_other_peoples_tasks(tmp_path):
