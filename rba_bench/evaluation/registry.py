@@ -287,8 +287,12 @@ def made(name: str) -> list[TaskSpec]:
 
 
 def _unknown(name: str, shipped: Sequence[TaskSpec]) -> UserError:
+    from rba_bench.evaluation.sources import spellings
+
     names = sorted({*BENCHMARKS, *(s.name for s in shipped), *(group.name for group in list_groups())})
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    plain = {known.lower(): known for known in names}
+    alike = difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5)
+    near = list(dict.fromkeys([*spellings.meant(name), *(plain[one] for one in alike)]))[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown task {name!r}; {hint} (`rba-bench tasks list` shows all)")
 

@@ -119,6 +119,9 @@ async def _read(
 ) -> None:
     """Hand on the body without its compression, in small parts. Raises TooLarge beyond `most` bytes."""
     inflater, total = _Inflater(headers.get("content-encoding", "")), 0
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:18]) > most:
+        raise TooLarge(f"the answer is larger than {most:,} bytes")
     async with aclosing(response.aiter_raw(_STEP)) as chunks:
         async for raw in chunks:
             for part in inflater.parts(raw):

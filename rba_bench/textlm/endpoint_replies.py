@@ -16,6 +16,7 @@ Route = Literal["chat", "completion"]
 Odds = tuple[tuple[str, float], ...]
 
 TEXT_CHARACTERS = 1_000_000  # of one answer; 32,000 tokens of prose are 160,000
+MOST_PARTS = 200_000  # lists and objects of one body; as Python objects they are thirty times as large
 REPLACEMENT = "\ufffd"
 _MOST_TOKENS = 10**9  # larger counts are none
 _LONGEST_INTEGER = 30  # digits; Python refuses to read more than 4,300, and no field needs so many
@@ -86,6 +87,8 @@ def read_json(data: bytes, charset: str | None = None) -> Any:
     Raises:
         Unusable: There is none.
     """
+    if data.count(b"[") + data.count(b"{") > MOST_PARTS:
+        raise Unusable(f"the answer has more than {MOST_PARTS:,} parts")
     text = _decoded(data, charset)
     try:
         return json.loads(text, parse_int=_integer)
