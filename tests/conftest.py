@@ -99,6 +99,14 @@ def tiny_textlm_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir
 
 
 @pytest.fixture(scope="session")
+def thinker(tmp_path_factory: pytest.TempPathFactory, tiny_textlm_dir: Path) -> Path:
+    """The same model after it has learnt a few turns, and to think before it answers unless it is told not to."""
+    from tests.thinking_lm import teach
+
+    return teach(tiny_textlm_dir, tmp_path_factory.mktemp("taught") / "thinker")
+
+
+@pytest.fixture(scope="session")
 def tiny_composite_dir(tmp_path_factory: pytest.TempPathFactory, tiny_textlm_dir: Path) -> Path:
     """Random composite with processor: two-layer encoder of width 32, 80 mels, k = 3, `tiny_textlm_dir`."""
     import torch

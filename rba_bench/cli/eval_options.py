@@ -93,6 +93,15 @@ EncoderCache = Annotated[
         help="Keep encoder states on disk for other tasks on the same clips.",
     ),
 ]
+Template = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        metavar="KEY=VALUE",
+        help="Variable of the model's chat template, such as enable_thinking=false; may be repeated.",
+        show_default=False,
+    ),
+]
 Language = Annotated[
     str | None,
     typer.Option(

@@ -47,6 +47,7 @@ def command(
     pad: eval_options.Pad = False,
     encoder_cache: eval_options.EncoderCache = None,
     language: eval_options.Language = None,
+    template: eval_options.Template = None,
     trust: options.Trust = False,
     retry_errors: eval_options.RetryErrors = False,
     cache: eval_options.Cache = True,
@@ -56,13 +57,17 @@ def command(
 
     Each task leaves a run record; micro tasks run under greedy and under sampled decoding. A rerun resumes.
     """
+    from rba_bench.textlm.template import parse
+
     given = {
         "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
         "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
         "retry_errors": retry_errors, "use_cache": cache, "trust": trust,
     }  # fmt: skip
-    loading = {"true_length": not pad, "encoder_cache": encoder_cache, "language": language}
-    loading["trust_remote_code"] = trust
+    loading = {
+        "true_length": not pad, "encoder_cache": encoder_cache, "language": language, "trust_remote_code": trust,
+        "template": parse(template or ()),
+    }  # fmt: skip
     with stdout_reserved():
         chosen = model or ("constant" if dry_run else _newest_checkpoint())
         request = _request(task, chosen, track, model_options=loading, **given)

@@ -43,7 +43,8 @@ class RbaSpeechLM(LM):
         batch_seconds: Most audio per batch in seconds, padding included; halved whenever memory runs out.
         perturb: What is done to every clip before the model hears it, such as `noise=10dB,telephone`.
         model: A loaded model instead of `pretrained`.
-        model_options: Passed on to the loader: `true_length`, `encoder_cache`, `trust_remote_code`.
+        model_options: Passed on to the loader: `true_length`, `encoder_cache`, `trust_remote_code`,
+            `template` (`enable_thinking=false`).
 
     Raises:
         MissingPrerequisite: the checkpoint does not exist.

@@ -32,7 +32,7 @@ harness.register()
 METADATA_KEYS = (
     "version", "benchmark", "track", "variant", "judge", "model", "pretrained", "batch_size", "max_batch_size",
     "device", "config_source", "batch_seconds", "perturb", "true_length", "encoder_cache", "trust_remote_code",
-    "language",
+    "language", "template",
 )  # fmt: skip
 JUDGE_VARIABLE = "RBA_JUDGE"
 ROWS_AT_ONCE = 1000

@@ -24,6 +24,7 @@ from rba_bench.textlm.endpoint_client import Call, EndpointClient
 from rba_bench.textlm.endpoint_health import Trouble
 from rba_bench.textlm.endpoint_options import EndpointOptions
 from rba_bench.textlm.endpoint_replies import Answer
+from rba_bench.textlm.template import Variables
 
 
 class EndpointSpeechLM:
@@ -49,7 +50,11 @@ class EndpointSpeechLM:
 
     @classmethod
     def from_spec(
-        cls, spec: str, options: EndpointOptions | None = None, prompt_first: bool = False
+        cls,
+        spec: str,
+        options: EndpointOptions | None = None,
+        prompt_first: bool = False,
+        template: Variables | None = None,
     ) -> "EndpointSpeechLM":
         """The model of `openai:<base_url>#<model>`, the key from the environment.
 
@@ -57,7 +62,7 @@ class EndpointSpeechLM:
             UserError: the spec is malformed.
             MissingPrerequisite: the key is unusable.
         """
-        return cls(EndpointClient.from_spec(spec, options), prompt_first)
+        return cls(EndpointClient.from_spec(spec, options, template), prompt_first)
 
     def identity(self) -> dict[str, Any]:
         """Kind, URL, model, a hash of both, and the order of the parts; the same before and after answering."""

@@ -12,14 +12,17 @@ An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogni
 """
 
 import difflib
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import rba_bench
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.speechlm.base import SpeechLM
+from rba_bench.textlm.base import TextLM
+from rba_bench.textlm.template import Variables, given, note_unknown
 
 BUILT_IN = {
     "base": "the SpeechLM that training starts from",
@@ -44,6 +47,7 @@ class Options:
         encoder_cache: composite and transformers audio LLMs: folder where encoded clips are kept for later runs,
             None = nowhere.
         language: cascades: what is spoken (`de`), None = the recogniser finds it out.
+        template: variables of the chat template, such as `{"enable_thinking": False}`; of a cascade, its text LLM's.
     """
 
     device: str = "cpu"
@@ -52,6 +56,7 @@ class Options:
     true_length: bool = True
     encoder_cache: Path | None = None
     language: str | None = None
+    template: Variables = field(default_factory=dict)
 
 
 def load(
@@ -64,6 +69,7 @@ def load(
     true_length: bool = True,
     encoder_cache: Path | None = None,
     language: str | None = None,
+    template: Variables | str | None = None,
 ) -> SpeechLM:
     """The model behind a name, a folder, a Hub id or a server.
 
@@ -77,13 +83,25 @@ def load(
         true_length: see `Options`.
         encoder_cache: see `Options`.
         language: see `Options`.
+        template: see `Options`; also as text, see `template.given`. The model's name tells the variables.
 
     Raises:
         MissingPrerequisite: the checkpoint, the shipped weights or the server's key are not there.
         UserError: it is there but cannot be used, or the spec is malformed.
     """
     text = str(spec)
-    options = Options(device, batch_size, trust_remote_code, true_length, encoder_cache, language)
+    variables = given(template)
+    options = Options(device, batch_size, trust_remote_code, true_length, encoder_cache, language, variables)
+    model = _load(text, options, weights)
+    for (
+        key,
+        value,
+    ) in variables.items():  # else a model with and without thinking would have one name in tables
+        model.name += f"+{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return model
+
+
+def _load(text: str, options: Options, weights: Path | str | None) -> SpeechLM:
     if text in BUILT_IN:
         return _built_in(text, Path(weights) if weights is not None else shipped_weights(), options)
     scheme, colon, rest = text.partition(":")
@@ -94,7 +112,7 @@ def load(
     if scheme == "cascade":
         return _cascade(*split_cascade(rest), options)
     if scheme == "openai":
-        return _endpoint(text)
+        return _endpoint(text, options)
     close = difflib.get_close_matches(scheme, SCHEMES, 1)
     hint = (
         f"did you mean {close[0]}:{rest}"
@@ -135,9 +153,8 @@ def _text_oracle(llm: str, options: Options) -> SpeechLM:
     if not llm:
         raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
     from rba_bench.speechlm.reference import StreamingTextOracle, TextOracle
-    from rba_bench.textlm.load import load_textlm
 
-    textlm = load_textlm(llm, options.device, options.batch_size, trust_remote_code=options.trust_remote_code)
+    textlm = _textlm(llm, options.device, options)
     oracle = StreamingTextOracle if hasattr(textlm, "chat_stream") else TextOracle
     return oracle(textlm, f"text-{short_name(llm)}")
 
@@ -145,7 +162,6 @@ def _text_oracle(llm: str, options: Options) -> SpeechLM:
 def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
     from rba_bench.speechlm.recognizers import load_recognizer
     from rba_bench.speechlm.reference import Cascade
-    from rba_bench.textlm.load import load_textlm
     from rba_bench.textlm.weights import resolve_device
 
     device = resolve_device(options.device)
@@ -156,8 +172,15 @@ def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
         language=options.language,
         trust_remote_code=options.trust_remote_code,
     )
-    textlm = load_textlm(llm, device, options.batch_size, trust_remote_code=options.trust_remote_code)
+    textlm = _textlm(llm, device, options)
     return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", device)
+
+
+def _textlm(llm: str, device: str, options: Options) -> TextLM:
+    from rba_bench.textlm.load import load_textlm
+
+    trusted, template = options.trust_remote_code, options.template
+    return load_textlm(llm, device, options.batch_size, trust_remote_code=trusted, template=template)
 
 
 def short_name(spec: str) -> str:
@@ -172,10 +195,10 @@ def short_name(spec: str) -> str:
     return (path.resolve() if path.exists() else path).name.removesuffix(".pt")
 
 
-def _endpoint(spec: str) -> SpeechLM:
+def _endpoint(spec: str, options: Options) -> SpeechLM:
     from rba_bench.speechlm.endpoint import EndpointSpeechLM
 
-    return EndpointSpeechLM.from_spec(spec)
+    return EndpointSpeechLM.from_spec(spec, template=options.template)
 
 
 def _checkpoint(spec: str, options: Options) -> SpeechLM:
@@ -215,6 +238,7 @@ def _transformers(spec: str, options: Options) -> SpeechLM:
         true_length=options.true_length,
         trust_remote_code=options.trust_remote_code,
         cache_folder=options.encoder_cache,
+        template=options.template,
     )
 
 
@@ -222,6 +246,7 @@ def _built_in(name: str, folder: Path, options: Options) -> SpeechLM:
     if name == "constant":
         from rba_bench.speechlm.reference import ConstantAnswer
 
+        note_unknown("", options.template, name)
         return ConstantAnswer()
     if name == "base":
         return _composite(_part(folder, "base"), options, "base")
@@ -239,16 +264,19 @@ def _composite(path: Path, options: Options, name: str | None = None) -> SpeechL
     from rba_bench.speechlm.local import CompositeSpeechLM
 
     return CompositeSpeechLM.from_pretrained(
-        path, options.device, options.batch_size, name, cache_folder=options.encoder_cache
+        path,
+        options.device,
+        options.batch_size,
+        name,
+        cache_folder=options.encoder_cache,
+        template=options.template,
     )
 
 
 def _micro_text(folder: Path, options: Options) -> SpeechLM:
     from rba_bench.speechlm.reference import TextOracle
-    from rba_bench.textlm.local import LocalTextLM
 
-    teacher = LocalTextLM.from_pretrained(_part(folder, "teacher"), options.device, options.batch_size)
-    return TextOracle(teacher)
+    return TextOracle(_textlm(str(_part(folder, "teacher")), options.device, options))
 
 
 def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
@@ -256,7 +284,6 @@ def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
     from rba_bench.speechlm.local import CompositeSpeechLM
     from rba_bench.speechlm.recognizers import EncoderCTC
     from rba_bench.speechlm.reference import Cascade
-    from rba_bench.textlm.local import LocalTextLM
 
     head = _part(folder, "asr")
     recognizer = CTCRecognizer.load(head)
@@ -270,5 +297,5 @@ def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
         sha256_json([base.identity()["weights_sha256"], *(sha256_file(file) for file in files)]),
         options.batch_size,
     )
-    teacher = LocalTextLM.from_pretrained(_part(folder, "teacher"), options.device, options.batch_size)
+    teacher = _textlm(str(_part(folder, "teacher")), options.device, options)
     return Cascade(ear, teacher, device=str(encoder.device))

@@ -19,7 +19,9 @@ from rba_bench.speechlm.composite.modeling import CompositeForConditionalGenerat
 from rba_bench.speechlm.composite.processing import CompositeProcessor
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.chat import stop_ids
+from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import continue_batch, to_generation
+from rba_bench.textlm.template import Variables, note_unknown, text_of
 from rba_bench.textlm.weights import describe, load_model, local_folder, resolve_device
 
 RUN_FILE = "rba_run.json"
@@ -43,6 +45,7 @@ class CompositeSpeechLM:
         batch_size: requests per batch; answers do not depend on it.
         clock: seconds spent in `features`, `encoder` and `decoder`.
         cache: states of clips with a `key`; None where the encoder may change (in training).
+        template: variables of the chat template.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class CompositeSpeechLM:
         name: str,
         batch_size: int = 32,
         cache: EncoderCache | None = None,
+        template: Variables | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}: use 1 or more")
@@ -62,11 +66,13 @@ class CompositeSpeechLM:
         self.batch_size = batch_size
         self.clock: StageClock = device_clock(str(model.device))
         self.cache = cache
+        self.template = dict(template or {})
         self._identity = identity
         tokenizer = processor.tokenizer
         if not tokenizer.chat_template:
             tokenizer.chat_template = processor.chat_template
-        self.stops = stop_ids(tokenizer, model)[0]
+        self.stops = stop_ids(tokenizer, model, **self.template)[0]
+        self.opened = opening(processor.render("", **self.template))
         self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
         self.longest_frames = 2 * model.config.audio_config.max_source_positions
 
@@ -79,6 +85,7 @@ class CompositeSpeechLM:
         name: str | None = None,
         cache_bytes: int = DEFAULT_BYTES,
         cache_folder: Path | None = None,
+        template: Variables | None = None,
     ) -> "CompositeSpeechLM":
         """Load a checkpoint folder, safetensors only.
 
@@ -89,6 +96,7 @@ class CompositeSpeechLM:
             name: the folder's name by default.
             cache_bytes: bound of the encoder states kept in memory.
             cache_folder: where encoder states are kept for later runs; None keeps them for this run only.
+            template: variables of the chat template, such as `{"enable_thinking": False}`.
 
         Raises:
             MissingPrerequisite: nothing there.
@@ -111,18 +119,20 @@ class CompositeSpeechLM:
         ear = _weights_sha256(model.model.audio_tower)
         tag = encoder_tag(ear, identity["setup_sha256"], "true-length", identity["dtype"])
         cache = EncoderCache(tag, cache_bytes, cache_folder)
-        return cls(model, processor, identity, name or folder.resolve().name, batch_size, cache)
+        shown = name or folder.resolve().name
+        note_unknown(text_of(processor), template or {}, shown)
+        return cls(model, processor, identity, shown, batch_size, cache, template)
 
     def identity(self) -> dict[str, Any]:
-        """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, and how it was trained."""
-        return dict(self._identity)
+        """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, template variables, training."""
+        return {**self._identity, **({"template": self.template} if self.template else {})}
 
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
         """Answer each request, in order; see `SpeechLM.generate`.
 
         A clip beyond the processor's longest is heard up to there, and the answer's `error` says so.
         """
-        texts = [self.processor.render(request.prompt) for request in requests]
+        texts = [self.processor.render(request.prompt, **self.template) for request in requests]
         faults = [self._fault(request, text, decoding) for request, text in zip(requests, texts, strict=True)]
         usable = [i for i, fault in enumerate(faults) if not fault]
         answers: dict[int, Generation] = {}
@@ -174,7 +184,8 @@ class CompositeSpeechLM:
                 stop_ids=self.stops,
                 pad_id=self.processor.tokenizer.pad_token_id,
             )
-        answers = [to_generation(self.processor.tokenizer, continuation) for continuation in drawn]
+        tokenizer = self.processor.tokenizer
+        answers = [to_generation(tokenizer, continuation, self.opened) for continuation in drawn]
         return [self._remark(answer, len(clip)) for answer, clip in zip(answers, clips, strict=True)]
 
     def _encode(self, clips: list[np.ndarray]) -> list[torch.Tensor]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.filters import judge_answer, tidy
+from rba_bench.synthesis.filters import judge_answer, read
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.textlm.base import Decoding, TextLM
 
@@ -27,15 +27,15 @@ def answer(
     )
     answers = []
     for candidate, seed, made in zip(candidates, seeds, generations, strict=True):
-        response = tidy(made.text)
+        response, status = read(made)
         answers.append(
             {
                 "index": candidate["index"],
                 "seed": seed,
                 "response": response,
-                "status": made.status,
+                "status": status,
                 "n_tokens": made.n_tokens,
-                "reason": judge_answer(response, made.status, recipe.max_answer_words),
+                "reason": judge_answer(response, status, recipe.max_answer_words),
             }
         )
     return answers

@@ -12,12 +12,15 @@ from typing import Any
 
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.synthesis.tags import Tags
+from rba_bench.textlm.base import Generation
+from rba_bench.textlm.replies import split
 
 KEPT = "kept"
 INSTRUCTION_REASONS = {
     "error": "the teacher failed",
     "no_reply": "the teacher's server failed",
     "truncated": "no end of turn within instruction_max_new_tokens",
+    "unclosed": "its thinking has no end",
     "empty": "no text",
     "malformed": "template marks, control characters or no letters in it",
     "unparsed": "the tagger does not know it",
@@ -32,6 +35,7 @@ ANSWER_REASONS = {
     "error": "the teacher failed",
     "no_reply": "the teacher's server failed",
     "truncated": "no end of turn within response_max_new_tokens",
+    "unclosed": "its thinking has no end; raise response_max_new_tokens, or set template.enable_thinking=false",
     "empty": "no text",
     "malformed": "template marks or control characters in it",
     "too_long": "more than max_answer_words",
@@ -56,6 +60,12 @@ _TERMS = re.compile(
 def tidy(text: str) -> str:
     """One line, single spaces."""
     return " ".join(text.split())
+
+
+def read(made: Generation) -> tuple[str, str]:
+    """What counts of a reply of the teacher, on one line, and its status: that of the reply, or `unclosed`."""
+    parts = split(made.text)
+    return tidy(parts.answer), made.status if parts.complete else "unclosed"
 
 
 def normalise(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.filters import InstructionFilter, tidy
+from rba_bench.synthesis.filters import InstructionFilter, read
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.synthesis.tags import Tagger
 from rba_bench.textlm.base import Decoding, Generation, TextLM
@@ -28,16 +28,13 @@ def sample_round(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> list[
     indices = range(first, first + recipe.round_size)
     seeds = [stable_seed("instruction", recipe.seed, index) for index in indices]
     generations = _ask(teacher, recipe, seeds)
-    return [
-        {
-            "index": index,
-            "seed": seed,
-            "text": tidy(made.text),
-            "status": made.status,
-            "n_tokens": made.n_tokens,
-        }
-        for index, seed, made in zip(indices, seeds, generations, strict=True)
-    ]
+    candidates = []
+    for index, seed, made in zip(indices, seeds, generations, strict=True):
+        text, status = read(made)
+        candidates.append(
+            {"index": index, "seed": seed, "text": text, "status": status, "n_tokens": made.n_tokens}
+        )
+    return candidates
 
 
 def _ask(teacher: TextLM, recipe: SynthesisRecipe, seeds: list[int]) -> list[Generation]:

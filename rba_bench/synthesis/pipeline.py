@@ -20,7 +20,7 @@ from rba_bench.textlm.base import TextLM
 # Keys that may differ between a run and its resumption.
 NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates"})
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
-LATER = ("instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind")
+LATER = ("instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template")
 
 
 def synthesize(
@@ -50,6 +50,8 @@ def synthesize(
         config["source_sha256"] = recorded.identity(found)
     for key in ("weights_sha256", "setup_sha256"):
         config[f"teacher_{key}"] = identity[key]
+    if "template" in identity:
+        config["template"] = identity["template"]
     resumes = claim(out, "synth", config)
     try:
         if resumes and _complete(out):

@@ -8,6 +8,7 @@ from rba_bench.audio.perturb import COLOURS
 from rba_bench.audio.voices import BANKS
 from rba_bench.metrics.language_names import TRANSLATE
 from rba_bench.recipes import Recipe, suggest
+from rba_bench.textlm.template import TemplateVariables
 
 Kind = Literal["instruct", "qa", "s2tt"]
 Range = tuple[float, float]
@@ -51,6 +52,9 @@ class SynthesisRecipe(Recipe):
     """
 
     teacher: str = Field("micro", description="'micro', a folder, or a Hub id of a chat model")
+    template: TemplateVariables = Field(
+        {}, description="variables of the teacher's chat template; enable_thinking is false unless said here"
+    )
     device: str = "cpu"
     batch_size: int = Field(64, ge=1, description="sequences the teacher generates at once")
     seed: int = 0

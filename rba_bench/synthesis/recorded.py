@@ -19,7 +19,7 @@ from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.answers import response_decoding
 from rba_bench.synthesis.collect import ANSWERS, Unit
 from rba_bench.synthesis.corpora import Utterance
-from rba_bench.synthesis.filters import KEPT, judge_answer, normalise, tidy
+from rba_bench.synthesis.filters import KEPT, judge_answer, normalise, read, tidy
 from rba_bench.synthesis.log import Log
 from rba_bench.synthesis.recipe import SourceOptions, SynthesisRecipe
 from rba_bench.textlm.base import TextLM
@@ -77,9 +77,8 @@ def _round(
     records = []
     for index in range(len(part)):
         answer = made.get(index)
-        response = tidy(answer.text) if answer is not None else ""
-        reason = judge_answer(response, answer.status) if answer is not None else "no_transcript"
-        status = answer.status if answer is not None else "empty"
+        response, status = read(answer) if answer is not None else ("", "empty")
+        reason = judge_answer(response, status) if answer is not None else "no_transcript"
         records.append({"index": start + index, "response": response, "status": status, "reason": reason})
     return records
 

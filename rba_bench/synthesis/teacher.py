@@ -5,6 +5,7 @@ from typing import Any
 
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.textlm.base import TextLM
+from rba_bench.textlm.template import quiet, text_in
 from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
 
 
@@ -22,18 +23,29 @@ def locate(recipe: SynthesisRecipe) -> Path:
 
 
 def identity(recipe: SynthesisRecipe) -> dict[str, Any]:
-    """What the teacher is, without loading it: name, hash of the weights, hash of tokenizer and template."""
+    """What the teacher is, without loading it: name, hash of weights, of tokenizer and template; variables."""
     folder = locate(recipe)
     return {
         "name": recipe.teacher,
         "weights_sha256": weights_sha256(folder),
         "setup_sha256": setup_sha256(folder),
         **({"revision": commit} if (commit := hub_commit(folder)) else {}),
+        **({"template": variables} if (variables := template(recipe)) else {}),
     }
+
+
+def template(recipe: SynthesisRecipe) -> dict[str, Any]:
+    """Variables of the teacher's chat template: the recipe's, and no thinking where the template can switch it off.
+
+    Thinking is neither spoken nor learnt, and takes the room of the answer.
+    """
+    return quiet(text_in(locate(recipe)), recipe.template)
 
 
 def load(recipe: SynthesisRecipe) -> TextLM:
     """Load the teacher on the recipe's device."""
     from rba_bench.textlm.local import LocalTextLM
 
-    return LocalTextLM.from_pretrained(locate(recipe), device=recipe.device, batch_size=recipe.batch_size)
+    return LocalTextLM.from_pretrained(
+        locate(recipe), device=recipe.device, batch_size=recipe.batch_size, template=template(recipe)
+    )

@@ -12,6 +12,7 @@ from rba_bench.textlm.endpoint_client import Call, EndpointClient
 from rba_bench.textlm.endpoint_health import Trouble
 from rba_bench.textlm.endpoint_options import EndpointOptions
 from rba_bench.textlm.endpoint_replies import Answer
+from rba_bench.textlm.template import Variables
 
 # How OpenAI, vLLM, SGLang and llama.cpp say that a request does not fit into the model
 _TOO_LONG = re.compile(
@@ -38,14 +39,16 @@ class EndpointLM:
         self.name = client.model.rstrip("/").rpartition("/")[2]
 
     @classmethod
-    def from_spec(cls, spec: str, options: EndpointOptions | None = None) -> "EndpointLM":
+    def from_spec(
+        cls, spec: str, options: EndpointOptions | None = None, template: Variables | None = None
+    ) -> "EndpointLM":
         """The model of `openai:<base_url>#<model>`, the key from the environment.
 
         Raises:
             UserError: the spec is malformed.
             MissingPrerequisite: the key is unusable.
         """
-        return cls(EndpointClient.from_spec(spec, options))
+        return cls(EndpointClient.from_spec(spec, options, template))
 
     def identity(self) -> dict[str, Any]:
         """Kind, URL, model and a hash of both; the same before and after answering. No credentials."""

@@ -35,6 +35,7 @@ from rba_bench.textlm.endpoint_health import (
 from rba_bench.textlm.endpoint_keys import VENDORS, ApiKey, host_of, is_local
 from rba_bench.textlm.endpoint_options import EndpointOptions
 from rba_bench.textlm.endpoint_replies import Answer, Route, Unusable, read_answer
+from rba_bench.textlm.template import Variables
 
 TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
 _PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
@@ -74,12 +75,14 @@ class EndpointClient:
         model: As the server calls it.
         key: Sent with every request; by default the one that belongs to the host.
         options: See there.
+        template: Variables of the chat template, sent as `chat_template_kwargs` with every chat.
     """
 
     base_url: str
     model: str
     key: ApiKey = None  # type: ignore[assignment]
     options: EndpointOptions = field(default_factory=EndpointOptions.from_environment)
+    template: Variables = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.key = self.key or ApiKey.of(self.base_url)
@@ -91,12 +94,15 @@ class EndpointClient:
         self._reported: dict[str, list[str]] = {"model": [], "system_fingerprint": []}
 
     @classmethod
-    def from_spec(cls, spec: str, options: EndpointOptions | None = None) -> "EndpointClient":
+    def from_spec(
+        cls, spec: str, options: EndpointOptions | None = None, template: Variables | None = None
+    ) -> "EndpointClient":
         """The client of `openai:<base_url>#<model>`. Raises UserError if the spec is not one."""
         address = parse_endpoint(spec)
         if address is None:
             raise UserError(f"{spec!r} names no server: write openai:<base_url>#<model>")
-        return cls(*address, options=options or EndpointOptions.from_environment())
+        chosen = options or EndpointOptions.from_environment()
+        return cls(*address, options=chosen, template=dict(template or {}))
 
     def identity(self) -> dict[str, Any]:
         """Address and model. The weights behind them are not known; a hash of both stands in, for caches."""
@@ -108,6 +114,7 @@ class EndpointClient:
             "weights_known": False,
             "n_parameters": None,
             **self.options.facts(),
+            **({"template": dict(self.template)} if self.template else {}),
         }
 
     def observed(self) -> dict[str, list[str]]:
@@ -221,7 +228,9 @@ class EndpointClient:
         for _ in range(_MOST_LESSONS):
             spoken = self._dialect
             outcome = await self._request(
-                http, call.route, {"model": self.model, **spoken.speak(call.payload)}
+                http,
+                call.route,
+                {"model": self.model, **spoken.speak(call.payload), **self._variables(call.route)},
             )
             if isinstance(outcome, Answer):
                 return replace(outcome, latency_s=time.monotonic() - started)
@@ -233,6 +242,10 @@ class EndpointClient:
             ):  # else another request has learnt meanwhile: its lesson is tried first
                 self._dialect = taught
         return outcome
+
+    def _variables(self, route: Route) -> dict[str, Any]:
+        """Variables of the chat template, where there is one."""
+        return {"chat_template_kwargs": dict(self.template)} if self.template and route == "chat" else {}
 
     async def _request(self, http: Any, route: Route, payload: Mapping[str, Any]) -> Answer | Trouble:
         import httpx2

@@ -4,6 +4,7 @@ from rba_bench.textlm.asking import Asker
 from rba_bench.textlm.base import TextLM
 from rba_bench.textlm.endpoint_address import parse_endpoint
 from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.textlm.template import Variables
 
 __all__ = ["load_asker", "load_textlm", "parse_endpoint"]
 
@@ -15,6 +16,7 @@ def load_textlm(
     *,
     trust_remote_code: bool = False,
     endpoint: EndpointOptions | None = None,
+    template: Variables | None = None,
 ) -> TextLM:
     """The text LLM behind a spec.
 
@@ -24,6 +26,8 @@ def load_textlm(
         batch_size: rows per batch; local models only.
         trust_remote_code: run Python code that ships with a local model.
         endpoint: timeouts, retries, concurrency; by default from the environment.
+        template: variables of the chat template, such as `{"enable_thinking": False}`; servers get them as
+            `chat_template_kwargs`, which vLLM, SGLang and llama.cpp know.
 
     Raises:
         UserError: the spec is malformed, or the model is none that can be used.
@@ -32,10 +36,10 @@ def load_textlm(
     if parse_endpoint(spec) is not None:
         from rba_bench.textlm.endpoint import EndpointLM
 
-        return EndpointLM.from_spec(spec, endpoint)
+        return EndpointLM.from_spec(spec, endpoint, template)
     from rba_bench.textlm.local import LocalTextLM
 
-    return LocalTextLM.from_pretrained(spec, device, batch_size, trust_remote_code)
+    return LocalTextLM.from_pretrained(spec, device, batch_size, trust_remote_code, dict(template or {}))
 
 
 def load_asker(
@@ -45,12 +49,17 @@ def load_asker(
     *,
     trust_remote_code: bool = False,
     endpoint: EndpointOptions | None = None,
+    template: Variables | None = None,
 ) -> Asker:
-    """What answers questions about answers (a judge): as `load_textlm`, with messages and log-probabilities."""
+    """What answers questions about answers (a judge): as `load_textlm`, with messages and log-probabilities.
+
+    A local judge whose template knows `enable_thinking` does not think unless `template` says so: it is asked for a
+    word or a digit.
+    """
     if parse_endpoint(spec) is not None:
         from rba_bench.textlm.endpoint import EndpointLM
 
-        return EndpointLM.from_spec(spec, endpoint)
+        return EndpointLM.from_spec(spec, endpoint, template)
     from rba_bench.textlm.local_asking import LocalAsker
 
-    return LocalAsker(spec, device, batch_size, trust_remote_code)
+    return LocalAsker(spec, device, batch_size, trust_remote_code, dict(template or {}))

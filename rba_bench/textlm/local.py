@@ -13,6 +13,7 @@ from rba_bench.textlm import chat
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
+from rba_bench.textlm.template import note_unknown, text_of
 from rba_bench.textlm.weights import describe, load_model, local_folder, resolve_device
 
 
@@ -78,6 +79,7 @@ class LocalTextLM:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
         identity = {"kind": "text", **describe(folder, path_or_id, model, trust_remote_code)}
+        note_unknown(text_of(tokenizer), template or {}, Path(str(path_or_id)).name)
         return cls(model, tokenizer, identity, batch_size, template)
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:

@@ -13,6 +13,7 @@ from rba_bench.textlm.asking import Message, Question, Reply
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.sampling import PerRequestGumbel, continue_batch, written
+from rba_bench.textlm.template import quiet, text_in
 from rba_bench.textlm.weights import (
     compute_dtype,
     hub_commit,
@@ -52,7 +53,8 @@ class LocalAsker:
             device: A torch device, or `auto`. On the CPU the model computes in float32 however it is stored.
             batch_size: Questions per batch.
             trust_remote_code: Run Python code that ships with the model.
-            template: Extra variables of the chat template, such as `{"enable_thinking": False}`.
+            template: Extra variables of the chat template. Where it knows `enable_thinking`, that is False unless said
+                here: a judge is asked for a word or a digit, and has no room to think.
 
         Raises:
             MissingPrerequisite: The model is not there.
@@ -61,6 +63,7 @@ class LocalAsker:
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}: use 1 or more")
         folder = local_folder(path_or_id, "judge")
+        template = quiet(text_in(folder), template or {})
         self.batch_size = batch_size
         self.name = Path(str(path_or_id)).name
         self._load = (folder, resolve_device(device), batch_size, trust_remote_code, template)

@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
@@ -76,6 +78,19 @@ def checked(variables: Mapping[str, Any]) -> dict[str, Scalar]:
         if not isinstance(value, Scalar) or (isinstance(value, float) and value - value != 0):
             raise UserError(f"template variable {key}: {value!r} is no number, text, true or false")
     return dict(variables)
+
+
+def _recipe_value(value: Any) -> dict[str, Scalar]:
+    """For pydantic: a mapping of scalars, nothing for null."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"give variables and their values, such as {{{THINKING}: false}}")
+    try:
+        return checked(value or {})
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+TemplateVariables = Annotated[dict[str, Scalar], PlainValidator(_recipe_value)]  # of recipes
 
 
 def text_of(holder: Any) -> str:

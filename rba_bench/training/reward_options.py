@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, PlainValidator
 
 from rba_bench.recipes import Recipe, suggest
+from rba_bench.textlm.template import TemplateVariables
 
 RewardName = Literal[
     "reward-model",  # a sequence classifier on instruction and answer: `model`
@@ -58,11 +59,17 @@ class RewardOptions(Recipe):
 
     # folder or Hub id of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
     teacher: str = "micro"
+    # variables of its chat template; enable_thinking is false unless said here
+    teacher_template: TemplateVariables = Field(default_factory=dict)
 
     similarity_model: str | None = None  # folder or Hub id of a sentence-transformers model
     similarity_prompt: str = ""  # name of one of that model's own prompts, put before both texts
 
     judge: str | None = None  # openai:<base_url>#<model>, a folder or a Hub id
+    judge_template: TemplateVariables = Field(
+        default_factory=dict
+    )  # as teacher_template; servers get these alone
+    judge_max_tokens: Positive = 16  # of a reply; a judge that thinks needs hundreds
     judge_reference: bool = False  # show the judge the teacher's answer too
     judge_patience: Positive = 32  # answers in a row without a grade that end the run
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from rba_bench.recipes import Recipe
+from rba_bench.textlm.template import TemplateVariables
 
 # BLSP (arXiv 2309.00916) has one instruction for all transcripts; these are its words
 CONTINUE = "Continue the following text in a coherent and engaging style with less than 40 words."
@@ -38,6 +39,8 @@ class TeacherOptions(Recipe):
     # `self`: the model's own LLM as it was at the start; `micro`: the shipped teacher; else a folder or Hub id of a
     # causal LM with the student's vocabulary
     model: str = "self"
+    # variables of the chat template of another model; enable_thinking is false unless said here
+    template: TemplateVariables = Field(default_factory=dict)
     divergence: Literal["forward", "reverse", "jsd"] = "forward"  # forward: Ultravox and BLSP-KD
     jsd_weight: Share = 0.5  # of the teacher's side in the mixture (GKD)
     temperature: Annotated[float, Field(gt=0)] = 2.0  # Ultravox and BLSP-KD

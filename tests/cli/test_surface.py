@@ -42,6 +42,7 @@ SURFACE = {
             "--retry-errors",
             "--seed",
             "--task",
+            "--template",
             "--track",
             "--trust",
             "--trust-remote-code",

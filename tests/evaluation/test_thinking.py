@@ -11,6 +11,7 @@ from rba_bench.evaluation.records import read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.textlm.replies import RULE
 from tests.evaluation.conftest import write_task
+from tests.evaluation.test_commands import command, finish
 from tests.evaluation.test_harness import stock
 from tests.textlm.misbehaving_server import answer, serving
 
@@ -133,3 +134,37 @@ def test_process_results_reads_replies_of_other_models_in_the_same_way():
         json.loads(json.dumps(found))["alias_match"]
         == scoring.score_item(doc, "no idea").scores["alias_match"]
     )
+
+
+@pytest.mark.parametrize("model", ["{}", "text:{}"])
+def test_runs_with_other_template_variables_share_nothing(tmp_path, model):
+    task = write_task(tmp_path, "triviaqa")
+
+    def react(seen):
+        quiet = seen.body.get("chat_template_kwargs") == {"enable_thinking": False}
+        return answer("castle" if quiet else "<think>castle")
+
+    with serving(react) as server:
+        records = []
+        for given in ({}, {"enable_thinking": False}, {"enable_thinking": False}):
+            request = EvalRequest(
+                (str(task),), model.format(server.spec), out=tmp_path / "out", device="cpu", judge="none",
+                model_options={"template": given},
+            )  # fmt: skip
+            records += evaluate(request)
+        assert len(server.seen) == 12, "the third run is the second one's"
+    plain, told, again = records
+    assert plain.run_id != told.run_id == again.run_id and plain.protocol_hash == told.protocol_hash
+    assert plain.statuses["truncated"] == 6 and told.statuses["ok"] == 6
+    assert told.model["template"] == {"enable_thinking": False}
+    assert told.model["name"] == f"{plain.model['name']}+enable_thinking=false"
+
+
+def test_the_command_takes_variables_and_refuses_what_is_none(tmp_path):
+    task = write_task(tmp_path, "triviaqa")
+    line = ("rba_bench", "eval", "--task", str(task), "--model", "constant", "--out", str(tmp_path / "out"))
+    wrong = command(*line, "--template", "enable_thinking")
+    _, said = wrong.communicate(timeout=300)
+    assert wrong.returncode == 2 and "write key=value" in said and "Traceback" not in said
+    said = finish(command(*line, "--template", "enable_thinking=false"))
+    assert "constant: its chat template does not know enable_thinking" in "".join(map(str, said))

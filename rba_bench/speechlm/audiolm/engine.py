@@ -19,6 +19,7 @@ from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable,
 from rba_bench.speechlm.clock import StageClock, device_clock
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
+from rba_bench.textlm.template import Variables, note_unknown, text_of
 from rba_bench.textlm.weights import describe, local_folder, resolve_device
 
 # Clips are encoded together while the longest is at most this many times the shortest: less pads less, more calls the
@@ -76,6 +77,7 @@ class TransformersSpeechLM:
         name: str | None = None,
         cache_bytes: int = DEFAULT_BYTES,
         cache_folder: Path | None = None,
+        template: Variables | None = None,
     ) -> "TransformersSpeechLM":
         """Load a folder or Hub id, safetensors only.
 
@@ -89,6 +91,7 @@ class TransformersSpeechLM:
             name: the folder's or the id's last part by default.
             cache_bytes: bound of the encoder states kept in memory.
             cache_folder: where encoder states are kept for later runs; None keeps them for this run only.
+            template: variables of the chat template, such as `{"enable_thinking": False}`.
 
         Raises:
             MissingPrerequisite: nothing there, or its processor needs a package that is missing.
@@ -96,6 +99,8 @@ class TransformersSpeechLM:
         """
         folder = local_folder(path_or_id, "speech model")
         family = load_family(folder, resolve_device(device), true_length, trust_remote_code)
+        family.template = dict(template or {})
+        note_unknown(text_of(family.processor) or text_of(family.tokenizer), family.template, str(path_or_id))
         model_type = family.model.config.model_type
         entry = FAMILIES.get(model_type)
         identity = {
@@ -105,6 +110,7 @@ class TransformersSpeechLM:
             "padding": family.padding,
             "verified": entry is not None and entry.verified,
             **family.identity(),
+            **({"template": family.template} if family.template else {}),
         }
         cache = None
         if family.splits:
@@ -158,7 +164,10 @@ class TransformersSpeechLM:
         inputs = self._merged(requests) if self.family.splits else self._plain(requests)
         with self.clock("decoder"):
             drawn = self._continue(inputs, decoding, [request.seed for request in requests])
-        answers = [to_generation(self.family.tokenizer, continuation) for continuation in drawn]
+        answers = [
+            to_generation(self.family.tokenizer, continuation, self.family.opened(request.prompt))
+            for continuation, request in zip(drawn, requests, strict=True)
+        ]
         return [
             self._remark(answer, _n_samples(request))
             for answer, request in zip(answers, requests, strict=True)

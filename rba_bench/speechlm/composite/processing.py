@@ -70,21 +70,22 @@ class CompositeProcessor(ProcessorMixin):
         states = (-(-self.feature_extractor.n_frames(n_samples) // self.mel_stride) + 1) // 2
         return -(-states // self.stack_factor)
 
-    def render(self, prompt: str, response: str | None = None) -> str:
+    def render(self, prompt: str, response: str | None = None, **template: Any) -> str:
         """The chat of one spoken turn: `prompt` beside the audio, then the generation prompt or the response.
 
         Args:
             prompt: text beside the audio, e.g. "translate german to english :"; may be empty.
             response: what the assistant says, closed with the end of turn; None opens the assistant's turn.
+            **template: variables of the chat template.
         """
         parts = [{"type": "text", "text": prompt}, {"type": "audio"}]
         messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
         if response is not None:
             messages.append({"role": "assistant", "content": response})
-        return self.render_messages(messages, add_generation_prompt=response is None)
+        return self.render_messages(messages, add_generation_prompt=response is None, **template)
 
     def render_messages(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **template: Any
     ) -> str:
         """Any chat as text.
 
@@ -97,6 +98,7 @@ class CompositeProcessor(ProcessorMixin):
             chat_template=self.chat_template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
+            **template,
         )
 
     def _flatten(self, content: str | Sequence[Mapping[str, Any]]) -> str:

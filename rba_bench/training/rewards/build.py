@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import cache_dir
+from rba_bench.textlm.template import quiet, text_in
 from rba_bench.training.reward_options import RewardOptions
 from rba_bench.training.rewards.base import Reward, blame
 from rba_bench.training.rewards.classifier import RewardModel
@@ -105,11 +106,17 @@ class _Maker:
 
     def _teacher(self) -> Reward:
         from rba_bench.textlm.local import LocalTextLM
+        from rba_bench.textlm.weights import local_folder
 
-        path = _folder(self.options.teacher, "teacher")
+        options = self.options
+        path = _folder(options.teacher, "teacher")
         with blame("reward.teacher"):
+            # the answers it scores do not think, so neither does its turn begin with a thought
+            template = quiet(text_in(local_folder(path, "text model")), options.teacher_template)
             return TeacherLogprob(
-                LocalTextLM.from_pretrained(path, device=self.device, batch_size=self.options.batch_size)
+                LocalTextLM.from_pretrained(
+                    path, device=self.device, batch_size=options.batch_size, template=template
+                )
             )
 
     def _similarity(self) -> Reward:
@@ -141,8 +148,12 @@ class _Maker:
                 "reward.judge: name a judge (openai:<base_url>#<model>, a folder or a Hub id)"
             )
         with blame("reward.judge"):
-            asker = load_asker(options.judge, self.device, options.batch_size)
-        return Judge(asker, self.votes, options.judge_reference, options.judge_patience)
+            asker = load_asker(
+                options.judge, self.device, options.batch_size, template=options.judge_template
+            )
+        return Judge(
+            asker, self.votes, options.judge_reference, options.judge_patience, options.judge_max_tokens
+        )
 
 
 def _folder(name: str, shipped: str) -> str:

@@ -55,13 +55,22 @@ class Judge:
         votes: Folder of the kept replies.
         reference: Show the teacher's answer beside the one to be graded.
         patience: Answers in a row without a grade that end the run.
+        max_tokens: Longest reply; a judge that thinks first needs hundreds.
     """
 
-    def __init__(self, asker: Asker, votes: Path, reference: bool = False, patience: int = 32) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        votes: Path,
+        reference: bool = False,
+        patience: int = 32,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         self.asker = asker
         self.votes = votes
         self.reference = reference
         self.patience = patience
+        self.max_tokens = max_tokens
         self.failed = 0
         self._in_a_row = 0
 
@@ -90,7 +99,7 @@ class Judge:
             with_reference=", and one that is known to be good," if self.reference else "",
             reference=f"\nA good answer: {teacher}\n" if self.reference else "",
         )
-        return Question((Message("user", text),), MAX_TOKENS, 0.0, VERSION, TOP_LOGPROBS)
+        return Question((Message("user", text),), self.max_tokens, 0.0, VERSION, TOP_LOGPROBS)
 
     def counts(self) -> dict[str, int]:
         """Answers without a grade so far."""

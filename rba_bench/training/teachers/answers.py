@@ -18,7 +18,8 @@ from rba_bench.errors import RbaError
 from rba_bench.files import JsonlAppender, read_jsonl, sha256_json
 from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.base import Decoding, TextLM
+from rba_bench.textlm.base import Decoding, Generation, TextLM
+from rba_bench.textlm.replies import ReplyParts, split
 from rba_bench.training.teacher_options import CONTINUE
 
 AuthorMode = Literal["answer", "continue"]
@@ -110,19 +111,28 @@ def _written(
     batch: Sequence[_Ask], own: TextLM, mode: AuthorMode, decoding: Decoding
 ) -> list[dict[str, Any]]:
     answers = own.chat([ask.text for ask in batch], decoding, [ask.seed for ask in batch])
+    read = [
+        split(answer.text) for answer in answers
+    ]  # what the own LLM thinks is not what the student shall say
     return [
         {
             "key": ask.key,
             "group_id": ask.group,
             "mode": mode,
             "text": ask.text,
-            "response": answer.text,
-            "status": answer.status,
+            "response": parts.answer,
+            "status": _status(answer, parts),
             "n_tokens": answer.n_tokens,
             "error": answer.error,
         }
-        for ask, answer in zip(batch, answers, strict=True)
+        for ask, answer, parts in zip(batch, answers, read, strict=True)
     ]
+
+
+def _status(answer: Generation, parts: ReplyParts) -> str:
+    if not parts.complete:
+        return "truncated"
+    return "empty" if answer.status == "ok" and not parts.answer.strip() else answer.status
 
 
 def _report(found: dict[str, dict[str, Any]], mode: AuthorMode, folder: Path) -> None:

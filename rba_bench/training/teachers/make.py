@@ -67,7 +67,7 @@ def make_twin(
         reader = OwnReader(family if shared else frozen_copy(family), weights)
     else:
         layout = "pad"
-        reader = OtherReader(_found(options.model), device)
+        reader = OtherReader(_found(options.model), device, options.template)
     vocabulary = shared_vocabulary(
         family.tokenizer,
         reader.tokenizer,

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.base import PROMPTS_KEPT, AudioFamily
 from rba_bench.textlm import chat
+from rba_bench.textlm.template import Variables, quiet, text_of
 from rba_bench.textlm.weights import (
     compute_dtype,
     load_model,
@@ -138,13 +139,15 @@ class OtherReader(Reader):
     Args:
         path_or_id: an instruction-tuned causal LM, safetensors only.
         device: a torch device, or `auto`.
+        template: variables of its chat template. Where that knows `enable_thinking`, it is False unless said here: the
+            answers that it reads do not think.
 
     Raises:
         MissingPrerequisite: it is not there.
         UserError: it has no tokenizer or chat template, or the device is unusable.
     """
 
-    def __init__(self, path_or_id: str, device: str = "cpu") -> None:
+    def __init__(self, path_or_id: str, device: str = "cpu", template: Variables | None = None) -> None:
         self.path = path_or_id
         self.folder = local_folder(path_or_id, "text teacher")
         self._where = resolve_device(device)
@@ -153,6 +156,7 @@ class OtherReader(Reader):
             self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"teacher.model {path_or_id}: {' '.join(str(error).split())}") from error
+        self.template = quiet(text_of(self.tokenizer), template or {})
         self.vocabulary = int(self.config.vocab_size)
         self.context = getattr(self.config, "max_position_embeddings", None)
         pad = self.tokenizer.pad_token_id
@@ -169,7 +173,7 @@ class OtherReader(Reader):
     def _tokenized(self, text: str) -> tuple[int, ...]:
         if not self.tokenizer.chat_template:
             raise UserError(f"teacher.model {self.path} has no chat template: use an instruction-tuned model")
-        rendered = chat.render_user(self.tokenizer, text)
+        rendered = chat.render_user(self.tokenizer, text, **self.template)
         return tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def identity(self) -> dict[str, Any]:
@@ -181,6 +185,7 @@ class OtherReader(Reader):
                 "weights_sha256": weights_sha256(self.folder),
                 "setup_sha256": setup_sha256(self.folder),
                 "dtype": str(compute_dtype(self._where)).removeprefix("torch."),
+                **({"template": self.template} if self.template else {}),
             }
         return dict(self._identity)
 

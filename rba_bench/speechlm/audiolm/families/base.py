@@ -21,9 +21,11 @@ from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.trainable import Trainable
 from rba_bench.speechlm.base import SAMPLING_RATE
 from rba_bench.textlm.chat import stop_ids
+from rba_bench.textlm.replies import opening
 from rba_bench.textlm.weights import load_model
 
 Features = dict[str, torch.Tensor]
+OPENING_TOKENS = 32  # of the end of a prompt that are looked at for a tag; the longest one has 8
 PROMPTS_KEPT = 4096  # rendered prompts; most tasks have one
 
 
@@ -39,6 +41,7 @@ class AudioFamily(Trainable, ABC):
         true_length: encode clips at their own length where `allows_true_length`; else as the processor pads them.
 
     Attributes:
+        template: variables of the chat template, such as `{"enable_thinking": False}`; set before the first turn.
         tokenizer: the processor's, with a chat template.
         audio_token_id: placeholder, one per audio token.
         pad_id: token that fills up rows.
@@ -54,6 +57,7 @@ class AudioFamily(Trainable, ABC):
     def __init__(self, model: Any, processor: Any, true_length: bool = True) -> None:
         self.model = model
         self.processor = processor
+        self.template: dict[str, Any] = {}
         self.true_length = true_length and self.allows_true_length
         self.tokenizer = processor.tokenizer
         template = getattr(processor, "chat_template", None)
@@ -159,7 +163,9 @@ class AudioFamily(Trainable, ABC):
         messages = [{"role": "user", "content": self.user_turn(prompt)}]
         try:
             return str(
-                self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                self.processor.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **self.template
+                )
             )
         except ValueError as error:
             raise UserError(
@@ -178,7 +184,9 @@ class AudioFamily(Trainable, ABC):
         messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         try:
             return str(
-                self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                self.processor.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **self.template
+                )
             )
         except (ValueError, TypeError, TemplateError) as error:
             raise UserError(
@@ -198,6 +206,11 @@ class AudioFamily(Trainable, ABC):
         bos = self.tokenizer.bos_token
         special = not (bos is not None and text.startswith(bos))
         return tuple(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def opened(self, prompt: str) -> str:
+        """The tag with which the template opens the model's thinking, "" if it does not; see `replies.opening`."""
+        last = self.prompt_ids(prompt)[-OPENING_TOKENS:]
+        return opening(self.tokenizer.decode(list(last), skip_special_tokens=False))
 
     def answer_ids(self, answer: str) -> list[int]:
         """Tokens of an answer and the end of its turn, to stand behind `prompt_ids` in training."""

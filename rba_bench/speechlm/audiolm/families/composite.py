@@ -35,11 +35,11 @@ class Composite(AudioFamily):
 
     def render(self, prompt: str) -> str:
         """See `CompositeProcessor.render`: the prompt stands before the audio."""
-        return str(self.processor.render(prompt))
+        return str(self.processor.render(prompt, **self.template))
 
     def render_text(self, text: str) -> str:
         """See `AudioFamily.render_text`."""
-        return str(self.processor.render_messages([{"role": "user", "content": text}]))
+        return str(self.processor.render_messages([{"role": "user", "content": text}], **self.template))
 
     def _tokenized(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -138,7 +138,11 @@ class GraniteSpeech(Unpadded):
     def render(self, prompt: str) -> str:
         """The model card's turn: placeholder and text as one string, under the card's system turn."""
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{AUDIO}{prompt}"}]
-        return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return str(
+            self.processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self.template
+            )
+        )
 
     def n_tokens(self, n_samples: int) -> int:
         """Three for each window of 15 states, the last one filled up; 0 below one analysis window."""

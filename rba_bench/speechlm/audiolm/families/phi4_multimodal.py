@@ -96,7 +96,11 @@ class Phi4Multimodal(Unpadded):
         if placeholder in text:
             return text
         messages = [{"role": "user", "content": f"{placeholder}{prompt}"}]
-        return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return str(
+            self.processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self.template
+            )
+        )
 
     @property
     def extractor(self) -> Any:

@@ -52,7 +52,11 @@ class Voxtral(WhisperType):
                 "beside the weights"
             )
         messages = [{"role": "user", "content": self.user_turn(prompt)}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self.template
+            )
+        )
 
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         if not self.writes_turns:
