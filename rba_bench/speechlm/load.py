@@ -22,7 +22,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.speechlm.base import SpeechLM
 from rba_bench.textlm.base import TextLM
-from rba_bench.textlm.template import Variables, given, note_unknown
+from rba_bench.textlm.template import Scalar, Variables, given, note_unknown
 
 BUILT_IN = {
     "base": "the SpeechLM that training starts from",
@@ -93,12 +93,13 @@ def load(
     variables = given(template)
     options = Options(device, batch_size, trust_remote_code, true_length, encoder_cache, language, variables)
     model = _load(text, options, weights)
-    for (
-        key,
-        value,
-    ) in variables.items():  # else a model with and without thinking would have one name in tables
-        model.name += f"+{key}={value if isinstance(value, str) else json.dumps(value)}"
+    if text != "constant":  # else a model with and without thinking would have one name in tables
+        model.name += "".join(f"+{key}={_shown(value)}" for key, value in variables.items())
     return model
+
+
+def _shown(value: Scalar) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _load(text: str, options: Options, weights: Path | str | None) -> SpeechLM:
