@@ -49,7 +49,7 @@ $(STAMP):
 	$(PIP) pip; \
 	$(PIP) torch; \
 	echo "installing into $(VENV), once: [2/2] rba-bench and what else it needs"; \
-	$(PIP) --editable '.[tts,train,ja,consistency]' --group dev; \
+	$(PIP) --editable '.[tts,train,ja,consistency,codecs]' --group dev; \
 	touch $@; } >&2
 
 clean:  ## remove .venv and caches; runs/ stays

@@ -74,6 +74,7 @@ def examine() -> Report:
         Check("python", True, f"{platform.python_version()} on {platform.platform()}"),
         *(_distribution(name) for name in DISTRIBUTIONS),
         *(_extra(name, modules) for name, modules in EXTRAS.items()),
+        _codecs(),
         _guarded("hardware", _hardware),
         _guarded("speech", _speech),
         _guarded("micro weights", _weights),
@@ -98,6 +99,15 @@ def _extra(name: str, modules: tuple[str, ...]) -> Check:
     missing = [module for module in modules if util.find_spec(module) is None]
     fix = f"pip install 'rba-bench[{name}]'"
     return Check(f"extra {name}", not missing, f"lacks {', '.join(missing)}" if missing else "installed", fix)
+
+
+def _codecs() -> Check:
+    """Whether clips can be heard that libsndfile does not read."""
+    from rba_bench.audio import codecs
+
+    formats = "M4A, AAC, WebM, AMR, WMA"
+    found = f"PyAV {_version('av')} reads {formats}" if codecs.installed() else f"no {formats}"
+    return Check("extra codecs", codecs.installed(), found, codecs.INSTALL)
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:

@@ -2,7 +2,7 @@
 
 Task documents, requests and records carry an `AudioRef`, never samples. A clip lies in an audio file of its
 own or in one row of a parquet file with a column `audio {bytes, path}` (what `datasets` calls an undecoded
-Audio feature). soundfile decodes WAV, FLAC, OGG and MP3.
+Audio feature). `rba_bench.audio.decoding` turns its bytes into samples.
 """
 
 import io
@@ -12,26 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rba_bench.audio.decoding import CLIP_BYTES, SAMPLING_RATE, decode, longest, measure
 from rba_bench.audio.parquet import FILES, OpenFile, OpenFiles, RowGroupCache, nothing_stored, stored_bytes
-from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.errors import AudioError, MissingPrerequisite, UserError
 from rba_bench.files import sha256_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import soundfile as sf
 
-SAMPLING_RATE = 16_000  # Hz, what every model here listens at
-LOWEST_RATE, HIGHEST_RATE = (
-    1_000,
-    768_000,
-)  # Hz; outside, the header is damaged
+__all__ = [
+    "SAMPLING_RATE",
+    "AudioError",
+    "AudioRef",
+    "decode",
+    "encode_flac",
+    "load",
+    "longest",
+    "measure",
+    "read_bytes",
+]
+
 CACHE_BYTES = 32 * 2**20  # row groups kept in memory; readers go through a set in windows
-LOSSY = {"MP3", "OGG"}  # their headers may overstate the length by a few frames
-LOSSY_TOLERANCE = 0.95
-
-
-class AudioError(RbaError):
-    """The bytes of one clip hold no usable sound; the run can go on without it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class AudioRef:
     Attributes:
         sha256: hash of the encoded bytes (of the file, or of `audio.bytes` in the parquet row).
         sampling_rate: Hz of the stored clip.
-        duration: seconds.
+        duration: seconds of the sound in it.
         path: audio file, or parquet file where `row` is set.
         row: row of the parquet file, counted over all its row groups; None for an audio file.
         column: column of the parquet file that holds `{bytes, path}`.
@@ -70,8 +71,7 @@ class AudioRef:
     @classmethod
     def of(cls, data: bytes, path: Path | str, row: int | None = None) -> "AudioRef":
         """The reference of encoded bytes that lie at `path` (and `row`). Raises AudioError if unreadable."""
-        with _open(data) as sound:
-            rate, frames = int(sound.samplerate), int(sound.frames)
+        rate, frames = measure(data)
         return cls(sha256_bytes(data), rate, frames / rate, str(path), row)
 
 
@@ -103,43 +103,11 @@ def read_bytes(ref: AudioRef) -> bytes:
     if not path.is_file():
         raise MissingPrerequisite(f"no audio at {path}: the data folder was moved or not made yet")
     try:
+        if ref.row is None and path.stat().st_size > CLIP_BYTES:
+            raise AudioError(f"{path.name} has {path.stat().st_size} bytes, more than {CLIP_BYTES}: split it")
         return path.read_bytes() if ref.row is None else _ROW_GROUPS.clip(path, ref.row, ref.column)
     except OSError as error:
         raise UserError(f"cannot read {_place(ref)}: {error.strerror or error}") from error
-
-
-def decode(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
-    """Decode an encoded clip, mix its channels down by their mean and resample it.
-
-    Args:
-        data: the bytes of a WAV, FLAC, OGG or MP3 file.
-        sampling_rate: wanted rate in Hz.
-
-    Returns:
-        float32 mono samples, shape [n] with n >= 1, all finite.
-
-    Raises:
-        AudioError: unknown format, cut short, no samples, or samples that are not numbers.
-    """
-    import soundfile as sf
-    import soxr
-
-    with _open(data) as sound:
-        rate, promised, kind = int(sound.samplerate), int(sound.frames), str(sound.format)
-        try:
-            samples = sound.read(dtype="float32", always_2d=True)
-        except sf.LibsndfileError as error:
-            raise AudioError(f"damaged audio ({error.error_string})") from error
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"damaged audio (sampling rate {rate} Hz)")
-    if len(samples) < promised * (LOSSY_TOLERANCE if kind in LOSSY else 1) or _torn_wav(data):
-        raise AudioError(f"audio is cut short ({len(samples)} of {promised} samples are there)")
-    if not len(samples):
-        raise AudioError("audio holds no samples")
-    wave = samples.mean(axis=1)
-    if not np.isfinite(wave).all():
-        raise AudioError("audio holds samples that are not finite numbers")
-    return wave if rate == sampling_rate else _resample(soxr, wave, rate, sampling_rate)
 
 
 def encode_flac(wave: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
@@ -158,35 +126,6 @@ def encode_flac(wave: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
     buffer = io.BytesIO()
     sf.write(buffer, integers, sampling_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def _resample(soxr: Any, wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    resampled = np.asarray(soxr.resample(wave, rate, wanted), dtype=np.float32)
-    if not len(resampled):
-        raise AudioError(f"audio of {len(wave)} samples at {rate} Hz is too short")
-    return resampled
-
-
-def _open(data: bytes) -> "sf.SoundFile":
-    import soundfile as sf
-
-    try:
-        return sf.SoundFile(io.BytesIO(data))
-    except sf.LibsndfileError as error:  # str(error) would name a memory address
-        raise AudioError(f"not audio ({error.error_string} {len(data)} bytes)") from error
-
-
-def _torn_wav(data: bytes) -> bool:
-    """Whether a RIFF header promises more bytes than there are; libsndfile silently reads what is left.
-
-    Writers that stream cannot know the size and put 0 or 0xFFFFFFFF there, which promises nothing.
-    """
-    if data[:4] != b"RIFF" or len(data) < 8:
-        return False
-    size = int.from_bytes(data[4:8], "little")
-    return (
-        size not in (0, 0xFFFFFFFF) and size + 8 > len(data) + 1
-    )  # the pad byte at the end is often left out
 
 
 def _place(ref: AudioRef) -> str:

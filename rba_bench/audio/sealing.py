@@ -4,6 +4,7 @@ Any folder of parquet files with the columns of `alignment_set.schema()` that tr
 `audio {bytes, path}`) becomes an alignment set: `seal` checks it and writes `manifest.json` with its checksums.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,50 +25,60 @@ from rba_bench.audio.alignment_set import (
     refuse_missing,
     schema,
 )
-from rba_bench.errors import UserError
-from rba_bench.files import read_json, sha256_file, write_json
-from rba_bench.progress import bar
+from rba_bench.errors import RbaError, UserError
+from rba_bench.files import read_json, sha256_file, sha256_json, write_json
+from rba_bench.progress import bar, say
+from rba_bench.seeding import stable_seed
 
 KINDS = ("instruct", "qa", "s2tt")
+SILENT = 2**-13  # a clip whose samples never exceed this, four steps of 16 bits, says nothing
+SAID, NAMED = 100, 3  # bad clips told on stderr, and in the message of the failure
+CONFIDENCE = 0.95
 
 
-def seal(folder: Path | str) -> AlignmentSet:
+def seal(folder: Path | str, sample: int | None = None) -> AlignmentSet:
     """Check the parquet files under a folder and write the manifest that makes them an alignment set.
 
     What is checked: columns and their types, ids that differ, kinds and splits that are known, no group in two splits,
-    and of each file that its first clip can be heard and is what its hash says. Training checks each clip it reads.
+    and of each clip that it can be heard, is not silent, and has the hash, the rate and the duration that its row says.
 
     Args:
         folder: searched for `*.parquet` at any depth; the files stay as they are. A manifest that `seal` wrote is
             written anew, one of `rba-bench synth` is left alone.
+        sample: hear only so many clips, drawn at random; what they cannot rule out is in the manifest. None = all.
 
     Returns:
         The set, opened.
 
     Raises:
-        UserError: no parquet files, a set of `rba-bench synth`, or files that do not pass; the message names the first.
+        UserError: no parquet files, a set of `rba-bench synth`, or files that do not pass. Bad clips are said aloud by
+            id and reason; the message has their number and the first.
     """
     place = Path(folder)
     _refuse_synthesised(place)
+    if sample is not None and sample < 1:
+        raise UserError(f"a sample of {sample} clips shows nothing: want 1 or more")
     names = sorted(str(path.relative_to(place)) for path in place.rglob("*.parquet"))
     if not names:
         raise UserError(f"no parquet files under {place}")
     checksums = {}
     with bar("sealing", len(names), unit="files") as advance:
         for name in names:
-            _check_file(place / name)
+            _check_columns(place / name)
             checksums[name] = sha256_file(place / name)
             advance(1)
+    sealed = {"rba_bench": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
-        SEALED: {"rba_bench": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")},
+        SEALED: sealed,
         "checksums": checksums,
     }
     index = build(AlignmentSet(place, manifest))
     if unknown := sorted(set(index.kinds) - set(KINDS)):
         raise UserError(f"{place} has groups of kind {', '.join(unknown)}; valid: {', '.join(KINDS)}")
     manifest["counts"] = _counts(index) | {"hours": round(_ids_differ(place, names) / 3600, 4)}
+    manifest[SEALED] = sealed | _hear(place, names, index.rows, sample, sha256_json(checksums))
     write_json(place / MANIFEST, manifest)
     return AlignmentSet.open(place, verify=False)
 
@@ -84,23 +95,17 @@ def _refuse_synthesised(folder: Path) -> None:
         )
 
 
-def _check_file(path: Path) -> None:
-    """Columns, types and the first clip of one file."""
+def _check_columns(path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            found = file.schema_arrow
-            refuse_missing(path, found.names)
-            for name in NEEDED:
-                _check_type(path, found.field(name), schema().field(name).type)
-            rows = file.metadata.num_rows
-            first = file.read_row_group(0, columns=list(NEEDED)).slice(0, 1).to_pylist() if rows else []
+        found = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
-    for record in first:
-        _check_clip(make_row(record, str(path), 0))
+    refuse_missing(path, found.names)
+    for name in NEEDED:
+        _check_type(path, found.field(name), schema().field(name).type)
 
 
 def _check_type(path: Path, field: Any, wanted: Any) -> None:
@@ -112,13 +117,88 @@ def _check_type(path: Path, field: Any, wanted: Any) -> None:
         raise UserError(f"{path}: column {field.name} is of type {field.type}, not {wanted}")
 
 
-def _check_clip(row: AlignmentRow) -> None:
+def _hear(folder: Path, names: list[str], total: int, sample: int | None, key: str) -> dict[str, Any]:
+    """Hear the clips, all or a sample, as training will.
+
+    Returns:
+        For the manifest: how many of how many were heard, and the share of bad ones that this cannot rule out.
+
+    Raises:
+        UserError: some are bad.
+    """
+    wanted = np.arange(total)
+    if sample is not None and sample < total:
+        draw = np.random.default_rng(stable_seed("seal", key))
+        wanted = np.sort(draw.choice(total, sample, replace=False))
+    bad: list[str] = []
+    with bar("hearing", len(wanted), unit="clips") as advance:
+        for row, place in _rows(folder, names, wanted):
+            if fault := _fault(row):
+                bad.append(f"{row.id} (row {row.audio.row} of {place}): {fault}")
+                if len(bad) <= SAID:
+                    say(f"bad clip {bad[-1]}")
+            advance(1)
+    if bad:
+        more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        said = "; ".join(bad[:NAMED])
+        raise UserError(f"{len(bad)} of {len(wanted)} clips heard cannot be trained on: {said}{more}")
+    return {"clips_heard": len(wanted), "clips": total, **_bound(len(wanted), total)}
+
+
+def _bound(heard: int, total: int) -> dict[str, Any]:
+    """The share of bad clips among all that `heard` good ones, drawn at random, leave possible.
+
+    With a share p of bad ones, none is among n with probability (1 - p)^n; p is bounded where that is 5 %: about 3 / n.
+    """
+    if heard == total:
+        return {}
+    bound = 1 - (1 - CONFIDENCE) ** (1 / heard)
+    say(f"heard {heard} of {total} clips, none bad: at most {bound:.2%} of all are, with 95 % confidence")
+    return {"bad_share_at_most": round(bound, 6), "confidence": CONFIDENCE}
+
+
+def _rows(folder: Path, names: list[str], wanted: np.ndarray) -> Iterator[tuple[AlignmentRow, str]]:
+    """The wanted rows of all files, counted through, row group by row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = 0  # row of the set where the file begins
+    for name in names:
+        path = folder / name
+        try:
+            with pq.ParquetFile(path) as file:
+                start = 0  # row of the file where the group begins
+                for group in range(file.metadata.num_row_groups):
+                    size = file.metadata.row_group(group).num_rows
+                    low, high = np.searchsorted(wanted, [first + start, first + start + size])
+                    places = wanted[low:high] - first - start
+                    if len(places):
+                        records = file.read_row_group(group, columns=list(NEEDED)).take(places).to_pylist()
+                        for record, row in zip(records, places + start, strict=True):
+                            yield make_row(record, str(path), int(row)), name
+                    start += size
+                first += start
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _fault(row: AlignmentRow) -> str:
+    """What is wrong with a clip, "" if nothing is."""
+    if row.audio.sha256 is None or row.audio.sampling_rate is None:
+        return "no audio_sha256 or no sampling_rate"
     try:
-        seconds = len(clips.load(row.audio)) / clips.SAMPLING_RATE
+        wave = clips.load(row.audio)
+        rate, count = clips.measure(clips.read_bytes(row.audio))
     except clips.AudioError as error:
-        raise UserError(f"clip {row.id}: {error}") from error
-    if abs(seconds - row.duration) > max(0.05, 0.02 * seconds):
-        raise UserError(f"clip {row.id} of {row.audio.path} lasts {seconds:.2f} s, not {row.duration:.2f} s")
+        return str(error.__cause__ or error)  # without the place, which the caller says
+    except RbaError as error:
+        return str(error)
+    seconds = count / rate
+    if rate != row.audio.sampling_rate:
+        return f"recorded at {rate} Hz, not {row.audio.sampling_rate} Hz"
+    if not abs(seconds - row.duration) <= max(0.05, 0.02 * seconds):
+        return f"lasts {seconds:.2f} s, not {row.duration:.2f} s"
+    return "silent" if np.abs(wave).max() <= SILENT else ""
 
 
 def _ids_differ(folder: Path, names: list[str]) -> float:

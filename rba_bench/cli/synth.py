@@ -26,6 +26,15 @@ def command(
             show_default=False,
         ),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample",
+            metavar="N",
+            help="With --seal: hear N clips, drawn at random, not all; the manifest says what that can miss.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Make an alignment set.
@@ -37,9 +46,11 @@ def command(
         from rba_bench.audio.sealing import seal as check
 
         with stdout_reserved():
-            check(seal)
+            check(seal, sample)
         _render(seal, as_json)
         return
+    if sample is not None:
+        raise UserError("--sample goes with --seal DIR: a set that is made here needs no hearing")
     from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.recipe import SynthesisRecipe
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rba_bench.audio import clips
+from rba_bench.audio import clips, samples
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes
 
@@ -29,16 +29,19 @@ def wave(value: Any) -> np.ndarray:
         heard = clips.load(reference(value))
         return heard if _prefix(value) is None else _joined(clips.load(reference(_prefix(value))), heard)
     if isinstance(value, Mapping) and value.get("array") is not None:
-        return _resampled(np.asarray(value["array"], dtype=np.float32), int(value["sampling_rate"]))
+        return of_array(value["array"], value.get("sampling_rate"))
     if isinstance(value, Mapping) and value.get("bytes"):
-        return clips.decode(value["bytes"])
+        return clips.decode(_bytes(value["bytes"]))
     if isinstance(value, Mapping) and value.get("path"):
         value = value["path"]
     if isinstance(value, str):
         return clips.decode(_file_bytes(value))
     if hasattr(value, "get_all_samples"):
-        samples = value.get_all_samples()
-        return _resampled(np.asarray(samples.data, dtype=np.float32), int(samples.sample_rate))
+        try:
+            decoded = value.get_all_samples()
+        except (RuntimeError, ValueError) as error:  # what torchcodec raises on damaged audio
+            raise clips.AudioError(f"damaged audio ({' '.join(str(error).split())[:120]})") from error
+        return of_array(decoded.data, decoded.sample_rate)
     raise UserError(f"cannot read audio from {type(value).__name__}: send a reference, array, bytes or path")
 
 
@@ -86,13 +89,38 @@ def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate([first, silence, second])
 
 
-def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
-    mono = samples if samples.ndim == 1 else samples.mean(axis=int(np.argmin(samples.shape)))
-    if rate == clips.SAMPLING_RATE:
-        return mono
-    import soxr
+def of_array(values: Any, rate: Any) -> np.ndarray:
+    """Float32 mono samples at 16 kHz of decoded samples of any number type, shape [n], [channels, n] or [n, channels].
 
-    return np.asarray(soxr.resample(mono, rate, clips.SAMPLING_RATE), dtype=np.float32)
+    Integers are scaled by their type's range to [-1, 1).
+
+    Raises:
+        AudioError: not such samples: empty, not numbers, not finite, of no plausible rate, or with no axis of channels.
+    """
+    rate = samples.check_rate(rate)
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need a gradient
+        raise clips.AudioError(f"audio samples that are no array ({str(error)[:80]})") from error
+    if array.size > clips.longest() * rate * samples.MOST_CHANNELS:
+        raise clips.AudioError(f"audio of {array.size} samples at {rate} Hz is too long")
+    if array.ndim > 2:  # [1, channels, n] and its like
+        array = array.reshape([n for n in array.shape if n != 1] or [1])
+    if array.ndim not in (1, 2) or not array.size:
+        raise clips.AudioError(f"audio samples of shape {np.shape(values)}: want [n] or [channels, n]")
+    if array.ndim == 2 and min(array.shape) > samples.MOST_CHANNELS:
+        raise clips.AudioError(f"audio samples of shape {array.shape}: neither axis is one of channels")
+    floats = samples.as_floats(array)
+    samples.check(floats.ravel())
+    if floats.ndim == 2:
+        floats = samples.mono(floats if floats.shape[1] <= floats.shape[0] else floats.T)
+    return samples.resample(floats, rate, clips.SAMPLING_RATE)
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise clips.AudioError(f"audio bytes of type {type(value).__name__}: want bytes")
+    return bytes(value)
 
 
 def _file_bytes(path: str) -> bytes:

@@ -17,6 +17,7 @@ PACKAGES = (
     "numpy",
     "soundfile",
     "soxr",
+    "av",
 )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rba_bench.audio import clips
+from rba_bench.audio import clips, decoding
+from rba_bench.audio.samples import resample
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.metrics.language_names import english_name
@@ -128,7 +129,7 @@ class Recordings:
         }
 
     def rows(self, unit: Unit) -> list[dict[str, Any]]:
-        """One row, or none. Raises MissingPrerequisite or UserError if the file is not there or is damaged."""
+        """One row, or none. Raises MissingPrerequisite or UserError if the file is not there or cannot be read."""
         one = self.made[unit.group_id][1]
         try:
             wave = _heard(one)
@@ -163,24 +164,11 @@ def _heard(one: Utterance) -> np.ndarray:
 
 
 def _segment(one: Utterance) -> np.ndarray:
-    import soundfile as sf
-    import soxr
-
     path = Path(one.path)
     if not path.is_file():
         raise MissingPrerequisite(f"no audio at {path}: the corpus was not unpacked whole")
     try:
-        with sf.SoundFile(path) as sound:
-            start = round((one.offset or 0.0) * sound.samplerate)
-            frames = -1 if one.duration is None else round(one.duration * sound.samplerate)
-            if not 0 <= start < sound.frames or frames == 0:
-                raise clips.AudioError(f"{one.offset} s lies outside of {path.name}")
-            sound.seek(start)
-            wave = sound.read(frames, dtype="float32", always_2d=True).mean(axis=1)
-            return (
-                wave
-                if sound.samplerate == clips.SAMPLING_RATE
-                else np.asarray(soxr.resample(wave, sound.samplerate, clips.SAMPLING_RATE), dtype=np.float32)
-            )
-    except sf.LibsndfileError as error:
-        raise UserError(f"{path} is damaged ({error.error_string}): get it again") from error
+        wave, rate = decoding.part(path, one.offset or 0.0, one.duration)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return resample(wave, rate, clips.SAMPLING_RATE)

@@ -31,3 +31,17 @@ def test_it_makes_nothing_beside(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as end:
         main(["synth", "--seal", str(tmp_path), "--out", str(tmp_path / "out")])
     assert end.value.code == 2 and "drop --recipe" in capsys.readouterr().err
+
+
+def test_a_sample_goes_with_sealing_only(
+    alignment_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = shutil.copytree(alignment_dir, tmp_path / "foreign")
+    (foreign / "manifest.json").unlink()
+    with pytest.raises(SystemExit) as end:
+        main(["synth", "--seal", str(foreign), "--sample", "5"])
+    assert end.value.code in (0, None) and "heard 5 of 21 clips, none bad" in capsys.readouterr().err
+    assert AlignmentSet.open(foreign).manifest["sealed"]["clips_heard"] == 5
+    with pytest.raises(SystemExit) as end:
+        main(["synth", "--sample", "5", "--out", str(tmp_path / "out")])
+    assert end.value.code == 2 and "--sample goes with --seal" in capsys.readouterr().err

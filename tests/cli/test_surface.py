@@ -9,7 +9,7 @@ from rba_bench.cli.main import app
 SURFACE = {
     "": ["--help", "--install-completion", "--show-completion", "--version", "-h"],
     "quickstart": ["--help", "--json", "--out", "-h"],
-    "synth": ["--help", "--json", "--out", "--recipe", "--seal", "--set", "-h"],
+    "synth": ["--help", "--json", "--out", "--recipe", "--sample", "--seal", "--set", "-h"],
     "compose": [
         *("--audio-token", "--dtype", "--encoder", "--help", "--json", "--llm", "--out", "--projector-size"),
         *("--seed", "--stack", "-h"),

@@ -70,3 +70,110 @@ def test_a_prefix_without_sound_is_the_items_error(
     (tmp_path / "empty.wav").write_bytes(b"")
     with pytest.raises(AudioError, match=r"empty\.wav"):
         clip_input.wave({**entries[1], "prefix": file_clip(tmp_path / "empty.wav").reference()})
+
+
+def sine(seconds: float = 1.0) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * 220 * np.arange(round(seconds * RATE)) / RATE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "middle"),
+    [
+        ("int8", 2**7, 0),
+        ("uint8", 2**7, 2**7),
+        ("int16", 2**15, 0),
+        ("uint16", 2**15, 2**15),
+        ("int32", 2**31, 0),
+        ("int64", 2**15, 0),  # what a list of Python's integers becomes
+        ("float16", 1, 0),
+        ("float32", 1, 0),
+        ("float64", 1, 0),
+    ],
+)
+def test_arrays_of_every_number_type_are_equally_loud(kind: str, scale: int, middle: int) -> None:
+    wave = sine()
+    values = wave if scale == 1 else np.rint(wave * scale) + middle
+    heard = clip_input.wave({"array": values.astype(kind), "sampling_rate": RATE})
+    assert heard.dtype == np.float32
+    np.testing.assert_allclose(heard, wave, atol=1 / min(scale, 2**15) if scale > 1 else 2e-4)
+
+
+def test_lists_of_numbers_are_arrays() -> None:
+    wave = sine(0.2)
+    loud = [int(value) for value in np.rint(wave * 32768)]
+    for values in (loud, [loud, loud], wave.tolist()):
+        heard = clip_input.wave({"array": values, "sampling_rate": RATE})
+        np.testing.assert_allclose(heard, wave, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (1, -1), (-1, 1), (1, 1, -1), (1, -1, 1)])
+def test_shapes_of_one_channel(shape: tuple[int, ...]) -> None:
+    wave = sine(0.2).astype(np.float32)
+    heard = clip_input.wave({"array": wave.reshape(shape), "sampling_rate": RATE})
+    np.testing.assert_array_equal(heard, wave)
+
+
+def test_channels_first_and_last_are_mixed_alike() -> None:
+    both = np.stack([sine(0.2), 0.5 * sine(0.2)]).astype(np.float32)
+    for values in (both, both.T, both[None]):
+        heard = clip_input.wave({"array": values, "sampling_rate": RATE})
+        np.testing.assert_allclose(heard, both.mean(axis=0), atol=1e-7)
+    inverted = np.stack([both[0], -both[0]])
+    np.testing.assert_array_equal(clip_input.wave({"array": inverted, "sampling_rate": RATE}), both[0])
+
+
+@pytest.mark.parametrize(
+    "rate", [None, 0, -16_000, 1, 10**9, float("nan"), float("inf"), 16_000.5, "16000", True, [16_000]]
+)
+def test_rates_that_no_recording_has(rate: Any) -> None:
+    with pytest.raises(AudioError, match="sampling rate"):
+        clip_input.wave({"array": sine(0.2), "sampling_rate": rate})
+    with pytest.raises(AudioError, match="sampling rate"):
+        clip_input.wave({"array": sine(0.2)})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "shape"),
+        (np.zeros((0, 2)), "shape"),
+        (3.0, "shape"),
+        (np.zeros((2, 3, 4)), "shape"),
+        (np.zeros((80, 3_000)), "neither axis is one of channels"),
+        ([0.1, float("nan")], "not finite"),
+        ([0.1, float("inf")], "not finite"),
+        (["a", "b"], "want numbers"),
+        ([None, 1.0], "want numbers"),
+        (np.zeros(9, dtype=bool), "want numbers"),
+        (np.zeros(9, dtype=complex), "want numbers"),
+        ([[0.1], [0.1, 0.2]], "no array"),
+        (np.rint(sine() * 32767), "divide whole numbers by 32768"),
+        (sine() * 32767, "divide whole numbers by 32768"),
+        (np.rint(sine() * 2**31).astype(np.int64), "unknown scale"),
+    ],
+)
+def test_arrays_that_are_no_sound(values: Any, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        clip_input.wave({"array": values, "sampling_rate": RATE})
+
+
+def test_bytes_that_are_none() -> None:
+    for value in ("UklGRg==", 7, [82, 73]):
+        with pytest.raises(AudioError, match="want bytes"):
+            clip_input.wave({"bytes": value})
+
+
+def test_an_array_is_heard_at_its_rate() -> None:
+    wave = 0.3 * np.sin(2 * np.pi * 220 * np.arange(8_000) / 8_000)
+    heard = clip_input.wave({"array": np.rint(wave * 32767).astype(np.int16), "sampling_rate": 8_000})
+    assert len(heard) == RATE
+    np.testing.assert_allclose(heard[2_000:14_000], sine()[2_000:14_000], atol=2e-3)
+
+
+def test_a_decoder_that_fails_is_the_items_error() -> None:
+    class Decoder:
+        def get_all_samples(self) -> None:
+            raise RuntimeError("could not\ndecode")
+
+    with pytest.raises(AudioError, match="could not decode"):
+        clip_input.wave(Decoder())

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rba_bench.audio import decoding
 from rba_bench.audio.clips import AudioError, encode_flac
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents
@@ -138,7 +139,7 @@ def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:
     path = cache_dir() / "mustc" / talk / f"{start}-{frames}.flac"
     if not path.is_file():
         try:
-            write_atomic(path, _cut(wav, start, frames))
+            write_atomic(path, _cut(wav, offset, seconds))
         except AudioError:
             write_atomic(path, b"")
     return tables.file_clip(path)
@@ -147,24 +148,14 @@ def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:
 @lru_cache(maxsize=256)
 def _talk(wav: Path) -> tuple[int, str]:
     """Sampling rate in Hz and content hash of a talk. Raises MissingPrerequisite or UserError."""
-    import soundfile as sf
-
     if not wav.is_file():
         raise MissingPrerequisite(f"no {wav}: the archive of MuST-C was not unpacked whole")
     try:
-        return int(sf.info(wav).samplerate), sha256_file(wav)[:16]
-    except sf.LibsndfileError as error:
-        raise UserError(f"{wav} is damaged ({error.error_string}): unpack it again") from error
+        return decoding.recording(wav)[1], sha256_file(wav)[:16]
+    except AudioError as error:
+        raise UserError(f"{wav} is damaged ({error}): unpack it again") from error
 
 
-def _cut(wav: Path, start: int, frames: int) -> bytes:
-    """FLAC of `frames` samples from `start`, or of what the talk has of them; raises AudioError if that is nothing."""
-    import soundfile as sf
-
-    with sf.SoundFile(wav) as sound:
-        present = min(frames, sound.frames - start)
-        if start < 0 or present <= 0:
-            raise AudioError(f"samples {start} to {start + frames} lie outside of {wav.name}")
-        sound.seek(start)
-        samples = sound.read(present, dtype="float32", always_2d=True)
-        return encode_flac(samples.mean(axis=1), sound.samplerate)
+def _cut(wav: Path, offset: float, seconds: float) -> bytes:
+    """FLAC of a part of a talk, or of what the talk has of it; raises AudioError if that is nothing."""
+    return encode_flac(*decoding.part(wav, offset, seconds))

@@ -1,0 +1,287 @@
+"""What a clip's container says of its length, held against the bytes that are there.
+
+libsndfile reads what is left of a torn file and says nothing, and refuses or shortens a good one whose sizes a writer
+never filled in. `truthful` walks the chunks itself, in WAV (RIFF, RIFX, RF64, BW64), Sony Wave64, AIFF, IFF and CAF,
+and reads the headers of AU and NIST. A torn file raises AudioError; one that is whole but says something else about
+itself comes back with its sizes put right; all others come back as they are.
+
+Sources: Microsoft's RIFF specification (chunks are padded to even sizes), EBU Tech 3306 (RF64), Apple's CAF
+specification 1.0 (a data chunk of size -1 reaches to the end), Sun's AU header (size 0xFFFFFFFF is unknown).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+from rba_bench.errors import AudioError
+
+STREAMED = 0x7F000000  # bytes; writers to a pipe put 0x7FFFF000 (sox), 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF for "unknown"
+MOST_CHUNKS = 10_000  # a file of chunks without content must not take minutes
+MPEG_TAGS = {0x50, 0x55}  # WAVE format tags: MPEG audio layers I and II, layer III
+TWO = "two recordings in one clip: split them"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family of containers writes its chunks.
+
+    Attributes:
+        first: offset of the first chunk.
+        id: bytes of a chunk's name.
+        width: bytes of its size.
+        order: byte order of sizes.
+        counted: whether a size counts the chunk's own header.
+        align: chunks begin at multiples of this.
+        data: name of the chunk with the samples.
+        inside: bytes at the start of that chunk which are no samples.
+    """
+
+    first: int
+    id: int = 4
+    width: int = 4
+    order: Literal["little", "big"] = "little"
+    counted: bool = False
+    align: int = 2
+    data: bytes = b"data"
+    inside: int = 0
+
+    @property
+    def header(self) -> int:
+        """Bytes of a chunk's name and size."""
+        return self.id + self.width
+
+    def number(self, data: bytes) -> int:
+        """A size as it is written."""
+        return int.from_bytes(data, self.order)
+
+    def write(self, number: int) -> bytes:
+        """The inverse of `number`."""
+        return number.to_bytes(self.width, self.order)
+
+
+RIFF, RIFX = Layout(12), Layout(12, order="big")
+WAVE64 = Layout(
+    40, id=16, width=8, counted=True, align=8, data=b"data" + bytes.fromhex("f3acd3118cd100c04f8edb8a")
+)
+AIFF = Layout(12, order="big", data=b"SSND", inside=8)
+IFF = Layout(12, order="big", data=b"BODY")
+CAF = Layout(8, width=8, order="big", align=1, inside=4)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk: its name, where its content begins, and the size that its header states."""
+
+    name: bytes
+    start: int
+    size: int
+
+    def of(self, data: bytes) -> bytes:
+        """Its content."""
+        return data[self.start : self.start + self.size]
+
+
+@dataclass(frozen=True)
+class _Samples:
+    start: int
+    size: int  # bytes that are there and belong to the recording
+    agreed: bool  # whether the header says the same
+    before: dict[bytes, Chunk]
+
+
+def truthful(data: bytes) -> bytes:
+    """The clip with a header that says what is there: the same object where it already does.
+
+    Of a WAV file that holds MPEG audio, the MPEG audio.
+
+    Raises:
+        AudioError: the header promises more than there is, or another recording follows.
+    """
+    kind, form = data[:4], data[8:12]
+    if kind in (b"RIFF", b"RIFX", b"RF64", b"BW64") and form == b"WAVE":
+        return _wave(data, RIFX if kind == b"RIFX" else RIFF)
+    if kind == b"riff":
+        return _patched(data, WAVE64, (16, 0))
+    if kind == b"FORM" and form in (b"AIFF", b"AIFC"):
+        return _patched(data, AIFF, (4, 8))
+    if kind == b"FORM" and form in (b"8SVX", b"16SV"):
+        return _patched(data, IFF, (4, 8))
+    if kind == b"caff":
+        return _patched(data, CAF, None)
+    if kind == b".snd":
+        return _sun(data)
+    if kind == b"NIST":
+        _check_nist(data)
+    return data
+
+
+def _chunks(data: bytes, layout: Layout) -> Iterator[Chunk]:
+    """Chunks in order, as far as there are any; the last may promise more than there is.
+
+    The pad byte after an odd chunk is required and often left out: where no name stands behind it, it was.
+    """
+    at = layout.first
+    while at + layout.header <= len(data) and _is_name(data[at : at + 4]):
+        start = at + layout.header
+        size = layout.number(data[at + layout.id : start]) - (layout.header if layout.counted else 0)
+        yield Chunk(data[at : at + layout.id], start, max(size, 0))
+        end = start + max(size, 0)
+        at = _aligned(end, layout)
+        if at != end and _is_name(data[end : end + 4]) and not _is_name(data[at : at + 4]):
+            at = end
+
+
+def _all(data: bytes, layout: Layout) -> list[Chunk]:
+    return list(islice(_chunks(data, layout), MOST_CHUNKS))
+
+
+def _aligned(at: int, layout: Layout) -> int:
+    return -(-at // layout.align) * layout.align
+
+
+def _is_name(text: bytes) -> bool:
+    """Whether these four bytes can name a chunk: printable ASCII, as all registered ones are."""
+    return len(text) == 4 and all(32 <= byte < 127 for byte in text)
+
+
+def _samples(data: bytes, layout: Layout, stated: int | None = None) -> _Samples | None:
+    """Where the samples lie; None where there is no chunk for them. `stated` replaces what the chunk states."""
+    before: dict[bytes, Chunk] = {}
+    for chunk in islice(_chunks(data, layout), MOST_CHUNKS):
+        if chunk.name == layout.data:
+            promised = chunk.size if stated is None else stated
+            size = _size(data, chunk.start, promised, layout)
+            return _Samples(chunk.start, size, size == chunk.size, before)
+        before.setdefault(chunk.name, chunk)
+    return None
+
+
+def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
+    """Bytes of samples from `start`, where the header states `stated`. Raises AudioError if the clip is torn."""
+    there = len(data) - start
+    if stated > there and stated >= STREAMED:
+        return there
+    if stated <= layout.inside < there:
+        # Never filled in, unless other chunks follow to the end: then the clip is truly empty.
+        rest = _all(data, replace(layout, first=_aligned(start + stated, layout)))
+        return stated if rest and rest[-1].start + rest[-1].size <= len(data) + 1 else there
+    if stated <= there:
+        _refuse_more(data, start + stated, stated, layout)
+        return stated
+    if stated in (len(data), len(data) - 8):  # the size of the file instead of the size of the samples
+        return there
+    raise AudioError(f"audio is cut short ({there} of {stated} bytes are there)")
+
+
+def _refuse_more(data: bytes, end: int, size: int, layout: Layout) -> None:
+    """Raise AudioError where a second recording follows, or more bytes than the samples have.
+
+    Which is meant, nobody can say. Chunks, padding and a little junk may follow.
+    """
+    if end >= len(data):
+        return
+    padded = _aligned(end, layout)
+    rest = _all(data, replace(layout, first=padded))
+    if any(data[at : at + 4] == data[:4] for at in (end, padded)) or any(c.name == layout.data for c in rest):
+        raise AudioError(TWO)
+    known = min(rest[-1].start + rest[-1].size, len(data)) if rest else end
+    if len(data) - known > size and data[known:].strip(b"\0"):
+        raise AudioError(f"its header speaks of {size} bytes of samples, and {len(data) - known} more follow")
+
+
+def _wave(data: bytes, layout: Layout) -> bytes:
+    """Any WAV file: as it is if its sizes agree, else its format and its samples as a plain one."""
+    stated = _of_ds64(data)
+    found = _samples(data, layout, stated)
+    if found is None or b"fmt " not in found.before:
+        return data  # the decoder says what is wrong
+    form = found.before[b"fmt "].of(data)
+    end = found.start + found.size
+    if layout.number(form[:2]) in MPEG_TAGS:
+        return data[found.start : end]
+    if data[:4] == b"RF64" and found.size == stated:
+        return data
+    size = layout.number(data[4:8]) + 8
+    if (
+        data[:4] in (b"RIFF", b"RIFX")
+        and found.agreed
+        and abs(size - len(data)) <= 1
+        and _walks(data, layout)
+    ):
+        return data
+    parts = [_chunk(b"fmt ", form, layout)]
+    if b"fact" in found.before:
+        parts.append(_chunk(b"fact", found.before[b"fact"].of(data), layout))
+    body = b"".join([b"WAVE", *parts, _chunk(b"data", data[found.start : end], layout)])
+    return _chunk(b"RIFX" if layout is RIFX else b"RIFF", body, layout)
+
+
+def _of_ds64(data: bytes) -> int | None:
+    """Bytes of samples by the 64-bit chunk of an RF64 file; None where the data chunk's own size counts."""
+    if data[:4] not in (b"RF64", b"BW64") or data[12:16] != b"ds64":
+        return None
+    chunk = next((chunk for chunk in _all(data, RIFF) if chunk.name == b"data"), None)
+    return int.from_bytes(data[28:36], "little") if chunk is not None and chunk.size == 0xFFFFFFFF else None
+
+
+def _walks(data: bytes, layout: Layout) -> bool:
+    """Whether the chunks follow each other, padded, to the end: what libsndfile reads without guessing."""
+    at = layout.first
+    for chunk in _all(data, layout):
+        if chunk.start - layout.header != at:
+            return False
+        at = _aligned(chunk.start + chunk.size, layout)
+    return at in (len(data), len(data) + 1)
+
+
+def _chunk(name: bytes, content: bytes, layout: Layout) -> bytes:
+    return name + layout.write(len(content)) + content + bytes(len(content) % 2)
+
+
+def _patched(data: bytes, layout: Layout, container: tuple[int, int] | None) -> bytes:
+    """The file up to the end of its samples, sizes put right, where they did not agree.
+
+    Args:
+        data: the file.
+        layout: of its chunks.
+        container: where the size of the whole file stands, and how much of the file it leaves out; None if nowhere.
+    """
+    found = _samples(data, layout)
+    if found is None or found.agreed:
+        return data
+    whole = bytearray(data[: found.start + found.size])
+    own = layout.header if layout.counted else 0
+    whole[found.start - layout.width : found.start] = layout.write(found.size + own)
+    if container is not None:
+        at, without = container
+        whole[at : at + layout.width] = layout.write(len(whole) - without)
+    return bytes(whole)
+
+
+def _sun(data: bytes) -> bytes:
+    """An AU file; its header has the offset and the size of the samples."""
+    start, stated = int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big")
+    if len(data) < 24 or start > len(data) or stated == 0xFFFFFFFF:
+        return data
+    size = _size(data, start, stated, Layout(start, order="big", align=1))
+    return data if size == stated else data[:8] + size.to_bytes(4, "big") + data[12:]
+
+
+def _check_nist(data: bytes) -> None:
+    """Raise AudioError where a NIST file is shorter than its header, lines of `name -type value`, says."""
+    lines = [line.split() for line in data[:1024].decode("ascii", "replace").splitlines()]
+    fields = {line[0]: line[2] for line in lines if len(line) == 3}
+    try:
+        samples = int(fields["sample_count"]) * int(fields["sample_n_bytes"])
+        needed = int(lines[1][0]) + samples * int(fields.get("channel_count", "1"))
+    except (KeyError, ValueError, IndexError):
+        return  # nothing is promised
+    if needed > len(data) and "shorten" not in fields.get("sample_coding", ""):
+        raise AudioError(f"audio is cut short ({len(data)} of {needed} bytes are there)")
+
+
+def wave_tag(data: bytes) -> int | None:
+    """The format tag of a RIFF WAV file; None if it has none."""
+    chunk = next((chunk for chunk in _all(data, RIFF) if chunk.name == b"fmt "), None)
+    return int.from_bytes(data[chunk.start : chunk.start + 2], "little") if chunk is not None else None

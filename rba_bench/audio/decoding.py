@@ -1,0 +1,343 @@
+"""The one way from encoded bytes to samples: float32, mono, for evaluation, synthesis, sealing and training alike.
+
+    bytes -> container held against its bytes -> decoder, block by block -> one channel -> wanted rate
+
+What comes out does not depend on what is installed: libsndfile reads what it can, and PyAV only what libsndfile cannot.
+Lengths are those of the samples decoded, whatever a header says; where header and samples disagree, the clip is
+refused. A clip that is longer than `RBA_MAX_CLIP_SECONDS` (an hour by default) is refused too, never cut.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cache, lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rba_bench.audio import codecs, containers, mpeg, ogg
+from rba_bench.audio.samples import MOST_CHANNELS, cancelled, check, check_rate, resample
+from rba_bench.errors import AudioError, UserError
+
+SAMPLING_RATE = 16_000  # Hz, what every model here listens at
+CLIP_SECONDS = 3600.0  # longest clip that is heard, unless the variable says otherwise
+CLIP_SECONDS_VARIABLE = "RBA_MAX_CLIP_SECONDS"
+CLIP_BYTES = (
+    2**30
+)  # most bytes of an encoded clip, and of its samples in one channel at its own rate (4 each)
+BLOCK = 2**18  # samples decoded at a time, all channels together
+LOSSY_SLACK = (
+    0.05,
+    0.2,
+)  # share, and seconds, by which a lossy codec's header may overstate the length; the lesser
+_PLAIN = (
+    "PCM_",
+    "FLOAT",
+    "DOUBLE",
+    "ULAW",
+    "ALAW",
+)  # samples of fixed size: their number follows from the bytes
+_CHECKED = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST"}  # by `containers`
+MIDI_DUMP = (
+    b"\xf0\x7e"  # libsndfile prints to stdout while it reads one, and fills what is missing with zeros
+)
+_TORN = ("should be", "truncated", "short read")  # libsndfile's log on a torn file of another kind
+
+
+class Sound(Protocol):
+    """An opened clip."""
+
+    rate: int
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Samples [n, channels], float32, in order."""
+
+    def check_length(self, seconds: float) -> None:
+        """Raise AudioError if fewer were decoded than promised."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def decode(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+    """Decode an encoded clip, mix its channels down by their mean and resample it.
+
+    Args:
+        data: the bytes of an audio file.
+        sampling_rate: wanted rate in Hz.
+
+    Returns:
+        float32 mono samples, shape [n] with n >= 1, all finite.
+
+    Raises:
+        AudioError: unknown format, cut short, too long, no samples, or samples that are not numbers.
+    """
+    wave, rate = hear(data)
+    return resample(wave, rate, sampling_rate)
+
+
+def hear(data: bytes, limit: float | None = None) -> tuple[np.ndarray, int]:
+    """Samples [n] of a clip at its own rate, and that rate in Hz. Raises AudioError as `decode` does.
+
+    Args:
+        data: the bytes of an audio file.
+        limit: seconds it may last, `longest()` by default.
+    """
+    wave, rate = _mono(data, longest() if limit is None else limit)
+    check(wave)
+    return wave, rate
+
+
+def measure(data: bytes) -> tuple[int, int]:
+    """Sampling rate in Hz and number of samples of a clip; decoded only where nothing else proves its length.
+
+    Raises:
+        AudioError: no audio, or the clip is torn or too long. One without any samples is measured.
+    """
+    with closing(open_sound(data)) as sound:
+        # a FLAC that holds another number than it states is refused when it is heard
+        known = sound.promised if isinstance(sound, _Sndfile) and sound.proven else None
+        known = sound.stated or None if isinstance(sound, _Flac) else known
+        if known is not None:
+            _refuse_long(known, sound.rate, longest())
+            return sound.rate, known
+    wave, rate = _mono(data, longest())
+    return rate, len(wave)
+
+
+def part(path: Path, offset: float, seconds: float | None) -> tuple[np.ndarray, int]:
+    """Samples [n] of a part of a recording at its own rate, and that rate in Hz.
+
+    Args:
+        path: the file; the last one is kept in memory, since parts are wanted one after the other.
+        offset: where the part begins, in seconds.
+        seconds: how long it is; None = to the end. Of a part that reaches beyond the end, what is there.
+
+    Raises:
+        AudioError: no usable sound there.
+        OSError: the file cannot be read.
+    """
+    wave, rate = recording(path)
+    start = round(offset * rate)
+    count = len(wave) if seconds is None else round(seconds * rate)
+    cut = wave[start : start + count] if start >= 0 and count > 0 else wave[:0]
+    if not len(cut):
+        raise AudioError(f"{offset:g} s lies outside of {path.name}")
+    return cut, rate
+
+
+def recording(path: Path) -> tuple[np.ndarray, int]:
+    """All samples [n] of a file at its own rate, and that rate in Hz, however long. Raises as `part`."""
+    stat = path.stat()
+    if stat.st_size > CLIP_BYTES:
+        raise AudioError(f"a recording of {stat.st_size} bytes, more than {CLIP_BYTES}: split it")
+    return _recording(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _recording(path: Path, size: int, changed_ns: int) -> tuple[np.ndarray, int]:
+    return hear(path.read_bytes(), limit=float("inf"))
+
+
+def signature() -> str:
+    """What decides whether a clip can be heard, beside its bytes; remembered lengths hold for one signature."""
+    try:
+        pyav = metadata.version("av")
+    except metadata.PackageNotFoundError:
+        pyav = "none"
+    return f"decoding 2, av {pyav}, {longest():g} s"
+
+
+def longest() -> float:
+    """Seconds of the longest clip that is heard. Raises UserError if the variable is no positive number."""
+    text = os.environ.get(CLIP_SECONDS_VARIABLE, "").strip()
+    try:
+        seconds = float(text) if text else CLIP_SECONDS
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"{CLIP_SECONDS_VARIABLE} is {text!r}: want seconds, such as {CLIP_SECONDS:g}")
+    return seconds
+
+
+def open_sound(data: bytes) -> Sound:
+    """The clip, opened by what can read it. Raises AudioError if nothing can, or if it is torn."""
+    if len(data) > CLIP_BYTES:
+        raise AudioError(f"a clip of {len(data)} bytes, more than {CLIP_BYTES}: split it")
+    data = containers.truthful(data)
+    data = data.lstrip(b"\0") if data[:1] == b"\0" and mpeg.begins(data) else data
+    behind = mpeg.after_tags(data) if data[:3] == b"ID3" else 0
+    known = codecs.container(data[behind : behind + 65536] if behind else data)
+    if known is not None:
+        return codecs.Codec(data, *known)
+    if mpeg.begins(data):
+        return _mp3(data)
+    if data[:4] == b"OggS":
+        ogg.check(data)
+    if data[behind : behind + 4] == b"fLaC":
+        return _Flac(data, behind)
+    return _Sndfile(data)
+
+
+def _mono(data: bytes, limit: float) -> tuple[np.ndarray, int]:
+    """All samples of one channel, and their rate, if they last no more than `limit` seconds."""
+    # samples of damaged floats overflow; `check` refuses them
+    with closing(open_sound(data)) as sound, np.errstate(over="ignore", invalid="ignore"):
+        waves, own, powers = [], 0.0, 0.0
+        count = 0
+        for block in sound.blocks():
+            count += len(block)
+            _refuse_long(count, sound.rate, limit)
+            wave = block.mean(axis=1)
+            if block.shape[1] > 1:
+                own += float(np.vdot(wave, wave))
+                powers = powers + np.einsum("nc,nc->c", block, block).astype(np.float64)
+            waves.append(wave)
+        if not sound.rate:  # FFmpeg knows it from the first frame
+            raise AudioError("audio holds no samples")
+        sound.check_length(count / sound.rate)
+        rate = check_rate(sound.rate)
+    if isinstance(powers, np.ndarray) and cancelled(own, powers):
+        waves = _channel(data, int(powers.argmax()))
+    return waves[0] if len(waves) == 1 else np.concatenate([np.zeros(0, np.float32), *waves]), rate
+
+
+def _channel(data: bytes, number: int) -> list[np.ndarray]:
+    with closing(open_sound(data)) as sound:
+        return [np.ascontiguousarray(block[:, number]) for block in sound.blocks()]
+
+
+@cache
+def _sequential() -> Any:
+    """SoundFile that reads on from where it is: the class itself seeks after each read, which some formats cannot."""
+    import soundfile as sf
+
+    class Sequential(sf.SoundFile):
+        def seekable(self) -> bool:
+            return False
+
+    return Sequential
+
+
+class _Sndfile:
+    """A clip opened by libsndfile.
+
+    Attributes:
+        rate: Hz.
+        promised: samples per channel by its header, as libsndfile understands it.
+        proven: whether the bytes themselves say that there are as many.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        import soundfile as sf
+
+        if data[:2] == MIDI_DUMP:
+            raise AudioError("a MIDI sample dump: convert it to WAV")
+        self.failure = sf.LibsndfileError
+        try:
+            self._file = _sequential()(io.BytesIO(data))
+        except self.failure as error:  # str(error) would name a memory address
+            raise AudioError(f"not audio ({error.error_string} {len(data)} bytes)") from error
+        self.kind, self.rate, self.promised = (
+            str(self._file.format),
+            int(self._file.samplerate),
+            int(self._file.frames),
+        )
+        plain = str(self._file.subtype).startswith(_PLAIN)
+        self.proven = self.kind in {"MP3", "OGG"} or (self.kind in _CHECKED and plain)
+        self.count = 0
+        try:
+            check_rate(self.rate)
+            if self._file.channels > MOST_CHANNELS:
+                raise AudioError(f"audio of {self._file.channels} channels, more than {MOST_CHANNELS}")
+        except AudioError:
+            self.close()
+            raise
+
+    def blocks(self, stop: int | None = None) -> Iterator[np.ndarray]:
+        """See `Sound.blocks`; up to `stop` samples."""
+        most = max(1, BLOCK // self._file.channels)
+        end = self.promised + 1 if stop is None else stop
+        while self.count < end and len(block := self.read(min(most, end - self.count))):
+            yield block
+
+    def read(self, samples: int) -> np.ndarray:
+        """The next samples [n, channels], fewer at the end."""
+        try:
+            block: np.ndarray = self._file.read(samples, dtype="float32", always_2d=True)
+        except self.failure as error:
+            raise AudioError(f"damaged audio ({error.error_string})") from error
+        self.count += len(block)
+        return block
+
+    def check_length(self, seconds: float) -> None:
+        """See `Sound.check_length`."""
+        share, most = LOSSY_SLACK if self.kind in ("MP3", "OGG") else (0.0, 0.0)
+        if self.count < self.promised - min(share * self.promised, most * self.rate):
+            raise AudioError(f"audio is cut short ({self.count} of {self.promised} samples are there)")
+        if self.kind not in _CHECKED | {"MP3", "OGG", "FLAC"}:
+            log = self._file.extra_info
+            if any(word in log for word in _TORN):
+                raise AudioError(f"audio is cut short ({self.kind})")
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+
+
+def _mp3(data: bytes) -> Sound:
+    """An MP3 whose frames were counted."""
+    found = mpeg.read(data)
+    sound = _Sndfile(data)
+    told = mpeg.truthful(data, found, sound.promised)
+    if told is data:
+        return sound
+    sound.close()
+    return _Sndfile(told)
+
+
+class _Flac:
+    """A FLAC file, read to its end: the number of samples in its header is a promise, and encoders may leave it at 0.
+
+    libFLAC stops at that number. Without it, it reads on, and a tag that another tool put behind is an error to it.
+    """
+
+    def __init__(self, data: bytes, at: int) -> None:
+        number = int.from_bytes(data[at + 18 : at + 26], "big")
+        self.stated = number & 2**36 - 1
+        self.another = data.find(b"fLaC", at + 4) >= 0
+        blank = (number - self.stated).to_bytes(8, "big") if len(data) >= at + 26 else b""
+        self._sound = _Sndfile(data[: at + 18] + blank + data[at + 18 + len(blank) :])
+        self.rate = self._sound.rate
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """See `Sound.blocks`."""
+        return self._sound.blocks(self.stated or None)
+
+    def check_length(self, seconds: float) -> None:
+        """See `Sound.check_length`."""
+        count = self._sound.count
+        if not self.stated:
+            return
+        if count < self.stated:
+            raise AudioError(f"audio is cut short ({count} of {self.stated} samples are there)")
+        try:
+            more = len(self._sound.read(1)) > 0
+        except AudioError:
+            more = self.another  # else a tag
+        if more:
+            raise AudioError(f"more sound follows the {self.stated} samples that its header speaks of")
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._sound.close()
+
+
+def _refuse_long(samples: int, rate: int, limit: float) -> None:
+    if samples > limit * rate:
+        raise AudioError(f"audio is longer than {limit:g} s: split it, or set {CLIP_SECONDS_VARIABLE}")
+    if samples * 4 > CLIP_BYTES:
+        raise AudioError(f"audio of more than {CLIP_BYTES} bytes of samples: split it")
