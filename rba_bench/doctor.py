@@ -10,7 +10,7 @@ from pathlib import Path
 from rba_bench import __version__
 from rba_bench.errors import RbaError
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
-from rba_bench.textlm.endpoint_keys import KEY_VARIABLES
+from rba_bench.textlm.endpoint_keys import FILE_VARIABLE, KEY_VARIABLES, LOCAL_VARIABLE
 
 DISTRIBUTIONS = (
     "torch",
@@ -82,7 +82,7 @@ def examine() -> Report:
         *(_family(model_type, entry) for model_type, entry in FAMILIES.items()),
         Check("others", True, "through the generic adapter; not verified", group=MODELS),
         *_recognisers(),
-        *(_key(name) for name in KEY_VARIABLES),
+        *_keys(),
     )
     ready = all(check.ok for check in checks if check.name in NEEDED)
     return Report(__version__, ready, checks)
@@ -181,10 +181,23 @@ def _recognisers() -> tuple[Check, ...]:
     )
 
 
-def _key(name: str) -> Check:
-    """Whether a key is there; its value is nobody's business."""
-    found = "set" if os.environ.get(name, "").strip() else "not set (local servers need none)"
-    return Check(name, True, found, group=SERVERS)
+def _keys() -> tuple[Check, ...]:
+    """Which keys are there, and whose they are; their values are nobody's business."""
+    hosts = sorted(name for name in os.environ if name.startswith(f"{LOCAL_VARIABLE}_"))
+    goes = {
+        "OPENAI_API_KEY": "to api.openai.com",
+        "AZURE_OPENAI_API_KEY": "to *.openai.azure.com",
+        LOCAL_VARIABLE: "to servers on this machine",
+        FILE_VARIABLE: "a file with lines `host = KEY`",
+    }
+    found = [Check(name, True, f"{_is_set(name)}; {goes[name]}", group=SERVERS) for name in KEY_VARIABLES]
+    found += [Check(name, True, "set; to the host of its name", group=SERVERS) for name in hosts]
+    hint = "RBA_API_KEY_API_EXAMPLE_ORG for api.example.org; what one offers: doctor --endpoint URL"
+    return (*found, Check("others", True, hint, group=SERVERS))
+
+
+def _is_set(name: str) -> str:
+    return "set" if os.environ.get(name, "").strip() else "not set"
 
 
 def _version(name: str) -> str:

@@ -1,19 +1,39 @@
 """`rba-bench doctor`: is everything there that a run needs?"""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
-from rba_bench.errors import MissingPrerequisite
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 
 if TYPE_CHECKING:
     from rba_bench.doctor import Report
 
 
-def command(as_json: options.Json = False) -> None:
-    """Check what is installed, and how to get the rest."""
+def command(
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="URL[#MODEL]",
+            help="Say what this server offers instead: key, models, context lengths.",
+            show_default=False,
+        ),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="With --endpoint: send small requests to see what its model takes."),
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Check what is installed, and how to get the rest; or what a server offers."""
+    if endpoint is not None:
+        _survey(endpoint, probe, as_json)
+        return
+    if probe:
+        raise UserError("--probe asks a server: name it with --endpoint URL#MODEL")
     with stdout_reserved():
         from rba_bench import doctor
 
@@ -24,6 +44,21 @@ def command(as_json: options.Json = False) -> None:
         _render(report)
     if not report.ready:
         raise typer.Exit(MissingPrerequisite.exit_code)
+
+
+def _survey(endpoint: str, probe: bool, as_json: bool) -> None:
+    from rba_bench.textlm import endpoint_survey
+
+    with stdout_reserved():
+        findings = endpoint_survey.survey(endpoint, probe)
+    if as_json:
+        emit_json(findings)
+    else:
+        for finding in findings:
+            emit(f"{'ok' if finding.ok else '--':<3} {finding.name:<8} {finding.found}")
+    needed = "answers" if probe else "model"
+    if not any(finding.ok for finding in findings if finding.name == needed):
+        raise typer.Exit(RbaError.exit_code)
 
 
 def _render(report: "Report") -> None:

@@ -27,6 +27,7 @@ from rba_bench.textlm.endpoint_health import (
     RETRIED,
     STALLED_S,
     Health,
+    Kind,
     Limits,
     Trouble,
     status_trouble,
@@ -34,12 +35,13 @@ from rba_bench.textlm.endpoint_health import (
 )  # fmt: skip
 from rba_bench.textlm.endpoint_keys import VENDORS, ApiKey, host_of, is_local
 from rba_bench.textlm.endpoint_options import EndpointOptions
-from rba_bench.textlm.endpoint_replies import Answer, Route, Unusable, read_answer
+from rba_bench.textlm.endpoint_replies import Answer, Route, Unusable, cleaned, read_answer
 from rba_bench.textlm.template import Variables
 
 TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
 _PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
 CONNECT_S = 15.0  # longest wait for a connection
+LIST_S = 10.0  # longest wait for the list of models
 JOIN_S = 15.0  # longest wait for the background thread to tidy up
 THREAD_NAME = "rba-endpoint"
 _SAMPLES_OF_REPORTS = 20  # distinct models and fingerprints remembered
@@ -237,9 +239,7 @@ class EndpointClient:
             taught = learn(spoken, outcome, call.payload, self.options)
             if isinstance(taught, Trouble):
                 return taught
-            if (
-                self._dialect == spoken
-            ):  # else another request has learnt meanwhile: its lesson is tried first
+            if self._dialect == spoken:  # else another request has learnt meanwhile: that is tried first
                 self._dialect = taught
         return outcome
 
@@ -247,24 +247,39 @@ class EndpointClient:
         """Variables of the chat template, where there is one."""
         return {"chat_template_kwargs": dict(self.template)} if self.template and route == "chat" else {}
 
-    async def _request(self, http: Any, route: Route, payload: Mapping[str, Any]) -> Answer | Trouble:
+    async def _exchange(
+        self, http: Any, method: str, route: str, limit_s: float, payload: object = None
+    ) -> Any | Trouble:
+        """The JSON of a success, or what went wrong; `limit_s` is for the whole: a slow drip is a timeout too."""
         import httpx2
 
-        url, limit = route_url(self.base_url, _PATHS[route]), self.options.timeout_s
         try:
-            async with asyncio.timeout(limit):  # of the whole: a slow drip is a timeout too
-                received = await endpoint_http.send(http, "POST", url, self._headers(), payload)
-            if not 200 <= received.status < 300:
-                return status_trouble(received.status, received.headers, received.body, self.key)
-            answer = read_answer(received.body, route)
+            async with asyncio.timeout(limit_s):
+                url = route_url(self.base_url, route)
+                received = await endpoint_http.send(http, method, url, self._headers(), payload)
         except TimeoutError:
-            return Trouble("timeout", f"no whole answer within {limit:g} s")
+            return Trouble("timeout", f"no whole answer within {limit_s:g} s")
         except Unusable as error:
-            large, broken = isinstance(error, endpoint_http.TooLarge), isinstance(error, BrokenOff)
-            reason = one_line(self.key.wash(str(error)))
-            return Trouble("large" if large else "server" if broken else "garbage", reason)
+            return self._unusable(error)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return trouble_of(error, self.key)
+        if not 200 <= received.status < 300:
+            return status_trouble(received.status, received.headers, received.body, self.key)
+        return received.body
+
+    def _unusable(self, error: Unusable) -> Trouble:
+        large, broken = isinstance(error, endpoint_http.TooLarge), isinstance(error, BrokenOff)
+        kind: Kind = "large" if large else "server" if broken else "garbage"
+        return Trouble(kind, one_line(self.key.wash(str(error))))
+
+    async def _request(self, http: Any, route: Route, payload: Mapping[str, Any]) -> Answer | Trouble:
+        body = await self._exchange(http, "POST", _PATHS[route], self.options.timeout_s, payload)
+        if isinstance(body, Trouble):
+            return body
+        try:
+            answer = read_answer(body, route)
+        except Unusable as error:
+            return self._unusable(error)
         for name, value in answer.reports.items():
             seen, report = self._reported[name], one_line(self.key.wash(value))
             if report not in seen and len(seen) < _SAMPLES_OF_REPORTS:
@@ -291,17 +306,29 @@ class EndpointClient:
         window.hold(asked)
         return asked + 0.1 * pause
 
+    def models(self) -> list[Mapping[str, Any]] | Trouble:
+        """What `/models` lists, each with its `id`, or why it lists nothing."""
+
+        async def ask() -> list[Mapping[str, Any]] | Trouble:
+            async with self._connected() as http:
+                return await self._listed(http)
+
+        return asyncio.run(ask())
+
     async def _served(self, http: Any) -> list[str]:
         """Names of the models that the server lists, [] if it does not."""
-        import httpx2
+        listed = await self._listed(http)
+        return [] if isinstance(listed, Trouble) else [str(row["id"]) for row in listed]
 
-        url = route_url(self.base_url, "/models")
-        try:
-            async with asyncio.timeout(min(5.0, self.options.timeout_s)):
-                listed = (await endpoint_http.send(http, "GET", url, self._headers())).body
-            return [one_line(self.key.wash(str(row["id"]))) for row in listed["data"]]
-        except (TimeoutError, httpx2.HTTPError, Unusable, KeyError, TypeError):
-            return []
+    async def _listed(self, http: Any) -> list[Mapping[str, Any]] | Trouble:
+        outcome = await self._exchange(http, "GET", "/models", min(LIST_S, self.options.timeout_s))
+        if isinstance(outcome, Trouble):
+            return outcome
+        data = outcome.get("data") if isinstance(outcome, Mapping) else None
+        rows = [row for row in data if isinstance(row, Mapping)] if isinstance(data, list) else []
+        if not rows:
+            return Trouble("garbage", "the answer lists no models")
+        return [{**row, "id": one_line(self.key.wash(cleaned(str(row.get("id")))))} for row in rows]
 
     def _connected(self) -> Any:
         timeout = self.options.timeout_s

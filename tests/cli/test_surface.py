@@ -89,7 +89,7 @@ SURFACE = {
     "tasks show": ["--help", "--json", "-h", "NAME"],
     "micro": ["--help", "-h"],
     "micro build": ["--help", "--json", "--out", "-h"],
-    "doctor": ["--help", "--json", "-h"],
+    "doctor": ["--endpoint", "--help", "--json", "--probe", "-h"],
 }
 
 

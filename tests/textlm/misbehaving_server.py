@@ -132,6 +132,8 @@ class Server:
         levels: Requests under way at each arrival, the arriving one included.
         under_way: Requests under way now.
         stopped: Set when the server stops; whoever hangs listens to it.
+        models: What it lists: names, or whole rows.
+        list_status: HTTP status of the list.
     """
 
     react: Callable[[Seen], Reaction]
@@ -139,7 +141,8 @@ class Server:
     most: int = 0
     levels: list[int] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
-    models: Sequence[str] = ("m",)
+    models: Sequence[Any] = ("m",)
+    list_status: int = 200
     port: int = 0
     under_way: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -187,7 +190,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The list of models."""
-        body({"object": "list", "data": [{"id": name} for name in self.script.models]}).send(self)
+        rows = [name if isinstance(name, dict) else {"id": name} for name in self.script.models]
+        body({"object": "list", "data": rows}, self.script.list_status).send(self)
 
     def reply(
         self, data: bytes, content_type: str, status: int = 200, headers: Headers | None = None
