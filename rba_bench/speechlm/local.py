@@ -66,7 +66,7 @@ class CompositeSpeechLM:
         self.batch_size = batch_size
         self.clock: StageClock = device_clock(str(model.device))
         self.cache = cache
-        self.template = dict(template or {})
+        self.template: dict[str, Any] = dict(template or {})
         self._identity = identity
         tokenizer = processor.tokenizer
         if not tokenizer.chat_template:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from rba_bench.errors import RbaError
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.base import Decoding
+from rba_bench.textlm.replies import answer_of
+from rba_bench.textlm.sampling import written
 from rba_bench.training.clips import Clip, ClipStore, ResponseTokens
 from rba_bench.training.methods.base import Method
 from rba_bench.training.methods.outcome import Outcome
@@ -134,7 +136,7 @@ class Collector:
         decoding: Decoding,
         step: int,
     ) -> dict[int, Sample]:
-        tokenizer = self.store.family.tokenizer
+        family = self.store.family
         distinct = list(dict.fromkeys(places[index] for index in batch))
         order = {place: number for number, place in enumerate(distinct)}
         drawn = sample(
@@ -150,7 +152,8 @@ class Collector:
         found = {}
         for index, draw in zip(batch, drawn, strict=True):
             voice = voices[index]
-            text = tokenizer.decode(draw.tokens, skip_special_tokens=True).strip()
+            # what is rewarded is what evaluation scores
+            text = answer_of(written(family.tokenizer, draw.tokens, family.opened(voice.row.prompt)))
             one = Sample(voice.row, draw.tokens, draw.ended, text, voice.as_text, logprobs=draw.logprobs)
             found[index] = replace(one, greedy=voice.temperature == 0)
         return found
