@@ -40,6 +40,10 @@ def build(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Take in runs with --limit, marked as partial.")
     ] = False,
+    equal_length: Annotated[
+        bool,
+        typer.Option("--equal-length", help="Add win rates at equal length, estimated from 12 runs or more."),
+    ] = False,
     reported: Annotated[
         bool, typer.Option("--reported", help="RECORDS is one folder of tables typed in from a paper.")
     ] = False,
@@ -56,7 +60,7 @@ def build(
         from rba_bench.leaderboard.build import build as build_board
 
         result = build_board(
-            records or [defaults.RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling
+            records or [defaults.RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length
         )
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})

@@ -3,6 +3,7 @@
     index.md           summary, one section per task and protocol, list of runs
     <task>.csv         every number of a section in full precision
     breakdown.csv      the same scores by topic or translation direction
+    equal_length.csv   with --equal-length: win rates at equal length, estimated from the runs
     records.json       all of it for programs, with the list of files of this folder
     records/<model>/<run id>/{run.json, samples.jsonl.gz}   the runs themselves
 
@@ -24,6 +25,7 @@ from rba_bench.evaluation.sample_files import PACKED_FILE, pack
 from rba_bench.files import write_atomic
 from rba_bench.leaderboard import pages
 from rba_bench.leaderboard.compare import Group, group_runs
+from rba_bench.leaderboard.equal_length import EqualLength, estimate
 from rba_bench.leaderboard.load import Run, distinct, find, read, unfinished
 from rba_bench.leaderboard.references import MODEL
 from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text, rounded
@@ -35,6 +37,7 @@ from rba_bench.untrusted import read_json
 INDEX = "index.md"
 RECORDS = "records.json"
 BREAKDOWN = "breakdown.csv"
+EQUAL_LENGTH = "equal_length.csv"
 PUBLISHED = "records"
 SCHEMA_VERSION = 1
 MICRO = (
@@ -96,6 +99,7 @@ def build(
     baseline_row: str = "sft",
     allow_partial: bool = False,
     ceiling: str | None = None,
+    equal_length: bool = False,
 ) -> BuildResult:
     """Verify and compare run records and write the board.
 
@@ -105,6 +109,7 @@ def build(
         baseline_row: Model (or training method) that the others are compared with.
         allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
         ceiling: Name of the text LLM that modality gaps are measured from, where several were run.
+        equal_length: Estimate win rates at equal length from the runs of each table, where these are enough.
 
     Raises:
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
@@ -117,11 +122,14 @@ def build(
             "evaluate it without --limit, or pass --allow-partial to have it marked"
         )
     groups = tuple(group_runs(runs, baseline_row, ceiling))
+    estimates = [estimate(group) for group in groups] if equal_length else []
     warnings = _warnings(records, groups, partial, baseline_row)
+    warnings += tuple(reason for reason in estimates if isinstance(reason, str) and reason)
+    at_equal_length = [each for each in estimates if isinstance(each, EqualLength)]
     names = _section_names(groups)
-    contents = _tables(groups, names) | _published(runs)
+    contents = _tables(groups, names, at_equal_length) | _published(runs)
     data = _data(groups, names, runs, warnings, [INDEX, RECORDS, *contents])
-    contents[INDEX] = _index(groups, names, runs, warnings).encode()
+    contents[INDEX] = _index(groups, names, runs, warnings, at_equal_length).encode()
     contents[RECORDS] = (json_safe(json.dumps(data, indent=1, ensure_ascii=False)) + "\n").encode()
     targets = {name: inside(out, name) for name in contents}
     _remove_stale(out, set(contents))
@@ -157,19 +165,24 @@ def _section_names(groups: Sequence[Group]) -> list[str]:
     tasks = Counter(group.task.casefold() for group in groups)
     return [
         group.task
-        if tasks[group.task.casefold()] == 1 and f"{group.task}.csv".casefold() != BREAKDOWN
+        if tasks[group.task.casefold()] == 1
+        and f"{group.task}.csv".casefold() not in (BREAKDOWN, EQUAL_LENGTH)
         else f"{group.task}.{group.protocol_hash[: pages.SHORT]}.{group.data_hash[: pages.SHORT]}"
         for group in groups
     ]
 
 
-def _tables(groups: Sequence[Group], names: Sequence[str]) -> dict[str, bytes]:
+def _tables(
+    groups: Sequence[Group], names: Sequence[str], estimates: Sequence[EqualLength]
+) -> dict[str, bytes]:
     tables = {
         f"{name}.csv": csv_text(pages.flat_rows(group)) for name, group in zip(names, groups, strict=True)
     }
     parts = [row for group in groups for row in pages.breakdown_rows(group)]
     if parts:
         tables[BREAKDOWN] = csv_text(parts)
+    if estimates:
+        tables[EQUAL_LENGTH] = csv_text([row for each in estimates for row in each.flat_rows()])
     return {name: text.encode() for name, text in tables.items()}
 
 
@@ -227,7 +240,11 @@ def _data(
 
 
 def _index(
-    groups: Sequence[Group], names: Sequence[str], runs: Sequence[Run], warnings: Sequence[str]
+    groups: Sequence[Group],
+    names: Sequence[str],
+    runs: Sequence[Run],
+    warnings: Sequence[str],
+    estimates: Sequence[EqualLength],
 ) -> str:
     track = groups[0].record.track
     blocks = [f"# Leaderboard, {track} track"]
@@ -242,6 +259,7 @@ def _index(
     blocks += [_protocols(groups)]
     for name, group in zip(names, groups, strict=True):
         blocks += _section(name, group)
+        blocks += [text for each in estimates if each.group is group for text in each.blocks()]
     blocks += ["## Runs", _run_table(runs).markdown()]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
 

@@ -51,7 +51,7 @@ def _overview(groups: Sequence[Group], title: str, cell: Cell, with_lengths: boo
             columns.append((f"{column} {LENGTH}", group, length_cell))
     cells = [
         [
-            _marked(name, kinds[name]),
+            marked(name, kinds[name]),
             *(
                 fill(group, found[name, id(group)], group.primary) if (name, id(group)) in found else NOTHING
                 for _, group, fill in columns
@@ -125,7 +125,7 @@ def main_table(group: Group) -> TextTable:
     rows = [
         [
             str(row.bands[metric]) if row.bands else "ref",
-            _marked(row.label, row.kind),
+            marked(row.label, row.kind),
             score_cell(group, row, metric),
             *([length_cell(group, row, metric)] if told else []),
             n_cell(row.run.record.metrics[metric]),
@@ -150,7 +150,7 @@ def other_table(group: Group) -> TextTable | None:
         headings += [LENGTH] if _has_own_lengths(group, metric) else []
     rows = [
         [
-            _marked(row.label, row.kind),
+            marked(row.label, row.kind),
             *(
                 text
                 for metric in others
@@ -351,5 +351,6 @@ def _factor(stated: MetricValue) -> float:
     return 100.0 / stated.scale
 
 
-def _marked(label: str, kind: str) -> str:
+def marked(label: str, kind: str) -> str:
+    """Label of a row, with a mark where it is a reference."""
     return label if kind == MODEL else f"{label} (ref)"

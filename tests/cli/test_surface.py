@@ -57,6 +57,7 @@ SURFACE = {
             "--allow-partial",
             "--baseline",
             "--ceiling",
+            "--equal-length",
             "--help",
             "--json",
             "--out",
