@@ -23,6 +23,7 @@ from rba_bench.evaluation.records import (
 )
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
+from rba_bench.metrics.text import is_blank
 from rba_bench.progress import bar, say
 
 RECALLED_AT_ONCE = 500
@@ -186,7 +187,7 @@ def unscored(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> 
         response=response,
         extracted=response,
         scores={},
-        status="ok" if response.strip() else "empty",
+        status="empty" if is_blank(response) else "ok",
         n_tokens=0,
         seed=0,
     )
@@ -221,7 +222,7 @@ def _sample(doc: Mapping[str, Any], one: Planned, answer: Answer) -> Sample:
 def _status(answer: Answer, scored: scoring.ItemScore) -> Status:
     if answer.status != "ok":
         return answer.status
-    if not answer.text.strip():
+    if is_blank(answer.text):
         return "empty"
     return "judge_failed" if scored.judge_failed else "ok"
 

@@ -7,6 +7,7 @@ hash, cache, log and shard documents without a single clip being decoded before 
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.sources.tables import Clip
 from rba_bench.files import canonical_json, sha256_bytes
+from rba_bench.metrics.text import is_blank, plain_characters
+from rba_bench.progress import say
 
 SPLIT = "test"
+REFERENCED = ("qa", "s2tt", "asr")  # kinds that are scored against references
 COLUMNS = (
     "id", "kind", "topic", "instruction", "prompt", "references", "source_lang", "target_lang",
     "voice", "sampling_rate", "duration", "audio_sha256", "baseline",
@@ -66,7 +70,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise MissingPrerequisite(
             f"{file} holds no baseline answers to compare with: run `rba-bench micro build`"
         )
-    return [_document(row, file, index) for index, row in enumerate(rows)]
+    return unique_ids([_document(row, file, index) for index, row in enumerate(rows)])
 
 
 def _document(row: Mapping[str, Any], file: Path, index: int) -> dict[str, Any]:
@@ -144,6 +148,73 @@ def make(
         "extra": json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else "",
         "audio": clip.reference(instruction),
     }
+
+
+def unique_ids(docs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Documents with names of their own: of equal ones the second is called `NAME-2`, or the next that is free."""
+    taken = {doc["id"] for doc in docs}
+    seen: set[str] = set()
+    found = []
+    for doc in docs:
+        name, number = doc["id"], 2
+        while name in seen or (name != doc["id"] and name in taken):
+            name, number = f"{doc['id']}-{number}", number + 1
+        seen.add(name)
+        found.append(doc if name == doc["id"] else {**doc, "id": name})
+    return found
+
+
+def with_references(docs: Sequence[dict[str, Any]], name: str) -> tuple[list[dict[str, Any]], int]:
+    """Documents that can be scored, without blank references, and how many have none to be compared with.
+
+    Args:
+        docs: Of any kind; only those of REFERENCED need a reference.
+        name: Of the set, for the line on stderr that tells the number.
+    """
+    kept = []
+    for doc in docs:
+        references = [text for text in doc["references"] if not is_blank(text)]
+        if references or doc["kind"] not in REFERENCED:
+            same = len(references) == len(doc["references"])
+            kept.append(doc if same else {**doc, "references": references})
+    left_out = len(docs) - len(kept)
+    if left_out:
+        say(f"{name}: {left_out} of {len(docs)} items have no reference, or a blank one, and are left out")
+    return kept, left_out
+
+
+def joined_by_text(docs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Documents of which those that say the same share a cluster, and with them all of their clusters.
+
+    The same is said in one pair of languages by the same letters, digits and marks; case, punctuation and spaces do not
+    matter. A cluster that is joined with others keeps the name of the first.
+    """
+    parents: dict[Any, Any] = {}
+
+    def root(node: Any) -> Any:
+        while parents.setdefault(node, node) != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    nodes = []
+    for doc in docs:
+        nodes.append(("cluster", doc["cluster"]))
+        if said := same_words(doc["instruction"]):
+            parents[root(("text", doc["source_lang"], doc["target_lang"], said))] = root(nodes[-1])
+    names: dict[Any, str] = {}
+    for doc, node in zip(docs, nodes, strict=True):
+        names.setdefault(root(node), doc["cluster"])
+    return [
+        doc if names[root(node)] == doc["cluster"] else {**doc, "cluster": names[root(node)]}
+        for doc, node in zip(docs, nodes, strict=True)
+    ]
+
+
+def same_words(text: str | None) -> str:
+    """What two wordings have in common that differ in case, punctuation and spaces alone."""
+    plain = plain_characters(text or "").casefold()
+    return "".join(letter for letter in plain if unicodedata.category(letter)[0] in "LNM")
 
 
 def user_text(doc: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from rba_bench.evaluation.records import UNSCORED, MetricValue, Rescoring, RunRe
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.evaluation.runner import status_counts
 from rba_bench.files import cache_dir
+from rba_bench.metrics.text import is_blank
 from rba_bench.outputs import differences
 from rba_bench.progress import say
 
@@ -247,7 +248,7 @@ def _status(sample: Sample, answer: str, complete: bool, failed: str) -> Status:
         return sample.status
     if not complete:
         return "truncated"
-    if not answer.strip():
+    if is_blank(answer):
         return "empty"
     return "judge_failed" if failed else "ok"
 

@@ -71,6 +71,11 @@ def plain_characters(text: str) -> str:
     return unicodedata.normalize("NFC", cleaned.translate(_TABLE))
 
 
+def is_blank(text: str | None) -> bool:
+    """Whether a reader sees nothing: no text, or spaces, line breaks and invisible characters alone."""
+    return not plain_characters(text or "").strip()
+
+
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
     category = unicodedata.category(character)

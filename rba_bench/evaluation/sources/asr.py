@@ -52,7 +52,7 @@ def _fleurs(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
         )
         for row, clip in tables.rows(found.paths, ("id", "path", "transcription", "gender"))
     ]
-    return Loaded(docs, found.origin(config=config, rows=len(docs)))
+    return _loaded(docs, f"FLEURS {config}", found.origin(config=config, rows=len(docs)))
 
 
 def _covost2(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
@@ -66,7 +66,14 @@ def _covost2(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
         for row, clip in covost2.rows(found, counts)
     ]
     facts = {**counts, "published_rows": covost2.TEST_ROWS[language]}
-    return Loaded(docs, found.origin(direction=direction, **facts))
+    return _loaded(docs, f"covost2 {direction}", found.origin(direction=direction, **facts))
+
+
+def _loaded(docs: list[dict[str, Any]], name: str, origin: dict[str, Any]) -> Loaded:
+    """The items that have a transcript."""
+    kept, left_out = documents.with_references(docs, name)
+    counted = {"without_reference": left_out} if left_out else {}
+    return Loaded(documents.joined_by_text(documents.unique_ids(kept)), {**origin, **counted})
 
 
 def _document(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation import documents
 
 DATA_DIR_VARIABLE = "RBA_DATA_DIR"
 NOT_SOURCES = ("base", "held_out", "baselines", "common", "directions", "hub", "languages", "tables")
@@ -62,6 +63,8 @@ def load(source: str, options: Mapping[str, Any], place: Place) -> Loaded:
     if not source.isidentifier() or source in NOT_SOURCES or find_spec(f"{__package__}.{source}") is None:
         raise UserError(f"unknown source {source!r} in dataset_kwargs; see tasks/README.md")
     loaded: Loaded = import_module(f"{__package__}.{source}").load(options, place)
-    if not loaded.documents:
+    kept, left_out = documents.with_references(loaded.documents, source)
+    if not kept:
         raise UserError(f"source {source} yielded no items for {dict(options)}")
-    return loaded
+    origin = {**loaded.origin, **({"without_reference": left_out} if left_out else {})}
+    return Loaded(documents.unique_ids(kept), origin)

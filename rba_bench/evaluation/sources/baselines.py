@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.documents import unique_ids
 from rba_bench.evaluation.sources import hub
 from rba_bench.evaluation.sources.base import Loaded, Place
 from rba_bench.files import read_json, read_jsonl, sha256_json
@@ -140,6 +141,7 @@ def compared(
         MissingPrerequisite: no baseline is to be had.
         UserError: it is damaged, or of another test set.
     """
+    documents = unique_ids(documents)  # before answers are found by name
     wanted = place.options.get("baseline")
     if wanted == NONE:
         bare = [{**document, "baseline": ""} for document in documents]

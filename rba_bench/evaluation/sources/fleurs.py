@@ -16,6 +16,8 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, languages, tables
 from rba_bench.evaluation.sources.base import Loaded, Place
+from rba_bench.metrics.text import is_blank
+from rba_bench.progress import say
 
 REPO = "google/fleurs"
 REVISION = "refs/convert/parquet"
@@ -46,7 +48,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
                     id=recording_id(row),
                     kind="s2tt",
                     clip=clip,
-                    instruction=row["raw_transcription"],
+                    instruction=row["raw_transcription"] or "",
                     prompt=prompt,
                     references=[sentences[row["id"]]],
                     source_lang=languages.short(source),
@@ -55,9 +57,14 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
                     cluster=f"fleurs-{row['id']}",
                 )
             )
+    if recordings > len(docs):
+        say(
+            f"FLEURS {source}-{target}: {recordings - len(docs)} of {recordings} recordings have no translation"
+        )
     if not docs:
         raise UserError(f"FLEURS {source} and {target} have no sentence in common: is a copy incomplete?")
     joined = {doc["cluster"] for doc in docs}
+    docs = documents.joined_by_text(documents.unique_ids(docs))
     facts = {
         "pair": f"{source}-{target}",
         "revision_of_target": read.revision,
@@ -76,7 +83,7 @@ def files(config: str, place: Place) -> hub.HubFiles:
 
 
 def recording_id(row: Mapping[str, Any]) -> str:
-    """Name of a recording: the id of its sentence and its file name, which is unique in a language."""
+    """Name of a recording: the id of its sentence and its file name."""
     return f"{row['id']}-{PurePosixPath(str(row['path'])).stem}"
 
 
@@ -103,6 +110,6 @@ def _sentences(read: hub.HubFiles) -> tuple[dict[int, str], int]:
     for file in read.paths:
         for row in tables.read_columns(file, ("id", "raw_transcription")):
             text = row["raw_transcription"]
-            if text and found.setdefault(row["id"], text) != text:
+            if not is_blank(text) and found.setdefault(row["id"], text) != text:
                 differing.add(row["id"])
     return found, len(differing)

@@ -7,7 +7,7 @@
     en-de/data/tst-COMMON/wav/ted_767.wav       a whole talk
 
 Segments are cut once and kept as FLAC under the cache, named by the content of the talk, so that all languages share
-them. Segments of one talk are drawn together by the bootstrap.
+them. Segments of one talk are drawn together by the bootstrap, and so are equal ones of several talks.
 """
 
 from collections import Counter
@@ -23,9 +23,10 @@ from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, languages, tables
 from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Loaded, Place
 from rba_bench.evaluation.sources.directions import MUSTC_TARGETS
-from rba_bench.files import cache_dir, sha256_file, write_atomic
+from rba_bench.files import cache_dir, sha256_bytes, sha256_file, write_atomic
 
 SPLITS = ("tst-COMMON", "tst-HE", "dev")
+STOCK_WORDS = 4  # longest sentence that several speakers say by themselves
 FOLDERS = ("mustc", "must-c", "MUSTC", "MuST-C", ".")  # under --data-dir
 
 
@@ -70,6 +71,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         numbers[talk] += 1
     stated = [float(segment["duration"]) for segment in segments]
     cut_short = sum(doc["duration"] < seconds - 0.001 for doc, seconds in zip(docs, stated, strict=True))
+    kept, left_out = documents.with_references(docs, f"MuST-C en_{target}")
     origin = {
         "repo": "MuST-C",
         "revision": hub.LOCAL,
@@ -78,8 +80,26 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         "rows": len(docs),
         "talks": len(numbers),
         "segments_longer_than_talk": cut_short,
+        **({"without_reference": left_out} if left_out else {}),
     }
-    return Loaded(docs, origin)
+    return Loaded(_clustered(kept), origin)
+
+
+def _clustered(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Documents with equal sentences in one cluster, whatever talk they are from.
+
+    Talks that share a long sentence are one cluster: one is a part of the other. A short one ("Thank you.") is a phrase
+    of all speakers; joining their talks would leave a single cluster, so it stands in a cluster of its own.
+    """
+    talks: dict[str, set[str]] = {}
+    for doc in docs:
+        talks.setdefault(documents.same_words(doc["instruction"]), set()).add(doc["cluster"])
+    apart = []
+    for doc in docs:
+        said = documents.same_words(doc["instruction"])
+        stock = said and len(talks[said]) > 1 and len(doc["instruction"].split()) <= STOCK_WORDS
+        apart.append({**doc, "cluster": f"text-{sha256_bytes(said.encode())[:12]}"} if stock else doc)
+    return documents.joined_by_text(apart)
 
 
 def _folder(place: Place, target: str, split: str) -> Path:

@@ -21,6 +21,7 @@ from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, tables
 from rba_bench.evaluation.sources.base import Loaded, Place
 from rba_bench.evaluation.sources.common import Names, checked, compare_size
+from rba_bench.metrics.text import is_blank
 from rba_bench.progress import say
 
 LISTED = 20  # items without an answer that are named in a record
@@ -192,7 +193,7 @@ def split_answers(value: Any, separator: str, item: str) -> list[str]:
         if value is None:
             value = text.split(separator) if separator else [text]
     parts = value if isinstance(value, list | tuple) else [value]
-    return [answer for part in parts if part is not None and (answer := str(part).strip())]
+    return [answer for part in parts if part is not None and not is_blank(answer := str(part).strip())]
 
 
 def _written_list(text: str, item: str) -> list[Any] | None:

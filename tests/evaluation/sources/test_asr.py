@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rba_bench.errors import UserError
@@ -75,3 +76,15 @@ def test_bad_options_get_one_line(options, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         asr.load(options, Place(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_clips_without_a_transcript_are_left_out_and_names_stay_unique(tmp_path, capsys):
+    audio = sets.float_wav(np.full(4000, 0.1, dtype=np.float32))
+    texts = [(1, "guten tag"), (1, "guten tag"), (2, " "), (3, "Guten Tag!")]
+    rows = [sets.fleurs_row("de_de", number, text, audio, 0) for number, text in texts]
+    sets.write_parquet(tmp_path / "de_de" / "test" / "0000.parquet", rows, sets.FLEURS_FEATURES)
+    loaded = asr.load({"corpus": "fleurs", "spoken": "de"}, Place(tmp_path))
+    assert len(loaded.documents) == 3 and loaded.origin["without_reference"] == 1
+    assert len({doc["id"] for doc in loaded.documents}) == 3
+    assert {doc["cluster"] for doc in loaded.documents} == {"fleurs-1"}
+    assert "FLEURS de_de: 1 of 4 items have no reference" in capsys.readouterr().err

@@ -166,3 +166,41 @@ def test_files_of_another_layout_are_refused(tmp_path):
     file.write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match="is damaged"):
         covost2.load({"direction": "en_de"}, Place(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("stored", "spoken"),
+    [
+        ('"A plain sentence."', "A plain sentence."),
+        ('"He said ""no"" to it."', 'He said "no" to it.'),
+        ('"""Come in!"" she said."', '"Come in!" she said.'),
+        ('"Yes," he said, "of course"', '"Yes," he said, "of course"'),
+        ('"Go," "stay," "wait"', '"Go," "stay," "wait"'),
+        ('"Oh!""Really?"', '"Oh!""Really?"'),  # undone it would open a quotation that never closes
+        ('"Half of it', '"Half of it'),
+        ('He said "no"', 'He said "no"'),
+        ('"', '"'),
+        ('""', ""),
+        ("", ""),
+    ],
+)
+def test_only_a_field_as_csv_writes_it_is_unquoted(stored, spoken):
+    assert covost2.unquote(stored) == spoken
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0", "\t \n", "\u200b", "\ufeff \u2060"])
+def test_a_blank_translation_is_none(tmp_path, capsys, blank):
+    loaded = covost2.load({"direction": "en_de"}, write(tmp_path, [row(0), row(1, translation=blank)]))
+    assert len(loaded.documents) == 1 and loaded.origin["without_translation"] == 1
+    assert (
+        "covost2 en_de: 1 of 2 items have no reference, or a blank one, and are left out"
+        in capsys.readouterr().err
+    )
+
+
+def test_equal_words_are_one_cluster_whatever_their_case(tmp_path):
+    rows = [row(0, "Good morning."), row(1, "good morning"), row(2, "Good night.")]
+    clusters = [
+        doc["cluster"] for doc in covost2.load({"direction": "en_de"}, write(tmp_path, rows)).documents
+    ]
+    assert clusters[0] == clusters[1] != clusters[2]

@@ -160,3 +160,36 @@ def test_every_pair_of_the_102_languages_has_a_name():
 )
 def test_codes_of_all_sets_have_one_short_form(code, expected):
     assert languages.short(code) == expected
+
+
+def written(root: Path, code: str, sentences: list[tuple[int, str, int]]) -> None:
+    """Recordings `(id, text, take)` of one language; equal takes have equal file names."""
+    config = languages.fleurs_config(code)
+    audio = sets.float_wav(np.full(4000, 0.1, dtype=np.float32))
+    rows = [sets.fleurs_row(config, number, text, audio, take) for number, text, take in sentences]
+    sets.write_parquet(root / config / "test" / "0000.parquet", rows, sets.FLEURS_FEATURES)
+
+
+def test_sentences_of_several_ids_that_say_the_same_are_one_cluster(tmp_path):
+    written(
+        tmp_path, "de", [(1, "Guten Tag.", 0), (2, "Gute Nacht.", 0), (3, "guten  tag", 0), (3, "Hallo.", 1)]
+    )
+    written(tmp_path, "en", [(1, "Good day.", 0), (2, "Good night.", 0), (3, "Good day.", 0)])
+    docs = fleurs.load({"pair": "de-en"}, Place(tmp_path)).documents
+    assert [doc["cluster"] for doc in docs] == ["fleurs-1", "fleurs-2", "fleurs-1", "fleurs-1"]
+
+
+def test_one_path_in_two_rows_gives_two_items_with_names_of_their_own(tmp_path):
+    written(tmp_path, "de", [(1, "Guten Tag.", 0), (1, "Guten Tag.", 0)])
+    written(tmp_path, "en", [(1, "Good day.", 0)])
+    ids = [doc["id"] for doc in fleurs.load({"pair": "de-en"}, Place(tmp_path)).documents]
+    assert len(ids) == 2 and ids[1] == f"{ids[0]}-2"
+
+
+def test_a_blank_translation_is_none(tmp_path, capsys):
+    written(tmp_path, "de", [(1, "Guten Tag.", 0), (2, "Gute Nacht.", 0)])
+    written(tmp_path, "en", [(1, "Good day.", 0), (2, " \u200b", 0)])
+    loaded = fleurs.load({"pair": "de-en"}, Place(tmp_path))
+    assert [doc["references"] for doc in loaded.documents] == [["Good day."]]
+    assert loaded.origin["left_out_without_target"] == 1
+    assert "1 of 2 recordings have no translation" in capsys.readouterr().err

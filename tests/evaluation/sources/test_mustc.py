@@ -153,3 +153,44 @@ def test_damaged_talk_and_bad_options(tmp_path):
     (root / "en-de/data/tst-COMMON/wav/ted_767.wav").write_bytes(b"RIFF")
     with pytest.raises(UserError, match="ted_767.wav is damaged"):
         load(root)
+
+
+def texts(first: list[str], second: list[str]):
+    """English lines of two talks of three segments."""
+    return lambda _: "\n".join((*first, *second)) + "\n"
+
+
+def test_a_long_sentence_in_two_talks_makes_them_one_cluster(tmp_path):
+    root = sets.write_mustc(tmp_path, "de", (3, 3))
+    same = "This very sentence was said in two talks."
+    edit(
+        root, "tst-COMMON.en", texts([same, "One thing.", "Two things."], ["Other.", same.upper(), "Words."])
+    )
+    assert {doc["cluster"] for doc in load(root).documents} == {"ted_767"}
+
+
+def test_a_stock_phrase_of_many_speakers_is_a_cluster_of_its_own(tmp_path):
+    root = sets.write_mustc(tmp_path, "de", (3, 3))
+    edit(
+        root,
+        "tst-COMMON.en",
+        texts(["One thing.", "Two.", "Thank you."], ["Thank you!", "Thanks.", "Thank you"]),
+    )
+    clusters = [doc["cluster"] for doc in load(root).documents]
+    assert clusters[:2] == ["ted_767"] * 2 and clusters[4] == "ted_768"
+    assert clusters[2] == clusters[3] == clusters[5] not in ("ted_767", "ted_768")
+
+
+def test_a_phrase_said_twice_in_one_talk_stays_with_it(tmp_path):
+    root = sets.write_mustc(tmp_path, "de", (3, 3))
+    edit(root, "tst-COMMON.en", texts(["Thank you.", "Two.", "Thank you."], ["A.", "B.", "C."]))
+    assert [doc["cluster"] for doc in load(root).documents] == ["ted_767"] * 3 + ["ted_768"] * 3
+
+
+def test_segments_with_a_blank_translation_are_left_out_and_counted(tmp_path, capsys):
+    root = sets.write_mustc(tmp_path, "de", (3, 3))
+    edit(root, "tst-COMMON.de", texts(["Eins", " ", "Drei"], ["Vier", "\u200b", "Sechs"]))
+    loaded = load(root)
+    assert [doc["id"] for doc in loaded.documents] == ["ted_767_0", "ted_767_2", "ted_768_0", "ted_768_2"]
+    assert loaded.origin["without_reference"] == 2 and loaded.origin["rows"] == 6
+    assert "MuST-C en_de: 2 of 6 items" in capsys.readouterr().err
