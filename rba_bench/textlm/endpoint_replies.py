@@ -154,7 +154,7 @@ def message_of(body: object) -> str:
 
 
 def _decoded(data: bytes, charset: str | None) -> str:
-    unicode = json.detect_encoding(data)  # type: ignore[attr-defined]
+    unicode = json.detect_encoding(data)
     try:
         return data.decode(unicode, "surrogatepass")
     except UnicodeDecodeError:
@@ -254,8 +254,13 @@ def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float] | None]:
     """Token and log-probability of each row, None for a row that is not possible."""
     for row in rows:
         token, value = (row.get("token"), row.get("logprob")) if isinstance(row, Mapping) else (None, None)
-        known = isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or math.isnan(value) or value > _ROUNDING:
+        if (
+            not isinstance(token, str)
+            or not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or math.isnan(value)
+            or value > _ROUNDING
+        ):
             yield None
         else:
             yield cleaned(token), min(0.0, float(value))

@@ -102,10 +102,9 @@ def _model(row: Mapping[str, Any]) -> Finding:
     sizes = [place[name] for place in places for name in _CONTEXT if isinstance(place.get(name), int)]
     facts = [f"{sizes[0]:,} tokens"] if sizes else []
     takes = [row.get("architecture"), row.get("modalities"), row.get("input_modalities")]
-    inputs = next(
-        (one.get("input_modalities", []) if isinstance(one, Mapping) else one for one in takes if one), []
-    )
-    if isinstance(inputs, list) and inputs:
+    named: list[Any] = [one.get("input_modalities") if isinstance(one, Mapping) else one for one in takes]
+    inputs = next((one for one in named if isinstance(one, list) and one), [])
+    if inputs:
         facts.append(f"takes {', '.join(map(str, inputs))}")
     if isinstance(ends := row.get("shutdown_date"), str) and ends:
         facts.append(f"shut down on {ends}")

@@ -33,7 +33,7 @@ _SCRIPTS = frozenset(
     {"hans", "hant", "latn", "cyrl", "arab", "deva", "jpan", "hang", "grek", "hebr", "beng", "taml"}
 )
 _REGION = re.compile(r"[a-z]{2}|\d{3}")
-_CORPORA = (
+_CORPORA: tuple[tuple[str, ...], ...] = (
     ("covost", "2"),
     ("covost", "v2"),
     ("covost2",),
@@ -67,7 +67,7 @@ def meant(name: str) -> list[str]:
     ]
     transcribing = bool(_TRANSCRIBING & set(words))
     words = [word for word in words if word not in _TRANSCRIBING]
-    corpora = [("covost2",), ("fleurs",)] if transcribing else []
+    corpora: list[tuple[str, ...]] = [("covost2",), ("fleurs",)] if transcribing else []
     for start in _CORPORA:
         if tuple(words[: len(start)]) == start:
             corpora, words = [start], words[len(start) :]
