@@ -162,7 +162,8 @@ def signatures(kind: str, target_langs: Sequence[str]) -> dict[str, str]:
 def _signature(metric: Metric, langs: Sequence[str]) -> str:
     from importlib.metadata import version
 
-    normaliser = f"{metric.name}|lang:{','.join(langs)}|whisper-normalizer:{version('openai-whisper')}|text:{TEXT_VERSION}"
+    whisper = f"whisper-normalizer:{version('openai-whisper')}"
+    normaliser = f"{metric.name}|lang:{','.join(langs)}|{whisper}|text:{TEXT_VERSION}"
     if metric.name in ("bleu", "chrf++"):
         parts = "; ".join(f"{lang} {_corpus(metric.name, lang).signature}" for lang in langs)
         return f"{parts}; macro over directions"

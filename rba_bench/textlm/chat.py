@@ -1,6 +1,9 @@
 """What a chat template says: how a user turn looks, where the user's words begin, which tokens end a turn."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jinja2 import TemplateError
 
 from rba_bench.errors import UserError
 
@@ -9,13 +12,32 @@ SENTINEL = "zqusertextqz"
 ANSWER = "zqanswertextqz"
 
 
+def render(speaker: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+    """A conversation as the chat template of a tokenizer or processor writes it.
+
+    Args:
+        speaker: Has `apply_chat_template`.
+        messages: Turns with `role` and `content`.
+        options: `add_generation_prompt`, and variables of the template.
+
+    Raises:
+        UserError: there is no template, or it refuses the conversation (templates may `raise_exception`), or it fails.
+    """
+    try:
+        return str(speaker.apply_chat_template(messages, tokenize=False, **options))
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+        whose = getattr(getattr(speaker, "tokenizer", speaker), "name_or_path", "") or "this model"
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        raise UserError(
+            f"the chat template of {whose} cannot write a conversation of {roles} ({reason}): use an instruction-tuned "
+            "model, or correct its chat_template.jinja"
+        ) from error
+
+
 def render_user(tokenizer: Any, text: str, **template: Any) -> str:
     """A user turn and the header of the answer, ready for generation; special tokens are written out."""
-    return str(
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, **template
-        )
-    )
+    return render(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True, **template)
 
 
 def pre_query_template(tokenizer: Any, **template: Any) -> str:
@@ -58,7 +80,7 @@ def _render(tokenizer: Any, template: dict[str, Any]) -> str:
             "the tokenizer has no chat template: use an instruction-tuned model, or add chat_template.jinja"
         )
     messages = [{"role": "user", "content": SENTINEL}, {"role": "assistant", "content": ANSWER}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, **template))
+    return render(tokenizer, messages, **template)
 
 
 def _around(rendered: str, word: str) -> tuple[str, str]:

@@ -6,11 +6,11 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from jinja2 import TemplateError
 
 from rba_bench.errors import UserError
 from rba_bench.textlm.asking import Message, Question, Reply
 from rba_bench.textlm.base import Decoding
+from rba_bench.textlm.chat import render
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.sampling import PerRequestGumbel, continue_batch, written
 from rba_bench.textlm.template import quiet, text_in
@@ -222,7 +222,7 @@ def _settings(questions: Sequence[Question]) -> dict[_Setting, list[int]]:
 
 def _render(tokenizer: Any, messages: Sequence[Message], template: dict[str, Any]) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **template))
+    return render(tokenizer, turns, add_generation_prompt=True, **template)
 
 
 def _takes_system(tokenizer: Any, template: dict[str, Any]) -> bool:
@@ -230,7 +230,7 @@ def _takes_system(tokenizer: Any, template: dict[str, Any]) -> bool:
     probe = [Message("system", PROBE[0]), Message("user", PROBE[1])]
     try:
         rendered = _render(tokenizer, probe, template)
-    except TemplateError:
+    except UserError:
         return False
     return all(word in rendered for word in PROBE)
 

@@ -10,6 +10,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from rba_bench.errors import UserError
 from rba_bench.speechlm.composite.features import LogMelFeatureExtractor
+from rba_bench.textlm.chat import render
 
 __all__ = ["CompositeProcessor", "LogMelFeatureExtractor"]
 
@@ -93,10 +94,10 @@ class CompositeProcessor(ProcessorMixin):
         of any text model will do.
         """
         flat = [{**message, "content": self._flatten(message["content"])} for message in messages]
-        return self.tokenizer.apply_chat_template(
+        return render(
+            self.tokenizer,
             flat,
             chat_template=self.chat_template,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             **template,
         )

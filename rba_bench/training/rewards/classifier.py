@@ -8,7 +8,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say
-from rba_bench.textlm.chat import ANSWER, SENTINEL
+from rba_bench.textlm.chat import ANSWER, SENTINEL, render
 from rba_bench.textlm.weights import load_model, local_folder, resolve_device
 from rba_bench.training.rewards.base import NOT_JUDGED
 
@@ -238,7 +238,7 @@ def _room(model: Any, tokenizer: Any, wanted: int | None) -> int | None:
 
 def _render(tokenizer: Any, user_text: str, response: str) -> str:
     turns = [{"role": "user", "content": user_text}, {"role": "assistant", "content": response}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False))
+    return render(tokenizer, turns)
 
 
 def _turn_ids(tokenizer: Any) -> tuple[int, ...]:

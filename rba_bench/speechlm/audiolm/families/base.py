@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.trainable import Trainable
 from rba_bench.speechlm.base import SAMPLING_RATE
-from rba_bench.textlm.chat import stop_ids
+from rba_bench.textlm.chat import render, stop_ids
 from rba_bench.textlm.replies import opening
 from rba_bench.textlm.weights import load_model
 
@@ -161,17 +161,7 @@ class AudioFamily(Trainable, ABC):
             UserError: there is no template.
         """
         messages = [{"role": "user", "content": self.user_turn(prompt)}]
-        try:
-            return str(
-                self.processor.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, **self.template
-                )
-            )
-        except ValueError as error:
-            raise UserError(
-                f"the processor has no usable chat template ({str(error).splitlines()[0]}): use an "
-                "instruction-tuned checkpoint, or add chat_template.jinja"
-            ) from error
+        return render(self.processor, messages, add_generation_prompt=True, **self.template)
 
     def render_text(self, text: str) -> str:
         """The chat up to the answer where the user's turn is text alone: what the model's own LLM reads.
@@ -179,19 +169,8 @@ class AudioFamily(Trainable, ABC):
         Raises:
             UserError: the template takes no turn without audio.
         """
-        from jinja2 import TemplateError
-
         messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        try:
-            return str(
-                self.processor.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, **self.template
-                )
-            )
-        except (ValueError, TypeError, TemplateError) as error:
-            raise UserError(
-                f"the chat template takes no turn of text alone ({str(error).splitlines()[0]})"
-            ) from error
+        return render(self.processor, messages, add_generation_prompt=True, **self.template)
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of `render_text(text)`; see `text_ids`, which is this with a memory."""

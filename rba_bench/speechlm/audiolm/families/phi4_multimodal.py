@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.base import Features
 from rba_bench.speechlm.audiolm.families.parts import (
     ADAPTER,
@@ -30,6 +31,7 @@ from rba_bench.speechlm.audiolm.families.parts import (
     need_peft,
 )
 from rba_bench.speechlm.base import SAMPLING_RATE
+from rba_bench.textlm.chat import render
 
 LORA = "speech-lora"
 SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
@@ -91,16 +93,12 @@ class Phi4Multimodal(Unpadded):
         placeholder = str(self.tokenizer.convert_ids_to_tokens(self.audio_token_id))
         try:
             text = super().render(prompt)
-        except TypeError:  # "can only concatenate str"
+        except UserError:  # the template adds strings, and cannot add a list of parts
             text = ""
         if placeholder in text:
             return text
         messages = [{"role": "user", "content": f"{placeholder}{prompt}"}]
-        return str(
-            self.processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **self.template
-            )
-        )
+        return render(self.processor, messages, add_generation_prompt=True, **self.template)
 
     @property
     def extractor(self) -> Any:

@@ -23,6 +23,7 @@ from rba_bench.errors import MissingPrerequisite
 from rba_bench.speechlm.audiolm.families.base import Features
 from rba_bench.speechlm.audiolm.families.whisper_type import WhisperType
 from rba_bench.speechlm.base import SAMPLING_RATE
+from rba_bench.textlm.chat import render
 
 
 class Voxtral(WhisperType):
@@ -52,11 +53,7 @@ class Voxtral(WhisperType):
                 "beside the weights"
             )
         messages = [{"role": "user", "content": self.user_turn(prompt)}]
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **self.template
-            )
-        )
+        return render(self.tokenizer, messages, add_generation_prompt=True, **self.template)
 
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         if not self.writes_turns:
