@@ -10,7 +10,7 @@ from rba_bench.progress import say
 if TYPE_CHECKING:
     from rba_bench.evaluation.records import RunRecord
     from rba_bench.evaluation.request import EvalRequest
-    from rba_bench.metrics.bootstrap import Interval
+    from rba_bench.metrics.interval import Interval
 
 OUT = defaults.RUNS / "eval"
 COLUMNS = (

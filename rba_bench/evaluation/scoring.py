@@ -30,7 +30,15 @@ from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import MetricPart, MetricValue, Sample
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import ChrfPP, CorpusBleu
-from rba_bench.metrics.bootstrap import Interval, ScoreFn, bootstrap_corpus, bootstrap_mean, resampled_scores
+from rba_bench.metrics.bootstrap import (
+    ScoreFn,
+    bootstrap_corpus,
+    bootstrap_error,
+    bootstrap_mean,
+    cluster_sizes,
+    resampled_scores,
+)
+from rba_bench.metrics.interval import Clusters, Interval, Z
 from rba_bench.metrics.qa import alias_match, exact_match
 from rba_bench.metrics.text import VERSION as TEXT_VERSION
 from rba_bench.metrics.winrate import preference
@@ -195,9 +203,9 @@ def interval(
 ) -> Interval:
     """Score of a metric over items with its 95 % interval; macro metrics are averaged over `groups`."""
     if metric.aggregation == "mean" and not metric.macro:
-        return bootstrap_mean([float(value) for value in scores], clusters)
+        return bootstrap_mean([float(value) for value in scores], clusters, scale=metric.scale)
     matrix, score = _summable(metric, scores, groups)
-    return bootstrap_corpus(matrix, score, clusters)
+    return bootstrap_corpus(matrix, score, clusters, scale=metric.scale)
 
 
 def point(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> float:
@@ -209,9 +217,17 @@ def point(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> float
 def standard_error(
     metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
 ) -> float:
-    """Standard deviation of the score over the same resamples that make the interval."""
+    """Standard error of the score from the same resamples that make the interval.
+
+    Where these do not differ, nothing but the interval says how sure the score is: half of it as a normal law has it.
+    """
     matrix, score = _summable(metric, scores, groups)
-    return float(resampled_scores(matrix, score, clusters).std(ddof=1))
+    found = Clusters.of(cluster_sizes(len(matrix), clusters))
+    error = bootstrap_error(resampled_scores(matrix, score, clusters), found)
+    if error > 0:
+        return error
+    stated = interval(metric, scores, groups, clusters)
+    return (stated.high - stated.low) / (2 * Z)
 
 
 def _summable(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> tuple[np.ndarray, ScoreFn]:

@@ -13,8 +13,9 @@ from rba_bench.files import sha256_json
 from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.pairing import Draws, Pair
 from rba_bench.leaderboard.references import CEILING, KINDS, MODEL, ceilings_for, kind_of, names_of
-from rba_bench.metrics.bootstrap import Interval
-from rba_bench.metrics.rank import RankBand, rank_bands, rank_bands_from_intervals
+from rba_bench.metrics.bootstrap import bootstrap_corpus
+from rba_bench.metrics.interval import Interval
+from rba_bench.metrics.rank import RankBand, apart_by_intervals, rank_bands
 from rba_bench.metrics.wer import primary_error
 from rba_bench.plain import plain
 
@@ -82,6 +83,7 @@ class Group:
         self.primary = _primary(self.runs[0])
         self._draws = Draws()
         self._pairs: dict[tuple[int, int], Pair | None] = {}
+        self._own_scores: dict[tuple[int, str], tuple[Interval, int]] = {}
         if any(list(run.record.metrics) != self.metrics for run in self.runs):
             raise UserError(
                 f"{self.task}: records of one protocol report different metrics; evaluate them again"
@@ -191,17 +193,30 @@ class Group:
         return bands
 
     def _metric_bands(self, models: Sequence[int], metric: str) -> list[RankBand]:
-        stated = [self.runs[index].record.metrics[metric] for index in models]
-        higher = self.record.metrics[metric].higher_is_better
-        pairs: dict[tuple[int, int], Interval] = {}
-        for i in range(len(models)):
-            for j in range(i + 1, len(models)):
-                difference = self.difference(models[i], models[j], metric)
-                if difference is None:
-                    own = [Interval(each.value, each.low, each.high, each.n, each.method) for each in stated]
-                    return rank_bands_from_intervals(own, higher)
-                pairs[i, j] = difference
-        return rank_bands(len(models), lambda i, j: pairs[i, j], higher)
+        """Bands that hold together: pairs on the same items, else (a partial run) by the scores' own intervals."""
+
+        def difference(i: int, j: int) -> Interval:
+            found = self.difference(models[i], models[j], metric)
+            return found or self._apart(models[i], models[j], metric)
+
+        return rank_bands(len(models), difference, self.record.metrics[metric].higher_is_better)
+
+    def _apart(self, a: int, b: int, metric: str) -> Interval:
+        """Difference of two runs that do not share their items."""
+        (mine, clusters), (theirs, others) = self._own(a, metric), self._own(b, metric)
+        return apart_by_intervals(mine, theirs, min(clusters, others))
+
+    def _own(self, index: int, metric: str) -> tuple[Interval, int]:
+        """A run's score with its interval, computed from its samples, and the clusters behind it."""
+        if (index, metric) not in self._own_scores:
+            run = self.runs[index]
+            kept = run.scored(metric)
+            clusters = [each.cluster for each, there in zip(run.samples, kept, strict=True) if there]
+            rows, score = run.rows(metric)
+            scale = run.record.metrics[metric].scale
+            found = bootstrap_corpus(rows[kept], score, clusters, scale=scale)
+            self._own_scores[index, metric] = (found, len(set(clusters)))
+        return self._own_scores[index, metric]
 
 
 def group_runs(runs: Sequence[Run], baseline: str, ceiling: str | None = None) -> list[Group]:

@@ -14,7 +14,7 @@ from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.pairing import Contrast, Pair
 from rba_bench.leaderboard.references import CEILING, kind_of
 from rba_bench.leaderboard.tables import NOTHING, TextTable
-from rba_bench.metrics.bootstrap import Interval
+from rba_bench.metrics.interval import Interval
 from rba_bench.plain import printable
 
 HEADINGS = ("metric", "A", "B", "A-B [95 %]", "(A-B)/B % [95 %]", "n", "left out", "win/tie/loss")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rba_bench.evaluation.records import RunRecord
 from rba_bench.leaderboard.contrasts import compare
-from rba_bench.metrics.bootstrap import Interval
+from rba_bench.metrics.interval import Interval
 from rba_bench.names import folder_name
 
 

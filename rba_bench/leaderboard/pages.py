@@ -7,7 +7,7 @@ from rba_bench.evaluation.records import STATUSES, MetricValue, RunRecord, not_o
 from rba_bench.leaderboard.compare import Group, Row
 from rba_bench.leaderboard.references import CEILING, KINDS, MODEL
 from rba_bench.leaderboard.tables import LONGEST, NOTHING, TextTable
-from rba_bench.metrics.bootstrap import Interval
+from rba_bench.metrics.interval import Interval
 from rba_bench.plain import plain
 
 JUDGE_WORDS = ("agreement", "bias", "unanimous", "judge stderr")

@@ -6,22 +6,25 @@ is stated.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rba_bench.errors import UserError
 from rba_bench.leaderboard.load import Run
+from rba_bench.metrics import paired
 from rba_bench.metrics.aggregate import item_scores
 from rba_bench.metrics.bootstrap import (
     RESAMPLES,
     SEED,
     Floats,
-    Interval,
-    percentile_interval,
+    cluster_sizes,
+    paired_rows,
+    relative_interval,
     resampled_scores,
 )
+from rba_bench.metrics.interval import Clusters, Difference, Interval
 
 TIE = 1e-9
 Positions = NDArray[np.intp]
@@ -34,7 +37,7 @@ class Contrast:
     Attributes:
         a: Score of A on the paired items, in units of the metric.
         b: Score of B on the same items.
-        difference: A minus B with its paired 95 % interval.
+        difference: A minus B with its paired 95 % interval and the p-value of no difference.
         relative: `(a - b) / b` with its interval; None where B is, or can be drawn as, zero.
         n_left_out: Items that one of the two runs lacks, or has no score for.
         wins: Paired items on which A is better (of corpus metrics: by the item's own statistics).
@@ -47,7 +50,7 @@ class Contrast:
     higher_is_better: bool
     a: float
     b: float
-    difference: Interval
+    difference: Difference
     relative: Interval | None
     n: int
     n_left_out: int
@@ -97,13 +100,26 @@ class Pair:
         self._left, self._right = _common(first, second, across)
         self.n_items = len(first.items) + len(second.items) - len(self._left)
 
-    def difference(self, metric: str) -> Interval | None:
+    def difference(self, metric: str) -> Difference | None:
         """A minus B with its 95 % interval; None if no item has a score in both."""
         left, right = self._scored(metric)
         if not len(left):
             return None
-        (a, drawn_a), (b, drawn_b) = self._draw(metric, left, right)
-        return percentile_interval(a - b, drawn_a - drawn_b, len(left), self._method(left))
+        (rows_a, score), (rows_b, _) = self.first.rows(metric), self.second.rows(metric)
+        scale = self.first.record.metrics[metric].scale
+        rows = paired_rows(rows_a[left], rows_b[right], score, self._clusters(left), scale)
+        source = f"{RESAMPLES} resamples of {Clusters.of(rows.sizes)}, seed {SEED}"
+
+        def drawn() -> Floats:
+            (_, drawn_a), (_, drawn_b) = self._draw(metric, left, right)
+            return drawn_a - drawn_b
+
+        found = paired.difference(rows, drawn, source)
+        missing = self.n_items - len(left)
+        if not missing:
+            return found
+        left_out = f"{missing} of {self.n_items} items not scored in both are left out"
+        return replace(found, method=f"{found.method}; {left_out}")
 
     def contrast(self, metric: str) -> Contrast | None:
         """Everything about one metric of the two runs; None if no item has a score in both."""
@@ -112,7 +128,7 @@ class Pair:
         if difference is None:
             return None
         stated = self.first.record.metrics[metric]
-        (a, drawn_a), (b, drawn_b) = self._draw(metric, left, right)
+        (a, _), (b, _) = self._draw(metric, left, right)
         better = self._item_scores(self.first, metric, left) - self._item_scores(self.second, metric, right)
         better = better if stated.higher_is_better else -better
         wins, losses = int((better > TIE).sum()), int((better < -TIE).sum())
@@ -124,7 +140,7 @@ class Pair:
             a=a,
             b=b,
             difference=difference,
-            relative=_relative(a, b, drawn_a, drawn_b, difference),
+            relative=self._relative(metric, difference),
             n=len(left),
             n_left_out=self.n_items - len(left),
             wins=wins,
@@ -139,23 +155,22 @@ class Pair:
     def _draw(
         self, metric: str, left: Positions, right: Positions
     ) -> tuple[tuple[float, Floats], tuple[float, Floats]]:
-        clusters = [self.first.samples[item].cluster for item in left]
+        clusters = self._clusters(left)
         return (
             self._draws.of(self.first, metric, left, clusters),
             self._draws.of(self.second, metric, right, clusters),
         )
 
-    def _method(self, left: Positions) -> str:
-        clusters = len({self.first.samples[item].cluster for item in left})
-        method = (
-            f"paired bootstrap percentile 95 %, {RESAMPLES} resamples of {clusters} clusters, seed {SEED}"
-        )
-        missing = self.n_items - len(left)
-        return (
-            f"{method}; {missing} of {self.n_items} items not scored in both are left out"
-            if missing
-            else method
-        )
+    def _relative(self, metric: str, difference: Difference) -> Interval | None:
+        left, right = self._scored(metric)
+        (a, drawn_a), (b, drawn_b) = self._draw(metric, left, right)
+        if not b or not drawn_b.all():
+            return None
+        clusters = Clusters.of(cluster_sizes(len(left), self._clusters(left)))
+        return relative_interval((a - b) / b, (drawn_a - drawn_b) / drawn_b, clusters, difference, b)
+
+    def _clusters(self, left: Positions) -> list[str]:
+        return [self.first.samples[item].cluster for item in left]
 
     def _item_scores(self, run: Run, metric: str, items: Positions) -> Floats:
         return item_scores(run.record.metrics[metric].aggregation, run.item_rows(metric)[items])
@@ -180,10 +195,3 @@ def _common(first: Run, second: Run, across: bool) -> tuple[Positions, Positions
 
 def _names(run: Run) -> tuple[tuple[str, ...], ...]:
     return tuple((item.id, item.group, item.baseline, *item.references) for item in run.samples)
-
-
-def _relative(a: float, b: float, drawn_a: Floats, drawn_b: Floats, difference: Interval) -> Interval | None:
-    if not b or not drawn_b.all():
-        return None
-    drawn = (drawn_a - drawn_b) / drawn_b
-    return percentile_interval((a - b) / b, drawn, difference.n, difference.method)

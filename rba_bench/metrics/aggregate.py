@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rba_bench.metrics.bleu import BLEU_WIDTH, CHRF_WIDTH, corpus_score
-from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_score, score_all
+from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_score, scale_of, score_all
+from rba_bench.metrics.interval import Scale
 
 CHRF_BETA = 2
 WIDTHS = {"mean": 2, "bleu": BLEU_WIDTH, "chrf++": CHRF_WIDTH, "error_rate": 2}  # columns of a row
@@ -37,6 +38,10 @@ class CorpusScore:
         """Scores `[m]` of summed rows `[m, k]`."""
         return _MANY[self.name](totals)
 
+    def scale(self, _rows: Floats, _width: float | None) -> Scale:
+        """0 to 100."""
+        return Scale(100.0, 0.0, 100.0)
+
 
 @dataclass(frozen=True)
 class ErrorRate:
@@ -54,6 +59,10 @@ class ErrorRate:
         errors, length = totals[:, 0], totals[:, 1]
         undefined = np.where(errors > 0, 100.0, 0.0)
         return np.divide(100.0 * errors, length, out=undefined, where=length > 0)
+
+    def scale(self, _rows: Floats, _width: float | None) -> Scale:
+        """From 0, with no upper end; a hundred errors more in a hundred tokens where all go wrong."""
+        return Scale(100.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,10 @@ class MacroScore:
         scores = np.zeros(filled.shape)
         scores[filled] = score_all(self.inner, blocks[filled])
         return np.asarray(scores.sum(axis=1) / np.maximum(filled.sum(axis=1), 1))
+
+    def scale(self, rows: Floats, width: float | None) -> Scale:
+        """That of the parts."""
+        return scale_of(self.inner, rows.reshape(-1, self.width), width)
 
 
 def score_function(aggregation: str) -> ScoreFn:

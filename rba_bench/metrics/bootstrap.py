@@ -4,54 +4,40 @@ Everything is a function of a *sum of rows*: BLEU of its sentence statistics, a 
 resample is then a vector of counts (how often each row was drawn) times the matrix of rows: no text is scored
 twice and no copy of the data is made. Rows of one cluster (an instruction in several voices, a passage with
 many questions) are summed first and drawn together, which is the clustered bootstrap. Two systems drawn with
-the same counts give the paired bootstrap.
+the same counts give the paired bootstrap. The spread of the resamples is the standard error; how it becomes an interval
+says `rba_bench.metrics.interval`.
 """
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rba_bench.errors import UserError
+from rba_bench.metrics import paired
+from rba_bench.metrics.interval import (
+    FEWEST,
+    LEVEL,
+    Z,
+    Clusters,
+    Difference,
+    Floats,
+    Interval,
+    Scale,
+    score_ends,
+    t_quantile,
+    widened,
+    wilson,
+)
 
-Floats = NDArray[np.float64]
 ScoreFn = Callable[[Sequence[float]], float]
 Value = TypeVar("Value")
 
 SEED = 1234
 RESAMPLES = 1000
-LEVEL = 0.95
 _CHUNK_CELLS = 1_000_000  # draws held at once: 8 MB, and a few copies
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval.
-
-    Attributes:
-        value: Point estimate on all items.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        n: Items (not clusters) behind it.
-        method: How the interval was made, in words.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    method: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
-
-    def excludes(self, point: float) -> bool:
-        """True if `point` lies outside the interval (by more than rounding)."""
-        return not self.low - 1e-9 <= point <= self.high + 1e-9
 
 
 def bootstrap_mean(
@@ -59,20 +45,30 @@ def bootstrap_mean(
     clusters: Sequence[Hashable] | None = None,
     seed: int = SEED,
     resamples: int = RESAMPLES,
+    scale: float | None = None,
 ) -> Interval:
-    """Mean of per-item `values` with a percentile interval.
+    """Mean of per-item `values` with its interval.
 
-    Where all values are 0 or all are 1 a bootstrap would claim certainty, so the Wilson score interval is
-    given instead.
+    Args:
+        values: One number per item, `[n]`.
+        clusters: Cluster label per item; clusters are drawn whole. None draws items.
+        seed: Seed of the draws; equal seed, n and clusters give equal draws.
+        resamples: Number of resamples.
+        scale: Largest value of the metric; None for 1 or 100, whichever holds all values.
     """
     data = _vector(values)
-    if len(np.unique(data)) == 1 and data[0] in (0.0, 1.0):
-        groups = len(data) if clusters is None else len(set(clusters))
-        low, high = _wilson_edge(float(data[0]), groups)
-        return Interval(
-            float(data[0]), low, high, len(data), f"Wilson 95 %, {groups} independent items, all equal"
-        )
-    return bootstrap_corpus(mean_rows(data), mean_score, clusters, seed, resamples)
+    rows, groups = mean_rows(data), Clusters.of(cluster_sizes(len(data), clusters))
+    if groups.count == groups.n > 1 and np.isin(data, (0.0, 1.0)).all() and scale in (None, 1.0):
+        low, high = wilson(float(data.mean()), groups.n)
+        return Interval(float(data.mean()), low, high, groups.n, f"Wilson 95 %, {groups}")
+    found = bootstrap_corpus(rows, mean_score, clusters, seed, resamples, scale)
+    means = mean_score.many(cluster_rows(rows, clusters))
+    alike = int(np.unique(means.round(9), return_counts=True)[1].max())
+    if not groups.few and paired.MOST * groups.count < alike and groups.count - alike < FEWEST:
+        # Nearly all clusters agree: the few others are too few to tell how far from the rest an item may lie.
+        ends = widened(found.value, found.low, found.high, groups, scale_of(mean_score, rows, scale))
+        return Interval(found.value, *ends, found.n, f"{found.method}; nearly all equal, room for the unseen")
+    return found
 
 
 def bootstrap_corpus(
@@ -81,8 +77,9 @@ def bootstrap_corpus(
     clusters: Sequence[Hashable] | None = None,
     seed: int = SEED,
     resamples: int = RESAMPLES,
+    scale: float | None = None,
 ) -> Interval:
-    """Corpus score with a percentile interval.
+    """Corpus score with its interval.
 
     Args:
         stats: Sufficient statistics, one row per item `[n, k]`.
@@ -90,12 +87,30 @@ def bootstrap_corpus(
         clusters: Cluster label per item; clusters are drawn whole. None draws items.
         seed: Seed of the draws; equal seed, n and clusters give equal draws.
         resamples: Number of resamples.
+        scale: Largest value of the metric; None if the score function knows.
     """
-    rows = _matrix(stats)
+    rows, groups = _matrix(stats), Clusters.of(cluster_sizes(len(stats), clusters))  # type: ignore[arg-type]
     drawn = resampled_scores(rows, score_fn, clusters, seed, resamples)
-    return _percentile(
-        score_fn(rows.sum(axis=0).tolist()), drawn, len(rows), _method(clusters, seed, resamples)
-    )
+    value = float(score_fn(rows.sum(axis=0).tolist()))
+    return score_interval(value, drawn, groups, scale_of(score_fn, rows, scale), _source(groups, seed, resamples))
+
+
+def score_interval(value: float, drawn: Floats, clusters: Clusters, scale: Scale, source: str) -> Interval:
+    """Interval of a score from those of its resamples.
+
+    Args:
+        value: The score.
+        drawn: Scores of the resamples; NaN where a resample has none.
+        clusters: What was drawn.
+        scale: Where the score can lie.
+        source: Where `drawn` comes from, in words.
+    """
+    if clusters.count < 2:
+        ends = score_ends(value, 0.0, clusters, scale)
+        return Interval(value, *ends, clusters.n, "too few clusters: 1, the whole scale")
+    error = bootstrap_error(drawn, clusters)
+    method = f"Wilson-shaped t interval 95 %, {clusters.degrees:.3g} degrees, standard error from {source}"
+    return Interval(value, *score_ends(value, error, clusters, scale), clusters.n, method)
 
 
 def paired_difference(
@@ -105,7 +120,8 @@ def paired_difference(
     clusters: Sequence[Hashable] | None = None,
     seed: int = SEED,
     resamples: int = RESAMPLES,
-) -> Interval:
+    scale: float | None = None,
+) -> Difference:
     """Score of A minus score of B on the same items, both drawn together.
 
     Args:
@@ -115,6 +131,7 @@ def paired_difference(
         clusters: Cluster label per item, or None.
         seed: Seed of the draws.
         resamples: Number of resamples.
+        scale: Largest value of the metric; None if the score function knows, and of means 1 or 100.
 
     Raises:
         ValueError: the two do not have the same shape, or statistics come without a score function.
@@ -123,11 +140,55 @@ def paired_difference(
     if left.shape != right.shape:
         raise ValueError(f"paired systems need equal items: {left.shape} against {right.shape}")
     score = score_fn or mean_score
-    width = left.shape[1]
-    sums = resampled_sums(np.hstack([left, right]), clusters, seed, resamples)
-    drawn = score_all(score, sums[:, :width]) - score_all(score, sums[:, width:])
-    value = score(left.sum(axis=0).tolist()) - score(right.sum(axis=0).tolist())
-    return _percentile(value, drawn, len(left), "paired " + _method(clusters, seed, resamples))
+    rows = paired_rows(left, right, score, clusters, scale)
+
+    def drawn() -> Floats:
+        sums = resampled_sums(np.hstack([rows.left, rows.right]), None, seed, resamples)
+        a_sums, b_sums = np.hsplit(sums, 2)
+        return score_all(score, a_sums) - score_all(score, b_sums)
+
+    return paired.difference(rows, drawn, _source(Clusters.of(rows.sizes), seed, resamples))
+
+
+def paired_rows(
+    left: Floats,
+    right: Floats,
+    score_fn: ScoreFn,
+    clusters: Sequence[Hashable] | None,
+    scale: float | None = None,
+) -> paired.Rows:
+    """Two systems' rows `[n, k]` summed by cluster."""
+    return paired.Rows(
+        left=cluster_rows(left, clusters),
+        right=cluster_rows(right, clusters),
+        sizes=cluster_sizes(len(left), clusters),
+        score=lambda totals: score_all(score_fn, totals),
+        scale=scale_of(score_fn, np.vstack([left, right]), scale),
+    )
+
+
+def bootstrap_error(drawn: Floats, clusters: Clusters) -> float:
+    """Standard error of a score from those of its resamples; NaN for a single cluster."""
+    return float(_scored(drawn).std(ddof=1)) * clusters.inflation
+
+
+def relative_interval(
+    value: float, drawn: Floats, clusters: Clusters, absolute: Difference, base: float
+) -> Interval:
+    """Interval of a relative difference `value`, in line with that of the absolute one.
+
+    The middle 95 % of the resamples, stretched for few clusters; at least the absolute interval over `base`, and with
+    zero where that has it.
+    """
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(_scored(drawn), [tail, 1 - tail]).tolist()
+    stretch = t_quantile(clusters.degrees) / Z * clusters.inflation if clusters.count > 1 else 1.0
+    ends = value + stretch * (low - value), value + stretch * (high - value)
+    if absolute.excludes(0.0):  # so does this one: the sign is the same
+        ends = (max(ends[0], 0.0), ends[1]) if value > 0 else (ends[0], min(ends[1], 0.0))
+    return Interval(
+        value, min(ends[0], absolute.low / base), max(ends[1], absolute.high / base), absolute.n, absolute.method
+    )
 
 
 def resampled_scores(
@@ -152,7 +213,7 @@ def resampled_sums(
     """
     if resamples < 1:
         raise ValueError("at least one resample is needed")
-    rows = _cluster_sums(_matrix(stats), clusters)
+    rows = cluster_rows(_matrix(stats), clusters)
     n = len(rows)
     rng = np.random.default_rng(seed)
     sums = np.empty((resamples, rows.shape[1]))
@@ -173,6 +234,13 @@ def mean_rows(values: ArrayLike) -> Floats:
 
 class _Mean:
     """Mean from a summed `(value, 1)` row; NaN where nothing was summed, which is no score at all."""
+
+    def scale(self, rows: Floats, width: float | None) -> Scale:
+        """From 0 to `width` if all items lie there, else no ends; without `width`, 1 or 100 or the largest."""
+        values = np.divide(rows[:, 0], rows[:, 1], out=np.zeros(len(rows)), where=rows[:, 1] != 0)
+        most = float(np.abs(values).max())
+        reach = width or next((known for known in (1.0, 100.0) if most <= known), most)
+        return Scale(reach, 0.0, reach) if values.min() >= 0 and most <= reach else Scale(max(reach, most))
 
     def __call__(self, total: Sequence[float]) -> float:
         return float(total[0]) / float(total[1]) if total[1] else math.nan
@@ -210,26 +278,30 @@ def align(
     return ids, [a[key] for key in ids], [b[key] for key in ids]
 
 
-def percentile_interval(value: float, drawn: ArrayLike, n: int, method: str) -> Interval:
-    """Interval of `value` from the scores of its resamples (or differences of them)."""
-    return _percentile(value, np.asarray(drawn, dtype=np.float64), n, method)
+def scale_of(score_fn: ScoreFn, rows: Floats, width: float | None = None) -> Scale:
+    """Where a score can lie: what the score function says of itself, else up to `width` (100) from the value."""
+    known = getattr(score_fn, "scale", None)
+    return known(rows, width) if known else Scale(width or 100.0)
 
 
-def _percentile(value: float, drawn: Floats, n: int, method: str) -> Interval:
-    tail = (1 - LEVEL) / 2
+def cluster_sizes(n: int, clusters: Sequence[Hashable] | None) -> Floats:
+    """Items in each cluster, `[G]`."""
+    return cluster_rows(np.ones((n, 1)), clusters)[:, 0]
+
+
+def _scored(drawn: Floats) -> Floats:
     scored = drawn[~np.isnan(drawn)]  # a resample of nothing but unscored items says nothing
-    if not len(scored):
+    if len(scored) < 2:
         raise ValueError("no resample holds an item with a score")
-    low, high = np.quantile(scored, [tail, 1 - tail])
-    return Interval(float(value), float(low), float(high), n, method)
+    return scored
 
 
-def _method(clusters: Sequence[Hashable] | None, seed: int, resamples: int) -> str:
-    unit = "items" if clusters is None else f"{len(set(clusters))} clusters"
-    return f"bootstrap percentile 95 %, {resamples} resamples of {unit}, seed {seed}"
+def _source(clusters: Clusters, seed: int, resamples: int) -> str:
+    return f"{resamples} resamples of {clusters}, seed {seed}"
 
 
-def _cluster_sums(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
+def cluster_rows(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
+    """Rows `[n, k]` summed by cluster, `[G, k]`, clusters in the order in which they come."""
     if clusters is None:
         return rows
     if len(clusters) != len(rows):
@@ -238,12 +310,6 @@ def _cluster_sums(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
     sums = np.zeros((len(order), rows.shape[1]))
     np.add.at(sums, [order[label] for label in clusters], rows)
     return sums
-
-
-def _wilson_edge(share: float, n: int) -> tuple[float, float]:
-    z = 1.959963984540054
-    reach = z * z / (n + z * z)
-    return (0.0, reach) if share == 0.0 else (1.0 - reach, 1.0)
 
 
 def _rows(values: ArrayLike, score_fn: ScoreFn | None) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rba_bench.metrics.bootstrap import mean_rows, mean_score, paired_difference
-from rba_bench.study.statistics import Scored, difference, pooled, score_systems, seed_noise
+from rba_bench.study.statistics import Scored, difference, pooled, score_systems
 
 N, SEEDS = 60, 3
 NOTHING = np.zeros(1000)

@@ -1,0 +1,187 @@
+"""The interval of a difference of two systems on the same items, and whether it is told from zero.
+
+The rules are those of `rba_bench.metrics.interval`; this is their one place, for boards, `compare` and studies.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rba_bench.metrics.interval import (
+    LEVEL,
+    SWAPPED,
+    Clusters,
+    Difference,
+    Floats,
+    Scale,
+    Z,
+    adjusted,
+    kept_on,
+    normal_p,
+    sign_test,
+    t_p,
+    t_quantile,
+    with_zero,
+)
+
+MOST = 0.5  # share of clusters that agree, above which a spread between them is not to be trusted
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Two systems on the same clusters.
+
+    Attributes:
+        left: Summed rows of one system, `[G, k]`, a row per cluster.
+        right: Of the other.
+        sizes: Items in each cluster, `[G]`.
+        score: Scores `[m]` of summed rows `[m, k]`.
+        scale: Where a score of one system can lie.
+    """
+
+    left: Floats
+    right: Floats
+    sizes: Floats
+    score: Callable[[Floats], Floats]
+    scale: Scale
+
+    @property
+    def value(self) -> float:
+        """Score of left minus score of right."""
+        left, right = self.score(np.stack([self.left.sum(axis=0), self.right.sum(axis=0)])).tolist()
+        return float(left - right)
+
+    @property
+    def votes(self) -> tuple[int, int] | None:
+        """Items right on one side only, left then right; None unless items are independent and 0 or 1."""
+        if self.left.shape[1] != 2 or (self.sizes != 1).any():
+            return None
+        both = np.stack([self.left, self.right])
+        if (both[..., 1] != 1).any() or not np.isin(both[..., 0], (0.0, 1.0)).all():
+            return None
+        gap = both[0, :, 0] - both[1, :, 0]
+        return int((gap > 0).sum()), int((gap < 0).sum())
+
+    @property
+    def changed(self) -> np.ndarray:
+        """Which clusters differ between the two, `[G]`."""
+        return np.asarray((self.left != self.right).any(axis=1))
+
+    @property
+    def mostly_equal(self) -> bool:
+        """True if most clusters have one and the same difference, mostly none."""
+        if 1 - self.changed.mean() > MOST:
+            return True
+        if self.left.shape[1] != 2 or not (self.left[:, 1] * self.right[:, 1]).all():
+            return False
+        gaps = self.left[:, 0] / self.left[:, 1] - self.right[:, 0] / self.right[:, 1]
+        return bool(np.unique(gaps.round(9), return_counts=True)[1].max() > MOST * len(gaps))
+
+
+@dataclass(frozen=True)
+class Between:
+    """Variance of a difference between training seeds, over and above that between items.
+
+    Attributes:
+        variance: Of the mean over the seeds.
+        degrees: Seeds less one.
+    """
+
+    variance: float
+    degrees: float
+
+
+def difference(
+    rows: Rows, drawn: Callable[[], Floats], source: str, between: Between | None = None
+) -> Difference:
+    """Left minus right with its 95 % interval and p-value.
+
+    Args:
+        rows: The two systems.
+        drawn: Gives the differences of the resamples, whose spread is the standard error; asked if needed.
+        source: Where `drawn` comes from, in words.
+        between: What training seeds add.
+    """
+    clusters, scale, value = Clusters.of(rows.sizes), rows.scale.of_differences, rows.value
+    if clusters.count < 2:
+        low, high = with_zero(scale.bottom(value), scale.top(value), False)
+        return Difference(value, low, high, clusters.n, "too few clusters: 1, the whole scale", 1.0)
+    votes = rows.votes if between is None else None
+    if votes is not None:
+        centre, error, degrees, method = _of_votes(value, votes, clusters, scale.width)
+        p = max(sign_test(*votes), normal_p(centre / error))
+    else:
+        centre, error, degrees, method = _of_clusters(rows, value, drawn(), clusters, source)
+        if between is not None:
+            error, degrees = pooled_error(error, degrees, between)
+            method += f" and between {between.degrees + 1:.0f} seeds"
+        p = t_p(centre / error, degrees) if error > 0 else 1.0
+        p = max(p, swap_test(rows, value) or 0.0)
+    if clusters.few:
+        p, method = 1.0, f"{method}; too few clusters to tell anything apart: {clusters.count}"
+    half = (Z if math.isinf(degrees) else t_quantile(degrees)) * error
+    ends = with_zero(centre - half, centre + half, p <= 1 - LEVEL)
+    return Difference(value, *kept_on(scale, value, *ends), clusters.n, method, p)
+
+
+def swap_test(rows: Rows, value: float) -> float | None:
+    """Exact p-value of swapping the two systems' answers, cluster by cluster; None if more than `SWAPPED` differ.
+
+    All swaps of the clusters that differ are counted, so this is approximate randomisation (Noreen 1989) without the
+    approximation; of 0/1 items, the sign test.
+    """
+    changed = rows.changed
+    count = int(changed.sum())
+    if count > SWAPPED:
+        return None
+    if not count:
+        return 1.0
+    swaps = np.arange(2 ** (count - 1))  # the first stays: swapping all of them only turns the sign
+    kept = 1.0 - (swaps[:, None] >> np.arange(count) & 1)
+    left, right = rows.left[changed], rows.right[changed]
+    rest_left, rest_right = rows.left[~changed].sum(axis=0), rows.right[~changed].sum(axis=0)
+    gaps = rows.score(kept @ left + (1 - kept) @ right + rest_left)
+    gaps = gaps - rows.score(kept @ right + (1 - kept) @ left + rest_right)
+    return float((np.abs(gaps) >= abs(value) - _ROUNDING * rows.scale.width).mean())
+
+
+def _of_votes(
+    value: float, votes: tuple[int, int], clusters: Clusters, width: float
+) -> tuple[float, float, float, str]:
+    """Centre, standard error, degrees of freedom and method for independent 0/1 items."""
+    share, gap = sum(votes) / clusters.n, (votes[0] - votes[1]) / clusters.n
+    error = width * math.sqrt(max(share - gap**2, 0.0) / clusters.n)
+    centre, error = adjusted(value, error, clusters.n, width)
+    method = f"Bonett-Price 95 %, {clusters}, {votes[0]} against {votes[1]} differ; zero by the exact sign test"
+    return centre, error, math.inf, "paired " + method
+
+
+def _of_clusters(
+    rows: Rows, value: float, drawn: Floats, clusters: Clusters, source: str
+) -> tuple[float, float, float, str]:
+    """The same for clusters, ratings and corpus scores."""
+    scored = drawn[~np.isnan(drawn)]
+    if len(scored) < 2:
+        raise ValueError("no resample holds an item with a score")
+    error = float(scored.std(ddof=1))
+    method = f"paired t interval 95 %, {clusters.degrees:.3g} degrees, standard error from {source}"
+    changed = int(rows.changed.sum())
+    if changed <= SWAPPED:
+        method += f"; zero by all swaps of the {changed} clusters that differ"
+    width = rows.scale.width
+    if rows.mostly_equal or error <= _ROUNDING * width:
+        centre, error = adjusted(value, error, clusters.count, width)
+        return centre, error, clusters.degrees, method + "; most are equal, so one more for each side"
+    return value, error * clusters.inflation, clusters.degrees, method
+
+
+def pooled_error(error: float, degrees: float, between: Between) -> tuple[float, float]:
+    """Standard error of both sources and its degrees of freedom (Satterthwaite 1946)."""
+    parts = error**2, between.variance
+    total = sum(parts)
+    if not total:
+        return error, degrees
+    return math.sqrt(total), total**2 / (parts[0] ** 2 / degrees + parts[1] ** 2 / between.degrees)
