@@ -1,6 +1,6 @@
 """Do the intervals and rank bands keep their promise? Simulations with known truth, as Markdown tables.
 
-    python benchmarks/statistics.py            # some minutes
+    python benchmarks/statistics.py            # about 5 idle minutes; --only coverage, --only boards
     python benchmarks/statistics.py --quick    # seconds, coarse
 
 Coverage is the share of data sets whose interval holds the true value: 95 % is promised. "before" is the percentile
@@ -18,7 +18,6 @@ import numpy as np
 
 from rba_bench.metrics import paired
 from rba_bench.metrics.aggregate import ErrorRate, score_function
-from rba_bench.metrics.bleu import CorpusBleu
 from rba_bench.metrics.bootstrap import (
     Floats,
     ScoreFn,
@@ -38,8 +37,11 @@ from rba_bench.study.statistics import difference, score_systems
 SEED = 20261128
 RESAMPLES = 400
 SYSTEMS = 10
+SMALL, FEW = (5, 10, 20, 50, 200), (5, 10, 27, 100)  # items, clusters
 Line = Sequence[object]
-Draw = Callable[[np.random.Generator, int, int], Floats]  # generator, systems, items -> values [systems, items]
+Draw = Callable[
+    [np.random.Generator, int, int], Floats
+]  # generator, systems, items -> values [systems, items]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,15 @@ class Effort:
 
     coverage: int
     boards: int
-    quick: bool
+    quick: bool = False
+
+    @property
+    def columns(self) -> int | None:
+        """How many of the sizes are shown."""
+        return 2 if self.quick else None
+
+
+QUICK, FULL = Effort(coverage=20, boards=2, quick=True), Effort(coverage=1000, boards=200)
 
 
 def percentile(drawn: Floats) -> tuple[float, float]:
@@ -85,7 +95,13 @@ def pairs_of_bits(rng: np.random.Generator, n: int, shares: tuple[float, float],
 def paired_coverage(effort: Effort) -> Iterator[Line]:
     """Paired differences of 0/1 items."""
     rng = np.random.default_rng(SEED)
-    for shares, together in (((0.95, 0.98), 0.0), ((0.95, 0.98), 0.4), ((0.9, 0.9), 0.0), ((1.0, 0.9), 0.0), ((0.5, 0.6), 0.3)):
+    for shares, together in (
+        ((0.95, 0.98), 0.0),
+        ((0.95, 0.98), 0.4),
+        ((0.9, 0.9), 0.0),
+        ((1.0, 0.9), 0.0),
+        ((0.5, 0.6), 0.3),
+    ):
         for n in (5, 10, 20, 50, 100, 500)[: 3 if effort.quick else 6]:
             hits, widths = [], []
             for _ in range(effort.coverage):
@@ -96,7 +112,7 @@ def paired_coverage(effort: Effort) -> Iterator[Line]:
                 hits.append([holds(ends, truth) for ends in (before, (found.low, found.high))])
                 widths.append(found.high - found.low)
             before, now = np.mean(hits, axis=0).tolist()
-            yield f"{shares[0]} against {shares[1]}", together, n, before, now, f"{np.mean(widths):.3f}"
+            yield f"{shares[0]} against {shares[1]}", str(together), n, before, now, f"{np.mean(widths):.3f}"
 
 
 # One system, or a difference, in clusters
@@ -119,7 +135,11 @@ def clustered(rng: np.random.Generator, kind: str, counts: np.ndarray) -> tuple[
         own = rng.beta(2, 1, len(counts))[label]
         return mean_rows((rng.random(n) < own).astype(float)), mean_score, 2 / 3
     if kind == "ratings":
-        return mean_rows(np.clip(rng.normal(0.5, 0.08, len(counts))[label] + rng.normal(0, 0.12, n), 0, 1)), mean_score, 0.5
+        return (
+            mean_rows(np.clip(rng.normal(0.5, 0.08, len(counts))[label] + rng.normal(0, 0.12, n), 0, 1)),
+            mean_score,
+            0.5,
+        )
     if kind == "word errors":
         length = rng.integers(3, 20, n)
         errors = rng.poisson(length * rng.gamma(4, 0.15 / 4, len(counts))[label])
@@ -148,7 +168,7 @@ def cluster_coverage(effort: Effort) -> Iterator[Line]:
     for kind in ("0/1 items", "ratings", "word errors", "BLEU"):
         for spread in ("equal", "2 to 14", "1 to 60"):
             line: list[object] = [kind, spread]
-            for clusters in (5, 10, 27, 100)[: 2 if effort.quick else 4]:
+            for clusters in FEW[: effort.columns]:
                 hits = []
                 for _ in range(effort.coverage // 2):
                     counts = sizes(rng, spread, clusters)
@@ -170,7 +190,7 @@ def paired_cluster_coverage(effort: Effort) -> Iterator[Line]:
     for kind in ("0/1 items", "ratings", "word errors", "BLEU"):
         for spread in ("equal", "1 to 60"):
             line: list[object] = [kind, spread]
-            for clusters in (5, 10, 27, 100)[: 2 if effort.quick else 4]:
+            for clusters in FEW[: effort.columns]:
                 hits = []
                 for _ in range(effort.coverage // 2):
                     counts = sizes(rng, spread, clusters)
@@ -197,7 +217,7 @@ def single_coverage(effort: Effort) -> Iterator[Line]:
     truths = (0.98, 0.7, 0.8, 0.7125, 0.55)
     for (kind, draw), truth in zip(kinds.items(), truths, strict=True):
         line: list[object] = [kind]
-        for n in (5, 10, 20, 50, 200)[: 2 if effort.quick else 5]:
+        for n in SMALL[: effort.columns]:
             hits = []
             for _ in range(effort.coverage):
                 values = draw(n)
@@ -211,7 +231,9 @@ def single_coverage(effort: Effort) -> Iterator[Line]:
 # Boards
 
 
-def bits(rng: np.random.Generator, systems: int, n: int, share: float = 0.7, apart: Floats | float = 0.0) -> Floats:
+def bits(
+    rng: np.random.Generator, systems: int, n: int, share: float = 0.7, apart: Floats | float = 0.0
+) -> Floats:
     """Right or wrong, items of differing difficulty shared by all."""
     difficulty = rng.beta(4 * share, 4 * (1 - share), n)
     moved = np.clip(difficulty + np.broadcast_to(apart, systems)[:, None], 0, 1)
@@ -238,7 +260,9 @@ def sentences(rng: np.random.Generator, systems: int, n: int) -> Floats:
 KINDS: dict[str, Draw] = {
     "0/1, 0.7 right": bits,
     "0/1, 0.98 right": lambda rng, systems, n: bits(rng, systems, n, 0.98),
-    "0/1 in clusters of 3": lambda rng, systems, n: np.repeat(bits(rng, systems, n // 3), 3, axis=1)[:, : n // 3 * 3],
+    "0/1 in clusters of 3": lambda rng, systems, n: np.repeat(bits(rng, systems, n // 3), 3, axis=1)[
+        :, : n // 3 * 3
+    ],
     "ratings": ratings,
     "win rates, many ties": wins,
     "BLEU": sentences,
@@ -266,7 +290,7 @@ def equal_boards(effort: Effort) -> Iterator[Line]:
     """Ten systems that are equal: how many boards order some pair."""
     rng = np.random.default_rng(SEED)
     for kind, draw in KINDS.items():
-        for n in (6, 20, 100, 500)[: 2 if effort.quick else 4]:
+        for n in (6, 20, 100, 500)[: effort.columns]:
             found = []
             for _ in range(effort.boards):
                 values = draw(rng, SYSTEMS, n)
@@ -280,10 +304,12 @@ def own_interval_boards(effort: Effort) -> Iterator[Line]:
     rng = np.random.default_rng(SEED)
     for name, draw in (("0/1, 0.7 right", lambda n: (rng.random((SYSTEMS, n)) < 0.7).astype(float)),
                        ("ratings", lambda n: rng.beta(4, 2, (SYSTEMS, n)))):  # fmt: skip
-        for n in (6, 20, 100)[: 2 if effort.quick else 3]:
+        for n in (6, 20, 100)[: effort.columns]:
             ordered = []
             for _ in range(effort.boards):
-                bands = rank_bands_from_intervals([bootstrap_mean(each, resamples=RESAMPLES) for each in draw(n)])
+                bands = rank_bands_from_intervals(
+                    [bootstrap_mean(each, resamples=RESAMPLES) for each in draw(n)]
+                )
                 ordered.append(any(str(band) != f"1-{SYSTEMS}" for band in bands))
             yield name, n, float(np.mean(ordered))
 
@@ -291,7 +317,10 @@ def own_interval_boards(effort: Effort) -> Iterator[Line]:
 def power(effort: Effort) -> Iterator[Line]:
     """How many pairs that differ are put in order: one system ahead of nine, and two halves."""
     rng = np.random.default_rng(SEED)
-    shapes = {"one ahead of nine": np.arange(SYSTEMS) < 1, "five ahead of five": np.arange(SYSTEMS) < SYSTEMS // 2}
+    shapes = {
+        "one ahead of nine": np.arange(SYSTEMS) < 1,
+        "five ahead of five": np.arange(SYSTEMS) < SYSTEMS // 2,
+    }
     for name, better in shapes.items():
         differ = [(i, j) for i, j in combinations(range(SYSTEMS), 2) if better[i] != better[j]]
         for apart in (0.05, 0.1, 0.2)[: 1 if effort.quick else 3]:
@@ -299,9 +328,17 @@ def power(effort: Effort) -> Iterator[Line]:
                 found = []
                 for _ in range(max(effort.boards // 4, 1)):
                     values = bits(rng, SYSTEMS, n, 0.6, better * apart)
-                    gaps = {(i, j): paired_difference(values[i], values[j]) for i, j in combinations(range(SYSTEMS), 2)}
+                    gaps = {
+                        (i, j): paired_difference(values[i], values[j])
+                        for i, j in combinations(range(SYSTEMS), 2)
+                    }
                     told = set(pairs_apart(SYSTEMS, {pair: gap.p for pair, gap in gaps.items()}))
-                    found.append([np.mean([gaps[p].excludes(0.0) for p in differ]), np.mean([p in told for p in differ])])
+                    found.append(
+                        [
+                            np.mean([gaps[p].excludes(0.0) for p in differ]),
+                            np.mean([p in told for p in differ]),
+                        ]
+                    )
                 yield name, f"{apart:.2f}", n, *np.mean(found, axis=0).tolist()
 
 
@@ -316,7 +353,10 @@ def studies(effort: Effort) -> Iterator[Line]:
         marks, widths = [], []
         for _ in range(effort.coverage // 2):
             difficulty = rng.normal(0, 0.3, items)
-            values = [difficulty + rng.normal(0, times * alone) + rng.normal(0, 0.5, items) for _ in range(2 * seeds)]
+            values = [
+                difficulty + rng.normal(0, times * alone) + rng.normal(0, 0.5, items)
+                for _ in range(2 * seeds)
+            ]
             found = score_systems([mean_rows(each) for each in values], mean_score, range(items))
             gap = difference(found[:seeds], found[seeds:])
             marks.append(gap.mark != 0)
@@ -324,24 +364,46 @@ def studies(effort: Effort) -> Iterator[Line]:
         yield times, float(np.mean(marks)), f"{np.median(widths):.1f}"
 
 
+def coverages(effort: Effort) -> None:
+    """Tables of coverage."""
+    print(f"{effort.coverage:,} data sets a number, half as many with clusters.\n")
+    headings = ["right", "correlation", "n", "before", "now", "mean width"]
+    table("Two systems, 0/1 items: coverage %", headings, paired_coverage(effort))
+    headings = [f"{n} items, {when}" for n in SMALL[: effort.columns] for when in ("before", "now")]
+    table("One system, independent items: coverage %", ["items", *headings], single_coverage(effort))
+    headings = [f"{n} clusters, {when}" for n in FEW[: effort.columns] for when in ("before", "now")]
+    headings = ["items", "cluster sizes", *headings]
+    table("One system, clusters: coverage %", headings, cluster_coverage(effort))
+    table("Two equal systems, clusters: coverage %", headings, paired_cluster_coverage(effort))
+
+
+def boards(effort: Effort) -> None:
+    """Tables of boards and of studies."""
+    print(f"{effort.boards} boards a number, a quarter as many for power, {effort.coverage // 2} studies.\n")
+    title = f"Boards of {SYSTEMS} equal systems that order some pair, %"
+    table(title, ["items", "n", "before", "now"], equal_boards(effort))
+    table("The same by own intervals, %", ["items", "n", "now"], own_interval_boards(effort))
+    title = f"Power: pairs of {SYSTEMS} systems that differ and are told apart, 0/1 items, %"
+    table(title, ["systems", "difference", "n", "pairwise `*`", "rank bands"], power(effort))
+    headings = ["seeds stray, in standard errors of the items", "marked", "median width, in the same"]
+    table("Studies of 3 seeds, equal methods: differences marked, %", headings, studies(effort))
+
+
+PARTS = {"coverage": coverages, "boards": boards}
+
+
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Coverage of intervals, rank bands and studies in simulation."
+    )
     parser.add_argument("--quick", action="store_true", help="coarse, in seconds")
-    quick = parser.parse_args().quick
-    effort = Effort(coverage=20, boards=2, quick=True) if quick else Effort(coverage=1000, boards=200, quick=False)
-    print(f"{effort.coverage:,} data sets a number (half as many with clusters and seeds), {effort.boards} boards.\n")
-    table("Two systems, 0/1 items: coverage %", ["right", "correlation", "n", "before", "now", "mean width"], paired_coverage(effort))
-    counts = [5, 10, 20, 50, 200][: 2 if quick else 5]
-    table("One system, independent items: coverage %", ["items", *(f"{n} items, {when}" for n in counts for when in ("before", "now"))], single_coverage(effort))
-    counts = [5, 10, 27, 100][: 2 if quick else 4]
-    ways = [f"{n} clusters, {when}" for n in counts for when in ("before", "now")]
-    table("One system, clusters: coverage %", ["items", "cluster sizes", *ways], cluster_coverage(effort))
-    table("Two equal systems, clusters: coverage %", ["items", "cluster sizes", *ways], paired_cluster_coverage(effort))
-    table(f"Boards of {SYSTEMS} equal systems that order some pair, %", ["items", "n", "before", "now"], equal_boards(effort))
-    table("The same by own intervals, %", ["items", "n", "now"], own_interval_boards(effort))
-    table("Power: pairs that differ and are told apart, 0/1 items, %", ["systems", "difference", "n", "pairwise `*`", "rank bands"], power(effort))
-    table("Studies of 3 seeds, equal methods: differences marked, %", ["seeds stray, in standard errors of the items", "marked", "median width, in the same"], studies(effort))
+    parser.add_argument("--only", choices=PARTS, help="one part of the tables")
+    chosen = parser.parse_args()
+    effort = QUICK if chosen.quick else FULL
+    for name, part in PARTS.items():
+        if chosen.only in (None, name):
+            part(effort)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from rba_bench.leaderboard.load import Run, distinct, find, read, unfinished
 from rba_bench.leaderboard.references import MODEL
 from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES
+from rba_bench.metrics.interval import FEWEST
 from rba_bench.names import folder_name, inside
 from rba_bench.plain import json_safe, plain
 from rba_bench.untrusted import read_json
@@ -44,11 +45,14 @@ MICRO = (
     "**The micro track is a miniature world that runs offline.** Its scores say nothing about real models and never "
     "stand beside theirs; they show whether the harness and the trainer work."
 )
-LEGEND = """A score stands with its 95 % interval from {resamples} bootstrap resamples (items with equal text drawn
-together). *vs {baseline}* and *modality gap* (the score of the text LLM reading the transcript, minus the row's) are
-paired differences on the same items with the same draws; `*` marks an interval that leaves out zero. Of the {tests}
-differences of models from {baseline} on this page about {expected} would be marked by chance alone if nothing differed.
-*rank* is a band: the ranks that the pairwise intervals leave open among the models; references are not ranked.
+LEGEND = """A score stands with its 95 % interval: mid-p for independent right-or-wrong items, else from {resamples}
+bootstrap resamples (items with equal text drawn together) with Student's t; the CSV files name the method of each.
+*vs {baseline}* and *modality gap* (the score of the text LLM reading the transcript, minus the row's) are paired
+differences on the same items; `*` marks an interval that leaves out zero, never with fewer than {fewest} independent
+items. Each `*` is for its own pair alone: of the {tests} differences of models from {baseline} on this page up to
+{expected} would be marked by chance if nothing differed. *rank* is a band: the ranks left open among the models when
+all their pairs are tested together, so that of boards of equal models at most 5 % put any pair in order (Holm's step-down
+with Shaffer's refinement); a pair with `*` may therefore share its ranks. References are not ranked.
 *not ok* counts items without a good answer: *empty* and *truncated* answers, and *error*, where the model failed, are
 in the score; *not_heard* (the clip holds no usable sound), *no_reply* (the server failed) and *judge_failed* are no
 failures of the model{unscored}{lengths}
@@ -275,6 +279,7 @@ def _legend(groups: Sequence[Group]) -> str:
     )
     return LEGEND.format(
         resamples=f"{RESAMPLES:,}",
+        fewest=FEWEST,
         baseline=plain(groups[0].baseline),
         tests=tests,
         expected=expected,

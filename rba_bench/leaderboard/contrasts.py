@@ -14,13 +14,14 @@ from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.pairing import Contrast, Pair
 from rba_bench.leaderboard.references import CEILING, kind_of
 from rba_bench.leaderboard.tables import NOTHING, TextTable
-from rba_bench.metrics.interval import Interval
+from rba_bench.metrics.interval import FEWEST, Interval
 from rba_bench.plain import printable
 
 HEADINGS = ("metric", "A", "B", "A-B [95 %]", "(A-B)/B % [95 %]", "n", "left out", "win/tie/loss")
 LEGEND = (
-    "A and B on the items scored in both; paired 95 % bootstrap intervals, items of one cluster drawn together; "
-    "* leaves out zero; wins are items on which A is better."
+    "A and B on the items scored in both; paired 95 % intervals, items of one cluster drawn together. * leaves out "
+    f"zero (never with fewer than {FEWEST} independent items) and is for its own line alone: of 20 lines without a "
+    "difference one may have it. Wins are items on which A is better."
 )
 COMPUTED = (
     "aggregation",

@@ -18,18 +18,18 @@ from numpy.typing import ArrayLike
 from rba_bench.errors import UserError
 from rba_bench.metrics import paired
 from rba_bench.metrics.interval import (
-    FEWEST,
     LEVEL,
-    Z,
+    SWAPPED,
     Clusters,
     Difference,
     Floats,
     Interval,
     Scale,
+    Z,
     score_ends,
+    share_ends,
     t_quantile,
     widened,
-    wilson,
 )
 
 ScoreFn = Callable[[Sequence[float]], float]
@@ -54,17 +54,18 @@ def bootstrap_mean(
         clusters: Cluster label per item; clusters are drawn whole. None draws items.
         seed: Seed of the draws; equal seed, n and clusters give equal draws.
         resamples: Number of resamples.
-        scale: Largest value of the metric; None for 1 or 100, whichever holds all values.
+        scale: Largest value of the metric; None for 1, or the largest of the values.
     """
     data = _vector(values)
     rows, groups = mean_rows(data), Clusters.of(cluster_sizes(len(data), clusters))
     if groups.count == groups.n > 1 and np.isin(data, (0.0, 1.0)).all() and scale in (None, 1.0):
-        low, high = wilson(float(data.mean()), groups.n)
-        return Interval(float(data.mean()), low, high, groups.n, f"Wilson 95 %, {groups}")
+        right = int(data.sum())
+        method = f"Wilson 95 %, {groups}, all equal" if right in (0, groups.n) else f"mid-p 95 %, {groups}"
+        return Interval(float(data.mean()), *share_ends(right, groups.n), groups.n, method)
     found = bootstrap_corpus(rows, mean_score, clusters, seed, resamples, scale)
     means = mean_score.many(cluster_rows(rows, clusters))
     alike = int(np.unique(means.round(9), return_counts=True)[1].max())
-    if not groups.few and paired.MOST * groups.count < alike and groups.count - alike < FEWEST:
+    if not groups.few and paired.MOST * groups.count < alike and groups.count - alike <= SWAPPED:
         # Nearly all clusters agree: the few others are too few to tell how far from the rest an item may lie.
         ends = widened(found.value, found.low, found.high, groups, scale_of(mean_score, rows, scale))
         return Interval(found.value, *ends, found.n, f"{found.method}; nearly all equal, room for the unseen")
@@ -92,7 +93,9 @@ def bootstrap_corpus(
     rows, groups = _matrix(stats), Clusters.of(cluster_sizes(len(stats), clusters))  # type: ignore[arg-type]
     drawn = resampled_scores(rows, score_fn, clusters, seed, resamples)
     value = float(score_fn(rows.sum(axis=0).tolist()))
-    return score_interval(value, drawn, groups, scale_of(score_fn, rows, scale), _source(groups, seed, resamples))
+    return score_interval(
+        value, drawn, groups, scale_of(score_fn, rows, scale), _source(groups, seed, resamples)
+    )
 
 
 def score_interval(value: float, drawn: Floats, clusters: Clusters, scale: Scale, source: str) -> Interval:
@@ -131,7 +134,8 @@ def paired_difference(
         clusters: Cluster label per item, or None.
         seed: Seed of the draws.
         resamples: Number of resamples.
-        scale: Largest value of the metric; None if the score function knows, and of means 1 or 100.
+        scale: Largest value of the metric; None if the score function knows, and for means 1, or the
+            largest value.
 
     Raises:
         ValueError: the two do not have the same shape, or statistics come without a score function.
@@ -187,7 +191,11 @@ def relative_interval(
     if absolute.excludes(0.0):  # so does this one: the sign is the same
         ends = (max(ends[0], 0.0), ends[1]) if value > 0 else (ends[0], min(ends[1], 0.0))
     return Interval(
-        value, min(ends[0], absolute.low / base), max(ends[1], absolute.high / base), absolute.n, absolute.method
+        value,
+        min(ends[0], absolute.low / base),
+        max(ends[1], absolute.high / base),
+        absolute.n,
+        absolute.method,
     )
 
 
@@ -236,10 +244,10 @@ class _Mean:
     """Mean from a summed `(value, 1)` row; NaN where nothing was summed, which is no score at all."""
 
     def scale(self, rows: Floats, width: float | None) -> Scale:
-        """From 0 to `width` if all items lie there, else no ends; without `width`, 1 or 100 or the largest."""
+        """From 0 to `width` (else 1, or the largest value) if all items lie there; no ends otherwise."""
         values = np.divide(rows[:, 0], rows[:, 1], out=np.zeros(len(rows)), where=rows[:, 1] != 0)
         most = float(np.abs(values).max())
-        reach = width or next((known for known in (1.0, 100.0) if most <= known), most)
+        reach = width or max(1.0, most)
         return Scale(reach, 0.0, reach) if values.min() >= 0 and most <= reach else Scale(max(reach, most))
 
     def __call__(self, total: Sequence[float]) -> float:

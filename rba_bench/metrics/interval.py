@@ -3,10 +3,11 @@
 A percentile interval is right for many items that differ. It is too short for few clusters, and it claims certainty
 where almost nothing differed. What is done instead, chosen by simulation (`benchmarks/statistics.py`):
 
-score         Wilson's interval. Items that are 0 or 1 and independent: as published (Wilson 1927). Otherwise with the
-              bootstrap's standard error, widened by sqrt(G / (G - 1)) for G clusters, and Student's t with K - 1
-              degrees, K = (sum n)^2 / sum n^2 being what clusters of sizes n are worth (Kish). The variance is taken
-              to shrink towards the ends of the scale as a share's does, so the interval stays on the scale.
+score         Independent items that are 0 or 1: the mid-p interval of a share, or Wilson's if all are equal. Otherwise
+              the form of Wilson's (1927) with the bootstrap's standard error, widened by sqrt(G / (G - 1)) for G
+              clusters, and Student's t with K - 1 degrees, K = (sum n)^2 / sum n^2 being what clusters of sizes n are
+              worth (Kish). The variance is taken to shrink towards the ends of the scale as a share's does, so the
+              interval stays on the scale.
 difference    Value +- t (K - 1 degrees) times the standard error. Independent 0/1 items, and any items most of which
               do not differ: one item more in favour of each side (Bonett and Price 2012, an adjusted Wald interval).
 zero          belongs to a difference whenever an exact test does not exclude it: the sign test (McNemar's) for 0/1
@@ -187,9 +188,17 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, float(2 * bdtr(min(wins, losses), total, 0.5))) if total else 1.0
 
 
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's score interval of a share of `n` independent items."""
-    return _score_ends(share, share * (1 - share) / n, Z, 1.0) if 0 < share < 1 else _edge(share, n)
+def share_ends(right: int, n: int) -> tuple[float, float]:
+    """Ends of the interval of a share, `right` of `n` independent items.
+
+    Mid-p (Lancaster 1961): the share at whose end the tail beyond `right`, with half of `right` itself, holds 2.5 %.
+    Of none or all it would be a little short, so there it is Wilson's: all of 20 gives 0.839 to 1.
+    """
+    if right in (0, n):
+        reach = Z * Z / (n + Z * Z)
+        return (0.0, reach) if right == 0 else (1.0 - reach, 1.0)
+    tail = (1 - LEVEL) / 2
+    return _share_at(right, n, tail), _share_at(right, n, 1 - tail)
 
 
 def score_ends(
@@ -217,9 +226,7 @@ def score_ends(
     return kept_on(scale, value, *ends)
 
 
-def widened(
-    value: float, low: float, high: float, clusters: Clusters, scale: Scale
-) -> tuple[float, float]:
+def widened(value: float, low: float, high: float, clusters: Clusters, scale: Scale) -> tuple[float, float]:
     """Ends with room for clusters unlike all those seen, which may lie at either end of the scale."""
     share = clusters.unseen
     return min(low, value - share * (value - scale.bottom(value))), max(
@@ -227,9 +234,7 @@ def widened(
     )
 
 
-def adjusted(
-    value: float, error: float, count: int, width: float
-) -> tuple[float, float]:
+def adjusted(value: float, error: float, count: int, width: float) -> tuple[float, float]:
     """Centre and standard error of a mean difference after one cluster more in favour of each side.
 
     Bonett and Price (2012, Statistics in Medicine 31:1105): of 0/1 items, b and c of them discordant, the shares
@@ -261,6 +266,13 @@ def _score_ends(value: float, variance: float, t: float, high: float) -> tuple[f
     return max((b - root) / a, 0.0), min((b + root) / a, high)
 
 
-def _edge(share: float, n: float) -> tuple[float, float]:
-    reach = Z * Z / (n + Z * Z)
-    return (0.0, reach) if share == 0.0 else (1.0 - reach, 1.0)
+def _share_at(right: int, n: int, level: float) -> float:
+    """The share for which `right` or more of `n`, `right` itself counted half, have probability `level`."""
+    from scipy.special import betainc
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        share = (low + high) / 2
+        above = (betainc(right, n - right + 1, share) + betainc(right + 1, n - right, share)) / 2
+        low, high = (share, high) if above < level else (low, share)
+    return (low + high) / 2

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rba_bench.metrics.interval import (
+    FEWEST,
     LEVEL,
     SWAPPED,
     Clusters,
@@ -71,14 +72,28 @@ class Rows:
         return np.asarray((self.left != self.right).any(axis=1))
 
     @property
-    def mostly_equal(self) -> bool:
-        """True if most clusters have one and the same difference, mostly none."""
-        if 1 - self.changed.mean() > MOST:
-            return True
+    def gaps(self) -> Floats | None:
+        """Left minus right of each cluster where a score is a ratio of two columns, `[G]`; None otherwise."""
         if self.left.shape[1] != 2 or not (self.left[:, 1] * self.right[:, 1]).all():
-            return False
-        gaps = self.left[:, 0] / self.left[:, 1] - self.right[:, 0] / self.right[:, 1]
-        return bool(np.unique(gaps.round(9), return_counts=True)[1].max() > MOST * len(gaps))
+            return None
+        return self.score(self.left) - self.score(self.right)
+
+    @property
+    def mostly_equal(self) -> bool:
+        """True if nearly all clusters have one and the same difference: most of them, all but `SWAPPED`."""
+        count = len(self.sizes)
+        odd, gaps = int(self.changed.sum()), self.gaps
+        if gaps is not None:
+            odd = count - int(np.unique(gaps.round(9), return_counts=True)[1].max())
+        return odd <= SWAPPED and odd < (1 - MOST) * count
+
+    @property
+    def reach(self) -> float:
+        """How far an item not seen may lie apart: as far as any seen, if enough differ, else the whole scale."""
+        gaps = self.gaps
+        if gaps is None or np.count_nonzero(gaps) < FEWEST:
+            return self.scale.width
+        return float(np.abs(gaps).max())
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,9 @@ def _of_votes(
     share, gap = sum(votes) / clusters.n, (votes[0] - votes[1]) / clusters.n
     error = width * math.sqrt(max(share - gap**2, 0.0) / clusters.n)
     centre, error = adjusted(value, error, clusters.n, width)
-    method = f"Bonett-Price 95 %, {clusters}, {votes[0]} against {votes[1]} differ; zero by the exact sign test"
+    method = (
+        f"Bonett-Price 95 %, {clusters}, {votes[0]} against {votes[1]} differ; zero by the exact sign test"
+    )
     return centre, error, math.inf, "paired " + method
 
 
@@ -171,9 +188,8 @@ def _of_clusters(
     changed = int(rows.changed.sum())
     if changed <= SWAPPED:
         method += f"; zero by all swaps of the {changed} clusters that differ"
-    width = rows.scale.width
-    if rows.mostly_equal or error <= _ROUNDING * width:
-        centre, error = adjusted(value, error, clusters.count, width)
+    if rows.mostly_equal or error <= _ROUNDING * rows.scale.width:
+        centre, error = adjusted(value, error, clusters.count, rows.reach)
         return centre, error, clusters.degrees, method + "; most are equal, so one more for each side"
     return value, error * clusters.inflation, clusters.degrees, method
 

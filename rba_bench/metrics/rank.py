@@ -1,8 +1,8 @@
 """Ranks that do not pretend: a band from the best to the worst rank that the differences of all pairs leave open.
 
-The bands hold together: with probability 0.95 not one pair of a board is put in order though it is not, however many
-pairs there are. Pairs are ordered by their p-values after Holm's step-down (1979) with Shaffer's refinement (1986): once
-some pairs differ, not all of the others can be equal, since equality is transitive.
+The bands hold together: with probability 0.95 no pair of equal systems of a board is put in order, however many pairs
+there are. Pairs are ordered by their p-values after Holm's step-down (1979) with Shaffer's refinement (1986): once some
+pairs differ, not all of the others can be equal, since equality is transitive.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rba_bench.metrics.interval import FEWEST, LEVEL, Difference, Interval, t_p, t_quantile, with_zero
-
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,9 @@ class Analysis:
         self._check(task, [(one, one.tasks[task]) for one in systems])
         rows, score, kept = _rows([one.tasks[task] for one in systems], metric)
         labels = np.asarray(first.clusters)[kept].tolist()
-        scored = dict(zip(_keys(systems), score_systems(rows, score, labels, first.metrics[metric].scale), strict=True))
+        scored = dict(
+            zip(_keys(systems), score_systems(rows, score, labels, first.metrics[metric].scale), strict=True)
+        )
         stored = first.metrics[metric]
         for part in (REFERENCE, *self.data.budgets):
             for method in self.data.of(part):

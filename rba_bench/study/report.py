@@ -32,12 +32,12 @@ from rba_bench.untrusted import read_json
 INDEX, FACTS, SCORES = "index.md", "study.json", "scores"
 SCHEMA_VERSION = 1
 LEGEND = """A number is the mean over the training seeds with its 95 % interval; `±` is the standard deviation over the
-seeds. A difference is taken seed by seed on the same items; `*` marks an interval that leaves out zero. Intervals cover
-both the choice of items and the choice of seeds: each of {resamples} resamples draws items (those with equal text
-together, the same for all systems) and, independently, seeds with replacement, whose deviations are stretched by
-sqrt(S / (S - 1)). Corpus scores are computed per seed from summed statistics. With {seeds} seeds the level of seeds is
-coarse: read the spread beside it. Differences of untrained systems are from the baseline at the first budget. Random
-seed of the draws: {seed}.
+seeds. A difference is taken seed by seed on the same items; `*` marks an interval that leaves out zero, each for its
+own difference alone. Intervals cover both the choice of items and the choice of seeds: Student's t for the sum of the
+variance between items ({resamples} resamples, those with equal text together, the same for all systems) and the
+variance of the mean over seeds, with Satterthwaite's degrees of freedom. Corpus scores are computed per seed from
+summed statistics. With {seeds} seeds that stray, intervals are wide: read the spread beside them. Differences of
+untrained systems are from the baseline at the first budget. Random seed of the draws: {seed}.
 """
 
 

@@ -102,7 +102,8 @@ def score_systems(
         rows: Per system the summable rows `[n, k]`, items in equal order.
         score: Score of a summed row.
         clusters: Label per item `[n]`; items of one cluster are drawn together.
-        scale: Largest value of the metric; None if the score function knows, and of means 1 or 100.
+        scale: Largest value of the metric; None if the score function knows, and for means 1, or the
+            largest value.
 
     Raises:
         ValueError: systems of different shapes.

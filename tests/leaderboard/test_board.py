@@ -68,13 +68,23 @@ def test_paired_difference_is_the_metric_packages_own_on_the_aligned_items(board
     assert b.versus == {} and b.is_baseline
 
 
-def test_pairing_sees_more_than_the_two_intervals_do(board):
-    """rba-single is a little better than sft on the very same items: overlapping intervals, yet a clear difference."""
-    group = next(group for group in board.groups if group.task == TASK)
+def test_pairing_sees_more_than_the_two_intervals_do(tmp_path):
+    """A little better on the very same items: overlapping intervals, yet a clear difference."""
+    for name, skill in (("sft", 0.5), ("rba-single", 0.6)):
+        made.write_run(tmp_path, name, made.qa_samples(skill))
+    (group,) = build([tmp_path], tmp_path / "out").groups
     rows = {row.label: row for row in group.rows}
     single, sft = (rows[name].run.record.metrics["alias_match"] for name in ("rba-single", "sft"))
     assert single.low < sft.high
     assert rows["rba-single"].versus["alias_match"].excludes(0.0)
+    assert [str(rows[name].bands["alias_match"]) for name in ("rba-single", "sft")] == ["1", "2"]
+
+
+def test_four_more_right_answers_of_120_are_no_difference(board):
+    """rba-single is right wherever sft is and on four items more, which chance does once in eight times."""
+    group = next(group for group in board.groups if group.task == TASK)
+    found = next(row for row in group.rows if row.label == "rba-single").versus["alias_match"]
+    assert found.value == pytest.approx(4 / 120) and not found.excludes(0.0) and found.p >= 0.125
 
 
 def test_references_are_marked_and_not_ranked(board):

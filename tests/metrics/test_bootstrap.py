@@ -10,20 +10,29 @@ from rba_bench.errors import UserError
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import CorpusBleu
 from rba_bench.metrics.bootstrap import (
-    Interval,
     align,
     bootstrap_corpus,
     bootstrap_mean,
+    mean_rows,
+    mean_score,
     paired_difference,
     resampled_scores,
     resampled_sums,
 )
+from rba_bench.metrics.interval import Interval
 
 RNG = np.random.default_rng(7)
 
 
+def stats_t(degrees: float) -> float:
+    """Two-sided 95 % quantile of Student's t."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, degrees))
+
+
 def test_mean_interval_has_the_width_of_the_normal_approximation():
-    values = (RNG.random(2000) < 0.3).astype(float)
+    values = RNG.beta(2, 5, 2000)
     interval = bootstrap_mean(values, resamples=4000)
     half = 1.96 * values.std() / math.sqrt(2000)
     assert interval.value == pytest.approx(values.mean())
@@ -91,10 +100,12 @@ def test_pairing_removes_what_both_systems_share():
     assert reverse.value == pytest.approx(-paired.value) and reverse.low == pytest.approx(-paired.high)
 
 
-def test_paired_difference_of_a_system_with_itself_is_zero():
-    stats = np.array([CorpusBleu("en").statistics("a b c d e", ["a b c x d e"])] * 5)
+def test_paired_difference_of_a_system_with_itself_is_zero_and_claims_no_certainty():
+    stats = np.array([CorpusBleu("en").statistics("a b c d e", ["a b c x d e"])] * 60)
     same = paired_difference(stats, stats, score_function("bleu"))
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0) and not same.excludes(0.0)
+    assert same.value == 0.0 and same.p == 1.0 and same.low == -same.high
+    # 100 * t(59) * sqrt(2 / 62) / sqrt(62): one of 62 sentences may go either way
+    assert same.high == pytest.approx(100 * stats_t(59) * math.sqrt(2) / 62)
 
 
 def test_paired_difference_false_alarm_rate_is_about_five_percent():
@@ -114,6 +125,66 @@ def test_all_equal_scores_do_not_claim_certainty():
     assert none.low == 0.0 and none.high == pytest.approx(0.0876, abs=1e-4)
     assert "Wilson" in perfect.method
     assert bootstrap_mean([1.0] * 40, clusters=[0, 1] * 20).low < perfect.low
+    ratings = bootstrap_mean([0.75] * 20)  # a share of 1.96^2 / (20 + 1.96^2) = 0.161 may be 0 or 1
+    assert (ratings.low, ratings.high) == pytest.approx(
+        (0.75 - 0.75 * 0.1611, 0.75 + 0.25 * 0.1611), abs=1e-4
+    )
+    percent = bootstrap_mean([100.0] * 20, scale=100.0)
+    assert (percent.low, percent.high) == pytest.approx((83.887, 100.0), abs=1e-3)
+
+
+def test_corpus_scores_without_a_fault_do_not_claim_certainty():
+    exact = np.array([CorpusBleu("en").statistics("a b c d e", ["a b c d e"])] * 20)
+    bleu = bootstrap_corpus(exact, score_function("bleu"))
+    assert (bleu.value, bleu.high) == pytest.approx((100.0, 100.0)) and bleu.low == pytest.approx(
+        83.887, abs=1e-3
+    )
+    wer = bootstrap_corpus(np.array([[0.0, 7.0]] * 20), score_function("error_rate"))
+    assert (wer.value, wer.low) == (0.0, 0.0) and wer.high == pytest.approx(16.113, abs=1e-3)
+
+
+def test_one_item_or_one_cluster_says_nothing():
+    assert [(i.low, i.high) for i in (bootstrap_mean([0.7]), bootstrap_mean([1.0]))] == [(0.0, 1.0)] * 2
+    voices = bootstrap_mean([0.7, 0.9, 0.8], clusters=["a"] * 3)
+    assert (voices.low, voices.high) == (0.0, 1.0) and "too few clusters: 1" in voices.method
+    wer = bootstrap_corpus(np.array([[12.0, 10.0]]), score_function("error_rate"))
+    assert (wer.value, wer.low, wer.high) == (120.0, 0.0, 120.0)
+    apart = paired_difference([0.9], [0.2])
+    assert (apart.low, apart.high, apart.p) == (-1.0, 1.0, 1.0)
+
+
+def test_no_interval_leaves_the_scale():
+    for values in ([0.0] * 19 + [1.0], [0.98, 0.99, 1.0, 1.0, 0.97], [100.0, 99.0, 98.5] * 4):
+        found = bootstrap_mean(values, scale=100.0 if max(values) > 1 else None)
+        assert 0.0 <= found.low < found.value < found.high <= (100.0 if max(values) > 1 else 1.0)
+    bad = bootstrap_corpus(np.array([[5.0, 4.0], [30.0, 10.0], [6.0, 7.0]] * 3), score_function("error_rate"))
+    assert 0 < bad.low < bad.value < bad.high and bad.high > 200  # a rate of errors may be above 100
+
+
+def test_few_clusters_get_students_t_with_unequal_sizes_counting_less():
+    values = [0.2, 0.5, 0.3, 0.6, 0.4, 0.7, 0.1, 0.5]
+    clusters = ["a", "a", "a", "b", "b", "c", "d", "e"]
+    found = bootstrap_mean(values, clusters, resamples=4000)
+    worth = 8**2 / (9 + 4 + 1 + 1 + 1)
+    assert f"{worth - 1:.3g} degrees" in found.method and "5 clusters of 8 items" in found.method
+    drawn = resampled_scores(mean_rows(values), mean_score, clusters, resamples=4000)
+    error = drawn.std(ddof=1) * math.sqrt(5 / 4)
+    # Wilson's form: both ends x solve (value - x)^2 = t^2 error^2 x (1 - x) / (value (1 - value))
+    for end in (found.low, found.high):
+        spread = end * (1 - end) / (found.value * (1 - found.value))
+        assert abs(found.value - end) == pytest.approx(stats_t(worth - 1) * error * math.sqrt(spread))
+
+
+@pytest.mark.parametrize(("count", "at_least"), [(5, 0.92), (10, 0.92), (27, 0.92)])
+def test_intervals_of_few_clusters_hold_the_truth_as_often_as_they_say(count, at_least):
+    """The percentile interval holds it in 84, 90 and 93 % of these."""
+    rng, hits = np.random.default_rng(count), 0
+    labels = np.repeat(np.arange(count), 8).tolist()
+    for _ in range(400):
+        values = np.repeat(rng.normal(0.5, 0.1, count), 8) + rng.normal(0, 0.1, count * 8)
+        found = bootstrap_mean(values, labels, resamples=200)
+        hits += found.low <= 0.5 <= found.high
+    assert at_least <= hits / 400 <= 0.98
 
 
 @pytest.mark.parametrize(("name", "width"), [("bleu", 10), ("chrf++", 24)])
