@@ -23,8 +23,8 @@ quickstart: $(STAMP)  ## the whole way, teacher to leaderboard, offline; ARGS="-
 test: $(STAMP)  ## the tests, two at a time; ARGS="-k name -x -n0" goes to pytest
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: $(STAMP)  ## speed and memory beside the peers, about 40 minutes; the tables of benchmarks/RESULTS.md on stdout
-	@for name in harness_speed memory bootstrap small_things streaming trainer_speed; do \
+bench: $(STAMP)  ## speed, memory and statistics, about 45 minutes; the tables of benchmarks/RESULTS.md on stdout
+	@for name in harness_speed memory bootstrap statistics small_things streaming trainer_speed; do \
 	echo; echo "## $$name"; echo; PYTHONPATH=. $(BIN)/python benchmarks/$$name.py; done
 
 check: $(STAMP)  ## format, lint, types, import directions

@@ -51,8 +51,8 @@ bootstrap resamples (items with equal text drawn together) with Student's t; the
 differences on the same items; `*` marks an interval that leaves out zero, never with fewer than {fewest} independent
 items. Each `*` is for its own pair alone: of the {tests} differences of models from {baseline} on this page up to
 {expected} would be marked by chance if nothing differed. *rank* is a band: the ranks left open among the models when
-all their pairs are tested together, so that of boards of equal models at most 5 % put any pair in order (Holm's step-down
-with Shaffer's refinement); a pair with `*` may therefore share its ranks. References are not ranked.
+all their pairs are tested together, so that of boards of equal models at most 5 % put any pair in order (Holm's
+step-down with Shaffer's refinement); a pair with `*` may therefore share its ranks. References are not ranked.
 *not ok* counts items without a good answer: *empty* and *truncated* answers, and *error*, where the model failed, are
 in the score; *not_heard* (the clip holds no usable sound), *no_reply* (the server failed) and *judge_failed* are no
 failures of the model{unscored}{lengths}
