@@ -22,7 +22,7 @@ def gaps(
     Raises:
         UserError: the two are not on the same items under the same protocol.
     """
-    found = {}
+    found: dict[tuple[str, str], Interval] = {}
     for own, above in zip(records, ceiling, strict=True):
         [comparison] = compare(folder(above, out), folder(own, out)).comparisons
         for contrast in comparison.metrics:
