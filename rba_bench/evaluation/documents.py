@@ -73,6 +73,19 @@ def read(path: Path) -> list[dict[str, Any]]:
     return unique_ids([_document(row, file, index) for index, row in enumerate(rows)])
 
 
+def without_clips(testset: str) -> list[dict[str, Any]]:
+    """Documents of a micro test set whose clips nobody has spoken: hash "" and duration 0.
+
+    Raises:
+        UserError: unknown name.
+    """
+    from rba_bench.micro import testsets
+
+    silent = {"sampling_rate": 0, "duration": 0.0, "audio_sha256": ""}
+    rows = testsets.texts(testset)
+    return [_document(row | silent, Path(testset), index) for index, row in enumerate(rows)]
+
+
 def _document(row: Mapping[str, Any], file: Path, index: int) -> dict[str, Any]:
     translated = row["kind"] == "s2tt"
     text = user_text(row)

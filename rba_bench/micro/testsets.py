@@ -136,10 +136,10 @@ def _speak(item: world.Item, voice: Voice, snr_db: float | None, colour: str, se
 
 
 def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
-    baseline = _baseline()
     items = _items(spec)
+    texts = _texts(spec, items, voices)
     with progress.bar(f"speak {spec.name}", len(items), unit="clips") as advance:
-        for index, item in enumerate(items):
+        for index, (item, text) in enumerate(zip(items, texts, strict=True)):
             voice = BANKS[voices][index % len(BANKS[voices])]
             # the ratio changes slower than the voice, so that every voice meets every ratio
             snr_db = noise.snr_db[(index // len(BANKS[voices])) % len(noise.snr_db)]
@@ -147,8 +147,24 @@ def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
                 item, voice, snr_db, noise.colour, stable_seed("test-noise", VERSION, spec.name, index)
             )
             data = clips.encode_flac(wave, espeak.SAMPLING_RATE)
-            key = f"{spec.name}-{index:03d}"
-            yield {
+            yield text | {
+                "snr_db": snr_db,
+                "audio": {"bytes": data, "path": f"{text['id']}.flac"},
+                "sampling_rate": espeak.SAMPLING_RATE,
+                "duration": len(wave) / espeak.SAMPLING_RATE,
+                "audio_sha256": files.sha256_bytes(data),
+            }
+            advance(1)
+
+
+def _texts(spec: Spec, items: list[world.Item], voices: str) -> list[dict[str, Any]]:
+    """The columns that need no voice."""
+    baseline = _baseline()
+    rows = []
+    for index, item in enumerate(items):
+        key = f"{spec.name}-{index:03d}"
+        rows.append(
+            {
                 "id": key,
                 "group_id": files.sha256_bytes(item.user_text.encode())[:16],
                 "kind": item.kind,
@@ -159,15 +175,21 @@ def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
                 "references": world.references(item),
                 "source_lang": item.source_lang,
                 "target_lang": item.target_lang,
-                "voice": voice.name,
-                "snr_db": snr_db,
-                "audio": {"bytes": data, "path": f"{key}.flac"},
-                "sampling_rate": espeak.SAMPLING_RATE,
-                "duration": len(wave) / espeak.SAMPLING_RATE,
-                "audio_sha256": files.sha256_bytes(data),
+                "voice": BANKS[voices][index % len(BANKS[voices])].name,
                 "baseline": baseline.get(key, ""),
             }
-            advance(1)
+        )
+    return rows
+
+
+def texts(name: str) -> list[dict[str, Any]]:
+    """The rows of a micro test set without its clips, for machines that cannot speak.
+
+    Raises:
+        UserError: unknown name.
+    """
+    spec = _known(name)
+    return _texts(spec, _items(spec), "test")
 
 
 def _baseline() -> dict[str, str]:
@@ -207,14 +229,18 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
         UserError: unknown name.
         MissingPrerequisite: no espeak-ng (extra `tts`).
     """
-    known = {**SPECS, CONSISTENCY.name: CONSISTENCY, **STUDY}
-    if name not in known:
-        raise UserError(f"no micro test set {name!r}; there are {', '.join(known)}")
-    spec, noise = known[name], noise or Noise()
+    spec, noise = _known(name), noise or Noise()
     folder = (cache or files.cache_dir() / "micro") / _key(spec, voices, noise) / name
     if not (folder / "test.parquet").exists():
         _write(folder, list(_rows(spec, voices, noise)))
     return folder
+
+
+def _known(name: str) -> Spec:
+    known = {**SPECS, CONSISTENCY.name: CONSISTENCY, **STUDY}
+    if name not in known:
+        raise UserError(f"no micro test set {name!r}; there are {', '.join(known)}")
+    return known[name]
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:

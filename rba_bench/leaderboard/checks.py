@@ -1,0 +1,362 @@
+"""One record against itself, against the task of its name, and against what its samples give. Faults are sentences."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rba_bench.evaluation import documents, outcomes
+from rba_bench.evaluation.decoding import settings
+from rba_bench.evaluation.plan import identifying
+from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
+from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample
+from rba_bench.evaluation.registry import TaskSpec
+from rba_bench.files import canonical_json, sha256_json
+from rba_bench.leaderboard.load import Run
+from rba_bench.leaderboard.recompute import Recomputed
+from rba_bench.leaderboard.test_sets import Docs, clip_key, same_item
+from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
+from rba_bench.plain import plain
+from rba_bench.seeding import stable_seed
+
+TOLERANCE = 1e-6  # of scores: in units of their scale; other processors differ in the last digits
+FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
+AHEAD = timedelta(days=366)  # a clock may be wrong, but not by that much
+VOLATILE = ("calls", "cached", "prompt_tokens", "completion_tokens", "answered_by")
+_LISTED = 3
+
+
+def of_version(record: RunRecord, spec: TaskSpec | None, place: object) -> str:
+    """Why a record cannot be compared with the task as it is now, "" if it can."""
+    if spec is None or record.task_version == spec.version:
+        return ""
+    made = f"made by task version {record.task_version}, this is version {spec.version}"
+    older = _number(record.task_version) < _number(spec.version)
+    return f"{made}: " + (f"rba-bench rescore {place}" if older else "update rba-bench to verify it")
+
+
+def of_shape(run: Run) -> Iterator[str]:
+    """Counts, positions, dates and hashes that must agree within the record."""
+    record = run.record
+    if [sample.doc_id for sample in run.samples] != list(range(record.n)):
+        yield f"its samples are not items 0 to {record.n - 1} of the test set, each once"
+    whole = record.data["n_items"]
+    if (
+        record.partial != (record.limit is not None)
+        or record.n != (record.limit or whole)
+        or record.n > whole
+    ):
+        yield f"{record.n} of {whole} items with limit {record.limit} and partial {record.partial}"
+    if record.limit is not None and record.limit >= whole:
+        yield f"limit {record.limit} cuts nothing off {whole} items"
+    ids = [sample.id for sample in run.samples]
+    if len(set(ids)) < len(ids):
+        yield "two items have one id"
+    if protocol_hash(record.protocol_spec) != record.protocol_hash:
+        yield "protocol_hash is not the hash of protocol_spec"
+    yield from _dates(record)
+    yield from _run_id(record)
+    if record.seeds.get("bootstrap") != BOOTSTRAP_SEED or "generation" not in record.seeds:
+        yield f"seeds are {record.seeds}; intervals are drawn with {BOOTSTRAP_SEED}"
+    weights = record.model.get("weights_sha256")
+    if weights is not None and (
+        not isinstance(weights, str) or len(weights) != 64 or set(weights) - set("0123456789abcdef")
+    ):
+        yield "model.weights_sha256 is no hash"
+    yield from _timing(record)
+
+
+def of_protocol(run: Run, spec: TaskSpec | None, docs: Docs | None) -> Iterator[str]:
+    """The protocol against the task of this name, as its code would write it down now."""
+    record, stated = run.record, run.record.protocol_spec
+    for key, value in (("task", record.task), ("version", record.task_version), ("judge", record.judge)):
+        if stated.get(key) != value:
+            yield f"{key} {plain(value)} is not the one in protocol_spec"
+    decoding = {k: v for k, v in (stated.get("decoding") or {}).items() if k not in ("name", "until")}
+    if decoding != record.decoding or (stated.get("decoding") or {}).get("name") != record.protocol:
+        yield "decoding and protocol are not those in protocol_spec"
+    if spec is None:
+        return
+    for key in ("benchmark", "track", "protocol"):
+        if getattr(record, key) != getattr(spec, key):
+            yield f"{key} is {getattr(record, key)}, of the task it is {getattr(spec, key)}"
+    chosen = settings(spec.config.get("generation_kwargs") or {})
+    if record.decoding != asdict(chosen.decoding):
+        yield "decoding is not the task's"
+    items = docs.documents if docs else [_as_document(sample) for sample in run.samples]
+    perturb, baseline = stated.get("perturb"), stated.get("baseline")
+    wanted = protocol_spec(spec, chosen, items, stated.get("finish") or (), _perturbation(perturb), baseline)
+    unknown = {"prompts", "metrics"} if record.partial and not docs else set()
+    for key in sorted((wanted.keys() | stated.keys()) - unknown):
+        if wanted.get(key) != stated.get(key):
+            yield f"protocol_spec.{plain(key)} is not what the task says{_parts(wanted.get(key), stated.get(key))}"
+
+
+def of_items(run: Run, docs: Docs | None, clips_in_pairs: bool) -> Iterator[str]:
+    """What was asked: the hashes of the whole test set, and item by item the test set where it is at hand."""
+    record, samples = run.record, run.samples
+    if not record.partial:
+        found = documents.fingerprint([_as_document(sample) for sample in samples])
+        names = ["n_items", "items_sha256"] + ([] if clips_in_pairs else ["audio_set_sha256"])
+        yield from (
+            f"data.{name} does not follow from its items"
+            for name in names
+            if found[name] != record.data[name]
+        )
+    if docs is not None:
+        yield from docs.differences(run)
+    texts: dict[str, str] = {}
+    for sample in samples:
+        text = documents.user_text({"prompt": sample.prompt, "instruction": sample.instruction})
+        if sample.instruction and texts.setdefault(text, sample.cluster) != sample.cluster:
+            yield f"items of one text ({sample.id}) lie in different clusters, which narrows intervals"
+            break
+    yield from _listed(
+        "has no duration", [s.id for s in samples if s.duration <= 0 and s.status != "not_heard"]
+    )
+    yield from _listed("has fewer than no tokens", [s.id for s in samples if s.n_tokens < 0])
+    yield from _seeds(run, docs, clips_in_pairs)
+
+
+def of_answers(run: Run, docs: Docs | None) -> Iterator[str]:
+    """Statuses that the answers contradict."""
+    samples = run.samples
+    yield from _listed(
+        "is not ok and gives no reason",
+        [s.id for s in samples if s.status in UNANSWERED and not s.error.strip()],
+    )
+    yield from _listed(
+        "is an error with an answer", [s.id for s in samples if s.status == "error" and s.response]
+    )
+    if not _served(run.record.model):
+        yield from _listed(
+            "is no_reply, though no server was asked", [s.id for s in samples if s.status == "no_reply"]
+        )
+    unscored = sum(sample.status in UNSCORED for sample in samples)
+    if unscored > outcomes.UNSCORED_SHARE * len(samples):
+        yield f"{unscored} of {len(samples)} items were not answered, too many for a record"
+    if docs is not None:
+        yield from _listed("is not_heard, yet its clip can be heard", docs.audible(run))
+    longest = run.record.decoding.get("max_new_tokens")
+    if isinstance(longest, int) and not _served(run.record.model):
+        yield from _listed(f"has more than {longest} tokens", [s.id for s in samples if s.n_tokens > longest])
+
+
+def of_scores(run: Run, again: Recomputed) -> Iterator[str]:
+    """Samples, metrics and reports against what was computed again."""
+    yield from again.faults
+    if not again.samples:
+        return
+    for what, differs in _SAMPLE_PARTS.items():
+        odd = [own.id for own, new in zip(run.samples, again.samples, strict=True) if differs(own, new)]
+        yield from _listed(what, odd)
+    own, new = run.record.metrics, again.metrics
+    if list(own) != list(new):
+        yield f"its metrics are {', '.join(own)}; the task has {', '.join(new)}"
+    for name in (name for name in own if name in new):
+        yield from _metric_faults(name, own[name].model_dump(), new[name].model_dump())
+    yield from _reports(run.record.finish, again.reports)
+
+
+def alike(own: Any, new: Any, scale: float = 1.0) -> bool:
+    """Equal JSON values, numbers but for their last digits."""
+    if isinstance(own, bool) or isinstance(new, bool) or own is None or new is None:
+        return own is new
+    if isinstance(own, int | float) and isinstance(new, int | float):
+        return math.isclose(own, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
+    if isinstance(own, Mapping) and isinstance(new, Mapping):
+        return own.keys() == new.keys() and all(alike(own[key], new[key], scale) for key in own)
+    if isinstance(own, list | tuple) and isinstance(new, list | tuple):
+        return len(own) == len(new) and all(alike(a, b, scale) for a, b in zip(own, new, strict=True))
+    return bool(own == new)
+
+
+def _metric_faults(name: str, own: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    scale = float(new["scale"])
+    for key in new:
+        if alike(own[key], new[key], scale):
+            continue
+        if key == "breakdown":
+            odd = sorted(
+                g
+                for g in own[key].keys() | new[key].keys()
+                if not alike(own[key].get(g), new[key].get(g), scale)
+            )
+            yield f"{name}.breakdown of {plain(', '.join(odd[:_LISTED]))} does not follow from the samples"
+        else:
+            yield f"{name}.{key} is recorded as {_shown(own[key])}, its samples give {_shown(new[key])}"
+
+
+def _reports(own: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if own.keys() != new.keys():
+        yield f"finish reports of {sorted(own)}, the protocol names {sorted(new)}"
+    for name in own.keys() & new.keys():
+        said = {key: value for key, value in own[name].items() if key not in VOLATILE}
+        found = {key: value for key, value in new[name].items() if key not in VOLATILE}
+        odd = sorted(key for key in said.keys() | found.keys() if not alike(said.get(key), found.get(key)))
+        if odd:
+            yield f"finish.{plain(name)}: {plain(', '.join(odd))} does not follow from the votes"
+
+
+def _same_scores(own: Sample, new: Sample) -> bool:
+    return own.scores.keys() == new.scores.keys() and all(
+        alike(own.scores[k], new.scores[k]) for k in own.scores
+    )
+
+
+def _same_votes(own: Any, new: Any) -> bool:
+    """Votes, but for the words in which a failure is told."""
+    if isinstance(own, Mapping) and isinstance(new, Mapping):
+        if "failures" in own and "failures" in new:
+            return bool(own["failures"])
+        return own.keys() == new.keys() and all(_same_votes(own[key], new[key]) for key in own)
+    if isinstance(own, list) and isinstance(new, list):
+        return len(own) == len(new) and all(map(_same_votes, own, new))
+    return alike(own, new)
+
+
+def _same_error(own: Sample, new: Sample) -> bool:
+    return bool(own.error.strip()) == bool(new.error.strip())
+
+
+_SAMPLE_PARTS: dict[str, Callable[[Sample, Sample], bool]] = {
+    "has an extracted answer that is not its response's": lambda own, new: own.extracted != new.extracted,
+    "has scores that do not follow from its response": lambda own, new: not _same_scores(own, new),
+    "has a status that does not follow from its response": lambda own, new: own.status != new.status,
+    "has votes that do not add up": lambda own, new: not _same_votes(own.judge, new.judge),
+    "has an error where there is none, or none where there is one": lambda own, new: (
+        not _same_error(own, new)
+    ),
+}
+
+
+def _listed(what: str, ids: Sequence[str]) -> Iterator[str]:
+    if ids:
+        shown = plain(", ".join(ids[:_LISTED]))
+        yield (
+            f"{len(ids)} item{'s' if len(ids) > 1 else ''}, each of which {what} ({shown})"
+            if len(ids) > 1
+            else f"item {shown} {what}"
+        )
+
+
+def _dates(record: RunRecord) -> Iterator[str]:
+    try:
+        made = datetime.fromisoformat(record.created)
+    except ValueError:
+        yield f"created {record.created} is no date"
+        return
+    if not FIRST_DAY <= made <= datetime.now(UTC) + AHEAD:
+        yield f"created {record.created} cannot be"
+
+
+def _run_id(record: RunRecord) -> Iterator[str]:
+    if getattr(record, "rescored", None):  # it keeps the id that its first protocol gave it
+        return
+    model = {key: value for key, value in identifying(record.model).items() if key != "observed"}
+    key = {
+        "protocol": record.protocol_hash,
+        "model": model,
+        "data": [record.data["items_sha256"], record.data["audio_set_sha256"]],
+        "limit": record.limit,
+        "seed": None if record.decoding.get("temperature") == 0 else record.seeds.get("generation"),
+    }
+    if record.run_id != f"{record.task}-{sha256_json(key)[:12]}":
+        yield "run_id does not follow from task, protocol, model, test set, limit and seed"
+
+
+def _timing(record: RunRecord) -> Iterator[str]:
+    timing = record.timing
+    rounding = 0.0005
+    numbers = [
+        timing.generation_s,
+        timing.audio_s,
+        timing.rtfx,
+        timing.samples_per_s,
+        *timing.seconds.values(),
+    ]
+    if min(numbers) < 0:
+        yield "timing holds negative numbers"
+        return
+    wall = (max(timing.generation_s - rounding, 1e-9), timing.generation_s + rounding)
+    low, high = (timing.audio_s - rounding) / wall[1], (timing.audio_s + rounding) / wall[0]
+    if not low - rounding <= timing.rtfx <= high + rounding:
+        yield f"rtfx {timing.rtfx} is not {timing.audio_s} s of audio in {timing.generation_s} s"
+    if timing.samples_per_s * wall[0] > 2 * record.n + 1:
+        yield "samples_per_s counts more answers than there are items"
+    if (
+        timing.shares
+        and not math.isclose(sum(timing.shares.values()), 1.0, abs_tol=0.01)
+        and sum(timing.seconds.values()) > 0
+    ):
+        yield "shares of time do not add up to 1"
+
+
+def _seeds(run: Run, docs: Docs | None, clips_in_pairs: bool) -> Iterator[str]:
+    """An item's seed follows from the run's, its prompt and its clip."""
+    if clips_in_pairs and docs is None:
+        return
+    perturb = run.record.protocol_spec.get("perturb")
+    damage = "|" + canonical_json(perturb).decode() if perturb else ""
+    asked: dict[tuple[str, str], int] = {}
+    odd = []
+    for place, sample in enumerate(run.samples):
+        key = (
+            clip_key(sample, docs.documents[place] if docs and place < len(docs.documents) else None) + damage
+        )
+        count = asked.get((sample.prompt, key), 0)
+        asked[sample.prompt, key] = count + 1
+        if sample.seed != stable_seed("eval", run.record.seeds.get("generation"), sample.prompt, key, count):
+            odd.append(sample.id)
+    yield from _listed("has a seed that is not the run's", odd)
+
+
+def _served(model: Any) -> bool:
+    """Whether a server has a part in the model."""
+    if isinstance(model, Mapping):
+        return model.get("kind") == "endpoint" or any(_served(value) for value in model.values())
+    return isinstance(model, str) and "openai:" in model
+
+
+def _as_document(sample: Sample) -> dict[str, Any]:
+    return {**sample.model_dump(), "audio": {"sha256": sample.audio_sha256}}
+
+
+def _perturbation(stated: Any) -> dict[str, Any] | None:
+    if not stated:
+        return None
+    from rba_bench.audio import perturbations
+    from rba_bench.errors import UserError
+
+    try:
+        return perturbations.parse(str(stated.get("text"))).identity()
+    except (UserError, AttributeError):
+        return None
+
+
+def _parts(wanted: Any, stated: Any) -> str:
+    if not isinstance(wanted, Mapping) or not isinstance(stated, Mapping):
+        return ""
+    odd = sorted(str(key) for key in wanted.keys() | stated.keys() if wanted.get(key) != stated.get(key))
+    return f" ({plain(', '.join(odd))})"
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else plain(value)
+
+
+__all__ = [
+    "alike",
+    "of_answers",
+    "of_items",
+    "of_protocol",
+    "of_scores",
+    "of_shape",
+    "of_version",
+    "same_item",
+]
