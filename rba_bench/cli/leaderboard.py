@@ -13,11 +13,6 @@ app = typer.Typer(help="Tables from run records.", rich_markup_mode=None)
 OUT = defaults.RUNS / "leaderboard"
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `build` a sub-command although it is the only one."""
-
-
 @app.command("build")
 def build(
     records: Annotated[
@@ -68,6 +63,58 @@ def build(
     from rba_bench.leaderboard.terminal import render_terminal
 
     render_terminal(result)
+
+
+@app.command("verify")
+def verify(
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RECORDS]...", help="Run folders, folders of them, or a board; runs/eval by default."
+        ),
+    ] = None,
+    rerun: Annotated[
+        int,
+        typer.Option(
+            "--rerun", metavar="N", min=0, help="Ask the model N random items of each record again."
+        ),
+    ] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Model for --rerun, as in eval.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which items --rerun draws.")] = 0,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir", metavar="DIR", help="Local copies of public data sets.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="DEVICE", help="Torch device for --rerun.", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compute records again from their responses.
+
+    Says what does not follow and what nobody can know. Exit code 1 if a record is at fault.
+    """
+    if model is not None and not rerun:
+        raise UserError("--model is for --rerun N, which asks it again")
+    with stdout_reserved():
+        from rba_bench.leaderboard import verify as verification
+
+        checked = verification.verify(records or [defaults.RUNS / "eval"], data_dir)
+        if rerun:
+            checked = verification.with_rerun(checked, rerun, seed, model, data_dir, device)
+    if as_json:
+        emit_json(checked.to_dict())
+    else:
+        for line in checked.lines():
+            emit(line)
+    if not checked.ok:
+        raise typer.Exit(1)
 
 
 def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> None:

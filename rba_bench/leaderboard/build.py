@@ -13,7 +13,7 @@ The same records give the same bytes.
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from rba_bench.leaderboard.equal_length import EqualLength, estimate
 from rba_bench.leaderboard.load import Run, distinct, find, read, unfinished
 from rba_bench.leaderboard.references import MODEL
 from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text, rounded
+from rba_bench.leaderboard.verify import refuse_faulty
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
 from rba_bench.names import folder_name, inside
@@ -105,7 +106,10 @@ def build(
     ceiling: str | None = None,
     equal_length: bool = False,
 ) -> BuildResult:
-    """Verify and compare run records and write the board.
+    """Verify run records, compare them, and write the board.
+
+    Every record is computed again from its responses first (see `verify`): one that does not follow from them, or was
+    made by another version of its task, is refused.
 
     Args:
         records: `run.json` files, run folders, or folders searched for them.
@@ -119,6 +123,7 @@ def build(
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
     """
     runs = distinct([read(folder) for folder in find(records, out)])
+    refuse_faulty(runs)
     partial = [run for run in runs if run.record.partial]
     if partial and not allow_partial:
         raise UserError(
@@ -129,17 +134,38 @@ def build(
     estimates = [estimate(group) for group in groups] if equal_length else []
     warnings = _warnings(records, groups, partial, baseline_row)
     warnings += tuple(reason for reason in estimates if isinstance(reason, str) and reason)
-    at_equal_length = [each for each in estimates if isinstance(each, EqualLength)]
-    names = _section_names(groups)
-    contents = _tables(groups, names, at_equal_length) | _published(runs)
-    data = _data(groups, names, runs, warnings, [INDEX, RECORDS, *contents])
-    contents[INDEX] = _index(groups, names, runs, warnings, at_equal_length).encode()
-    contents[RECORDS] = (json_safe(json.dumps(data, indent=1, ensure_ascii=False)) + "\n").encode()
+    options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
+    contents, data = render(runs, groups, warnings, options, estimates)
     targets = {name: inside(out, name) for name in contents}
     _remove_stale(out, set(contents))
     for name, content in contents.items():
         write_atomic(targets[name], content)
     return BuildResult(out, tuple(out / name for name in sorted(contents)), groups, warnings, data)
+
+
+def render(
+    runs: Sequence[Run],
+    groups: Sequence[Group],
+    warnings: Sequence[str],
+    options: Mapping[str, Any],
+    estimates: Sequence[EqualLength | str] = (),
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Every file of a board by its name, and what `records.json` holds.
+
+    Args:
+        runs: All runs.
+        groups: The same, compared.
+        warnings: For the page.
+        options: How the board was asked for, so that it can be made again.
+        estimates: Of win rates at equal length, or why there is none.
+    """
+    at_equal_length = [each for each in estimates if isinstance(each, EqualLength)]
+    names = _section_names(groups)
+    contents = _tables(groups, names, at_equal_length) | _published(runs)
+    data = _data(groups, names, runs, warnings, [INDEX, RECORDS, *contents]) | {"options": dict(options)}
+    contents[INDEX] = _index(groups, names, runs, warnings, at_equal_length).encode()
+    contents[RECORDS] = (json_safe(json.dumps(data, indent=1, ensure_ascii=False)) + "\n").encode()
+    return contents, data
 
 
 def _warnings(

@@ -15,7 +15,7 @@ from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.files import canonical_json, sha256_json
 from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.recompute import Recomputed
-from rba_bench.leaderboard.test_sets import Docs, clip_key, same_item
+from rba_bench.leaderboard.test_sets import Docs, clip_key
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.plain import plain
 from rba_bench.seeding import stable_seed
@@ -81,6 +81,9 @@ def of_protocol(run: Run, spec: TaskSpec | None, docs: Docs | None) -> Iterator[
     for key in ("benchmark", "track", "protocol"):
         if getattr(record, key) != getattr(spec, key):
             yield f"{key} is {getattr(record, key)}, of the task it is {getattr(spec, key)}"
+    said = spec.config.get("dataset_kwargs") or {}
+    if record.data.get("source") != (said.get("source") or said.get("testset") or "local"):
+        yield f"data.source is {plain(record.data.get('source'))}, not that of the task"
     chosen = settings(spec.config.get("generation_kwargs") or {})
     if record.decoding != asdict(chosen.decoding):
         yield "decoding is not the task's"
@@ -106,9 +109,9 @@ def of_items(run: Run, docs: Docs | None, clips_in_pairs: bool) -> Iterator[str]
         )
     if docs is not None:
         yield from docs.differences(run)
-    texts: dict[str, str] = {}
+    texts: dict[tuple[str, ...], str] = {}
     for sample in samples:
-        text = documents.user_text({"prompt": sample.prompt, "instruction": sample.instruction})
+        text = (sample.source_lang, sample.target_lang, sample.prompt, sample.instruction)
         if sample.instruction and texts.setdefault(text, sample.cluster) != sample.cluster:
             yield f"items of one text ({sample.id}) lie in different clusters, which narrows intervals"
             break
@@ -216,18 +219,12 @@ def _same_votes(own: Any, new: Any) -> bool:
     return alike(own, new)
 
 
-def _same_error(own: Sample, new: Sample) -> bool:
-    return bool(own.error.strip()) == bool(new.error.strip())
-
-
 _SAMPLE_PARTS: dict[str, Callable[[Sample, Sample], bool]] = {
     "has an extracted answer that is not its response's": lambda own, new: own.extracted != new.extracted,
     "has scores that do not follow from its response": lambda own, new: not _same_scores(own, new),
     "has a status that does not follow from its response": lambda own, new: own.status != new.status,
     "has votes that do not add up": lambda own, new: not _same_votes(own.judge, new.judge),
-    "has an error where there is none, or none where there is one": lambda own, new: (
-        not _same_error(own, new)
-    ),
+    "gives no reason": lambda own, new: bool(new.error.strip()) and not own.error.strip(),
 }
 
 
@@ -348,15 +345,3 @@ def _number(version: str) -> tuple[int, ...]:
 
 def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else plain(value)
-
-
-__all__ = [
-    "alike",
-    "of_answers",
-    "of_items",
-    "of_protocol",
-    "of_scores",
-    "of_shape",
-    "of_version",
-    "same_item",
-]

@@ -99,7 +99,7 @@ def _row(score: float | Sequence[int] | None, empty: Sequence[float]) -> Sequenc
     return row
 
 
-def find(paths: Iterable[Path], out: Path) -> list[Path]:
+def find(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
     """Folders with a `run.json` in or below `paths`, sorted.
 
     Copies that an earlier build left in `out` are passed over, unless a path names `out` or something in it.
@@ -112,14 +112,18 @@ def find(paths: Iterable[Path], out: Path) -> list[Path]:
     for path in listed:
         if not path.exists():
             raise UserError(f"no run records at {path}: it does not exist")
-        own = path.resolve().is_relative_to(out.resolve())
         files = [path] if path.is_file() else path.rglob(RUN_FILE)
-        folders |= {file.parent for file in files if own or not file.resolve().is_relative_to(out.resolve())}
+        own = out is None or path.resolve().is_relative_to(out.resolve())
+        folders |= {file.parent for file in files if own or not _below(file, out)}
     if not folders:
         raise UserError(
             f"no finished run ({RUN_FILE}) below {', '.join(map(str, listed)) or 'no path at all'}"
         )
     return sorted(folders)
+
+
+def _below(file: Path, folder: Path | None) -> bool:
+    return folder is not None and file.resolve().is_relative_to(folder.resolve())
 
 
 def unfinished(paths: Iterable[Path]) -> list[Path]:

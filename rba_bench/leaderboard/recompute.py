@@ -8,13 +8,15 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import scoring
-from rba_bench.evaluation.decoding import cut
+from rba_bench.evaluation.asking import scored_part
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.finishing import finish
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, MetricValue, Sample, Status
 from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.replay import replay
+from rba_bench.metrics.text import is_blank
+from rba_bench.textlm.replies import ReplyParts
 
 # What scoring a forged item may raise; anything else is a fault of ours.
 UNSCORABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, UserError)
@@ -74,7 +76,8 @@ def recompute(
 
 def unjudged(sample: Sample, until: Sequence[str]) -> Sample:
     """A sample as it is before any judge, scored from its response."""
-    text = cut(sample.response, until)
+    parts = scored_part(sample.response, until)
+    text = parts.answer
     unscored = sample.status in UNSCORED
     scored = scoring.ItemScore({}) if unscored else scoring.score_item(sample.model_dump(), text)
     return sample.model_copy(
@@ -82,16 +85,18 @@ def unjudged(sample: Sample, until: Sequence[str]) -> Sample:
             "extracted": text,
             "scores": scored.scores,
             "judge": scored.judge,
-            "status": _status(sample, text, scored),
+            "status": _status(sample, parts, scored),
             "error": sample.error if sample.status in UNANSWERED else scored.judge_failed,
         }
     )
 
 
-def _status(sample: Sample, text: str, scored: scoring.ItemScore) -> Status:
+def _status(sample: Sample, parts: ReplyParts, scored: scoring.ItemScore) -> Status:
+    if not parts.complete:
+        return "truncated"
     if sample.status in (*UNANSWERED, "truncated"):
         return sample.status
-    if not text.strip():
+    if is_blank(parts.answer):
         return "empty"
     return "judge_failed" if scored.judge_failed else "ok"
 

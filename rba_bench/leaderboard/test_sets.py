@@ -1,8 +1,10 @@
 """The test set of a task where it can be had on this machine, and the test sets that records share."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,12 @@ def of_task(spec: TaskSpec, data_dir: Path | None) -> tuple[Docs | None, str]:
         return _micro(str(said["testset"]))
     if data_dir is None or "source" not in said:
         return None, "its test set is not at hand (--data-dir names a local copy)"
+    return _public(json.dumps(said, sort_keys=True), data_dir)
+
+
+@lru_cache(maxsize=4)
+def _public(kwargs: str, data_dir: Path) -> tuple[Docs | None, str]:
+    said = json.loads(kwargs)
     options = {key: value for key, value in said.items() if key not in NOT_OPTIONS}
     try:
         loaded = sources.load(str(said["source"]), options, sources.Place.of(data_dir))
@@ -120,16 +128,12 @@ def shared(runs: Sequence[Run]) -> dict[int, list[str]]:
     }
 
 
-def same_item(a: Sample, b: Sample) -> bool:
-    """Whether two runs asked the same thing."""
-    return _asked(a) == _asked(b)
-
-
 def _asked(sample: Sample) -> tuple[Any, ...]:
     texts = tuple(getattr(sample, name) for name in TEXTS if name != "references")
     return (*texts, tuple(sample.references), sample.doc_id, sample.audio_sha256, round(sample.duration, 6))
 
 
+@lru_cache(maxsize=16)
 def _micro(testset: str) -> tuple[Docs | None, str]:
     try:
         return Docs(documents.load(testset), True), ""
