@@ -23,7 +23,7 @@ from rba_bench.plain import plain
 CANNOT_KNOW = (
     "whether the responses are the model's own (--rerun N asks it again)",
     "whether the weights are those of the name",
-    "whether a server or a hosted judge failed where it is said to have",
+    "whether a server or a judge failed, or a clip of a set that is not at hand was unusable, where it is said so",
     "hardware, versions, speed and date",
 )
 SHOWN = 3

@@ -66,6 +66,9 @@ SURFACE = {
             "RECORDS",
         ),
     ],
+    "leaderboard verify": [
+        *("--data-dir", "--device", "--help", "--json", "--model", "--rerun", "--seed", "-h", "RECORDS"),
+    ],
     "study": ["--help", "-h"],
     "study micro": [
         *(

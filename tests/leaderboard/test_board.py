@@ -14,6 +14,7 @@ from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_bytes
 from rba_bench.leaderboard.build import build
 from rba_bench.leaderboard.terminal import render_terminal
+from rba_bench.leaderboard.verify import verify
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.evaluation.conftest import ScriptedModel, write_task
 from tests.leaderboard import board_records as made
@@ -321,6 +322,7 @@ def test_records_of_the_real_runner_make_a_board(tmp_path, monkeypatch):
             for sampled in (False, True):
                 task = write_task(tmp_path / name, benchmark, sampled)
                 evaluate(EvalRequest(tasks=(str(task),), model=name, out=tmp_path / "eval"))
+    assert [verdict.faults for verdict in verify([tmp_path / "eval"]).verdicts] == [()] * 12
     result = build([tmp_path / "eval"], tmp_path / "board")
     assert [(group.primary, len(group.rows)) for group in result.groups] == [
         (metric, 2) for metric in ("win_rate", "alias_match", "bleu") for _ in range(2)
@@ -346,6 +348,7 @@ def test_the_terminal_shows_what_the_page_shows(board, capsys):
 def test_the_published_board_is_what_its_records_give(tmp_path):
     """Records of earlier schemas included: whoever has only the folder can make it again (to rounding of the CPU)."""
     published = Path(__file__).parents[2] / "leaderboards" / "micro"
+    assert not [verdict.line() for verdict in verify([published / "records"]).verdicts if not verdict.ok]
     build([published], tmp_path)
     before, after = contents(published), contents(tmp_path)
     before = {
