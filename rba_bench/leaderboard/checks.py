@@ -249,11 +249,10 @@ def _dates(record: RunRecord) -> Iterator[str]:
 
 
 def _run_id(record: RunRecord) -> Iterator[str]:
-    if getattr(record, "rescored", None):  # it keeps the id that its first protocol gave it
-        return
+    """A rescored record keeps the id that its first protocol gave it."""
     model = {key: value for key, value in identifying(record.model).items() if key != "observed"}
     key = {
-        "protocol": record.protocol_hash,
+        "protocol": record.rescored[0].from_protocol if record.rescored else record.protocol_hash,
         "model": model,
         "data": [record.data["items_sha256"], record.data["audio_set_sha256"]],
         "limit": record.limit,
