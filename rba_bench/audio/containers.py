@@ -169,7 +169,8 @@ def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
     if stated <= there:
         _refuse_more(data, start + stated, stated, layout)
         return stated
-    if stated in (len(data), len(data) - 8):  # the size of the file instead of the size of the samples
+    # the size of the file instead of that of the samples; or, of a RIFF size that counts its own header, 36 less
+    if stated in (len(data), len(data) - 8, len(data) - 36):
         return there
     raise AudioError(f"audio is cut short ({there} of {stated} bytes are there)")
 

@@ -166,7 +166,7 @@ def longest() -> float:
 def open_sound(data: bytes) -> Sound:
     """The clip, opened by what can read it. Raises AudioError if nothing can, or if it is torn."""
     if len(data) > CLIP_BYTES:
-        raise AudioError(f"a clip of {len(data)} bytes, more than {CLIP_BYTES}: split it")
+        raise AudioError(f"a clip of more than {CLIP_BYTES} bytes: split it")
     data = containers.truthful(data)
     data = data.lstrip(b"\0") if data[:1] == b"\0" and mpeg.begins(data) else data
     behind = mpeg.after_tags(data) if data[:3] == b"ID3" else 0
@@ -290,7 +290,7 @@ class _Sndfile:
 
 def _mp3(data: bytes) -> Sound:
     """An MP3 whose frames were counted."""
-    found = mpeg.read(data)
+    found = mpeg.read(data, CLIP_BYTES // 4)
     sound = _Sndfile(data)
     told = mpeg.truthful(data, found, sound.promised)
     if told is data:

@@ -33,6 +33,7 @@ _SAMPLES = {
 }
 _SIDE = {(True, 1): 17, (True, 2): 32, (False, 1): 9, (False, 2): 17}  # (MPEG 1 or not, channels) -> bytes
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")  # what may stand behind the last frame
+JUNK = 2**20  # bytes behind the last frame that are looked through for more
 SLACK = 2  # frames by which an encoder's own count may differ: it counts its header, or the decoder's delay
 
 
@@ -101,9 +102,7 @@ def after_tags(data: bytes) -> int:
         for byte in data[at + 6 : at + 10]:
             size = size << 7 | byte & 0x7F
         at += 10 + size + (10 if data[at + 5] & 0x10 else 0)
-    while at < len(data) and data[at] == 0:
-        at += 1
-    return at
+    return len(data) - len(data[at:].lstrip(b"\0")) if data[at : at + 1] == b"\0" else at
 
 
 def header(data: bytes, at: int) -> Frame | None:
@@ -122,8 +121,12 @@ def header(data: bytes, at: int) -> Frame | None:
     return Frame(first, layer, rate, 1 if data[at + 3] >> 6 == 3 else 2, size if bits else 0, samples)
 
 
-def read(data: bytes) -> Recording:
-    """Walk the frames. Raises AudioError where sync is lost before the end, or no frame size can be known."""
+def read(data: bytes, most: int = 2**28) -> Recording:
+    """Walk the frames.
+
+    Raises:
+        AudioError: sync is lost before the end, no frame size can be known, or there are more than `most` samples.
+    """
     at = after_tags(data)
     frame = header(data, at)
     if frame is None or not frame.size:
@@ -139,6 +142,8 @@ def read(data: bytes) -> Recording:
             spans.append((start, start + found.size))
         elif not spans:
             stated = count or None
+        if len(spans) * frame.samples > most:
+            raise AudioError(f"audio of more than {most} samples: split it")
     return Recording(frame, spans, stated, torn)
 
 
@@ -163,7 +168,9 @@ def _is_tag(data: bytes, at: int) -> bool:
 
 
 def _resync(data: bytes, at: int, like: Frame) -> int | None:
-    """Where frames go on behind something else: two in a row."""
+    """Where frames go on behind something else: two in a row. Raises AudioError where that is too far to look."""
+    if len(data) - at > JUNK:
+        raise AudioError(f"damaged MP3 (no frame at byte {at} of {len(data)})")
     while (at := data.find(b"\xff", at + 1)) >= 0:
         found = header(data, at)
         if found is not None and found.size and found.channels == like.channels:

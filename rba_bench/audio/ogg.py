@@ -7,6 +7,7 @@ Source: RFC 3533, section 6 (the page header: 4 bytes `OggS`, flags at 5, serial
 from rba_bench.audio.containers import TWO
 from rba_bench.errors import AudioError
 
+MOST_STREAMS = 64
 _FIRST, _LAST = 2, 4  # flags: first and last page of a stream
 
 
@@ -31,6 +32,8 @@ def check(data: bytes) -> None:
         body_began |= not flags & _FIRST
         ended |= bool(flags & _LAST)
         numbers[serial] = number
+        if len(numbers) > MOST_STREAMS:
+            raise AudioError(f"damaged Ogg (more than {MOST_STREAMS} streams)")
         at = end
 
 

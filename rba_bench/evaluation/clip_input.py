@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rba_bench.audio import clips, samples
+from rba_bench.audio.decoding import CLIP_BYTES
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes
 
@@ -102,8 +103,8 @@ def of_array(values: Any, rate: Any) -> np.ndarray:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need a gradient
         raise clips.AudioError(f"audio samples that are no array ({str(error)[:80]})") from error
-    if array.size > clips.longest() * rate * samples.MOST_CHANNELS:
-        raise clips.AudioError(f"audio of {array.size} samples at {rate} Hz is too long")
+    if max(array.shape, default=0) > clips.longest() * rate:
+        raise clips.AudioError(f"audio is longer than {clips.longest():g} s: split it")
     if array.ndim > 2:  # [1, channels, n] and its like
         array = array.reshape([n for n in array.shape if n != 1] or [1])
     if array.ndim not in (1, 2) or not array.size:
@@ -126,6 +127,6 @@ def _bytes(value: Any) -> bytes:
 def _file_bytes(path: str) -> bytes:
     try:
         with open(path, "rb") as handle:
-            return handle.read()
+            return handle.read(CLIP_BYTES + 1)  # what is longer the decoder refuses
     except OSError as error:
         raise UserError(f"cannot read audio file {path}: {error.strerror}") from error

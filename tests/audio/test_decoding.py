@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ GOOD = {
     "0x80000000": riff(0x80000024, 0x80000000),
     "0xffffffff": riff(0xFFFFFFFF, 0xFFFFFFFF),
     "RIFF size 8 too large": riff(N + 44, N),
+    "both sizes 8 too large": riff(N + 44, N + 8),
     "RIFF size 0": riff(0, N),
     "nothing filled in": riff(0, 0),
     "data size never filled in": riff(N + 36, 0),
@@ -211,6 +213,29 @@ def test_mp3_damage() -> None:
     assert len(decode(data + data)) / RATE == pytest.approx(8.0, abs=0.4), "both recordings, not the first"
     for good in (bytes(400) + data, data + b"TAG" + bytes(125), b"ID3\4\0\0\0\0\0\x0a0123456789" + data):
         np.testing.assert_array_equal(decode(good), decode(data))
+
+
+def test_files_made_to_be_walked_for_ever_are_refused_at_once() -> None:
+    frame = mp3(speech(0.5))[:4]
+    many = {
+        "zeros": bytes(3 * 10**7),
+        "sync bytes": frame + b"\xff" * 3 * 10**7,
+        "chunks": b"RIFF\xff\xff\xff\xffWAVE" + b"LIST\0\0\0\0" * 10**6,
+        "ogg streams": b"".join(
+            b"OggS\0\2" + bytes(8) + n.to_bytes(4, "little") + bytes(9) for n in range(10**5)
+        ),
+    }
+    started = time.perf_counter()
+    for name, data in many.items():
+        with pytest.raises(AudioError):
+            decode(data)
+        assert time.perf_counter() - started < 10, name
+
+
+def test_mp3_frames_are_counted_up_to_the_largest_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "CLIP_BYTES", 100_000)
+    with pytest.raises(AudioError, match="more than 25000 samples"):
+        decode(mp3(speech(4.0)))
 
 
 def test_mp3_inside_a_wav() -> None:

@@ -136,6 +136,7 @@ def test_rates_that_no_recording_has(rate: Any) -> None:
     ("values", "message"),
     [
         ([], "shape"),
+        (np.zeros((1, 3_601 * RATE), dtype=np.int8), "longer than 3600 s"),
         (np.zeros((0, 2)), "shape"),
         (3.0, "shape"),
         (np.zeros((2, 3, 4)), "shape"),
