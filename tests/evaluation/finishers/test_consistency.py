@@ -33,7 +33,7 @@ WORDS = [
 
 def sample(position: int, cluster: str, answer: str, status: str = "ok") -> Sample:
     return Sample(
-        doc_id=position, id=f"i{position}", kind="chat", group="geography", cluster=cluster, audio_sha256="0",
+        doc_id=position, id=f"i{position}", kind="chat", group="geography", cluster=cluster, audio_sha256="0" * 64,
         duration=1.0, prompt="", instruction="name the capital", source_lang="en", target_lang="en",
         response=f" {answer}", extracted=answer, references=[], scores={}, status=status, n_tokens=1, seed=0,
     )  # fmt: skip

@@ -54,7 +54,7 @@ def sample() -> MakeSample:
             "kind": "chat",
             "group": "all",
             "cluster": str(number),
-            "audio_sha256": "0",
+            "audio_sha256": "0" * 64,
             "duration": 1.0,
             "prompt": "",
             "instruction": f"request {number}",

@@ -11,6 +11,7 @@ from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.speechlm.base import SpeechRequest
 from rba_bench.textlm.base import Decoding
+from rba_bench.textlm.sampling import written
 
 GREEDY = Decoding(max_new_tokens=8)
 PROMPTS = ("", "what is said here ?")
@@ -67,7 +68,7 @@ def answers_are_stock(folder: Path, clips: Sequence[np.ndarray], inputs_of: Any 
     answers = lm.generate(requests, GREEDY)
     for request, answer in zip(requests, answers, strict=True):
         tokens = stock_answer(lm.family, inputs_of(lm.family, request.audio, request.prompt))
-        assert answer.text == lm.family.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert answer.text == written(lm.family.tokenizer, tokens)
         assert answer.n_tokens == len(tokens)
     for prompt in PROMPTS:  # the audio decides, not the text alone
         heard = {
