@@ -112,8 +112,9 @@ class RbaSpeechLM(LM):
             for together in self.stream(self.plan(requests)):
                 for answer in together.answers:
                     texts[answer.index] = answer.text
-                    found.append((answer.generation.status, answer.generation.error))
-                    if answer.generation.status not in UNANSWERED:
+                    generation = answer.generation
+                    found.append(outcomes.of_item(generation.status, answer.text, generation.error))
+                    if generation.status not in UNANSWERED:
                         self.cache_hook.add_partial(
                             "generate_until", requests[answer.index].args, answer.text
                         )

@@ -6,8 +6,9 @@ What went wrong is told apart by whose trouble it is, since only the model's own
     not_heard  the clip cannot be heard: no score
     no_reply   the server gave no usable reply, after all retries: no score
 
-A run without a single answer leaves no record, and neither does one in which more than `UNSCORED_SHARE` of the items
-have no score for a reason outside the model. Answers that came are kept, and the same command asks for the rest.
+A run without a single reply leaves no record, and neither does one in which more than `UNSCORED_SHARE` of the items have
+no score for a reason outside the model. Answers that came are kept, and the same command asks for the rest. Empty replies
+are replies: a model that says nothing to anything scores what silence scores, and that is said aloud.
 """
 
 import re
@@ -24,9 +25,23 @@ WORDS = {
     "not_heard": "the clip cannot be heard, so there is no score",
     "no_reply": "the server gave no usable reply, so there is no score",
 }
-Outcome = tuple[str, str]  # status of an item, and why it is not `ok`
+NOTHING_SAID = "empty"
+Outcome = tuple[
+    str, str
+]  # status of an item (`empty` wherever there is no text to score), and why it is not `ok`
 
 _REFUSAL = re.compile(r"4\d\d\b(?<!408)(?<!409)(?<!425)(?<!429)")  # the server finds the request itself wrong
+
+
+def of_item(status: str, text: str, reason: str) -> Outcome:
+    """What came of one item.
+
+    Args:
+        status: Of the item.
+        text: What of its reply is scored.
+        reason: Why it is not `ok`.
+    """
+    return (status if status in UNANSWERED or text.strip() else NOTHING_SAID), reason
 
 
 def check(task: str, outcomes: Sequence[Outcome]) -> None:
@@ -56,9 +71,10 @@ def check(task: str, outcomes: Sequence[Outcome]) -> None:
                 f"{task}: {status} {len(reasons)} of {n}: {WORDS[status]}; {_commonest(reasons)}; "
                 "ask again with --retry-errors"
             )
-    if n and all(status == "empty" for status, _ in outcomes):
+    if n and all(status in (*UNANSWERED, NOTHING_SAID) for status, _ in outcomes):
         say(
-            f"{task}: all {n} answers are empty, and scored as such: check the prompt and the answer's length"
+            f"{task}: all {n - len(unanswered)} replies are empty or end within the model's thinking, and are scored as "
+            "such: check the prompt, the chat template and the length of answers"
         )
 
 

@@ -102,11 +102,11 @@ def rescore(
     """
     spec = _task(before, options.task)
     _check_samples(before, samples)
-    outcomes.check(before.task, [(sample.status, sample.error) for sample in samples])
     steps = list(_steps(before, spec, options))
     kept = [step for step in steps if step.finisher is None]
     until = tuple(before.protocol_spec.get("decoding", {}).get("until") or ())
     fresh = [_rescored(sample, until, kept) for sample in samples]
+    outcomes.check(before.task, [outcomes.of_item(s.status, s.extracted, s.error) for s in fresh])
     fresh, _, reports = finish(fresh, [step.finisher for step in steps if step.finisher is not None])
     protocol = _protocol(before, spec, samples, [step.described for step in steps])
     names = {str(step.described.get("name")) for step in kept}

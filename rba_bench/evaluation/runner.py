@@ -102,7 +102,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         raise UserError(
             f"{plan.folder} holds {len(answered)} samples, expected {plan.n}: remove it and run again"
         )
-    outcomes.check(plan.spec.name, [(sample.status, sample.error) for sample in answered])
+    outcomes.check(plan.spec.name, [outcomes.of_item(s.status, s.extracted, s.error) for s in answered])
     started = time.perf_counter()
     samples, judged, reports = finish(answered, plan.finishers)
     judge_s = time.perf_counter() - started if plan.finishers else 0.0

@@ -260,6 +260,7 @@ def test_most_clips_unheard_is_no_score_of_the_test_set(tmp_path, capsys, monkey
         ([("not_heard", "x"), ("not_heard", "x"), ("no_reply", "503")], MissingPrerequisite),
         ([("empty", "")] * 4, None),
         ([("truncated", "")] * 4, None),
+        ([("empty", ""), ("error", "x")], None),
     ],
 )
 def test_where_a_record_may_be_written(found, error):
@@ -278,9 +279,17 @@ def test_the_commonest_reason_is_named_though_items_differ_in_their_numbers(caps
     assert "2 times: row 1 of a.parquet: not audio" in said
 
 
-def test_a_model_that_says_nothing_at_all_is_scored_and_pointed_at(capsys):
-    outcomes.check("t", [("empty", "")] * 3)
-    assert "all 3 answers are empty" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("status", "text", "found"),
+    [
+        ("ok", "yes", "ok"),
+        ("truncated", "ye", "truncated"),
+        ("truncated", " ", "empty"),
+        ("no_reply", "", "no_reply"),
+    ],
+)
+def test_a_reply_without_text_to_score_counts_as_empty(status, text, found):
+    assert outcomes.of_item(status, text, "why") == (found, "why")
 
 
 @pytest.mark.parametrize("more", [{"scores": {"exact_match": 0.0}}, {"response": "an answer"}])
@@ -294,3 +303,14 @@ def test_an_unheard_item_with_an_answer_or_a_score_is_no_sample(tmp_path, use_mo
     Sample.model_validate(unheard)
     with pytest.raises(ValueError, match="yet has a response or scores"):
         Sample.model_validate({**unheard, **more})
+
+
+@pytest.mark.parametrize("reply", [answer(""), answer("<think>hm, let me see", finish="length")])
+def test_a_model_that_says_nothing_to_anything_scores_what_silence_scores_and_is_pointed_at(
+    tmp_path, capsys, reply
+):
+    with serving(lambda _: reply) as server:
+        assert asked(write_task(tmp_path, "triviaqa"), server, tmp_path / "out") == 0
+    assert "all 6 replies are empty or end within the model's thinking" in capsys.readouterr().err
+    [file] = tmp_path.rglob("run.json")
+    assert read_record(file).metrics["alias_match"].value == 0
