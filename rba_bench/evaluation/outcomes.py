@@ -6,9 +6,9 @@ What went wrong is told apart by whose trouble it is, since only the model's own
     not_heard  the clip cannot be heard: no score
     no_reply   the server gave no usable reply, after all retries: no score
 
-A run without a single reply leaves no record, and neither does one in which more than `UNSCORED_SHARE` of the items have
-no score for a reason outside the model. Answers that came are kept, and the same command asks for the rest. Empty replies
-are replies: a model that says nothing to anything scores what silence scores, and that is said aloud.
+A run without a single reply leaves no record, and neither does one in which more than `UNSCORED_SHARE` of the items
+have no score for a reason outside the model. Answers that came are kept, and the same command asks for the rest. Empty
+replies are replies: a model that says nothing to anything scores what silence scores, and that is said aloud.
 """
 
 import re
@@ -73,8 +73,8 @@ def check(task: str, outcomes: Sequence[Outcome]) -> None:
             )
     if n and all(status in (*UNANSWERED, NOTHING_SAID) for status, _ in outcomes):
         say(
-            f"{task}: all {n - len(unanswered)} replies are empty or end within the model's thinking, and are scored as "
-            "such: check the prompt, the chat template and the length of answers"
+            f"{task}: all {n - len(unanswered)} replies are empty or end within the model's thinking, and are "
+            "scored as such: check the prompt, the chat template and the length of answers"
         )
 
 
