@@ -49,7 +49,7 @@ Judge = Annotated[
     typer.Option(
         "--judge",
         metavar="MODEL|none",
-        help="Judge instead of the task's: openai:URL#NAME, folder, Hub id. Key: RBA_API_KEY or OPENAI_API_KEY.",
+        help="Judge instead of the task's: openai:URL#NAME, folder, Hub id. Keys: see `doctor`.",
     ),
 ]
 Baseline = Annotated[

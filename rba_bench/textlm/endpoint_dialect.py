@@ -120,6 +120,11 @@ def learn(
         return replace(dialect, plain_stream=True)
     if not dialect.stream and _STREAM_ONLY.search(heard):
         return replace(dialect, stream=True)
+    if re.search(
+        r"higher max_|output limit was reached", heard
+    ):  # it thought, and had no room left for a word
+        reason = f"{trouble.reason}; RBA_ENDPOINT_LEAST_TOKENS=N gives it room, and the record says so"
+        return replace(trouble, reason=one_line(reason, 400))
     if taught := _limit(dialect, said, heard) or _odds(dialect, said, heard):
         return taught
     if "add_special_tokens" in said and "add_special_tokens" in heard:

@@ -96,12 +96,16 @@ async def _success(response: Any, headers: Mapping[str, str]) -> Any:
     if media.strip() == "text/event-stream":
         await _read(response, headers, STREAM_BYTES, events.feed)
         return events.body()
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:18]) > ANSWER_BYTES:
+        raise _too_large(ANSWER_BYTES)
     await _read(response, headers, ANSWER_BYTES, held.extend)
     data = bytes(held)
     if data[:64].lstrip().startswith(_EVENT_MARKS):  # a stream that is not called one
         events.feed(data)
         return events.body()
-    return read_json(data, parameters.partition("charset=")[2].strip(" \"'") or None)
+    charset = parameters.partition("charset=")[2].partition(";")[0].strip(" \"'")
+    return read_json(data, charset or None)
 
 
 async def _error(response: Any, headers: Mapping[str, str]) -> Any:
@@ -119,16 +123,17 @@ async def _read(
 ) -> None:
     """Hand on the body without its compression, in small parts. Raises TooLarge beyond `most` bytes."""
     inflater, total = _Inflater(headers.get("content-encoding", "")), 0
-    announced = headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:18]) > most:
-        raise TooLarge(f"the answer is larger than {most:,} bytes")
     async with aclosing(response.aiter_raw(_STEP)) as chunks:
         async for raw in chunks:
             for part in inflater.parts(raw):
                 total += len(part)
                 if total > most:
-                    raise TooLarge(f"the answer is larger than {most:,} bytes")
+                    raise _too_large(most)
                 take(part)
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"the answer is larger than {most:,} bytes")
 
 
 class _Inflater:

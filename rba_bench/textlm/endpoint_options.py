@@ -81,5 +81,5 @@ class EndpointOptions:
 
     def facts(self) -> dict[str, Any]:
         """What of this changes the answers, for the model's identity; {} by default."""
-        facts = {"least_tokens": self.least_tokens, "without": sorted(self.without)}
+        facts = {"least_tokens": self.least_tokens, "may_omit": sorted(self.without)}
         return {name: value for name, value in facts.items() if value not in (1, [])}

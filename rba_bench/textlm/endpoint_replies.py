@@ -4,11 +4,11 @@ A reply becomes an `Answer` of plain, bounded values, or `Unusable` with the rea
 one: half an emoji or a NUL becomes U+FFFD, a count or a probability that cannot be true is left out.
 """
 
-import codecs
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +29,10 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 _THINKING_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning.text")
 _REPORTED = ("model", "system_fingerprint")
 _LONGEST_REPORT = 200
+# Encodings that servers write besides Unicode. Python's others are no text ("zlib") or slow on purpose ("punycode").
+_CHARSETS = re.compile(
+    r"(?:iso-?8859|latin|windows-|cp\d|gb|big5|euc|shift|koi8|us-ascii)[a-z0-9_-]*$", re.IGNORECASE
+)
 # Tab and line breaks stay; the second range holds DEL and the controls of Latin-1.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -159,16 +163,9 @@ def _decoded(data: bytes, charset: str | None) -> str:
         return data.decode(unicode, "surrogatepass")
     except UnicodeDecodeError:
         pass
-    try:  # only encodings of text: "zlib" and "rot13" are codecs as well
-        named = codecs.lookup(charset) if charset else None
-        if (
-            named is not None
-            and getattr(named, "_is_text_encoding", True)
-            and not named.name.startswith("utf")
-        ):
-            return data.decode(named.name)
-    except (LookupError, ValueError):
-        pass
+    if charset and _CHARSETS.match(charset):
+        with suppress(LookupError, UnicodeDecodeError):
+            return data.decode(charset)
     return data.decode("utf-8", "replace")
 
 

@@ -21,7 +21,7 @@ def load_textlm(
     """The text LLM behind a spec.
 
     Args:
-        spec: a folder, a Hub id, or `openai:<base_url>#<model>` with the key in `RBA_API_KEY` or `OPENAI_API_KEY`.
+        spec: a folder, a Hub id, or `openai:<base_url>#<model>` whose key `endpoint_keys` finds.
         device: a torch device or `auto`; local models only.
         batch_size: rows per batch; local models only.
         trust_remote_code: run Python code that ships with a local model.

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rba_bench.errors import MissingPrerequisite, RbaError
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.evaluation.records import read_record, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from tests.evaluation.conftest import ITEMS, write_task, write_test_set
 from tests.evaluation.test_commands import command, finish
-from tests.textlm.misbehaving_server import answer, body, failure, reset, serving
+from tests.textlm.misbehaving_server import Reaction, answer, body, failure, reset, serving
 
 KEY = "sk-secret-of-the-user-0123456789"
 
@@ -120,3 +120,57 @@ def test_a_served_text_llm_is_a_ceiling_that_hears_nothing(tmp_path, monkeypatch
     assert {seen.text for seen in server.seen} == {s["instruction"] for s in ITEMS["triviaqa"]}
     assert record.model["kind"] == "text-oracle" and record.statuses["ok"] == 6
     assert record.metrics["alias_match"].value == pytest.approx(2 / 3)
+
+
+ODD = {
+    "half an emoji": b'{"choices": [{"message": {"content": "the dorn \\ud83d"}}]}',
+    "a count of 5,000 digits": b'{"choices": [{"message": {"content": "the dorn"}}], "usage": {"prompt_tokens": %s}}'
+    % (b"9" * 5000),
+    "nested without end": b"[" * 100_000,
+    "ten megabytes": b" " * 10_000_000,
+}
+
+
+def test_an_odd_reply_is_a_status_of_its_item_and_the_record_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("RBA_ENDPOINT_RETRIES", "0")
+    task = write_task(tmp_path, "triviaqa")
+    order: list[str] = []
+
+    def react(seen):
+        order.append(sound(seen))
+        data = [*ODD.values(), b""][min(len(order) - 1, len(ODD))]
+        return (
+            Reaction(lambda handler: handler.reply(data, "application/json")) if data else answer("the dorn")
+        )
+
+    monkeypatch.setenv("RBA_ENDPOINT_CONCURRENCY", "1")
+    with serving(react) as server:
+        [record] = evaluate(EvalRequest((str(task),), server.spec, out=tmp_path / "out", device="cpu"))
+    samples = read_samples(next(tmp_path.glob("out/*/*/samples.jsonl")))
+    assert record.n == 6 and record.statuses["ok"] == 4 and len(samples) == 6
+    assert {s.response for s in samples if s.status == "ok"} == {"the dorn", "the dorn \ufffd"}
+    errors = sorted(s.error for s in samples if s.status != "ok")
+    assert errors == ["the answer is larger than 8,388,608 bytes", "the answer is nested too deeply"]
+
+
+def test_a_server_that_takes_only_temperature_1_is_greedy_for_nobody(tmp_path, monkeypatch):
+    task = write_task(tmp_path, "triviaqa")
+    message = "'temperature' does not support 0 with this model. Only the default (1) value is supported."
+
+    def react(seen):
+        return (
+            answer("the dorn")
+            if seen.body["temperature"] == 1
+            else failure(400, message, param="temperature")
+        )
+
+    with serving(react) as server:
+        request = EvalRequest((str(task),), server.spec, out=tmp_path / "out", device="cpu")
+        with pytest.raises(UserError, match="RBA_ENDPOINT_WITHOUT=temperature") as caught:
+            evaluate(request)
+        assert caught.value.exit_code == 2 and not list(tmp_path.glob("out/*/*/run.json"))
+        monkeypatch.setenv("RBA_ENDPOINT_WITHOUT", "temperature")
+        [record] = evaluate(request)
+    assert record.statuses["ok"] == 6
+    assert record.model["may_omit"] == ["temperature"]
+    assert record.model["observed"]["asked"] == ["temperature 1"]

@@ -220,11 +220,12 @@ class _QuietServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(react: Callable[[Seen], Reaction]) -> Iterator[Server]:
+def serving(react: Callable[[Seen], Reaction], host: str = "127.0.0.1") -> Iterator[Server]:
     """The server for the body of a `with`."""
     script = Server(react)
     handler = type("ScriptedHandler", (Handler,), {"script": script})
-    with _QuietServer(("127.0.0.1", 0), handler) as server:
+    family = {"address_family": socket.AF_INET6} if ":" in host else {}
+    with type("_Server", (_QuietServer,), family)((host, 0), handler) as server:
         script.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

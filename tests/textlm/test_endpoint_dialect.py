@@ -175,8 +175,8 @@ def test_what_the_protocol_asks_for_is_given_up_only_where_the_user_says_so(name
         free = EndpointLM.from_spec(server.spec, options(without=frozenset({word})))
         assert {one.text for one in free.chat(["a", "b"], decoding, [0, 1])} == {"fine"}
     assert free.observed()["asked"] == notes
-    assert free.identity()["without"] == [word]
-    assert "without" not in lm.identity()
+    assert free.identity()["may_omit"] == [word]
+    assert "may_omit" not in lm.identity()
 
 
 def test_a_seed_that_is_left_out_of_greedy_requests_is_kept_where_answers_are_drawn() -> None:
@@ -248,6 +248,16 @@ def test_servers_that_only_stream_are_found_out(status: int, message: str) -> No
     assert lm.observed()["asked"] == ["streamed"]
 
 
+def test_a_model_that_thinks_until_there_is_no_room_is_told_the_way_out() -> None:
+    said = "Could not finish: max_tokens or model output limit was reached. Please try again with higher max_tokens."
+    with serving(unless(lambda body: body["max_tokens"] >= 500, said)) as server:
+        [one] = EndpointLM.from_spec(server.spec, options()).chat(["a"], GREEDY, [0])
+        roomy = EndpointLM.from_spec(server.spec, options(least_tokens=512))
+        assert roomy.chat(["a"], GREEDY, [0])[0].text == "fine"
+    assert "RBA_ENDPOINT_LEAST_TOKENS=N" in one.error
+    assert roomy.observed()["asked"] == ["at least 512 tokens"]
+
+
 def test_options_ask_so_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBA_ENDPOINT_STREAM", "1")
     monkeypatch.setenv("RBA_ENDPOINT_LEAST_TOKENS", "64")
@@ -258,7 +268,7 @@ def test_options_ask_so_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> N
     assert server.seen[0].body["stream"] is True
     assert server.seen[0].body["max_tokens"] == 64
     assert server.seen[0].body["temperature"] == 0, "what the server takes is asked for"
-    assert lm.identity()["without"] == ["seed", "temperature"] and lm.identity()["least_tokens"] == 64
+    assert lm.identity()["may_omit"] == ["seed", "temperature"] and lm.identity()["least_tokens"] == 64
     monkeypatch.setenv("RBA_ENDPOINT_WITHOUT", "messages")
     with pytest.raises(
         UserError, match="RBA_ENDPOINT_WITHOUT names messages: it may name temperature, top_p, seed"

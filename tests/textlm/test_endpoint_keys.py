@@ -1,6 +1,7 @@
 """A key belongs to a host: no server sees the key of another one, nor any key over an open line by accident."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,18 @@ def test_openais_key_does_not_reach_another_server(host: str, monkeypatch: pytes
         assert lm.chat(["a"], Decoding(5), [0])[0].text == "fine"
     sent = json.dumps([server.seen[0].headers, server.seen[0].path, server.seen[0].body])
     assert OPENAI not in sent and "secret" not in sent and "bearer" not in sent.lower()
+
+
+def test_a_server_on_ipv6_is_reached_with_the_key_of_this_machine() -> None:
+    try:
+        probe = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    probe.close()
+    with serving(lambda _: answer("fine"), host="::1") as server:
+        lm = EndpointLM.from_spec(f"openai:http://[::1]:{server.port}/v1#m", QUICK)
+        assert lm.chat(["a"], Decoding(5), [0])[0].text == "fine"
+    assert server.seen[0].headers["authorization"] == f"Bearer {LOCAL}"
 
 
 def test_azure_gets_its_version_with_every_request_and_its_own_header() -> None:

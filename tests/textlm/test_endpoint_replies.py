@@ -174,6 +174,8 @@ def test_what_is_no_json_has_a_reason(data: bytes, reason: str) -> None:
         ('"über"'.encode("latin-1"), "no-such-thing", "\ufffdber"),
         ('"über"'.encode("latin-1"), "zlib", "\ufffdber"),  # a codec, but not of text
         ('"über"'.encode("latin-1"), "idna", "\ufffdber"),
+        ('"über"'.encode("latin-1"), "punycode", "\ufffdber"),
+        ('"über"'.encode("cp1252"), "Windows-1252", "über"),
         ('"中文"'.encode("gb18030"), "gb18030", "中文"),
         ('"über"'.encode("utf-16"), None, "über"),
         ('"über"'.encode("utf-8-sig"), None, "über"),
