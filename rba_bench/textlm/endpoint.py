@@ -182,4 +182,4 @@ def _asked(question: Question) -> Call:
     }
     if question.top_logprobs:
         payload |= {"logprobs": True, "top_logprobs": min(question.top_logprobs, MAX_TOP_LOGPROBS)}
-    return Call("chat", payload)
+    return Call("chat", payload, lenient=True)

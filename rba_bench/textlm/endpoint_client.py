@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_json
+from rba_bench.progress import say
 from rba_bench.textlm import endpoint_http
 from rba_bench.textlm.concurrency import Pace, Window
 from rba_bench.textlm.endpoint_address import VERSION, one_line, parse_endpoint, route_url
@@ -34,7 +35,7 @@ from rba_bench.textlm.endpoint_health import (
     trouble_of,
 )  # fmt: skip
 from rba_bench.textlm.endpoint_keys import VENDORS, ApiKey, host_of, is_local
-from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.textlm.endpoint_options import OPTIONAL, EndpointOptions
 from rba_bench.textlm.endpoint_replies import Answer, Route, Unusable, cleaned, read_answer
 from rba_bench.textlm.template import Variables
 
@@ -55,10 +56,13 @@ class Call:
     Attributes:
         route: `/chat/completions` or `/completions`.
         payload: What is sent, without the model.
+        lenient: The server may draw the answer in its own way where it takes no other (a judge's vote): what is sent
+            instead is told and recorded. Otherwise only what the options let go.
     """
 
     route: Route
     payload: Mapping[str, Any]
+    lenient: bool = False
 
 
 @dataclass
@@ -236,11 +240,13 @@ class EndpointClient:
             )
             if isinstance(outcome, Answer):
                 return replace(outcome, latency_s=time.monotonic() - started)
-            taught = learn(spoken, outcome, call.payload, self.options)
+            may_omit = frozenset(OPTIONAL) if call.lenient else self.options.without
+            taught = learn(spoken, outcome, call.payload, may_omit)
             if isinstance(taught, Trouble):
                 return taught
             if self._dialect == spoken:  # else another request has learnt meanwhile: that is tried first
                 self._dialect = taught
+                say(f"{self.model} wants to be asked in another way: {', '.join(taught.notes())}")
         return outcome
 
     def _variables(self, route: Route) -> dict[str, Any]:

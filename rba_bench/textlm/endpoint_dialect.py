@@ -1,21 +1,23 @@
 """How a server wants to be asked: learnt from what it refuses.
 
 Words with the same meaning (`max_completion_tokens`) and what does not decide how an answer is drawn are put in another
-way without asking. Temperature, `top_p` and the seed of a drawn answer are the protocol: they are given up only where
-the user has said so (`EndpointOptions.without`). Whatever was changed is told by `notes`, for the record.
+way without asking. Temperature, `top_p` and the seed of a drawn answer are the protocol of a model under test: there
+they are given up only where the user has said so (`EndpointOptions.without`). A judge that takes no other temperature
+gives the votes that it can. Whatever was changed is told by `notes`, for the record.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rba_bench.textlm.endpoint_address import one_line
 from rba_bench.textlm.endpoint_health import PARAMETER, Trouble
-from rba_bench.textlm.endpoint_options import OPTIONAL, WITHOUT, EndpointOptions
+from rba_bench.textlm.endpoint_options import OPTIONAL, WITHOUT
 
 MOST_LEAST_TOKENS = 256  # larger minima are a misunderstanding
 USUAL_LEAST_TOKENS = 16  # where a server says "too few" and no number
+_NO_ROOM = re.compile(r"higher max_|output limit was reached")  # it thought until there was none for a word
 _LIMIT_WORDS = r"max_(?:completion_|output_|new_)?tokens"
 _UNSUPPORTED = re.compile(
     r"not support|unsupported|unknown|unrecognized|not permitted|not allowed|deprecated|extra"
@@ -97,7 +99,7 @@ _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def learn(
-    dialect: Dialect, trouble: Trouble, payload: Mapping[str, Any], options: EndpointOptions
+    dialect: Dialect, trouble: Trouble, payload: Mapping[str, Any], may_omit: Collection[str] = ()
 ) -> Dialect | Trouble:
     """What a refusal teaches.
 
@@ -105,7 +107,7 @@ def learn(
         dialect: In which the request was sent.
         trouble: The refusal.
         payload: Of the request, before it was put into the dialect.
-        options: What may be given up.
+        may_omit: What of the decoding may be given up.
 
     Returns:
         Another dialect in which the request is worth sending again, or the trouble: as it is, or, where something
@@ -120,16 +122,14 @@ def learn(
         return replace(dialect, plain_stream=True)
     if not dialect.stream and _STREAM_ONLY.search(heard):
         return replace(dialect, stream=True)
-    if re.search(
-        r"higher max_|output limit was reached", heard
-    ):  # it thought, and had no room left for a word
+    if _NO_ROOM.search(heard):
         reason = f"{trouble.reason}; RBA_ENDPOINT_LEAST_TOKENS=N gives it room, and the record says so"
         return replace(trouble, reason=one_line(reason, 400))
     if taught := _limit(dialect, said, heard) or _odds(dialect, said, heard):
         return taught
     if "add_special_tokens" in said and "add_special_tokens" in heard:
         return _without(dialect, "add_special_tokens")
-    return _decoding(dialect, trouble, said, heard, options)
+    return _decoding(dialect, trouble, said, heard, may_omit)
 
 
 def _limit(dialect: Dialect, said: Mapping[str, Any], heard: str) -> Dialect | None:
@@ -161,20 +161,18 @@ def _odds(dialect: Dialect, said: Mapping[str, Any], heard: str) -> Dialect | No
 
 
 def _decoding(
-    dialect: Dialect, trouble: Trouble, said: Mapping[str, Any], heard: str, options: EndpointOptions
+    dialect: Dialect, trouble: Trouble, said: Mapping[str, Any], heard: str, may_omit: Collection[str]
 ) -> Dialect | Trouble:
     """Give up what decides how the answer is drawn, where it may be."""
     where = heard.partition(PARAMETER)[2] or heard  # the words of a question may stand in the message
     named = [name for name in OPTIONAL if name in said and re.search(rf"\b{name}\b", where)]
-    named.sort(
-        key=lambda name: name == "temperature" and said[name] == 1
-    )  # that is what is usually meant to be
+    named.sort(key=lambda name: name == "temperature" and said[name] == 1)  # 1 is what it is told to be
     if not named or not _REFUSED.search(heard):
         return trouble
     name = named[0]
     if name == "seed" and _greedy(dialect, said) and "greedy seed" not in dialect.dropped:
         return _without(dialect, "greedy seed")  # nothing is drawn
-    if name not in options.without:
+    if name not in may_omit:
         reason = f"{trouble.reason}; {WITHOUT}={name} asks without it, and the record says so"
         return Trouble("decoding", one_line(reason, 400))
     if name == "temperature" and not dialect.warm and said["temperature"] != 1:

@@ -188,19 +188,31 @@ def test_a_seed_that_is_left_out_of_greedy_requests_is_kept_where_answers_are_dr
     assert ["seed" in seen.body for seen in server.seen] == [True, False, True]
 
 
-def test_without_temperature_a_greedy_seed_decides_again() -> None:
-    def react(seen: Seen) -> Reaction:
-        if seen.body["temperature"] != 1:
-            return failure(400, "temperature: only 1 is supported")
-        return failure(400, "unknown: seed") if "seed" in seen.body else answer("fine")
+def only_warm_and_unseeded(seen: Seen) -> Reaction:
+    if seen.body["temperature"] != 1:
+        return failure(400, "temperature: only 1 is supported")
+    return failure(400, "unknown: seed") if "seed" in seen.body else answer("fine")
 
-    with serving(react) as server:
+
+def test_without_temperature_a_greedy_seed_decides_again() -> None:
+    with serving(only_warm_and_unseeded) as server:
+        lm = EndpointLM.from_spec(server.spec, options(without=frozenset({"temperature"})))
         with pytest.raises(UserError, match="RBA_ENDPOINT_WITHOUT=seed"):
-            lm = EndpointLM.from_spec(server.spec, options(without=frozenset({"temperature"})))
-            [(_, reply)] = lm.ask([Question((Message("user", "a"),))])
+            lm.chat(["a"], GREEDY, [0])
         lm = EndpointLM.from_spec(server.spec, options(without=frozenset({"temperature", "seed"})))
-        [(_, reply)] = lm.ask([Question((Message("user", "a"),))])
-    assert reply.text == "fine"
+        assert lm.chat(["a"], GREEDY, [0])[0].text == "fine"
+
+
+def test_a_judge_that_takes_no_other_temperature_votes_as_it_can_and_that_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving(only_warm_and_unseeded) as server:
+        lm = EndpointLM.from_spec(server.spec, options())
+        replies = list(lm.ask([Question((Message("user", text),)) for text in "ab"]))
+    assert [reply.text for _, reply in replies] == ["fine", "fine"]
+    assert len(server.seen) == 4
+    assert lm.observed()["asked"] == ["temperature 1", "no seed"]
+    assert "m wants to be asked in another way: temperature 1, no seed" in capsys.readouterr().err
 
 
 def test_after_an_answer_a_refused_temperature_is_its_items_failure() -> None:
@@ -289,7 +301,7 @@ def test_options_ask_so_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_refusal_of_something_else_teaches_nothing(message: str) -> None:
     payload = {"messages": [], "max_tokens": 9, "temperature": 1.0}
     trouble = Trouble("request", message, detail=message)
-    assert learn(Dialect(), trouble, payload, EndpointOptions()) is trouble
+    assert learn(Dialect(), trouble, payload) is trouble
 
 
 def test_where_the_server_names_the_parameter_the_words_of_a_question_are_not_taken_for_it() -> None:
