@@ -260,7 +260,7 @@ class _Sndfile:
     def blocks(self, stop: int | None = None) -> Iterator[np.ndarray]:
         """See `Sound.blocks`; up to `stop` samples."""
         most = max(1, BLOCK // self._file.channels)
-        end = self.promised + 1 if stop is None else stop
+        end = self.promised if stop is None else stop  # libsndfile gives no more than it promised
         while self.count < end and len(block := self.read(min(most, end - self.count))):
             yield block
 
@@ -308,7 +308,7 @@ class _Flac:
     def __init__(self, data: bytes, at: int) -> None:
         number = int.from_bytes(data[at + 18 : at + 26], "big")
         self.stated = number & 2**36 - 1
-        self.another = data.find(b"fLaC", at + 4) >= 0
+        self._data, self._behind = data, at + 4
         blank = (number - self.stated).to_bytes(8, "big") if len(data) >= at + 26 else b""
         self._sound = _Sndfile(data[: at + 18] + blank + data[at + 18 + len(blank) :])
         self.rate = self._sound.rate
@@ -327,7 +327,7 @@ class _Flac:
         try:
             more = len(self._sound.read(1)) > 0
         except AudioError:
-            more = self.another  # else a tag
+            more = self._data.find(b"fLaC", self._behind) >= 0  # else a tag
         if more:
             raise AudioError(f"more sound follows the {self.stated} samples that its header speaks of")
 
