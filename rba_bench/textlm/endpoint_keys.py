@@ -6,7 +6,7 @@ A key comes from the environment or from a file, so that it stands in no command
     RBA_API_KEYS                  a file with lines `api.example.org = KEY`
     OPENAI_API_KEY                to api.openai.com and its regions (eu.api.openai.com)
     AZURE_OPENAI_API_KEY          to *.openai.azure.com
-    RBA_API_KEY                   to servers on this machine
+    RBA_API_KEY                   to servers on this machine (so does RBA_API_KEY_LOCALHOST)
 
 The first that is set counts. Over plain http a key travels to this machine alone, unless `RBA_ALLOW_PLAIN_HTTP` names
 the host. It leaves this process in the header of a request and nowhere else: what servers say and what the HTTP
@@ -157,7 +157,8 @@ def _candidates(host: str) -> Iterator[tuple[str, str]]:
     for name, hosts in VENDORS.items():
         if hosts.fullmatch(host):
             yield from _set(name)
-    if is_local(host):
+    if is_local(host):  # under whatever name: it is one machine
+        yield from _set(variable_of("localhost"))
         yield from _set(LOCAL_VARIABLE)
 
 

@@ -69,6 +69,9 @@ def test_the_own_variable_of_a_host_comes_first(monkeypatch: pytest.MonkeyPatch)
     assert ApiKey.of("http://127.0.0.1:9/v1").reveal() == "mine-too"
     monkeypatch.setenv("RBA_API_KEY_127_0_0_1", " ")
     assert ApiKey.of("http://127.0.0.1:9/v1").reveal() == LOCAL
+    monkeypatch.setenv("RBA_API_KEY_LOCALHOST", "here")
+    assert ApiKey.of("http://127.0.0.1:9/v1").reveal() == "here"
+    assert ApiKey.of("https://localhost.org/v1").reveal() == "none"
 
 
 def test_no_two_hosts_share_a_variable() -> None:
