@@ -61,12 +61,7 @@ def seal(folder: Path | str, sample: int | None = None) -> AlignmentSet:
     names = sorted(str(path.relative_to(place)) for path in place.rglob("*.parquet"))
     if not names:
         raise UserError(f"no parquet files under {place}")
-    checksums = {}
-    with bar("sealing", len(names), unit="files") as advance:
-        for name in names:
-            _check_columns(place / name)
-            checksums[name] = sha256_file(place / name)
-            advance(1)
+    checksums = _checksums(place, names)
     sealed = {"rba_bench": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -81,6 +76,17 @@ def seal(folder: Path | str, sample: int | None = None) -> AlignmentSet:
     manifest[SEALED] = sealed | _hear(place, names, index.rows, sample, sha256_json(checksums))
     write_json(place / MANIFEST, manifest)
     return AlignmentSet.open(place, verify=False)
+
+
+def _checksums(place: Path, names: list[str]) -> dict[str, str]:
+    """Hashes of the files, whose columns are those of an alignment set."""
+    checksums = {}
+    with bar("sealing", len(names), unit="files") as advance:
+        for name in names:
+            _check_columns(place / name)
+            checksums[name] = sha256_file(place / name)
+            advance(1)
+    return checksums
 
 
 def _refuse_synthesised(folder: Path) -> None:
