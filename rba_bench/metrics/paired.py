@@ -184,14 +184,16 @@ def _of_clusters(
     if len(scored) < 2:
         raise ValueError("no resample holds an item with a score")
     error = float(scored.std(ddof=1))
-    method = f"paired t interval 95 %, {clusters.degrees:.3g} degrees, standard error from {source}"
+    # A spread of R resamples is as unsure as one of R items, which tells far out, where many pairs are compared.
+    degrees = 1 / (1 / clusters.degrees + 1 / (len(scored) - 1))
+    method = f"paired t interval 95 %, {degrees:.3g} degrees, standard error from {source}"
     changed = int(rows.changed.sum())
     if changed <= SWAPPED:
         method += f"; zero by all swaps of the {changed} clusters that differ"
     if rows.mostly_equal or error <= _ROUNDING * rows.scale.width:
         centre, error = adjusted(value, error, clusters.count, rows.reach)
-        return centre, error, clusters.degrees, method + "; most are equal, so one more for each side"
-    return value, error * clusters.inflation, clusters.degrees, method
+        return centre, error, degrees, method + "; most are equal, so one more for each side"
+    return value, error * clusters.inflation, degrees, method
 
 
 def pooled_error(error: float, degrees: float, between: Between) -> tuple[float, float]:

@@ -8,9 +8,9 @@ of chance add up:
 * seeds: the variance of the S seeds' own numbers, over S.
 
 The interval is Student's t for the sum of both variances, with Satterthwaite's degrees of freedom: as many as there are
-clusters where items are all of it, S - 1 where seeds are. With 3 seeds and a true difference of zero, at most 5 % are
-marked in simulation, however far the seeds stray (`benchmarks/statistics.py`); the price is that few differences can be
-marked where they stray far. Tables show the spread over seeds beside the interval.
+clusters where items are all of it, S - 1 where seeds are. In simulation with 3 seeds and a true difference of zero, 2 %
+are marked where seeds stray no more than the items' standard error, 5 to 7 % where they stray up to eight times
+further (`benchmarks/statistics.py`); intervals are then wide. Tables show the spread over seeds beside the interval.
 """
 
 import math

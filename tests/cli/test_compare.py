@@ -14,7 +14,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    for name, skill in (("rba-group", 0.7), ("text:org/llm", 1.2)):
+    for name, skill in (("rba-group", 0.5), ("text:org/llm", 1.2)):
         model = {"name": name.rpartition("/")[2], "spec": name, "weights_sha256": "0", "training": None}
         place = root / model["name"]
         made.write_run(place, "x", made.qa_samples(skill, n=40), model=model)
