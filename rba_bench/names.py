@@ -6,7 +6,7 @@ folder, replace it (an absolute path), or be one that another system cannot stor
 
 import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes
@@ -48,6 +48,17 @@ def folder_name(text: str) -> str:
     if safe == text and safe and not _RESERVED.match(safe):
         return safe
     return f"{safe or 'name'}-{sha256_bytes(text.encode(errors='surrogatepass'))[:8]}"
+
+
+def is_below(name: object) -> bool:
+    """Whether a path in somebody's list stays below the folder of the list: relative, and without `..`.
+
+    Links are not followed: the cache of the Hub keeps every file of a data set as a link.
+    """
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path.parts != ()
 
 
 def inside(folder: Path, name: str) -> Path:

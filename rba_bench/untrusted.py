@@ -93,7 +93,7 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
     except UnicodeError as error:
-        raise ValueError(f"text that is not Unicode: {error.reason}") from error
+        raise ValueError(f"text that is not Unicode: {getattr(error, 'reason', error)}") from error
     return value
 
 

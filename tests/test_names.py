@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.names import folder_name, inside, is_name
+from rba_bench.names import folder_name, inside, is_below, is_name
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,10 @@ def test_what_lies_inside_is_a_path(tmp_path: Path):
     assert inside(tmp_path, "records/a/run.json") == tmp_path / "records" / "a" / "run.json"
     (tmp_path / "also").symlink_to(tmp_path)
     assert inside(tmp_path / "also", "x") == tmp_path / "also" / "x"
+
+
+def test_a_list_of_files_names_files_below_it():
+    assert all(map(is_below, ["a.parquet", "shards/part-00000.parquet", "a..b/c"]))
+    assert not any(
+        map(is_below, ["../a", "a/../../b", "/etc/passwd", "", ".", "a\0", "..", "a\\..\\b", 3, None])
+    )

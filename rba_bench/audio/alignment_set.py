@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rba_bench.audio.clips import AudioRef
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
+from rba_bench.names import is_below
+from rba_bench.plain import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,6 +154,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has format {version}, this rba-bench reads {SCHEMA_VERSION}; synthesise the set again"
         )
+    if isinstance(checksums, dict) and (outside := [name for name in checksums if not is_below(name)]):
+        raise UserError(f"{path} lists {plain(outside[0])!r}, which is no file below {folder}: refused")
     if not complete:
         raise UserError(
             f"{folder} is unfinished (status {status!r}); run `rba-bench synth --out {folder}` again"

@@ -88,6 +88,8 @@ def test_unknown_split(folder: Path) -> None:
         ({"checksums": {}}, "unfinished"),
         ({"schema_version": 99}, "format 99"),
         ({"checksums": {"shards/part-00009.parquet": "00"}}, "missing"),
+        ({"checksums": {"../../part.parquet": "00"}}, "no file below"),
+        ({"checksums": {"/etc/passwd": "00"}}, "no file below"),
         ({"checksums": {"shards/part-00000.parquet": "00"}}, "damaged"),
     ],
 )

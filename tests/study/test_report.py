@@ -1,6 +1,9 @@
 """Tables, marks, claims and words from invented scores; a report makes itself again."""
 
+import gzip
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,6 +176,29 @@ def test_damaged_scores_name_their_file(data: StudyData, tmp_path: Path) -> None
     assert scores.read(file) == data.systems[0]
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(UserError, match="seed1.json.gz is damaged"):
+        scores.read_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"part": "../../x"},
+        {"method": "a/b"},
+        {"method": "rba-group"},
+        {"seed": 99},
+        {"seed": "1"},
+        {"eval_s": float("nan")},
+    ],
+    ids=["part", "method", "another method", "another seed", "text", "nan"],
+)
+def test_scores_of_others_are_what_their_file_is_called(
+    data: StudyData, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    data.systems[0].save(tmp_path)
+    (file,) = tmp_path.rglob("*.json.gz")
+    text = json.dumps({**data.systems[0].model_dump(mode="json"), **changes})
+    file.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(UserError, match="json.gz"):
         scores.read_all(tmp_path)
 
 
