@@ -1,0 +1,258 @@
+"""Candidates that an English response names beside an asserted answer."""
+
+from collections.abc import Sequence
+
+from rba_bench.metrics.qa.regions import REGIONS
+from rba_bench.metrics.qa.segments import (
+    CONTRAST,
+    Reading,
+    Segment,
+    distinct,
+    participle,
+    starts_with_article,
+    starts_with_preposition,
+)
+from rba_bench.metrics.qa.spans import Span
+from rba_bench.metrics.qa.tokens import Token
+from rba_bench.metrics.qa.words import FUNCTION, NEUTRAL, VERBS, words
+
+_LISTS = frozenset(
+    {
+        ",",
+        "/",
+        "|",
+        ";",
+        "\n",
+        ".",
+        "?",
+        "!",
+        "and",
+        "or",
+        "nor",
+        "—",
+        "..",
+        "...",
+        "…",
+        "(",
+        ")",
+        "[",
+        "]",
+        '"',
+        "•",
+        "plus",
+        "versus",
+        "vs",
+    }
+)
+_COPULAS = words("is was are were be called named")
+_OPENERS = _COPULAS | words("it that in maybe perhaps")
+_MODALS = words("could might may would must can")
+_SUBJECTS = words("it that this he she they answer")
+RIGHT_PER_WRONG = 3  # in a list of several right answers
+
+
+def unrivalled(span: Span, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading) -> bool:
+    """Whether no other candidate is asserted beside the answer, or few beside several right ones."""
+    place = next(i for i, segment in enumerate(segments) if segment.start <= span.start < segment.end)
+    listed, wrong = _listed(span, place, mentions, segments, reading)
+    wrong += _parallel(span, place, mentions, segments, reading)
+    right = distinct(reading.text, [span, *listed])
+    return wrong == 0 or (right > 1 and wrong * RIGHT_PER_WRONG <= right)
+
+
+def _listed(
+    span: Span, place: int, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading
+) -> tuple[list[Span], int]:
+    """Right answers and other candidates in one list with the answer."""
+    segment = segments[place]
+    before = reading.words(segment.start, span.start)
+    behind = reading.words(span.end, segment.end)
+    bare = reading.bare(reading.words(segment.start, segment.end)) or not before
+    right: list[Span] = []
+    rivals: list[tuple[int, list[Token]]] = []
+    if bare or not [token for token in behind if not token.skip]:
+        for index in range(place + 1, len(segments)):
+            if not _goes_on(index, segments, span, mentions, reading, right, rivals, forwards=True):
+                break
+    if not [token for token in before if not token.skip and token.text not in FUNCTION] and not _verbal(
+        before
+    ):
+        for index in range(place - 1, -1, -1):
+            if not _goes_on(index, segments, span, mentions, reading, right, rivals, forwards=False):
+                break
+    if len(rivals) == 1 and _explains(rivals[0], place, segments, reading, before, behind):
+        return right, 0
+    return right, len(rivals)
+
+
+def _verbal(words: Sequence[Token]) -> bool:
+    return any(token.text in VERBS for token in words)
+
+
+def _goes_on(
+    index: int,
+    segments: Sequence[Segment],
+    span: Span,
+    mentions: Sequence[Span],
+    reading: Reading,
+    right: list[Span],
+    rivals: list[tuple[int, list[Token]]],
+    *,
+    forwards: bool,
+) -> bool:
+    """Reads one more member of the list; False where the list ends."""
+    segment = segments[index]
+    sep = segment.sep if forwards else segments[index + 1].sep
+    if not sep <= _LISTS:
+        return False
+    if not forwards and any(token.text in ("between", "among") for token in reading.text[: span.start]):
+        return False
+    words = reading.words(segment.start, segment.end)
+    named = [each for each in mentions if segment.start <= each.start < segment.end]
+    if named:
+        right.extend(named)
+        return not _verbal(words)
+    if reading.bare(words):
+        if starts_with_preposition(words) and not _alike(words, span, reading):
+            return False
+        if reading.candidate(words, span):
+            rivals.append((index, words))
+            return True
+        return (
+            "or" in sep and bool(rivals.append((index, words)) or True)
+            if _alternative(words, sep, span)
+            else False
+        )
+    if not reading.content(words):
+        return not _verbal(words)
+    if "or" in sep or "and" in sep or (rivals and not forwards):
+        edge = _leading(words, span, reading) if forwards else _edge(words, forwards)
+        both = any(token.text == "both" for token in reading.text[max(0, span.start - 2) : span.start])
+        if edge and reading.candidate(edge, span) and not (forwards and "and" in sep and not both):
+            rivals.append((index, edge))
+    return False
+
+
+def _alike(words: Sequence[Token], span: Span, reading: Reading) -> bool:
+    """`in 1911 or in 1912`: the same preposition before both."""
+    before = [token.text for token in reading.text[max(0, span.start - 2) : span.start]]
+    return words[0].text in before
+
+
+def _alternative(words: Sequence[Token], sep: frozenset[str], span: Span) -> bool:
+    return "or" in sep and not span.numeric and len(words) < 6
+
+
+def _edge(words: list[Token], forwards: bool) -> list[Token]:
+    """The name at the near end of a segment with a verb: `it is [Barcelona] or Madrid`."""
+    verbs = [place for place, token in enumerate(words) if token.text in VERBS]
+    return words[: verbs[0]] if verbs and forwards else words[verbs[-1] + 1 :] if verbs else list(words)
+
+
+def _leading(words: list[Token], span: Span, reading: Reading) -> list[Token]:
+    """The name that a segment begins with: `or [Venus] depending on whom you ask`, `or is it [Venus]`."""
+    rest = list(words)
+    while rest and (rest[0].skip or rest[0].text in _OPENERS):
+        rest.pop(0)
+    name: list[Token] = []
+    for token in rest:
+        capital = token.raw[:1].isupper() or token.kind == "number" or not reading.named(span)
+        if not capital or token.text in FUNCTION or token.text in VERBS or participle(token):
+            break
+        name.append(token)
+    return name
+
+
+def _explains(
+    rival: tuple[int, list[Token]],
+    place: int,
+    segments: Sequence[Segment],
+    reading: Reading,
+    before: Sequence[Token],
+    behind: Sequence[Token],
+) -> bool:
+    """Whether the only other name is where the answer lies, or says what it is: `Madrid, Spain`; `Madrid, a city`."""
+    index, words = rival
+    if index != place + 1 or not segments[index].sep <= {",", "(", "—", "["}:
+        return False
+    name = " ".join(token.text for token in words if not token.skip)
+    if name in REGIONS or any(token.own & REGIONS for token in words):
+        return True
+    known = any(token.own & reading.asked for token in words)
+    return known or (starts_with_article(words) and not starts_with_article(before[-1:]))
+
+
+def _parallel(
+    span: Span, place: int, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading
+) -> int:
+    """Other candidates asserted in segments of their own: `the capital is Lyon`, `Lyon is the capital`."""
+    own = segments[place]
+    frame = [token.text for token in reading.words(own.start, span.start)]
+    found = 0
+    for index, segment in enumerate(segments):
+        if index == place or any(segment.start <= each.start < segment.end for each in mentions):
+            continue
+        words = reading.words(segment.start, segment.end)
+        against = bool(segment.sep & CONTRAST) and segment.start > span.start
+        found += (
+            _predicate(words, frame, span, reading, against)
+            or _subject(words, span, reading)
+            or _same_tail(words, [token.text for token in reading.words(span.end, own.end)], span, reading)
+        )
+    if (
+        not reading.named(span)
+        and not span.numeric
+        and found == 1
+        and "could" not in frame
+        and "might" not in frame
+    ):
+        return 0  # without capitals one more "it is ..." is as likely a description
+    return found
+
+
+def _same_tail(words: list[Token], tail: Sequence[str], span: Span, reading: Reading) -> bool:
+    """`X is possible` beside `<answer> is possible`."""
+    count = len(tail)
+    same = count > 1 and [token.text for token in words[-count:]] == list(tail)
+    return same and reading.candidate(words[:-count], span)
+
+
+def _predicate(words: list[Token], frame: Sequence[str], span: Span, reading: Reading, against: bool) -> bool:
+    """`it is X` beside `it is <answer>` or behind a "but"; `the <asked> is X`."""
+    places = [place for place, token in enumerate(words) if token.text in _COPULAS]
+    if not places:
+        return _said(words, frame, span, reading)
+    before, behind = words[: places[-1]], words[places[-1] + 1 :]
+    if starts_with_preposition(behind) or not reading.candidate(behind, span):
+        return False
+    if any(not token.skip and not _plain(token, reading) for token in before):
+        return False
+    asked = any(token.own & reading.asked or token.text == "answer" for token in before)
+    same = [token.text for token in words[: places[-1] + 1]] == [text for text in frame if text][
+        : places[-1] + 1
+    ]
+    subject = any(token.text in _SUBJECTS for token in words[: places[-1] + 2])
+    subject = subject or (bool(before) and before[-1].text in _MODALS)
+    return asked or ((same or against) and subject)
+
+
+def _said(words: list[Token], frame: Sequence[str], span: Span, reading: Reading) -> bool:
+    """`others say X` beside `some say <answer>`."""
+    if not frame or frame[-1] not in VERBS or len(words) < 2:
+        return False
+    places = [place for place, token in enumerate(words) if token.text == frame[-1]]
+    return bool(places) and reading.candidate(words[places[-1] + 1 :], span)
+
+
+def _plain(token: Token, reading: Reading) -> bool:
+    return token.text in FUNCTION or token.text in NEUTRAL or bool(token.own & reading.asked)
+
+
+def _subject(words: list[Token], span: Span, reading: Reading) -> bool:
+    """`X is the <asked>`, `X <asked verb> ...`."""
+    verbs = [place for place, token in enumerate(words) if token.text in VERBS or token.own & reading.asked]
+    if not verbs or not reading.candidate(words[: verbs[0]], span):
+        return False
+    rest = words[verbs[0] :]
+    asked = any(token.own & reading.asked for token in rest)
+    return asked and all(_plain(token, reading) or token.text in VERBS for token in rest)

@@ -1,0 +1,222 @@
+"""English text as tokens that know which other spellings they equal.
+
+A token is a word, a number or a mark (what separates: stops, commas, brackets, line breaks). Case and accents are kept
+in `raw` alone. Hyphens join words without being a token. See `rba_bench.metrics.qa.readings` for what is made of them.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from rba_bench.metrics.qa.words import ABBREVIATIONS, ARTICLES, DOTTED, FILLERS, LETTER_UNITS, UNITS, words
+from rba_bench.metrics.text import plain_characters
+
+NONE: frozenset[str] = frozenset()
+SHORTEST_PLURAL = 5  # letters
+LONGEST_NUMBER = 40  # characters; longer ones are compared as written
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One word, number or mark.
+
+    Attributes:
+        text: Folded form.
+        raw: As written.
+        own: Spellings it equals.
+        also: What it contains: the year of a date.
+        later: Spellings it equals behind another word only: the 8 of `Henry VIII`.
+        kind: `word`, `number` or `mark`.
+    """
+
+    text: str
+    raw: str
+    own: frozenset[str]
+    also: frozenset[str] = NONE
+    later: frozenset[str] = NONE
+    kind: str = "word"
+
+    @property
+    def skip(self) -> bool:
+        """May stand between the words of an answer, or be missing there: marks, articles, hesitation."""
+        return self.kind == "mark" or self.text in ARTICLES or self.text in FILLERS
+
+
+def word(text: str, raw: str | None = None, *also_own: str) -> Token:
+    """A word token."""
+    return Token(text, text if raw is None else raw, frozenset((text, *also_own)))
+
+
+def number(text: str, raw: str = "", *also_own: str) -> Token:
+    """A number token."""
+    return Token(text, raw or text, frozenset((text, *also_own)), kind="number")
+
+
+_FOLDED = str.maketrans(
+    {"œ": "oe", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i"}
+)
+_UNIT_TAIL = "kph|km|cm|mm|kg|mph|kmh|ml|am|pm|bn|mi|ft|lb|lbs|m|g|l|k|c|f|bc|bce|ad|ce|x|°"
+_PATTERN = re.compile(
+    rf"""
+    (?P<date>(?<![\w/.])(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}([/.])\d{{1,2}}\2\d{{4}})(?![\w/]))
+    |(?P<clock>(?<!\w)\d{{1,2}}:\d{{2}}(?!\d))
+    |(?P<number>(?<![\w.])(?:-(?=[\d.]))?(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?:\s\d+/\d+|/\d+)?|\.\d+)
+        (?:st|nd|rd|th|'?s)?(?:(?!\w)|(?=(?:{_UNIT_TAIL})\b)))
+    |(?P<symbol>[A-Za-z]\+\+|(?<!\w)[A-Za-z][\#♯♭](?!\w)|(?<!\w)(?:AB|[A-Z])[+-](?![\w+-])|(?<!\w)\.[A-Za-z]\w*)
+    |(?P<word>[^\W_]+(?:['’][^\W_]+)*'?|(?<=[^\W_])\.[A-Za-z]{{2,3}}(?!\w))
+    |(?P<mark>\.\.+|\s-+(?=\s)|[.,;:?!()\[\]{{}}<>"/|\n—…•])
+    |(?P<sign>[&%$€£¥¢₹°+=@#])
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_BULLET = re.compile(r"(?m)^[ \t]*(?:[-*•+]|\(?\d{1,2}[.)])[ \t]+(?=\S)")
+_LETTERED = re.compile(r"(?<!\S)(?:\(?(?:[a-hA-H]|\d{1,2})\)|\d{1,2}\.)[ \t]+(?=[^\W\d])")
+_SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
+_NEGATED = words(
+    "dont doesnt didnt isnt arent wasnt werent cant couldnt wouldnt shouldnt hasnt havent hadnt wont"
+)
+_HOSTS = words("it he she that this there here what who where when how let i you we they")
+_POLAR = {"nope": "no", "nah": "no", "yeah": "yes", "yep": "yes", "yup": "yes"}
+_CLITICS = {"re": "are", "ll": "will", "ve": "have", "m": "am", "d": "would"}
+
+
+def fold(text: str) -> str:
+    """Lower case without accents."""
+    apart = unicodedata.normalize("NFKD", text.casefold().translate(_FOLDED))
+    return "".join(char for char in apart if not unicodedata.combining(char))
+
+
+def scan(text: str) -> list[Token]:
+    """The tokens of a text as written, before numbers, names and dates are read."""
+    return list(_scan(_prepared(text)))
+
+
+def _prepared(text: str) -> str:
+    text = plain_characters(text).replace("*", "").replace("_", " ")
+    if len(_BULLET.findall(text)) > 1:  # one such line may be the answer itself: "7. That is all."
+        text = _BULLET.sub("\n", text)
+    text = re.sub(r"(?i)(?<=\d)(\s*)km/?h\b", r"\1kph", text)
+    if len(_LETTERED.findall(text)) > 1:
+        text = _LETTERED.sub("\n", text)
+    text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", lambda found: "^" + found[0].translate(_SUPER), text)
+    text = re.sub(r"(\d?)([¼-¾⅐-⅞])", _fraction, text.translate(_SUPER))
+    return re.sub(r"\bN[o°º]\.?\s*(?=\d)|#(?=\d)", "number ", text)
+
+
+def _fraction(found: re.Match[str]) -> str:
+    written = unicodedata.normalize("NFKC", found[2]).replace("\u2044", "/")
+    return f"{found[1]} {written}" if found[1] else written
+
+
+def _scan(text: str) -> Iterator[Token]:
+    last = Token("", "", NONE)
+    for found in _PATTERN.finditer(text):
+        kind, raw = str(found.lastgroup), found[0]
+        if raw == "." and _abbreviates(last, text, found):
+            last = replace(last, raw=f"{last.raw}.")  # initials are put together later
+            continue
+        if last.text:
+            yield last
+        *earlier, last = _tokens_of(kind, raw)
+        yield from earlier
+    if last.text:
+        yield last
+
+
+def _tokens_of(kind: str, raw: str) -> list[Token]:
+    if kind == "word":
+        return _word_tokens(raw)
+    if kind == "mark":
+        return [Token(raw.strip(" -") or ("\n" if "\n" in raw else "—"), raw, NONE, kind="mark")]
+    return list(_other(kind, raw))
+
+
+def _abbreviates(last: Token, text: str, stop: re.Match[str]) -> bool:
+    """Whether a full stop belongs to the word before it."""
+    after = text[stop.end() : stop.end() + 2]
+    if len(last.raw) == 1 and last.text == last.raw.lower() and last.raw.isalpha():
+        return True
+    return last.raw.lower() in DOTTED and bool(after.strip())
+
+
+def _other(kind: str, raw: str) -> Iterator[Token]:
+    if kind == "symbol":
+        text = raw.lower().replace("♯", "#")
+        yield Token(text, raw, frozenset({text}))
+    elif kind == "sign":
+        name = {"&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number"}.get(raw) or UNITS[raw]
+        yield Token(name, raw, frozenset({name}))
+    elif kind == "clock":
+        yield number(raw.lstrip("0"), raw, raw.replace(":", ""))
+    elif len(raw) > LONGEST_NUMBER:
+        yield word(raw)
+    else:
+        yield Token(raw.lower().replace(",", ""), raw, NONE, kind=f"{kind}!")  # read later
+
+
+def _word_tokens(raw: str) -> list[Token]:
+    text = fold(raw).replace("’", "'").strip("'")
+    if raw.strip("'") == "n":  # rock 'n' roll
+        return [word("n", raw, "and")]
+    head, _, tail = text.rpartition("'")
+    if text in _NEGATED or (tail == "t" and head.endswith("n")):
+        return _negated(text.replace("'", ""), raw)
+    if head and tail in _CLITICS:
+        return [word(head, raw[: len(head)]), word(_CLITICS[tail], tail)]
+    if head and tail == "s":
+        if head in _HOSTS:
+            return [word(head, raw[: len(head)]), word("is", tail)]
+        return [word(head, raw, f"{head}s")]
+    if text in _POLAR:
+        return [word(text, raw, _POLAR[text])]
+    if text == "cannot":
+        return [word("can", raw), word("not", "")]
+    return [_spelt(text.replace("'", ""), raw)]
+
+
+def _negated(text: str, raw: str) -> list[Token]:
+    verb = {"cant": "can", "wont": "will"}.get(text, text[:-2])
+    return [word(verb, raw), word("not", "")]
+
+
+def _spelt(text: str, raw: str) -> Token:
+    american = american_spelling().get(text, text)
+    own = {american, text, *ABBREVIATIONS.get(text, ())}
+    if american in UNITS and american not in LETTER_UNITS:
+        own.add(UNITS[american])
+    if raw.endswith("in'"):
+        own.add(f"{text}g")  # believin'
+    if raw.islower():
+        own |= {_singular(form) for form in (american, text)}
+    return Token(american, raw, frozenset(own))
+
+
+def _singular(text: str) -> str:
+    """A common noun without its regular plural ending."""
+    if len(text) < SHORTEST_PLURAL or not text.endswith("s") or text.endswith(("ss", "us", "is")):
+        return text
+    if text.endswith("ies"):
+        return f"{text[:-3]}y"
+    return text[:-2] if text.endswith(("ches", "shes", "xes", "sses", "oes")) else text[:-1]
+
+
+@lru_cache(maxsize=1)
+def american_spelling() -> dict[str, str]:
+    """British to American spellings, as Whisper's normaliser lists them."""
+    spec = find_spec("whisper")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("openai-whisper is not installed")
+    table = Path(spec.submodule_search_locations[0]) / "normalizers" / "english.json"
+    listed: dict[str, str] = json.loads(table.read_text(encoding="utf-8"))
+    return listed
+
+
+def merged(tokens: list[Token], text: str, *own: str, **changes: object) -> Token:
+    """One token for several."""
+    raw = " ".join(token.raw for token in tokens)
+    return replace(word(text, raw, *own), **changes)  # type: ignore[arg-type]
