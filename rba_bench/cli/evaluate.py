@@ -153,6 +153,7 @@ def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]",
 
     columns = (*COLUMNS[:6], "gap (ceiling - model)", *COLUMNS[6:]) if gaps else COLUMNS
     emit_table(columns, [row for record in records for row in _rows(record, gaps)])
+    _render_exploits(records)
     if any(record.partial for record in records):
         emit("partial: --limit cut the test set, so no leaderboard takes these records")
     for record in records:
@@ -172,6 +173,22 @@ def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]",
                     f"{record.task} {name}: answers of {metric.mean_length:.0f} characters on average, "
                     f"the baseline's of {metric.baseline_mean_length:.0f}"
                 )
+
+
+def _render_exploits(records: "list[RunRecord]") -> None:
+    """What answers that know nothing would score, once for every test set of questions."""
+    tables = {
+        (record.task, record.data["items_sha256"]): record.exploits for record in records if record.exploits
+    }
+    for (task, _), table in tables.items():
+        names = list(next(iter(table.scores.values()), {}))
+        emit()
+        emit(f"{task}: what answers that know nothing would score ({table.n} of its questions)")
+        rows = [
+            (strategy, *(round(scores[name], 4) for name in names))
+            for strategy, scores in table.scores.items()
+        ]
+        emit_table(("strategy", *names), rows)
 
 
 def _rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> list[tuple[Any, ...]]:

@@ -201,6 +201,18 @@ class Rescoring(_Record):
     from_samples: Hash
 
 
+class ExploitTable(_Record):
+    """What answers that know nothing would score: lists of candidates, denials, echoes, silence.
+
+    Attributes:
+        n: Questions of the task that they were tried on.
+        scores: Per strategy the mean score under each metric, in [0, 1].
+    """
+
+    n: int
+    scores: dict[str, dict[str, float]]
+
+
 class RunRecord(_Record):
     """One model on one task under one protocol. Only records with equal `protocol_hash` may share a table.
 
@@ -213,6 +225,7 @@ class RunRecord(_Record):
         statuses: Number of samples per status, zeros included. Older records also count `unparsed`, which no sample
             ever was.
         partial: True if `limit` cut the test set; boards refuse such a record.
+        exploits: Of tasks that ask questions, see `rba_bench.evaluation.exploits`; None in older records.
         finish: What judges and other finishers report of themselves: agreement, order bias, calls.
         samples_sha256: Hash of `samples.jsonl`.
         rescored: Each time that `rba-bench rescore` changed something, oldest first. Hardware, versions and timing stay
@@ -242,6 +255,7 @@ class RunRecord(_Record):
     hardware: dict[str, Any]
     versions: dict[str, str]
     finish: dict[str, Any] = Field(default_factory=dict)
+    exploits: ExploitTable | None = None
     samples_sha256: Hash
     created: Moment
     rescored: list[Rescoring] = Field(default_factory=list)

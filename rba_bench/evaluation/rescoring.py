@@ -18,6 +18,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation import outcomes, registry, scoring
 from rba_bench.evaluation.asking import scored_part
 from rba_bench.evaluation.decoding import settings
+from rba_bench.evaluation.exploits import exploits
 from rba_bench.evaluation.finishers import registry as finishers
 from rba_bench.evaluation.finishers.base import Finisher
 from rba_bench.evaluation.finishing import finish
@@ -118,6 +119,7 @@ def rescore(
             "protocol_spec": protocol,
             "protocol_hash": protocol_hash(protocol),
             "judge": protocol["judge"],
+            "exploits": exploits(fresh),
             "finish": {**{name: said for name, said in before.finish.items() if name in names}, **reports},
         }
     )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from rba_bench import outputs
 from rba_bench.errors import UserError
 from rba_bench.evaluation import answering, environment, foreign_code, harness, outcomes, registry, scoring
+from rba_bench.evaluation.exploits import exploits
 from rba_bench.evaluation.finishers import registry as finishers
 from rba_bench.evaluation.finishers.base import Finisher
 from rba_bench.evaluation.finishing import finish
@@ -131,6 +132,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         hardware=environment.hardware(lm.device_name),
         versions=environment.versions(),
         finish=reports,
+        exploits=exploits(samples),
         samples_sha256=sha256_file(plan.folder / SAMPLES_FILE),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

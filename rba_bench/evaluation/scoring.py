@@ -5,7 +5,7 @@ Kinds and the metrics scored here; judged metrics come from finishers (`rba_benc
     instruct  win_rate (preferred to the stored baseline answer by the rule judge; a tie is 0.5),
               rating (the judge's score in [0, 1]), valid_rate (share of answers the judge accepts)
     chat      none: judges score it
-    qa        exact_match, alias_match (both after Whisper's normaliser)
+    qa        asserted_match (the answer is asserted and no other), exact_match, alias_match (it occurs)
     s2tt      bleu, chrf++ (corpus scores per direction, then the unweighted mean over directions)
     asr       wer, cer (both after Whisper's normaliser; errors over reference length, per language, then the mean)
     ifeval    if_rate (share of an item's constraints that are followed; the mean over the parts of the set)
@@ -28,6 +28,7 @@ from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.lengths import mean_lengths
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import MetricPart, MetricValue, Sample
+from rba_bench.metrics import qa
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import ChrfPP, CorpusBleu
 from rba_bench.metrics.bootstrap import (
@@ -39,14 +40,13 @@ from rba_bench.metrics.bootstrap import (
     resampled_scores,
 )
 from rba_bench.metrics.interval import Clusters, Interval, Z
-from rba_bench.metrics.qa import alias_match, exact_match
 from rba_bench.metrics.text import VERSION as TEXT_VERSION
 from rba_bench.metrics.winrate import preference
 
 METRICS: dict[str, tuple[Metric, ...]] = {
     "instruct": (Metric("win_rate"), Metric("rating"), Metric("valid_rate")),
     "chat": (),
-    "qa": (Metric("exact_match"), Metric("alias_match")),
+    "qa": (Metric("asserted_match"), Metric("exact_match"), Metric("alias_match")),
     "s2tt": (
         Metric("bleu", "bleu", 100.0, macro=True),
         Metric("chrf++", "chrf++", 100.0, macro=True),
@@ -103,10 +103,16 @@ def _qa(doc: Mapping[str, Any], response: str) -> ItemScore:
     aliases, lang = doc["references"], doc["target_lang"]
     return ItemScore(
         {
-            "exact_match": exact_match(response, aliases, lang),
-            "alias_match": alias_match(response, aliases, lang),
+            "asserted_match": qa.asserted_match(response, aliases, lang, question(doc)),
+            "exact_match": qa.exact_match(response, aliases, lang),
+            "alias_match": qa.alias_match(response, aliases, lang),
         }
     )
+
+
+def question(doc: Mapping[str, Any]) -> str:
+    """What was asked, as far as the data set tells the words: the prompt, then what is spoken."""
+    return f"{doc.get('prompt', '')} {doc.get('instruction', '')}".strip()
 
 
 def _s2tt(doc: Mapping[str, Any], response: str) -> ItemScore:
@@ -178,7 +184,7 @@ def _signature(metric: Metric, langs: Sequence[str]) -> str:
     if metric.name in ("wer", "cer"):
         return f"{normaliser}|jiwer:{version('jiwer')}"
     if metric in METRICS["qa"]:
-        return normaliser
+        return f"{metric.name}|rules:{qa.VERSION}|lang:{','.join(langs)}|whisper-spelling:{version('openai-whisper')}"
     if metric.name == "if_rate":
         from rba_bench.metrics.ifeval import VERSION
 
@@ -251,6 +257,9 @@ def summarise(samples: Sequence[Sample], judged: Sequence[Metric] = ()) -> dict[
     if len(kinds) != 1:
         raise UserError(f"a task has items of one kind, these are of {sorted(kinds) or 'none'}")
     own = metrics_of(kinds.pop(), [sample.target_lang for sample in samples])
+    scored = {name for sample in samples for name in sample.scores}
+    if any(metric.name in scored for metric in own):  # one that is younger than all the samples is left out
+        own = tuple(metric for metric in own if metric.name in scored)
     return {metric.name: _metric_value(metric, samples) for metric in (*own, *judged)}
 
 

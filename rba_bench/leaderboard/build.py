@@ -339,6 +339,8 @@ def _section(name: str, group: Group) -> list[str]:
     blocks = [f"## {name}", pages.facts(group) + f" Data: `{name}.csv`.", pages.main_table(group).markdown()]
     other = pages.other_table(group)
     blocks += [other.markdown()] if other else []
+    exploits = pages.exploit_table(group)
+    blocks += [exploits.markdown()] if exploits else []
     return blocks + [line for line in (pages.ceilings_line(group), pages.judges_line(group)) if line]
 
 

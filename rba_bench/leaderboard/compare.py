@@ -19,12 +19,15 @@ from rba_bench.metrics.rank import RankBand, apart_by_intervals, rank_bands
 from rba_bench.metrics.wer import primary_error
 from rba_bench.plain import plain
 
-# The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by alias match;
-# exact match, shown beside it, also punishes correct sentences. Of win rates: the length-controlled one in the one form
+# The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by the judge's
+# verdict or else by what a sentence asserts: exact match also punishes correct sentences, alias match pays for lists of
+# candidates, and older records have no better. Of win rates: the length-controlled one in the one form
 # that does not lift terse systems, else the raw one with the mean lengths beside it.
 PRIMARY = (
     LC := "lc_win_rate",
     "win_rate",
+    "judge_accuracy",
+    "asserted_match",
     "alias_match",
     "bleu",
     "wer",

@@ -171,6 +171,20 @@ def _has_own_lengths(group: Group, metric: str) -> bool:
     return any(row.lengths.get(metric) not in (None, row.lengths.get(group.primary)) for row in group.rows)
 
 
+def exploit_table(group: Group) -> TextTable | None:
+    """What answers that know nothing would score on the section's questions, None where no record tells."""
+    table = next((run.record.exploits for run in group.runs if run.record.exploits), None)
+    if table is None:
+        return None
+    names = [name for name in group.metrics if any(name in scores for scores in table.scores.values())]
+    rows = [
+        [strategy, *(f"{100 * scores[name]:.1f}" if name in scores else NOTHING for name in names)]
+        for strategy, scores in table.scores.items()
+    ]
+    title = f"Answers that know nothing ({table.n} of the questions)"
+    return TextTable([title, *(heading(group, name) for name in names)], rows, group.task)
+
+
 def facts(group: Group) -> str:
     """One line on what was run: protocol, test set, metric signature, dates."""
     record = group.record

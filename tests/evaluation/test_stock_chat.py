@@ -30,7 +30,7 @@ def data_dir(tmp_path):
     with open(folder / "llama_questions.csv", "w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(("Questions", "Answer", "audio_filename"))
-        for number, answer in enumerate((CONSTANT, "Denali", CONSTANT.split()[0])):
+        for number, answer in enumerate((CONSTANT, "Denali", CONSTANT.split()[-1])):
             writer.writerow((PROMPTS[number], answer, f"llama_questions_{number}.mp3"))
             data = encoded(PROMPTS[number], "MP3")
             (folder / "audios" / f"llama_questions_{number}.mp3").write_bytes(data)
@@ -88,9 +88,10 @@ def test_stock_lm_eval_runs_the_same_files(tmp_path, data_dir):
     assert [line["resps"][0][0] for line in lines] == [CONSTANT] * 3
 
 
-def test_spoken_questions_are_scored_two_ways(tmp_path, data_dir):
+def test_spoken_questions_are_scored_three_ways(tmp_path, data_dir):
     record, folder = run(tmp_path, "llama_questions", data_dir)
     assert {name: (m.value, m.n) for name, m in record.metrics.items()} == {
+        "asserted_match": (pytest.approx(1 / 3), 3),
         "exact_match": (pytest.approx(1 / 3), 3),
         "alias_match": (pytest.approx(2 / 3), 3),
     }

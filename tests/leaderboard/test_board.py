@@ -325,7 +325,7 @@ def test_records_of_the_real_runner_make_a_board(tmp_path, monkeypatch):
     assert [verdict.faults for verdict in verify([tmp_path / "eval"]).verdicts] == [()] * 12
     result = build([tmp_path / "eval"], tmp_path / "board")
     assert [(group.primary, len(group.rows)) for group in result.groups] == [
-        (metric, 2) for metric in ("win_rate", "alias_match", "bleu") for _ in range(2)
+        (metric, 2) for metric in ("win_rate", "asserted_match", "bleu") for _ in range(2)
     ]
     assert len({group.protocol_hash for group in result.groups}) == 6 and result.warnings == ()
     page = (result.out / "index.md").read_text()

@@ -35,7 +35,9 @@ _KIN = words(
     "wife husband son daughter brother sister father mother friend rival successor predecessor teacher student"
 )
 MOST_FIRST_NAMES = 2
-RIGHT_PER_WRONG = 3
+FAR = 60  # tokens before an answer that its clause may have
+NEAR = 16  # tokens around an answer in which phrases are looked for
+MOST_MENTIONS = 5  # at either end of a response; more are a repetition
 
 
 def asserts(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token]) -> bool:
@@ -52,6 +54,11 @@ def asserts(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Tok
     if not told or not told[-1][1]:
         return False
     asserted = [span for span, verdict in told if verdict]
+    asserted = (
+        asserted
+        if len(asserted) <= 2 * MOST_MENTIONS
+        else asserted[:MOST_MENTIONS] + asserted[-MOST_MENTIONS:]
+    )
     return any(rivals.unrivalled(span, mentions, claim.segments, claim.reading) for span in asserted)
 
 
@@ -101,8 +108,8 @@ class _Claim:
         place = next(
             i for i, segment in enumerate(self.segments) if segment.start <= span.start < segment.end
         )
-        clause = self.text[self._clause_start(place, span) : span.start]
-        if denial.denied_before(clause) or denial.denied_behind(self.text[span.end :]):
+        clause = self.text[max(self._clause_start(place, span), span.start - FAR) : span.start]
+        if denial.denied_before(clause) or denial.denied_behind(self.text[span.end : span.end + NEAR]):
             return False
         if "nor" in self.segments[place].sep:
             return False
@@ -113,7 +120,7 @@ class _Claim:
             return None
         if denial.inquires(sentence):
             return None
-        before = self.text[max(0, span.start - 8) : span.start]
+        before = self.text[max(0, span.start - NEAR) : span.start]
         forms = frozenset(form for token in self.asked for form in token.own)
         if denial.related(before, forms, span.numeric) or self._other_measure(span, forms):
             return None
@@ -219,9 +226,9 @@ class _Claim:
     def _in_run(self, span: Span) -> bool:
         """Without capitals: names run together, as in `paris london rome berlin`."""
         run = [span.start, span.end]
-        while run[0] and not self._ends_run(self.text[run[0] - 1]):
+        while run[0] > span.start - NEAR and run[0] and not self._ends_run(self.text[run[0] - 1]):
             run[0] -= 1
-        while run[1] < len(self.text) and not self._ends_run(self.text[run[1]]):
+        while run[1] < min(len(self.text), span.end + NEAR) and not self._ends_run(self.text[run[1]]):
             run[1] += 1
         others = self.reading.content([*self.text[run[0] : span.start], *self.text[span.end : run[1]]])
         return sum(token.kind == "word" for token in others) > MOST_FIRST_NAMES

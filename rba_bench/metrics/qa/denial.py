@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from rba_bench.metrics.qa.tokens import Token
-from rba_bench.metrics.qa.words import VERBS
+from rba_bench.metrics.qa.words import FUNCTION, VERBS, words
 
 # Phrases with a negative word that deny nothing
 _HARMLESS = re.compile(
@@ -21,9 +21,11 @@ _HARMLESS = re.compile(
     r"|do not doubt|not doubt|not wrong|not mistaken|not long ago|not surprising)(?= )"
 )
 _DENIED = re.compile(
-    r" (?:not|never|neither|hardly|doubts?|doubtful|deny|denies|denied|unlikely|wrong|incorrect|false|mistaken|myth"
-    r"|mistake|misconception|impossible|disagree|rules? out|ruled out|rule out|confused? with|far from"
-    r"|no (?:way|chance)|refuses?|rejects?|rejected|dismiss(?:ed)?|excludes?|excluded|eliminated?|nobody"
+    r" (?:not|never|neither|hardly|doubts?|doubtful|deny|denies|denied|unlikely|wrong|incorrect|false|mistaken"
+    r"|mistake|misconception|impossible|disagree|rules? out|ruled out|rule out"
+    r"|confused?(?: it| this| that| them)? with|far from"
+    r"|no (?:way|chance)"
+    r"|refuses?|rejects?|rejected|dismiss(?:ed)?|excludes?|excluded|eliminated?|nobody"
     r"|no one|no 1|myths?"
     r"|(?:anything|everything|anywhere|anyone|all) (?:but|except))(?= )"
 )
@@ -38,9 +40,9 @@ _DENIED_BEHIND = re.compile(
     r" (?:wrong|incorrect|false|unlikely|impossible|out|excluded|ruled out|mistaken|a (?:common )?(?:mistake"
     r"|misconception"
     r"|myth|error))|, (?:which is|that is) (?:wrong|incorrect|false|not)|[?] not"
-    r"|(?:(?:[?.!,—;…]|\.\.+) )?(?:i do not (?:think|believe) so|i doubt (?:it|that)|(?:certainly|definitely"
+    r"|(?:(?:[?.!,—;…]|\.\.+) )*(?:but )?(?:i do not (?:think|believe) so|i doubt (?:it|that)|(?:certainly|definitely"
     r"|absolutely) not"
-    r"|not at all|no way|(?:that|this) is (?:wrong|incorrect|false|not (?:right|correct|true|it|the answer))"
+    r"|not at all|no way|(?:that|this|it) is (?:wrong|incorrect|false|not (?:right|correct|true|it|so|the answer))"
     r"|wrong|incorrect|false|no|not true|not really|no chance|not likely|never)(?= [.!,]| $)) "
 )
 _SUPPOSED = re.compile(
@@ -83,8 +85,13 @@ _FINAL = re.compile(
     r" (?:the|my|your)(?: (?:final|right|correct|best|short|actual|real|true))* (?:answer|guess)"
     r"(?: to (?:your|the|this|that) question)? (?:is|would be|will be|must be|should be|was|:)(?= )(?! not)"
 )
+_NEW_CLAUSE = re.compile(r" (\S+) ((?:it|that|this|he|she|they) (?:is|was|are|were|will be|would be))(?= )")
+_TAKES_CLAUSE = words(
+    "sure certain way chance evidence proof reason idea case convinced true false wrong that claim"
+)
 _INQUIRY = re.compile(
-    r" (?:do|did|does|are|were|can|could|would|will|what|which|who|where|when|how|why|have|has|shall|should)(?= )"
+    r" (?:do|did|does|are|were|can|could|would|will|what|which|who|where|when|how|why|have|has|shall|should"
+    r"|(?:is|was)(?! (?:not|it|that|this|he|she) ))(?= )"
 )
 _GUESS = re.compile(r" (?:could|would|might)(?: not)? (?:it|that|this) be(?= )")
 
@@ -117,6 +124,11 @@ def final_answer(tokens: Sequence[Token]) -> int:
 def denied_before(clause: Sequence[Token]) -> bool:
     """Whether the words of a clause before an answer deny it."""
     text = _HARMLESS.sub(" ", joined(clause))
+    for begins in reversed(list(_NEW_CLAUSE.finditer(text))):
+        ended = re.search(r" (?:is|was|are|were) not ", text[: begins.start()])
+        if ended and begins[1] not in VERBS | FUNCTION | _TAKES_CLAUSE:
+            text = text[begins.start(2) - 1 :]  # it is not Lyon it is ...
+            break
     if _DENIED.search(text):
         return True
     found = list(_EXCEPTED.finditer(text))
@@ -138,7 +150,7 @@ def supposed(clause: Sequence[Token], later: Sequence[Token]) -> bool:
 
 def related(before: Sequence[Token], asked: frozenset[str], numeric: bool) -> bool:
     """Whether an answer is only what something else is compared with: `near Paris`, `bigger than Paris`."""
-    text = joined(before)
+    text = _HARMLESS.sub(" ", joined(before))
     if _BETWEEN.search(text):
         return "between" not in asked
     if numeric:

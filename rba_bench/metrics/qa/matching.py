@@ -8,15 +8,17 @@ English is read by `rba_bench.metrics.qa.readings`, other languages by `rba_benc
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from rba_bench.metrics.languages import base_language
 from rba_bench.metrics.qa import claims, plain
 from rba_bench.metrics.qa.meant import is_meant
-from rba_bench.metrics.qa.readings import read
+from rba_bench.metrics.qa.readings import read, roman
 from rba_bench.metrics.qa.spans import Wanted, spans, wanted_of, whole
 from rba_bench.metrics.qa.tokens import Token
 
+MOST_TOKENS = 500  # at either end of a response
 VERSION = 2  # of all rules below; 1 was Whisper's normaliser alone
 
 
@@ -26,7 +28,7 @@ def exact_match(response: str, aliases: Sequence[str], lang: str = "en") -> floa
     Raises:
         ValueError: no aliases, or aliases given as one string.
     """
-    text, wanted = _read(response, lang), _wanted(aliases, lang)
+    text, wanted = _lone_numeral(_read(response, lang)), _wanted(aliases, lang)
     return float(whole(text, wanted))
 
 
@@ -39,7 +41,7 @@ def alias_match(response: str, aliases: Sequence[str], lang: str = "en") -> floa
     Raises:
         ValueError: no aliases, or aliases given as one string.
     """
-    text = _read(response, lang)
+    text = _lone_numeral(_read(response, lang))
     return float(any(is_meant(span, text) for span in spans(text, _wanted(aliases, lang))))
 
 
@@ -55,7 +57,7 @@ def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", ques
     Raises:
         ValueError: no aliases, or aliases given as one string.
     """
-    text, asked = _read(response, lang), _read(question, lang)
+    text, asked = _within_bounds(_lone_numeral(_read(response, lang))), _read(question, lang)
     wanted = _wanted(aliases, lang, question)
     if not text or not wanted:
         return 0.0
@@ -67,6 +69,20 @@ def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", ques
 def _read(text: str, lang: str) -> tuple[Token, ...]:
     code = base_language(lang)
     return read(text) if code == "en" else plain.read(text, code)
+
+
+def _lone_numeral(text: tuple[Token, ...]) -> tuple[Token, ...]:
+    """A response of one Roman numeral equals its number: `VII` to "how many?"."""
+    words = [token for token in text if token.kind != "mark"]
+    if len(words) != 1 or len(words[0].text) < 2 or not (value := roman(words[0], "alone")):
+        return text
+    lone = replace(words[0], own=words[0].own | {str(value)})
+    return tuple(lone if token is words[0] else token for token in text)
+
+
+def _within_bounds(text: tuple[Token, ...]) -> tuple[Token, ...]:
+    """Beginning and end of what is far too long for a short answer; lists are compared with every entry."""
+    return text if len(text) <= 2 * MOST_TOKENS else (*text[:MOST_TOKENS], *text[-MOST_TOKENS:])
 
 
 def _wanted(aliases: Sequence[str], lang: str, question: str = "") -> tuple[Wanted, ...]:

@@ -92,7 +92,8 @@ def _written_as_name(span: Span, text: Sequence[Token]) -> bool:
     capital = heard[:1].isupper()
     if capital and not (wanted.isupper() and len(wanted) > 1):
         return not _opens(span, text) or _stated(span, text)
-    return _after_time(span, text) and not capital
+    same = heard.islower() and wanted.islower()
+    return (_after_time(span, text) and not capital) or (same and _closes(span, text))
 
 
 def _stated(span: Span, text: Sequence[Token]) -> bool:

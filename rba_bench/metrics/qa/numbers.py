@@ -41,9 +41,12 @@ _PARTS = {
     "thirds": 3,
     "quarter": 4,
     "quarters": 4,
+    "fourths": 4,
     "fifths": 5,
+    "eighths": 8,
     "tenths": 10,
 }
+_SHARES = words("third fourth fifth eighth tenth")  # "a third" is a share or a place
 # "one" is a pronoun behind these, and before "of"
 _BEHIND_PRONOUN = words("of could might may would can should must has")
 _BEFORE_PRONOUN = words("no the which this that any some every each another other only")
@@ -109,9 +112,10 @@ def _plain(value: str, tokens: Sequence[Token]) -> Token:
     if "/" in value:
         share = Fraction(value)
         decimal = _decimal(share)
-        return number(
-            str(share) if share.denominator > 1 else value, raw, value, *([decimal] if decimal else [])
-        )
+        own = [value, *([decimal] if decimal else [])]
+        if len(tokens) == 2 and tokens[-1].text in _SHARES:
+            own.append(_ordinal(share.denominator, "").text)
+        return number(str(share) if share.denominator > 1 else value, raw, *own)
     return number(value, raw)
 
 
@@ -147,8 +151,8 @@ def _start(tokens: Sequence[Token], start: int) -> tuple[str, int]:
         return _digits(first), 1
     if first in ("a", "an", "one") and second in _PARTS and second not in ("third", "second"):
         return f"1/{_PARTS[second]}", 2
-    if first == "one" and second == "third":
-        return "1/3", 2
+    if first in ("a", "one") and second in _SHARES:
+        return f"1/{_ORDINALS[second]}", 2
     if first == "half" and second in ("a", "an") and _text(tokens, start + 2) in _POWERS:
         return str(_POWERS[_text(tokens, start + 2)] // 2), 3
     if first == "a" and second in _POWERS:
@@ -163,11 +167,12 @@ def _start(tokens: Sequence[Token], start: int) -> tuple[str, int]:
 
 
 def _digits(text: str) -> str:
-    if " " in text or "/" in text:
+    if "/" in text:
         whole, _, part = text.rpartition(" ")
-        if part.endswith("/0") or "." in text or int(part.split("/")[1]) == 0:
-            return text.replace(" ", "")
-        return str(Fraction(part)) if not whole else _decimal(Fraction(whole) + Fraction(part)) or text
+        if not whole:
+            return str(Fraction(part)) if "-" not in part else text
+        value = Fraction(whole) + (-1 if whole.startswith("-") else 1) * Fraction(part)
+        return _decimal(value) or str(value)
     if text.startswith((".", "-.")):
         text = text.replace(".", "0.", 1)
     return _trimmed(text)

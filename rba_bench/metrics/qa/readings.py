@@ -148,9 +148,9 @@ def _with_roman(tokens: Sequence[Token]) -> list[Token]:
     """Roman numerals, and ordinals behind names, also count as numbers behind another word."""
     found: list[Token] = []
     for token in tokens:
-        words = [before for before in found if before.kind != "mark"]
+        words = [before for before in found[-3:] if before.kind != "mark"]
         behind = words[-1].text if words and found[-1].kind != "mark" else ""
-        value = _roman(token, behind)
+        value = roman(token, behind)
         if value:
             token = replace(token, later=frozenset({str(value), *_ordinal_forms(value)}))
         elif token.kind == "number" and behind == "the" and len(words) > 1 and words[-2].kind == "word":
@@ -165,7 +165,7 @@ def _ordinal_forms(value: int) -> set[str]:
     return {f"{value}{ending}" for ending in ("st", "nd", "rd", "th")}
 
 
-def _roman(token: Token, behind: str) -> int:
+def roman(token: Token, behind: str) -> int:
     """Value of a Roman numeral, 0 where a word is no numeral."""
     text = token.text
     if token.kind != "word" or not behind or not text.isascii() or not _ROMAN.fullmatch(text):

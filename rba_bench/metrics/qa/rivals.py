@@ -48,7 +48,12 @@ _COPULAS = words("is was are were be called named")
 _OPENERS = _COPULAS | words("it that in maybe perhaps")
 _MODALS = words("could might may would must can")
 _SUBJECTS = words("it that this he she they answer")
+_COMMAS = frozenset({",", "or", ";", "/", "|", "•"})
+_STOPS = frozenset({".", "!", "?", ":", "\n"})
 RIGHT_PER_WRONG = 3  # in a list of several right answers
+LONG_LIST = 5  # separators in one sentence, or line breaks
+LONG_RUN = 12  # words without a mark
+SENTENCE_SHARE = 0.25  # of function words and verbs, which sentences have more of
 
 
 def unrivalled(span: Span, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading) -> bool:
@@ -57,7 +62,38 @@ def unrivalled(span: Span, mentions: Sequence[Span], segments: Sequence[Segment]
     listed, wrong = _listed(span, place, mentions, segments, reading)
     wrong += _parallel(span, place, mentions, segments, reading)
     right = distinct(reading.text, [span, *listed])
+    if _in_long_list(span, mentions, reading) or _in_salad(span, reading):
+        return False
     return wrong == 0 or (right > 1 and wrong * RIGHT_PER_WRONG <= right)
+
+
+def _in_long_list(span: Span, mentions: Sequence[Span], reading: Reading) -> bool:
+    """Whether the answer is one of many entries, of whatever kind, most of them wrong."""
+    named = {place for each in mentions for place in range(each.start, each.end)}
+    for separators, ends in ((_COMMAS, _STOPS), (frozenset({"\n"}), frozenset[str]())):
+        low, high = span.start, span.end
+        while low and reading.text[low - 1].text not in ends:
+            low -= 1
+        while high < len(reading.text) and reading.text[high].text not in ends:
+            high += 1
+        stretch = enumerate(reading.text[low:high], low)
+        count = sum(token.text in separators and place not in named for place, token in stretch)
+        own = sum(low <= each.start < high for each in mentions)
+        if count >= LONG_LIST and count + 1 > own * (1 + 1 / RIGHT_PER_WRONG):
+            return True
+    return False
+
+
+def _in_salad(span: Span, reading: Reading) -> bool:
+    """Whether the answer stands in a long run of words that is no sentence: names without anything between them."""
+    low, high = span.start, span.end
+    while low and reading.text[low - 1].kind != "mark":
+        low -= 1
+    while high < len(reading.text) and reading.text[high].kind != "mark":
+        high += 1
+    words = [*reading.text[low : span.start], *reading.text[span.end : high]]
+    plain = sum(token.text in FUNCTION or token.text in VERBS for token in words)
+    return len(words) > LONG_RUN and plain < SENTENCE_SHARE * len(words)
 
 
 def _listed(
@@ -118,11 +154,9 @@ def _goes_on(
         if reading.candidate(words, span):
             rivals.append((index, words))
             return True
-        return (
-            "or" in sep and bool(rivals.append((index, words)) or True)
-            if _alternative(words, sep, span)
-            else False
-        )
+        if "or" in sep:
+            rivals.append((index, words))
+        return "or" in sep
     if not reading.content(words):
         return not _verbal(words)
     if "or" in sep or "and" in sep or (rivals and not forwards):
@@ -137,10 +171,6 @@ def _alike(words: Sequence[Token], span: Span, reading: Reading) -> bool:
     """`in 1911 or in 1912`: the same preposition before both."""
     before = [token.text for token in reading.text[max(0, span.start - 2) : span.start]]
     return words[0].text in before
-
-
-def _alternative(words: Sequence[Token], sep: frozenset[str], span: Span) -> bool:
-    return "or" in sep and not span.numeric and len(words) < 6
 
 
 def _edge(words: list[Token], forwards: bool) -> list[Token]:
@@ -254,5 +284,11 @@ def _subject(words: list[Token], span: Span, reading: Reading) -> bool:
     if not verbs or not reading.candidate(words[: verbs[0]], span):
         return False
     rest = words[verbs[0] :]
+    if (
+        rest[0].text not in VERBS
+        and not (reading.cased and rest[0].raw.islower())
+        and not participle(rest[0])
+    ):
+        return False
     asked = any(token.own & reading.asked for token in rest)
     return asked and all(_plain(token, reading) or token.text in VERBS for token in rest)

@@ -178,15 +178,14 @@ def _joined(tokens: Sequence[Token], start: int, count: int) -> str:
     if len(run) < count or any(token.kind == "mark" or token.skip and len(token.text) > 1 for token in run):
         return ""
     text = "".join(token.text.lstrip(".") for token in run)
-    return text if len(text) > 2 and not text.isdigit() and text.isalnum() else ""
+    spelled = all(len(token.text) == 1 for token in run)
+    return text if (len(text) > 2 or spelled) and not text.isdigit() and text.isalnum() else ""
 
 
 def whole(text: Sequence[Token], wanted: Sequence[Wanted]) -> bool:
     """Whether a text says one of the spellings and nothing else."""
-    places = [place for place, token in enumerate(text) if not token.skip]
-    firsts = {places[0]} if places else set()
-    firsts |= {place for place, token in enumerate(text) if token.kind != "mark" and all(
-        before.skip for before in text[:place])}  # fmt: skip
+    first_word = next((place for place, token in enumerate(text) if not token.skip), len(text) - 1)
+    firsts = [place for place in range(first_word + 1) if text[place].kind != "mark"]
     return any(
         (end := match(each.tokens, text, first)) and all(token.skip for token in text[end:])
         for each in wanted

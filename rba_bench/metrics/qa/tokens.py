@@ -76,9 +76,10 @@ _PATTERN = re.compile(
 )
 _BULLET = re.compile(r"(?m)^[ \t]*(?:[-*•+]|\(?\d{1,2}[.)])[ \t]+(?=\S)")
 _LETTERED = re.compile(r"(?<!\S)(?:\(?(?:[a-hA-H]|\d{1,2})\)|\d{1,2}\.)[ \t]+(?=[^\W\d])")
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
 _NEGATED = words(
-    "dont doesnt didnt isnt arent wasnt werent cant couldnt wouldnt shouldnt hasnt havent hadnt wont"
+    "aint dont doesnt didnt isnt arent wasnt werent cant couldnt wouldnt shouldnt hasnt havent hadnt wont"
 )
 _HOSTS = words("it he she that this there here what who where when how let i you we they")
 _POLAR = {"nope": "no", "nah": "no", "yeah": "yes", "yep": "yes", "yup": "yes"}
@@ -98,6 +99,7 @@ def scan(text: str) -> list[Token]:
 
 def _prepared(text: str) -> str:
     text = plain_characters(text).replace("*", "").replace("_", " ")
+    text = re.sub(r"[^\W\D0-9]", lambda found: str(unicodedata.decimal(found[0])), text)
     if len(_BULLET.findall(text)) > 1:  # one such line may be the answer itself: "7. That is all."
         text = _BULLET.sub("\n", text)
     text = re.sub(r"(?i)(?<=\d)(\s*)km/?h\b", r"\1kph", text)
@@ -153,7 +155,7 @@ def _other(kind: str, raw: str) -> Iterator[Token]:
         yield Token(name, raw, frozenset({name}))
     elif kind == "clock":
         yield number(raw.lstrip("0"), raw, raw.replace(":", ""))
-    elif len(raw) > LONGEST_NUMBER:
+    elif len(raw) > LONGEST_NUMBER or re.search(r"/0+(?!\d)|\..*/", raw):
         yield word(raw)
     else:
         yield Token(raw.lower().replace(",", ""), raw, NONE, kind=f"{kind}!")  # read later
@@ -180,7 +182,7 @@ def _word_tokens(raw: str) -> list[Token]:
 
 
 def _negated(text: str, raw: str) -> list[Token]:
-    verb = {"cant": "can", "wont": "will"}.get(text, text[:-2])
+    verb = {"aint": "is", "cant": "can", "wont": "will"}.get(text, text[:-2])
     return [word(verb, raw), word("not", "")]
 
 
@@ -191,6 +193,8 @@ def _spelt(text: str, raw: str) -> Token:
         own.add(UNITS[american])
     if raw.endswith("in'"):
         own.add(f"{text}g")  # believin'
+    if any(letter in raw.casefold() for letter in "äöü"):
+        own.add(fold(raw.casefold().translate(_UMLAUTS)).strip("'"))
     if raw.islower():
         own |= {_singular(form) for form in (american, text)}
     return Token(american, raw, frozenset(own))

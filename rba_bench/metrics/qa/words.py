@@ -56,7 +56,7 @@ NEUTRAL = words(
     "great good question questions thanks thank you hello hi hey glad help helps hope happy welcome interesting nice "
     "answer answers final correct true certain answering happy let s think believe guess say know wait sir madam dear "
     "absolutely obviously clearly honestly basically literally alright fine cool wow think thinking sense based "
-    "knowledge know hard easy simple short best"
+    "knowledge know hard easy simple short best thereabouts"
 )
 # What may not be matched inside a sentence without a sign that it is meant as a name
 ORDINARY = FUNCTION | words(

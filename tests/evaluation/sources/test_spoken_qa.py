@@ -273,7 +273,7 @@ def test_every_set_has_a_task_of_its_name_and_one_is_the_usual():
     tasks = {spec.name: spec for spec in registry.list_tasks()}
     for name in SETS:
         assert tasks[name].config["dataset_kwargs"] == {"source": "spoken_qa", "set": name}
-        assert tasks[name].metrics == ["alias_match", "exact_match", "judge_accuracy"]
+        assert tasks[name].metrics == ["asserted_match", "alias_match", "exact_match", "judge_accuracy"]
         text = yaml.safe_load((tasks[name].path).read_text().replace("!function ", ""))
         assert text["metadata"].get("variant", False) == (not name.endswith("_openaudiobench"))
     for benchmark in ("triviaqa", "webquestions", "llama_questions"):
