@@ -41,6 +41,8 @@ UNANSWERED: tuple[Status, ...] = ("error", *UNSCORED)  # asked again by `--retry
 # A record may be somebody else's file, and its names become paths and headings: see `rba_bench.names`.
 Name = Annotated[str, AfterValidator(check_name)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+# Of a clip: whether it is that clip's is for `leaderboard verify` to say; hexadecimal digits are no path and no markup.
+ClipHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}\z")]
 Moment = Annotated[
     str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)\z")
 ]
@@ -84,7 +86,7 @@ class Sample(_Record):
     kind: str
     group: str
     cluster: str
-    audio_sha256: Hash
+    audio_sha256: ClipHash
     duration: float
     prompt: str
     instruction: str
