@@ -94,6 +94,22 @@ def test_answers_match_aliases(tmp_path, use_model):
     assert "3 clusters" in record.metrics["alias_match"].method
 
 
+def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use_model, capsys):
+    from rba_bench.cli.evaluate import _render
+    from rba_bench.leaderboard.build import build
+
+    use_model(ScriptedModel(lambda r: "the dorn"))
+    record = run(write_task(tmp_path, "triviaqa"), tmp_path / "out")
+    assert record.exploits is not None and record.exploits.n == 3
+    assert record.exploits.scores["list of candidates"]["alias_match"] == 1.0
+    assert {scores["asserted_match"] for scores in record.exploits.scores.values()} == {0.0}
+    _render([record], {}, as_json=False)
+    assert "what answers that know nothing would score (3 of its questions)" in capsys.readouterr().out
+    board = build([tmp_path / "out"], tmp_path / "board")
+    page = (board.out / "index.md").read_text()
+    assert "| list of candidates | 0.0 | 0.0 | 100.0 |" in page and "| Answers that know nothing" in page
+
+
 def test_a_crash_in_the_middle_resumes_without_repeating(tmp_path, use_model):
     task = write_task(tmp_path, "covost2")
     whole = ScriptedModel()

@@ -46,6 +46,7 @@ def asserts(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Tok
     cased = is_cased(text)
     text = text if polar else text[denial.final_answer(text) :]
     text = text if polar else _corrected(text, wanted, Reading(text, asked, cased))
+    text = _after_question(text, wanted)
     mentions = [span for span in spans(text, wanted) if is_meant(span, text)]
     mentions = _apart(mentions)
     claim = _Claim(text, mentions, asked, cased)
@@ -60,6 +61,19 @@ def asserts(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Tok
         else asserted[:MOST_MENTIONS] + asserted[-MOST_MENTIONS:]
     )
     return any(rivals.unrivalled(span, mentions, claim.segments, claim.reading) for span in asserted)
+
+
+def _after_question(text: Sequence[Token], wanted: Sequence[Wanted]) -> Sequence[Token]:
+    """What stands after a question that the response asks itself and answers, as in `Bach or Vivaldi? Vivaldi`."""
+    named = spans(text, wanted)
+    asks = [
+        place
+        for place, token in enumerate(text)
+        if token.text == "?" and named[:1] and place > named[0].start
+    ]
+    if not asks or not any(span.start > asks[-1] for span in named):
+        return text
+    return text[asks[-1] + 1 :]
 
 
 def _apart(mentions: Sequence[Span]) -> list[Span]:

@@ -46,7 +46,7 @@ _DENIED_BEHIND = re.compile(
     r"|wrong|incorrect|false|no|not true|not really|no chance|not likely|never)(?= [.!,]| $)) "
 )
 _SUPPOSED = re.compile(
-    r" (?:(?:you|one|1|we|people) (?:might|may|could|would) (?:have )?(?:think|guess|say|expect|assume"
+    r" (?:(?:you|one|1) (?:might|may|could|would) (?:have )?(?:think|guess|say|expect|assume"
     r"|believe|thought"
     r"|guessed|said|expected|assumed|answer)|i (?:first |initially |once |always |had )?(?:thought|assumed|believed)"
     r"|i would have (?:said|thought|guessed)|used to (?:think|believe|say|be)|at first|my first (?:guess"
@@ -56,7 +56,8 @@ _SUPPOSED = re.compile(
 )
 _SAID = re.compile(
     r" (?:many|some|people|others|often|commonly|they|several|everyone|popular|sometimes|most)(?: \S+){0,3}?"
-    r" (?:think|thinks|say|says|said|believe|believes|believed|claim|claims|assume|thought|answer|guess)(?= )"
+    r" (?:think|thinks|say|says|said|believe|believes|believed|claim|claims|assume|thought|answer|guess"
+    r"|credit|credits|attribute)(?= )"
 )
 _CONTRAST = re.compile(r" (?:but|however|actually|others|although|really|wrong|in fact|in reality) ")
 _RELATED = re.compile(

@@ -46,6 +46,7 @@ _LISTS = frozenset(
 )
 _COPULAS = words("is was are were be called named")
 _OPENERS = _COPULAS | words("it that in maybe perhaps")
+_CONCEDES = frozenset({"although", "though"})
 _MODALS = words("could might may would must can")
 _SUBJECTS = words("it that this he she they answer")
 _COMMAS = frozenset({",", "or", ";", "/", "|", "•"})
@@ -161,7 +162,8 @@ def _goes_on(
         return not _verbal(words)
     if "or" in sep or "and" in sep or (rivals and not forwards):
         edge = _leading(words, span, reading) if forwards else _edge(words, forwards)
-        both = any(token.text == "both" for token in reading.text[max(0, span.start - 2) : span.start])
+        around = [*reading.text[max(0, span.start - 2) : span.start], *words]
+        both = any(token.text == "both" for token in around)
         if edge and reading.candidate(edge, span) and not (forwards and "and" in sep and not both):
             rivals.append((index, edge))
     return False
@@ -224,6 +226,7 @@ def _parallel(
             continue
         words = reading.words(segment.start, segment.end)
         against = bool(segment.sep & CONTRAST) and segment.start > span.start
+        against = against or (index == place - 1 and bool(own.sep & _CONCEDES))
         found += (
             _predicate(words, frame, span, reading, against)
             or _subject(words, span, reading)

@@ -76,6 +76,7 @@ _PATTERN = re.compile(
 )
 _BULLET = re.compile(r"(?m)^[ \t]*(?:[-*•+]|\(?\d{1,2}[.)])[ \t]+(?=\S)")
 _LETTERED = re.compile(r"(?<!\S)(?:\(?(?:[a-hA-H]|\d{1,2})\)|\d{1,2}\.)[ \t]+(?=[^\W\d])")
+_CHOICES = re.compile(r"(?<!\S)[A-H][.:][ \t]+(?=[^\W\d_]{2}|\d)")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
 _NEGATED = words(
@@ -103,6 +104,8 @@ def _prepared(text: str) -> str:
     if len(_BULLET.findall(text)) > 1:  # one such line may be the answer itself: "7. That is all."
         text = _BULLET.sub("\n", text)
     text = re.sub(r"(?i)(?<=\d)(\s*)km/?h\b", r"\1kph", text)
+    if len(_CHOICES.findall(text)) > 2:
+        text = _CHOICES.sub("\n", text)
     if len(_LETTERED.findall(text)) > 1:
         text = _LETTERED.sub("\n", text)
     text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", lambda found: "^" + found[0].translate(_SUPER), text)

@@ -10,7 +10,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.metrics.agreement import token_overlap
 from rba_bench.metrics.bleu import sentence_bleu, sentence_chrf
 from rba_bench.metrics.languages import base_language
-from rba_bench.metrics.qa import alias_match, exact_match
+from rba_bench.metrics.qa import alias_match, asserted_match, exact_match
 from rba_bench.metrics.text import UNSPACED
 from rba_bench.training.rewards.base import Reward
 
@@ -33,6 +33,7 @@ TEXT_REWARDS: dict[str, Reward] = {
     "bleu": TextReward(lambda answer, teacher, lang: sentence_bleu(answer, teacher, lang) / 100),
     "chrf": TextReward(lambda answer, teacher, lang: sentence_chrf(answer, teacher) / 100),
     "exact": TextReward(lambda answer, teacher, lang: exact_match(answer, [teacher], lang)),
+    "asserted": TextReward(lambda answer, teacher, lang: asserted_match(answer, [teacher], lang)),
     "alias": TextReward(lambda answer, teacher, lang: alias_match(answer, [teacher], lang)),
     "overlap": TextReward(lambda answer, teacher, lang: token_overlap([answer, teacher], lang)),
 }

@@ -9,6 +9,8 @@ from rba_bench.training.rewards.text import TEXT_REWARDS, extra_words
 def test_text_rewards_against_the_teacher(rows: list[AlignmentRow]) -> None:
     paris, dog = rows[3], rows[6]  # "paris", "the dog sleeps in the garden"
     assert TEXT_REWARDS["exact"]([paris] * 3, ["Paris.", "it is paris", "rome"]) == [1.0, 0.0, 0.0]
+    answers = ["it is paris", "paris or rome", "it is not paris"]
+    assert TEXT_REWARDS["asserted"]([paris] * 3, answers) == [1.0, 0.0, 0.0]
     assert TEXT_REWARDS["alias"]([paris] * 3, ["Paris.", "it is paris", "rome"]) == [1.0, 1.0, 0.0]
     for name in ("bleu", "chrf"):
         same, near, far = TEXT_REWARDS[name]([dog] * 3, [dog.response, "the dog sleeps in a garden", "a cat"])
