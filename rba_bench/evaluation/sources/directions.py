@@ -84,7 +84,7 @@ def yaml_text(name: str, shared: str = "..") -> str | None:
         f"include: {shared}/{_shared(name)}\n"
         f"task: {name}\n"
         f"dataset_kwargs:\n{options}"
-        f"metadata:\n  version: 1\n  benchmark: {benchmark(name)}\n  track: full\n"
+        f"metadata:\n  version: 2\n  benchmark: {benchmark(name)}\n  track: full\n"
     )
 
 
@@ -97,7 +97,7 @@ def group_text(name: str) -> str:
     )
     return (
         f"group: {name}\ntask:\n{members}aggregate_metric_list:\n{metrics}"
-        f"metadata:\n  version: 1\n  benchmark: {benchmark(name)}\n  track: full\n"
+        f"metadata:\n  version: 2\n  benchmark: {benchmark(name)}\n  track: full\n"
     )
 
 
