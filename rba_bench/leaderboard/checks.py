@@ -8,6 +8,7 @@ from typing import Any
 
 from rba_bench.evaluation import documents, outcomes
 from rba_bench.evaluation.decoding import settings
+from rba_bench.evaluation.exploits import exploits
 from rba_bench.evaluation.plan import identifying
 from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample
@@ -160,6 +161,17 @@ def of_scores(run: Run, again: Recomputed) -> Iterator[str]:
     for name in (name for name in own if name in new):
         yield from _metric_faults(name, own[name].model_dump(), new[name].model_dump())
     yield from _reports(run.record.finish, again.reports)
+    yield from exploit_faults(run)
+
+
+def exploit_faults(run: Run) -> Iterator[str]:
+    """What answers that know nothing would score, against the questions; older records do not tell."""
+    stated = run.record.exploits
+    if stated is None:
+        return
+    found = exploits(run.samples)
+    if found is None or not alike(stated.model_dump(), found.model_dump()):
+        yield "its exploit table is not what its questions give"
 
 
 def alike(own: Any, new: Any, scale: float = 1.0) -> bool:

@@ -96,6 +96,7 @@ def test_answers_match_aliases(tmp_path, use_model):
 
 def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use_model, capsys):
     from rba_bench.cli.evaluate import _render
+    from rba_bench.leaderboard import checks, load
     from rba_bench.leaderboard.build import build
 
     use_model(ScriptedModel(lambda r: "the dorn"))
@@ -105,6 +106,16 @@ def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use
     assert {scores["asserted_match"] for scores in record.exploits.scores.values()} == {0.0}
     _render([record], {}, as_json=False)
     assert "what answers that know nothing would score (3 of its questions)" in capsys.readouterr().out
+    folder = folder_of(record, tmp_path / "out")
+    assert list(checks.exploit_faults(load.read(folder))) == []
+    forged = json.loads((folder / "run.json").read_text())
+    forged["exploits"]["scores"]["list of candidates"]["alias_match"] = 0.0
+    (tmp_path / "forged").mkdir()
+    (tmp_path / "forged" / "run.json").write_text(json.dumps(forged))
+    (tmp_path / "forged" / "samples.jsonl").write_bytes((folder / "samples.jsonl").read_bytes())
+    assert list(checks.exploit_faults(load.read(tmp_path / "forged"))) == [
+        "its exploit table is not what its questions give"
+    ]
     board = build([tmp_path / "out"], tmp_path / "board")
     page = (board.out / "index.md").read_text()
     assert "| list of candidates | 0.0 | 0.0 | 100.0 |" in page and "| Answers that know nothing" in page
