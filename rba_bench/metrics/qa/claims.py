@@ -20,7 +20,7 @@ from itertools import pairwise
 from rba_bench.metrics.qa import denial, rivals
 from rba_bench.metrics.qa.meant import POLAR, is_cased, is_meant
 from rba_bench.metrics.qa.regions import REGIONS
-from rba_bench.metrics.qa.segments import CONTRAST, Reading, Segment, cut
+from rba_bench.metrics.qa.segments import Reading, cut
 from rba_bench.metrics.qa.spans import Span, Wanted, spans
 from rba_bench.metrics.qa.tokens import Token
 from rba_bench.metrics.qa.words import FUNCTION, GENERIC, MONTHS, TITLES, UNITS, VERBS, words
@@ -284,6 +284,3 @@ class _Claim:
             if here[high] + 1 - here[low] > best[1] - best[0]:
                 best = (here[low], here[high] + 1)
         return best
-
-
-__all__ = ["CONTRAST", "Segment", "asserts"]

@@ -152,12 +152,10 @@ def _goes_on(
     if reading.bare(words):
         if starts_with_preposition(words) and not _alike(words, span, reading):
             return False
-        if reading.candidate(words, span):
+        counts = reading.candidate(words, span) or "or" in sep
+        if counts:
             rivals.append((index, words))
-            return True
-        if "or" in sep:
-            rivals.append((index, words))
-        return "or" in sep
+        return counts
     if not reading.content(words):
         return not _verbal(words)
     if "or" in sep or "and" in sep or (rivals and not forwards):
