@@ -11,16 +11,23 @@ from rba_bench.evaluation.decoding import settings
 from rba_bench.evaluation.exploits import exploits
 from rba_bench.evaluation.plan import identifying
 from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
-from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample
+from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, check_hash
 from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.files import canonical_json, sha256_json
 from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.recompute import Recomputed
+from rba_bench.leaderboard.references import CEILING, MODEL, kind_of
 from rba_bench.leaderboard.test_sets import Docs, clip_key
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.plain import plain
 from rba_bench.seeding import stable_seed
+from rba_bench.speechlm.load import BUILT_IN
 
+IDENTIFIED = {
+    "text-oracle": CEILING,
+    "cascade": "cascade",
+    "constant": "constant",
+}  # kind of an identity: of a row
 TOLERANCE = 1e-6  # of scores: in units of their scale; other processors differ in the last digits
 FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=366)  # a clock may be wrong, but not by that much
@@ -60,12 +67,31 @@ def of_shape(run: Run) -> Iterator[str]:
     yield from _run_id(record)
     if record.seeds.get("bootstrap") != BOOTSTRAP_SEED or "generation" not in record.seeds:
         yield f"seeds are {record.seeds}; intervals are drawn with {BOOTSTRAP_SEED}"
-    weights = record.model.get("weights_sha256")
-    if weights is not None and (
-        not isinstance(weights, str) or len(weights) != 64 or set(weights) - set("0123456789abcdef")
-    ):
-        yield "model.weights_sha256 is no hash"
     yield from _timing(record)
+
+
+def of_model(run: Run) -> Iterator[str]:
+    """What the model says of itself: whether it may be ranked, and what it is called."""
+    model = run.record.model
+    weights = model.get("weights_sha256")
+    if weights is not None:
+        try:
+            check_hash(weights, "model.weights_sha256")
+        except ValueError as error:
+            yield str(error)
+    kind = model.get("kind")
+    if not isinstance(kind, str) or kind_of(run) != IDENTIFIED.get(kind, MODEL):
+        yield f"model.spec {plain(model['spec'])} is not that of a model of kind {plain(kind)}"
+    if model["spec"] in BUILT_IN and model["name"] != model["spec"]:
+        yield f"the model {model['spec']} is called {run.name}"
+    training, trained = model.get("training") or {}, model.get("run") or {}
+    if odd := sorted(key for key in training.keys() & trained.keys() if training[key] != trained[key]):
+        yield f"model.training and model.run differ in {plain(', '.join(odd))}"
+    if kind == IDENTIFIED["constant"]:
+        answers = [
+            s.id for s in run.samples if s.status not in UNANSWERED and s.response != model.get("answer")
+        ]
+        yield from _listed("has another answer than the constant one", answers)
 
 
 def of_protocol(run: Run, spec: TaskSpec | None, docs: Docs | None) -> Iterator[str]:
@@ -85,6 +111,8 @@ def of_protocol(run: Run, spec: TaskSpec | None, docs: Docs | None) -> Iterator[
     said = spec.config.get("dataset_kwargs") or {}
     if record.data.get("source") != (said.get("source") or said.get("testset") or "local"):
         yield f"data.source is {plain(record.data.get('source'))}, not that of the task"
+    if "testset" in said and record.data.keys() - {"source", "n_items", "items_sha256", "audio_set_sha256"}:
+        yield "data says more than is known of the test set"
     chosen = settings(spec.config.get("generation_kwargs") or {})
     if record.decoding != asdict(chosen.decoding):
         yield "decoding is not the task's"

@@ -7,13 +7,14 @@ import datetime
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from rba_bench.errors import UserError
 from rba_bench.files import write_atomic
-from rba_bench.leaderboard.tables import NOTHING, TextTable, csv_text
+from rba_bench.leaderboard.tables import LONGEST, NOTHING, TextTable, csv_text
+from rba_bench.plain import plain
 
 INDEX = "index.md"
 ABOUT = """# The paper's numbers
@@ -41,7 +42,7 @@ class Source(_Strict):
     paper: str
     version: Literal["v1", "v2"]
     date: datetime.date
-    url: str
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>()\[\]`|]+\z")]
     place: str
     evidence: Literal["read in the paper", "second-hand"]
 
@@ -155,18 +156,24 @@ def _section(name: str, table: PaperTable) -> str:
     source = table.source
     counted = any(row.n is not None for row in table.rows)
     origin = (
-        f"{table.metric}. Source: {source.paper}, {source.version} of {source.date}, {source.place}, {source.url}; "
+        f"{_text(table.metric)}. Source: {_text(source.paper)}, {source.version} of {source.date}, "
+        f"{_text(source.place)}, {source.url}; "
         f"{source.evidence}. Data: `{name}.yaml`, `{name}.csv`."
     )
     blocks = [
-        f"## {source.version}, {table.title}",
+        f"## {source.version}, {_text(table.title)}",
         origin if counted else f"{origin} n is not reported.",
         text_table(table).markdown().rstrip("\n"),
     ]
-    remarks = [*table.notes, *(f"{row.name}: {row.misprint}." for row in table.rows if row.misprint)]
+    remarks = [*map(_text, table.notes)]
+    remarks += [f"{_text(row.name)}: {_text(row.misprint)}." for row in table.rows if row.misprint]
     if remarks:
         blocks.append("\n".join(f"- {remark}" for remark in remarks))
     return "\n\n".join(blocks) + "\n"
+
+
+def _text(typed: str) -> str:
+    return plain(typed, LONGEST)
 
 
 def _csv_rows(table: PaperTable) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from rba_bench.plain import plain
 
 CANNOT_KNOW = (
     "whether the responses are the model's own (--rerun N asks it again)",
-    "whether the weights are those of the name",
+    "whether the weights are those of the name, and how they were trained",
     "whether a server or a judge failed, or a clip of a set that is not at hand was unusable, where it is said so",
     "hardware, versions, speed and date",
 )
@@ -167,6 +167,7 @@ def check(run: Run, data_dir: Path | None = None, others: Sequence[str] = ()) ->
         paired = test_sets.clips_in_pairs(spec)
         faults = [
             *checks.of_shape(run),
+            *checks.of_model(run),
             *checks.of_protocol(run, spec, docs),
             *checks.of_items(run, docs, paired),
         ]

@@ -265,6 +265,7 @@ EDITS: dict[str, Edit] = {
     "extra facts": rehashed(first(extra='{"easy": true}')),
     "source of the data": inner("data", "source", "triviaqa"),
     "hash of the texts": inner("data", "items_sha256", "ab" * 32),
+    "more about the data": inner("data", "revision", "main"),
     "hash of the clips": inner("data", "audio_set_sha256", "ab" * 32),
     "number of items": inner("data", "n_items", 960),
     # how it was asked
@@ -296,6 +297,9 @@ EDITS: dict[str, Edit] = {
     # who and when
     "weights": other_model,
     "weights that are no hash": inner("model", "weights_sha256", "x"),
+    "posing as a reference": inner("model", "spec", "text:meta/llama"),
+    "posing as the base": inner("model", "spec", "base"),
+    "kind of model": inner("model", "kind", None),
     "run id": lambda r, _: r.update(run_id=r["run_id"][:-1] + ("0" if r["run_id"][-1] != "0" else "1")),
     "limit": field("limit", 96),
     "partial": field("partial", True),
@@ -374,6 +378,7 @@ def right_answers(record: Json, samples: list[Json]) -> None:
 UNKNOWABLE: dict[str, Edit] = {
     "responses edited, all recomputed": right_answers,
     "weights of another model, all recomputed": lambda r, s: (other_model(r, s), forging.settle(r, s))[0],
+    "training": inner("model", "training", {"method": "rba-group"}),
     "hardware": field("hardware", {"device": "a supercomputer"}),
     "a date in the past": field("created", "2026-01-01T00:00:00+00:00"),
     "what a cascade heard": first(heard="nothing"),
