@@ -14,8 +14,10 @@ An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogni
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import rba_bench
 from rba_bench.errors import MissingPrerequisite, UserError
@@ -95,7 +97,15 @@ def load(
     model = _load(text, options, weights)
     if text != "constant":  # else a model with and without thinking would have one name in tables
         model.name += "".join(f"+{key}={_shown(value)}" for key, value in variables.items())
+        # a server may decode otherwise than the protocol says only where the user allowed it: tables must show that
+        model.name += "".join(f"+without-{word}" for word in _may_omit(model.identity()))
     return model
+
+
+def _may_omit(identity: Mapping[str, Any]) -> list[str]:
+    """What of the decoding an endpoint may leave out, its own or that of the text LLM behind a recogniser."""
+    parts = [identity, *(part for part in identity.values() if isinstance(part, Mapping))]
+    return sorted({str(word) for part in parts for word in part.get("may_omit", ())})
 
 
 def _shown(value: Scalar) -> str:

@@ -168,6 +168,13 @@ def test_a_server_that_hears() -> None:
     assert model.name == "Qwen2-Audio-7B-Instruct" and model.identity()["kind"] == "endpoint"
 
 
+def test_a_server_that_may_decode_otherwise_is_told_apart_in_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load("openai:http://localhost:1/v1#m").name == "m"
+    monkeypatch.setenv("RBA_ENDPOINT_WITHOUT", "temperature,top_p")
+    assert load("openai:http://localhost:1/v1#m").name == "m+without-temperature+without-top_p"
+    assert load("text:openai:http://localhost:1/v1#m").name == "text-m+without-temperature+without-top_p"
+
+
 def test_a_server_without_its_model() -> None:
     with pytest.raises(UserError, match="without a model: write openai:<base_url>#<model>"):
         load("openai:http://127.0.0.1:9/v1")
