@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from rba_bench.errors import UserError
+from rba_bench.errors import RbaError, UserError
 from rba_bench.files import sha256_json
 from rba_bench.progress import say
 from rba_bench.textlm import endpoint_http
@@ -36,10 +36,12 @@ from rba_bench.textlm.endpoint_health import (
 )  # fmt: skip
 from rba_bench.textlm.endpoint_keys import VENDORS, ApiKey, host_of, is_local
 from rba_bench.textlm.endpoint_options import OPTIONAL, EndpointOptions
+from rba_bench.textlm.endpoint_probe import PROBES, Call, Probe, item_of
 from rba_bench.textlm.endpoint_replies import Answer, Route, Unusable, cleaned, read_answer
 from rba_bench.textlm.template import Variables
 
 TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
+SUSPECT_RETRIES = 1  # where a server is seen to work and items fail one after another
 _PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
 CONNECT_S = 15.0  # longest wait for a connection
 LIST_S = 10.0  # longest wait for the list of models
@@ -47,22 +49,6 @@ JOIN_S = 15.0  # longest wait for the background thread to tidy up
 THREAD_NAME = "rba-endpoint"
 _SAMPLES_OF_REPORTS = 20  # distinct models and fingerprints remembered
 _MOST_LESSONS = 12  # times one request is put in another way
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request.
-
-    Attributes:
-        route: `/chat/completions` or `/completions`.
-        payload: What is sent, without the model.
-        lenient: The server may draw the answer in its own way where it takes no other (a judge's vote): what is sent
-            instead is told and recorded. Otherwise only what the options let go.
-    """
-
-    route: Route
-    payload: Mapping[str, Any]
-    lenient: bool = False
 
 
 @dataclass
@@ -96,6 +82,7 @@ class EndpointClient:
         self.pace = Pace(self.options.start_concurrency, self.options.max_concurrency)
         self._health = Health(self.base_url, self.model, self.key, limits)
         self._dialect = Dialect(least_tokens=self.options.least_tokens, stream=self.options.stream)
+        self._probe = Probe()
         self._jitter = random.Random()  # its own: the global generator belongs to what is measured
         self._reported: dict[str, list[str]] = {"model": [], "system_fingerprint": []}
 
@@ -173,6 +160,7 @@ class EndpointClient:
         unsafe: asyncio.Semaphore,
     ) -> None:
         self._health.begin()
+        self._probe.begin()
         window, indices = Window(self.pace), iter(range(n))
         async with self._connected() as http:
 
@@ -201,6 +189,7 @@ class EndpointClient:
                 outcome = await self._send(http, call, started)
                 if isinstance(outcome, Answer):
                     self._health.answered()
+                    self._probe.answered(call)
                     window.answered()
                     return outcome
                 # What fails again while others are answered is the item's own fault, not a sign of too much.
@@ -209,26 +198,46 @@ class EndpointClient:
                     window.overloaded(entered)
             finally:
                 window.leave()
-            await self._note(http, outcome)
+            await self._note(http, outcome, call)
             answers_then = self._health.answers
-            allowed = (
-                min(self.options.retries, TIMEOUT_RETRIES)
-                if outcome.kind == "timeout"
-                else self.options.retries
-            )
-            if outcome.kind not in RETRIED or attempt >= allowed:
-                self._health.lost(outcome)
+            if outcome.kind not in RETRIED or attempt >= self._allowed(outcome):
+                await self._unless_it_works(http, call, lambda: self._health.lost(outcome, item_of(call)))
                 return outcome
             await asyncio.sleep(self._pause(attempt, outcome, window))
             attempt += 1
 
-    async def _note(self, http: Any, trouble: Trouble) -> None:
+    def _allowed(self, trouble: Trouble) -> int:
+        """How often a request that failed so is sent again."""
+        most = self.options.retries
+        if trouble.kind == "timeout":
+            most = min(most, TIMEOUT_RETRIES)
+        return min(most, SUSPECT_RETRIES) if self._health.suspects and trouble.kind != "limit" else most
+
+    async def _note(self, http: Any, trouble: Trouble, call: Call) -> None:
         """Tell the health monitor; where it gives up on the model's name, add which names there are."""
         try:
-            self._health.failed(trouble)
+            await self._unless_it_works(http, call, lambda: self._health.failed(trouble))
         except UserError as error:
             served = await self._served(http) if trouble.kind == "missing" else []
             raise (UserError(f"{error}; it serves {', '.join(served[:5])}") if served else error) from None
+
+    async def _unless_it_works(self, http: Any, call: Call, doubt: Callable[[], RbaError | None]) -> None:
+        """Raise what the health monitor ends the run with, unless the server answers a harmless request."""
+        seen = self._health.proofs
+        if (end := doubt()) is None:
+            return
+        async with self._probe.turn:
+            if self._health.proofs > seen:  # somebody else has asked meanwhile, or an answer came
+                return
+            for attempt in range(PROBES):
+                outcome = await self._send(http, self._probe.call(call), time.monotonic())
+                if isinstance(outcome, Answer):
+                    self._health.works()
+                    return
+                if outcome.kind in ("connect", "timeout"):  # more than one would be costly, or of no use
+                    break
+                await asyncio.sleep(min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt))
+            raise end
 
     async def _send(self, http: Any, call: Call, started: float) -> Answer | Trouble:
         for _ in range(_MOST_LESSONS):

@@ -35,7 +35,7 @@ Kind = Literal[
 RETRIED: frozenset[Kind] = frozenset({"connect", "timeout", "limit", "server", "garbage"})
 OVERLOAD: frozenset[Kind] = frozenset({"timeout", "limit", "server"})
 CONNECT_TRIES = 3  # connections refused before it is said that no server is there
-REFUSED_ITEMS = 50  # items in a row that the server finds wrong before it ever answered one
+REFUSED_ITEMS = 50  # items that fail, or that the server finds wrong, before it ever answered one
 FORBIDDEN_ITEMS = 3  # the same for 403
 STALLED_S = 60.0  # and two timeouts: no answer for so long, while requests fail, is the end
 _LONGEST_DETAIL = 4000  # characters
@@ -65,7 +65,7 @@ class Limits:
     """When a server counts as broken.
 
     Attributes:
-        patience: Items lost one after another, with no answer in between.
+        patience: Different items lost one after another, with no answer in between, after which it is doubted.
         stalled_s: Seconds without any answer while at least `patience` requests failed.
     """
 
@@ -76,6 +76,10 @@ class Limits:
 class Health:
     """Whether a server works at all: watches every request, and raises when there is no use in going on.
 
+    Items that fail one after another say little: they may be the ones that this server cannot take (too long, a crash
+    of its own), and stand together because they were tried again or lie side by side. So a server that has failed for
+    a while is `in doubt`, and only one that then leaves a harmless request unanswered too is given up.
+
     Args:
         url: For messages.
         model: For messages.
@@ -84,18 +88,25 @@ class Health:
 
     Attributes:
         answers: How many came so far.
+        suspects: Whether items fail one after another though the server works: their failures are their own.
+        proofs: How often the server was seen to work: answers, and harmless requests that were answered.
     """
 
     def __init__(self, url: str, model: str, key: ApiKey, limits: Limits) -> None:
         self.url = url
         self.model = model
         self.answers = 0
+        self.suspects = False
+        self.proofs = 0
         self._key = key
         self._limits = limits
         self._responded = False
         self._unconnected = 0
         self._failures = 0  # requests since the last answer
-        self._lost = 0  # items since the last answer
+        self._lost: set[str] = (
+            set()
+        )  # different items since the last answer, or since the server was seen to work
+        self._lost_first: set[str] = set()  # the same before any answer at all
         self._refused = 0  # items refused before any answer
         self._last_answer = time.monotonic()
 
@@ -107,11 +118,22 @@ class Health:
         """A usable answer came."""
         self.answers += 1
         self._responded = True
-        self._unconnected = self._failures = self._lost = 0
+        self.works()
+        self.suspects = False
+
+    def works(self) -> None:
+        """The server was in doubt and answered a harmless request: what fails are the items."""
+        self.suspects = True
+        self.proofs += 1
+        self._unconnected = self._failures = 0
+        self._lost = set()
         self._last_answer = time.monotonic()
 
-    def failed(self, trouble: Trouble) -> None:
+    def failed(self, trouble: Trouble) -> RbaError | None:
         """A request failed; it may be tried again.
+
+        Returns:
+            With what to end the run if a harmless request fails too; None where there is no doubt.
 
         Raises:
             RbaError: nothing works, in one line; by kind also UserError or MissingPrerequisite.
@@ -128,27 +150,42 @@ class Health:
         if trouble.kind == "quota" or (trouble.kind in ("key", "missing", "decoding") and not self.answers):
             raise self._end(trouble)
         if trouble.kind not in RETRIED:
-            return
+            return None
         self._failures += 1
         waited = time.monotonic() - self._last_answer
         if self._failures >= self._limits.patience and waited >= self._limits.stalled_s:
-            raise self._end(trouble, f"no answer for {waited:.0f} s")
+            return self._end(trouble, f"no answer for {waited:.0f} s")
+        return None
 
-    def lost(self, trouble: Trouble) -> None:
+    def lost(self, trouble: Trouble, item: str) -> RbaError | None:
         """An item failed for good.
 
+        Args:
+            trouble: How.
+            item: The same for requests that ask the same, however often and with whatever seeds.
+
+        Returns:
+            With what to end the run if a harmless request fails too; None where there is no doubt.
+
         Raises:
-            RbaError: too many in a row; by kind also UserError or MissingPrerequisite.
+            RbaError: none was ever answered; by kind also UserError or MissingPrerequisite.
         """
         refusals = ("key", "missing", "forbidden", "decoding")
         if trouble.kind in (*RETRIED, "large") or (self.answers and trouble.kind in refusals):
-            self._lost += 1
-            if self._lost >= self._limits.patience:
-                raise self._end(trouble, f"{self._lost} items in a row failed")
+            self._lost.add(item)
+            if not self.answers:
+                self._lost_first.add(item)
+                if len(self._lost_first) >= REFUSED_ITEMS:
+                    raise self._end(trouble, f"all of the first {len(self._lost_first)} items failed")
+            # no item is the reason why nobody is there
+            if len(self._lost) >= self._limits.patience or trouble.kind == "connect":
+                n = len(self._lost)
+                return self._end(trouble, f"{n} items in a row failed" if n > 1 else "an item failed")
         elif not self.answers and trouble.kind in ("request", "forbidden"):
             self._refused += 1
             if self._refused >= (FORBIDDEN_ITEMS if trouble.kind == "forbidden" else REFUSED_ITEMS):
                 raise self._end(trouble)
+        return None
 
     def _end(self, trouble: Trouble, when: str = "") -> RbaError:
         if trouble.kind in ("key", "forbidden"):

@@ -240,7 +240,7 @@ def test_a_server_that_dies_on_the_way_ends_the_run_after_the_answers_it_gave() 
         lm = EndpointLM.from_spec(server.spec, options)
         assert len(list(lm.ask(questions(*map(str, range(20)))))) == 20
     got = []
-    with pytest.raises(RbaError, match="8 items in a row failed"):
+    with pytest.raises(RbaError, match=r"does not answer: (an item|\d+ items in a row) failed"):
         for _, reply in lm.ask(questions(*map(str, range(5000)))):
             got.append(reply)
     assert {reply.status for reply in got} <= {"error"}
