@@ -74,7 +74,7 @@ Gap = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show items, judge calls and their cost.")]
 RetryErrors = Annotated[
-    bool, typer.Option("--retry-errors", help="Ask again for items that could not be answered.")
+    bool, typer.Option("--retry-errors", help="Ask again for items that could not be answered or judged.")
 ]
 Cache = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Take answers that other runs in the folder have kept.")

@@ -114,13 +114,24 @@ def sample_files(folder: Path) -> list[Path]:
 
 
 def forget_unanswered(folder: Path) -> None:
-    """Drop the items that were not answered, so that they are asked again, and the record that counts them."""
+    """Drop the items that were not answered, so that they are asked again, and the record that counts them.
+
+    Answers on which a judge gave no verdict stay, and wait for one.
+    """
     (folder / RUN_FILE).unlink(missing_ok=True)
     for file in sample_files(folder):
         samples = read_samples(file)
-        kept = [sample for sample in samples if sample.status not in UNANSWERED]
-        if len(kept) < len(samples):
+        kept = [_unjudged(sample) for sample in samples if sample.status not in UNANSWERED]
+        if kept != samples:
             write_atomic(file, (sample.line() for sample in kept))
+
+
+def _unjudged(sample: Sample) -> Sample:
+    """The same without the failure of a judge."""
+    votes = [vote for said in (sample.judge or {}).values() for vote in (said or {}).get("votes") or ()]
+    if sample.status != "judge_failed" or not any("failures" in vote for vote in votes):
+        return sample
+    return sample.model_copy(update={"status": "ok", "error": "", "judge": None})
 
 
 def write_samples(folder: Path, samples: Sequence[Sample]) -> None:

@@ -13,10 +13,11 @@ replies are replies: a model that says nothing to anything scores what silence s
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.evaluation.records import UNANSWERED, UNSCORED
+from rba_bench.evaluation.records import UNANSWERED, UNSCORED, Sample
 from rba_bench.progress import say
 
 UNSCORED_SHARE = 0.5  # beyond it, a score would tell of another test set than the one it is named after
@@ -75,6 +76,31 @@ def check(task: str, outcomes: Sequence[Outcome]) -> None:
         say(
             f"{task}: all {n - len(unanswered)} replies are empty or end within the model's thinking, and are "
             "scored as such: check the prompt, the chat template and the length of answers"
+        )
+
+
+def check_judged(task: str, samples: Sequence[Sample], reports: Mapping[str, Any]) -> None:
+    """Say on stderr how many items have no verdict, and why.
+
+    Args:
+        task: For messages.
+        samples: Of the run, judged.
+        reports: Of its finishers, by name.
+
+    Raises:
+        RbaError: A judge gave a verdict on no item at all.
+    """
+    reasons = [sample.error for sample in samples if sample.status == "judge_failed"]
+    for name, report in reports.items():
+        if report.get("n_failed") and not report.get("n_judged"):
+            raise RbaError(
+                f"{task}: {name} judged none of {report['n_failed']} items ({_commonest(reasons or [''])}): no record "
+                "is written; answers are kept, run the same command with a judge that answers"
+            )
+    if reasons:
+        say(
+            f"{task}: judge_failed {len(reasons)} of {len(samples)}: no verdict, so there is no score; "
+            f"{_commonest(reasons)}; ask again with --retry-errors"
         )
 
 

@@ -30,7 +30,7 @@ class EvalRequest:
         baseline: File or run folder with answers to beat, instead of the tasks' own.
         perturb: What is done to every clip, such as `noise=10dB,telephone`.
         use_cache: Whether answers kept by other runs in `out` are taken.
-        retry_errors: Ask again for items that an earlier attempt could not answer.
+        retry_errors: Ask again for items that an earlier attempt could not answer, or a judge could not judge.
         trust: Run Python code that task files of others name; `model_options` has `trust_remote_code` for models.
         model_options: Passed on to the model's loader.
     """

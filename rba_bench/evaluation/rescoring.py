@@ -109,6 +109,7 @@ def rescore(
     fresh = [_rescored(sample, until, kept) for sample in samples]
     outcomes.check(before.task, [outcomes.of_item(s.status, s.extracted, s.error) for s in fresh])
     fresh, _, reports = finish(fresh, [step.finisher for step in steps if step.finisher is not None])
+    outcomes.check_judged(before.task, fresh, reports)
     protocol = _protocol(before, spec, samples, [step.described for step in steps])
     names = {str(step.described.get("name")) for step in kept}
     after = before.model_copy(

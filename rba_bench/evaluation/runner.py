@@ -93,7 +93,7 @@ def _evaluate_task(
 
 def _to_retry(plan: Plan, request: EvalRequest) -> bool:
     counts = read_record(plan.folder).statuses
-    return request.retry_errors and any(counts.get(status, 0) for status in UNANSWERED)
+    return request.retry_errors and any(counts.get(status, 0) for status in (*UNANSWERED, "judge_failed"))
 
 
 def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
@@ -106,6 +106,7 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
     outcomes.check(plan.spec.name, [outcomes.of_item(s.status, s.extracted, s.error) for s in answered])
     started = time.perf_counter()
     samples, judged, reports = finish(answered, plan.finishers)
+    outcomes.check_judged(plan.spec.name, samples, reports)
     judge_s = time.perf_counter() - started if plan.finishers else 0.0
     metrics = scoring.summarise(samples, judged)
     answering.write_samples(plan.folder, samples)

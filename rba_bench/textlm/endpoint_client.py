@@ -201,7 +201,7 @@ class EndpointClient:
             await self._note(http, outcome, call)
             answers_then = self._health.answers
             if outcome.kind not in RETRIED or attempt >= self._allowed(outcome):
-                await self._unless_it_works(http, call, lambda: self._health.lost(outcome, item_of(call)))
+                await self._unless_it_works(http, call, self._health.lost(outcome, item_of(call)))
                 return outcome
             await asyncio.sleep(self._pause(attempt, outcome, window))
             attempt += 1
@@ -216,16 +216,16 @@ class EndpointClient:
     async def _note(self, http: Any, trouble: Trouble, call: Call) -> None:
         """Tell the health monitor; where it gives up on the model's name, add which names there are."""
         try:
-            await self._unless_it_works(http, call, lambda: self._health.failed(trouble))
+            await self._unless_it_works(http, call, self._health.failed(trouble))
         except UserError as error:
             served = await self._served(http) if trouble.kind == "missing" else []
             raise (UserError(f"{error}; it serves {', '.join(served[:5])}") if served else error) from None
 
-    async def _unless_it_works(self, http: Any, call: Call, doubt: Callable[[], RbaError | None]) -> None:
-        """Raise what the health monitor ends the run with, unless the server answers a harmless request."""
-        seen = self._health.proofs
-        if (end := doubt()) is None:
+    async def _unless_it_works(self, http: Any, call: Call, end: RbaError | None) -> None:
+        """Raise what the health monitor would end the run with, unless the server answers a harmless request."""
+        if end is None:
             return
+        seen = self._health.proofs
         async with self._probe.turn:
             if self._health.proofs > seen:  # somebody else has asked meanwhile, or an answer came
                 return

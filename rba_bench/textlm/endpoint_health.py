@@ -4,6 +4,7 @@ One item that fails is that item's status; a server of which nothing works ends 
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,10 @@ FORBIDDEN_ITEMS = 3  # the same for 403
 STALLED_S = 60.0  # and two timeouts: no answer for so long, while requests fail, is the end
 _LONGEST_DETAIL = 4000  # characters
 PARAMETER = "\nparameter: "  # stands before the one that an error is about
+# A status 500 that no repetition cures: llama.cpp, of a model that takes text alone
+_UNABLE = re.compile(
+    r"\b(?:audio|image|multimodal)\b.{0,40}\bnot\s(?:be\s)?supported|not support (?:audio|image)", re.I
+)
 _CONTENT_CODES = ("content_filter", "content_policy_violation")
 
 
@@ -259,6 +264,8 @@ def status_trouble(status: int, headers: Mapping[str, str], body: object, key: A
         return Trouble("quota" if code == "insufficient_quota" else "limit", reason, wait)
     if status == 408:
         return Trouble("timeout", reason, wait)
+    if status == 501 or (status >= 500 and _UNABLE.search(message)):
+        return Trouble("request", reason, detail=detail)
     if status >= 500 or status in (409, 425):
         return Trouble("server", reason, wait, detail)
     if status < 400:

@@ -6,21 +6,24 @@ shared memory and breaks on the network folders of clusters.
 """
 
 import json
+import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
-from rba_bench.errors import RbaError, UserError
+from rba_bench.errors import RbaError
 from rba_bench.faults import database_error, explained
 from rba_bench.files import sha256_json
-from rba_bench.textlm.asking import Question, Reply
+from rba_bench.textlm.asking import Question, Reply, ReplyStatus
 
 FILE = "votes.sqlite"
 WAIT_S = 60.0  # for another process that is writing
 _REMEDY = "move it away, its votes will be asked for again"
 _AT_ONCE = 500  # SQLite binds at most 999 values in old versions
+_ROUNDING = 1e-3  # by which a log-probability may exceed 0
 # What a judge says of itself that does not change its votes: where it lies, how large it is.
 _VOLATILE = ("path", "n_parameters", "weights_known")
 
@@ -74,7 +77,7 @@ class VoteCache:
             raise self._unusable(error) from error
 
     def get(self, keys: Iterable[str]) -> dict[str, Reply]:
-        """The replies that are there."""
+        """The replies that are there; one that cannot be read, whoever wrote it, is not."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Reply] = {}
         try:
@@ -82,24 +85,39 @@ class VoteCache:
                 some = wanted[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 query = f"SELECT key, reply FROM votes WHERE key IN ({marks})"
-                found.update((key, _read(text)) for key, text in self._database.execute(query, some))
+                rows = ((key, _read(text)) for key, text in self._database.execute(query, some))
+                found.update((key, reply) for key, reply in rows if reply is not None)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{self.path} is damaged ({error}): {_REMEDY}") from error
         return found
 
-    def put(self, key: str, reply: Reply) -> Reply:
-        """Keep a reply; the first one stays.
+    def put(self, key: str, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
+        """Keep a reply; the first usable one stays.
+
+        Args:
+            key: See `vote_key`.
+            reply: One that can be read again, see `readable`.
+            usable: Whether a reply that was kept before is of use; one that is not gives way.
 
         Returns:
             The reply that is kept: another process may have been faster, and then all must use its reply.
         """
         try:
-            self._database.execute("INSERT OR IGNORE INTO votes VALUES (?, ?)", (key, _written(reply)))
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                kept = self.get([key]).get(key)
+                if kept is None or not usable(kept):
+                    self._database.execute(
+                        "INSERT OR REPLACE INTO votes VALUES (?, ?)", (key, _written(reply))
+                    )
+                    kept = replace(reply, latency_s=0.0)  # as it is read again
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return self.get([key])[key]
+        return kept
 
     def close(self) -> None:
         """Close the file."""
@@ -131,7 +149,35 @@ def _written(reply: Reply) -> str:
     )
 
 
-def _read(text: str) -> Reply:
-    values = json.loads(text)
-    odds = tuple((str(token), float(value)) for token, value in values.pop("top_logprobs"))
-    return Reply(top_logprobs=odds, **values)
+def readable(reply: Reply) -> bool:
+    """Whether a reply can be kept and read again: text without half characters, log-probabilities that are any."""
+    try:
+        return _read(_written(reply).encode().decode()) is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _read(text: object) -> Reply | None:
+    """The reply in a row of the file, None if it holds none."""
+    try:
+        values = json.loads(text) if isinstance(text, str) else None
+        return Reply(**values | {"top_logprobs": _odds(values["top_logprobs"])}) if _sound(values) else None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def _sound(values: object) -> bool:
+    """Whether each field has its type."""
+    if not isinstance(values, dict) or values.get("status") not in get_args(ReplyStatus):
+        return False
+    counts = (values.get(key, 0) for key in ("prompt_tokens", "completion_tokens"))
+    texts = (values.get("text"), values.get("error", ""))
+    return all(isinstance(one, int) for one in counts) and all(isinstance(one, str) for one in texts)
+
+
+def _odds(rows: list[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Raises ValueError or TypeError for what are no log-probabilities."""
+    odds = tuple((str(token), float(value)) for token, value in rows)
+    if any(math.isnan(value) or value > _ROUNDING for _, value in odds):
+        raise ValueError("a probability above 1")
+    return odds

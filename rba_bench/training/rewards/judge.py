@@ -83,7 +83,7 @@ class Judge:
         spoken = [i for i, response in enumerate(responses) if response.strip()]
         asked = [self.question(rows[i], responses[i]) for i in spoken]
         with VoteCache(self.votes) as kept:
-            votes = Poll(self.asker, kept).collect(asked, read_grade, None)
+            votes = Poll(self.asker, kept, give_up=None).collect(asked, read_grade, None)
         grades = [WORST] * len(rows)
         for i, vote in zip(spoken, votes, strict=True):
             self._note(vote)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from rba_bench.errors import UserError
+from rba_bench.errors import RbaError, UserError
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.judges import pairwise, rating
 from rba_bench.evaluation.judges.pairwise import Choice, read_choice
 from rba_bench.textlm.asking import Message, Question, Reply
-from rba_bench.textlm.polling import Poll, Vote, verdict_of
+from rba_bench.textlm.polling import GIVE_UP, Poll, Vote, verdict_of
 from rba_bench.textlm.votes import VoteCache, judge_facts, vote_key
 
 
@@ -63,9 +63,7 @@ def test_equal_questions_are_asked_once(scripted: Any, votes: VoteCache) -> None
     assert [vote.value for vote in found] == [0, 1, 2, 0, 1, 2] and len(asker.asked) == 3
 
 
-def test_passing_errors_are_asked_again_next_time_but_refusals_are_not(
-    scripted: Any, votes: VoteCache
-) -> None:
+def test_what_holds_no_vote_is_not_kept_and_asked_again_next_time(scripted: Any, votes: VoteCache) -> None:
     broken = {
         "0": Reply("", status="error", error="timed out"),
         "1": Reply("", status="refused"),
@@ -77,8 +75,99 @@ def test_passing_errors_are_asked_again_next_time_but_refusals_are_not(
     assert all(vote.value is None and vote.reply is None for vote in found)
     well = scripted(last_word)
     again = Poll(well, votes, retries=1).collect(questions(3), number, "judge")
-    assert [vote.value for vote in again] == [0, None, None]
-    assert [q.messages[0].content for q in well.asked] == ["question 0"]
+    assert [vote.value for vote in again] == [0, 1, 2]
+    assert len(well.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Reply("half \ud83d", (("1", -0.1),)),
+        Reply("1", (("1", 1000.0),)),
+        Reply("1", (("1", math.nan),)),
+        Reply("1", (("1", math.inf),)),
+    ],
+)
+def test_a_reply_that_no_file_can_hold_is_no_vote(scripted: Any, votes: VoteCache, odd: Reply) -> None:
+    found = Poll(scripted(lambda q: odd if "1" in q.messages[0].content else last_word(q)), votes).collect(
+        questions(3), lambda _: 1, "judge"
+    )
+    assert [vote.value for vote in found] == [1, None, 1]
+    well = scripted(last_word)
+    assert [v.value for v in Poll(well, votes).collect(questions(3), number, "judge")] == [0, 1, 2]
+    assert [q.messages[0].content for q in well.asked] == ["question 1"]
+
+
+KEPT_BY_OTHERS = {
+    "broken off": "{",
+    "a list": "[]",
+    "a number": 5,
+    "bytes": b"\xff\xfe",
+    "no odds": '{"text": "3", "status": "ok"}',
+    "odds of 1000": '{"text": "3", "status": "ok", "top_logprobs": [["m", 1000.0]]}',
+    "odds of 400 digits": '{"text": "3", "status": "ok", "top_logprobs": [["m", %s]]}' % ("9" * 400),
+    "odds that are none": '{"text": "3", "status": "ok", "top_logprobs": [["m", NaN]]}',
+    "a count of 5,000 digits": '{"text": "3", "status": "ok", "top_logprobs": [], "prompt_tokens": %s}'
+    % ("9" * 5000),
+    "a text that is none": '{"text": 3, "status": "ok", "top_logprobs": []}',
+    "a field of a later version": '{"text": "3", "status": "ok", "top_logprobs": [], "mood": "fine"}',
+    "another status": '{"text": "3", "status": "fine", "top_logprobs": []}',
+    "nested without end": "[" * 100_000,
+    "no number": '{"text": "hm", "status": "ok", "top_logprobs": []}',
+    "refused": '{"text": "3", "status": "refused", "top_logprobs": []}',
+}
+
+
+@pytest.mark.parametrize("kept", KEPT_BY_OTHERS.values(), ids=KEPT_BY_OTHERS)
+def test_a_kept_reply_that_is_no_vote_is_asked_again_and_gives_way(
+    scripted: Any, tmp_path: Path, kept: object
+) -> None:
+    with VoteCache(tmp_path) as votes:
+        Poll(scripted(last_word), votes, retries=0).collect(questions(2), number, "judge")
+        with sqlite3.connect(tmp_path / "votes.sqlite") as raw:
+            raw.execute("UPDATE votes SET reply = ? WHERE reply LIKE '%\"1\"%'", (kept,))
+        raw.close()
+        for calls in (1, 0):
+            asker = scripted(last_word)
+            found = Poll(asker, votes, retries=0).collect(questions(2), number, "judge")
+            assert [vote.value for vote in found] == [0, 1] and len(asker.asked) == calls
+
+
+def test_a_judge_without_a_vote_is_given_up_after_some_dozens(scripted: Any, votes: VoteCache) -> None:
+    asker = scripted(
+        lambda q: Reply("", status="refused") if q.seed % 7 == 3 else Reply("As an AI\x1b[2J <b>" * 30)
+    )
+    with pytest.raises(
+        RbaError, match=r"36 replies in a row; 36 times no verdict, such as 'As an AI"
+    ) as caught:
+        Poll(asker, votes).collect(questions(2_000), number, "judge")
+    assert len(asker.asked) == GIVE_UP and caught.value.exit_code == 1
+    message = str(caught.value)
+    assert "\n" not in message and "\x1b" not in message and "<b>" not in message and len(message) < 400
+
+
+def test_a_small_set_ends_too_once_every_attempt_failed(scripted: Any, votes: VoteCache) -> None:
+    asker = scripted(lambda _: Reply("hm"))
+    with pytest.raises(RbaError, match="no usable vote"):
+        Poll(asker, votes).collect(questions(15), number, "judge")
+    assert len(asker.asked) == GIVE_UP
+
+
+def test_the_votes_of_a_judge_that_is_given_up_stay(scripted: Any, votes: VoteCache) -> None:
+    lucky = scripted(lambda q: last_word(q) if last_word(q).text in ("3", "799") else Reply("hm"))
+    with pytest.raises(RbaError, match="no usable vote"):
+        Poll(lucky, votes).collect(questions(800), number, "judge")
+    assert Poll(lucky, votes).open_questions(questions(800), number)[1] == 1
+
+
+def test_a_judge_that_judges_most_is_not_given_up_over_the_rest(scripted: Any, votes: VoteCache) -> None:
+    """The last 80 of 400 questions are beyond it: long, or in another language."""
+    asker = scripted(lambda q: last_word(q) if int(last_word(q).text) >= 80 else Reply("hm"))
+    found = Poll(asker, votes).collect(questions(400), number, "judge")
+    assert sum(vote.value is None for vote in found) == 80
+    again = scripted(asker.script)
+    assert Poll(again, votes).collect(questions(400), number, "judge") == found
+    assert {last_word(q).text for q in again.asked} == {str(i) for i in range(80)}
 
 
 def test_a_vote_does_not_depend_on_when_it_was_asked(scripted: Any, votes: VoteCache) -> None:
@@ -149,15 +238,6 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot use"):
         VoteCache(tmp_path / "file")
-
-
-def test_a_damaged_vote_is_named(tmp_path: Path) -> None:
-    with VoteCache(tmp_path) as cache:
-        cache.put("key", Reply("3"))
-        with sqlite3.connect(tmp_path / "votes.sqlite") as raw:
-            raw.execute("UPDATE votes SET reply = '{'")
-        with pytest.raises(UserError, match="damaged"):
-            cache.get(["key"])
 
 
 WRITER = """
