@@ -222,7 +222,7 @@ def test_nothing_is_written_through_a_link_in_the_board(tmp_path, run):
 
 def bomb(run: Path) -> None:
     (run / "samples.jsonl").unlink()
-    (run / "samples.jsonl.gz").write_bytes(gzip.compress(bytes(32 * 2**20)))
+    (run / "samples.jsonl.gz").write_bytes(gzip.compress(bytes(32 * 2**20), mtime=0))
 
 
 def huge(run: Path) -> None:

@@ -197,7 +197,7 @@ def test_scores_of_others_are_what_their_file_is_called(
     data.systems[0].save(tmp_path)
     (file,) = tmp_path.rglob("*.json.gz")
     text = json.dumps({**data.systems[0].model_dump(mode="json"), **changes})
-    file.write_bytes(gzip.compress(text.encode()))
+    file.write_bytes(gzip.compress(text.encode(), mtime=0))
     with pytest.raises(UserError, match="json.gz"):
         scores.read_all(tmp_path)
 
