@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check bench setup format clean
+.PHONY: help quickstart test check bench setup format assets clean
 
 # The first Python >= 3.11 that runs; `make PYTHON=/path/to/python3.12 test` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -51,6 +51,9 @@ $(STAMP):
 	echo "installing into $(VENV), once: [2/2] rba-bench and what else it needs"; \
 	$(PIP) --editable '.[tts,train,ja,consistency,codecs]' --group dev; \
 	touch $@; } >&2
+
+assets: $(STAMP)  ## fetch real weights (98 MB) for the tests that serve them; without, these are skipped
+	@$(BIN)/python dev/fetch_assets.py
 
 clean:  ## remove .venv and caches; runs/ stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build

@@ -33,6 +33,11 @@ class TextOracle:
         """Identity of the text model, of kind `text-oracle`."""
         return {**self.textlm.identity(), "kind": "text-oracle"}
 
+    def observed(self) -> dict[str, list[str]]:
+        """What a server says of the text model, {} for a local one."""
+        said: dict[str, list[str]] = getattr(self.textlm, "observed", dict)()
+        return said
+
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
         """Answer prompt + transcript; a request without a transcript is `not_heard`, never answered."""
         faults = ["" if request.transcript.strip() else UNREADABLE for request in requests]

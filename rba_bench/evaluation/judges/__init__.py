@@ -5,6 +5,7 @@
     yesno     whether an answer agrees with the references: `judge_accuracy`
     base      what they share: options, cost, accounts       prompts   the questions, in words
     polling   asking, retrying, reading votes                votes     the cache of replies
+    verdicts  where in a reply the verdict stands
     length    length control and instruction difficulties    pricing   dollars of hosted judges
 
 Nothing is dropped. A failure of the *model* counts against it, without asking anybody: an item that it did not answer

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.finishers.base import Addition, Cost, FinishOptions
-from rba_bench.evaluation.judges import pricing, prompts
+from rba_bench.evaluation.judges import pricing, prompts, verdicts
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
 from rba_bench.seeding import stable_seed
@@ -162,6 +162,7 @@ class Judge(ABC, Generic[Value]):
             "judge": judge_facts(self.asker.identity()),
             "prompt": prompts.fingerprint(*self.templates),
             "decoding": self.settings.facts(),
+            "reading": verdicts.VERSION,
             **self.options(),
         }
 

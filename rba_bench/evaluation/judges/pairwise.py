@@ -3,7 +3,8 @@
 The judge sees both answers and names the better one by its identifier. Its preference is continuous, P(m) / (P(m) +
 P(M)) from the odds of its first token (AlpacaEval 2), where tokens that differ only in surrounding spaces are one. It
 is asked in both orders, each answer once as `m` in front and once as `M` behind, and the two preferences are averaged:
-a liking for a place or a letter cancels. A judge without odds is taken at its word, which is recorded.
+a liking for a place or a letter cancels. A judge without odds, or whose first token is none of the two (a quotation
+mark), is taken at its word, which is recorded.
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.finishers.base import Addition, Cost, FinishOptions
-from rba_bench.evaluation.judges import prompts
+from rba_bench.evaluation.judges import prompts, verdicts
 from rba_bench.evaluation.judges.base import (
     Judge,
     Settings,
@@ -60,11 +61,10 @@ def read_choice(reply: Reply) -> Choice | None:
     if reply.top_logprobs:
         first, second = (_mass(reply, name) for name in (prompts.FIRST, prompts.SECOND))
         total = first + second
-        return Choice(first / total, True, min(total, 1.0)) if total > 0 else None
-    word = reply.text.strip().strip("\"'`")
-    if word not in (prompts.FIRST, prompts.SECOND):
-        return None
-    return Choice(1.0 if word == prompts.FIRST else 0.0, False)
+        if total > 0:
+            return Choice(first / total, True, min(total, 1.0))
+    word = verdicts.stated(reply.text, lambda said: said if said in (prompts.FIRST, prompts.SECOND) else None)
+    return None if word is None else Choice(1.0 if word == prompts.FIRST else 0.0, False)
 
 
 class PairwiseJudge(Judge[Choice]):

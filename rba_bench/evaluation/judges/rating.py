@@ -14,7 +14,7 @@ import numpy as np
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.finishers.base import Addition, FinishOptions
-from rba_bench.evaluation.judges import prompts
+from rba_bench.evaluation.judges import prompts, verdicts
 from rba_bench.evaluation.judges.base import (
     Judge,
     Settings,
@@ -31,7 +31,7 @@ from rba_bench.textlm.asking import Asker, Question, Reply
 VOTES = 3
 LOWEST = 1.0
 DEFAULTS = {"max_tokens": 8, "temperature": 0.5}
-_SCORE = re.compile(r"[1-5]")
+_SCORE = re.compile(r"([1-5])(?:\s*(?:/|out of)\s*5)?")
 
 
 class RatingJudge(Judge[int]):
@@ -69,9 +69,8 @@ class RatingJudge(Judge[int]):
         return tuple(self.settings.question(messages, vote) for vote in range(self.votes))
 
     def read(self, reply: Reply) -> int | None:
-        """One digit from 1 to 5 and nothing else."""
-        said = reply.text.strip()
-        return int(said) if _SCORE.fullmatch(said) else None
+        """One digit from 1 to 5, where a verdict may stand."""
+        return verdicts.stated(reply.text, _score)
 
     def verdict(self, values: Sequence[int], facts: list[dict[str, Any]]) -> Addition:
         """Mean of the votes."""
@@ -103,6 +102,11 @@ def make(config: Mapping[str, Any], options: FinishOptions, asker: Asker | None 
     settings = Settings.of(config, **DEFAULTS)
     asked = asker or asker_of(config, options)
     return RatingJudge(asked, settings, options.cache, vote_count(config, VOTES))
+
+
+def _score(said: str) -> int | None:
+    found = _SCORE.fullmatch(said)
+    return int(found[1]) if found else None
 
 
 def vote_count(config: Mapping[str, Any], default: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rba_bench.evaluation.finishers.base import Addition, FinishOptions
-from rba_bench.evaluation.judges import prompts
+from rba_bench.evaluation.judges import prompts, verdicts
 from rba_bench.evaluation.judges.base import (
     Judge,
     Settings,
@@ -32,6 +32,44 @@ VOTES = 3
 SAMPLED = {"max_tokens": 4, "temperature": 0.5}
 WEIGHTED = {"max_tokens": 1, "temperature": 1.0, "top_logprobs": 5}
 METRIC = "judge_accuracy"
+# Judges of other languages say it in theirs
+_YES = (
+    "yes",
+    "ja",
+    "oui",
+    "sí",
+    "si",
+    "sì",
+    "sim",
+    "да",
+    "是",
+    "是的",
+    "正确",
+    "はい",
+    "예",
+    "네",
+    "نعم",
+    "हाँ",
+    "हां",
+    "evet",
+)
+_NO = (
+    "no",
+    "nein",
+    "non",
+    "não",
+    "нет",
+    "否",
+    "不",
+    "不是",
+    "错误",
+    "いいえ",
+    "아니요",
+    "아니오",
+    "لا",
+    "नहीं",
+    "hayır",
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +84,15 @@ def read_verdict(reply: Reply) -> Verdict | None:
     """The vote in a reply, None if it is neither yes nor no."""
     if reply.top_logprobs:
         yes, no = (_mass(reply, word) for word in ("yes", "no"))
-        return Verdict(yes / (yes + no), True) if yes + no > 0 else None
-    word = reply.text.strip().rstrip(".!").casefold()
-    return Verdict(float(word == "yes"), False) if word in ("yes", "no") else None
+        if yes + no > 0:
+            return Verdict(yes / (yes + no), True)
+    said = verdicts.stated(reply.text, _yes_or_no, leading=True)
+    return None if said is None else Verdict(float(said), False)
+
+
+def _yes_or_no(word: str) -> bool | None:
+    word = word.casefold()
+    return True if word in _YES else False if word in _NO else None
 
 
 class YesNoJudge(Judge[Verdict]):

@@ -31,8 +31,8 @@ def by_seed(replies: list[str]) -> Any:
     ("text", "expected"),
     [
         ("4", 4), (" 5\n", 5), ("1", 1),
-        ("0", None), ("6", None), ("4.5", None), ("Score: 4", None), ("45", None), ("", None),
-        ("four", None), ("-1", None), ("４", None),
+        ("0", None), ("6", None), ("4.5", None), ("Score: 4", 4), ("45", None), ("", None),
+        ("four", None), ("-1", None), ("４", 4),
     ],
 )  # fmt: skip
 def test_a_rating_is_one_digit(
@@ -95,7 +95,7 @@ def odds(**tokens: float) -> Reply:
     [
         (Reply("Yes"), Verdict(1.0, False)),
         (Reply("no."), Verdict(0.0, False)),
-        (Reply("Yes, it is"), None),
+        (Reply("Yes, it is"), Verdict(1.0, False)),
         (Reply("Maybe"), None),
         (odds(Yes=0.5, yes=0.1, No=0.2, The=0.1), Verdict(0.75, True)),
         (odds(The=0.9, A=0.1), None),
