@@ -160,8 +160,8 @@ def readable(reply: Reply) -> bool:
 def _read(text: object) -> Reply | None:
     """The reply in a row of the file, None if it holds none."""
     try:
-        values = json.loads(text) if isinstance(text, str) else None
-        return Reply(**values | {"top_logprobs": _odds(values["top_logprobs"])}) if _sound(values) else None
+        values: Any = json.loads(text) if isinstance(text, str) else None
+        return Reply(**{**values, "top_logprobs": _odds(values["top_logprobs"])}) if _sound(values) else None
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
