@@ -1,13 +1,15 @@
 """What in a task file can run Python code that is not this package's: found by reading, before lm-eval loads the file.
 
-lm-eval imports whatever a `!function` names while it reads the YAML, looking beside the file first, and renders
-templates (`doc_to_text: "{{...}}"`) without a sandbox (lm_eval 0.4.13, `tasks/_yaml_loader.py` and `utils.py`). So a
-task file of somebody else is a program. What may run unasked: the functions of `rba_bench.evaluation.hooks`, unless a
-file beside it takes that name, and everything in the task files that this package ships.
+lm-eval imports whatever a `!function` names while it reads the YAML, looking beside the file first, renders templates
+(`doc_to_text: "{{...}}"`, or those of the file that `use_prompt` names) without a sandbox, and has the package
+`evaluate` run the script of any metric that it does not know itself (lm_eval 0.4.13, `tasks/_yaml_loader.py`,
+`utils.py`, `prompts/__init__.py`, `api/registry.py`). So a task file of somebody else is a program. What may run
+unasked: the functions of `rba_bench.evaluation.hooks`, unless a file beside it takes that name, and everything in the
+task files that this package ships.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -20,28 +22,29 @@ _HOOKS = Path(__file__).with_name("hooks.py")
 _BESIDE = "rba_bench/evaluation/hooks.py"  # beside a task file it would be imported in the place of ours
 _TEMPLATE = re.compile(r"\{\{|\{%")
 _PLAIN = "tag:yaml.org,2002:"
+_MERGE = f"{_PLAIN}merge"
+_NO = ("false", "no", "off", "null", "~", "")
 
 
 def refuse(path: Path) -> None:
     """Raise UserError if a task file, or one that it includes, can run code of its authors."""
-    for file, what in _found(path.resolve(), ()):
+    whole = path.resolve()
+    settings = _settings(whole, ())
+    if "task_list" in settings or isinstance(settings.get("task"), yaml.CollectionNode):
+        raise UserError(f"{path} is not a single task: give the file of one task")
+    for file, what in [*_found(whole, ()), *((whole, what) for what in _scripts(settings))]:
         raise UserError(
             f"{file} runs code of its own ({what}): read it, then add --trust if you trust its authors"
         )
 
 
 def _found(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
-    """Pairs of file and what in it runs code, included files first."""
+    """Pairs of file and what in it runs code by tag or by template, included files first."""
     if path in seen or path.is_relative_to(tasks_dir()):
         return
-    try:
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UserError(f"cannot read task file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    for name in _included(tree):
-        yield from _found((path.parent / name).resolve(), (*seen, path))
+    tree = _tree(path)
+    for other in _included(path, tree):
+        yield from _found(other, (*seen, path))
     beside = path.parent / _BESIDE
     shadowed = beside.exists() and beside.resolve() != _HOOKS.resolve()
     for node in _nodes(tree):
@@ -55,22 +58,83 @@ def _found(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
             yield path, f"the template {' '.join(node.value.split())[:40]!r}"
 
 
-def _included(tree: yaml.Node | None) -> list[str]:
-    if not isinstance(tree, yaml.MappingNode):
-        return []
-    entries = [value for key, value in tree.value if key.value == "include"]
-    scalars = [node for entry in entries for node in _nodes(entry) if isinstance(node, yaml.ScalarNode)]
-    return [str(node.value) for node in scalars]
+def _scripts(settings: Mapping[str, yaml.Node]) -> Iterator[str]:
+    """What in the settings of a task has lm-eval load a file that runs code."""
+    prompts = settings.get("use_prompt")
+    if prompts is not None and prompts.tag != f"{_PLAIN}null":
+        yield f"the prompts of {' '.join(str(prompts.value).split())[:80]}"
+    results = settings.get("process_results")
+    if results is None or results.tag != "!function":  # else metrics are names of what it returns
+        yield from (f"the metric {name[:80]!r} of the package `evaluate`" for name in _unknown(settings))
 
 
-def _nodes(node: yaml.Node | None) -> Iterator[yaml.Node]:
-    if node is None:
-        return
-    yield node
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _nodes(key)
-            yield from _nodes(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for part in node.value:
-            yield from _nodes(part)
+def _unknown(settings: Mapping[str, yaml.Node]) -> Iterator[str]:
+    """Names of metrics that lm-eval would look for in the package `evaluate`."""
+    import lm_eval.api.metrics  # noqa: F401 - registers them
+    from lm_eval.api.registry import metric_registry
+
+    known = set(metric_registry.keys())
+    for node in _nodes(settings.get("metric_list")):
+        entry = _entries(node)
+        metric, elsewhere = entry.get("metric"), entry.get("hf_evaluate")
+        if not isinstance(metric, yaml.ScalarNode) or metric.tag == "!function":
+            continue
+        if metric.value not in known or (elsewhere is not None and str(elsewhere.value).lower() not in _NO):
+            yield " ".join(metric.value.split())
+
+
+def _settings(path: Path, seen: tuple[Path, ...]) -> dict[str, yaml.Node]:
+    """What a task file sets, by name, as lm-eval puts it together: what is included first, then its own."""
+    if path in seen:
+        return {}
+    tree, settings = _tree(path), {}
+    for other in _included(path, tree):
+        settings |= _settings(other, (*seen, path))
+    return settings | _entries(tree)
+
+
+def _tree(path: Path) -> yaml.Node | None:
+    try:
+        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"cannot read task file {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # not UTF-8 is a ValueError
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _included(path: Path, tree: yaml.Node | None) -> list[Path]:
+    entry = _entries(tree).get("include")
+    names = [str(node.value) for node in _nodes(entry) if isinstance(node, yaml.ScalarNode)]
+    return [(path.parent / name).resolve() for name in names]
+
+
+def _entries(node: yaml.Node | None, above: tuple[yaml.Node, ...] = ()) -> dict[str, yaml.Node]:
+    """Entries of a mapping by name, those of its merge keys (`<<`) included; {} for anything else."""
+    if not isinstance(node, yaml.MappingNode) or node in above:
+        return {}
+    own, merged = {}, {}
+    for key, value in node.value:
+        if key.tag != _MERGE:
+            own[str(key.value)] = value
+            continue
+        parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        for part in reversed(parts):  # the first one counts
+            merged |= _entries(part, (*above, node))
+    return merged | own
+
+
+def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Every node once, also where aliases repeat or contain it."""
+    waiting, met = [root] if root is not None else [], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in met:
+            continue
+        met.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in reversed(node.value) for part in reversed(pair)]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
