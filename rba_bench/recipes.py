@@ -10,21 +10,34 @@ Keys of nested models are set with dots (`--set lora.r=8`), values are read as Y
 """
 
 import difflib
+import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from rba_bench.errors import UserError
 
 
 class Recipe(BaseModel):
-    """Base of all recipes: unknown keys are errors, NaN and infinity are not numbers, values never change."""
+    """Base of all recipes: unknown keys are errors, NaN and infinity are not numbers, values never change.
+
+    Where a list is wanted, one value stands for a list of one (`--set report_to=wandb`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_of_one(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        lists = {name for name, about in cls.model_fields.items() if _is_list(about.annotation)}
+        single = {name for name in lists & data.keys() if isinstance(data[name], str | int | float)}
+        return {name: [value] if name in single else value for name, value in data.items()}
 
     def resolved(self) -> dict[str, Any]:
         """Every key with the value in force, as JSON values (what artefacts store)."""
@@ -197,6 +210,18 @@ def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
         if nested is not None:  # list positions and union tags lead no deeper
             model = nested
     return list(model.model_fields)
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether a key takes nothing but a list of any length, or null."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is tuple:
+        return parts[-1:] == (Ellipsis,)
+    return (
+        bool(parts)
+        and typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        and all(part is type(None) or _is_list(part) for part in parts)
+    )
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -135,3 +135,20 @@ def test_trust_sets_the_key_wherever_a_recipe_has_it():
     recipe = load_recipe(Trusting, None, [], trust=True)
     assert recipe.trust_remote_code and recipe.reward.trust_remote_code
     assert not load_recipe(Trusting).reward.trust_remote_code
+
+
+class Lists(Recipe):
+    names: tuple[str, ...] = ()
+    kinds: tuple[Literal["qa", "s2tt"], ...] | None = None
+    either: float | tuple[float, ...] = 1.0
+    pair: tuple[float, float] = (0.0, 1.0)
+
+
+def test_one_value_stands_for_a_list_of_one():
+    recipe = load_recipe(Lists, None, ["names=wandb", "kinds=qa", "either=2"])
+    assert (recipe.names, recipe.kinds, recipe.either) == (("wandb",), ("qa",), 2.0)
+    assert load_recipe(Lists, None, ["names=[a, b]", "kinds=null"]).names == ("a", "b")
+    with pytest.raises(UserError, match="kinds"):
+        load_recipe(Lists, None, ["kinds=chat"])
+    with pytest.raises(UserError, match="pair"):
+        load_recipe(Lists, None, ["pair=1"])

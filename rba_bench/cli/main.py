@@ -4,12 +4,14 @@ Exit codes: 0 done; 1 the run failed; 2 wrong usage, recipe or file; 3 something
 130 interrupted (the same command resumes). Expected failures are one line on stderr, bugs keep their traceback.
 """
 
+import re
 import shlex
 import shutil
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -35,8 +37,11 @@ from rba_bench.cli.output import emit
 from rba_bench.errors import RbaError
 from rba_bench.faults import explained
 from rba_bench.plain import printable
+from rba_bench.recipes import suggest
 
 INTERRUPTED = 130
+_CHOICE = re.compile(r"'([^']*)' is not one of ('.*')")
+_QUOTED = re.compile(r"'([^']*)'")
 
 app = typer.Typer(
     name="rba-bench",
@@ -122,7 +127,12 @@ def _program() -> str:
 def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)  # only usage errors know their command
     help_line = f" (see `{context.command_path} --help`)" if context is not None else ""
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    chosen = _CHOICE.search(message)
+    if chosen is not None:
+        known = _QUOTED.findall(chosen[2])
+        hint = suggest(chosen[1], known) if get_close_matches(chosen[1], known, 1, 0.5) else ""
+        message = message[: chosen.start()] + f"unknown value {chosen[1]!r}{hint} (known: {', '.join(known)})"
     return message[:1].lower() + message[1:] + help_line
 
 

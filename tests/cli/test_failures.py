@@ -61,6 +61,8 @@ def test_no_command_prints_the_help(capsys: Capture) -> None:
         (("synth", "--set", "n_instructions=lots"), "n_instructions"),
         (("train", "--recipe", "no-such-recipe"), "no-such-recipe"),
         (("train", "--set", "seed"), "key=value"),
+        (("train", "--method", "rba_group"), "unknown value 'rba_group'; did you mean 'rba-group'?"),
+        (("eval", "--track", "mirco"), "did you mean 'micro'?"),
         (("leaderboard", "build", "no/such/folder"), "no/such/folder"),
     ],
 )
