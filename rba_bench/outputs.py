@@ -26,6 +26,7 @@ SCHEMA_VERSION = 1
 SHOWN = 12  # differences listed before "and N more"
 LOCK = ".rba.lock"
 DAY_S = 86_400.0
+WRITTEN_BY_NOW_S = 600.0
 _held: dict[Path, FileLock] = {}
 
 
@@ -100,7 +101,8 @@ def lock(out: Path | str) -> None:
             f"{out} is in use by another process: wait until it has ended, or choose another --out"
         ) from error
     _held[folder] = held
-    sweep(folder)
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    sweep(folder, 0.0 if alone else WRITTEN_BY_NOW_S)  # the other processes of the run may be writing
     _sweep_cache()
 
 

@@ -111,6 +111,20 @@ def test_of_a_distributed_run_the_first_process_locks_for_all(
         pass
 
 
+def test_the_first_process_leaves_alone_what_the_others_of_its_run_are_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them sign the folder at the same moment, each through a temporary file."""
+    fresh, old = tmp_path / f".{SIGNATURE}.1.tmp", tmp_path / ".model.safetensors.1.tmp"
+    fresh.write_text("half")
+    old.write_text("half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with locked(tmp_path):
+        assert fresh.is_file() and not old.is_file()
+
+
 def test_a_failure_inside_lets_the_folder_go(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="x"), locked(tmp_path):
         raise ValueError("x")
