@@ -21,6 +21,7 @@ class StepBatch:
         pairs: [P].
         ratings: [Q].
         groups: number of the group each rated sample belongs to, [Q].
+        items: pairs or samples that there could have been; see `Outcome.items`.
     """
 
     heard: list[tuple[AlignmentRow, bool]] = field(default_factory=list)
@@ -32,6 +33,20 @@ class StepBatch:
     pairs: list[Pair] = field(default_factory=list)
     ratings: list[Rated] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
+    items: int = 0
+
+    def length(self, places: Sequence[int]) -> int:
+        """Tokens of the answers at `places`, those that are named twice counted twice."""
+        return sum(len(self.branches[place].tokens) for place in places)
+
+    def listen(self, row: AlignmentRow, tokens: tuple[int, ...]) -> None:
+        """Make sure that a clip is heard: add `row`'s, with an answer that plays no role, where all are read.
+
+        Without any the projector would take no part in the step, and processes would not all do the same.
+        """
+        if all(as_text for _, as_text in self.heard):
+            self.heard.append((row, False))
+            self.branches.append(Branch(len(self.heard) - 1, tokens))
 
 
 def assemble(
@@ -39,6 +54,7 @@ def assemble(
     pairs: Sequence[Pair] = (),
     rated: Sequence[Sequence[Rated]] = (),
     teacher_tokens: Callable[[str], tuple[int, ...]] | None = None,
+    items: int = 0,
 ) -> StepBatch:
     """Put a step together.
 
@@ -47,8 +63,9 @@ def assemble(
         pairs: preference pairs on clips of the same groups.
         rated: samples with their worth, by group.
         teacher_tokens: response to ids; None leaves the teacher's answers out.
+        items: see `StepBatch`.
     """
-    batch = StepBatch(pairs=list(pairs))
+    batch = StepBatch(pairs=list(pairs), items=items)
     clips: dict[tuple[str, bool], int] = {}
     known: dict[Branch, int] = {}
 

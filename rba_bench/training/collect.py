@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rba_bench.errors import RbaError
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.replies import answer_of
@@ -62,6 +61,7 @@ class Collector:
         self.waiting: dict[int, Outcome] = {}
         self.drawn = 0
         self.judged = 0
+        self._verdicts = (0, 0)
 
     def take(self, position: int) -> Outcome:
         """Remove and return the outcome of a position that `draw` has filled."""
@@ -85,13 +85,18 @@ class Collector:
         """Answers of the current policy, for validation; not counted."""
         return self._sample(voices, step)
 
+    def take_verdicts(self) -> tuple[int, int]:
+        """Since the last call: answers that the reward was asked about, and those that it could judge."""
+        found, self._verdicts = self._verdicts, (0, 0)
+        return found
+
     def _judge(self, samples: Sequence[Sample]) -> list[float]:
         if self.reward is None or not samples:
             return [0.0] * len(samples)
         rewards = self.reward([one.row for one in samples], [one.text for one in samples])
         self.judged += len(samples)
-        if all(math.isnan(reward) for reward in rewards):
-            raise RbaError(f"none of {len(samples)} answers could be judged: check `reward` in the recipe")
+        asked, told = self._verdicts
+        self._verdicts = asked + len(rewards), told + sum(not math.isnan(reward) for reward in rewards)
         return rewards
 
     def _sample(self, voices: Sequence[Voice], step: int) -> list[Sample]:

@@ -1,12 +1,14 @@
 """The loop: transformers' Trainer, which brings DDP, accumulation, mixed precision and resuming, around our own step.
 
-batch of groups -> rollout (if due) -> distinct answers -> log-probabilities -> the method's loss
+groups of a step -> rollout (if due) -> batches of distinct answers, counted -> log-probabilities -> the method's loss
+
+A step is normalised as a whole: what its loss is divided by is counted over all its batches and all processes before
+the first of them is scored. So neither `accumulate` nor the number of processes changes a loss or a gradient.
 """
 
 import math
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from transformers.trainer import SCHEDULER_NAME
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
-from rba_bench.training.batch import StepBatch, assemble
+from rba_bench.training.batch import StepBatch
 from rba_bench.training.build import optimizer_groups
 from rba_bench.training.checkpoints import load_weights, save_weights, seal
 from rba_bench.training.collect import Collector
@@ -45,9 +47,8 @@ from rba_bench.training.sharding import (
     unshare,
     use_bfloat16,
 )
+from rba_bench.training.step_metrics import StepMetrics
 from rba_bench.training.tools import StepTools
-
-COUNTS = {"pairs", "items", "rated"}  # summed over processes and batches; everything else is averaged
 
 
 def schedule_factor(step: int, recipe: TrainingRecipe) -> float:
@@ -119,7 +120,7 @@ class AlignmentTrainer(Trainer):
         offline: given pairs; nothing is sampled then.
     """
 
-    loss_is_scaled_for_ga = False  # compute_loss gives a mean over its batch
+    loss_is_scaled_for_ga = True  # compute_loss gives a share of the step's loss: nothing is left to divide
     lr_scheduler: Any
     optimizer: Any
     _created_lr_scheduler: bool
@@ -151,11 +152,28 @@ class AlignmentTrainer(Trainer):
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
+        self.metrics = StepMetrics()
         self._groups: list[dict[str, Any]] | None = None
-        self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
+        self._step_counts: dict[str, int] = {}
 
     # one step
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], None]:
+        """This process's batches of the next optimiser step, with what all of them are divided by counted."""
+        given, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [self._batch(one["positions"], one["groups"]) for one in given]
+        found = [self.method.counts(batch, self.tools) for batch in batches]
+        if found:
+            asked, told = self.collector.take_verdicts()
+            mine = {name: sum(one[name] for one in found) for name in found[0]}
+            self._step_counts = self._over_processes(mine | {"asked": asked, "told": told})
+            if self._step_counts["asked"] and not self._step_counts["told"]:
+                raise RbaError(
+                    f"none of {self._step_counts['asked']} answers could be judged: check `reward` in the recipe"
+                )
+        return [{"batch": batch} for batch in batches], None
 
     def compute_loss(
         self,
@@ -164,28 +182,38 @@ class AlignmentTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of one batch of groups, mean over its items; also notes the step's metrics."""
-        outcomes = self._outcomes(inputs["positions"], inputs["groups"])
-        rows = self._rows(inputs["groups"])
-        items = sum(outcome.items for outcome in outcomes)
-        batch = self.method.batch(rows, outcomes, self.collector.responder)
-        # without a clip that is heard the projector would take no part, and processes would not all do the same
-        heard = any(not as_text for _, as_text in batch.heard)
-        counts = self._even(self.method.counts(batch))
-        loss = self._loss(model, batch, items, counts) if heard else self._nothing(model, rows)
-        if not math.isfinite(float(loss.detach())):
+        """One batch's share of the step's loss, of which the log gets the sum.
+
+        It is returned times the number of processes, because these average their gradients.
+        """
+        batch: StepBatch = inputs["batch"]
+        aim = self.collector.policy.inside(lambda: self._aim(batch))
+        scores = model(self.tools.clips(batch), batch.branches, aim.targets, aim.measure, self.method.want)
+        step = Step(batch, scores, aim, self._step_counts, self.recipe.length_normalized)
+        terms = self.method.loss(step)
+        share = float(terms.loss.detach())
+        if not math.isfinite(share):
             raise RbaError(
                 f"the loss of step {self.state.global_step + 1} is not finite, nothing was changed by it: lower "
                 "learning_rate or beta"
             )
-        self._note("loss", float(loss.detach()))
+        for name, value in {"loss": share, **terms.notes}.items():
+            self.metrics.share(name, value)
+        loss = terms.loss * self.args.world_size
+        return (loss, {}) if return_outputs else loss
+
+    def _batch(self, positions: Sequence[int], group_ids: Sequence[str]) -> StepBatch:
+        """Clips and answers of one batch; notes what its rollouts gave."""
+        outcomes = self._outcomes(positions, group_ids)
+        batch = self.method.batch(self._rows(group_ids), outcomes, self.collector.responder)
         if outcomes:
-            for name, count in (("items", items), ("pairs", len(batch.pairs)), ("rated", len(batch.rated))):
-                self._note(name, count)
+            counts = {"items": batch.items, "pairs": len(batch.pairs), "rated": len(batch.rated)}
+            for name, count in counts.items():
+                self.metrics.share(name, count)
         for outcome in outcomes:
             for name, value in outcome.stats.items():
-                self._note(name, value)
-        return (loss, {}) if return_outputs else loss
+                self.metrics.value(name, value)
+        return batch
 
     def _rows(self, group_ids: Sequence[str]) -> list[AlignmentRow]:
         groups = self.collector.store.groups
@@ -212,21 +240,12 @@ class AlignmentTrainer(Trainer):
         wanted = [position + batch * stride for batch in ahead for position in positions]
         return [self.order[position] for position in wanted if position < len(self.order)]
 
-    def _loss(self, model: nn.Module, batch: StepBatch, items: int, counts: list[float]) -> Tensor:
-        aim = self.collector.policy.inside(lambda: self._aim(batch))
-        clips = self.tools.clips(batch)
-        scores = model(clips, batch.branches, aim.targets, aim.measure, self.method.want)
-        terms = self.method.loss(Step(batch, scores, aim, items, self.recipe.length_normalized, counts))
-        for name, value in terms.notes.items():
-            self._note(name, value)
-        return terms.loss
-
-    def _even(self, counts: list[float]) -> list[float]:
-        """Means over processes."""
-        if not counts or self.args.world_size == 1:
+    def _over_processes(self, counts: dict[str, int]) -> dict[str, int]:
+        """Sums over processes, which all have the same names."""
+        if self.args.world_size == 1:
             return counts
-        mine = torch.tensor(counts, device=self.args.device)
-        return [float(mean) for mean in self.accelerator.reduce(mine, "mean").tolist()]
+        mine = torch.tensor([counts[name] for name in sorted(counts)], device=self.args.device)
+        return dict(zip(sorted(counts), self.accelerator.reduce(mine, "sum").tolist(), strict=True))
 
     @torch.no_grad()
     def _aim(self, batch: StepBatch) -> Aim:
@@ -235,40 +254,11 @@ class AlignmentTrainer(Trainer):
             self.tools.keep_company(batch)
         return aim
 
-    def _nothing(self, model: nn.Module, rows: Sequence[AlignmentRow]) -> Tensor:
-        """A zero gradient, made in the usual way: every sample was the teacher's answer, or as good as the others."""
-        batch = assemble(rows[:1], teacher_tokens=self.collector.responder)
-        self.collector.policy.inside(lambda: self.tools.keep_company(batch))
-        zero: Tensor = model(self.tools.clips(batch), batch.branches).logprobs.sum() * 0.0
-        return zero
-
-    # metrics
-
-    def _note(self, name: str, value: float) -> None:
-        self._sums[name] += value
-        self._counts[name] += 1
+    # between steps
 
     def take_metrics(self) -> dict[str, float]:
-        """Means (of counts: sums) since the last call, over all processes; metrics without a value are left out."""
-        table = {name: (self._sums[name], float(self._counts[name])) for name in sorted(self._sums)}
-        self._sums.clear()
-        self._counts.clear()
-        if self.args.world_size > 1:
-            shares = gather_object([table])
-            names = sorted({name for share in shares for name in share})
-            table = {
-                name: (
-                    math.fsum(share.get(name, (0.0, 0.0))[0] for share in shares),
-                    math.fsum(share.get(name, (0.0, 0.0))[1] for share in shares),
-                )
-                for name in names
-            }
-        found = {
-            name: total if name in COUNTS else total / times
-            for name, (total, times) in table.items()
-            if times
-        }
-        return found | {"grad_norm": self.grad_norm}
+        """The step's figures, over all its batches and all processes; metrics without a value are left out."""
+        return self.metrics.take(self.args.world_size) | {"grad_norm": self.grad_norm}
 
     def after_step(self, step: int) -> None:
         """What the tools do between steps: an opponent takes over the policy's weights every `opponent_every`."""

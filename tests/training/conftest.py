@@ -1,6 +1,7 @@
 """A tiny alignment set: seven instructions in up to three voices, with the session's tiny clips as sound."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,41 @@ def store_for(groups: dict[str, list[AlignmentRow]]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def alignment_dir(tmp_path_factory: pytest.TempPathFactory, rows: list[AlignmentRow]) -> Path:
     """The rows as an alignment set on disk."""
+    return write_set(tmp_path_factory.mktemp("set"), rows)
+
+
+@pytest.fixture(scope="session")
+def mixed_dir(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[AlignmentRow], clips: list[np.ndarray]
+) -> Path:
+    """Six groups to train on, of four voices and of one, with answers of very unequal lengths, as a set on disk."""
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "clips").mkdir()
+    mixed = []
+    for number in range(6):
+        for voice in range((4, 1, 1, 4, 1, 4)[number]):
+            rng = np.random.default_rng([7, number, voice])
+            wave = clips[(number + 2 * voice) % len(clips)]
+            data = encode_flac((wave + 0.05 * rng.standard_normal(wave.size)).astype(np.float32), 16_000)
+            path = folder / "clips" / f"{number}-{voice}.flac"
+            path.write_bytes(data)
+            row = replace(
+                rows[3 * number], id=f"m{number}-v{voice}", group_id=f"m{number}", voice=f"v{voice}"
+            )
+            response = " and ".join([row.response] * (1, 4, 1, 2, 3, 1)[number])
+            audio = AudioRef.of(data, path)
+            mixed.append(replace(row, response=response, audio=audio, duration=audio.duration))
+    return write_set(folder / "set", mixed)
+
+
+def write_set(folder: Path, rows: list[AlignmentRow]) -> Path:
+    """Write rows as an alignment set."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from rba_bench.audio.alignment_set import schema
     from rba_bench.files import sha256_file, write_json
 
-    folder = tmp_path_factory.mktemp("set")
     names = schema().names
     records = []
     for row in rows:
@@ -97,7 +126,7 @@ def alignment_dir(tmp_path_factory: pytest.TempPathFactory, rows: list[Alignment
         data = Path(row.audio.path).read_bytes()
         sound = {"audio": {"bytes": data, "path": f"{row.id}.flac"}, "audio_sha256": row.audio.sha256}
         records.append({**dict.fromkeys(names), **given, **sound, "sampling_rate": 16_000})
-    (folder / "shards").mkdir()
+    (folder / "shards").mkdir(parents=True)
     shard = folder / "shards" / "part-00000.parquet"
     pq.write_table(pa.Table.from_pylist(records, schema=schema()), shard)
     checksums = {"shards/part-00000.parquet": sha256_file(shard)}

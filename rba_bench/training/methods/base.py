@@ -1,6 +1,10 @@
 """What a method is to the trainer: what it wants sampled, what it makes of the samples, and its loss.
 
-    requests --sampled, judged--> outcome --batch--> aim (teacher, reference) --scored--> loss
+    requests --sampled, judged--> outcome --batch--> counts --> aim (teacher, reference) --scored--> loss
+
+An optimiser step may come in several batches, one after the other and in several processes. What a loss is divided by
+is counted over all of them before the first one is scored, and `loss` gives a batch's *share* of the step's loss: the
+sum of the shares is the loss, and the sum of their gradients its gradient, however the step is split.
 
 The trainer knows no method; a new one is a subclass here, a `Preset`, and a recipe.
 """
@@ -67,14 +71,25 @@ class Aim:
 
 @dataclass
 class Step:
-    """Everything a loss is computed from; `counts` are the method's `counts`, averaged over processes."""
+    """Everything a batch's share of a loss is computed from.
+
+    Attributes:
+        batch: clips and answers.
+        scores: what the policy said of the answers.
+        aim: what they are compared with.
+        counts: the method's `counts`, summed over all batches of the optimiser step and all processes.
+        length_normalized: means instead of sums over tokens, where a method leaves that to the recipe.
+    """
 
     batch: StepBatch
     scores: Scores
     aim: Aim
-    items: int
-    length_normalized: bool
-    counts: Sequence[float] = ()
+    counts: Mapping[str, int]
+    length_normalized: bool = False
+
+    def mean(self, values: Tensor, over: str) -> Tensor:
+        """This batch's share of the step's mean: the sum of `values` over `counts[over]`; 0 where there is nothing."""
+        return values.sum() / max(self.counts[over], 1)
 
     def sequence(self, places: Sequence[int], normalized: bool | None = None) -> Tensor:
         """[len(places)] log-probabilities of answers."""
@@ -98,7 +113,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Terms:
-    """A loss (scalar with gradient) and what to write into the step log."""
+    """A batch's share of a loss (scalar with gradient), and its shares of what to write into the step log.
+
+    Shares are summed over the batches of a step, so a note is as much a share as the loss.
+    """
 
     loss: Tensor
     notes: Mapping[str, float] = field(default_factory=dict)
@@ -149,35 +167,40 @@ class Method(ABC):
     def batch(
         self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens
     ) -> StepBatch:
-        """Clips and answers of a step."""
-        return assemble(
+        """Clips and answers of a batch; at least one of the clips is heard."""
+        made = assemble(
             rows,
             [pair for outcome in outcomes for pair in outcome.pairs],
             [group for outcome in outcomes for group in outcome.rated],
             responder if self.supervised else None,
+            sum(outcome.items for outcome in outcomes),
         )
+        made.listen(rows[0], responder(rows[0].response))
+        return made
 
     def aim(self, batch: StepBatch, tools: Tools) -> Aim:
         """What the branches are compared with."""
         return Aim()
 
-    def counts(self, batch: StepBatch) -> list[float]:
-        """What a loss divides by that may differ between processes: numbers of tokens or answers.
+    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+        """Everything that `loss` divides by, as far as it is in this batch; the same names for every batch.
 
-        The mean over processes comes back in `Step.counts`, so that the mean of their losses is that of one process. As
-        many numbers for every batch, also for an empty one.
+        The sums over all batches of an optimiser step, those of other processes too, come back in `Step.counts`.
         """
-        return []
+        return {
+            "teacher": len(batch.teacher),
+            "items": batch.items,
+            "pairs": len(batch.pairs),
+            "rated": len(batch.rated),
+        }
 
     @abstractmethod
     def loss(self, step: Step) -> Terms:
-        """The loss of a step, mean over its items."""
+        """A batch's share of the step's loss: sums over `step.counts`, never over what this batch alone holds."""
 
     def supervision(self, step: Step) -> Tensor:
-        """Cross entropy of the teacher's answers, mean over clips; 0 where they are not scored."""
-        if not step.batch.teacher:
-            return step.scores.logprobs.new_zeros(())
-        return -step.sequence(step.batch.teacher).mean()
+        """Cross entropy of the teacher's answers (RBA Eq. (1)), mean over clips; 0 where they are not scored."""
+        return step.mean(-step.sequence(step.batch.teacher), "teacher")
 
 
 def reference_logprobs(

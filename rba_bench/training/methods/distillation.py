@@ -42,19 +42,20 @@ class TokenDistillation(Method):
         notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
         return Terms(far + self.recipe.sft_weight * supervision, notes)
 
-    def counts(self, batch: StepBatch) -> list[float]:
-        """Answer tokens, and ends of turns."""
-        answers = [batch.branches[place].tokens for place in self.places(batch)]
-        return [float(sum(map(len, answers))), float(sum(tokens[-1] in self.end_ids for tokens in answers))]
+    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+        """Also answer tokens, and ends of turns."""
+        places = self.places(batch)
+        ends = sum(batch.branches[place].tokens[-1] in self.end_ids for place in places)
+        return {**super().counts(batch, tools), "tokens": batch.length(places), "ends": ends}
 
     def places(self, batch: StepBatch) -> list[int]:
-        """Branches that are compared with the teacher."""
-        return sorted(set(batch.teacher))
+        """Branches that are compared with the teacher, one named as often as it was said."""
+        return batch.teacher
 
     def _divergence(self, step: Step, places: Sequence[int]) -> torch.Tensor:
         mask = step.pick(step.scores.mask, places)
         weight, ended = self.recipe.teacher.end_weight, self._ended(step, places)
-        tokens, ends = step.counts or (None, None)
+        tokens, ends = step.counts["tokens"], step.counts["ends"]
         weights = distillation.end_weights(mask, weight, ended=ended, tokens=tokens, ends=ends)
         return (step.pick(step.scores.divergence, places) * weights).sum()
 
@@ -106,7 +107,7 @@ class OnPolicyDistillation(TokenDistillation):
 
     def places(self, batch: StepBatch) -> list[int]:
         """What the student said, and the given answers among the samples."""
-        return sorted(set(batch.rated))
+        return batch.rated
 
 
 class Diva(Method):
@@ -123,8 +124,15 @@ class Diva(Method):
         """The LLM's states on the same answers, and the embeddings of the words."""
         answers = [batch.branches[place].tokens for place in batch.teacher]
         texts = [batch.heard[batch.branches[place].clip][0].user_text for place in batch.teacher]
-        words = tools.teacher.words([row.instruction for row, _ in batch.heard])
+        words = tools.teacher.words(_spoken(batch))
         return Aim(states=torch.cat(tools.teacher.states(texts, answers)), words=words)
+
+    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+        """Also states and words to be compared."""
+        every = self.recipe.hidden_positions == "all"
+        states = batch.length(batch.teacher) if every else len(batch.teacher)
+        words = sum(map(len, tools.teacher.word_ids(_spoken(batch))))
+        return {**super().counts(batch, tools), "states": states, "words": words}
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -135,17 +143,25 @@ class Diva(Method):
         theirs = torch.zeros_like(hidden)
         theirs[mask] = step.aim.states.to(hidden)
         compared = mask if self.recipe.hidden_positions == "all" else distillation.first_positions(mask)
-        distance = token_mean(distillation.hidden_l2(hidden, theirs, compared), compared)
+        distance = token_mean(
+            distillation.hidden_l2(hidden, theirs, compared), compared, step.counts["states"]
+        )
         counts = torch.tensor([len(words) for words in step.aim.words], device=hidden.device)
+        clips = [batch.branches[place].clip for place in batch.teacher]
         aligned = distillation.token_alignment(
-            scores.sound,
-            scores.n_sound.to(hidden.device),
+            step.pick(scores.sound, clips),
+            step.pick(scores.n_sound.to(hidden.device), clips),
             pad_sequence(step.aim.words, True).to(hidden),
             counts,
         )
-        alignment = token_mean(*aligned)
+        alignment = token_mean(*aligned, step.counts["words"])
         supervision = self.supervision(step)
         loss = options.hidden_weight * distance + options.words_weight * alignment
         loss = loss + self.recipe.sft_weight * supervision
         notes = {"divergence": float(distance.detach()), "alignment": float(alignment.detach())}
         return Terms(loss, notes | {"sft": float(supervision.detach())})
+
+
+def _spoken(batch: StepBatch) -> list[str]:
+    """The transcript behind each of the teacher's answers."""
+    return [batch.heard[batch.branches[place].clip][0].instruction for place in batch.teacher]

@@ -100,8 +100,6 @@ class Grpo(PolicyGradient):
         batch, options = step.batch, self.recipe.policy_gradient
         new = step.pick(step.scores.logprobs, batch.rated)
         mask = step.pick(step.scores.mask, batch.rated)
-        if not batch.rated:
-            return self.combine(step, step.scores.logprobs.sum() * 0.0, {})
         high = options.clip_high or (0.28 if self.recipe.method == "dapo" else 0.2)
         advantage = new.new_tensor([one.advantage for one in batch.ratings])
         old = new.detach() if self.recipe.refresh_every == 1 else _padded(batch, new)
@@ -110,15 +108,14 @@ class Grpo(PolicyGradient):
         if step.aim.reference is not None:
             far = forms.kl_estimate(new, step.pick(step.aim.reference, batch.rated), mask)
             tokens = tokens + options.kl_weight * far
-            notes["kl"] = float(token_mean(far.detach(), mask))
-        reduce = token_mean if self.recipe.method == "dapo" else sequence_mean
-        return self.combine(step, reduce(tokens, mask, step.counts[0] if step.counts else None), notes)
+            notes["kl"] = float(token_mean(far.detach(), mask, step.counts["tokens"]))
+        if self.recipe.method == "dapo":
+            return self.combine(step, token_mean(tokens, mask, step.counts["tokens"]), notes)
+        return self.combine(step, sequence_mean(tokens, mask, step.counts["rated"]), notes)
 
-    def counts(self, batch: StepBatch) -> list[float]:
-        """Tokens for DAPO, answers for GRPO."""
-        if self.recipe.method == "grpo":
-            return [float(len(batch.rated))]
-        return [float(sum(len(batch.branches[place].tokens) for place in batch.rated))]
+    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+        """Also tokens of samples."""
+        return {**super().counts(batch, tools), "tokens": batch.length(batch.rated)}
 
 
 class SelfCritical(PolicyGradient):
@@ -150,13 +147,10 @@ class SelfCritical(PolicyGradient):
 
     def loss(self, step: Step) -> Terms:
         """-A log pi(y|x), mean over samples."""
-        places = step.batch.rated
-        if not places:
-            return self.combine(step, step.scores.logprobs.sum() * 0.0, {})
-        scores = step.sequence(places)
+        scores = step.sequence(step.batch.rated)
         rewards = scores.new_tensor([one.reward for one in step.batch.ratings])
         greedy = scores.new_tensor([one.reward - one.advantage for one in step.batch.ratings])
-        return self.combine(step, forms.self_critical(scores, rewards, greedy).mean(), {})
+        return self.combine(step, step.mean(forms.self_critical(scores, rewards, greedy), "rated"), {})
 
 
 class MinimumRisk(PolicyGradient):
@@ -171,12 +165,16 @@ class MinimumRisk(PolicyGradient):
         """Mean over the lists."""
         batch = step.batch
         if not batch.rated:
-            return self.combine(step, step.scores.logprobs.sum() * 0.0, {})
+            return self.combine(step, step.scores.logprobs.sum() * 0.0, {})  # no list
         alpha = self.recipe.policy_gradient.mrt_sharpness
         scores = step.sequence(batch.rated)
         groups = torch.tensor(batch.groups, device=scores.device)
         rewards = scores.new_tensor([one.reward for one in batch.ratings])
-        return self.combine(step, forms.minimum_risk(scores, rewards, groups, alpha).mean(), {})
+        return self.combine(step, step.mean(forms.minimum_risk(scores, rewards, groups, alpha), "lists"), {})
+
+    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+        """Also lists."""
+        return {**super().counts(batch, tools), "lists": len(set(batch.groups))}
 
 
 def _padded(batch: StepBatch, like: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,11 @@ from rba_bench.training.targets import StateTargets
 
 
 class Preference(Method):
-    """L = preference(y+, y-) + w x SFT(y*), RBA Eq. (5) and its relatives; the mean is over all possible pairs."""
+    """L = preference(y+, y-) + w x SFT(y*), RBA Eq. (5) and its relatives.
+
+    The mean is over all possible pairs: items whose samples were equally good have none and weigh as zero, instead of
+    boosting the others.
+    """
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
         """One sample a clip for pairs with the teacher; a full group for best against worst."""
@@ -64,16 +68,21 @@ class Preference(Method):
     def loss(self, step: Step) -> Terms:
         """See the class."""
         batch = step.batch
-        pairs = self.losses(step).sum() / max(step.items, 1)
+        pairs = step.mean(self.losses(step), "items")
         supervision = self.supervision(step)
         notes = {"preference": float(pairs.detach()), "sft": float(supervision.detach())}
         if batch.chosen:
             margin = (step.sequence(batch.chosen) - step.sequence(batch.rejected)).detach()
-            notes |= {"margin": float(margin.mean()), "accuracy": float((margin > 0).float().mean())}
+            notes["margin"] = float(step.mean(margin, "pairs"))
+            notes["accuracy"] = float(step.mean((margin > 0).float(), "pairs"))
         return Terms(pairs + self.recipe.sft_weight * supervision, notes)
 
     def losses(self, step: Step) -> Tensor:
-        """[P] loss of each pair: the log-ratios' (without a reference: log-probabilities') difference."""
+        """[P] loss of each pair: the log-ratios' (without a reference: log-probabilities') difference.
+
+        DPO (Rafailov et al. 2023, Eq. 7) and SPIN (arXiv 2401.01335, Eq. 4.7 with the logistic loss, as released) with
+        their references, CPO and RBA without. SPIN differs from DPO in where y- and the reference come from.
+        """
         chosen, rejected = self.ratios(step)
         return preference(chosen, rejected, self.recipe.beta)
 

@@ -1,12 +1,13 @@
 """The losses, as pure functions of tensors. No model, no tokenizer, no batch layout in here.
 
-    likelihood       log-probability of answers, SFT, and the means that turn losses of tokens into one
-    preference       pairs: reference-free, DPO, SPIN, IPO, SimPO, ODPO, TDPO; RBA's sum with the SFT term
+    likelihood       log-probability of answers, and the means that turn losses of tokens into one
+    preference       pairs: sigmoid (CPO, DPO, SPIN, RBA), IPO, SimPO, ODPO, TDPO
     distillation     a teacher's distributions (forward, reverse, JSD; full or top k), DiVA's hidden states
     policy_gradient  advantages, GRPO, DAPO, RLOO, self-critical training, minimum risk
     vocabulary       what distillation computes over the vocabulary, sparing memory
 
-Losses come back one a pair, an answer, a token or a position, not averaged, except where a mean is part of a method.
+Losses come back one a pair, an answer, a token or a position, not averaged: the methods know what a whole optimiser
+step is to be divided by. Nothing is in here that no method calls.
 Import names from here: `preference` is a function, and the module of that name is hidden behind it.
 """
 
@@ -22,11 +23,9 @@ from rba_bench.training.objectives.distillation import (
     topk_divergence,
 )
 from rba_bench.training.objectives.likelihood import (
-    budget_mean,
     masked,
     sequence_logprobs,
     sequence_mean,
-    sft,
     token_mean,
 )
 from rba_bench.training.objectives.policy_gradient import (
@@ -39,36 +38,23 @@ from rba_bench.training.objectives.policy_gradient import (
     self_critical,
 )
 from rba_bench.training.objectives.preference import (
-    Form,
-    Terms,
-    composed,
-    dpo,
-    hinge,
     ipo,
     odpo,
     preference,
-    rba,
     simpo,
-    spin,
     tdpo,
 )
 from rba_bench.training.objectives.vocabulary import Kind
 
 __all__ = [
     "Alignment",
-    "Form",
     "Kind",
-    "Terms",
-    "budget_mean",
     "clipped_ratio",
-    "composed",
     "divergence",
-    "dpo",
     "end_weights",
     "first_positions",
     "group_advantages",
     "hidden_l2",
-    "hinge",
     "ipo",
     "kl_estimate",
     "last_positions",
@@ -78,13 +64,10 @@ __all__ = [
     "modality_advantages",
     "odpo",
     "preference",
-    "rba",
     "self_critical",
     "sequence_logprobs",
     "sequence_mean",
-    "sft",
     "simpo",
-    "spin",
     "tdpo",
     "token_alignment",
     "token_mean",

@@ -129,15 +129,8 @@ def last_positions(mask: Tensor) -> Tensor:
     return mask & (mask.flip(-1).cumsum(-1).flip(-1) == 1)
 
 
-def end_weights(
-    mask: Tensor,
-    end_weight: float = 1.0,
-    *,
-    ended: Tensor | None = None,
-    tokens: float | Tensor | None = None,
-    ends: float | Tensor | None = None,
-) -> Tensor:
-    """Ultravox's weights of positions: `(end_weights(mask) * divergences).sum()` is its loss.
+def end_weights(mask: Tensor, end_weight: float, *, ended: Tensor, tokens: int, ends: int) -> Tensor:
+    """Ultravox's weights of positions: the sum of weights times divergences is its loss.
 
     Mean over all positions of all answers (the end of turn among them) + `end_weight` * mean over the positions that
     predict the end of turn (`_compute_kl_loss` of fixie-ai/ultravox). The two normalisers belong to the method.
@@ -145,23 +138,15 @@ def end_weights(
     Args:
         mask: [N, L] bool, True at the tokens of an answer, its end token last.
         end_weight: weight of the second mean; 1 in Ultravox, 0 turns it off.
-        ended: [N] bool, whether the answer ends with its end token; those cut off have no second term. Default: all
-            do, as in Ultravox.
-        tokens: normaliser of the first mean; default the number of positions here. With gradient accumulation, that
-            of the whole step.
-        ends: normaliser of the second mean; default the number of ends here.
+        ended: [N] bool, whether the answer ends with its end token; those cut off have no second term.
+        tokens: normaliser of the first mean: positions in the whole optimiser step, of which these may be a part.
+        ends: normaliser of the second mean: ends in the whole step.
 
     Returns:
         [N, L] float32 weights, 0 at padding.
     """
-    last = last_positions(mask)
-    if ended is not None:
-        last = last & ended[:, None]
-    n_tokens, n_ends = (
-        torch.as_tensor(own.sum() if given is None else given, device=mask.device).clamp(min=1)
-        for own, given in ((mask, tokens), (last, ends))
-    )
-    return mask / n_tokens + end_weight * last / n_ends
+    last = last_positions(mask) & ended[:, None]
+    return mask / max(tokens, 1) + end_weight * last / max(ends, 1)
 
 
 # DiVA
@@ -200,7 +185,7 @@ def token_alignment(sound: Tensor, n_sound: Tensor, text: Tensor, n_text: Tensor
     The last N of a clip's Q audio tokens are to be the embeddings of the N tokens of its transcript. The paper sums
     over n (`values.sum(-1)`), the released code averages over all pairs of the batch (`token_mean`). Where a clip has
     fewer audio tokens than its transcript has tokens, which does not happen to DiVA's 448 queries, the last Q tokens
-    of the transcript are aligned and the others are left out.
+    of the transcript are aligned and the others are left out (they still count in the mean over tokens).
 
     Args:
         sound: [C, A, H] audio tokens as the language model gets them, left-aligned.

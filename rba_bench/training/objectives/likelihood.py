@@ -1,4 +1,4 @@
-"""Log-probability of whole answers, cross entropy of the teacher's answer, and how values of tokens become one loss.
+"""Log-probability of whole answers, and how values of tokens become one loss.
 
 A mask [N, L] is True at the tokens of an answer (end token included, padding not). What stands at padding never reaches
 a value or a gradient, infinities and NaN included.
@@ -28,56 +28,29 @@ def sequence_logprobs(token_logprobs: Tensor, mask: Tensor, length_normalized: b
     return summed / mask.sum(-1).clamp(min=1) if length_normalized else summed
 
 
-def sft(teacher: Tensor) -> Tensor:
-    """Cross entropy of the teacher's answer, Eq. (1) of RBA: -log pi(y*|x). `teacher`: [N] nats; returns [N] losses."""
-    return -teacher
-
-
-def token_mean(values: Tensor, mask: Tensor, count: float | Tensor | None = None) -> Tensor:
+def token_mean(values: Tensor, mask: Tensor, count: int) -> Tensor:
     """Every token weighs the same, long answers more than short ones: the normaliser of DAPO, Ultravox and GKD.
 
     Args:
         values: [N, L] losses of tokens.
         mask: [N, L] bool.
-        count: tokens the sum is divided by; default those of `mask`. With gradient accumulation or several processes
-            the number in the whole step, so that the split of a batch does not change the loss.
+        count: tokens the sum is divided by: those of the whole optimiser step, of which these may be a part.
 
     Returns:
         A scalar; 0 without any token.
     """
-    return masked(values, mask).sum() / _at_least_one(mask.sum() if count is None else count)
+    return masked(values, mask).sum() / max(count, 1)
 
 
-def sequence_mean(values: Tensor, mask: Tensor, count: float | Tensor | None = None) -> Tensor:
+def sequence_mean(values: Tensor, mask: Tensor, count: int) -> Tensor:
     """Every answer weighs the same: mean over its tokens, then over answers. The normaliser of GRPO (its Eq. 3).
 
     Args:
         values: [N, L] losses of tokens.
         mask: [N, L] bool.
-        count: answers the sum is divided by; default N (an empty answer counts, with value 0).
+        count: answers the sum is divided by: those of the whole optimiser step, of which these may be a part.
 
     Returns:
-        A scalar; 0 without any answer.
+        A scalar; 0 without any answer. An empty answer counts, with value 0.
     """
-    return sequence_logprobs(values, mask, True).sum() / _at_least_one(
-        len(values) if count is None else count
-    )
-
-
-def budget_mean(values: Tensor, mask: Tensor, budget: int, count: float | Tensor | None = None) -> Tensor:
-    """Sum over tokens / (answers * `budget`): free of a length bias, the normaliser of Dr. GRPO (arXiv 2503.20783).
-
-    Args:
-        values: [N, L] losses of tokens.
-        mask: [N, L] bool.
-        budget: longest answer that sampling allows, in tokens; a constant.
-        count: answers; default N.
-
-    Returns:
-        A scalar; 0 without any answer.
-    """
-    return masked(values, mask).sum() / (budget * _at_least_one(len(values) if count is None else count))
-
-
-def _at_least_one(count: float | Tensor) -> float | Tensor:
-    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+    return sequence_logprobs(values, mask, True).sum() / max(count, 1)

@@ -130,7 +130,7 @@ def clipped_ratio(
 
     GRPO (arXiv 2402.03300, Eq. 3) with low = high; DAPO (arXiv 2503.14476, Eq. 8) with 0.2 and 0.28, so that rare
     tokens can rise. The mean over tokens is part of the method and the caller's: `sequence_mean` for GRPO,
-    `token_mean` for DAPO (the paper, and IBM's GRPO for speech, arXiv 2509.16990), `budget_mean` for Dr. GRPO.
+    `token_mean` for DAPO (the paper, and IBM's GRPO for speech, arXiv 2509.16990).
 
     Args:
         logprobs: [N, L] log pi(y_t | y_<t, x), nats.

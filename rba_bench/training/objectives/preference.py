@@ -1,33 +1,26 @@
-"""Losses of pairs: a chosen answer y+ against a rejected one y-, and their sum with the SFT term (RBA).
+"""Losses of pairs: a chosen answer y+ against a rejected one y-.
 
-    x_s  the instruction spoken by speaker s        y*  the teacher's answer to the text instruction
-    pi   the speech model                           ref  a frozen policy: the base, or SPIN's opponent
-    beta, w  preference temperature and weight of the SFT term
+    x_s  the instruction spoken by speaker s        pi   the speech model
+    beta preference temperature                     ref  a frozen policy: the base, or SPIN's opponent
 
-    preference  -log sigmoid(beta * [log pi(y+|x) - log pi(y-|x)])                 CPO, RBA Eq. (5) without its SFT term
-    dpo, spin   -log sigmoid(beta * [log pi/ref(y+|x) - log pi/ref(y-|x)])
+    preference  -log sigmoid(beta * [score(y+) - score(y-)])                       CPO, DPO, SPIN, RBA Eq. (5)
     odpo        -log sigmoid(beta * [.] - alpha * f(reward gap))
     ipo         ([.] - 1 / (2 beta))^2                                             per token
     simpo       -log sigmoid(beta * [.] - gamma)                                   per token, no reference
     tdpo        -log sigmoid(beta * [. - alpha * difference of sequential KLs])
 
-A form is a function `(chosen, rejected, beta) -> [P] losses` of *scores*: log pi(y|x), or log pi(y|x) - log ref(y|x)
-where the method has a reference. `functools.partial` fills in what else a form takes. Nothing is averaged here but by
-`composed` and `rba`. The RBA paper (arXiv 2509.03526; equation bodies rebuilt from the prose) does not say whether
-log pi(y|x) is summed over tokens or averaged; `sequence_logprobs` offers both.
+A score is log pi(y|x_s), or log pi(y|x_s) - log ref(y|x_s) where the method has a reference: `methods.preference` makes
+them, averages the losses and adds RBA's SFT term. The RBA paper (arXiv 2509.03526; equation bodies rebuilt from the
+prose) does not say whether log pi(y|x) is summed over tokens or averaged; `sequence_logprobs` offers both.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rba_bench.training.objectives.likelihood import sequence_logprobs, sft
-
-Form = Callable[[Tensor, Tensor, float], Tensor]
+from rba_bench.training.objectives.likelihood import sequence_logprobs
 
 
 def preference(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
@@ -42,36 +35,6 @@ def preference(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
         [P] losses.
     """
     return -F.logsigmoid(beta * (chosen - rejected))
-
-
-def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """max(0, 1 - beta * (chosen - rejected)): SLiC's ranking term (arXiv 2305.10425) on scores. All [P]."""
-    return torch.relu(1 - beta * (chosen - rejected))
-
-
-def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
-    """DPO (Rafailov et al. 2023, Eq. 7): `preference` on log-ratios to a frozen reference. All [P]; returns [P]."""
-    return preference(chosen - ref_chosen, rejected - ref_rejected, beta)
-
-
-def spin(chosen: Tensor, rejected: Tensor, old_chosen: Tensor, old_rejected: Tensor, beta: float) -> Tensor:
-    """SPIN (arXiv 2401.01335, Eq. 4.7) with the logistic loss, as released: DPO against the opponent.
-
-    The difference to DPO is in the data and in the reference, not in the formula: y+ is the teacher's (there: human)
-    answer, y- a sample of the opponent, and the opponent is the policy at the start of the current iteration, which
-    samples and is the reference of that iteration.
-
-    Args:
-        chosen: [P] log pi(y+|x), nats.
-        rejected: [P] log pi(y-|x).
-        old_chosen: [P] log opponent(y+|x).
-        old_rejected: [P] log opponent(y-|x).
-        beta: the paper's lambda; 0.1 in its release.
-
-    Returns:
-        [P] losses.
-    """
-    return dpo(chosen, rejected, old_chosen, old_rejected, beta)
 
 
 def ipo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
@@ -174,57 +137,3 @@ def tdpo(
     if alpha is None:
         return preference(chosen + along_chosen, rejected + along_rejected, beta)
     return preference(chosen + alpha * along_chosen.detach(), rejected + alpha * along_rejected, beta)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """A loss and what it is made of (scalars; the parts are detached)."""
-
-    loss: Tensor
-    preference: Tensor
-    sft: Tensor
-
-
-def composed(losses: Tensor, teacher: Tensor, *, sft_weight: float, n_pairs: int | None = None) -> Terms:
-    """Any losses of pairs plus the weighted SFT term: sum(losses) / n_pairs + w * mean(-log pi(y*|x)).
-
-    Args:
-        losses: [P] losses of pairs, P = 0 included.
-        teacher: [N] log pi(y*|x); N = 0 leaves the SFT term out.
-        sft_weight: w.
-        n_pairs: number the preference losses are averaged over; more than P when some items had no pair (all
-            samples equally good), so that those items weigh as zero instead of boosting the others. Default P.
-    """
-    pairs = losses.sum() / max(len(losses) if n_pairs is None else n_pairs, 1)
-    likelihood = sft(teacher).mean() if len(teacher) else pairs.new_zeros(())
-    return Terms(pairs + sft_weight * likelihood, pairs.detach(), likelihood.detach())
-
-
-def rba(
-    chosen: Tensor,
-    rejected: Tensor,
-    teacher: Tensor,
-    *,
-    beta: float,
-    sft_weight: float,
-    n_pairs: int | None = None,
-    ref_chosen: Tensor | None = None,
-    ref_rejected: Tensor | None = None,
-    form: Form = preference,
-) -> Terms:
-    """Preference on pairs plus weighted SFT on the teacher's text, Eq. (5) of RBA.
-
-    Args:
-        chosen: [P] log pi(y+|x).
-        rejected: [P] log pi(y-|x).
-        teacher: [N] log pi(y*|x); N = 0 leaves the SFT term out.
-        beta: preference temperature.
-        sft_weight: w.
-        n_pairs: see `composed`.
-        ref_chosen: [P] log ref(y+|x), for the form with a reference model.
-        ref_rejected: [P] log ref(y-|x).
-        form: what stands in for the sigmoid, such as `ipo` or `partial(odpo, gap=gap)`.
-    """
-    if ref_chosen is not None and ref_rejected is not None:
-        chosen, rejected = chosen - ref_chosen, rejected - ref_rejected
-    return composed(form(chosen, rejected, beta), teacher, sft_weight=sft_weight, n_pairs=n_pairs)

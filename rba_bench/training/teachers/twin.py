@@ -112,17 +112,15 @@ class TextTwin:
                 found |= self._read(batch)
         return [found[one] for one in asked]
 
-    def first_states(self, texts: Sequence[str]) -> Tensor:
-        """[C, H]: the state that the first token of an answer is predicted from, for each user turn (DiVA)."""
-        # an answer's last token is never read, so any token asks for the turn's last state
-        return torch.cat(self.states(texts, [(self.reader.pad_id,)] * len(texts)))
-
     def words(self, spoken: Sequence[str]) -> list[Tensor]:
         """Embeddings [T_i, H] of the words of transcripts, without template (DiVA)."""
-        tokenizer, device = self.reader.tokenizer, self.reader.device
-        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spoken]
+        ids, device = self.word_ids(spoken), self.reader.device
         with self.reading():
             return [self.reader.embed(torch.tensor(row, dtype=torch.long, device=device)) for row in ids]
+
+    def word_ids(self, spoken: Sequence[str]) -> list[list[int]]:
+        """Token ids of the words of transcripts, without template."""
+        return [self.reader.tokenizer(text, add_special_tokens=False)["input_ids"] for text in spoken]
 
     def _batches(self, asked: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[_Job]]:
         """Distinct requests, widest first so that memory peaks at once, those on one turn together."""

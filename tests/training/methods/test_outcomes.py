@@ -10,11 +10,10 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.clips import ResponseTokens
 from rba_bench.training.methods import make
-from rba_bench.training.methods.base import Aim, Step
 from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.pairs import Answer, Sample
-from rba_bench.training.policy import Scores
 from rba_bench.training.recipe import TrainingRecipe
+from tests.training.given import step_of
 
 NAN = float("nan")
 
@@ -159,8 +158,8 @@ def test_losses_by_hand(
     width = max(len(branch.tokens) for branch in batch.branches)
     mask = torch.tensor([[i < len(branch.tokens) for i in range(width)] for branch in batch.branches])
     logprobs = torch.where(mask, -torch.arange(1.0, 1 + mask.numel()).view(mask.shape) / 10, 0.0)
-    none = torch.zeros(0)
-    step = Step(batch, Scores(logprobs, mask, none, none, none, none), Aim(), 2, False)
+    step = step_of(rba, batch, logprobs, mask)
+    step.counts = {**step.counts, "items": 2}
     sums = logprobs.sum(-1)
     margin = float(sums[batch.chosen[0]] - sums[batch.rejected[0]])
     expected = math.log1p(math.exp(-0.5 * margin)) / 2 - 0.3 * float(
@@ -180,8 +179,7 @@ def test_long_answers_weigh_more_in_dapo_than_in_grpo(
     batch = one.batch(rows[:1], [one.outcome(group, [0.0, 2.0], [()] * 2, 0)], responder)
     mask = torch.tensor([[True, True, False, False], [True] * 4])
     logprobs = torch.zeros(2, 4, requires_grad=True)
-    none = torch.zeros(0)
-    one.loss(Step(batch, Scores(logprobs, mask, none, none, none, none), Aim(), 2, False)).loss.backward()
+    one.loss(step_of(one, batch, logprobs, mask)).loss.backward()
     share = [1 / 4, 1 / 8] if name == "grpo" else [1 / 6, 1 / 6]  # of a token
     assert logprobs.grad is not None
     assert logprobs.grad[0].tolist() == pytest.approx([share[0], share[0], 0, 0])
@@ -197,7 +195,19 @@ def test_an_older_policys_samples_are_clipped(rows: list[AlignmentRow], responde
     logprobs = torch.tensor(
         [[-1.0, -1.0], [-0.5, -1.0]], requires_grad=True
     )  # one rose by half a nat already
-    none = torch.zeros(0)
-    grpo.loss(Step(batch, Scores(logprobs, mask, none, none, none, none), Aim(), 2, False)).loss.backward()
+    grpo.loss(step_of(grpo, batch, logprobs, mask)).loss.backward()
     assert logprobs.grad is not None
     assert logprobs.grad[1].tolist() == [0.0, pytest.approx(-0.25)]
+
+
+def test_what_was_only_read_trains_beside_a_clip_that_is_heard(
+    rows: list[AlignmentRow], responder: ResponseTokens
+) -> None:
+    """None of the spoken samples could be judged: the projector must take part all the same."""
+    tars = method(method="grpo", policy_gradient={"baseline": "modality", "kl_weight": 0})
+    mixed = [*samples(rows[:2]), *samples(rows[:2], as_text=True)]
+    batch = tars.batch(rows[:2], [tars.outcome(mixed, [NAN, NAN, 1.0, 3.0], [()] * 4, 0)], responder)
+    assert [as_text for _, as_text in batch.heard] == [True, True, False]
+    assert batch.rated == [0, 1] and len(batch.branches) == 3 and batch.branches[2].clip == 2
+    spoken = tars.batch(rows[:2], [tars.outcome(mixed, [1.0, 3.0, NAN, NAN], [()] * 4, 0)], responder)
+    assert len(spoken.branches) == 2

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rba_bench.training.objectives import budget_mean, sequence_logprobs, sequence_mean, sft, token_mean
+from rba_bench.training.objectives import sequence_logprobs, sequence_mean, token_mean
 
 INF = math.inf
 VALUES = torch.tensor([[1.0, 2.0, 3.0], [10.0, INF, math.nan], [math.nan, -INF, INF]])
@@ -25,31 +25,24 @@ def test_padding_never_reaches_the_gradient() -> None:
     assert tokens.grad is not None and tokens.grad.tolist() == [[1.0, 0.0]]
 
 
-def test_sft_is_negative_log_likelihood() -> None:
-    assert sft(torch.tensor([math.log(0.25), 0.0])).tolist() == pytest.approx([math.log(4.0), 0.0])
-
-
-def test_the_three_means_by_hand() -> None:
-    # tokens: (1 + 2 + 3 + 10) / 4; answers: (2 + 10 + 0) / 3; budget of 8 tokens: 16 / (3 * 8)
-    assert token_mean(VALUES, MASK).item() == 4.0
-    assert sequence_mean(VALUES, MASK).item() == 4.0
-    assert sequence_mean(VALUES[:1], MASK[:1]).item() == 2.0
-    assert budget_mean(VALUES, MASK, 8).item() == pytest.approx(16 / 24)
+def test_the_two_means_by_hand() -> None:
+    # tokens: (1 + 2 + 3 + 10) / 4; answers: (2 + 10 + 0) / 3
+    assert token_mean(VALUES, MASK, 4).item() == 4.0
+    assert sequence_mean(VALUES, MASK, 3).item() == 4.0
+    assert sequence_mean(VALUES[:1], MASK[:1], 1).item() == 2.0
 
 
 def test_means_over_parts_of_a_step_add_up_to_the_mean_of_the_step() -> None:
-    for mean, count in ((token_mean, 4), (sequence_mean, 3), (lambda *a: budget_mean(*a[:2], 8, *a[2:]), 3)):
+    for mean, count in ((token_mean, 4), (sequence_mean, 3)):
         parts = [mean(VALUES[rows], MASK[rows], count) for rows in (slice(0, 1), slice(1, 3))]
-        assert sum(parts).item() == pytest.approx(mean(VALUES, MASK).item())
-        as_tensor = mean(VALUES, MASK, torch.tensor(count))
-        assert as_tensor.item() == pytest.approx(mean(VALUES, MASK).item())
+        assert sum(parts).item() == pytest.approx(mean(VALUES, MASK, count).item())
 
 
 def test_nothing_to_average_is_zero_with_a_gradient() -> None:
     values = torch.full((2, 3), INF, requires_grad=True)
     empty = torch.zeros(2, 3, dtype=torch.bool)
-    total = token_mean(values, empty) + sequence_mean(values, empty) + budget_mean(values, empty, 4)
+    total = token_mean(values, empty, 0) + sequence_mean(values, empty, 2)
     total.backward()
     assert total.item() == 0.0 and values.grad is not None and values.grad.abs().sum().item() == 0.0
     none = torch.empty(0, 3)
-    assert token_mean(none, none.bool()).item() == sequence_mean(none, none.bool()).item() == 0.0
+    assert token_mean(none, none.bool(), 0).item() == sequence_mean(none, none.bool(), 0).item() == 0.0

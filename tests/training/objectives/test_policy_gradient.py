@@ -133,8 +133,8 @@ def test_grpo_and_dapo_weigh_a_long_answer_differently() -> None:
     mask = torch.tensor([[True, False, False], [True, True, True]])
     zero = torch.zeros(2, 3, dtype=torch.float64)
     losses = clipped_ratio(zero, zero, values(1.0, -1.0), mask)
-    assert sequence_mean(losses, mask).item() == 0.0
-    assert token_mean(losses, mask).item() == pytest.approx((-1 + 3) / 4)
+    assert sequence_mean(losses, mask, 2).item() == 0.0
+    assert token_mean(losses, mask, 4).item() == pytest.approx((-1 + 3) / 4)
 
 
 def test_kl_estimate_by_hand_and_its_minimum() -> None:

@@ -1,6 +1,7 @@
 """Weights of positions (Ultravox's end of turn) and DiVA's distances."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from rba_bench.training.objectives import (
 )
 
 MASK = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
+ENDED = torch.tensor([True, True, True])
+WHOLE: dict[str, Any] = {"ended": ENDED, "tokens": 4, "ends": 2}
 
 
 def test_first_and_last_positions() -> None:
@@ -25,20 +28,23 @@ def test_first_and_last_positions() -> None:
 
 def test_end_weights_by_hand() -> None:
     # four positions and two ends: the last of the first answer 1/4 + 0.5/2, the only one of the second the same
-    assert end_weights(MASK, 0.5).tolist() == [[0.25, 0.25, 0.5], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert end_weights(MASK, 0.5, **WHOLE).tolist() == [[0.25, 0.25, 0.5], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
     values = torch.tensor([[1.0, 2.0, 3.0], [10.0, 99.0, 99.0], [99.0, 99.0, 99.0]])
     mean, ends = (1 + 2 + 3 + 10) / 4, (3 + 10) / 2  # Ultravox: mean over all + mean over the ends
-    assert (end_weights(MASK) * values).sum().item() == pytest.approx(mean + ends)
+    assert (end_weights(MASK, 1.0, **WHOLE) * values).sum().item() == pytest.approx(mean + ends)
 
 
 def test_end_weights_options() -> None:
-    assert torch.equal(end_weights(MASK, 0.0), MASK / 4)
-    cut = end_weights(MASK, 1.0, ended=torch.tensor([False, True, True]))
+    assert torch.equal(end_weights(MASK, 0.0, **WHOLE), MASK / 4)
+    cut = end_weights(MASK, 1.0, ended=torch.tensor([False, True, True]), tokens=4, ends=1)
     assert cut.tolist() == [[0.25, 0.25, 0.25], [1.25, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    halves = [end_weights(MASK[rows], tokens=4, ends=torch.tensor(2)) for rows in (slice(0, 1), slice(1, 3))]
-    assert torch.equal(torch.cat(halves), end_weights(MASK))
-    assert end_weights(torch.zeros(2, 3, dtype=torch.bool)).tolist() == [[0.0] * 3] * 2
-    assert end_weights(torch.zeros(0, 3, dtype=torch.bool)).shape == (0, 3)
+    parts = (slice(0, 1), slice(1, 3))
+    halves = [end_weights(MASK[part], 1.0, **{**WHOLE, "ended": ENDED[part]}) for part in parts]
+    assert torch.equal(torch.cat(halves), end_weights(MASK, 1.0, **WHOLE))
+    nothing: dict[str, Any] = {"tokens": 0, "ends": 0}
+    for rows in (2, 0):
+        empty = torch.zeros(rows, 3, dtype=torch.bool)
+        assert end_weights(empty, 1.0, ended=ENDED[:rows], **nothing).tolist() == [[0.0] * 3] * rows
 
 
 def test_hidden_l2_by_hand() -> None:
@@ -53,7 +59,7 @@ def test_hidden_l2_by_hand() -> None:
         [0.6, -0.8, *[0.0] * 6]
     )
     assert teacher.grad is None
-    assert token_mean(norms, first_positions(mask)).item() == 5.0
+    assert token_mean(norms, first_positions(mask), 1).item() == 5.0
 
 
 def test_hidden_l2_in_half_precision_does_not_overflow() -> None:

@@ -1,4 +1,6 @@
-"""Our losses against TRL's own code on the same numbers, where TRL is installed (it is not a dependency).
+"""Our losses, as the methods make them in training, against TRL's own code on the same numbers.
+
+Where TRL is installed (it is not a dependency).
 
 TRL computes losses inside its trainers. They are called with a stand-in for the trainer's state and a model that
 returns log-probabilities given in advance, so nothing but TRL's formulas runs; `test_dpo_trainer` is a whole trainer.
@@ -13,23 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rba_bench.training.objectives import (
-    Kind,
-    budget_mean,
-    clipped_ratio,
-    divergence,
-    dpo,
-    group_advantages,
-    hinge,
-    ipo,
-    kl_estimate,
-    leave_one_out,
-    preference,
-    sequence_logprobs,
-    sequence_mean,
-    simpo,
-    token_mean,
-)
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.batch import StepBatch
+from rba_bench.training.layout import Branch
+from rba_bench.training.methods import make
+from rba_bench.training.methods.measure import Divergence
+from rba_bench.training.objectives import Kind, divergence, group_advantages, leave_one_out
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.targets import StateTargets
+from tests.training.given import pairs_of, rated_of, step_of
 
 trl = pytest.importorskip("trl")
 accelerate = pytest.importorskip("accelerate")
@@ -100,22 +94,32 @@ def dpo_trainer_loss(kind: str) -> Tensor:
     return trl.DPOTrainer._compute_loss(state, Scripted(policy, mask), inputs, False)
 
 
-def halves(length_normalized: bool) -> list[Tensor]:
-    """Our scores: policy chosen, rejected, reference chosen, rejected."""
-    scores = [sequence_logprobs(*token_logprobs(seed), length_normalized) for seed in (0, 1)]
-    return [half for score in scores for half in score.chunk(2)]
+def our_loss(row: AlignmentRow, values: Tensor, mask: Tensor, told: Tensor | None, **recipe: Any) -> Tensor:
+    """What the method of a recipe makes of these log-probabilities of pairs, chosen ones first."""
+    method = make(TrainingRecipe(**{"beta": BETA, "sft_weight": 0.0, **recipe}), [4])
+    step = step_of(method, pairs_of(row, mask), values, mask, reference=told)
+    return method.loss(step).loss
 
 
-def test_dpo_hinge_and_ipo_are_those_of_trl() -> None:
-    chosen, rejected, ref_chosen, ref_rejected = halves(False)
-    close(dpo(chosen, rejected, ref_chosen, ref_rejected, BETA).mean(), dpo_trainer_loss("sigmoid"))
-    close(hinge(chosen - ref_chosen, rejected - ref_rejected, BETA).mean(), dpo_trainer_loss("hinge"))
-    chosen, rejected, ref_chosen, ref_rejected = halves(True)
-    close(ipo(chosen - ref_chosen, rejected - ref_rejected, BETA).mean(), dpo_trainer_loss("ipo"))
+@pytest.mark.parametrize(("method", "kind"), [("dpo", "sigmoid"), ("spin", "sigmoid"), ("ipo", "ipo")])
+def test_losses_with_a_reference_are_those_of_trls_dpo(
+    rows: list[AlignmentRow], method: str, kind: str
+) -> None:
+    (policy, mask), (reference, _) = token_logprobs(0), token_logprobs(1)
+    close(our_loss(rows[0], policy, mask, reference, method=method), dpo_trainer_loss(kind))
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "simpo", "hinge", "ipo"])
-def test_losses_without_a_reference_are_those_of_trls_cpo(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        ("sigmoid", {"method": "cpo"}),
+        ("simpo", {"method": "simpo", "preference": {"simpo_gamma": GAMMA}}),
+        ("ipo", {"method": "ipo", "reference": "none"}),
+    ],
+)
+def test_losses_without_a_reference_are_those_of_trls_cpo(
+    rows: list[AlignmentRow], kind: str, recipe: dict[str, Any]
+) -> None:
     from trl.experimental.cpo import CPOTrainer
 
     state = SimpleNamespace(
@@ -124,33 +128,42 @@ def test_losses_without_a_reference_are_those_of_trls_cpo(kind: str) -> None:
         beta=BETA,
         simpo_gamma=GAMMA,
         label_smoothing=0.0,
+        loss_type=kind,
     )
-    state.loss_type = kind
-    chosen, rejected = halves(kind in ("simpo", "ipo"))[:2]
-    ours = {
-        "sigmoid": preference(chosen, rejected, BETA),
-        "simpo": simpo(chosen, rejected, BETA, GAMMA),
-        "hinge": hinge(chosen, rejected, BETA),
-        "ipo": ipo(chosen, rejected, BETA),
-    }
-    close(ours[kind], CPOTrainer.cpo_loss(state, chosen, rejected)[0])
+    policy, mask = token_logprobs(0)
+    sums = torch.where(mask, policy, 0.0).sum(-1)
+    scores = sums if kind == "sigmoid" else sums / mask.sum(-1)
+    theirs = CPOTrainer.cpo_loss(state, *scores.chunk(2))[0].mean()
+    close(our_loss(rows[0], policy, mask, None, **recipe), theirs)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_generalised_jsd_is_that_of_trls_gkd(weight: float, temperature: float) -> None:
+def test_generalised_jsd_is_that_of_trls_gkd(
+    rows: list[AlignmentRow], weight: float, temperature: float
+) -> None:
     from trl.experimental.gkd import GKDTrainer
 
     generator = torch.Generator().manual_seed(0)
     student, teacher = (4 * torch.randn(3, 5, 40, dtype=torch.float64, generator=generator) for _ in range(2))
-    labels = torch.where(torch.rand(3, 5, generator=generator) < 0.7, 1, -100)
+    mask = torch.arange(5) < torch.tensor([[5], [2], [3]])
+    labels = torch.where(mask, 1, -100)
     student.requires_grad_()
     theirs = GKDTrainer.generalized_jsd_loss(student, teacher, labels, beta=weight, temperature=temperature)
-    flat = [x.reshape(-1, 40) for x in (student, teacher)]
-    each = divergence(*flat, "jsd", weight=weight, temperature=temperature)
-    ours = token_mean(each.reshape(3, 5), labels != -100)
-    close(ours, theirs)
-    close(*(torch.autograd.grad(loss, student)[0] for loss in (ours, theirs)))
+    teacher_options = {
+        "divergence": "jsd",
+        "jsd_weight": weight,
+        "temperature": temperature,
+        "end_weight": 0.0,
+    }
+    method = make(TrainingRecipe(method="kd", teacher=teacher_options), [4])
+    batch = StepBatch([(rows[0], False)], [Branch(0, (5,) * n) for n in (5, 2, 3)], [0, 1, 2])
+    measure = Divergence("jsd", temperature, weight)
+    far = torch.zeros(3, 5, dtype=torch.float64)
+    far[mask] = measure(student[mask], StateTargets((0, 1, 2), teacher[mask], lambda states: states))
+    ours = method.loss(step_of(method, batch, far.detach(), mask, divergence=far)).loss
+    close(ours, theirs, 1e-6)  # the teacher's logits are taken in float32
+    close(*(torch.autograd.grad(loss, student)[0] for loss in (ours, theirs)), 1e-6)
 
 
 @pytest.mark.parametrize(("weight", "kind"), [(0.0, "forward"), (1.0, "reverse")])
@@ -223,23 +236,24 @@ def grpo_trainer_loss(kind: str, kl_weight: float, policy: Tensor, budget: int) 
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 0.04])
-@pytest.mark.parametrize("kind", ["grpo", "dapo", "bnpo", "dr_grpo"])
-def test_grpo_dapo_and_dr_grpo_are_those_of_trl(kind: str, kl_weight: float) -> None:
+@pytest.mark.parametrize("kind", ["grpo", "dapo"])
+def test_grpo_and_dapo_are_those_of_trl(rows: list[AlignmentRow], kind: str, kl_weight: float) -> None:
     old, mask = token_logprobs(3)
     # near the old policy, so that some tokens are clipped on either side and some are not
     policy = (old + 0.3 * (token_logprobs(5)[0] + 1.5)).requires_grad_()
     ratios, gains = (policy - old).exp(), (REWARDS - 1.0)[:, None]
     assert (mask & (gains > 0) & (ratios > 1.28)).any() and (mask & (gains < 0) & (ratios < 0.8)).any()
     theirs = grpo_trainer_loss(kind, kl_weight, policy, 11)
-    losses = clipped_ratio(policy, old, REWARDS - 1.0, mask, clip_low=0.2, clip_high=0.28)
-    losses = losses + kl_weight * kl_estimate(policy, token_logprobs(4)[0], mask)
-    means = {"grpo": sequence_mean, "dapo": token_mean, "bnpo": token_mean}
-    ours = budget_mean(losses, mask, 11) if kind == "dr_grpo" else means[kind](losses, mask)
+    options = {"kl_weight": kl_weight, "clip_low": 0.2, "clip_high": 0.28}
+    method = make(TrainingRecipe(method=kind, refresh_every=2, policy_gradient=options), [4])
+    batch = rated_of(rows[0], mask, REWARDS.tolist(), (REWARDS - 1.0).tolist(), old)
+    reference = token_logprobs(4)[0] if kl_weight else None
+    ours = method.loss(step_of(method, batch, policy, mask, reference=reference)).loss
     close(ours, theirs)
     close(*(torch.autograd.grad(loss, policy)[0] for loss in (ours, theirs)))
 
 
-def test_dpo_trainer(tiny_textlm_dir: Path, tmp_path: Path) -> None:
+def test_dpo_trainer(rows: list[AlignmentRow], tiny_textlm_dir: Path, tmp_path: Path) -> None:
     """The loss of a real DPOTrainer batch."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -264,6 +278,9 @@ def test_dpo_trainer(tiny_textlm_dir: Path, tmp_path: Path) -> None:
     scores = []
     for model in (policy, reference):
         logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits[:, :-1]
-        tokens = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-        scores += sequence_logprobs(tokens, mask).chunk(2)  # TRL stacks chosen on rejected
-    assert dpo(*scores, beta=0.2).mean().item() == pytest.approx(expected.item(), rel=1e-5)
+        scores.append(logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].detach())
+    # TRL stacks chosen on rejected, and answers stand behind their prompts; a method's stand at the left
+    order = (~mask).long().argsort(dim=-1, stable=True)
+    values, told = (one.gather(-1, order) for one in scores)
+    ours = our_loss(rows[0], values, mask.gather(-1, order), told, method="dpo", beta=0.2)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,0 +1,270 @@
+"""Which one-line faults of the trainer do the tests catch?
+
+    python dev/mutate.py --list                 what is tried
+    python dev/mutate.py                        try all, go on where an earlier call stopped, write dev/MUTATIONS.md
+    python dev/mutate.py --only 3 17            these numbers, again
+
+Each mutation replaces one piece of text in a copy of the tree and runs the test files that should notice. The heavy
+libraries are loaded once, and every mutation is tried in a process forked from there, so that one takes seconds. A
+mutation whose text is gone from the source stops the script before anything runs: it belongs to code that has changed.
+First the tests are run without a mutation, because tests that fail anyway would catch everything.
+
+Results are kept by the content of mutation, tests and package under --work (default: a folder in the system's
+temporary one), so nothing is run twice and nothing stale is believed.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORT = ROOT / "dev" / "MUTATIONS.md"
+COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "pyproject.toml")
+TIMEOUT_S = 600
+HEAVY = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "pytest",
+    "sacrebleu",
+    "pyarrow.parquet",
+    "scipy.stats",
+)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One fault.
+
+    Attributes:
+        kind: loss, mask, position, reward, pair or normalisation.
+        file: under the root.
+        old: text that is there exactly once.
+        new: what stands there instead.
+        tests: files, or files::tests, that should fail.
+    """
+
+    kind: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _mutations() -> list[Mutation]:
+    """`mutations.json`, beside this file, in order."""
+    table = json.loads((ROOT / "dev" / "mutations.json").read_text(encoding="utf-8"))
+    return [Mutation(**{**one, "tests": tuple(one["tests"])}) for one in table]
+
+
+def check(mutations: list[Mutation]) -> None:
+    """Stop if a mutation's text is not there exactly once, or a test file is gone."""
+    for number, one in enumerate(mutations, 1):
+        found = (ROOT / one.file).read_text(encoding="utf-8").count(one.old)
+        if found != 1:
+            sys.exit(f"mutation {number}: {one.file} holds {one.old!r} {found} times, not once")
+        for test in one.tests:
+            if not (ROOT / test.split("::")[0]).is_file():
+                sys.exit(f"mutation {number}: there is no {test.split('::')[0]}")
+
+
+def state() -> str:
+    """Hash of package and tests: what a result is true of."""
+    digest = hashlib.sha256()
+    for folder in ("rba_bench/training", "tests/training", "tests/metrics"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def attempt(tree: Path, tests: tuple[str, ...], mutation: Mutation | None) -> tuple[str, float, str]:
+    """Run tests in a forked process. Returns (passed | failed | broken | hung, seconds, the test that failed)."""
+    started, changed = time.monotonic(), None
+    log = tree / "attempt.log"
+    if mutation is not None:
+        changed = tree / mutation.file
+        plain = changed.read_text(encoding="utf-8")
+        changed.write_text(plain.replace(mutation.old, mutation.new), encoding="utf-8")
+    child = os.fork()
+    if child == 0:
+        _run(tree, tests, log)
+    status = _wait(child, started + TIMEOUT_S)
+    if changed is not None:
+        changed.write_text(plain, encoding="utf-8")
+    names = {0: "passed", 1: "failed"}
+    verdict = "hung" if status is None else names.get(status, "broken")
+    failed = [
+        line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))
+    ]
+    return verdict, time.monotonic() - started, failed[0].split(" - ")[0].split(" ", 1)[1] if failed else ""
+
+
+def _run(tree: Path, tests: tuple[str, ...], log: Path) -> None:
+    """In the child: pytest on the copy, its output in a file; does not return."""
+    code = 3
+    try:
+        os.setpgrp()
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(tree)
+        os.environ["PYTHONPATH"] = str(tree)
+        sys.path[:0] = [str(tree)]
+        sys.dont_write_bytecode = True
+        import pytest
+
+        options = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "--rootdir", str(tree)]
+        code = int(pytest.main([*options, *tests]))
+    finally:
+        os._exit(code)
+
+
+def _wait(child: int, until: float) -> int | None:
+    """Exit status of a child; None if it had to be ended."""
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(child, 9)
+    os.waitpid(child, 0)
+    return None
+
+
+def key(mutation: Mutation | None, tests: tuple[str, ...], at: str) -> str:
+    """Name of a kept result."""
+    value = [None if mutation is None else asdict(mutation), tests, at]
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]
+
+
+class Bench:
+    """The copy of the tree and the results so far."""
+
+    def __init__(self, work: Path) -> None:
+        self.kept = work / "results"
+        self.kept.mkdir(parents=True, exist_ok=True)
+        self.tree = work / "tree"
+        self.at = state()
+
+    def open(self) -> None:
+        """Make the copy, load the libraries."""
+        shutil.rmtree(self.tree, ignore_errors=True)
+        self.tree.mkdir()
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, self.tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, self.tree / name)
+        for name in HEAVY:
+            __import__(name)
+        import torch
+
+        torch.set_num_threads(1)
+
+    def result(self, mutation: Mutation | None, tests: tuple[str, ...]) -> dict[str, object] | None:
+        """What is known already."""
+        path = self.kept / f"{key(mutation, tests, self.at)}.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def forget(self, mutation: Mutation) -> None:
+        """Try again next time."""
+        (self.kept / f"{key(mutation, mutation.tests, self.at)}.json").unlink(missing_ok=True)
+
+    def tried(self, mutation: Mutation | None, tests: tuple[str, ...]) -> dict[str, object]:
+        """The result, by running if need be."""
+        known = self.result(mutation, tests)
+        if known is not None:
+            return known
+        if not self.tree.is_dir() or "torch" not in sys.modules:
+            self.open()
+        verdict, seconds, test = attempt(self.tree, tests, mutation)
+        found: dict[str, object] = {"verdict": verdict, "seconds": round(seconds, 1), "test": test}
+        (self.kept / f"{key(mutation, tests, self.at)}.json").write_text(json.dumps(found))
+        return found
+
+
+def report(mutations: list[Mutation], bench: Bench) -> str:
+    """The Markdown table of everything that has been run."""
+    rows, caught, run = [], 0, 0
+    for number, one in enumerate(mutations, 1):
+        found = bench.result(one, one.tests)
+        if found is None:
+            continue
+        run += 1
+        good = found["verdict"] in ("failed", "broken", "hung")
+        caught += good
+        where = f"`{found['test']}`" if found["test"] else str(found["verdict"])
+        old, new = (_cell(text) for text in (one.old, one.new))
+        rows.append(
+            f"| {number} | {one.kind} | `{one.file}` | {old} | {new} | {'yes' if good else '**no**'} | {where} |"
+        )
+    head = [
+        "# Mutations",
+        "",
+        "What `python dev/mutate.py` found: one-line faults in losses, masks, positions, rewards, choice of pairs and",
+        f"normalisation, and whether the tests notice. {caught} of {run} are caught; {len(mutations) - run} of "
+        f"{len(mutations)} were not run.",
+        "",
+        "| | kind | file | instead of | stands | caught | first test that failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _cell(text: str) -> str:
+    flat = " ".join(text.split()).replace("|", "\\|")
+    return f"`{flat}`" if flat else "nothing"
+
+
+def say(text: str) -> None:
+    """A line for the terminal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--only", type=int, nargs="+", metavar="N")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "rba-mutate")
+    parser.add_argument("--report", type=Path, default=REPORT)
+    given = parser.parse_args()
+    mutations = _mutations()
+    check(mutations)
+    if given.list:
+        for number, one in enumerate(mutations, 1):
+            sys.stdout.write(f"{number:3} {one.kind:14} {one.file}: {_cell(one.old)} -> {_cell(one.new)}\n")
+        return
+    bench = Bench(given.work)
+    chosen = [(n, one) for n, one in enumerate(mutations, 1) if given.only is None or n in given.only]
+    for number, one in chosen:
+        if given.only is not None:
+            bench.forget(one)
+        clean = bench.tried(None, one.tests)
+        if clean["verdict"] != "passed":
+            sys.exit(f"without any mutation {' '.join(one.tests)} {clean['verdict']}: {clean['test']}")
+        found = bench.tried(one, one.tests)
+        told = (
+            "NOT CAUGHT"
+            if found["verdict"] == "passed"
+            else f"caught ({found['verdict']}) by {found['test']}"
+        )
+        say(f"{number:3} {one.kind:14} {_cell(one.old)} -> {_cell(one.new)}: {told}, {found['seconds']} s")
+        given.report.write_text(report(mutations, bench), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What policy gradients make of given log-probabilities and rewards, by hand."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.methods import make
+from rba_bench.training.recipe import TrainingRecipe
+from tests.training.given import rated_of, step_of
+
+MASK = torch.tensor([[True, True, False, False], [True] * 4])
+POLICY = torch.tensor([[-1.0, -2.0, 9.0, 9.0], [-0.5, -0.5, -1.0, -3.0]], dtype=torch.float64)
+REFERENCE = torch.tensor([[-1.0, -1.0, 9.0, 9.0], [-0.5, -1.0, -1.0, -3.0]], dtype=torch.float64)
+K3 = (
+    math.e - 2,
+    math.exp(-0.5) - 0.5,
+)  # exp(d) - d - 1 of the two tokens on which they differ, d = 1 and -0.5
+
+
+def loss_of(
+    row: AlignmentRow, advantages: list[float], old: torch.Tensor, reference: bool = True, **values: Any
+) -> Any:
+    method = make(TrainingRecipe(**values), [4])
+    batch = rated_of(row, MASK, [1.0, 5.0], advantages, old)
+    return method.loss(step_of(method, batch, POLICY, MASK, reference=REFERENCE if reference else None))
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo"])
+def test_the_price_of_leaving_the_reference(rows: list[AlignmentRow], name: str) -> None:
+    # ratios are 1: -A a token; GRPO: mean of the answers' means, DAPO: mean of six tokens
+    given = loss_of(
+        rows[0], [2.0, -1.0], POLICY, method=name, policy_gradient={"kl_weight": 0.5}, sft_weight=0.0
+    )
+    if name == "grpo":
+        expected = ((-2 + 0.5 * K3[0] / 2) + (1 + 0.5 * K3[1] / 4)) / 2
+    else:
+        expected = (-2 * 2 + 1 * 4 + 0.5 * sum(K3)) / 6
+    assert float(given.loss) == pytest.approx(expected)
+    assert given.notes["kl"] == pytest.approx(sum(K3) / 6)
+
+
+@pytest.mark.parametrize(("name", "upper"), [("grpo", 1.2), ("dapo", 1.28)])
+def test_how_far_a_token_may_rise_and_fall(rows: list[AlignmentRow], name: str, upper: float) -> None:
+    old = POLICY.clone()
+    old[0, 0] -= 1  # rose by e: counts as `upper` for its advantage of 2
+    old[1, 0] += 1  # fell to 1 / e: counts as 0.8 for its advantage of -1
+    given = loss_of(
+        rows[0], [2.0, -1.0], old, False, method=name, refresh_every=2, policy_gradient={"kl_weight": 0.0}
+    )
+    first, second = -2 * (upper + 1), 0.8 + 3
+    expected = (first / 2 + second / 4) / 2 if name == "grpo" else (first + second) / 6
+    assert float(given.loss) == pytest.approx(expected)
+
+
+def test_self_critical_training(rows: list[AlignmentRow]) -> None:
+    # sums -3 and -5; rewards 1 and 5 against greedy ones of -1 and 6
+    given = loss_of(rows[0], [2.0, -1.0], POLICY, False, method="scst")
+    assert float(given.loss) == pytest.approx((2 * 3 - 1 * 5) / 2)
+
+
+def test_minimum_risk_over_lists(rows: list[AlignmentRow]) -> None:
+    # Q = softmax(0.5 x (-3, -5)), rewards 1 and 5 around their mean 3; one list, and another elsewhere in the step
+    recipe = TrainingRecipe(method="mrt", sft_weight=0.0, policy_gradient={"mrt_sharpness": 0.5})
+    method = make(recipe, [4])
+    step = step_of(method, rated_of(rows[0], MASK, [1.0, 5.0], [0.0, 0.0], POLICY), POLICY, MASK)
+    assert step.counts["lists"] == 1
+    step.counts = {**step.counts, "lists": 2}
+    share = 1 / (1 + math.exp(-1))
+    assert float(method.loss(step).loss) == pytest.approx((2 * share - 2 * (1 - share)) / 2)

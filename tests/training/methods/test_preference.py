@@ -1,0 +1,177 @@
+"""What each method with pairs makes of given log-probabilities, with a reference and without, by hand; what it asks of
+a real reference."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.batch import assemble
+from rba_bench.training.build import make_reference
+from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.methods import make
+from rba_bench.training.methods.base import Step
+from rba_bench.training.objectives import divergence, sequence_logprobs
+from rba_bench.training.pairs import Answer, Pair
+from rba_bench.training.policy import SpeechPolicy
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.tools import StepTools
+from tests.training.given import pairs_of, step_of
+
+# one pair, y+ of two tokens, y- of four; the teacher's answer is y+
+MASK = torch.tensor([[True, True, False, False], [True] * 4])
+POLICY = torch.tensor([[-1.0, -2.0, 9.0, 9.0], [-0.5, -0.5, -1.0, -3.0]], dtype=torch.float64)  # sums -3, -5
+REFERENCE = torch.tensor([[-3.0, -4.0, 9.0, 9.0], [-1.0, -1.0, -1.0, -1.0]], dtype=torch.float64)  # -7, -4
+FAR = torch.tensor([[0.5, 0.25, 9.0, 9.0], [1.0, 0.25, 0.0, 0.25]], dtype=torch.float64)  # 0.75, 1.5
+# log-ratios: -3 + 7 = 4 and -5 + 4 = -1, margin 5; without a reference -3 + 5 = 2. A token: 2 and -0.25, without -1.5
+# and -1.25
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+BY_HAND: dict[str, tuple[dict[str, Any], float, float]] = {
+    # recipe, loss with the reference, loss without
+    "dpo": ({"method": "dpo"}, softplus(-0.2 * 5), softplus(-0.2 * 2)),
+    "spin": ({"method": "spin"}, softplus(-0.2 * 5), softplus(-0.2 * 2)),
+    "dpo-means": ({"method": "dpo", "length_normalized": True}, softplus(-0.2 * 2.25), softplus(0.2 * 0.25)),
+    # 1 / (2 beta) = 2.5; means over tokens: 2.25, and -0.25 without
+    "ipo": ({"method": "ipo"}, 0.25**2, 2.75**2),
+    # the offset: 0.5 x log(e^2) = 1
+    "odpo": (
+        {"method": "odpo", "preference": {"odpo_alpha": 0.5}},
+        softplus(-0.2 * 5 + 1),
+        softplus(-0.2 * 2 + 1),
+    ),
+    # 0.2 x (5 - (1.5 - 0.75)), and half of it
+    "tdpo1": (
+        {"method": "tdpo", "preference": {"tdpo_version": 1}},
+        softplus(-0.2 * 4.25),
+        softplus(-0.2 * 1.25),
+    ),
+    "tdpo2": ({"method": "tdpo"}, softplus(-0.2 * 4.625), softplus(-0.2 * 1.625)),
+    # Eq. (5): the preference term and w = 0.3 times the teacher's cross entropy, 3
+    "rba-single": (
+        {"method": "rba-single", "reference": "base", "sft_weight": 0.3},
+        softplus(-0.2 * 5) + 0.9,
+        softplus(-0.2 * 2) + 0.9,
+    ),
+    "rba-group": (
+        {"method": "rba-group", "reference": "base", "sft_weight": 0.3},
+        softplus(-0.2 * 5) + 0.9,
+        softplus(-0.2 * 2) + 0.9,
+    ),
+}
+WITHOUT: dict[str, tuple[dict[str, Any], float]] = {
+    "cpo": ({"method": "cpo"}, softplus(-0.2 * 2) + 3.0),
+    "rba-single": ({"method": "rba-single", "sft_weight": 0.3}, softplus(-0.2 * 2) + 0.9),
+    # means -1.5 and -1.25: 0.2 x -0.25 - 0.5
+    "simpo": ({"method": "simpo"}, softplus(0.2 * 0.25 + 0.5)),
+}
+
+
+def step(recipe: TrainingRecipe, row: AlignmentRow, policy: Tensor, reference: Tensor | None) -> Step:
+    method = make(recipe, [4])
+    batch = pairs_of(row, MASK, [math.exp(2)], teacher=[0] if method.supervised else [])
+    return step_of(method, batch, policy, MASK, reference=reference, divergence=FAR)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_losses_with_a_reference_by_hand(rows: list[AlignmentRow], name: str) -> None:
+    values, with_reference, without = BY_HAND[name]
+    recipe = TrainingRecipe(**values, beta=0.2)
+    assert recipe.uses_reference
+    method = make(recipe, [4])
+    policy = POLICY.clone().requires_grad_()
+    loss = method.loss(step(recipe, rows[0], policy, REFERENCE)).loss
+    assert float(loss.detach()) == pytest.approx(with_reference, rel=1e-9)
+    assert abs(with_reference - without) > 1e-2
+    assert float(method.loss(step(recipe, rows[0], POLICY, None)).loss) == pytest.approx(without, rel=1e-9)
+    (slope,) = torch.autograd.grad(loss, policy)
+    assert not slope[~MASK].any() and (slope[0, :2] < 0).all() and (slope[1] > 0).all()
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_losses_without_a_reference_by_hand(rows: list[AlignmentRow], name: str) -> None:
+    values, expected = WITHOUT[name]
+    recipe = TrainingRecipe(**values, beta=0.2)
+    assert not recipe.uses_reference
+    assert float(make(recipe, [4]).loss(step(recipe, rows[0], POLICY, None)).loss) == pytest.approx(expected)
+
+
+def test_notes_of_pairs_by_hand(rows: list[AlignmentRow]) -> None:
+    recipe = TrainingRecipe(method="dpo", beta=0.2)
+    one = step(recipe, rows[0], POLICY, REFERENCE)
+    one.counts = {**one.counts, "items": 4, "pairs": 2}  # three more items elsewhere, one of them with a pair
+    notes = make(recipe, [4]).loss(one).notes
+    assert notes["preference"] == pytest.approx(softplus(-1) / 4)
+    assert notes["margin"] == pytest.approx((-3 + 5) / 2) and notes["accuracy"] == 0.5
+
+
+def test_items_without_a_pair_weigh_as_zero_and_no_pair_leaves_the_sft_term(rows: list[AlignmentRow]) -> None:
+    recipe = TrainingRecipe(method="rba-group", beta=0.2, sft_weight=0.3)
+    method = make(recipe, [4])
+    one = step(recipe, rows[0], POLICY, None)
+    one.counts = {**one.counts, "items": 4}
+    assert float(method.loss(one).loss) == pytest.approx(softplus(-0.4) / 4 + 0.9)
+    one.batch.pairs, one.batch.chosen, one.batch.rejected = [], [], []
+    policy = POLICY.clone().requires_grad_()
+    one.scores = one.scores._replace(logprobs=policy)
+    loss = method.loss(one).loss
+    assert float(loss.detach()) == pytest.approx(0.9)
+    (slope,) = torch.autograd.grad(loss, policy)
+    assert slope.tolist() == [[pytest.approx(-0.3), pytest.approx(-0.3), 0, 0], [0] * 4]
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_real_reference_is_asked_about_the_pairs_and_compared_with(
+    rows: list[AlignmentRow], family: Any, store_for: Callable[..., Any], name: str
+) -> None:
+    """Policy, reference (another model by now) and method as in training; log-probabilities added up here."""
+    recipe = TrainingRecipe(**BY_HAND[name][0], beta=0.02)
+    policy = SpeechPolicy(family)
+    for parameter in policy.parameters():
+        parameter.requires_grad_()
+    reference = make_reference(policy)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    tools = StepTools(store_for(family), reference)
+    method, tokens = make(recipe, [4]), ResponseTokens(family)
+    texts = [("the lake", "a tree and water"), ("pack a map", "paris")]
+    pairs = [
+        Pair(Answer(row, tokens(chosen)), Answer(row, tokens(rejected)), 2.0)
+        for row, (chosen, rejected) in zip(rows[:2], texts, strict=True)
+    ]
+    batch = assemble(rows[:2], pairs, teacher_tokens=tokens if method.supervised else None, items=2)
+    with torch.no_grad():
+        aim = method.aim(batch, tools)
+        scores = policy(tools.clips(batch), batch.branches, aim.targets, aim.measure, method.want)
+        told = reference(tools.clips(batch), batch.branches, want=("hidden",))
+        own = policy(tools.clips(batch), batch.branches, want=("hidden",))
+    mask, ends = scores.mask, [*batch.chosen, *batch.rejected]
+    ours = Step(batch, scores, aim, method.counts(batch, tools), recipe.length_normalized)
+    normal = recipe.length_normalized or recipe.method == "ipo"
+    apart = (sequence_logprobs(own.logprobs, mask, normal) - sequence_logprobs(told.logprobs, mask, normal))[
+        ends
+    ]
+    margin = apart[:2] - apart[2:]
+    if recipe.method == "tdpo":
+        logits = (reference.family.head(told.hidden), family.head(own.hidden))
+        each = divergence(logits[1].flatten(0, 1), logits[0].flatten(0, 1)).view(mask.shape)
+        along = (each * mask).sum(-1)[ends]
+        margin = margin - (1 if recipe.preference.tdpo_version == 1 else 0.5) * (along[2:] - along[:2])
+    expected = torch.nn.functional.softplus(-0.02 * margin).mean()
+    if recipe.method == "ipo":
+        expected = (margin - 1 / 0.04).square().mean()
+    if recipe.method == "odpo":
+        expected = torch.nn.functional.softplus(-0.02 * margin + 0.5 * math.log(2)).mean()
+    assert apart.abs().min() > 1e-3  # the two models differ
+    notes = method.loss(ours).notes
+    assert notes["preference"] == pytest.approx(expected.item(), rel=1e-5)
