@@ -29,15 +29,16 @@ REPORT = ROOT / "dev" / "MUTATIONS.md"
 COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "pyproject.toml")
 TIMEOUT_S = 600
 HEAVY = (
-    "torch",
-    "transformers",
-    "accelerate",
+    "torch.distributed.fsdp",
+    "accelerate.utils",
+    "transformers.trainer",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.whisper.modeling_whisper",
     "peft",
     "datasets",
-    "pytest",
     "sacrebleu",
-    "pyarrow.parquet",
     "scipy.stats",
+    "pytest",
 )
 
 
@@ -88,24 +89,30 @@ def state() -> str:
 
 def attempt(tree: Path, tests: tuple[str, ...], mutation: Mutation | None) -> tuple[str, float, str]:
     """Run tests in a forked process. Returns (passed | failed | broken | hung, seconds, the test that failed)."""
-    started, changed = time.monotonic(), None
+    started, plain = time.monotonic(), ""
     log = tree / "attempt.log"
     if mutation is not None:
-        changed = tree / mutation.file
-        plain = changed.read_text(encoding="utf-8")
-        changed.write_text(plain.replace(mutation.old, mutation.new), encoding="utf-8")
+        plain = (tree / mutation.file).read_text(encoding="utf-8")
+        _write(tree / mutation.file, plain.replace(mutation.old, mutation.new))
     child = os.fork()
     if child == 0:
         _run(tree, tests, log)
     status = _wait(child, started + TIMEOUT_S)
-    if changed is not None:
-        changed.write_text(plain, encoding="utf-8")
+    if mutation is not None:
+        _write(tree / mutation.file, plain)
     names = {0: "passed", 1: "failed"}
     verdict = "hung" if status is None else names.get(status, "broken")
     failed = [
         line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))
     ]
     return verdict, time.monotonic() - started, failed[0].split(" - ")[0].split(" ", 1)[1] if failed else ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a module and forget its bytecode, which may be as old and as long as the new text."""
+    path.write_text(text, encoding="utf-8")
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
 
 
 def _run(tree: Path, tests: tuple[str, ...], log: Path) -> None:
@@ -119,7 +126,6 @@ def _run(tree: Path, tests: tuple[str, ...], log: Path) -> None:
         os.chdir(tree)
         os.environ["PYTHONPATH"] = str(tree)
         sys.path[:0] = [str(tree)]
-        sys.dont_write_bytecode = True
         import pytest
 
         options = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "--rootdir", str(tree)]

@@ -1,5 +1,6 @@
 """The signature of output folders."""
 
+import os
 import subprocess
 import sys
 import time
