@@ -15,16 +15,19 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rba_bench
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.files import read_json, sha256_file, sha256_json
+from rba_bench.files import sha256_file, sha256_json
 from rba_bench.speechlm.base import SpeechLM
 from rba_bench.textlm.base import TextLM
 from rba_bench.textlm.template import Scalar, Variables, given, note_unknown
+
+if TYPE_CHECKING:
+    from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 
 BUILT_IN = {
     "base": "the SpeechLM that training starts from",
@@ -213,8 +216,7 @@ def _endpoint(spec: str, options: Options) -> SpeechLM:
 
 
 def _checkpoint(spec: str, options: Options) -> SpeechLM:
-    from rba_bench.speechlm.composite.configuration import CompositeConfig
-    from rba_bench.textlm.weights import HUB_ID, local_folder
+    from rba_bench.textlm.weights import HUB_ID
 
     if not Path(spec).exists() and not HUB_ID.fullmatch(spec):
         close = difflib.get_close_matches(spec, BUILT_IN, 1)
@@ -222,32 +224,19 @@ def _checkpoint(spec: str, options: Options) -> SpeechLM:
             f"no model {spec!r}{f', did you mean {close[0]!r}?' if close else ':'} give a checkpoint folder "
             f"(`rba-bench train` makes one), a Hub id or one of {', '.join(BUILT_IN)}"
         )
-    folder = local_folder(spec, "model")
-    kind = _model_type(folder)
-    if kind == CompositeConfig.model_type:
-        return _composite(Path(spec) if Path(spec).exists() else folder, options, short_name(spec))
-    return _transformers(spec, options)
+    return _local(spec, options, short_name(spec))
 
 
-def _model_type(folder: Path) -> str:
-    try:
-        config = read_json(folder / "config.json")
-    except ValueError as error:
-        raise UserError(
-            f"{folder / 'config.json'} is damaged ({error}); copy the checkpoint again"
-        ) from error
-    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
-
-
-def _transformers(spec: str, options: Options) -> SpeechLM:
+def _local(path: Path | str, options: Options, name: str) -> "TransformersSpeechLM":
     from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 
     return TransformersSpeechLM.from_pretrained(
-        spec,
+        path,
         options.device,
         options.batch_size,
         true_length=options.true_length,
         trust_remote_code=options.trust_remote_code,
+        name=name,
         cache_folder=options.encoder_cache,
         template=options.template,
     )
@@ -260,7 +249,7 @@ def _built_in(name: str, folder: Path, options: Options) -> SpeechLM:
         note_unknown("", options.template, name)
         return ConstantAnswer()
     if name == "base":
-        return _composite(_part(folder, "base"), options, "base")
+        return _local(_part(folder, "base"), options, "base")
     return _micro_text(folder, options) if name == "text" else _micro_cascade(folder, options)
 
 
@@ -271,19 +260,6 @@ def _part(folder: Path, name: str) -> Path:
     return part
 
 
-def _composite(path: Path, options: Options, name: str | None = None) -> SpeechLM:
-    from rba_bench.speechlm.local import CompositeSpeechLM
-
-    return CompositeSpeechLM.from_pretrained(
-        path,
-        options.device,
-        options.batch_size,
-        name,
-        cache_folder=options.encoder_cache,
-        template=options.template,
-    )
-
-
 def _micro_text(folder: Path, options: Options) -> SpeechLM:
     from rba_bench.speechlm.reference import TextOracle
 
@@ -292,19 +268,18 @@ def _micro_text(folder: Path, options: Options) -> SpeechLM:
 
 def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
-    from rba_bench.speechlm.local import CompositeSpeechLM
     from rba_bench.speechlm.recognizers import EncoderCTC
     from rba_bench.speechlm.reference import Cascade
 
     head = _part(folder, "asr")
     recognizer = CTCRecognizer.load(head)
-    base = CompositeSpeechLM.from_pretrained(_part(folder, "base"), options.device, options.batch_size)
-    encoder = base.model.model.audio_tower
+    base = _local(_part(folder, "base"), replace(options, template={}), "base")
+    encoder = base.family.encoder
     files = sorted(file for file in head.iterdir() if file.suffix in (".safetensors", ".json"))
     ear = EncoderCTC(
         recognizer.to(encoder.device),
         encoder,
-        base.processor.feature_extractor,
+        base.family.processor.feature_extractor,
         sha256_json([base.identity()["weights_sha256"], *(sha256_file(file) for file in files)]),
         options.batch_size,
     )

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rba_bench.errors import UserError
 from rba_bench.textlm import chat
 from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.content import ContentTokenizer
 from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
 from rba_bench.textlm.template import note_unknown, text_of
@@ -41,6 +42,7 @@ class LocalTextLM:
             raise UserError(f"batch size is {batch_size}: use 1 or more")
         self.model = model
         self.tokenizer = tokenizer
+        self.content = ContentTokenizer(tokenizer)
         self.batch_size = batch_size
         self.template = template or {}
         self.name = Path(str(identity.get("path", "text"))).name
@@ -153,7 +155,11 @@ class LocalTextLM:
 
     def _turn_ids(self, user_text: str) -> list[int]:
         """A user turn up to the answer."""
-        return self._ids(chat.render_user(self.tokenizer, user_text, **self.template))
+        return self.content.ids(self._rendered, [user_text])
+
+    def _rendered(self, told: Sequence[str]) -> str:
+        """A user turn up to the answer, and the answer if it is told too."""
+        return chat.render_user(self.tokenizer, told[0], **self.template) + "".join(told[1:])
 
     def _ids(self, text: str) -> list[int]:
         return list(
@@ -166,9 +172,9 @@ class LocalTextLM:
         They are tokenised as one text, as the model would have met them, unless the border moves (a token
         that spans prompt and response cannot be drawn after the prompt).
         """
-        rendered = chat.render_user(self.tokenizer, user_text, **self.template)
-        prompt, whole = self._ids(rendered), self._ids(rendered + response)
-        answer = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self._ids(response)
+        prompt = self._turn_ids(user_text)
+        whole = self.content.ids(self._rendered, [user_text, response])
+        answer = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self.content.text_ids(response)
         return prompt, [*answer, self.chat_stops[0]]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:

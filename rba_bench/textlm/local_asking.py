@@ -116,7 +116,13 @@ class LocalAsker:
         return _render(lm.tokenizer, messages if self._takes_system else fold_system(messages), lm.template)
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
-        return list(self.lm.tokenizer(self.render(messages), add_special_tokens=False)["input_ids"])
+        roles = [message.role for message in messages]
+
+        def write(told: Sequence[str]) -> str:
+            return self.render([Message(role, content) for role, content in zip(roles, told, strict=True)])
+
+        # what is judged may hold the marks of a turn: it must not answer in the judge's name
+        return self.lm.content.ids(write, [message.content for message in messages])
 
     def _unanswerable(self, row: list[int], question: Question) -> str | None:
         room = self.lm.context

@@ -7,7 +7,8 @@ the projector trains. With a training encoder the wave is encoded with gradient 
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from rba_bench.audio.clips import load
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.textlm.content import ControlStringError
 
 MIB = 2**20
 
@@ -96,7 +98,11 @@ class ClipStore:
 
     def text(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
         """The same instructions read as text."""
-        return [Clip(torch.tensor(self.family.text_ids(row.user_text)), None) for row in rows]
+        found = []
+        for row in rows:
+            with _named(f"row {row.id}"):
+                found.append(Clip(torch.tensor(self.family.text_ids(row.user_text)), None))
+        return found
 
     def silence(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
         """The clips of `rows` with silence instead of sound, past the cache."""
@@ -141,7 +147,8 @@ class ClipStore:
         n_tokens = self._projected(sound) if self.frozen else self.family.n_tokens(len(sound))
         if n_tokens < 1:
             raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short to be heard: remove it")
-        return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
+        with _named(f"row {row.id}"):
+            return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
 
     @torch.no_grad()
     def _projected(self, states: Tensor) -> int:
@@ -151,6 +158,15 @@ class ClipStore:
             _, counts = self._counter.project(states[None].float(), torch.tensor([size]))
             self._n_tokens[size] = int(counts[0])
         return self._n_tokens[size]
+
+
+@contextmanager
+def _named(whose: str) -> Iterator[None]:
+    """Say whose text cannot be read."""
+    try:
+        yield
+    except ControlStringError as error:
+        raise UserError(f"{whose}: {error}") from error
 
 
 def _counter(family: AudioFamily) -> AudioFamily:
@@ -182,5 +198,6 @@ class ResponseTokens:
     def __call__(self, response: str) -> tuple[int, ...]:
         """Ids of `response` and the end-of-turn token."""
         if response not in self._known:
-            self._known[response] = tuple(self.family.answer_ids(response))
+            with _named(f"the answer {response[:60]!r}"):
+                self._known[response] = tuple(self.family.answer_ids(response))
         return self._known[response]

@@ -78,7 +78,8 @@ def test_whisper_and_any_llm_answer(
     assert all(not answer.error for answer in answers)
     if kind != "gemma2":  # whose loud, tied embeddings make it repeat its last word
         assert len({answer.text for answer in answers}) > 1
-    assert (lm.model.config.stack_factor, lm.model.config.projector_hidden_size) == (3, 24)
+    config = lm.family.model.config
+    assert (config.stack_factor, config.projector_hidden_size) == (3, 24)
     known = json.loads((made.path / "compose.json").read_text())
     assert known["llm"]["id"] == str(folder) and len(known["encoder"]["weights_sha256"]) == 64
     assert known["options"]["seed"] == 7 and known == made.provenance

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rba_bench.files import sha256_json
+from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.base import SpeechLM, SpeechRequest
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
-from rba_bench.speechlm.local import CompositeSpeechLM
 from rba_bench.speechlm.recognizers import EncoderCTC
 from rba_bench.speechlm.reference import Cascade, ConstantAnswer, TextOracle
 from rba_bench.textlm.base import Decoding, Generation
@@ -40,12 +40,12 @@ class Echo:
 
 @pytest.fixture
 def cascade(tiny_composite_dir: Path) -> Cascade:
-    composite = CompositeSpeechLM.from_pretrained(tiny_composite_dir)
+    family = load_family(tiny_composite_dir)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         head = CTCRecognizer(32, "abcdef ").eval()
-    encoder = composite.model.model.audio_tower
-    ear = EncoderCTC(head, encoder, composite.processor.feature_extractor, "head", batch_size=2)
+    encoder = family.encoder
+    ear = EncoderCTC(head, encoder, family.processor.feature_extractor, "head", batch_size=2)
     return Cascade(ear, Echo())
 
 

@@ -107,18 +107,20 @@ def test_the_ceiling_over_a_local_model_is_named_and_identified_by_its_variables
 
 def test_a_composite_renders_its_turn_with_the_variables(tiny_composite_dir: Path, tmp_path: Path) -> None:
 
-    from rba_bench.speechlm.local import CompositeSpeechLM
+    from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 
     folder = tmp_path / "checkpoint"
     shutil.copytree(tiny_composite_dir, folder)
     for file in folder.glob("*.jinja"):
         file.write_text(TEMPLATE)
-    told = CompositeSpeechLM.from_pretrained(folder, template={"enable_thinking": False})
-    assert (
-        told.processor.render("hi", **told.template).endswith(f"<|assistant|>{EMPTY}") and told.opened == ""
-    )
+    told = TransformersSpeechLM.from_pretrained(folder, template={"enable_thinking": False})
+    for prompt in ("", "hi"):
+        turn = told.family.tokenizer.decode(list(told.family.prompt_ids(prompt)))
+        assert turn.endswith(f"<|assistant|>{EMPTY}")
+        assert told.family.opened(prompt) == ""
     assert told.identity()["template"] == {"enable_thinking": False}
-    assert CompositeSpeechLM.from_pretrained(folder, template={"opens": True}).opened == "<think>\n"
+    opens = TransformersSpeechLM.from_pretrained(folder, template={"opens": True}).family
+    assert opens.opened("") == opens.opened("hi") == "<think>\n"
 
 
 def test_servers_get_the_variables_with_every_chat() -> None:

@@ -1,4 +1,4 @@
-"""An audio-in, text-out checkpoint of transformers, run in this process."""
+"""An audio-in, text-out checkpoint run in this process: a composite, or an audio LLM of transformers."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,27 @@ import numpy as np
 import torch
 
 from rba_bench.errors import UserError
+from rba_bench.files import read_json
 from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
-from rba_bench.speechlm.audiolm.families import FAMILIES
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable, audio_fault
 from rba_bench.speechlm.clock import StageClock, device_clock
 from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.content import ControlStringError
 from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
 from rba_bench.textlm.template import Variables, note_unknown, text_of
 from rba_bench.textlm.weights import describe, local_folder, resolve_device
 
+RUN_FILE = "rba_run.json"
+RUN_KEYS = (  # of RUN_FILE, into the identity
+    "method",
+    "base",
+    "track",
+    "seed",
+    "steps",
+    "alignment_set_sha256",
+)
 # Clips are encoded together while the longest is at most this many times the shortest: less pads less, more calls the
 # encoder less often. Of 1.0 to 3.0 the cheapest on a CPU; batches planned by length make one or two runs of it.
 RUNS_AHEAD = 64  # runs of clips whose features wait for `generate`
@@ -29,7 +39,7 @@ ENCODE_WASTE = 1.2
 
 
 class TransformersSpeechLM:
-    """Qwen2-Audio, Voxtral and their like: each distinct clip is encoded once, answers are drawn in batches.
+    """Composites, Qwen2-Audio and their like: each distinct clip is encoded once, answers are drawn in batches.
 
     An answer depends on model, request and decoding alone. Clips longer than the model can hear are heard up to
     there, and the answer's `error` says so.
@@ -40,7 +50,6 @@ class TransformersSpeechLM:
         batch_size: requests per batch; answers do not depend on it.
         clock: seconds spent in `features`, `encoder` and `decoder`.
         cache: states of clips with a `key`; None for families that are not taken apart.
-        max_seconds: audio behind this is not heard; None without such a limit.
     """
 
     def __init__(
@@ -59,7 +68,6 @@ class TransformersSpeechLM:
         self.cache = cache
         self.device = family.model.device
         self.clock: StageClock = device_clock(str(self.device))
-        self.max_seconds = family.max_seconds
         self._identity = identity
         # Features by the clips they are of, and these clips, so that no other array gets their address meanwhile
         self._ahead: OrderedDict[tuple[int, ...], tuple[list[np.ndarray], dict[str, torch.Tensor]]] = (
@@ -98,30 +106,29 @@ class TransformersSpeechLM:
             UserError: another kind of model, damaged files, or an unusable device.
         """
         folder = local_folder(path_or_id, "speech model")
-        family = load_family(folder, resolve_device(device), true_length, trust_remote_code)
-        family.template = dict(template or {})
-        note_unknown(text_of(family.processor) or text_of(family.tokenizer), family.template, str(path_or_id))
-        model_type = family.model.config.model_type
-        entry = FAMILIES.get(model_type)
+        family = load_family(folder, resolve_device(device), true_length, trust_remote_code, template)
+        shown = name or Path(str(path_or_id)).resolve().name
+        note_unknown(text_of(family.processor) or text_of(family.tokenizer), family.template, shown)
         identity = {
-            "kind": "transformers",
-            "model_type": model_type,
-            **describe(folder, path_or_id, family.model, trust_remote_code),
-            "padding": family.padding,
-            "verified": entry is not None and entry.verified,
             **family.identity(),
+            **describe(folder, path_or_id, family.model, trust_remote_code),
+            **_run(folder),
             **({"template": family.template} if family.template else {}),
         }
         cache = None
         if family.splits:
-            tag = encoder_tag(
-                identity["weights_sha256"], identity["setup_sha256"], family.padding, identity["dtype"]
-            )
+            weights = family.encoder_sha256() or identity["weights_sha256"]
+            tag = encoder_tag(weights, identity["setup_sha256"], family.padding, identity["dtype"])
             cache = EncoderCache(tag, cache_bytes, cache_folder)
-        return cls(family, identity, name or Path(str(path_or_id)).resolve().name, batch_size, cache)
+        return cls(family, identity, shown, batch_size, cache)
+
+    @property
+    def max_seconds(self) -> float | None:
+        """Audio behind this is not heard; None without such a limit."""
+        return self.family.max_seconds
 
     def identity(self) -> dict[str, Any]:
-        """Kind, model type, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, `padding`, `verified`."""
+        """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype; what the family adds; its training."""
         return dict(self._identity)
 
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
@@ -137,14 +144,16 @@ class TransformersSpeechLM:
     def _fault(self, request: SpeechRequest, decoding: Decoding) -> str:
         if fault := audio_fault(request.audio):
             return fault
-        ids = self.family.prompt_ids(request.prompt)
+        try:
+            ids = self.family.prompt_ids(request.prompt)
+        except ControlStringError as error:
+            return str(error)
         if self.family.splits and ids.count(self.family.audio_token_id) != 1:
             return "the prompt contains the token that stands for the audio"
         n_samples = _n_samples(request)
-        n_tokens = self.family.n_tokens(n_samples)
-        if n_tokens < 1:
-            return f"audio of {1000 * n_samples / SAMPLING_RATE:.0f} ms is too short for the model to hear"
-        length, context = len(ids) - 1 + n_tokens, self.family.context
+        if fault := self.family.refusal(n_samples):
+            return fault
+        length, context = len(ids) - 1 + self.family.n_tokens(n_samples), self.family.context
         if context is not None and length + decoding.max_new_tokens + 1 > context:
             return f"prompt and audio of {length} tokens leave no room in the model's context of {context}"
         return ""
@@ -196,7 +205,7 @@ class TransformersSpeechLM:
         usable = [
             request
             for request in requests
-            if not audio_fault(request.audio) and self.family.n_tokens(_n_samples(request)) > 0
+            if not audio_fault(request.audio) and not self.family.refusal(_n_samples(request))
         ]
         usable.sort(key=lambda request: -_n_samples(request))
         unknown = {
@@ -246,10 +255,11 @@ class TransformersSpeechLM:
             )
 
     def _remark(self, answer: Generation, n_samples: int) -> Generation:
-        if self.max_seconds is None or n_samples <= self.max_seconds * SAMPLING_RATE:
+        heard = self.max_seconds
+        if heard is None or n_samples <= heard * SAMPLING_RATE:
             return answer
         seconds = n_samples / SAMPLING_RATE
-        return replace(answer, error=f"heard the first {self.max_seconds:g} of {seconds:.1f} s of audio")
+        return replace(answer, error=f"heard the first {heard:g} of {seconds:.1f} s of audio")
 
 
 def _runs(clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
@@ -282,3 +292,17 @@ def last_logits_only(head: torch.nn.Module) -> Iterator[None]:
 
 def _n_samples(request: SpeechRequest) -> int:
     return 0 if request.audio is None else len(request.audio)
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """How a checkpoint was trained, if it says so."""
+    path = folder / RUN_FILE
+    if not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); copy the checkpoint again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged (no JSON object); copy the checkpoint again")
+    return {"run": {key: found[key] for key in RUN_KEYS if key in found}}

@@ -6,6 +6,7 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.families import family_class
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.textlm.template import Variables
 
 # In this order. AudioFlamingo3 and MusicFlamingo are registered for sequence-to-sequence only (transformers 5.23).
 AUTO_CLASSES = (
@@ -36,7 +37,11 @@ def auto_class(config: Any) -> Any:
 
 
 def load_family(
-    folder: Path, device: str = "cpu", true_length: bool = True, trust_remote_code: bool = False
+    folder: Path,
+    device: str = "cpu",
+    true_length: bool = True,
+    trust_remote_code: bool = False,
+    template: Variables | None = None,
 ) -> AudioFamily:
     """Load a checkpoint folder, safetensors only.
 
@@ -45,6 +50,7 @@ def load_family(
         device: a torch device as `textlm.weights.resolve_device` returned it.
         true_length: see `AudioFamily`.
         trust_remote_code: run Python code that ships with the model.
+        template: variables of the chat template.
 
     Raises:
         UserError: damaged files, no processor, or another kind of model.
@@ -61,7 +67,7 @@ def load_family(
     family = family_class(config.model_type)
     processor = family.load_processor(folder, trust_remote_code)
     model = family.load_model(config, folder, device, trust_remote_code)
-    loaded = family(model, processor, true_length)
+    loaded = family(model, processor, true_length, template)
     found = loaded.prompt_ids("").count(loaded.audio_token_id)  # raises where turns cannot be written
     if loaded.splits and found != 1:
         raise UserError(

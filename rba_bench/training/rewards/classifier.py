@@ -9,6 +9,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say
 from rba_bench.textlm.chat import ANSWER, SENTINEL, render
+from rba_bench.textlm.content import ContentTokenizer
 from rba_bench.textlm.weights import load_model, local_folder, resolve_device
 from rba_bench.training.rewards.base import NOT_JUDGED
 
@@ -60,6 +61,7 @@ class RewardModel:
         self.model = model.eval().requires_grad_(False)
         model.config.use_cache = False  # one pass a conversation: nothing to keep
         self.tokenizer = tokenizer
+        self.content = ContentTokenizer(tokenizer)
         self.batch_size = batch_size
         self.output = output
         self.too_long = 0
@@ -124,11 +126,9 @@ class RewardModel:
 
     def _read(self, user_text: str, response: str) -> _Text:
         if self.tokenizer.chat_template is None:
-            pair = self.tokenizer(user_text, response, return_token_type_ids=True, verbose=False)
-            return _Text(list(pair["input_ids"]), list(pair["token_type_ids"]))
-        rendered = _render(self.tokenizer, user_text, response)
-        ids = self.tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
-        return _Text(list(ids), [0] * len(ids))
+            return _Text(*self.content.pair(user_text, response))
+        ids = self.content.ids(lambda told: _render(self.tokenizer, *told), [user_text, response])
+        return _Text(ids, [0] * len(ids))
 
     def _score(self, texts: Sequence[_Text]) -> list[float]:
         import torch

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.base import PROMPTS_KEPT, AudioFamily
 from rba_bench.textlm import chat
+from rba_bench.textlm.content import ContentTokenizer
 from rba_bench.textlm.template import Variables, quiet, text_of
 from rba_bench.textlm.weights import (
     compute_dtype,
@@ -36,12 +37,14 @@ class Reader(ABC):
 
     Attributes:
         tokenizer: of the text it reads.
+        content: the same, to whom the words of others are words alone.
         vocabulary: tokens its head names.
         pad_id: a token to fill rows with.
         context: longest prompt plus answer in tokens, None if the model names no limit.
     """
 
     tokenizer: Any
+    content: ContentTokenizer
     vocabulary: int
     pad_id: int
     context: int | None
@@ -90,6 +93,7 @@ class OwnReader(Reader):
         self.weights = weights
         self.adapters = adapters
         self.tokenizer = family.tokenizer
+        self.content = family.content
         self.pad_id = family.pad_id
         self.context = family.context
         self.vocabulary: int = family.model.get_output_embeddings().weight.shape[0]
@@ -156,6 +160,7 @@ class OtherReader(Reader):
             self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"teacher.model {path_or_id}: {' '.join(str(error).split())}") from error
+        self.content = ContentTokenizer(self.tokenizer)
         self.template = quiet(text_of(self.tokenizer), template or {})
         self.vocabulary = int(self.config.vocab_size)
         self.context = getattr(self.config, "max_position_embeddings", None)
@@ -173,8 +178,9 @@ class OtherReader(Reader):
     def _tokenized(self, text: str) -> tuple[int, ...]:
         if not self.tokenizer.chat_template:
             raise UserError(f"teacher.model {self.path} has no chat template: use an instruction-tuned model")
-        rendered = chat.render_user(self.tokenizer, text, **self.template)
-        return tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        return tuple(
+            self.content.ids(lambda told: chat.render_user(self.tokenizer, told[0], **self.template), [text])
+        )
 
     def identity(self) -> dict[str, Any]:
         """Kind, hashes of weights and setup, number type; nothing is loaded for it."""

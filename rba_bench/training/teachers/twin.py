@@ -120,7 +120,7 @@ class TextTwin:
 
     def word_ids(self, spoken: Sequence[str]) -> list[list[int]]:
         """Token ids of the words of transcripts, without template."""
-        return [self.reader.tokenizer(text, add_special_tokens=False)["input_ids"] for text in spoken]
+        return [self.reader.content.text_ids(text) for text in spoken]
 
     def _batches(self, asked: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[_Job]]:
         """Distinct requests, widest first so that memory peaks at once, those on one turn together."""

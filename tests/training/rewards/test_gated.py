@@ -49,8 +49,10 @@ def test_the_score_is_the_gated_sum_of_the_objectives(rows: list[AlignmentRow], 
     model = reward.model
     end, turn = reward.tokenizer.convert_tokens_to_ids(["<|end|>", "<|assistant|>"])
     for value, answer in zip(found, answers, strict=True):
-        ids = reward.tokenizer(reward.render(rows[6], answer), add_special_tokens=False)["input_ids"]
-        border = max(n for n in range(len(ids) - 1) if ids[n : n + 2] == [end, turn])
+        ids = reward._read(rows[6].user_text, answer).ids
+        (border,) = (
+            n for n in range(len(ids) - 1) if ids[n : n + 2] == [end, turn]
+        )  # an answer writes no other
         with torch.inference_mode():
             states = model.model(torch.tensor([ids])).last_hidden_state[0]
             gate = states[border]

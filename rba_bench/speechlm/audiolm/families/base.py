@@ -8,8 +8,8 @@ decoder on embeddings it has made itself. Tensors are batch first; N clips, B se
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,10 +18,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
+from rba_bench.speechlm.audiolm.families import FAMILIES
 from rba_bench.speechlm.audiolm.families.trainable import Trainable
 from rba_bench.speechlm.base import SAMPLING_RATE
 from rba_bench.textlm.chat import render, stop_ids
+from rba_bench.textlm.content import ContentTokenizer
 from rba_bench.textlm.replies import opening
+from rba_bench.textlm.template import Variables
 from rba_bench.textlm.weights import load_model
 
 Features = dict[str, torch.Tensor]
@@ -39,11 +42,13 @@ class AudioFamily(Trainable, ABC):
         model: the `...ForConditionalGeneration`, in eval mode for evaluation.
         processor: what `AutoProcessor` gives for it.
         true_length: encode clips at their own length where `allows_true_length`; else as the processor pads them.
+        template: variables of the chat template, such as `{"enable_thinking": False}`.
 
     Attributes:
-        template: variables of the chat template, such as `{"enable_thinking": False}`; set before the first turn.
+        template: variables of the chat template.
         tokenizer: the processor's, with a chat template.
         audio_token_id: placeholder, one per audio token.
+        content: the tokenizer to whom the words of prompts and answers are words alone.
         pad_id: token that fills up rows.
         stops: tokens that end an answer; the first is what the template writes.
         context: longest prompt plus answer in tokens, None if the model names no limit.
@@ -54,16 +59,19 @@ class AudioFamily(Trainable, ABC):
     max_batch: ClassVar[int | None] = None  # most requests that may be answered together
     text_first: ClassVar[bool] = False  # order of text and audio in the user turn
 
-    def __init__(self, model: Any, processor: Any, true_length: bool = True) -> None:
+    def __init__(
+        self, model: Any, processor: Any, true_length: bool = True, template: Variables | None = None
+    ) -> None:
         self.model = model
         self.processor = processor
-        self.template: dict[str, Any] = {}
+        self.template: dict[str, Any] = dict(template or {})
         self.true_length = true_length and self.allows_true_length
         self.tokenizer = processor.tokenizer
         template = getattr(processor, "chat_template", None)
         if template and not self.tokenizer.chat_template:
             self.tokenizer.chat_template = template
         self.audio_token_id: int = self.find_audio_token()
+        self.content = ContentTokenizer(self.tokenizer, (self.audio_token_id,))
         self.stops: list[int] = self.find_stops()
         pad = self.tokenizer.pad_token_id
         # where the placeholder is the padding token too, another must fill the rows
@@ -108,8 +116,20 @@ class AudioFamily(Trainable, ABC):
         return load_processor(folder, trust_remote_code)
 
     def identity(self) -> dict[str, Any]:
-        """What decides answers beside weights and setup, for the record; by default nothing."""
-        return {}
+        """What a record says of the model beside path, weights and setup."""
+        model_type = self.model.config.model_type
+        entry = FAMILIES.get(model_type)
+        verified = entry is not None and entry.verified
+        return {
+            "kind": "transformers",
+            "model_type": model_type,
+            "padding": self.padding,
+            "verified": verified,
+        }
+
+    def encoder_sha256(self) -> str:
+        """Hash of all that decides states among the weights; "" where that is not told apart from the rest."""
+        return ""
 
     @property
     def padding(self) -> str:
@@ -120,6 +140,12 @@ class AudioFamily(Trainable, ABC):
     def max_seconds(self) -> float | None:
         """Audio behind this is not heard; None without such a limit."""
         return None
+
+    def refusal(self, n_samples: int) -> str:
+        """Why a clip of `n_samples` at 16 kHz cannot be heard at all; "" where it can."""
+        if self.n_tokens(n_samples) < 1:
+            return f"audio of {1000 * n_samples / SAMPLING_RATE:.0f} ms is too short for the model to hear"
+        return ""
 
     @property
     def generator(self) -> Any:
@@ -137,7 +163,7 @@ class AudioFamily(Trainable, ABC):
         Templates that take parts only, not plain strings, leave the tokenizer's and the model's own end tokens.
         """
         try:
-            return stop_ids(self.tokenizer, self.model)[0]
+            return stop_ids(self.tokenizer, self.model, **self.template)[0]
         except (UserError, TypeError, ValueError):
             shipped = self.model.generation_config.eos_token_id
             named = [self.tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
@@ -174,17 +200,20 @@ class AudioFamily(Trainable, ABC):
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of `render_text(text)`; see `text_ids`, which is this with a memory."""
-        return self._tokenized(self.render_text(text))
+        return self._turn(self.render_text, text)
 
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         """Token ids of `render(prompt)`; see `prompt_ids`, which is this with a memory."""
-        return self._tokenized(self.render(prompt))
+        return self._turn(self.render, prompt)
 
-    def _tokenized(self, text: str) -> tuple[int, ...]:
-        # as `ProcessorMixin.apply_chat_template` tokenizes (transformers 5.23)
+    def _turn(self, write: Callable[[str], str], words: str) -> tuple[int, ...]:
+        return tuple(self.content.ids(lambda told: write(told[0]), [words], self._adds_special))
+
+    @cached_property
+    def _adds_special(self) -> bool:
+        """Whether the tokenizer adds its own tokens, as in `ProcessorMixin.apply_chat_template` (transformers 5.23)."""
         bos = self.tokenizer.bos_token
-        special = not (bos is not None and text.startswith(bos))
-        return tuple(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        return not (bos is not None and self.render("").startswith(bos))
 
     def opened(self, prompt: str) -> str:
         """The tag with which the template opens the model's thinking, "" if it does not; see `replies.opening`."""
@@ -193,7 +222,7 @@ class AudioFamily(Trainable, ABC):
 
     def answer_ids(self, answer: str) -> list[int]:
         """Tokens of an answer and the end of its turn, to stand behind `prompt_ids` in training."""
-        return [*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.stops[0]]
+        return [*self.content.text_ids(answer), self.stops[0]]
 
     def expand(self, ids: Sequence[int], n_tokens: int) -> list[int]:
         """`ids` with the one placeholder repeated for each audio token.

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from rba_bench.errors import UserError
+from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
+from rba_bench.speechlm.base import SAMPLING_RATE
 
 
 class Composite(AudioFamily):
@@ -33,6 +35,33 @@ class Composite(AudioFamily):
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable processor: {str(error).splitlines()[0]}") from error
 
+    def identity(self) -> dict[str, Any]:
+        """What a record says of the model beside path, weights and setup: its kind."""
+        return {"kind": "composite"}
+
+    def encoder_sha256(self) -> str:
+        """Hash of the encoder's weights: checkpoints that trained other parts share its states."""
+        weights = sorted(self.encoder.state_dict().items())
+        return sha256_json([[name, _sha256(weight)] for name, weight in weights])
+
+    @property
+    def padding(self) -> str:
+        """There is no other form."""
+        return "true-length"
+
+    @property
+    def max_seconds(self) -> float | None:
+        """Where the processor cuts clips."""
+        return float(self.processor.feature_extractor.max_seconds)
+
+    def refusal(self, n_samples: int) -> str:
+        """See `AudioFamily.refusal`: the encoder's table of positions may end before the processor cuts."""
+        longest = 2 * self.encoder.mel_stride * self.encoder.config.max_source_positions
+        if self.processor.feature_extractor.n_frames(n_samples) > longest:
+            seconds = n_samples / SAMPLING_RATE
+            return f"audio of {seconds:.1f} s is longer than the encoder's {longest / 100:g} s"
+        return ""
+
     def render(self, prompt: str) -> str:
         """See `CompositeProcessor.render`: the prompt stands before the audio."""
         return str(self.processor.render(prompt, **self.template))
@@ -41,8 +70,9 @@ class Composite(AudioFamily):
         """See `AudioFamily.render_text`."""
         return str(self.processor.render_messages([{"role": "user", "content": text}], **self.template))
 
-    def _tokenized(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    @property
+    def _adds_special(self) -> bool:
+        return False  # the template writes them all
 
     def answer_ids(self, answer: str) -> list[int]:
         """Tokens of an answer as the chat template closes it, up to the first end token.
@@ -50,18 +80,22 @@ class Composite(AudioFamily):
         Raises:
             UserError: the template does not put the answer right behind the generation prompt, or does not end it.
         """
-        opened, closed = self.processor.render(""), self.processor.render("", answer)
+        ids = self.content.ids(self._closed, [answer])
+        for position, token in enumerate(ids):
+            if token in self.stops:
+                return ids[: position + 1]
+        raise UserError(
+            "the chat template does not close the assistant's turn with an end token: cannot train on it"
+        )
+
+    def _closed(self, answers: Sequence[str]) -> str:
+        """What the template writes behind its generation prompt for an answer."""
+        opened, closed = self.processor.render(""), self.processor.render("", answers[0])
         if not closed.startswith(opened):
             raise UserError(
                 "the chat template does not put the answer behind its generation prompt: cannot train on it"
             )
-        ids = self._tokenized(closed[len(opened) :])
-        for position, token in enumerate(ids):
-            if token in self.stops:
-                return list(ids[: position + 1])
-        raise UserError(
-            "the chat template does not close the assistant's turn with an end token: cannot train on it"
-        )
+        return str(closed[len(opened) :])
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `AudioFamily.head`."""
@@ -74,7 +108,7 @@ class Composite(AudioFamily):
 
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """See `AudioFamily.features`."""
-        made = self.processor.feature_extractor(list(clips), sampling_rate=16_000)
+        made = self.processor.feature_extractor(list(clips), sampling_rate=SAMPLING_RATE)
         return {name: made[name] for name in ("input_features", "feature_lengths")}
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,3 +122,7 @@ class Composite(AudioFamily):
         """See `AudioFamily.project`."""
         embeds, counts = self.model.project(states, lengths)
         return embeds, counts
+
+
+def _sha256(weight: torch.Tensor) -> str:
+    return sha256_bytes(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -13,6 +13,7 @@ import torch
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
 from rba_bench.speechlm.base import SAMPLING_RATE
+from rba_bench.textlm.template import Variables
 
 REFUSALS = (TypeError, ValueError, KeyError, AttributeError, IndexError, NotImplementedError)
 
@@ -27,8 +28,10 @@ class Generic(AudioFamily):
     splits: ClassVar[bool] = False
     max_batch: ClassVar[int | None] = 1
 
-    def __init__(self, model: Any, processor: Any, true_length: bool = True) -> None:
-        super().__init__(model, processor, true_length)
+    def __init__(
+        self, model: Any, processor: Any, true_length: bool = True, template: Variables | None = None
+    ) -> None:
+        super().__init__(model, processor, true_length, template)
         trial = np.random.default_rng(0).normal(0, 0.05, SAMPLING_RATE).astype(np.float32)
         kind = model.config.model_type
         try:
@@ -70,6 +73,10 @@ class Generic(AudioFamily):
             for name, value in inputs.items()
             if isinstance(value, torch.Tensor)
         }
+
+    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        self.content.refuse(prompt)  # the processor reads text as the tokenizer does
+        return super()._prompt_ids(prompt)
 
     def n_tokens(self, n_samples: int) -> int:
         """Unknown; counted as one."""

@@ -249,8 +249,9 @@ class Unpadded(AudioFamily):
         PreTrainedModel.save_pretrained(self.model, folder / self.adapter_folder)
 
     def identity(self) -> dict[str, Any]:
-        """Hashes of the adapter's files, where there is one."""
-        return {"adapter": self.model.adapter_files} if self.model.adapter_files else {}
+        """Also hashes of the adapter's files, where there is one."""
+        adapter = {"adapter": self.model.adapter_files} if self.model.adapter_files else {}
+        return {**super().identity(), **adapter}
 
     @property
     def padding(self) -> str:
