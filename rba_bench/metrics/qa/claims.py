@@ -140,7 +140,7 @@ class _Claim:
             return None
         if self._extended(span) or self._echoed(span) or self._belongs_to(place, span):
             return None
-        if self._counts_points(place, span):
+        if self._counts_points(place, span) or self.reading.of_another(self.segments[place]):
             return None
         return True
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from rba_bench.metrics.qa.spans import Span
 from rba_bench.metrics.qa.tokens import Token
-from rba_bench.metrics.qa.words import FILLERS, PRONOUNS, words
+from rba_bench.metrics.qa.words import ARTICLES, AUXILIARIES, FILLERS, words
 
 POLAR = {
     "yes": frozenset({"yes", "yeah", "yep", "true", "correct"}),
@@ -20,6 +20,12 @@ POLAR = {
 _CLOSED_BY = words("is was are were be been called letter symbol word say named spelled it's answer")
 _TIME = words("in of since by until during early late mid last next every through for from before after")
 _AFTER_POLAR = words("it they he she the that this there i you we sir")
+_LEADS_TO = words("so but then hence thus therefore and well")
+_DESCRIBES = words("by a an the directed written starring based published released")  # It, by Stephen King
+_NOUNS = AUXILIARIES - words("let")
+_THIRD_PERSON = words(
+    "is was has comes follows precedes falls starts begins ends won wins made makes stands means"
+)
 _STOPS = frozenset(".?!;\n")
 
 
@@ -39,7 +45,7 @@ def is_meant(span: Span, text: Sequence[Token]) -> bool:
     single = text[span.start]
     if span.end - span.start == 1 and single.text in FILLERS:
         return False
-    if span.end - span.start == 1 and single.text in POLAR:
+    if span.end - span.start == 1 and single.own & POLAR.keys():
         return _leads(span, text)
     if is_cased(text):
         return _written_as_name(span, text)
@@ -55,9 +61,19 @@ def _quoted(span: Span, text: Sequence[Token]) -> bool:
 def _leads(span: Span, text: Sequence[Token]) -> bool:
     """Whether "no" answers, as in `No, it is round`, unlike `No one knows`."""
     if any(not token.skip for token in text[: span.start]):
-        return _closes(span, text)
+        return _closes(span, text) or _apart(span, text)
     after = text[span.end] if span.end < len(text) else None
     return after is None or after.kind == "mark" or after.text in _AFTER_POLAR
+
+
+def _apart(span: Span, text: Sequence[Token]) -> bool:
+    """Whether the words stand between marks, as `It is round, so yes` does."""
+    start = span.start
+    while start and text[start - 1].text in _LEADS_TO:
+        start -= 1
+    return (start == 0 or text[start - 1].kind == "mark") and (
+        span.end == len(text) or text[span.end].kind == "mark"
+    )
 
 
 def _closes(span: Span, text: Sequence[Token]) -> bool:
@@ -93,13 +109,20 @@ def _written_as_name(span: Span, text: Sequence[Token]) -> bool:
     if capital and not (wanted.isupper() and len(wanted) > 1):
         return not _opens(span, text) or _stated(span, text)
     same = heard.islower() and wanted.islower()
+    if same and span.start and text[span.start - 1].text in ARTICLES:
+        return span.end == len(text) or text[span.end].kind == "mark"  # from the well
     return (_after_time(span, text) and not capital) or (same and _closes(span, text))
 
 
 def _stated(span: Span, text: Sequence[Token]) -> bool:
-    """`May is the month`: no everyday word but a pronoun goes before "is"."""
-    after = text[span.end].text if span.end < len(text) else ""
-    return after in ("is", "was") and text[span.start].text not in PRONOUNS
+    """`May is the month`, `May. It follows April`: no modal verb goes before "is" or a stop, and no pronoun alone."""
+    if span.end == len(text) or text[span.end].text in _STOPS:
+        return span.end - span.start == 1 and len(text[span.start].text) > 1
+    after = text[span.end].text
+    if after == ",":
+        further = text[span.end + 1].text if span.end + 1 < len(text) else ""
+        return text[span.start].text in _NOUNS or further in _DESCRIBES
+    return after in _THIRD_PERSON and text[span.start].text in _NOUNS
 
 
 def _opens(span: Span, text: Sequence[Token]) -> bool:

@@ -10,7 +10,7 @@ Leading zeros of digits are kept: 007 is not 7.
 from collections.abc import Sequence
 from fractions import Fraction
 
-from rba_bench.metrics.qa.tokens import Token, number
+from rba_bench.metrics.qa.tokens import Token, number, word
 from rba_bench.metrics.qa.words import in_order, words
 
 _UNITS = {name: value for value, name in enumerate(in_order(
@@ -32,6 +32,10 @@ _ORDINALS = {
         "fifteenth sixteenth seventeenth eighteenth nineteenth"), 1)},
     **{f"{name[:-1]}ieth": value for name, value in _TENS.items()},
     "hundredth": 100, "thousandth": 1000, "millionth": 10**6,
+}  # fmt: skip
+_TIMES = {"twice": "2", "thrice": "3"}
+_SPANS = {
+    "decade": 10, "decades": 10, "century": 100, "centuries": 100, "millennium": 1000, "millennia": 1000,
 }  # fmt: skip
 _DECADES = {f"{name[:-1]}ies": value for name, value in _TENS.items()}
 _PARTS = {
@@ -57,10 +61,31 @@ def read_numbers(tokens: Sequence[Token]) -> list[Token]:
     found: list[Token] = []
     place = 0
     while place < len(tokens):
+        if tokens[place].text in _TIMES:
+            found += [number(_TIMES[tokens[place].text], tokens[place].raw), word("time", "", "times")]
+            place += 1
+            continue
         token, used = _read(tokens, place, found)
         found.append(token)
         place += used
+    return _in_years(found)
+
+
+def _in_years(tokens: Sequence[Token]) -> list[Token]:
+    """`a century` and `two decades` as years."""
+    found: list[Token] = []
+    for token in tokens:
+        count = found[-1] if found else None
+        if token.text not in _SPANS or count is None or not (count.text in ("a", "1") or _counts(count)):
+            found.append(token)
+            continue
+        years = _SPANS[token.text] * (1 if count.text == "a" else int(count.text))
+        found[-1:] = [number(str(years), f"{count.raw} {token.raw}"), word("years", "", "year")]
     return found
+
+
+def _counts(token: Token) -> bool:
+    return token.kind == "number" and token.text.isdigit() and len(token.text) < 3
 
 
 def _read(tokens: Sequence[Token], start: int, before: Sequence[Token]) -> tuple[Token, int]:
@@ -157,8 +182,12 @@ def _start(tokens: Sequence[Token], start: int) -> tuple[str, int]:
         return str(_POWERS[_text(tokens, start + 2)] // 2), 3
     if first == "a" and second in _POWERS:
         return _spoken(tokens, start + 1, 1, 1)
-    if first == "a" and second == "dozen":
+    if first in ("a", "one") and second == "dozen":
         return "12", 2
+    if first == "half" and (second == "dozen" or (second == "a" and _text(tokens, start + 2) == "dozen")):
+        return "6", 2 if second == "dozen" else 3
+    if first in _UNITS and second == "dozen":
+        return str(12 * _UNITS[first]), 2
     if first in _UNITS and second in _PARTS and first != "one" and second.endswith("s"):
         return str(Fraction(_UNITS[first], _PARTS[second])), 2
     if first in ("oh", "double", "zero", "triple"):

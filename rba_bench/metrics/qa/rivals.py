@@ -162,9 +162,18 @@ def _goes_on(
         edge = _leading(words, span, reading) if forwards else _edge(words, forwards)
         around = [*reading.text[max(0, span.start - 2) : span.start], *words]
         both = any(token.text == "both" for token in around)
+        both = both or _joint_subject(
+            reading.words(segments[index - 1].start, segments[index - 1].end), words
+        )
         if edge and reading.candidate(edge, span) and not (forwards and "and" in sep and not both):
             rivals.append((index, edge))
     return False
+
+
+def _joint_subject(before: Sequence[Token], words: Sequence[Token]) -> bool:
+    """`Ottawa and Toronto are ...`: said of both together."""
+    verb = next((token.text for token in words if token.text in VERBS), "")
+    return verb in ("are", "were", "have") and not _verbal(before)
 
 
 def _alike(words: Sequence[Token], span: Span, reading: Reading) -> bool:
@@ -221,6 +230,8 @@ def _parallel(
     found = 0
     for index, segment in enumerate(segments):
         if index == place or any(segment.start <= each.start < segment.end for each in mentions):
+            continue
+        if reading.of_another(segment) or (own.contrasts and reading.has_other_subject(segment)):
             continue
         words = reading.words(segment.start, segment.end)
         against = bool(segment.sep & CONTRAST) and segment.start > span.start

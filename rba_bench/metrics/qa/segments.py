@@ -5,9 +5,19 @@ from dataclasses import dataclass
 
 from rba_bench.metrics.qa.spans import Span
 from rba_bench.metrics.qa.tokens import Token
-from rba_bench.metrics.qa.words import ARTICLES, FUNCTION, NEUTRAL, PREPOSITIONS, PRONOUNS, VERBS, words
+from rba_bench.metrics.qa.words import (
+    ARTICLES,
+    FUNCTION,
+    NEUTRAL,
+    PARTICLES,
+    PREPOSITIONS,
+    PRONOUNS,
+    VERBS,
+    words,
+)
 
 CONTRAST = words("but however although though while whereas because so since unless yet")
+_OPPOSES = frozenset({"while", "whereas"})
 COORDINATES = words("and or nor versus vs")
 _ALL = words("anything everything nothing all none nobody anyone anybody anywhere 1 one who what")
 HEDGES = (
@@ -47,6 +57,11 @@ class Segment:
     start: int
     end: int
     sep: frozenset[str]
+
+    @property
+    def contrasts(self) -> bool:
+        """`..., while ...`; without the comma the word tells a time."""
+        return "," in self.sep and bool(_OPPOSES & self.sep)
 
 
 def cut(text: Sequence[Token], spans: Sequence[Span]) -> list[Segment]:
@@ -120,7 +135,19 @@ class Reading:
             return False
         if numeric or not self.named(span):
             return numeric or len(content) < MOST_WORDS
-        return all(token.raw[:1].isupper() or token.kind == "number" for token in content)
+        names = [token for token in content if token.text not in PARTICLES]  # da Vinci
+        return bool(names) and all(token.raw[:1].isupper() or token.kind == "number" for token in names)
+
+    def of_another(self, segment: Segment) -> bool:
+        """Whether a segment tells of something else in contrast: `spiders have eight, while insects have six`."""
+        return segment.contrasts and self.has_other_subject(segment)
+
+    def has_other_subject(self, segment: Segment) -> bool:
+        """Whether the subject of a segment is nothing the question names."""
+        words = self.words(segment.start, segment.end)
+        verb = next((i for i, token in enumerate(words) if token.text in VERBS), 0)
+        subject = words[:verb]
+        return bool(self.content(subject)) and not any(token.own & self.asked for token in subject)
 
     def named(self, span: Span) -> bool:
         """Whether the answer is written with a capital, in a text where that tells something."""

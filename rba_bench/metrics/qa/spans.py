@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rba_bench.metrics.qa.readings import read
-from rba_bench.metrics.qa.tokens import NONE, Token
+from rba_bench.metrics.qa.tokens import NONE, Token, singular
 from rba_bench.metrics.qa.words import ARTICLES, HONORIFICS, ORDINARY, UNITS
 
 MOST_JOINED = 3  # tokens that may be written as one word
@@ -87,6 +87,8 @@ def _variants(words: tuple[Token, ...], asked: set[str]) -> Iterator[tuple[tuple
         yield bare[1:], False
     if len(bare) > 2 and bare[-1].text in _LAST_NAMES:
         yield bare[:-1], False
+    if len(bare) == 3 and _name(bare[0]) and _name(bare[2]) and is_initial(bare[1]):
+        yield (bare[0], bare[2]), False
     if len(bare) > 1 and bare[0].text in _ABOUT and bare[1].kind == "number":
         yield bare[1:], False
     if len(bare) > 1 and bare[0].kind == "number":
@@ -96,6 +98,15 @@ def _variants(words: tuple[Token, ...], asked: set[str]) -> Iterator[tuple[tuple
             yield bare[:2], True
         if bare[1].text == "degree" and "temperature" in asked:
             yield bare[:1], True
+
+
+def _name(token: Token) -> bool:
+    return token.kind == "word" and len(token.text) > 1 and token.raw[:1].isupper() and not token.later
+
+
+def is_initial(token: Token) -> bool:
+    """A letter with its full stop."""
+    return len(token.text) == 1 and token.raw.endswith(".")
 
 
 def spans(text: Sequence[Token], wanted: Sequence[Wanted]) -> list[Span]:
@@ -141,7 +152,8 @@ def _rest(alias: Sequence[Token], a: int, text: Sequence[Token], t: int, start: 
         for used_a, used_t in _steps(alias, a, text, t):
             if end := _rest(alias, a + used_a, text, t + used_t, start):
                 return end
-        if t > start and text[t].skip and (end := _rest(alias, a, text, t + 1, start)):
+        initial = a == 1 and len(alias) == 2 and alias[0].raw[:1].isupper() and is_initial(text[t])
+        if t > start and (text[t].skip or initial) and (end := _rest(alias, a, text, t + 1, start)):
             return end
     if 0 < a < len(alias) - 1 and alias[a].skip:  # the last one may be a letter: vitamin A
         return _rest(alias, a + 1, text, t, start)
@@ -156,6 +168,7 @@ def _steps(alias: Sequence[Token], a: int, text: Sequence[Token], t: int) -> Ite
         or a > 0
         and (wanted.own | wanted.later) & (heard.own | heard.later)
         or wanted.own & _partial(wanted, heard)
+        or (wanted.raw.islower() and _opening_plural(text, t) in wanted.own)
     ):
         yield 1, 1
     for count in range(2, MOST_JOINED + 1):
@@ -163,6 +176,13 @@ def _steps(alias: Sequence[Token], a: int, text: Sequence[Token], t: int) -> Ite
             yield 1, count
         if _joined(alias, a, count) in heard.own:
             yield count, 1
+
+
+def _opening_plural(text: Sequence[Token], t: int) -> str:
+    """`butterfly` of `Butterflies` where its capital is that of a sentence, not of a name; "" otherwise."""
+    heard = text[t]
+    opens = t == 0 or text[t - 1].kind == "mark"
+    return singular(heard.text) if opens and heard.kind == "word" and heard.raw.istitle() else ""
 
 
 def _partial(wanted: Token, heard: Token) -> frozenset[str]:

@@ -13,11 +13,21 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from rba_bench.metrics.qa.words import ABBREVIATIONS, ARTICLES, DOTTED, FILLERS, LETTER_UNITS, UNITS, words
+from rba_bench.metrics.qa.words import (
+    ABBREVIATIONS,
+    ARTICLES,
+    DOTTED,
+    FILLERS,
+    IRREGULAR,
+    LETTER_UNITS,
+    NO_PLURALS,
+    UNITS,
+    words,
+)
 from rba_bench.metrics.text import plain_characters
 
 NONE: frozenset[str] = frozenset()
-SHORTEST_PLURAL = 5  # letters
+SHORTEST_PLURAL = 4  # letters
 LONGEST_NUMBER = 40  # characters; longer ones are compared as written
 
 
@@ -83,7 +93,7 @@ _NEGATED = words(
     "aint dont doesnt didnt isnt arent wasnt werent cant couldnt wouldnt shouldnt hasnt havent hadnt wont"
 )
 _HOSTS = words("it he she that this there here what who where when how let i you we they")
-_POLAR = {"nope": "no", "nah": "no", "yeah": "yes", "yep": "yes", "yup": "yes"}
+_POLAR = {"nope": "no", "nah": "no", "yeah": "yes", "yep": "yes", "yup": "yes", "yea": "yes", "aye": "yes"}
 _CLITICS = {"re": "are", "ll": "will", "ve": "have", "m": "am", "d": "would"}
 
 
@@ -103,6 +113,8 @@ def _prepared(text: str) -> str:
     text = re.sub(r"[^\W\D0-9]", lambda found: str(unicodedata.decimal(found[0])), text)
     if len(_BULLET.findall(text)) > 1:  # one such line may be the answer itself: "7. That is all."
         text = _BULLET.sub("\n", text)
+    text = re.sub(r"(?<=[A-Za-z])\$(?=[A-Za-z])", "s", text)  # Ke$ha
+    text = re.sub(r"(?<=\b[A-Za-z])!(?=[a-z]+\b)", "i", text)  # P!nk
     text = re.sub(r"(?i)(?<=\d)(\s*)km/?h\b", r"\1kph", text)
     if len(_CHOICES.findall(text)) > 2:
         text = _CHOICES.sub("\n", text)
@@ -155,7 +167,7 @@ def _other(kind: str, raw: str) -> Iterator[Token]:
         yield Token(text, raw, frozenset({text}))
     elif kind == "sign":
         name = {"&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number"}.get(raw) or UNITS[raw]
-        yield Token(name, raw, frozenset({name}))
+        yield word(name, raw, *(("and",) if raw == "+" else ()))  # Procter + Gamble
     elif kind == "clock":
         yield number(raw.lstrip("0"), raw, raw.replace(":", ""))
     elif len(raw) > LONGEST_NUMBER or re.search(r"/0+(?!\d)|\..*/", raw):
@@ -166,6 +178,8 @@ def _other(kind: str, raw: str) -> Iterator[Token]:
 
 def _word_tokens(raw: str) -> list[Token]:
     text = fold(raw).replace("’", "'").strip("'")
+    if raw.startswith("."):
+        return [word(text, raw, text[1:])]  # Node.js, Node JS
     if raw.strip("'") == "n":  # rock 'n' roll
         return [word("n", raw, "and")]
     head, _, tail = text.rpartition("'")
@@ -194,20 +208,26 @@ def _spelt(text: str, raw: str) -> Token:
     own = {american, text, *ABBREVIATIONS.get(text, ())}
     if american in UNITS and american not in LETTER_UNITS:
         own.add(UNITS[american])
+    if text == "none":
+        own.add("0")
     if raw.endswith("in'"):
         own.add(f"{text}g")  # believin'
     if any(letter in raw.casefold() for letter in "äöü"):
         own.add(fold(raw.casefold().translate(_UMLAUTS)).strip("'"))
     if raw.islower():
-        own |= {_singular(form) for form in (american, text)}
+        own |= {singular(form) for form in (american, text)}
     return Token(american, raw, frozenset(own))
 
 
-def _singular(text: str) -> str:
-    """A common noun without its regular plural ending."""
-    if len(text) < SHORTEST_PLURAL or not text.endswith("s") or text.endswith(("ss", "us", "is")):
+def singular(text: str) -> str:
+    """A common noun without its plural ending."""
+    if text in IRREGULAR:
+        return IRREGULAR[text]
+    if len(text) < SHORTEST_PLURAL or text in NO_PLURALS or text.endswith(("ss", "us", "is")):
         return text
-    if text.endswith("ies"):
+    if not text.endswith("s"):
+        return text
+    if text.endswith("ies") and len(text) > SHORTEST_PLURAL:
         return f"{text[:-3]}y"
     return text[:-2] if text.endswith(("ches", "shes", "xes", "sses", "oes")) else text[:-1]
 

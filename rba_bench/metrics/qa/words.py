@@ -51,12 +51,28 @@ ADVERBS = words(
     "another such same own same first last next later ago else instead rather however therefore thus hence both"
 )
 FUNCTION = ARTICLES | FILLERS | PRONOUNS | PREPOSITIONS | CONJUNCTIONS | AUXILIARIES | ADVERBS
+PARTICLES = words("da de di du del della der den des dos el al la le van von zu zur ter ten bin ibn af av y")
 # Manners of speech that name no candidate
 NEUTRAL = words(
     "great good question questions thanks thank you hello hi hey glad help helps hope happy welcome interesting nice "
     "answer answers final correct true certain answering happy let s think believe guess say know wait sir madam dear "
     "absolutely obviously clearly honestly basically literally alright fine cool wow think thinking sense based "
     "knowledge know hard easy simple short best thereabouts"
+)
+# Plurals that no rule gives back
+IRREGULAR = {
+    plural: one
+    for one, plurals in {
+        "mouse": "mice", "man": "men", "woman": "women", "child": "children", "tooth": "teeth", "goose": "geese",
+        "ox": "oxen", "louse": "lice", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "wife": "wives",
+        "shelf": "shelves", "thief": "thieves", "loaf": "loaves", "calf": "calves", "hoof": "hooves", "elf": "elves",
+        "cactus": "cacti", "fungus": "fungi", "nucleus": "nuclei", "bacterium": "bacteria", "larva": "larvae",
+        "criterion": "criteria", "phenomenon": "phenomena", "vertebra": "vertebrae", "octopus": "octopi",
+    }.items()
+    for plural in plurals.split()
+}  # fmt: skip
+NO_PLURALS = words(
+    "news lens does goes this thus less plus gas bus his has was yes us its ours yours hers theirs alas"
 )
 # What may not be matched inside a sentence without a sign that it is meant as a name
 ORDINARY = FUNCTION | words(
@@ -96,13 +112,14 @@ UNITS = {
         "mile": "mile miles mi", "foot": "foot feet ft", "inch": "inch inches", "yard": "yard yards yd",
         "kilogram": "kilogram kilograms kg kilo kilos", "gram": "gram grams g", "ton": "ton tons tonne tonnes",
         "ounce": "ounce ounces oz", "liter": "liter liters l", "milliliter": "milliliter milliliters ml",
-        "hour": "hour hours hr hrs", "minute": "minute minutes", "day": "day days", "week": "week weeks",
+        "hour": "hour hours hr hrs", "minute": "minute minutes min mins",
+        "seconds": "seconds sec secs", "day": "day days", "week": "week weeks",
         "month": "month months", "year": "year years yr yrs", "mph": "mph", "kph": "kph kmh",
         "celsius": "celsius centigrade c", "fahrenheit": "fahrenheit f", "kelvin": "kelvin k",
     }.items()
     for form in forms.split()
 }  # fmt: skip
-LETTER_UNITS = words("m g l c f k mi ft in mm lb no")  # a unit only behind a number
+LETTER_UNITS = words("m g l c f k mi ft in mm lb no min mins sec secs")  # a unit only behind a number
 
 TITLES = words(
     "sir dr doctor mr mister mrs missus ms miss prof professor king queen president prince princess pope emperor lord "
