@@ -118,6 +118,9 @@ class CompositeProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Model inputs of texts and the clips in them.
 
+        Control strings in a text are control tokens, whoever wrote them: for words of others, which must stay words,
+        the family's `prompt_ids` and `answer_ids` are the way.
+
         Args:
             text: chats as `render` gives them; each placeholder stands for one clip.
             audio: clips in order of appearance over the whole batch, mono float at 16 kHz; or one clip.
