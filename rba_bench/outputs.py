@@ -27,6 +27,7 @@ SHOWN = 12  # differences listed before "and N more"
 LOCK = ".rba.lock"
 DAY_S = 86_400.0
 WRITTEN_BY_NOW_S = 600.0
+_ROOM = 2**16  # bytes that must fit, more than a data base of answers takes in the beginning
 _held: dict[Path, FileLock] = {}
 
 
@@ -73,8 +74,9 @@ def check_writable(out: Path | str) -> None:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as handle:
+            handle.write(bytes(_ROOM))  # a full disk takes names, but no content
+            handle.flush()
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror or str(error)
         raise UserError(f"cannot write in {folder} ({reason}): choose another --out") from error

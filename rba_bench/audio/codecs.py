@@ -19,7 +19,7 @@ INSTALL = "pip install av"  # right for a clone and for an installed package
 STATED_TOLERANCE = 0.1  # seconds that a container's stated duration may exceed what is decoded
 _SNDFILE_TAGS = {1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0x40, 0x64, 0xFFFE}  # WAVE formats that libsndfile knows
 _SNDFILE_CAF = (b"lpcm", b"alaw", b"ulaw", b"alac")
-_SNDFILE_OGG = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")
+_SNDFILE_OGG = (b"\x01vorbis", b"OpusHead")  # it knows FLAC in Ogg too, but the one in wheels cannot open it
 _STATES_DURATION = {"mov", "matroska", "asf"}  # of the others FFmpeg guesses it from the bit rate
 _MAGIC = (  # bytes, where they stand, FFmpeg's name of the container, name for people
     (b"ftyp", 4, "mov", "M4A or MP4"),
@@ -33,6 +33,8 @@ _MAGIC = (  # bytes, where they stand, FFmpeg's name of the container, name for 
     (b"TTA1", 0, "tta", "TTA"),
     (b"MAC ", 0, "ape", "Monkey's Audio"),
     (b"\x0b\x77", 0, "ac3", "AC-3"),
+    (b"FLV\x01", 0, "flv", "FLV"),
+    (b"AVI LIST", 8, "avi", "AVI"),
 )
 
 

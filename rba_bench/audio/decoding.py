@@ -170,13 +170,13 @@ def open_sound(data: bytes) -> Sound:
     data = containers.truthful(data)
     data = data.lstrip(b"\0") if data[:1] == b"\0" and mpeg.begins(data) else data
     behind = mpeg.after_tags(data) if data[:3] == b"ID3" else 0
+    if data[:4] == b"OggS":
+        ogg.check(data)
     known = codecs.container(data[behind : behind + 65536] if behind else data)
     if known is not None:
         return codecs.Codec(data, *known)
     if mpeg.begins(data):
         return _mp3(data)
-    if data[:4] == b"OggS":
-        ogg.check(data)
     if data[behind : behind + 4] == b"fLaC":
         return _Flac(data, behind)
     return _Sndfile(data)

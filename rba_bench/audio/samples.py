@@ -57,10 +57,13 @@ def cancelled(of_mean: float, of_channels: np.ndarray) -> bool:
 
 def check_rate(rate: object) -> int:
     """A sampling rate in Hz. Raises AudioError if it is none, or one that no recording has."""
+    if getattr(rate, "ndim", None) == 0 and hasattr(rate, "item"):  # an array or tensor of one number
+        rate = rate.item()
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.integer | np.floating):
         raise AudioError(f"audio without a sampling rate ({rate!r})"[:120])
     if not LOWEST_RATE <= rate <= HIGHEST_RATE or rate != int(rate):
-        raise AudioError(f"damaged audio (sampling rate {rate} Hz)")
+        shown = rate if abs(rate) < 1e12 or rate != rate else "of more than 12 digits,"
+        raise AudioError(f"damaged audio (sampling rate {shown} Hz)")
     return int(rate)
 
 

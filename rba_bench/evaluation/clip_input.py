@@ -6,6 +6,8 @@ send decoded samples (`{"array", "sampling_rate"}`), encoded bytes (`{"bytes"}`)
 `datasets` >= 4.
 """
 
+import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,12 +37,12 @@ def wave(value: Any) -> np.ndarray:
         return clips.decode(_bytes(value["bytes"]))
     if isinstance(value, Mapping) and value.get("path"):
         value = value["path"]
-    if isinstance(value, str):
-        return clips.decode(_file_bytes(value))
+    if isinstance(value, str | os.PathLike):
+        return clips.decode(_file_bytes(os.fspath(value)))
     if hasattr(value, "get_all_samples"):
         try:
             decoded = value.get_all_samples()
-        except (RuntimeError, ValueError) as error:  # what torchcodec raises on damaged audio
+        except (RuntimeError, ValueError, IndexError, OSError) as error:  # torchcodec's, on damaged audio
             raise clips.AudioError(f"damaged audio ({' '.join(str(error).split())[:120]})") from error
         return of_array(decoded.data, decoded.sample_rate)
     raise UserError(f"cannot read audio from {type(value).__name__}: send a reference, array, bytes or path")
@@ -77,7 +79,12 @@ def duration(value: Any) -> float:
     """Seconds, 0.0 where only decoding could tell; used to put clips of like length into one batch."""
     if not isinstance(value, Mapping):
         return 0.0
-    own, prefix = float(value.get("duration") or 0.0), _prefix(value)
+    prefix = _prefix(value)
+    try:
+        own = float(value.get("duration") or 0.0)
+    except (TypeError, ValueError, OverflowError):  # of a task written by others, where it may be anything
+        own = 0.0
+    own = own if math.isfinite(own) else 0.0
     return own if prefix is None else duration(prefix) + PAUSE + own
 
 
@@ -124,9 +131,10 @@ def _bytes(value: Any) -> bytes:
     return bytes(value)
 
 
-def _file_bytes(path: str) -> bytes:
+def _file_bytes(path: str | bytes) -> bytes:
     try:
         with open(path, "rb") as handle:
             return handle.read(CLIP_BYTES + 1)  # what is longer the decoder refuses
-    except OSError as error:
-        raise UserError(f"cannot read audio file {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read audio file {str(path)[:300]}: {reason}") from error

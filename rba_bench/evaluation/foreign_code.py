@@ -87,7 +87,8 @@ def _settings(path: Path, seen: tuple[Path, ...]) -> dict[str, yaml.Node]:
     """What a task file sets, by name, as lm-eval puts it together: what is included first, then its own."""
     if path in seen:
         return {}
-    tree, settings = _tree(path), {}
+    tree = _tree(path)
+    settings: dict[str, yaml.Node] = {}
     for other in _included(path, tree):
         settings |= _settings(other, (*seen, path))
     return settings | _entries(tree)
@@ -114,7 +115,8 @@ def _entries(node: yaml.Node | None, above: tuple[yaml.Node, ...] = ()) -> dict[
     """Entries of a mapping by name, those of its merge keys (`<<`) included; {} for anything else."""
     if not isinstance(node, yaml.MappingNode) or node in above:
         return {}
-    own, merged = {}, {}
+    own: dict[str, yaml.Node] = {}
+    merged: dict[str, yaml.Node] = {}
     for key, value in node.value:
         if key.tag != _MERGE:
             own[str(key.value)] = value

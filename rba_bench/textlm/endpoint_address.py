@@ -47,7 +47,7 @@ def _checked(url: str) -> str:
             f"a query string in the URL of an openai: spec: only ?{VERSION}=... may stand there; a key belongs into "
             "the environment (see `rba-bench doctor`)"
         )
-    if not _host(address):
+    if not _host(address) or " " in url or not url.isprintable():
         raise UserError(f"the URL of the openai: spec is no http(s) address; write it as in {EXAMPLE}")
     bare = address.rstrip("/")
     if route := _ROUTES.search(bare):

@@ -3,6 +3,7 @@
 Format: WHATWG HTML, "Server-sent events"; what the pieces hold: OpenAI's `chat.completion.chunk`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from rba_bench.textlm.endpoint_replies import (
 
 LINE_BYTES = 2**20  # one event; pieces of text have some hundred bytes
 DONE = b"[DONE]"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 _TEXTS = ("content", "refusal", *REASONING)
 
 
@@ -44,11 +46,14 @@ class Events:
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes, cut anywhere."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        whole = self._rest + chunk
+        open_end = whole[-1:] if whole.endswith(b"\r") else b""  # a line feed may follow
+        *lines, self._rest = _LINE_END.split(whole.removesuffix(open_end))
+        self._rest += open_end
         if len(self._rest) > LINE_BYTES:
             raise Unusable(f"a piece of the answer is longer than {LINE_BYTES:,} bytes")
         for line in lines:
-            self._line(line.removesuffix(b"\r"))
+            self._line(line)
 
     def body(self) -> dict[str, Any]:
         """The whole answer, as JSON of an unstreamed one.
@@ -100,10 +105,11 @@ class Events:
             if piece.get(name) is not None
         }
         choices = piece.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        if isinstance(choice, Mapping) and choice.get("index") in (0, None):
-            self._pieces += 1
-            self._add(choice)
+        for choice in choices if isinstance(choices, list) else []:
+            if isinstance(choice, Mapping) and choice.get("index") in (0, None):
+                self._pieces += 1
+                self._add(choice)
+                return
 
     def _add(self, choice: Mapping[str, Any]) -> None:
         delta = choice.get("delta")

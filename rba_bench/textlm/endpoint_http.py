@@ -113,7 +113,10 @@ async def _error(response: Any, headers: Mapping[str, str]) -> Any:
     with suppress(Unusable):  # what came so far will do
         await _read(response, headers, ERROR_BYTES, held.extend)
     try:
-        return read_json(bytes(held))
+        body = read_json(bytes(held))
+        return (
+            body[0] if isinstance(body, list) and len(body) == 1 else body
+        )  # Google's errors come in a list
     except Unusable:
         return held.decode("utf-8", "replace")
 

@@ -35,6 +35,9 @@ NO_KEY = "none"
 HIDDEN = "***"
 _TELLING = 8  # characters of a key that are a secret by themselves
 _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:Bearer\s+|sk-|api[-_]?key=)[^\s\"',}]+", re.IGNORECASE)
+_OWNER = re.compile(
+    r"[\w.-]+|\[?[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F.:]*\]?"
+)  # a name, or an IPv6 address; no scheme, no port
 _LONGEST_FILE = 2**20  # bytes
 _LOGGERS = (
     "asyncio",
@@ -177,7 +180,7 @@ def _file_keys(host: str) -> Iterator[tuple[str, str]]:
         if path.stat().st_mode & 0o077:
             raise MissingPrerequisite(f"{path} holds keys and others may read it: chmod 600 {path}")
         with open(path, "rb") as handle:
-            text = handle.read(_LONGEST_FILE).decode("utf-8")
+            text = handle.read(_LONGEST_FILE).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise MissingPrerequisite(f"cannot read the keys in {path} ({FILE_VARIABLE}): {reason}") from None
@@ -186,8 +189,10 @@ def _file_keys(host: str) -> Iterator[tuple[str, str]]:
         if not bare or bare.startswith("#"):
             continue
         owner, mark, key = (part.strip() for part in bare.partition("="))
-        if not mark or not owner or not key:
-            raise MissingPrerequisite(f"line {number} of {path}: write `host = KEY`")
+        if not mark or not key or not _OWNER.fullmatch(owner):
+            raise MissingPrerequisite(
+                f"line {number} of {path}: write `host = KEY`, the host without scheme, port and path"
+            )
         if owner.lower().strip("[]") == host:
             yield str(path), key
 

@@ -143,7 +143,9 @@ def read_answer(body: object, route: Route) -> Answer:
 
 
 def message_of(body: object) -> str:
-    """What the error in a body says, as OpenAI, vLLM, SGLang and FastAPI write it; "" if it says nothing."""
+    """What the error in a body says, in words or as OpenAI, vLLM, SGLang and FastAPI write it; "" if nothing."""
+    if isinstance(body, str):
+        return "" if body.lstrip().startswith("<") else cleaned(body).strip()  # no web page
     if not isinstance(body, Mapping):
         return ""
     inner = body.get("error", body)
@@ -216,7 +218,10 @@ def text_of(content: object, thinking: bool = False) -> str:
     """
     if isinstance(content, str):
         return content
-    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    whole = content if isinstance(content, list) else []
+    if whole and all(isinstance(part, str) for part in whole):
+        return "" if thinking else "".join(whole)
+    parts = [part for part in whole if isinstance(part, Mapping)]
     chosen = [part for part in parts if (str(part.get("type")) in _THINKING_PARTS) == thinking]
     return "".join(map(_part, chosen))
 

@@ -20,8 +20,10 @@ KINDS = {  # name -> container, codec, Hz
     "alac m4a": ("mp4", "alac", 16_000),
     "wav g726": ("wav", "g726", 8_000),
     "mp2": ("mp2", "mp2", 16_000),
+    "flac ogg": ("ogg", "flac", 16_000),
+    "avi": ("avi", "pcm_s16le", 16_000),
 }
-LOSSLESS = {"wavpack", "tta", "alac m4a"}
+LOSSLESS = {"wavpack", "tta", "alac m4a", "flac ogg", "avi"}
 
 
 def written(name: str, wave: np.ndarray | None = None) -> bytes:
@@ -35,7 +37,7 @@ def written(name: str, wave: np.ndarray | None = None) -> bytes:
         frame = av.AudioFrame.from_ndarray(
             np.rint(wave * 32767).astype(np.int16)[None], format="s16", layout="mono"
         )
-        frame.sample_rate = rate
+        frame.sample_rate, frame.pts = rate, 0
         resampler = av.AudioResampler(
             format=stream.codec_context.format,
             layout="mono",

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 
 from rba_bench.audio.clips import AudioError, encode_flac
+from rba_bench.errors import UserError
 from rba_bench.evaluation import clip_input
 from rba_bench.evaluation.sources.tables import file_clip
 
@@ -178,3 +179,40 @@ def test_a_decoder_that_fails_is_the_items_error() -> None:
 
     with pytest.raises(AudioError, match="could not decode"):
         clip_input.wave(Decoder())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_rate_too_long_to_be_printed_is_the_items_error(sign: int) -> None:
+    with pytest.raises(AudioError, match="sampling rate of more than 12 digits"):
+        clip_input.wave({"array": [0.1, 0.2], "sampling_rate": sign * 10**5000})
+
+
+def test_a_rate_that_is_an_array_of_one_number_is_that_number() -> None:
+    assert len(clip_input.wave({"array": [0.1, 0.2], "sampling_rate": np.array(16_000)})) == 2
+    with pytest.raises(AudioError, match="without a sampling rate"):
+        clip_input.wave({"array": [0.1, 0.2], "sampling_rate": np.array([16_000])})
+
+
+@pytest.mark.parametrize("error", [IndexError("no frame"), OSError("torn"), RuntimeError("torn")])
+def test_whatever_a_decoder_raises_on_damage_is_the_items_error(error: Exception) -> None:
+    class Decoder:
+        def get_all_samples(self) -> None:
+            raise error
+
+    with pytest.raises(AudioError, match="damaged audio"):
+        clip_input.wave(Decoder())
+
+
+def test_a_path_may_be_an_object_and_one_that_no_file_has_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "clip.flac"
+    path.write_bytes(encode_flac(np.full(160, 0.5, np.float32)))
+    assert len(clip_input.wave(path)) == len(clip_input.wave({"path": path})) == 160
+    for name in ("a\0b", "a" * 5000):
+        with pytest.raises(UserError, match="cannot read audio file") as refused:
+            clip_input.wave(name)
+        assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("duration", ["long", [1], float("nan"), float("inf"), 10**400, None])
+def test_a_duration_that_is_none_counts_as_unknown(duration: Any) -> None:
+    assert clip_input.duration({"array": [0.1], "duration": duration}) == 0.0

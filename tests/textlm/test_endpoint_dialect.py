@@ -12,7 +12,7 @@ from rba_bench.textlm.endpoint import EndpointLM
 from rba_bench.textlm.endpoint_dialect import Dialect, learn
 from rba_bench.textlm.endpoint_health import Trouble
 from rba_bench.textlm.endpoint_options import EndpointOptions
-from tests.textlm.misbehaving_server import Reaction, Seen, answer, failure, serving
+from tests.textlm.misbehaving_server import Reaction, Seen, answer, body, failure, serving
 
 GREEDY = Decoding(max_new_tokens=9)
 DRAWN = Decoding(max_new_tokens=9, temperature=0.7, top_p=0.9)
@@ -326,3 +326,18 @@ def test_a_server_that_is_never_content_is_not_asked_for_ever() -> None:
     with serving(lambda seen: failure(400, words[len(server.seen) % 3])) as server:
         [one] = EndpointLM.from_spec(server.spec, options()).chat(["a"], GREEDY, [0])
     assert one.text == "" and len(server.seen) <= 12
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        [{"error": {"code": 400, "message": "Logprobs is not enabled", "status": "INVALID_ARGUMENT"}}],
+        "logprobs is not supported",
+    ],
+    ids=["in a list, as Google's", "in words"],
+)
+def test_a_refusal_is_understood_in_whatever_it_is_wrapped(refusal: Any) -> None:
+    with serving(lambda seen: body(refusal, 400) if "logprobs" in seen.body else answer("fine")) as server:
+        lm = EndpointLM.from_spec(server.spec, options())
+        ((_, reply),) = lm.ask([Question((Message("user", "?"),), **JUDGED)])
+    assert reply.text == "fine" and lm.observed()["asked"] == ["no logprobs"]

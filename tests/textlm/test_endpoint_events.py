@@ -42,7 +42,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("step", [1, 7, 64, 10**9])
-@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\n: keep alive\n\nevent: x\nid: 3\n\n"])
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r", "\n: keep alive\n\nevent: x\nid: 3\n\n"])
 def test_the_pieces_make_the_answer_wherever_the_bytes_are_cut(step: int, end: str) -> None:
     answer = read(b": first a remark\n\n" + wire(*WHOLE, end=end), step)
     assert (answer.text, answer.finish, answer.reasoning) == ("in pieces 👍", "length", "hm")
@@ -112,3 +112,8 @@ def test_an_answer_without_end_is_given_up() -> None:
     with pytest.raises(Unusable, match="longer than 1,000,000 characters"):
         for _ in range(2 * TEXT_CHARACTERS // 10_000 + 1):
             events.feed(part)
+
+
+def test_of_several_choices_in_one_piece_the_first_one_by_its_number_counts() -> None:
+    both = {"choices": [{"index": 1, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}]}
+    assert read(wire(both, piece(finish="stop"))).text == "a"

@@ -209,3 +209,37 @@ def test_this_machine_is_told_from_others() -> None:
         assert is_local(host), host
     for host in ("localhost.org", "127.0.0.1.nip.io", "10.0.0.1", "192.168.0.1", "fe80::1", ""):
         assert not is_local(host), host
+
+
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(b"\xef\xbb\xbffiles.example.net = k-of-files\n[::1] = k-here\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("RBA_API_KEYS", str(path))
+    assert ApiKey.of("https://files.example.net/v1").reveal() == "k-of-files"
+    assert ApiKey.of("http://[::1]:8000/v1").reveal() == "k-here"
+
+
+@pytest.mark.parametrize(
+    "owner", ["https://files.example.net", "files.example.net:443", "export KEY", "a/v1"]
+)
+def test_a_line_of_keys_for_what_is_no_host_is_refused_and_not_passed_over(
+    owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{owner} = k-secret\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("RBA_API_KEYS", str(path))
+    with pytest.raises(MissingPrerequisite, match="line 1 .* without scheme, port and path") as refused:
+        ApiKey.of("https://files.example.net/v1")
+    assert "k-secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ho st/v1", "https://host/v\x00", "https://\u202ehost/v1", "https://h/a b"]
+)
+def test_an_address_with_spaces_or_characters_that_cannot_be_seen_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match="no http"):
+        parse_endpoint(f"openai:{url}#m")

@@ -60,6 +60,7 @@ def test_text_is_kept_and_what_no_file_can_hold_becomes_the_replacement_characte
         ({"content": None, "audio": "AAAA"}, "", ""),
         ({"content": None, "refusal": "i will not"}, "i will not", "refused by the model"),
         ({"content": [{"type": "text", "text": "in "}, {"text": "parts"}, "x", {"text": 3}]}, "in parts", ""),
+        ({"content": ["in ", "strings"]}, "in strings", ""),
         ({"content": []}, "", ""),
         ({"content": "yes", "reasoning_content": ["?"], "reasoning": {}}, "yes", ""),
     ],
