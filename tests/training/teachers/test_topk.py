@@ -146,7 +146,7 @@ def test_damage_is_told(twin: TextTwin, answers: Answers, tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"kept.sqlite is damaged .*: delete it"):
         CachedTeacher(twin, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
     path.write_bytes(b"not a database, but long enough to be looked at " * 50)
-    with pytest.raises(UserError, match=r"kept.sqlite cannot be read .*: delete it"):
+    with pytest.raises(UserError, match=r"kept.sqlite is damaged .*: delete it"):
         CachedTeacher(twin, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
     for data in (b"", b"RTK1", b"XXXX" + bytes(20), encoded(top_k(torch.randn(3, 9), 2, 1.0)) + b"x"):
         with pytest.raises(ValueError, match="entry|format|length"):
