@@ -23,7 +23,18 @@ from rba_bench.metrics.qa.regions import REGIONS
 from rba_bench.metrics.qa.segments import Reading, cut
 from rba_bench.metrics.qa.spans import Span, Wanted, spans
 from rba_bench.metrics.qa.tokens import Token
-from rba_bench.metrics.qa.words import FUNCTION, GENERIC, MONTHS, TITLES, UNITS, VERBS, words
+from rba_bench.metrics.qa.words import (
+    EVENTS,
+    FUNCTION,
+    GENERIC,
+    LOSING,
+    MONTHS,
+    TITLES,
+    UNITS,
+    VERBS,
+    WINNING,
+    words,
+)
 
 _SENTENCE_ENDS = frozenset({".", "?", "!", "\n", ";"})
 _MONEY = frozenset({"dollar", "euro", "pound", "yen", "cent", "rupee"})
@@ -140,6 +151,8 @@ class _Claim:
             return None
         if self._extended(span) or self._echoed(span) or self._belongs_to(place, span):
             return None
+        if self._other_event(place, span, forms) or self._conceded(place, span):
+            return None
         if self._counts_points(place, span) or self.reading.of_another(self.segments[place]):
             return None
         return True
@@ -213,6 +226,28 @@ class _Claim:
             bool(opening) and opening[0] in _RELATIVES or (opening[:1] in _DETERMINERS and "of" in opening)
         )
         if not place or not described:
+            return False
+        earlier = self.segments[place - 1]
+        words = self.reading.words(earlier.start, earlier.end)
+        return self.reading.bare(words) and self.reading.candidate(words, span)
+
+    def _other_event(self, place: int, span: Span, asked: frozenset[str]) -> bool:
+        """`He was born in [1564] and died in 1616` to a question about his death; `[Trump] lost to Biden`."""
+        segment = self.segments[place]
+        before = [token.text for token in self.text[segment.start : span.start]]
+        for one, other in EVENTS:
+            for wanted, unwanted in ((one, other), (other, one)):
+                if asked & wanted and not asked & unwanted:
+                    said = [text for text in before if text in wanted | unwanted]
+                    if said and said[-1] in unwanted:
+                        return True
+        after = self.text[span.end].text if span.end < len(self.text) else ""
+        return (bool(asked & WINNING) and after in LOSING) or (bool(asked & LOSING) and after in WINNING)
+
+    def _conceded(self, place: int, span: Span) -> bool:
+        """`Portuguese, although [Spanish] is spoken nearby`."""
+        segment = self.segments[place]
+        if not place or not {"although", "though"} & segment.sep:
             return False
         earlier = self.segments[place - 1]
         words = self.reading.words(earlier.start, earlier.end)

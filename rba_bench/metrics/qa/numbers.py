@@ -8,6 +8,7 @@ Leading zeros of digits are kept: 007 is not 7.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from rba_bench.metrics.qa.tokens import Token, number, word
@@ -66,6 +67,8 @@ def read_numbers(tokens: Sequence[Token]) -> list[Token]:
             place += 1
             continue
         token, used = _read(tokens, place, found)
+        if token.text == "once" and not _text(tokens, place + 1):
+            token = replace(token, own=token.own | {"1"})  # just once
         found.append(token)
         place += used
     return _in_years(found)

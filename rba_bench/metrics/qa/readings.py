@@ -110,6 +110,10 @@ def _number(tokens: Sequence[Token], place: int) -> bool:
     return place < len(tokens) and tokens[place].kind.startswith("number")
 
 
+def _text(tokens: Sequence[Token], place: int) -> str:
+    return tokens[place].text if place < len(tokens) else ""
+
+
 def _with_units(tokens: Sequence[Token]) -> list[Token]:
     """Units in one spelling; currency signs go behind their number."""
     found: list[Token] = []
@@ -117,6 +121,8 @@ def _with_units(tokens: Sequence[Token]) -> list[Token]:
         unit = UNITS.get(token.raw.lower())
         behind = bool(found) and (found[-1].kind == "number" or found[-1].text == "degree")
         if token.raw in tuple("$€£¥¢₹") and place + 1 < len(tokens) and tokens[place + 1].kind == "number":
+            continue
+        if behind and token.text in ("us", "american") and _text(tokens, place + 1) in ("dollar", "dollars"):
             continue
         before = tokens[place - 1] if place else None
         if unit and (behind or token.raw.lower() not in LETTER_UNITS) and token.kind == "word":

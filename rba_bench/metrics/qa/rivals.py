@@ -158,7 +158,12 @@ def _goes_on(
         return counts
     if not reading.content(words):
         return not _verbal(words)
-    if "or" in sep or "and" in sep or (rivals and not forwards):
+    clause = (
+        not forwards
+        and "or" not in sep
+        and _verbal(reading.words(segments[index + 1].start, segments[index + 1].end))
+    )
+    if not clause and ("or" in sep or "and" in sep or (rivals and not forwards)):
         edge = _leading(words, span, reading) if forwards else _edge(words, forwards)
         around = [*reading.text[max(0, span.start - 2) : span.start], *words]
         both = any(token.text == "both" for token in around)

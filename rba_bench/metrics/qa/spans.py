@@ -10,6 +10,7 @@ from rba_bench.metrics.qa.words import ARTICLES, HONORIFICS, ORDINARY, UNITS
 
 MOST_JOINED = 3  # tokens that may be written as one word
 _LAST_NAMES = frozenset({"jr", "junior", "sr", "senior", "esq", "phd", "md"})
+_UP_TO = frozenset({"to", "until", "through"})  # between the ends of a range
 _UNIT_NAMES = frozenset(UNITS.values())
 _ABOUT = frozenset({"about", "approximately", "approx", "around", "circa", "ca", "c", "roughly"})
 
@@ -119,7 +120,7 @@ def spans(text: Sequence[Token], wanted: Sequence[Wanted]) -> list[Span]:
             (end, each) for each in wanted if (end := _end(each, text, start) or _inverted(each, text, start))
         ]
         if ends:
-            end, each = max(ends, key=lambda pair: pair[0])
+            end, each = max(ends, key=lambda pair: (pair[0], not pair[1].ordinary))
             found.append(Span(start, end, each))
     return found
 
@@ -153,9 +154,19 @@ def _rest(alias: Sequence[Token], a: int, text: Sequence[Token], t: int, start: 
             if end := _rest(alias, a + used_a, text, t + used_t, start):
                 return end
         initial = a == 1 and len(alias) == 2 and alias[0].raw[:1].isupper() and is_initial(text[t])
-        if t > start and (text[t].skip or initial) and (end := _rest(alias, a, text, t + 1, start)):
+        between = a > 0 and alias[a - 1].kind == alias[a].kind == "number" and text[t].text in _UP_TO
+        if (
+            t > start
+            and (text[t].skip or initial or between)
+            and (end := _rest(alias, a, text, t + 1, start))
+        ):
             return end
-    if 0 < a < len(alias) - 1 and alias[a].skip:  # the last one may be a letter: vitamin A
+    upto = (
+        0 < a < len(alias) - 1
+        and alias[a].text in _UP_TO
+        and alias[a - 1].kind == alias[a + 1].kind == "number"
+    )
+    if upto or 0 < a < len(alias) - 1 and alias[a].skip:  # the last one may be a letter: vitamin A
         return _rest(alias, a + 1, text, t, start)
     return 0
 

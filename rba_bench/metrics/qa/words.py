@@ -52,6 +52,20 @@ ADVERBS = words(
 )
 FUNCTION = ARTICLES | FILLERS | PRONOUNS | PREPOSITIONS | CONJUNCTIONS | AUXILIARIES | ADVERBS
 PARTICLES = words("da de di du del della der den des dos el al la le van von zu zur ter ten bin ibn af av y")
+# Events that a question may ask for one of, by their words
+EVENTS = (
+    (words("born birth birthday birthplace birthdate"), words("die dies died death deathday buried killed")),
+    (
+        words(
+            "begin begins began start starts started open opened found founded build built construct constructed"
+        ),
+        words(
+            "end ends ended finish finished close closed fall fell falls collapse collapsed demolished destroyed"
+        ),
+    ),
+)
+WINNING = words("win wins won winner champion winning beat beats defeated")
+LOSING = words("lose loses lost loser losing runner-up")
 # Manners of speech that name no candidate
 NEUTRAL = words(
     "great good question questions thanks thank you hello hi hey glad help helps hope happy welcome interesting nice "

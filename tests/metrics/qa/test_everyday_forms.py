@@ -24,6 +24,10 @@ from rba_bench.metrics.qa import alias_match, asserted_match
         ("0", "None."),
         ("45 minutes", "45 mins"),
         ("10 seconds", "10 sec"),
+        ("1", "Just once."),
+        ("1861-1865", "from 1861 to 1865"),
+        ("1861 to 1865", "1861\u20131865"),
+        ("$1 million", "one million US dollars"),
         ("Kesha", "Ke$ha"),
         ("P!nk", "Pink"),
         ("Procter & Gamble", "Procter + Gamble"),
@@ -102,3 +106,32 @@ def test_names_with_particles_and_joint_subjects_are_candidates(
 def test_a_contrast_tells_of_something_else(question: str, alias: str, right: float) -> None:
     response = "A violin has 4 strings, whereas a guitar has 6."
     assert asserted_match(response, [alias], question=question) == right
+
+
+LIFE = "He was born in 1564 and died in 1616."
+FILM = "Keanu Reeves played Neo, and Laurence Fishburne played Morpheus."
+LANGUAGE = "Portuguese, although Spanish is spoken in the neighbouring countries."
+
+
+@pytest.mark.parametrize(
+    ("question", "response", "right", "wrong"),
+    [
+        ("When was he born?", LIFE, "1564", "1616"),
+        ("When did he die?", LIFE, "1616", "1564"),
+        ("What year did the wall fall?", "It was built in 1961 and it fell in 1989.", "1989", "1961"),
+        ("When did the war end?", "It began in 1914 and ended in 1918.", "1918", "1914"),
+        ("Who won the election?", "Trump lost to Biden.", "Biden", "Trump"),
+        ("Who played Morpheus?", FILM, "Laurence Fishburne", "Keanu Reeves"),
+        ("What language is spoken in Brazil?", LANGUAGE, "Portuguese", "Spanish"),
+    ],
+)
+def test_what_is_said_of_another_event_is_no_answer(
+    question: str, response: str, right: str, wrong: str
+) -> None:
+    assert asserted_match(response, [right], question=question) == 1.0
+    assert asserted_match(response, [wrong], question=question) == 0.0
+
+
+def test_the_unit_us_dollar_stays_where_it_is_asked_for() -> None:
+    assert asserted_match("The US dollar.", ["US dollar"], question="Which currency is used?") == 1.0
+    assert asserted_match("The Canadian dollar.", ["US dollar"], question="Which currency is used?") == 0.0
