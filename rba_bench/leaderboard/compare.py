@@ -278,15 +278,15 @@ def _primary(run: Run) -> str:
     errors = {primary_error(sample.target_lang) for sample in run.samples}
     if errors == {"cer"} and "cer" in metrics:
         return "cer"
-    trusted = [metric for metric in metrics if metric != LC or _is_trusted(run.record)]
+    trusted = [metric for metric in metrics if not metric.startswith(LC) or _is_trusted(run.record, metric)]
     return next((metric for metric in PRIMARY if metric in trusted), [*trusted, *metrics][0])
 
 
-def _is_trusted(record: RunRecord) -> bool:
-    """Whether `lc_win_rate` is of the form that a board may rank by, as its signature and the protocol both say."""
+def _is_trusted(record: RunRecord, metric: str) -> bool:
+    """Whether a length-controlled rate has the form that boards rank by, as its signature and the protocol both say."""
     entries = record.protocol_spec.get("finish") or []
     stated = [entry["lc"].get("form") for entry in entries if isinstance(entry.get("lc"), Mapping)]
-    signed = f"lc:{TRUSTED}" in record.metrics[LC].signature.split("|")
+    signed = f"lc:{TRUSTED}" in record.metrics[metric].signature.split("|")
     return signed and set(stated) <= {TRUSTED, NONE}
 
 

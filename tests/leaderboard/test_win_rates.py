@@ -116,6 +116,22 @@ def test_a_second_baseline_brings_its_own_length(tmp_path):
     assert "| 100 (baseline 300) | 20 |" in page and "| 100 (baseline 900) |" in page
 
 
+def test_the_minimal_form_against_another_baseline_does_not_rank_either(tmp_path):
+    judged = (
+        Metric("lc_win_rate_vs_sft", signature=MINIMAL),
+        Metric("win_rate_vs_sft", signature="win_rate"),
+    )
+    samples = [
+        made.sample(index, "chat", "x" * 100, [], group="all").model_copy(
+            update={"scores": {"lc_win_rate_vs_sft": 0.52, "win_rate_vs_sft": 0.04}}
+        )
+        for index in range(20)
+    ]
+    made.write_run(tmp_path / "runs", "sft", samples, TASK, metrics=summarise(samples, judged))
+    [group] = build([tmp_path / "runs"], tmp_path / "out").groups
+    assert group.primary == "win_rate_vs_sft"
+
+
 def test_boards_without_win_rates_say_nothing_of_lengths(tmp_path):
     made.write_run(tmp_path / "runs", "sft", made.qa_samples(0.5, n=30))
     board = build([tmp_path / "runs"], tmp_path / "out")

@@ -158,21 +158,28 @@ def _goes_on(
         return counts
     if not reading.content(words):
         return not _verbal(words)
-    clause = (
-        not forwards
-        and "or" not in sep
-        and _verbal(reading.words(segments[index + 1].start, segments[index + 1].end))
-    )
-    if not clause and ("or" in sep or "and" in sep or (rivals and not forwards)):
-        edge = _leading(words, span, reading) if forwards else _edge(words, forwards)
+    joined = "or" in sep or "and" in sep or (rivals and not forwards)
+    if joined and (edge := _beside(index, segments, span, reading, forwards=forwards)):
+        rivals.append((index, edge))
+    return False
+
+
+def _beside(
+    index: int, segments: Sequence[Segment], span: Span, reading: Reading, *, forwards: bool
+) -> list[Token]:
+    """The candidate that a clause holds next to the answer, [] where the two are said apart."""
+    sep = segments[index].sep if forwards else segments[index + 1].sep
+    words = reading.words(segments[index].start, segments[index].end)
+    edge = _leading(words, span, reading) if forwards else _edge(words, forwards)
+    if not reading.candidate(edge, span):
+        return []
+    if forwards:
         around = [*reading.text[max(0, span.start - 2) : span.start], *words]
         both = any(token.text == "both" for token in around)
-        both = both or _joint_subject(
-            reading.words(segments[index - 1].start, segments[index - 1].end), words
-        )
-        if edge and reading.candidate(edge, span) and not (forwards and "and" in sep and not both):
-            rivals.append((index, edge))
-    return False
+        before = reading.words(segments[index - 1].start, segments[index - 1].end)
+        return edge if "and" not in sep or both or _joint_subject(before, words) else []
+    behind = reading.words(segments[index + 1].start, segments[index + 1].end)
+    return edge if "or" in sep or not _verbal(behind) else []
 
 
 def _joint_subject(before: Sequence[Token], words: Sequence[Token]) -> bool:
