@@ -31,7 +31,7 @@ from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
 
 KINDS = ("instruct", "qa", "s2tt")
-SILENT = 2**-13  # a clip whose samples never exceed this, four steps of 16 bits, says nothing
+SILENT = 2**-13  # a clip whose samples stay so close to one value, four steps of 16 bits, says nothing
 SAID, NAMED = 100, 3  # bad clips told on stderr, and in the message of the failure
 CONFIDENCE = 0.95
 
@@ -204,7 +204,7 @@ def _fault(row: AlignmentRow) -> str:
         return f"recorded at {rate} Hz, not {row.audio.sampling_rate} Hz"
     if not abs(seconds - row.duration) <= max(0.05, 0.02 * seconds):
         return f"lasts {seconds:.2f} s, not {row.duration:.2f} s"
-    return "silent" if np.abs(wave).max() <= SILENT else ""
+    return "silent" if np.ptp(wave) <= 2 * SILENT else ""
 
 
 def _ids_differ(folder: Path, names: list[str]) -> float:

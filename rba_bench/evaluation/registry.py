@@ -129,7 +129,7 @@ def _files() -> list[Path]:
 
 
 def _is_group(path: Path) -> bool:
-    with open(path, encoding="utf-8") as handle:
+    with open(path, encoding="utf-8", errors="replace") as handle:  # who reads it in earnest complains
         return any(line.startswith("group:") for line in handle)
 
 
@@ -142,6 +142,7 @@ def read_spec(path: Path) -> TaskSpec:
     config = _read_yaml(path.resolve())
     if not isinstance(config.get("task"), str):
         raise UserError(f"{path} does not define a task: it has no `task: NAME`")
+    _check_forms(path, config)
     metadata = config.get("metadata") or {}
     spec = TaskSpec(
         name=config["task"],
@@ -163,6 +164,16 @@ def read_spec(path: Path) -> TaskSpec:
                 f"{path}: {key} {plain(value)!r} becomes the name of files: use letters, digits and . _ + = -"
             )
     return spec
+
+
+def _check_forms(path: Path, config: dict[str, Any]) -> None:
+    """Raise UserError where a key that is read here holds something of another form."""
+    for key in ("metadata", "generation_kwargs"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise UserError(f"{path}: {key} must be a mapping of names to values")
+    metrics = config.get("metric_list") or []
+    if not isinstance(metrics, list) or not all(isinstance(entry, dict) for entry in metrics):
+        raise UserError(f"{path}: metric_list must be a list of mappings, such as `- metric: bleu`")
 
 
 def show(name: str) -> dict[str, Any]:
@@ -316,12 +327,20 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise UserError(f"cannot read task file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply") from error
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # not UTF-8, or a number or date that is none, is a ValueError
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a task file: it holds no mapping")
     included = config.pop("include", [])
+    names = [included] if isinstance(included, str) else included
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: include must be the name of a file, or a list of names")
     merged: dict[str, Any] = {}
-    for name in [included] if isinstance(included, str) else included:
+    for name in names:
         merged.update(_read_yaml((path.parent / name).resolve(), (*seen, path)))
     return {**merged, **config}

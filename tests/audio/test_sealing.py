@@ -56,6 +56,7 @@ BAD = {
     3: (with_audio(b"RIFF broken"), "not audio"),
     12: (with_audio(None), "holds no audio bytes"),
     21: (with_audio(encoded("WAV", "PCM_16", np.zeros(1_600))), "silent"),
+    26: (with_audio(encoded("WAV", "PCM_16", np.full(1_600, 0.5))), "silent"),
     33: (with_audio(encoded("WAV", "FLOAT", NAN)), "not finite"),
     38: (with_audio(row(38)["audio"]["bytes"][:400]), "damaged|cut short"),
     47: ({"audio_sha256": "0" * 64}, "was replaced"),

@@ -149,6 +149,27 @@ def test_bad_task_files_get_one_line(tmp_path: Path, text, message):
         registry.resolve([str(tmp_path / "t.yaml")])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"task: t\ninclude: 3\n", "include must be the name of a file"),
+        (b"task: t\ninclude: null\n", "include must be the name of a file"),
+        (b"task: t\ninclude: [{a: b}]\n", "include must be the name of a file"),
+        (b"task: t\nmetadata: &a [*a]\n", "metadata must be a mapping"),
+        (b"task: t\ngeneration_kwargs: greedy\n", "generation_kwargs must be a mapping"),
+        (b"task: t\nmetric_list: [bleu]\n", "metric_list must be a list of mappings"),
+        (b"task: t\nx: " + b"9" * 5000, "not valid YAML"),
+        ("task: t\n".encode("utf-16"), "not valid YAML"),
+    ],
+)
+def test_keys_of_another_form_get_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        registry.resolve([str(path)])
+    assert "\n" not in str(refused.value)
+
+
 def test_show_gives_config_and_readme_without_machine_paths():
     shown = registry.show("fleurs")
     assert {"fleurs_de_en", "micro_fleurs", "micro_fleurs_sampled"} <= set(names_of(shown))
