@@ -117,13 +117,14 @@ def test_a_second_baseline_brings_its_own_length(tmp_path):
 
 
 def test_the_minimal_form_against_another_baseline_does_not_rank_either(tmp_path):
+    extra = json.dumps({"baselines": {"sft": "s" * 300}})
     judged = (
         Metric("lc_win_rate_vs_sft", signature=MINIMAL),
         Metric("win_rate_vs_sft", signature="win_rate"),
     )
     samples = [
         made.sample(index, "chat", "x" * 100, [], group="all").model_copy(
-            update={"scores": {"lc_win_rate_vs_sft": 0.52, "win_rate_vs_sft": 0.04}}
+            update={"scores": {"lc_win_rate_vs_sft": 0.52, "win_rate_vs_sft": 0.04}, "extra": extra}
         )
         for index in range(20)
     ]
