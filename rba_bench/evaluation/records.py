@@ -234,7 +234,7 @@ class RunRecord(_Record):
             those of the answers.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     run_id: Name
     task: Name
     task_version: Name

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rba_bench.errors import UserError
-from rba_bench.leaderboard.build import PUBLISHED, RECORDS, render
+from rba_bench.leaderboard.build import PUBLISHED, RECORDS, UNFINISHED, render, warnings_of
 from rba_bench.leaderboard.compare import group_runs
 from rba_bench.leaderboard.equal_length import estimate
 from rba_bench.leaderboard.load import distinct, find, read
@@ -26,10 +26,13 @@ def differences(board: Path) -> Iterator[str]:
         runs = distinct([read(folder) for folder in find([board / PUBLISHED])])
         groups = group_runs(runs, baseline, options.get("ceiling"))
         estimates = [estimate(group) for group in groups] if options.get("equal_length") else []
+        wanted = warnings_of(groups, baseline, estimates)
         contents, _ = render(runs, groups, warnings, options, estimates)
     except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"cannot be made again: {plain(error)}"
         return
+    if sorted(wanted) != sorted(each for each in warnings if not each.endswith(UNFINISHED)):
+        yield f"{RECORDS} has other warnings than the records give"
     for name, content in sorted(contents.items()):
         if not name.startswith(f"{PUBLISHED}/") and (fault := _compared(board, name, content)):
             yield f"{name} {fault}: rba-bench leaderboard build {board} --out {board}"

@@ -29,7 +29,7 @@ from rba_bench.leaderboard.equal_length import EqualLength, estimate
 from rba_bench.leaderboard.load import Run, distinct, find, read, unfinished
 from rba_bench.leaderboard.references import MODEL
 from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text, rounded
-from rba_bench.leaderboard.verify import refuse_faulty
+from rba_bench.leaderboard.verify import refuse_faulty, task_of
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
 from rba_bench.names import folder_name, inside
@@ -41,6 +41,8 @@ RECORDS = "records.json"
 BREAKDOWN = "breakdown.csv"
 EQUAL_LENGTH = "equal_length.csv"
 PUBLISHED = "records"
+UNKNOWN = "This task does not come with rba-bench: its protocol and test set were compared with nothing."
+UNFINISHED = "is unfinished and left out"  # of a folder that is not published
 SCHEMA_VERSION = 1
 MICRO = (
     "**The micro track is a miniature world that runs offline.** Its scores say nothing about real models and never "
@@ -132,8 +134,8 @@ def build(
         )
     groups = tuple(group_runs(runs, baseline_row, ceiling))
     estimates = [estimate(group) for group in groups] if equal_length else []
-    warnings = _warnings(records, groups, partial, baseline_row)
-    warnings += tuple(reason for reason in estimates if isinstance(reason, str) and reason)
+    left_out = tuple(f"{folder} {UNFINISHED}" for folder in unfinished(records))
+    warnings = left_out + warnings_of(groups, baseline_row, estimates)
     options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
     contents, data = render(runs, groups, warnings, options, estimates)
     targets = {name: inside(out, name) for name in contents}
@@ -168,18 +170,19 @@ def render(
     return contents, data
 
 
-def _warnings(
-    records: Sequence[Path], groups: Sequence[Group], partial: Sequence[Run], baseline: str
+def warnings_of(
+    groups: Sequence[Group], baseline: str, estimates: Sequence[EqualLength | str] = ()
 ) -> tuple[str, ...]:
-    found = [f"{folder} is unfinished and left out" for folder in unfinished(records)]
-    found += [f"{run.name} on {run.record.task} is partial: {run.record.n} items" for run in partial]
+    """What a reader of a board should know that follows from its records."""
+    partial = (run for group in groups for run in group.runs if run.record.partial)
+    found = [f"{run.name} on {run.record.task} is partial: {run.record.n} items" for run in partial]
     found += [
         f"{group.task}: no paired differences, as there is no row {baseline!r} (or several)"
         for group in groups
         if not any(row.versus or row.is_baseline for row in group.rows)
     ]
     found += [warning for group in groups if (warning := _ceiling_warning(group))]
-    return tuple(found)
+    return (*found, *(reason for reason in estimates if isinstance(reason, str) and reason))
 
 
 def _ceiling_warning(group: Group) -> str:
@@ -336,7 +339,9 @@ def _protocols(groups: Sequence[Group]) -> str:
 
 
 def _section(name: str, group: Group) -> list[str]:
-    blocks = [f"## {name}", pages.facts(group) + f" Data: `{name}.csv`.", pages.main_table(group).markdown()]
+    facts = pages.facts(group) + f" Data: `{name}.csv`."
+    facts += "" if task_of(group.task) else f" {UNKNOWN}"
+    blocks = [f"## {name}", facts, pages.main_table(group).markdown()]
     other = pages.other_table(group)
     blocks += [other.markdown()] if other else []
     exploits = pages.exploit_table(group)

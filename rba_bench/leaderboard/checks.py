@@ -3,35 +3,28 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rba_bench.evaluation import documents, outcomes
+from rba_bench.evaluation.asking import scored_part
 from rba_bench.evaluation.decoding import settings
 from rba_bench.evaluation.exploits import exploits
 from rba_bench.evaluation.plan import identifying
 from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
-from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, check_hash
+from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample
 from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.files import canonical_json, sha256_json
+from rba_bench.leaderboard.circumstances import served
 from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.recompute import Recomputed
-from rba_bench.leaderboard.references import CEILING, MODEL, kind_of
 from rba_bench.leaderboard.test_sets import Docs, clip_key
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.plain import plain
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.load import BUILT_IN
 
-IDENTIFIED = {
-    "text-oracle": CEILING,
-    "cascade": "cascade",
-    "constant": "constant",
-}  # kind of an identity: of a row
 TOLERANCE = 1e-6  # of scores: in units of their scale; other processors differ in the last digits
-FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
-AHEAD = timedelta(days=366)  # a clock may be wrong, but not by that much
 VOLATILE = ("calls", "cached", "prompt_tokens", "completion_tokens", "answered_by")
+HEARS_NO_WORDS = ("composite", "transformers", "text-oracle", "constant", "endpoint")  # kinds of a model
 _LISTED = 3
 
 
@@ -45,7 +38,7 @@ def of_version(record: RunRecord, spec: TaskSpec | None, place: object) -> str:
 
 
 def of_shape(run: Run) -> Iterator[str]:
-    """Counts, positions, dates and hashes that must agree within the record."""
+    """Counts, positions and hashes that must agree within the record."""
     record = run.record
     if [sample.doc_id for sample in run.samples] != list(range(record.n)):
         yield f"its samples are not items 0 to {record.n - 1} of the test set, each once"
@@ -63,35 +56,9 @@ def of_shape(run: Run) -> Iterator[str]:
         yield "two items have one id"
     if protocol_hash(record.protocol_spec) != record.protocol_hash:
         yield "protocol_hash is not the hash of protocol_spec"
-    yield from _dates(record)
     yield from _run_id(record)
     if record.seeds.get("bootstrap") != BOOTSTRAP_SEED or "generation" not in record.seeds:
         yield f"seeds are {record.seeds}; intervals are drawn with {BOOTSTRAP_SEED}"
-    yield from _timing(record)
-
-
-def of_model(run: Run) -> Iterator[str]:
-    """What the model says of itself: whether it may be ranked, and what it is called."""
-    model = run.record.model
-    weights = model.get("weights_sha256")
-    if weights is not None:
-        try:
-            check_hash(weights, "model.weights_sha256")
-        except ValueError as error:
-            yield str(error)
-    kind = model.get("kind")
-    if not isinstance(kind, str) or kind_of(run) != IDENTIFIED.get(kind, MODEL):
-        yield f"model.spec {plain(model['spec'])} is not that of a model of kind {plain(kind)}"
-    if model["spec"] in BUILT_IN and model["name"] != model["spec"]:
-        yield f"the model {model['spec']} is called {run.name}"
-    training, trained = model.get("training") or {}, model.get("run") or {}
-    if odd := sorted(key for key in training.keys() & trained.keys() if training[key] != trained[key]):
-        yield f"model.training and model.run differ in {plain(', '.join(odd))}"
-    if kind == IDENTIFIED["constant"]:
-        answers = [
-            s.id for s in run.samples if s.status not in UNANSWERED and s.response != model.get("answer")
-        ]
-        yield from _listed("has another answer than the constant one", answers)
 
 
 def of_protocol(run: Run, spec: TaskSpec | None, docs: Docs | None) -> Iterator[str]:
@@ -161,7 +128,7 @@ def of_answers(run: Run, docs: Docs | None) -> Iterator[str]:
     yield from _listed(
         "is an error with an answer", [s.id for s in samples if s.status == "error" and s.response]
     )
-    if not _served(run.record.model):
+    if not served(run.record.model):
         yield from _listed(
             "is no_reply, though no server was asked", [s.id for s in samples if s.status == "no_reply"]
         )
@@ -170,9 +137,32 @@ def of_answers(run: Run, docs: Docs | None) -> Iterator[str]:
         yield f"{unscored} of {len(samples)} items were not answered, too many for a record"
     if docs is not None:
         yield from _listed("is not_heard, yet its clip can be heard", docs.audible(run))
-    longest = run.record.decoding.get("max_new_tokens")
-    if isinstance(longest, int) and not _served(run.record.model):
+    if run.record.model.get("kind") in HEARS_NO_WORDS:
+        yield from _listed("has words that only a cascade hears", [s.id for s in samples if s.heard])
+    if not served(run.record.model):
+        yield from _tokens(run)
+
+
+def _tokens(run: Run) -> Iterator[str]:
+    """Counts of a model that counts its own tokens, and what only servers do."""
+    samples, longest = run.samples, run.record.decoding.get("max_new_tokens")
+    yield from _listed(
+        "has thinking apart, though no server was asked", [s.id for s in samples if s.reasoning]
+    )
+    yield from _listed(
+        "has an answer of no tokens", [s.id for s in samples if s.extracted.strip() and s.n_tokens < 1]
+    )
+    if isinstance(longest, int):
+        short = [
+            s.id for s in samples if s.status == "truncated" and s.n_tokens < longest and _complete(run, s)
+        ]
         yield from _listed(f"has more than {longest} tokens", [s.id for s in samples if s.n_tokens > longest])
+        yield from _listed(f"is truncated, though it has fewer than {longest} tokens", short)
+
+
+def _complete(run: Run, sample: Sample) -> bool:
+    stops = (run.record.protocol_spec.get("decoding") or {}).get("until") or []
+    return scored_part(sample.response, stops).complete
 
 
 def of_scores(run: Run, again: Recomputed) -> Iterator[str]:
@@ -193,12 +183,9 @@ def of_scores(run: Run, again: Recomputed) -> Iterator[str]:
 
 
 def exploit_faults(run: Run) -> Iterator[str]:
-    """What answers that know nothing would score, against the questions; older records do not tell."""
-    stated = run.record.exploits
-    if stated is None:
-        return
-    found = exploits(run.samples)
-    if found is None or not alike(stated.model_dump(), found.model_dump()):
+    """What answers that know nothing would score, against the questions."""
+    stated, found = run.record.exploits, exploits(run.samples)
+    if not alike(stated and stated.model_dump(), found and found.model_dump()):
         yield "its exploit table is not what its questions give"
 
 
@@ -278,16 +265,6 @@ def _listed(what: str, ids: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _dates(record: RunRecord) -> Iterator[str]:
-    try:
-        made = datetime.fromisoformat(record.created)
-    except ValueError:
-        yield f"created {record.created} is no date"
-        return
-    if not FIRST_DAY <= made <= datetime.now(UTC) + AHEAD:
-        yield f"created {record.created} cannot be"
-
-
 def _run_id(record: RunRecord) -> Iterator[str]:
     """A rescored record keeps the id that its first protocol gave it."""
     model = {key: value for key, value in identifying(record.model).items() if key != "observed"}
@@ -300,33 +277,6 @@ def _run_id(record: RunRecord) -> Iterator[str]:
     }
     if record.run_id != f"{record.task}-{sha256_json(key)[:12]}":
         yield "run_id does not follow from task, protocol, model, test set, limit and seed"
-
-
-def _timing(record: RunRecord) -> Iterator[str]:
-    timing = record.timing
-    rounding = 0.0005
-    numbers = [
-        timing.generation_s,
-        timing.audio_s,
-        timing.rtfx,
-        timing.samples_per_s,
-        *timing.seconds.values(),
-    ]
-    if min(numbers) < 0:
-        yield "timing holds negative numbers"
-        return
-    wall = (max(timing.generation_s - rounding, 1e-9), timing.generation_s + rounding)
-    low, high = (timing.audio_s - rounding) / wall[1], (timing.audio_s + rounding) / wall[0]
-    if not low - rounding <= timing.rtfx <= high + rounding:
-        yield f"rtfx {timing.rtfx} is not {timing.audio_s} s of audio in {timing.generation_s} s"
-    if timing.samples_per_s * wall[0] > 2 * record.n + 1:
-        yield "samples_per_s counts more answers than there are items"
-    if (
-        timing.shares
-        and not math.isclose(sum(timing.shares.values()), 1.0, abs_tol=0.01)
-        and sum(timing.seconds.values()) > 0
-    ):
-        yield "shares of time do not add up to 1"
 
 
 def _seeds(run: Run, docs: Docs | None, clips_in_pairs: bool) -> Iterator[str]:
@@ -346,13 +296,6 @@ def _seeds(run: Run, docs: Docs | None, clips_in_pairs: bool) -> Iterator[str]:
         if sample.seed != stable_seed("eval", run.record.seeds.get("generation"), sample.prompt, key, count):
             odd.append(sample.id)
     yield from _listed("has a seed that is not the run's", odd)
-
-
-def _served(model: Any) -> bool:
-    """Whether a server has a part in the model."""
-    if isinstance(model, Mapping):
-        return model.get("kind") == "endpoint" or any(_served(value) for value in model.values())
-    return isinstance(model, str) and "openai:" in model
 
 
 def _as_document(sample: Sample) -> dict[str, Any]:

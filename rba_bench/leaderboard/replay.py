@@ -110,6 +110,7 @@ def replay(
         try:
             finisher = _finisher(entry, config, options, missing, record)
             if isinstance(finisher, Judge):
+                finisher.give_up = None  # what is not recorded is a fault of the record, however much it is
                 finisher.asker.learn(finisher, samples)  # type: ignore[attr-defined]
             faults += _described(finisher, entry, missing)
             made.append(finisher)

@@ -15,7 +15,7 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.evaluation import registry
 from rba_bench.evaluation.records import RUN_FILE, RunRecord
-from rba_bench.leaderboard import checks, load, test_sets
+from rba_bench.leaderboard import checks, circumstances, load, test_sets
 from rba_bench.leaderboard.load import Run
 from rba_bench.leaderboard.recompute import UNSCORABLE, recompute
 from rba_bench.plain import plain
@@ -167,7 +167,9 @@ def check(run: Run, data_dir: Path | None = None, others: Sequence[str] = ()) ->
         paired = test_sets.clips_in_pairs(spec)
         faults = [
             *checks.of_shape(run),
-            *checks.of_model(run),
+            *circumstances.of_model(run),
+            *circumstances.of_dates(record),
+            *circumstances.of_timing(run, paired),
             *checks.of_protocol(run, spec, docs),
             *checks.of_items(run, docs, paired),
         ]

@@ -12,7 +12,8 @@ from rich.console import Console
 from rba_bench.errors import UserError
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_bytes
-from rba_bench.leaderboard.build import build
+from rba_bench.leaderboard.board_files import differences
+from rba_bench.leaderboard.build import build, render
 from rba_bench.leaderboard.terminal import render_terminal
 from rba_bench.leaderboard.verify import verify
 from rba_bench.metrics.bootstrap import paired_difference
@@ -331,6 +332,34 @@ def test_records_of_the_real_runner_make_a_board(tmp_path, monkeypatch):
     page = (result.out / "index.md").read_text()
     assert str(tmp_path) not in page and "rba_bench.micro.world.grade" in page
     assert "10 (empty 10)" in page and "Difference from sft, sampled decoding" in page
+
+
+def test_a_section_says_that_its_task_is_not_one_of_ours(board):
+    page = (board.out / "index.md").read_text()
+    assert [
+        group.task for group in board.groups if f"`{group.task}.csv`. This task does not come with" in page
+    ] == [
+        "micro_triviaqa_greedy",
+        "micro_covost2_greedy",
+    ]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [lambda found: ["sft was disqualified", *found], lambda found: found[1:]],
+    ids=["one more", "one less"],
+)
+def test_warnings_of_a_board_are_those_of_its_records(runs, tmp_path, edit):
+    result = build([runs], tmp_path, baseline_row="nobody")
+    assert result.warnings and not list(differences(tmp_path))
+    stated = json.loads((tmp_path / "records.json").read_text())
+    stated["warnings"] = edit(stated["warnings"])
+    groups = list(result.groups)
+    every = [run for group in groups for run in group.runs]
+    contents, _ = render(every, groups, stated["warnings"], stated["options"])
+    for name in ("index.md", "records.json"):
+        (tmp_path / name).write_bytes(contents[name])
+    assert "records.json has other warnings than the records give" in list(differences(tmp_path))
 
 
 def test_the_terminal_shows_what_the_page_shows(board, capsys):

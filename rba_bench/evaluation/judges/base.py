@@ -15,7 +15,7 @@ from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.asking import Asker, Message, Question, Reply
-from rba_bench.textlm.polling import RETRIES, RETRY_TEMPERATURE, SEEDS, Poll, Vote
+from rba_bench.textlm.polling import GIVE_UP, RETRIES, RETRY_TEMPERATURE, SEEDS, Poll, Vote
 from rba_bench.textlm.votes import VoteCache, judge_facts
 
 Value = TypeVar("Value")
@@ -119,11 +119,13 @@ class Judge(ABC, Generic[Value]):
         name: In records and reports.
         metrics: What it adds.
         templates: The prompt texts, for the protocol.
+        give_up: Replies of no use in a row that end the asking; None where nobody is asked.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     templates: tuple[str, ...]
+    give_up: int | None = GIVE_UP
 
     def __init__(self, asker: Asker, settings: Settings, cache_folder: Path) -> None:
         self.asker = asker
@@ -209,7 +211,7 @@ class Judge(ABC, Generic[Value]):
         return VoteCache(self.cache_folder)
 
     def _poll(self, votes: VoteCache) -> Poll:
-        return Poll(self.asker, votes, self.settings.retries)
+        return Poll(self.asker, votes, self.settings.retries, self.give_up)
 
     def _without_judge(self, sample: Sample) -> Addition | None:
         if (addition := self.ruled(sample)) is not None:
