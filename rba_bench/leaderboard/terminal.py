@@ -24,4 +24,4 @@ def render_terminal(result: BuildResult, console: Console | None = None) -> None
         record = group.record
         behind = f"{group.task}, n = {record.n}, {group.protocol_hash[:SHORT]}, {record.created[:10]}"
         out.print(Text(f"  {behind}"))
-    out.print(Text(f"Board: {result.out / INDEX}"))
+    out.print(Text(f"Board: {printable(result.out / INDEX)}"))

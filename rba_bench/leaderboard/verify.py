@@ -100,7 +100,8 @@ class Checked:
         found += [f"FAULT  {board}: {fault}" for board, faults in self.board.items() for fault in faults]
         faulty = sum(not verdict.ok for verdict in self.verdicts)
         seconds = sum(verdict.seconds for verdict in self.verdicts)
-        found.append(f"{len(self.verdicts)} records, {faulty} at fault, {seconds:.0f} s")
+        count = f"{len(self.verdicts)} record{'' if len(self.verdicts) == 1 else 's'}"
+        found.append(f"{count}, {faulty} at fault, {seconds:.0f} s")
         return [*found, f"not known: {'; '.join(CANNOT_KNOW)}"]
 
     def to_dict(self) -> dict[str, Any]:

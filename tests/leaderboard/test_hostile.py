@@ -272,3 +272,10 @@ def refused(root: Path, capsys) -> None:
         main(["leaderboard", "build", str(root / "deep"), "--out", str(root / "out")])
     said = capsys.readouterr().err.strip()
     assert stopped.value.code == 2 and said.startswith("error: ") and "\n" not in said
+
+
+def test_a_folder_of_odd_letters_is_shown_in_plain_ones(tmp_path, run):
+    shown = Console(record=True, file=StringIO(), width=200)
+    render_terminal(build([run], tmp_path / "ou\u202et\x1b[31m"), shown)
+    text = shown.export_text()
+    assert f"ou{MARK}t{MARK}[31m/index.md" in text and "\u202e" not in text and "\x1b" not in text
