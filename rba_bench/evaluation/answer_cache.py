@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rba_bench.errors import RbaError
+from rba_bench.errors import RbaError, UserError
 from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.faults import database_error
 from rba_bench.files import sha256_json
@@ -55,8 +55,12 @@ class AnswerCache:
             self._connection = sqlite3.connect(file, timeout=WAIT_S)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT)")
+            columns = [row[1] for row in self._connection.execute("PRAGMA table_info(answers)")]
         except sqlite3.Error as error:
             raise self._unusable(error) from error
+        if columns != ["key", "answer"]:
+            self.close()
+            raise UserError(f"{file} is another kind of file (its table has other columns): move it away")
 
     def find(self, keys: Iterable[str]) -> dict[str, Generation]:
         """The answers that are known."""
@@ -65,7 +69,8 @@ class AnswerCache:
             found = {key: self._connection.execute(query, (key,)).fetchone() for key in keys}
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return {key: Generation(**json.loads(row[0])) for key, row in found.items() if row is not None}
+        read = {key: _answer(row[0]) for key, row in found.items() if row is not None}
+        return {key: answer for key, answer in read.items() if answer is not None}
 
     def keep(self, answers: Mapping[str, Generation]) -> None:
         """Keep what was answered; durable when this returns."""
@@ -94,3 +99,12 @@ class AnswerCache:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _answer(stored: object) -> Generation | None:
+    """An answer as it was kept; None for what is none: it is asked again, and kept in its place."""
+    try:
+        answer = Generation(**json.loads(stored)) if isinstance(stored, str | bytes) else None
+    except (ValueError, TypeError, RecursionError):  # no JSON, or other fields
+        return None
+    return answer if answer is not None and isinstance(answer.text, str) else None

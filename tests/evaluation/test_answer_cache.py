@@ -1,6 +1,7 @@
 """Answers kept across runs: what decides an answer is in the key, and nothing else."""
 
 import multiprocessing
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,26 @@ def _write(file: Path, start: int) -> None:
     with AnswerCache(file) as cache:
         for number in range(start, start + 40):
             cache.keep({str(number): Generation(str(number), 1, "ok")})
+
+
+@pytest.mark.parametrize(
+    "stored", [b"\xff\x00", "{", "[1]", '{"text": 7, "n_tokens": 1, "status": "ok"}', 3, None]
+)
+def test_a_row_that_holds_no_answer_is_asked_again_and_replaced(tmp_path, stored):
+    answer = Generation("yes", 1, "ok")
+    with AnswerCache(tmp_path / FILE) as cache:
+        cache.keep({"a": answer, "b": answer})
+        cache._connection.execute("UPDATE answers SET answer = ? WHERE key = 'a'", (stored,))
+        assert cache.find(["a", "b"]) == {"b": answer}
+        cache.keep({"a": answer})
+        assert cache.find(["a"]) == {"a": answer}
+
+
+def test_a_table_of_another_form_is_named(tmp_path):
+    with sqlite3.connect(tmp_path / FILE) as other:
+        other.execute("CREATE TABLE answers (x)")
+    with pytest.raises(UserError, match="other columns"):
+        AnswerCache(tmp_path / FILE)
 
 
 def test_two_processes_write_at_once(tmp_path):
