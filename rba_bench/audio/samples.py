@@ -1,5 +1,7 @@
 """Samples as numbers: integers to floats, channels to one, one rate to another, and what is refused as no sound."""
 
+from typing import Any
+
 import numpy as np
 
 from rba_bench.errors import AudioError
@@ -55,7 +57,7 @@ def cancelled(of_mean: float, of_channels: np.ndarray) -> bool:
     return of_mean < CANCELLED * float(of_channels.mean())
 
 
-def check_rate(rate: object) -> int:
+def check_rate(rate: Any) -> int:
     """A sampling rate in Hz. Raises AudioError if it is none, or one that no recording has."""
     if getattr(rate, "ndim", None) == 0 and hasattr(rate, "item"):  # an array or tensor of one number
         rate = rate.item()
