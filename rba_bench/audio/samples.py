@@ -59,7 +59,7 @@ def cancelled(of_mean: float, of_channels: np.ndarray) -> bool:
 
 def check_rate(rate: Any) -> int:
     """A sampling rate in Hz. Raises AudioError if it is none, or one that no recording has."""
-    if getattr(rate, "ndim", None) == 0 and hasattr(rate, "item"):  # an array or tensor of one number
+    if getattr(rate, "shape", None) == ():  # an array or tensor of one number
         rate = rate.item()
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.integer | np.floating):
         raise AudioError(f"audio without a sampling rate ({rate!r})"[:120])
