@@ -64,7 +64,7 @@ def check_rate(rate: Any) -> int:
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.integer | np.floating):
         raise AudioError(f"audio without a sampling rate ({rate!r})"[:120])
     if not LOWEST_RATE <= rate <= HIGHEST_RATE or rate != int(rate):
-        shown = rate if abs(rate) < 1e12 or rate != rate else "of more than 12 digits,"
+        shown = rate if -1e12 < rate < 1e12 or rate != rate else "of more than 12 digits,"
         raise AudioError(f"damaged audio (sampling rate {shown} Hz)")
     return int(rate)
 
