@@ -92,7 +92,7 @@ def test_another_version_of_a_task_asks_the_model_nothing(tmp_path, use_model):
     request = EvalRequest((str(task),), "scripted", out=tmp_path / "out")
     [first] = evaluate(request)
     changed = write_task(
-        tmp_path, "triviaqa", metadata={"version": 2, "benchmark": "triviaqa", "track": "micro"}
+        tmp_path, "triviaqa", metadata={"version": 99, "benchmark": "triviaqa", "track": "micro"}
     )
     idle = use_model(ScriptedModel())
     [second] = evaluate(request)

@@ -30,8 +30,8 @@ def base(tmp_path):
         {"generation_kwargs": {"protocol": "sampled", "max_gen_toks": 48, "until": []}},
         {"generation_kwargs": {"protocol": "greedy", "max_gen_toks": 48, "until": ["\n"]}},
         {"metric_list": []},
-        {"metadata": {"version": 2}},
-        {"metadata": {"version": 1, "judge": {"name": "another"}}},
+        {"metadata": {"version": 99}},
+        {"metadata": {"version": 2, "judge": {"name": "another"}}},
     ],
 )
 def test_prompt_decoding_metric_judge_and_version_count(tmp_path, base, changes):

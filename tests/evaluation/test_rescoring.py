@@ -149,7 +149,7 @@ def test_a_new_version_of_the_task_is_named(folder, task, capsys):
     task.write_text(task.read_text() + "metadata: {version: 7, benchmark: triviaqa, track: micro}\n")
     [said] = rescored(capsys, folder, "--task", task)
     assert (
-        said["task_version"] == ["1", "7"]
+        said["task_version"] == ["2", "7"]
         and said["metrics"]["alias_match"][0] == said["metrics"]["alias_match"][1]
     )
     assert read_record(folder).task_version == "7"

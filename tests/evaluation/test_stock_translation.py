@@ -180,7 +180,7 @@ def test_every_shipped_task_has_the_protocol_of_its_kind():
     for name in directions.SHIPPED:
         spec = specs[name]
         chosen = settings(spec.config["generation_kwargs"])
-        assert (spec.track, spec.version, spec.protocol) == ("full", "1", "greedy")
+        assert (spec.track, spec.version, spec.protocol) == ("full", "2", "greedy")
         assert chosen.decoding.max_new_tokens == 256 and chosen.until == ()
         assert spec.metrics == (["wer", "cer"] if spec.benchmark == "asr" else ["bleu", "chrf++"])
         assert spec.config["dataset_kwargs"] == directions.dataset_kwargs(name)

@@ -93,10 +93,12 @@ def test_intervals_hold_the_rate_and_widen_with_clusters():
     assert all(each.low < rate < each.high for each, rate in zip(alone, found.rates, strict=True))
     assert alone[0].n == 120 and "60 fits to 120 clusters" in alone[0].method
     twice = [np.repeat(table, 2, axis=-1) for table in (wins, lengths, baseline)]
-    _, apart = pooled_intervals(*twice, resamples=60)
-    _, together = pooled_intervals(*twice, clusters=[item // 2 for item in range(240)], resamples=60)
+    _, apart = pooled_intervals(*twice, resamples=200)
+    _, together = pooled_intervals(*twice, clusters=[item // 2 for item in range(240)], resamples=200)
     width = [np.mean([each.high - each.low for each in some]) for some in (apart, together)]
-    assert width[1] > 1.2 * width[0]
+    assert (
+        width[1] > 1.1 * width[0]
+    )  # less than the root of two: the spread of slopes does not shrink with items
 
 
 @pytest.mark.parametrize(
