@@ -78,12 +78,16 @@ def check(mutations: list[Mutation]) -> None:
                 sys.exit(f"mutation {number}: there is no {test.split('::')[0]}")
 
 
-def state() -> str:
-    """Hash of package and tests: what a result is true of."""
+def state(tests: tuple[str, ...]) -> str:
+    """Hash of what a result is true of: the trainer, these tests, and what tests share."""
+    shared = [
+        path for path in (ROOT / "tests" / "training").glob("*.py") if not path.name.startswith("test_")
+    ]
+    files = {*(ROOT / "rba_bench" / "training").rglob("*.py"), *shared}
+    files |= {ROOT / test.split("::")[0] for test in tests}
     digest = hashlib.sha256()
-    for folder in ("rba_bench/training", "tests/training", "tests/metrics"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in sorted(files):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -146,9 +150,9 @@ def _wait(child: int, until: float) -> int | None:
     return None
 
 
-def key(mutation: Mutation | None, tests: tuple[str, ...], at: str) -> str:
+def key(mutation: Mutation | None, tests: tuple[str, ...]) -> str:
     """Name of a kept result."""
-    value = [None if mutation is None else asdict(mutation), tests, at]
+    value = [None if mutation is None else asdict(mutation), tests, state(tests)]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]
 
 
@@ -159,7 +163,6 @@ class Bench:
         self.kept = work / "results"
         self.kept.mkdir(parents=True, exist_ok=True)
         self.tree = work / "tree"
-        self.at = state()
 
     def open(self) -> None:
         """Make the copy, load the libraries."""
@@ -179,12 +182,12 @@ class Bench:
 
     def result(self, mutation: Mutation | None, tests: tuple[str, ...]) -> dict[str, object] | None:
         """What is known already."""
-        path = self.kept / f"{key(mutation, tests, self.at)}.json"
+        path = self.kept / f"{key(mutation, tests)}.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
     def forget(self, mutation: Mutation) -> None:
         """Try again next time."""
-        (self.kept / f"{key(mutation, mutation.tests, self.at)}.json").unlink(missing_ok=True)
+        (self.kept / f"{key(mutation, mutation.tests)}.json").unlink(missing_ok=True)
 
     def tried(self, mutation: Mutation | None, tests: tuple[str, ...]) -> dict[str, object]:
         """The result, by running if need be."""
@@ -195,7 +198,7 @@ class Bench:
             self.open()
         verdict, seconds, test = attempt(self.tree, tests, mutation)
         found: dict[str, object] = {"verdict": verdict, "seconds": round(seconds, 1), "test": test}
-        (self.kept / f"{key(mutation, tests, self.at)}.json").write_text(json.dumps(found))
+        (self.kept / f"{key(mutation, tests)}.json").write_text(json.dumps(found))
         return found
 
 

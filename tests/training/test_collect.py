@@ -41,3 +41,26 @@ def test_thinking_and_marks_of_the_template_are_not_rewarded(
     made = collect.Collector(recipe, method, policy, store, responder)
     [sample] = made.answer([Voice(rows[3], 0, 0.0)], 0)
     assert (sample.text, sample.tokens) == (rewarded, tokens)
+
+
+def test_each_group_gets_the_rewards_of_its_own_samples(
+    family: Any, store_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = TrainingRecipe(method="grpo", voices_per_group=2)
+    monkeypatch.setattr(
+        collect,
+        "sample",
+        lambda _policy, _clips, asked, *_, **__: [Draw((9, 4), True, (-1.0, -1.0))] * len(asked),
+    )
+    policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
+    method = methods.make(recipe, responder.end_ids)
+    worth = {"g0-v0": 1.0, "g0-v1": 2.0, "g3-v0": 3.0, "g3-v1": 5.0}
+
+    def reward(rows: list[AlignmentRow], _: list[str]) -> list[float]:
+        return [worth[row.id] for row in rows]
+
+    made = collect.Collector(recipe, method, policy, store, responder, reward)  # type: ignore[arg-type]
+    made.draw([(0, "g0"), (1, "g3")], 0)
+    given = [[one.reward for group in made.take(place).rated for one in group] for place in (0, 1)]
+    assert given == [[1.0, 2.0], [3.0, 5.0]]
+    assert made.take_verdicts() == (4, 4) and made.take_verdicts() == (0, 0)

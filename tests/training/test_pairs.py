@@ -50,10 +50,25 @@ def test_what_could_not_be_judged_takes_no_part(rows: list[AlignmentRow]) -> Non
     assert pair is not None and (pair.chosen.row, pair.rejected.row) == (rows[0], rows[2])
 
 
+@pytest.mark.parametrize("unjudged", [0, 1, 2])
+def test_the_pair_is_that_of_the_judged_ones_wherever_the_other_stands(
+    rows: list[AlignmentRow], unjudged: int
+) -> None:
+    rewards = [0.25, 0.75]
+    rewards.insert(unjudged, float("nan"))
+    pair = group_pair(samples(rows), rewards)
+    assert pair is not None and pair.gap == 0.5
+
+
 def test_an_answer_that_never_ended_is_never_preferred(rows: list[AlignmentRow]) -> None:
     pair = group_pair(samples(rows, (True, False, True)), [0.5, 0.9, 0.1])
     assert pair is not None and pair.chosen.row is rows[0]
     assert group_pair(samples(rows, (False, False, False)), [0.5, 0.9, 0.1]) is None
+
+
+def test_an_answer_that_never_ended_may_be_the_rejected_one(rows: list[AlignmentRow]) -> None:
+    pair = group_pair(samples(rows, (True, False, True)), [0.9, 0.1, 0.5])
+    assert pair is not None and pair.rejected == Answer(rows[1], (11, 4))
 
 
 def test_ties_rotate(rows: list[AlignmentRow]) -> None:

@@ -218,6 +218,19 @@ def test_text_stands_beside_speech(
         policy(store.text([rows[0]]), BRANCHES[:1])
 
 
+def test_each_clip_keeps_its_own_sound_beside_text(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
+) -> None:
+    policy, store = SpeechPolicy(family), store_for(family)
+    first, last = store.get([rows[0]])[0], store.get([rows[4]])[0]
+    sound, counts = policy.sound([first, *store.text([rows[3]]), last])
+    for clip, place in ((first, 0), (last, 2)):
+        alone, (size,) = policy.sound([clip])
+        assert counts[place] == size
+        torch.testing.assert_close(sound[place, :size], alone[0], rtol=1e-4, atol=1e-5)
+    assert counts[1] == 0
+
+
 def test_divergence_from_oneself_is_zero_and_reaches_only_its_branches(
     family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Rewards that compare words, and the count of surplus ones."""
 
+import math
+
 import pytest
 
 from rba_bench.audio.alignment_set import AlignmentRow
@@ -27,3 +29,10 @@ def test_surplus_words_are_characters_where_no_spaces_are_written() -> None:
     assert extra_words("one two three", "one", "en") == 2
     assert extra_words("one", "one two three", "en") == 0
     assert extra_words("湖 很大", "湖", "zh-CN") == 2
+
+
+def test_bleu_is_that_of_the_answer_against_the_teachers(rows: list[AlignmentRow]) -> None:
+    """Four of six words: all n-grams are right, and brevity costs exp(1 - 6 / 4); the other way round there is none."""
+    row = next(row for row in rows if row.response == "pack a map and go early")
+    [value] = TEXT_REWARDS["bleu"]([row], ["pack a map and"])
+    assert value == pytest.approx(math.exp(-0.5), rel=1e-6)
