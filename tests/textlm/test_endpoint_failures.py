@@ -127,7 +127,7 @@ STAYING = {
     "hang": (hang(), "timed out|no whole answer within 1 s", 3),
     "drip": (drip(), "^no whole answer within 1 s$", 3),
     "400": (failure(400, "prompt too long " + "x" * 999), r"^400: prompt too long x+\.\.\.$", 1),
-    "422 in text": (body("plain", 422), "^422$", 1),
+    "422 in text": (body("plain", 422), "^422: plain$", 1),
 }
 
 

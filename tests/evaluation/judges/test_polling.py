@@ -341,7 +341,7 @@ def test_prices(scripted: Any, sample: Any, options: FinishOptions) -> None:
     ("said", "odds", "vote"),
     [
         ("<think>m or M? M.</think>m", (), Choice(1.0, False)),
-        ("M is better?</think>\n\n**m**", (), None),
+        ("M is better?</think>\n\n**m**", (), Choice(1.0, False)),
         ("<think>m", (), None),
         ("m<|im_end|>", (("m", -0.1), ("M", -2.4)), Choice(1 / (1 + math.exp(-2.3)), True)),
         # the first token of a thought says nothing of the verdict
