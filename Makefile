@@ -24,7 +24,7 @@ test: $(STAMP)  ## the tests, two at a time; ARGS="-k name -x -n0" goes to pytes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(STAMP)  ## speed, memory and statistics, about 45 minutes; the tables of benchmarks/RESULTS.md on stdout
-	@for name in harness_speed memory bootstrap statistics small_things streaming trainer_speed; do \
+	@for name in harness_speed memory bootstrap statistics length_control small_things streaming trainer_speed; do \
 	echo; echo "## $$name"; echo; PYTHONPATH=. $(BIN)/python benchmarks/$$name.py; done
 
 check: $(STAMP)  ## format, lint, types, import directions

@@ -105,11 +105,14 @@ def test_of_a_distributed_run_the_first_process_locks_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with locked(tmp_path):
+        with pytest.raises(UserError, match="in use"):
+            lock(tmp_path)  # a process that is not of the run
         monkeypatch.setenv("RANK", "1")
-        lock(tmp_path)  # refused to a process that is not of the run
-    monkeypatch.setenv("RANK", "0")
-    with locked(tmp_path):
-        pass
+        lock(tmp_path)
+        assert (tmp_path / LOCK).exists()
+    assert not (tmp_path / LOCK).exists()
+    lock(tmp_path)  # others of the run take none of their own
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_the_first_process_leaves_alone_what_the_others_of_its_run_are_writing(

@@ -232,6 +232,9 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
     spec, noise = _known(name), noise or Noise()
     folder = (cache or files.cache_dir() / "micro") / _key(spec, voices, noise) / name
     if not (folder / "test.parquet").exists():
+        folder.parent.mkdir(
+            parents=True, exist_ok=True
+        )  # what cannot be written is found before the speaking
         _write(folder, list(_rows(spec, voices, noise)))
     return folder
 
@@ -247,7 +250,6 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
         pq.write_table(

@@ -1,6 +1,7 @@
 """What of a reply is the answer: by kind of thinking and of leaked marks, with the right values by hand."""
 
 import random
+import time
 
 import pytest
 
@@ -256,8 +257,10 @@ def test_a_long_reply_is_read_in_little_time() -> None:
         "<think>a</think>" * 10_000,
         "a</think>" * 9_000,
     ]
+    started = time.process_time()
     for reply in hostile:
-        split(reply)
+        assert len(split(reply).answer) <= len(reply)
+    assert time.process_time() - started < 30  # what grows with the square takes minutes
 
 
 def test_the_tag_that_a_template_opens_is_found_at_the_end_of_the_prompt_alone() -> None:
