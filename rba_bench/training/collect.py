@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.replies import answer_of
 from rba_bench.textlm.sampling import written
 from rba_bench.training.clips import Clip, ClipStore, ResponseTokens
@@ -19,8 +18,9 @@ from rba_bench.training.pairs import Sample, Voice
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind
-from rba_bench.training.rollout import sample
-from rba_bench.training.sharding import Lockstep
+from rba_bench.training.rollout import Draw
+from rba_bench.training.rollouts.base import Request, Rollout
+from rba_bench.training.rollouts.local import LocalRollout
 
 
 class Collector:
@@ -33,7 +33,7 @@ class Collector:
         store: clips.
         responder: tokens of teacher answers.
         reward: where samples are judged.
-        lockstep: of the processes, where they share weights out.
+        rollout: what draws the samples; by default the policy itself, in this process.
 
     Attributes:
         waiting: outcomes by position in the run.
@@ -49,7 +49,7 @@ class Collector:
         store: ClipStore,
         responder: ResponseTokens,
         reward: RewardByKind | None = None,
-        lockstep: Lockstep | None = None,
+        rollout: Rollout | None = None,
     ) -> None:
         self.recipe = recipe
         self.method = method
@@ -57,7 +57,7 @@ class Collector:
         self.store = store
         self.responder = responder
         self.reward = reward
-        self.lockstep = Lockstep() if lockstep is None else lockstep
+        self.rollout = self._local() if rollout is None else rollout
         self.waiting: dict[int, Outcome] = {}
         self.drawn = 0
         self.judged = 0
@@ -100,26 +100,21 @@ class Collector:
         return rewards
 
     def _sample(self, voices: Sequence[Voice], step: int) -> list[Sample]:
-        """Answers to all requests, longest prompts first so that batches hold prompts of like length."""
         clips, places = self._clips(voices)
-        found: dict[int, Sample] = {}
-        for temperature in sorted({voice.temperature for voice in voices}):
-            mine = [index for index, voice in enumerate(voices) if voice.temperature == temperature]
-            mine.sort(key=lambda index: (-len(clips[places[index]].prompt_ids), index))
-            decoding = Decoding(self.recipe.max_new_tokens, temperature)
-            for start in range(0, len(mine), self.recipe.rollout_batch):
-                self.lockstep.enter()
-                found.update(self._batch(mine[start : start + self.recipe.rollout_batch], voices, clips, places,
-                                         decoding, step))  # fmt: skip
-        self.lockstep.leave(self._any_answer)
-        return [found[index] for index in range(len(voices))]
+        requests = [
+            Request(place, self._seed(voice, step), voice.temperature)
+            for voice, place in zip(voices, places, strict=True)
+        ]
+        drawn = self.rollout.draw(clips, requests, with_logprobs=self.method.old_logprobs)
+        return [self._read(voice, draw) for voice, draw in zip(voices, drawn, strict=True)]
 
-    def _any_answer(self) -> None:
-        """One answer that nobody needs."""
-        row = self.store.groups[next(iter(self.store.groups))][0]
-        decoding, ends = Decoding(self.recipe.max_new_tokens, 0.0), sorted(self.responder.end_ids)
-        agree = self.lockstep.all_done
-        sample(self.policy, self.store.get([row]), [0], [0], decoding, ends, agree=agree)
+    def _local(self) -> LocalRollout:
+        recipe, ends = self.recipe, sorted(self.responder.end_ids)
+        return LocalRollout(self.policy, ends, recipe.max_new_tokens, recipe.rollout_batch, self.any_clip)
+
+    def any_clip(self) -> Clip:
+        """A clip for an answer that nobody needs."""
+        return self.store.get([self.store.groups[next(iter(self.store.groups))][0]])[0]
 
     def _clips(self, voices: Sequence[Voice]) -> tuple[list[Clip], list[int]]:
         """Distinct clips of some requests, and where each request's is."""
@@ -132,36 +127,14 @@ class Collector:
             clips.update(zip(mine, get([rows[place] for place in mine]), strict=True))
         return [clips[place] for place in range(len(order))], places
 
-    def _batch(
-        self,
-        batch: Sequence[int],
-        voices: Sequence[Voice],
-        clips: Sequence[Clip],
-        places: Sequence[int],
-        decoding: Decoding,
-        step: int,
-    ) -> dict[int, Sample]:
+    def _read(self, voice: Voice, draw: Draw) -> Sample:
+        """What is rewarded of an answer is what evaluation scores."""
         family = self.store.family
-        distinct = list(dict.fromkeys(places[index] for index in batch))
-        order = {place: number for number, place in enumerate(distinct)}
-        drawn = sample(
-            self.policy,
-            [clips[place] for place in distinct],
-            [order[places[index]] for index in batch],
-            [self._seed(voices[index], step) for index in batch],
-            decoding,
-            sorted(self.responder.end_ids),
-            with_logprobs=self.method.old_logprobs,
-            agree=self.lockstep.all_done,
-        )
-        found = {}
-        for index, draw in zip(batch, drawn, strict=True):
-            voice = voices[index]
-            # what is rewarded is what evaluation scores
-            text = answer_of(written(family.tokenizer, draw.tokens, family.opened(voice.row.prompt)))
-            one = Sample(voice.row, draw.tokens, draw.ended, text, voice.as_text, logprobs=draw.logprobs)
-            found[index] = replace(one, greedy=voice.temperature == 0)
-        return found
+        text = answer_of(written(family.tokenizer, draw.tokens, family.opened(voice.row.prompt)))
+        return Sample(
+            voice.row, draw.tokens, draw.ended, text, voice.as_text,
+            logprobs=draw.logprobs, greedy=voice.temperature == 0,
+        )  # fmt: skip
 
     def _seed(self, voice: Voice, step: int) -> int:
         return stable_seed("rollout", self.recipe.seed, step, voice.row.id, voice.repeat)

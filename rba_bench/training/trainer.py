@@ -147,8 +147,9 @@ class AlignmentTrainer(Trainer):
         self.offline = offline
         self.sharing = kind_of(self.accelerator)
         if self.sharing != "none":
-            collector.lockstep = Lockstep(self.agree)
-            tools.walk_in_step(collector.lockstep)
+            lockstep = Lockstep(self.agree)
+            collector.rollout.walk_in_step(lockstep)
+            tools.walk_in_step(lockstep)
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
@@ -261,7 +262,8 @@ class AlignmentTrainer(Trainer):
         return self.metrics.take(self.args.world_size) | {"grad_norm": self.grad_norm}
 
     def after_step(self, step: int) -> None:
-        """What the tools do between steps: an opponent takes over the policy's weights every `opponent_every`."""
+        """Between steps rollouts get the new weights, and every `opponent_every` an opponent does."""
+        self.collector.rollout.renew()
         if self.recipe.reference == "opponent" and step % self.recipe.opponent_every == 0:
             self.tools.renew_reference(self.collector.policy)
 
