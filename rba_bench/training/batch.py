@@ -73,7 +73,7 @@ def assemble(
         clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
         if clip == len(batch.heard):
             batch.heard.append((answer.row, answer.as_text))
-        branch = Branch(clip, answer.tokens)
+        branch = Branch(clip, answer.tokens, answer.temperature)
         number = known.setdefault(branch, len(known))
         if number == len(batch.branches):
             batch.branches.append(branch)

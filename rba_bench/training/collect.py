@@ -133,7 +133,7 @@ class Collector:
         text = answer_of(written(family.tokenizer, draw.tokens, family.opened(voice.row.prompt)))
         return Sample(
             voice.row, draw.tokens, draw.ended, text, voice.as_text,
-            logprobs=draw.logprobs, greedy=voice.temperature == 0,
+            logprobs=draw.logprobs, greedy=voice.temperature == 0, temperature=voice.temperature,
         )  # fmt: skip
 
     def _seed(self, voice: Voice, step: int) -> int:

@@ -26,10 +26,17 @@ Mode = Literal["pack", "share", "pad"]
 
 @dataclass(frozen=True)
 class Branch:
-    """One answer to one clip: `clip` is an index into the batch's clips, `tokens` end with the end token if any."""
+    """One answer to one clip.
+
+    Attributes:
+        clip: index into the batch's clips.
+        tokens: the answer, with the end token if any.
+        temperature: its log-probabilities are those of softmax(logits / temperature): what a sample was drawn from.
+    """
 
     clip: int
     tokens: tuple[int, ...]
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ term.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rba_bench.audio.alignment_set import AlignmentRow
 
@@ -41,7 +41,8 @@ class Sample:
         text: without special tokens.
         as_text: the instruction was read instead of heard.
         greedy: the likeliest answer, not a draw.
-        logprobs: of each token at temperature 1 under the policy that drew it; empty where nobody asks.
+        logprobs: of each token at `temperature` under the policy that drew it; empty where nobody asks.
+        temperature: that it was drawn at; 0 for the greedy answer.
     """
 
     row: AlignmentRow
@@ -51,15 +52,17 @@ class Sample:
     as_text: bool = False
     greedy: bool = False
     logprobs: tuple[float, ...] = ()
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to be scored given the clip of `row`, or its transcript."""
+    """An answer to be scored given the clip of `row`, or its transcript; see `Branch` for the temperature."""
 
     row: AlignmentRow
     tokens: tuple[int, ...]
     as_text: bool = False
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -145,3 +148,8 @@ def group_pair(
 def answer_of(sample: Sample) -> Answer:
     """The part of a sample that a loss needs."""
     return Answer(sample.row, sample.tokens, sample.as_text)
+
+
+def drawn_answer(sample: Sample) -> Answer:
+    """The same, to be scored at the temperature that it was drawn at: what a policy gradient needs."""
+    return replace(answer_of(sample), temperature=sample.temperature or 1.0)

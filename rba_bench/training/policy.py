@@ -17,7 +17,7 @@ from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.training.clips import Clip
 from rba_bench.training.layout import Branch, Layout, Mode, plan
 from rba_bench.training.targets import Targets
-from rba_bench.training.token_logprobs import token_logprobs
+from rba_bench.training.token_logprobs import token_entropies, token_logprobs
 
 T = TypeVar("T")
 CHUNK_ELEMENTS = 2**26  # logits computed at once; 256 MiB in float32
@@ -28,12 +28,13 @@ class Scores(NamedTuple):
     """What a forward pass found; N answers of at most L tokens to C clips. Empty tensors stand for what was not wanted.
 
     Attributes:
-        logprobs: [N, L] log pi(y_t | y_<t, x) in nats, float32.
+        logprobs: [N, L] log pi(y_t | y_<t, x) in nats, at the temperature of each branch, float32.
         mask: [N, L] True at answer tokens.
         divergence: [N, L] what `measure` said, 0 where there was no target.
         hidden: [N, L, H] last hidden state that each answer token is predicted from.
         sound: [C, A, H] audio tokens as the decoder reads them.
         n_sound: [C] their numbers; 0 for a clip that is text.
+        entropy: [N, L] of the distribution each answer token is drawn from, nats, without gradient; 0 at padding.
     """
 
     logprobs: Tensor
@@ -42,6 +43,7 @@ class Scores(NamedTuple):
     hidden: Tensor
     sound: Tensor
     n_sound: Tensor
+    entropy: Tensor
 
 
 class SpeechPolicy(nn.Module):
@@ -101,7 +103,7 @@ class SpeechPolicy(nn.Module):
             branches: answers, each to one of the clips.
             targets: a teacher's distributions for some of the branches.
             measure: how far the logits are from them.
-            want: `hidden` and `sound`, where they are needed.
+            want: `hidden`, `sound` and `entropy`, where they are needed.
         """
         with self._autocast():
             return self._scores(clips, branches, targets, measure, want)
@@ -123,7 +125,8 @@ class SpeechPolicy(nn.Module):
         hidden = self._hidden(self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document), layout)
         kept = layout.mask.flatten().nonzero().squeeze(1)
         states = hidden.flatten(0, 1).index_select(0, layout.sources.flatten()[kept])
-        values = self._token_logprobs(states, layout.targets.flatten()[kept])
+        heat = _temperatures(branches, layout.mask)
+        values, spread = self._token_logprobs(states, layout.targets.flatten()[kept], heat, "entropy" in want)
         none = values.new_zeros(0)
         far = none
         if targets is not None and measure is not None:
@@ -135,6 +138,7 @@ class SpeechPolicy(nn.Module):
             _spread(states, kept, layout.mask) if "hidden" in want else none,
             sound if "sound" in want else none,
             n_sound,
+            _spread(spread, kept, layout.mask) if "entropy" in want else none,
         )
 
     def inside(self, work: Callable[[], T]) -> T:
@@ -185,17 +189,28 @@ class SpeechPolicy(nn.Module):
             embeds, layout.attention_mask(embeds.dtype), layout.position_ids, use_cache=False
         )
 
-    def _token_logprobs(self, states: Tensor, targets: Tensor) -> Tensor:
-        """[K, H] states and [K] tokens to [K] log-probabilities; beyond one chunk, logits are remade in backward."""
+    def _token_logprobs(
+        self, states: Tensor, targets: Tensor, heat: Tensor | None, spread: bool
+    ) -> tuple[Tensor, Tensor]:
+        """[K, H] states and [K] tokens to [K] log-probabilities and, where wanted, [K] entropies.
 
-        def score(chunk: Tensor, tokens: Tensor) -> Tensor:
-            return token_logprobs(self.family.head(chunk).float(), tokens)
+        `heat`: [K] temperatures, None where all are 1. Beyond one chunk, logits are remade in backward.
+        """
+
+        def score(chunk: Tensor, tokens: Tensor, heat: Tensor | None) -> tuple[Tensor, Tensor]:
+            logits = self.family.head(chunk).float()
+            logits = logits if heat is None else logits / heat[:, None]
+            wide = token_entropies(logits) if spread else logits.new_zeros(0)
+            return token_logprobs(logits, tokens), wide  # which uses the logits up
 
         size = self._chunk()
         if len(targets) <= size:
-            return score(states, targets)
-        pairs = zip(states.split(size), targets.split(size), strict=True)
-        return torch.cat([checkpoint(score, chunk, tokens, use_reentrant=False) for chunk, tokens in pairs])
+            return score(states, targets, heat)
+        heats = [None] * -(-len(targets) // size) if heat is None else heat.split(size)
+        parts = zip(states.split(size), targets.split(size), heats, strict=True)
+        found = [checkpoint(score, *part, use_reentrant=False) for part in parts]
+        logprobs, wide = (torch.cat(column) for column in zip(*found, strict=True))
+        return logprobs, wide
 
     def _divergence(
         self, states: Tensor, mask: Tensor, kept: Tensor, targets: Targets, measure: Measure
@@ -219,6 +234,14 @@ class SpeechPolicy(nn.Module):
 
     def _chunk(self) -> int:
         return max(1, CHUNK_ELEMENTS // self._vocabulary)
+
+
+def _temperatures(branches: Sequence[Branch], mask: Tensor) -> Tensor | None:
+    """[K] temperature of each answer token, in the order of `mask` [N, L]; None where all are 1."""
+    if all(branch.temperature == 1 for branch in branches):
+        return None
+    heat = torch.tensor([branch.temperature for branch in branches], device=mask.device)
+    return heat[:, None].expand(mask.shape)[mask]
 
 
 def _spread(values: Tensor, places: Tensor, mask: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class ReferenceCache:
             places: branches, in the order of the result.
             score: asked about the branches that are not known, at most once.
         """
-        keys = [self.key(*batch.heard[batch.branches[p].clip], batch.branches[p].tokens) for p in places]
+        asked = [batch.branches[place] for place in places]
+        keys = [self.key(*batch.heard[one.clip], one.tokens, one.temperature) for one in asked]
         known = {key: self._kept.get(key) for key in keys}
         missing = [i for i, key in enumerate(keys) if known[key] is None]
         device = torch.device("cpu")
@@ -82,10 +83,10 @@ class ReferenceCache:
             self.scores(batch, range(len(batch.branches)), score)
 
     @staticmethod
-    def key(row: AlignmentRow, as_text: bool, tokens: Sequence[int]) -> str:
+    def key(row: AlignmentRow, as_text: bool, tokens: Sequence[int], temperature: float = 1.0) -> str:
         """Name of an answer's entry."""
         heard = ["text", row.user_text] if as_text else ["audio", row.audio.sha256, row.prompt]
-        return sha256_json([heard, list(tokens)])
+        return sha256_json([heard, list(tokens), *([temperature] if temperature != 1 else [])])
 
 
 def of_answers(answers: Sequence[Answer]) -> StepBatch:
@@ -98,7 +99,7 @@ def of_answers(answers: Sequence[Answer]) -> StepBatch:
         clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
         if clip == len(batch.heard):
             batch.heard.append((answer.row, answer.as_text))
-        branch = Branch(clip, answer.tokens)
+        branch = Branch(clip, answer.tokens, answer.temperature)
         if branch not in batch.branches:
             batch.branches.append(branch)
     return batch

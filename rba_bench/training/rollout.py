@@ -24,7 +24,8 @@ class Draw:
     Attributes:
         tokens: with the end token where one came.
         ended: False if `max_new_tokens` were reached before an end token.
-        logprobs: of the tokens at temperature 1, empty unless asked for.
+        logprobs: of the tokens under softmax(logits / temperature), what they were drawn from but for top_p; at
+            temperature 1 for a greedy answer. Empty unless asked for.
     """
 
     tokens: tuple[int, ...]
@@ -53,7 +54,7 @@ def sample(
         seeds: one per request; an answer depends on weights, clip and seed alone (see `PerRequestGumbel`).
         decoding: length, temperature (0 = greedy, seeds unused) and top_p.
         end_ids: tokens that end an answer.
-        with_logprobs: also what the policy itself, at temperature 1, gave each token.
+        with_logprobs: also what the policy itself gave each token, see `Draw`.
         agree: whether all processes are done, where they must call the decoder equally often (sharded weights).
 
     Returns:
@@ -98,13 +99,14 @@ def _sample(
             embeds, None if full else mask, positions, past_key_values=cache, use_cache=True
         )[:, -1]
         scores = family.head(hidden).float()
-        whole = scores.logsumexp(-1) if with_logprobs else scores  # the placeholder, never drawn, counts too
+        if with_logprobs:  # of the placeholder too, which is never drawn
+            chances = (scores / (decoding.temperature or 1.0)).log_softmax(-1)
         if family.audio_token_id < scores.shape[1]:
             scores[:, family.audio_token_id] = float("-inf")
         tokens = (scores if draw is None else draw(ids, scores)).argmax(-1)
         columns.append(tokens)
         if with_logprobs:
-            odds.append(scores.gather(-1, tokens[:, None])[:, 0] - whole)
+            odds.append(chances.gather(-1, tokens[:, None])[:, 0])
         done |= torch.isin(tokens, stop)
         if agree(bool(done.all())):
             break

@@ -27,6 +27,19 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
+@torch.no_grad()
+def token_entropies(logits: Tensor) -> Tensor:
+    """[K] entropies in nats of softmax(logits) [K, V]; the logits stay as they are, no gradient."""
+    found = torch.empty_like(logits[:, 0])
+    rows = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_DEFAULT) // logits.shape[1])
+    for block, out in zip(logits.split(rows), found.split(rows), strict=True):
+        apart = block - block.amax(-1, keepdim=True)
+        odds = apart.exp()
+        total = odds.sum(-1)
+        out.copy_(total.log() - (odds * apart).sum(-1) / total)
+    return found
+
+
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from rba_bench.errors import RbaError
 from rba_bench.training.batch import StepBatch
 from rba_bench.training.checkpoints import write_tensors
 from rba_bench.training.clips import Clip, ClipStore
-from rba_bench.training.layout import Branch
 from rba_bench.training.policy import Scores, SpeechPolicy
 from rba_bench.training.reference_cache import ReferenceCache
 from rba_bench.training.sharding import Lockstep, overwrite, settle, whole
@@ -66,7 +66,7 @@ class StepTools:
 
         values, mask = (tensor.to(self.device) for tensor in self.kept.scores(batch, places, self.score))
         none = values.new_zeros(0)
-        return Scores(values, mask, none, none, none, none)
+        return Scores(values, mask, *[none] * 5)
 
     def score(self, batch: StepBatch, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and mask [n, L] under the reference, past what is kept."""
@@ -79,7 +79,7 @@ class StepTools:
         needed = sorted({branch.clip for branch in used})
         number = {clip: index for index, clip in enumerate(needed)}
         part = StepBatch(heard=[batch.heard[clip] for clip in needed])
-        branches = [Branch(number[branch.clip], branch.tokens) for branch in used]
+        branches = [replace(branch, clip=number[branch.clip]) for branch in used]
         clips = self.clips(part)
         self.lockstep.enter()
         with self.autocast():

@@ -24,7 +24,7 @@ def step_of(method: Method, batch: StepBatch, logprobs: Tensor, mask: Tensor, **
     """A step of one batch; `divergence` is what the policy's forward pass would have measured."""
     none = torch.zeros(0)
     divergence = aim.pop("divergence", none)
-    scores = Scores(logprobs, mask, divergence, none, none, none)
+    scores = Scores(logprobs, mask, divergence, none, none, none, aim.pop("entropy", none))
     counts = method.counts(batch, None)  # type: ignore[arg-type]  # no method here asks the tools
     return Step(batch, scores, Aim(**aim), counts, method.recipe.length_normalized)
 

@@ -1,6 +1,7 @@
 """Layout, log-probabilities and sampling against plain forward passes and generate."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,15 +174,16 @@ def test_sampling_does_not_depend_on_batch_mates_and_keeps_the_mode(
     assert policy.training
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_sample_logprobs_are_the_policys_own_at_temperature_one(
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_sample_logprobs_are_the_policys_own_at_their_temperature(
     family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], temperature: float
 ) -> None:
     clips = store_for(family).get([rows[0], rows[4]])
     policy = SpeechPolicy(family).eval()
     decoding = Decoding(max_new_tokens=5, temperature=temperature)
     drawn = sample(policy, clips, [0, 1], [1, 2], decoding, [4], with_logprobs=True)
-    scores = policy(clips, [Branch(clip, draw.tokens) for clip, draw in enumerate(drawn)])
+    heat = temperature or 1.0  # what was not drawn is scored plainly
+    scores = policy(clips, [Branch(clip, draw.tokens, heat) for clip, draw in enumerate(drawn)])
     for row, mask, draw in zip(scores.logprobs, scores.mask, drawn, strict=True):
         assert len(draw.logprobs) == len(draw.tokens)
         torch.testing.assert_close(row[mask], torch.tensor(draw.logprobs), atol=1e-4, rtol=1e-4)
@@ -200,6 +202,36 @@ def test_hidden_states_and_sound_on_demand(
         torch.testing.assert_close(picked, scores.logprobs[number, : len(branch.tokens)])
     for clip, sound, count in zip(clips, scores.sound, scores.n_sound.tolist(), strict=True):
         assert count == int((clip.prompt_ids == family.audio_token_id).sum()) <= len(sound)
+
+
+@pytest.mark.parametrize("chunk", [2**26, 300])
+def test_an_answer_is_scored_at_its_own_temperature(
+    family: Any,
+    store_for: Callable[..., Any],
+    rows: list[AlignmentRow],
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+) -> None:
+    """One answer at two temperatures in one batch, values and entropies from the states, gradients like autograd's."""
+    clips = store_for(family).get([rows[0], rows[4], rows[8]])
+    policy = SpeechPolicy(family).eval()
+    monkeypatch.setattr("rba_bench.training.policy.CHUNK_ELEMENTS", chunk)
+    branches = [*BRANCHES, replace(BRANCHES[0], temperature=0.5), replace(BRANCHES[3], temperature=2.0)]
+    scores = policy(clips, branches, want=("hidden", "entropy"))
+    assert policy(clips, branches).entropy.numel() == 0
+    heat = torch.tensor([1.0] * 5 + [0.5, 2.0])[:, None, None]
+    logprobs = (family.head(scores.hidden) / heat).log_softmax(-1)
+    entropies = -(logprobs.exp() * logprobs).sum(-1)
+    for number, branch in enumerate(branches):
+        size = len(branch.tokens)
+        picked = logprobs[number, range(size), list(branch.tokens)]
+        torch.testing.assert_close(scores.logprobs[number, :size], picked, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scores.entropy[number, :size], entropies[number, :size])
+    assert not scores.entropy.requires_grad and not scores.entropy[~scores.mask].any()
+    weight = family.model.get_output_embeddings().weight
+    [plain] = torch.autograd.grad(logprobs[5, range(4), list(BRANCHES[0].tokens)].sum(), weight, retain_graph=True)
+    [ours] = torch.autograd.grad(scores.logprobs[5].sum(), weight)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4)
 
 
 def test_text_stands_beside_speech(

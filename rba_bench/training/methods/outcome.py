@@ -40,8 +40,8 @@ class Outcome:
     def from_json(cls, value: dict[str, Any], rows: dict[str, AlignmentRow]) -> "Outcome":
         """The inverse of `to_json`."""
 
-        def answer(side: tuple[str, list[int], bool]) -> Answer:
-            return Answer(rows[side[0]], tuple(side[1]), side[2])
+        def answer(side: list[Any]) -> Answer:  # without a temperature in checkpoints of earlier versions
+            return Answer(rows[side[0]], tuple(side[1]), *side[2:])
 
         pairs = [Pair(answer(chosen), answer(rejected), gap) for chosen, rejected, gap in value["pairs"]]
         rated = [
@@ -51,5 +51,5 @@ class Outcome:
         return cls(value["items"], pairs, rated, value["stats"])
 
 
-def _side(answer: Answer) -> tuple[str, list[int], bool]:
-    return answer.row.id, list(answer.tokens), answer.as_text
+def _side(answer: Answer) -> tuple[str, list[int], bool, float]:
+    return answer.row.id, list(answer.tokens), answer.as_text, answer.temperature

@@ -13,7 +13,7 @@ from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.methods.preference import weighed_together
 from rba_bench.training.objectives import policy_gradient as forms
 from rba_bench.training.objectives.likelihood import sequence_mean, token_mean
-from rba_bench.training.pairs import Rated, Sample, Voice, answer_of, slots
+from rba_bench.training.pairs import Rated, Sample, Voice, drawn_answer, slots
 
 
 class PolicyGradient(Method):
@@ -44,7 +44,7 @@ class PolicyGradient(Method):
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
         """Advantages within one group; by default none."""
         return [
-            Rated(answer_of(one), reward, 0.0, one.logprobs)
+            Rated(drawn_answer(one), reward, 0.0, one.logprobs)
             for one, reward in zip(samples, rewards, strict=True)
         ]
 
@@ -139,7 +139,7 @@ class SelfCritical(PolicyGradient):
         judged = [(one, r) for one, r in zip(samples, rewards, strict=True) if not math.isnan(r)]
         baseline = {one.row.id: reward for one, reward in judged if one.greedy}
         rated = [
-            Rated(answer_of(one), reward, reward - baseline[one.row.id])
+            Rated(drawn_answer(one), reward, reward - baseline[one.row.id], one.logprobs)
             for one, reward in judged
             if not one.greedy and one.row.id in baseline
         ]
@@ -157,9 +157,10 @@ class MinimumRisk(PolicyGradient):
     """MRT (Shen et al. 2016; Prabhavalkar et al. 2018): expected loss of reward over each clip's samples."""
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
-        """Each answer of the list once."""
+        """Each answer of the list once; how it was found does not matter, so its probability is the policy's own."""
         seen = {one.answer.tokens: one for one in reversed(super().rate(samples, rewards))}
-        return list(reversed(seen.values()))
+        plain = [replace(one, answer=replace(one.answer, temperature=1.0)) for one in seen.values()]
+        return list(reversed(plain))
 
     def loss(self, step: Step) -> Terms:
         """Mean over the lists."""

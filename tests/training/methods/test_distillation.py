@@ -54,7 +54,7 @@ def test_diva_by_hand(rows: list[AlignmentRow], positions: Any) -> None:
     # audio tokens 10 20 30, words 21 33: the last two meet them, 1 and 3 apart
     sound = torch.tensor([[[10.0, 0.0], [20.0, 0.0], [30.0, 0.0]]])
     words = torch.tensor([[21.0, 0.0], [33.0, 0.0]])
-    scores = Scores(LOGPROBS, MASK, NONE, hidden, sound, torch.tensor([3]))
+    scores = Scores(LOGPROBS, MASK, NONE, hidden, sound, torch.tensor([3]), NONE)
 
     class Tools:
         """Words of two tokens."""
