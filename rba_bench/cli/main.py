@@ -53,7 +53,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.command)
 app.command("synth")(synth.command)
 app.command("compose")(compose.command)
-app.command("train")(train.command)
+app.add_typer(train.app, name="train")
 app.command("eval")(evaluate.command)
 app.command("rescore")(rescore.command)
 app.command("compare")(compare.command)

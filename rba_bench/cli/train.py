@@ -1,13 +1,17 @@
 """`rba-bench train`: an alignment set and a base SpeechLM in, a checkpoint out."""
 
 import os
+import shutil
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rba_bench.cli import defaults, options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.errors import UserError
 from rba_bench.progress import say
 from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
 from rba_bench.shipped import recipe_file
@@ -18,9 +22,36 @@ if TYPE_CHECKING:
 
 
 DEFAULT_METHOD = "rba-single"
+EXPLAIN = "--explain"
 
 
+class _Group(TyperGroup):
+    """`train` with its own options and commands beside them; the key behind `--explain` may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_key(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            raise UserError(
+                f"`train` has no command {args[0]!r} (it has {', '.join(self.commands)}); a recipe is named by an "
+                f"option: rba-bench train --recipe {args[0]}"
+            )
+        given = [name for name, value in ctx.params.items() if value not in (None, False, (), [])]
+        if given:
+            raise UserError(
+                f"`train {args[0]}` takes none of the options of a training run: leave out "
+                f"{', '.join('--' + name.strip('_').replace('as_json', 'json') for name in given)} before {args[0]}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=_Group, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
 def command(
+    context: typer.Context,
     method: Annotated[
         Method | None,
         typer.Option(
@@ -34,6 +65,15 @@ def command(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="As --set steps=N.", show_default=False)
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            EXPLAIN,
+            metavar="[KEY]",
+            help="Print the recipe's keys (or one) with type, default and reason; train nothing.",
+            show_default=False,
+        ),
+    ] = None,
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
@@ -42,7 +82,13 @@ def command(
     With no options: RBA-Single on the micro track, on the alignment set under runs/ (made first if there is none).
     A rerun resumes.
     """
-    checked = _recipe(method, recipe, [*(set_ or ()), *_shorthands(seed, steps)], trust)
+    if context.invoked_subcommand is not None:
+        return
+    overrides = [*(set_ or ()), *_shorthands(seed, steps)]
+    if explain is not None:
+        explain_keys(explain, method, recipe, overrides, trust, as_json)
+        return
+    checked = _recipe(method, recipe, overrides, trust)
     folder = out or defaults.run_folder("checkpoints", checked.method, checked.resolved())
     _provide_alignment_set(checked)
     if out is None:
@@ -57,6 +103,39 @@ def command(
         emit_json(result)
     else:
         emit(str(result.path))
+
+
+def with_key(words: list[str]) -> list[str]:
+    """The words behind `train`, where `--explain` without a key gets an empty one."""
+    found = []
+    for word, behind in zip(words, [*words[1:], "--"], strict=True):
+        found.append(f"{word}=" if word == EXPLAIN and behind.startswith("-") else word)
+    return found
+
+
+def explain_keys(
+    key: str, method: str | None, recipe: Path | None, overrides: list[str], trust: bool, as_json: bool
+) -> None:
+    """Print keys of the recipe with type, default, reason, and the values of a method or a recipe.
+
+    Raises:
+        UserError: there is no such key.
+    """
+    from rba_bench.training import explain
+
+    asked = None
+    if recipe is not None or overrides:
+        asked = _recipe(method, recipe, overrides, trust)
+    elif method is not None:
+        asked = explain.method_recipe(method)
+        say(f"what {method} itself sets; its shipped recipe may say more: --recipe {method} {EXPLAIN}")
+    found = explain.explain(key, asked)
+    if as_json:
+        emit_json(found)
+        return
+    width = min(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else None
+    for one in found:
+        emit("\n".join(explain.lines(one, width, asked is not None)))
 
 
 def _shorthands(seed: int | None, steps: int | None) -> list[str]:

@@ -20,8 +20,8 @@ Weight = Annotated[float, Field(ge=0)]
 class LoraOptions(Recipe):
     """Low-rank adapters on the language model instead of all its weights; merged into the final checkpoint."""
 
-    r: Positive = 16
-    alpha: Rate = 32.0
+    r: Positive = 16  # rank: 16 leaves about 1 % of a layer's weights to train
+    alpha: Rate = 32.0  # the adapters' part is scaled by alpha / r
     # names of linear layers in the decoder, or all-linear for all of the decoder's; the encoder is not adapted
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     encoder_targets: tuple[str, ...] = ()  # the same for the encoder, if that is wanted
@@ -37,9 +37,9 @@ class LoraOptions(Recipe):
 class PartRates(Recipe):
     """Learning rates by part; null is `learning_rate`."""
 
-    encoder: Rate | None = None
-    projector: Rate | None = None
-    llm: Rate | None = None
+    encoder: Rate | None = None  # an encoder that is trained usually wants less than the rest
+    projector: Rate | None = None  # a projector that starts from random numbers wants more than the rest
+    llm: Rate | None = None  # of the language model, or of its adapters
 
 
 class PreferenceOptions(Recipe):
@@ -49,13 +49,15 @@ class PreferenceOptions(Recipe):
     odpo_alpha: Weight = 1.0  # weight of the offset
     odpo_scale: Literal["log", "linear"] = "log"  # offset: log of the reward gap, or the gap itself
     tdpo_alpha: Weight = 0.5  # weight of the difference of sequential divergences
-    tdpo_version: Literal[1, 2] = 2
+    tdpo_version: Literal[1, 2] = (
+        2  # 2 stops the gradient of the chosen side's divergence, as its paper advises
+    )
 
 
 class SetOptions(Recipe):
     """One of several alignment sets."""
 
-    path: str
+    path: str  # its folder
     weight: Rate | None = None  # share of the draws; null for all of them: by size
     kinds: tuple[Kind, ...] | None = None  # only these kinds of items; null: all
 
@@ -63,7 +65,7 @@ class SetOptions(Recipe):
 class PolicyGradientOptions(Recipe):
     """GRPO and its kin."""
 
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2  # a ratio below 1 - this is held there (PPO)
     clip_high: Rate | None = None  # null: 0.2 for grpo, 0.28 for dapo
     kl_weight: Weight = 0.02  # to the reference; 0 diverged in IBM's study (arXiv 2509.16990)
     scale: Literal["std", "none"] = "std"  # divide advantages by the group's deviation, or not (Dr. GRPO)
@@ -88,18 +90,20 @@ class TrainingRecipe(Recipe):
     nothing is rewarded) change nothing.
     """
 
-    method: Method = "rba-single"
-    track: Literal["micro", "full"] = "micro"
+    method: Method = "rba-single"  # the objective; the paper's RBA-Single needs no reward
+    track: Literal["micro", "full"] = "micro"  # micro: shipped models in minutes; full: your own
     base: str = "micro"  # checkpoint folder or Hub id of the model to train; "micro" = the shipped base
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # run Python code that comes with the model; only `--trust` sets it
     # a folder, `{path, weight, kinds}`, or a list of these, which are mixed
     alignment_set: str | SetOptions | tuple[str | SetOptions, ...] = "runs/alignment-set"
     shuffle: Literal["auto", "full", "window"] = (
         "auto"  # window: sets beyond 10 GiB are read nearly in one go
     )
-    seed: int = 1
+    seed: int = 1  # of order, sampling and adapters: the same seed gives the same run
 
-    # objective; paper section 3: two scalars 0.2 and 0.1, read as w = 0.2, beta = 0.1 (the other order is possible)
+    # objective
+
+    # paper section 3: two scalars 0.2 and 0.1, read as w = 0.2, beta = 0.1 (the other order is possible)
     beta: Rate = 0.1
     sft_weight: Weight = 0.2  # w, of the teacher's cross entropy beside the method's own term
     pairs: Literal["single", "group"] = "single"  # teacher against own sample; best against worst by reward
@@ -111,51 +115,57 @@ class TrainingRecipe(Recipe):
     )
     opponent_every: Positive = 50  # steps an opponent stays
     length_normalized: bool = False  # mean instead of sum of token log-probs, in every term
-    preference: PreferenceOptions = PreferenceOptions()
-    policy_gradient: PolicyGradientOptions = PolicyGradientOptions()
+    preference: PreferenceOptions = PreferenceOptions()  # what single preference forms need beside `beta`
+    policy_gradient: PolicyGradientOptions = PolicyGradientOptions()  # of grpo, dapo, scst and mrt
     teacher: TeacherOptions = TeacherOptions()  # text teacher of kd, gkd, diva, blsp, audiochatllama
     hidden_positions: Literal["first", "all"] = (
         "first"  # diva: states of the first predicted token, or of all
     )
     student_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0  # gkd: clips answered by the student itself
 
-    # optimisation; the paper: warm-up of 3,000 steps to 1e-4, then presumably constant
-    steps: Positive = 200
+    # optimisation
+
+    steps: Positive = 200  # optimiser steps; enough to see a small model change
     epochs: Rate | None = None  # instead of steps: passes through the groups
     groups_per_step: Positive = 8  # instructions per optimiser step, over all processes
     voices_per_group: Positive = 4  # clips per instruction; with fewer voices, several samples of one clip
-    learning_rate: Rate = 1e-4
-    learning_rates: PartRates = PartRates()
-    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    learning_rate: Rate = 1e-4  # the paper's, after the warm-up
+    learning_rates: PartRates = PartRates()  # by part, where one rate does not suit all
+    warmup_steps: Annotated[int, Field(ge=0)] = 10  # of linear growth to learning_rate; the paper has 3,000
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
-    weight_decay: Weight = 0.0
+    weight_decay: Weight = 0.0  # short runs from trained weights need none
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98  # the paper's "weight decay 0.98" is probably this
-    max_grad_norm: Rate = 1.0
-    train_parts: tuple[Part, ...] = ("projector", "llm")
-    lora: LoraOptions | None = None
+    max_grad_norm: Rate = 1.0  # longer gradients are shortened to this, so that one odd step does no harm
+    train_parts: tuple[Part, ...] = ("projector", "llm")  # a frozen encoder hears each clip once
+    lora: LoraOptions | None = None  # adapters instead of all weights of the LLM; null: all weights
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; trained weights stay float32
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = (
+        False  # computes layers twice to keep less: a third slower, for large models
+    )
     layout: Literal["pack", "share", "pad"] = "pack"  # how answers lie in a batch; equal but for rounding
     true_length: bool = (
         True  # encode clips at their own length where the model allows it, else padded to 30 s
     )
 
     # rollout
+
+    # 1 = the policy itself, which on-policy losses assume; several are taken in turn
     temperature: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] = 1.0
     group_by: Literal["instruction", "clip"] = (
         "instruction"  # a group: all voices of it; all samples of a clip
     )
-    samples_per_clip: Positive = 1
-    max_new_tokens: Positive = 48
+    samples_per_clip: Positive = 1  # voices already give several answers to one instruction
+    max_new_tokens: Positive = 48  # longer samples are cut there; teachers' answers should fit
     refresh_every: Positive = 1  # sample for this many steps at once: bigger batches, slightly older policy
     rollout_batch: Positive = 128  # answers sampled together
-    reward: RewardOptions = RewardOptions()
+    reward: RewardOptions = RewardOptions()  # what judges samples, by kind of item
 
     # run
-    save_every: Positive = 50
-    log_every: Positive = 10
+
+    save_every: Positive = 50  # steps that a kill can cost
+    log_every: Positive = 10  # steps between writes of the step log, and between lines where no terminal is
     eval_every: Annotated[int, Field(ge=0)] = 0  # validate every N steps; 0 = never
-    validation: ValidationOptions = ValidationOptions()
+    validation: ValidationOptions = ValidationOptions()  # on what, and how long without progress
     select: Literal["last", "best"] = "last"  # which weights the run ends with; best: by validation
     budget_s: Rate | None = None  # stop after this much training time, summed over resumes
     batch_size: Positive = 32  # clips per forward of the validation
@@ -164,7 +174,7 @@ class TrainingRecipe(Recipe):
     )
     cache_mb: Weight = 2048.0  # encoder states kept in memory
     encoder_cache: str | None = None  # folder that keeps them for later runs too
-    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()  # the step log is there anyway
 
     @model_validator(mode="before")
     @classmethod

@@ -46,9 +46,9 @@ RewardChoice = Annotated[str | dict[str, float], PlainValidator(_choice)]
 class RewardOptions(Recipe):
     """Which reward judges the samples of each kind of item, and the models that some of them need."""
 
-    instruct: RewardChoice = "reward-model"
-    qa: RewardChoice = "alias"
-    s2tt: RewardChoice = "chrf"
+    instruct: RewardChoice = "reward-model"  # free instructions: knows quality, not one wording
+    qa: RewardChoice = "alias"  # questions: whether the short answer is said
+    s2tt: RewardChoice = "chrf"  # translations; the paper has BLEU, chrF++ is finer on short sentences
 
     model: str = "micro"  # folder or Hub id of the sequence classifier; "micro" = the shipped one
     output: Annotated[int, Field(ge=0)] | None = (
@@ -77,7 +77,7 @@ class RewardOptions(Recipe):
     length_penalty: Annotated[float, Field(ge=0)] = 0.0
     # best minus worst must exceed this, else the group has no pair
     min_gap: Annotated[float, Field(ge=0)] = 0.0
-    batch_size: Positive = 64
+    batch_size: Positive = 64  # answers that a reward model reads together
 
     def weights_for(self, kind: str) -> dict[str, float]:
         """Weights by reward of one kind."""

@@ -22,7 +22,7 @@ class AnswerOptions(Recipe):
         128  # longer answers are left out, not cut: they have no end
     )
     temperature: Weight = 0.0  # 0 = the likeliest answer, so that the set depends on the weights alone
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # 1 = nothing is left out
     batch_size: Annotated[int, Field(gt=0)] = 64  # transcripts answered together
 
     @field_validator("prompt")
@@ -58,4 +58,4 @@ class TeacherOptions(Recipe):
     batch_tokens: Annotated[int, Field(gt=0)] = (
         16384  # prompt and answer tokens read at once, padding included
     )
-    answers: AnswerOptions = AnswerOptions()
+    answers: AnswerOptions = AnswerOptions()  # the own LLM's, which blsp and audiochatllama train on

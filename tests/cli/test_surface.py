@@ -15,7 +15,18 @@ SURFACE = {
         *("--seed", "--stack", "-h"),
     ],
     "train": [
-        *("--help", "--json", "--method", "--out", "--recipe", "--seed", "--set", "--steps", "--trust"),
+        *(
+            "--explain",
+            "--help",
+            "--json",
+            "--method",
+            "--out",
+            "--recipe",
+            "--seed",
+            "--set",
+            "--steps",
+            "--trust",
+        ),
         *("--trust-remote-code", "-h"),
     ],
     "eval": [

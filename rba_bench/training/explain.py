@@ -1,0 +1,233 @@
+"""The keys of a training recipe, explained: type, default, what each method sets, and why.
+
+The one source of the reasons is `recipe.py` (and the files of its nested options): the comment behind a key, or the
+lines right above it where there is none behind.
+"""
+
+import ast
+import inspect
+import io
+import json
+import textwrap
+import tokenize
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from rba_bench.errors import UserError
+from rba_bench.training.presets import METHODS, PRESETS
+from rba_bench.training.recipe import TrainingRecipe
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_PLAIN = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    types.NoneType: "null",
+    dict: "mapping",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a recipe.
+
+    Attributes:
+        name: with dots where it is nested.
+        type: what it takes, in words.
+        default: where neither recipe nor method say anything.
+        value: in the recipe that was asked about.
+        reason: why it is there, and why with this default.
+        by_method: values of the methods that have another than the default.
+        fixed: methods that allow no other value than theirs.
+    """
+
+    name: str
+    type: str
+    default: Any
+    value: Any
+    reason: str
+    by_method: Mapping[str, Any] = field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
+
+
+def explain(key: str = "", recipe: TrainingRecipe | None = None) -> list[Key]:
+    """The keys of a training recipe.
+
+    Args:
+        key: only this one, with all keys under it; all where empty.
+        recipe: gives `value`; by default the defaults do.
+
+    Raises:
+        UserError: there is no such key; the nearest is named.
+    """
+    methods = {
+        method: flat(TrainingRecipe.model_validate({"method": method}).resolved()) for method in METHODS
+    }
+    values = None if recipe is None else flat(recipe.resolved())
+    keys = [_key(name, *about, methods, values) for name, about in _fields(TrainingRecipe)]
+    chosen = [one for one in keys if not key or one.name == key or one.name.startswith(f"{key}.")]
+    if not chosen:
+        raise UserError(f"no key {key!r} in a training recipe{_nearest(key, [one.name for one in keys])}")
+    return chosen
+
+
+def lines(key: Key, width: int | None, asked: bool) -> list[str]:
+    """A key for people.
+
+    Args:
+        key: from `explain`.
+        width: columns to wrap at; None wraps nothing, for `grep`.
+        asked: whether `value` is of a recipe or method that was asked about.
+    """
+    shown = key.value if asked else key.default
+    mark = f" (default {_text(key.default)})" if asked and key.value != key.default else ""
+    head = f"{key.name} = {_text(shown)}{mark}  [{key.type}]"
+    if key.type == "keys of its own":
+        head = f"{key.name}  [{key.type}]"
+    told = [key.reason]
+    values: dict[str, list[str]] = {}
+    for method, value in key.by_method.items():
+        values.setdefault(_text(value), []).append(method)
+    if values and not asked and key.type != "keys of its own":
+        told.append(
+            "by method: " + "; ".join(f"{value} for {', '.join(names)}" for value, names in values.items())
+        )
+    if key.fixed and not asked:
+        told.append(f"cannot be changed with {', '.join(key.fixed)}")
+    if width is None:
+        return [head + "".join(f"  # {line}" for line in told if line)]
+    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
+    return [head, *(row for line in told for row in textwrap.wrap(line, width, **indent))]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def method_recipe(method: str) -> TrainingRecipe:
+    """The recipe that says nothing but its method."""
+    return TrainingRecipe.model_validate({"method": method})
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by key with dots; a mapping is there itself too."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found[prefix + name] = value
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+    return found
+
+
+def reasons(model: type[BaseModel]) -> dict[str, str]:
+    """The comment of every key of a recipe class, by the key's name; of one without a comment, nothing."""
+    source = textwrap.dedent(inspect.getsource(model))
+    notes = {
+        token.start: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    at_line = {line: text for (line, _), text in notes.items()}
+    alone = {line for line, _ in notes if source.splitlines()[line - 1].lstrip().startswith("#")}
+    (made,) = ast.parse(source).body
+    assert isinstance(made, ast.ClassDef)
+    found = {}
+    for node in made.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        last = node.end_lineno or node.lineno
+        lines = [line for line in range(node.lineno, last + 1) if line in at_line]
+        above = node.lineno
+        while not lines and above - 1 in alone:
+            above -= 1
+        lines = lines or list(range(above, node.lineno))
+        found[node.target.id] = " ".join(at_line[line] for line in lines)
+    return found
+
+
+def type_name(annotation: Any, limits: tuple[Any, ...] = ()) -> str:
+    """What a key takes, in words.
+
+    Args:
+        annotation: its type.
+        limits: what pydantic knows beside it.
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        inner = [limit for one in parts[1:] for limit in getattr(one, "metadata", [one])]
+        return type_name(parts[0], (*inner, *limits))
+    if origin is typing.Literal:
+        return " | ".join(str(part) for part in parts)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(part, limits) for part in parts)
+    if origin is tuple:
+        inside = type_name(parts[0])
+        return f"list of ({inside})" if " | " in inside or " or " in inside else f"list of {inside}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "keys of its own"
+    name = _PLAIN.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
+    if (origin or annotation) not in (int, float):
+        return name
+    bounds = [f"{sign} {limit}" for one in limits for where, sign in _SIGNS.items()
+              if (limit := getattr(one, where, None)) is not None]  # fmt: skip
+    return " ".join([name, " and ".join(bounds)]).rstrip()
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[FieldInfo, str]]]:
+    why = reasons(model)
+    for name, about in model.model_fields.items():
+        yield prefix + name, (about, why.get(name, ""))
+        nested = _nested(about.annotation)
+        if nested is not None:
+            yield from _fields(nested, f"{prefix}{name}.")
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((deep for part in typing.get_args(annotation) if (deep := _nested(part)) is not None), None)
+
+
+def _key(
+    name: str,
+    about: FieldInfo,
+    reason: str,
+    methods: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Any] | None,
+) -> Key:
+    default = (
+        _plain(about.get_default(call_default_factory=True)) if not about.is_required() else "(required)"
+    )
+    by_method = {
+        method: given[name] for method, given in methods.items() if name in given and given[name] != default
+    }
+    fixed = tuple(method for method in METHODS if name in PRESETS[method].fixed)
+    value = default if values is None else values.get(name, default)  # absent: of what is null as a whole
+    if name == "method":
+        by_method = {}
+    kind = type_name(about.annotation, tuple(about.metadata))
+    return Key(name, kind, default, value, reason, by_method, fixed)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    """`; did you mean 'x'?`, by the whole name or by its last part."""
+    endings = {name.rpartition(".")[2]: name for name in reversed(names)}
+    exact = endings.get(key)
+    whole = get_close_matches(key, names, 1, 0.6)
+    ending = get_close_matches(key.rpartition(".")[2], endings, 1, 0.6)
+    near = exact or next(iter(whole), None) or (endings[ending[0]] if ending else None)
+    return f"; did you mean '{near}'?" if near else "; `rba-bench train --explain` lists all"
