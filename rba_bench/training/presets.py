@@ -9,6 +9,7 @@ Method = Literal[
     "grpo", "dapo", "scst", "mrt",
 ]  # fmt: skip
 METHODS: tuple[str, ...] = get_args(Method)
+Reduction = Literal["token", "sequence"]
 Kind = Literal["likelihood", "distillation", "preference", "policy-gradient"]
 
 
@@ -21,25 +22,62 @@ class Preset:
         about: what it does, in a line.
         defaults: recipe keys it sets unless the recipe does.
         fixed: recipe keys that make it what it is; another value is refused.
+        scales: by the value of the reduction of its own term, recipe keys whose size follows from it.
     """
 
     kind: Kind
     about: str
     defaults: dict[str, Any] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def reduction(self) -> str:
+        """The key of the reduction of the method's own term."""
+        return _REDUCTIONS[self.kind]
+
+
+_REDUCTIONS: dict[Kind, str] = {
+    "likelihood": "sft_reduction",
+    "distillation": "distillation_reduction",
+    "preference": "preference_reduction",
+    "policy-gradient": "policy_reduction",
+}
+# Sums of an answer's log-probabilities grow with its length, means do not: what a sum of some tens of tokens tells
+# apart with beta 0.1 saturates at 250 tokens. So without a reference the sides of a pair are compared by means, with
+# SimPO's beta; log-ratios to a reference start at 0 and stay small, and keep DPO's sums. The cross entropy beside the
+# pairs is in the same unit as they are.
+_MEANS = {"beta": 2.0, "sft_reduction": "token"}
+_SUMS = {"beta": 0.1, "sft_reduction": "sequence"}
 
 
 def _preference(
-    about: str, pairs: str, reference: str, sft_weight: float = 0.0, fixed: tuple[str, ...] = ()
+    about: str,
+    pairs: str,
+    reference: str,
+    reduction: Reduction,
+    sft_weight: float | tuple[float, float] = 0.0,
+    fixed: tuple[str, ...] = (),
+    beta: float | None = None,
 ) -> Preset:
-    keys = {"pairs": pairs, "reference": reference, "sft_weight": sft_weight}
+    """A preset; `sft_weight` may differ beside means and sums, `beta` may be the same for both."""
+    keys = {"pairs": pairs, "reference": reference, "preference_reduction": reduction}
+    weights = sft_weight if isinstance(sft_weight, tuple) else (sft_weight, sft_weight)
+    scales = {
+        name: {**scale, "sft_weight": weight, **({} if beta is None else {"beta": beta})}
+        for name, scale, weight in zip(("token", "sequence"), (_MEANS, _SUMS), weights, strict=True)
+    }
     return Preset(
         "preference",
         about,
         {name: value for name, value in keys.items() if name not in fixed},
         {name: keys[name] for name in fixed},
+        scales,
     )
 
+
+# The paper's two scalars are read as w = 0.2 and beta = 0.1, for sums; for means see dev/DECISIONS.md
+RBA_WEIGHTS = (1.0, 0.2)
 
 PRESETS: dict[str, Preset] = {
     "sft": Preset("likelihood", "cross entropy on the teacher's answers (TTS-SFT)"),
@@ -48,25 +86,48 @@ PRESETS: dict[str, Preset] = {
     "kd": Preset("distillation", "divergence, token by token, from a text teacher that reads the transcript"),
     "diva": Preset("distillation", "hidden states as the own LLM has them on the transcript (DiVA)"),
     "gkd": Preset("distillation", "token-level divergence on the model's own samples (on-policy, GKD)"),
-    "rba-single": _preference("teacher's answer against the own sample", "single", "none", 0.2, ("pairs",)),
-    "rba-group": _preference("best against worst of a voice group", "group", "none", 0.2, ("pairs",)),
-    "dpo": _preference("DPO with a reference", "single", "base", fixed=("reference",)),
-    "cpo": _preference("preference without reference + SFT (CPO)", "single", "none", 1.0, ("reference",)),
-    "spin": _preference(
-        "teacher against an earlier self", "single", "opponent", fixed=("pairs", "reference")
+    "rba-single": _preference(
+        "teacher's answer against the own sample", "single", "none", "token", RBA_WEIGHTS, ("pairs",)
     ),
-    "odpo": _preference("DPO offset by the reward gap", "group", "base", fixed=("pairs",)),
-    "tdpo": _preference("token-level DPO", "single", "base"),
-    "ipo": _preference("IPO: squared distance to a fixed margin", "single", "base"),
-    "simpo": _preference("SimPO: means and a margin", "single", "none", fixed=("reference",)),
-    "grpo": Preset("policy-gradient", "GRPO: advantage within a group", {"reference": "base"}),
-    "dapo": Preset("policy-gradient", "DAPO: token mean, wider upper clip", {"reference": "base"}),
-    "scst": Preset("policy-gradient", "self-critical: the greedy answer is the baseline"),
+    "rba-group": _preference(
+        "best against worst of a voice group", "group", "none", "token", RBA_WEIGHTS, ("pairs",)
+    ),
+    "dpo": _preference("DPO with a reference", "single", "base", "sequence", fixed=("reference",)),
+    # the paper's pairs are translations of one sentence, whose sums do not saturate
+    "cpo": _preference(
+        "preference without reference + SFT (CPO)", "single", "none", "token", 1.0, ("reference",)
+    ),
+    "spin": _preference(
+        "teacher against an earlier self", "single", "opponent", "sequence", fixed=("pairs", "reference")
+    ),
+    "odpo": _preference("DPO offset by the reward gap", "group", "base", "sequence", fixed=("pairs",)),
+    "tdpo": _preference("token-level DPO", "single", "base", "sequence", fixed=("preference_reduction",)),
+    "ipo": _preference("IPO: squared distance to a fixed margin", "single", "base", "token", beta=0.1),
+    "simpo": _preference(
+        "SimPO: means and a margin", "single", "none", "token", fixed=("reference", "preference_reduction")
+    ),
+    "grpo": Preset(
+        "policy-gradient",
+        "GRPO: advantage within a group",
+        {"reference": "base", "policy_reduction": "sequence"},
+    ),
+    "dapo": Preset(
+        "policy-gradient",
+        "DAPO: token mean, wider upper clip",
+        {"reference": "base"},
+        {"policy_reduction": "token"},
+    ),
+    "scst": Preset(
+        "policy-gradient",
+        "self-critical: the greedy answer is the baseline",
+        scales={"sequence": {"sft_reduction": "sequence"}},
+    ),
     "mrt": Preset(
         "policy-gradient",
         "minimum risk over an n-best list",
         {"samples_per_clip": 4, "sft_weight": 0.01},
         {"group_by": "clip"},
+        {"sequence": {"sft_reduction": "sequence"}},
     ),
 }
 
@@ -76,6 +137,15 @@ PLAIN = {
     "sft_weight": 0.0,
     "group_by": "instruction",
     "samples_per_clip": 1,
+    "preference_reduction": "sequence",
+    "policy_reduction": "token",
+    "distillation_reduction": "token",
+    "sft_reduction": "token",
+    "beta": 0.1,
+}
+OLD = {
+    "length_normalized": "each term has a key of its own: preference_reduction and sft_reduction, `token` (was true) "
+    "or `sequence` (was false)",
 }
 
 
@@ -85,6 +155,9 @@ def fill(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a key has a value that the method cannot have.
     """
+    for key, told in OLD.items():
+        if key in data:
+            raise ValueError(f"{key} is no key any more: {told}")
     preset = PRESETS.get(data.get("method", "rba-single"))
     if preset is None:
         return data  # the field's own check names the valid ones
@@ -96,4 +169,6 @@ def fill(data: dict[str, Any]) -> dict[str, Any]:
                 f"{data['method']} has `{key}: {value}`; leave the key out, or choose another method"
             )
     filled = {**PLAIN, **preset.defaults, **preset.fixed}
+    own = data.get(preset.reduction)
+    filled |= preset.scales.get(str(filled[preset.reduction] if own is None else own), {})
     return {**data, **{key: value for key, value in filled.items() if data.get(key) is None}}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rba_bench.recipes import Recipe
-from rba_bench.training.presets import PRESETS, Method, fill
+from rba_bench.training.presets import PRESETS, Method, Reduction, fill
 from rba_bench.training.reward_options import RewardOptions
 from rba_bench.training.teacher_options import TeacherOptions
 
@@ -103,9 +103,21 @@ class TrainingRecipe(Recipe):
 
     # objective
 
-    # paper section 3: two scalars 0.2 and 0.1, read as w = 0.2, beta = 0.1 (the other order is possible)
+    # paper section 3: two scalars 0.2 and 0.1, read as w = 0.2, beta = 0.1 (the other order is possible); for sums of
+    # log-probabilities, that is: of means, which are smaller by the length, the method sets 2 and 1
     beta: Rate = 0.1
     sft_weight: Weight = 0.2  # w, of the teacher's cross entropy beside the method's own term
+    # token: an answer scores the mean of its tokens' log-probabilities; sequence: their sum, which saturates the
+    # comparison of answers of hundreds of tokens. The method sets it: means without a reference, sums with one
+    preference_reduction: Reduction = "sequence"
+    sft_reduction: Reduction = (
+        "token"  # cross entropy a token, over all of the step; or an answer, summed (Eq. 1)
+    )
+    # token: mean over all tokens (DAPO); sequence: every answer alike (GRPO), or its whole log-probability (scst, mrt)
+    policy_reduction: Reduction = "token"
+    distillation_reduction: Reduction = (
+        "token"  # kd, gkd: mean over all tokens; or over answers of their means
+    )
     pairs: Literal["single", "group"] = "single"  # teacher against own sample; best against worst by reward
     pairs_file: str | None = None  # given pairs (JSON lines of id, chosen, rejected) instead of sampled ones
     # whose clip the sides of a group's pair are heard on; the paper does not say, each on its own is the plain reading
@@ -114,7 +126,6 @@ class TrainingRecipe(Recipe):
         "none"  # opponent: the policy of the last iteration (SPIN)
     )
     opponent_every: Positive = 50  # steps an opponent stays
-    length_normalized: bool = False  # mean instead of sum of token log-probs, in every term
     preference: PreferenceOptions = PreferenceOptions()  # what single preference forms need beside `beta`
     policy_gradient: PolicyGradientOptions = PolicyGradientOptions()  # of grpo, dapo, scst and mrt
     teacher: TeacherOptions = TeacherOptions()  # text teacher of kd, gkd, diva, blsp, audiochatllama
@@ -155,7 +166,12 @@ class TrainingRecipe(Recipe):
         "instruction"  # a group: all voices of it; all samples of a clip
     )
     samples_per_clip: Positive = 1  # voices already give several answers to one instruction
-    max_new_tokens: Positive = 48  # longer samples are cut there; teachers' answers should fit
+    max_new_tokens: Positive = (
+        512  # longer samples are cut; answers of 100 to 500 tokens, and the teacher's, fit
+    )
+    # what was cut has no end to be compared or judged. mask: pairs count as far as it goes, policy gradients leave it
+    # out of the loss (DAPO's overlong filtering); drop: it takes no part; keep: as if it were whole
+    truncated: Literal["keep", "mask", "drop"] = "mask"
     refresh_every: Positive = 1  # sample for this many steps at once: bigger batches, slightly older policy
     rollout_batch: Positive = 128  # answers sampled together
     reward: RewardOptions = RewardOptions()  # what judges samples, by kind of item

@@ -190,7 +190,7 @@ class AlignmentTrainer(Trainer):
         batch: StepBatch = inputs["batch"]
         aim = self.collector.policy.inside(lambda: self._aim(batch))
         scores = model(self.tools.clips(batch), batch.branches, aim.targets, aim.measure, self.method.want)
-        step = Step(batch, scores, aim, self._step_counts, self.recipe.length_normalized)
+        step = Step(batch, scores, aim, self._step_counts)
         terms = self.method.loss(step)
         share = float(terms.loss.detach())
         if not math.isfinite(share):

@@ -26,7 +26,7 @@ def step_of(method: Method, batch: StepBatch, logprobs: Tensor, mask: Tensor, **
     divergence = aim.pop("divergence", none)
     scores = Scores(logprobs, mask, divergence, none, none, none, aim.pop("entropy", none))
     counts = method.counts(batch, None)  # type: ignore[arg-type]  # no method here asks the tools
-    return Step(batch, scores, Aim(**aim), counts, method.recipe.length_normalized)
+    return Step(batch, scores, Aim(**aim), counts)
 
 
 def pairs_of(

@@ -229,7 +229,9 @@ def test_an_answer_is_scored_at_its_own_temperature(
         torch.testing.assert_close(scores.entropy[number, :size], entropies[number, :size])
     assert not scores.entropy.requires_grad and not scores.entropy[~scores.mask].any()
     weight = family.model.get_output_embeddings().weight
-    [plain] = torch.autograd.grad(logprobs[5, range(4), list(BRANCHES[0].tokens)].sum(), weight, retain_graph=True)
+    [plain] = torch.autograd.grad(
+        logprobs[5, range(4), list(BRANCHES[0].tokens)].sum(), weight, retain_graph=True
+    )
     [ours] = torch.autograd.grad(scores.logprobs[5].sum(), weight)
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4)
 

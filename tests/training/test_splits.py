@@ -28,7 +28,12 @@ CASES: dict[str, dict[str, Any]] = {
     "gkd-half": {"method": "gkd", "student_fraction": 0.5, "sft_weight": 0.1, "samples_per_clip": 2},
     "diva-all": {"method": "diva", "hidden_positions": "all"},
     "rba-group-clips": {"method": "rba-group", "group_by": "clip", "samples_per_clip": 3, **LONG},
-    "rba-single-means": {"method": "rba-single", "length_normalized": True},
+    "rba-single-sums": {"method": "rba-single", "preference_reduction": "sequence"},
+    "rba-single-mask": {"method": "rba-single", **LONG, "truncated": "mask"},
+    "sft-sums": {"method": "sft", "sft_reduction": "sequence"},
+    "kd-answers": {"method": "kd", "distillation_reduction": "sequence", "teacher": {"end_weight": 0.5}},
+    "grpo-tokens-mask": {"method": "grpo", "policy_reduction": "token", **LONG, "truncated": "mask"},
+    "mrt-sums": {"method": "mrt", "policy_reduction": "sequence"},
     "grpo-modality": {"method": "grpo", "policy_gradient": {"baseline": "modality"}, "refresh_every": 2},
     "dapo-sft": {"method": "dapo", "sft_weight": 0.1},
 }
@@ -47,6 +52,7 @@ def mixed(mixed_dir: Path, tiny_composite_dir: Path) -> Callable[..., TrainingRe
             "groups_per_step": 8,
             "voices_per_group": 4,
             "max_new_tokens": 10,
+            "truncated": "keep",  # a random model seldom ends
             "reward": {"instruct": "chrf", "qa": "chrf", "s2tt": "bleu"},
             **changes,
         }

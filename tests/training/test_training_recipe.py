@@ -1,6 +1,7 @@
 """The training recipe, the shipped ones, the schedule and the order of the data."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_wrong_recipes_are_refused(overrides: list[str], message: str) -> None:
 def test_what_a_method_implies() -> None:
     assert not TrainingRecipe(method="sft", reference=True).uses_reference
     assert TrainingRecipe(method="dpo").uses_reference
-    assert TrainingRecipe(method="dpo").sft_weight == 0 and TrainingRecipe().sft_weight == 0.2
+    assert TrainingRecipe(method="dpo").sft_weight == 0
     assert TrainingRecipe(method="odpo").pairs == "group" and TrainingRecipe(method="odpo").uses_reward
     assert TrainingRecipe(method="mrt").samples_per_clip == 4
     assert not TrainingRecipe(method="dapo", policy_gradient={"kl_weight": 0}).uses_reference
@@ -88,3 +89,48 @@ def test_schedule_by_hand() -> None:
     assert [schedule_factor(step, cosine) for step in (4, 9, 14)] == pytest.approx([1.0, 0.5, 0.0])
     constant = TrainingRecipe(steps=14, warmup_steps=0)
     assert [schedule_factor(step, constant) for step in (0, 13, 50)] == [1.0, 1.0, 1.0]
+
+
+def scales(**values: Any) -> tuple[Any, ...]:
+    recipe = TrainingRecipe(**values)
+    return recipe.preference_reduction, recipe.sft_reduction, recipe.beta, recipe.sft_weight
+
+
+def test_sizes_follow_the_reduction() -> None:
+    """Long answers: means where nothing holds the sums together; the paper's scalars are for sums."""
+    assert scales() == scales(method="rba-group") == ("token", "token", 2.0, 1.0)
+    assert scales(preference_reduction="sequence") == ("sequence", "sequence", 0.1, 0.2)
+    assert scales(preference_reduction="sequence", beta=0.3, sft_weight=0.5, sft_reduction="token") == (
+        "sequence", "token", 0.3, 0.5
+    )  # fmt: skip
+    assert scales(method="simpo") == ("token", "token", 2.0, 0.0)
+    assert scales(method="dpo") == scales(method="tdpo") == ("sequence", "sequence", 0.1, 0.0)
+    assert scales(method="dpo", preference_reduction="token") == ("token", "token", 2.0, 0.0)
+    assert scales(method="ipo")[2] == scales(method="ipo", preference_reduction="sequence")[2] == 0.1
+
+
+def test_policy_gradients_have_the_reduction_of_their_papers_or_another() -> None:
+    assert [TrainingRecipe(method=name).policy_reduction for name in ("grpo", "dapo")] == [
+        "sequence",
+        "token",
+    ]
+    summed = TrainingRecipe(method="mrt", policy_reduction="sequence")
+    assert (summed.sft_reduction, TrainingRecipe(method="mrt").sft_reduction) == ("sequence", "token")
+    assert TrainingRecipe(method="grpo").sft_reduction == "token"  # beside means of answers
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"method": "simpo", "preference_reduction": "sequence"}, "simpo has `preference_reduction: token`"),
+        ({"method": "tdpo", "preference_reduction": "token"}, "tdpo has `preference_reduction: sequence`"),
+        ({"method": "dapo", "policy_reduction": "sequence"}, "dapo has `policy_reduction: token`"),
+        ({"length_normalized": True}, "preference_reduction and sft_reduction, `token`"),
+        ({"length_normalized": False}, "or `sequence` \\(was false\\)"),
+        ({"preference_reduction": "tokens"}, "'token' or 'sequence'"),
+        ({"preference_reduction": ["token"]}, "'token' or 'sequence'"),
+    ],
+)
+def test_reductions_that_a_method_cannot_have(override: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingRecipe(**override)

@@ -21,9 +21,10 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.batch import StepBatch, assemble
 from rba_bench.training.clips import ResponseTokens
 from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.objectives import sequence_logprobs
+from rba_bench.training.objectives import sequence_logprobs, token_mean
 from rba_bench.training.pairs import Sample, Voice
 from rba_bench.training.policy import Measure, Scores
+from rba_bench.training.presets import Reduction
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.targets import Targets
 
@@ -78,37 +79,40 @@ class Step:
         scores: what the policy said of the answers.
         aim: what they are compared with.
         counts: the method's `counts`, summed over all batches of the optimiser step and all processes.
-        length_normalized: means instead of sums over tokens, where a method leaves that to the recipe.
     """
 
     batch: StepBatch
     scores: Scores
     aim: Aim
     counts: Mapping[str, int]
-    length_normalized: bool = False
 
     def mean(self, values: Tensor, over: str) -> Tensor:
         """This batch's share of the step's mean: the sum of `values` over `counts[over]`; 0 where there is nothing."""
         return values.sum() / max(self.counts[over], 1)
 
-    def sequence(self, places: Sequence[int], normalized: bool | None = None) -> Tensor:
-        """[len(places)] log-probabilities of answers."""
-        return self._sum(self.scores.logprobs, places, normalized)
+    def sequence(
+        self, places: Sequence[int], reduction: Reduction = "sequence", mask: Tensor | None = None
+    ) -> Tensor:
+        """[len(places)] log-probabilities of answers; of the tokens in `mask` [len(places), L] if that is given."""
+        return self._reduced(self.scores.logprobs, places, reduction, mask)
 
-    def reference(self, places: Sequence[int], normalized: bool | None = None) -> Tensor:
+    def reference(
+        self, places: Sequence[int], reduction: Reduction = "sequence", mask: Tensor | None = None
+    ) -> Tensor:
         """The same under the reference; zeros without one."""
         values = self.aim.reference
-        return self._sum(
-            torch.zeros_like(self.scores.logprobs) if values is None else values, places, normalized
-        )
+        given = torch.zeros_like(self.scores.logprobs) if values is None else values
+        return self._reduced(given, places, reduction, mask)
 
     def pick(self, values: Tensor, places: Sequence[int]) -> Tensor:
         """Rows of `values` at `places`."""
         return values.index_select(0, torch.tensor(places, dtype=torch.long, device=values.device))
 
-    def _sum(self, values: Tensor, places: Sequence[int], normalized: bool | None) -> Tensor:
-        normal = self.length_normalized if normalized is None else normalized
-        return sequence_logprobs(self.pick(values, places), self.pick(self.scores.mask, places), normal)
+    def _reduced(
+        self, values: Tensor, places: Sequence[int], reduction: Reduction, mask: Tensor | None
+    ) -> Tensor:
+        used = self.pick(self.scores.mask, places) if mask is None else mask
+        return sequence_logprobs(self.pick(values, places), used, reduction)
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,7 @@ class Method(ABC):
         """
         return {
             "teacher": len(batch.teacher),
+            "teacher_tokens": batch.length(batch.teacher),
             "items": batch.items,
             "pairs": len(batch.pairs),
             "rated": len(batch.rated),
@@ -199,8 +204,16 @@ class Method(ABC):
         """A batch's share of the step's loss: sums over `step.counts`, never over what this batch alone holds."""
 
     def supervision(self, step: Step) -> Tensor:
-        """Cross entropy of the teacher's answers (RBA Eq. (1)), mean over clips; 0 where they are not scored."""
-        return step.mean(-step.sequence(step.batch.teacher), "teacher")
+        """Cross entropy of the teacher's answers; 0 where they are not scored.
+
+        With `sft_reduction: sequence` nats an answer, summed over its tokens (RBA Eq. (1)), mean over clips; with
+        `token` nats a token, mean over all tokens of the step.
+        """
+        places = step.batch.teacher
+        if self.recipe.sft_reduction == "sequence":
+            return step.mean(-step.sequence(places), "teacher")
+        values, mask = step.pick(step.scores.logprobs, places), step.pick(step.scores.mask, places)
+        return token_mean(-values, mask, step.counts["teacher_tokens"])
 
 
 def reference_logprobs(

@@ -18,7 +18,7 @@ from rba_bench.training.pairs import Answer, Rated, Sample, Voice, answer_of, sl
 
 
 class TokenDistillation(Method):
-    """Divergence from the teacher's next-token distributions on the teacher's answers, mean over tokens.
+    """Divergence from the teacher's next-token distributions on the teacher's answers, mean over tokens (or answers).
 
     Ultravox's and BLSP-KD's response loss where `teacher.model` is `self`: temperature 2, no T^2 factor, and
     `teacher.end_weight` more on the end of the turn.
@@ -43,20 +43,30 @@ class TokenDistillation(Method):
         return Terms(far + self.recipe.sft_weight * supervision, notes)
 
     def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
-        """Also answer tokens, and ends of turns."""
+        """Also answers, their tokens, and ends of turns."""
         places = self.places(batch)
         ends = sum(batch.branches[place].tokens[-1] in self.end_ids for place in places)
-        return {**super().counts(batch, tools), "tokens": batch.length(places), "ends": ends}
+        return {
+            **super().counts(batch, tools),
+            "tokens": batch.length(places),
+            "answers": len(places),
+            "ends": ends,
+        }
 
     def places(self, batch: StepBatch) -> list[int]:
         """Branches that are compared with the teacher, one named as often as it was said."""
         return batch.teacher
 
     def _divergence(self, step: Step, places: Sequence[int]) -> torch.Tensor:
-        mask = step.pick(step.scores.mask, places)
-        weight, ended = self.recipe.teacher.end_weight, self._ended(step, places)
-        tokens, ends = step.counts["tokens"], step.counts["ends"]
-        weights = distillation.end_weights(mask, weight, ended=ended, tokens=tokens, ends=ends)
+        reduction = self.recipe.distillation_reduction
+        weights = distillation.end_weights(
+            step.pick(step.scores.mask, places),
+            self.recipe.teacher.end_weight,
+            ended=self._ended(step, places),
+            count=step.counts["tokens" if reduction == "token" else "answers"],
+            ends=step.counts["ends"],
+            reduction=reduction,
+        )
         return (step.pick(step.scores.divergence, places) * weights).sum()
 
     def _ended(self, step: Step, places: Sequence[int]) -> torch.Tensor:

@@ -4,7 +4,7 @@ from rba_bench.training.methods.base import Method, Step, Terms
 
 
 class Likelihood(Method):
-    """L = -log pi(y|x), mean over clips (RBA Eq. (1)); the data decide whose answers y are."""
+    """L = -log pi(y|x), mean over tokens or (RBA Eq. (1)) over answers; the data decide whose answers y are."""
 
     @property
     def supervised(self) -> bool:

@@ -17,7 +17,11 @@ from rba_bench.training.pairs import Rated, Sample, Voice, drawn_answer, slots
 
 
 class PolicyGradient(Method):
-    """What they share: samples that could not be judged take no part, and every group is weighed on its own."""
+    """What they share: samples that could not be judged take no part, and every group is weighed on its own.
+
+    A sample that was cut off (`truncated`) is, with `mask`, part of its group's baseline but not of the loss (DAPO's
+    overlong filtering, arXiv 2503.14476, section 3.4; its tokens are not counted either), with `drop` part of neither.
+    """
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
         """A full group: over the voices of an instruction, or several samples of each clip."""
@@ -36,8 +40,9 @@ class PolicyGradient(Method):
         """Samples with their advantages."""
         groups = []
         for members in weighed_together(samples, self.recipe.group_by):
-            judged = [i for i in members if not math.isnan(rewards[i])]
+            judged = [i for i in members if not math.isnan(rewards[i]) and self._weighed(samples[i])]
             rated = self.rate([samples[i] for i in judged], [rewards[i] for i in judged])
+            rated = [one for one in rated if self._learned(one)]
             groups += [rated] if rated else []
         return Outcome(sum(len(group) for group in groups), rated=groups)
 
@@ -48,6 +53,18 @@ class PolicyGradient(Method):
             for one, reward in zip(samples, rewards, strict=True)
         ]
 
+    def _weighed(self, sample: Sample) -> bool:
+        """Whether a sample counts in what its group's advantages are measured from."""
+        return sample.ended or self.recipe.truncated != "drop"
+
+    def _learned(self, rated: Rated) -> bool:
+        """Whether the loss holds a sample."""
+        return self.recipe.truncated == "keep" or rated.answer.tokens[-1] in self.end_ids
+
+    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+        """Also tokens of samples."""
+        return {**super().counts(batch, tools), "tokens": batch.length(batch.rated)}
+
     def combine(self, step: Step, loss: torch.Tensor, notes: dict[str, float]) -> Terms:
         """The loss with the recipe's share of cross entropy."""
         supervision = self.supervision(step)
@@ -56,7 +73,10 @@ class PolicyGradient(Method):
 
 
 class Grpo(PolicyGradient):
-    """GRPO (Shao et al. 2024) and, normalised by tokens and clipped higher above, DAPO (Yu et al. 2025)."""
+    """GRPO (Shao et al. 2024) and, normalised by tokens and clipped higher above, DAPO (Yu et al. 2025).
+
+    `policy_reduction: sequence` is GRPO's mean over answers of their means over tokens, `token` DAPO's over all tokens.
+    """
 
     old_logprobs = True
 
@@ -109,13 +129,9 @@ class Grpo(PolicyGradient):
             far = forms.kl_estimate(new, step.pick(step.aim.reference, batch.rated), mask)
             tokens = tokens + options.kl_weight * far
             notes["kl"] = float(token_mean(far.detach(), mask, step.counts["tokens"]))
-        if self.recipe.method == "dapo":
+        if self.recipe.policy_reduction == "token":
             return self.combine(step, token_mean(tokens, mask, step.counts["tokens"]), notes)
         return self.combine(step, sequence_mean(tokens, mask, step.counts["rated"]), notes)
-
-    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
-        """Also tokens of samples."""
-        return {**super().counts(batch, tools), "tokens": batch.length(batch.rated)}
 
 
 class SelfCritical(PolicyGradient):
@@ -136,25 +152,35 @@ class SelfCritical(PolicyGradient):
         turn: int,
     ) -> Outcome:
         """Each sample against its clip's greedy answer; a clip without a judged one gives nothing."""
-        judged = [(one, r) for one, r in zip(samples, rewards, strict=True) if not math.isnan(r)]
+        judged = [
+            (one, r)
+            for one, r in zip(samples, rewards, strict=True)
+            if not math.isnan(r) and self._weighed(one)
+        ]
         baseline = {one.row.id: reward for one, reward in judged if one.greedy}
         rated = [
             Rated(drawn_answer(one), reward, reward - baseline[one.row.id], one.logprobs)
             for one, reward in judged
             if not one.greedy and one.row.id in baseline
         ]
+        rated = [one for one in rated if self._learned(one)]
         return Outcome(len(rated), rated=[rated] if rated else [])
 
     def loss(self, step: Step) -> Terms:
-        """-A log pi(y|x), mean over samples."""
+        """-A log pi(y|x), mean over samples, or over their tokens, which only scales it."""
         scores = step.sequence(step.batch.rated)
         rewards = scores.new_tensor([one.reward for one in step.batch.ratings])
         greedy = scores.new_tensor([one.reward - one.advantage for one in step.batch.ratings])
-        return self.combine(step, step.mean(forms.self_critical(scores, rewards, greedy), "rated"), {})
+        over = "tokens" if self.recipe.policy_reduction == "token" else "rated"
+        return self.combine(step, step.mean(forms.self_critical(scores, rewards, greedy), over), {})
 
 
 class MinimumRisk(PolicyGradient):
-    """MRT (Shen et al. 2016; Prabhavalkar et al. 2018): expected loss of reward over each clip's samples."""
+    """MRT (Shen et al. 2016; Prabhavalkar et al. 2018): expected loss of reward over each clip's samples.
+
+    The shares of a list's answers come from log-probabilities of whole answers, or of a token of each: of long answers
+    the likeliest has all of the share, whatever `mrt_sharpness` is.
+    """
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
         """Each answer of the list once; how it was found does not matter, so its probability is the policy's own."""
@@ -168,7 +194,7 @@ class MinimumRisk(PolicyGradient):
         if not batch.rated:
             return self.combine(step, step.scores.logprobs.sum() * 0.0, {})  # no list
         alpha = self.recipe.policy_gradient.mrt_sharpness
-        scores = step.sequence(batch.rated)
+        scores = step.sequence(batch.rated, self.recipe.policy_reduction)
         groups = torch.tensor(batch.groups, device=scores.device)
         rewards = scores.new_tensor([one.reward for one in batch.ratings])
         return self.combine(step, step.mean(forms.minimum_risk(scores, rewards, groups, alpha), "lists"), {})

@@ -1,13 +1,23 @@
 """Losses on pairs: RBA-Single, RBA-Group, DPO, CPO, SPIN, ODPO, TDPO, IPO, SimPO.
 
-They differ in where pairs come from (`pairs`), in what is compared (with or without a reference, sums or means, an
-offset by the reward gap, per-token divergences) and in how much of the teacher's cross entropy stands beside it
-(`sft_weight`).
+They differ in where pairs come from (`pairs`), in what is compared (with or without a reference, sums or means over
+tokens, an offset by the reward gap, per-token divergences) and in how much of the teacher's cross entropy stands beside
+it (`sft_weight`).
+
+A rejected sample that was cut off at `max_new_tokens` has no end, while the chosen answer has one, and its sum lacks
+the rest of it, which makes it look likelier than it is. `truncated` says what then happens:
+
+    mask  the sides are compared as far as the cut one goes: beginnings of one length, none of them with an end. Where a
+          reward chooses, a cut sample takes no part: its reward is that of half an answer.
+    drop  no pair with a cut sample
+    keep  as if nothing were missing; a sample that was cut is never the best of its group
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
@@ -25,7 +35,12 @@ class Preference(Method):
 
     The mean is over all possible pairs: items whose samples were equally good have none and weigh as zero, instead of
     boosting the others.
+
+    Attributes:
+        logistic: whether the loss of a pair is -log sigmoid of something, which can saturate.
     """
+
+    logistic = True
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
         """One sample a clip for pairs with the teacher; a full group for best against worst."""
@@ -44,10 +59,17 @@ class Preference(Method):
     ) -> Outcome:
         """Pairs of one group."""
         if self.recipe.pairs == "single":
-            made = [single_pair(one, teacher) for one, teacher in zip(samples, teachers, strict=True)]
+            whole = self.recipe.truncated == "drop"
+            made = [
+                single_pair(one, teacher)
+                for one, teacher in zip(samples, teachers, strict=True)
+                if one.ended or not whole
+            ]
             return Outcome(len(samples), [pair for pair in made if pair is not None])
         found = []
         groups = weighed_together(samples, self.recipe.group_by)
+        if self.recipe.truncated != "keep":
+            rewards = [r if one.ended else math.nan for one, r in zip(samples, rewards, strict=True)]
         for members in groups:
             pair = group_pair(
                 [samples[i] for i in members],
@@ -68,13 +90,17 @@ class Preference(Method):
     def loss(self, step: Step) -> Terms:
         """See the class."""
         batch = step.batch
-        pairs = step.mean(self.losses(step), "items")
+        losses = self.losses(step)
+        pairs = step.mean(losses, "items")
         supervision = self.supervision(step)
         notes = {"preference": float(pairs.detach()), "sft": float(supervision.detach())}
         if batch.chosen:
-            margin = (step.sequence(batch.chosen) - step.sequence(batch.rejected)).detach()
+            chosen, rejected = self.scored(step, step.sequence)
+            margin = (chosen - rejected).detach()
             notes["margin"] = float(step.mean(margin, "pairs"))
             notes["accuracy"] = float(step.mean((margin > 0).float(), "pairs"))
+            if self.logistic:
+                notes["saturated"] = float(step.mean(saturated(losses.detach()).float(), "pairs"))
         return Terms(pairs + self.recipe.sft_weight * supervision, notes)
 
     def losses(self, step: Step) -> Tensor:
@@ -86,12 +112,32 @@ class Preference(Method):
         chosen, rejected = self.ratios(step)
         return preference(chosen, rejected, self.recipe.beta)
 
-    def ratios(self, step: Step, normalized: bool | None = None) -> tuple[Tensor, Tensor]:
+    def ratios(self, step: Step) -> tuple[Tensor, Tensor]:
         """[P] log pi/ref of chosen and rejected answers."""
-        batch = step.batch
-        chosen = step.sequence(batch.chosen, normalized) - step.reference(batch.chosen, normalized)
-        rejected = step.sequence(batch.rejected, normalized) - step.reference(batch.rejected, normalized)
+        chosen, rejected = self.scored(step, step.sequence)
+        reference = self.scored(step, step.reference)
+        return chosen - reference[0], rejected - reference[1]
+
+    def scored(self, step: Step, score: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+        """[P] what `score` says of the chosen and of the rejected answers, as far as they are compared."""
+        sides = zip((step.batch.chosen, step.batch.rejected), self.compared(step), strict=True)
+        chosen, rejected = (score(places, self.recipe.preference_reduction, mask) for places, mask in sides)
         return chosen, rejected
+
+    def compared(self, step: Step) -> tuple[Tensor, Tensor]:
+        """[P, L] bool, the tokens of the chosen and of the rejected answers that are compared; see `truncated`."""
+        batch = step.batch
+        chosen, rejected = (step.pick(step.scores.mask, places) for places in (batch.chosen, batch.rejected))
+        if self.recipe.truncated != "mask":
+            return chosen, rejected
+        longest = [min(self._cut_at(pair.chosen), self._cut_at(pair.rejected)) for pair in batch.pairs]
+        limits = torch.tensor(longest, dtype=torch.float64, device=chosen.device)[:, None]
+        before = torch.arange(chosen.shape[1], device=chosen.device) < limits
+        return chosen & before, rejected & before
+
+    def _cut_at(self, answer: Answer) -> float:
+        """Tokens after which an answer was cut off; infinity where it ended."""
+        return math.inf if answer.tokens[-1] in self.end_ids else len(answer.tokens)
 
 
 class Odpo(Preference):
@@ -106,11 +152,13 @@ class Odpo(Preference):
 
 
 class Ipo(Preference):
-    """IPO on mean log-ratios (Azar et al. 2023)."""
+    """IPO, on mean log-ratios unless the recipe has sums (Azar et al. 2023)."""
+
+    logistic = False
 
     def losses(self, step: Step) -> Tensor:
         """[P]."""
-        return ipo(*self.ratios(step, normalized=True), self.recipe.beta)
+        return ipo(*self.ratios(step), self.recipe.beta)
 
 
 class Simpo(Preference):
@@ -118,8 +166,7 @@ class Simpo(Preference):
 
     def losses(self, step: Step) -> Tensor:
         """[P]."""
-        batch = step.batch
-        chosen, rejected = step.sequence(batch.chosen, True), step.sequence(batch.rejected, True)
+        chosen, rejected = self.scored(step, step.sequence)
         return simpo(chosen, rejected, self.recipe.beta, self.recipe.preference.simpo_gamma)
 
 
@@ -140,20 +187,34 @@ class TokenDpo(Preference):
     def losses(self, step: Step) -> Tensor:
         """[P]."""
         batch, options = step.batch, self.recipe.preference
-        chosen, rejected = self.ratios(step, normalized=False)
+        chosen, rejected = self.ratios(step)
         if not batch.chosen:
             return chosen
-        far = step.scores.divergence
+        far, masks = step.scores.divergence, self.compared(step)
         return tdpo(
             chosen,
             rejected,
             self.recipe.beta,
             chosen_kl=step.pick(far, batch.chosen),
-            chosen_mask=step.pick(step.scores.mask, batch.chosen),
+            chosen_mask=masks[0],
             rejected_kl=step.pick(far, batch.rejected),
-            rejected_mask=step.pick(step.scores.mask, batch.rejected),
+            rejected_mask=masks[1],
             alpha=None if options.tdpo_version == 1 else options.tdpo_alpha,
         )
+
+
+def saturated(losses: Tensor, bound: float = 0.01) -> Tensor:
+    """[P] bool: pairs on which a logistic loss no longer depends on how far the sides are apart.
+
+    The loss -log sigmoid(z) has the slope sigmoid(-z) = 1 - exp(-loss). Below `bound` the pair is won and teaches
+    nothing; above 1 - `bound` the slope is that of a straight line, the same for every lost pair. Both mean |z| > 4.6.
+
+    Args:
+        losses: [P] losses of pairs, nats.
+        bound: distance of the slope from 0 or 1.
+    """
+    slope = -torch.expm1(-losses)
+    return (slope < bound) | (slope > 1 - bound)
 
 
 def heard_as(pair: Pair, audio: str) -> Pair:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.training.objectives.vocabulary import Collapse, FullDivergence, Kind
+from rba_bench.training.presets import Reduction
 
 
 def divergence(
@@ -129,7 +130,15 @@ def last_positions(mask: Tensor) -> Tensor:
     return mask & (mask.flip(-1).cumsum(-1).flip(-1) == 1)
 
 
-def end_weights(mask: Tensor, end_weight: float, *, ended: Tensor, tokens: int, ends: int) -> Tensor:
+def end_weights(
+    mask: Tensor,
+    end_weight: float,
+    *,
+    ended: Tensor,
+    count: int,
+    ends: int,
+    reduction: Reduction = "token",
+) -> Tensor:
     """Ultravox's weights of positions: the sum of weights times divergences is its loss.
 
     Mean over all positions of all answers (the end of turn among them) + `end_weight` * mean over the positions that
@@ -139,14 +148,18 @@ def end_weights(mask: Tensor, end_weight: float, *, ended: Tensor, tokens: int, 
         mask: [N, L] bool, True at the tokens of an answer, its end token last.
         end_weight: weight of the second mean; 1 in Ultravox, 0 turns it off.
         ended: [N] bool, whether the answer ends with its end token; those cut off have no second term.
-        tokens: normaliser of the first mean: positions in the whole optimiser step, of which these may be a part.
+        count: normaliser of the first mean: positions in the whole optimiser step, of which these may be a part; with
+            `sequence` answers.
         ends: normaliser of the second mean: ends in the whole step.
+        reduction: `token` as above; `sequence` is the mean over answers of their means, as GKD has it (arXiv
+            2306.13649: the divergence of an answer is divided by its length).
 
     Returns:
         [N, L] float32 weights, 0 at padding.
     """
     last = last_positions(mask) & ended[:, None]
-    return mask / max(tokens, 1) + end_weight * last / max(ends, 1)
+    lengths = 1 if reduction == "token" else mask.sum(-1, keepdim=True).clamp(min=1)
+    return mask / lengths / max(count, 1) + end_weight * last / max(ends, 1)
 
 
 # DiVA

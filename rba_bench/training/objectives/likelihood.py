@@ -7,25 +7,27 @@ a value or a gradient, infinities and NaN included.
 import torch
 from torch import Tensor
 
+from rba_bench.training.presets import Reduction
+
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
     """`values` [N, L] with zeros, and no gradient, where `mask` [N, L] is False."""
     return torch.where(mask, values, values.new_zeros(()))
 
 
-def sequence_logprobs(token_logprobs: Tensor, mask: Tensor, length_normalized: bool = False) -> Tensor:
+def sequence_logprobs(token_logprobs: Tensor, mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
     """Log-probability of each response from those of its tokens.
 
     Args:
         token_logprobs: [N, L] log pi(y_t | y_<t, x) in nats.
         mask: [N, L] bool, True at response tokens (end token included, padding not).
-        length_normalized: mean over the response tokens instead of their sum.
+        reduction: `sequence` sums over the response tokens, `token` is their mean.
 
     Returns:
-        [N] nats (per token if normalised); 0 for an empty response.
+        [N] nats (`token`: nats a token); 0 for an empty response.
     """
     summed = masked(token_logprobs, mask).sum(-1)
-    return summed / mask.sum(-1).clamp(min=1) if length_normalized else summed
+    return summed / mask.sum(-1).clamp(min=1) if reduction == "token" else summed
 
 
 def token_mean(values: Tensor, mask: Tensor, count: int) -> Tensor:
@@ -53,4 +55,4 @@ def sequence_mean(values: Tensor, mask: Tensor, count: int) -> Tensor:
     Returns:
         A scalar; 0 without any answer. An empty answer counts, with value 0.
     """
-    return sequence_logprobs(values, mask, True).sum() / max(count, 1)
+    return sequence_logprobs(values, mask, "token").sum() / max(count, 1)

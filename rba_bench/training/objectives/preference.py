@@ -11,7 +11,7 @@
 
 A score is log pi(y|x_s), or log pi(y|x_s) - log ref(y|x_s) where the method has a reference: `methods.preference` makes
 them, averages the losses and adds RBA's SFT term. The RBA paper (arXiv 2509.03526; equation bodies rebuilt from the
-prose) does not say whether log pi(y|x) is summed over tokens or averaged; `sequence_logprobs` offers both.
+prose) does not say whether log pi(y|x) is summed over tokens or averaged; `preference_reduction` offers both.
 """
 
 from typing import Literal
@@ -41,12 +41,12 @@ def ipo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     """(chosen - rejected - 1 / (2 beta))^2: IPO (arXiv 2310.12036, Eq. 17; beta is its tau).
 
     The equation sums over tokens; the authors' results are for means over tokens (said in TRL, whose `ipo` does the
-    same), which keeps the target 1 / (2 beta) comparable between lengths. So make the scores with
-    `sequence_logprobs(..., length_normalized=True)`.
+    same), which keeps the target 1 / (2 beta) comparable between lengths. So `token` is the method's
+    `preference_reduction`; with `sequence` the loss is the equation as printed.
 
     Args:
-        chosen: [P] log pi/ref(y+|x) in nats a token.
-        rejected: [P] log pi/ref(y-|x) in nats a token.
+        chosen: [P] log pi/ref(y+|x), nats a token (or nats, see above).
+        rejected: [P] the same of y-.
         beta: strength of the regularisation, > 0.
 
     Returns:
@@ -59,7 +59,7 @@ def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float = 0.0) -> 
     """-log sigmoid(beta * (chosen - rejected) - gamma): SimPO (arXiv 2405.14734, Eq. 6), without a reference.
 
     Args:
-        chosen: [P] log pi(y+|x) / |y+|, nats a token (`sequence_logprobs(..., length_normalized=True)`).
+        chosen: [P] log pi(y+|x) / |y+|, nats a token (`sequence_logprobs(..., "token")`).
         rejected: [P] the same of y-.
         beta: scale of the reward beta * log pi / |y|; 2.0 to 2.5 in the paper.
         gamma: target margin of the rewards, outside beta (TRL's `simpo_gamma`); inside it would be gamma / beta.

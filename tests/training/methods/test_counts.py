@@ -26,7 +26,7 @@ def counted(rows: list[AlignmentRow], samples: list[Sample], rewards: list[float
 def test_pairs_that_there_could_have_been_count(rows: list[AlignmentRow]) -> None:
     same = [Sample(rows[0], TEACHER, True, "a"), Sample(rows[1], (5, 4), True, "b")]
     assert counted(rows, same, [0.0, 0.0], method="rba-single") == {
-        "teacher": 2, "items": 2, "pairs": 1, "rated": 0
+        "teacher": 2, "teacher_tokens": 6, "items": 2, "pairs": 1, "rated": 0
     }  # fmt: skip
     assert counted(rows, same, [1.0, 1.0], method="rba-group")["items"] == 1
 
@@ -35,7 +35,7 @@ def test_only_what_was_judged_counts(rows: list[AlignmentRow]) -> None:
     drawn = [Sample(rows[n % 2], (9,) * n + (4,), True, f"{n}", logprobs=(-1.0,) * (n + 1)) for n in range(4)]
     rewards = [0.0, 1.0, math.nan, 3.0]
     assert counted(rows, drawn, rewards, method="dapo") == {
-        "teacher": 0, "items": 3, "pairs": 0, "rated": 3, "tokens": 1 + 2 + 4
+        "teacher": 0, "teacher_tokens": 0, "items": 3, "pairs": 0, "rated": 3, "tokens": 1 + 2 + 4
     }  # fmt: skip
     lists = counted(rows, drawn, rewards, method="mrt", samples_per_clip=2)
     assert (lists["rated"], lists["lists"], lists["teacher"]) == (3, 2, 2)

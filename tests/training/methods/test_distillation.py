@@ -32,8 +32,20 @@ def test_kd_means_over_tokens_and_over_ends(rows: list[AlignmentRow]) -> None:
     step = step_of(method, batch_of(rows[0], teacher=[0, 1]), LOGPROBS, MASK, divergence=FAR)
     assert (step.counts["tokens"], step.counts["ends"]) == (6, 1)
     terms = method.loss(step)
-    assert float(terms.loss) == pytest.approx(5 / 6 + 2 * 0.25 + 0.5 * (3 + 5) / 2)
+    assert float(terms.loss) == pytest.approx(5 / 6 + 2 * 0.25 + 0.5 * (3 + 5) / 6)
     assert terms.notes["divergence"] == pytest.approx(5 / 6 + 0.5)
+
+
+@pytest.mark.parametrize(("name", "role"), [("kd", "teacher"), ("gkd", "rated")])
+def test_answers_may_weigh_alike(rows: list[AlignmentRow], name: str, role: str) -> None:
+    recipe = TrainingRecipe(
+        method=name, distillation_reduction="sequence", sft_weight=0, teacher={"end_weight": 2}
+    )
+    method = make(recipe, [4])
+    step = step_of(method, batch_of(rows[0], **{role: [0, 1]}), LOGPROBS, MASK, divergence=FAR)
+    step.counts = {**step.counts, "answers": 4, "ends": 2}  # as much again elsewhere in the step
+    expected = (0.75 / 2 + 4.25 / 4) / 4 + 2 * 0.25 / 2
+    assert float(method.loss(step).loss) == pytest.approx(expected)
 
 
 def test_gkd_counts_a_sample_as_often_as_it_was_drawn(rows: list[AlignmentRow]) -> None:
@@ -69,5 +81,5 @@ def test_diva_by_hand(rows: list[AlignmentRow], positions: Any) -> None:
     assert counts["words"] == 4 and counts["states"] == (2 if positions == "first" else 6)
     terms = method.loss(Step(batch, scores, Aim(states=states, words=[words, words]), counts))
     distance = (5 + 2) / 2 if positions == "first" else (5 + 1 + 2 + 10) / 6
-    assert float(terms.loss) == pytest.approx(3 * distance + 0.5 * 2 + 0.1 * 4)
+    assert float(terms.loss) == pytest.approx(3 * distance + 0.5 * 2 + 0.1 * 8 / 6)
     assert math.isclose(terms.notes["alignment"], 2.0)

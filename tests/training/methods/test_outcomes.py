@@ -119,6 +119,59 @@ def test_what_could_not_be_judged_takes_no_part(rows: list[AlignmentRow], name: 
     assert (nothing.items, nothing.rated) == (0, [])
 
 
+def ended_or_not(rows: list[AlignmentRow], cut: int) -> list[Sample]:
+    """Samples of which number `cut` was cut off."""
+    return [
+        Sample(row, (10 + n, 9 if n == cut else 4), n != cut, f"answer {n}") for n, row in enumerate(rows)
+    ]
+
+
+def test_a_cut_sample_is_compared_or_not_with_the_teacher(rows: list[AlignmentRow]) -> None:
+    for truncated, rejected in (("keep", [10, 11, 12]), ("mask", [10, 11, 12]), ("drop", [10, 12])):
+        made = method(method="rba-single", truncated=truncated).outcome(
+            ended_or_not(rows[:3], 1), [0.0] * 3, [(5, 4)] * 3, 0
+        )
+        assert made.items == 3 and [pair.rejected.tokens[0] for pair in made.pairs] == rejected
+
+
+def test_a_cut_sample_is_the_worst_of_its_group_only_if_it_counts_as_whole(rows: list[AlignmentRow]) -> None:
+    for truncated, worst in (("keep", 11), ("mask", 10), ("drop", 10)):
+        made = method(method="rba-group", truncated=truncated).outcome(
+            ended_or_not(rows[:3], 1), [0.5, 0.1, 0.9], [()] * 3, 0
+        )
+        [pair] = made.pairs
+        assert (pair.chosen.tokens[0], pair.rejected.tokens[0]) == (12, worst)
+
+
+@pytest.mark.parametrize(
+    ("truncated", "expected"),
+    [("keep", {10: -2, 11: -1, 12: 3}), ("mask", {10: -2, 12: 3}), ("drop", {10: -2.5, 12: 2.5})],
+)
+def test_cut_samples_of_policy_gradients(
+    rows: list[AlignmentRow], truncated: str, expected: dict[int, float]
+) -> None:
+    grpo = method(method="grpo", truncated=truncated, policy_gradient={"scale": "none"})
+    made = grpo.outcome(ended_or_not(rows[:3], 1), [1.0, 2.0, 6.0], [()] * 3, 0)
+    assert made.items == len(expected)
+    assert {one.answer.tokens[0]: one.advantage for one in made.rated[0]} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("truncated", "learned"), [("keep", {10, 11}), ("mask", {10}), ("drop", {10})])
+def test_cut_samples_against_the_greedy_answer(
+    rows: list[AlignmentRow], truncated: str, learned: set[int]
+) -> None:
+    scst = method(method="scst", truncated=truncated)
+    greedy = Sample(rows[0], (20, 4), True, "g", greedy=True)
+    group = [*ended_or_not([rows[0]] * 2, 1), greedy]
+    made = scst.outcome(group, [3.0, 1.0, 2.0], [()] * 3, 0)
+    assert {one.answer.tokens[0] for group in made.rated for one in group} == learned
+    bar = [*ended_or_not([rows[0]] * 2, 1), Sample(rows[0], (20, 9), False, "g", greedy=True)]
+    made = scst.outcome(bar, [3.0, 1.0, 2.0], [()] * 3, 0)  # a bar that was cut off is none with `drop`
+    assert {one.answer.tokens[0] for group in made.rated for one in group} == (
+        set() if truncated == "drop" else learned
+    )
+
+
 def test_the_greedy_answer_is_the_bar(rows: list[AlignmentRow]) -> None:
     group = [*samples([rows[0], rows[1]]), *samples([rows[0], rows[1]], greedy=True)]
     made = method(method="scst").outcome(group, [3.0, 1.0, 2.0, 4.0], [()] * 4, 0)
@@ -151,7 +204,7 @@ def responder(family: Any) -> ResponseTokens:
 def test_losses_by_hand(
     rows: list[AlignmentRow], responder: ResponseTokens, groups: dict[str, list[AlignmentRow]]
 ) -> None:
-    recipe = TrainingRecipe(method="rba-group", beta=0.5, sft_weight=0.3)
+    recipe = TrainingRecipe(method="rba-group", beta=0.5, sft_weight=0.3, preference_reduction="sequence")
     rba = make(recipe, [4])
     outcome = rba.outcome(samples(rows[:3]), [0.5, 0.9, 0.1], [()] * 3, 0)
     batch = rba.batch(rows[:1], [outcome], responder)

@@ -42,6 +42,15 @@ def test_the_price_of_leaving_the_reference(rows: list[AlignmentRow], name: str)
     assert given.notes["kl"] == pytest.approx(sum(K3) / 6)
 
 
+@pytest.mark.parametrize(
+    ("reduction", "expected"), [("sequence", 0.5 * (-2 + 1)), ("token", (-2 * 2 + 4) / 6)]
+)
+def test_grpo_over_answers_or_over_tokens(rows: list[AlignmentRow], reduction: str, expected: float) -> None:
+    values: dict[str, Any] = {"method": "grpo", "policy_gradient": {"kl_weight": 0}, "sft_weight": 0}
+    given = loss_of(rows[0], [2.0, -1.0], POLICY, False, policy_reduction=reduction, **values)
+    assert float(given.loss) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("name", "upper"), [("grpo", 1.2), ("dapo", 1.28)])
 def test_how_far_a_token_may_rise_and_fall(rows: list[AlignmentRow], name: str, upper: float) -> None:
     old = POLICY.clone()
@@ -57,16 +66,22 @@ def test_how_far_a_token_may_rise_and_fall(rows: list[AlignmentRow], name: str, 
 
 def test_self_critical_training(rows: list[AlignmentRow]) -> None:
     # sums -3 and -5; rewards 1 and 5 against greedy ones of -1 and 6
-    given = loss_of(rows[0], [2.0, -1.0], POLICY, False, method="scst")
+    given = loss_of(rows[0], [2.0, -1.0], POLICY, False, method="scst", policy_reduction="sequence")
     assert float(given.loss) == pytest.approx((2 * 3 - 1 * 5) / 2)
+    given = loss_of(rows[0], [2.0, -1.0], POLICY, False, method="scst", policy_reduction="token")
+    assert float(given.loss) == pytest.approx((2 * 3 - 1 * 5) / 6)
 
 
-def test_minimum_risk_over_lists(rows: list[AlignmentRow]) -> None:
-    # Q = softmax(0.5 x (-3, -5)), rewards 1 and 5 around their mean 3; one list, and another elsewhere in the step
-    recipe = TrainingRecipe(method="mrt", sft_weight=0.0, policy_gradient={"mrt_sharpness": 0.5})
+@pytest.mark.parametrize(("reduction", "apart"), [("sequence", -3 + 5), ("token", -1.5 + 1.25)])
+def test_minimum_risk_over_lists(rows: list[AlignmentRow], reduction: str, apart: float) -> None:
+    # Q = softmax(0.5 x (-3, -5)), or of the means -1.5 and -1.25; rewards 1 and 5 around their mean 3; one list, and
+    # another elsewhere in the step
+    recipe = TrainingRecipe(
+        method="mrt", policy_reduction=reduction, sft_weight=0.0, policy_gradient={"mrt_sharpness": 0.5}
+    )
     method = make(recipe, [4])
     step = step_of(method, rated_of(rows[0], MASK, [1.0, 5.0], [0.0, 0.0], POLICY), POLICY, MASK)
     assert step.counts["lists"] == 1
     step.counts = {**step.counts, "lists": 2}
-    share = 1 / (1 + math.exp(-1))
+    share = 1 / (1 + math.exp(-0.5 * apart))
     assert float(method.loss(step).loss) == pytest.approx((2 * share - 2 * (1 - share)) / 2)

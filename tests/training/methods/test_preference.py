@@ -3,6 +3,7 @@ a real reference."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from rba_bench.training.build import make_reference
 from rba_bench.training.clips import ResponseTokens
 from rba_bench.training.methods import make
 from rba_bench.training.methods.base import Step
+from rba_bench.training.methods.preference import saturated
 from rba_bench.training.objectives import divergence, sequence_logprobs
 from rba_bench.training.pairs import Answer, Pair
 from rba_bench.training.policy import SpeechPolicy
@@ -35,11 +37,14 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
+TOKEN = {"preference_reduction": "token"}
+SEQUENCE = {"preference_reduction": "sequence"}
 BY_HAND: dict[str, tuple[dict[str, Any], float, float]] = {
     # recipe, loss with the reference, loss without
     "dpo": ({"method": "dpo"}, softplus(-0.2 * 5), softplus(-0.2 * 2)),
+    "dpo-means": ({"method": "dpo", **TOKEN}, softplus(-0.2 * 2.25), softplus(0.2 * 0.25)),
     "spin": ({"method": "spin"}, softplus(-0.2 * 5), softplus(-0.2 * 2)),
-    "dpo-means": ({"method": "dpo", "length_normalized": True}, softplus(-0.2 * 2.25), softplus(0.2 * 0.25)),
+    "spin-means": ({"method": "spin", **TOKEN}, softplus(-0.2 * 2.25), softplus(0.2 * 0.25)),
     # 1 / (2 beta) = 2.5; means over tokens: 2.25, and -0.25 without
     "ipo": ({"method": "ipo"}, 0.25**2, 2.75**2),
     # the offset: 0.5 x log(e^2) = 1
@@ -47,6 +52,11 @@ BY_HAND: dict[str, tuple[dict[str, Any], float, float]] = {
         {"method": "odpo", "preference": {"odpo_alpha": 0.5}},
         softplus(-0.2 * 5 + 1),
         softplus(-0.2 * 2 + 1),
+    ),
+    "odpo-means": (
+        {"method": "odpo", "preference": {"odpo_alpha": 0.5}, **TOKEN},
+        softplus(-0.2 * 2.25 + 1),
+        softplus(0.2 * 0.25 + 1),
     ),
     # 0.2 x (5 - (1.5 - 0.75)), and half of it
     "tdpo1": (
@@ -57,19 +67,38 @@ BY_HAND: dict[str, tuple[dict[str, Any], float, float]] = {
     "tdpo2": ({"method": "tdpo"}, softplus(-0.2 * 4.625), softplus(-0.2 * 1.625)),
     # Eq. (5): the preference term and w = 0.3 times the teacher's cross entropy, 3
     "rba-single": (
-        {"method": "rba-single", "reference": "base", "sft_weight": 0.3},
+        {"method": "rba-single", "reference": "base", "sft_weight": 0.3, **SEQUENCE},
         softplus(-0.2 * 5) + 0.9,
         softplus(-0.2 * 2) + 0.9,
     ),
-    "rba-group": (
+    # and its mean over tokens, 1.5
+    "rba-group-means": (
         {"method": "rba-group", "reference": "base", "sft_weight": 0.3},
+        softplus(-0.2 * 2.25) + 0.45,
+        softplus(0.2 * 0.25) + 0.45,
+    ),
+    "rba-group": (
+        {"method": "rba-group", "reference": "base", "sft_weight": 0.3, **SEQUENCE},
         softplus(-0.2 * 5) + 0.9,
         softplus(-0.2 * 2) + 0.9,
     ),
 }
 WITHOUT: dict[str, tuple[dict[str, Any], float]] = {
-    "cpo": ({"method": "cpo"}, softplus(-0.2 * 2) + 3.0),
-    "rba-single": ({"method": "rba-single", "sft_weight": 0.3}, softplus(-0.2 * 2) + 0.9),
+    "cpo": ({"method": "cpo"}, softplus(0.2 * 0.25) + 1.5),
+    "cpo-sums": ({"method": "cpo", **SEQUENCE}, softplus(-0.2 * 2) + 3.0),
+    "rba-single": ({"method": "rba-single", "sft_weight": 0.3}, softplus(0.2 * 0.25) + 0.45),
+    "rba-single-sums": (
+        {"method": "rba-single", "sft_weight": 0.3, **SEQUENCE},
+        softplus(-0.2 * 2) + 0.9,
+    ),
+    "sft-sums-beside-means": (
+        {"method": "rba-single", "sft_weight": 0.3, "sft_reduction": "sequence"},
+        softplus(0.2 * 0.25) + 0.9,
+    ),
+    "sft-means-beside-sums": (
+        {"method": "rba-single", "sft_weight": 0.3, "sft_reduction": "token", **SEQUENCE},
+        softplus(-0.2 * 2) + 0.45,
+    ),
     # means -1.5 and -1.25: 0.2 x -0.25 - 0.5
     "simpo": ({"method": "simpo"}, softplus(0.2 * 0.25 + 0.5)),
 }
@@ -96,6 +125,13 @@ def test_losses_with_a_reference_by_hand(rows: list[AlignmentRow], name: str) ->
     assert not slope[~MASK].any() and (slope[0, :2] < 0).all() and (slope[1] > 0).all()
 
 
+def test_ipo_as_its_equation_is_printed(rows: list[AlignmentRow]) -> None:
+    recipe = TrainingRecipe(method="ipo", beta=0.2, **SEQUENCE)
+    assert float(make(recipe, [4]).loss(step(recipe, rows[0], POLICY, REFERENCE)).loss) == pytest.approx(
+        2.5**2
+    )
+
+
 @pytest.mark.parametrize("name", WITHOUT)
 def test_losses_without_a_reference_by_hand(rows: list[AlignmentRow], name: str) -> None:
     values, expected = WITHOUT[name]
@@ -113,8 +149,77 @@ def test_notes_of_pairs_by_hand(rows: list[AlignmentRow]) -> None:
     assert notes["margin"] == pytest.approx((-3 + 5) / 2) and notes["accuracy"] == 0.5
 
 
+CUT = torch.tensor([[True] * 4, [True, True, True, False]])  # y+ of four tokens, y- cut off after three
+SHORT = torch.tensor([[True, True, False, False], [True] * 4])  # y+ ends before y- was cut
+
+
+def cut_loss(row: AlignmentRow, mask: Tensor, **values: Any) -> tuple[float, Tensor]:
+    """Loss of a pair whose rejected answer was cut off, and its slope."""
+    method = make(TrainingRecipe(beta=0.2, sft_weight=0, **values), [4])
+    batch = pairs_of(row, mask)
+    said = batch.pairs[0].rejected
+    cut = Answer(row, (*said.tokens[:-1], 11))
+    batch.branches[1] = replace(batch.branches[1], tokens=cut.tokens)
+    batch.pairs = [replace(batch.pairs[0], rejected=cut)]
+    policy = torch.where(mask, torch.tensor([[-1.0, -2.0, -4.0, -8.0], [-0.5, -0.5, -1.0, -3.0]]), 9.0)
+    policy = policy.double().requires_grad_()
+    reference = torch.where(mask, -1.0, 9.0).double() if method.recipe.uses_reference else None
+    far = torch.where(mask, torch.tensor([[1.0, 2.0, 4.0, 8.0], [1.0, 0.0, 0.5, 0.25]]), 9.0).double()
+    loss = method.loss(step_of(method, batch, policy, mask, reference=reference, divergence=far)).loss
+    return float(loss.detach()), torch.autograd.grad(loss, policy)[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "kept", "masked"),
+    [
+        # sums -15 and -2, of the first three tokens -7 and -2
+        ({"method": "rba-single", **SEQUENCE}, softplus(0.2 * 13), softplus(0.2 * 5)),
+        ({"method": "rba-single"}, softplus(0.2 * (15 / 4 - 2 / 3)), softplus(0.2 * 5 / 3)),
+        # log-ratios -11 and 1; -4 and 1
+        ({"method": "dpo"}, softplus(0.2 * 12), softplus(0.2 * 5)),
+        ({"method": "ipo"}, (11 / 4 + 1 / 3 + 2.5) ** 2, (5 / 3 + 2.5) ** 2),
+        # and divergences of 15 and 1.5; 7 and 1.5
+        (
+            {"method": "tdpo", "preference": {"tdpo_version": 1}},
+            softplus(0.2 * (12 - 13.5)),
+            softplus(0.2 * (5 - 5.5)),
+        ),
+    ],
+    ids=["sums", "means", "dpo", "ipo", "tdpo"],
+)
+def test_beginnings_of_one_length_are_compared_where_a_sample_was_cut_off(
+    rows: list[AlignmentRow], values: dict[str, Any], kept: float, masked: float
+) -> None:
+    loss, slope = cut_loss(rows[0], CUT, **values, truncated="keep")
+    assert loss == pytest.approx(kept) and slope[0, 3] < 0
+    loss, slope = cut_loss(rows[0], CUT, **values, truncated="mask")
+    assert loss == pytest.approx(masked) and slope[0, 3] == 0 and (slope[0, :3] < 0).all()
+
+
+def test_a_chosen_answer_that_ended_before_the_cut_is_compared_with_its_end(rows: list[AlignmentRow]) -> None:
+    for truncated in ("keep", "mask"):
+        loss, slope = cut_loss(rows[0], SHORT, method="rba-single", **SEQUENCE, truncated=truncated)
+        assert loss == pytest.approx(softplus(-0.2 * 2)) and slope[0, 1] < 0 and (slope[1] > 0).all()
+
+
+def test_pairs_are_saturated_when_won_or_lost_by_far() -> None:
+    margins = torch.tensor([-50.0, -4.7, -4.5, 0.0, 4.5, 4.7, 50.0], dtype=torch.float64)
+    won_or_lost = saturated(torch.nn.functional.softplus(-margins))
+    assert won_or_lost.tolist() == [True, True, False, False, False, True, True]
+
+
+def test_the_share_of_saturated_pairs_is_noted(rows: list[AlignmentRow]) -> None:
+    for beta, share in ((2.0, 0.0), (4.0, 0.5)):  # the margin is 2, one more pair is elsewhere in the step
+        recipe = TrainingRecipe(method="rba-single", beta=beta, sft_weight=0, **SEQUENCE)
+        one = step(recipe, rows[0], POLICY, None)
+        one.counts = {**one.counts, "pairs": 2}
+        assert make(recipe, [4]).loss(one).notes["saturated"] == share
+    recipe = TrainingRecipe(method="ipo", beta=4.0)
+    assert "saturated" not in make(recipe, [4]).loss(step(recipe, rows[0], POLICY, REFERENCE)).notes
+
+
 def test_items_without_a_pair_weigh_as_zero_and_no_pair_leaves_the_sft_term(rows: list[AlignmentRow]) -> None:
-    recipe = TrainingRecipe(method="rba-group", beta=0.2, sft_weight=0.3)
+    recipe = TrainingRecipe(method="rba-group", beta=0.2, sft_weight=0.3, preference_reduction="sequence")
     method = make(recipe, [4])
     one = step(recipe, rows[0], POLICY, None)
     one.counts = {**one.counts, "items": 4}
@@ -156,8 +261,8 @@ def test_a_real_reference_is_asked_about_the_pairs_and_compared_with(
         told = reference(tools.clips(batch), batch.branches, want=("hidden",))
         own = policy(tools.clips(batch), batch.branches, want=("hidden",))
     mask, ends = scores.mask, [*batch.chosen, *batch.rejected]
-    ours = Step(batch, scores, aim, method.counts(batch, tools), recipe.length_normalized)
-    normal = recipe.length_normalized or recipe.method == "ipo"
+    ours = Step(batch, scores, aim, method.counts(batch, tools))
+    normal = recipe.preference_reduction
     apart = (sequence_logprobs(own.logprobs, mask, normal) - sequence_logprobs(told.logprobs, mask, normal))[
         ends
     ]

@@ -16,7 +16,7 @@ def test_sequence_logprobs_sum_and_mean() -> None:
     tokens = torch.tensor([[-1.0, -2.0, -9.0], [-0.5, -9.0, -9.0], [-9.0, -9.0, -9.0]])
     mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
     assert sequence_logprobs(tokens, mask).tolist() == [-3.0, -0.5, 0.0]
-    assert sequence_logprobs(tokens, mask, length_normalized=True).tolist() == [-1.5, -0.5, 0.0]
+    assert sequence_logprobs(tokens, mask, "token").tolist() == [-1.5, -0.5, 0.0]
 
 
 def test_padding_never_reaches_the_gradient() -> None:

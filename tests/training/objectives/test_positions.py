@@ -17,7 +17,7 @@ from rba_bench.training.objectives import (
 
 MASK = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
 ENDED = torch.tensor([True, True, True])
-WHOLE: dict[str, Any] = {"ended": ENDED, "tokens": 4, "ends": 2}
+WHOLE: dict[str, Any] = {"ended": ENDED, "count": 4, "ends": 2}
 
 
 def test_first_and_last_positions() -> None:
@@ -34,14 +34,21 @@ def test_end_weights_by_hand() -> None:
     assert (end_weights(MASK, 1.0, **WHOLE) * values).sum().item() == pytest.approx(mean + ends)
 
 
+def test_end_weights_of_answers_that_weigh_alike() -> None:
+    # two answers: a third of a half for each token of the first, a half for the only one of the second
+    weights = end_weights(MASK, 0.5, ended=ENDED, count=2, ends=2, reduction="sequence")
+    expected = [[1 / 6, 1 / 6, 1 / 6 + 0.25], [0.75, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert torch.allclose(weights, torch.tensor(expected))
+
+
 def test_end_weights_options() -> None:
     assert torch.equal(end_weights(MASK, 0.0, **WHOLE), MASK / 4)
-    cut = end_weights(MASK, 1.0, ended=torch.tensor([False, True, True]), tokens=4, ends=1)
+    cut = end_weights(MASK, 1.0, ended=torch.tensor([False, True, True]), count=4, ends=1)
     assert cut.tolist() == [[0.25, 0.25, 0.25], [1.25, 0.0, 0.0], [0.0, 0.0, 0.0]]
     parts = (slice(0, 1), slice(1, 3))
     halves = [end_weights(MASK[part], 1.0, **{**WHOLE, "ended": ENDED[part]}) for part in parts]
     assert torch.equal(torch.cat(halves), end_weights(MASK, 1.0, **WHOLE))
-    nothing: dict[str, Any] = {"tokens": 0, "ends": 0}
+    nothing: dict[str, Any] = {"count": 0, "ends": 0}
     for rows in (2, 0):
         empty = torch.zeros(rows, 3, dtype=torch.bool)
         assert end_weights(empty, 1.0, ended=ENDED[:rows], **nothing).tolist() == [[0.0] * 3] * rows

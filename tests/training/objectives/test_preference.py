@@ -35,8 +35,8 @@ def test_ipo_by_hand_and_its_minimum_is_the_target_margin() -> None:
 def test_simpo_by_hand() -> None:
     # two tokens of mean -1 against four of mean -2: 2.0 * 1 - 0.5
     mask = torch.ones(1, 4, dtype=torch.bool)
-    chosen = sequence_logprobs(torch.full((1, 4), -1.0), mask & (torch.arange(4) < 2), length_normalized=True)
-    rejected = sequence_logprobs(torch.full((1, 4), -2.0), mask, length_normalized=True)
+    chosen = sequence_logprobs(torch.full((1, 4), -1.0), mask & (torch.arange(4) < 2), "token")
+    rejected = sequence_logprobs(torch.full((1, 4), -2.0), mask, "token")
     assert simpo(chosen, rejected, beta=2.0, gamma=0.5).tolist() == pytest.approx([LOG1PEXP[1.5]])
     assert simpo(chosen, rejected, 2.0, 0.0).tolist() == preference(chosen, rejected, 2.0).tolist()
 
