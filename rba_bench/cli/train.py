@@ -105,6 +105,35 @@ def command(
         emit(str(result.path))
 
 
+@app.command("report")
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run: finished, running or stopped.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Where to write; RUN/report.html by default.", show_default=False
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a run's report: one page with curves, clips, samples, and answers before and after.
+
+    It needs no network. A run that is going on can be looked at meanwhile.
+    """
+    with stdout_reserved():
+        from rba_bench.training.report.page import write
+
+        path, missing = write(run, out)
+    for line in missing:
+        say(line)
+    if as_json:
+        emit_json({"report": path, "missing": missing})
+    else:
+        emit(str(path))
+
+
 def with_key(words: list[str]) -> list[str]:
     """The words behind `train`, where `--explain` without a key gets an empty one."""
     found = []

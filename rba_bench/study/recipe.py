@@ -150,6 +150,10 @@ def _choice(name: str, chosen: Any) -> Any:
     return {"recipe": name, **chosen} if isinstance(chosen, dict) else chosen
 
 
+# A study compares time and memory of many runs: none of them shall do what only serves to look at it
+UNSEEN = {"validate_ends": False, "samples_every": 0, "report": False}
+
+
 def training_recipe(
     study: StudyRecipe, method: str, seed: int, steps: int, base: Path | str, alignment_set: Path | str
 ) -> "TrainingRecipe":
@@ -179,7 +183,7 @@ def warmup_recipe(study: StudyRecipe, alignment_set: Path | str) -> "TrainingRec
 def _load(choice: Choice, common: Mapping[str, Any], decided: Mapping[str, Any]) -> "TrainingRecipe":
     from rba_bench.training.recipe import TrainingRecipe
 
-    changes = [*overrides(common), *overrides(choice.set), *overrides(decided)]
+    changes = [*overrides(UNSEEN), *overrides(common), *overrides(choice.set), *overrides(decided)]
     return load_recipe(TrainingRecipe, recipe_file(choice.recipe), changes)
 
 

@@ -39,6 +39,13 @@ class StepBatch:
         """Tokens of the answers at `places`, those that are named twice counted twice."""
         return sum(len(self.branches[place].tokens) for place in places)
 
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of the answers that the step trains on; adds up over the batches of a step, however it is split."""
+        taught = set(self.teacher)
+        others = [place for place in (*self.chosen, *self.rejected, *self.rated) if place not in taught]
+        return self.length([*self.teacher, *others])
+
     def listen(self, row: AlignmentRow, tokens: tuple[int, ...]) -> None:
         """Make sure that a clip is heard: add `row`'s, with an answer that plays no role, where all are read.
 

@@ -194,7 +194,8 @@ def make_reward(
     recipe: TrainingRecipe, kinds: Sequence[str], family: AudioFamily, device: str, folder: Path
 ) -> RewardByKind | None:
     """What judges samples, None where nothing is judged."""
-    if not recipe.uses_reward and not (recipe.eval_every and recipe.validation.metric == "reward"):
+    validates = recipe.eval_every or recipe.validate_ends
+    if not recipe.uses_reward and not (validates and recipe.validation.metric == "reward"):
         return None
     own = PolicyTextLM(family, "policy") if needs_own_llm(recipe.reward, kinds) else None
     return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)

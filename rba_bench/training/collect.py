@@ -7,7 +7,9 @@ not yet used belongs to the run's state: it is saved in checkpoints, because a r
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.replies import answer_of
 from rba_bench.textlm.sampling import written
@@ -21,6 +23,8 @@ from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rollout import Draw
 from rba_bench.training.rollouts.base import Request, Rollout
 from rba_bench.training.rollouts.local import LocalRollout
+from rba_bench.training.samples import Shown
+from rba_bench.training.samples import record as samples_record
 
 
 class Collector:
@@ -39,6 +43,7 @@ class Collector:
         waiting: outcomes by position in the run.
         drawn: samples so far.
         judged: of these, how many the reward was asked about.
+        shown: which groups are kept for people to read; None = none.
     """
 
     def __init__(
@@ -59,6 +64,8 @@ class Collector:
         self.reward = reward
         self.rollout = self._local() if rollout is None else rollout
         self.waiting: dict[int, Outcome] = {}
+        self.shown: Shown | None = None
+        self._told: list[dict[str, Any]] = []
         self.drawn = 0
         self.judged = 0
         self._verdicts = (0, 0)
@@ -78,7 +85,10 @@ class Collector:
         rewards = self._judge(samples)
         for (position, group_id), start, stop in zip(jobs, bounds, bounds[1:], strict=False):
             turn = stable_seed("turn", self.recipe.seed, step, group_id)
-            self.waiting[position] = self._outcome(samples[start:stop], rewards[start:stop], turn)
+            made = self._outcome(samples[start:stop], rewards[start:stop], turn)
+            if self.shown is not None and self.shown(position):
+                made = self._with_samples(made, group_id, samples[start:stop], rewards[start:stop])
+            self.waiting[position] = made
         self.drawn += len(samples)
 
     def answer(self, voices: Sequence[Voice], step: int) -> list[Sample]:
@@ -129,8 +139,7 @@ class Collector:
 
     def _read(self, voice: Voice, draw: Draw) -> Sample:
         """What is rewarded of an answer is what evaluation scores."""
-        family = self.store.family
-        text = answer_of(written(family.tokenizer, draw.tokens, family.opened(voice.row.prompt)))
+        text = self.text_of(voice.row, draw.tokens)
         return Sample(
             voice.row, draw.tokens, draw.ended, text, voice.as_text,
             logprobs=draw.logprobs, greedy=voice.temperature == 0, temperature=voice.temperature,
@@ -154,6 +163,42 @@ class Collector:
             stats |= {"reward": _mean(judged), "reward_best": max(judged), "reward_worst": min(judged)}
             stats["unjudged"] = 1 - len(judged) / len(rewards)
         return replace(made, stats=stats)
+
+    def _with_samples(
+        self, made: Outcome, group_id: str, samples: Sequence[Sample], rewards: Sequence[float]
+    ) -> Outcome:
+        rows = self.store.groups[group_id][: self.recipe.voices_per_group]
+        judged = None if self.reward is None else rewards
+        return replace(made, shown=samples_record(rows, samples, judged, made, self.text_of))
+
+    def show(self, positions: Sequence[int], group_ids: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+        """Keep what people get to read of some groups, with the step they belong to.
+
+        Args:
+            positions: of the groups in the run.
+            group_ids: theirs.
+            outcomes: what their rollouts gave; empty where nothing is sampled, and only what is given can be shown.
+        """
+        if self.shown is None:
+            return
+        for number, (position, group_id) in enumerate(zip(positions, group_ids, strict=True)):
+            outcome = outcomes[number] if outcomes else Outcome(0)
+            told = outcome.shown
+            if told is None and self.shown(position):
+                rows = self.store.groups[group_id][: self.recipe.voices_per_group]
+                told = samples_record(rows, (), None, outcome, self.text_of)
+            if told is not None:
+                self._told.append({"step": self.shown.step(position), **told})
+
+    def take_told(self) -> list[dict[str, Any]]:
+        """What `show` has kept since the last call."""
+        told, self._told = self._told, []
+        return told
+
+    def text_of(self, row: AlignmentRow, tokens: Sequence[int]) -> str:
+        """What the tokens of an answer to `row` say."""
+        family = self.store.family
+        return answer_of(written(family.tokenizer, tokens, family.opened(row.prompt)))
 
 
 def _mean(values: Sequence[float]) -> float:

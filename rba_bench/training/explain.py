@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -68,11 +69,8 @@ def explain(key: str = "", recipe: TrainingRecipe | None = None) -> list[Key]:
     Raises:
         UserError: there is no such key; the nearest is named.
     """
-    methods = {
-        method: flat(TrainingRecipe.model_validate({"method": method}).resolved()) for method in METHODS
-    }
     values = None if recipe is None else flat(recipe.resolved())
-    keys = [_key(name, *about, methods, values) for name, about in _fields(TrainingRecipe)]
+    keys = [_key(name, *about, _method_values(), values) for name, about in _all_fields()]
     chosen = [one for one in keys if not key or one.name == key or one.name.startswith(f"{key}.")]
     if not chosen:
         raise UserError(f"no key {key!r} in a training recipe{_nearest(key, [one.name for one in keys])}")
@@ -188,6 +186,17 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tup
         nested = _nested(about.annotation)
         if nested is not None:
             yield from _fields(nested, f"{prefix}{name}.")
+
+
+@cache
+def _all_fields() -> tuple[tuple[str, tuple[FieldInfo, str]], ...]:
+    return tuple(_fields(TrainingRecipe))
+
+
+@cache
+def _method_values() -> dict[str, dict[str, Any]]:
+    """What a recipe that names only its method says, by method."""
+    return {method: flat(method_recipe(method).resolved()) for method in METHODS}
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:

@@ -1,54 +1,19 @@
-"""What happens between steps: the step log, the progress bar, stopping on request or when the time is up."""
+"""What happens between steps: the step log, what is shown, validating, stopping on request or when the time is up."""
 
-import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
+from rba_bench.training.display import Display, Hidden
+from rba_bench.training.watch import RunFiles, Watch
 
 if TYPE_CHECKING:
     from rba_bench.training.trainer import AlignmentTrainer
-    from rba_bench.training.validation import Validator
-
-
-class StepLog:
-    """`train_log.jsonl`: one record per optimiser step, written every few steps.
-
-    Opening it for a run that resumes behind `step` drops the records of later steps: they will be made again.
-    """
-
-    def __init__(self, path: Path, step: int) -> None:
-        kept = [record for record in read_jsonl(path) if record["step"] <= step]
-        write_atomic(path, "".join(_line(record) for record in kept))
-        self._file = JsonlAppender(path)
-        self._pending: list[dict[str, Any]] = []
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Keep a record for the next `flush`."""
-        self._pending.append(record)
-
-    def flush(self) -> None:
-        """Write what is pending."""
-        if self._pending:
-            self._file.write(*self._pending)
-            self._pending = []
-
-    def close(self) -> None:
-        """Write what is pending and close the file."""
-        self.flush()
-        self._file.close()
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 # SIGHUP: the terminal is gone; SIGUSR1: what SLURM sends before the time is up. Windows has neither.
@@ -98,60 +63,62 @@ class Keeper(TrainerCallback):
     """The run's callback.
 
     Args:
-        log: the step log, None on processes that do not write it.
-        advance: moves the progress bar.
         interrupt: asks for a stop.
-        validator: compares the weights on held-out items every `eval_every` steps.
+        watch: validates; None where nothing is held out, or nobody wants it.
+
+    Attributes:
+        files: what the run writes, None on processes that do not.
+        display: where figures are shown.
+        trainer: set once it exists.
     """
 
-    def __init__(
-        self,
-        log: StepLog | None,
-        advance: Callable[[int], None],
-        interrupt: Interrupt,
-        validator: "Validator | None" = None,
-    ) -> None:
-        self.log = log
-        self.advance = advance
+    def __init__(self, interrupt: Interrupt, watch: Watch | None = None) -> None:
         self.interrupt = interrupt
-        self.validator = validator
+        self.watch = watch
+        self.files: RunFiles | None = None
+        self.display: Display = Hidden()
         self.interrupted = False
-        self.trainer: AlignmentTrainer | None = None  # set once the trainer exists
+        self.trainer: AlignmentTrainer | None = None
         self._since = 0.0
         self._encoded = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock."""
+        """Look at the policy before the first step; start the clock."""
+        if state.global_step == 0 and self._trainer().recipe.validate_ends:
+            self._validate(0)
+            self._answer(0)
         self._restart()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Note the step; validate if it is time; stop and save if asked to or out of time."""
-        trainer, recipe = self._trainer(), self._trainer().recipe
-        self._clock()
-        trainer.after_step(state.global_step)
+        trainer, recipe, step = self._trainer(), self._trainer().recipe, state.global_step
+        spent = self._clock()
+        trainer.after_step(step)
         record = {
-            "step": state.global_step,
+            "step": step,
             **trainer.take_metrics(),
             "learning_rate": trainer.lr_scheduler.get_last_lr()[0],
             "elapsed_s": round(trainer.elapsed_s, 3),
         }
-        patient = True
-        if self.validator is not None and state.global_step % recipe.eval_every == 0:
-            record |= self.validator(state.global_step)
-            patient = not self.validator.exhausted
-            self._restart()  # watching is not training
-        asked = trainer.agree(self.interrupt.requested)
+        self.display.step(record, spent)
         late = recipe.budget_s is not None and trainer.agree(trainer.elapsed_s >= recipe.budget_s)
-        self.interrupted = asked and patient and not late and state.global_step < state.max_steps
+        last = late or step >= state.max_steps
+        due = bool(recipe.eval_every) and step % recipe.eval_every == 0
+        if due or (last and recipe.validate_ends):
+            record |= self._validate(step)
+        patient = self.watch is None or not (due and self.watch.exhausted)
+        if recipe.validate_ends and (last or not patient):
+            self._answer(step)
+        asked = trainer.agree(self.interrupt.requested)
+        self.interrupted = asked and patient and not last
         if asked or late or not patient:
             control.should_training_stop = True
             control.should_save = True
         self._write(record, state, control)
-        self.advance(1)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -159,23 +126,48 @@ class Keeper(TrainerCallback):
         """Saving is not training time either."""
         self._restart()
 
+    def _validate(self, step: int) -> dict[str, Any]:
+        """The figures of a validation; watching is not training."""
+        if self.watch is None:
+            return {}
+        figures = self.watch.validator(step)
+        self.display.validated(step, figures)
+        if self.files is not None:
+            self.files.validation.write({"step": step, **figures})
+        self._restart()
+        return figures
+
+    def _answer(self, step: int) -> None:
+        """Write down what held-out items are answered now."""
+        if self.watch is None:
+            return
+        answers = self.watch.ends()
+        if self.files is not None:
+            self.files.validation.write({"step": step, "answers": answers})
+        self._restart()
+
     def _write(self, record: dict[str, Any], state: TrainerState, control: TrainerControl) -> None:
         trainer = self._trainer()
         if trainer.recipe.report_to:
             trainer.report({name: value for name, value in record.items() if name != "step"})
-        if self.log is None:
+        shown = trainer.collector.take_told()
+        if self.files is None:
             return
-        self.log.add(record)
+        if shown:
+            self.files.samples.write(*shown)  # before the checkpoint that a resumed run starts from
+        self.files.log.add(record)
         if control.should_save or state.global_step % trainer.recipe.log_every == 0:
-            self.log.flush()
+            self.files.log.flush()
 
-    def _clock(self) -> None:
-        """Add the time since the last look to the trainer's account."""
+    def _clock(self) -> float:
+        """Add the time since the last look to the trainer's account; the seconds, with those spent on encoding."""
         trainer = self._trainer()
         encoding = trainer.collector.store.seconds - self._encoded
+        spent = time.monotonic() - self._since
         trainer.encoding_s += encoding
-        trainer.elapsed_s += time.monotonic() - self._since - encoding
+        trainer.elapsed_s += spent - encoding
         self._restart()
+        return spent
 
     def _restart(self) -> None:
         self._since, self._encoded = time.monotonic(), self._trainer().collector.store.seconds

@@ -17,6 +17,9 @@ Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 
 
+ITEMS, ITEMS_AT_ENDS = 128, 32  # see `ValidationOptions.items`
+
+
 class LoraOptions(Recipe):
     """Low-rank adapters on the language model instead of all its weights; merged into the final checkpoint."""
 
@@ -78,7 +81,8 @@ class ValidationOptions(Recipe):
     """How checkpoints are compared on held-out items; see `eval_every`."""
 
     metric: Literal["loss", "reward"] = "loss"  # of the teacher's answers; or of greedy answers
-    items: Positive = 128  # of each kind (paper: 128 a domain)
+    # of each kind; null: 128 (paper: 128 a domain), or 32 where eval_every is 0 and only start and end are compared
+    items: Positive | None = None
     patience: Positive | None = None  # stop after so many validations without a better one
 
 
@@ -180,7 +184,12 @@ class TrainingRecipe(Recipe):
 
     save_every: Positive = 50  # steps that a kill can cost
     log_every: Positive = 10  # steps between writes of the step log, and between lines where no terminal is
-    eval_every: Annotated[int, Field(ge=0)] = 0  # validate every N steps; 0 = never
+    # groups with samples, rewards and pair go to samples.jsonl every N steps, for people to read; 0 = never
+    samples_every: Annotated[int, Field(ge=0)] = 10
+    eval_every: Annotated[int, Field(ge=0)] = 0  # validate every N steps; 0 = never (but see validate_ends)
+    validate_ends: bool = (
+        True  # also before the first and after the last step: what a run did to held-out items
+    )
     validation: ValidationOptions = ValidationOptions()  # on what, and how long without progress
     select: Literal["last", "best"] = "last"  # which weights the run ends with; best: by validation
     budget_s: Rate | None = None  # stop after this much training time, summed over resumes
@@ -190,6 +199,7 @@ class TrainingRecipe(Recipe):
     )
     cache_mb: Weight = 2048.0  # encoder states kept in memory
     encoder_cache: str | None = None  # folder that keeps them for later runs too
+    report: bool = True  # write report.html at the end and on Ctrl-C; 5 to 12 MB, most of it plotly
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()  # the step log is there anyway
 
     @model_validator(mode="before")
@@ -279,6 +289,11 @@ class TrainingRecipe(Recipe):
     def temperatures(self) -> tuple[float, ...]:
         """Sampling temperatures, taken in turn."""
         return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+
+    @property
+    def validation_items(self) -> int:
+        """Held-out items of each kind."""
+        return self.validation.items or (ITEMS if self.eval_every else ITEMS_AT_ENDS)
 
     @property
     def compares_samples(self) -> bool:

@@ -18,18 +18,17 @@ from rba_bench import __version__
 from rba_bench.errors import UserError
 from rba_bench.files import open_up, read_json, write_json
 from rba_bench.outputs import claim, release
-from rba_bench.progress import bar, say
+from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.watch import REPORT, START, write_report
 
 if TYPE_CHECKING:
     from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
     from rba_bench.training.data import TrainingData
     from rba_bench.training.trainer import AlignmentTrainer
-    from rba_bench.training.validation import Validator
 
 RUN = "rba_run.json"
-LOG = "train_log.jsonl"
 TRAINER = "trainer"
 FINAL = f"{TRAINER}/final"
 SCHEMA_VERSION = 1
@@ -41,6 +40,9 @@ _NOT_IDENTITY = {
         "base",
         "pairs_file",
         "log_every",
+        "samples_every",
+        "validate_ends",
+        "report",
         "save_every",
         "cache_mb",
         "encoder_cache",
@@ -115,6 +117,8 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
                 shutil.rmtree(
                     out / TRAINER, ignore_errors=True
                 )  # of a run killed between its record and this
+                if recipe.report and (out / START).is_file() and not (out / REPORT).is_file():
+                    write_report(out)
             say(f"{out} is finished already")
             return _result(out)
         with told_if_full(out):
@@ -177,28 +181,38 @@ class _Run:
 
     def execute(self) -> TrainResult:
         """Train, write, clean up."""
-        from rba_bench.training.keeper import Interrupt, StepLog
+        from rba_bench.training.display import display
+        from rba_bench.training.keeper import Interrupt
+        from rba_bench.training.watch import RunFiles
 
         trainer, keeper, done = self._trainer()
         with Interrupt() as interrupt:
             keeper.interrupt = interrupt
             if done == 0:
                 self._guard(trainer.args.should_save)
-            log = StepLog(self.out / LOG, done) if trainer.args.should_save else None
-            keeper.log = log
+            writes = trainer.args.should_save  # one display and one log however many processes
+            keeper.files = RunFiles(self.out, done) if writes else None
+            if writes:
+                write_json(self.out / START, self._start())
+            label, recipe = f"train {self.recipe.method}", self.recipe
             try:
-                with bar(f"train {self.recipe.method}", self.recipe.steps, done, "steps") as advance:
-                    if trainer.args.should_save:  # one bar however many processes
-                        keeper.advance = advance
+                with display(
+                    label, recipe.steps, done, recipe.log_every, recipe.budget_s, writes
+                ) as keeper.display:
                     trainer.train(resume_from_checkpoint=str(self.found[0]) if self.found else None)
             finally:
-                if log is not None:
-                    log.close()
+                if keeper.files is not None:
+                    keeper.files.close()
         if keeper.interrupted:
+            if writes and recipe.report:
+                write_report(self.out, self.data.all)
             raise KeyboardInterrupt(
                 f"stopped at step {trainer.state.global_step} of {self.recipe.steps}; saved"
             )
-        return self._finish(trainer)
+        result = self._finish(trainer)
+        if writes and recipe.report:
+            write_report(self.out, self.data.all)
+        return result
 
     def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
         from rba_bench.training import build, methods
@@ -207,8 +221,10 @@ class _Run:
         from rba_bench.training.order import GroupOrder
         from rba_bench.training.reporting import reporters
         from rba_bench.training.rewards import needs_own_llm
+        from rba_bench.training.samples import Shown
         from rba_bench.training.tools import StepTools
         from rba_bench.training.trainer import AlignmentTrainer, arguments
+        from rba_bench.training.watch import make_watch
 
         recipe = self.recipe
         args = arguments(recipe, self.out / TRAINER)
@@ -233,9 +249,11 @@ class _Run:
             tools.kept = build.reference_of_pairs(
                 self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
             )
-        self.validator = self._validator(collector, reward, args.should_save)
+        collector.shown = Shown(recipe, args.should_save)
+        watch = make_watch(recipe, self.data, collector, reward, self.out / TRAINER, args.should_save)
+        self.validator = None if watch is None else watch.validator
         done = int(self.found[1]["step"]) if self.found else 0
-        keeper = Keeper(None, lambda n: None, Interrupt(), self.validator)
+        keeper = Keeper(Interrupt(), watch)
         trainer = AlignmentTrainer(
             self.policy, recipe, method, collector, order, args, tools, [keeper], self.offline
         )
@@ -253,21 +271,6 @@ class _Run:
             if self.validator is not None:
                 self.validator.resume(done)
         return trainer, keeper, done
-
-    def _validator(self, collector: Any, reward: Any, writes: bool) -> "Validator | None":
-        from rba_bench.training.data import validation_rows
-        from rba_bench.training.validation import Validator
-
-        if not self.recipe.eval_every:
-            return None
-        rows = validation_rows(self.data.validation, self.recipe.validation.items, self.recipe.seed)
-        if not rows:
-            raise UserError(
-                "the alignment set has no validation rows: set eval_every to 0, or "
-                "validation_fraction when the set is made"
-            )
-        folder = self.out / TRAINER
-        return Validator(self.recipe, rows, collector, reward, folder, writes, agree=first_says)
 
     def _guard(self, tell: bool) -> None:
         from rba_bench.training.guard import check_audio_is_used
@@ -309,9 +312,9 @@ class _Run:
         return {"metric": self.recipe.validation.metric, "best_step": step, "best": value,
                 "history": self.validator.history}  # fmt: skip
 
-    def _record(self, trainer: "AlignmentTrainer") -> dict[str, Any]:
-        recipe, steps = self.recipe, trainer.state.global_step
-        clips = steps * recipe.groups_per_step * recipe.voices_per_group
+    def _start(self) -> dict[str, Any]:
+        """What is known of a run before its first step."""
+        recipe = self.recipe
         return {
             "schema_version": SCHEMA_VERSION,
             "method": recipe.method,
@@ -319,10 +322,20 @@ class _Run:
             "base": recipe.base,
             "base_revision": hub_commit(self.base),  # None for what is no commit of the Hub
             "seed": recipe.seed,
-            "steps": steps,
             "recipe": recipe.resolved(),
             **self.sources,
             "data": self.data.record(),
+            "versions": _versions(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _record(self, trainer: "AlignmentTrainer") -> dict[str, Any]:
+        recipe, steps = self.recipe, trainer.state.global_step
+        start = {name: value for name, value in self._start().items() if name != "created"}
+        clips = steps * recipe.groups_per_step * recipe.voices_per_group
+        return {
+            **start,
+            "steps": steps,
             "wall_time_s": round(trainer.elapsed_s, 3),
             "encoding_s": round(trainer.encoding_s, 3),
             "samples_per_s": round(clips / max(trainer.elapsed_s + trainer.encoding_s, 1e-9), 3),
@@ -334,18 +347,9 @@ class _Run:
             "padding": self.family.padding,
             "layout": self.policy.layout,
             "validations": self._validations(),
-            "versions": _versions(),
             "hardware": _hardware(trainer),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def first_says(value: float) -> float:
-    """The first process's value, for all."""
-    from accelerate.utils import broadcast_object_list
-
-    (told,) = broadcast_object_list([value])
-    return float(told)
 
 
 def peak_memory(device: str) -> int:

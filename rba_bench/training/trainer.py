@@ -206,7 +206,10 @@ class AlignmentTrainer(Trainer):
     def _batch(self, positions: Sequence[int], group_ids: Sequence[str]) -> StepBatch:
         """Clips and answers of one batch; notes what its rollouts gave."""
         outcomes = self._outcomes(positions, group_ids)
-        batch = self.method.batch(self._rows(group_ids), outcomes, self.collector.responder)
+        batch_rows = self._rows(group_ids)
+        batch = self.method.batch(batch_rows, outcomes, self.collector.responder)
+        for name, count in (("clips", len(batch_rows)), ("tokens", batch.trained_tokens)):
+            self.metrics.share(name, count)
         if outcomes:
             counts = {"items": batch.items, "pairs": len(batch.pairs), "rated": len(batch.rated)}
             for name, count in counts.items():
@@ -214,6 +217,7 @@ class AlignmentTrainer(Trainer):
         for outcome in outcomes:
             for name, value in outcome.stats.items():
                 self.metrics.value(name, value)
+        self.collector.show(positions, group_ids, outcomes)
         return batch
 
     def _rows(self, group_ids: Sequence[str]) -> list[AlignmentRow]:

@@ -88,7 +88,14 @@ class Validator:
     def best(self) -> tuple[int, float]:
         """Step and figure of the best validation so far; of equal ones the first."""
         sign = 1 if self.recipe.validation.metric == "loss" else -1
-        return min(self.history, key=lambda seen: (sign * seen[1], seen[0]))
+        every = self.recipe.eval_every
+        asked = [
+            (at, value) for at, value in self.history if every and at and at % every == 0
+        ]  # not of the ends
+        return min(
+            asked or [one for one in self.history if one[0]] or self.history,
+            key=lambda seen: (sign * seen[1], seen[0]),
+        )
 
     @property
     def exhausted(self) -> bool:

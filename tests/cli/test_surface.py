@@ -29,6 +29,7 @@ SURFACE = {
         ),
         *("--trust-remote-code", "-h"),
     ],
+    "train report": ["--help", "--json", "--out", "-h", "RUN"],
     "eval": [
         *(
             "--baseline",

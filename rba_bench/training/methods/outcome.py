@@ -17,12 +17,14 @@ class Outcome:
         rated: samples with their worth, by the group whose members are weighed against each other.
         stats: means over the group's samples: `truncated`, `match` (equal to the teacher's answer), `length` (tokens),
             and with a reward `reward`, `reward_best`, `reward_worst`, `unjudged`.
+        shown: for people, of some groups; see `samples`.
     """
 
     items: int
     pairs: list[Pair] = field(default_factory=list)
     rated: list[list[Rated]] = field(default_factory=list)
     stats: dict[str, float] = field(default_factory=dict)
+    shown: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON values, clips by row id."""
@@ -34,6 +36,7 @@ class Outcome:
                 for group in self.rated
             ],
             "stats": self.stats,
+            **({} if self.shown is None else {"shown": self.shown}),
         }
 
     @classmethod
@@ -48,7 +51,7 @@ class Outcome:
             [Rated(answer(side), reward, worth, tuple(odds)) for side, reward, worth, odds in group]
             for group in value["rated"]
         ]
-        return cls(value["items"], pairs, rated, value["stats"])
+        return cls(value["items"], pairs, rated, value["stats"], value.get("shown"))
 
 
 def _side(answer: Answer) -> tuple[str, list[int], bool, float]:

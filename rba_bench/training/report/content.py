@@ -1,0 +1,153 @@
+"""What a run's folder has to tell, whether it is finished, still running, or was killed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.files import read_json, read_jsonl
+from rba_bench.outputs import read_signature
+from rba_bench.training.watch import LOG, SAMPLES, START, VALIDATION
+
+RUN = "rba_run.json"
+GROUPS = 10  # on the page
+_NUMBER = (int, float)
+_OPTIONAL = (int, float, type(None))
+_TASK = {"group": str, "kind": str, "prompt": str, "instruction": str, "teacher": str}
+_ANSWER = {
+    **_TASK,
+    **{"clip": str, "voice": str, "answer": str, "teacher_nats": _NUMBER, "tokens": int, "cut": bool},
+    "reward": _OPTIONAL,
+}
+_GROUP = {**_TASK, "step": int, "voices": list, "samples": list, "samples_left_out": int, "pairs": list}
+_SAMPLE = {"clip": str, "text": str, "tokens": int, "cut": bool, "read": bool, "reward": _OPTIONAL}
+_VOICE = {"clip": str, "voice": str}
+_SIDE = {"voice": str, "text": str, "sample": (int, type(None))}
+
+
+@dataclass(frozen=True)
+class Content:
+    """A run as its files tell it.
+
+    Attributes:
+        folder: of the run.
+        recipe: every key with its value; of a run of an earlier version that is not finished, those that decide it.
+        start: `rba_start.json`, empty where there is none.
+        run: `rba_run.json`, empty while the run is not finished.
+        log: a record per step.
+        validations: figures by step.
+        before, after: answers to held-out items by the first and the last policy that was asked; with their step.
+        groups: some groups as they were trained on, in the order of their steps.
+        missing: what cannot be shown, and why.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    start: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    before: tuple[int, list[dict[str, Any]]] | None = None
+    after: tuple[int, list[dict[str, Any]]] | None = None
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """The last step that is written down."""
+        return int(self.run.get("steps") or (self.log[-1]["step"] if self.log else 0))
+
+    @property
+    def steps(self) -> int:
+        """Where the run ends."""
+        return int(self.recipe.get("steps") or self.step)
+
+
+def read(folder: Path) -> Content:
+    """Read a run's folder.
+
+    Raises:
+        UserError: it is no training run, or one of its files is damaged.
+    """
+    signature = read_signature(folder) if folder.is_dir() else None
+    if signature is None or signature.get("stage") != "train":
+        raise UserError(
+            f"{folder} is no training run: name the folder that `rba-bench train` wrote (its --out)"
+        )
+    try:
+        return _read(folder, signature["config"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"a file of the run in {folder} is damaged: {error}") from error
+
+
+def _read(folder: Path, config: dict[str, Any]) -> Content:
+    start, run = (read_json(folder / name) if (folder / name).is_file() else {} for name in (START, RUN))
+    recipe = run.get("recipe") or start.get("recipe") or config
+    log = _by_step(read_jsonl(folder / LOG))
+    records = list(read_jsonl(folder / VALIDATION))
+    validations = _by_step(record for record in records if "answers" not in record)
+    if not validations:  # an earlier version has them in the step log alone
+        validations = [record for record in log if any(name.startswith("validation_") for name in record)]
+    answers = [
+        (int(record["step"]), _checked(record["answers"], _ANSWER))
+        for record in records
+        if "answers" in record
+    ]
+    groups = _checked(read_jsonl(folder / SAMPLES), _GROUP)
+    for group in groups:
+        _checked(group["samples"], _SAMPLE)
+        _checked(group["voices"], _VOICE)
+        for pair in group["pairs"]:
+            _checked((pair["chosen"], pair["rejected"]), _SIDE)
+    content = Content(
+        folder, recipe, start, run, log, validations,
+        answers[0] if answers else None,
+        answers[-1] if len(answers) > 1 else None,
+        spread(groups, GROUPS),
+    )  # fmt: skip
+    content.missing.extend(_missing(content))
+    return content
+
+
+def _checked(records: Iterable[Any], kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records, all of which have the keys, of their types. Raises ValueError."""
+    found = list(records)
+    for record in found:
+        for key, kind in kinds.items():
+            if not isinstance(record, dict) or not isinstance(record.get(key), kind):
+                raise ValueError(f"a record has no proper {key!r}")
+    return found
+
+
+def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One record a step, the later of two, in order."""
+    return [record for _, record in sorted({int(record["step"]): record for record in records}.items())]
+
+
+def _missing(content: Content) -> list[str]:
+    found = []
+    if not content.log:
+        found.append(f"No curves: {LOG} holds no step yet.")
+    if not content.groups:
+        found.append(
+            f"No groups: {SAMPLES} is empty or not there. The run has `samples_every: 0`, has not come to its first "
+            "step, or was made by a version that did not write samples."
+        )
+    if content.before is None:
+        found.append(
+            "No answers before and after: the set has no validation rows, the run has `validate_ends: false`, or it "
+            "was made by a version that did not ask."
+        )
+    elif content.after is None:
+        found.append("No answers after training: the run has not come to its end.")
+    if not content.start and not content.run:
+        found.append(f"The recipe lacks its paths: there is neither {START} nor {RUN}.")
+    return found
+
+
+def spread(groups: Sequence[dict[str, Any]], wanted: int) -> list[dict[str, Any]]:
+    """At most `wanted` groups, evenly over the run, the first and the last step among them."""
+    if len(groups) <= wanted:
+        return list(groups)
+    return [groups[round(place * (len(groups) - 1) / (wanted - 1))] for place in range(wanted)]

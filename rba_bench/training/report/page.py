@@ -1,0 +1,260 @@
+"""The page: a run's content in HTML, with every text of a model or a recipe escaped.
+
+Nothing in it can reach the network or run a script that came with the data: texts are escaped, figures are JSON in an
+element that is not executed, and the page's own policy allows two scripts by their hashes and no address at all.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rba_bench import __version__
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.files import write_atomic
+from rba_bench.plain import clean
+from rba_bench.training.explain import explain, flat
+from rba_bench.training.report.content import Content, read
+from rba_bench.training.report.curves import charts
+from rba_bench.training.report.sound import SECONDS, Player
+from rba_bench.training.watch import REPORT
+
+Groups = Mapping[str, Sequence[AlignmentRow]]
+
+
+def write(folder: Path, out: Path | None = None, groups: Groups | None = None) -> tuple[Path, list[str]]:
+    """Write a run's report.
+
+    Args:
+        folder: of the run.
+        out: the file; `report.html` in the run's folder by default.
+        groups: rows of the run's set by group id, for the clips; by default the set is looked for where it was.
+
+    Returns:
+        The file, and what it could not show.
+
+    Raises:
+        UserError: the folder is no training run, or the file cannot be written.
+        MissingPrerequisite: plotly is not installed.
+    """
+    library = _plotly()
+    content = read(folder)
+    if groups is None:
+        groups, problem = _groups(content)
+        content.missing.extend([problem] if problem else [])
+    path = out or folder / REPORT
+    html = render(content, library, groups)
+    try:
+        write_atomic(path, html)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    return path, content.missing
+
+
+def render(content: Content, library: str, groups: Groups | None = None) -> str:
+    """The page as text.
+
+    Args:
+        content: of the run.
+        library: JavaScript of plotly.
+        groups: rows by group id, for the clips.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    player = Player(groups)
+    here = files("rba_bench.training.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                              finalize=_finalize)  # fmt: skip
+    code = here.joinpath("page.js").read_text(encoding="utf-8")
+    parts = {
+        "content": content,
+        "charts": charts(content),
+        "items": _items(content, player),
+        "means": _means(content),
+        "groups": [_group(group, player) for group in content.groups],
+        "keys": _keys(content.recipe),
+        "facts": _facts(content),
+    }
+    notes = [*content.missing, *_about_sound(player)]
+    template = environment.from_string(here.joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        **parts,
+        notes=notes,
+        data=_json(parts["charts"]),
+        style=here.joinpath("page.css").read_text(encoding="utf-8"),
+        library=library,
+        code=code,
+        policy=_policy(library, code),
+        made=f"rba-bench {__version__}, {datetime.now(UTC).isoformat(timespec='minutes')}",
+    )
+
+
+def _plotly() -> str:
+    """Plotly's JavaScript, fit to stand between script tags."""
+    if find_spec("plotly") is None:
+        raise MissingPrerequisite(f"{REPORT} is drawn by plotly: pip install 'rba-bench[train]'")
+    source = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    return source.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; media-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON that HTML reads as text: no `<`, no `&`, no line separators of JavaScript."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finalize(value: Any) -> Any:
+    """What a template prints: text without characters that nobody can see, or that turn the text around."""
+    return clean(value) if type(value) is str else value
+
+
+def _groups(content: Content) -> tuple[Groups | None, str]:
+    """Rows by group id of the set that the run read, and what is wrong if there are none."""
+    from rba_bench.training.data import TrainingData, choices
+
+    source = content.recipe.get("alignment_set")
+    if source is None or not (content.groups or content.before):
+        return (
+            None,
+            ""
+            if source is not None or not content.groups
+            else "No clips: the run does not say where its set is.",
+        )
+    try:
+        data = TrainingData.open(choices(source), verify_bytes=0)
+    except (RbaError, OSError) as error:
+        return None, f"No clips: {error}"
+    expected = content.run.get("alignment_set_sha256") or content.start.get("alignment_set_sha256")
+    if data.sha256 != expected:
+        return None, "No clips: the alignment set is not the one that the run read."
+    return data.all, ""
+
+
+def _about_sound(player: Player) -> list[str]:
+    found = []
+    if player.left_out:
+        found.append(f"{player.left_out} clips are left out: the page would be too large.")
+    if player.unread:
+        found.append(f"{player.unread} clips could not be read from the alignment set.")
+    return found
+
+
+def _group(group: dict[str, Any], player: Player) -> dict[str, Any]:
+    """A group for the page: its samples by clip, with what became of each."""
+    chosen = {pair["chosen"]["sample"] for pair in group["pairs"]} - {None}
+    rejected = {pair["rejected"]["sample"] for pair in group["pairs"]} - {None}
+    clips = []
+    for voice in group["voices"]:
+        samples = [
+            {**sample, "chosen": number in chosen, "rejected": number in rejected}
+            for number, sample in enumerate(group["samples"])
+            if sample["clip"] == voice["clip"]
+        ]
+        clips.append({**voice, "sound": player(group["group"], voice["clip"]), "samples": samples})
+    # a side that is no sample: the teacher's answer, or a given one
+    given = [
+        {"role": role, "voice": pair[role]["voice"], "text": pair[role]["text"]}
+        for pair in group["pairs"]
+        for role in ("chosen", "rejected")
+        if pair[role]["sample"] is None and pair[role]["text"] != group["teacher"]
+    ]
+    teacher = any(
+        pair["chosen"]["sample"] is None and pair["chosen"]["text"] == group["teacher"]
+        for pair in group["pairs"]
+    )
+    return {**group, "clips": clips, "given": given, "teacher_chosen": teacher}
+
+
+def _items(content: Content, player: Player) -> list[dict[str, Any]]:
+    """Held-out items with the answers before and after."""
+    if content.before is None:
+        return []
+    later = {item["clip"]: item for item in (content.after[1] if content.after else [])}
+    return [
+        {**item, "sound": player(item["group"], item["clip"]), "after": later.get(item["clip"])}
+        for item in content.before[1]
+    ]
+
+
+def _means(content: Content) -> str:
+    """What happened to the held-out items on the whole."""
+    found = []
+    for name, shown in (("teacher_nats", "nats"), ("reward", "reward")):
+        sides = [[one[name] for one in answers[1] if one[name] is not None]
+                 for answers in (content.before, content.after) if answers]  # fmt: skip
+        means = [sum(values) / len(values) for values in sides if values]
+        if means:
+            found.append(f"{shown} {' → '.join(f'{mean:.2f}' for mean in means)}")
+    return ", ".join(found)
+
+
+def _keys(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The recipe by key, with the default and the reason where this version knows the key."""
+    known = {key.name: key for key in explain()}
+    found = []
+    for name, value in flat(recipe).items():
+        key = known.get(name)
+        if isinstance(value, Mapping) and any(other.startswith(f"{name}.") for other in known):
+            continue
+        default = None if key is None else key.by_method.get(recipe.get("method", ""), key.default)
+        found.append({
+            "name": name, "value": _text(value), "default": "" if key is None else _text(default),
+            "changed": key is not None and value != default, "reason": "" if key is None else key.reason,
+        })  # fmt: skip
+    return found
+
+
+def _facts(content: Content) -> list[tuple[str, str]]:
+    """Hashes, base, data and cost, by name."""
+    known = {**content.start, **content.run}
+    data = known.get("data") or {}
+    facts: list[tuple[str, Any]] = [
+        ("folder", str(content.folder)),
+        ("base", known.get("base") or content.recipe.get("base")),
+        ("base revision", known.get("base_revision")),
+        ("base sha256", known.get("base_sha256")),
+        ("alignment set sha256", known.get("alignment_set_sha256")),
+        ("pairs sha256", known.get("pairs_sha256")),
+        (
+            "sets",
+            ", ".join(
+                f"{one['train_groups']} training groups, {one['clips']} clips" for one in data.get("sets", [])
+            ),
+        ),
+        ("steps", f"{content.step} of {content.steps}"),
+        ("training time", _seconds(known.get("wall_time_s"))),
+        ("encoding time", _seconds(known.get("encoding_s"))),
+        ("clips/s", known.get("samples_per_s")),
+        ("answers sampled", known.get("answers_sampled")),
+        ("hardware", ", ".join(f"{name} {value}" for name, value in (known.get("hardware") or {}).items())),
+        ("versions", ", ".join(f"{name} {value}" for name, value in (known.get("versions") or {}).items())),
+        ("started", content.start.get("created")),
+        ("finished", content.run.get("created")),
+        ("clips on this page", f"the first {SECONDS} s of each"),
+    ]
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def _seconds(value: Any) -> str | None:
+    return f"{value:.0f} s" if isinstance(value, int | float) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
