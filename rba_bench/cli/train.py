@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DEFAULT_METHOD = "rba-single"
 EXPLAIN = "--explain"
+# Recipes of the methods' names are for the micro world: one short line an answer, a small model. Another base starts
+# from what the method itself sets, which is for answers of hundreds of tokens.
+REAL = ("track=full",)
 
 
 class _Group(TyperGroup):
@@ -177,8 +180,22 @@ def _recipe(method: str | None, recipe: Path | None, overrides: list[str], trust
     from rba_bench.training.recipe import TrainingRecipe
 
     chosen = [f"method={method}"] if method is not None else []
+    if recipe is None and _base(overrides) != "micro":
+        name = method or DEFAULT_METHOD
+        say(
+            f"base {_base(overrides)}: keys as {name} itself sets them; --recipe {name} takes the micro world's"
+        )
+        return load_recipe(TrainingRecipe, None, [*REAL, f"method={name}", *overrides], trust)
     path = recipe_file(recipe or method or DEFAULT_METHOD)
     return load_recipe(TrainingRecipe, path, [*chosen, *overrides], trust)
+
+
+def _base(overrides: list[str]) -> str:
+    """The base that the options name; the shipped one if none."""
+    from rba_bench.recipes import parse_override
+
+    named = [value for where, value in map(parse_override, overrides) if where == ("base",)]
+    return str(named[-1]) if named else "micro"
 
 
 def _provide_alignment_set(recipe: "TrainingRecipe") -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.filters import judge_answer, read
+from rba_bench.synthesis.filters import judge_answer, read, tidy_lines
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.textlm.base import Decoding, TextLM
 
@@ -27,7 +27,7 @@ def answer(
     )
     answers = []
     for candidate, seed, made in zip(candidates, seeds, generations, strict=True):
-        response, status = read(made)
+        response, status = read(made, tidy_lines)
         answers.append(
             {
                 "index": candidate["index"],

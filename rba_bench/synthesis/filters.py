@@ -1,16 +1,18 @@
 """Which sampled instructions and answers are kept; every candidate gets one reason, none vanishes.
 
-The paper drops instructions that are too long or need complex maths (hard to say aloud) and gives no
-thresholds or rules; those here are ours, and the manifest lists them. Arithmetic in words is maths too.
+The paper drops instructions that are too long or need complex maths (hard to say aloud) and gives no thresholds or
+rules; those here are ours, and the manifest lists them. What is written in signs that nobody says is `unspeakable`
+(see `speakable`); maths asked for in words is `maths`, sums included.
 """
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.synthesis.speakable import unspeakable
 from rba_bench.synthesis.tags import Tags
 from rba_bench.textlm.base import Generation
 from rba_bench.textlm.replies import split
@@ -26,7 +28,8 @@ INSTRUCTION_REASONS = {
     "unparsed": "the tagger does not know it",
     "held_out": "belongs to the world's test split",
     "too_long": "more spoken words than max_words",
-    "maths": "formulas or advanced maths",
+    "unspeakable": "formulas, code, markup, tables, addresses, paths, long numbers",
+    "maths": "sums or advanced maths, in words",
     "duplicate": "same words as an earlier one",
     "quota": "enough of its kind",
     "surplus": "enough instructions",
@@ -42,18 +45,21 @@ ANSWER_REASONS = {
     "no_transcript": "nothing to translate",
 }
 
+_BREAKS = "\n\t"  # what layout an answer may have
 _MARKS = re.compile(r"<\|.*?\|>|</?s>|\[/?INST\]|\ufffd")
-_FORMULA = re.compile(
-    r"\\[a-zA-Z]+|\$[^$]+\$"  # LaTeX
-    r"|[\u2200-\u22ff\u00b2\u00b3\u221a\u03c0]"  # mathematical signs
-    r"|\d\s*[+*=\u00d7\u00f7]\s*\(?[\dx-z]|\d\s+[-/]\s+\d|\w\s*\^\s*\w|\b[xyzf]\s*(\([xyz]\))?\s*="
-)
+_NUMBER = r"(?:\d+|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|hundred|thousand)"
+_SUM = rf"{_NUMBER} (?:plus|minus|times|multiplied by|divided by) {_NUMBER}\b"
 _TERMS = re.compile(
-    r"\b(integrals?|integrate|derivatives?|differential|polynomials?|quadratic|equations?|logarithms?"
-    r"|matri(x|ces)|eigenvalues?|determinants?|factorials?|cosine|trigonometr\w+|square root|cube root"
-    r"|solve for|theorems?|prove that|calculate|compute|(sum|product|quotient) of"
-    r"|(\d+|zero|one|two|three|four|five|six|seven|eight|nine|ten|\w+teen|\w+ty|hundred|thousand)"
-    r" (plus|minus|multiplied by|divided by))\b"
+    r"\b(integrals? of|integrate (the function|x\b|by parts)|(first|second|partial) derivatives?"
+    r"|derivatives? of (an? |the )?(function|sine|cosine|tangent|logarithm|polynomial|square|[a-z]\b)"
+    r"|differential equations?|polynomials?|quadratic|simultaneous equations|solve (the|this|an?) equation"
+    r"|logarithms? of|eigenvalues?|eigenvectors?|determinant of (a|the|this) matrix|(invert|multiply) (a|the) matrix"
+    r"|factorial of|(sine|cosine|tangent) of|trigonometr\w+ (function|identit|equation)\w*|(square|cube) root of"
+    r"|solve for [a-z]\b|prove (that|the) [^.?!]*\b(theorem|prime|irrational|converges?|divisible|triangle)\w*"
+    r"|(sum|product|quotient) of (the |these |those |all )?((first|two|three|four|five|\d+) )*"
+    r"(digits|numbers|integers|primes)"
+    rf"|(calculate|compute|what is|what's|how much is|work out|add up|sum of|product of)[^.?!]{{0,20}}\b{_SUM}"
+    rf"|{_SUM} (is|equals|makes)\b)"
 )
 
 
@@ -62,10 +68,25 @@ def tidy(text: str) -> str:
     return " ".join(text.split())
 
 
-def read(made: Generation) -> tuple[str, str]:
-    """What counts of a reply of the teacher, on one line, and its status: that of the reply, or `unclosed`."""
+def tidy_lines(text: str) -> str:
+    """The text in its lines: no blanks at their ends, no two empty lines in a row, none at the start or end.
+
+    Lists, poems and code live by their line breaks, and a model that samples them keeps its own: an answer put on one
+    line would teach against them.
+    """
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def read(made: Generation, shape: Callable[[str], str] = tidy) -> tuple[str, str]:
+    """What counts of a reply of the teacher, and its status: that of the reply, or `unclosed`.
+
+    Args:
+        made: the reply.
+        shape: `tidy` for what is spoken, and for translations of one utterance; `tidy_lines` for answers.
+    """
     parts = split(made.text)
-    return tidy(parts.answer), made.status if parts.complete else "unclosed"
+    return shape(parts.answer), made.status if parts.complete else "unclosed"
 
 
 def normalise(text: str) -> str:
@@ -75,13 +96,14 @@ def normalise(text: str) -> str:
 
 
 def needs_maths(text: str) -> bool:
-    """True where the text holds a formula or asks for more maths than can be said aloud."""
-    return bool(_FORMULA.search(text) or _TERMS.search(text.casefold()))
+    """True where the text asks in words for sums or for more maths than can be said aloud."""
+    return bool(_TERMS.search(text.casefold()))
 
 
 def is_malformed(text: str) -> bool:
-    """True for template marks, control characters, or a text without a single letter or digit."""
-    control = any(unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn") for character in text)
+    """True for template marks, control characters but for layout, or a text without a single letter or digit."""
+    plain = text.translate(dict.fromkeys(map(ord, _BREAKS)))
+    control = any(unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn") for character in plain)
     return control or bool(_MARKS.search(text)) or not any(character.isalnum() for character in text)
 
 
@@ -134,6 +156,8 @@ class InstructionFilter:
             return "held_out"
         if len(tags.instruction.split()) > self.recipe.max_words:
             return "too_long"
+        if self.recipe.drop_unspeakable and unspeakable(text):
+            return "unspeakable"
         return "maths" if self.recipe.drop_maths and needs_maths(text) else None
 
     def _among_others(self, text: str, tags: Tags | None) -> str | None:

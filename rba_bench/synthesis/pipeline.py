@@ -20,7 +20,16 @@ from rba_bench.textlm.base import TextLM
 # Keys that may differ between a run and its resumption.
 NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates"})
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
-LATER = ("instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template")
+LATER = (
+    "instruction_prompt",
+    "topics",
+    "answer_prompt",
+    "max_answer_words",
+    "source",
+    "kind",
+    "template",
+    "drop_unspeakable",
+)
 
 
 def synthesize(

@@ -82,7 +82,8 @@ class SynthesisRecipe(Recipe):
     kind: Kind = Field("instruct", description="of every instruction where there is no tagger")
     language: str = Field("en", description="language of the speech where there is no tagger")
     max_words: int = Field(20, ge=1, description="spoken words")
-    drop_maths: bool = True
+    drop_unspeakable: bool = Field(True, description="drop what cannot be said: formulas, code, URLs, tables")
+    drop_maths: bool = Field(True, description="drop sums and advanced maths asked for in words")
     exclude_test: bool = Field(True, description="drop instructions of the world's held-out test split")
 
     voice_bank: str = "train"

@@ -28,6 +28,8 @@ from transformers.trainer import SCHEDULER_NAME
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
+from rba_bench.progress import say
+from rba_bench.training.alarms import Alarms
 from rba_bench.training.batch import StepBatch
 from rba_bench.training.build import optimizer_groups
 from rba_bench.training.checkpoints import load_weights, save_weights, seal
@@ -154,6 +156,7 @@ class AlignmentTrainer(Trainer):
         self.encoding_s = 0.0
         self.grad_norm = 0.0
         self.metrics = StepMetrics()
+        self.alarms = Alarms(recipe)
         self._groups: list[dict[str, Any]] | None = None
         self._step_counts: dict[str, int] = {}
 
@@ -263,7 +266,10 @@ class AlignmentTrainer(Trainer):
 
     def take_metrics(self) -> dict[str, float]:
         """The step's figures, over all its batches and all processes; metrics without a value are left out."""
-        return self.metrics.take(self.args.world_size) | {"grad_norm": self.grad_norm}
+        figures = self.metrics.take(self.args.world_size) | {"grad_norm": self.grad_norm}
+        for line in self.alarms(self.state.global_step, figures) if self.args.should_save else ():
+            say(line)
+        return figures
 
     def after_step(self, step: int) -> None:
         """Between steps rollouts get the new weights, and every `opponent_every` an opponent does."""

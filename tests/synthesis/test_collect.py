@@ -153,3 +153,17 @@ def test_a_damaged_log_is_a_users_error(tmp_path: Path) -> None:
     (tmp_path / INSTRUCTIONS).write_text("not json\n")
     with pytest.raises(UserError, match="damaged"):
         collect(RECIPE, FakeTeacher(), tmp_path)
+
+
+def test_answers_keep_their_lines_and_instructions_have_one(tmp_path: Path) -> None:
+    class Poet(FakeTeacher):
+        def _instruction(self, seed: int) -> Generation:
+            made = super()._instruction(seed)
+            return Generation(made.text.replace(" ", "\n", 1), made.n_tokens, made.status)
+
+        def _answer(self, text: str, seed: int) -> Generation:
+            return Generation(" - roses \r\n\r\n\r\n\r\n  - violets\n", 8, "ok")
+
+    units = collect(RECIPE, Poet(), tmp_path)
+    assert len(units) == 30 and {unit.response for unit in units} == {"- roses\n\n  - violets"}
+    assert not any("\n" in unit.instruction for unit in units)

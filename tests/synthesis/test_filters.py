@@ -15,11 +15,13 @@ from rba_bench.synthesis.filters import (
     judge_answer,
     needs_maths,
     normalise,
+    tidy_lines,
 )
 from rba_bench.synthesis.recipe import SynthesisRecipe
 from rba_bench.synthesis.tags import make_tagger, micro_tags
 
 PLAIN = SynthesisRecipe(tagger=None, n_instructions=3, max_words=6)
+LONG = PLAIN.model_copy(update={"max_words": 20})
 
 
 def judge(text: str, status: str = "ok", recipe: SynthesisRecipe = PLAIN) -> str:
@@ -34,6 +36,8 @@ def judge(text: str, status: str = "ok", recipe: SynthesisRecipe = PLAIN) -> str
         ("one two three four five six seven", "ok", "too_long"),
         ("one two three four five six", "ok", KEPT),
         ("Solve for x please", "ok", "maths"),
+        ("A $5 coffee plus tip?", "ok", KEPT),
+        ("Read https://example.org/news", "ok", "unspeakable"),
         ("", "ok", "empty"),
         ("", "empty", "empty"),
         ("half a sent", "truncated", "truncated"),
@@ -51,24 +55,53 @@ def test_one_instruction(text: str, status: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["what is 3 + 4", "simplify 2x^2", r"evaluate \frac{1}{2}", "find f(x) = 3", "2*(3)", "the area is πr²",
-     "What is the derivative of a sine?", "calculate three plus four", "what is the sum of two numbers"],
+    ["what is the derivative of a sine?", "calculate three plus four", "what is the sum of two numbers",
+     "What is seven times eight?", "explain the integral of a function", "solve for x", "two plus two is how much",
+     "what is the square root of nine", "prove that there is no largest prime"],
 )  # fmt: skip
 def test_maths(text: str) -> None:
-    assert needs_maths(text)
+    assert needs_maths(text) and judge(text, recipe=LONG) == "maths"
 
 
 @pytest.mark.parametrize(
     "text",
     ["who won in 1998", "plan a 3-day trip", "a well-known writer", "open 24/7 shops", "the plus side of rain",
-     "call me at 5 o'clock", "three times a week", "an even/odd day"],
+     "call me at 5 o'clock", "three times a week", "an even/odd day", "the city plus its suburbs",
+     "how do I calculate a tip", "is The Matrix a good film", "what are financial derivatives",
+     "an integral part of the team", "how do I prove that I live here", "a family of four plus two dogs",
+     "which factors are determinants of health", "ten minus nine days of leave, how do I plan them"],
 )  # fmt: skip
 def test_no_maths(text: str) -> None:
     assert not needs_maths(text)
 
 
-def test_maths_may_stay() -> None:
-    assert judge("what is 3 + 4", recipe=PLAIN.model_copy(update={"drop_maths": False})) == KEPT
+def test_each_rule_may_be_switched_off() -> None:
+    formula, maths = "what is 3 + 4", "what is the square root of nine"
+    assert judge(formula, recipe=LONG) == "unspeakable"
+    assert judge(formula, recipe=LONG.model_copy(update={"drop_unspeakable": False})) == KEPT
+    assert judge(maths, recipe=LONG) == "maths"
+    assert judge(maths, recipe=LONG.model_copy(update={"drop_maths": False})) == KEPT
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one line", "one line"),
+        ("  - a \n  - b\t\n", "- a\n  - b"),
+        ("verse\n\n\n\nverse", "verse\n\nverse"),
+        ("a\r\nb\rc\n \n \nd", "a\nb\nc\n\nd"),
+        ("if x:\n    y  # two  blanks", "if x:\n    y  # two  blanks"),
+        ("\n\n", ""),
+    ],
+)
+def test_answers_keep_their_lines(text: str, lines: str) -> None:
+    assert tidy_lines(text) == lines == tidy_lines(lines)
+
+
+def test_answers_of_the_micro_world_are_what_they_were() -> None:
+    rng = random.Random(4)
+    answers = [world.sample_answer(rng, world.sample_item(rng)) for _ in range(300)]
+    assert [tidy_lines(text) for text in answers] == [" ".join(text.split()) for text in answers]
 
 
 def test_same_words_are_duplicates() -> None:
@@ -150,6 +183,8 @@ def test_translation_is_tagged_with_its_spoken_part() -> None:
         ("yes", "ok", KEPT),
         ("", "ok", "empty"),
         ("a <|end|>", "ok", "malformed"),
+        ("- one\n- two\n\n\tcode", "ok", KEPT),
+        ("bell \x07 rings", "ok", "malformed"),
         ("so", "truncated", "truncated"),
     ],
 )

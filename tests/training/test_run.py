@@ -432,3 +432,13 @@ def test_kill_nine_and_resume(recipe_for: Callable[..., Any], tmp_path: Path) ->
     train(recipe, tmp_path / "cut")
     same(tmp_path / "whole", tmp_path / "cut")
     assert read_json(tmp_path / "cut" / "rba_run.json")["steps"] == 40
+
+
+def test_saturated_pairs_and_cut_samples_are_logged_and_told_once(
+    recipe_for: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_for(beta=1e4, steps=3, max_new_tokens=2, save_every=100)
+    records = log(train(recipe, tmp_path / "out").path)
+    assert all(record["saturated"] > 0.9 and record["truncated"] > 0.5 for record in records)
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("of the pairs are saturated") == told.count("of the samples were cut off") == 1
