@@ -143,10 +143,6 @@ PLAIN = {
     "sft_reduction": "token",
     "beta": 0.1,
 }
-OLD = {
-    "length_normalized": "each term has a key of its own: preference_reduction and sft_reduction, `token` (was true) "
-    "or `sequence` (was false)",
-}
 
 
 def fill(data: dict[str, Any]) -> dict[str, Any]:
@@ -155,9 +151,7 @@ def fill(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a key has a value that the method cannot have.
     """
-    for key, told in OLD.items():
-        if key in data:
-            raise ValueError(f"{key} is no key any more: {told}")
+    data = _renewed(data)
     preset = PRESETS.get(data.get("method", "rba-single"))
     if preset is None:
         return data  # the field's own check names the valid ones
@@ -172,3 +166,22 @@ def fill(data: dict[str, Any]) -> dict[str, Any]:
     own = data.get(preset.reduction)
     filled |= preset.scales.get(str(filled[preset.reduction] if own is None else own), {})
     return {**data, **{key: value for key, value in filled.items() if data.get(key) is None}}
+
+
+def _renewed(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as it was when one key was for all terms: without means it says what it always meant."""
+    if "length_normalized" not in data:
+        return data
+    data = dict(data)
+    if data.pop("length_normalized"):
+        raise ValueError(
+            "length_normalized is no key any more: each term has its own, preference_reduction and sft_reduction, "
+            "`token` (was true) or `sequence` (was false)"
+        )
+    sums = {"sft_reduction": "sequence", "truncated": "keep"}
+    method = data.get("method", "rba-single")
+    if method not in ("simpo", "ipo"):  # which always had means
+        sums["preference_reduction"] = "sequence"
+    if method in ("scst", "mrt"):
+        sums["policy_reduction"] = "sequence"
+    return {**data, **{key: value for key, value in sums.items() if data.get(key) is None}}
