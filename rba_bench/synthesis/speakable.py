@@ -39,6 +39,7 @@ _FORMULA = (
     r"\b[xyznkp]\s*[<>]=?\s*-?\d|\d\s*[<>]=?\s*\d",
     r"\b(?:sqrt|sin|cos|tan|log|ln|lim|exp)\s*\(",
     r"\+[^.\n]{1,40}(?:\u2192|\u21cc|->)",  # reactions
+    r"\$\$[^$\n]+\$\$|\b[a-z]\s*\u2192\s*[\d+\-\u221e]|\d!\s*[-+*/]\s*\d|\b[A-Za-z]{1,2}\s*\+\s*[A-Za-z]{1,2}\s*=",
 )
 _CODE = (
     r"```|~~~|`[^`\n]+`",

@@ -8,19 +8,22 @@ import pytest
 
 from rba_bench.synthesis.speakable import KINDS, unspeakable
 
-# Label, what it is, half, sentence. The second half was written when the rules were fixed: on it they had precision 1.0
-# and recall 0.975 (two of 80 missed: a regular expression, a link without `https`; both have rules since).
+# Label, what it is, set, sentence. Set 2 was written when the rules were fixed: on it they had precision 1.0 and recall
+# 0.975 (two of 80 missed: a regular expression, a link without `https`). Set 3 was written after that, to find faults:
+# precision 0.972, recall 0.875 (five of 40 missed). What was missed has rules since, but for the code without a sign of
+# code in set 3; and there "a = an" is taken for a formula.
 with open(Path(__file__).parent / "speakable.tsv", encoding="utf-8", newline="") as handle:
     ROWS = list(csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-@pytest.mark.parametrize("half", ["1", "2"])
-def test_precision_and_recall(half: str) -> None:
+@pytest.mark.parametrize("part", ["1", "2", "3"])
+def test_precision_and_recall(part: str) -> None:
     told = [
-        (label == "drop", unspeakable(text) is not None) for label, _, number, text in ROWS if number == half
+        (label == "drop", unspeakable(text) is not None) for label, _, number, text in ROWS if number == part
     ]
     right = sum(wanted and dropped for wanted, dropped in told)
-    assert len(told) >= 150 and min(sum(wanted for wanted, _ in told), sum(not w for w, _ in told)) >= 70
+    assert len(told) >= (85 if part == "3" else 150)
+    assert 0.4 < sum(wanted for wanted, _ in told) / len(told) < 0.6
     assert right / sum(dropped for _, dropped in told) >= 0.97  # precision
     assert right / sum(wanted for wanted, _ in told) >= 0.97  # recall
 
