@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check bench setup format assets clean
+.PHONY: help quickstart test check bench setup format assets vllm-check clean
 
 # The first Python >= 3.11 that runs; `make PYTHON=/path/to/python3.12 test` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 ARGS ?=
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' Makefile | expand -t 14
 
 quickstart: $(STAMP)  ## the whole way, teacher to leaderboard, offline; ARGS="--json" for machines
 	@$(BIN)/rba-bench quickstart $(ARGS)
@@ -54,6 +54,9 @@ $(STAMP):
 
 assets: $(STAMP)  ## fetch real weights (98 MB) for the tests that serve them; without, these are skipped
 	@$(BIN)/python dev/fetch_assets.py
+
+vllm-check: $(STAMP)  ## rollouts through a real vLLM on the CPU; fetches it (1.5 GB) into .vllm/, 20 minutes
+	@PYTHONPATH=. $(BIN)/python dev/vllm_check.py $(ARGS)
 
 clean:  ## remove .venv and caches; runs/ stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rba_bench.cli import defaults, options
+from rba_bench.cli import defaults, options, train_server
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.errors import UserError
 from rba_bench.progress import say
@@ -50,6 +50,7 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(cls=_Group, rich_markup_mode=None)
+app.command("server")(train_server.command)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from rba_bench.recipes import Recipe
 from rba_bench.training.presets import PRESETS, Method, Reduction, fill
 from rba_bench.training.reward_options import RewardOptions
+from rba_bench.training.rollout_options import RolloutOptions
 from rba_bench.training.teacher_options import TeacherOptions
 
 Kind = Literal["instruct", "qa", "s2tt"]
@@ -178,6 +179,7 @@ class TrainingRecipe(Recipe):
     truncated: Literal["keep", "mask", "drop"] = "mask"
     refresh_every: Positive = 1  # sample for this many steps at once: bigger batches, slightly older policy
     rollout_batch: Positive = 128  # answers sampled together
+    rollout: RolloutOptions = RolloutOptions()  # the engine that samples
     reward: RewardOptions = RewardOptions()  # what judges samples, by kind of item
 
     # run
@@ -258,6 +260,10 @@ class TrainingRecipe(Recipe):
             (
                 gradient and self.policy_gradient.baseline == "modality" and self.group_by == "clip",
                 "policy_gradient.baseline modality mixes speech and text in a group: set group_by to instruction",
+            ),
+            (
+                self.rollout.weights == "lora" and self.lora is None,
+                "rollout.weights lora sends an adapter: set lora, or rollout.weights to folder",
             ),
             (
                 self.method == "diva" and self.teacher.model != "self",

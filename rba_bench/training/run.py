@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 RUN = "rba_run.json"
 TRAINER = "trainer"
 FINAL = f"{TRAINER}/final"
+ROLLOUT = f"{TRAINER}/rollout"  # weights on their way to a server
 SCHEMA_VERSION = 1
 GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
@@ -106,6 +107,10 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         recipe = recipe.model_copy(update={"steps": steps})
     base = base_folder(recipe)
     identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
+    if recipe.rollout.engine == "local":
+        del identity["rollout"]  # as before there were engines
+    else:
+        identity["rollout"] = recipe.rollout.engine  # how it is reached decides nothing
     identity["reward"] = {**identity["reward"], "trust_remote_code": False}  # --trust decides nothing else
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
     if recipe.pairs_file is not None:
@@ -221,6 +226,7 @@ class _Run:
         from rba_bench.training.order import GroupOrder
         from rba_bench.training.reporting import reporters
         from rba_bench.training.rewards import needs_own_llm
+        from rba_bench.training.rollouts.make import use_engine
         from rba_bench.training.samples import Shown
         from rba_bench.training.tools import StepTools
         from rba_bench.training.trainer import AlignmentTrainer, arguments
@@ -242,6 +248,7 @@ class _Run:
         collector = Collector(
             recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
+        use_engine(collector, self.out / ROLLOUT)
         teacher = build.make_teacher(recipe, self.family, self.sources["base_sha256"], str(args.device))
         trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
         tools = StepTools(self.store, self.reference, teacher, trained)

@@ -30,6 +30,10 @@ SURFACE = {
         *("--trust-remote-code", "-h"),
     ],
     "train report": ["--help", "--json", "--out", "-h", "RUN"],
+    "train server": [
+        *("--help", "--json", "--max-length", "--method", "--out", "--recipe", "--set", "--trust"),
+        *("--trust-remote-code", "-h"),
+    ],
     "eval": [
         *(
             "--baseline",

@@ -134,6 +134,7 @@ class Server:
         stopped: Set when the server stops; whoever hangs listens to it.
         models: What it lists: names, or whole rows.
         list_status: HTTP status of the list.
+        gets: Meets GET requests by their path, where the list of models is not enough.
     """
 
     react: Callable[[Seen], Reaction]
@@ -143,6 +144,7 @@ class Server:
     stopped: threading.Event = field(default_factory=threading.Event)
     models: Sequence[Any] = ("m",)
     list_status: int = 200
+    gets: Callable[[str], Reaction] | None = None
     port: int = 0
     under_way: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -189,7 +191,10 @@ class Handler(BaseHTTPRequestHandler):
         self.script.met(self)
 
     def do_GET(self) -> None:
-        """The list of models."""
+        """The list of models, or what the script has."""
+        if self.script.gets is not None:
+            self.script.gets(self.path).send(self)
+            return
         rows = [name if isinstance(name, dict) else {"id": name} for name in self.script.models]
         body({"object": "list", "data": rows}, self.script.list_status).send(self)
 
@@ -220,9 +225,13 @@ class _QuietServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(react: Callable[[Seen], Reaction], host: str = "127.0.0.1") -> Iterator[Server]:
+def serving(
+    react: Callable[[Seen], Reaction],
+    host: str = "127.0.0.1",
+    gets: Callable[[str], Reaction] | None = None,
+) -> Iterator[Server]:
     """The server for the body of a `with`."""
-    script = Server(react)
+    script = Server(react, gets=gets)
     handler = type("ScriptedHandler", (Handler,), {"script": script})
     family = {"address_family": socket.AF_INET6} if ":" in host else {}
     with type("_Server", (_QuietServer,), family)((host, 0), handler) as server:

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from rba_bench.errors import RbaError
 from rba_bench.training.clips import Clip
 from rba_bench.training.rollout import Draw
 from rba_bench.training.sharding import Lockstep
+
+
+class RolloutGone(RbaError):
+    """Whatever draws the answers does not answer any more, or not with what it should."""
 
 
 class Request(NamedTuple):
@@ -42,7 +47,7 @@ class Rollout(Protocol):
             with_logprobs: also what the policy gave each token, see `Draw.logprobs`.
 
         Raises:
-            RbaError: the engine is gone; the same command goes on where the run stopped.
+            RolloutGone: the engine is gone; the same command goes on where the run stopped.
         """
         ...
 

@@ -13,6 +13,7 @@ from rba_bench.speechlm.audiolm.families import FAMILIES
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.speechlm.audiolm.families.rows import shares_rows
 from rba_bench.speechlm.audiolm.loading import load_family
+from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training import parts
 from rba_bench.training.layout import Branch, Mode, plan
 from tests.speechlm.audiolm import contract
@@ -199,3 +200,19 @@ def test_what_is_saved_loads_here_and_in_stock_transformers(case: Case, tmp_path
         for model in (reloaded.model, stock):
             assert torch.equal(model(**inputs).logits, expected)
     assert not torch.equal(before, expected)
+
+
+def test_its_text_decoder_alone_gives_the_same_logits(case: Case, tmp_path: Path) -> None:
+    """Loaded by transformers as the causal language model that it is: what a server of text models makes of it."""
+    from transformers import AutoModelForCausalLM
+
+    family = case.family
+    TextDecoder(family).save(tmp_path, torch.float32)
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    embeds, counts = family.project(*family.encode_audio(family.features(case.clips[:1])))
+    ids = torch.tensor([family.expand(family.prompt_ids(PROMPT), int(counts[0]))])
+    with torch.no_grad():
+        merged = family.merge(ids, embeds, counts)
+        positions = torch.arange(merged.shape[1])[None]
+        expected = family.head(family.decode(merged, None, positions, use_cache=False))
+        torch.testing.assert_close(alone(inputs_embeds=merged).logits, expected, rtol=0, atol=2e-5)

@@ -1,0 +1,178 @@
+"""The text decoder of a speech model on its own, as servers of text models load it: configuration, weights, adapter.
+
+Whoever merges the embeddings of words and sound himself needs no more of a server than the decoder. So one that takes
+embeddings as prompts (vLLM) serves every family.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rba_bench.errors import UserError
+from rba_bench.files import replacing, write_json
+from rba_bench.speechlm.audiolm.families.base import AudioFamily
+
+WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_model.safetensors"
+# Decoders that transformers has no class of their own for. Without images all three position tables of Qwen2.5-Omni
+# count alike, which is plain rotation; Phi-4-multimodal's decoder is that of Phi-3 with tables of other senses beside.
+_SAME_AS = {"qwen2_5_omni_text": "qwen2", "phi4_multimodal": "phi3"}
+# What text models do to the head's result; speech models around them (Granite Speech, transformers 5.23) leave it out.
+_PLAIN_HEAD = {"logits_scaling": 1.0, "logit_scale": 1.0, "final_logit_softcapping": None}
+_OTHER_SENSES = "embed_tokens_extend."
+
+Gather = Callable[[Tensor], Tensor]  # the whole of a parameter that processes may share out
+
+
+def own(parameter: Tensor) -> Tensor:
+    """A parameter that is whole here."""
+    return parameter.detach()
+
+
+class TextDecoder:
+    """Decoder and head of a model as a causal language model.
+
+    The head always stands beside the embeddings, also where both are one matrix: vLLM (0.32) on a CPU packs the head
+    when it starts, and does not pack it again when tied weights are replaced.
+
+    Args:
+        family: adapter around the model.
+
+    Raises:
+        UserError: the decoder is of a type that no server of text models would know.
+    """
+
+    def __init__(self, family: AudioFamily) -> None:
+        from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+        self.family = family
+        given = family.decoder.config
+        kind = _SAME_AS.get(given.model_type, given.model_type)
+        config_class = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else None  # noqa: SIM401 - a lazy mapping, without get
+        if config_class not in AutoModelForCausalLM._model_mapping:
+            raise UserError(f"a decoder of type {given.model_type!r} cannot be served on its own")
+        self._class = AutoModelForCausalLM._model_mapping[config_class]
+        self.config = config_class.from_dict(_plain(given.to_dict(), kind))
+        if type(family).head is AudioFamily.head:
+            for name in _PLAIN_HEAD.keys() & vars(self.config).keys():
+                setattr(self.config, name, _PLAIN_HEAD[name])
+        self.prefix = f"{self._class.base_model_prefix}."
+        self._check()
+
+    def _check(self) -> None:
+        """The names of the weights must be those of the class."""
+        with torch.device("meta"):
+            model = self._class._from_config(self.config)
+        expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        shapes = dict(self._shapes())
+        if shapes != expected:
+            odd = sorted(set(shapes.items()) ^ set(expected.items()))[0][0]
+            raise UserError(
+                f"the decoder cannot be served as a {self._class.__name__}: {odd} is not what that has there"
+            )
+
+    def _shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for name, parameter, _ in self._parameters():
+            yield name, tuple(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3 keeps them empty
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor, nn.Module]]:
+        """Name there, parameter, and the layer it belongs to; of adapted layers what they adapt."""
+        for path, module in self.family.decoder.named_modules():
+            if ".lora_" in path or path.startswith(_OTHER_SENSES.rstrip(".")):
+                continue
+            for name, parameter in module.named_parameters(recurse=False):
+                inner = f"{path}.{name}".replace(".base_layer.", ".")
+                owner = self.family.decoder.get_submodule(path.removesuffix(".base_layer"))
+                yield self.prefix + inner, parameter, owner
+        for name, parameter in self.family.model.get_output_embeddings().named_parameters():
+            yield f"lm_head.{name}", parameter, self.family.model.get_output_embeddings()
+
+    def weights(self, gather: Gather = own) -> Iterator[tuple[str, Tensor]]:
+        """All weights by name, adapters folded in. Where processes share weights out all of them must iterate."""
+        for name, parameter, layer in self._parameters():
+            weight = gather(parameter)
+            adapted = name.endswith(".weight") and hasattr(layer, "lora_A")
+            yield name, weight + self._update(layer, gather).to(weight) if adapted else weight
+
+    @staticmethod
+    def _update(layer: Any, gather: Gather) -> Tensor:
+        """What the active adapters of a layer add to its weight, in float32."""
+        updates = []
+        for name in layer.active_adapters:
+            down, up = gather(layer.lora_A[name].weight).float(), gather(layer.lora_B[name].weight).float()
+            updates.append(up @ down * layer.scaling[name])
+        total = torch.stack(updates).sum(0)
+        return total.T if layer.fan_in_fan_out else total  # GPT-2's layers keep their weights transposed
+
+    def save(self, folder: Path, dtype: torch.dtype, gather: Gather = own, write: bool = True) -> None:
+        """A folder that `vllm serve` and `AutoModelForCausalLM` load.
+
+        Args:
+            folder: made if absent.
+            dtype: of the weights.
+            gather: see `Gather`.
+            write: whether this process writes.
+        """
+        weights = {}
+        for name, weight in self.weights(gather):
+            if write:
+                weights[name] = weight.to("cpu", dtype, copy=True).contiguous()
+        if write:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / WEIGHTS, weights)
+            kind = str(dtype).removeprefix("torch.")
+            config = {**self.config.to_dict(), "architectures": [self._class.__name__], "dtype": kind}
+            write_json(folder / "config.json", config)
+
+    def save_adapter(
+        self, folder: Path, dtype: torch.dtype, gather: Gather = own, write: bool = True
+    ) -> None:
+        """The adapter that trains, as peft writes one of the decoder alone.
+
+        Raises:
+            UserError: there is none, or layers differ in rank or scale.
+        """
+        tensors: dict[str, Tensor] = {}
+        ranks: set[tuple[int, float]] = set()
+        for path, layer in self.family.decoder.named_modules():
+            if not hasattr(layer, "lora_A"):
+                continue
+            (adapter,) = layer.active_adapters
+            ranks.add((layer.r[adapter], layer.lora_alpha[adapter]))
+            for side in ("lora_A", "lora_B"):
+                weight = gather(getattr(layer, side)[adapter].weight)
+                name = f"base_model.model.{self.prefix}{path}.{side}.weight"
+                if write:
+                    tensors[name] = weight.to("cpu", dtype, copy=True).contiguous()
+        if len(ranks) != 1:
+            raise UserError("the decoder has no adapter of one rank: set rollout.weights to folder")
+        if write:
+            [(rank, alpha)] = ranks
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / ADAPTER, tensors)
+            write_json(folder / "adapter_config.json", _adapter_config(rank, alpha, tensors))
+
+
+def _plain(config: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The text model's own configuration, head and embeddings apart."""
+    kept = {name: value for name, value in config.items() if not name.endswith("_config")}
+    rope = {k: v for k, v in (config.get("rope_parameters") or {}).items() if k != "mrope_section"}
+    if rope.get("rope_type") == "mrope":
+        rope["rope_type"] = "default"
+    return {**kept, "model_type": kind, "tie_word_embeddings": False, "rope_parameters": rope or None}
+
+
+def _adapter_config(rank: int, alpha: float, names: Mapping[str, Any]) -> dict[str, Any]:
+    targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in names})
+    return {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": alpha,
+            "target_modules": targets, "lora_dropout": 0.0, "bias": "none", "inference_mode": True}  # fmt: skip
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={"format": "pt"})

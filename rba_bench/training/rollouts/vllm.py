@@ -1,0 +1,320 @@
+"""Rollouts by a vLLM server: the trainer merges words and sound, the server's decoder goes on from there.
+
+    prompts of a draw -> embeddings here -> (weights there, if they changed, and a probe) -> answers of the server
+
+What the server answers with is never assumed: after each transfer of weights its log-probabilities of a probe must be
+those of the policy here, and after each draw it must still hold the weights that it was given. A server that is gone
+is waited for briefly and given the weights again; then the run stops where it can go on.
+"""
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from rba_bench.errors import RbaError, UserError
+from rba_bench.progress import say
+from rba_bench.training.clips import Clip
+from rba_bench.training.policy import SpeechPolicy
+from rba_bench.training.rollout import Draw
+from rba_bench.training.rollouts.base import Request
+from rba_bench.training.rollouts.transfer import Transfer
+from rba_bench.training.rollouts.vllm_client import Completion, ServerGone, VllmClient, packed
+from rba_bench.training.sharding import Lockstep
+
+T = TypeVar("T")
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # between tries of a draw; a server that starts anew takes longer
+UNSAID = -100.0  # added to the placeholder's logit; the most that the protocol has room for
+PROBE_TOKENS = 8
+PROBE_TEMPERATURE = 0.7  # not 1: log-probabilities at another temperature than that of sampling are found out
+TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
+
+
+class VllmRollout:
+    """Draws with the weights that the server was last given; `renew` makes the next draw hand over the new ones.
+
+    Args:
+        policy: the policy as it trains.
+        client: of the server.
+        transfer: brings the weights over.
+        end_ids: tokens that end an answer.
+        max_new_tokens: longest answer.
+        batch: prompts embedded together.
+        any_clip: a clip for the probe, and for company of other processes.
+        tolerance: nats by which probabilities of the probe may differ.
+
+    Attributes:
+        transfers: how often weights went over.
+        probed: how far the last probe was off, in nats.
+    """
+
+    def __init__(
+        self,
+        policy: SpeechPolicy,
+        client: VllmClient,
+        transfer: Transfer,
+        end_ids: Sequence[int],
+        max_new_tokens: int,
+        batch: int,
+        any_clip: Callable[[], Clip],
+        tolerance: float | None = None,
+    ) -> None:
+        self.policy = policy
+        self.client = client
+        self.transfer = transfer
+        self.end_ids = sorted(end_ids)
+        self.max_new_tokens = max_new_tokens
+        self.batch = batch
+        self.any_clip = any_clip
+        self.dtype = torch.bfloat16 if policy.half else torch.float32
+        self.tolerance = TOLERANCE[self.dtype] if tolerance is None else tolerance
+        self.lockstep = Lockstep()
+        self.transfers = 0
+        self.probed = 0.0
+        self._run = secrets.token_hex(4)  # of this process: tags of an attempt before are not taken for ours
+        self._tag = ""
+        self._model = ""
+        self._moves = any(p.requires_grad for p in _decoder_parameters(policy))
+
+    def renew(self) -> None:
+        """See `Rollout.renew`; a decoder that does not train stays as it is."""
+        if self._moves:
+            self._tag = ""
+
+    def walk_in_step(self, lockstep: Lockstep) -> None:
+        """Call the model as often as the other processes do."""
+        self.lockstep = lockstep
+
+    def close(self) -> None:
+        """Nothing to do: whoever started the server stops it."""
+
+    def draw(
+        self, clips: Sequence[Clip], requests: Sequence[Request], *, with_logprobs: bool = False
+    ) -> list[Draw]:
+        """See `Rollout.draw`; log-probabilities come with every answer anyway."""
+        training = self.policy.training
+        self.policy.eval()
+        try:
+            prompts = self._prompts(clips)
+            answers = self._answers(prompts, requests)
+        finally:
+            self.policy.train(training)
+        return [self._cut(answers[i], request.temperature) for i, request in enumerate(requests)]
+
+    # the server
+
+    def _answers(self, prompts: Sequence[Tensor], requests: Sequence[Request]) -> dict[int, Completion]:
+        """All answers, through short absences of the server. All processes try equally often."""
+        text = [""] * len(prompts)
+        answers: dict[int, Completion] = {}
+        for pause in (*PAUSES_S, None):
+            error = self._attempt(prompts, text, requests, answers)
+            worst = _of_all(error)
+            if worst is None:
+                return answers
+            if pause is None or not isinstance(worst, ServerGone):
+                raise worst
+            say(f"{worst}; trying again in {pause:g} s")
+            self._tag = ""  # whoever comes back may have started anew
+            answers.clear()
+            time.sleep(pause)
+        raise AssertionError("the last pause is None")
+
+    def _attempt(
+        self,
+        prompts: Sequence[Tensor],
+        text: list[str],
+        requests: Sequence[Request],
+        answers: dict[int, Completion],
+    ) -> RbaError | None:
+        """Weights if they are due, then the answers; what went wrong."""
+        problem = _of_all(self._hand_over() if not self._tag else None)
+        if problem is not None:
+            return problem
+
+        def payload(request: Request) -> Mapping[str, Any]:
+            text[request.clip] = text[request.clip] or packed(prompts[request.clip])
+            longest = (
+                self.max_new_tokens + 1
+            )  # an answer of exactly max_new_tokens still gets to say that it ends
+            return self._payload(text[request.clip], request.seed, request.temperature, longest)
+
+        makers = {number: lambda request=request: payload(request) for number, request in enumerate(requests)}
+        given, problem = self.client.complete(makers)
+        answers.update(given)
+        return problem or _tried(self._still_ours)
+
+    def _payload(self, embeds: str, seed: int, temperature: float, longest: int) -> Mapping[str, Any]:
+        """One completion of whatever follows; everything that a server could have a default for is said."""
+        return {
+            "model": self._model,
+            "prompt_embeds": embeds,
+            "max_tokens": longest,
+            "temperature": temperature,
+            "seed": seed,
+            **{"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
+            "stop_token_ids": self.end_ids,
+            "ignore_eos": True,  # the configuration may name others than the chat template does
+            **self._unspoken(),
+            "logprobs": 0,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+        }
+
+    def _unspoken(self) -> dict[str, Any]:
+        """The audio placeholder is never said; how probable it was is told."""
+        token = self._placeholder
+        return {} if token is None else {"logit_bias": {str(token): UNSAID}, "logprob_token_ids": [token]}
+
+    @property
+    def _placeholder(self) -> int | None:
+        family = self.policy.family
+        return family.audio_token_id if family.audio_token_id < family.decoder.config.vocab_size else None
+
+    def _of_whole(self, answer: Completion, temperature: float) -> list[float]:
+        """Log-probabilities under the softmax over all tokens, the placeholder included, as the policy's are.
+
+        Those of the server are under the rest. It tells p' of the placeholder behind its bias; before, its odds
+        against the rest were p' exp(-bias / temperature).
+        """
+        name, lifted = f"token_id:{self._placeholder}", -UNSAID / (temperature or 1.0)
+        odds = [beside.get(name, float("-inf")) + lifted for beside in answer.beside]
+        return [value - math.log1p(math.exp(odd)) for value, odd in zip(answer.logprobs, odds, strict=True)]
+
+    def _still_ours(self) -> None:
+        version = self.client.get("/weight_info").get("weight_version")
+        if version != self._tag:
+            raise ServerGone(f"the vLLM server at {self.client.url} has other weights than it was given")
+
+    # its weights
+
+    def _hand_over(self) -> RbaError | None:
+        """Weights to the server, then the probe. All processes call; what went wrong."""
+        tag, model = f"{self._run}-{self.transfers + 1}", ""
+
+        def send() -> None:
+            nonlocal model
+            model = self.transfer.send(tag, _leads())
+
+        for work in (self._reach, send):  # the others join in writing only if there is somebody to write for
+            if (problem := _of_all(_tried(work))) is not None:
+                return problem
+        self._model, self._tag = _first_says((model, tag))
+        self.transfers += 1
+        problem = _tried(self._probe)
+        if problem is not None:
+            self._tag = ""
+        return problem
+
+    def _reach(self) -> None:
+        if _leads():
+            self.client.get("/weight_info")
+
+    def _probe(self) -> None:
+        """A short answer to one clip must have the probabilities that the policy here gives it."""
+        [prompt] = self._embedded([self.any_clip()])
+        told: Any = None
+        if _leads():
+            ask = {0: lambda: self._payload(packed(prompt), 1, PROBE_TEMPERATURE, PROBE_TOKENS)}
+            given, problem = self.client.complete(ask)
+            told = problem or given[0]
+        told = _first_says(told)
+        if isinstance(told, RbaError):
+            raise told
+        here, there = self._logprobs(prompt, told.tokens), self._of_whole(told, PROBE_TEMPERATURE)
+        self.probed = float((here - torch.tensor(there)).abs().mean())
+        if not self.probed <= self.tolerance:
+            raise UserError(
+                f"the vLLM server at {self.client.url} gives a probe other log-probabilities than the policy (off by "
+                f"{self.probed:.3g} nats a token): start it as `rba-bench train server` says for this recipe, or "
+                "raise rollout.tolerance"
+            )
+
+    @torch.no_grad()
+    def _logprobs(self, prompt: Tensor, tokens: Sequence[int]) -> Tensor:
+        """[N] log-probabilities of tokens behind a prompt, as they are drawn for a probe."""
+        family = self.policy.family
+
+        def score() -> Tensor:
+            ids = torch.tensor([list(tokens)], device=self.policy.device)
+            words = family.model.get_input_embeddings()(ids)
+            embeds = torch.cat([prompt[None].to(words), words], dim=1)
+            positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+            hidden = family.decode(embeds, None, positions, use_cache=False)
+            logits = family.head(hidden[0, len(prompt) - 1 : -1]).float() / PROBE_TEMPERATURE
+            return logits.log_softmax(-1).gather(1, ids[0][:, None])[:, 0].cpu()
+
+        self.lockstep.enter()
+        return self.policy.inside(score)
+
+    # prompts
+
+    def _prompts(self, clips: Sequence[Clip]) -> list[Tensor]:
+        """Embeddings [P, H] of each clip's prompt, on the CPU."""
+        order = sorted(range(len(clips)), key=lambda i: -len(clips[i].prompt_ids))
+        made: dict[int, Tensor] = {}
+        for start in range(0, len(order), self.batch):
+            part = order[start : start + self.batch]
+            self.lockstep.enter()
+            made.update(zip(part, self._embedded([clips[i] for i in part]), strict=True))
+        self.lockstep.leave(lambda: self._embedded([self.any_clip()]))
+        return [made[i] for i in range(len(clips))]
+
+    @torch.no_grad()
+    def _embedded(self, clips: Sequence[Clip]) -> list[Tensor]:
+        family = self.policy.family
+        ids, mask = (x.to(self.policy.device) for x in family.collate([c.prompt_ids.tolist() for c in clips]))
+        rows = torch.arange(len(clips), device=self.policy.device)
+        embeds = self.policy.inside(lambda: self.policy.embed(clips, ids, rows))
+        return [row[kept].to("cpu", self.dtype) for row, kept in zip(embeds, mask.bool(), strict=True)]
+
+    def _cut(self, answer: Completion, temperature: float) -> Draw:
+        """Up to the end token, or the longest that is allowed."""
+        tokens, logprobs = answer.tokens, self._of_whole(answer, temperature)
+        ended = tokens[-1] in self.end_ids
+        longest = len(tokens) if ended else self.max_new_tokens
+        return Draw(tuple(tokens[:longest]), ended, tuple(logprobs[:longest]))
+
+
+def _tried(work: Callable[[], None]) -> RbaError | None:
+    """What went wrong."""
+    try:
+        work()
+    except RbaError as error:
+        return error
+    return None
+
+
+def _decoder_parameters(policy: SpeechPolicy) -> list[torch.nn.Parameter]:
+    family = policy.family
+    return [*family.decoder.parameters(), *family.model.get_output_embeddings().parameters()]
+
+
+# processes: one of them talks about weights, all of them ask for answers
+
+
+def _leads() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def _first_says(value: T) -> T:
+    """The first process's value, for all."""
+    from accelerate.utils import broadcast_object_list
+
+    box = [value]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def _of_all(error: RbaError | None) -> RbaError | None:
+    """The worst of all processes' problems: one that waiting does not cure, if there is any."""
+    from accelerate.utils import gather_object
+
+    problems = [problem for problem in gather_object([error]) if problem is not None]
+    return min(problems, key=lambda problem: isinstance(problem, ServerGone), default=None)

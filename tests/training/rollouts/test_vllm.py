@@ -1,0 +1,222 @@
+"""What a run does with a vLLM server that misbehaves; `make vllm-check` tries a real one.
+
+The server of these tests answers as the policy's own decoder would, from the weights that it was given, so that the
+probe has something to find.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
+from rba_bench.training import methods
+from rba_bench.training.build import make_policy
+from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.collect import Collector
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.rollouts import vllm
+from rba_bench.training.rollouts.base import Request, RolloutGone
+from rba_bench.training.rollouts.make import use_engine
+from tests.textlm.misbehaving_server import Reaction, Seen, Server, body, failure, serving
+
+REQUESTS = [Request(0, 1, 0.0), Request(1, 2, 0.0), Request(1, 3, 0.0)]
+
+
+class Decoder:
+    """The routes of vLLM, over a causal language model that transformers runs.
+
+    Attributes:
+        version: of the weights, as `/weight_info` tells it.
+        script: met before anything else, one for each completion.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.script: list[Callable[[], Reaction | None]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.version = "default"
+        self.model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
+
+    def get(self, path: str) -> Reaction:
+        return body({"weight_version": self.version, "data": [{"id": "policy"}]})
+
+    def __call__(self, seen: Seen) -> Reaction:
+        payload = seen.body
+        if seen.path == "/collective_rpc":
+            path = payload["kwargs"]["weights_path"]
+            self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+            return body({"results": [None]})
+        if seen.path == "/update_weight_version":
+            self.version = payload["new_version"]
+            return body({"success": True})
+        if seen.path == "/reset_prefix_cache":
+            return body({"success": True})
+        scripted = (
+            self.script.pop(0)() if self.script and payload["max_tokens"] != vllm.PROBE_TOKENS else None
+        )
+        return scripted or body({"choices": [self.complete(payload)]})
+
+    @torch.no_grad()
+    def complete(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The most probable tokens, with what vLLM gives beside them."""
+        embeds = torch.load(io.BytesIO(base64.b64decode(payload["prompt_embeds"])), weights_only=True)[None]
+        tokens: list[int] = []
+        values: list[float] = []
+        beside: list[dict[str, float]] = []
+        while len(tokens) < payload["max_tokens"] and not {*tokens[-1:]} & {*payload["stop_token_ids"]}:
+            logits = self.model(inputs_embeds=embeds).logits[0, -1]
+            for token, bias in payload["logit_bias"].items():
+                logits[int(token)] += bias
+            odds = (logits / (payload["temperature"] or 1.0)).log_softmax(-1)
+            tokens.append(int(odds.argmax()))
+            values.append(float(odds.max()))
+            beside.append({f"token_id:{token}": float(odds[token]) for token in payload["logprob_token_ids"]})
+            word = self.model.get_input_embeddings()(torch.tensor([[tokens[-1]]]))
+            embeds = torch.cat([embeds, word], 1)
+        return {"token_ids": tokens, "logprobs": {"token_logprobs": values, "top_logprobs": beside}}
+
+
+@pytest.fixture
+def collector(family: Any, store_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Collector:
+    monkeypatch.setattr(vllm, "PAUSES_S", (0.01, 0.01))
+    recipe = TrainingRecipe(method="grpo", max_new_tokens=6, train_parts=("projector", "llm"))
+    policy = make_policy(family, recipe)
+    responder = ResponseTokens(family)
+    return Collector(recipe, methods.make(recipe, responder.end_ids), policy, store_for(family), responder)
+
+
+@pytest.fixture
+def decoder(family: Any, tmp_path: Path) -> Decoder:
+    TextDecoder(family).save(tmp_path / "decoder", torch.float32)
+    return Decoder(tmp_path / "decoder")
+
+
+@pytest.fixture
+def server(decoder: Decoder, collector: Collector, tmp_path: Path) -> Iterator[Server]:
+    with serving(decoder, gets=decoder.get) as running:
+        engine(collector, running.url, tmp_path)
+        yield running
+
+
+def engine(collector: Collector, url: str, folder: Path) -> None:
+    rollout = {"engine": "vllm", "url": url.removesuffix("/v1")}
+    data = collector.recipe.model_dump() | {"rollout": rollout}
+    collector.recipe = TrainingRecipe.model_validate(data)
+    use_engine(collector, folder)
+
+
+def test_answers_are_those_of_the_local_engine(
+    collector: Collector, decoder: Decoder, rows: list[AlignmentRow], tmp_path: Path
+) -> None:
+    clips = collector.store.get(rows[:2])
+    local = collector.rollout.draw(clips, REQUESTS, with_logprobs=True)
+    with serving(decoder, gets=decoder.get) as server:
+        engine(collector, server.url, tmp_path)
+        drawn = collector.rollout.draw(clips, REQUESTS, with_logprobs=True)
+    assert [(d.tokens, d.ended) for d in drawn] == [(d.tokens, d.ended) for d in local]
+    for here, there in zip(local, drawn, strict=True):
+        assert there.logprobs == pytest.approx(here.logprobs, abs=1e-4)
+
+
+def test_a_step_is_followed_by_its_weights_and_nothing_is_left_behind(
+    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow], tmp_path: Path
+) -> None:
+    clips = collector.store.get(rows[:2])
+    collector.rollout.draw(clips, REQUESTS)
+    first = decoder.version
+    with torch.no_grad():
+        collector.policy.family.decoder.layers[0].mlp.down_proj.weight.mul_(1.5)
+    collector.rollout.renew()
+    collector.rollout.draw(clips, REQUESTS)
+    assert decoder.version not in (first, "default")
+    torch.testing.assert_close(
+        decoder.model.model.layers[0].mlp.down_proj.weight,
+        collector.policy.family.decoder.layers[0].mlp.down_proj.weight,
+    )
+    assert not [path for path in tmp_path.iterdir() if path.name != "decoder"]
+
+
+def test_a_server_that_kept_its_old_weights_is_found_out(
+    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow]
+) -> None:
+    """It takes the weights, says so, and answers with others."""
+    clips = collector.store.get(rows[:2])
+    with torch.no_grad():
+        collector.policy.family.decoder.norm.weight.mul_(1.5)
+    reload = decoder.__call__
+
+    def deaf(seen: Seen) -> Reaction:
+        return body({"results": [None]}) if seen.path == "/collective_rpc" else reload(seen)
+
+    server.react = deaf
+    with pytest.raises(UserError, match=r"other log-probabilities than the policy \(off by"):
+        collector.rollout.draw(clips, REQUESTS)
+
+
+def test_a_server_that_started_anew_meanwhile_gets_the_weights_again(
+    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow]
+) -> None:
+    clips = collector.store.get(rows[:2])
+    with torch.no_grad():
+        collector.policy.family.decoder.norm.weight.mul_(1.5)
+    expected = collector.rollout.draw(clips, REQUESTS)
+    decoder.script = [lambda: None, lambda: decoder.restart() or None]  # type: ignore[func-returns-value]
+    assert collector.rollout.draw(clips, REQUESTS) == expected
+    assert decoder.version != "default"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [lambda: failure(500, "engine dead"), lambda: body({"choices": []})],
+    ids=["error", "garbage"],
+)
+def test_a_failing_server_is_asked_again_and_then_ends_the_draw(
+    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow], trouble: Any
+) -> None:
+    clips = collector.store.get(rows[:2])
+    decoder.script = [trouble]
+    assert len(collector.rollout.draw(clips, REQUESTS)) == 3
+    decoder.script = [trouble] * 99
+    with pytest.raises(RolloutGone, match=r"engine dead|no completion of vLLM"):
+        collector.rollout.draw(clips, REQUESTS)
+
+
+def test_no_server_and_another_server_are_told_before_the_first_step(
+    collector: Collector, decoder: Decoder, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingPrerequisite, match="rba-bench train server"):
+        engine(collector, "http://127.0.0.1:9", tmp_path)
+    with (
+        serving(lambda _: failure(404), gets=lambda _: failure(404)) as server,
+        pytest.raises(UserError, match="VLLM_SERVER_DEV_MODE=1"),
+    ):
+        engine(collector, server.url, tmp_path)
+
+
+def test_a_prompt_beyond_the_servers_length_names_the_option(
+    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow]
+) -> None:
+    decoder.script = [lambda: failure(400, "max_tokens=7 cannot be greater than max_model_len=5")]
+    with pytest.raises(UserError, match="--max-model-len"):
+        collector.rollout.draw(collector.store.get(rows[:2]), REQUESTS)
+
+
+def test_every_choice_a_server_could_have_a_default_for_is_sent(
+    collector: Collector, server: Server, rows: list[AlignmentRow]
+) -> None:
+    collector.rollout.draw(collector.store.get(rows[:2]), [Request(0, 7, 0.8)])
+    sent = [seen.body for seen in server.seen if seen.path == "/v1/completions"][-1]
+    assert (sent["seed"], sent["temperature"], sent["max_tokens"]) == (7, 0.8, 7)
+    assert (sent["top_p"], sent["top_k"], sent["min_p"], sent["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
+    assert sent["stop_token_ids"] == sorted(collector.responder.end_ids) and sent["ignore_eos"]
+    assert list(sent["logit_bias"]) == [str(collector.policy.family.audio_token_id)]
