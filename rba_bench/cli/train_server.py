@@ -45,8 +45,8 @@ def command(
     with stdout_reserved():
         from rba_bench.training.rollouts.serving import export, serve_command
 
-        export(checked, out)
-    variables, words = serve_command(checked, out, max_length)
+        layers = export(checked, out)
+    variables, words = serve_command(checked, out, layers, max_length)
     line = " ".join([*(f"{name}={value}" for name, value in variables.items()), shlex.join(words)])
     say(f"{out} holds the text decoder; serve it where vLLM (0.32 or later) is installed:")
     if as_json:

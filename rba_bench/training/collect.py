@@ -5,7 +5,7 @@ not yet used belongs to the run's state: it is saved in checkpoints, because a r
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rollout import Draw
-from rba_bench.training.rollouts.base import Request, Rollout
+from rba_bench.training.rollouts.base import Request, Rollout, RolloutGone
 from rba_bench.training.rollouts.local import LocalRollout
 from rba_bench.training.samples import Shown
 from rba_bench.training.samples import record as samples_record
@@ -43,6 +43,7 @@ class Collector:
         waiting: outcomes by position in the run.
         drawn: samples so far.
         judged: of these, how many the reward was asked about.
+        stopped: what is done, and said, when a step's samples cannot be drawn.
         shown: which groups are kept for people to read; None = none.
     """
 
@@ -68,6 +69,7 @@ class Collector:
         self._told: list[dict[str, Any]] = []
         self.drawn = 0
         self.judged = 0
+        self.stopped: Callable[[RolloutGone], RolloutGone] = lambda error: error
         self._verdicts = (0, 0)
 
     def take(self, position: int) -> Outcome:
@@ -81,7 +83,10 @@ class Collector:
         for _, group_id in jobs:
             voices += self.method.requests(self.store.groups[group_id])
             bounds.append(len(voices))
-        samples = self._sample(voices, step)
+        try:
+            samples = self._sample(voices, step)
+        except RolloutGone as error:
+            raise self.stopped(error) from error
         rewards = self._judge(samples)
         for (position, group_id), start, stop in zip(jobs, bounds, bounds[1:], strict=False):
             turn = stable_seed("turn", self.recipe.seed, step, group_id)

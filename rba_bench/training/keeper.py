@@ -4,12 +4,15 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rba_bench.training.checkpoints import STATE
 from rba_bench.training.display import Display, Hidden
+from rba_bench.training.rollouts.base import RolloutGone
 from rba_bench.training.watch import RunFiles, Watch
 
 if TYPE_CHECKING:
@@ -176,3 +179,16 @@ class Keeper(TrainerCallback):
         if self.trainer is None:
             raise RuntimeError("the keeper was not given its trainer")
         return self.trainer
+
+
+def saved_first(trainer: "AlignmentTrainer", error: RolloutGone) -> RolloutGone:
+    """Save the run between two steps, for lack of answers to go on with, and say from where it goes on.
+
+    Args:
+        trainer: which has finished a step, and begun no other.
+        error: who does not answer.
+    """
+    step = trainer.state.global_step
+    if step and not (Path(trainer.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
+        trainer._save_checkpoint(trainer.model, None)
+    return RolloutGone(f"{error}: start it again; the same command then goes on from step {step}")

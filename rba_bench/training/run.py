@@ -11,6 +11,7 @@ import shutil
 from collections import ChainMap
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 RUN = "rba_run.json"
 TRAINER = "trainer"
 FINAL = f"{TRAINER}/final"
-ROLLOUT = f"{TRAINER}/rollout"  # weights on their way to a server
 SCHEMA_VERSION = 1
 GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
@@ -49,7 +49,7 @@ _NOT_IDENTITY = {
         "encoder_cache",
         "report_to",
     ),
-    "trust_remote_code",
+    *("trust_remote_code", "rollout"),
 }
 
 
@@ -107,9 +107,7 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         recipe = recipe.model_copy(update={"steps": steps})
     base = base_folder(recipe)
     identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
-    if recipe.rollout.engine == "local":
-        del identity["rollout"]  # as before there were engines
-    else:
+    if recipe.rollout.engine != "local":
         identity["rollout"] = recipe.rollout.engine  # how it is reached decides nothing
     identity["reward"] = {**identity["reward"], "trust_remote_code": False}  # --trust decides nothing else
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
@@ -222,7 +220,7 @@ class _Run:
     def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
         from rba_bench.training import build, methods
         from rba_bench.training.collect import Collector
-        from rba_bench.training.keeper import Interrupt, Keeper
+        from rba_bench.training.keeper import Interrupt, Keeper, saved_first
         from rba_bench.training.order import GroupOrder
         from rba_bench.training.reporting import reporters
         from rba_bench.training.rewards import needs_own_llm
@@ -248,7 +246,7 @@ class _Run:
         collector = Collector(
             recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
-        use_engine(collector, self.out / ROLLOUT)
+        use_engine(collector, self.out / TRAINER / "rollout")
         teacher = build.make_teacher(recipe, self.family, self.sources["base_sha256"], str(args.device))
         trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
         tools = StepTools(self.store, self.reference, teacher, trained)
@@ -273,6 +271,7 @@ class _Run:
             trainer.add_callback(reporter)
         tools.autocast = trainer.accelerator.autocast
         keeper.trainer = trainer
+        collector.stopped = partial(saved_first, trainer)
         if self.found is not None:
             trainer.restore(self.found[1])
             if self.validator is not None:

@@ -32,7 +32,7 @@ from rba_bench.progress import say
 from rba_bench.training.alarms import Alarms
 from rba_bench.training.batch import StepBatch
 from rba_bench.training.build import optimizer_groups
-from rba_bench.training.checkpoints import STATE, load_weights, save_weights, seal
+from rba_bench.training.checkpoints import load_weights, save_weights, seal
 from rba_bench.training.collect import Collector
 from rba_bench.training.methods import Method, Outcome
 from rba_bench.training.methods.base import Aim, Step
@@ -40,7 +40,6 @@ from rba_bench.training.offline_pairs import OfflinePairs
 from rba_bench.training.order import GroupOrder, collate
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.rollouts.base import RolloutGone
 from rba_bench.training.sharding import (
     Lockstep,
     hide,
@@ -168,10 +167,7 @@ class AlignmentTrainer(Trainer):
     ) -> tuple[list[Any], None]:
         """This process's batches of the next optimiser step, with what all of them are divided by counted."""
         given, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        try:
-            batches = [self._batch(one["positions"], one["groups"]) for one in given]
-        except RolloutGone as error:
-            raise self._stopped(error) from error
+        batches = [self._batch(one["positions"], one["groups"]) for one in given]
         found = [self.method.counts(batch, self.tools) for batch in batches]
         if found:
             asked, told = self.collector.take_verdicts()
@@ -226,13 +222,6 @@ class AlignmentTrainer(Trainer):
                 self.metrics.value(name, value)
         self.collector.show(positions, group_ids, outcomes)
         return batch
-
-    def _stopped(self, error: RolloutGone) -> RolloutGone:
-        """Saved between two steps, which this is: says where the run goes on."""
-        step = self.state.global_step
-        if step and not (Path(self.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
-            self._save_checkpoint(self.model, None)
-        return RolloutGone(f"{error}: start it again; the same command then goes on from step {step}")
 
     def _rows(self, group_ids: Sequence[str]) -> list[AlignmentRow]:
         groups = self.collector.store.groups

@@ -67,14 +67,15 @@ class TextDecoder:
         with torch.device("meta"):
             model = self._class._from_config(self.config)
         expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-        shapes = dict(self._shapes())
+        shapes = dict(self.shapes())
         if shapes != expected:
             odd = sorted(set(shapes.items()) ^ set(expected.items()))[0][0]
             raise UserError(
                 f"the decoder cannot be served as a {self._class.__name__}: {odd} is not what that has there"
             )
 
-    def _shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of all weights, in the order of `weights`."""
         for name, parameter, _ in self._parameters():
             yield name, tuple(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3 keeps them empty
 
@@ -106,6 +107,11 @@ class TextDecoder:
             updates.append(up @ down * layer.scaling[name])
         total = torch.stack(updates).sum(0)
         return total.T if layer.fan_in_fan_out else total  # GPT-2's layers keep their weights transposed
+
+    def linear_layers(self) -> list[str]:
+        """Last names of the decoder's linear layers, each once."""
+        layers = self.family.decoder.named_modules()
+        return sorted({path.rpartition(".")[2] for path, layer in layers if isinstance(layer, nn.Linear)})
 
     def save(self, folder: Path, dtype: torch.dtype, gather: Gather = own, write: bool = True) -> None:
         """A folder that `vllm serve` and `AutoModelForCausalLM` load.

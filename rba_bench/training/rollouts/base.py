@@ -8,6 +8,8 @@ from rba_bench.training.clips import Clip
 from rba_bench.training.rollout import Draw
 from rba_bench.training.sharding import Lockstep
 
+BASE = "policy"  # the name that `rba-bench train server` serves the decoder under
+
 
 class RolloutGone(RbaError):
     """Whatever draws the answers does not answer any more, or not with what it should."""

@@ -1,14 +1,20 @@
 """The rollout of a run, as its recipe asks for it."""
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import sha256_bytes
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training.collect import Collector
+from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.rollouts.transfer import BASE, FolderTransfer, LoraTransfer
+from rba_bench.training.rollouts.base import BASE
+from rba_bench.training.rollouts.nccl import NcclTransfer
+from rba_bench.training.rollouts.transfer import FolderTransfer, LoraTransfer, Transfer
 from rba_bench.training.rollouts.vllm import VllmRollout
 from rba_bench.training.rollouts.vllm_client import ServerGone, VllmClient
 
@@ -31,19 +37,33 @@ def use_engine(collector: Collector, folder: Path) -> None:
     options, policy = recipe.rollout, collector.policy
     client = VllmClient(options.url, options.in_flight, options.timeout_s)
     check_there(client, recipe)
-    decoder, where = TextDecoder(policy.family), Path(options.folder) if options.folder else folder
-    dtype = torch.bfloat16 if policy.half else torch.float32
-    transfer = LoraTransfer if weights_of(recipe) == "lora" else FolderTransfer
     collector.rollout = VllmRollout(
         policy,
         client,
-        transfer(client, decoder, where, dtype),
+        _transfer(client, recipe, policy, _emptied(options.folder, folder)),
         sorted(collector.responder.end_ids),
         recipe.max_new_tokens,
         recipe.rollout_batch,
         collector.any_clip,
         options.tolerance,
     )
+
+
+def _emptied(wanted: str | None, folder: Path) -> Path:
+    """Where weights lie while they go over, without what a killed run of this folder has left there."""
+    name = f"rba-{sha256_bytes(str(folder.resolve()).encode())[:12]}"
+    where = Path(wanted) / name if wanted else folder
+    if os.environ.get("RANK", "0") == "0":
+        shutil.rmtree(where, ignore_errors=True)
+    return where
+
+
+def _transfer(client: VllmClient, recipe: TrainingRecipe, policy: SpeechPolicy, folder: Path) -> Transfer:
+    decoder, dtype = TextDecoder(policy.family), torch.bfloat16 if policy.half else torch.float32
+    if weights_of(recipe) == "nccl":
+        return NcclTransfer(client, decoder, recipe.rollout.master, dtype, str(policy.device))
+    kind = LoraTransfer if weights_of(recipe) == "lora" else FolderTransfer
+    return kind(client, decoder, folder, dtype)
 
 
 def weights_of(recipe: TrainingRecipe) -> str:

@@ -7,10 +7,9 @@ from typing import Protocol
 import torch
 
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
+from rba_bench.training.rollouts.base import BASE
 from rba_bench.training.rollouts.vllm_client import LOAD_LORA, UNLOAD_LORA, VllmClient
 from rba_bench.training.sharding import whole
-
-BASE = "policy"  # the name that `rba-bench train server` serves the decoder under
 
 
 class Transfer(Protocol):
