@@ -268,6 +268,7 @@ def main() -> None:
     parser.add_argument(
         "--set", dest="alignment_set", help="an alignment set instead of a small one made here"
     )
+    parser.add_argument("--only", choices=("weights", "adapter"), help="half of the checks")
     chosen = parser.parse_args()
     shutil.rmtree(chosen.work, ignore_errors=True)
     chosen.work.mkdir(parents=True)

@@ -52,7 +52,7 @@ class TextDecoder:
         given = family.decoder.config
         kind = _SAME_AS.get(given.model_type, given.model_type)
         config_class = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else None  # noqa: SIM401 - a lazy mapping, without get
-        if config_class not in AutoModelForCausalLM._model_mapping:
+        if config_class is None or config_class not in AutoModelForCausalLM._model_mapping:
             raise UserError(f"a decoder of type {given.model_type!r} cannot be served on its own")
         self._class = AutoModelForCausalLM._model_mapping[config_class]
         self.config = config_class.from_dict(_plain(given.to_dict(), kind))

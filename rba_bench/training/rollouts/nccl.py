@@ -92,7 +92,7 @@ def _source(decoder: TextDecoder, dtype: torch.dtype, device: str) -> Any:
     """The decoder as vLLM's sender reads it: names and shapes, then weights in that order, as often as asked."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
-    class Source(WeightSource):  # type: ignore[misc]
+    class Source(WeightSource):
         def metadata(self) -> list[Any]:
             return [ParamMeta(name, dtype, shape) for name, shape in decoder.shapes()]
 
