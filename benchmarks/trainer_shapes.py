@@ -99,6 +99,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
+        self.counter: Any = None
         self.line: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
         self.baseline_mb = resident_mb()
@@ -112,12 +113,37 @@ class Turns:
         """Until the parent calls."""
         if not sys.stdin.readline():
             raise SystemExit("the parent is gone")
+        self.counter = operations() if self.counter is None else False
+        if self.counter:  # the first step, which is not timed
+            self.counter.__enter__()
         self.started, self.cpu = time.perf_counter(), time.process_time()
 
     def done(self, **facts: Any) -> None:
         """Report the step that `wait` began."""
         cpu = time.process_time() - self.cpu
+        if self.counter:
+            self.counter.__exit__(None, None, None)
+            facts["tflop"] = self.counter.get_total_flops() / 1e12
         self.say(seconds=time.perf_counter() - self.started, cpu=cpu, peak_mb=peak_mb(), **facts)
+
+
+def operations() -> Any:
+    """Counts multiplications and additions of matrix products, convolutions and attention, forward and backward."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+    def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_backward_flop_count(grad, query, key, value))
+
+    kernels = torch.ops.aten  # torch 2.13 counts the kernels of GPUs only
+    on_cpu = {
+        kernels._scaled_dot_product_flash_attention_for_cpu: forward,
+        kernels._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=on_cpu)
 
 
 def resident_mb() -> float:

@@ -1,22 +1,25 @@
 """Pairs a second and memory of DPO: `rba-bench train`'s trainer beside TRL's `DPOTrainer`.
 
     python benchmarks/trainer_speed.py --trl-python /path/to/python-with-trl [--shapes encoder decoder] [--steps 5]
+    python benchmarks/trainer_speed.py --trl-python PYTHON --shapes decoder --towers frozen --ladder --steps 2 \
+        --folder KEPT --save RACES.jsonl                  one race, to be repeated; models and pairs stay in KEPT
+    python benchmarks/trainer_speed.py --show RACES.jsonl                     the tables of all races together
 
 One random Qwen2-Audio a shape, the same pairs in the same order, float32, AdamW, batches of 8, the same threads.
 Every contestant is a process of its own (its peak memory is its own) and makes one step when it is called; they
-take turns, and medians are compared. The first step warms up. `RBA_TRL_PYTHON` may name the environment too; TRL needs
-to be installed there, rba-bench does not. Best is one environment with both. Without TRL only our own are compared.
+take turns, and medians are compared. The first step warms up, and its operations are counted: with the machine's rate
+of matrix products, measured before each race, they say how near a contestant is to what the machine can do.
+`RBA_TRL_PYTHON` may name the environment too; TRL needs to be installed there, rba-bench does not. Best is one
+environment with both. Without TRL only our own are compared.
 """
 
 import argparse
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+from trainer_race import Contestant, matmul_rate, race  # noqa: E402
 from trainer_shapes import BATCH, NOISE, RATE, SHAPES, PairRow, Shape, median, write_pairs  # noqa: E402
 
 CHATML = (
@@ -130,73 +134,6 @@ def make_pairs(folder: Path, shape: Shape, n: int) -> None:
     write_pairs(folder, [PairRow(i, "", answer(), answer()) for i in range(n)])
 
 
-@dataclass
-class Contestant:
-    """A process that trains step by step.
-
-    Attributes:
-        name: row of the table.
-        command: what to start.
-        facts: what it reported beside steps, with its peak memory.
-        times: seconds of each step.
-        cpu: processor seconds of each step, all threads together.
-    """
-
-    name: str
-    command: list[str]
-    facts: dict[str, Any] = field(default_factory=dict)
-    times: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    process: Any = None
-
-    def start(self, threads: int) -> None:
-        """Start and wait until it is ready to train."""
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
-        env |= {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
-        env["OMP_WAIT_POLICY"] = "passive"  # who waits for its turn leaves the processor to the others
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, bufsize=1
-        )
-
-    def hear(self) -> dict[str, Any]:
-        """The next report."""
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended early: {' '.join(self.command)}")
-        report: dict[str, Any] = json.loads(line)
-        return report
-
-    def step(self) -> None:
-        """One step; its report is kept."""
-        self.process.stdin.write("\n")
-        report = self.hear()
-        self.times.append(report["seconds"])
-        self.cpu.append(report["cpu"])
-        self.facts["peak_mb"] = report["peak_mb"]
-
-    def finish(self) -> None:
-        """Take the last report and let it end."""
-        self.facts |= self.hear()
-        self.process.wait()
-
-    @property
-    def rate(self) -> float:
-        """Pairs a second, median without the first step."""
-        return BATCH / median(self.times[1:])
-
-
-def race(contestants: list[Contestant], steps: int, threads: int) -> None:
-    """Let them take turns."""
-    for one in contestants:
-        one.start(threads)
-        one.facts |= one.hear()
-    for _ in range(steps + 1):
-        for one in contestants:
-            one.step()
-    for one in contestants:
-        one.finish()
-
-
 def contestants(given: argparse.Namespace, folder: Path, tower: str) -> list[Contestant]:
     """Who takes part in a race."""
     steps = ["--folder", str(folder), "--tower", tower, "--steps", str(given.steps + 1)]
@@ -236,23 +173,62 @@ def show(title: str, found: list[Contestant]) -> None:
         "least to most",
         *(f"x {name}" for name, _ in bases),
         "CPU s a step",
+        "TFLOP a step",
+        "share of matmul rate",
         "peak MB",
+        "above imports",
+        "of first row's",
     ]
-    columns += ["above imports", "of first row's"]
     print(f"\n{title}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for one in found:
-        rates = [BATCH / seconds for seconds in one.times[1:]]
+        rates = [BATCH / seconds for seconds in one.times]
         peak, above = one.facts["peak_mb"], one.facts["peak_mb"] - one.facts["baseline_mb"]
         cells = [
-            f"{one.rate:.2f}",
+            f"{BATCH / one.seconds:.2f}",
             f"{min(rates):.2f} to {max(rates):.2f}",
-            *(f"{one.rate / base.rate:.2f}" for _, base in bases),
-            f"{median(one.cpu[1:]):.2f}",
+            *(f"{base.seconds / one.seconds:.2f}" for _, base in bases),
+            f"{median(one.cpu):.2f}",
+            f"{one.facts['tflop']:.3f}",
+            one.share(one.facts["rate"]),
             f"{peak:.0f}",
             f"{above:.0f}",
             f"{peak / found[0].facts['peak_mb']:.2f}",
         ]
         print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
+
+
+def show_all(path: Path) -> None:
+    """Tables of the races in a file, repetitions of one race taken together."""
+    races: dict[str, dict[str, Contestant]] = {}
+    rates: dict[str, list[float]] = {}
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        rates.setdefault(record["title"], []).append(record["rate"])
+        for row in record["rows"]:
+            one = races.setdefault(record["title"], {}).setdefault(row["name"], Contestant(row["name"], []))
+            one.times, one.cpu = one.times + row["times"], one.cpu + row["cpu"]
+            one.facts = row["facts"] | {
+                "peak_mb": max(row["facts"]["peak_mb"], one.facts.get("peak_mb", 0.0))
+            }
+    for title, found in races.items():
+        for one in found.values():
+            one.facts["rate"] = median(rates[title])
+        steps = len(next(iter(found.values())).times)
+        rate = median(rates[title])
+        show(f"{title} {steps} steps; {rate:.0f} GFLOP/s in float32 matrix products.", list(found.values()))
+
+
+def run(given: argparse.Namespace, title: str, found: list[Contestant]) -> None:
+    """One race: measured, shown and, if asked for, written down."""
+    rate = matmul_rate(sys.executable, given.threads)
+    race(found, given.steps, given.threads)
+    for one in found:
+        one.facts["rate"] = rate
+    show(f"{title} {rate:.0f} GFLOP/s in float32 matrix products.", found)
+    if given.save:
+        rows = [{"name": one.name, "times": one.times, "cpu": one.cpu, "facts": one.facts} for one in found]
+        with given.save.open("a") as file:
+            file.write(json.dumps({"title": title, "rate": rate, "rows": rows}) + "\n")
 
 
 def ladder(given: argparse.Namespace, folder: Path) -> list[Contestant]:
@@ -325,6 +301,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--ladder", nargs="*", choices=sorted(SHAPES), default=["encoder"], help="our own layouts"
     )
+    parser.add_argument(
+        "--losses", action=argparse.BooleanOptionalAction, default=True, help="compare them first"
+    )
+    parser.add_argument("--folder", type=Path, default=None, help="keeps models and pairs for the next time")
+    parser.add_argument("--save", type=Path, default=None, help="add each race to this file")
+    parser.add_argument("--show", type=Path, default=None, help="only show the races of such a file")
     parser.add_argument("--trl-variants", action="store_true", help="also TRL with other settings")
     return parser.parse_args()
 
@@ -332,28 +314,28 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Print Markdown tables."""
     given = parse()
+    if given.show:
+        show_all(given.show)
+        return
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
+        kept = given.folder or Path(name)
         for shape in dict.fromkeys([*given.shapes, *given.ladder]):
-            folder = Path(name) / shape
-            folder.mkdir()
-            make_model(folder, SHAPES[shape])
-            make_pairs(folder, SHAPES[shape], BATCH * (given.steps + 1))
+            folder = kept / shape
+            if not (folder / "pairs.json").is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                make_model(folder, SHAPES[shape])
+                make_pairs(folder, SHAPES[shape], BATCH * (given.steps + 1))
         for shape in given.shapes:
-            if given.trl_python:
-                compare_losses(given, Path(name) / shape)
+            if given.trl_python and given.losses:
+                compare_losses(given, kept / shape)
             for tower in given.towers:
-                found = contestants(given, Path(name) / shape, tower)
-                race(found, given.steps, given.threads)
                 verb = "trains" if tower == "train" else "is frozen"
-                show(f"Shape `{shape}`; the audio tower {verb}.", found)
+                title = f"Shape `{shape}`; the audio tower {verb}."
+                run(given, title, contestants(given, kept / shape, tower))
         for shape in given.ladder:
-            found = ladder(given, Path(name) / shape)
-            race(found, given.steps, given.threads)
-            show(
-                f"Shape `{shape}`, live reference, one measure after the other; the audio tower trains.",
-                found,
-            )
+            title = f"Shape `{shape}`, live reference, one measure after the other; the audio tower trains."
+            run(given, title, ladder(given, kept / shape))
     print(f"\n{time.monotonic() - started:.0f} s in all.")
 
 

@@ -1,6 +1,7 @@
 """From a recipe to the objects of a run: base model with its trainable parts, processor, reference, adapters."""
 
 import copy
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -224,3 +225,13 @@ def optimizer_groups(family: AudioFamily, recipe: TrainingRecipe) -> list[dict[s
     given = recipe.learning_rates.model_dump()
     rates = {part: rate or recipe.learning_rate for part, rate in given.items()}
     return parts.parameter_groups(family, rates, recipe.weight_decay)
+
+
+def schedule_factor(step: int, recipe: TrainingRecipe) -> float:
+    """Learning rate of optimiser step `step` (0, 1, ...) over the recipe's; the first step is not wasted on zero."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / (recipe.warmup_steps + 1)
+    done = min(1.0, (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
+    if recipe.schedule == "linear":
+        return 1.0 - done
+    return 0.5 * (1.0 + math.cos(math.pi * done)) if recipe.schedule == "cosine" else 1.0

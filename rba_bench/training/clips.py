@@ -3,11 +3,17 @@
 With a frozen encoder the states of a clip never change, so rollout, chosen, rejected and SFT share one encoding, and
 later epochs reuse it; with a folder, later runs too. What is kept is the encoder's output *before* the projector, as
 the projector trains. With a training encoder the wave is encoded with gradient in every step.
+
+**Batches.** A resumed run must meet bit-identical states, so a clip's states may not depend on what happened to be
+encoded with it, and the last bits of a batched encoding depend on the batch's shape. So batches are always `ROWS`
+clips, at a length that each of them alone decides (`steady_frames`): where clips are missing, those of coming steps
+take the places, or repetitions. Families whose encoders are not fed by one rectangle of frames encode a voice group
+at a time, always as a whole.
 """
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,9 +26,13 @@ from rba_bench.audio.clips import load
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.speechlm.base import SAMPLING_RATE
 from rba_bench.textlm.content import ControlStringError
 
 MIB = 2**20
+# clips of a batch: enough to fill a GPU; a processor is full with four, and gains nothing from more
+ROWS = {"cpu": 4}
+ROWS_DEFAULT = 16
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,16 @@ def shared_cache(tag: str, limit_mb: float) -> EncoderCache:
 class ClipStore:
     """Encodes clips on demand and keeps them.
 
-    A group is always encoded as a whole, so that a clip's states never depend on what was in memory: a resumed run
-    must meet bit-identical states, and the last bits of a batched encoding depend on the batch.
-
     Args:
         family: the model's adapter, on its device.
         groups: all groups by id.
         frozen: whether the encoder is frozen, so that states rather than waves are wanted.
         cache: where states are kept.
+
+    Attributes:
+        coming: rows of the next steps, soonest first, whose clips may fill up a batch.
+        encoded: clips encoded so far, repeats included.
+        seconds: spent on that.
     """
 
     def __init__(
@@ -80,21 +92,35 @@ class ClipStore:
         self.groups = groups
         self.frozen = frozen
         self.cache = EncoderCache("run", 2**31) if cache is None else cache
+        self.coming: Callable[[], Iterable[AlignmentRow]] = tuple
         self._n_tokens: dict[int, int] = {}
         self._counter = _counter(family) if frozen else family
-        self.encoded = 0  # clips encoded so far, repeats included
-        self.seconds = 0.0  # spent on that
+        self.encoded = 0
+        self.seconds = 0.0
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
-        """The clips of `rows`, in order; those of one group may come from one encoding."""
-        known: dict[str, Tensor] = {}
+        """The clips of `rows`, in order."""
+        known = self.states(rows) if self.frozen else {}
         made = []
         for row in rows:
-            if self.frozen and row.id not in known:
-                known.update(self._group(row.group_id))
             sound = known[row.id] if self.frozen else torch.from_numpy(self._wave(row))
             made.append(Clip(self._prompt(row, sound), sound))
         return made
+
+    def states(self, rows: Iterable[AlignmentRow]) -> dict[str, Tensor]:
+        """Encoder states [S, D] of each row's clip by the row's id, on the CPU; those that are not known are made.
+
+        To be called ahead too: what is made is kept, as far as the cache's bound allows.
+        """
+        wanted = {row.id: row for row in rows}
+        kept = {row.id: self.cache.get(row.audio.sha256) for row in wanted.values()}
+        known = {id_: states for id_, states in kept.items() if states is not None}
+        missing = [row for row in wanted.values() if row.id not in known]
+        if missing:
+            started = time.monotonic()
+            known |= self._steady(missing) if self.family.steady else self._by_group(missing)
+            self.seconds += time.monotonic() - started
+        return {id_: known[id_] for id_ in wanted}
 
     def text(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
         """The same instructions read as text."""
@@ -107,40 +133,87 @@ class ClipStore:
     def silence(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
         """The clips of `rows` with silence instead of sound, past the cache."""
         waves = [np.zeros_like(self._wave(row)) for row in rows]
-        sounds = self._encode(waves) if self.frozen else [torch.from_numpy(wave) for wave in waves]
+        sounds = self._encoded(waves) if self.frozen else [torch.from_numpy(wave) for wave in waves]
         return [Clip(self._prompt(row, sound), sound) for row, sound in zip(rows, sounds, strict=True)]
 
-    def _group(self, group_id: str) -> dict[str, Tensor]:
-        rows = self.groups[group_id]
-        kept = {row.id: self.cache.get(row.audio.sha256) for row in rows}
-        found = {id_: states for id_, states in kept.items() if states is not None}
-        if len(found) == len(rows):
-            return found
-        started = time.monotonic()
-        states = self._encode([self._wave(row) for row in rows])
-        for row, one in zip(rows, states, strict=True):
-            self.cache.put(row.audio.sha256, one)
-        self.seconds += time.monotonic() - started
-        return {row.id: one for row, one in zip(rows, states, strict=True)}
+    def _encoded(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
+        if not self.family.steady:
+            return self._encode(waves)
+        return [self._encode([wave], self.family.steady_frames(len(wave))[0])[0] for wave in waves]
+
+    def _by_group(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
+        """States of the groups that rows belong to, each encoded as a whole."""
+        made: dict[str, Tensor] = {}
+        for group_id in dict.fromkeys(row.group_id for row in rows):
+            group = self.groups[group_id]
+            made |= self._keep(group, self._encode([self._wave(row) for row in group]))
+        return made
+
+    def _steady(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
+        """States of rows, in batches of one shape."""
+        waves = {row.id: self._wave(row) for row in rows}
+        places: dict[tuple[int, int], list[AlignmentRow]] = {}
+        for row in rows:
+            places.setdefault(self.family.steady_frames(len(waves[row.id])), []).append(row)
+        self._fill_up(places, waves)
+        made: dict[str, Tensor] = {}
+        for (frames, _), batch in sorted(places.items()):
+            for start in range(0, len(batch), self._rows):
+                part = batch[start : start + self._rows]
+                made |= self._keep(part, self._encode([waves[row.id] for row in part], frames))
+        return made
+
+    def _fill_up(
+        self, places: dict[tuple[int, int], list[AlignmentRow]], waves: dict[str, np.ndarray]
+    ) -> None:
+        """Put clips of coming steps where a batch has room for them, in place."""
+        room = {place: -len(batch) % self._rows for place, batch in places.items()}
+        for row in self.coming():
+            if not any(room.values()):
+                return
+            if row.id in waves or row.audio.sha256 in self.cache:
+                continue
+            likely = self.family.steady_frames(round(row.duration * SAMPLING_RATE))
+            if not room.get(likely):
+                continue
+            wave = self._wave(row)
+            place = self.family.steady_frames(len(wave))  # what is written of a clip need not be so
+            if room.get(place):
+                room[place] -= 1
+                places[place].append(row)
+                waves[row.id] = wave
+
+    def _keep(self, rows: Sequence[AlignmentRow], states: Sequence[Tensor]) -> dict[str, Tensor]:
+        self.encoded += len(rows)
+        for row, made in zip(rows, states, strict=True):
+            self.cache.put(row.audio.sha256, made)
+        return {row.id: made for row, made in zip(rows, states, strict=True)}
+
+    @property
+    def _rows(self) -> int:
+        return ROWS.get(next(self.family.model.parameters()).device.type, ROWS_DEFAULT)
 
     def _wave(self, row: AlignmentRow) -> np.ndarray:
         return self.family.heard(load(row.audio))
 
     @torch.no_grad()
-    def _encode(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
-        """States [S, D] of waves, on the CPU."""
+    def _encode(self, waves: Sequence[np.ndarray], frames: int | None = None) -> list[Tensor]:
+        """States [S, D] of waves, on the CPU; with `frames` in a batch of `ROWS` waves of that length."""
         model = self.family.model
         device = next(model.parameters()).device
-        features = {name: value.to(device) for name, value in self.family.features(waves).items()}
+        filled = [*waves, *[waves[0]] * (self._rows - len(waves))] if frames is not None else waves
+        features = self.family.features(filled)
+        if frames is not None:
+            features = self.family.lengthened(features, frames)
         training = model.training
         model.eval()
-        states, lengths = self.family.encode_audio(features)
+        states, lengths = self.family.encode_audio(
+            {name: value.to(device) for name, value in features.items()}
+        )
         model.train(training)
-        self.encoded += len(waves)
         # a view would keep the padded batch alive
-        return [
-            row[:length].to("cpu", copy=True) for row, length in zip(states, lengths.tolist(), strict=True)
-        ]
+        pairs = list(zip(states, lengths.tolist(), strict=True))[: len(waves)]
+        return [row[:length].to("cpu", copy=True) for row, length in pairs]
 
     def _prompt(self, row: AlignmentRow, sound: Tensor) -> Tensor:
         """Prompt ids with as many placeholders as the clip has audio tokens."""

@@ -11,6 +11,9 @@ A token attends to the prompt of its document and to its own answer. The prompt,
 however many answers hang on it, and little of a row is padding. Three ways, equal but for rounding:
 
     pack   as above          share   one clip a row          pad   one answer a row, the usual causal mask
+
+Constant text before the audio may be left out of the rows (`openings`): its keys stand before those of every row, the
+document's tokens attend to those of its own, and positions count on behind them.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rba_bench.training.openings import Openings
+
 Mode = Literal["pack", "share", "pad"]
+# Rows so many times as long as the longest document are tried: longer ones hold less padding and attend to more.
+STRETCHES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+REACH = 1000.0  # columns at which attention costs as much as all else, for a model that is not known
 
 
 @dataclass(frozen=True)
@@ -44,20 +52,24 @@ class Layout:
     """A batch of R rows, S columns, D documents (a clip's prompt with answers) and N answers of at most L tokens.
 
     Attributes:
-        input_ids: [R, S] prompts with audio placeholders, answers without their last token, `pad_id`.
+        input_ids: [R, S] prompts with audio placeholders, answers without their last token, `pad_id`; without openings.
         documents: [R, S] document within the row, -1 in padding.
         segments: [R, S] 0 in the prompt, 1.. in the answers, -1 in padding.
+        openings: [R, S] opening that stands before the token, -1 for none, -2 in padding.
+        columns: [P] opening that each key before the rows belongs to; P = 0 where nothing is left out.
         position_ids: [R, S].
         clip_of_document: [D] index of the clip, documents row by row.
         sources: [N, L] index into the flattened [R * S] states: where each answer token is predicted from.
         targets: [N, L] answer tokens, padding 0.
         mask: [N, L] True at answer tokens.
-        causal: whether every row is one prompt with one answer, so that the usual causal mask does.
+        causal: whether every row is one whole prompt with one answer, so that the usual causal mask does.
     """
 
     input_ids: Tensor
     documents: Tensor
     segments: Tensor
+    openings: Tensor
+    columns: Tensor
     position_ids: Tensor
     clip_of_document: Tensor
     sources: Tensor
@@ -71,7 +83,7 @@ class Layout:
         return Layout(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
 
     def attention_mask(self, dtype: torch.dtype) -> Tensor | None:
-        """Mask for the decoder: [R, 1, S, S] additive, [R, S] 0/1 where `causal`, None without any padding too.
+        """Mask for the decoder: [R, 1, S, P + S] additive, [R, S] 0/1 where `causal`, None without any padding too.
 
         The additive form is float on purpose: a boolean 4-D mask is silently misread by eager attention.
         """
@@ -84,13 +96,20 @@ class Layout:
         to_prompt = (self.segments == 0)[:, None, :]
         to_self = self.segments[:, :, None] == self.segments[:, None, :]
         allowed = causal & same & (to_prompt | to_self)
+        if len(self.columns):
+            allowed = torch.cat([self.openings[:, :, None] == self.columns, allowed], dim=-1)
         blocked = torch.finfo(dtype).min
         empty = torch.zeros(allowed.shape, dtype=dtype, device=present.device)
         return empty.masked_fill_(~allowed, blocked)[:, None]
 
 
 def plan(
-    prompts: Sequence[Tensor], branches: Sequence[Branch], mode: Mode = "pack", pad_id: int = 0
+    prompts: Sequence[Tensor],
+    branches: Sequence[Branch],
+    mode: Mode = "pack",
+    pad_id: int = 0,
+    openings: Openings | None = None,
+    reach: float = REACH,
 ) -> Layout:
     """Lay out answers behind their prompts.
 
@@ -99,32 +118,46 @@ def plan(
         branches: answers; clips without one get no place.
         mode: see the module.
         pad_id: any text token; not the audio placeholder.
+        openings: what of the prompts is computed elsewhere; None for nothing.
+        reach: columns at which attention costs as much as everything else in the decoder, for `pack`.
 
     Raises:
         ValueError: no answer at all, or an empty one.
     """
     if not branches or not all(branch.tokens for branch in branches):
         raise ValueError("every answer needs at least one token")
+    openings = openings or Openings()
     grouped: dict[int, list[int]] = {}
     for number, branch in enumerate(branches):
         grouped.setdefault(number if mode == "pad" else branch.clip, []).append(number)
     documents = list(grouped.values())
+    clips = [branches[numbers[0]].clip for numbers in documents]
     widths = [
-        len(prompts[branches[numbers[0]].clip]) + sum(len(branches[n].tokens) - 1 for n in numbers)
-        for numbers in documents
+        len(prompts[clip]) - openings.length(clip) + sum(len(branches[n].tokens) - 1 for n in numbers)
+        for clip, numbers in zip(clips, documents, strict=True)
     ]
-    rows = _packed(widths) if mode == "pack" else [[d] for d in range(len(documents))]
-    return _fill(rows, documents, widths, prompts, branches, pad_id)
+    rows = [[d] for d in range(len(documents))]
+    if mode == "pack":
+        before = len(openings.columns)
+        tried = [_packed(widths, int(stretch * max(widths))) for stretch in STRETCHES]
+        rows = min(tried, key=lambda rows: _cost(rows, widths, before, reach))
+    return _fill(rows, documents, widths, prompts, branches, pad_id, openings)
 
 
-def _packed(widths: Sequence[int]) -> list[list[int]]:
-    """Documents by row: first fit, longest first, in rows as long as the longest; rows in order of first documents."""
+def _cost(rows: Sequence[Sequence[int]], widths: Sequence[int], before: int, reach: float) -> float:
+    """What a decoder pass over rows costs, in tokens: padding is computed, and every token meets all keys."""
+    size = max(sum(widths[d] for d in row) for row in rows)
+    return len(rows) * size * (1 + (size + before) / reach)
+
+
+def _packed(widths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Documents by row: first fit, longest first, in rows of a capacity; rows in order of first documents."""
     room: list[int] = []
     rows: list[list[int]] = []
     for document in sorted(range(len(widths)), key=lambda d: -widths[d]):
         place = next((r for r, left in enumerate(room) if left >= widths[document]), None)
         if place is None:
-            room.append(max(widths))
+            room.append(capacity)
             rows.append([])
             place = len(rows) - 1
         rows[place].append(document)
@@ -139,44 +172,76 @@ def _fill(
     prompts: Sequence[Tensor],
     branches: Sequence[Branch],
     pad_id: int,
+    openings: Openings,
 ) -> Layout:
     size = max(sum(widths[d] for d in row) for row in rows)
-    longest = max(len(branch.tokens) for branch in branches)
-    ids = np.full((len(rows), size), pad_id)
-    marks = np.full((2, len(rows), size), -1)  # documents, segments
-    positions = np.zeros((len(rows), size), dtype=np.int64)
-    sources, targets = np.zeros((2, len(branches), longest), dtype=np.int64)
-    mask = np.zeros((len(branches), longest), dtype=bool)
+    sheet = _Sheet(len(rows), size, branches, pad_id)
     clips: list[int] = []
     for r, row in enumerate(rows):
         start = 0
         for order, d in enumerate(row):
             clips.append(branches[documents[d][0]].clip)
-            prompt = prompts[clips[-1]].numpy()
-            marks[0, r, start : start + widths[d]] = order
-            ids[r, start : start + len(prompt)] = prompt
-            marks[1, r, start : start + len(prompt)] = 0
-            positions[r, start : start + len(prompt)] = np.arange(len(prompt))
-            last, start = start + len(prompt) - 1, start + len(prompt)
-            for segment, number in enumerate(documents[d], 1):
-                tokens = branches[number].tokens
-                inner, stop = len(tokens) - 1, start + len(tokens) - 1
-                ids[r, start:stop] = tokens[:-1]
-                marks[1, r, start:stop] = segment
-                positions[r, start:stop] = np.arange(len(prompt), len(prompt) + inner)
-                sources[number, 0] = r * size + last
-                sources[number, 1 : inner + 1] = r * size + np.arange(start, stop)
-                targets[number, : inner + 1] = tokens
-                mask[number, : inner + 1] = True
-                start = stop
+            skipped = openings.length(clips[-1])
+            opening = openings.of_clip[clips[-1]] if skipped else -1
+            sheet.write(r, start, order, opening, skipped, prompts[clips[-1]].numpy(), documents[d])
+            start += widths[d]
     return Layout(
-        input_ids=torch.from_numpy(ids),
-        documents=torch.from_numpy(marks[0]),
-        segments=torch.from_numpy(marks[1]),
-        position_ids=torch.from_numpy(positions),
+        input_ids=torch.from_numpy(sheet.ids),
+        documents=torch.from_numpy(sheet.marks[0]),
+        segments=torch.from_numpy(sheet.marks[1]),
+        openings=torch.from_numpy(sheet.marks[2]),
+        columns=torch.tensor(openings.columns, dtype=torch.long),
+        position_ids=torch.from_numpy(sheet.positions),
         clip_of_document=torch.tensor(clips),
-        sources=torch.from_numpy(sources),
-        targets=torch.from_numpy(targets),
-        mask=torch.from_numpy(mask),
-        causal=all(len(row) == 1 for row in rows) and all(len(numbers) == 1 for numbers in documents),
+        sources=torch.from_numpy(sheet.sources),
+        targets=torch.from_numpy(sheet.targets),
+        mask=torch.from_numpy(sheet.mask),
+        causal=all(len(row) == 1 for row in rows)
+        and all(len(numbers) == 1 for numbers in documents)
+        and not openings.texts,
     )
+
+
+class _Sheet:
+    """The arrays of a layout, written document by document."""
+
+    def __init__(self, rows: int, size: int, branches: Sequence[Branch], pad_id: int) -> None:
+        longest = max(len(branch.tokens) for branch in branches)
+        self.branches = branches
+        self.size = size
+        self.ids = np.full((rows, size), pad_id)
+        self.marks = np.full((3, rows, size), -1)  # documents, segments, openings
+        self.marks[2] = -2
+        self.positions = np.zeros((rows, size), dtype=np.int64)
+        self.sources, self.targets = np.zeros((2, len(branches), longest), dtype=np.int64)
+        self.mask = np.zeros((len(branches), longest), dtype=bool)
+
+    def write(
+        self,
+        r: int,
+        start: int,
+        order: int,
+        opening: int,
+        skipped: int,
+        prompt: np.ndarray,
+        answers: Sequence[int],
+    ) -> None:
+        """One prompt, its first `skipped` tokens left out, and its answers, from column `start` of row r on."""
+        begin, behind = start, start + len(prompt) - skipped
+        self.ids[r, start:behind] = prompt[skipped:]
+        self.marks[1, r, start:behind] = 0
+        self.positions[r, start:behind] = np.arange(skipped, len(prompt))
+        last, start = behind - 1, behind
+        for segment, number in enumerate(answers, 1):
+            tokens = self.branches[number].tokens
+            inner, stop = len(tokens) - 1, start + len(tokens) - 1
+            self.ids[r, start:stop] = tokens[:-1]
+            self.marks[1, r, start:stop] = segment
+            self.positions[r, start:stop] = np.arange(len(prompt), len(prompt) + inner)
+            self.sources[number, 0] = r * self.size + last
+            self.sources[number, 1 : inner + 1] = r * self.size + np.arange(start, stop)
+            self.targets[number, : inner + 1] = tokens
+            self.mask[number, : inner + 1] = True
+            start = stop
+        self.marks[0, r, begin:start] = order
+        self.marks[2, r, begin:start] = opening

@@ -5,7 +5,7 @@ is known without walking there. The shuffles come from the raw words of PCG64, w
 a stable sort: the same on every platform and with every version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from rba_bench.seeding import stable_seed
 
+COMING_STEPS = 4  # whose clips may be encoded ahead, where a batch of the encoder has room
 WEIGHT_STEPS = 10**6  # shares of draws are fractions of at most this denominator
 
 
@@ -131,6 +132,20 @@ def _turns(weights: Sequence[float]) -> list[Fraction]:
 def _count(share: Fraction, turns: int) -> int:
     """How many of the first `turns` turns a part of this share has; evenly spaced."""
     return (share.numerator * turns * 2 + share.denominator) // (share.denominator * 2)
+
+
+def coming(order: GroupOrder, positions: Sequence[int], processes: int, accumulate: int) -> Iterator[str]:
+    """Group ids of a process's next `COMING_STEPS` steps, soonest first.
+
+    Args:
+        order: the run's.
+        positions: of its present batch.
+        processes: that share the batches out.
+        accumulate: batches of a step.
+    """
+    for number in range(1, COMING_STEPS * accumulate + 1):
+        ahead = (position + number * len(positions) * processes for position in positions)
+        yield from (order[position][1] for position in ahead if position < len(order))
 
 
 def collate(items: Sequence[tuple[int, str]]) -> dict[str, list]:

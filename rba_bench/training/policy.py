@@ -3,19 +3,28 @@
 Sound is encoded and projected once per clip, the decoder runs once over merged embeddings, and logits are made only
 where an answer token is predicted, in chunks. The module is what the Trainer wraps (so that DDP and FSDP see its
 forward); the model inside is what is saved.
+
+Under a frozen language model (training of the connector; a reference) there is less to do: constant text before the
+audio is read once (`openings`), and each chunk of logits is turned into its gradient at once, so that none is kept or
+made again (`frozen_head`).
 """
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import Cache
 
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
+from rba_bench.speechlm.audiolm.families.rows import continues
 from rba_bench.training.clips import Clip
-from rba_bench.training.layout import Branch, Layout, Mode, plan
+from rba_bench.training.frozen_head import Score, rows_once
+from rba_bench.training.layout import REACH, Branch, Layout, Mode, plan
+from rba_bench.training.openings import Openings, OpeningStates, openings_of
 from rba_bench.training.targets import Targets
 from rba_bench.training.token_logprobs import token_entropies, token_logprobs
 
@@ -68,6 +77,11 @@ class SpeechPolicy(nn.Module):
         self._vocabulary: int = family.model.get_output_embeddings().weight.shape[
             0
         ]  # shards have another shape
+        self._reach = _reach(family.decoder)
+        self.whole = (
+            True  # False: processes share the weights out, and must all call the decoder equally often
+        )
+        self.openings = OpeningStates(self._read_opening)
 
     def left_whole(self) -> list[nn.Module]:
         """Modules that no process shares out: a frozen encoder, and what nothing passes through."""
@@ -120,9 +134,11 @@ class SpeechPolicy(nn.Module):
         want: Collection[str],
     ) -> Scores:
         prompts = [clip.prompt_ids for clip in clips]
-        layout = plan(prompts, branches, self.layout, self.pad_id).to(self.device)
+        openings = self._openings(prompts)
+        layout = plan(prompts, branches, self.layout, self.pad_id, openings, self._reach).to(self.device)
         sound, n_sound = self.sound(clips)
-        hidden = self._hidden(self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document), layout)
+        embeds = self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document)
+        hidden = self._hidden(embeds, layout, openings)
         kept = layout.mask.flatten().nonzero().squeeze(1)
         states = hidden.flatten(0, 1).index_select(0, layout.sources.flatten()[kept])
         heat = _temperatures(branches, layout.mask)
@@ -184,9 +200,34 @@ class SpeechPolicy(nn.Module):
         features = self.family.features([sound.numpy() for sound in sounds])
         return self.family.encode_audio({name: value.to(self.device) for name, value in features.items()})
 
-    def _hidden(self, embeds: Tensor, layout: Layout) -> Tensor:
+    @property
+    def still(self) -> bool:
+        """Whether the language model is frozen and whole: what it makes of a text is then the same in every step."""
+        modules = self.family.parts()["llm"] if self.whole else []
+        return self.whole and not any(p.requires_grad for module in modules for p in module.parameters())
+
+    def _openings(self, prompts: Sequence[Tensor]) -> Openings:
+        if not self.still or not self._continues:
+            return Openings()
+        # Recomputed activations and a cache do not go together: transformers drops the cache.
+        if any(getattr(module, "gradient_checkpointing", False) for module in self.family.decoder.modules()):
+            return Openings()
+        return openings_of(prompts, self.family.audio_token_id)
+
+    @cached_property
+    def _continues(self) -> bool:
+        with torch.autocast(self.device.type, enabled=False):  # whose rounding is no sign of anything
+            return bool(getattr(self.family, "shares_rows", True)) and continues(self.family.decoder)
+
+    def _read_opening(self, ids: Tensor, cache: Cache) -> None:
+        words = self.family.model.get_input_embeddings()(ids.to(self.device))
+        self.family.decode(words, past_key_values=cache, use_cache=True)
+
+    def _hidden(self, embeds: Tensor, layout: Layout, openings: Openings) -> Tensor:
+        mask = layout.attention_mask(embeds.dtype)
+        cache = self.openings(openings.texts, self.family.decoder.config) if openings.texts else None
         return self.family.decode(
-            embeds, layout.attention_mask(embeds.dtype), layout.position_ids, use_cache=False
+            embeds, mask, layout.position_ids, past_key_values=cache, use_cache=cache is not None
         )
 
     def _token_logprobs(
@@ -194,23 +235,32 @@ class SpeechPolicy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """[K, H] states and [K] tokens to [K] log-probabilities and, where wanted, [K] entropies.
 
-        `heat`: [K] temperatures, None where all are 1. Beyond one chunk, logits are remade in backward.
+        `heat`: [K] temperatures, None where all are 1.
         """
 
-        def score(chunk: Tensor, tokens: Tensor, heat: Tensor | None) -> tuple[Tensor, Tensor]:
+        def score(chunk: Tensor, start: int) -> tuple[Tensor, Tensor]:
+            stop = start + len(chunk)
             logits = self.family.head(chunk).float()
-            logits = logits if heat is None else logits / heat[:, None]
+            logits = logits if heat is None else logits / heat[start:stop, None]
             wide = token_entropies(logits) if spread else logits.new_zeros(0)
-            return token_logprobs(logits, tokens), wide  # which uses the logits up
+            return token_logprobs(logits, targets[start:stop]), wide  # which uses the logits up
 
+        return self._by_chunk(score, states, again=len(states) > self._chunk())
+
+    def _by_chunk(self, score: Score, states: Tensor, again: bool) -> tuple[Tensor, Tensor]:
+        """What `score` makes of [K, H] states, chunk by chunk; see `frozen_head`.
+
+        Where the head trains, what a chunk's score is made of is kept for backward, or made `again` there.
+        """
         size = self._chunk()
-        if len(targets) <= size:
-            return score(states, targets, heat)
-        heats = [None] * -(-len(targets) // size) if heat is None else heat.split(size)
-        parts = zip(states.split(size), targets.split(size), heats, strict=True)
-        found = [checkpoint(score, *part, use_reentrant=False) for part in parts]
-        logprobs, wide = (torch.cat(column) for column in zip(*found, strict=True))
-        return logprobs, wide
+        if states.requires_grad and torch.is_grad_enabled() and self.still:
+            return rows_once(score, states, size)
+        if not again:
+            return score(states, 0)
+        starts = range(0, len(states), size)
+        parts = [checkpoint(score, states[at : at + size], at, use_reentrant=False) for at in starts]
+        scores, notes = (torch.cat(column) for column in zip(*parts, strict=True))
+        return scores, notes
 
     def _divergence(
         self, states: Tensor, mask: Tensor, kept: Tensor, targets: Targets, measure: Measure
@@ -222,15 +272,13 @@ class SpeechPolicy(nn.Module):
         if len(chosen) != len(targets):
             raise ValueError(f"{len(targets)} target distributions for {len(chosen)} answer tokens")
 
-        def score(chunk: Tensor, start: int) -> Tensor:
+        def score(chunk: Tensor, start: int) -> tuple[Tensor, Tensor]:
             part = targets.part(start, start + len(chunk))
-            return measure(self.family.head(chunk).float(), part)
+            far = measure(self.family.head(chunk).float(), part)
+            return far, far.new_zeros(0)
 
-        found, size = [], self._chunk()
-        picked = states.index_select(0, chosen)
-        for start in range(0, len(picked), size):
-            found.append(checkpoint(score, picked[start : start + size], start, use_reentrant=False))
-        return _spread(torch.cat(found), kept[chosen], mask)
+        far, _ = self._by_chunk(score, states.index_select(0, chosen), again=True)
+        return _spread(far, kept[chosen], mask)
 
     def _chunk(self) -> int:
         return max(1, CHUNK_ELEMENTS // self._vocabulary)
@@ -242,6 +290,18 @@ def _temperatures(branches: Sequence[Branch], mask: Tensor) -> Tensor | None:
         return None
     heat = torch.tensor([branch.temperature for branch in branches], device=mask.device)
     return heat[:, None].expand(mask.shape)[mask]
+
+
+def _reach(decoder: Any) -> float:
+    """Columns at which attention costs a decoder as much as all else: 4 H S against 2 operations a weight and layer.
+
+    Attention to a mask of its own runs at about half the speed of plain products of matrices.
+    """
+    width, layers = (getattr(decoder.config, name, None) for name in ("hidden_size", "num_hidden_layers"))
+    if not width or not layers:
+        return REACH
+    words = decoder.get_input_embeddings().weight.numel()
+    return (sum(p.numel() for p in decoder.parameters()) - words) / layers / (4 * width)
 
 
 def _spread(values: Tensor, places: Tensor, mask: Tensor) -> Tensor:

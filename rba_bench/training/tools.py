@@ -130,6 +130,7 @@ class StepTools:
         new, own = dict(policy.named_parameters()), self._own()
         for name in self.trained:
             own[name].data.copy_(new[name].detach())
+        self._reference().openings.forget()
 
     def save_reference(self, folder: Path, write: bool = True) -> None:
         """Keep a reference that is no longer the base; see `checkpoints.save_weights` for `write`."""
@@ -145,6 +146,7 @@ class StepTools:
             saved, own = load_file(folder / REFERENCE), self._own()
             for name, value in saved.items():
                 overwrite(own[name], value)
+            self._reference().openings.forget()
             self._changed = True
 
     def _own(self) -> dict[str, torch.nn.Parameter]:

@@ -31,13 +31,13 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.training.alarms import Alarms
 from rba_bench.training.batch import StepBatch
-from rba_bench.training.build import optimizer_groups
+from rba_bench.training.build import optimizer_groups, schedule_factor
 from rba_bench.training.checkpoints import load_weights, save_weights, seal
 from rba_bench.training.collect import Collector
 from rba_bench.training.methods import Method, Outcome
 from rba_bench.training.methods.base import Aim, Step
 from rba_bench.training.offline_pairs import OfflinePairs
-from rba_bench.training.order import GroupOrder, collate
+from rba_bench.training.order import GroupOrder, collate, coming
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.sharding import (
@@ -51,16 +51,6 @@ from rba_bench.training.sharding import (
 )
 from rba_bench.training.step_metrics import StepMetrics
 from rba_bench.training.tools import StepTools
-
-
-def schedule_factor(step: int, recipe: TrainingRecipe) -> float:
-    """Learning rate of optimiser step `step` (0, 1, ...) over the recipe's; the first step is not wasted on zero."""
-    if step < recipe.warmup_steps:
-        return (step + 1) / (recipe.warmup_steps + 1)
-    done = min(1.0, (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
-    if recipe.schedule == "linear":
-        return 1.0 - done
-    return 0.5 * (1.0 + math.cos(math.pi * done)) if recipe.schedule == "cosine" else 1.0
 
 
 def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
@@ -159,6 +149,8 @@ class AlignmentTrainer(Trainer):
         self.alarms = Alarms(recipe)
         self._groups: list[dict[str, Any]] | None = None
         self._step_counts: dict[str, int] = {}
+        self._positions: Sequence[int] = ()  # of the last batch taken
+        collector.store.coming = self._coming
 
     # one step
 
@@ -167,6 +159,7 @@ class AlignmentTrainer(Trainer):
     ) -> tuple[list[Any], None]:
         """This process's batches of the next optimiser step, with what all of them are divided by counted."""
         given, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._positions = given[-1]["positions"] if given else ()
         batches = [self._batch(one["positions"], one["groups"]) for one in given]
         found = [self.method.counts(batch, self.tools) for batch in batches]
         if found:
@@ -247,6 +240,11 @@ class AlignmentTrainer(Trainer):
         ahead = range(step_batches * self.recipe.refresh_every - done)
         wanted = [position + batch * stride for batch in ahead for position in positions]
         return [self.order[position] for position in wanted if position < len(self.order)]
+
+    def _coming(self) -> Iterator[AlignmentRow]:
+        """Rows of this process's next steps: what may be encoded together with what is needed now."""
+        for group_id in coming(self.order, self._positions, self.args.world_size, self.recipe.accumulate):
+            yield from self._rows([group_id])
 
     def _over_processes(self, counts: dict[str, int]) -> dict[str, int]:
         """Sums over processes, which all have the same names."""
@@ -331,6 +329,7 @@ class AlignmentTrainer(Trainer):
         if self.sharing == "none":
             return super()._prepare_for_training(*args, **kwargs)
         policy, reference = self.collector.policy, self.tools.reference_policy
+        policy.whole = False
         self._groups = optimizer_groups(policy.family, self.recipe)  # before parts are taken out of the model
         if self.sharing == "zero3" and reference is not None:
             unshare(reference)
@@ -344,6 +343,7 @@ class AlignmentTrainer(Trainer):
         if self.sharing == "fsdp":
             register_fsdp_forward_method(policy, "inside")
         if reference is not None:
+            reference.whole = False
             hide(reference, reference.left_whole())
             share_reference(reference, self.accelerator, self.sharing)
         if self.sharing == "zero3":

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rba_bench.training.order import GroupOrder, Window, permutation, steps_for
+from rba_bench.training.order import GroupOrder, Window, coming, permutation, steps_for
 
 PINNED = [3, 1, 6, 0, 5, 4, 7, 11, 9, 10, 2, 8]
 PINNED_WINDOW = [7, 5, 14, 4, 13, 12, 15, 6, 18, 17, 3, 1, 2, 0, 19, 16, 8, 11, 10, 9]
@@ -126,3 +126,11 @@ def test_what_makes_no_sense() -> None:
         GroupOrder(list("abc"), 3, 1, sizes=[2, 2], weights=[1, 1])
     with pytest.raises(ValueError, match="positive"):
         GroupOrder(list("abc"), 3, 1, sizes=[2, 1], weights=[1, 0])
+
+
+def test_what_comes_next_is_the_processes_own_share_up_to_the_end_of_the_run() -> None:
+    order = GroupOrder([f"g{number}" for number in range(40)], 40, 3)
+    mine = list(coming(order, [4, 5], processes=4, accumulate=1))
+    assert mine == [order[position][1] for position in (12, 13, 20, 21, 28, 29, 36, 37)]
+    assert list(coming(order, [28, 29], processes=4, accumulate=2)) == [order[36][1], order[37][1]]
+    assert list(coming(order, [36], processes=8, accumulate=1)) == []

@@ -312,7 +312,7 @@ def test_runs_alike_share_their_clips_and_later_ones_find_them_on_disk(
     for tag in ("b", "a"):  # only the last run's is kept
         other = store_for(family, cache=shared_cache(tag, 100))
         other.get(rows[:1])
-        assert other.encoded == 3
+        assert other.encoded == 1
     store_for(family, cache=EncoderCache("c", 2**20, tmp_path)).get(rows[:1])
     later = store_for(family, cache=EncoderCache("c", 2**20, tmp_path))
     assert torch.equal(later.get(rows[:1])[0].sound, sound) and later.encoded == 0
@@ -321,7 +321,7 @@ def test_runs_alike_share_their_clips_and_later_ones_find_them_on_disk(
 def test_short_conversations_share_a_row() -> None:
     prompts = [torch.tensor([7, 8, 9, 7]), torch.tensor([5]), torch.tensor([6])]
     branches = [Branch(0, (1, 2)), Branch(1, (3, 4)), Branch(2, (5,)), Branch(1, (6,))]
-    layout = plan(prompts, branches, "pack")
+    layout = plan(prompts, branches, "pack", reach=1.0)  # attention is dear: no row longer than it must be
     assert layout.input_ids.tolist() == [[7, 8, 9, 7, 1], [5, 3, 6, 0, 0]]
     assert layout.documents.tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, -1, -1]]
     assert layout.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 0, 0, 0]]
@@ -329,5 +329,8 @@ def test_short_conversations_share_a_row() -> None:
     seen = layout.attention_mask(torch.float32)
     assert seen is not None
     assert (seen[1, 0, :3, :3] == 0).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    cheap = plan(prompts, branches, "pack", reach=1000.0)  # attention is cheap: no padding
+    assert cheap.input_ids.tolist() == [[7, 8, 9, 7, 1, 5, 3, 6]]
+    assert cheap.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 0]]
     alone = plan(prompts[:1], branches[:1], "pack")
     assert alone.causal and alone.attention_mask(torch.float32) is None

@@ -7,8 +7,8 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.recipes import load_recipe
+from rba_bench.training.build import schedule_factor
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.trainer import schedule_factor
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

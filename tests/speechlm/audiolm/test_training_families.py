@@ -216,3 +216,23 @@ def test_its_text_decoder_alone_gives_the_same_logits(case: Case, tmp_path: Path
         positions = torch.arange(merged.shape[1])[None]
         expected = family.head(family.decode(merged, None, positions, use_cache=False))
         torch.testing.assert_close(alone(inputs_embeds=merged).logits, expected, rtol=0, atol=2e-5)
+
+
+def test_steady_batches_give_a_clip_its_own_states_to_the_last_bit_in_any_company(case: Case) -> None:
+    family = case.family
+    if not family.steady:
+        pytest.skip("encodes by itself what differs in length")
+    second = case.clips[1][: int(0.9 * len(case.clips[0]))]
+    for clip in (case.clips[0], second):
+        frames, _ = family.steady_frames(len(clip))
+        mates = [clip[: len(clip) // 2], second[: len(clip)], np.zeros(3200, np.float32)]
+        found = []
+        for batch in ([clip, *mates], [mates[2], mates[0], clip, clip], [clip] * 4):
+            place = next(i for i, wave in enumerate(batch) if wave is clip)
+            with torch.no_grad():
+                states, lengths = family.encode_audio(family.lengthened(family.features(batch), frames))
+            found.append(states[place, : lengths[place]])
+        assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+        with torch.no_grad():
+            alone, (length,) = family.encode_audio(family.features([clip]))
+        torch.testing.assert_close(found[0], alone[0, :length], rtol=1e-4, atol=1e-5)

@@ -55,6 +55,7 @@ class AudioFamily(Trainable, ABC):
     """
 
     allows_true_length: ClassVar[bool] = False  # only where the result is that of the padded form
+    steady: ClassVar[bool] = False  # a batch is a rectangle of frames, one row a clip: see `steady_frames`
     splits: ClassVar[bool] = True  # False: only `plain_inputs` and the model's own generate
     max_batch: ClassVar[int | None] = None  # most requests that may be answered together
     text_first: ClassVar[bool] = False  # order of text and audio in the user turn
@@ -269,6 +270,31 @@ class AudioFamily(Trainable, ABC):
     @abstractmethod
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """States [N, S, D] to audio tokens [N, A, H] in the decoder's width, and their numbers [N]."""
+
+    def frames_needed(self, n_samples: int) -> int:
+        """Frames of a rectangle in which a clip of `n_samples` has padding behind it; for `steady` families."""
+        raise TypeError(f"{type(self).__name__} is not fed by one rectangle of frames")
+
+    @property
+    def most_frames(self) -> int:
+        """Frames of the longest rectangle; for `steady` families."""
+        raise TypeError(f"{type(self).__name__} is not fed by one rectangle of frames")
+
+    def steady_frames(self, n_samples: int) -> tuple[int, int]:
+        """Frames of the rectangle that a clip is encoded in, longer than it by at most an eighth or 16.
+
+        It depends on the clip alone: in batches of one number of rows its states then have the same bits whatever is
+        encoded with it. The second number keeps clips apart that fill the longest rectangle, as these have no mask.
+        """
+        needed = self.frames_needed(n_samples)
+        grain = max(16, 1 << max(needed.bit_length() - 4, 0))
+        frames = min(-(-needed // grain) * grain, self.most_frames)
+        return frames, needed if needed > frames else 0
+
+    def lengthened(self, features: Features, frames: int) -> Features:
+        """Features with `input_features` [N, M, T] filled with zeros up to `frames`, which no clip hears."""
+        mels = features["input_features"]
+        return {**features, "input_features": torch.nn.functional.pad(mels, (0, frames - mels.shape[-1]))}
 
     def heard(self, audio: np.ndarray) -> np.ndarray:
         """The part of a clip that is heard."""

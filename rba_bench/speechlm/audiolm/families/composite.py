@@ -17,6 +17,7 @@ class Composite(AudioFamily):
     """Adapter of `CompositeForConditionalGeneration`; features are `input_features` [N, M, T] and `feature_lengths`."""
 
     allows_true_length = True  # the encoder was made for it; there is no other form
+    steady = True
 
     @classmethod
     def model_class(cls, config: Any) -> Any:
@@ -56,10 +57,9 @@ class Composite(AudioFamily):
 
     def refusal(self, n_samples: int) -> str:
         """See `AudioFamily.refusal`: the encoder's table of positions may end before the processor cuts."""
-        longest = 2 * self.encoder.mel_stride * self.encoder.config.max_source_positions
-        if self.processor.feature_extractor.n_frames(n_samples) > longest:
+        if self.processor.feature_extractor.n_frames(n_samples) > self.most_frames:
             seconds = n_samples / SAMPLING_RATE
-            return f"audio of {seconds:.1f} s is longer than the encoder's {longest / 100:g} s"
+            return f"audio of {seconds:.1f} s is longer than the encoder's {self.most_frames / 100:g} s"
         return ""
 
     def render(self, prompt: str) -> str:
@@ -105,6 +105,15 @@ class Composite(AudioFamily):
     def n_tokens(self, n_samples: int) -> int:
         """See `AudioFamily.n_tokens`."""
         return int(self.processor.n_audio_tokens(n_samples))
+
+    def frames_needed(self, n_samples: int) -> int:
+        """See `AudioFamily.frames_needed`: at least one state more than the clip's."""
+        return int(self.processor.feature_extractor.n_frames(n_samples)) + 2 * self.encoder.mel_stride
+
+    @property
+    def most_frames(self) -> int:
+        """See `AudioFamily.most_frames`: what the encoder has positions for."""
+        return 2 * int(self.encoder.mel_stride) * int(self.encoder.config.max_source_positions)
 
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """See `AudioFamily.features`."""

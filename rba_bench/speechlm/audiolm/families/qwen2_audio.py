@@ -13,13 +13,24 @@ import torch
 from transformers.masking_utils import create_bidirectional_mask
 
 from rba_bench.speechlm.audiolm.families.base import length_mask
-from rba_bench.speechlm.audiolm.families.whisper_type import WhisperType, at_length
+from rba_bench.speechlm.audiolm.families.whisper_type import MARGIN, WhisperType, at_length
 
 
 class Qwen2Audio(WhisperType):
     """`Qwen2AudioForConditionalGeneration`."""
 
     allows_true_length: ClassVar[bool] = True
+    steady: ClassVar[bool] = True
+
+    def frames_needed(self, n_samples: int) -> int:
+        """See `AudioFamily.frames_needed`."""
+        needed = self.n_frames(n_samples) + MARGIN
+        return needed if self.true_length else max(needed, self.most_frames)
+
+    @property
+    def most_frames(self) -> int:
+        """See `AudioFamily.most_frames`: one window."""
+        return int(self.extractor.nb_max_frames)
 
     def tokens_of(self, frames: Any) -> Any:
         """25 a second: stride 2 in the convolutions, then pairs are averaged."""

@@ -3,11 +3,14 @@
 Such a row needs a 4-D mask that is obeyed by every layer, and positions that are not the order in the row. Decoders
 with sliding windows, linear attention, convolutions, a state, or distances taken from the order (ALiBi) do something
 else with it, most of them silently. What a config says is read; the rest is tried out on random embeddings.
+
+The same for a row whose first tokens are keys and values in a cache alone (`continues`).
 """
 
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 OBEYS_MASKS = ("sdpa", "eager")  # flash attention has no 4-D masks
 WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -30,6 +33,31 @@ def shares_rows(decoder: Any) -> bool:
         decoder.train(training)
 
 
+@torch.no_grad()
+def continues(decoder: Any) -> bool:
+    """Whether a text backbone gives the states of whole rows behind a cache of their first tokens."""
+    embeds = _embeds(decoder, PROMPT + 2)
+    first = embeds[:, : PROMPT // 2]
+    mask = torch.ones(PROMPT + 2, PROMPT + 2, dtype=torch.bool).tril()[PROMPT // 2 :]
+    blocked = torch.zeros(mask.shape, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
+    positions = torch.arange(PROMPT + 2)
+    training = decoder.training
+    decoder.eval()
+    try:
+        cache = DynamicCache(config=decoder.config)
+        decoder(inputs_embeds=first, past_key_values=cache, use_cache=True)
+        if not all(layer.keys.shape[-2] == first.shape[1] for layer in cache.layers):
+            return False
+        whole = _states(decoder, embeds, positions, None)[0, first.shape[1] :]
+        rest = _states(decoder, embeds[:, first.shape[1] :], positions[first.shape[1] :],
+                       blocked[None, None].to(embeds.device), past_key_values=cache, use_cache=True)[0]  # fmt: skip
+        return _close(rest, whole)
+    except REFUSALS:
+        return False
+    finally:
+        decoder.train(training)
+
+
 def has_window(config: Any) -> bool:
     """Whether some layer attends to less than the context."""
     context = getattr(config, "max_position_embeddings", None)
@@ -44,33 +72,38 @@ def has_window(config: Any) -> bool:
 
 @torch.no_grad()
 def _agrees(decoder: Any) -> bool:
-    weight = decoder.get_input_embeddings().weight
-    generator = torch.Generator().manual_seed(0)
     size = PROMPT + sum(ANSWERS)
-    embeds = torch.randn(1, size, weight.shape[1], generator=generator) * float(weight.float().std())
-    embeds = embeds.to(weight.device, weight.dtype)
+    embeds = _embeds(decoder, size)
     segments = torch.tensor([0] * PROMPT + [n for n, length in enumerate(ANSWERS, 1) for _ in range(length)])
     counts = [torch.arange(PROMPT), *(torch.arange(PROMPT, PROMPT + length) for length in ANSWERS)]
     allowed = (segments[:, None] == segments) | (segments == 0)
     allowed &= torch.ones(size, size, dtype=torch.bool).tril()
-    mask = torch.zeros(size, size, dtype=weight.dtype).masked_fill(~allowed, torch.finfo(weight.dtype).min)
-    shared = _states(decoder, embeds, torch.cat(counts), mask[None, None].to(weight.device))[0]
+    mask = torch.zeros(size, size, dtype=embeds.dtype).masked_fill(~allowed, torch.finfo(embeds.dtype).min)
+    shared = _states(decoder, embeds, torch.cat(counts), mask[None, None].to(embeds.device))[0]
     for number in range(1, len(ANSWERS) + 1):
-        rows = ((segments == 0) | (segments == number)).to(weight.device)
+        rows = ((segments == 0) | (segments == number)).to(embeds.device)
         alone = _states(decoder, embeds[:, rows], torch.arange(int(rows.sum())), None)[0]
         if not _close(shared[rows], alone):
             return False
     return True
 
 
+def _embeds(decoder: Any, size: int) -> torch.Tensor:
+    """[1, size, H] of random words."""
+    weight = decoder.get_input_embeddings().weight
+    generator = torch.Generator().manual_seed(0)
+    embeds = torch.randn(1, size, weight.shape[1], generator=generator) * float(weight.float().std())
+    return embeds.to(weight.device, weight.dtype)
+
+
 def _states(
-    decoder: Any, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None
+    decoder: Any, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, **cache: Any
 ) -> torch.Tensor:
     states: torch.Tensor = decoder(
         inputs_embeds=embeds,
         attention_mask=mask,
         position_ids=positions[None].to(embeds.device),
-        use_cache=False,
+        **({"use_cache": False} | cache),
     ).last_hidden_state
     return states
 
