@@ -9,17 +9,20 @@ Keys of nested models are set with dots (`--set lora.r=8`), values are read as Y
 `--set train_parts=[projector,llm]`, `--set lora=null`).
 """
 
-import difflib
+import copy
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from rba_bench.errors import UserError
+from rba_bench.recipe_errors import Location, explain, suggest, yaml_problem
+
+__all__ = ["Recipe", "load_recipe", "parse_override", "suggest"]
 
 
 class Recipe(BaseModel):
@@ -27,6 +30,9 @@ class Recipe(BaseModel):
 
     Where a list is wanted, one value stands for a list of one (`--set report_to=wandb`).
     """
+
+    # names that other tools have for keys, which a user may try
+    other_names: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -45,12 +51,15 @@ class Recipe(BaseModel):
 
 
 R = TypeVar("R", bound=BaseModel)
-Location = tuple[str | int, ...]
 TRUST = "trust_remote_code"
 
 
 def load_recipe(
-    model: type[R], path: Path | str | None = None, overrides: Sequence[str] = (), trust: bool = False
+    model: type[R],
+    path: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    values: Mapping[str, Any] | None = None,
 ) -> R:
     """Read a recipe file, apply overrides in order, check the result.
 
@@ -60,26 +69,26 @@ def load_recipe(
         overrides: `key=value` strings, dots for nested keys.
         trust: the user lets models run Python code of their own (`--trust`): sets every `trust_remote_code`. A recipe
             may be somebody else's file, so it cannot switch this on by itself.
+        values: what to start from instead of a file.
 
     Raises:
         UserError: unreadable file, bad YAML, unknown key (with the nearest valid one), wrong value; the
             message names the file, the line and the key. Or the recipe asks for `trust_remote_code` without `trust`.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = copy.deepcopy(dict(values or {}))
     origins: dict[Location, str] = {}
     if path is not None:
         data, origins = _read(Path(path))
     for override in overrides:
         location, value = parse_override(override)
         _assign(data, location, value, override)
+        origins = {known: text for known, text in origins.items() if known[: len(location)] != location}
         origins[location] = f"--set {override}"
     where = str(path) if path is not None else "recipe"
     try:
         recipe = model.model_validate(data)
     except ValidationError as error:
-        raise UserError(
-            "; ".join(_explain(model, problem, origins, where) for problem in error.errors())
-        ) from error
+        raise UserError(explain(model, error.errors(), origins, where)) from error
     if trust:
         return _trusting(recipe)
     for location in _trust_requests(recipe.model_dump()):
@@ -128,14 +137,7 @@ def parse_override(override: str) -> tuple[Location, Any]:
     try:
         return location, yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not YAML ({_first_line(error)})") from error
-
-
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest valid name, else the list of valid ones."""
-    names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(names)}"
+        raise UserError(f"--set {override}: the value is not YAML ({yaml_problem(error)})") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Location, str]]:
@@ -148,11 +150,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Location, str]]:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {_first_line(error)}") from error
+        raise UserError(f"{path} is not valid YAML: {yaml_problem(error)}") from error
     if data is None:
         return {}, {}
     if not isinstance(data, dict):
-        raise UserError(f"{path} must hold `key: value` lines, not a {type(data).__name__}")
+        kind = "a list" if isinstance(data, list) else "plain text" if isinstance(data, str) else "one value"
+        raise UserError(f"{path} must hold `key: value` lines, not {kind}")
     origins: dict[Location, str] = {}
     _locate(tree, (), path, origins)
     return data, origins
@@ -187,31 +190,6 @@ def _assign(data: dict[str, Any], location: Location, value: Any, override: str)
     here[str(location[-1])] = value
 
 
-def _explain(model: type[BaseModel], problem: Any, origins: dict[Location, str], where: str) -> str:
-    location: Location = tuple(problem["loc"])
-    origin = next(
-        (origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins), where
-    )
-    key = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        return f"{origin}: unknown key '{key}'{suggest(str(location[-1]), _keys_at(model, location[:-1]))}"
-    if problem["type"] == "missing":
-        return f"{origin}: key '{key}' is required"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict) or not key else f" (given: {problem['input']!r})"
-    return f"{origin}: {key + ': ' if key else ''}{message}{given}"
-
-
-def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
-    """Valid keys of the nested model that `location` leads to."""
-    for part in location:
-        field = model.model_fields.get(str(part))
-        nested = _model_in(field.annotation) if field is not None else None
-        if nested is not None:  # list positions and union tags lead no deeper
-            model = nested
-    return list(model.model_fields)
-
-
 def _is_list(annotation: Any) -> bool:
     """Whether a key takes nothing but a list of any length, or null."""
     parts = typing.get_args(annotation)
@@ -222,15 +200,3 @@ def _is_list(annotation: Any) -> bool:
         and typing.get_origin(annotation) in (typing.Union, types.UnionType)
         and all(part is type(None) or _is_list(part) for part in parts)
     )
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(
-        (found for part in typing.get_args(annotation) if (found := _model_in(part)) is not None), None
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -20,8 +20,12 @@ def recipe_file(name: Path | str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
+    if Path(name).is_dir():
+        raise UserError(f"{name} is a folder: name the YAML file in it")
     shipped = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
     found = shipped.get(str(name).removesuffix(".yaml"))
+    if found is None and Path(name).name != str(name):
+        raise UserError(f"no file {name}: check the path, or name a shipped recipe ({', '.join(shipped)})")
     if found is None:
         raise UserError(
             f"no recipe {name}: neither a file nor one of {', '.join(shipped) or '(none shipped)'}"

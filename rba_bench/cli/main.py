@@ -131,7 +131,7 @@ def _usage(error: typer.TyperException) -> str:
     chosen = _CHOICE.search(message)
     if chosen is not None:
         known = _QUOTED.findall(chosen[2])
-        hint = suggest(chosen[1], known) if get_close_matches(chosen[1], known, 1, 0.5) else ""
+        hint = suggest(chosen[1], known) if get_close_matches(chosen[1].lower(), known, 1, 0.5) else ""
         message = message[: chosen.start()] + f"unknown value {chosen[1]!r}{hint} (known: {', '.join(known)})"
     return message[:1].lower() + message[1:] + help_line
 
