@@ -1,6 +1,6 @@
 """Group by group through an alignment set of any size: where each group lies, rows read when they are asked for.
 
-The index holds 22 bytes a group, the group's id, and nothing a clip. It is written once to `$RBA_CACHE/alignment-index`
+The index holds 22 bytes a group, the group's id, and 8 bytes a clip. It is written once to `$RBA_CACHE/alignment-index`
 and mapped into memory, so a second start reads none of the shards. Rows of one group usually lie together (synthesis
 writes them so): one *run*. A set whose groups are scattered has several runs a group.
 """
@@ -23,18 +23,18 @@ from rba_bench.errors import UserError
 from rba_bench.files import cache_dir, read_json, sha256_json, write_json
 from rba_bench.progress import bar
 
-FORMAT = 1
+FORMAT = 2
 SPLIT_NAMES = ("train", "validation", "test")
 ROWS_AT_ONCE = 65_536  # while indexing
 TEXT_BYTES = 64 * 2**20  # row groups of text kept in memory
-_SCANNED = ("group_id", "split", "kind", "response")
-_ARRAYS = ("ids", "order", "first", "shard", "row", "count", "kind", "split")
+_SCANNED = ("group_id", "split", "kind", "prompt", "response", "duration")
+_ARRAYS = ("ids", "order", "first", "shard", "row", "count", "kind", "split", "seconds", "text")
 _TEXT = RowGroupCache(TEXT_BYTES, FILES)
 
 
 @dataclass(frozen=True)
 class GroupIndex:
-    """Where the groups of one alignment set lie; G groups, R >= G runs of rows.
+    """Where the groups of one alignment set lie; G groups, R >= G runs of rows, C clips.
 
     Attributes:
         ids: [G] bytes, group ids in the order of the shards.
@@ -42,6 +42,8 @@ class GroupIndex:
         first: [G + 1] uint32, first run of each group.
         shard, row, count: [R] uint32, where a run lies: shard, first row in it, number of rows.
         kind, split: [G] uint8, places in `kinds` and SPLIT_NAMES.
+        seconds: [C] float32, durations as the set states them, group by group; NaN where it does not.
+        text: [C] uint32, bytes of prompt and response together, which no tokenizer makes more tokens of.
         kinds: names of the kinds.
         rows: rows with a response, in all splits.
         unanswered: rows that were left out because they have none.
@@ -55,6 +57,8 @@ class GroupIndex:
     count: np.ndarray
     kind: np.ndarray
     split: np.ndarray
+    seconds: np.ndarray
+    text: np.ndarray
     kinds: tuple[str, ...]
     rows: int
     unanswered: int
@@ -76,6 +80,12 @@ class GroupIndex:
     def name(self, number: int) -> str:
         """Id of a group."""
         return bytes(self.ids[number]).decode()
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """[G + 1] int64, place of each group's first clip in the arrays over clips."""
+        ends: np.ndarray = np.concatenate([[0], np.cumsum(self.count, dtype=np.int64)])[self.first]
+        return ends
 
     @property
     def nbytes(self) -> int:
@@ -244,8 +254,8 @@ def build(data: AlignmentSet) -> GroupIndex:
             advance(1)
     if not rows:
         raise UserError(f"alignment set {data.path} has no rows with a response")
-    runs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _grouped(data, runs, tuple(kinds), rows, unanswered)
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _grouped(data, arrays, tuple(kinds), rows, unanswered)
 
 
 def _batches(path: Path) -> Iterator[tuple[int, Any]]:
@@ -310,7 +320,30 @@ def _runs(
         "count": np.diff(np.append(begins, len(kept))).astype(np.uint32),
         "kind": heads[:, 1].astype(np.uint8),
         "split": heads[:, 2].astype(np.uint8),
+        "seconds": _seconds(path, columns["duration"])[kept],
+        "text": (_bytes(columns["prompt"]) + _bytes(columns["response"]))[kept],
     }
+
+
+def _seconds(path: Path, column: Any) -> np.ndarray:
+    """Durations, [n] float32, NaN where none is stated."""
+    import pyarrow as pa
+
+    try:
+        stated = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    except pa.ArrowException as error:
+        raise UserError(f"shard {path}: durations must be numbers of seconds ({_line(error)})") from error
+    return np.asarray(stated, dtype=np.float32)
+
+
+def _bytes(column: Any) -> np.ndarray:
+    """Length of each text of a column, [n] uint32."""
+    import pyarrow.compute as pc
+
+    if column.null_count == len(column):
+        return np.zeros(len(column), dtype=np.uint32)
+    lengths = pc.fill_null(pc.binary_length(column), 0)
+    return np.asarray(lengths.to_numpy(zero_copy_only=False)).astype(np.uint32)
 
 
 def _grouped(
@@ -327,6 +360,7 @@ def _grouped(
             raise UserError(f"{data.path}: the rows of group {other!r} differ in {name}; give each group one")
     placed = np.argsort(group, kind="stable")
     heads = np.sort(head)
+    clips = _rows_of(runs["count"], placed)
     return GroupIndex(
         ids=runs["ids"][heads],
         order=number,
@@ -336,7 +370,17 @@ def _grouped(
         count=runs["count"][placed],
         kind=runs["kind"][heads],
         split=runs["split"][heads],
+        seconds=runs["seconds"][clips],
+        text=runs["text"][clips],
         kinds=kinds,
         rows=rows,
         unanswered=unanswered,
     )
+
+
+def _rows_of(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Places of the rows of runs of `counts` rows each, the runs put into an order."""
+    firsts = np.cumsum(counts, dtype=np.int64) - counts
+    lengths = counts[order].astype(np.int64)
+    begun = np.cumsum(lengths) - lengths
+    return np.repeat(firsts[order] - begun, lengths) + np.arange(int(lengths.sum()))

@@ -69,6 +69,15 @@ def command(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="As --set steps=N.", show_default=False)
     ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue-from",
+            metavar="RUN",
+            help="Go on from another run's folder to more --steps, by its own recipe unless one is named.",
+            show_default=False,
+        ),
+    ] = None,
     explain: Annotated[
         str | None,
         typer.Option(
@@ -92,15 +101,20 @@ def command(
     if explain is not None:
         explain_keys(explain, method, recipe, overrides, trust, as_json)
         return
-    checked = _recipe(method, recipe, overrides, trust)
-    folder = out or defaults.run_folder("checkpoints", checked.method, checked.resolved())
+    if continue_from is not None and recipe is None and method is None:
+        checked = _continued(continue_from, overrides, trust)
+    else:
+        checked = _recipe(method, recipe, overrides, trust)
+    _tell_unread(checked)
+    origin = {} if continue_from is None else {"continue_from": str(continue_from.resolve())}
+    folder = out or defaults.run_folder("checkpoints", checked.method, checked.resolved() | origin)
     _provide_alignment_set(checked)
     if out is None:
         say(f"checkpoint: {folder} (choose with --out)")
     with stdout_reserved():
         from rba_bench.training.run import train
 
-        result = train(checked, folder)
+        result = train(checked, folder, continue_from)
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes the first one speaks
     if as_json:
@@ -171,6 +185,14 @@ def explain_keys(
         emit("\n".join(explain.lines(one, width, asked is not None)))
 
 
+def _tell_unread(recipe: "TrainingRecipe") -> None:
+    """Say what the recipe sets and its method does not read; of several processes the first one speaks."""
+    from rba_bench.training.recipe_checks import unread_keys
+
+    for line in unread_keys(recipe) if os.environ.get("RANK", "0") == "0" else ():
+        say(line)
+
+
 def _shorthands(seed: int | None, steps: int | None) -> list[str]:
     named = (("seed", seed), ("steps", steps))
     return [f"{key}={value}" for key, value in named if value is not None]
@@ -197,6 +219,16 @@ def _base(overrides: list[str]) -> str:
 
     named = [value for where, value in map(parse_override, overrides) if where == ("base",)]
     return str(named[-1]) if named else "micro"
+
+
+def _continued(run: Path, overrides: list[str], trust: bool) -> "TrainingRecipe":
+    """The recipe of a finished run, changed by options."""
+    from rba_bench.recipes import load_recipe
+    from rba_bench.training import continuing
+    from rba_bench.training.recipe import TrainingRecipe
+
+    values = continuing.values(continuing.find(run))
+    return load_recipe(TrainingRecipe, None, overrides, trust, values)
 
 
 def _provide_alignment_set(recipe: "TrainingRecipe") -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.study.recipe import Budget
-from rba_bench.training.run import RUN
+from rba_bench.training.continuing import RUN
 from rba_bench.training.watch import LOG
 
 REFERENCE = "reference"

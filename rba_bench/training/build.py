@@ -1,22 +1,25 @@
 """From a recipe to the objects of a run: base model with its trainable parts, processor, reference, adapters."""
 
 import copy
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rba_bench.audio.alignment_set import AlignmentRow
+import torch
+
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
+from rba_bench.outputs import SIGNATURE
 from rba_bench.progress import bar
+from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.weights import as_stored
 from rba_bench.training import parts
 from rba_bench.training.checkpoints import load_weights
-from rba_bench.training.clips import ClipStore, ResponseTokens
+from rba_bench.training.clips import ClipStore, ResponseTokens, shared_cache
+from rba_bench.training.continuing import RUN
 from rba_bench.training.data import TrainingData
 from rba_bench.training.offline_pairs import OfflinePairs
 from rba_bench.training.order import GroupOrder
@@ -24,7 +27,8 @@ from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.reference_cache import ReferenceCache
 from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
-from rba_bench.training.teachers.answers import AuthorMode, own_answers
+from rba_bench.training.schedule import part_rates
+from rba_bench.training.teachers.answers import AuthorMode, OwnAnswers, Way, own_answers
 from rba_bench.training.teachers.make import make_cached, make_twin
 from rba_bench.training.teachers.own import PolicyTextLM
 from rba_bench.training.tools import StepTools
@@ -44,6 +48,11 @@ def base_folder(recipe: TrainingRecipe) -> Path:
         return part("base")
     from rba_bench.textlm.weights import local_folder
 
+    folder = Path(recipe.base)
+    if (folder / SIGNATURE).is_file() and not (folder / RUN).is_file():
+        raise MissingPrerequisite(
+            f"base {folder} is a run that is not finished: give its own command again first"
+        )
     return local_folder(recipe.base, "base model")
 
 
@@ -134,29 +143,35 @@ def make_reference(policy: SpeechPolicy) -> SpeechPolicy:
     return SpeechPolicy(family, policy.frozen_encoder, policy.layout, policy.half)
 
 
+def encoder_cache(recipe: TrainingRecipe, family: AudioFamily, weights: str) -> EncoderCache:
+    """Where the states of a frozen encoder are kept."""
+    # what batches round differently, devices do too
+    device = "cuda" if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}"
+    cache = shared_cache(encoder_tag(weights, device, family.padding, recipe.precision), recipe.cache_mb)
+    cache.folder = Path(recipe.encoder_cache) if recipe.encoder_cache else None
+    return cache
+
+
 def answered(
-    recipe: TrainingRecipe, family: AudioFamily, data: TrainingData, weights: str, folder: Path
-) -> dict[str, list[AlignmentRow]] | None:
-    """Training groups with the answers of the model's own LLM, for the methods that learn from those; else None."""
+    recipe: TrainingRecipe,
+    family: AudioFamily,
+    data: TrainingData,
+    weights: str,
+    folder: Path,
+    process: tuple[int, int] = (0, 1),
+) -> OwnAnswers | None:
+    """Training groups with the answers of the model's own LLM, for the methods that learn from those; else None.
+
+    The model must be where it computes: it answers here.
+    """
     modes: dict[str, AuthorMode] = {"blsp": "continue", "audiochatllama": "answer"}
     if recipe.method not in modes:
         return None
     options = recipe.teacher.answers
-    rows = [row for group_id in data.train.ids for row in data.train[group_id]]
-    made = own_answers(
-        rows,
-        PolicyTextLM(family, weights),
-        modes[recipe.method],
-        folder,
-        prompt=options.prompt,
-        decoding=Decoding(options.max_new_tokens, options.temperature, options.top_p),
-        seed=recipe.seed,
-        batch_size=options.batch_size,
-    )
-    groups: dict[str, list[AlignmentRow]] = {}
-    for row in made:
-        groups.setdefault(row.group_id, []).append(row)
-    return groups
+    decoding = Decoding(options.max_new_tokens, options.temperature, options.top_p)
+    way = Way(modes[recipe.method], options.prompt, decoding, recipe.seed, options.batch_size)
+    own = PolicyTextLM(family, weights, options.batch_size, half=recipe.precision == "bfloat16")
+    return own_answers(data.train, data.sha256, own, way, folder, process)
 
 
 def given_pairs(recipe: TrainingRecipe, data: TrainingData) -> OfflinePairs | None:
@@ -198,7 +213,8 @@ def make_reward(
     validates = recipe.eval_every or recipe.validate_ends
     if not recipe.uses_reward and not (validates and recipe.validation.metric == "reward"):
         return None
-    own = PolicyTextLM(family, "policy") if needs_own_llm(recipe.reward, kinds) else None
+    half = recipe.precision == "bfloat16"
+    own = PolicyTextLM(family, "policy", half=half) if needs_own_llm(recipe.reward, kinds) else None
     return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)
 
 
@@ -222,16 +238,4 @@ def make_teacher(recipe: TrainingRecipe, family: AudioFamily, weights: str, devi
 
 def optimizer_groups(family: AudioFamily, recipe: TrainingRecipe) -> list[dict[str, Any]]:
     """Trained parameters by part, with each part's learning rate."""
-    given = recipe.learning_rates.model_dump()
-    rates = {part: rate or recipe.learning_rate for part, rate in given.items()}
-    return parts.parameter_groups(family, rates, recipe.weight_decay)
-
-
-def schedule_factor(step: int, recipe: TrainingRecipe) -> float:
-    """Learning rate of optimiser step `step` (0, 1, ...) over the recipe's; the first step is not wasted on zero."""
-    if step < recipe.warmup_steps:
-        return (step + 1) / (recipe.warmup_steps + 1)
-    done = min(1.0, (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
-    if recipe.schedule == "linear":
-        return 1.0 - done
-    return 0.5 * (1.0 + math.cos(math.pi * done)) if recipe.schedule == "cosine" else 1.0
+    return parts.parameter_groups(family, part_rates(recipe), recipe.weight_decay)

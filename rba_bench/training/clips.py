@@ -24,6 +24,7 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.audio.clips import load
 from rba_bench.errors import UserError
+from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.speechlm.base import SAMPLING_RATE
@@ -33,6 +34,7 @@ MIB = 2**20
 # clips of a batch: enough to fill a GPU; a processor is full with four, and gains nothing from more
 ROWS = {"cpu": 4}
 ROWS_DEFAULT = 16
+SLACK_S = 0.05  # so much at the end of a clip is not missed
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,13 @@ class ClipStore:
         groups: all groups by id.
         frozen: whether the encoder is frozen, so that states rather than waves are wanted.
         cache: where states are kept.
+        strict: whether a clip longer than its set says, and than the model hears, ends the run; else it is cut.
 
     Attributes:
         coming: rows of the next steps, soonest first, whose clips may fill up a batch.
         encoded: clips encoded so far, repeats included.
         seconds: spent on that.
+        misstated: ids of clips that were longer than their set says and were cut.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class ClipStore:
         *,
         frozen: bool = True,
         cache: EncoderCache | None = None,
+        strict: bool = False,
     ) -> None:
         self.family = family
         self.groups = groups
@@ -97,6 +102,8 @@ class ClipStore:
         self._counter = _counter(family) if frozen else family
         self.encoded = 0
         self.seconds = 0.0
+        self.strict = strict
+        self.misstated: set[str] = set()
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
         """The clips of `rows`, in order."""
@@ -173,7 +180,7 @@ class ClipStore:
                 return
             if row.id in waves or row.audio.sha256 in self.cache:
                 continue
-            likely = self.family.steady_frames(round(row.duration * SAMPLING_RATE))
+            likely = self.family.steady_frames(round((row.duration or 0.0) * SAMPLING_RATE))
             if not room.get(likely):
                 continue
             wave = self._wave(row)
@@ -194,7 +201,21 @@ class ClipStore:
         return ROWS.get(next(self.family.model.parameters()).device.type, ROWS_DEFAULT)
 
     def _wave(self, row: AlignmentRow) -> np.ndarray:
-        return self.family.heard(load(row.audio))
+        wave = load(row.audio)
+        heard = self.family.heard(wave)
+        lost = (len(wave) - len(heard)) / SAMPLING_RATE
+        if lost > SLACK_S and not (row.duration or 0.0) > len(wave) / SAMPLING_RATE - SLACK_S:
+            self._misstated(row, len(wave) / SAMPLING_RATE)
+        return heard
+
+    def _misstated(self, row: AlignmentRow, seconds: float) -> None:
+        """A clip that is longer than the model hears and than the set says, so that nobody has left it out."""
+        about = f"clip {row.id} has {seconds:.1f} s of sound, the set says {row.duration}"
+        if self.strict:
+            raise UserError(f"{about}: correct the set's durations, or set long_clips to cut")
+        if not self.misstated:
+            say(f"{about}: it is cut, as others like it will be; they are counted in rba_run.json")
+        self.misstated.add(row.id)
 
     @torch.no_grad()
     def _encode(self, waves: Sequence[np.ndarray], frames: int | None = None) -> list[Tensor]:

@@ -83,11 +83,43 @@ def _choice(value: Any) -> SetChoice:
 
 @dataclass(frozen=True)
 class Part:
-    """Groups of one set: their numbers in its index, ascending, [n] uint32; ids are given the prefix."""
+    """Groups of one set.
+
+    Attributes:
+        source: the set.
+        prefix: what ids are given in front.
+        numbers: of the groups in its index, ascending, [n] uint32.
+        left_out: clips of the set that are not used, [C] bool; None = none.
+    """
 
     source: IndexedSet
     prefix: str
     numbers: np.ndarray
+    left_out: np.ndarray | None = None
+
+    def rows(self, number: int) -> list[AlignmentRow]:
+        """Clips of a group that are used."""
+        rows = self.source.rows(number, self.prefix)
+        if self.left_out is None:
+            return rows
+        start = int(self.source.index.starts[number])
+        out = self.left_out[start : start + len(rows)]
+        return [row for row, left in zip(rows, out, strict=True) if not left]
+
+    @property
+    def voices(self) -> np.ndarray:
+        """Clips of each group, [n]."""
+        counts: np.ndarray = used_clips(self.source, self.left_out)[self.numbers]
+        return counts
+
+
+def used_clips(source: IndexedSet, left_out: np.ndarray | None) -> np.ndarray:
+    """Clips that are used of each group of a set, [G] int64."""
+    index = source.index
+    if left_out is None:
+        return np.diff(index.starts)
+    found: np.ndarray = np.add.reduceat(~left_out, index.starts[:-1], dtype=np.int64)
+    return found
 
 
 class GroupIds(Sequence[str]):
@@ -147,12 +179,29 @@ class Groups(Mapping[str, list[AlignmentRow]]):
         if found is None:
             raise KeyError(group_id)
         part, number = found
-        rows = part.source.rows(number, part.prefix)
+        rows = part.rows(number)
         with self._lock:
             self._kept[group_id] = rows
             if len(self._kept) > GROUPS_KEPT:
                 self._kept.popitem(last=False)
         return list(rows)
+
+    def place(self, group_id: str) -> int:
+        """Place of a group in `ids`. Raises KeyError if it is not among them."""
+        found = self._find(group_id)
+        if found is None:
+            raise KeyError(group_id)
+        before = 0
+        for part in self.parts:
+            if part is found[0]:
+                break
+            before += len(part.numbers)
+        return before + int(np.searchsorted(found[0].numbers, found[1]))
+
+    @property
+    def voices(self) -> np.ndarray:
+        """Clips of each group, in the order of `ids`."""
+        return np.concatenate([part.voices for part in self.parts])
 
     def of_kind(self, kind: str) -> list[str]:
         """Ids of the groups of a kind, in order; nothing is read for it."""
@@ -208,12 +257,8 @@ class TrainingData:
         self.chosen = [choice for choice, _ in pairs]
         self.sources = [source for _, source in pairs]
         self.window = window
-        self.train = Groups(self._parts(("train",)))
-        self.validation = Groups(self._parts(("validation",)))
-        self.all = Groups(self._parts(("train", "validation")))
-        for choice, part in zip(self.chosen, self.train.parts, strict=True):
-            if not len(part.numbers):
-                raise UserError(f"alignment set {choice.path} has no training rows with a response")
+        self._left_out: list[np.ndarray | None] = [None for _ in self.sources]
+        self._divide("has no training rows with a response")
 
     @classmethod
     def open(
@@ -241,6 +286,26 @@ class TrainingData:
         large = sum(source.bytes for source in sources) > WINDOW_BYTES
         windowed = shuffle == "window" or (shuffle == "auto" and large)
         return cls(sets, sources, Window() if windowed else None)
+
+    def leave_out(self, clips: Sequence[np.ndarray]) -> None:
+        """Use the sets without some of their clips; groups of which no clip remains are gone too.
+
+        Args:
+            clips: [C] bool for each of `sources`.
+
+        Raises:
+            UserError: of a set nothing would remain to train on.
+        """
+        self._left_out = [out if out.any() else None for out in clips]
+        self._divide("has no training rows that the model can take")
+
+    def _divide(self, empty: str) -> None:
+        self.train = Groups(self._parts(("train",)))
+        self.validation = Groups(self._parts(("validation",)))
+        self.all = Groups(self._parts(("train", "validation")))
+        for choice, part in zip(self.chosen, self.train.parts, strict=True):
+            if not len(part.numbers):
+                raise UserError(f"alignment set {choice.path} {empty}")
 
     @cached_property
     def sha256(self) -> str:
@@ -284,7 +349,7 @@ class TrainingData:
     def _parts(self, splits: Sequence[str]) -> list[Part]:
         several = len(self.sources) > 1
         parts = []
-        for choice, source in zip(self.chosen, self.sources, strict=True):
+        for choice, source, out in zip(self.chosen, self.sources, self._left_out, strict=True):
             index = source.index
             kept = np.isin(index.split, [SPLIT_NAMES.index(split) for split in splits])
             if choice.kinds is not None:
@@ -294,8 +359,9 @@ class TrainingData:
                         f"it has {', '.join(index.kinds)}"
                     )
                 kept &= np.isin(index.kind, [index.kinds.index(kind) for kind in choice.kinds])
+            kept &= used_clips(source, out) > 0
             prefix = f"{source.data.sha256[:8]}/" if several else ""
-            parts.append(Part(source, prefix, np.flatnonzero(kept).astype(np.uint32)))
+            parts.append(Part(source, prefix, np.flatnonzero(kept).astype(np.uint32), out))
         return parts
 
 

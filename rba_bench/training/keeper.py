@@ -104,7 +104,7 @@ class Keeper(TrainerCallback):
         record = {
             "step": step,
             **trainer.take_metrics(),
-            "learning_rate": trainer.lr_scheduler.get_last_lr()[0],
+            **trainer.rates_used(),
             "elapsed_s": round(trainer.elapsed_s, 3),
         }
         self.display.step(record, spent)

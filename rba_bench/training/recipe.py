@@ -1,6 +1,7 @@
 """What a training run is: every choice, its default and why. `recipes/*.yaml` are instances of this."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +20,36 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 ITEMS, ITEMS_AT_ENDS = 128, 32  # see `ValidationOptions.items`
+
+# What other trainers call it
+OTHER_NAMES = {
+    **dict.fromkeys(("lr", "learningrate", "peak_lr"), "learning_rate"),
+    **dict.fromkeys(("max_steps", "num_steps", "train_steps", "total_steps"), "steps"),
+    **dict.fromkeys(("num_train_epochs", "num_epochs", "epoch"), "epochs"),
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "train_batch_size", "batch", "global_batch_size"), "groups_per_step"
+    ),
+    **dict.fromkeys(("gradient_accumulation_steps", "grad_accum", "accumulation"), "accumulate"),
+    **dict.fromkeys(("bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"), "precision"),
+    **dict.fromkeys(("model", "model_name_or_path", "base_model", "init_from"), "base"),
+    **dict.fromkeys(("dataset", "data", "train_data", "alignment_sets"), "alignment_set"),
+    **dict.fromkeys(("warmup", "num_warmup_steps", "warmup_ratio"), "warmup_steps"),
+    **dict.fromkeys(("lr_scheduler_type", "lr_scheduler", "scheduler"), "schedule"),
+    **dict.fromkeys(("save_steps", "checkpoint_every"), "save_every"),
+    **dict.fromkeys(("eval_steps", "validate_every"), "eval_every"),
+    **dict.fromkeys(("num_generations", "n_samples", "num_samples"), "samples_per_clip"),
+    **dict.fromkeys(("max_completion_length", "max_length", "max_tokens"), "max_new_tokens"),
+    **dict.fromkeys(("kl_coef", "kl_beta", "kl"), "policy_gradient.kl_weight"),
+    **dict.fromkeys(("lora_r", "lora_rank", "rank"), "lora.r"),
+    **{"lora_alpha": "lora.alpha", "lora_targets": "lora.targets", "target_modules": "lora.targets"},
+    **{
+        "objective": "method",
+        "loss_type": "method",
+        "grad_clip": "max_grad_norm",
+        "logging_steps": "log_every",
+    },
+    **{"early_stopping_patience": "validation.patience", "patience": "validation.patience"},
+}
 
 
 class LoraOptions(Recipe):
@@ -92,8 +123,10 @@ class TrainingRecipe(Recipe):
 
     `method` names the objective (see `presets.PRESETS`); it sets `pairs`, `reference`, `sft_weight`, `group_by` and
     `samples_per_clip` where the recipe does not. Keys that a method has no use for (`beta` for sft, `reward` where
-    nothing is rewarded) change nothing.
+    nothing is rewarded) change nothing, and are told (see `recipe_checks`).
     """
+
+    other_names: ClassVar[Mapping[str, str]] = OTHER_NAMES
 
     method: Method = "rba-single"  # the objective; the paper's RBA-Single needs no reward
     track: Literal["micro", "full"] = "micro"  # micro: shipped models in minutes; full: your own
@@ -103,6 +136,12 @@ class TrainingRecipe(Recipe):
     alignment_set: str | SetOptions | tuple[str | SetOptions, ...] = "runs/alignment-set"
     shuffle: Literal["auto", "full", "window"] = (
         "auto"  # window: sets beyond 10 GiB are read nearly in one go
+    )
+    # Clips longer than the model hears. drop: an answer to words that were not heard teaches inventing; cut: train on
+    # what is heard of them, as evaluation does; error: refuse the set
+    long_clips: Literal["drop", "cut", "error"] = "drop"
+    max_answer_tokens: Positive | None = (
+        None  # leave out clips with longer answers; null: what the context holds
     )
     seed: int = 1  # of order, sampling and adapters: the same seed gives the same run
 
@@ -185,6 +224,9 @@ class TrainingRecipe(Recipe):
     # run
 
     save_every: Positive = 50  # steps that a kill can cost
+    # keep the optimiser's state of a finished run, twice the trained weights on disk: `--continue-from` then goes on as
+    # if more steps had been asked for, else it starts with a new optimiser
+    keep_state: bool = False
     log_every: Positive = 10  # steps between writes of the step log, and between lines where no terminal is
     # groups with samples, rewards and pair go to samples.jsonl every N steps, for people to read; 0 = never
     samples_every: Annotated[int, Field(ge=0)] = 10
@@ -328,6 +370,11 @@ class TrainingRecipe(Recipe):
         return self.kind in ("preference", "policy-gradient") or (
             self.method == "gkd" and self.student_fraction > 0
         )
+
+    @property
+    def writes_answers(self) -> bool:
+        """Whether the model's own LLM writes the answers before training."""
+        return self.method in ("blsp", "audiochatllama")
 
     @property
     def encoder_frozen(self) -> bool:

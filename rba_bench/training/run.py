@@ -6,50 +6,35 @@ OUT/model.safetensors, config.json, processor, ...  and, last, OUT/rba_run.json
 """
 
 import os
-import platform
-import shutil
-from collections import ChainMap
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rba_bench import __version__
 from rba_bench.errors import UserError
 from rba_bench.files import open_up, read_json, write_json
 from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
+from rba_bench.training import continuing
+from rba_bench.training.continuing import RUN, TRAINER
+from rba_bench.training.machine import hardware, peak_memory, versions
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.watch import REPORT, START, write_report
 
 if TYPE_CHECKING:
-    from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
     from rba_bench.training.data import TrainingData
+    from rba_bench.training.limits import Limits
     from rba_bench.training.trainer import AlignmentTrainer
 
-RUN = "rba_run.json"
-TRAINER = "trainer"
 FINAL = f"{TRAINER}/final"
 SCHEMA_VERSION = 1
 GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
 _NOT_IDENTITY = {
-    *(
-        "alignment_set",
-        "base",
-        "pairs_file",
-        "log_every",
-        "samples_every",
-        "validate_ends",
-        "report",
-        "save_every",
-        "cache_mb",
-        "encoder_cache",
-        "report_to",
-    ),
-    *("trust_remote_code", "rollout"),
+    *("alignment_set", "base", "pairs_file", "log_every", "samples_every", "validate_ends", "report"),
+    *("save_every", "cache_mb", "encoder_cache", "report_to", "trust_remote_code", "keep_state", "rollout"),
 }
 
 
@@ -76,12 +61,13 @@ class TrainResult:
     run: dict[str, Any]
 
 
-def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
+def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) -> TrainResult:
     """Run a recipe, or go on with it where it stopped, or return at once if it is finished.
 
     Args:
         recipe: the run.
         out: its folder.
+        continue_from: folder of another run that this one goes on from; see `continuing`.
 
     Raises:
         UserError: the folder belongs to another run, or recipe and data do not fit.
@@ -91,10 +77,9 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
     """
     from accelerate import PartialState
 
-    from rba_bench.training.build import base_folder, checkpoint_sha256
-    from rba_bench.training.checkpoints import remove_incomplete, told_if_full
+    from rba_bench.training.build import base_folder
+    from rba_bench.training.checkpoints import newest, remove_incomplete, told_if_full
     from rba_bench.training.data import TrainingData, choices
-    from rba_bench.training.offline_pairs import OfflinePairs
     from rba_bench.training.order import steps_for
     from rba_bench.training.reporting import check_reporters
 
@@ -106,20 +91,13 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         steps = steps_for(recipe.epochs, len(data.train), recipe.groups_per_step)
         recipe = recipe.model_copy(update={"steps": steps})
     base = base_folder(recipe)
-    identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
-    if recipe.rollout.engine != "local":
-        identity["rollout"] = recipe.rollout.engine  # how it is reached decides nothing
-    identity["reward"] = {**identity["reward"], "trust_remote_code": False}  # --trust decides nothing else
-    sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
-    if recipe.pairs_file is not None:
-        sources["pairs_sha256"] = OfflinePairs.sha256(Path(recipe.pairs_file))
-    claim(out, "train", identity | sources)
+    sources = _sources(recipe, data, base)
+    origin = None if continue_from is None else continuing.find(continue_from)
+    _claim(recipe, out, sources, origin)
     try:
         if (out / RUN).is_file():
             if os.environ.get("RANK", "0") == "0":
-                shutil.rmtree(
-                    out / TRAINER, ignore_errors=True
-                )  # of a run killed between its record and this
+                continuing.tidy(out, recipe.keep_state)  # of a run killed between its record and this
                 if recipe.report and (out / START).is_file() and not (out / REPORT).is_file():
                     write_report(out)
             say(f"{out} is finished already")
@@ -127,9 +105,39 @@ def train(recipe: TrainingRecipe, out: Path) -> TrainResult:
         with told_if_full(out):
             if os.environ.get("RANK", "0") == "0":
                 remove_incomplete(out / TRAINER)
-            return _Run(recipe, out, data, base, sources).execute()
+                if origin is not None and newest(out / TRAINER) is None:
+                    continuing.prepare(origin, recipe, out)
+            PartialState().wait_for_everyone()
+            return _Run(recipe, out, data, base, sources, origin).execute()
     finally:
         release(out)
+
+
+def _sources(recipe: TrainingRecipe, data: "TrainingData", base: Path) -> dict[str, str]:
+    """Hashes of what a run reads."""
+    from rba_bench.training.build import checkpoint_sha256
+    from rba_bench.training.offline_pairs import OfflinePairs
+
+    sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
+    if recipe.pairs_file is not None:
+        sources["pairs_sha256"] = OfflinePairs.sha256(Path(recipe.pairs_file))
+    return sources
+
+
+def _claim(
+    recipe: TrainingRecipe, out: Path, sources: dict[str, str], origin: continuing.Origin | None
+) -> None:
+    """Sign the folder with everything that decides the result."""
+    identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
+    if recipe.rollout.engine != "local":
+        identity["rollout"] = recipe.rollout.engine  # how it is reached decides nothing
+    identity["reward"] = {**identity["reward"], "trust_remote_code": False}  # --trust decides nothing else
+    identity |= sources
+    if origin is not None:
+        continuing.check(recipe, identity, origin)
+        identity["continued_from"] = origin.identity()
+    continuing.refuse_more_steps(out, identity)
+    claim(out, "train", identity)
 
 
 def _result(out: Path) -> TrainResult:
@@ -141,7 +149,13 @@ class _Run:
     """The objects of one run, made in order; `execute` uses them."""
 
     def __init__(
-        self, recipe: TrainingRecipe, out: Path, data: "TrainingData", base: Path, sources: dict[str, str]
+        self,
+        recipe: TrainingRecipe,
+        out: Path,
+        data: "TrainingData",
+        base: Path,
+        sources: dict[str, str],
+        origin: continuing.Origin | None = None,
     ) -> None:
         from accelerate import PartialState
         from transformers import set_seed
@@ -149,38 +163,45 @@ class _Run:
         from rba_bench.training import build
         from rba_bench.training.checkpoints import newest
         from rba_bench.training.clips import ClipStore, ResponseTokens
+        from rba_bench.training.teachers.answers import WithOwnAnswers
 
         set_seed(recipe.seed)  # adapters start from random numbers
         self.recipe, self.out, self.data, self.base, self.sources = recipe, out, data, base, sources
+        self.origin = origin
         self.found = newest(out / TRAINER)
         self.family = build.load_base(base, recipe)
         self.policy = build.make_policy(self.family, recipe)
+        self.policy.to(PartialState().device)  # before it is asked anything: on a CPU a large one never ends
+        self.limits = self._limits()
         self.offline = build.given_pairs(recipe, data)
         # of given pairs the policy itself says beforehand what the reference would
         needed = recipe.uses_reference and (self.offline is None or recipe.method == "tdpo")
         self.reference = build.make_reference(self.policy) if needed else None
         weights = sources["base_sha256"]
-        with PartialState().main_process_first():  # which writes the answers for all
-            self.answered = build.answered(recipe, self.family, data, weights, out)
-        read_only: Any = data.validation
-        groups = data.all if self.answered is None else ChainMap(self.answered, read_only)
+        process = (PartialState().process_index, PartialState().num_processes)
+        self.answered = build.answered(recipe, self.family, data, weights, out, process)
+        groups = data.all if self.answered is None else WithOwnAnswers(self.answered, data.validation)
         frozen = recipe.encoder_frozen
-        self.store = ClipStore(self.family, groups, frozen=frozen, cache=self._cache() if frozen else None)
+        self.store = ClipStore(
+            self.family,
+            groups,
+            frozen=frozen,
+            cache=build.encoder_cache(recipe, self.family, weights) if frozen else None,
+            strict=recipe.long_clips == "error",
+        )
         self.responder = ResponseTokens(self.family)
 
-    def _cache(self) -> "EncoderCache":
-        import torch
+    def _limits(self) -> "Limits":
+        """Leave out of the data what the model cannot take; the first process says what a user should know."""
+        from rba_bench.training.limits import Limits
+        from rba_bench.training.recipe_checks import idle_values, thin_groups
 
-        from rba_bench.speechlm.audiolm.encoder_cache import encoder_tag
-        from rba_bench.training.clips import shared_cache
-
-        device = "cuda" if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}"
-        tag = encoder_tag(
-            self.sources["base_sha256"], device, self.family.padding, self.recipe.precision
-        )  # what batches round differently, devices do too
-        cache = shared_cache(tag, self.recipe.cache_mb)
-        cache.folder = Path(self.recipe.encoder_cache) if self.recipe.encoder_cache else None
-        return cache
+        recipe, data, speaks = self.recipe, self.data, os.environ.get("RANK", "0") == "0"
+        limits = Limits(self.family, recipe)
+        limits.apply(data, speaks)
+        for line in [*idle_values(recipe), *thin_groups(data.train.voices, recipe)] if speaks else ():
+            say(line)
+        return limits
 
     def execute(self) -> TrainResult:
         """Train, write, clean up."""
@@ -212,10 +233,19 @@ class _Run:
             raise KeyboardInterrupt(
                 f"stopped at step {trainer.state.global_step} of {self.recipe.steps}; saved"
             )
+        if writes:
+            self._tell_early_end(trainer)
         result = self._finish(trainer)
-        if writes and recipe.report:
+        if writes and self.recipe.report:
             write_report(self.out, self.data.all)
         return result
+
+    def _tell_early_end(self, trainer: "AlignmentTrainer") -> None:
+        recipe, step = self.recipe, trainer.state.global_step
+        if step < recipe.steps:
+            spent = recipe.budget_s is not None and trainer.elapsed_s >= recipe.budget_s
+            why = f"budget_s {recipe.budget_s:g} is used up" if spent else "validation.patience is at its end"
+            say(f"ended at step {step} of {recipe.steps}: {why}")
 
     def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
         from rba_bench.training import build, methods
@@ -232,14 +262,13 @@ class _Run:
 
         recipe = self.recipe
         args = arguments(recipe, self.out / TRAINER)
-        self.policy.to(args.device)
         if self.reference is not None:
             self.reference.to(args.device)
         positions = recipe.steps * recipe.groups_per_step
         order = (
             self.data.order(positions, recipe.seed)
             if self.answered is None
-            else GroupOrder(list(self.answered), positions, recipe.seed)
+            else GroupOrder(self.answered.ids, positions, recipe.seed)
         )
         method = methods.make(recipe, self.responder.end_ids)
         reward = build.make_reward(recipe, self.data.kinds, self.family, str(args.device), self.out)
@@ -255,7 +284,7 @@ class _Run:
                 self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
             )
         collector.shown = Shown(recipe, args.should_save)
-        watch = make_watch(recipe, self.data, collector, reward, self.out / TRAINER, args.should_save)
+        watch = make_watch(recipe, self.data, collector, reward, self.out / TRAINER, args)
         self.validator = None if watch is None else watch.validator
         done = int(self.found[1]["step"]) if self.found else 0
         keeper = Keeper(Interrupt(), watch)
@@ -272,6 +301,7 @@ class _Run:
         tools.autocast = trainer.accelerator.autocast
         keeper.trainer = trainer
         collector.stopped = partial(saved_first, trainer)
+        trainer.fresh_from = 0 if self.origin is None else self.origin.fresh_from
         if self.found is not None:
             trainer.restore(self.found[1])
             if self.validator is not None:
@@ -281,7 +311,7 @@ class _Run:
     def _guard(self, tell: bool) -> None:
         from rba_bench.training.guard import check_audio_is_used
 
-        ids = self.data.train.ids if self.answered is None else list(self.answered)
+        ids = (self.data.train if self.answered is None else self.answered).ids
         rows = [self.store.groups[group_id][0] for group_id in ids[:GUARD_CLIPS]]
         gain = check_audio_is_used(self.policy, self.store, self.responder, rows)
         if tell:
@@ -307,7 +337,7 @@ class _Run:
                 self.family.save(self.out)
             open_up(self.out)
             write_json(self.out / RUN, self._record(trainer))
-            shutil.rmtree(self.out / TRAINER, ignore_errors=True)
+            continuing.tidy(self.out, self.recipe.keep_state)
         trainer.accelerator.wait_for_everyone()
         return _result(self.out)
 
@@ -317,6 +347,11 @@ class _Run:
         step, value = self.validator.best
         return {"metric": self.recipe.validation.metric, "best_step": step, "best": value,
                 "history": self.validator.history}  # fmt: skip
+
+    def _lineage(self) -> list[dict[str, Any]]:
+        if self.origin is not None:
+            return self.origin.lineage()
+        return continuing.lineage_of(self.base, self.sources["base_sha256"])
 
     def _start(self) -> dict[str, Any]:
         """What is known of a run before its first step."""
@@ -330,8 +365,10 @@ class _Run:
             "seed": recipe.seed,
             "recipe": recipe.resolved(),
             **self.sources,
+            "continued_from": None if self.origin is None else self.origin.identity(),
+            "lineage": self._lineage(),
             "data": self.data.record(),
-            "versions": _versions(),
+            "versions": versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -342,6 +379,8 @@ class _Run:
         return {
             **start,
             "steps": steps,
+            "clips_left_out": self.limits.counts,
+            "clips_misstated": len(self.store.misstated),
             "wall_time_s": round(trainer.elapsed_s, 3),
             "encoding_s": round(trainer.encoding_s, 3),
             "samples_per_s": round(clips / max(trainer.elapsed_s + trainer.encoding_s, 1e-9), 3),
@@ -353,48 +392,6 @@ class _Run:
             "padding": self.family.padding,
             "layout": self.policy.layout,
             "validations": self._validations(),
-            "hardware": _hardware(trainer),
+            "hardware": hardware(trainer.args),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def peak_memory(device: str) -> int:
-    """Most bytes this process has held: on the GPU where it computes there, else resident memory."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    import resource
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _versions() -> dict[str, str]:
-    import torch
-    import transformers
-
-    return {
-        "rba_bench": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def _hardware(trainer: "AlignmentTrainer") -> dict[str, Any]:
-    import torch
-
-    device = trainer.args.device
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    return {
-        "device": device.type,
-        "name": name,
-        "processes": trainer.args.world_size,
-        "threads": torch.get_num_threads(),
-    }

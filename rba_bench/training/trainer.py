@@ -40,6 +40,7 @@ from rba_bench.training.offline_pairs import OfflinePairs
 from rba_bench.training.order import GroupOrder, collate, coming
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.schedule import rates_at, schedule_factor
 from rba_bench.training.sharding import (
     Lockstep,
     hide,
@@ -145,6 +146,7 @@ class AlignmentTrainer(Trainer):
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
+        self.fresh_from = 0  # step at which a continued run started with a new optimiser
         self.metrics = StepMetrics()
         self.alarms = Alarms(recipe)
         self._groups: list[dict[str, Any]] | None = None
@@ -269,10 +271,15 @@ class AlignmentTrainer(Trainer):
             say(line)
         return figures
 
+    def rates_used(self) -> dict[str, float]:
+        """Learning rates that the step just taken was taken with; the scheduler has moved on to the next one by now."""
+        return rates_at(self.state.global_step - 1, self.recipe, self.fresh_from)
+
     def after_step(self, step: int) -> None:
         """Between steps rollouts get the new weights, and every `opponent_every` an opponent does."""
+        recipe = self.recipe
         self.collector.rollout.renew()
-        if self.recipe.reference == "opponent" and step % self.recipe.opponent_every == 0:
+        if recipe.uses_reference and recipe.reference == "opponent" and step % recipe.opponent_every == 0:
             self.tools.renew_reference(self.collector.policy)
 
     def report(self, record: dict[str, float]) -> None:
@@ -311,7 +318,7 @@ class AlignmentTrainer(Trainer):
         if not self._created_lr_scheduler:
             optimizer = self.optimizer if optimizer is None else optimizer
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: schedule_factor(step, self.recipe)
+                optimizer, lambda step: schedule_factor(step, self.recipe, self.fresh_from)
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -364,6 +371,20 @@ class AlignmentTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
         return None
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Learning rates are the recipe's: a continued run may have others than the one that saved, or more steps."""
+        if checkpoint is None or self.is_deepspeed_enabled:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        rates = list(self.lr_scheduler.base_lrs)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        step = self.state.global_step
+        factor = schedule_factor(step, self.recipe, self.fresh_from)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"], group["lr"] = rate, rate * factor
+        self.lr_scheduler.base_lrs, self.lr_scheduler.last_epoch = rates, step
+        self.lr_scheduler._last_lr = [rate * factor for rate in rates]
+        return None
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         shares = gather_object([{str(p): outcome.to_json() for p, outcome in self.collector.waiting.items()}])
@@ -392,8 +413,7 @@ class AlignmentTrainer(Trainer):
                 self.collector.waiting[int(position)] = Outcome.from_json(value, rows)
         self.collector.drawn, self.collector.judged = state["drawn"], state["judged"]
         self.collector.store.encoded += state.get("encoded", 0)  # absent in checkpoints of earlier versions
-        self.elapsed_s = state["elapsed_s"]
-        self.encoding_s = state["encoding_s"]
+        self.elapsed_s, self.encoding_s = state["elapsed_s"], state["encoding_s"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.collector.policy, Path(resume_from_checkpoint))

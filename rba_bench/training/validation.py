@@ -1,5 +1,6 @@
 """Held-out items of each kind, watched while training: which weights were best, and when to stop looking for better."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from rba_bench.training.rewards import Reward
 
 BEST = "best"
 STATE = "validation.json"
+# Figures of items: by kind and place among the kind's rows
+Figures = dict[tuple[str, int], float]
 
 
 class Validator:
@@ -34,7 +37,9 @@ class Validator:
         reward: judges greedy answers, for `validation.metric: reward`.
         folder: where the best weights are kept.
         writes: whether this process keeps them.
-        agree: one process's figure for all: several may differ in rounding.
+        process: which of the processes this is, and how many there are. They share the items out, batch by batch, so
+            that a batch holds the same items whoever measures it, and the figures are those of one process.
+        gather: what all processes have found, for all of them.
     """
 
     def __init__(
@@ -45,7 +50,8 @@ class Validator:
         reward: Reward | None,
         folder: Path,
         writes: bool = True,
-        agree: Callable[[float], float] = float,
+        process: tuple[int, int] = (0, 1),
+        gather: Callable[[Figures], Sequence[Figures]] = lambda found: [found],
     ) -> None:
         self.recipe = recipe
         self.rows = rows
@@ -53,20 +59,21 @@ class Validator:
         self.reward = reward
         self.folder = folder
         self.writes = writes
-        self.agree = agree
+        self.process = process
+        self.gather = gather
         self.history: list[tuple[int, float]] = []
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Validate now; what to write into the step log: `validation_loss` or `validation_reward`, also by kind."""
         name = f"validation_{self.recipe.validation.metric}"
-        measure = self._loss if self.recipe.validation.metric == "loss" else self._reward
         policy = self.collector.policy
         training = policy.training
         policy.eval()
         with torch.no_grad():
-            found = {kind: measure(rows) for kind, rows in sorted(self.rows.items())}
+            figures = self._figures()
         policy.train(training)
-        value = self.agree(sum(found.values()) / len(found))
+        found = {kind: _mean(figures, kind) for kind in sorted(self.rows)}
+        value = sum(found.values()) / len(found)
         self.history.append((step, value))
         if self.best[0] == step and self.recipe.select == "best":
             save_weights(policy, self.folder / BEST, self.writes)
@@ -105,19 +112,57 @@ class Validator:
             return False
         return sum(at > self.best[0] for at, _ in self.history) >= patience
 
-    def _loss(self, rows: Sequence[AlignmentRow]) -> float:
-        responder: ResponseTokens = self.collector.responder
-        total = 0.0
-        for start in range(0, len(rows), self.recipe.batch_size):
-            batch = rows[start : start + self.recipe.batch_size]
-            branches = [Branch(i, responder(row.response)) for i, row in enumerate(batch)]
-            scores = self.collector.policy(self.collector.store.get(batch), branches)
-            total -= float(sequence_logprobs(scores.logprobs, scores.mask).sum())
-        return total / len(rows)
+    def _figures(self) -> Figures:
+        """What every item was found to be worth, by all processes.
 
-    def _reward(self, rows: Sequence[AlignmentRow]) -> float:
+        All of them take equally many turns, as they must where they share weights out; a turn may have no items.
+        """
+        mine, size = self.process
+        batches, found = self._batches(), Figures()
+        measure = self._losses if self.recipe.validation.metric == "loss" else self._rewards
+        for turn in range(math.ceil(len(batches) / size)):
+            batch = batches[turn * size + mine] if turn * size + mine < len(batches) else []
+            rows = [self.rows[kind][place] for kind, place in batch]
+            found.update(zip(batch, measure(rows), strict=True))
+        if self.recipe.validation.metric == "loss":
+            self.collector.lockstep.leave(self._any_loss)
+        return {item: figure for part in self.gather(found) for item, figure in part.items()}
+
+    def _batches(self) -> list[list[tuple[str, int]]]:
+        """Items of one kind that are measured together."""
+        size = self.recipe.batch_size
+        return [
+            [(kind, place) for place in range(start, min(start + size, len(self.rows[kind])))]
+            for kind in sorted(self.rows)
+            for start in range(0, len(self.rows[kind]), size)
+        ]
+
+    def _losses(self, rows: Sequence[AlignmentRow]) -> list[float]:
+        """Negative log-probabilities of the teacher's answers, in nats."""
+        if not rows:
+            return []
+        responder: ResponseTokens = self.collector.responder
+        clips = self.collector.store.get(rows)
+        branches = [Branch(i, responder(row.response)) for i, row in enumerate(rows)]
+        self.collector.lockstep.enter()
+        scores = self.collector.policy(clips, branches)
+        return [-float(one) for one in sequence_logprobs(scores.logprobs, scores.mask)]
+
+    def _any_loss(self) -> None:
+        """One forward pass whose result nobody needs."""
+        row = next(iter(self.rows.values()))[0]
+        self.collector.policy(
+            self.collector.store.get([row]), [Branch(0, self.collector.responder(row.response))]
+        )
+
+    def _rewards(self, rows: Sequence[AlignmentRow]) -> list[float]:
+        """Rewards of greedy answers, NaN where one could not be judged; asked by all processes, also for no rows."""
         assert self.reward is not None  # the run made one
         samples = self.collector.answer([Voice(row, 0, 0.0) for row in rows], 0)
-        rewards = self.reward(list(rows), [one.text for one in samples])
-        judged = [reward for reward in rewards if reward == reward]  # NaN: not judged
-        return sum(judged) / max(len(judged), 1)
+        return self.reward(list(rows), [one.text for one in samples]) if rows else []
+
+
+def _mean(figures: Figures, kind: str) -> float:
+    """Mean over the items of a kind, those not judged left out; added in one order whoever found them."""
+    values = [figures[item] for item in sorted(figures) if item[0] == kind and not math.isnan(figures[item])]
+    return sum(values) / max(len(values), 1)

@@ -18,6 +18,8 @@ from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 from rba_bench.progress import say
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
     from rba_bench.audio.alignment_set import AlignmentRow
     from rba_bench.training.collect import Collector
     from rba_bench.training.data import TrainingData
@@ -131,7 +133,7 @@ def make_watch(
     collector: "Collector",
     reward: "RewardByKind | None",
     folder: Path,
-    writes: bool,
+    args: "TrainingArguments",
 ) -> Watch | None:
     """What a run watches; None where nobody asks for it or nothing is held out.
 
@@ -141,15 +143,18 @@ def make_watch(
         collector: policy, clips and sampling.
         reward: of the run, if it has one.
         folder: where the best weights are kept.
-        writes: whether this process keeps them, and has answers judged.
+        args: which process this is; the first one keeps weights and has answers judged.
 
     Raises:
         UserError: nothing is held out, and `eval_every` asks for it.
     """
+    from accelerate.utils import gather_object
+
     from rba_bench.training.data import validation_rows
     from rba_bench.training.ends import Ends
     from rba_bench.training.validation import Validator
 
+    writes = args.should_save
     if not recipe.eval_every and not recipe.validate_ends:
         return None
     rows = validation_rows(data.validation, recipe.validation_items, recipe.seed)
@@ -162,13 +167,8 @@ def make_watch(
         if writes:
             say("the alignment set has no validation rows: start and end of the run are not compared")
         return None
-    validator = Validator(recipe, rows, collector, reward, folder, writes, agree=first_says)
+    process = (args.process_index, args.world_size)
+    validator = Validator(
+        recipe, rows, collector, reward, folder, writes, process, lambda one: gather_object([one])
+    )
     return Watch(validator, Ends(rows, collector, reward if writes else None))
-
-
-def first_says(value: float) -> float:
-    """The first process's value, for all."""
-    from accelerate.utils import broadcast_object_list
-
-    (told,) = broadcast_object_list([value])
-    return float(told)

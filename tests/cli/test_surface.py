@@ -16,6 +16,7 @@ SURFACE = {
     ],
     "train": [
         *(
+            "--continue-from",
             "--explain",
             "--help",
             "--json",

@@ -166,7 +166,48 @@ def test_a_cache_that_cannot_be_written(large: Path, cache: Path) -> None:
 
 def test_memory_of_the_index(large: Path) -> None:
     index = open_one(large).sources[0].index
-    assert index.nbytes - index.ids.nbytes <= 24 * len(index.ids)
+    assert index.nbytes - index.ids.nbytes <= 24 * len(index.ids) + 8 * index.rows
+
+
+def test_the_index_states_seconds_and_bytes_of_every_clip(tmp_path: Path) -> None:
+    """Of groups whose clips are scattered too; they stand as the groups' rows do."""
+    rows = [row for number in range(5) for row in group(f"g{number}", 1 + number)]
+    rows = [{**row, "duration": place / 8, "prompt": "ü" * place} for place, row in enumerate(rows)]
+    rows[3]["duration"] = None
+    rows[4]["response"] = ""  # not among them
+    order = np.random.default_rng(1).permutation(len(rows))
+    shuffled = [rows[place] for place in order]
+    data = open_one(write(tmp_path / "set", [shuffled[:7], shuffled[7:]]))
+    index = data.sources[0].index
+    for number in range(len(index.ids)):
+        found, start = data.sources[0].rows(number), int(index.starts[number])
+        stated = [np.nan if row.duration is None else row.duration for row in found]
+        stop = int(index.starts[number + 1])
+        np.testing.assert_array_equal(index.seconds[start:stop], np.asarray(stated, dtype=np.float32))
+        sizes = [len(row.prompt.encode()) + len(row.response.encode()) for row in found]
+        assert index.text[start:stop].tolist() == sizes
+    assert len(index.seconds) == len(rows) - 1 == int(index.starts[-1])
+
+
+def test_clips_may_be_left_out(large: Path) -> None:
+    data = open_one(large)
+    before = dict(data.train)
+    out = np.zeros(len(data.sources[0].index.seconds), dtype=bool)
+    gone, thinned = data.train.ids[0], next(name for name, rows in before.items() if len(rows) == 3)
+    index = data.sources[0].index
+    for name, places in ((gone, slice(None)), (thinned, slice(1, 2))):
+        number = index.find(name)
+        out[int(index.starts[number]) : int(index.starts[number + 1])][places] = True
+    data.leave_out([out])
+    assert gone not in data.train and gone not in data.train.ids
+    assert data.train[thinned] == [before[thinned][0], before[thinned][2]]
+    assert {name: rows for name, rows in data.train.items() if name != thinned} == {
+        name: rows for name, rows in before.items() if name not in (gone, thinned)
+    }
+    assert [data.train.place(name) for name in data.train] == list(range(len(data.train)))
+    assert data.train.voices.tolist() == [len(data.train[name]) for name in data.train]
+    with pytest.raises(UserError, match="no training rows that the model can take"):
+        data.leave_out([np.ones_like(out)])
 
 
 def test_scattered_groups_are_put_together(tmp_path: Path) -> None:

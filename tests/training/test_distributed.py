@@ -20,7 +20,9 @@ from rba_bench.shipped import recipes_dir
 from rba_bench.training.run import train
 from rba_bench.training.sharding import Lockstep, hide, layer_names, unshare
 
-GROUP = {"method": "rba-group", "voices_per_group": 3, "refresh_every": 2, "steps": 3, "groups_per_step": 4}
+# one validation item: the second process has none, and keeps the first one company
+GROUP = {"method": "rba-group", "voices_per_group": 3, "refresh_every": 2, "steps": 3, "groups_per_step": 4,
+         "eval_every": 2, "validation": {"metric": "reward"}}  # fmt: skip
 GRPO = {
     "method": "grpo",
     "accumulate": 2,

@@ -76,6 +76,28 @@ def test_a_run_trains_and_writes_a_checkpoint(
     CompositeForConditionalGeneration.from_pretrained(result.path)
 
 
+def test_the_log_holds_the_learning_rates_that_were_used(
+    recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[dict[str, float]] = []
+    plain = torch.optim.AdamW.step
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        used.append({group["part"]: group["lr"] for group in self.param_groups})
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    train(
+        recipe_for(method="sft", steps=4, schedule="linear", learning_rates={"llm": 1e-3}, accumulate=2),
+        tmp_path,
+    )
+    assert len(used) == 4
+    for record, rates in zip(log(tmp_path), used, strict=True):
+        assert record["learning_rate_llm"] == pytest.approx(rates["llm"])
+        assert record["learning_rate_projector"] == pytest.approx(rates["projector"])
+        assert record["learning_rate"] == record["learning_rate_projector"]
+
+
 def test_sft_fits_the_teacher(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
     recipe = recipe_for(method="sft", steps=30, groups_per_step=6, learning_rate=1e-2, save_every=100)
     records = log(train(recipe, tmp_path).path)
@@ -219,9 +241,12 @@ def test_a_kill_while_writing_the_result_is_repaired(recipe_for: Callable[..., A
     same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_time_budget_ends_a_run_in_good_order(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
+def test_time_budget_ends_a_run_in_good_order(
+    recipe_for: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = train(recipe_for(steps=500, budget_s=0.5), tmp_path)
     assert 1 <= result.steps < 500 and result.wall_time_s >= 0.5
+    assert f"ended at step {result.steps} of 500: budget_s 0.5 is used up" in capsys.readouterr().err
 
 
 def test_another_recipe_is_refused_and_a_moved_set_is_not(

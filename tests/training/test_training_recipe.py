@@ -7,8 +7,8 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.recipes import load_recipe
-from rba_bench.training.build import schedule_factor
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.recipe import PartRates, TrainingRecipe
+from rba_bench.training.schedule import rates_at, schedule_factor
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -145,3 +145,23 @@ def test_a_recipe_of_an_older_run_means_what_it_meant(method: str) -> None:
     if recipe.kind == "policy-gradient":
         assert recipe.policy_reduction == "sequence"
     assert "length_normalized" not in recipe.resolved()
+
+
+def test_a_continued_run_meets_its_schedule_after_another_warm_up() -> None:
+    """An optimiser without memory starts at step 8 of 14: two fifths, three fifths, ... of what the schedule says."""
+    linear = TrainingRecipe(steps=14, warmup_steps=4, schedule="linear")
+    found = [schedule_factor(step, linear, 8) for step in (8, 9, 12, 13)]
+    assert found == pytest.approx([0.2 * 0.6, 0.4 * 0.5, 0.2, 0.1])
+    early = [schedule_factor(step, linear, 2) for step in (2, 3, 6, 9)]
+    assert early == pytest.approx([0.2, 0.4, 0.8, 0.5])
+
+
+def test_the_log_names_the_rates_of_parts_only_where_they_differ() -> None:
+    both = TrainingRecipe(learning_rate=1e-3, warmup_steps=1, train_parts=("projector", "llm"))
+    assert rates_at(0, both) == {"learning_rate": 5e-4}
+    differ = both.model_copy(update={"learning_rates": PartRates(llm=1e-4, encoder=1.0)})
+    assert rates_at(1, differ) == {
+        "learning_rate": 1e-3,
+        "learning_rate_projector": 1e-3,
+        "learning_rate_llm": 1e-4,
+    }

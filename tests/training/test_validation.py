@@ -1,6 +1,6 @@
 """Held-out items: what is measured, which weights are kept, when patience ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +12,13 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.collect import Collector
 from rba_bench.training.layout import Branch
+from rba_bench.training.methods import make
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.run import train
+from rba_bench.training.sharding import Lockstep
 from rba_bench.training.validation import Validator
 
 
@@ -46,7 +49,9 @@ def test_the_loss_is_the_mean_over_kinds_of_the_mean_over_clips(
 ) -> None:
     recipe = TrainingRecipe(eval_every=1, batch_size=2)
     store, policy, responder = store_for(family), SpeechPolicy(family), ResponseTokens(family)
-    collector: Any = SimpleNamespace(policy=policy.train(), store=store, responder=responder)
+    collector: Any = SimpleNamespace(
+        policy=policy.train(), store=store, responder=responder, lockstep=Lockstep()
+    )
     chosen = {"instruct": [rows[0], rows[9], rows[15]], "qa": [rows[3]]}
     found = Validator(recipe, chosen, collector, None, tmp_path)(7)
 
@@ -59,6 +64,47 @@ def test_the_loss_is_the_mean_over_kinds_of_the_mean_over_clips(
     kinds = {kind: sum(map(alone, rows)) / len(rows) for kind, rows in chosen.items()}
     assert found["validation_loss_instruct"] == pytest.approx(kinds["instruct"], rel=1e-5)
     assert found["validation_loss"] == pytest.approx((kinds["instruct"] + kinds["qa"]) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["loss", "reward"])
+def test_processes_share_the_items_out_and_all_have_the_figures_of_one(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], tmp_path: Path, metric: str
+) -> None:
+    """Five items in batches of two: of two processes one has a batch less, of four one has none."""
+    recipe = TrainingRecipe(
+        eval_every=1, batch_size=2, validation={"metric": metric}, max_new_tokens=4, method="sft"
+    )
+    store, policy, responder = store_for(family), SpeechPolicy(family), ResponseTokens(family)
+    calls: list[str] = []
+    policy.register_forward_pre_hook(lambda *_: calls.append("forward"))
+    collector = Collector(recipe, make(recipe, responder.end_ids), policy, store, responder)
+    chosen = {"instruct": [rows[0], rows[9], rows[15]], "qa": [rows[3], rows[12]]}
+
+    def worth(asked: Sequence[AlignmentRow], answers: Sequence[str]) -> list[float]:
+        calls.extend(["judged"] * len(asked))
+        # one that cannot be judged is left out of the mean
+        return [
+            float("nan") if row is rows[9] else float(len(answer) + len(row.id))
+            for row, answer in zip(asked, answers, strict=True)
+        ]
+
+    def validated(process: tuple[int, int], gather: Callable[[Any], Any]) -> dict[str, Any]:
+        judge: Any = worth
+        made = Validator(recipe, chosen, collector, judge, tmp_path, False, process, gather)
+        return made(1)
+
+    alone, work = validated((0, 1), lambda found: [found]), calls.copy()
+    for size in (2, 4):
+        calls.clear()
+        parts: list[Any] = []
+        for mine in range(size):
+            validated((mine, size), lambda found: [parts.append(found) or found])  # noqa: B023
+        assert sorted(calls) == sorted(work)  # shared out, not repeated
+        assert sorted(item for part in parts for item in part) == [
+            *(("instruct", place) for place in range(3)), ("qa", 0), ("qa", 1)
+        ]  # fmt: skip
+        for mine in range(size):
+            assert validated((mine, size), lambda _: parts) == alone  # noqa: B023
 
 
 def test_the_best_weights_are_the_run_s_result(recipe_for: Callable[..., Any], tmp_path: Path) -> None:

@@ -29,15 +29,22 @@ class PolicyTextLM(LocalTextLM):
         weights: what names its weights in `identity` (such as the base model's hash, with the step if it has trained).
         batch_size: rows per batch.
         adapters: leave low-rank adapters in the decoder on; without them it is the LLM they were put into.
+        half: compute in bfloat16 (autocast), as a policy of that precision does.
     """
 
     def __init__(
-        self, family: AudioFamily, weights: str, batch_size: int = 32, adapters: bool = True
+        self,
+        family: AudioFamily,
+        weights: str,
+        batch_size: int = 32,
+        adapters: bool = True,
+        half: bool = False,
     ) -> None:
         identity = {"kind": "self", "path": "self", "weights_sha256": weights}
         super().__init__(family.model, family.tokenizer, identity, batch_size, stops=_stops(family))
         self.family = family
         self.adapters = adapters
+        self.half = half
         self.pad_id = family.pad_id
         self.context = family.context
 
@@ -71,7 +78,9 @@ class PolicyTextLM(LocalTextLM):
     @contextmanager
     def _speaking(self) -> Iterator[None]:
         bare = without_adapters(self.family.decoder, not self.adapters)
-        with torch.no_grad(), eval_mode(self.model), self.family.reading_text(), bare:
+        device = next(self.model.parameters()).device.type
+        cast = torch.autocast(device, torch.bfloat16, enabled=self.half)
+        with torch.no_grad(), eval_mode(self.model), self.family.reading_text(), bare, cast:
             yield
 
     def _turn_ids(self, user_text: str) -> list[int]:

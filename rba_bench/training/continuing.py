@@ -1,0 +1,256 @@
+"""Going on from another run: with more steps, the same base, data and objective.
+
+    rba-bench train --continue-from RUN --steps 400 --out NEW      RUN has taken 200 steps, NEW takes 200 more
+
+A run that kept its state (`keep_state`), or was stopped, is gone on from as if more steps had been asked for in the
+beginning: a constant schedule gives the same weights, bit for bit. Of a finished run that kept none, only the weights
+are left: the optimiser starts without memory and is warmed up again. What it compares with (`reference: base`) stays
+the base it began from; to begin anew from a run's weights, name its folder as `base`.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import read_json, sha256_file, write_atomic, write_json
+from rba_bench.outputs import SIGNATURE, differences, read_signature
+from rba_bench.progress import say
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.watch import LOG, SAMPLES, VALIDATION
+
+RUN = "rba_run.json"
+TRAINER = "trainer"
+# Keys that may differ from those of the run that is gone on from; all others make it another run
+FREE = {
+    *("steps", "epochs", "learning_rate", "learning_rates", "schedule", "warmup_steps", "budget_s"),
+    *("eval_every", "validate_ends", "validation", "select", "batch_size", "rollout_batch", "continued_from"),
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run that is gone on from.
+
+    Attributes:
+        run: its folder.
+        step: optimiser steps it has taken.
+        kept: its last checkpoint with the optimiser's state, None where there is none.
+        record: its `rba_run.json`, empty where it is not finished.
+        config: what decided it, as `rba_config.json` has it.
+        sha256: of the weights that are gone on from.
+    """
+
+    run: Path
+    step: int
+    kept: Path | None
+    record: dict[str, Any]
+    config: dict[str, Any]
+    sha256: str
+
+    @property
+    def fresh_from(self) -> int:
+        """See `schedule.schedule_factor`."""
+        return 0 if self.kept is not None else self.step
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result beside the recipe."""
+        return {"sha256": self.sha256, "step": self.step, "state": "fresh" if self.kept is None else "kept"}
+
+    def lineage(self) -> list[dict[str, Any]]:
+        """For the record: this run, and where it came from itself, the latest first."""
+        told = {name: self.config.get(name) for name in ("method", "seed", "alignment_set_sha256")}
+        return [{"as": "continued", **self.identity(), **told}, *self.record.get("lineage", ())]
+
+
+def find(run: Path) -> Origin:
+    """The run in a folder.
+
+    Raises:
+        MissingPrerequisite: no such folder.
+        UserError: it holds no training run, or one that has taken no step.
+    """
+    from rba_bench.training.build import checkpoint_sha256
+    from rba_bench.training.checkpoints import WEIGHTS, newest
+
+    if not run.is_dir():
+        raise MissingPrerequisite(
+            f"no run in {run}: --continue-from names the output folder of `rba-bench train`"
+        )
+    signature = read_signature(run)
+    if signature is None or signature["stage"] != "train":
+        raise UserError(
+            f"{run} holds no training run: --continue-from names the output folder of `rba-bench train`; to begin "
+            f"from the weights there, add --set base={run}"
+        )
+    record = read_json(run / RUN) if (run / RUN).is_file() else {}
+    kept = newest(run / TRAINER)
+    if kept is not None:
+        path, state = kept
+        return Origin(run, int(state["step"]), path, record, signature["config"], sha256_file(path / WEIGHTS))
+    if not record:
+        raise UserError(f"{run} has not saved a step yet: give its own command again")
+    return Origin(run, int(record["steps"]), None, record, signature["config"], checkpoint_sha256(run))
+
+
+def values(origin: Origin) -> dict[str, Any]:
+    """The recipe of a finished run, to be changed by options.
+
+    Raises:
+        UserError: the run is not finished, so it says not where its base and its set are.
+    """
+    if not origin.record:
+        raise UserError(f"{origin.run} is not finished: name its recipe too (--recipe), or finish it first")
+    return {**origin.record["recipe"], "epochs": None}  # its steps say what came of them
+
+
+def check(recipe: TrainingRecipe, identity: Mapping[str, Any], origin: Origin) -> None:
+    """Refuse what cannot be a continuation.
+
+    Args:
+        recipe: of the new run.
+        identity: what decides the new run, hashes of its sources included.
+        origin: what it goes on from.
+
+    Raises:
+        UserError: fewer steps than were taken, another base, set or objective, no time left, or adapters without state.
+    """
+    if recipe.steps <= origin.step:
+        raise UserError(
+            f"{origin.run} has taken {origin.step} steps: --steps must be more than that (it counts them too), not "
+            f"{recipe.steps}"
+        )
+    known = {name: value for name, value in identity.items() if name in origin.config and name not in FREE}
+    changed = list(differences({name: origin.config[name] for name in known}, known))
+    if changed:
+        raise UserError(
+            f"--continue-from keeps everything but {', '.join(sorted(FREE - {'continued_from'}))}, and this changes "
+            f"{'; '.join(changed)}: leave that out, or begin a new run from those weights with --set base={origin.run}"
+        )
+    spent = float(origin.record.get("wall_time_s", 0.0))
+    if recipe.budget_s is not None and spent >= recipe.budget_s:
+        raise UserError(
+            f"{origin.run} has trained for {spent:.0f} s, which is all of budget_s {recipe.budget_s:g}: raise it, or "
+            "add --set budget_s=null"
+        )
+    if origin.kept is None and recipe.lora is not None:
+        raise UserError(
+            f"{origin.run} kept no state, and its adapters are folded into its weights: train new ones on top of them "
+            f"with --set base={origin.run}, or repeat it with --set keep_state=true"
+        )
+    if origin.kept is None and os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
+        raise UserError(
+            f"{origin.run} kept no state, which DeepSpeed needs: use --set base={origin.run} instead"
+        )
+
+
+def prepare(origin: Origin, recipe: TrainingRecipe, out: Path) -> None:
+    """Put into a new run's folder what it goes on from, as a checkpoint that it then resumes from.
+
+    A kill leaves a checkpoint that is not complete, which is removed and made again.
+    """
+    from rba_bench.training.teachers.answers import FOLDER
+
+    folder = out / TRAINER / f"checkpoint-{origin.step}"
+    shutil.rmtree(out / TRAINER, ignore_errors=True)
+    if (origin.run / FOLDER).is_dir():
+        shutil.copytree(origin.run / FOLDER, out / FOLDER, dirs_exist_ok=True)
+    for name in (LOG, VALIDATION, SAMPLES):
+        if (origin.run / name).is_file():
+            write_atomic(out / name, (origin.run / name).read_bytes())
+    if origin.kept is None:
+        say(f"{origin.run} kept no state: its weights are gone on from, the optimiser is warmed up again")
+        _from_weights(origin, recipe, folder)
+        return
+    say(f"going on from step {origin.step} of {origin.run}, with the optimiser's state")
+    for name in ("best", "validation.json"):
+        source = origin.run / TRAINER / name
+        if source.is_dir():
+            shutil.copytree(source, out / TRAINER / name)
+        elif source.is_file():
+            (out / TRAINER).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, out / TRAINER / name)
+    _copy_checkpoint(origin.kept, folder)
+
+
+def _copy_checkpoint(source: Path, target: Path) -> None:
+    from rba_bench.training.checkpoints import STATE
+
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(STATE))
+    write_json(target / STATE, read_json(source / STATE))  # last: now it is complete
+
+
+def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
+    """A checkpoint of a finished run's weights, without an optimiser."""
+    from transformers import TrainerState
+    from transformers.trainer import TRAINER_STATE_NAME
+
+    from rba_bench.training import build
+    from rba_bench.training.checkpoints import WEIGHTS, save_weights, seal
+    from rba_bench.training.tools import REFERENCE
+
+    policy = build.make_policy(build.load_base(origin.run, recipe), recipe)
+    save_weights(policy, folder)
+    if recipe.uses_reference and recipe.reference == "opponent":
+        shutil.copyfile(folder / WEIGHTS, folder / REFERENCE)  # the next opponent is the policy as it is
+    TrainerState(global_step=origin.step).save_to_json(str(folder / TRAINER_STATE_NAME))
+    record = origin.record
+    state = {
+        "step": origin.step,
+        "elapsed_s": record.get("wall_time_s", 0.0),
+        "encoding_s": record.get("encoding_s", 0.0),
+        "drawn": record.get("answers_sampled", 0),
+        "judged": record.get("answers_judged", 0),
+        "encoded": record.get("clips_encoded", 0),
+        "waiting": {},
+    }
+    seal(folder, state)
+
+
+def lineage_of(base: Path, sha256: str) -> list[dict[str, Any]]:
+    """For the record: the runs that a base model came from, the latest first; none of a model from elsewhere."""
+    if not (base / RUN).is_file() or not (base / SIGNATURE).is_file():
+        return []
+    run = read_json(base / RUN)
+    told = {
+        name: run.get(name) for name in ("method", "steps", "seed", "alignment_set_sha256", "base_sha256")
+    }
+    return [{"as": "base", "sha256": sha256, **told}, *run.get("lineage", ())]
+
+
+def refuse_more_steps(out: Path, identity: Mapping[str, Any]) -> None:
+    """Name the way where a command differs from the run in its folder by its number of steps alone.
+
+    Raises:
+        UserError: it does.
+    """
+    found = read_signature(out)
+    if found is None or found["stage"] != "train":
+        return
+    changed = [line.partition(":")[0] for line in differences(found["config"], dict(identity))]
+    if "steps" not in changed or not set(changed) <= {"steps", "epochs"}:
+        return
+    old, new = found["config"]["steps"], identity["steps"]
+    more = f"go on from it with --continue-from {out} --steps {new} and another --out"
+    if not (out / RUN).is_file():
+        more = f"repeat its own command to finish it, or {more}"
+    raise UserError(
+        f"{out} is a run of {old} steps, not of {new}: {more if new > old else 'choose another --out'}"
+    )
+
+
+def tidy(out: Path, keep_state: bool) -> None:
+    """Remove what a finished run needs no more of its Trainer's folder."""
+    from rba_bench.training.checkpoints import newest
+
+    last = newest(out / TRAINER)
+    if not keep_state or last is None:
+        shutil.rmtree(out / TRAINER, ignore_errors=True)
+        return
+    kept = {last[0].name, "best", "validation.json"}
+    for entry in (out / TRAINER).iterdir():
+        if entry.name not in kept:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)

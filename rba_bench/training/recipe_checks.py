@@ -1,0 +1,267 @@
+"""What a recipe asks for and will not get: keys that its method does not read, values that cannot take effect.
+
+Both are said in one line each before a run starts. Nothing is refused here: a recipe shared by several methods may
+well name keys of some of them. What contradicts itself is refused by `recipe`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rba_bench.recipes import Recipe
+from rba_bench.training.recipe import TrainingRecipe
+
+NEARLY_ALL = 0.8  # of the steps in the warm-up are told
+
+
+@dataclass(frozen=True)
+class Need:
+    """Keys, and when they are read.
+
+    Attributes:
+        keys: names with dots; one of a section stands for all keys in it.
+        met: whether the recipe reads them.
+        why: what is missing where it does not.
+    """
+
+    keys: tuple[str, ...]
+    met: Callable[[TrainingRecipe], bool]
+    why: str
+
+
+def _for(*methods: str) -> Callable[[TrainingRecipe], bool]:
+    return lambda recipe: recipe.method in methods
+
+
+def _judges(recipe: TrainingRecipe) -> bool:
+    return recipe.uses_reward or (_validates(recipe) and recipe.validation.metric == "reward")
+
+
+def _validates(recipe: TrainingRecipe) -> bool:
+    return recipe.eval_every > 0 or recipe.validate_ends
+
+
+def _answers(recipe: TrainingRecipe) -> bool:
+    """Whether anything is sampled: answers at both ends of a run are, of every method."""
+    return (
+        recipe.uses_rollout
+        or recipe.validate_ends
+        or (_validates(recipe) and recipe.validation.metric == "reward")
+    )
+
+
+def _asks(*names: str) -> Callable[[TrainingRecipe], bool]:
+    """Whether any kind of item is judged by one of these rewards."""
+    kinds = ("instruct", "qa", "s2tt")
+    return lambda recipe: any(name in recipe.reward.weights_for(kind) for kind in kinds for name in names)
+
+
+def _policy_gradient(recipe: TrainingRecipe) -> bool:
+    return recipe.method in ("grpo", "dapo")
+
+
+def _trains(part: str) -> Need:
+    return Need(
+        (f"learning_rates.{part}",),
+        lambda recipe: part in recipe.train_parts,
+        f"train_parts does not name {part}",
+    )
+
+
+# In this order: the first need that is not met gives the reason
+NEEDS = (
+    Need(("steps",), lambda r: r.epochs is None, "epochs decides the number of steps"),
+    Need(("beta", "preference"), lambda r: r.kind == "preference", "it has no preference term"),
+    Need(("sft_weight",), lambda r: r.kind != "likelihood", "cross entropy is its whole loss"),
+    Need(
+        ("pairs", "pair_audio"),
+        lambda r: r.kind == "preference" and r.pairs_file is None,
+        "it samples no pairs",
+    ),
+    Need(("pair_audio",), lambda r: r.pairs == "group", "its pairs are heard on one clip"),
+    Need(
+        ("reference",), lambda r: r.uses_reference or r.reference == "none", "it compares with no reference"
+    ),
+    Need(
+        ("opponent_every",),
+        lambda r: r.uses_reference and r.reference == "opponent",
+        "its reference is no opponent",
+    ),
+    Need(("preference.simpo_gamma",), _for("simpo"), "simpo does"),
+    Need(("preference.odpo_alpha", "preference.odpo_scale"), _for("odpo"), "odpo does"),
+    Need(("preference.tdpo_alpha", "preference.tdpo_version"), _for("tdpo"), "tdpo does"),
+    Need(("policy_gradient",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
+    Need(("policy_gradient.mrt_sharpness",), _for("mrt"), "mrt does"),
+    Need(
+        tuple(
+            f"policy_gradient.{key}" for key in ("clip_low", "clip_high", "kl_weight", "scale", "baseline")
+        ),
+        _policy_gradient,
+        "grpo and dapo do",
+    ),
+    Need(
+        ("policy_gradient.scale",),
+        lambda r: r.policy_gradient.baseline != "leave-one-out",
+        "baseline leave-one-out is not scaled",
+    ),
+    Need(("teacher.answers",), _for("blsp", "audiochatllama"), "the answers of its set are given"),
+    Need(("teacher.answers.prompt",), _for("blsp"), "the transcript alone is asked"),
+    Need(("teacher.answers.top_p",), lambda r: r.teacher.answers.temperature > 0, "answers are greedy"),
+    Need(
+        ("teacher.hidden_weight", "teacher.words_weight", "hidden_positions"),
+        _for("diva"),
+        "diva compares states",
+    ),
+    Need(
+        tuple(f"teacher.{key}" for key in ("divergence", "jsd_weight", "temperature", "end_weight")),
+        _for("kd", "gkd"),
+        "it learns no distributions",
+    ),
+    Need(("teacher.jsd_weight",), lambda r: r.teacher.divergence == "jsd", "teacher.divergence is not jsd"),
+    Need(
+        tuple(f"teacher.{key}" for key in ("top_k", "kept_as", "folder", "memory_mb")),
+        _for("kd"),
+        "its teacher is asked in every step",
+    ),
+    Need(
+        tuple(f"teacher.{key}" for key in ("kept_as", "folder", "memory_mb")),
+        lambda r: r.teacher.top_k > 0,
+        "teacher.top_k 0 keeps nothing",
+    ),
+    Need(
+        ("teacher.model", "teacher.template", "teacher.batch_tokens"),
+        lambda r: r.kind == "distillation",
+        "it asks no text teacher",
+    ),
+    Need(("teacher.template",), lambda r: r.teacher.model != "self", "teacher.model is self"),
+    Need(("student_fraction",), _for("gkd"), "gkd samples a share of the groups"),
+    Need(
+        ("temperature", "samples_per_clip", "refresh_every"), lambda r: r.uses_rollout, "it samples nothing"
+    ),
+    Need(("max_new_tokens", "rollout_batch"), _answers, "it samples nothing"),
+    Need(
+        ("group_by",),
+        lambda r: r.compares_samples or r.method == "scst",
+        "it does not compare samples of a group",
+    ),
+    Need(("reward",), _judges, "it asks no reward"),
+    Need(("reward.min_gap",), lambda r: r.kind == "preference" and r.pairs == "group", "it picks no pairs"),
+    Need(
+        ("reward.model", "reward.output", "reward.max_length"),
+        _asks("reward-model"),
+        "no reward-model judges",
+    ),
+    Need(
+        ("reward.teacher", "reward.teacher_template"), _asks("teacher-logprob"), "no teacher-logprob judges"
+    ),
+    Need(
+        ("reward.similarity_model", "reward.similarity_prompt"), _asks("similarity"), "no similarity judges"
+    ),
+    Need(
+        ("reward.judge", "reward.judge_template", "reward.judge_max_tokens", "reward.judge_patience"),
+        _asks("judge"),
+        "no judge is asked",
+    ),
+    Need(("reward.judge_reference",), _asks("judge", "self-judge"), "no judge is asked"),
+    Need(("validation", "batch_size"), _validates, "nothing is validated"),
+    _trains("encoder"),
+    _trains("projector"),
+    _trains("llm"),
+    Need(
+        ("learning_rate",),
+        lambda r: any(getattr(r.learning_rates, part) is None for part in r.train_parts),
+        "learning_rates names one for every part that trains",
+    ),
+    Need(
+        ("cache_mb", "encoder_cache"),
+        lambda r: r.encoder_frozen,
+        "the encoder trains, so its states are never kept",
+    ),
+)
+
+
+def unread_keys(recipe: TrainingRecipe) -> list[str]:
+    """One line for each reason why keys that the recipe sets are not read; keys at their defaults are not told."""
+    plain = dict(_leaves(TrainingRecipe(method=recipe.method)))
+    changed = [key for key, value in _leaves(recipe) if plain.get(key, value) != value]
+    reasons: dict[str, list[str]] = {}
+    for key in changed:
+        unmet = (need for need in NEEDS if _covers(need.keys, key) and not need.met(recipe))
+        if (need := next(unmet, None)) is not None:
+            reasons.setdefault(need.why, []).append(key)
+    return [f"{recipe.method} does not read {', '.join(keys)}: {why}" for why, keys in reasons.items()]
+
+
+def idle_values(recipe: TrainingRecipe) -> list[str]:
+    """One line for each value that cannot do what it is for within the run's steps; `steps` must be final."""
+    steps, warmup, renewed = recipe.steps, recipe.warmup_steps, recipe.opponent_every
+    patience, samples = recipe.validation.patience, recipe.voices_per_group * recipe.samples_per_clip
+    opponent = recipe.uses_reference and recipe.reference == "opponent"
+    told = (
+        (
+            warmup >= steps,
+            f"warmup_steps {warmup} is not below steps {steps}: the learning rate never gets to its full height",
+        ),
+        (
+            steps > warmup > NEARLY_ALL * steps,
+            f"warmup_steps {warmup} leaves {steps - warmup} of {steps} steps at the full learning rate: lower it, or "
+            "raise steps",
+        ),
+        (
+            recipe.eval_every > steps,
+            f"eval_every {recipe.eval_every} is above steps {steps}: nothing is validated on the way",
+        ),
+        (
+            recipe.eval_every > 0 and patience is not None and patience >= steps // recipe.eval_every,
+            f"validation.patience {patience} never ends the run: it is validated {steps // max(recipe.eval_every, 1)} "
+            "times; lower it or eval_every",
+        ),
+        (
+            recipe.uses_rollout and recipe.refresh_every > steps,
+            f"refresh_every {recipe.refresh_every} is above steps {steps}: all samples are of the untrained model",
+        ),
+        (
+            opponent and renewed >= steps,
+            f"opponent_every {renewed} is not below steps {steps}: the opponent stays the base model",
+        ),
+        (
+            recipe.uses_rollout and len(recipe.temperatures) > samples,
+            f"temperature names {len(recipe.temperatures)} values, a group has {samples} samples: the last ones are "
+            "never used; raise samples_per_clip",
+        ),
+    )
+    return [line for is_so, line in told if is_so]
+
+
+def thin_groups(voices: Sequence[int], recipe: TrainingRecipe) -> list[str]:
+    """Lines on a set that has less than the recipe wants; `voices` are the numbers of clips of its training groups."""
+    wanted, count = recipe.voices_per_group, len(voices)
+    fewer = [number for number in voices if number < wanted]
+    lines = []
+    if fewer:
+        filled = recipe.compares_samples and recipe.group_by == "instruction"
+        then = "several samples of a clip fill them up" if filled else "they give fewer clips a step"
+        lines.append(
+            f"voices_per_group {wanted}: {len(fewer):,} of {count:,} groups have fewer voices "
+            f"(the fewest {min(fewer)}); {then}"
+        )
+    if recipe.groups_per_step > count:
+        lines.append(
+            f"groups_per_step {recipe.groups_per_step} is above the {count:,} groups of the set: a step holds some of "
+            "them twice"
+        )
+    return lines
+
+
+def _covers(names: Sequence[str], key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _leaves(recipe: Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots and their values; what is not a section is one value."""
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if isinstance(value, Recipe):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
