@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rba_bench.recipes import Recipe
+from rba_bench.training.presets import PRESETS
 from rba_bench.training.recipe import TrainingRecipe
 
 NEARLY_ALL = 0.8  # of the steps in the warm-up are told
@@ -72,6 +73,10 @@ def _trains(part: str) -> Need:
 NEEDS = (
     Need(("steps",), lambda r: r.epochs is None, "epochs decides the number of steps"),
     Need(("beta", "preference"), lambda r: r.kind == "preference", "it has no preference term"),
+    Need(("preference_reduction",), lambda r: r.kind == "preference", "it has no preference term"),
+    Need(("policy_reduction",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
+    Need(("distillation_reduction",), _for("kd", "gkd"), "it learns no distributions"),
+    Need(("sft_reduction",), lambda r: r.kind == "likelihood" or r.sft_weight > 0, "sft_weight is 0"),
     Need(("sft_weight",), lambda r: r.kind != "likelihood", "cross entropy is its whole loss"),
     Need(
         ("pairs", "pair_audio"),
@@ -136,7 +141,9 @@ NEEDS = (
     Need(("teacher.template",), lambda r: r.teacher.model != "self", "teacher.model is self"),
     Need(("student_fraction",), _for("gkd"), "gkd samples a share of the groups"),
     Need(
-        ("temperature", "samples_per_clip", "refresh_every"), lambda r: r.uses_rollout, "it samples nothing"
+        ("temperature", "samples_per_clip", "refresh_every", "truncated"),
+        lambda r: r.uses_rollout,
+        "it samples nothing",
     ),
     Need(("max_new_tokens", "rollout_batch"), _answers, "it samples nothing"),
     Need(
@@ -182,7 +189,9 @@ NEEDS = (
 
 def unread_keys(recipe: TrainingRecipe) -> list[str]:
     """One line for each reason why keys that the recipe sets are not read; keys at their defaults are not told."""
-    plain = dict(_leaves(TrainingRecipe(method=recipe.method)))
+    own = PRESETS[recipe.method].reduction  # with which other defaults go
+    plain = dict(_leaves(TrainingRecipe.model_validate({"method": recipe.method, own: getattr(recipe, own)})))
+    plain[own] = getattr(TrainingRecipe(method=recipe.method), own)
     changed = [key for key, value in _leaves(recipe) if plain.get(key, value) != value]
     reasons: dict[str, list[str]] = {}
     for key in changed:

@@ -34,6 +34,11 @@ def test_a_method_alone_comes_out_silent(method: str) -> None:
             ["method=sft", "temperature=0.7", "refresh_every=4"],
             "sft does not read temperature, refresh_every: it samples nothing",
         ),
+        (["method=sft", "truncated=drop"], "sft does not read truncated: it samples nothing"),
+        (["method=kd", "preference_reduction=token"], "kd does not read preference_reduction"),
+        (["method=dpo", "sft_reduction=token"], "dpo does not read sft_reduction: sft_weight is 0"),
+        (["method=rba-group", "policy_reduction=sequence"], "it has no policy gradient"),
+        (["method=diva", "distillation_reduction=sequence"], "it learns no distributions"),
         (["method=sft", "sft_weight=0.5"], "cross entropy is its whole loss"),
         (["method=kd", "reference=base"], "kd does not read reference"),
         (["method=dpo", "opponent_every=5"], "its reference is no opponent"),
@@ -82,6 +87,9 @@ def test_keys_that_a_method_does_not_read_are_told_in_one_line(overrides: list[s
         ["method=rba-group", "reward.instruct=judge", "reward.judge=openai:http://x#m", "reward.judge_max_tokens=9"],
         ["method=blsp", "teacher.answers.prompt=Go on", "teacher.answers.temperature=1", "teacher.answers.top_p=0.5"],
         ["method=sft", "lora.r=4"],
+        ["method=dpo", "preference_reduction=token"],
+        ["method=rba-single", "preference_reduction=sequence"],
+        ["method=scst", "policy_reduction=sequence"],
     ],
 )  # fmt: skip
 def test_keys_that_are_read_are_not_told(overrides: list[str]) -> None:
