@@ -194,7 +194,7 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
 
     policy = build.make_policy(build.load_base(origin.run, recipe), recipe)
     save_weights(policy, folder)
-    if recipe.uses_reference and recipe.reference == "opponent":
+    if recipe.has_opponent:
         shutil.copyfile(folder / WEIGHTS, folder / REFERENCE)  # the next opponent is the policy as it is
     TrainerState(global_step=origin.step).save_to_json(str(folder / TRAINER_STATE_NAME))
     record = origin.record

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rba_bench.training.checkpoints import STATE
 from rba_bench.training.display import Display, Hidden
 from rba_bench.training.rollouts.base import RolloutGone
+from rba_bench.training.schedule import rates_at
 from rba_bench.training.watch import RunFiles, Watch
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Keeper(TrainerCallback):
         record = {
             "step": step,
             **trainer.take_metrics(),
-            **trainer.rates_used(),
+            # the scheduler has moved on to the next step by now
+            **rates_at(step - 1, recipe, trainer.fresh_from),
             "elapsed_s": round(trainer.elapsed_s, 3),
         }
         self.display.step(record, spent)

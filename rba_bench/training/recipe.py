@@ -358,6 +358,11 @@ class TrainingRecipe(Recipe):
         return self.kind == "preference" and self.reference != "none" and self.method != "simpo"
 
     @property
+    def has_opponent(self) -> bool:
+        """Whether the reference takes over the policy's weights now and then."""
+        return self.uses_reference and self.reference == "opponent"
+
+    @property
     def uses_reward(self) -> bool:
         """Whether samples are judged."""
         return self.kind == "policy-gradient" or (self.kind == "preference" and self.compares_samples)

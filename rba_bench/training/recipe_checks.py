@@ -89,7 +89,7 @@ NEEDS = (
     ),
     Need(
         ("opponent_every",),
-        lambda r: r.uses_reference and r.reference == "opponent",
+        lambda r: r.has_opponent,
         "its reference is no opponent",
     ),
     Need(("preference.simpo_gamma",), _for("simpo"), "simpo does"),
@@ -205,7 +205,7 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
     """One line for each value that cannot do what it is for within the run's steps; `steps` must be final."""
     steps, warmup, renewed = recipe.steps, recipe.warmup_steps, recipe.opponent_every
     patience, samples = recipe.validation.patience, recipe.voices_per_group * recipe.samples_per_clip
-    opponent = recipe.uses_reference and recipe.reference == "opponent"
+    opponent = recipe.has_opponent
     told = (
         (
             warmup >= steps,

@@ -1,6 +1,8 @@
 """Learning rates: of each part, of each step."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from rba_bench.training.recipe import TrainingRecipe
 
@@ -36,3 +38,19 @@ def rates_at(step: int, recipe: TrainingRecipe, fresh_from: int = 0) -> dict[str
     rates = {part: rate * factor for part, rate in part_rates(recipe).items()}
     own = {f"learning_rate_{part}": rate for part, rate in rates.items()}
     return {"learning_rate": max(rates.values())} | (own if len(set(rates.values())) > 1 else {})
+
+
+def set_rates(optimizer: Any, scheduler: Any, rates: Sequence[float], step: int) -> None:
+    """Give optimiser and LambdaLR the place in the schedule, whatever the file they were read from says.
+
+    Args:
+        optimizer: its groups get their rates for the next step.
+        scheduler: over the same groups.
+        rates: peak rate of each group.
+        step: steps taken.
+    """
+    scheduler.base_lrs, scheduler.last_epoch = list(rates), step
+    now = [rate * form(step) for rate, form in zip(rates, scheduler.lr_lambdas, strict=True)]
+    for group, peak, rate in zip(optimizer.param_groups, rates, now, strict=True):
+        group["initial_lr"], group["lr"] = peak, rate
+    scheduler._last_lr = now

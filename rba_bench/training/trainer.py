@@ -40,7 +40,7 @@ from rba_bench.training.offline_pairs import OfflinePairs
 from rba_bench.training.order import GroupOrder, collate, coming
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.schedule import rates_at, schedule_factor
+from rba_bench.training.schedule import schedule_factor, set_rates
 from rba_bench.training.sharding import (
     Lockstep,
     hide,
@@ -271,15 +271,10 @@ class AlignmentTrainer(Trainer):
             say(line)
         return figures
 
-    def rates_used(self) -> dict[str, float]:
-        """Learning rates that the step just taken was taken with; the scheduler has moved on to the next one by now."""
-        return rates_at(self.state.global_step - 1, self.recipe, self.fresh_from)
-
     def after_step(self, step: int) -> None:
         """Between steps rollouts get the new weights, and every `opponent_every` an opponent does."""
-        recipe = self.recipe
         self.collector.rollout.renew()
-        if recipe.uses_reference and recipe.reference == "opponent" and step % recipe.opponent_every == 0:
+        if self.recipe.has_opponent and step % self.recipe.opponent_every == 0:
             self.tools.renew_reference(self.collector.policy)
 
     def report(self, record: dict[str, float]) -> None:
@@ -377,12 +372,7 @@ class AlignmentTrainer(Trainer):
             return super()._load_optimizer_and_scheduler(checkpoint)
         rates = list(self.lr_scheduler.base_lrs)
         super()._load_optimizer_and_scheduler(checkpoint)
-        step = self.state.global_step
-        factor = schedule_factor(step, self.recipe, self.fresh_from)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["initial_lr"], group["lr"] = rate, rate * factor
-        self.lr_scheduler.base_lrs, self.lr_scheduler.last_epoch = rates, step
-        self.lr_scheduler._last_lr = [rate * factor for rate in rates]
+        set_rates(self.optimizer, self.lr_scheduler, rates, self.state.global_step)
         return None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
