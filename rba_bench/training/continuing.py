@@ -196,7 +196,8 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     save_weights(policy, folder)
     if recipe.has_opponent:
         shutil.copyfile(folder / WEIGHTS, folder / REFERENCE)  # the next opponent is the policy as it is
-    TrainerState(global_step=origin.step).save_to_json(str(folder / TRAINER_STATE_NAME))
+    began = TrainerState(global_step=origin.step, save_steps=recipe.save_every)
+    began.save_to_json(str(folder / TRAINER_STATE_NAME))
     record = origin.record
     state = {
         "step": origin.step,

@@ -367,13 +367,13 @@ class AlignmentTrainer(Trainer):
         return None
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Learning rates are the recipe's: a continued run may have others than the one that saved, or more steps."""
-        if checkpoint is None or self.is_deepspeed_enabled:
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        rates = list(self.lr_scheduler.base_lrs)
+        """Rates and `save_every` are the recipe's: a run that goes on may have others than the one that saved."""
+        self.state.save_steps = self.args.save_steps
+        goes_on = checkpoint is not None and not self.is_deepspeed_enabled
+        rates = list(self.lr_scheduler.base_lrs) if goes_on else []
         super()._load_optimizer_and_scheduler(checkpoint)
-        set_rates(self.optimizer, self.lr_scheduler, rates, self.state.global_step)
-        return None
+        if goes_on:
+            set_rates(self.optimizer, self.lr_scheduler, rates, self.state.global_step)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
