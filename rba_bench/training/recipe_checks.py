@@ -145,6 +145,7 @@ NEEDS = (
         lambda r: r.uses_rollout,
         "it samples nothing",
     ),
+    Need(("rollout",), lambda r: r.uses_rollout, "it samples nothing"),
     Need(("max_new_tokens", "rollout_batch"), _answers, "it samples nothing"),
     Need(
         ("group_by",),
