@@ -31,7 +31,7 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.training.alarms import Alarms
 from rba_bench.training.batch import StepBatch
-from rba_bench.training.build import optimizer_groups, schedule_factor
+from rba_bench.training.build import optimizer_groups
 from rba_bench.training.checkpoints import load_weights, save_weights, seal
 from rba_bench.training.collect import Collector
 from rba_bench.training.methods import Method, Outcome
