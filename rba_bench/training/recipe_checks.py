@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from rba_bench.recipes import Recipe
 from rba_bench.training.presets import PRESETS
 from rba_bench.training.recipe import TrainingRecipe
@@ -243,17 +245,18 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
     return [line for is_so, line in told if is_so]
 
 
-def thin_groups(voices: Sequence[int], recipe: TrainingRecipe) -> list[str]:
+def thin_groups(voices: Sequence[int] | np.ndarray, recipe: TrainingRecipe) -> list[str]:
     """Lines on a set that has less than the recipe wants; `voices` are the numbers of clips of its training groups."""
     wanted, count = recipe.voices_per_group, len(voices)
-    fewer = [number for number in voices if number < wanted]
+    numbers = np.asarray(voices)
+    fewer = numbers[numbers < wanted]
     lines = []
-    if fewer:
+    if len(fewer):
         filled = recipe.compares_samples and recipe.group_by == "instruction"
         then = "several samples of a clip fill them up" if filled else "they give fewer clips a step"
         lines.append(
             f"voices_per_group {wanted}: {len(fewer):,} of {count:,} groups have fewer voices "
-            f"(the fewest {min(fewer)}); {then}"
+            f"(the fewest {fewer.min()}); {then}"
         )
     if recipe.groups_per_step > count:
         lines.append(

@@ -299,6 +299,8 @@ class _Run:
         for reporter in reporters(recipe.report_to, self.out, done, args.should_save):
             trainer.add_callback(reporter)
         tools.autocast = trainer.accelerator.autocast
+        if self.validator is not None:
+            self.validator.lockstep = tools.lockstep
         keeper.trainer = trainer
         collector.stopped = partial(saved_first, trainer)
         trainer.fresh_from = 0 if self.origin is None else self.origin.fresh_from

@@ -17,6 +17,7 @@ from rba_bench.training.objectives import sequence_logprobs
 from rba_bench.training.pairs import Voice
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import Reward
+from rba_bench.training.sharding import Lockstep
 
 BEST = "best"
 STATE = "validation.json"
@@ -61,6 +62,7 @@ class Validator:
         self.writes = writes
         self.process = process
         self.gather = gather
+        self.lockstep = Lockstep()  # of the processes, where they share weights out
         self.history: list[tuple[int, float]] = []
 
     def __call__(self, step: int) -> dict[str, Any]:
@@ -125,7 +127,7 @@ class Validator:
             rows = [self.rows[kind][place] for kind, place in batch]
             found.update(zip(batch, measure(rows), strict=True))
         if self.recipe.validation.metric == "loss":
-            self.collector.lockstep.leave(self._any_loss)
+            self.lockstep.leave(self._any_loss)
         return {item: figure for part in self.gather(found) for item, figure in part.items()}
 
     def _batches(self) -> list[list[tuple[str, int]]]:
@@ -144,7 +146,7 @@ class Validator:
         responder: ResponseTokens = self.collector.responder
         clips = self.collector.store.get(rows)
         branches = [Branch(i, responder(row.response)) for i, row in enumerate(rows)]
-        self.collector.lockstep.enter()
+        self.lockstep.enter()
         scores = self.collector.policy(clips, branches)
         return [-float(one) for one in sequence_logprobs(scores.logprobs, scores.mask)]
 

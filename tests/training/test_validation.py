@@ -18,7 +18,6 @@ from rba_bench.training.methods import make
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.run import train
-from rba_bench.training.sharding import Lockstep
 from rba_bench.training.validation import Validator
 
 
@@ -49,9 +48,7 @@ def test_the_loss_is_the_mean_over_kinds_of_the_mean_over_clips(
 ) -> None:
     recipe = TrainingRecipe(eval_every=1, batch_size=2)
     store, policy, responder = store_for(family), SpeechPolicy(family), ResponseTokens(family)
-    collector: Any = SimpleNamespace(
-        policy=policy.train(), store=store, responder=responder, lockstep=Lockstep()
-    )
+    collector: Any = SimpleNamespace(policy=policy.train(), store=store, responder=responder)
     chosen = {"instruct": [rows[0], rows[9], rows[15]], "qa": [rows[3]]}
     found = Validator(recipe, chosen, collector, None, tmp_path)(7)
 
@@ -71,9 +68,8 @@ def test_processes_share_the_items_out_and_all_have_the_figures_of_one(
     family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow], tmp_path: Path, metric: str
 ) -> None:
     """Five items in batches of two: of two processes one has a batch less, of four one has none."""
-    recipe = TrainingRecipe(
-        eval_every=1, batch_size=2, validation={"metric": metric}, max_new_tokens=4, method="sft"
-    )
+    values = {"eval_every": 1, "batch_size": 2, "validation": {"metric": metric}, "max_new_tokens": 4}
+    recipe = TrainingRecipe.model_validate({"method": "sft", **values})
     store, policy, responder = store_for(family), SpeechPolicy(family), ResponseTokens(family)
     calls: list[str] = []
     policy.register_forward_pre_hook(lambda *_: calls.append("forward"))
@@ -93,12 +89,16 @@ def test_processes_share_the_items_out_and_all_have_the_figures_of_one(
         made = Validator(recipe, chosen, collector, judge, tmp_path, False, process, gather)
         return made(1)
 
+    def kept(parts: list[Any], found: Any) -> list[Any]:
+        parts.append(found)
+        return [found]
+
     alone, work = validated((0, 1), lambda found: [found]), calls.copy()
     for size in (2, 4):
         calls.clear()
         parts: list[Any] = []
         for mine in range(size):
-            validated((mine, size), lambda found: [parts.append(found) or found])  # noqa: B023
+            validated((mine, size), lambda found: kept(parts, found))  # noqa: B023
         assert sorted(calls) == sorted(work)  # shared out, not repeated
         assert sorted(item for part in parts for item in part) == [
             *(("instruct", place) for place in range(3)), ("qa", 0), ("qa", 1)
