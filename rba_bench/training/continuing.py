@@ -185,6 +185,7 @@ def _copy_checkpoint(source: Path, target: Path) -> None:
 
 def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     """A checkpoint of a finished run's weights, without an optimiser."""
+    from accelerate import PartialState
     from transformers import TrainerState
     from transformers.trainer import TRAINER_STATE_NAME
 
@@ -196,7 +197,10 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     save_weights(policy, folder)
     if recipe.has_opponent:
         shutil.copyfile(folder / WEIGHTS, folder / REFERENCE)  # the next opponent is the policy as it is
-    began = TrainerState(global_step=origin.step, save_steps=recipe.save_every)
+    share = recipe.groups_per_step // (
+        PartialState().num_processes * recipe.accumulate
+    )  # as in `trainer.arguments`
+    began = TrainerState(global_step=origin.step, save_steps=recipe.save_every, train_batch_size=share)
     began.save_to_json(str(folder / TRAINER_STATE_NAME))
     record = origin.record
     state = {
