@@ -102,8 +102,14 @@ def lines(key: Key, width: int | None, asked: bool) -> list[str]:
         told.append(f"cannot be changed with {', '.join(key.fixed)}")
     if width is None:
         return [head + "".join(f"  # {line}" for line in told if line)]
-    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
-    return [head, *(row for line in told for row in textwrap.wrap(line, width, **indent))]
+    return [
+        head,
+        *(
+            row
+            for line in told
+            for row in textwrap.wrap(line, width, initial_indent="    ", subsequent_indent="    ")
+        ),
+    ]
 
 
 def _text(value: Any) -> str:

@@ -98,8 +98,11 @@ def _validation(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple
             if name.startswith(("validation_loss", "validation_reward"))
         }
     )
+    if len(names) == 2:  # one kind, whose curve is that of the mean
+        names = names[:1]
     short = {name: name.removeprefix("validation_").replace("_", " of ") for name in names}
-    short |= {name: f"{shown}, mean of kinds" for name, shown in short.items() if " of " not in shown}
+    if len(names) > 1:
+        short |= {name: f"{shown}, mean of kinds" for name, shown in short.items() if " of " not in shown}
     return [(short[name], _points(records, name)) for name in names]
 
 

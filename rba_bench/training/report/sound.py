@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -67,6 +67,3 @@ def data_uri(wave: np.ndarray) -> str:
     heard = np.clip(wave[: SECONDS * SAMPLING_RATE], -1.0, 1.0)
     soundfile.write(buffer, heard, SAMPLING_RATE, format=kind, subtype=subtype)
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-Sound = Callable[[str, str], str]
