@@ -26,7 +26,7 @@ LAYERS = (
     ("speechlm",),
     ("textlm",),
     ("metrics", "audio"),
-    ("recipes", "outputs", "shipped"),
+    ("recipe_errors", "recipes", "outputs", "shipped"),
     ("errors", "faults", "files", "names", "plain", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
