@@ -26,7 +26,8 @@ LAYERS = (
     ("speechlm",),
     ("textlm",),
     ("metrics", "audio"),
-    ("recipe_errors", "recipes", "outputs", "shipped"),
+    ("recipes", "outputs", "shipped"),
+    ("recipe_errors",),
     ("errors", "faults", "files", "names", "plain", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
