@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import read_jsonl
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training import methods
+from rba_bench.training import methods, run
 from rba_bench.training.build import make_policy
 from rba_bench.training.clips import ResponseTokens
 from rba_bench.training.collect import Collector
@@ -220,3 +221,30 @@ def test_every_choice_a_server_could_have_a_default_for_is_sent(
     assert (sent["top_p"], sent["top_k"], sent["min_p"], sent["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
     assert sent["stop_token_ids"] == sorted(collector.responder.end_ids) and sent["ignore_eos"]
     assert list(sent["logit_bias"]) == [str(collector.policy.family.audio_token_id)]
+
+
+def test_a_run_whose_server_dies_is_saved_and_the_same_call_goes_on(
+    decoder: Decoder, recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "PAUSES_S", (0.01,))
+    out, alive = (
+        tmp_path / "run",
+        iter(range(6)),
+    )  # two steps of one group of two voices, and half of the third
+
+    def dying(seen: Seen) -> Reaction:
+        asked = seen.path == "/v1/completions" and seen.body["max_tokens"] != vllm.PROBE_TOKENS
+        return failure(500, "dead") if asked and next(alive, 9) > 4 else decoder(seen)
+
+    with serving(dying, gets=decoder.get) as server:
+        rollout = {"engine": "vllm", "url": server.url}
+        recipe = recipe_for(
+            method="grpo", rollout=rollout, steps=3, groups_per_step=1, voices_per_group=2, max_new_tokens=4,
+            save_every=50, log_every=1,
+        )  # fmt: skip
+        with pytest.raises(RolloutGone, match="the same command then goes on from step 2"):
+            run.train(recipe, out)
+        assert [path.name for path in (out / "trainer").glob("checkpoint-*")] == ["checkpoint-2"]
+        server.react = decoder
+        assert run.train(recipe, out).steps == 3
+    assert [record["step"] for record in read_jsonl(out / "train_log.jsonl")] == [1, 2, 3]
