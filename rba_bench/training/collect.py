@@ -98,7 +98,12 @@ class Collector:
 
     def answer(self, voices: Sequence[Voice], step: int) -> list[Sample]:
         """Answers of the current policy, for validation; not counted."""
-        return self._sample(voices, step)
+        try:
+            return self._sample(voices, step)
+        except RolloutGone as error:  # in the middle of a step's end: nothing to save
+            raise RolloutGone(
+                f"{error}: start it again; the same command goes on from where it saved"
+            ) from error
 
     def take_verdicts(self) -> tuple[int, int]:
         """Since the last call: answers that the reward was asked about, and those that it could judge."""

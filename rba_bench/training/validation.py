@@ -92,6 +92,7 @@ class Validator:
     def restore_best(self) -> None:
         """Put the best weights into the policy."""
         load_weights(self.collector.policy, self.folder / BEST)
+        self.collector.rollout.renew()
 
     @property
     def best(self) -> tuple[int, float]:
