@@ -186,7 +186,7 @@ def _copy_checkpoint(source: Path, target: Path) -> None:
 def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     """A checkpoint of a finished run's weights, without an optimiser."""
     from accelerate import PartialState
-    from transformers import TrainerState
+    from transformers import TrainerControl, TrainerState
     from transformers.trainer import TRAINER_STATE_NAME
 
     from rba_bench.training import build
@@ -200,7 +200,12 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     share = recipe.groups_per_step // (
         PartialState().num_processes * recipe.accumulate
     )  # as in `trainer.arguments`
-    began = TrainerState(global_step=origin.step, save_steps=recipe.save_every, train_batch_size=share)
+    began = TrainerState(
+        global_step=origin.step,
+        save_steps=recipe.save_every,
+        train_batch_size=share,
+        stateful_callbacks=[TrainerControl()],  # the Trainer writes into what a checkpoint has of it
+    )
     began.save_to_json(str(folder / TRAINER_STATE_NAME))
     record = origin.record
     state = {
