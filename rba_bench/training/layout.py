@@ -18,6 +18,7 @@ document's tokens attend to those of its own, and positions count on behind them
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from heapq import heapreplace
 from typing import Literal
 
 import numpy as np
@@ -27,8 +28,7 @@ from torch import Tensor
 from rba_bench.training.openings import Openings
 
 Mode = Literal["pack", "share", "pad"]
-# Rows so many times as long as the longest document are tried: longer ones hold less padding and attend to more.
-STRETCHES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+TRIED = 24  # numbers of rows that packing tries
 REACH = 1000.0  # columns at which attention costs as much as all else, for a model that is not known
 
 
@@ -139,7 +139,8 @@ def plan(
     rows = [[d] for d in range(len(documents))]
     if mode == "pack":
         before = len(openings.columns)
-        tried = [_packed(widths, int(stretch * max(widths))) for stretch in STRETCHES]
+        counts = np.unique(np.linspace(1, len(widths), TRIED).round().astype(int))
+        tried = (_balanced(widths, int(count)) for count in counts)
         rows = min(tried, key=lambda rows: _cost(rows, widths, before, reach))
     return _fill(rows, documents, widths, prompts, branches, pad_id, openings)
 
@@ -150,18 +151,14 @@ def _cost(rows: Sequence[Sequence[int]], widths: Sequence[int], before: int, rea
     return len(rows) * size * (1 + (size + before) / reach)
 
 
-def _packed(widths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Documents by row: first fit, longest first, in rows of a capacity; rows in order of first documents."""
-    room: list[int] = []
-    rows: list[list[int]] = []
+def _balanced(widths: Sequence[int], count: int) -> list[list[int]]:
+    """Documents by row: longest first, each into the emptiest of `count` rows; rows in order of first documents."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, row) for row in range(count)]
     for document in sorted(range(len(widths)), key=lambda d: -widths[d]):
-        place = next((r for r, left in enumerate(room) if left >= widths[document]), None)
-        if place is None:
-            room.append(capacity)
-            rows.append([])
-            place = len(rows) - 1
-        rows[place].append(document)
-        room[place] -= widths[document]
+        used, row = heap[0]
+        rows[row].append(document)
+        heapreplace(heap, (used + widths[document], row))
     return sorted(sorted(row) for row in rows)
 
 
