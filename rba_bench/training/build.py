@@ -213,9 +213,30 @@ def make_reward(
     validates = recipe.eval_every or recipe.validate_ends
     if not recipe.uses_reward and not (validates and recipe.validation.metric == "reward"):
         return None
+    if recipe.track == "full":
+        _refuse_micro_judges(recipe, kinds)
     half = recipe.precision == "bfloat16"
     own = PolicyTextLM(family, "policy", half=half) if needs_own_llm(recipe.reward, kinds) else None
     return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)
+
+
+def _refuse_micro_judges(recipe: TrainingRecipe, kinds: Sequence[str]) -> None:
+    """The shipped models know 270 words: what they say of real answers is noise, and a run would follow it.
+
+    Raises:
+        UserError: one of them would judge real answers.
+    """
+    asked = {name for kind in kinds for name in recipe.reward.weights_for(kind)}
+    options = recipe.reward
+    for name, key, model in (
+        ("reward-model", "model", options.model),
+        ("teacher-logprob", "teacher", options.teacher),
+    ):
+        if name in asked and model == "micro":
+            raise UserError(
+                f"reward {name} would judge real answers by the shipped model of the micro world: set reward.{key} to "
+                "a folder or Hub id, or choose another reward (reward.instruct, reward.qa, reward.s2tt)"
+            )
 
 
 def make_teacher(recipe: TrainingRecipe, family: AudioFamily, weights: str, device: str) -> Any:
