@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.files import sha256_file, sha256_json
+from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.outputs import SIGNATURE
 from rba_bench.progress import bar
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag
@@ -49,7 +49,8 @@ def base_folder(recipe: TrainingRecipe) -> Path:
     from rba_bench.textlm.weights import local_folder
 
     folder = Path(recipe.base)
-    if (folder / SIGNATURE).is_file() and not (folder / RUN).is_file():
+    signed = read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
+    if signed.get("stage") == "train" and not (folder / RUN).is_file():  # `compose` signs its folders too
         raise MissingPrerequisite(
             f"base {folder} is a run that is not finished: give its own command again first"
         )

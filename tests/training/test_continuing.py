@@ -11,8 +11,9 @@ import torch
 from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, write_json
+from rba_bench.outputs import claim, release
 from rba_bench.training import continuing
-from rba_bench.training.build import checkpoint_sha256
+from rba_bench.training.build import base_folder, checkpoint_sha256
 from rba_bench.training.keeper import Keeper
 from rba_bench.training.run import train
 from tests.training.test_run import log, same, weights
@@ -172,6 +173,16 @@ def test_more_steps_by_the_same_command_name_the_way(
         train(recipe_for(method="sft", steps=9), tmp_path / "new", tmp_path / "cut")
     with pytest.raises(MissingPrerequisite, match="is a run that is not finished"):
         train(recipe_for(method="sft", steps=9, base=str(tmp_path / "cut")), tmp_path / "new")
+
+
+def test_a_base_that_compose_has_made_is_no_unfinished_run(
+    recipe_for: Callable[..., Any], tmp_path: Path
+) -> None:
+    claim(tmp_path, "compose", {})
+    release(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
+    assert base_folder(recipe_for(base=str(tmp_path))) == tmp_path
 
 
 def test_the_command_takes_the_recipe_of_the_run_it_goes_on_from(
