@@ -169,7 +169,7 @@ def load_model(
         auto_class: AutoModelForCausalLM, a model class, ...
         folder: what `local_folder` returned.
         what: how messages name it.
-        device: a torch device as `resolve_device` returned it.
+        device: a torch device as `resolve_device` returned it; `meta` reads no weights and makes the model without.
         trust_remote_code: run Python code that ships with the model.
         spare: ends of names of weights that may be absent, because inference does not use them.
         dtype: a torch number type, or "auto" as stored; `compute_dtype` by default.
@@ -183,6 +183,8 @@ def load_model(
     from safetensors import SafetensorError
     from transformers.utils import logging
 
+    if device == "meta":
+        return _hollow(auto_class, folder, trust_remote_code)
     if folder.is_dir():  # a bar of a second; downloads keep theirs
         logging.disable_progress_bar()
     try:
@@ -202,6 +204,20 @@ def load_model(
             f"{folder} lacks {len(absent)} weights of the {what} (first: {absent[0]}); copy it again"
         )
     return model.to(device).eval()
+
+
+def _hollow(auto_class: Any, folder: Path, trust_remote_code: bool) -> Any:
+    """The model of a folder's config on the meta device: names and shapes, no weights."""
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        if hasattr(auto_class, "_from_config"):  # a model class; the auto classes choose one by the config
+            model = auto_class._from_config(config)
+        else:
+            model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+    return model.eval()
 
 
 def _snapshot(repo: str, revision: str | None, what: str) -> Path:

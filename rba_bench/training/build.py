@@ -28,6 +28,7 @@ from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.reference_cache import ReferenceCache
 from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
 from rba_bench.training.schedule import part_rates
+from rba_bench.training.sharded_loading import follow_first, reads_weights, without_weights
 from rba_bench.training.teachers.answers import AuthorMode, OwnAnswers, Way, own_answers
 from rba_bench.training.teachers.make import make_cached, make_twin
 from rba_bench.training.teachers.own import PolicyTextLM
@@ -74,8 +75,10 @@ def checkpoint_sha256(folder: Path) -> str:
     return sha256_json({file.name: sha256_file(file) for file in files if not file.name.startswith("rba_")})
 
 
-def load_base(folder: Path, recipe: TrainingRecipe, stored: bool = False) -> AudioFamily:
+def load_base(folder: Path, recipe: TrainingRecipe, stored: bool = False, device: str = "cpu") -> AudioFamily:
     """The model with its adapter, on the CPU, in float32; with `precision: bfloat16` or if `stored`, as it is stored.
+
+    On the device `meta` it has no weights.
 
     Raises:
         UserError: the folder holds another kind of model, or one that cannot be taken apart.
@@ -86,7 +89,7 @@ def load_base(folder: Path, recipe: TrainingRecipe, stored: bool = False) -> Aud
 
     disable_progress_bar()  # our own bars are enough
     with as_stored() if stored or recipe.precision == "bfloat16" else nullcontext():
-        family = load_family(folder, "cpu", recipe.true_length, recipe.trust_remote_code)
+        family = load_family(folder, device, recipe.true_length, recipe.trust_remote_code)
     if not family.splits:
         raise UserError(
             f"{folder} holds a {family.model.config.model_type}, which cannot be taken apart for training; "
@@ -117,6 +120,33 @@ def make_policy(family: AudioFamily, recipe: TrainingRecipe, stored: bool = Fals
     return policy
 
 
+def make_shared_policy(base: Path, recipe: TrainingRecipe) -> SpeechPolicy:
+    """The policy where processes share its weights out: the first one reads them, the others have none as yet.
+
+    Raises:
+        UserError, MissingPrerequisite: see `load_base` and `make_policy`.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    family = load_base(base, recipe, device="cpu" if reads_weights() else "meta")
+    # asks the decoder, for which it needs weights
+    (family.shares_rows,) = broadcast_object_list([family.shares_rows if reads_weights() else None])
+    policy = make_policy(family, recipe)
+    follow_first(policy)
+    return policy
+
+
+def open_policy(base: Path, recipe: TrainingRecipe, shared: bool) -> SpeechPolicy:
+    """The policy of a run: on its device, or, where weights will be shared out, as `make_shared_policy` leaves it."""
+    from accelerate import PartialState
+
+    if shared:
+        return make_shared_policy(base, recipe)
+    policy = make_policy(load_base(base, recipe), recipe)
+    policy.to(PartialState().device)  # before it is asked anything: on a CPU a large one never ends
+    return policy
+
+
 def write_result(base: Path, recipe: TrainingRecipe, trained: Path, out: Path) -> None:
     """The base as it is stored, with what trained in its place and adapters folded in.
 
@@ -132,15 +162,24 @@ def write_result(base: Path, recipe: TrainingRecipe, trained: Path, out: Path) -
     family.save(out)
 
 
-def make_reference(policy: SpeechPolicy) -> SpeechPolicy:
+def make_reference(policy: SpeechPolicy, weights: bool = True) -> SpeechPolicy:
     """A frozen copy of the policy as it is now; what does not train is shared, not copied.
 
     With LoRA the copy holds adapters alone, and a frozen encoder is never there twice.
+
+    Args:
+        policy: the policy.
+        weights: False makes a copy without any, which `sharded_loading.share_out` gives their shares.
     """
-    frozen = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
-    frozen |= {id(b): b for b in policy.model.buffers()}
+    memo: dict[int, Any] = {}
+    for parameter in policy.model.parameters():
+        if not weights:
+            memo[id(parameter)] = without_weights(parameter)
+        elif not parameter.requires_grad:
+            memo[id(parameter)] = parameter
+    memo |= {id(b): b for b in policy.model.buffers()}
     family = copy.copy(policy.family)
-    family.model = copy.deepcopy(policy.model, dict(frozen)).requires_grad_(False).eval()
+    family.model = copy.deepcopy(policy.model, memo).requires_grad_(False).eval()
     return SpeechPolicy(family, policy.frozen_encoder, policy.layout, policy.half)
 
 
@@ -159,12 +198,15 @@ def answered(
     data: TrainingData,
     weights: str,
     folder: Path,
-    process: tuple[int, int] = (0, 1),
+    shared: bool = False,
 ) -> OwnAnswers | None:
     """Training groups with the answers of the model's own LLM, for the methods that learn from those; else None.
 
-    The model must be where it computes: it answers here.
+    The model must be where it computes: it answers here. Where processes will share its weights out (`shared`), the
+    first one alone has them as yet, and answers for all.
     """
+    from accelerate import PartialState
+
     modes: dict[str, AuthorMode] = {"blsp": "continue", "audiochatllama": "answer"}
     if recipe.method not in modes:
         return None
@@ -172,6 +214,11 @@ def answered(
     decoding = Decoding(options.max_new_tokens, options.temperature, options.top_p)
     way = Way(modes[recipe.method], options.prompt, decoding, recipe.seed, options.batch_size)
     own = PolicyTextLM(family, weights, options.batch_size, half=recipe.precision == "bfloat16")
+    state = PartialState()
+    if shared:
+        with state.main_process_first():
+            return own_answers(data.train, data.sha256, own, way, folder, (0, 1))
+    process = (state.process_index, state.num_processes)
     return own_answers(data.train, data.sha256, own, way, folder, process)
 
 
@@ -240,11 +287,32 @@ def _refuse_micro_judges(recipe: TrainingRecipe, kinds: Sequence[str]) -> None:
             )
 
 
-def make_teacher(recipe: TrainingRecipe, family: AudioFamily, weights: str, device: str) -> Any:
-    """The text teacher, None where there is none; to be made before the first step."""
+def teacher_copy(recipe: TrainingRecipe, policy: SpeechPolicy) -> SpeechPolicy | None:
+    """The LLM as it is now for a teacher, where it trains in full and processes share its weights out."""
+    own = recipe.kind == "distillation" and recipe.teacher.model == "self"
+    return make_reference(policy, weights=False) if own and not teacher_still(recipe, policy.family) else None
+
+
+def teacher_still(recipe: TrainingRecipe, family: AudioFamily) -> bool:
+    """Whether a teacher that is the model's own LLM can read with the weights in place, because they do not train."""
+    return "llm" not in recipe.train_parts or recipe.lora is not None or bool(family.has_adapter)
+
+
+def make_teacher(
+    recipe: TrainingRecipe, family: AudioFamily, weights: str, device: str, shell: SpeechPolicy | None = None
+) -> Any:
+    """The text teacher, None where there is none; to be made before the first step.
+
+    Args:
+        recipe: the run.
+        family: the student.
+        weights: hash of the base model.
+        device: where another model is put.
+        shell: where processes share weights out, what the model's own LLM is called through.
+    """
     if recipe.kind != "distillation":
         return None
-    still = "llm" not in recipe.train_parts or recipe.lora is not None or family.has_adapter
+    still = teacher_still(recipe, family)
     twin = make_twin(
         recipe.teacher,
         family,
@@ -253,6 +321,7 @@ def make_teacher(recipe: TrainingRecipe, family: AudioFamily, weights: str, devi
         layout=recipe.layout,
         precision=recipe.precision,
         device=device,
+        shell=shell,
     )
     # own samples differ from step to step, so nothing of theirs is worth keeping
     return make_cached(recipe.teacher, twin) if recipe.method == "kd" and recipe.teacher.top_k else twin

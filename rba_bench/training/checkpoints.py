@@ -1,9 +1,11 @@
 """Trainer checkpoints that survive a kill at any moment.
 
 A folder counts as a checkpoint once `rba_state.json` is in it, written last and atomically, and every file has the
-size noted there. Anything else is what a killed writer left behind and is removed. Weights are safetensors; the
-optimiser and random states that transformers writes with `torch.save` are read back with `weights_only=True` (by the
-Trainer itself).
+size noted there. Anything else is what a killed writer left behind and is removed. `saver` writes them; what
+transformers writes beside with `torch.save` (random states) is read back with `weights_only=True`, by the Trainer.
+
+`trained.safetensors` is one file with the weights that train: the best ones of a run, its last ones where they must be
+put into the base, and those of checkpoints by earlier versions and by DeepSpeed.
 """
 
 import os
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from rba_bench.errors import RbaError
 from rba_bench.faults import is_full
-from rba_bench.files import read_json, replacing, write_json
+from rba_bench.files import read_json, replacing, sha256_file, sha256_json, write_json
 from rba_bench.training.sharding import overwrite, settle, whole
 
 STATE = "rba_state.json"
@@ -34,8 +36,23 @@ def seal(folder: Path, state: dict[str, Any]) -> None:
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The latest complete checkpoint under `folder` and its state."""
     states = ((candidate, _state(candidate)) for candidate in folder.glob("checkpoint-*"))
-    complete = [(path, state) for path, state in states if state is not None]
-    return max(complete, key=lambda found: found[1]["step"], default=None)
+    found = [(path, state) for path, state in states if state is not None]
+    return max(found, key=lambda one: one[1]["step"], default=None)
+
+
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints under `folder`, oldest first."""
+    states = ((path, _state(path)) for path in folder.glob("checkpoint-*"))
+    steps = {path: state["step"] for path, state in states if state is not None}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def identity(folder: Path) -> str:
+    """SHA-256 that tells a complete checkpoint's tensors from those of another one."""
+    single = folder / WEIGHTS
+    if single.is_file():
+        return sha256_file(single)
+    return sha256_json({file.name: sha256_file(file) for file in sorted(folder.glob("*.safetensors"))})
 
 
 def remove_incomplete(folder: Path) -> None:
@@ -86,10 +103,16 @@ def save_weights(model: nn.Module, folder: Path, write: bool = True) -> None:
     Args:
         model: the policy.
         folder: made if absent.
-        write: whether this process writes; where processes share weights out all of them must call.
+        write: whether this process writes; where processes share weights out all of them must call, and only who
+            writes holds more than one parameter whole, in main memory.
     """
     settle(model)
-    trained = {name: whole(p) for name, p in model.named_parameters() if p.requires_grad}
+    trained = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            value = whole(parameter)
+            if write:
+                trained[name] = value
     if write:
         write_tensors(folder / WEIGHTS, trained)
 
@@ -108,14 +131,14 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         RbaError: the checkpoint is of a model with other trained parameters.
     """
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
     settle(model)
-    saved: dict[str, Tensor] = load_file(folder / WEIGHTS)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if saved.keys() != trained.keys():
-        raise RbaError(
-            f"{folder} was saved from a model with other trained parameters; remove it and start again"
-        )
-    for name, parameter in trained.items():
-        overwrite(parameter, saved[name])
+    with safe_open(folder / WEIGHTS, framework="pt") as saved:
+        if set(saved.keys()) != trained.keys():
+            raise RbaError(
+                f"{folder} was saved from a model with other trained parameters; remove it and start again"
+            )
+        for name, parameter in trained.items():  # one at a time in memory
+            overwrite(parameter, saved.get_tensor(name))

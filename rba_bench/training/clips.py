@@ -23,12 +23,13 @@ from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.audio.clips import load
-from rba_bench.errors import UserError
+from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.speechlm.base import SAMPLING_RATE
 from rba_bench.textlm.content import ControlStringError
+from rba_bench.training.prefetch import Prefetcher
 
 MIB = 2**20
 # clips of a batch: enough to fill a GPU; a processor is full with four, and gains nothing from more
@@ -104,6 +105,8 @@ class ClipStore:
         self.seconds = 0.0
         self.strict = strict
         self.misstated: set[str] = set()
+        # what is heard of a clip, and how many samples it has
+        self.heard: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._hear, 0)
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
         """The clips of `rows`, in order."""
@@ -200,13 +203,23 @@ class ClipStore:
     def _rows(self) -> int:
         return ROWS.get(next(self.family.model.parameters()).device.type, ROWS_DEFAULT)
 
+    def look_ahead(self, rows: Iterable[AlignmentRow]) -> None:
+        """Begin to read and decode the clips of rows, soonest needed first, as far as `heard.limit` allows."""
+        self.heard.ahead(row for row in rows if not (self.frozen and row.audio.sha256 in self.cache))
+
     def _wave(self, row: AlignmentRow) -> np.ndarray:
-        wave = load(row.audio)
-        heard = self.family.heard(wave)
-        lost = (len(wave) - len(heard)) / SAMPLING_RATE
-        if lost > SLACK_S and not (row.duration or 0.0) > len(wave) / SAMPLING_RATE - SLACK_S:
-            self._misstated(row, len(wave) / SAMPLING_RATE)
+        heard, size = self.heard(row)
+        lost = (size - len(heard)) / SAMPLING_RATE
+        if lost > SLACK_S and not (row.duration or 0.0) > size / SAMPLING_RATE - SLACK_S:
+            self._misstated(row, size / SAMPLING_RATE)
         return heard
+
+    def _hear(self, row: AlignmentRow) -> tuple[np.ndarray, int]:
+        try:
+            wave = load(row.audio)
+        except RbaError as error:
+            raise type(error)(f"row {row.id}: {error}") from error
+        return self.family.heard(wave), len(wave)
 
     def _misstated(self, row: AlignmentRow, seconds: float) -> None:
         """A clip that is longer than the model hears and than the set says, so that nobody has left it out."""
@@ -223,7 +236,7 @@ class ClipStore:
         model = self.family.model
         device = next(model.parameters()).device
         filled = [*waves, *[waves[0]] * (self._rows - len(waves))] if frames is not None else waves
-        features = self.family.features(filled)
+        features = self.family.plain_features(filled)
         if frames is not None:
             features = self.family.lengthened(features, frames)
         training = model.training
@@ -273,6 +286,10 @@ def _counter(family: AudioFamily) -> AudioFamily:
     copied = copy.copy(family)
     copied.model = copy.deepcopy(family.model, kept)
     for module in copied.parts()["projector"]:
+        if any(parameter.is_meta for parameter in module.parameters()):  # another process reads the weights
+            module.to_empty(device="cpu")
+            for tensor in (*module.parameters(), *module.buffers()):
+                torch.nn.init.zeros_(tensor)
         module.requires_grad_(False).float().cpu()
     return copied
 

@@ -111,9 +111,10 @@ class Collector:
         return found
 
     def _judge(self, samples: Sequence[Sample]) -> list[float]:
-        if self.reward is None or not samples:
+        if self.reward is None:
             return [0.0] * len(samples)
         rewards = self.reward([one.row for one in samples], [one.text for one in samples])
+        self.reward.keep_company()
         self.judged += len(samples)
         asked, told = self._verdicts
         self._verdicts = asked + len(rewards), told + sum(not math.isnan(reward) for reward in rewards)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.files import read_json, sha256_file, write_atomic, write_json
+from rba_bench.files import read_json, write_atomic, write_json
 from rba_bench.outputs import SIGNATURE, differences, read_signature
 from rba_bench.progress import say
 from rba_bench.training.recipe import TrainingRecipe
@@ -74,7 +74,7 @@ def find(run: Path) -> Origin:
         UserError: it holds no training run, or one that has taken no step.
     """
     from rba_bench.training.build import checkpoint_sha256
-    from rba_bench.training.checkpoints import WEIGHTS, newest
+    from rba_bench.training.checkpoints import identity, newest
 
     if not run.is_dir():
         raise MissingPrerequisite(
@@ -90,7 +90,7 @@ def find(run: Path) -> Origin:
     kept = newest(run / TRAINER)
     if kept is not None:
         path, state = kept
-        return Origin(run, int(state["step"]), path, record, signature["config"], sha256_file(path / WEIGHTS))
+        return Origin(run, int(state["step"]), path, record, signature["config"], identity(path))
     if not record:
         raise UserError(f"{run} has not saved a step yet: give its own command again")
     return Origin(run, int(record["steps"]), None, record, signature["config"], checkpoint_sha256(run))

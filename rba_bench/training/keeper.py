@@ -191,6 +191,8 @@ def saved_first(trainer: "AlignmentTrainer", error: RolloutGone) -> RolloutGone:
         error: who does not answer.
     """
     step = trainer.state.global_step
+    trainer.saver.wait()
     if step and not (Path(trainer.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
         trainer._save_checkpoint(trainer.model, None)
+        trainer.saver.wait()
     return RolloutGone(f"{error}: start it again; the same command then goes on from step {step}")

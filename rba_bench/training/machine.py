@@ -51,3 +51,14 @@ def hardware(args: "TrainingArguments") -> dict[str, Any]:
         "processes": args.world_size,
         "threads": torch.get_num_threads(),
     }
+
+
+def join_processes() -> None:
+    """Get to know the other processes of the run, if there are any.
+
+    On CPUs it must be said that there is no GPU: accelerate (1.15) else takes each process for the only one.
+    """
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.accelerator.is_available())

@@ -197,7 +197,7 @@ class SpeechPolicy(nn.Module):
         if self.frozen_encoder:
             states, lengths = pad_states([sound.to(self.device) for sound in sounds])
             return states, lengths
-        features = self.family.features([sound.numpy() for sound in sounds])
+        features = self.family.plain_features([sound.numpy() for sound in sounds])
         return self.family.encode_audio({name: value.to(self.device) for name, value in features.items()})
 
     @property

@@ -241,6 +241,8 @@ class TrainingRecipe(Recipe):
     accumulate: Positive = (
         1  # forward and backward passes per optimiser step, for models that fill the memory
     )
+    # steps whose clips are read and decoded ahead, in threads, while the model computes; 0: when they are needed
+    prefetch: Annotated[int, Field(ge=0)] = 2
     cache_mb: Weight = 2048.0  # encoder states kept in memory
     encoder_cache: str | None = None  # folder that keeps them for later runs too
     report: bool = True  # write report.html at the end and on Ctrl-C; 5 to 12 MB, most of it plotly

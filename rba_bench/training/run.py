@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rba_bench.errors import UserError
 from rba_bench.files import open_up, read_json, write_json
 from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training import continuing
 from rba_bench.training.continuing import RUN, TRAINER
-from rba_bench.training.machine import hardware, peak_memory, versions
+from rba_bench.training.machine import hardware, join_processes, peak_memory, versions
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.watch import REPORT, START, write_report
 
@@ -34,7 +33,8 @@ GUARD_CLIPS = 8
 # What decides the result. Paths are left out (hashes stand for them), and what only changes speed, memory or display.
 _NOT_IDENTITY = {
     *("alignment_set", "base", "pairs_file", "log_every", "samples_every", "validate_ends", "report"),
-    *("save_every", "cache_mb", "encoder_cache", "report_to", "trust_remote_code", "keep_state", "rollout"),
+    *("save_every", "cache_mb", "prefetch", "encoder_cache", "report_to", "keep_state", "rollout"),
+    "trust_remote_code",
 }
 
 
@@ -83,6 +83,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     from rba_bench.training.order import steps_for
     from rba_bench.training.reporting import check_reporters
 
+    join_processes()
     check_reporters(recipe.report_to)
     chosen = choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])
     with PartialState().local_main_process_first():  # it checks the shards for all
@@ -157,38 +158,32 @@ class _Run:
         sources: dict[str, str],
         origin: continuing.Origin | None = None,
     ) -> None:
-        from accelerate import PartialState
         from transformers import set_seed
 
         from rba_bench.training import build
         from rba_bench.training.checkpoints import newest
         from rba_bench.training.clips import ClipStore, ResponseTokens
+        from rba_bench.training.sharded_loading import planned
         from rba_bench.training.teachers.answers import WithOwnAnswers
 
         set_seed(recipe.seed)  # adapters start from random numbers
         self.recipe, self.out, self.data, self.base, self.sources = recipe, out, data, base, sources
         self.origin = origin
         self.found = newest(out / TRAINER)
-        self.family = build.load_base(base, recipe)
-        self.policy = build.make_policy(self.family, recipe)
-        self.policy.to(PartialState().device)  # before it is asked anything: on a CPU a large one never ends
+        self.shared = planned() != "none"
+        self.policy = build.open_policy(base, recipe, self.shared)
+        self.family = self.policy.family
         self.limits = self._limits()
         self.offline = build.given_pairs(recipe, data)
         # of given pairs the policy itself says beforehand what the reference would
-        needed = recipe.uses_reference and (self.offline is None or recipe.method == "tdpo")
-        self.reference = build.make_reference(self.policy) if needed else None
+        needed = recipe.uses_reference and (self.offline is None or recipe.method == "tdpo" or self.shared)
+        self.reference = build.make_reference(self.policy, weights=not self.shared) if needed else None
         weights = sources["base_sha256"]
-        process = (PartialState().process_index, PartialState().num_processes)
-        self.answered = build.answered(recipe, self.family, data, weights, out, process)
+        self.answered = build.answered(recipe, self.family, data, weights, out, self.shared)
         groups = data.all if self.answered is None else WithOwnAnswers(self.answered, data.validation)
-        frozen = recipe.encoder_frozen
-        self.store = ClipStore(
-            self.family,
-            groups,
-            frozen=frozen,
-            cache=build.encoder_cache(recipe, self.family, weights) if frozen else None,
-            strict=recipe.long_clips == "error",
-        )
+        cache = build.encoder_cache(recipe, self.family, weights) if recipe.encoder_frozen else None
+        strict, frozen = recipe.long_clips == "error", recipe.encoder_frozen
+        self.store = ClipStore(self.family, groups, frozen=frozen, cache=cache, strict=strict)
         self.responder = ResponseTokens(self.family)
 
     def _limits(self) -> "Limits":
@@ -212,7 +207,9 @@ class _Run:
         trainer, keeper, done = self._trainer()
         with Interrupt() as interrupt:
             keeper.interrupt = interrupt
-            if done == 0:
+            if done == 0 and self.shared:
+                trainer.when_shared = lambda: self._guard(trainer.args.should_save)
+            elif done == 0:
                 self._guard(trainer.args.should_save)
             writes = trainer.args.should_save  # one display and one log however many processes
             keeper.files = RunFiles(self.out, done) if writes else None
@@ -224,7 +221,9 @@ class _Run:
                     label, recipe.steps, done, recipe.log_every, recipe.budget_s, writes
                 ) as keeper.display:
                     trainer.train(resume_from_checkpoint=str(self.found[0]) if self.found else None)
+                trainer.saver.wait()
             finally:
+                self.store.heard.close()
                 if keeper.files is not None:
                     keeper.files.close()
         if keeper.interrupted:
@@ -253,7 +252,6 @@ class _Run:
         from rba_bench.training.keeper import Interrupt, Keeper, saved_first
         from rba_bench.training.order import GroupOrder
         from rba_bench.training.reporting import reporters
-        from rba_bench.training.rewards import needs_own_llm
         from rba_bench.training.rollouts.make import use_engine
         from rba_bench.training.samples import Shown
         from rba_bench.training.tools import StepTools
@@ -262,7 +260,7 @@ class _Run:
 
         recipe = self.recipe
         args = arguments(recipe, self.out / TRAINER)
-        if self.reference is not None:
+        if self.reference is not None and not self.shared:
             self.reference.to(args.device)
         positions = recipe.steps * recipe.groups_per_step
         order = (
@@ -276,7 +274,10 @@ class _Run:
             recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
         use_engine(collector, self.out / TRAINER / "rollout")
-        teacher = build.make_teacher(recipe, self.family, self.sources["base_sha256"], str(args.device))
+        shell = build.teacher_copy(recipe, self.policy) if self.shared else None
+        teacher = build.make_teacher(
+            recipe, self.family, self.sources["base_sha256"], str(args.device), shell
+        )
         trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
         tools = StepTools(self.store, self.reference, teacher, trained)
         if self.offline is not None and recipe.uses_reference and self.reference is None:
@@ -291,11 +292,9 @@ class _Run:
         trainer = AlignmentTrainer(
             self.policy, recipe, method, collector, order, args, tools, [keeper], self.offline
         )
-        if trainer.sharing != "none" and reward and needs_own_llm(recipe.reward, self.data.kinds):
-            raise UserError(
-                "reward self-judge writes with weights that the processes share out: launch with DDP or ZeRO-2, or "
-                "choose another reward"
-            )
+        trainer.copies = [one for one in (self.reference, shell) if one is not None]
+        if reward is not None and trainer.sharing != "none":
+            reward.walk_in_step(trainer.lockstep, self.policy)
         for reporter in reporters(recipe.report_to, self.out, done, args.should_save):
             trainer.add_callback(reporter)
         tools.autocast = trainer.accelerator.autocast

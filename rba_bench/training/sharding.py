@@ -10,7 +10,7 @@ device.
 """
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import torch
@@ -101,29 +101,37 @@ def use_bfloat16(plugin: Any) -> None:
     )
 
 
-def share_reference(reference: nn.Module, accelerator: Any, kind: Kind) -> None:
-    """Share out a frozen model of its own, in place."""
-    if kind == "fsdp":
-        from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+def share_fsdp(model: nn.Module, accelerator: Any) -> None:
+    """Share out a model without weights by FSDP2, in place; its parameters then are shards, still without weights."""
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
-        fsdp2_prepare_model(accelerator, reference)
-    elif kind == "zero3":
-        import deepspeed
-
-        config = copy.deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
-        config.pop("optimizer", None)
-        config.pop("scheduler", None)
-        deepspeed.initialize(model=reference, config=config)[0].eval()
+    accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # see `sharded_loading`
+    fsdp2_prepare_model(accelerator, model)
 
 
-def unshare(model: nn.Module) -> None:
-    """Give a model parameters of its own where it had those of another one; ties within it stay."""
-    own: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                fresh = nn.Parameter(parameter.detach().clone(), requires_grad=False)
-                module._parameters[name] = own.setdefault(id(parameter), fresh)
+def share_zero3(parameters: Sequence[nn.Parameter], accelerator: Any) -> None:
+    """Share out parameters by ZeRO-3, in place; the first process's values count."""
+    import deepspeed
+
+    shell = nn.Module()
+    for number, parameter in enumerate(parameters):
+        shell.register_parameter(f"p{number}", parameter)
+    deepspeed.zero.Init(module=shell, config_dict_or_path=_zero3_config(accelerator))
+
+
+def drive_zero3(model: nn.Module, accelerator: Any) -> None:
+    """Let ZeRO-3 gather the parameters of a frozen model whenever it is called."""
+    import deepspeed
+
+    config = _zero3_config(accelerator)
+    config.pop("optimizer", None)
+    config.pop("scheduler", None)
+    deepspeed.initialize(model=model, config=config)[0].eval()
+
+
+def _zero3_config(accelerator: Any) -> dict[str, Any]:
+    config: dict[str, Any] = copy.deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
+    return config
 
 
 def settle(model: nn.Module) -> None:

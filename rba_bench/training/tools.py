@@ -49,7 +49,7 @@ class StepTools:
         self.kept = kept
         self.trained = trained
         self.lockstep = Lockstep()  # of the processes, where they share weights out
-        self._changed = False
+        self.changed = False  # whether the reference is no longer the base
 
     def clips(self, batch: StepBatch) -> list[Clip]:
         """The batch's clips, heard or read."""
@@ -90,8 +90,8 @@ class StepTools:
         """From now on reference and teacher are called by all processes equally often."""
         self.lockstep = lockstep
         reader = getattr(getattr(self._teacher, "twin", self._teacher), "reader", None)
-        if isinstance(reader, OwnReader) and reader.family is self.store.family:
-            reader.lockstep = lockstep  # a copy of its own is whole in every process
+        if isinstance(reader, OwnReader):
+            reader.lockstep = lockstep
 
     @torch.no_grad()
     def keep_company(self, batch: StepBatch) -> None:
@@ -125,7 +125,7 @@ class StepTools:
 
     def renew_reference(self, policy: SpeechPolicy) -> None:
         """The reference becomes the policy as it is now (SPIN's next opponent)."""
-        self._changed = True
+        self.changed = True
         settle(policy)
         new, own = dict(policy.named_parameters()), self._own()
         for name in self.trained:
@@ -134,7 +134,7 @@ class StepTools:
 
     def save_reference(self, folder: Path, write: bool = True) -> None:
         """Keep a reference that is no longer the base; see `checkpoints.save_weights` for `write`."""
-        if self._changed:
+        if self.changed:
             own = self._own()
             tensors = {name: whole(own[name]) for name in self.trained}
             if write:
@@ -147,7 +147,18 @@ class StepTools:
             for name, value in saved.items():
                 overwrite(own[name], value)
             self._reference().openings.forget()
-            self._changed = True
+            self.changed = True
+
+    def forget_openings(self) -> None:
+        """To be called when the reference has been given other weights."""
+        self._reference().openings.forget()
+
+    def reference_tensors(self) -> dict[str, torch.Tensor]:
+        """What of the reference may change; nothing where there is none."""
+        if self.reference_policy is None:
+            return {}
+        own = self._own()
+        return {name: own[name].detach() for name in self.trained}
 
     def _own(self) -> dict[str, torch.nn.Parameter]:
         settle(self._reference())

@@ -8,7 +8,7 @@ the first of them is scored. So neither `accumulate` nor the number of processes
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,12 @@ import torch
 from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
-    gather_object,
-    save_fsdp_optimizer,
     str_to_bool,
 )
 from torch import Tensor, nn
 from torch.distributed.fsdp import register_fsdp_forward_method
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer import SCHEDULER_NAME
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
@@ -32,7 +29,7 @@ from rba_bench.progress import say
 from rba_bench.training.alarms import Alarms
 from rba_bench.training.batch import StepBatch
 from rba_bench.training.build import optimizer_groups
-from rba_bench.training.checkpoints import load_weights, save_weights, seal
+from rba_bench.training.checkpointing import CheckpointingTrainer
 from rba_bench.training.collect import Collector
 from rba_bench.training.methods import Method, Outcome
 from rba_bench.training.methods.base import Aim, Step
@@ -40,14 +37,14 @@ from rba_bench.training.offline_pairs import OfflinePairs
 from rba_bench.training.order import GroupOrder, collate, coming
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.schedule import schedule_factor, set_rates
+from rba_bench.training.saver import Saver
+from rba_bench.training.schedule import schedule_factor
+from rba_bench.training.sharded_loading import share_out
 from rba_bench.training.sharding import (
     Lockstep,
-    hide,
+    drive_zero3,
     kind_of,
     layer_names,
-    share_reference,
-    unshare,
     use_bfloat16,
 )
 from rba_bench.training.step_metrics import StepMetrics
@@ -78,7 +75,6 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=recipe.save_every,
-        save_total_limit=2,  # while one is being written the other one is complete
         disable_tqdm=True,
         report_to="none",  # see `reporting`
         ddp_find_unused_parameters=False,  # every trained parameter takes part in every step
@@ -98,7 +94,7 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
     return args
 
 
-class AlignmentTrainer(Trainer):
+class AlignmentTrainer(CheckpointingTrainer):
     """Trains a `SpeechPolicy` by any method.
 
     Args:
@@ -139,17 +135,23 @@ class AlignmentTrainer(Trainer):
         self.tools = tools
         self.offline = offline
         self.sharing = kind_of(self.accelerator)
+        self.lockstep = Lockstep(self.agree if self.sharing != "none" else None)
         if self.sharing != "none":
-            lockstep = Lockstep(self.agree)
-            collector.rollout.walk_in_step(lockstep)
-            tools.walk_in_step(lockstep)
+            collector.rollout.walk_in_step(self.lockstep)
+            tools.walk_in_step(self.lockstep)
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
         self.fresh_from = 0  # step at which a continued run started with a new optimiser
         self.metrics = StepMetrics()
         self.alarms = Alarms(recipe)
+        self.saver = Saver(Path(args.output_dir), args.should_save)
+        share = args.per_device_train_batch_size * recipe.accumulate * recipe.voices_per_group
+        ahead = (recipe.prefetch + recipe.refresh_every) * share
+        collector.store.heard.limit = ahead if recipe.prefetch else 0
         self._groups: list[dict[str, Any]] | None = None
+        self.copies: list[SpeechPolicy] = []  # frozen, to be shared out with the policy
+        self.when_shared: Callable[[], object] = lambda: None  # what has to wait until all have their weights
         self._step_counts: dict[str, int] = {}
         self._positions: Sequence[int] = ()  # of the last batch taken
         collector.store.coming = self._coming
@@ -162,6 +164,7 @@ class AlignmentTrainer(Trainer):
         """This process's batches of the next optimiser step, with what all of them are divided by counted."""
         given, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._positions = given[-1]["positions"] if given else ()
+        self.collector.store.look_ahead(self._heard_next(given))
         batches = [self._batch(one["positions"], one["groups"]) for one in given]
         found = [self.method.counts(batch, self.tools) for batch in batches]
         if found:
@@ -222,6 +225,12 @@ class AlignmentTrainer(Trainer):
         groups = self.collector.store.groups
         return [row for group_id in group_ids for row in groups[group_id][: self.recipe.voices_per_group]]
 
+    def _heard_next(self, given: Sequence[dict[str, Any]]) -> Iterator[AlignmentRow]:
+        """Rows of these batches and of the next steps, in the order in which their clips will be needed."""
+        for batch in given:
+            yield from self._rows(batch["groups"])
+        yield from self._coming()
+
     def _outcomes(self, positions: Sequence[int], group_ids: Sequence[str]) -> list[Outcome]:
         """What the rollouts of this batch gave; draws those of the coming steps too when a refresh is due."""
         if self.offline is not None:
@@ -274,6 +283,7 @@ class AlignmentTrainer(Trainer):
     def after_step(self, step: int) -> None:
         """Between steps rollouts get the new weights, and every `opponent_every` an opponent does."""
         self.collector.rollout.renew()
+        self.saver.check()
         if self.recipe.has_opponent and step % self.recipe.opponent_every == 0:
             self.tools.renew_reference(self.collector.policy)
 
@@ -327,84 +337,33 @@ class AlignmentTrainer(Trainer):
             self.is_fsdp_enabled = True
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Wraps the model, its frozen encoder left out where weights are shared out, and the reference likewise."""
+        """Wraps the model; shares weights out where that is asked for, frozen copies likewise."""
         if self.sharing == "none":
             return super()._prepare_for_training(*args, **kwargs)
-        policy, reference = self.collector.policy, self.tools.reference_policy
-        policy.whole = False
-        self._groups = optimizer_groups(policy.family, self.recipe)  # before parts are taken out of the model
-        if self.sharing == "zero3" and reference is not None:
-            unshare(reference)
+        policy = self.collector.policy
+        groups = optimizer_groups(policy.family, self.recipe)  # before parts are taken out of the model
+        names = {id(parameter): name for name, parameter in policy.named_parameters()}
+        trained = [[names[id(parameter)] for parameter in group["params"]] for group in groups]
         if self.sharing == "fsdp":
             plugin = self.accelerator.state.fsdp_plugin
             plugin.transformer_cls_names_to_wrap = layer_names(policy.wrapped())
             if self.args.bf16:
                 use_bfloat16(plugin)
-        hide(policy, policy.left_whole())
+        for one in (policy, *self.copies):
+            one.whole = False
+        share_out(policy, self.copies, self.accelerator, self.sharing, self.args.device)
+        shared = dict(policy.named_parameters())
+        held = [[shared[name] for name in one] for one in trained]
+        self._groups = [{**group, "params": own} for group, own in zip(groups, held, strict=True)]
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.sharing == "fsdp":
-            register_fsdp_forward_method(policy, "inside")
-        if reference is not None:
-            reference.whole = False
-            hide(reference, reference.left_whole())
-            share_reference(reference, self.accelerator, self.sharing)
+            for group, own in zip(self.optimizer.param_groups, held, strict=True):
+                group["params"] = own  # accelerate tells shards apart by address, and empty ones have none
+        for one in (policy, *self.copies) if self.sharing == "fsdp" else ():
+            register_fsdp_forward_method(one, "inside")
         if self.sharing == "zero3":
+            for one in self.copies:
+                drive_zero3(one, self.accelerator)
             unset_hf_deepspeed_config()  # models loaded from now on are whole
+        self.when_shared()
         return prepared
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Trained parameters only, and no pickled training_args.bin; all processes call."""
-        save_weights(self.collector.policy, Path(output_dir or self.args.output_dir), self.args.should_save)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_fsdp_enabled:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        # without what transformers writes beside it: the whole model, frozen weights included
-        plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-        if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-        return None
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Rates and `save_every` are the recipe's: a run that goes on may have others than the one that saved."""
-        self.state.save_steps = self.args.save_steps
-        goes_on = checkpoint is not None and not self.is_deepspeed_enabled
-        rates = list(self.lr_scheduler.base_lrs) if goes_on else []
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if goes_on:
-            set_rates(self.optimizer, self.lr_scheduler, rates, self.state.global_step)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        shares = gather_object([{str(p): outcome.to_json() for p, outcome in self.collector.waiting.items()}])
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        self.tools.save_reference(folder, self.args.should_save)
-        if self.args.should_save:  # everybody has written: gathering waited for them
-            waiting = {position: outcome for share in shares for position, outcome in share.items()}
-            state = {
-                "step": self.state.global_step,
-                "elapsed_s": self.elapsed_s,
-                "encoding_s": self.encoding_s,
-                "drawn": self.collector.drawn,
-                "judged": self.collector.judged,
-                "encoded": self.collector.store.encoded,
-                "waiting": waiting,
-            }
-            seal(folder, state)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
-        groups = self.collector.store.groups
-        batch, world = self.args.per_device_train_batch_size, self.args.world_size
-        for position, value in state["waiting"].items():
-            if int(position) // batch % world == self.args.process_index:
-                rows = {row.id: row for row in groups[self.order[int(position)][1]]}
-                self.collector.waiting[int(position)] = Outcome.from_json(value, rows)
-        self.collector.drawn, self.collector.judged = state["drawn"], state["judged"]
-        self.collector.store.encoded += state.get("encoded", 0)  # absent in checkpoints of earlier versions
-        self.elapsed_s, self.encoding_s = state["elapsed_s"], state["encoding_s"]
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.collector.policy, Path(resume_from_checkpoint))
-        self.tools.load_reference(Path(resume_from_checkpoint))

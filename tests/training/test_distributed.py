@@ -17,8 +17,9 @@ import torch
 
 from rba_bench.files import read_json, read_jsonl, write_json
 from rba_bench.shipped import recipes_dir
+from rba_bench.training.keeper import Keeper
 from rba_bench.training.run import train
-from rba_bench.training.sharding import Lockstep, hide, layer_names, unshare
+from rba_bench.training.sharding import Lockstep, hide, layer_names
 
 # one validation item: the second process has none, and keeps the first one company
 GROUP = {"method": "rba-group", "voices_per_group": 3, "refresh_every": 2, "steps": 3, "groups_per_step": 4,
@@ -34,6 +35,8 @@ GRPO = {
 # one group of four is sampled here and there, so that processes sample and ask the teacher unequally often
 GKD = {"method": "gkd", "student_fraction": 0.5, "steps": 2, "groups_per_step": 4, "lora": {"r": 2}}
 SPIN = {"method": "spin", "opponent_every": 1, "steps": 3, "save_every": 1}
+# a rank of 1 leaves the second process with empty shards
+SHORT = {"method": "dpo", "lora": {"r": 1}, "steps": 3, "refresh_every": 2}
 JOBS = {
     "ddp-group": GROUP,
     "ddp-grpo": GRPO,
@@ -43,14 +46,33 @@ JOBS = {
     "fsdp-grpo": GRPO,
     "fsdp-gkd": GKD,
     "fsdp-spin": SPIN,
+    "fsdp-self-judge": {
+        **GROUP,
+        "steps": 2,
+        "reward": {"instruct": "self-judge", "qa": "chrf", "s2tt": "bleu"},
+    },
+    "fsdp-kd": {"method": "kd", "steps": 2},  # the teacher is a copy of its own
+    "fsdp-diva": {"method": "diva", "steps": 2},
+    "fsdp-whole": SHORT,
+    "fsdp-stopped": SHORT,
+    "fsdp-two-to-one": SHORT,
+    "fsdp-one-to-two": SHORT,
+    "ddp-two-to-one": SHORT,
     "fsdp-half": {"method": "dpo", "lora": {"r": 2}, "precision": "bfloat16", "steps": 2},
+}
+# where a job is stopped, and whether the two processes go on with it
+STOPS = {
+    "fsdp-spin": (2, True),
+    "fsdp-stopped": (1, True),
+    "fsdp-two-to-one": (1, False),
+    "ddp-two-to-one": (1, False),
 }
 
 CHILD = """
 import json, os, pathlib, signal, sys
 from accelerate.utils import gather_object
 from rba_bench.files import sha256_json, write_json
-from rba_bench.training import keeper, run
+from rba_bench.training import build, keeper, run
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.sharding import settle, whole
 
@@ -70,27 +92,54 @@ class Stop(keeper.Keeper):
 def finish(self, trainer, plain=run._Run._finish):
     settle(self.policy)
     mine = sha256_json({n: whole(p).tolist() for n, p in self.policy.named_parameters() if p.requires_grad})
-    own = {type(p).__name__ for p in self.policy.parameters()}
+    for one in trainer.copies:
+        settle(one)
+    held = {
+        name: sorted({type(p).__name__ for one in models for p in one.parameters()})
+        for name, models in (("policy", [self.policy]), ("copies", trainer.copies))
+    }
     both = gather_object([mine])
     result = plain(self, trainer)
     if rank == 0:
-        write_json(self.out / "seen.json", {"weights": both, "types": sorted(own), "sharing": trainer.sharing})
+        seen = {"weights": both, "types": held, "sharing": trainer.sharing, "read": list(read)}
+        write_json(self.out / "seen.json", seen)
     return result
 
+
+def load(folder, recipe, stored=False, device="cpu", plain=build.load_base):
+    family = plain(folder, recipe, stored, device)
+    if not stored:
+        read[:] = gather_object([sorted({p.device.type for p in family.model.parameters()})])
+    return family
+
+
+read = []
+build.load_base = load
 
 keeper.Keeper, run._Run._finish = Stop, finish
 for name, values in given["jobs"].items():
     shared = name.startswith("fsdp")
     os.environ.update(given["fsdp"] if shared else {"ACCELERATE_USE_FSDP": "false"})
     recipe, out = TrainingRecipe(**values), pathlib.Path(sys.argv[2]) / name
-    Stop.at = 2 if name == "fsdp-spin" else 0
+    Stop.at, goes_on = given["stops"].get(name, (0, True))
     try:
         run.train(recipe, out)
     except KeyboardInterrupt as stopped:
         write_json(out / f"stopped-{rank}.json", str(stopped))
         Stop.at = 0
-        run.train(recipe, out)
+        if goes_on:
+            run.train(recipe, out)
 """
+
+
+def stopping(plain: Callable[..., None]) -> Callable[..., None]:
+    """A `Keeper.on_step_end` that asks for a stop after the first step, as a signal does."""
+
+    def on_step_end(self: Keeper, *args: Any, **kwargs: Any) -> None:
+        self.interrupt.requested = True
+        plain(self, *args, **kwargs)
+
+    return on_step_end
 
 
 def environment_of(config: str) -> dict[str, str]:
@@ -112,7 +161,11 @@ def launched(
     folder = tmp_path_factory.mktemp("launch")
     recipes = {name: recipe_for(**changes) for name, changes in JOBS.items()}
     given = {name: recipe.resolved() for name, recipe in recipes.items()}
-    write_json(folder / "jobs.json", {"jobs": given, "fsdp": environment_of("fsdp2.yaml")})
+    write_json(folder / "jobs.json", {"jobs": given, "stops": STOPS, "fsdp": environment_of("fsdp2.yaml")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Keeper, "on_step_end", stopping(Keeper.on_step_end))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipes["fsdp-one-to-two"], folder / "two" / "fsdp-one-to-two")
     (folder / "child.py").write_text(CHILD)
     config = ["--config_file", str(recipes_dir() / "accelerate" / "ddp-cpu.yaml"), "--main_process_port", "0"]
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *config]
@@ -125,10 +178,15 @@ def launched(
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
+    for name, (_, goes_on) in STOPS.items():
+        if not goes_on:
+            train(recipes[name], folder / "two" / name)
+
     def one(name: str) -> tuple[Path, Path]:
-        if not (folder / "one" / name).exists():
-            train(recipes[name], folder / "one" / name)
-        return folder / "one" / name, folder / "two" / name
+        alone = "fsdp-whole" if JOBS[name] is SHORT else name
+        if not (folder / "one" / alone).exists():
+            train(recipes[alone], folder / "one" / alone)
+        return folder / "one" / alone, folder / "two" / name
 
     return one
 
@@ -150,9 +208,20 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_processes_take_the_same_steps_as_one(
     launched: Callable[[str], tuple[Path, Path]], name: str
 ) -> None:
+    """Also where the number of processes changes between two steps."""
     one, two = launched(name)
-    assert read_json(two / "rba_run.json")["hardware"]["processes"] == 2
+    assert read_json(two / "rba_run.json")["hardware"]["processes"] == (1 if name.endswith("-to-one") else 2)
     same(one, two)
+
+
+def test_two_processes_that_stop_and_go_on_end_bit_for_bit_where_they_would_have(
+    launched: Callable[[str], tuple[Path, Path]],
+) -> None:
+    (_, whole), (_, stopped) = launched("fsdp-whole"), launched("fsdp-stopped")
+    assert read_json(stopped / "stopped-1.json") == "stopped at step 1 of 3; saved"
+    assert records(stopped) == records(whole)
+    ours, others = weights(stopped), weights(whole)
+    assert [name for name in ours if not torch.equal(ours[name], others[name])] == []
 
 
 def test_shared_out_weights_take_the_same_steps_where_processes_call_them_unequally_often(
@@ -170,7 +239,7 @@ def same(one: Path, two: Path) -> None:
         torch.testing.assert_close(others[key], tensor, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", list(JOBS))
+@pytest.mark.parametrize("name", [name for name in JOBS if not name.endswith("-to-one")])
 def test_both_processes_end_with_equal_weights_held_as_configured(
     launched: Callable[[str], tuple[Path, Path]], name: str
 ) -> None:
@@ -178,7 +247,9 @@ def test_both_processes_end_with_equal_weights_held_as_configured(
     assert seen["weights"][0] == seen["weights"][1]
     shared = name.startswith("fsdp")
     assert seen["sharing"] == ("fsdp" if shared else "none")
-    assert seen["types"] == ["DTensor" if shared else "Parameter"]  # a frozen encoder is not among them
+    held = ["DTensor" if shared else "Parameter"]  # a frozen encoder is not among them
+    assert seen["types"]["policy"] == held and seen["types"]["copies"] in (held, [])
+    assert seen["read"] == [["cpu"], ["meta" if shared else "cpu"]]  # the first process alone reads, for all
 
 
 def test_both_processes_stop_at_the_step_in_which_one_is_asked_to(
@@ -252,17 +323,6 @@ def test_hidden_modules_are_no_part_of_the_model_and_can_be_called(family: Any) 
 def test_layers_of_the_longest_stack_are_wrapped_one_by_one(family: Any) -> None:
     assert layer_names([family.decoder]) == ["LlamaDecoderLayer"]
     assert len(layer_names([family.decoder, family.encoder])) == 2
-
-
-def test_unshared_models_have_weights_of_their_own_and_keep_their_ties() -> None:
-    one = torch.nn.Linear(3, 3, bias=False)
-    model = torch.nn.ModuleDict({"a": one, "b": torch.nn.Linear(3, 3, bias=False)})
-    model["b"].weight = one.weight
-    other = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3, bias=False), "b": torch.nn.Linear(3, 3)})
-    other["a"].weight = other["b"].weight = one.weight
-    unshare(other)
-    assert other["a"].weight is other["b"].weight is not one.weight
-    assert torch.equal(other["a"].weight, one.weight) and not other["a"].weight.requires_grad
 
 
 @pytest.mark.parametrize("path", sorted((recipes_dir() / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
@@ -20,6 +20,19 @@ class Reward(Protocol):
 
     def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
         """One number per (row, response)."""
+        ...
+
+
+@runtime_checkable
+class InStep(Protocol):
+    """A reward that asks weights which processes share out, and must do so as often as the others."""
+
+    def walk_in_step(self, lockstep: Any, shell: Any) -> None:
+        """From now on; `shell` is what the weights are called through."""
+        ...
+
+    def keep_company(self) -> None:
+        """To be called when this process has no more to ask; returns when none has."""
         ...
 
 

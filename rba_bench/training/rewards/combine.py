@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.rewards.base import Reward
+from rba_bench.training.rewards.base import InStep, Reward
 from rba_bench.training.rewards.text import extra_words
 
 
@@ -70,6 +71,18 @@ class RewardByKind:
             known.update(zip(distinct, values, strict=True))
         self._unjudged += sum(math.isnan(known[key]) for key in keys)
         return [known[key] for key in keys]
+
+    def walk_in_step(self, lockstep: Any, shell: Any) -> None:
+        """Processes share out the weights that some rewards ask: see `SelfJudge.walk_in_step`."""
+        for reward in self._makers:
+            if isinstance(reward, InStep):
+                reward.walk_in_step(lockstep, shell)
+
+    def keep_company(self) -> None:
+        """Wait until no process asks those weights any more."""
+        for reward in self._makers:
+            if isinstance(reward, InStep):
+                reward.keep_company()
 
     def counts(self) -> dict[str, int]:
         """What was left out so far: `unjudged` answers (NaN), and what the rewards themselves count."""

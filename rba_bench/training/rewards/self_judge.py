@@ -8,9 +8,10 @@ forward pass, and values fine enough to rank the answers of one group.
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.rewards.base import InStep
 
 if TYPE_CHECKING:
     from rba_bench.textlm.base import TextLM
@@ -51,6 +52,15 @@ class SelfJudge:
         )
         size = len(GRADES)
         return [expected_grade(values[i * size : (i + 1) * size]) for i in range(len(asked))]
+
+    def walk_in_step(self, lockstep: Any, shell: Any) -> None:
+        """See `InStep`; the model then is a `PolicyTextLM`."""
+        self.lm.walk_in_step(lockstep, shell)  # type: ignore[attr-defined]
+
+    def keep_company(self) -> None:
+        """See `InStep`."""
+        if isinstance(self.lm, InStep):
+            self.lm.keep_company()
 
 
 def question(row: AlignmentRow, response: str) -> str:

@@ -11,7 +11,7 @@ from rba_bench.textlm.endpoint_address import parse_endpoint
 from rba_bench.training.layout import Branch, Mode
 from rba_bench.training.targets import Targets
 from rba_bench.training.teacher_options import TeacherOptions
-from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, frozen_copy
+from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, Shell, frozen_copy
 from rba_bench.training.teachers.store import MIB, Store
 from rba_bench.training.teachers.topk import CachedTeacher
 from rba_bench.training.teachers.twin import Precision, TextTwin
@@ -42,6 +42,7 @@ def make_twin(
     precision: Precision = "float32",
     device: str = "cpu",
     whole: bool = False,
+    shell: Shell | None = None,
 ) -> TextTwin:
     """The text twin of a student, before its first step.
 
@@ -56,6 +57,7 @@ def make_twin(
         precision: of the student.
         device: where another model is put.
         whole: everything in one forward pass; needed where processes share the LLM's weights.
+        shell: what the LLM is called through where processes share weights out; the student's own, or that of the copy.
 
     Raises:
         MissingPrerequisite: no such model.
@@ -64,7 +66,10 @@ def make_twin(
     reader: Reader
     if options.model == "self":
         layout = layout if family.shares_rows else "pad"
-        reader = OwnReader(family if shared else frozen_copy(family), weights)
+        if shell is not None:
+            reader = OwnReader(shell.family, weights, shell=shell)
+        else:
+            reader = OwnReader(family if shared else frozen_copy(family), weights)
     else:
         layout = "pad"
         reader = OtherReader(_found(options.model), device, options.template)

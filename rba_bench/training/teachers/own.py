@@ -18,7 +18,8 @@ from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch
-from rba_bench.training.teachers.readers import eval_mode, without_adapters
+from rba_bench.training.sharding import Lockstep
+from rba_bench.training.teachers.readers import Shell, eval_mode, without_adapters
 
 
 class PolicyTextLM(LocalTextLM):
@@ -47,6 +48,16 @@ class PolicyTextLM(LocalTextLM):
         self.half = half
         self.pad_id = family.pad_id
         self.context = family.context
+        self.lockstep = Lockstep()  # of the processes, where they share the weights out
+        self.shell: Shell | None = None
+
+    def walk_in_step(self, lockstep: Lockstep, shell: Shell) -> None:
+        """From now on scoring calls the model through `shell`, and as often as the other processes do."""
+        self.lockstep, self.shell = lockstep, shell
+
+    def keep_company(self) -> None:
+        """Wait until no process scores any more."""
+        self.lockstep.leave(lambda: self.logprobs(["?"], ["!"]))
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """See `TextLM.chat`."""
@@ -105,9 +116,17 @@ class PolicyTextLM(LocalTextLM):
             )
 
     def _edge_logits(self, inputs: dict[str, torch.Tensor], keep: int) -> torch.Tensor:
-        words = self.model.get_input_embeddings()(inputs["input_ids"])
-        states = self.family.decode(words, inputs["attention_mask"], use_cache=False)
-        return self.family.head(states[:, -keep:])
+        self.lockstep.enter()
+
+        def score() -> torch.Tensor:
+            words = self.model.get_input_embeddings()(inputs["input_ids"])
+            states = self.family.decode(words, inputs["attention_mask"], use_cache=False)
+            return self.family.head(states[:, -keep:])
+
+        if self.shell is None:
+            return score()
+        with torch.inference_mode(False), torch.no_grad():  # weights gathered meanwhile train later
+            return self.shell.inside(score)
 
 
 def _stops(family: AudioFamily) -> tuple[list[int], list[int]]:

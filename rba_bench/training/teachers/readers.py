@@ -5,10 +5,10 @@ All look alike from outside: ids to states, states to logits, without gradient a
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from rba_bench.textlm.weights import (
 from rba_bench.training.sharding import Lockstep
 
 PROBE_TOKENS = 7
+T = TypeVar("T")
 
 
 class Reader(ABC):
@@ -61,6 +62,14 @@ class Reader(ABC):
     def reading(self) -> AbstractContextManager[None]:
         """The state to read in: eval mode, no gradient, adapters as they have to be; all put back afterwards."""
 
+    def inside(self, work: Callable[[], T]) -> T:
+        """Do something with the model; where processes share its weights out, all must do so equally often."""
+        return work()
+
+    def call(self, work: Callable[[], T]) -> T:
+        """The same for work that runs the decoder once; processes may ask unequally often."""
+        return self.inside(work)
+
     @property
     @abstractmethod
     def device(self) -> torch.device:
@@ -79,6 +88,16 @@ class Reader(ABC):
         """Logits [..., `vocabulary`] of states [..., H]."""
 
 
+class Shell(Protocol):
+    """What a model whose weights processes share out is called through; see `SpeechPolicy`."""
+
+    family: AudioFamily
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Do something with parts of the model as a forward pass would."""
+        ...
+
+
 class OwnReader(Reader):
     """The LLM inside a speech model.
 
@@ -86,10 +105,14 @@ class OwnReader(Reader):
         family: the model; `frozen_copy` makes one whose LLM stays as it is.
         weights: what names its weights in records.
         adapters: leave low-rank adapters on; without them it is the LLM they were put into.
+        shell: of a copy whose weights processes share out; what reads in place needs none, its caller is inside.
     """
 
-    def __init__(self, family: AudioFamily, weights: str, adapters: bool = False) -> None:
+    def __init__(
+        self, family: AudioFamily, weights: str, adapters: bool = False, shell: Shell | None = None
+    ) -> None:
         self.family = family
+        self.shell = shell
         self.weights = weights
         self.adapters = adapters
         self.tokenizer = family.tokenizer
@@ -116,6 +139,15 @@ class OwnReader(Reader):
         with torch.no_grad(), eval_mode(decoder), self.family.reading_text(), bare:
             yield
 
+    def inside(self, work: Callable[[], T]) -> T:
+        """See `Reader.inside`."""
+        return work() if self.shell is None else self.shell.inside(work)
+
+    def call(self, work: Callable[[], T]) -> T:
+        """See `Reader.call`."""
+        self.lockstep.enter()
+        return self.inside(work)
+
     @property
     def device(self) -> torch.device:
         """See `Reader.device`."""
@@ -129,7 +161,6 @@ class OwnReader(Reader):
 
     def decode(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
         """See `Reader.decode`."""
-        self.lockstep.enter()
         return self.family.decode(self.embed(ids), attention_mask, position_ids, use_cache=False)
 
     def head(self, states: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ many at a time as fit into `batch_tokens`; answers to one transcript share its t
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -109,14 +110,18 @@ class TextTwin:
         found: dict[tuple[Tokens, Tokens], Tensor] = {}
         with self.reading():
             for batch in self._batches(list(dict.fromkeys(asked))):
-                found |= self._read(batch)
+                found |= self.reader.call(partial(self._read, batch))
         return [found[one] for one in asked]
 
     def words(self, spoken: Sequence[str]) -> list[Tensor]:
         """Embeddings [T_i, H] of the words of transcripts, without template (DiVA)."""
-        ids, device = self.word_ids(spoken), self.reader.device
-        with self.reading():
-            return [self.reader.embed(torch.tensor(row, dtype=torch.long, device=device)) for row in ids]
+        ids = self.word_ids(spoken)
+        flat = torch.tensor(
+            [token for row in ids for token in row], dtype=torch.long, device=self.reader.device
+        )
+        with self.reading():  # once for all: processes that share the embeddings must ask equally often
+            words = self.reader.inside(lambda: self.reader.embed(flat))
+        return list(words.split([len(row) for row in ids]))
 
     def word_ids(self, spoken: Sequence[str]) -> list[list[int]]:
         """Token ids of the words of transcripts, without template."""

@@ -236,3 +236,26 @@ def test_steady_batches_give_a_clip_its_own_states_to_the_last_bit_in_any_compan
         with torch.no_grad():
             alone, (length,) = family.encode_audio(family.features([clip]))
         torch.testing.assert_close(found[0], alone[0, :length], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", STOCK)
+def test_a_model_without_weights_has_the_same_parts_parameters_and_prompts(
+    request: pytest.FixtureRequest, path: str
+) -> None:
+    """As processes make it that get their shares of the weights from another one."""
+    folder = request.getfixturevalue(path)
+    full, hollow = load_family(folder), load_family(folder, "meta")
+
+    def outline(family: AudioFamily) -> dict[str, tuple[int, ...]]:
+        everything = [
+            *family.model.named_parameters(remove_duplicate=False),
+            *family.model.named_buffers(remove_duplicate=False),
+        ]
+        return {name: tuple(tensor.shape) for name, tensor in everything}
+
+    assert outline(hollow) == outline(full)
+    assert {parameter.device.type for parameter in hollow.model.parameters()} == {"meta"}
+    assert hollow.prompt_ids(PROMPT) == full.prompt_ids(PROMPT) and hollow.stops == full.stops
+    assert {name: len(modules) for name, modules in hollow.parts().items()} == {
+        name: len(modules) for name, modules in full.parts().items()
+    }

@@ -251,6 +251,11 @@ class AudioFamily(Trainable, ABC):
     def n_tokens(self, n_samples: int) -> int:
         """Audio tokens of a clip of `n_samples` at 16 kHz; 0 where the clip is too short to be heard."""
 
+    def plain_features(self, clips: Sequence[np.ndarray]) -> Features:
+        """`features` whatever autocast surrounds the call: on a processor it would round spectra to bfloat16."""
+        with torch.autocast("cpu", enabled=False):
+            return self.features(clips)
+
     @abstractmethod
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """What the encoder reads, on the CPU, in float32: named tensors that `encode_audio` understands.
