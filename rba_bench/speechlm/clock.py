@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class StageClock:
-    """Adds up wall time by stage (`features`, `encoder`, `decoder`).
+    """Adds up wall time by stage (`features`, `encoder`, `decoder`); a stage within another one is not counted twice.
 
     Args:
         synchronize: Called before each reading, for devices that compute asynchronously.
@@ -18,15 +18,20 @@ class StageClock:
     def __init__(self, synchronize: Callable[[], None] | None = None) -> None:
         self.seconds: dict[str, float] = {}
         self._synchronize = synchronize
+        self._outer: list[float] = []  # time spent in inner stages, for each stage that is open
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Time the body of a `with` under `stage`."""
         started = self._now()
+        self._outer.append(0.0)
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + self._now() - started
+            spent = self._now() - started
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._outer.pop()
+            if self._outer:
+                self._outer[-1] += spent
 
     def _now(self) -> float:
         if self._synchronize is not None:

@@ -12,8 +12,10 @@ from rba_bench.errors import UserError
 from rba_bench.textlm import chat
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.content import ContentTokenizer
+from rba_bench.textlm.drivable import of_causal_lm
+from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.replies import opening
-from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
+from rba_bench.textlm.sampling import Continuation, continue_all, continue_batch, to_generation
 from rba_bench.textlm.template import note_unknown, text_of
 from rba_bench.textlm.weights import describe, load_model, local_folder, resolve_device
 
@@ -21,11 +23,12 @@ from rba_bench.textlm.weights import describe, load_model, local_folder, resolve
 class LocalTextLM:
     """A causal LM with a chat template: batches are padded and sorted by length, results in input order.
 
-    A model that is spoken to or computed in another way overrides `_turn_ids`, `_draw` and `_edge_logits`.
+    A model that is spoken to or computed in another way overrides `_turn_ids`, `_decoder`, `_draw_batch` and
+    `_edge_logits`.
 
     Attributes:
         name: the folder's name.
-        batch_size: rows per batch; answers do not depend on it.
+        batch_size: rows answered together; answers do not depend on it.
         context: longest prompt plus answer in tokens, None if the model names no limit.
     """
 
@@ -139,17 +142,33 @@ class LocalTextLM:
         room = None if self.context is None else self.context - decoding.max_new_tokens - 1
         results: list[Generation | None] = [_unanswerable(row, room) for row in rows]
         open_rows = [i for i, result in enumerate(results) if result is None]
-        for batch in self._batches([len(rows[i]) for i in open_rows]):
-            indices = [open_rows[i] for i in batch]
-            drawn = self._draw([rows[i] for i in indices], decoding, [seeds[i] for i in indices], stops)
-            for index, continuation in zip(indices, drawn, strict=True):
-                results[index] = to_generation(self.tokenizer, continuation, opened)
+        drawn = self._draw([rows[i] for i in open_rows], decoding, [seeds[i] for i in open_rows], stops)
+        for index, continuation in zip(open_rows, drawn, strict=True):
+            results[index] = to_generation(self.tokenizer, continuation, opened)
         return [result for result in results if result is not None]
 
+    @torch.no_grad()
     def _draw(
         self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
     ) -> list[Continuation]:
-        """One continuation for each row of ids."""
+        """One continuation for each row of ids: by the engine, or batch by batch where it cannot drive the model."""
+        decoder = self._decoder() if rows else None
+        if decoder is not None:
+            return continue_all(decoder, rows, decoding, seeds, stops, self.batch_size, self.model.device)
+        found: dict[int, Continuation] = {}
+        for batch in self._batches([len(row) for row in rows]):
+            drawn = self._draw_batch([rows[i] for i in batch], decoding, [seeds[i] for i in batch], stops)
+            found.update(zip(batch, drawn, strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    def _decoder(self) -> Decoder | None:
+        """The model as the engine drives it, None where it cannot."""
+        return of_causal_lm(self.model)
+
+    def _draw_batch(
+        self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
+    ) -> list[Continuation]:
+        """The same for a batch, by the model's own `generate`."""
         inputs = self._padded(rows)
         return continue_batch(self.model, inputs, decoding, seeds, stop_ids=stops, pad_id=self.pad_id)
 

@@ -11,8 +11,9 @@ from rba_bench.errors import UserError
 from rba_bench.textlm.asking import Message, Question, Reply
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.chat import render
+from rba_bench.textlm.draws import TokenSampler
 from rba_bench.textlm.local import LocalTextLM
-from rba_bench.textlm.sampling import PerRequestGumbel, continue_batch, written
+from rba_bench.textlm.sampling import written
 from rba_bench.textlm.template import quiet, text_in
 from rba_bench.textlm.weights import (
     compute_dtype,
@@ -146,12 +147,12 @@ class LocalAsker:
     @torch.inference_mode()
     def _answer(self, rows: list[list[int]], setting: "_Setting", seeds: list[int]) -> list[Reply]:
         began = perf_counter()
-        inputs = self.lm._padded(rows)
-        first = self._first_logits(inputs) if setting.top_logprobs or setting.max_tokens == 1 else None
+        wants_odds = setting.top_logprobs or setting.max_tokens == 1
+        first = self._first_logits(self.lm._padded(rows)) if wants_odds else None
         if setting.max_tokens == 1 and first is not None:
             drawn = [_until(self.lm.chat_stops, [token]) for token in _draw(first, setting, seeds)]
         else:
-            drawn = self._continue(inputs, setting, seeds)
+            drawn = self._continue(rows, setting, seeds)
         odds = [()] * len(rows) if first is None else self._odds(first, setting.top_logprobs)
         seconds = (perf_counter() - began) / len(rows)
         return [
@@ -171,12 +172,9 @@ class LocalAsker:
         logits = self.lm.model(**inputs, position_ids=positions, logits_to_keep=1).logits
         return torch.as_tensor(logits[:, -1]).float()
 
-    def _continue(
-        self, inputs: dict[str, torch.Tensor], setting: "_Setting", seeds: list[int]
-    ) -> list[list[int]]:
+    def _continue(self, rows: list[list[int]], setting: "_Setting", seeds: list[int]) -> list[list[int]]:
         decoding = Decoding(max_new_tokens=setting.max_tokens, temperature=setting.temperature)
-        stops, pad = self.lm.chat_stops, self.lm.pad_id
-        drawn = continue_batch(self.lm.model, inputs, decoding, seeds, stop_ids=stops, pad_id=pad)
+        drawn = self.lm._draw(rows, decoding, seeds, self.lm.chat_stops)
         return [continuation.tokens for continuation in drawn]
 
     def _odds(self, logits: torch.Tensor, count: int) -> list[tuple[tuple[str, float], ...]]:
@@ -242,10 +240,10 @@ def _takes_system(tokenizer: Any, template: dict[str, Any]) -> bool:
 
 
 def _draw(logits: torch.Tensor, setting: _Setting, seeds: list[int]) -> list[int]:
-    """One token for each row, the same that `continue_batch` would draw first."""
-    if setting.temperature > 0:
-        logits = PerRequestGumbel(seeds, setting.temperature)(torch.empty(0), logits)
-    return list(map(int, logits.argmax(dim=-1)))
+    """One token for each row, the same that a longer answer would begin with."""
+    rows = torch.tensor(seeds, device=logits.device)
+    tokens = TokenSampler(setting.temperature)(logits, rows, torch.zeros_like(rows)).tokens
+    return list(map(int, tokens))
 
 
 def _until(stops: list[int], tokens: list[int]) -> list[int]:

@@ -1,11 +1,6 @@
-"""Sampling in which an answer does not depend on its neighbours in the batch, and the one generate call.
+"""From prompts to continuations, by the engine or by transformers' `generate`, and from drawn tokens to text.
 
-`torch.multinomial` draws for a whole batch from one stream, so another batch size, order or resumption gives
-other answers. Here every row has its own generator. The draw is by the Gumbel-max trick: with independent g_v
-of the standard Gumbel distribution, argmax_v(log p_v + g_v) is distributed as p (Maddison et al. 2014, arXiv
-1411.0030), so adding g to the logits and decoding greedily is exact sampling. The last bits of the logits may
-differ between batch sizes; that changes an answer only where two perturbed logits are that close (about one
-token in a million in float32).
+Answers that are sampled depend on weights, prompt and seed alone, see `draws`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,60 +8,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
 from rba_bench.textlm.base import Decoding, Generation, Status
+from rba_bench.textlm.draws import SeededSampling, TokenSampler
+from rba_bench.textlm.generation import Asked, Decoder, Prompts, answer, prompts_of_ids
 from rba_bench.textlm.replies import is_mark
-
-SMALLEST = 2.0**-64  # stands for a uniform draw of exactly 0, whose Gumbel value would be -inf
-
-
-class PerRequestGumbel(LogitsProcessor):
-    """Turns greedy decoding into sampling with one random stream per row.
-
-    Args:
-        seeds: one per row of the batch, in [0, 2**63).
-        temperature: > 0.
-        top_p: nucleus; 1.0 = off.
-    """
-
-    def __init__(self, seeds: Sequence[int], temperature: float = 1.0, top_p: float = 1.0) -> None:
-        if temperature <= 0:
-            raise ValueError(f"sampling needs a temperature above 0, not {temperature}")
-        self.temperature = temperature
-        self.top_p = top_p
-        # On the CPU whatever the model's device: CUDA generators draw other numbers.
-        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Perturbed scores, shape [rows, vocabulary], float64; their argmax is the drawn token."""
-        if scores.shape[0] != len(self.generators):
-            raise ValueError(f"{scores.shape[0]} rows for {len(self.generators)} seeds")
-        # float64: float32 noise ends at 16.6, which would cut off tokens rarer than one in 16 million.
-        tempered = scores.double() / self.temperature
-        if self.top_p < 1:
-            tempered = keep_nucleus(tempered, self.top_p)
-        return tempered + self._noise(scores.shape[1], scores.device)
-
-    def _noise(self, size: int, device: torch.device) -> torch.Tensor:
-        uniform = torch.empty(len(self.generators), size, dtype=torch.float64)
-        for row, generator in zip(uniform, self.generators, strict=True):
-            torch.rand(size, generator=generator, dtype=torch.float64, out=row)
-        # The logarithms are most of the work with a real vocabulary: in place, and where the logits are.
-        return uniform.to(device).clamp_(min=SMALLEST).log_().neg_().log_().neg_()
-
-
-def keep_nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Logits [rows, vocabulary] with -inf outside the smallest set whose probability reaches `top_p`.
-
-    The likeliest token is always kept (Holtzman et al. 2020, arXiv 1904.09751).
-    """
-    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
-    probability = ordered.softmax(dim=-1)
-    before = probability.cumsum(dim=-1) - probability
-    outside = (before >= top_p).scatter(-1, index, before >= top_p)
-    return logits.masked_fill(outside, float("-inf"))
 
 
 class Continuation(NamedTuple):
@@ -74,6 +21,49 @@ class Continuation(NamedTuple):
 
     tokens: list[int]
     ended: bool
+
+
+def continue_all(
+    decoder: Decoder,
+    rows: Sequence[Sequence[int]],
+    decoding: Decoding,
+    seeds: Sequence[int],
+    stop_ids: Sequence[int],
+    slots: int,
+    device: Any,
+) -> list[Continuation]:
+    """Draw one continuation for each row of ids by the generation engine; equal rows are read once.
+
+    Args:
+        decoder: the model, in eval mode, without gradient.
+        rows: prompts.
+        decoding: length, temperature and top_p.
+        seeds: one per row; not used when greedy.
+        stop_ids: tokens that end an answer.
+        slots: rows answered together.
+        device: the model's.
+    """
+    places: dict[tuple[int, ...], int] = {}
+    asked = [
+        Asked(places.setdefault(tuple(row), len(places)), seed) for row, seed in zip(rows, seeds, strict=True)
+    ]
+    prompts = prompts_of_ids(list(places), decoder.words, device)
+    return continue_prompts(decoder, prompts, asked, decoding, stop_ids, slots)
+
+
+def continue_prompts(
+    decoder: Decoder,
+    prompts: Prompts,
+    asked: Sequence[Asked],
+    decoding: Decoding,
+    stop_ids: Sequence[int],
+    slots: int,
+    banned: Sequence[int] = (),
+) -> list[Continuation]:
+    """The same for prompts of any kind; `banned` tokens are never drawn."""
+    sampler = TokenSampler(decoding.temperature, decoding.top_p, banned)
+    drawn = answer(decoder, prompts, asked, sampler, decoding.max_new_tokens, stop_ids, slots)
+    return [Continuation(one.tokens[:-1] if one.ended else one.tokens, one.ended) for one in drawn]
 
 
 def continue_batch(
@@ -101,7 +91,7 @@ def continue_batch(
     """
     processors = LogitsProcessorList()
     if not decoding.greedy:
-        processors.append(PerRequestGumbel(seeds, decoding.temperature, decoding.top_p))
+        processors.append(SeededSampling(seeds, decoding.temperature, decoding.top_p))
     with _without_defaults(model):
         output = model.generate(
             **inputs,

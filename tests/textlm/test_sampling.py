@@ -1,4 +1,4 @@
-"""Gumbel-max sampling: the right distribution, and a row's draw depends on its seed alone."""
+"""The one call of `generate`: what it is told, how answers are cut, and what becomes of drawn tokens."""
 
 from typing import Any, ClassVar
 
@@ -9,86 +9,9 @@ from tokenizers import AddedToken
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import (
     Continuation,
-    PerRequestGumbel,
     continue_batch,
-    keep_nucleus,
     to_generation,
 )
-
-LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
-DRAWS = 20_000
-IDS = torch.zeros(1, 1, dtype=torch.long)
-
-
-def frequencies(temperature: float, top_p: float) -> torch.Tensor:
-    """Relative frequencies of DRAWS draws: 200 rows with a seed each, 100 steps."""
-    sampler = PerRequestGumbel(range(200), temperature, top_p)
-    counts = torch.zeros(len(LOGITS), dtype=torch.float64)
-    for _ in range(DRAWS // 200):
-        counts += torch.bincount(sampler(IDS, LOGITS.expand(200, -1)).argmax(dim=-1), minlength=len(LOGITS))
-    return counts / DRAWS
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
-def test_frequencies_are_the_softmax(temperature: float) -> None:
-    expected = (LOGITS.double() / temperature).softmax(dim=-1)
-    deviation = (frequencies(temperature, 1.0) - expected).abs()
-    assert (deviation < 4 * (expected * (1 - expected) / DRAWS).sqrt()).all()  # 4 standard errors each
-
-
-@pytest.mark.parametrize(("temperature", "top_p", "kept"), [(1.0, 0.8, 3), (0.5, 0.8, 1), (2.0, 0.5, 2)])
-def test_frequencies_with_a_nucleus(temperature: float, top_p: float, kept: int) -> None:
-    expected = (LOGITS.double() / temperature).softmax(dim=-1)
-    assert expected[:kept].sum() >= top_p > expected[: kept - 1].sum()  # LOGITS are in falling order
-    expected = torch.where(torch.arange(len(LOGITS)) < kept, expected, 0.0) / expected[:kept].sum()
-    found = frequencies(temperature, top_p)
-    assert (found[kept:] == 0).all()
-    assert ((found - expected).abs() <= 4 * (expected * (1 - expected) / DRAWS).sqrt()).all()
-
-
-def test_nucleus_does_not_need_sorted_logits_and_keeps_one_token() -> None:
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    shuffled = LOGITS[order][None]
-    kept = keep_nucleus(shuffled, 0.8).isfinite()[0]
-    assert sorted(order[kept].tolist()) == [0, 1, 2]
-    assert keep_nucleus(shuffled, 1e-9).isfinite().sum() == 1
-
-
-def draws(seeds: list[int], steps: int = 30) -> list[list[int]]:
-    sampler = PerRequestGumbel(seeds)
-    flat = torch.zeros(len(seeds), 50)
-    return torch.stack([sampler(IDS, flat).argmax(dim=-1) for _ in range(steps)], dim=1).tolist()
-
-
-def test_a_row_depends_on_its_seed_alone() -> None:
-    together = draws([3, 1, 2**62, 3])
-    assert together[0] == together[3] == draws([3])[0]
-    assert together[1] == draws([9, 1])[1]
-    assert together[2] == draws([2**62])[0]
-    assert together[0] != together[1]
-
-
-def test_steps_are_independent() -> None:
-    """Neighbouring steps of one row agree as often as chance has it: once in 50."""
-    rows = torch.tensor(draws(list(range(300)), steps=20))
-    agreement = (rows[:, 1:] == rows[:, :-1]).double().mean()
-    assert abs(agreement - 0.02) < 4 * (0.02 * 0.98 / (300 * 19)) ** 0.5
-
-
-def test_global_random_state_is_neither_read_nor_moved() -> None:
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    first = draws([7])
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(6)
-    assert draws([7]) == first
-
-
-def test_rows_must_match_seeds() -> None:
-    with pytest.raises(ValueError, match="2 rows for 3 seeds"):
-        PerRequestGumbel([1, 2, 3])(IDS, torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="temperature above 0"):
-        PerRequestGumbel([1], temperature=0.0)
 
 
 class Scripted:

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
+from rba_bench.speechlm.audiolm.driving import of_family, spoken_start, unpadded
 from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.loading import load_family
@@ -19,7 +21,8 @@ from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable,
 from rba_bench.speechlm.clock import StageClock, device_clock
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.textlm.content import ControlStringError
-from rba_bench.textlm.sampling import Continuation, continue_batch, to_generation
+from rba_bench.textlm.generation import Asked, Decoder, Prompts
+from rba_bench.textlm.sampling import Continuation, continue_batch, continue_prompts, to_generation
 from rba_bench.textlm.template import Variables, note_unknown, text_of
 from rba_bench.textlm.weights import describe, local_folder, resolve_device
 
@@ -131,14 +134,21 @@ class TransformersSpeechLM:
         """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype; what the family adds; its training."""
         return dict(self._identity)
 
+    @torch.no_grad()
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
         """Answer each request, in order; see `SpeechLM.generate`."""
         faults = [self._fault(request, decoding) for request in requests]
         usable = [i for i, fault in enumerate(faults) if not fault]
         answers: dict[int, Generation] = {}
-        for batch in self._batches(usable, requests):
-            drawn = self._answer([requests[i] for i in batch], decoding)
-            answers.update(zip(batch, drawn, strict=True))
+        decoder = of_family(self.family) if usable else None
+        for batch in [usable] if decoder is not None else self._batches(usable, requests):
+            chosen = [requests[i] for i in batch]
+            drawn = (
+                self._continue(chosen, decoding)
+                if decoder is None
+                else self._drive(decoder, chosen, decoding)
+            )
+            answers.update(zip(batch, map(self._told, drawn, chosen), strict=True))
         return answer_usable(requests, faults, [answers[i] for i in usable])
 
     def _fault(self, request: SpeechRequest, decoding: Decoding) -> str:
@@ -168,19 +178,62 @@ class TransformersSpeechLM:
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
-    @torch.no_grad()
-    def _answer(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
-        inputs = self._merged(requests) if self.family.splits else self._plain(requests)
-        with self.clock("decoder"):
-            drawn = self._continue(inputs, decoding, [request.seed for request in requests])
-        answers = [
-            to_generation(self.family.tokenizer, continuation, self.family.opened(request.prompt))
-            for continuation, request in zip(drawn, requests, strict=True)
-        ]
-        return [
-            self._remark(answer, _n_samples(request))
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+    def _told(self, drawn: Continuation, request: SpeechRequest) -> Generation:
+        """What was drawn, as an answer to a request."""
+        opened = self.family.opened(request.prompt)
+        return self._remark(to_generation(self.family.tokenizer, drawn, opened), _n_samples(request))
+
+    def _drive(
+        self, decoder: Decoder, requests: Sequence[SpeechRequest], decoding: Decoding
+    ) -> list[Continuation]:
+        """Answers by the generation engine. Clips are encoded a batch at a time, shortly before they are read."""
+        places: dict[object, int] = {}
+        distinct: list[SpeechRequest] = []
+        asked = []
+        for request in requests:
+            name = (request.prompt, request.key or id(request.audio))
+            if name not in places:
+                places[name] = len(distinct)
+                distinct.append(request)
+            asked.append(Asked(places[name], request.seed))
+        rows = [self._expanded(request) for request in distinct]
+        order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
+        ready: dict[int, torch.Tensor] = {}
+        embed = partial(self._embeds, distinct, rows, order, ready)
+        lengths, start = [len(row) for row in rows], spoken_start(self.family, rows)
+        with self.clock("decoder"), self.family.hearing():
+            return continue_prompts(
+                decoder,
+                Prompts(lengths, embed, start),
+                asked,
+                decoding,
+                self.family.stops,
+                self.batch_size,
+                self.family.banned,
+            )
+
+    def _expanded(self, request: SpeechRequest) -> list[int]:
+        ids = self.family.prompt_ids(request.prompt)
+        return self.family.expand(ids, self.family.n_tokens(_n_samples(request)))
+
+    def _embeds(
+        self,
+        requests: Sequence[SpeechRequest],
+        rows: Sequence[Sequence[int]],
+        order: Sequence[int],
+        ready: dict[int, torch.Tensor],
+        chosen: Sequence[int],
+    ) -> list[torch.Tensor]:
+        """Input embeddings of some prompts; those next in `order` are made with them, and kept until they are read."""
+        while missing := [i for i in chosen if i not in ready]:
+            begin = order.index(missing[0])
+            batch = order[begin : begin + self.batch_size]
+            made = self._merged([requests[i] for i in batch])
+            sizes = [len(rows[i]) for i in batch]
+            if made["attention_mask"].sum(1).tolist() != sizes:
+                raise ValueError("the projector made another number of audio tokens than it announces")
+            ready.update(zip(batch, unpadded(made["inputs_embeds"], sizes), strict=True))
+        return [ready.pop(i) for i in chosen]
 
     def _merged(self, requests: Sequence[SpeechRequest]) -> dict[str, torch.Tensor]:
         """Embeddings with the audio in its places, left-padded."""
@@ -247,9 +300,12 @@ class TransformersSpeechLM:
                 for name, value in inputs.items()
             }
 
-    def _continue(self, inputs: dict[str, Any], decoding: Decoding, seeds: list[int]) -> list[Continuation]:
+    def _continue(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Continuation]:
+        """Answers of a batch by the model's own `generate`."""
         family = self.family
-        with last_logits_only(family.model.get_output_embeddings()):
+        inputs = self._merged(requests) if family.splits else self._plain(requests)
+        seeds = [request.seed for request in requests]
+        with self.clock("decoder"), last_logits_only(family.model.get_output_embeddings()):
             return continue_batch(
                 family.generator, inputs, decoding, seeds, stop_ids=family.stops, pad_id=family.pad_id
             )

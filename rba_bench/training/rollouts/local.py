@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from rba_bench.textlm.base import Decoding
 from rba_bench.training.clips import Clip
 from rba_bench.training.policy import SpeechPolicy
-from rba_bench.training.rollout import Draw, sample
+from rba_bench.training.rollout import Draw, drives, sample
 from rba_bench.training.rollouts.base import Request
 from rba_bench.training.sharding import Lockstep
 
@@ -51,11 +51,13 @@ class LocalRollout:
     ) -> list[Draw]:
         """Answers to all requests, longest prompts first so that batches hold prompts of like length."""
         drawn: dict[int, Draw] = {}
+        driven = drives(self.policy)  # may call the model, so all processes ask here
         for temperature in sorted({request.temperature for request in requests}):
             mine = [i for i, request in enumerate(requests) if request.temperature == temperature]
             mine.sort(key=lambda i: (-len(clips[requests[i].clip].prompt_ids), i))
-            for start in range(0, len(mine), self.batch):
-                batch = mine[start : start + self.batch]
+            size = len(mine) if driven else self.batch
+            for start in range(0, len(mine), size):
+                batch = mine[start : start + size]
                 self.lockstep.enter()
                 answers = self._sample(clips, [requests[i] for i in batch], temperature, with_logprobs)
                 drawn.update(zip(batch, answers, strict=True))
@@ -76,4 +78,5 @@ class LocalRollout:
             self.end_ids,
             with_logprobs=with_logprobs,
             agree=self.lockstep.all_done,
+            slots=self.batch,
         )

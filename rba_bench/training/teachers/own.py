@@ -11,10 +11,12 @@ from functools import cached_property
 import torch
 
 from rba_bench.errors import UserError
+from rba_bench.speechlm.audiolm.driving import of_family
 from rba_bench.speechlm.audiolm.engine import last_logits_only
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm import chat
 from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch
@@ -100,7 +102,10 @@ class PolicyTextLM(LocalTextLM):
     def _scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
         return self._turn_ids(user_text), list(self.family.answer_ids(response))
 
-    def _draw(
+    def _decoder(self) -> Decoder | None:
+        return of_family(self.family)
+
+    def _draw_batch(
         self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
     ) -> list[Continuation]:
         inputs = self._padded(rows)

@@ -149,6 +149,11 @@ class AudioFamily(Trainable, ABC):
         return ""
 
     @property
+    def banned(self) -> list[int]:
+        """Tokens that the model's own `generate` never draws."""
+        return []
+
+    @property
     def generator(self) -> Any:
         """What has `generate(inputs_embeds=..., attention_mask=...)`."""
         return self.model

@@ -40,6 +40,11 @@ class Composite(AudioFamily):
         """What a record says of the model beside path, weights and setup: its kind."""
         return {"kind": "composite"}
 
+    @property
+    def banned(self) -> list[int]:
+        """See `AudioFamily.banned`."""
+        return [self.audio_token_id]
+
     def encoder_sha256(self) -> str:
         """Hash of the encoder's weights: checkpoints that trained other parts share its states."""
         weights = sorted(self.encoder.state_dict().items())

@@ -7,7 +7,8 @@ unless it is given a system turn. Log-mel features are computed here, as the sto
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ class GraniteSpeech(Unpadded):
     def generator(self) -> Any:
         """The model with its adapter on: the stock `generate` turns it off when embeddings come instead of audio."""
         return _WithAdapter(self.model)
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """With the adapter."""
+        if not self.has_adapter:
+            yield
+            return
+        with switched_adapter(self.model, True):
+            yield
 
     def render(self, prompt: str) -> str:
         """The model card's turn: placeholder and text as one string, under the card's system turn."""

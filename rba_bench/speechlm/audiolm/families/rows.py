@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-OBEYS_MASKS = ("sdpa", "eager")  # flash attention has no 4-D masks
-WINDOWS = ("sliding_window", "attention_chunk_size")
+from rba_bench.textlm.drivable import OBEYS_MASKS, has_window
+
 PROMPT, ANSWERS = 6, (4, 3)  # tokens of the trial
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
 
@@ -56,18 +56,6 @@ def continues(decoder: Any) -> bool:
         return False
     finally:
         decoder.train(training)
-
-
-def has_window(config: Any) -> bool:
-    """Whether some layer attends to less than the context."""
-    context = getattr(config, "max_position_embeddings", None)
-    sizes = [size for name in WINDOWS if (size := getattr(config, name, None))]
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None and set(kinds) == {"full_attention"}:
-        return False
-    if getattr(config, "use_sliding_window", True) is False:
-        sizes = [size for size in sizes if size != config.sliding_window]
-    return any(context is None or size < context for size in sizes)
 
 
 @torch.no_grad()

@@ -85,6 +85,11 @@ class Trainable:
         """What a turn of text alone must run in: models with an adapter for speech read text without it."""
         yield
 
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """What a turn with speech must run in, whatever ran before."""
+        yield
+
     def save(self, folder: Path) -> None:
         """Write model, processor, template and generation config, for `load_family` and for stock transformers.
 

@@ -1,0 +1,226 @@
+"""Counter-based sampling: a drawn token depends on its distribution, its row's seed and its place in the answer alone.
+
+`torch.multinomial` draws for a whole batch from one stream, so another batch size, order or resumption gives other
+answers. Here the random words of a token are a hash of (seed, place), made where the logits are, with no state to keep:
+SplitMix64's finaliser (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195; constants by Stafford, variant 13).
+
+A word becomes a token by the inverse of the cumulative distribution, down a tree whose nodes have at most 16 children:
+the vocabulary's weights are summed in sixteens, the sums again, and each level is decided by a word of its own, hashed
+from the token's. Two things follow. No token is too rare: a weight is only ever compared with the sum of its fifteen
+neighbours, in float64, where one cumulative sum over 151,936 tokens in float32 loses all below 2^-24. And rounding
+hardly ever shows: logits differ in their last bits between batch sizes, which moves every border behind a likely
+token; with one sum over the vocabulary that changes one token in a thousand, with the tree one in a hundred thousand.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+FAN = 16  # children of a node; five levels hold a vocabulary of a million
+GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, as int64: SplitMix64's step
+FIRST, SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # multipliers of Stafford's variant 13, as int64
+LEVEL_STEP = 0x5851F42D4C957F2D  # another odd step: words of one token for the levels of the tree
+CANDIDATES = 256  # likeliest tokens among which a nucleus is looked for before the whole vocabulary is sorted
+
+
+def random_words(seeds: Tensor, places: Tensor) -> Tensor:
+    """A 64-bit word for each (seed, place), the same bits on every device.
+
+    Args:
+        seeds: [B] int64.
+        places: [B] int64, of the tokens in their answers, from 0.
+
+    Returns:
+        [B] int64.
+    """
+    return _mixed(_mixed(seeds) + (places + 1) * GOLDEN)
+
+
+def uniforms(words: Tensor) -> Tensor:
+    """Words to float64 between 0 and 1, both excluded; multiples of 2^-53."""
+    return ((words >> 12 & 2**52 - 1).double() + 0.5) * 2.0**-52
+
+
+class Drawn(NamedTuple):
+    """Tokens of one step.
+
+    Attributes:
+        tokens: [B] int64.
+        logprobs: [B] float32 in nats under the distribution drawn from before any cut of it (`TokenSampler`).
+    """
+
+    tokens: Tensor
+    logprobs: Tensor
+
+
+class TokenSampler:
+    """Draws a token for each row of logits.
+
+    Args:
+        temperature: logits are divided by it; 0 takes the likeliest token.
+        top_p: nucleus; 1.0 = off.
+        banned: tokens that are never drawn. They count in the distribution that `logprobs` tells of.
+    """
+
+    def __init__(self, temperature: float = 1.0, top_p: float = 1.0, banned: Sequence[int] = ()) -> None:
+        if temperature < 0:
+            raise ValueError(f"a temperature is 0 or more, not {temperature}")
+        self.temperature = temperature
+        self.top_p = top_p
+        self.banned = list(banned)
+
+    def __call__(self, logits: Tensor, seeds: Tensor, places: Tensor, with_logprobs: bool = False) -> Drawn:
+        """Draw.
+
+        A row that holds NaN or infinity gives what greedy decoding gives: a fault of the model must not become a
+        fault of its neighbours, nor of the draw.
+
+        Args:
+            logits: [B, V]; may be overwritten.
+            seeds: [B] int64; not looked at when greedy.
+            places: [B] int64, see `random_words`.
+            with_logprobs: whether log-probabilities are wanted: at the sampling temperature, over all tokens
+                (of the nucleus and not); at temperature 1 when greedy. Empty otherwise.
+        """
+        if len(seeds) != len(logits):
+            raise ValueError(f"{len(logits)} rows for {len(seeds)} seeds")
+        logits = logits.float()
+        whole = self._tempered_sum(logits) if with_logprobs else logits.new_zeros(0)
+        for token in self.banned:
+            if token < logits.shape[1]:
+                logits[:, token] = float("-inf")
+        tokens = logits.argmax(-1) if self.temperature == 0 else self._draw(logits, seeds, places)
+        if not with_logprobs:
+            return Drawn(tokens, whole)
+        chosen = logits.gather(1, tokens[:, None])[:, 0]
+        return Drawn(tokens, chosen / (self.temperature or 1.0) - whole)
+
+    def _tempered_sum(self, logits: Tensor) -> Tensor:
+        """[B] logarithm of the sum that the distribution is divided by."""
+        return (logits if self.temperature in (0, 1) else logits / self.temperature).logsumexp(-1)
+
+    def _draw(self, logits: Tensor, seeds: Tensor, places: Tensor) -> Tensor:
+        highest, likeliest = logits.max(-1, keepdim=True)
+        if self.top_p < 1:
+            logits = keep_nucleus(logits, self.top_p, self.temperature)
+        weights = (logits - highest).div_(self.temperature).exp_()
+        tokens, sound = descend(weights, random_words(seeds, places))
+        return torch.where(sound, tokens, likeliest[:, 0])
+
+
+def descend(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens with probabilities proportional to weights.
+
+    Args:
+        weights: [B, V] float32, 0 or more.
+        words: [B] int64, see `random_words`.
+
+    Returns:
+        [B] tokens, none of weight 0; and whether each row's weights were finite and not all 0.
+    """
+    levels = [weights]
+    while levels[-1].shape[1] > FAN:
+        levels.append(_sums(levels[-1]))
+    node = torch.zeros_like(words)[:, None]
+    sound = torch.ones_like(words, dtype=torch.bool)
+    for level in reversed(levels):
+        stride = -(-level.shape[1] // FAN)  # nodes above; the children of node i are i, i + stride, ...
+        children = node + stride * torch.arange(FAN, device=words.device)
+        missing = children >= level.shape[1]
+        values = level.gather(1, children.masked_fill(missing, 0)).double().masked_fill_(missing, 0.0)
+        sums = values.cumsum(1)
+        total = sums[:, -1:]
+        words = words + LEVEL_STEP
+        aim = uniforms(_mixed(words))[:, None] * total
+        # the first child whose sum exceeds the aim: never one of weight 0
+        picked = (sums <= aim).sum(1, keepdim=True).clamp_(max=FAN - 1)
+        sound &= (total[:, 0] > 0) & total[:, 0].isfinite()
+        node = children.gather(1, picked)
+        node = node.masked_fill(node >= level.shape[1], 0)  # of rows that are not sound
+    return node[:, 0], sound
+
+
+def _sums(level: Tensor) -> Tensor:
+    """[B, n] to [B, ceil(n / FAN)]: column i is the sum of columns i, i + stride, ... (whole columns add fast)."""
+    size = level.shape[1]
+    stride = -(-size // FAN)
+    full = size // stride  # rows of `stride` columns that are complete
+    sums = level[:, : full * stride].unflatten(1, (full, stride)).sum(1)
+    if rest := size - full * stride:
+        sums[:, :rest] += level[:, full * stride :]
+    return sums
+
+
+def keep_nucleus(logits: Tensor, top_p: float, temperature: float = 1.0) -> Tensor:
+    """Logits [B, V] with -inf outside the smallest set whose probability reaches `top_p`.
+
+    Of equal logits the first come first. The likeliest token is always kept (Holtzman et al. 2020, arXiv 1904.09751).
+    The nucleus is looked for among the likeliest tokens; only rows whose nucleus is larger are sorted as a whole.
+    """
+    size = min(CANDIDATES, logits.shape[1])
+    whole = (logits / temperature).logsumexp(-1, keepdim=True)
+    ordered, index = logits.topk(size, dim=-1)
+    inside = _before(ordered, whole, temperature) < top_p
+    inside[:, 0] = True
+    cut = torch.full_like(logits, float("-inf"))
+    cut.scatter_(1, index, ordered.masked_fill(~inside, float("-inf")))
+    # the border lies beyond the candidates, or among equals, which `topk` orders as it likes
+    last = ordered.gather(1, inside.sum(1, keepdim=True) - 1)
+    tied = ((ordered == last) & ~inside).any(1) | (ordered[:, -1:] == last)[:, 0]
+    wide = tied.nonzero()[:, 0]
+    if len(wide):
+        cut[wide] = _sorted_nucleus(logits[wide], whole[wide], top_p, temperature)
+    return cut
+
+
+def _sorted_nucleus(logits: Tensor, whole: Tensor, top_p: float, temperature: float) -> Tensor:
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    outside = _before(ordered, whole, temperature) >= top_p
+    outside[:, 0] = False
+    return logits.masked_fill(outside.scatter(-1, index, outside), float("-inf"))
+
+
+def _before(ordered: Tensor, whole: Tensor, temperature: float) -> Tensor:
+    """[B, k] probability of all tokens before each."""
+    probability = (ordered / temperature - whole).double().exp_()
+    return probability.cumsum(-1) - probability
+
+
+class SeededSampling(LogitsProcessor):
+    """Turns the greedy decoding of transformers' `generate` into sampling by `TokenSampler`.
+
+    Args:
+        seeds: one per row of the batch, in [0, 2**63).
+        temperature: > 0.
+        top_p: nucleus; 1.0 = off.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float = 1.0, top_p: float = 1.0) -> None:
+        if temperature <= 0:
+            raise ValueError(f"sampling needs a temperature above 0, not {temperature}")
+        self.sampler = TokenSampler(temperature, top_p)
+        self.seeds = torch.tensor(list(seeds), dtype=torch.long)
+        self.place = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [B, V] whose argmax is the drawn token; each call is one place further."""
+        self.seeds = self.seeds.to(scores.device)
+        places = torch.full_like(self.seeds, self.place)
+        tokens = self.sampler(scores, self.seeds, places).tokens
+        self.place += 1
+        return scores.scatter(1, tokens[:, None], float("inf"))
+
+
+def _mixed(words: Tensor) -> Tensor:
+    """Stafford's variant 13 of MurmurHash3's finaliser, a bijection of 64-bit words."""
+    words = (words ^ _shifted(words, 30)) * FIRST
+    words = (words ^ _shifted(words, 27)) * SECOND
+    return words ^ _shifted(words, 31)
+
+
+def _shifted(words: Tensor, by: int) -> Tensor:
+    """Logical shift to the right: int64 shifts copy the sign."""
+    return (words >> by) & (2 ** (64 - by) - 1)
