@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import rba_bench
+from rba_bench.textlm.base import SAMPLER
 
 PACKAGES = (
     "torch",
@@ -38,8 +39,8 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this package and what it computes with."""
-    found = {"python": platform.python_version(), "rba-bench": rba_bench.__version__}
+    """Versions of Python, this package, its sampler and what it computes with."""
+    found = {"python": platform.python_version(), "rba-bench": rba_bench.__version__, "sampler": SAMPLER}
     for package in PACKAGES:
         try:
             found[package] = version(package)

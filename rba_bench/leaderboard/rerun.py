@@ -23,6 +23,7 @@ from rba_bench.plain import plain
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.base import SpeechLM
 from rba_bench.speechlm.load import BUILT_IN, load
+from rba_bench.textlm.base import SAMPLER
 
 SEED = 0
 RUNS = Path("runs")  # where checkpoints of this machine lie
@@ -39,6 +40,7 @@ class Rerun:
         differing: Ids of the others.
         seed: Of the draw of items.
         hashed: Whether the weights are known to be the record's; a server does not show its own.
+        same_sampler: Whether equal seeds draw equal tokens: records that were sampled by an older sampler hold others.
     """
 
     asked: int
@@ -46,6 +48,7 @@ class Rerun:
     differing: tuple[str, ...]
     seed: int
     hashed: bool
+    same_sampler: bool = True
 
     def line(self) -> str:
         """The result in words."""
@@ -55,6 +58,8 @@ class Rerun:
             said += f" and {len(self.differing) - _SHOWN} more" if len(self.differing) > _SHOWN else ""
         if not self.hashed:
             return f"{said}; a server's weights cannot be hashed, so this tells of the server asked now"
+        if self.differing and not self.same_sampler:
+            return f"{said}; they were sampled by another version of the sampler, so this tells nothing"
         if self.differing:
             return f"{said}: the responses were edited, or another processor rounds differently"
         return said
@@ -62,7 +67,7 @@ class Rerun:
     @property
     def fault(self) -> bool:
         """Whether equal weights gave other answers."""
-        return self.hashed and bool(self.differing)
+        return self.hashed and self.same_sampler and bool(self.differing)
 
 
 class Models:
@@ -143,7 +148,12 @@ def rerun(
         raise UserError(f"{run.folder}: its items are not those of the test set on this machine")
     answers = {answer.index: answer for together in lm.stream(asked) for answer in together.answers}
     odd = tuple(s.id for s, one in zip(chosen, asked, strict=True) if not _equal(s, answers[one.index], one))
-    return Rerun(len(chosen), len(chosen) - len(odd), odd, seed, hashed)
+    return Rerun(len(chosen), len(chosen) - len(odd), odd, seed, hashed, _same_sampler(run))
+
+
+def _same_sampler(run: Run) -> bool:
+    greedy = not run.record.protocol_spec.get("decoding", {}).get("temperature")
+    return greedy or run.record.versions.get("sampler") == SAMPLER
 
 
 def _drawn(run: Run, n: int, seed: int) -> list[Sample]:

@@ -21,9 +21,7 @@ from transformers import DynamicCache
 from rba_bench.textlm.draws import Drawn
 from rba_bench.textlm.slots import SlotCache
 
-ENTER_SHARE = (
-    8  # of the slots: so many at least are free before prompts are read, as reading has a price of its own
-)
+ENTER_SHARE = 8  # prompts are read when one slot in so many is free: reading has a price of its own
 SHARED_LEAST = 8  # tokens that all prompts must begin with for these to be read apart
 
 

@@ -32,8 +32,8 @@ class SlotLayer(CacheLayerMixin):
         self.capacity = capacity
         self.rows = 0
         self.length = 0
-        self.flat: Tensor | None = None
-        self.store: tuple[Tensor, Tensor] | None = None
+        self.flat = torch.empty(0, dtype=torch.long)  # where the next tokens go
+        self.store = (torch.empty(0), torch.empty(0))
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room like given states [N, heads, length, width]."""
@@ -57,7 +57,7 @@ class SlotLayer(CacheLayerMixin):
     def grow(self, capacity: int) -> None:
         """Make slots longer."""
         self.capacity = capacity
-        if self.store is None:
+        if not self.is_initialized:
             return
         made = []
         for room in self.store:
@@ -91,7 +91,6 @@ class SlotCache(Cache):
 
     def __init__(self, n_layers: int, slots: int, capacity: int) -> None:
         super().__init__(layers=[SlotLayer(slots, _rounded(capacity)) for _ in range(n_layers)])
-        self._heads: Tensor | None = None
 
     @property
     def capacity(self) -> int:

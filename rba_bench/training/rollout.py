@@ -7,7 +7,7 @@ time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -69,29 +69,42 @@ def sample(
     Returns:
         One `Draw` per request. Like `textlm.sampling`, an answer of exactly `max_new_tokens` tokens may still end.
     """
+    asked = [Asked(clip, seed) for clip, seed in zip(requests, seeds, strict=True)]
     sampler = TokenSampler(decoding.temperature, decoding.top_p, [policy.family.audio_token_id])
+    order = _Order(
+        asked, sampler, decoding.max_new_tokens, end_ids, with_logprobs, agree, slots or len(asked)
+    )
+    return _resting(policy, lambda: _sample(policy, clips, order))
 
-    def work() -> list[Draw]:
-        asked = [Asked(clip, seed) for clip, seed in zip(requests, seeds, strict=True)]
-        decoder = of_family(policy.family)
-        if decoder is None:
-            return _plainly(
-                policy, clips, asked, sampler, decoding.max_new_tokens, end_ids, with_logprobs, agree
-            )
-        found = answer(
-            decoder,
-            _prompts(policy, clips),
-            asked,
-            sampler,
-            decoding.max_new_tokens,
-            end_ids,
-            slots or len(asked),
-            with_logprobs=with_logprobs,
-            agree=agree,
-        )
-        return [Draw(tuple(one.tokens), one.ended, tuple(one.logprobs)) for one in found]
 
-    return _resting(policy, work)
+class _Order(NamedTuple):
+    """What `sample` was asked for."""
+
+    asked: Sequence[Asked]
+    sampler: TokenSampler
+    longest: int
+    end_ids: Sequence[int]
+    with_logprobs: bool
+    agree: Callable[[bool], bool]
+    slots: int
+
+
+def _sample(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:
+    decoder = of_family(policy.family)
+    if decoder is None:
+        return _plainly(policy, clips, order)
+    found = answer(
+        decoder,
+        _prompts(policy, clips),
+        order.asked,
+        order.sampler,
+        order.longest,
+        order.end_ids,
+        order.slots,
+        with_logprobs=order.with_logprobs,
+        agree=order.agree,
+    )
+    return [Draw(tuple(one.tokens), one.ended, tuple(one.logprobs)) for one in found]
 
 
 @torch.no_grad()
@@ -124,25 +137,16 @@ def _prompts(policy: SpeechPolicy, clips: Sequence[Clip]) -> Prompts:
     return Prompts([len(row) for row in rows], embed, spoken_start(family, rows))
 
 
-def _plainly(
-    policy: SpeechPolicy,
-    clips: Sequence[Clip],
-    asked: Sequence[Asked],
-    sampler: TokenSampler,
-    longest: int,
-    end_ids: Sequence[int],
-    with_logprobs: bool,
-    agree: Callable[[bool], bool],
-) -> list[Draw]:
+def _plainly(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:
     """One batch until its longest answer is done, with the cache that transformers makes for the decoder."""
-    device, family = policy.device, policy.family
+    device, family, asked = policy.device, policy.family, order.asked
     ids, mask = (
         tensor.to(device)
         for tensor in family.collate([clips[one.prompt].prompt_ids.tolist() for one in asked])
     )
     embeds = policy.embed(clips, ids, torch.tensor([one.prompt for one in asked], device=device))
     seeds = torch.tensor([one.seed for one in asked], device=device)
-    stop = torch.tensor(sorted(end_ids), device=device)
+    stop = torch.tensor(sorted(order.end_ids), device=device)
     words = family.model.get_input_embeddings()
     cache = DynamicCache(config=family.decoder.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -150,24 +154,24 @@ def _plainly(
     done = torch.zeros(len(asked), dtype=torch.bool, device=device)
     columns: list[Tensor] = []
     odds: list[Tensor] = []
-    for place in range(longest + 1):
+    for place in range(order.longest + 1):
         # without padding the decoder may take its fast path
         hidden = family.decode(
             embeds, None if full else mask, positions, past_key_values=cache, use_cache=True
         )[:, -1]
-        drawn = sampler(family.head(hidden), seeds, torch.full_like(seeds, place), with_logprobs)
+        drawn = order.sampler(family.head(hidden), seeds, torch.full_like(seeds, place), order.with_logprobs)
         columns.append(drawn.tokens)
         odds.append(drawn.logprobs)
         done |= torch.isin(drawn.tokens, stop)
-        if agree(bool(done.all())):
+        if order.agree(bool(done.all())):
             break
         embeds = words(drawn.tokens)[:, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         positions = positions[:, -1:] + 1
     table = torch.stack(columns, dim=1).tolist()
-    worth = torch.stack(odds, dim=1).tolist() if with_logprobs else [[] for _ in table]
-    ends = frozenset(end_ids)
-    return [_cut(row, chances, ends, longest) for row, chances in zip(table, worth, strict=True)]
+    worth = torch.stack(odds, dim=1).tolist() if order.with_logprobs else [[] for _ in table]
+    ends = frozenset(order.end_ids)
+    return [_cut(row, chances, ends, order.longest) for row, chances in zip(table, worth, strict=True)]
 
 
 def _cut(tokens: list[int], logprobs: list[float], end_ids: frozenset[int], longest: int) -> Draw:

@@ -51,6 +51,18 @@ def right(record: Json, samples: list[Json]) -> None:
     forging.settle(record, samples)
 
 
+@pytest.mark.parametrize(("task", "code"), zip(TASKS, (1, 0), strict=True))
+def test_answers_of_an_older_sampler_are_no_fault_but_greedy_ones_are(runs, tmp_path, capsys, task, code):
+    def older(record: Json, samples: list[Json]) -> None:
+        del record["versions"]["sampler"]
+        right(record, samples)
+
+    folder = forging.edited(tmp_path / "run", runs[task], older)
+    found, out, _ = command(capsys, str(folder), "--rerun", "2")
+    assert found == code
+    assert ("another version of the sampler, so this tells nothing" in out) == (code == 0)
+
+
 def test_edited_responses_are_found_though_all_else_fits(runs, tmp_path, capsys):
     folder = forging.edited(tmp_path / "run", runs["micro_triviaqa"], right)
     assert verify([folder]).ok

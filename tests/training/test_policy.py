@@ -12,6 +12,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import continue_batch
+from rba_bench.training import rollout
 from rba_bench.training.clips import ResponseTokens, shared_cache
 from rba_bench.training.layout import Branch, plan
 from rba_bench.training.methods.measure import Divergence
@@ -157,6 +158,29 @@ def test_sampling_equals_generate(
     bodies = [draw.tokens[:-1] if draw.ended else draw.tokens for draw in drawn]
     assert bodies == [tuple(cut.tokens) for cut in expected]
     assert len({len(draw.tokens) for draw in drawn}) > 1 or temperature == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_decoder_that_the_engine_cannot_drive_draws_the_same_in_a_plain_loop(
+    family: Any,
+    store_for: Callable[..., Any],
+    rows: list[AlignmentRow],
+    temperature: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clips = store_for(family).get([rows[0], rows[4], rows[8]])
+    policy, requests, seeds = SpeechPolicy(family), [0, 1, 2, 1], [5, 6, 7, 8]
+    decoding, ends = Decoding(max_new_tokens=7, temperature=temperature), [4, 20, 21, 22]
+    assert rollout.drives(policy)
+    driven = rollout.sample(policy, clips, requests, seeds, decoding, ends, with_logprobs=True, slots=2)
+    monkeypatch.setattr(rollout, "of_family", lambda family: None)
+    assert not rollout.drives(policy)
+    plain = rollout.sample(policy, clips, requests, seeds, decoding, ends, with_logprobs=True)
+    assert [(draw.tokens, draw.ended) for draw in driven] == [(draw.tokens, draw.ended) for draw in plain]
+    for one, other in zip(driven, plain, strict=True):
+        torch.testing.assert_close(
+            torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_sampling_does_not_depend_on_batch_mates_and_keeps_the_mode(
