@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
+from rba_bench.speechlm.audiolm.driving import try_out
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.families.rows import continues
 from rba_bench.training.clips import Clip
@@ -74,6 +75,7 @@ class SpeechPolicy(nn.Module):
         self.frozen_encoder = frozen_encoder
         self.half = half
         self.layout: Mode = layout if getattr(family, "shares_rows", True) else "pad"
+        try_out(family)
         self._vocabulary: int = family.model.get_output_embeddings().weight.shape[
             0
         ]  # shards have another shape

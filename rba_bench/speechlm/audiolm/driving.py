@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
@@ -26,6 +27,21 @@ def of_family(family: AudioFamily) -> Decoder | None:
     layers = getattr(config, "num_hidden_layers", 0)
     decoder = Decoder(logits, family.model.get_input_embeddings(), layers)
     return decoder if drivable(decoder, family.decoder, config) else None
+
+
+@torch.no_grad()
+def try_out(family: AudioFamily) -> None:
+    """Find out whether the decoder can be driven, before processes share its weights out.
+
+    The trial calls the decoder; a process that knew the outcome already would then not call it with the others.
+    """
+    decoder = family.decoder
+    training = decoder.training
+    decoder.eval()
+    try:
+        of_family(family)
+    finally:
+        decoder.train(training)
 
 
 def spoken_start(family: AudioFamily, rows: Sequence[Sequence[int]]) -> int:
