@@ -65,6 +65,11 @@ def drivable(decoder: Decoder, module: nn.Module, config: Any, stock: Stock | No
     return _known[module]
 
 
+def remember(module: nn.Module, driven: bool) -> None:
+    """Keep an answer that was found out elsewhere."""
+    _known[module] = driven
+
+
 def has_window(config: Any) -> bool:
     """Whether some layer attends to less than the context."""
     context = getattr(config, "max_position_embeddings", None)

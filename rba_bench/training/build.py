@@ -12,6 +12,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.outputs import SIGNATURE
 from rba_bench.progress import bar
+from rba_bench.speechlm.audiolm.driving import follow, try_out
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm.base import Decoding
@@ -130,7 +131,9 @@ def make_shared_policy(base: Path, recipe: TrainingRecipe) -> SpeechPolicy:
 
     family = load_base(base, recipe, device="cpu" if reads_weights() else "meta")
     # asks the decoder, for which it needs weights
-    (family.shares_rows,) = broadcast_object_list([family.shares_rows if reads_weights() else None])
+    told = [family.shares_rows, try_out(family)] if reads_weights() else [None, None]
+    family.shares_rows, driven = broadcast_object_list(told)
+    follow(family, driven)
     policy = make_policy(family, recipe)
     follow_first(policy)
     return policy

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
-from rba_bench.textlm.drivable import drivable
+from rba_bench.textlm.drivable import drivable, remember
 from rba_bench.textlm.generation import Decoder, shared_start
 
 
@@ -30,8 +30,8 @@ def of_family(family: AudioFamily) -> Decoder | None:
 
 
 @torch.no_grad()
-def try_out(family: AudioFamily) -> None:
-    """Find out whether the decoder can be driven, before processes share its weights out.
+def try_out(family: AudioFamily) -> bool:
+    """Whether the decoder can be driven, found out before processes share its weights out.
 
     The trial calls the decoder; a process that knew the outcome already would then not call it with the others.
     """
@@ -39,9 +39,14 @@ def try_out(family: AudioFamily) -> None:
     training = decoder.training
     decoder.eval()
     try:
-        of_family(family)
+        return of_family(family) is not None
     finally:
         decoder.train(training)
+
+
+def follow(family: AudioFamily, driven: bool) -> None:
+    """Take over what the process that has the weights found out."""
+    remember(family.decoder, driven)
 
 
 def spoken_start(family: AudioFamily, rows: Sequence[Sequence[int]]) -> int:
