@@ -79,10 +79,10 @@ def _speed(log: Sequence[dict[str, Any]], together: int) -> list[tuple[float, fl
     found = []
     tokens, before = 0.0, 0.0
     for record in log:
-        count, elapsed = record.get("tokens"), record.get("elapsed_s")
-        if not (_is_number(count) and _is_number(elapsed)):
+        if not all(_is_number(record.get(name)) for name in ("tokens", "elapsed_s")):
             continue
-        tokens += count
+        elapsed = float(record["elapsed_s"])
+        tokens += float(record["tokens"])
         if record["step"] % together == 0 and elapsed > before:
             found.append((record["step"], tokens / (elapsed - before)))
             tokens, before = 0.0, elapsed
