@@ -13,7 +13,7 @@ def recipes_dir() -> Path:
 
 
 def recipe_file(name: Path | str) -> Path:
-    """Path of a recipe: a file as given, else the shipped recipe of that name, with or without `.yaml`.
+    """Path of a recipe: a file, else the shipped recipe of that name (`sft`, `full/sft`), with or without `.yaml`.
 
     Raises:
         UserError: neither a file nor a shipped recipe.
@@ -23,6 +23,7 @@ def recipe_file(name: Path | str) -> Path:
     if Path(name).is_dir():
         raise UserError(f"{name} is a folder: name the YAML file in it")
     shipped = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+    shipped |= {f"full/{path.stem}": path for path in sorted(recipes_dir().glob("full/*.yaml"))}
     found = shipped.get(str(name).removesuffix(".yaml"))
     if found is None and Path(name).name != str(name):
         raise UserError(f"no file {name}: check the path, or name a shipped recipe ({', '.join(shipped)})")

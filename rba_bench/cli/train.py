@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rba_bench.cli import defaults, options, train_server
+from rba_bench.cli import defaults, options, plan, train_server
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.errors import UserError
 from rba_bench.progress import say
@@ -87,6 +87,23 @@ def command(
             show_default=False,
         ),
     ] = None,
+    show_plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Print what the run will take (memory, steps, hours, hardware), and stop."
+        ),
+    ] = False,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--assume",
+            metavar="KEY=VALUE",
+            help="With --plan: what it rests on, such as answer_tokens=300 or mfu=0.4. Repeatable.",
+        ),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --plan: measure this machine, too (a few seconds).")
+    ] = False,
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
@@ -106,6 +123,11 @@ def command(
     else:
         checked = _recipe(method, recipe, overrides, trust)
     _tell_unread(checked)
+    if show_plan or assume or probe:
+        if not show_plan:
+            raise UserError(f"{'--probe' if probe else '--assume'} belongs to --plan: add --plan")
+        plan.show(checked, assume or [], probe, as_json)
+        return
     origin = {} if continue_from is None else {"continue_from": str(continue_from.resolve())}
     folder = out or defaults.run_folder("checkpoints", checked.method, checked.resolved() | origin)
     _provide_alignment_set(checked)

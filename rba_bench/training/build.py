@@ -20,6 +20,7 @@ from rba_bench.textlm.weights import as_stored
 from rba_bench.training import parts
 from rba_bench.training.checkpoints import load_weights
 from rba_bench.training.clips import ClipStore, ResponseTokens, shared_cache
+from rba_bench.training.collect import Collector
 from rba_bench.training.continuing import RUN
 from rba_bench.training.data import TrainingData
 from rba_bench.training.offline_pairs import OfflinePairs
@@ -28,12 +29,14 @@ from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.reference_cache import ReferenceCache
 from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
+from rba_bench.training.rewards.build import make_similarity
 from rba_bench.training.schedule import part_rates
 from rba_bench.training.sharded_loading import follow_first, reads_weights, without_weights
 from rba_bench.training.teachers.answers import AuthorMode, OwnAnswers, Way, own_answers
 from rba_bench.training.teachers.make import make_cached, make_twin
 from rba_bench.training.teachers.own import PolicyTextLM
 from rba_bench.training.tools import StepTools
+from rba_bench.training.trajectory import Trajectories, chrf
 
 REFERENCE_PAIRS = 16  # pairs that the reference scores together
 
@@ -269,6 +272,38 @@ def make_reward(
     half = recipe.precision == "bfloat16"
     own = PolicyTextLM(family, "policy", half=half) if needs_own_llm(recipe.reward, kinds) else None
     return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)
+
+
+def make_trajectories(recipe: TrainingRecipe, collector: Collector, device: str) -> Trajectories | None:
+    """What TARS adds to rewards; None for all other methods.
+
+    Raises:
+        MissingPrerequisite: texts shall be compared by an embedding model, and none is named.
+    """
+    if recipe.method != "tars":
+        return None
+    likeness = None
+    if recipe.tars.behavior > 0:
+        if recipe.tars.behavior_by == "embedding" and recipe.reward.similarity_model is None:
+            raise MissingPrerequisite(
+                "tars compares texts by an embedding model: name it in reward.similarity_model (paper: "
+                "Qwen/Qwen3-Embedding-0.6B), or set tars.behavior_by to chrf or tars.behavior to 0"
+            )
+        by_model = recipe.tars.behavior_by == "embedding"
+        likeness = make_similarity(recipe.reward, device).between if by_model else chrf
+    return Trajectories(recipe.tars, collector.policy, collector.clips, likeness)
+
+
+def check_sharing(sharing: str, recipe: TrainingRecipe) -> None:
+    """Refuse what processes cannot do that share weights out; `sharing`: see `sharding.kind_of`.
+
+    Raises:
+        UserError: the recipe asks for it.
+    """
+    if sharing != "none" and recipe.method == "tars":
+        raise UserError(
+            "tars reads the states of every layer of weights that the processes share out: launch with DDP or ZeRO-2"
+        )
 
 
 def _refuse_micro_judges(recipe: TrainingRecipe, kinds: Sequence[str]) -> None:

@@ -75,7 +75,8 @@ class CheckpointingTrainer(Trainer):
         batch, world = self.args.per_device_train_batch_size, self.args.world_size
         for position, value in state["waiting"].items():
             if int(position) // batch % world == self.args.process_index:
-                rows = {row.id: row for row in groups[self.order[int(position)][1]]}
+                group = value.get("group") or self.order[int(position)][1]  # another came in its place
+                rows = {row.id: row for row in groups[group]}
                 self.collector.waiting[int(position)] = Outcome.from_json(value, rows)
         self.collector.drawn, self.collector.judged = state["drawn"], state["judged"]
         self.collector.store.encoded += state.get("encoded", 0)  # absent in checkpoints of earlier versions

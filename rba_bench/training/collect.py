@@ -25,6 +25,7 @@ from rba_bench.training.rollouts.base import Request, Rollout, RolloutGone
 from rba_bench.training.rollouts.local import LocalRollout
 from rba_bench.training.samples import Shown
 from rba_bench.training.samples import record as samples_record
+from rba_bench.training.trajectory import Extra, Trajectories, mean_of
 
 
 class Collector:
@@ -41,6 +42,9 @@ class Collector:
 
     Attributes:
         waiting: outcomes by position in the run.
+        trajectories: what is added to the rewards of spoken samples (TARS), where anything is.
+        spare: the group for a position's n-th further try, see `GroupOrder.spare`; the trainer gives it.
+        agree: whether any process wishes something; the trainer gives it where there are several.
         drawn: samples so far.
         judged: of these, how many the reward was asked about.
         stopped: what is done, and said, when a step's samples cannot be drawn.
@@ -67,6 +71,9 @@ class Collector:
         self.waiting: dict[int, Outcome] = {}
         self.shown: Shown | None = None
         self._told: list[dict[str, Any]] = []
+        self.trajectories: Trajectories | None = None
+        self.spare: Callable[[int, int, int], str] | None = None
+        self.agree: Callable[[bool], bool] = bool
         self.drawn = 0
         self.judged = 0
         self.stopped: Callable[[RolloutGone], RolloutGone] = lambda error: error
@@ -77,23 +84,50 @@ class Collector:
         return self.waiting.pop(position)
 
     def draw(self, jobs: Sequence[tuple[int, str]], step: int) -> None:
-        """Sample the groups of `jobs` (position, group id) with the current policy; `step` goes into the seeds."""
+        """Sample the groups of `jobs` (position, group id) with the current policy; `step` goes into the seeds.
+
+        Groups that teach nothing make room for others as often as the recipe allows. Who comes instead depends on the
+        position alone, so a step is the same however it is split; all processes go through equally many rounds.
+        """
+        self._draw(jobs, step, 0)
+        turns = self._turns()
+        if self.spare is None:
+            return
+        for turn in range(1, turns + 1):
+            dull = [position for position, _ in jobs if not self.method.teaches(self.waiting[position])]
+            if not self.agree(bool(dull)):
+                return
+            self._draw([(position, self.spare(position, turn, turns)) for position in dull], step, turn)
+
+    def _turns(self) -> int:
+        """How often another group may come in the place of one."""
+        return self.recipe.policy_gradient.resample if self.recipe.kind == "policy-gradient" else 0
+
+    def _draw(self, jobs: Sequence[tuple[int, str]], step: int, turn: int) -> None:
+        """One round: the groups of the run (turn 0), or others in their places."""
         voices: list[Voice] = []
         bounds = [0]
-        for _, group_id in jobs:
-            voices += self.method.requests(self.store.groups[group_id])
+        for position, group_id in jobs:
+            if self.method.samples(position // self.recipe.groups_per_step):
+                voices += self.method.requests(self.store.groups[group_id])
             bounds.append(len(voices))
+        # a group that came before in this step is asked anew, not for the same answers again
+        salt = step if turn == 0 else stable_seed("again", step, turn)
         try:
-            samples = self._sample(voices, step)
+            samples = self._sample(voices, salt)
         except RolloutGone as error:
             raise self.stopped(error) from error
         rewards = self._judge(samples)
+        extra = self.trajectories(samples, rewards, bounds) if self.trajectories else {}
         for (position, group_id), start, stop in zip(jobs, bounds, bounds[1:], strict=False):
-            turn = stable_seed("turn", self.recipe.seed, step, group_id)
-            made = self._outcome(samples[start:stop], rewards[start:stop], turn)
+            ties = stable_seed("turn", self.recipe.seed, salt, group_id)
+            added = [extra.get(place) for place in range(start, stop)]
+            made = self._outcome(samples[start:stop], rewards[start:stop], ties, added)
             if self.shown is not None and self.shown(position):
                 made = self._with_samples(made, group_id, samples[start:stop], rewards[start:stop])
-            self.waiting[position] = made
+            drawn = step if stop > start else None
+            tries = turn if self._turns() else None
+            self.waiting[position] = replace(made, group=group_id if turn else "", step=drawn, redrawn=tries)
         self.drawn += len(samples)
 
     def answer(self, voices: Sequence[Voice], step: int) -> list[Sample]:
@@ -121,7 +155,7 @@ class Collector:
         return rewards
 
     def _sample(self, voices: Sequence[Voice], step: int) -> list[Sample]:
-        clips, places = self._clips(voices)
+        clips, places = self.clips(voices)
         requests = [
             Request(place, self._seed(voice, step), voice.temperature)
             for voice, place in zip(voices, places, strict=True)
@@ -137,7 +171,7 @@ class Collector:
         """A clip for an answer that nobody needs."""
         return self.store.get([self.store.groups[next(iter(self.store.groups))][0]])[0]
 
-    def _clips(self, voices: Sequence[Voice]) -> tuple[list[Clip], list[int]]:
+    def clips(self, voices: Sequence[Voice | Sample]) -> tuple[list[Clip], list[int]]:
         """Distinct clips of some requests, and where each request's is."""
         order: dict[tuple[str, bool], int] = {}
         places = [order.setdefault((voice.row.id, voice.as_text), len(order)) for voice in voices]
@@ -159,9 +193,15 @@ class Collector:
     def _seed(self, voice: Voice, step: int) -> int:
         return stable_seed("rollout", self.recipe.seed, step, voice.row.id, voice.repeat)
 
-    def _outcome(self, samples: list[Sample], rewards: list[float], turn: int) -> Outcome:
+    def _outcome(
+        self, samples: list[Sample], rewards: list[float], turn: int, extra: Sequence[Extra | None] = ()
+    ) -> Outcome:
         teachers = [self.responder(one.row.response) for one in samples]
-        made = self.method.outcome(samples, rewards, teachers, turn)
+        worth = rewards
+        if self.trajectories is not None:
+            added = [0.0 if one is None else self.trajectories.worth(one) for one in extra]
+            worth = [reward + more for reward, more in zip(rewards, added, strict=True)]
+        made = self.method.outcome(samples, worth, teachers, turn)
         if not samples:
             return made
         stats = {
@@ -173,7 +213,8 @@ class Collector:
         if self.reward is not None and judged:
             stats |= {"reward": _mean(judged), "reward_best": max(judged), "reward_worst": min(judged)}
             stats["unjudged"] = 1 - len(judged) / len(rewards)
-        return replace(made, stats=stats)
+        stats |= mean_of([one for one in extra if one is not None])
+        return replace(made, stats=stats | made.stats)
 
     def _with_samples(
         self, made: Outcome, group_id: str, samples: Sequence[Sample], rewards: Sequence[float]

@@ -5,6 +5,7 @@ is known without walking there. The shuffles come from the raw words of PCG64, w
 a stable sort: the same on every platform and with every version.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -91,6 +92,7 @@ class GroupOrder(Dataset[tuple[int, str]]):
         self.firsts = np.cumsum([0, *sizes]).tolist()
         self._turns = _turns([1.0] if weights is None else weights)
         self._epochs: dict[tuple[int, int], np.ndarray] = {}
+        self._spares: GroupOrder | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -102,6 +104,22 @@ class GroupOrder(Dataset[tuple[int, str]]):
         """Place in `group_ids` of the group at a position. Raises IndexError beyond the run."""
         if not 0 <= position < self.length:
             raise IndexError(position)
+        return self._number(position)
+
+    def spare(self, position: int, turn: int, turns: int) -> str:
+        """The group that takes the place of a position's at its `turn`-th further try (1, 2, ... `turns`).
+
+        They come from where the sequence would go on behind the run, `turns` for each position: which one is known
+        without knowing which other positions needed any.
+        """
+        if not 1 <= turn <= turns:
+            raise IndexError(turn)
+        if self._spares is None:
+            self._spares = copy.copy(self)
+            self._spares._epochs = {}  # far ahead of those of the run, which would be forgotten
+        return self.group_ids[self._spares._number(self.length + position * turns + turn - 1)]
+
+    def _number(self, position: int) -> int:
         part, turn = 0, position  # turn = draws of this part and the later ones before this one
         for share in self._turns:
             before, after = _count(share, turn), _count(share, turn + 1)

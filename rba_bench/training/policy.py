@@ -167,6 +167,35 @@ class SpeechPolicy(nn.Module):
         with self._autocast():
             return work()
 
+    @torch.no_grad()
+    def layer_means(self, clips: Sequence[Clip], branches: Sequence[Branch]) -> Tensor:
+        """[N, K, H] mean state of each answer behind each of the decoder's K layers, the last one normed; float32.
+
+        Over the states at the answer's tokens but the last, which ends the turn; zeros where there is no other.
+        """
+        layout = plan([clip.prompt_ids for clip in clips], branches, self.layout, self.pad_id).to(self.device)
+        present = layout.mask[:, 1:]  # the state at a token is where the next one is predicted from
+        counts = present.sum(-1, keepdim=True).clamp(min=1)
+        found: list[Tensor] = []
+
+        def note(_: Any, __: Any, output: Any) -> None:
+            states = (output[0] if isinstance(output, tuple) else output).flatten(0, 1)
+            picked = states.index_select(0, layout.sources[:, 1:].flatten()).float()
+            kept = picked.view(*present.shape, -1) * present[..., None]
+            found.append(kept.sum(1) / counts)
+
+        stacks = [part for part in self.family.decoder.modules() if isinstance(part, nn.ModuleList)]
+        hooks = [layer.register_forward_hook(note) for layer in list(max(stacks, key=len))[:-1]]
+        try:
+            with self._autocast():
+                embeds = self._merged(layout.input_ids, *self.sound(clips), layout.clip_of_document)
+                mask = layout.attention_mask(embeds.dtype)
+                note(None, None, self.family.decode(embeds, mask, layout.position_ids, use_cache=False))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.stack(found, 1)
+
     def sound(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
         """Audio tokens [C, A, H] of clips and their numbers [C]; clips that are text have none.
 

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 Method = Literal[
     "sft", "blsp", "audiochatllama", "kd", "diva", "gkd",
     "rba-single", "rba-group", "dpo", "cpo", "spin", "odpo", "tdpo", "ipo", "simpo",
-    "grpo", "dapo", "scst", "mrt",
+    "grpo", "dapo", "tars", "scst", "mrt",
 ]  # fmt: skip
+CLIPPED = ("grpo", "dapo", "tars")  # losses of a clipped ratio, with or without a divergence
 METHODS: tuple[str, ...] = get_args(Method)
 Reduction = Literal["token", "sequence"]
 Kind = Literal["likelihood", "distillation", "preference", "policy-gradient"]
@@ -20,7 +21,7 @@ class Preset:
     Attributes:
         kind: which loop it needs.
         about: what it does, in a line.
-        defaults: recipe keys it sets unless the recipe does.
+        defaults: recipe keys it sets unless the recipe does; dots lead into nested keys.
         fixed: recipe keys that make it what it is; another value is refused.
         scales: by the value of the reduction of its own term, recipe keys whose size follows from it.
     """
@@ -80,12 +81,34 @@ def _preference(
 # beta x slope, 1 to 1.8 for slopes of the sigmoid from 0.5 to 0.9, against 1 of the cross entropy. Reckoned, not tuned.
 RBA_WEIGHTS = (1.0, 0.2)
 
+# What trains, by paper; the others train the whole student, or do not say (RBA).
+# - BLSP (arXiv 2309.00916; `train_stage2.py` of cwang621/blsp): the adapter; Whisper and the LLM are frozen.
+# - AudioChatLlama (arXiv 2311.06753, section 2): the audio encoder with its projection; the LLM is frozen.
+# - Ultravox (README of fixie-ai/ultravox): the projector; encoder and LLM are frozen (from v0.5 on low-rank adapters of
+#   the encoder beside it). kd is its loss.
+# - DiVA (arXiv 2410.02678; `connector_only` in Helw150/levanter): query tokens, Q-Former and projection, which is our
+#   projector; Whisper and the LLM are frozen.
+# - GKD (arXiv 2306.13649): the whole student.
+PROJECTOR = {"train_parts": ("projector",)}
+
 PRESETS: dict[str, Preset] = {
     "sft": Preset("likelihood", "cross entropy on the teacher's answers (TTS-SFT)"),
-    "blsp": Preset("likelihood", "cross entropy on the own LLM's continuations of the transcripts"),
-    "audiochatllama": Preset("likelihood", "cross entropy on the own LLM's answers to the transcripts"),
-    "kd": Preset("distillation", "divergence, token by token, from a text teacher that reads the transcript"),
-    "diva": Preset("distillation", "hidden states as the own LLM has them on the transcript (DiVA)"),
+    "blsp": Preset(
+        "likelihood", "cross entropy on the own LLM's continuations of the transcripts", PROJECTOR
+    ),
+    "audiochatllama": Preset(
+        "likelihood",
+        "cross entropy on the own LLM's answers to the transcripts",
+        {"train_parts": ("projector", "encoder")},
+    ),
+    "kd": Preset(
+        "distillation",
+        "divergence, token by token, from a text teacher that reads the transcript",
+        PROJECTOR,
+    ),
+    "diva": Preset(
+        "distillation", "hidden states as the own LLM has them on the transcript (DiVA)", PROJECTOR
+    ),
     "gkd": Preset("distillation", "token-level divergence on the model's own samples (on-policy, GKD)"),
     "rba-single": _preference(
         "teacher's answer against the own sample", "single", "none", "token", RBA_WEIGHTS, ("pairs",)
@@ -110,18 +133,39 @@ PRESETS: dict[str, Preset] = {
     "grpo": Preset(
         "policy-gradient",
         "GRPO: advantage within a group",
-        {"reference": "base", "policy_reduction": "sequence"},
+        {"policy_reduction": "sequence"},
     ),
     "dapo": Preset(
         "policy-gradient",
-        "DAPO: token mean, wider upper clip",
-        {"reference": "base"},
+        "DAPO: token mean, wider upper clip, groups without a gradient drawn anew, long answers punished, no KL",
+        {
+            "policy_gradient.kl_weight": 0.0,
+            "policy_gradient.clip_high": 0.28,
+            "policy_gradient.resample": 8,
+            "policy_gradient.overlong_share": 0.2,
+            "truncated": "keep",  # what was cut shall be punished, not left out
+        },
         {"policy_reduction": "token"},
     ),
     "scst": Preset(
         "policy-gradient",
         "self-critical: the greedy answer is the baseline",
         scales={"sequence": {"sft_reduction": "sequence"}},
+    ),
+    "tars": Preset(
+        "policy-gradient",
+        "TARS: speech rewarded for going the way of correct answers to the transcript, DAPO's loss",
+        {
+            "policy_gradient.kl_weight": 0.0,
+            "policy_gradient.clip_high": 0.28,
+            "policy_gradient.scale": "none",
+            "truncated": "keep",
+        },
+        {
+            "policy_gradient.baseline": "modality",
+            "group_by": "instruction",
+            "policy_reduction": "token",
+        },
     ),
     "mrt": Preset(
         "policy-gradient",
@@ -134,7 +178,6 @@ PRESETS: dict[str, Preset] = {
 
 PLAIN = {
     "pairs": "single",
-    "reference": "none",
     "sft_weight": 0.0,
     "group_by": "instruction",
     "samples_per_clip": 1,
@@ -159,14 +202,19 @@ def fill(data: dict[str, Any]) -> dict[str, Any]:
     if isinstance(data.get("reference"), bool):
         data = {**data, "reference": "base" if data["reference"] else "none"}
     for key, value in preset.fixed.items():
-        if data.get(key, value) not in (value, None):
+        if _given(data, key) not in (value, None):
             raise ValueError(
                 f"{data['method']} has `{key}: {value}`; leave the key out, or choose another method"
             )
     filled = {**PLAIN, **preset.defaults, **preset.fixed}
     own = data.get(preset.reduction)
     filled |= preset.scales.get(str(filled[preset.reduction] if own is None else own), {})
-    return {**data, **{key: value for key, value in filled.items() if data.get(key) is None}}
+    for key, value in filled.items():
+        if _given(data, key) is None:
+            data = _with(data, key, value)
+    if data.get("reference") is None:
+        data = {**data, "reference": "base" if _pays_for_distance(data) else "none"}
+    return data
 
 
 def _renewed(data: dict[str, Any]) -> dict[str, Any]:
@@ -179,10 +227,41 @@ def _renewed(data: dict[str, Any]) -> dict[str, Any]:
             "length_normalized is no key any more: each term has its own, preference_reduction and sft_reduction, "
             "`token` (was true) or `sequence` (was false)"
         )
-    sums = {"sft_reduction": "sequence", "truncated": "keep"}
+    sums: dict[str, Any] = {"sft_reduction": "sequence", "truncated": "keep"}
     method = data.get("method", "rba-single")
     if method not in ("simpo", "ipo"):  # which always had means
         sums["preference_reduction"] = "sequence"
     if method in ("scst", "mrt"):
         sums["policy_reduction"] = "sequence"
-    return {**data, **{key: value for key, value in sums.items() if data.get(key) is None}}
+    if method == "dapo":
+        sums |= {"policy_gradient.resample": 0, "policy_gradient.overlong_share": 0.0}
+    for key, value in sums.items():
+        if _given(data, key) is None:
+            data = _with(data, key, value)
+    return data
+
+
+def _given(data: Any, key: str) -> Any:
+    """What a recipe says about a key with dots; None if nothing."""
+    for part in key.split("."):
+        data = data.get(part) if isinstance(data, dict) else getattr(data, part, None)
+    return data
+
+
+def _with(data: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The recipe with one more key; nested options that are no mapping stay as they were made."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {**data, first: value}
+    inner = data.get(first)
+    if inner is not None and not isinstance(inner, dict):
+        return data
+    return {**data, first: _with(inner or {}, rest, value)}
+
+
+def _pays_for_distance(data: dict[str, Any]) -> bool:
+    """Whether a policy gradient has a divergence from the base in its loss; GRPO has unless the recipe says no."""
+    if data.get("method") not in CLIPPED:
+        return False
+    weight = _given(data, "policy_gradient.kl_weight")
+    return weight is None or weight != 0

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rba_bench.recipes import Recipe
-from rba_bench.training.presets import PRESETS, Method, Reduction, fill
+from rba_bench.training.presets import CLIPPED, PRESETS, Method, Reduction, fill
 from rba_bench.training.reward_options import RewardOptions
 from rba_bench.training.rollout_options import RolloutOptions
 from rba_bench.training.teacher_options import TeacherOptions
@@ -101,12 +101,35 @@ class PolicyGradientOptions(Recipe):
     """GRPO and its kin."""
 
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2  # a ratio below 1 - this is held there (PPO)
-    clip_high: Rate | None = None  # null: 0.2 for grpo, 0.28 for dapo
-    kl_weight: Weight = 0.02  # to the reference; 0 diverged in IBM's study (arXiv 2509.16990)
+    clip_high: Rate | None = None  # null: 0.2; dapo: 0.28, so that rare tokens can rise
+    # to the reference; 0 diverged in IBM's study of GRPO (arXiv 2509.16990), and is what DAPO does
+    kl_weight: Weight = 0.02
+    # importance weights (policy now / when drawn, a token) count as at most this where samples are older than the
+    # policy or another engine drew them: one token cannot rule a step (truncated importance sampling)
+    ratio_cap: Annotated[float, Field(ge=1)] = 2.0
+    # DAPO's dynamic sampling: at most so many further groups are drawn in place of one whose rewards are all equal,
+    # which would have no gradient; dapo: 8
+    resample: Annotated[int, Field(ge=0)] = 0
+    # DAPO's soft overlong punishment: answers lose reward, linearly, over this last share of the longest length; 0:
+    # none. dapo: 0.2 (4,096 of 20,480 tokens)
+    overlong_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    overlong_cache: Positive | None = None  # the same in tokens, instead of the share
+    overlong_max: Positive | None = None  # the longest length, at which all is lost; null: max_new_tokens
+    overlong_weight: Weight = 1.0  # what is lost there, in units of reward; DAPO's own rewards are 1 and -1
     scale: Literal["std", "none"] = "std"  # divide advantages by the group's deviation, or not (Dr. GRPO)
-    # modality: half of the group reads the transcript; each half has its own mean (TARS)
+    # modality: half of the group reads the transcript; each half has its own mean (as in TARS)
     baseline: Literal["group", "leave-one-out", "modality"] = "group"
     mrt_sharpness: Rate = 1.0  # mrt: exponent of the probabilities within a list
+
+
+class TarsOptions(Recipe):
+    """What TARS adds to the reward of a spoken answer (arXiv 2601.05543); see `training/trajectory.py`."""
+
+    representation: Weight = 1.0  # likeness of hidden states to those of a correct answer to the transcript
+    behavior: Weight = 1.0  # likeness of the text to that answer's
+    # how texts are compared: by `reward.similarity_model` (paper: Qwen/Qwen3-Embedding-0.6B), or by chrF++, without one
+    behavior_by: Literal["embedding", "chrf"] = "embedding"
+    correct: float = 1.0  # reward from which an answer to the transcript is correct; the paper's are 0 or 1
 
 
 class ValidationOptions(Recipe):
@@ -171,12 +194,15 @@ class TrainingRecipe(Recipe):
     )
     opponent_every: Positive = 50  # steps an opponent stays
     preference: PreferenceOptions = PreferenceOptions()  # what single preference forms need beside `beta`
-    policy_gradient: PolicyGradientOptions = PolicyGradientOptions()  # of grpo, dapo, scst and mrt
+    policy_gradient: PolicyGradientOptions = PolicyGradientOptions()  # of grpo, dapo, tars, scst and mrt
+    tars: TarsOptions = TarsOptions()  # what tars adds to rewards
     teacher: TeacherOptions = TeacherOptions()  # text teacher of kd, gkd, diva, blsp, audiochatllama
     hidden_positions: Literal["first", "all"] = (
         "first"  # diva: states of the first predicted token, or of all
     )
-    student_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0  # gkd: clips answered by the student itself
+    # gkd: probability that a step learns from the student's own answers instead of the teacher's; drawn once a step,
+    # for all of its groups, as in the paper
+    student_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     # optimisation
 
@@ -296,10 +322,12 @@ class TrainingRecipe(Recipe):
                 "tdpo measures the divergence from a reference: set reference to base or opponent",
             ),
             (
-                self.method in ("grpo", "dapo")
-                and self.policy_gradient.kl_weight > 0
-                and self.reference == "none",
+                self.method in CLIPPED and self.policy_gradient.kl_weight > 0 and self.reference == "none",
                 "policy_gradient.kl_weight needs a reference: set reference to base, or kl_weight to 0",
+            ),
+            (
+                gradient and not 0 <= self.overlong[1] <= self.overlong[0] <= self.max_new_tokens,
+                "policy_gradient: overlong_cache must not exceed overlong_max, nor overlong_max max_new_tokens",
             ),
             (
                 gradient and self.policy_gradient.baseline == "modality" and self.group_by == "clip",
@@ -346,16 +374,23 @@ class TrainingRecipe(Recipe):
         return self.validation.items or (ITEMS if self.eval_every else ITEMS_AT_ENDS)
 
     @property
+    def overlong(self) -> tuple[int, int]:
+        """Longest length of an answer, and over how many tokens before it the punishment grows (0: there is none)."""
+        options = self.policy_gradient
+        longest = options.overlong_max or self.max_new_tokens
+        return longest, options.overlong_cache or round(options.overlong_share * longest)
+
+    @property
     def compares_samples(self) -> bool:
         """Whether samples of a group are weighed against each other."""
         if self.kind == "preference":
             return self.pairs == "group" and self.pairs_file is None
-        return self.method in ("grpo", "dapo", "mrt")
+        return self.method in (*CLIPPED, "mrt")
 
     @property
     def uses_reference(self) -> bool:
         """Whether a frozen copy of an earlier policy scores the answers."""
-        if self.method in ("grpo", "dapo"):
+        if self.method in CLIPPED:
             return self.policy_gradient.kl_weight > 0
         return self.kind == "preference" and self.reference != "none" and self.method != "simpo"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rba_bench.recipes import Recipe
-from rba_bench.training.presets import PRESETS
+from rba_bench.training.presets import CLIPPED, PRESETS
 from rba_bench.training.recipe import TrainingRecipe
 
 NEARLY_ALL = 0.8  # of the steps in the warm-up are told
@@ -60,7 +60,7 @@ def _asks(*names: str) -> Callable[[TrainingRecipe], bool]:
 
 
 def _policy_gradient(recipe: TrainingRecipe) -> bool:
-    return recipe.method in ("grpo", "dapo")
+    return recipe.method in CLIPPED
 
 
 def _trains(part: str) -> Need:
@@ -104,7 +104,7 @@ NEEDS = (
             f"policy_gradient.{key}" for key in ("clip_low", "clip_high", "kl_weight", "scale", "baseline")
         ),
         _policy_gradient,
-        "grpo and dapo do",
+        "grpo, dapo and tars do",
     ),
     Need(
         ("policy_gradient.scale",),

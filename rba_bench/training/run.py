@@ -274,6 +274,7 @@ class _Run:
             recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
         use_engine(collector, self.out / TRAINER / "rollout")
+        collector.trajectories = build.make_trajectories(recipe, collector, str(args.device))
         shell = build.teacher_copy(recipe, self.policy) if self.shared else None
         teacher = build.make_teacher(
             recipe, self.family, self.sources["base_sha256"], str(args.device), shell
@@ -292,6 +293,7 @@ class _Run:
         trainer = AlignmentTrainer(
             self.policy, recipe, method, collector, order, args, tools, [keeper], self.offline
         )
+        build.check_sharing(trainer.sharing, recipe)
         trainer.copies = [one for one in (self.reference, shell) if one is not None]
         if reward is not None and trainer.sharing != "none":
             reward.walk_in_step(trainer.lockstep, self.policy)

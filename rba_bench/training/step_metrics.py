@@ -2,8 +2,12 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 
 from accelerate.utils import gather_object
+
+from rba_bench.training.batch import StepBatch
+from rba_bench.training.methods.outcome import Outcome
 
 
 class StepMetrics:
@@ -25,6 +29,21 @@ class StepMetrics:
         """Add one value of a figure that is averaged."""
         self._sums[name] += value
         self._times[name] += 1
+
+    def rollouts(self, batch: StepBatch, outcomes: Sequence[Outcome], step: int) -> None:
+        """Add what the rollouts of a batch gave, which is used when the policy has taken `step` steps."""
+        if outcomes:
+            self.share("items", batch.items)
+            self.share("pairs", len(batch.pairs))
+            self.share("rated", len(batch.rated))
+        for outcome in outcomes:
+            for name, value in outcome.stats.items():
+                self.value(name, value)
+            if outcome.step is not None:
+                self.value("staleness", step - outcome.step)
+            if outcome.redrawn is not None:
+                self.share("redrawn", outcome.redrawn)
+                self.share("without_gradient", not outcome.rated)
 
     def take(self, processes: int = 1) -> dict[str, float]:
         """The figures since the last call, by name; what nobody noted is left out. All processes must call."""

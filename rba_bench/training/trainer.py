@@ -134,6 +134,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         self.order = order
         self.tools = tools
         self.offline = offline
+        collector.spare, collector.agree = order.spare, self.agree
         self.sharing = kind_of(self.accelerator)
         self.lockstep = Lockstep(self.agree if self.sharing != "none" else None)
         if self.sharing != "none":
@@ -211,13 +212,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         batch = self.method.batch(batch_rows, outcomes, self.collector.responder)
         for name, count in (("clips", len(batch_rows)), ("tokens", batch.trained_tokens)):
             self.metrics.share(name, count)
-        if outcomes:
-            counts = {"items": batch.items, "pairs": len(batch.pairs), "rated": len(batch.rated)}
-            for name, count in counts.items():
-                self.metrics.share(name, count)
-        for outcome in outcomes:
-            for name, value in outcome.stats.items():
-                self.metrics.value(name, value)
+        self.metrics.rollouts(batch, outcomes, self.state.global_step)
         self.collector.show(positions, group_ids, outcomes)
         return batch
 
@@ -275,7 +270,8 @@ class AlignmentTrainer(CheckpointingTrainer):
 
     def take_metrics(self) -> dict[str, float]:
         """The step's figures, over all its batches and all processes; metrics without a value are left out."""
-        figures = self.metrics.take(self.args.world_size) | {"grad_norm": self.grad_norm}
+        figures = self.method.figures(self.metrics.take(self.args.world_size))
+        figures["grad_norm"] = self.grad_norm
         for line in self.alarms(self.state.global_step, figures) if self.args.should_save else ():
             say(line)
         return figures

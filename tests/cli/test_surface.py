@@ -16,12 +16,15 @@ SURFACE = {
     ],
     "train": [
         *(
+            "--assume",
             "--continue-from",
             "--explain",
             "--help",
             "--json",
             "--method",
             "--out",
+            "--plan",
+            "--probe",
             "--recipe",
             "--seed",
             "--set",

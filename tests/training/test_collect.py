@@ -21,8 +21,10 @@ class Always(LocalRollout):
 
     def __init__(self, draw: Draw) -> None:
         self.answer = draw
+        self.seeds: list[list[int]] = []
 
     def draw(self, _: Sequence[Clip], requests: Sequence[Request], **__: Any) -> list[Draw]:
+        self.seeds.append([request.seed for request in requests])
         return [self.answer] * len(requests)
 
 
@@ -49,6 +51,39 @@ def test_thinking_and_marks_of_the_template_are_not_rewarded(
     made = collect.Collector(recipe, method, policy, store, responder, rollout=Always(Draw(tokens, True)))
     [sample] = made.answer([Voice(rows[3], 0, 0.0)], 0)
     assert (sample.text, sample.tokens) == (rewarded, tokens)
+
+
+def test_a_position_takes_further_groups_until_one_teaches(
+    family: Any, store_for: Callable[..., Any]
+) -> None:
+    """The next group's answers are judged, remembered with whose they are, and every process asks equally often."""
+    recipe = TrainingRecipe(method="dapo", voices_per_group=2, policy_gradient={"resample": 3})
+    policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
+    method = methods.make(recipe, responder.end_ids)
+    worth = {"g3-v1": 5.0, "g4-v0": 2.0}  # all else is worth nothing
+
+    def reward(rows: list[AlignmentRow], _: list[str]) -> list[float]:
+        return [worth.get(row.id, 0.0) for row in rows]
+
+    always, wishes = Always(Draw((9, 4), True, (-1.0, -1.0))), []
+    made = collect.Collector(recipe, method, policy, store, responder, reward, always)  # type: ignore[arg-type]
+    made.spare = lambda position, turn, turns: {1: ["g1", "g4", "g2"], 2: ["g0", "g2", "g5"]}[position][
+        turn - 1
+    ]
+    made.agree = lambda wish: wishes.append(wish) or wish  # type: ignore[func-returns-value]
+    made.draw([(0, "g3"), (1, "g0"), (2, "g0")], 7)
+    own, other, none = (made.take(position) for position in range(3))
+    assert (own.group, own.redrawn, own.step) == ("", 0, 7) and own.rated[0][1].reward == 5
+    assert (other.group, other.redrawn, len(other.rated[0])) == ("g4", 2, 2)
+    assert (none.group, none.redrawn, none.rated) == ("g5", 3, [])
+    assert wishes == [True, True, True] and made.drawn == 2 * (3 + 2 + 2 + 1)
+    first, second = always.seeds[:2]
+    assert first[4:] == first[2:4] and not set(first) & set(
+        second
+    )  # g0 once more, and not for the same answers
+    made.agree = lambda wish: True  # another process goes on
+    made.draw([(0, "g3")], 8)
+    assert made.take(0).redrawn == 0 and made.drawn == 18
 
 
 def test_each_group_gets_the_rewards_of_its_own_samples(family: Any, store_for: Callable[..., Any]) -> None:

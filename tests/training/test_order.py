@@ -44,6 +44,19 @@ def test_any_position_without_walking_there(weights: list[float] | None) -> None
             make().number(position)
 
 
+@pytest.mark.parametrize("weights", [None, [3.0, 1.0]])
+def test_further_groups_of_a_position_are_known_without_the_others(weights: list[float] | None) -> None:
+    """They go on where the run ends, three for each position, whichever positions need them and in any order."""
+    make = lambda n: GroupOrder(list("abcdefgh"), n, 1, sizes=[5, 3], weights=weights)  # noqa: E731
+    longer = [make(40).group_ids[number] for number in numbers(make(40))]
+    order = make(10)
+    assert [order.spare(position, turn, 3) for position in range(10) for turn in (1, 2, 3)] == longer[10:]
+    assert (make(10).spare(7, 2, 3), make(10).spare(0, 1, 3)) == (longer[10 + 22], longer[10])
+    assert numbers(order) == numbers(make(10))
+    with pytest.raises(IndexError):
+        order.spare(0, 4, 3)
+
+
 def test_weights_are_shares_of_the_draws_evenly_spaced() -> None:
     order = GroupOrder([str(i) for i in range(60)], 1000, 5, sizes=[50, 7, 3], weights=[0.5, 0.3, 0.2])
     part = np.digitize(numbers(order), [50, 57])

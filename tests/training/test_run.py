@@ -149,6 +149,12 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
         {"method": "rba-single", "train_parts": ["projector", "llm", "encoder"], "accumulate": 2},
         {"method": "dpo", "lora": {"r": 2}, "schedule": "cosine"},
         {"method": "grpo", "refresh_every": 3},
+        # rewards of 0 and 1, so that many groups are equally good and others come in their places
+        {
+            "method": "dapo",
+            "refresh_every": 2,
+            "reward": {"instruct": "exact", "qa": "exact", "s2tt": "exact"},
+        },
         {"method": "spin", "opponent_every": 2},
         {"method": "kd", "teacher": {"top_k": 5}},
         {"method": "gkd", "student_fraction": 0.5, "precision": "bfloat16"},
@@ -157,7 +163,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     ],
     ids=[
         *("sft", "single-refresh", "group-reference", "encoder-accumulate", "dpo-lora"),
-        *("grpo-refresh", "spin", "kd-top-k", "gkd-half", "mrt", "best-patience"),
+        *("grpo-refresh", "dapo-redrawn", "spin", "kd-top-k", "gkd-half", "mrt", "best-patience"),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(

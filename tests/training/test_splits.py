@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mrt-sums": {"method": "mrt", "policy_reduction": "sequence"},
     "grpo-modality": {"method": "grpo", "policy_gradient": {"baseline": "modality"}, "refresh_every": 2},
     "dapo-sft": {"method": "dapo", "sft_weight": 0.1},
+    "tars": {"method": "tars", "tars": {"behavior_by": "chrf", "correct": 0.1}, "temperature": (0.7, 1.0)},
 }
 
 
@@ -79,6 +80,10 @@ def test_accumulation_changes_neither_loss_nor_gradient(
     figures = whole[0]
     if recipe.compares_samples or recipe.uses_reward:
         assert 0 < figures["unjudged"] < 1
+    if recipe.method == "tars":
+        assert figures["representation"] > 0 and figures["behavior"] >= 0
+    if recipe.method == "dapo":  # groups of one voice are equally good for certain
+        assert figures["redrawn"] > 0 and figures["staleness"] == 0 and figures["overlong"] < 0
     if recipe.kind == "preference":
         assert 0 < figures["pairs"] <= figures["items"]
     assert any(float(grad.norm()) > 1e-4 for grad in whole[1].values())

@@ -24,7 +24,7 @@ CLASSES: dict[str, type[Method]] = {
     "simpo": Simpo,
     "tdpo": TokenDpo,
     **dict.fromkeys(("rba-single", "rba-group", "dpo", "cpo", "spin"), Preference),
-    **dict.fromkeys(("grpo", "dapo"), Grpo),
+    **dict.fromkeys(("grpo", "dapo", "tars"), Grpo),
     "scst": SelfCritical,
     "mrt": MinimumRisk,
 }

@@ -147,6 +147,18 @@ class Method(ABC):
         """Whether the teacher's answers are scored in every step."""
         return self.recipe.sft_weight > 0
 
+    def samples(self, step: int) -> bool:
+        """Whether the groups of optimiser step `step` (0, 1, ...) are sampled, as far as `requests` wants."""
+        return True
+
+    def teaches(self, outcome: Outcome) -> bool:
+        """Whether there is anything to learn from a group; else another one is drawn, where the recipe says so."""
+        return True
+
+    def figures(self, found: dict[str, float]) -> dict[str, float]:
+        """A step's figures for the log, from the sums of its notes: for what is no sum itself."""
+        return found
+
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
         """What to sample for one group; nothing unless the method samples."""
         return []

@@ -77,19 +77,26 @@ class TokenDistillation(Method):
 
 
 class OnPolicyDistillation(TokenDistillation):
-    """GKD (Agarwal et al. 2023): the same on the student's own samples, for `student_fraction` of the groups."""
+    """GKD (Agarwal et al. 2023): the same on the student's own samples, in `student_fraction` of the steps.
+
+    Algorithm 1 of the paper draws u ~ U(0, 1) once a step: u <= lambda, and the whole batch is what the student says;
+    else it is the given answers. The draw comes from seed and step alone.
+    """
 
     @property
     def supervised(self) -> bool:
         """Only where the recipe adds cross entropy; the teacher's answers to the other groups come as samples."""
         return self.recipe.sft_weight > 0
 
+    def samples(self, step: int) -> bool:
+        """Whether the student answers in this step."""
+        draw = stable_seed("gkd", self.recipe.seed, step) % 10**6
+        return draw < 10**6 * self.recipe.student_fraction
+
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
-        """One sample a clip, for a fixed random choice of the groups."""
-        recipe = self.recipe
-        drawn = stable_seed("gkd", recipe.seed, rows[0].group_id) % 10_000 < 10_000 * recipe.student_fraction
-        voices = rows[: recipe.voices_per_group]
-        return slots(voices, len(voices), recipe.samples_per_clip, recipe.temperatures) if drawn else []
+        """One sample a clip."""
+        recipe, voices = self.recipe, rows[: self.recipe.voices_per_group]
+        return slots(voices, len(voices), recipe.samples_per_clip, recipe.temperatures)
 
     def outcome(
         self,
@@ -100,7 +107,8 @@ class OnPolicyDistillation(TokenDistillation):
     ) -> Outcome:
         """The samples as they are."""
         rated = [Rated(answer_of(one), 0.0, 0.0) for one in samples]
-        return Outcome(len(samples), rated=[rated] if rated else [])
+        stats = {"on_policy": float(bool(rated))}
+        return Outcome(len(samples), rated=[rated] if rated else [], stats=stats)
 
     def batch(
         self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens

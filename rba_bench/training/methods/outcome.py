@@ -18,6 +18,9 @@ class Outcome:
         stats: means over the group's samples: `truncated`, `match` (equal to the teacher's answer), `length` (tokens),
             and with a reward `reward`, `reward_best`, `reward_worst`, `unjudged`.
         shown: for people, of some groups; see `samples`.
+        group: the group that the samples are of, where it is not the position's own.
+        step: steps the policy had taken that drew them; None where nothing was drawn.
+        redrawn: groups drawn before this one, whose samples were all equally good; None where none is ever redrawn.
     """
 
     items: int
@@ -25,6 +28,9 @@ class Outcome:
     rated: list[list[Rated]] = field(default_factory=list)
     stats: dict[str, float] = field(default_factory=dict)
     shown: dict[str, Any] | None = None
+    group: str = ""
+    step: int | None = None
+    redrawn: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON values, clips by row id."""
@@ -37,6 +43,9 @@ class Outcome:
             ],
             "stats": self.stats,
             **({} if self.shown is None else {"shown": self.shown}),
+            "group": self.group,
+            "step": self.step,
+            "redrawn": self.redrawn,
         }
 
     @classmethod
@@ -51,7 +60,16 @@ class Outcome:
             [Rated(answer(side), reward, worth, tuple(odds)) for side, reward, worth, odds in group]
             for group in value["rated"]
         ]
-        return cls(value["items"], pairs, rated, value["stats"], value.get("shown"))
+        return cls(
+            value["items"],
+            pairs,
+            rated,
+            value["stats"],
+            value.get("shown"),
+            value.get("group", ""),
+            value.get("step"),
+            value.get("redrawn"),
+        )
 
 
 def _side(answer: Answer) -> tuple[str, list[int], bool, float]:

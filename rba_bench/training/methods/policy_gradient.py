@@ -15,13 +15,21 @@ from rba_bench.training.objectives import policy_gradient as forms
 from rba_bench.training.objectives.likelihood import sequence_mean, token_mean
 from rba_bench.training.pairs import Rated, Sample, Voice, drawn_answer, slots
 
+LARGEST_RATIO = 1e6  # importance weights as they are logged
+
 
 class PolicyGradient(Method):
     """What they share: samples that could not be judged take no part, and every group is weighed on its own.
 
+    Samples are scored at the temperature that they were drawn at, by policy and reference: no other gradient
+    is that of the expected reward.
+
     A sample that was cut off (`truncated`) is, with `mask`, part of its group's baseline but not of the loss (DAPO's
     overlong filtering, arXiv 2503.14476, section 3.4; its tokens are not counted either), with `drop` part of neither.
     """
+
+    want = ("entropy",)
+    old_logprobs = True
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
         """A full group: over the voices of an instruction, or several samples of each clip."""
@@ -45,6 +53,41 @@ class PolicyGradient(Method):
             rated = [one for one in rated if self._learned(one)]
             groups += [rated] if rated else []
         return Outcome(sum(len(group) for group in groups), rated=groups)
+
+    def teaches(self, outcome: Outcome) -> bool:
+        """Whether a group is left."""
+        return bool(outcome.rated)
+
+    def weights(self, step: Step) -> torch.Tensor:
+        """[Q, L] truncated importance weights of the rated samples: policy now over policy when they were drawn."""
+        new, mask = (
+            step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
+        )
+        cap = self.recipe.policy_gradient.ratio_cap
+        return forms.importance_weights(new, _drawn(step.batch, new), mask, cap)
+
+    def watch(self, step: Step) -> dict[str, float]:
+        """Shares of what the log says of sampled tokens.
+
+        Means of the importance weights (not truncated), of their squares, of how many were truncated, of the entropy.
+        """
+        new, mask = (
+            step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
+        )
+        ratio = forms.importance_weights(new, _drawn(step.batch, new), mask, LARGEST_RATIO)
+        seen = {
+            "ratio": ratio,
+            "ratio_square": ratio.square(),
+            "ratio_capped": (ratio > self.recipe.policy_gradient.ratio_cap).to(ratio),
+        }
+        if step.scores.entropy.numel():
+            seen["entropy"] = step.pick(step.scores.entropy, step.batch.rated)
+        return {name: float(token_mean(values, mask, step.counts["tokens"])) for name, values in seen.items()}
+
+    def figures(self, found: dict[str, float]) -> dict[str, float]:
+        """Also the effective sample size of the importance weights, as a share: (mean w)^2 / mean w^2 (Kong 1992)."""
+        square = found.pop("ratio_square", 0.0)
+        return {**found, "effective_samples": found["ratio"] ** 2 / square} if square else found
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
         """Advantages within one group; by default none."""
@@ -73,15 +116,21 @@ class PolicyGradient(Method):
 
 
 class Grpo(PolicyGradient):
-    """GRPO (Shao et al. 2024) and, normalised by tokens and clipped higher above, DAPO (Yu et al. 2025).
+    """GRPO (Shao et al. 2024) and, normalised by tokens and clipped higher above, DAPO (Yu et al. 2025) and TARS.
 
     `policy_reduction: sequence` is GRPO's mean over answers of their means over tokens, `token` DAPO's over all tokens.
+
+    DAPO also draws groups anew whose rewards are all equal (`policy_gradient.resample`), and punishes answers that come
+    near the longest length (`.overlong_share`). TARS (Wang et al. 2026) adds to the reward of spoken answers what
+    `trajectory` computes, and takes a mean for each modality.
+
+    One optimiser step is made of a batch. Where its samples are of this very policy, the ratio of the clip is 1, and
+    the truncated importance weight makes up for the engine that drew them. Where they are of an older policy
+    (`refresh_every`), the ratio is to that one, clipped, and truncated where the clip does not bound it.
     """
 
-    old_logprobs = True
-
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
-        """With a baseline per modality, as many readings of the transcript stand beside the spoken ones (TARS)."""
+        """With a baseline per modality, as many readings of the transcript stand beside the spoken ones."""
         spoken = super().requests(rows)
         if self.recipe.policy_gradient.baseline != "modality":
             return spoken
@@ -91,7 +140,43 @@ class Grpo(PolicyGradient):
             for index, voice in enumerate(spoken)
         ]
 
+    def outcome(
+        self,
+        samples: Sequence[Sample],
+        rewards: Sequence[float],
+        teachers: Sequence[tuple[int, ...]],
+        turn: int,
+    ) -> Outcome:
+        """Also how much of their reward samples lose by their length."""
+        made = super().outcome(samples, rewards, teachers, turn)
+        if not samples or not self.recipe.overlong[1]:
+            return made
+        lost = self._lost(samples)
+        return replace(made, stats={"overlong": sum(lost) / len(lost)})
+
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+        """Advantages of the rewards with what length costs; none where the rewards are equal and others shall be drawn.
+
+        DAPO asks whether the answers differ in what they are rewarded for (arXiv 2503.14476, Eq. 11), not in length.
+        """
+        if self.recipe.policy_gradient.resample and not any(
+            one.advantage for one in self._compared(samples, rewards)
+        ):
+            return []
+        shaped = [reward + lost for reward, lost in zip(rewards, self._lost(samples), strict=True)]
+        compared = self._compared(samples, shaped)
+        return [replace(one, reward=reward) for one, reward in zip(compared, rewards, strict=True)]
+
+    def _lost(self, samples: Sequence[Sample]) -> list[float]:
+        """What each sample loses by its length, never positive."""
+        longest, cache = self.recipe.overlong
+        if not cache:
+            return [0.0] * len(samples)
+        lengths = torch.tensor([len(one.tokens) for one in samples])
+        price = self.recipe.policy_gradient.overlong_weight
+        return [price * lost for lost in forms.overlong_punishment(lengths, longest, cache).tolist()]
+
+    def _compared(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
         """Advantages as `policy_gradient.baseline` and `.scale` say."""
         if not samples:
             return []
@@ -120,11 +205,14 @@ class Grpo(PolicyGradient):
         batch, options = step.batch, self.recipe.policy_gradient
         new = step.pick(step.scores.logprobs, batch.rated)
         mask = step.pick(step.scores.mask, batch.rated)
-        high = options.clip_high or (0.28 if self.recipe.method == "dapo" else 0.2)
         advantage = new.new_tensor([one.advantage for one in batch.ratings])
-        old = new.detach() if self.recipe.refresh_every == 1 else _padded(batch, new)
-        tokens = forms.clipped_ratio(new, old, advantage, mask, clip_low=options.clip_low, clip_high=high)
-        notes = {}
+        fresh = self.recipe.refresh_every == 1
+        old = new.detach() if fresh else _drawn(batch, new)
+        clip = {"clip_low": options.clip_low, "clip_high": options.clip_high or 0.2}
+        tokens = forms.clipped_ratio(new, old, advantage, mask, **clip, cap=options.ratio_cap)
+        tokens = tokens * self.weights(step) if fresh else tokens
+        still = forms.beyond_clip(new, old, advantage, mask, **clip).to(new)
+        notes = {**self.watch(step), "clipped": float(token_mean(still, mask, step.counts["tokens"]))}
         if step.aim.reference is not None:
             far = forms.kl_estimate(new, step.pick(step.aim.reference, batch.rated), mask)
             tokens = tokens + options.kl_weight * far
@@ -167,12 +255,22 @@ class SelfCritical(PolicyGradient):
         return Outcome(len(rated), rated=[rated] if rated else [])
 
     def loss(self, step: Step) -> Terms:
-        """-A log pi(y|x), mean over samples, or over their tokens, which only scales it."""
-        scores = step.sequence(step.batch.rated)
+        """-A log pi(y|x), mean over samples, or over their tokens, which only scales it.
+
+        Token by token with its importance weight, where samples are older or from another engine.
+        """
+        scores = self._weighted(step).sequence(step.batch.rated)
         rewards = scores.new_tensor([one.reward for one in step.batch.ratings])
         greedy = scores.new_tensor([one.reward - one.advantage for one in step.batch.ratings])
         over = "tokens" if self.recipe.policy_reduction == "token" else "rated"
-        return self.combine(step, step.mean(forms.self_critical(scores, rewards, greedy), over), {})
+        loss = step.mean(forms.self_critical(scores, rewards, greedy), over)
+        return self.combine(step, loss, self.watch(step))
+
+    def _weighted(self, step: Step) -> Step:
+        """The step with the log-probabilities of the samples times their weights."""
+        places = torch.tensor(step.batch.rated, dtype=torch.long, device=step.scores.logprobs.device)
+        weights = torch.ones_like(step.scores.logprobs).index_copy(0, places, self.weights(step))
+        return replace(step, scores=step.scores._replace(logprobs=step.scores.logprobs * weights))
 
 
 class MinimumRisk(PolicyGradient):
@@ -181,6 +279,9 @@ class MinimumRisk(PolicyGradient):
     The shares of a list's answers come from log-probabilities of whole answers, or of a token of each: of long answers
     the likeliest has all of the share, whatever `mrt_sharpness` is.
     """
+
+    want = ()
+    old_logprobs = False  # its weights are those of a list, however that was found
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
         """Each answer of the list once; how it was found does not matter, so its probability is the policy's own."""
@@ -204,9 +305,9 @@ class MinimumRisk(PolicyGradient):
         return {**super().counts(batch, tools), "lists": len(set(batch.groups))}
 
 
-def _padded(batch: StepBatch, like: torch.Tensor) -> torch.Tensor:
-    """[Q, L] log-probabilities that the samples were drawn with."""
-    old = torch.zeros(like.shape, dtype=like.dtype)
+def _drawn(batch: StepBatch, new: torch.Tensor) -> torch.Tensor:
+    """[Q, L] log-probabilities that the samples were drawn with; those of now where nobody has noted any."""
+    old = new.detach().clone()
     for row, one in zip(old, batch.ratings, strict=True):
         row[: len(one.logprobs)] = torch.tensor(one.logprobs)
-    return old.to(like.device)
+    return old

@@ -29,12 +29,15 @@ from rba_bench.training.objectives.likelihood import (
     token_mean,
 )
 from rba_bench.training.objectives.policy_gradient import (
+    beyond_clip,
     clipped_ratio,
     group_advantages,
+    importance_weights,
     kl_estimate,
     leave_one_out,
     minimum_risk,
     modality_advantages,
+    overlong_punishment,
     self_critical,
 )
 from rba_bench.training.objectives.preference import (
@@ -49,12 +52,14 @@ from rba_bench.training.objectives.vocabulary import Kind
 __all__ = [
     "Alignment",
     "Kind",
+    "beyond_clip",
     "clipped_ratio",
     "divergence",
     "end_weights",
     "first_positions",
     "group_advantages",
     "hidden_l2",
+    "importance_weights",
     "ipo",
     "kl_estimate",
     "last_positions",
@@ -63,6 +68,7 @@ __all__ = [
     "minimum_risk",
     "modality_advantages",
     "odpo",
+    "overlong_punishment",
     "preference",
     "self_critical",
     "sequence_logprobs",

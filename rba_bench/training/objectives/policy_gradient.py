@@ -6,6 +6,7 @@
 Rewards of NaN mean "could not be scored": such an answer is left out of every mean and has advantage 0.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -114,7 +115,45 @@ def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
     return masked(grouped.rewards - others, grouped.differ())
 
 
+# rewards
+
+
+def overlong_punishment(lengths: Tensor, longest: int, cache: int) -> Tensor:
+    """DAPO's soft overlong punishment (arXiv 2503.14476, Eq. 13).
+
+    0 up to L_max - L_cache tokens, (L_max - L_cache - |y|) / L_cache up to L_max, -1 beyond. Added to the reward.
+
+    Args:
+        lengths: [N] tokens of the answers, end token included.
+        longest: L_max.
+        cache: L_cache, at least 1.
+
+    Returns:
+        [N] in [-1, 0].
+    """
+    return ((longest - cache - lengths) / cache).clamp(-1.0, 0.0)
+
+
 # losses of tokens
+
+
+def importance_weights(logprobs: Tensor, drawn: Tensor, mask: Tensor, cap: float) -> Tensor:
+    """min(pi / b, C) of each sampled token: truncated importance sampling (Ionides 2008; in RLHF: Yao et al. 2025).
+
+    Makes up for answers that another policy drew (an older one, or the same one in another engine), with bounded
+    variance: the weight of a token never exceeds C.
+
+    Args:
+        logprobs: [N, L] log pi now, nats; no gradient goes there.
+        drawn: [N, L] log b, at which the answers were drawn.
+        mask: [N, L] bool.
+        cap: C, at least 1; infinity does not truncate.
+
+    Returns:
+        [N, L], 0 at padding.
+    """
+    apart = masked(logprobs.detach() - drawn, mask).clamp(max=math.log(cap))
+    return masked(apart.exp(), mask)
 
 
 def clipped_ratio(
@@ -125,6 +164,7 @@ def clipped_ratio(
     *,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
+    cap: float = math.inf,
 ) -> Tensor:
     """-min(ratio * A, clip(ratio, 1 - low, 1 + high) * A), ratio = pi / old of a token.
 
@@ -140,13 +180,26 @@ def clipped_ratio(
         mask: [N, L] bool.
         clip_low: epsilon_low.
         clip_high: epsilon_high.
+        cap: C, as which larger ratios count, their gradient too. The minimum bounds ratios above only where A > 0; this
+            does where A < 0, too (see `importance_weights`).
 
     Returns:
         [N, L] losses, 0 at padding.
     """
-    ratio = masked(logprobs - old.detach(), mask).exp()
+    apart = masked(logprobs - old.detach(), mask)
+    # e^apart for values up to the cap, C beyond; its gradient is this value times that of the log-probability
+    ratio = apart.detach().clamp(max=math.log(cap)).exp() * (apart - apart.detach()).exp()
     gain = advantages.detach()[:, None]
     return masked(-torch.minimum(ratio * gain, ratio.clamp(1 - clip_low, 1 + clip_high) * gain), mask)
+
+
+def beyond_clip(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *, clip_low: float, clip_high: float
+) -> Tensor:
+    """[N, L] bool: tokens that `clipped_ratio` with the same arguments gives no gradient: as far as they shall go."""
+    ratio = masked(logprobs.detach() - old.detach(), mask).exp()
+    gain = advantages[:, None]
+    return mask & (((ratio > 1 + clip_high) & (gain > 0)) | ((ratio < 1 - clip_low) & (gain < 0)))
 
 
 def kl_estimate(logprobs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:

@@ -120,24 +120,7 @@ class _Maker:
             )
 
     def _similarity(self) -> Reward:
-        from rba_bench.textlm.embeddings import (
-            EMBEDDING,
-            SentenceEmbedder,
-            embedding_folder,
-            embedding_library,
-        )
-
-        options = self.options
-        if options.similarity_model is None:
-            raise MissingPrerequisite(
-                f"reward.similarity_model: name a sentence-transformers model (folder or Hub id), such as {EMBEDDING}"
-            )
-        with blame("reward.similarity_model"):
-            embedding_library()
-            folder = embedding_folder(options.similarity_model)
-            embedder = SentenceEmbedder(folder, self.device, options.batch_size, options.similarity_prompt)
-            embedder.vectors(["hello"])  # what does not work is found before the run begins
-        return Similarity(embedder)
+        return make_similarity(self.options, self.device)
 
     def _judge(self) -> Reward:
         from rba_bench.textlm.load import load_asker
@@ -154,6 +137,31 @@ class _Maker:
         return Judge(
             asker, self.votes, options.judge_reference, options.judge_patience, options.judge_max_tokens
         )
+
+
+def make_similarity(options: RewardOptions, device: str) -> Similarity:
+    """The embedding model behind `similarity`, and behind TARS's behaviour.
+
+    Raises:
+        MissingPrerequisite: `similarity_model` names none, or it is not there.
+    """
+    from rba_bench.textlm.embeddings import (
+        EMBEDDING,
+        SentenceEmbedder,
+        embedding_folder,
+        embedding_library,
+    )
+
+    if options.similarity_model is None:
+        raise MissingPrerequisite(
+            f"reward.similarity_model: name a sentence-transformers model (folder or Hub id), such as {EMBEDDING}"
+        )
+    with blame("reward.similarity_model"):
+        embedding_library()
+        folder = embedding_folder(options.similarity_model)
+        embedder = SentenceEmbedder(folder, device, options.batch_size, options.similarity_prompt)
+        embedder.vectors(["hello"])  # what does not work is found before the run begins
+    return Similarity(embedder)
 
 
 def _folder(name: str, shipped: str) -> str:

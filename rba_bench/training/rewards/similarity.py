@@ -23,18 +23,22 @@ class Similarity:
 
     def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
         """One number per (row, response)."""
-        if not rows:
+        return self.between(responses, [row.response for row in rows])
+
+    def between(self, texts: Sequence[str], others: Sequence[str]) -> list[float]:
+        """The cosine of each text and the other of its place."""
+        if not texts:
             return []
         before = self.embedder.cut
-        found = self.embedder.vectors([*responses, *(row.response for row in rows)]).astype(np.float64)
+        found = self.embedder.vectors([*texts, *others]).astype(np.float64)
         if self.embedder.cut and not before:
             say(
                 f"similarity: {self.embedder.folder.name} reads {self.embedder.model.max_seq_length} tokens of a text;"
                 " some answers are longer, and their end does not count"
             )
-        answers, teachers = found[: len(rows)], found[len(rows) :]
-        sizes = np.linalg.norm(answers, axis=1) * np.linalg.norm(teachers, axis=1)
-        products = (answers * teachers).sum(axis=1)
+        ours, theirs = found[: len(texts)], found[len(texts) :]
+        sizes = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        products = (ours * theirs).sum(axis=1)
         return [
             float(product / size) if size > 0 else 0.0 for product, size in zip(products, sizes, strict=True)
         ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,8 @@ def test_who_is_asked(rows: list[AlignmentRow]) -> None:
     assert asked(method(method="scst", voices_per_group=1).requests(one)) == [
         ("v0", 0, 1.0, False), ("v0", -1, 0.0, False)
     ]  # fmt: skip
+    hot = method(method="grpo").outcome(samples(rows[:2], temperature=0.7), [0.0, 1.0], [()] * 2, 0)
+    assert [one.answer.temperature for one in hot.rated[0]] == [0.7, 0.7]  # and scored as they were drawn
     tars = method(method="grpo", voices_per_group=2, policy_gradient={"baseline": "modality"})
     assert asked(tars.requests(two)) == [
         ("v0", 0, 1.0, False), ("v1", 0, 1.0, False), ("v0", 1, 1.0, True), ("v0", 2, 1.0, True)
@@ -55,13 +58,54 @@ def test_who_is_asked(rows: list[AlignmentRow]) -> None:
     assert method(method="sft").requests(two) == []
 
 
-def test_gkd_asks_for_its_share_of_the_groups(rows: list[AlignmentRow]) -> None:
-    groups = [rows[start : start + 3] for start in range(0, 21, 3)]
-    half = method(method="gkd", student_fraction=0.5)
-    sampled = [bool(half.requests(group)) for group in groups]
-    assert 0 < sum(sampled) < 7 and sampled == [bool(half.requests(group)) for group in groups]
-    assert all(method(method="gkd").requests(group) for group in groups)
-    assert not any(method(method="gkd", student_fraction=0).requests(group) for group in groups)
+def test_gkd_answers_itself_in_its_share_of_the_steps() -> None:
+    """One draw a step, from seed and step alone: whole steps are on-policy, whole steps are not."""
+    share = [method(method="gkd", student_fraction=0.3).samples(step) for step in range(2000)]
+    assert share == [method(method="gkd", student_fraction=0.3).samples(step) for step in range(2000)]
+    assert sum(share) / 2000 == pytest.approx(0.3, abs=0.04)
+    other = [method(method="gkd", student_fraction=0.3, seed=2).samples(step) for step in range(2000)]
+    assert share != other
+    assert all(method(method="gkd").samples(step) for step in range(50))
+    assert not any(method(method="gkd", student_fraction=0).samples(step) for step in range(50))
+
+
+def test_groups_that_are_equally_good_throughout_are_drawn_anew(rows: list[AlignmentRow]) -> None:
+    """By what they are rewarded for, not by length; DAPO only, and what could not be judged does not count."""
+    drawn = [Sample(rows[n], (*[10] * n, 4), True, "") for n in range(3)]
+    changes = {"max_new_tokens": 4, "policy_gradient": {"overlong_cache": 2, "scale": "none"}}
+    dapo, grpo = method(method="dapo", **changes), method(method="grpo", **changes)
+    for rewards in ([1.0, 1.0, 1.0], [1.0, NAN, 1.0], [NAN, NAN, 2.0], [NAN] * 3):
+        equal = dapo.outcome(drawn, rewards, [()] * 3, 0)
+        assert (equal.items, equal.rated, dapo.teaches(equal)) == (0, [], False)
+    assert dapo.teaches(dapo.outcome(drawn, [1.0, NAN, 2.0], [()] * 3, 0))
+    assert len(grpo.outcome(drawn, [1.0, 1.0, 1.0], [()] * 3, 0).rated[0]) == 3
+
+
+def test_answers_near_the_longest_length_lose_reward(rows: list[AlignmentRow]) -> None:
+    # the longest is 4, the punishment grows over 2: lengths 1 to 3 lose 0, 0 and a half, times the weight of 3
+    drawn = [Sample(rows[n], (*[10] * n, 4), True, "") for n in range(3)]
+    options = {"overlong_cache": 2, "overlong_weight": 3.0, "scale": "none"}
+    dapo = method(method="dapo", max_new_tokens=4, policy_gradient=options)
+    made = dapo.outcome(drawn, [0.0, 1.0, 2.0], [()] * 3, 0)
+    # 0, 1, 0.5 around their mean; what is kept is the reward as it was given
+    assert advantages(made) == [pytest.approx([-0.5, 0.5, 0.0])]
+    assert [one.reward for one in made.rated[0]] == [0.0, 1.0, 2.0]
+    assert made.stats == {"overlong": pytest.approx(-0.5)}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (100, 20)),
+        ({"overlong_share": 0.0}, (100, 0)),
+        ({"overlong_cache": 7}, (100, 7)),
+        ({"overlong_max": 50}, (50, 10)),
+    ],
+)
+def test_where_the_punishment_begins(options: dict[str, Any], expected: tuple[int, int]) -> None:
+    recipe = TrainingRecipe(method="dapo", max_new_tokens=100, policy_gradient=options)
+    assert recipe.overlong == expected
+    assert TrainingRecipe(method="grpo", max_new_tokens=100).overlong[1] == 0
 
 
 @pytest.mark.parametrize(("audio", "voices"), [("own", (1, 2)), ("chosen", (1, 1)), ("rejected", (2, 2))])
@@ -190,6 +234,7 @@ def test_outcomes_survive_being_written_down(rows: list[AlignmentRow]) -> None:
     known = {row.id: row for row in rows}
     pair = method(method="odpo").outcome(samples(rows[:3]), [0.5, 0.9, 0.1], [()] * 3, 0)
     rated = method(method="grpo").outcome(samples(rows[:2], logprobs=(-0.5, -0.25)), [0.0, 1.0], [()] * 2, 0)
+    rated = replace(rated, group="g3", step=7, redrawn=2)
     for made in (pair, rated):
         again = Outcome.from_json(json.loads(json.dumps(made.to_json())), known)
         assert again == made

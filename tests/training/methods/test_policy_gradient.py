@@ -64,6 +64,51 @@ def test_how_far_a_token_may_rise_and_fall(rows: list[AlignmentRow], name: str, 
     assert float(given.loss) == pytest.approx(expected)
 
 
+def test_a_token_that_rose_counts_at_most_the_cap(rows: list[AlignmentRow]) -> None:
+    """Of older samples, where the clip leaves it free: worse than average, and more likely by now."""
+    old = POLICY.clone()
+    old[1, 0] -= 3  # e^3 times as likely as when it was drawn
+    options = {"kl_weight": 0.0, "ratio_cap": 5.0}
+    given = loss_of(rows[0], [2.0, -1.0], old, False, method="dapo", refresh_every=2, policy_gradient=options)
+    assert float(given.loss) == pytest.approx((-2 * 2 + 5 + 3) / 6)
+    assert given.notes["ratio_capped"] == pytest.approx(1 / 6)
+    assert given.notes["ratio"] == pytest.approx((math.exp(3) + 5) / 6, rel=1e-6)
+    assert given.notes["clipped"] == 0
+
+
+def test_another_engines_samples_weigh_by_how_likely_they_were_there(rows: list[AlignmentRow]) -> None:
+    """Of this very policy, drawn with other log-probabilities: weights up to the cap, and nothing is clipped."""
+    there = POLICY.clone()
+    there[0, 0] -= 3
+    there[1, 0] += 1
+    given = loss_of(rows[0], [2.0, -1.0], there, False, method="grpo", policy_gradient={"kl_weight": 0.0})
+    first, second = -2 * (2 + 1), math.exp(-1) + 3
+    assert float(given.loss) == pytest.approx((first / 2 + second / 4) / 2)
+    assert given.notes["ratio_capped"] == pytest.approx(1 / 6) and given.notes["clipped"] == 0
+
+
+def test_what_the_log_says_of_the_weights(rows: list[AlignmentRow]) -> None:
+    old = POLICY.clone()
+    old[0, 0] -= math.log(1.5)  # rises beyond the clip
+    old[1, 3] += math.log(2.0)  # falls beyond it
+    options = {"kl_weight": 0.0}
+    method = make(TrainingRecipe(method="grpo", refresh_every=2, policy_gradient=options), [4])
+    batch = rated_of(rows[0], MASK, [1.0, 5.0], [2.0, -1.0], old)
+    step = step_of(method, batch, POLICY, MASK, entropy=torch.where(MASK, 0.5, 9.0))
+    found = method.figures(dict(method.loss(step).notes))
+    mean, square = (1.5 + 0.5 + 4) / 6, (2.25 + 0.25 + 4) / 6
+    assert found["ratio"] == pytest.approx(mean) and "ratio_square" not in found
+    assert found["effective_samples"] == pytest.approx(mean**2 / square)
+    assert (found["clipped"], found["entropy"]) == (pytest.approx(2 / 6), pytest.approx(0.5))
+
+
+def test_older_samples_weigh_in_self_critical_training(rows: list[AlignmentRow]) -> None:
+    old = POLICY.clone()
+    old[0, 1] -= 3  # log-probability -2: counts twice, the cap; the other token of the answer counts once
+    given = loss_of(rows[0], [2.0, -1.0], old, False, method="scst", refresh_every=2)
+    assert float(given.loss) == pytest.approx((2 * (1 + 2 * 2) - 1 * 5) / 2)
+
+
 def test_self_critical_training(rows: list[AlignmentRow]) -> None:
     # sums -3 and -5; rewards 1 and 5 against greedy ones of -1 and 6
     given = loss_of(rows[0], [2.0, -1.0], POLICY, False, method="scst", policy_reduction="sequence")

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from rba_bench.training.objectives import (
+    beyond_clip,
     clipped_ratio,
     group_advantages,
+    importance_weights,
     kl_estimate,
     leave_one_out,
     minimum_risk,
     modality_advantages,
+    overlong_punishment,
     self_critical,
     sequence_logprobs,
     sequence_mean,
@@ -117,6 +120,32 @@ def test_clipped_ratio_by_hand(advantage: float, losses: list[float], moves: lis
     out.sum().backward()
     assert out[0].tolist() == pytest.approx([*losses, 0.0])
     assert new.grad is not None and [bool(x) for x in new.grad[0] != 0] == [*moves, False]
+
+
+@pytest.mark.parametrize(("advantage", "loss"), [(2.0, -2.56), (-2.0, 6.0)])
+def test_a_ratio_beyond_the_cap_counts_and_pulls_as_much_as_the_cap(advantage: float, loss: float) -> None:
+    new, old = ratios(1e30, 1e-30, grad=True)
+    out = clipped_ratio(new, old, values(advantage), MASK, clip_low=0.2, clip_high=0.28, cap=3.0)
+    out.sum().backward()
+    assert float(out[0, 0]) == pytest.approx(loss) and new.grad is not None
+    assert float(new.grad[0, 0]) == pytest.approx(0.0 if advantage > 0 else 6.0)
+    stuck = beyond_clip(new, old, values(advantage), MASK, clip_low=0.2, clip_high=0.28)
+    assert stuck.tolist() == [[advantage > 0, advantage < 0, False]]
+
+
+def test_importance_weights_are_ratios_up_to_a_cap_without_gradient() -> None:
+    new, old = ratios(1.5, 0.25, grad=True)
+    assert importance_weights(new, old, MASK, 2.0)[0].tolist() == pytest.approx([1.5, 0.25, 0])
+    found = importance_weights(new, old, MASK, 1.2)
+    assert found[0].tolist() == pytest.approx([1.2, 0.25, 0]) and not found.requires_grad
+    assert importance_weights(new, old, MASK, math.inf)[0].tolist() == pytest.approx([1.5, 0.25, 0])
+
+
+def test_the_punishment_of_long_answers_by_hand() -> None:
+    """DAPO's own numbers: 0 up to 16,384 tokens, -1 at 20,480, half way between them -1/2."""
+    lengths = torch.tensor([1, 16_384, 16_385, 18_432, 20_480, 30_000])
+    found = overlong_punishment(lengths, 20_480, 4_096)
+    assert found.tolist() == pytest.approx([0, 0, -1 / 4096, -0.5, -1, -1])
 
 
 def test_right_after_sampling_the_gradient_is_that_of_reinforce() -> None:
