@@ -11,6 +11,7 @@ from rba_bench.training.clips import Clip, ResponseTokens
 from rba_bench.training.pairs import Voice
 from rba_bench.training.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rollout import Draw
 from rba_bench.training.rollouts.base import Request
 from rba_bench.training.rollouts.local import LocalRollout
@@ -26,6 +27,17 @@ class Always(LocalRollout):
     def draw(self, _: Sequence[Clip], requests: Sequence[Request], **__: Any) -> list[Draw]:
         self.seeds.append([request.seed for request in requests])
         return [self.answer] * len(requests)
+
+
+class ByRow(RewardByKind):
+    """Gives every clip's answer what the clip is worth, although the answers are equal."""
+
+    def __init__(self, worth: dict[str, float]) -> None:
+        super().__init__({})
+        self.worth = worth
+
+    def __call__(self, rows: Sequence[AlignmentRow], _: Sequence[str]) -> list[float]:
+        return [self.worth.get(row.id, 0.0) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -62,11 +74,8 @@ def test_a_position_takes_further_groups_until_one_teaches(
     method = methods.make(recipe, responder.end_ids)
     worth = {"g3-v1": 5.0, "g4-v0": 2.0}  # all else is worth nothing
 
-    def reward(rows: list[AlignmentRow], _: list[str]) -> list[float]:
-        return [worth.get(row.id, 0.0) for row in rows]
-
     always, wishes = Always(Draw((9, 4), True, (-1.0, -1.0))), []
-    made = collect.Collector(recipe, method, policy, store, responder, reward, always)  # type: ignore[arg-type]
+    made = collect.Collector(recipe, method, policy, store, responder, ByRow(worth), always)
     made.spare = lambda position, turn, turns: {1: ["g1", "g4", "g2"], 2: ["g0", "g2", "g5"]}[position][
         turn - 1
     ]
@@ -92,11 +101,8 @@ def test_each_group_gets_the_rewards_of_its_own_samples(family: Any, store_for: 
     method = methods.make(recipe, responder.end_ids)
     worth = {"g0-v0": 1.0, "g0-v1": 2.0, "g3-v0": 3.0, "g3-v1": 5.0}
 
-    def reward(rows: list[AlignmentRow], _: list[str]) -> list[float]:
-        return [worth[row.id] for row in rows]
-
     always = Always(Draw((9, 4), True, (-1.0, -1.0)))
-    made = collect.Collector(recipe, method, policy, store, responder, reward, always)  # type: ignore[arg-type]
+    made = collect.Collector(recipe, method, policy, store, responder, ByRow(worth), always)
     made.draw([(0, "g0"), (1, "g3")], 0)
     given = [[one.reward for group in made.take(place).rated for one in group] for place in (0, 1)]
     assert given == [[1.0, 2.0], [3.0, 5.0]]

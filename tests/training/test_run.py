@@ -107,7 +107,7 @@ def test_sft_fits_the_teacher(recipe_for: Callable[..., Any], tmp_path: Path) ->
 def test_rba_single_prefers_the_teacher(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
     recipe = recipe_for(steps=12, groups_per_step=6, learning_rate=5e-3, save_every=100)
     records = log(train(recipe, tmp_path).path)
-    assert records[-1]["margin"] > records[0]["margin"] + 5
+    assert records[-1]["margin"] > records[0]["margin"] + 2  # nats a token
     assert records[0]["items"] == 12
 
 
@@ -262,7 +262,7 @@ def test_another_recipe_is_refused_and_a_moved_set_is_not(
     import shutil
 
     train(recipe_for(steps=2), tmp_path / "out")
-    with pytest.raises(UserError, match=r"beta: 0\.1 -> 0\.5"):
+    with pytest.raises(UserError, match=r"beta: 2\.0 -> 0\.5"):
         train(recipe_for(steps=2, beta=0.5), tmp_path / "out")
     moved = shutil.copytree(alignment_dir, tmp_path / "moved")
     train(recipe_for(steps=2, alignment_set=str(moved)), tmp_path / "out")
@@ -343,7 +343,7 @@ def test_bfloat16_keeps_what_trains_in_float32_and_halves_the_rest(
     assert {p.dtype for p in policy.parameters() if p.requires_grad} == {torch.float32}
     assert {p.dtype for p in policy.parameters() if not p.requires_grad} == {torch.bfloat16}
     records = log(train(recipe, tmp_path / "half").path)
-    assert records[-1]["loss"] < 0.8 * records[0]["loss"]
+    assert records[-1]["loss"] < 0.9 * records[0]["loss"]
     full = log(train(recipe.model_copy(update={"precision": "float32"}), tmp_path / "full").path)
     assert records[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.02)
     before, after = weights(tiny_composite_dir), weights(tmp_path / "half")

@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mrt-sums": {"method": "mrt", "policy_reduction": "sequence"},
     "grpo-modality": {"method": "grpo", "policy_gradient": {"baseline": "modality"}, "refresh_every": 2},
     "dapo-sft": {"method": "dapo", "sft_weight": 0.1},
-    "tars": {"method": "tars", "tars": {"behavior_by": "chrf", "correct": 0.1}, "temperature": (0.7, 1.0)},
+    "tars": {"method": "tars", "tars": {"behavior_by": "chrf", "correct": 0.01}, "temperature": (0.7, 1.0)},
 }
 
 
@@ -45,7 +45,7 @@ def mixed(mixed_dir: Path, tiny_composite_dir: Path) -> Callable[..., TrainingRe
     """A recipe whose step takes six groups of four voices and of one, and two of them once more."""
 
     def build(**changes: Any) -> TrainingRecipe:
-        teacher = {"model": "self", "answers": {"max_new_tokens": 100, "temperature": 1.0}}
+        teacher = {"model": "self", "answers": {"max_new_tokens": 400, "temperature": 1.0}}
         values: dict[str, Any] = {
             "base": str(tiny_composite_dir),
             "alignment_set": str(mixed_dir),

@@ -28,7 +28,7 @@ class PolicyGradient(Method):
     overlong filtering, arXiv 2503.14476, section 3.4; its tokens are not counted either), with `drop` part of neither.
     """
 
-    want = ("entropy",)
+    want: tuple[str, ...] = ("entropy",)
     old_logprobs = True
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:

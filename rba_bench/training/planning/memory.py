@@ -49,7 +49,7 @@ class Memory:
 def trained(recipe: TrainingRecipe, shape: Shape) -> dict[str, float]:
     """Parameters that train, by part."""
     parts = {"encoder": shape.encoder - shape.fixed, "projector": shape.projector, "llm": shape.llm}
-    found = {name: float(parts[name]) for name in recipe.train_parts}
+    found: dict[str, float] = {name: float(parts[name]) for name in recipe.train_parts}
     if recipe.lora is not None:
         found["llm"] = float(shape.adapters[0])
         if recipe.lora.encoder_targets:

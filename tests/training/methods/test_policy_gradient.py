@@ -105,7 +105,9 @@ def test_what_the_log_says_of_the_weights(rows: list[AlignmentRow]) -> None:
 def test_older_samples_weigh_in_self_critical_training(rows: list[AlignmentRow]) -> None:
     old = POLICY.clone()
     old[0, 1] -= 3  # log-probability -2: counts twice, the cap; the other token of the answer counts once
-    given = loss_of(rows[0], [2.0, -1.0], old, False, method="scst", refresh_every=2)
+    given = loss_of(
+        rows[0], [2.0, -1.0], old, False, method="scst", refresh_every=2, policy_reduction="sequence"
+    )
     assert float(given.loss) == pytest.approx((2 * (1 + 2 * 2) - 1 * 5) / 2)
 
 

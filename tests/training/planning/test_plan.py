@@ -195,7 +195,7 @@ def test_the_command_prints_a_plan_and_starts_nothing(
     printed = told(*base)
     assert printed.exit_code == 0 and "8 x H100 80GB" in printed.stdout and "assumed" in printed.stdout
     values = json.loads(told(*base, "--json", "--assume", "seconds=3").stdout)
-    assert values["plan"]["data"]["seconds"] == 3 and values["totals"]["clips"] == 100 * 32
+    assert values["plan"]["data"]["seconds"] == 3 and values["totals"]["clips"] == 200 * 32
     assert list(tmp_path.iterdir()) == []
     unknown, wrong, alone = (
         told("--set", "base=nobody/nothing"),
