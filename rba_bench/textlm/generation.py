@@ -227,7 +227,7 @@ class _Run:
         states = self._started(len(prompts))
         logits = self.decoder.logits(*self._padded(rests, pads), states)
         first: dict[int, int] = {}
-        slots = []
+        slots: list[int] = []
         for request in requests:
             prompt = self.asked[request].prompt
             row = prompts.index(prompt)

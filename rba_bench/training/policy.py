@@ -184,11 +184,10 @@ class SpeechPolicy(nn.Module):
             kept = picked.view(*present.shape, -1) * present[..., None]
             found.append(kept.sum(1) / counts)
 
-        stacks = [part for part in self.family.decoder.modules() if isinstance(part, nn.ModuleList)]
-        hooks = [
-            layer.register_forward_hook(note)
-            for layer in list(max(stacks, key=lambda stack: len(stack)))[:-1]
+        stacks: list[list[nn.Module]] = [
+            list(part) for part in self.family.decoder.modules() if isinstance(part, nn.ModuleList)
         ]
+        hooks = [layer.register_forward_hook(note) for layer in max(stacks, key=len)[:-1]]
         try:
             with self._autocast():
                 embeds = self._merged(layout.input_ids, *self.sound(clips), layout.clip_of_document)
