@@ -23,6 +23,7 @@ FAN = 16  # children of a node; five levels hold a vocabulary of a million
 GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, as int64: SplitMix64's step
 FIRST, SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # multipliers of Stafford's variant 13, as int64
 LEVEL_STEP = 0x5851F42D4C957F2D  # another odd step: words of one token for the levels of the tree
+TRIES = 8  # draws from the whole distribution before the nucleus is cut out; one is outside with at most 1 - top_p
 CANDIDATES = 256  # likeliest tokens among which a nucleus is looked for before the whole vocabulary is sorted
 
 
@@ -103,12 +104,34 @@ class TokenSampler:
         return (logits if self.temperature in (0, 1) else logits / self.temperature).logsumexp(-1)
 
     def _draw(self, logits: Tensor, seeds: Tensor, places: Tensor) -> Tensor:
-        highest, likeliest = logits.max(-1, keepdim=True)
+        weights = (logits - logits.amax(-1, keepdim=True)).div_(self.temperature).exp_()
+        words = random_words(seeds, places)
+        tokens, sound = descend(weights, words)
         if self.top_p < 1:
-            logits = keep_nucleus(logits, self.top_p, self.temperature)
-        weights = (logits - highest).div_(self.temperature).exp_()
-        tokens, sound = descend(weights, random_words(seeds, places))
-        return torch.where(sound, tokens, likeliest[:, 0])
+            tokens = self._inside(logits, weights, words, tokens)
+        return tokens if bool(sound.all()) else torch.where(sound, tokens, logits.argmax(-1))
+
+    def _inside(self, logits: Tensor, weights: Tensor, words: Tensor, tokens: Tensor) -> Tensor:
+        """Tokens [B] of the nucleus: those outside are drawn again.
+
+        Whether one token is inside takes one sum over the likelier ones, where cutting the nucleus out takes an order
+        of the vocabulary. What is drawn until it is inside has the distribution of the nucleus.
+        """
+        limit = self.top_p * weights.sum(-1)
+        outside = (weight_before(logits, weights, tokens) >= limit).nonzero()[:, 0]
+        for _ in range(TRIES):
+            if not len(outside):
+                return tokens
+            words = _mixed(words + GOLDEN)
+            again = descend(weights[outside], words[outside])[0]
+            tokens = tokens.index_copy(0, outside, again)
+            before = weight_before(logits[outside], weights[outside], again)
+            outside = outside[before >= limit[outside]]
+        if not len(outside):
+            return tokens
+        inside = keep_nucleus(logits[outside], self.top_p, self.temperature).isfinite()
+        last = descend(weights[outside] * inside, _mixed(words[outside] + GOLDEN))[0]
+        return tokens.index_copy(0, outside, last)
 
 
 def descend(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,6 +174,24 @@ def _sums(level: Tensor) -> Tensor:
     sums = level[:, : full * stride].unflatten(1, (full, stride)).sum(1)
     if rest := size - full * stride:
         sums[:, :rest] += level[:, full * stride :]
+    return sums
+
+
+def weight_before(logits: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
+    """[B] weight of all tokens that come before a row's token: likelier ones, and equal ones before it.
+
+    Args:
+        logits: [B, V], which order the tokens.
+        weights: [B, V] proportional to their probabilities.
+        tokens: [B].
+    """
+    own = logits.gather(1, tokens[:, None])
+    marks = torch.empty_like(weights)  # as numbers: sums and products of bool are ten times slower on a CPU
+    sums = torch.gt(logits, own, out=marks).mul_(weights).sum(-1)
+    torch.eq(logits, own, out=marks)
+    if bool((marks.sum(-1) > 1).any()):
+        marks *= torch.arange(logits.shape[1], device=logits.device) < tokens[:, None]
+        sums += marks.mul_(weights).sum(-1)
     return sums
 
 

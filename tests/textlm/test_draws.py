@@ -232,6 +232,25 @@ def test_nucleus_does_not_need_sorted_logits_and_keeps_one_token() -> None:
     assert keep_nucleus(shuffled, 1e-9).isfinite().sum() == 1
 
 
+@pytest.mark.parametrize("top_p", [0.05, 0.4, 0.9])
+def test_draws_have_the_distribution_of_the_nucleus(top_p: float) -> None:
+    """Whether it takes one draw, several, or the nucleus cut out."""
+    logits = torch.randn(30, generator=torch.Generator().manual_seed(3))
+    inside = nucleus_by_sorting(logits[None], top_p, 0.8)[0]
+    expected = (logits.double() / 0.8).masked_fill(~inside, float("-inf")).softmax(-1)
+    rows = 20_000
+    seeds, places = torch.arange(rows), torch.zeros(rows, dtype=torch.long)
+    tokens = TokenSampler(0.8, top_p)(logits.repeat(rows, 1), seeds, places).tokens
+    counts = torch.bincount(tokens, minlength=30).double()
+    assert counts[~inside].sum() == 0
+    far = ((counts - rows * expected)[inside] ** 2 / (rows * expected[inside])).sum()
+    degrees = int(inside.sum()) - 1
+    assert float(far) < degrees + 5 * (2 * degrees) ** 0.5 + 1e-9
+    some = torch.arange(0, rows, 997)  # a redraw does not look at its neighbours
+    alone = TokenSampler(0.8, top_p)(logits.repeat(len(some), 1), some, places[some]).tokens
+    assert torch.equal(alone, tokens[some])
+
+
 def by_generate(seeds: list[int], steps: int = 30) -> list[list[int]]:
     sampler = SeededSampling(seeds)
     flat = torch.zeros(len(seeds), 50)
