@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary --no-compile --constraint constraints.txt
 ARGS ?=
+# Compiled modules are kept: without, every process that a test starts compiles torch and transformers again (20 s).
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' Makefile | expand -t 14

@@ -34,7 +34,7 @@ def test_the_shipped_question_set_has_one_voice_and_short_answers() -> None:
         ("kinds={qa: 3}", "must add up to 400"),
         ("kinds={song: 400}", "'instruct', 'qa' or 's2tt'"),
         ("instruction_temperature=0", "greater than 0"),
-        ("n_instructions=none", "valid integer"),
+        ("n_instructions=none", "must be a whole number"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str) -> None:

@@ -1,6 +1,6 @@
 """Two processes on the CPU, by `accelerate launch` and the shipped configurations: the same steps as one process.
 
-Starting processes takes longer than training the tiny model, so one launch serves all jobs.
+Starting processes takes longer than training the tiny model, so one launch serves all jobs. Half of them are `slow`.
 """
 
 import json
@@ -60,6 +60,10 @@ JOBS = {
     "ddp-two-to-one": SHORT,
     "fsdp-half": {"method": "dpo", "lora": {"r": 2}, "precision": "bfloat16", "steps": 2},
 }
+QUICK = (
+    *("ddp-group", "ddp-gkd", "fsdp-sft", "fsdp-grpo", "fsdp-gkd"),
+    *("fsdp-whole", "fsdp-stopped", "fsdp-one-to-two"),
+)
 # where a job is stopped, and whether the two processes go on with it
 STOPS = {
     "fsdp-spin": (2, True),
@@ -153,13 +157,20 @@ def environment_of(config: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if "FSDP" in name}
 
 
+def jobs(*, but: str) -> list[Any]:
+    """Names of the jobs that do not end so, the longer part marked."""
+    names = [name for name in JOBS if not name.endswith(but)]
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.fixture(scope="module")
 def launched(
-    recipe_for: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    recipe_for: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[[str], tuple[Path, Path]]:
     """Folders of a job by one process and by two."""
     folder = tmp_path_factory.mktemp("launch")
-    recipes = {name: recipe_for(**changes) for name, changes in JOBS.items()}
+    slow = any(item.get_closest_marker("slow") for item in request.session.items)
+    recipes = {name: recipe_for(**changes) for name, changes in JOBS.items() if slow or name in QUICK}
     given = {name: recipe.resolved() for name, recipe in recipes.items()}
     write_json(folder / "jobs.json", {"jobs": given, "stops": STOPS, "fsdp": environment_of("fsdp2.yaml")})
     with pytest.MonkeyPatch.context() as patch:
@@ -179,7 +190,7 @@ def launched(
     assert done.returncode == 0, done.stderr[-3000:]
 
     for name, (_, goes_on) in STOPS.items():
-        if not goes_on:
+        if not goes_on and name in recipes:
             train(recipes[name], folder / "two" / name)
 
     def one(name: str) -> tuple[Path, Path]:
@@ -204,7 +215,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", [name for name in JOBS if not name.endswith("-half")])
+@pytest.mark.parametrize("name", jobs(but="-half"))
 def test_two_processes_take_the_same_steps_as_one(
     launched: Callable[[str], tuple[Path, Path]], name: str
 ) -> None:
@@ -239,7 +250,7 @@ def same(one: Path, two: Path) -> None:
         torch.testing.assert_close(others[key], tensor, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in JOBS if not name.endswith("-to-one")])
+@pytest.mark.parametrize("name", jobs(but="-to-one"))
 def test_both_processes_end_with_equal_weights_held_as_configured(
     launched: Callable[[str], tuple[Path, Path]], name: str
 ) -> None:
@@ -252,6 +263,7 @@ def test_both_processes_end_with_equal_weights_held_as_configured(
     assert seen["read"] == [["cpu"], ["meta" if shared else "cpu"]]  # the first process alone reads, for all
 
 
+@pytest.mark.slow
 def test_both_processes_stop_at_the_step_in_which_one_is_asked_to(
     launched: Callable[[str], tuple[Path, Path]],
 ) -> None:
@@ -260,6 +272,7 @@ def test_both_processes_stop_at_the_step_in_which_one_is_asked_to(
         assert read_json(two / f"stopped-{rank}.json") == "stopped at step 2 of 3; saved"
 
 
+@pytest.mark.slow
 def test_shared_out_weights_in_bfloat16_take_nearly_the_same_steps(
     launched: Callable[[str], tuple[Path, Path]],
 ) -> None:

@@ -47,7 +47,7 @@ def test_a_method_alone_comes_out_silent(method: str) -> None:
         (["method=rba-group", "student_fraction=0.5"], "student_fraction: gkd"),
         (["method=rba-group", "reward.judge_max_tokens=99"], "no judge is asked"),
         (["method=rba-group", "policy_gradient.kl_weight=0.5"], "it has no policy gradient"),
-        (["method=mrt", "policy_gradient.clip_low=0.1"], "grpo and dapo do"),
+        (["method=mrt", "policy_gradient.clip_low=0.1"], "grpo, dapo and tars do"),
         (["method=grpo", "policy_gradient.mrt_sharpness=2"], "mrt does"),
         (["method=grpo", "reward.min_gap=1"], "it picks no pairs"),
         (["method=dpo", "preference.simpo_gamma=1"], "dpo does not read preference.simpo_gamma: simpo does"),

@@ -170,12 +170,20 @@ for name, values in jobs.items():
 """
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("processes", "names"),
+    [
+        (2, ("sft", "rba-group", "dapo")),
+        pytest.param(2, tuple(JOBS), marks=pytest.mark.slow),
+        pytest.param(4, tuple(JOBS), marks=pytest.mark.slow),
+    ],
+    ids=["2", "2-all", "4-all"],
+)
 def test_more_processes_change_neither_loss_nor_gradient(
-    mixed: Callable[..., TrainingRecipe], unsure: None, tmp_path: Path, processes: int
+    mixed: Callable[..., TrainingRecipe], unsure: None, tmp_path: Path, processes: int, names: tuple[str, ...]
 ) -> None:
     """Real processes and the whole Trainer against one process; two batches each where there are two processes."""
-    recipes = {name: mixed(steps=1, accumulate=4 // processes, **JOBS[name]) for name in JOBS}
+    recipes = {name: mixed(steps=1, accumulate=4 // processes, **JOBS[name]) for name in names}
     write_json(tmp_path / "jobs.json", {name: recipe.resolved() for name, recipe in recipes.items()})
     (tmp_path / "child.py").write_text(CHILD)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
