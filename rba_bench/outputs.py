@@ -52,11 +52,12 @@ def claim(out: Path | str, stage: str, config: dict[str, Any]) -> bool:
     wanted = {"schema_version": SCHEMA_VERSION, "stage": stage, "config": json.loads(json.dumps(config))}
     try:
         found = read_signature(folder)
+        if found is None:
+            found = _signed_since(folder)
         if found is not None:
             _refuse_other(folder, found, wanted)
             lock(folder)
             return True
-        _refuse_foreign(folder)
         lock(folder)
         write_json(folder / SIGNATURE, wanted)
     except OSError as error:
@@ -191,6 +192,18 @@ def _refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -
         f"{folder} belongs to another {wanted['stage']} run (there -> asked): {shown}{more}; "
         "repeat that run's settings to resume it, or choose another --out"
     )
+
+
+def _signed_since(folder: Path) -> dict[str, Any] | None:
+    """Of a folder that had no signature: the one that another process of the same run has written by now, or None."""
+    try:
+        _refuse_foreign(folder)
+    except UserError:
+        found = read_signature(folder)
+        if found is None:
+            raise
+        return found
+    return None
 
 
 def _refuse_foreign(folder: Path) -> None:

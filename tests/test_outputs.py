@@ -1,13 +1,16 @@
 """The signature of output folders."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rba_bench import outputs
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.outputs import LOCK, SIGNATURE, check_writable, claim, differences, lock, locked, release
@@ -159,3 +162,24 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         check_writable(tmp_path / "file" / "below")
     check_writable(tmp_path / "new" / "deep")
     assert not list((tmp_path / "new" / "deep").iterdir())
+
+
+def test_a_process_whose_neighbour_signs_first_takes_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes of one run sign at the same moment: one looks, the other signs, the first one sees files."""
+    plain = outputs.read_signature
+
+    def late(folder: Path) -> Any:
+        seen = plain(folder)
+        if seen is None:
+            signature = {"schema_version": 1, "stage": "train", "config": {"seed": 1}}
+            (folder / SIGNATURE).write_text(json.dumps(signature))
+        return seen
+
+    monkeypatch.setattr(outputs, "read_signature", late)
+    claim(tmp_path, "train", {"seed": 1})
+    release(tmp_path)
+    (tmp_path / SIGNATURE).unlink()
+    with pytest.raises(UserError, match="seed: 1 -> 2"):
+        claim(tmp_path, "train", {"seed": 2})

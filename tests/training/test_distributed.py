@@ -187,7 +187,7 @@ def launched(
         text=True,
         timeout=900,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-12000:]
 
     for name, (_, goes_on) in STOPS.items():
         if not goes_on and name in recipes:
