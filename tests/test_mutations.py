@@ -1,0 +1,34 @@
+"""The list of faults that `dev/mutate.py` makes follows the code: each has its text, once, and its tests."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DEV = Path(__file__).parents[1] / "dev"
+
+
+@pytest.fixture
+def mutate(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mutate", DEV / "mutate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mutate", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_fault_has_its_text_once_and_its_tests(mutate: ModuleType) -> None:
+    mutations = mutate._mutations()
+    assert len(mutations) >= 40
+    mutate.check(mutations)
+
+
+def test_a_fault_whose_text_is_gone_is_named(mutate: ModuleType) -> None:
+    gone = mutate.Mutation("loss", "rba_bench/training/layout.py", "no such text", "", ())
+    with pytest.raises(
+        SystemExit, match="mutation 1: rba_bench/training/layout.py holds 'no such text' 0 times"
+    ):
+        mutate.check([gone])
