@@ -99,6 +99,8 @@ def _plain(config: Any) -> bool:
 def _tried(decoder: Decoder, config: Any, stock: Stock | None) -> bool:
     try:
         return _agrees(decoder, config.vocab_size, stock)
+    except torch.OutOfMemoryError:  # says nothing of the decoder, and would be remembered
+        raise
     except REFUSALS:  # takes no such mask, positions or cache, each in its own words
         return False
 
