@@ -44,13 +44,13 @@ def main() -> None:
     given = parser.parse_args()
     import rba_bench
     from rba_bench.training.recipe import TrainingRecipe
-    from rba_bench.training.run import LOG, train
+    from rba_bench.training.run import train
 
     turns = Turns()
     gate(turns)
     turns.say(ready=True, baseline_mb=turns.baseline_mb, tree=str(Path(rba_bench.__file__).parent))
     train(TrainingRecipe(**json.loads(given.recipe.read_text())), given.out)
-    log = [json.loads(line) for line in (given.out / LOG).read_text().splitlines()]
+    log = [json.loads(line) for line in (given.out / "train_log.jsonl").read_text().splitlines()]
     turns.say(losses=[record["loss"] for record in log])
 
 

@@ -164,6 +164,8 @@ def recipe(given: argparse.Namespace, base: Path, alignment_set: Path) -> dict[s
         "save_every": 10**6,
         "log_every": 1,
     }
+    if given.against:  # sums, as every version understands: equal losses can then be asked for
+        fixed["length_normalized"] = False
     return fixed
 
 
