@@ -71,6 +71,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     from rba_bench.training import build, methods
     from rba_bench.training.clips import ClipStore, ResponseTokens
     from rba_bench.training.collect import Collector
+    from rba_bench.training.machine import reuse_memory
     from rba_bench.training.tools import StepTools
     from rba_bench.training.trainer import AlignmentTrainer, arguments
 
@@ -83,6 +84,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
             if turns is not None:
                 turns.done()
 
+    reuse_memory()  # as `rba-bench train` does
     recipe = make_recipe(given)
     groups, pairs = read_rows(given.folder)
     family = build.load_base(given.folder / given.policy, recipe)

@@ -12,10 +12,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from rba_bench.textlm.block_attention import NAME
 from rba_bench.textlm.draws import Drawn
 from rba_bench.textlm.generation import SHARED_LEAST, Asked, Decoder, answer, prompts_of_ids
 
-OBEYS_MASKS = ("sdpa", "eager")  # flash attention has no 4-D masks
+OBEYS_MASKS = ("sdpa", "eager", NAME)  # flash attention has no 4-D masks
 WINDOWS = ("sliding_window", "attention_chunk_size")
 LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotary factors that change with the longest row of a batch
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError)

@@ -15,6 +15,7 @@ from rba_bench.progress import bar
 from rba_bench.speechlm.audiolm.driving import follow, try_out
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.speechlm.audiolm.families.rows import attends_by_document
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.weights import as_stored
 from rba_bench.training import parts
@@ -134,8 +135,15 @@ def make_shared_policy(base: Path, recipe: TrainingRecipe) -> SpeechPolicy:
 
     family = load_base(base, recipe, device="cpu" if reads_weights() else "meta")
     # asks the decoder, for which it needs weights
-    told = [family.shares_rows, try_out(family)] if reads_weights() else [None, None]
-    family.shares_rows, driven = broadcast_object_list(told)
+    told: list[Any] = [None] * 3
+    if reads_weights():
+        told = [
+            family.shares_rows,
+            family.shares_rows and attends_by_document(family.decoder),
+            try_out(family),
+        ]
+    family.shares_rows, by_document, driven = broadcast_object_list(told)
+    attends_by_document(family.decoder, by_document)
     follow(family, driven)
     policy = make_policy(family, recipe)
     follow_first(policy)
@@ -357,7 +365,7 @@ def make_teacher(
         weights=weights,
         shared=still,
         layout=recipe.layout,
-        precision=recipe.precision,
+        precision="bfloat16" if recipe.precision == "bfloat16" else "float32",
         device=device,
         shell=shell,
     )

@@ -17,14 +17,16 @@ document's tokens attend to those of its own, and positions count on behind them
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from heapq import heapreplace
-from typing import Literal
+from math import inf
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rba_bench.textlm.block_attention import Blocks, blocks_of
 from rba_bench.training.openings import Openings
 
 Mode = Literal["pack", "share", "pad"]
@@ -63,6 +65,7 @@ class Layout:
         targets: [N, L] answer tokens, padding 0.
         mask: [N, L] True at answer tokens.
         causal: whether every row is one whole prompt with one answer, so that the usual causal mask does.
+        blocks: the documents for attention by document; None where `causal`, or where attention obeys masks.
     """
 
     input_ids: Tensor
@@ -76,21 +79,26 @@ class Layout:
     targets: Tensor
     mask: Tensor
     causal: bool
+    blocks: Blocks | None = None
 
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on a device."""
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Layout(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {k: v.to(device) for k, v in held.items() if isinstance(v, Tensor | Blocks)}
+        return Layout(**(held | moved))
 
     def attention_mask(self, dtype: torch.dtype) -> Tensor | None:
         """Mask for the decoder: [R, 1, S, P + S] additive, [R, S] 0/1 where `causal`, None without any padding too.
 
-        The additive form is float on purpose: a boolean 4-D mask is silently misread by eager attention.
+        The additive form is float on purpose: a boolean 4-D mask is silently misread by eager attention. With `blocks`
+        it only brings them.
         """
         present = self.segments >= 0
+        rows, columns = self.segments.shape
         if self.causal:
             return None if bool(present.all()) else present.long()
-        columns = self.segments.shape[1]
+        if self.blocks is not None:
+            return self.blocks.as_mask(rows, columns, len(self.columns), dtype)
         causal = torch.ones(columns, columns, dtype=torch.bool, device=present.device).tril()
         same = self.documents[:, :, None] == self.documents[:, None, :]  # padding sees padding: no empty row
         to_prompt = (self.segments == 0)[:, None, :]
@@ -110,6 +118,7 @@ def plan(
     pad_id: int = 0,
     openings: Openings | None = None,
     reach: float = REACH,
+    by_document: bool = False,
 ) -> Layout:
     """Lay out answers behind their prompts.
 
@@ -120,6 +129,7 @@ def plan(
         pad_id: any text token; not the audio placeholder.
         openings: what of the prompts is computed elsewhere; None for nothing.
         reach: columns at which attention costs as much as everything else in the decoder, for `pack`.
+        by_document: the decoder attends by document: what a row is long costs nothing.
 
     Raises:
         ValueError: no answer at all, or an empty one.
@@ -141,8 +151,11 @@ def plan(
         before = len(openings.columns)
         counts = np.unique(np.linspace(1, len(widths), TRIED).round().astype(int))
         tried = (_balanced(widths, int(count)) for count in counts)
-        rows = min(tried, key=lambda rows: _cost(rows, widths, before, reach))
-    return _fill(rows, documents, widths, prompts, branches, pad_id, openings)
+        rows = min(tried, key=lambda rows: _cost(rows, widths, before, inf if by_document else reach))
+    made = _fill(rows, documents, widths, prompts, branches, pad_id, openings)
+    if not by_document or made.causal:
+        return made
+    return replace(made, blocks=blocks_of(made.documents, made.segments, made.openings, made.columns))
 
 
 def _cost(rows: Sequence[Sequence[int]], widths: Sequence[int], before: int, reach: float) -> float:

@@ -21,7 +21,8 @@ from transformers import Cache
 
 from rba_bench.speechlm.audiolm.driving import try_out
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
-from rba_bench.speechlm.audiolm.families.rows import continues
+from rba_bench.speechlm.audiolm.families.rows import attends_by_document, continues
+from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
 from rba_bench.training.clips import Clip
 from rba_bench.training.frozen_head import Score, rows_once
 from rba_bench.training.layout import REACH, Branch, Layout, Mode, plan
@@ -75,6 +76,8 @@ class SpeechPolicy(nn.Module):
         self.frozen_encoder = frozen_encoder
         self.half = half
         self.layout: Mode = layout if getattr(family, "shares_rows", True) else "pad"
+        if self.layout != "pad":
+            attends_by_document(family.decoder)
         try_out(family)
         self._vocabulary: int = family.model.get_output_embeddings().weight.shape[
             0
@@ -137,7 +140,7 @@ class SpeechPolicy(nn.Module):
     ) -> Scores:
         prompts = [clip.prompt_ids for clip in clips]
         openings = self._openings(prompts)
-        layout = plan(prompts, branches, self.layout, self.pad_id, openings, self._reach).to(self.device)
+        layout = self._plan(prompts, branches, openings)
         sound, n_sound = self.sound(clips)
         embeds = self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document)
         hidden = self._hidden(embeds, layout, openings)
@@ -173,7 +176,7 @@ class SpeechPolicy(nn.Module):
 
         Over the states at the answer's tokens but the last, which ends the turn; zeros where there is no other.
         """
-        layout = plan([clip.prompt_ids for clip in clips], branches, self.layout, self.pad_id).to(self.device)
+        layout = self._plan([clip.prompt_ids for clip in clips], branches)
         present = layout.mask[:, 1:]  # the state at a token is where the next one is predicted from
         counts = present.sum(-1, keepdim=True).clamp(min=1)
         found: list[Tensor] = []
@@ -251,6 +254,13 @@ class SpeechPolicy(nn.Module):
     def _continues(self) -> bool:
         with torch.autocast(self.device.type, enabled=False):  # whose rounding is no sign of anything
             return bool(getattr(self.family, "shares_rows", True)) and continues(self.family.decoder)
+
+    def _plan(
+        self, prompts: Sequence[Tensor], branches: Sequence[Branch], openings: Openings | None = None
+    ) -> Layout:
+        by_document = self.family.decoder.config._attn_implementation == BY_DOCUMENT
+        made = plan(prompts, branches, self.layout, self.pad_id, openings, self._reach, by_document)
+        return made.to(self.device)
 
     def _read_opening(self, ids: Tensor, cache: Cache) -> None:
         words = self.family.model.get_input_embeddings()(ids.to(self.device))

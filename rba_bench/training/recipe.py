@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rba_bench.recipes import Recipe
+from rba_bench.training.other_names import OTHER_NAMES
 from rba_bench.training.presets import CLIPPED, PRESETS, Method, Reduction, fill
 from rba_bench.training.reward_options import RewardOptions
 from rba_bench.training.rollout_options import RolloutOptions
@@ -20,36 +21,6 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 ITEMS, ITEMS_AT_ENDS = 128, 32  # see `ValidationOptions.items`
-
-# What other trainers call it
-OTHER_NAMES = {
-    **dict.fromkeys(("lr", "learningrate", "peak_lr"), "learning_rate"),
-    **dict.fromkeys(("max_steps", "num_steps", "train_steps", "total_steps"), "steps"),
-    **dict.fromkeys(("num_train_epochs", "num_epochs", "epoch"), "epochs"),
-    **dict.fromkeys(
-        ("per_device_train_batch_size", "train_batch_size", "batch", "global_batch_size"), "groups_per_step"
-    ),
-    **dict.fromkeys(("gradient_accumulation_steps", "grad_accum", "accumulation"), "accumulate"),
-    **dict.fromkeys(("bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"), "precision"),
-    **dict.fromkeys(("model", "model_name_or_path", "base_model", "init_from"), "base"),
-    **dict.fromkeys(("dataset", "data", "train_data", "alignment_sets"), "alignment_set"),
-    **dict.fromkeys(("warmup", "num_warmup_steps", "warmup_ratio"), "warmup_steps"),
-    **dict.fromkeys(("lr_scheduler_type", "lr_scheduler", "scheduler"), "schedule"),
-    **dict.fromkeys(("save_steps", "checkpoint_every"), "save_every"),
-    **dict.fromkeys(("eval_steps", "validate_every"), "eval_every"),
-    **dict.fromkeys(("num_generations", "n_samples", "num_samples"), "samples_per_clip"),
-    **dict.fromkeys(("max_completion_length", "max_length", "max_tokens"), "max_new_tokens"),
-    **dict.fromkeys(("kl_coef", "kl_beta", "kl"), "policy_gradient.kl_weight"),
-    **dict.fromkeys(("lora_r", "lora_rank", "rank"), "lora.r"),
-    **{"lora_alpha": "lora.alpha", "lora_targets": "lora.targets", "target_modules": "lora.targets"},
-    **{
-        "objective": "method",
-        "loss_type": "method",
-        "grad_clip": "max_grad_norm",
-        "logging_steps": "log_every",
-    },
-    **{"early_stopping_patience": "validation.patience", "patience": "validation.patience"},
-}
 
 
 class LoraOptions(Recipe):
@@ -219,7 +190,8 @@ class TrainingRecipe(Recipe):
     max_grad_norm: Rate = 1.0  # longer gradients are shortened to this, so that one odd step does no harm
     train_parts: tuple[Part, ...] = ("projector", "llm")  # a frozen encoder hears each clip once
     lora: LoraOptions | None = None  # adapters instead of all weights of the LLM; null: all weights
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; trained weights stay float32
+    # bfloat16 = autocast, trained weights stay float32; auto = measured at the start, kept by the run
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     gradient_checkpointing: bool = (
         False  # computes layers twice to keep less: a third slower, for large models
     )

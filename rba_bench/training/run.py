@@ -18,7 +18,7 @@ from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training import continuing
 from rba_bench.training.continuing import RUN, TRAINER
-from rba_bench.training.machine import hardware, join_processes, peak_memory, versions
+from rba_bench.training.machine import hardware, join_processes, peak_memory, reuse_memory, versions
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.watch import REPORT, START, write_report
 
@@ -81,8 +81,10 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     from rba_bench.training.checkpoints import newest, remove_incomplete, told_if_full
     from rba_bench.training.data import TrainingData, choices
     from rba_bench.training.order import steps_for
+    from rba_bench.training.precision import settled
     from rba_bench.training.reporting import check_reporters
 
+    reuse_memory()
     join_processes()
     check_reporters(recipe.report_to)
     chosen = choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])
@@ -91,9 +93,10 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     if recipe.epochs is not None:
         steps = steps_for(recipe.epochs, len(data.train), recipe.groups_per_step)
         recipe = recipe.model_copy(update={"steps": steps})
+    origin = None if continue_from is None else continuing.find(continue_from)
+    recipe = settled(recipe, out, origin)
     base = base_folder(recipe)
     sources = _sources(recipe, data, base)
-    origin = None if continue_from is None else continuing.find(continue_from)
     _claim(recipe, out, sources, origin)
     try:
         if (out / RUN).is_file():

@@ -85,6 +85,8 @@ def plan(recipe: TrainingRecipe, assumed: Assumptions, here: Device | None = Non
     Raises:
         MissingPrerequisite: model, reward or teacher is not known; the line says what to give.
     """
+    if recipe.precision == "auto":  # as every GPU here chooses
+        recipe = recipe.model_copy(update={"precision": "bfloat16"})
     shape = shape_of(recipe.base, find_config(recipe.base), recipe.lora)
     data = data_of(recipe, assumed)
     steps = recipe.steps

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.base import PROMPTS_KEPT, AudioFamily
 from rba_bench.textlm import chat
+from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
 from rba_bench.textlm.content import ContentTokenizer
 from rba_bench.textlm.template import Variables, quiet, text_of
 from rba_bench.textlm.weights import (
@@ -42,8 +43,10 @@ class Reader(ABC):
         vocabulary: tokens its head names.
         pad_id: a token to fill rows with.
         context: longest prompt plus answer in tokens, None if the model names no limit.
+        by_document: it attends by document, see `textlm.block_attention`.
     """
 
+    by_document: bool = False
     tokenizer: Any
     content: ContentTokenizer
     vocabulary: int
@@ -121,6 +124,7 @@ class OwnReader(Reader):
         self.context = family.context
         self.vocabulary: int = family.model.get_output_embeddings().weight.shape[0]
         self.lockstep = Lockstep()  # of the processes, where they share the weights out
+        self.by_document = family.decoder.config._attn_implementation == BY_DOCUMENT
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """See `AudioFamily.text_ids`."""

@@ -163,7 +163,9 @@ class TextTwin:
     def _read(self, jobs: Sequence[_Job]) -> dict[tuple[Tokens, Tokens], Tensor]:
         prompts = [torch.tensor(job.prompt) for job in jobs]
         branches = [Branch(number, tokens) for number, job in enumerate(jobs) for tokens in job.answers]
-        layout = plan(prompts, branches, self.layout, self.reader.pad_id).to(self.reader.device)
+        layout = plan(
+            prompts, branches, self.layout, self.reader.pad_id, by_document=self.reader.by_document
+        ).to(self.reader.device)
         dtype = self.reader.embed(layout.input_ids[:1, :1]).dtype
         states = self.reader.decode(layout.input_ids, layout.attention_mask(dtype), layout.position_ids)
         flat = states.flatten(0, 1)

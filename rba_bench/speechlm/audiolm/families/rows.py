@@ -4,18 +4,23 @@ Such a row needs a 4-D mask that is obeyed by every layer, and positions that ar
 with sliding windows, linear attention, convolutions, a state, or distances taken from the order (ALiBi) do something
 else with it, most of them silently. What a config says is read; the rest is tried out on random embeddings.
 
-The same for a row whose first tokens are keys and values in a cache alone (`continues`).
+The same for a row whose first tokens are keys and values in a cache alone (`continues`), and for attention that is
+computed document by document (`attends_by_document`).
 """
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 from transformers import DynamicCache
 
+from rba_bench.textlm.block_attention import NAME, blocks_of
 from rba_bench.textlm.drivable import OBEYS_MASKS, has_window
 
 PROMPT, ANSWERS = 6, (4, 3)  # tokens of the trial
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
+_by_document: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def shares_rows(decoder: Any) -> bool:
@@ -31,6 +36,34 @@ def shares_rows(decoder: Any) -> bool:
         return False
     finally:
         decoder.train(training)
+
+
+def attends_by_document(decoder: Any, known: bool | None = None) -> bool:
+    """Make a text backbone that shares rows attend by document, if it then finds the same; see `block_attention`.
+
+    Args:
+        decoder: its attention is `sdpa`; any other is left as it is.
+        known: what another process found out; None to try.
+    """
+    config = decoder.config
+    before = getattr(config, "_attn_implementation", None)
+    if before not in ("sdpa", NAME):
+        return False
+    if known is not None:
+        _by_document[decoder] = known
+    config._attn_implementation = NAME
+    if decoder not in _by_document:
+        training = decoder.training
+        decoder.eval()
+        try:
+            _by_document[decoder] = _agrees(decoder, by_document=True)
+        except REFUSALS:
+            _by_document[decoder] = False
+        finally:
+            decoder.train(training)
+    if not _by_document[decoder]:
+        config._attn_implementation = "sdpa"
+    return _by_document[decoder]
 
 
 @torch.no_grad()
@@ -59,7 +92,7 @@ def continues(decoder: Any) -> bool:
 
 
 @torch.no_grad()
-def _agrees(decoder: Any) -> bool:
+def _agrees(decoder: Any, by_document: bool = False) -> bool:
     size = PROMPT + sum(ANSWERS)
     embeds = _embeds(decoder, size)
     segments = torch.tensor([0] * PROMPT + [n for n, length in enumerate(ANSWERS, 1) for _ in range(length)])
@@ -67,7 +100,12 @@ def _agrees(decoder: Any) -> bool:
     allowed = (segments[:, None] == segments) | (segments == 0)
     allowed &= torch.ones(size, size, dtype=torch.bool).tril()
     mask = torch.zeros(size, size, dtype=embeds.dtype).masked_fill(~allowed, torch.finfo(embeds.dtype).min)
-    shared = _states(decoder, embeds, torch.cat(counts), mask[None, None].to(embeds.device))[0]
+    mask = mask[None, None].to(embeds.device)
+    if by_document:
+        one = torch.zeros(1, size, dtype=torch.long)
+        blocks = blocks_of(one, segments[None], one - 1, torch.zeros(0, dtype=torch.long))
+        mask = blocks.to(embeds.device).as_mask(1, size, 0, embeds.dtype)
+    shared = _states(decoder, embeds, torch.cat(counts), mask)[0]
     for number in range(1, len(ANSWERS) + 1):
         rows = ((segments == 0) | (segments == number)).to(embeds.device)
         alone = _states(decoder, embeds[:, rows], torch.arange(int(rows.sum())), None)[0]
