@@ -152,7 +152,8 @@ class _Rearranged(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         reverse, unused = ctx.saved_tensors
-        return grad.index_select(0, reverse).index_fill(0, unused, 0), None, None, None
+        back = grad.index_select(0, reverse)
+        return back.index_fill_(0, unused, 0) if len(unused) else back, None, None, None
 
 
 def attend(
@@ -242,8 +243,8 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
     key, value = key.to(dtype), value.to(dtype)
     groups, keys = key.shape[1], key.shape[2]
     with torch.autocast(query.device.type, enabled=False):  # softmax would be widened, and narrowed again
-        asked = query.to(dtype) * (width**-0.5 if scaling is None else scaling)
-        scores = asked.reshape(documents, groups, -1, width) @ key.transpose(-1, -2)
+        key = key * (width**-0.5 if scaling is None else scaling)  # fewer than queries
+        scores = query.to(dtype).reshape(documents, groups, -1, width) @ key.transpose(-1, -2)
         allowed = (
             mask if mask is not None else torch.ones(size, keys, dtype=torch.bool, device=key.device).tril()
         )
