@@ -72,6 +72,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     from rba_bench.training.clips import ClipStore, ResponseTokens
     from rba_bench.training.collect import Collector
     from rba_bench.training.machine import reuse_memory
+    from rba_bench.training.order import GroupOrder
     from rba_bench.training.tools import StepTools
     from rba_bench.training.trainer import AlignmentTrainer, arguments
 
@@ -110,7 +111,14 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     )
     if given.reference == "cached":
         tools = cached(tools, policy, [pair for one in collector.waiting.values() for pair in one.pairs])
-    order: Any = list(enumerate(groups))  # as TRL takes them, not shuffled
+
+    class InOrder(GroupOrder):
+        """As TRL takes them, not shuffled."""
+
+        def number(self, position: int) -> int:
+            return position
+
+    order = InOrder(list(groups), len(groups), seed=0)
     callbacks = [Gated()]
     return AlignmentTrainer(
         policy,
@@ -151,7 +159,10 @@ def compare(given: argparse.Namespace, turns: Turns) -> None:
 
     trainer = make_trainer(given, None)
     trainer.model.train()
-    loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    (batch,), _ = trainer.get_batch_samples(
+        iter(trainer.get_train_dataloader()), 1, trainer.args.device
+    )  # which counts, too
+    loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
     loss = loss.detach()
     model = trainer.collector.policy.family.model
