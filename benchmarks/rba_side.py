@@ -51,6 +51,7 @@ def make_recipe(given: argparse.Namespace) -> Any:
             "beta": BETA,
             "steps": max(given.steps, 1),
             "groups_per_step": BATCH,
+            "accumulate": given.accumulate,
             "voices_per_group": 1,
             "learning_rate": LEARNING_RATE,
             "warmup_steps": 0,
@@ -159,9 +160,8 @@ def compare(given: argparse.Namespace, turns: Turns) -> None:
 
     trainer = make_trainer(given, None)
     trainer.model.train()
-    (batch,), _ = trainer.get_batch_samples(
-        iter(trainer.get_train_dataloader()), 1, trainer.args.device
-    )  # which counts, too
+    batches = iter(trainer.get_train_dataloader())
+    (batch,), _ = trainer.get_batch_samples(batches, 1, trainer.args.device)  # which counts, too
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
     loss = loss.detach()
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--reference", choices=["live", "cached"], default="live")
     parser.add_argument("--tower", choices=["train", "frozen"], default="train")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--accumulate", type=int, default=1, help="batches of a step")
     parser.add_argument("--layout", choices=["pack", "share", "pad"], default="pack")
     parser.add_argument(
         "--pad-clips", action="store_true", help="encode 30 s, as Qwen2-Audio's processor pads"

@@ -156,6 +156,10 @@ def contestants(given: argparse.Namespace, folder: Path, tower: str) -> list[Con
             ]
     return found + [
         Contestant("rba-bench, live reference", [*ours, "--reference", "live"]),
+        Contestant(
+            "rba-bench, live reference, in two batches",
+            [*ours, "--reference", "live", "--accumulate", "2"],
+        ),
         Contestant("rba-bench, cached reference", [*ours, "--reference", "cached"]),
     ]
 

@@ -12,7 +12,7 @@ The blocks travel as an attribute of the mask that the decoder hands to its laye
 looks at them, instead of the blocks, cannot go unseen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,18 @@ class Block:
         documents: D.
         size: M.
         before: [2] first and last + 1 of the constant keys that stand before each of them.
-        mask: [D or 1, 1, M, keys before + M] True where a query attends; None for the plain causal rule.
+        mask: [D or 1, 1, M, keys before + M] True where a query attends, or what is added to its products; None for the
+            plain causal rule.
     """
 
     documents: int
     size: int
     before: tuple[int, int]
     mask: Tensor | None
+
+    def additive(self, dtype: torch.dtype) -> "Block":
+        """With numbers for a mask: kernels would make them of it in every layer, and keep them for backward."""
+        return self if self.mask is None else replace(self, mask=_additive(self.mask, dtype))
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Blocks:
         """[rows, 1, columns, before + columns] what is handed to the decoder as its mask; takes no memory."""
         nothing = torch.full((1, 1, 1, 1), torch.nan, dtype=dtype, device=self.there.device)
         mask = nothing.expand(rows, 1, columns, before + columns)
-        mask.blocks = self
+        mask.blocks = replace(self, blocks=tuple(block.additive(dtype) for block in self.blocks))
         return mask
 
 
@@ -131,7 +136,7 @@ def _groups(opened: np.ndarray, single: np.ndarray, lengths: np.ndarray) -> list
 
 def _mask(parts: np.ndarray, single: bool, before: int) -> Tensor | None:
     """[D or 1, 1, M, before + M] for segments [D, M]; empty places see themselves, so that no row is empty."""
-    documents, size = parts.shape
+    size = parts.shape[1]
     if single and not before:
         return None
     seen = np.tri(size, dtype=bool)[None]
@@ -139,6 +144,11 @@ def _mask(parts: np.ndarray, single: bool, before: int) -> Tensor | None:
         seen = seen & ((parts[:, None, :] == 0) | (parts[:, :, None] == parts[:, None, :]))
     constant = np.ones((len(seen), size, before), dtype=bool)
     return torch.from_numpy(np.concatenate([constant, seen], axis=-1))[:, None]
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a query attends, -inf elsewhere."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
 
 
 class _Rearranged(torch.autograd.Function):
@@ -236,7 +246,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
         query: [D, heads, M, C].
         key: [D, key heads, K, C].
         value: like `key`.
-        mask: [D or 1, 1, M, K] True where a query attends; None for the causal rule.
+        mask: [D or 1, 1, M, K] added to the products; None for the causal rule.
         scaling: of the products; by default 1 / sqrt(C).
     """
     dtype, (documents, heads, size, width) = _computed(query), query.shape
@@ -245,10 +255,9 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
     with torch.autocast(query.device.type, enabled=False):  # softmax would be widened, and narrowed again
         key = key * (width**-0.5 if scaling is None else scaling)  # fewer than queries
         scores = query.to(dtype).reshape(documents, groups, -1, width) @ key.transpose(-1, -2)
-        allowed = (
-            mask if mask is not None else torch.ones(size, keys, dtype=torch.bool, device=key.device).tril()
-        )
-        bias = torch.zeros(allowed.shape, dtype=dtype, device=key.device).masked_fill_(~allowed, -torch.inf)
+        if mask is None:
+            mask = _additive(torch.ones(size, keys, dtype=torch.bool, device=key.device).tril(), dtype)
+        bias = mask.to(dtype)
         shares = (scores.view(documents, heads, size, keys) + bias).softmax(-1)
         states = shares.view(documents, groups, -1, keys) @ value
         return states.view(documents, heads, size, width).transpose(1, 2)

@@ -23,6 +23,7 @@ from rba_bench.speechlm.audiolm.driving import try_out
 from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.families.rows import attends_by_document, continues
 from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
+from rba_bench.training.activations import made_again
 from rba_bench.training.clips import Clip
 from rba_bench.training.frozen_head import Score, rows_once
 from rba_bench.training.layout import REACH, Branch, Layout, Mode, plan
@@ -269,9 +270,10 @@ class SpeechPolicy(nn.Module):
     def _hidden(self, embeds: Tensor, layout: Layout, openings: Openings) -> Tensor:
         mask = layout.attention_mask(embeds.dtype)
         cache = self.openings(openings.texts, self.family.decoder.config) if openings.texts else None
-        return self.family.decode(
-            embeds, mask, layout.position_ids, past_key_values=cache, use_cache=cache is not None
-        )
+        with made_again():
+            return self.family.decode(
+                embeds, mask, layout.position_ids, past_key_values=cache, use_cache=cache is not None
+            )
 
     def _token_logprobs(
         self, states: Tensor, targets: Tensor, heat: Tensor | None, spread: bool

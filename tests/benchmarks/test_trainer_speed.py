@@ -51,6 +51,7 @@ def test_our_side_takes_a_step(
         reference=reference,
         tower=tower,
         steps=1,
+        accumulate=2 if layout == "share" else 1,
         layout=layout,
         pad_clips=False,
         per_answer=layout == "pad",
