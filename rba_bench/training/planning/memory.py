@@ -120,7 +120,7 @@ def _activations(recipe: TrainingRecipe, shape: Shape, step: Step, devices: int)
 
     Two norms keep their input in float32 (in bfloat16 also the copy that is multiplied by the weight); kept are the
     rotated queries and keys, values, attention's output before and after it is put back in order, gate and up; the rest
-    is made again (`activations`: 5,990 numbers a token were measured where this says 5,760). With gradient checkpointing
+    is made again (`activations`: 5,990 numbers a token measured where this says 5,760). With gradient checkpointing
     one layer at a time has all: 6 widths for its norms, rotated forms, outputs, and five widths of the MLP.
     """
     half = recipe.precision == "bfloat16"
