@@ -31,7 +31,7 @@ from rba_bench.training.sharding import layer_names, whole
 
 
 def memory(name):
-    return int(re.search(rf"{name}:\\\\s+(\\\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+    return int(re.search(rf"{name}:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
 
 
 PartialState(cpu=True)
@@ -42,12 +42,12 @@ accelerator = Accelerator(cpu=True)
 state = accelerator.state
 state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-before = memory("VmRSS")
+before, anonymous = memory("VmRSS"), memory("RssAnon")
 policy = build.make_shared_policy(base, recipe)
 copies = [build.make_reference(policy, weights=False)]
 state.fsdp_plugin.transformer_cls_names_to_wrap = layer_names(policy.wrapped())
 share_out(policy, copies, accelerator, "fsdp", torch.device("cpu"))
-seen = {"peak": memory("VmHWM") - before, "after": memory("VmRSS") - before}
+seen = {"peak": memory("VmHWM") - before, "after": memory("RssAnon") - anonymous}
 plain = dict(build.make_policy(build.load_base(base, recipe), recipe).named_parameters())
 for one in (policy, *copies):
     seen["parameters"] = sum(p.numel() for p in one.parameters())
@@ -111,4 +111,5 @@ def test_only_the_first_process_ever_holds_the_whole_model_and_a_reference_adds_
         assert seen["equal"] and 0.4 * first["parameters"] < seen["shards"] < 0.6 * first["parameters"]
     # its halves of policy and reference, and what arrives; two whole models would be 2.0
     assert second["peak"] < 1.3 * whole
-    assert first["after"] < 1.6 * whole  # the whole model is gone again
+    # the whole model is gone again; what is still mapped of its file the system takes back when it wants to
+    assert first["after"] < 1.3 * whole
