@@ -90,13 +90,13 @@ def test_another_engines_samples_weigh_by_how_likely_they_were_there(rows: list[
 def test_what_the_log_says_of_the_weights(rows: list[AlignmentRow]) -> None:
     old = POLICY.clone()
     old[0, 0] -= math.log(1.5)  # rises beyond the clip
-    old[1, 3] += math.log(2.0)  # falls beyond it
+    old[1, 3] += math.log(4.0)  # falls beyond it
     options = {"kl_weight": 0.0}
     method = make(TrainingRecipe(method="grpo", refresh_every=2, policy_gradient=options), [4])
     batch = rated_of(rows[0], MASK, [1.0, 5.0], [2.0, -1.0], old)
     step = step_of(method, batch, POLICY, MASK, entropy=torch.where(MASK, 0.5, 9.0))
     found = method.figures(dict(method.loss(step).notes))
-    mean, square = (1.5 + 0.5 + 4) / 6, (2.25 + 0.25 + 4) / 6
+    mean, square = (1.5 + 0.25 + 4) / 6, (2.25 + 0.0625 + 4) / 6
     assert found["ratio"] == pytest.approx(mean) and "ratio_square" not in found
     assert found["effective_samples"] == pytest.approx(mean**2 / square)
     assert (found["clipped"], found["entropy"]) == (pytest.approx(2 / 6), pytest.approx(0.5))
