@@ -111,7 +111,7 @@ class Bench:
     """
 
     def __init__(self, shape: Shape, device: str, out: Path) -> None:
-        from rba_bench.training.data import TrainingData, choices
+        from rba_bench.training.data.groups import TrainingData, choices
 
         self.shape, self.device, self.out = shape, device, out
         self.folder = write_set(out / "set", shape)
@@ -121,7 +121,8 @@ class Bench:
         """The objects of a training run, wired as `rba-bench train` does it, around a fresh random model."""
         import torch
 
-        from rba_bench.training import build, run
+        from rba_bench.training import run
+        from rba_bench.training.model import building as build
 
         torch.manual_seed(0)
         family = make_family(self.shape, self.device)

@@ -23,7 +23,7 @@ def read_rows(folder: Path) -> tuple[dict[str, list[Any]], Any]:
     """Clips as groups of one, in order, and their pairs."""
     from rba_bench.audio.alignment_set import AlignmentRow
     from rba_bench.audio.clips import AudioRef
-    from rba_bench.training.offline_pairs import OfflinePairs, TextPair
+    from rba_bench.training.data.offline_pairs import OfflinePairs, TextPair
 
     groups: dict[str, list[Any]] = {}
     pairs = {}
@@ -69,12 +69,13 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     from transformers import TrainerCallback
 
     from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
-    from rba_bench.training import build, methods
-    from rba_bench.training.clips import ClipStore, ResponseTokens
-    from rba_bench.training.collect import Collector
+    from rba_bench.training import methods
+    from rba_bench.training.data.clips import ClipStore, ResponseTokens
+    from rba_bench.training.data.order import GroupOrder
     from rba_bench.training.machine import reuse_memory
-    from rba_bench.training.order import GroupOrder
-    from rba_bench.training.tools import StepTools
+    from rba_bench.training.model import building as build
+    from rba_bench.training.model.frozen_models import StepTools
+    from rba_bench.training.rollouts.buffer import Collector
     from rba_bench.training.trainer import AlignmentTrainer, arguments
 
     class Gated(TrainerCallback):
@@ -144,8 +145,8 @@ def apart(outcome: Any) -> Any:
 
 def cached(tools: Any, policy: Any, pairs: Any) -> Any:
     """Tools that look the reference's log-probabilities up; the policy, not yet trained, has computed them."""
-    from rba_bench.training.reference_cache import ReferenceCache
-    from rba_bench.training.tools import StepTools
+    from rba_bench.training.model.frozen_models import StepTools
+    from rba_bench.training.model.reference_cache import ReferenceCache
 
     kept = ReferenceCache("benchmark")
     policy.eval()

@@ -109,7 +109,7 @@ def measure(folder: str) -> None:
     import soxr  # noqa: F401
 
     from rba_bench.audio.clips import load
-    from rba_bench.training.data import TrainingData, choices
+    from rba_bench.training.data.groups import TrainingData, choices
 
     meter = Meter()
     meter("open, checksums and index made", lambda: TrainingData.open(choices(folder)))

@@ -134,11 +134,12 @@ class Both:
 
     def __init__(self, keys: list[str], folder: Path) -> None:
         from rba_bench.recipes import load_recipe
-        from rba_bench.training import build, methods
-        from rba_bench.training.clips import ClipStore, ResponseTokens
-        from rba_bench.training.collect import Collector
-        from rba_bench.training.data import TrainingData, choices
+        from rba_bench.training import methods
+        from rba_bench.training.data.clips import ClipStore, ResponseTokens
+        from rba_bench.training.data.groups import TrainingData, choices
+        from rba_bench.training.model import building as build
         from rba_bench.training.recipe import TrainingRecipe
+        from rba_bench.training.rollouts.buffer import Collector
         from rba_bench.training.rollouts.make import use_engine
 
         recipe = load_recipe(TrainingRecipe, Path("recipes/grpo.yaml"), keys)

@@ -27,8 +27,8 @@ def test_every_fault_has_its_text_once_and_its_tests(mutate: ModuleType) -> None
 
 
 def test_a_fault_whose_text_is_gone_is_named(mutate: ModuleType) -> None:
-    gone = mutate.Mutation("loss", "rba_bench/training/layout.py", "no such text", "", ())
+    gone = mutate.Mutation("loss", "rba_bench/training/data/packing.py", "no such text", "", ())
     with pytest.raises(
-        SystemExit, match="mutation 1: rba_bench/training/layout.py holds 'no such text' 0 times"
+        SystemExit, match="mutation 1: rba_bench/training/data/packing.py holds 'no such text' 0 times"
     ):
         mutate.check([gone])

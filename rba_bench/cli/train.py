@@ -15,7 +15,7 @@ from rba_bench.errors import UserError
 from rba_bench.progress import say
 from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
 from rba_bench.shipped import recipe_file
-from rba_bench.training.presets import Method
+from rba_bench.training.methods.presets import Method
 
 if TYPE_CHECKING:
     from rba_bench.training.recipe import TrainingRecipe

@@ -17,8 +17,8 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.study.recipe import Budget
+from rba_bench.training.callbacks.run_files import LOG
 from rba_bench.training.continuing import RUN
-from rba_bench.training.watch import LOG
 
 REFERENCE = "reference"
 REPORT = "report"

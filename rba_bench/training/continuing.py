@@ -19,8 +19,8 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, write_atomic, write_json
 from rba_bench.outputs import SIGNATURE, differences, read_signature
 from rba_bench.progress import say
+from rba_bench.training.callbacks.run_files import LOG, SAMPLES, VALIDATION
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.watch import LOG, SAMPLES, VALIDATION
 
 RUN = "rba_run.json"
 TRAINER = "trainer"
@@ -73,8 +73,8 @@ def find(run: Path) -> Origin:
         MissingPrerequisite: no such folder.
         UserError: it holds no training run, or one that has taken no step.
     """
-    from rba_bench.training.build import checkpoint_sha256
-    from rba_bench.training.checkpoints import identity, newest
+    from rba_bench.training.model.building import checkpoint_sha256
+    from rba_bench.training.model.checkpoints import identity, newest
 
     if not run.is_dir():
         raise MissingPrerequisite(
@@ -177,7 +177,7 @@ def prepare(origin: Origin, recipe: TrainingRecipe, out: Path) -> None:
 
 
 def _copy_checkpoint(source: Path, target: Path) -> None:
-    from rba_bench.training.checkpoints import STATE
+    from rba_bench.training.model.checkpoints import STATE
 
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(STATE))
     write_json(target / STATE, read_json(source / STATE))  # last: now it is complete
@@ -189,9 +189,9 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     from transformers import TrainerControl, TrainerState
     from transformers.trainer import TRAINER_STATE_NAME
 
-    from rba_bench.training import build
-    from rba_bench.training.checkpoints import WEIGHTS, save_weights, seal
-    from rba_bench.training.tools import REFERENCE
+    from rba_bench.training.model import building as build
+    from rba_bench.training.model.checkpoints import WEIGHTS, save_weights, seal
+    from rba_bench.training.model.frozen_models import REFERENCE
 
     policy = build.make_policy(build.load_base(origin.run, recipe), recipe)
     save_weights(policy, folder)
@@ -254,7 +254,7 @@ def refuse_more_steps(out: Path, identity: Mapping[str, Any]) -> None:
 
 def tidy(out: Path, keep_state: bool) -> None:
     """Remove what a finished run needs no more of its Trainer's folder."""
-    from rba_bench.training.checkpoints import newest
+    from rba_bench.training.model.checkpoints import newest
 
     last = newest(out / TRAINER)
     if not keep_state or last is None:

@@ -11,10 +11,10 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
-from rba_bench.training.clips import Clip, ClipStore, ResponseTokens
-from rba_bench.training.layout import Branch
-from rba_bench.training.objectives import sequence_logprobs
-from rba_bench.training.policy import SpeechPolicy
+from rba_bench.training.data.clips import Clip, ClipStore, ResponseTokens
+from rba_bench.training.data.packing import Branch
+from rba_bench.training.losses import sequence_logprobs
+from rba_bench.training.model.policy import SpeechPolicy
 
 SMALLEST_CHANGE = 1e-4  # nats per answer; rounding differences are about 1e-6
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rba_bench.recipes import Recipe
+from rba_bench.training.methods.presets import CLIPPED, PRESETS, Method, Reduction, fill
 from rba_bench.training.other_names import OTHER_NAMES
-from rba_bench.training.presets import CLIPPED, PRESETS, Method, Reduction, fill
-from rba_bench.training.reward_options import RewardOptions
-from rba_bench.training.rollout_options import RolloutOptions
-from rba_bench.training.teacher_options import TeacherOptions
+from rba_bench.training.rewards.options import RewardOptions
+from rba_bench.training.rollouts.options import RolloutOptions
+from rba_bench.training.teachers.options import TeacherOptions
 
 Kind = Literal["instruct", "qa", "s2tt"]
 Part = Literal["projector", "llm", "encoder"]

@@ -17,14 +17,14 @@ from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training import continuing
+from rba_bench.training.callbacks.run_files import REPORT, START, write_report
 from rba_bench.training.continuing import RUN, TRAINER
 from rba_bench.training.machine import hardware, join_processes, peak_memory, reuse_memory, versions
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.watch import REPORT, START, write_report
 
 if TYPE_CHECKING:
-    from rba_bench.training.data import TrainingData
-    from rba_bench.training.limits import Limits
+    from rba_bench.training.data.groups import TrainingData
+    from rba_bench.training.data.limits import Limits
     from rba_bench.training.trainer import AlignmentTrainer
 
 FINAL = f"{TRAINER}/final"
@@ -77,12 +77,12 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     """
     from accelerate import PartialState
 
-    from rba_bench.training.build import base_folder
-    from rba_bench.training.checkpoints import newest, remove_incomplete, told_if_full
-    from rba_bench.training.data import TrainingData, choices
-    from rba_bench.training.order import steps_for
-    from rba_bench.training.precision import settled
-    from rba_bench.training.reporting import check_reporters
+    from rba_bench.training.callbacks.reporting import check_reporters
+    from rba_bench.training.data.groups import TrainingData, choices
+    from rba_bench.training.data.order import steps_for
+    from rba_bench.training.model.building import base_folder
+    from rba_bench.training.model.checkpoints import newest, remove_incomplete, told_if_full
+    from rba_bench.training.model.precision import settled
 
     reuse_memory()
     join_processes()
@@ -119,8 +119,8 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
 
 def _sources(recipe: TrainingRecipe, data: "TrainingData", base: Path) -> dict[str, str]:
     """Hashes of what a run reads."""
-    from rba_bench.training.build import checkpoint_sha256
-    from rba_bench.training.offline_pairs import OfflinePairs
+    from rba_bench.training.data.offline_pairs import OfflinePairs
+    from rba_bench.training.model.building import checkpoint_sha256
 
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
     if recipe.pairs_file is not None:
@@ -163,10 +163,10 @@ class _Run:
     ) -> None:
         from transformers import set_seed
 
-        from rba_bench.training import build
-        from rba_bench.training.checkpoints import newest
-        from rba_bench.training.clips import ClipStore, ResponseTokens
-        from rba_bench.training.sharded_loading import planned
+        from rba_bench.training.data.clips import ClipStore, ResponseTokens
+        from rba_bench.training.model import building as build
+        from rba_bench.training.model.checkpoints import newest
+        from rba_bench.training.model.sharded_loading import planned
         from rba_bench.training.teachers.answers import WithOwnAnswers
 
         set_seed(recipe.seed)  # adapters start from random numbers
@@ -191,7 +191,7 @@ class _Run:
 
     def _limits(self) -> "Limits":
         """Leave out of the data what the model cannot take; the first process says what a user should know."""
-        from rba_bench.training.limits import Limits
+        from rba_bench.training.data.limits import Limits
         from rba_bench.training.recipe_checks import idle_values, thin_groups
 
         recipe, data, speaks = self.recipe, self.data, os.environ.get("RANK", "0") == "0"
@@ -203,9 +203,9 @@ class _Run:
 
     def execute(self) -> TrainResult:
         """Train, write, clean up."""
-        from rba_bench.training.display import display
-        from rba_bench.training.keeper import Interrupt
-        from rba_bench.training.watch import RunFiles
+        from rba_bench.training.callbacks.display import display
+        from rba_bench.training.callbacks.run_files import RunFiles
+        from rba_bench.training.callbacks.training_callback import Interrupt
 
         trainer, keeper, done = self._trainer()
         with Interrupt() as interrupt:
@@ -250,16 +250,17 @@ class _Run:
             say(f"ended at step {step} of {recipe.steps}: {why}")
 
     def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
-        from rba_bench.training import build, methods
-        from rba_bench.training.collect import Collector
-        from rba_bench.training.keeper import Interrupt, Keeper, saved_first
-        from rba_bench.training.order import GroupOrder
-        from rba_bench.training.reporting import reporters
+        from rba_bench.training import methods
+        from rba_bench.training.callbacks.reporting import reporters
+        from rba_bench.training.callbacks.run_files import make_watch
+        from rba_bench.training.callbacks.samples import Shown
+        from rba_bench.training.callbacks.training_callback import Interrupt, Keeper, saved_first
+        from rba_bench.training.data.order import GroupOrder
+        from rba_bench.training.model import building as build
+        from rba_bench.training.model.frozen_models import StepTools
+        from rba_bench.training.rollouts.buffer import Collector
         from rba_bench.training.rollouts.make import use_engine
-        from rba_bench.training.samples import Shown
-        from rba_bench.training.tools import StepTools
         from rba_bench.training.trainer import AlignmentTrainer, arguments
-        from rba_bench.training.watch import make_watch
 
         recipe = self.recipe
         args = arguments(recipe, self.out / TRAINER)
@@ -325,9 +326,9 @@ class _Run:
 
     def _finish(self, trainer: "AlignmentTrainer") -> TrainResult:
         """Write the checkpoint, `rba_run.json` last, and remove the Trainer's folder."""
-        from rba_bench.training.build import write_result
-        from rba_bench.training.checkpoints import save_weights
-        from rba_bench.training.parts import merge_lora
+        from rba_bench.training.model.building import write_result
+        from rba_bench.training.model.checkpoints import save_weights
+        from rba_bench.training.model.trainable_parts import merge_lora
 
         trainer.accelerator.wait_for_everyone()  # what the first process wrote is there
         if self.recipe.select == "best" and self.validator is not None:

@@ -26,29 +26,29 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
-from rba_bench.training.alarms import Alarms
-from rba_bench.training.batch import StepBatch
-from rba_bench.training.build import optimizer_groups
-from rba_bench.training.checkpointing import CheckpointingTrainer
-from rba_bench.training.collect import Collector
+from rba_bench.training.callbacks.alarms import Alarms
+from rba_bench.training.callbacks.step_metrics import StepMetrics
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.offline_pairs import OfflinePairs
+from rba_bench.training.data.order import GroupOrder, collate, coming
 from rba_bench.training.methods import Method, Outcome
 from rba_bench.training.methods.base import Aim, Step
-from rba_bench.training.offline_pairs import OfflinePairs
-from rba_bench.training.order import GroupOrder, collate, coming
-from rba_bench.training.policy import SpeechPolicy
-from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.saver import Saver
-from rba_bench.training.schedule import schedule_factor
-from rba_bench.training.sharded_loading import share_out
-from rba_bench.training.sharding import (
+from rba_bench.training.model.building import optimizer_groups
+from rba_bench.training.model.checkpoint_io import CheckpointingTrainer
+from rba_bench.training.model.checkpoint_writer import Saver
+from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.model.sharded_loading import share_out
+from rba_bench.training.model.sharding import (
     Lockstep,
     drive_zero3,
     kind_of,
     layer_names,
     use_bfloat16,
 )
-from rba_bench.training.step_metrics import StepMetrics
-from rba_bench.training.tools import StepTools
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.schedule import schedule_factor
 
 
 def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:

@@ -9,15 +9,15 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.files import read_json, write_json
-from rba_bench.training.checkpoints import load_weights, save_weights
-from rba_bench.training.clips import ResponseTokens
-from rba_bench.training.collect import Collector
-from rba_bench.training.layout import Branch
-from rba_bench.training.objectives import sequence_logprobs
-from rba_bench.training.pairs import Voice
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.pairs import Voice
+from rba_bench.training.losses import sequence_logprobs
+from rba_bench.training.model.checkpoints import load_weights, save_weights
+from rba_bench.training.model.sharding import Lockstep
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import Reward
-from rba_bench.training.sharding import Lockstep
+from rba_bench.training.rollouts.buffer import Collector
 
 BEST = "best"
 STATE = "validation.json"

@@ -76,7 +76,7 @@ def family(tiny_composite_dir: Path) -> Any:
 @pytest.fixture
 def store_for(groups: dict[str, list[AlignmentRow]]) -> Callable[..., Any]:
     """Builds a ClipStore over the tiny set."""
-    from rba_bench.training.clips import ClipStore
+    from rba_bench.training.data.clips import ClipStore
 
     return lambda family, **options: ClipStore(family, groups, **options)
 

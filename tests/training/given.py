@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.batch import StepBatch
-from rba_bench.training.layout import Branch
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.pairs import Answer, Pair, Rated
 from rba_bench.training.methods.base import Aim, Method, Step
-from rba_bench.training.pairs import Answer, Pair, Rated
-from rba_bench.training.policy import Scores
+from rba_bench.training.model.policy import Scores
 
 
 def answers(row: AlignmentRow, mask: Tensor, end: int = 4) -> list[Answer]:

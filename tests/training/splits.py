@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training import build
+from rba_bench.training.model import building as build
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind
 
@@ -37,7 +37,7 @@ def unsure(plain: Any = build.make_reward) -> Any:
 def opened(recipe: TrainingRecipe, out: Path) -> Any:
     """The objects of a run of a recipe."""
     from rba_bench.training import run
-    from rba_bench.training.data import TrainingData, choices
+    from rba_bench.training.data.groups import TrainingData, choices
 
     data = TrainingData.open(choices([one.model_dump(mode="json") for one in recipe.alignment_sets]))
     base = Path(recipe.base)

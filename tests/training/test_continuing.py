@@ -13,8 +13,8 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.outputs import claim, release
 from rba_bench.training import continuing
-from rba_bench.training.build import base_folder, checkpoint_sha256
-from rba_bench.training.keeper import Keeper
+from rba_bench.training.callbacks.training_callback import Keeper
+from rba_bench.training.model.building import base_folder, checkpoint_sha256
 from rba_bench.training.run import train
 from tests.training.test_run import log, same, weights
 
@@ -70,7 +70,7 @@ def test_a_run_that_kept_its_state_goes_on_as_if_more_steps_had_been_asked_for(
                 raise Dies
 
     with monkeypatch.context() as patch, pytest.raises(Dies):
-        patch.setattr("rba_bench.training.keeper.Keeper", Stops)
+        patch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Stops)
         train(more, tmp_path / "more", kept)
     assert (tmp_path / "more" / "trainer" / "checkpoint-5").is_dir()
     result = train(more, tmp_path / "more", kept)

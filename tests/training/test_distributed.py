@@ -17,9 +17,9 @@ import torch
 
 from rba_bench.files import read_json, read_jsonl, write_json
 from rba_bench.shipped import recipes_dir
-from rba_bench.training.keeper import Keeper
+from rba_bench.training.callbacks.training_callback import Keeper
+from rba_bench.training.model.sharding import Lockstep, hide, layer_names
 from rba_bench.training.run import train
-from rba_bench.training.sharding import Lockstep, hide, layer_names
 
 # one validation item: the second process has none, and keeps the first one company
 GROUP = {"method": "rba-group", "voices_per_group": 3, "refresh_every": 2, "steps": 3, "groups_per_step": 4,
@@ -76,9 +76,11 @@ CHILD = """
 import json, os, pathlib, signal, sys
 from accelerate.utils import gather_object
 from rba_bench.files import sha256_json, write_json
-from rba_bench.training import build, keeper, run
+from rba_bench.training import run
+from rba_bench.training.model import building as build
+from rba_bench.training.callbacks import training_callback as keeper
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.sharding import settle, whole
+from rba_bench.training.model.sharding import settle, whole
 
 given = json.loads(pathlib.Path(sys.argv[1]).read_text())
 rank = int(os.environ["RANK"])
@@ -324,7 +326,7 @@ def test_without_shared_weights_lockstep_asks_nobody() -> None:
 
 
 def test_hidden_modules_are_no_part_of_the_model_and_can_be_called(family: Any) -> None:
-    from rba_bench.training.policy import SpeechPolicy
+    from rba_bench.training.model.policy import SpeechPolicy
 
     policy = SpeechPolicy(family)
     hide(policy, policy.left_whole())

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from rba_bench.cli.main import main
 from rba_bench.training.explain import explain, flat, method_recipe, reasons, type_name
-from rba_bench.training.presets import METHODS, PRESETS
+from rba_bench.training.methods.presets import METHODS, PRESETS
 from rba_bench.training.recipe import TrainingRecipe
 
 

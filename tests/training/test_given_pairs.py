@@ -10,13 +10,13 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
-from rba_bench.training.batch import StepBatch
-from rba_bench.training.clips import ResponseTokens
-from rba_bench.training.offline_pairs import OfflinePairs
-from rba_bench.training.pairs import Answer, Pair
-from rba_bench.training.policy import SpeechPolicy
-from rba_bench.training.reference_cache import ReferenceCache, of_answers
-from rba_bench.training.tools import StepTools
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.data.offline_pairs import OfflinePairs
+from rba_bench.training.data.pairs import Answer, Pair
+from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.model.reference_cache import ReferenceCache, of_answers
 
 
 def written(folder: Path, *lines: Any) -> Path:

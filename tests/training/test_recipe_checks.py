@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.recipes import load_recipe
-from rba_bench.training.presets import METHODS
+from rba_bench.training.methods.presets import METHODS
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.recipe_checks import NEEDS, _leaves, idle_values, thin_groups, unread_keys
 

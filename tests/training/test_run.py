@@ -16,7 +16,7 @@ import torch
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.training import run
-from rba_bench.training.keeper import Interrupt, Keeper
+from rba_bench.training.callbacks.training_callback import Interrupt, Keeper
 from rba_bench.training.run import train
 
 UNSTABLE = {"elapsed_s"}  # the only field of the log that two equal runs may differ in
@@ -135,7 +135,7 @@ class Stop(Keeper):
 
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    monkeypatch.setattr("rba_bench.training.keeper.Keeper", Stop)
+    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Stop)
     yield lambda step: setattr(Stop, "at", step)
     Stop.at = 0
 
@@ -335,7 +335,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
 def test_bfloat16_keeps_what_trains_in_float32_and_halves_the_rest(
     recipe_for: Callable[..., Any], tiny_composite_dir: Path, tmp_path: Path
 ) -> None:
-    from rba_bench.training import build
+    from rba_bench.training.model import building as build
 
     recipe = recipe_for(method="sft", steps=12, lora={"r": 4}, learning_rate=1e-2, precision="bfloat16")
     family = build.load_base(tiny_composite_dir, recipe)
@@ -384,7 +384,7 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int],
                     self.trainer.saver.wait()
                 resource.setrlimit(resource.RLIMIT_FSIZE, (at["bytes"], plain[1]))
 
-    monkeypatch.setattr("rba_bench.training.keeper.Keeper", Filling)
+    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Filling)
 
     def fill(step: int, size: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, plain)

@@ -14,7 +14,7 @@ import torch
 
 from rba_bench.errors import RbaError
 from rba_bench.files import write_json
-from rba_bench.training.presets import METHODS
+from rba_bench.training.methods.presets import METHODS
 from rba_bench.training.recipe import TrainingRecipe
 from tests.training import splits
 
@@ -66,7 +66,7 @@ def mixed(mixed_dir: Path, tiny_composite_dir: Path) -> Callable[..., TrainingRe
 @pytest.fixture
 def unsure(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Some samples get no reward."""
-    monkeypatch.setattr("rba_bench.training.build.make_reward", splits.unsure())
+    monkeypatch.setattr("rba_bench.training.model.building.make_reward", splits.unsure())
     yield
 
 
@@ -113,7 +113,7 @@ def test_a_step_of_which_nothing_could_be_judged_is_refused_however_it_is_split(
     mixed: Callable[..., TrainingRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(splits.zlib, "crc32", lambda _: 0)
-    monkeypatch.setattr("rba_bench.training.build.make_reward", splits.unsure())
+    monkeypatch.setattr("rba_bench.training.model.building.make_reward", splits.unsure())
     for accumulate in (1, 8):
         run = splits.opened(mixed(method="grpo"), tmp_path / str(accumulate))
         with pytest.raises(RbaError, match=r"none of 32 answers could be judged: check `reward`"):
@@ -144,7 +144,7 @@ JOBS: dict[str, dict[str, Any]] = {
 CHILD = """
 import json, os, pathlib, sys
 import torch
-from rba_bench.training import build
+from rba_bench.training.model import building as build
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.run import train
 from rba_bench.training.trainer import AlignmentTrainer

@@ -11,12 +11,12 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
-from rba_bench.training.clips import ResponseTokens
-from rba_bench.training.collect import Collector
-from rba_bench.training.layout import Branch
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.data.packing import Branch
 from rba_bench.training.methods import make
-from rba_bench.training.policy import SpeechPolicy
+from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.rollouts.buffer import Collector
 from rba_bench.training.run import train
 from rba_bench.training.validation import Validator
 

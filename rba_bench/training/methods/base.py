@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.batch import StepBatch, assemble
-from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.data.batch import StepBatch, assemble
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.data.pairs import Sample, Voice
+from rba_bench.training.data.targets import Targets
+from rba_bench.training.losses import sequence_logprobs, token_mean
 from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.objectives import sequence_logprobs, token_mean
-from rba_bench.training.pairs import Sample, Voice
-from rba_bench.training.policy import Measure, Scores
-from rba_bench.training.presets import Reduction
+from rba_bench.training.methods.presets import Reduction
+from rba_bench.training.model.policy import Measure, Scores
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.targets import Targets
 
 
 class Tools(Protocol):

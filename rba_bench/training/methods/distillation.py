@@ -7,14 +7,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.seeding import stable_seed
-from rba_bench.training.batch import StepBatch
-from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.data.pairs import Answer, Rated, Sample, Voice, answer_of, slots
+from rba_bench.training.losses import distillation
+from rba_bench.training.losses.likelihood import token_mean
 from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools
 from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.objectives import distillation
-from rba_bench.training.objectives.likelihood import token_mean
-from rba_bench.training.pairs import Answer, Rated, Sample, Voice, answer_of, slots
 
 
 class TokenDistillation(Method):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rba_bench.training.objectives.distillation import divergence, topk_divergence
-from rba_bench.training.objectives.vocabulary import Kind
-from rba_bench.training.targets import StateTargets, Targets
+from rba_bench.training.data.targets import StateTargets, Targets
+from rba_bench.training.losses.distillation import divergence, topk_divergence
+from rba_bench.training.losses.vocabulary import Kind
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.pairs import Answer, Pair, Rated
+from rba_bench.training.data.pairs import Answer, Pair, Rated
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.batch import StepBatch
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.pairs import Rated, Sample, Voice, drawn_answer, slots
+from rba_bench.training.losses import policy_gradient as forms
+from rba_bench.training.losses.likelihood import sequence_mean, token_mean
 from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools, reference_logprobs, shape
 from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.methods.preference import weighed_together
-from rba_bench.training.objectives import policy_gradient as forms
-from rba_bench.training.objectives.likelihood import sequence_mean, token_mean
-from rba_bench.training.pairs import Rated, Sample, Voice, drawn_answer, slots
 
 LARGEST_RATIO = 1e6  # importance weights as they are logged
 

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.batch import StepBatch
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.pairs import Answer, Pair, Sample, Voice, group_pair, single_pair, slots
+from rba_bench.training.data.targets import StateTargets
+from rba_bench.training.losses.preference import ipo, odpo, preference, simpo, tdpo
 from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools, reference_logprobs, shape
 from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.objectives.preference import ipo, odpo, preference, simpo, tdpo
-from rba_bench.training.pairs import Answer, Pair, Sample, Voice, group_pair, single_pair, slots
-from rba_bench.training.targets import StateTargets
 
 
 class Preference(Method):

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from rba_bench.training.model.policy import CHUNK_ELEMENTS
 from rba_bench.training.planning.assumptions import Assumptions
 from rba_bench.training.planning.data import Data
 from rba_bench.training.planning.shapes import Shape
 from rba_bench.training.planning.work import Step, reward_parameters, teacher_parameters
-from rba_bench.training.policy import CHUNK_ELEMENTS
 from rba_bench.training.recipe import TrainingRecipe
 
 

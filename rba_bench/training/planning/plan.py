@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from rba_bench.training.order import steps_for
+from rba_bench.training.data.order import steps_for
 from rba_bench.training.planning.assumptions import Assumptions
 from rba_bench.training.planning.data import Data, data_of
 from rba_bench.training.planning.hardware import BETWEEN, CLUSTERS, NODE, Device, device

@@ -6,10 +6,10 @@ weights. Attention over a context of S tokens takes 4 x width x S / 2 a layer an
 
 from dataclasses import dataclass
 
+from rba_bench.training.model.policy import CHUNK_ELEMENTS
 from rba_bench.training.planning.assumptions import Assumptions
 from rba_bench.training.planning.data import Data
 from rba_bench.training.planning.shapes import Shape, text_parameters
-from rba_bench.training.policy import CHUNK_ELEMENTS
 from rba_bench.training.recipe import TrainingRecipe
 
 TEACHER_TURN = 60  # tokens of a transcript with its template

@@ -8,7 +8,7 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.outputs import read_signature
-from rba_bench.training.watch import LOG, SAMPLES, START, VALIDATION
+from rba_bench.training.callbacks.run_files import LOG, SAMPLES, START, VALIDATION
 
 RUN = "rba_run.json"
 GROUPS = 10  # on the page

@@ -19,11 +19,11 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
 from rba_bench.plain import clean
+from rba_bench.training.callbacks.run_files import REPORT
 from rba_bench.training.explain import explain, flat
 from rba_bench.training.report.content import Content, read
 from rba_bench.training.report.curves import charts
 from rba_bench.training.report.sound import SECONDS, Player
-from rba_bench.training.watch import REPORT
 
 Groups = Mapping[str, Sequence[AlignmentRow]]
 
@@ -127,7 +127,7 @@ def _finalize(value: Any) -> Any:
 
 def _groups(content: Content) -> tuple[Groups | None, str]:
     """Rows by group id of the set that the run read, and what is wrong if there are none."""
-    from rba_bench.training.data import TrainingData, choices
+    from rba_bench.training.data.groups import TrainingData, choices
 
     source = content.recipe.get("alignment_set")
     if source is None or not (content.groups or content.before):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from rba_bench.errors import RbaError
-from rba_bench.training.clips import Clip
-from rba_bench.training.rollout import Draw
-from rba_bench.training.sharding import Lockstep
+from rba_bench.training.data.clips import Clip
+from rba_bench.training.model.sharding import Lockstep
+from rba_bench.training.rollouts.sampling import Draw
 
 BASE = "policy"  # the name that `rba-bench train server` serves the decoder under
 

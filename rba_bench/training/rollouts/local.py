@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from rba_bench.textlm.base import Decoding
-from rba_bench.training.clips import Clip
-from rba_bench.training.policy import SpeechPolicy
-from rba_bench.training.rollout import Draw, drives, sample
+from rba_bench.training.data.clips import Clip
+from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.model.sharding import Lockstep
 from rba_bench.training.rollouts.base import Request
-from rba_bench.training.sharding import Lockstep
+from rba_bench.training.rollouts.sampling import Draw, drives, sample
 
 
 class LocalRollout:

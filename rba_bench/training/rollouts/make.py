@@ -9,10 +9,10 @@ import torch
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_bytes
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training.collect import Collector
-from rba_bench.training.policy import SpeechPolicy
+from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rollouts.base import BASE
+from rba_bench.training.rollouts.buffer import Collector
 from rba_bench.training.rollouts.nccl import NcclTransfer
 from rba_bench.training.rollouts.transfer import FolderTransfer, LoraTransfer, Transfer
 from rba_bench.training.rollouts.vllm import VllmRollout

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
+from rba_bench.training.model.sharding import whole
 from rba_bench.training.rollouts.base import BASE
 from rba_bench.training.rollouts.vllm_client import VllmClient
-from rba_bench.training.sharding import whole
 
 
 class NcclTransfer:

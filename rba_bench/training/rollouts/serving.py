@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rba_bench.training.parts import ALL_LINEAR
+from rba_bench.training.model.trainable_parts import ALL_LINEAR
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rollouts.base import BASE
 from rba_bench.training.rollouts.make import weights_of
@@ -26,7 +26,7 @@ def export(recipe: TrainingRecipe, out: Path) -> list[str]:
 
     from rba_bench.outputs import claim, release
     from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-    from rba_bench.training.build import base_folder, checkpoint_sha256, load_base
+    from rba_bench.training.model.building import base_folder, checkpoint_sha256, load_base
 
     base = base_folder(recipe)
     claim(out, "decoder", {"base_sha256": checkpoint_sha256(base), "precision": recipe.precision})

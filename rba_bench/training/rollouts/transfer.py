@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
+from rba_bench.training.model.sharding import whole
 from rba_bench.training.rollouts.base import BASE
 from rba_bench.training.rollouts.vllm_client import LOAD_LORA, UNLOAD_LORA, VllmClient
-from rba_bench.training.sharding import whole
 
 
 class Transfer(Protocol):

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
-from rba_bench.training.clips import Clip
-from rba_bench.training.policy import SpeechPolicy
-from rba_bench.training.rollout import Draw
+from rba_bench.training.data.clips import Clip
+from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.model.sharding import Lockstep
 from rba_bench.training.rollouts.base import Request
+from rba_bench.training.rollouts.sampling import Draw
 from rba_bench.training.rollouts.transfer import Transfer
 from rba_bench.training.rollouts.vllm_client import Completion, ServerGone, VllmClient, packed
-from rba_bench.training.sharding import Lockstep
 
 T = TypeVar("T")
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # between tries of a draw; a server that starts anew takes longer

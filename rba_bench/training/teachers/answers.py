@@ -31,8 +31,8 @@ from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.base import Decoding, Generation, TextLM
 from rba_bench.textlm.replies import ReplyParts, split
-from rba_bench.training.data import Groups
-from rba_bench.training.teacher_options import CONTINUE
+from rba_bench.training.data.groups import Groups
+from rba_bench.training.teachers.options import CONTINUE
 
 AuthorMode = Literal["answer", "continue"]
 FOLDER = "own_answers"

@@ -20,7 +20,7 @@ from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch
-from rba_bench.training.sharding import Lockstep
+from rba_bench.training.model.sharding import Lockstep
 from rba_bench.training.teachers.readers import Shell, eval_mode, without_adapters
 
 

@@ -28,7 +28,7 @@ from rba_bench.textlm.weights import (
     setup_sha256,
     weights_sha256,
 )
-from rba_bench.training.sharding import Lockstep
+from rba_bench.training.model.sharding import Lockstep
 
 PROBE_TOKENS = 7
 T = TypeVar("T")

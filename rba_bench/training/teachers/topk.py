@@ -18,9 +18,9 @@ from torch import Tensor
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.progress import bar
-from rba_bench.training.layout import Branch
-from rba_bench.training.objectives.distillation import top_k
-from rba_bench.training.targets import TopKTargets
+from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.targets import TopKTargets
+from rba_bench.training.losses.distillation import top_k
 from rba_bench.training.teachers.store import Store
 from rba_bench.training.teachers.twin import TextTwin, Tokens
 

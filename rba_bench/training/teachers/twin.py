@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from rba_bench.errors import UserError
-from rba_bench.training.layout import Branch, Mode, plan
-from rba_bench.training.targets import StateTargets
+from rba_bench.training.data.packing import Branch, Mode, plan
+from rba_bench.training.data.targets import StateTargets
 from rba_bench.training.teachers.readers import Reader
 
 Tokens = tuple[int, ...]

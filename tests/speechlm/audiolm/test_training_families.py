@@ -14,8 +14,8 @@ from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.speechlm.audiolm.families.rows import shares_rows
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training import parts
-from rba_bench.training.layout import Branch, Mode, plan
+from rba_bench.training.data.packing import Branch, Mode, plan
+from rba_bench.training.model import trainable_parts as parts
 from tests.speechlm.audiolm import contract
 from tests.speechlm.audiolm.omni_granite_phi import granite_inputs, omni_inputs, phi_inputs
 

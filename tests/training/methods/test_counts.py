@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.data.pairs import Sample
 from rba_bench.training.methods import make
-from rba_bench.training.pairs import Sample
 from rba_bench.training.recipe import TrainingRecipe
 from tests.training.given import rated_of, step_of
 

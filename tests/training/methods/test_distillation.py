@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.batch import StepBatch
-from rba_bench.training.layout import Branch
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.packing import Branch
 from rba_bench.training.methods import make
 from rba_bench.training.methods.base import Aim, Step
-from rba_bench.training.policy import Scores
+from rba_bench.training.model.policy import Scores
 from rba_bench.training.recipe import TrainingRecipe
 from tests.training.given import step_of
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.batch import assemble
-from rba_bench.training.build import make_reference
-from rba_bench.training.clips import ResponseTokens
+from rba_bench.training.data.batch import assemble
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.data.pairs import Answer, Pair
+from rba_bench.training.losses import divergence, sequence_logprobs
 from rba_bench.training.methods import make
 from rba_bench.training.methods.base import Step
 from rba_bench.training.methods.preference import saturated
-from rba_bench.training.objectives import divergence, sequence_logprobs
-from rba_bench.training.pairs import Answer, Pair
-from rba_bench.training.policy import SpeechPolicy
+from rba_bench.training.model.building import make_reference
+from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.tools import StepTools
 from tests.training.given import pairs_of, step_of
 
 # one pair, y+ of two tokens, y- of four; the teacher's answer is y+

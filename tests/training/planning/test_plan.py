@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from rba_bench.cli.main import app
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.recipes import load_recipe
-from rba_bench.training import parts
+from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.planning import assumptions, hardware, memory, plan, shapes, work
 from rba_bench.training.planning.data import Data
 from rba_bench.training.recipe import TrainingRecipe

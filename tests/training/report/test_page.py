@@ -12,7 +12,7 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.training import watch
+from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.report import page
 from rba_bench.training.report.content import GROUPS, read, spread
 from rba_bench.training.report.curves import POINTS, charts, thinned

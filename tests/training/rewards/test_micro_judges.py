@@ -3,7 +3,7 @@
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.training.build import make_reward
+from rba_bench.training.model.building import make_reward
 from rba_bench.training.recipe import TrainingRecipe
 
 

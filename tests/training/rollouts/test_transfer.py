@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training import parts
+from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.recipe import LoraOptions, TrainingRecipe
 from rba_bench.training.rollouts.nccl import NcclTransfer
 from rba_bench.training.rollouts.serving import serve_command

@@ -19,12 +19,12 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_jsonl
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training import methods, run
-from rba_bench.training.build import make_policy
-from rba_bench.training.clips import ResponseTokens
-from rba_bench.training.collect import Collector
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.model.building import make_policy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rollouts import vllm
 from rba_bench.training.rollouts.base import Request, RolloutGone
+from rba_bench.training.rollouts.buffer import Collector
 from rba_bench.training.rollouts.make import use_engine
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, body, failure, serving
 

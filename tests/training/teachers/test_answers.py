@@ -12,10 +12,10 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.textlm.base import Decoding, Generation
-from rba_bench.training.data import TrainingData, choices
+from rba_bench.training.data.groups import TrainingData, choices
 from rba_bench.training.run import train
-from rba_bench.training.teacher_options import CONTINUE
 from rba_bench.training.teachers.answers import FOLDER, OwnAnswers, Way, WithOwnAnswers, own_answers
+from rba_bench.training.teachers.options import CONTINUE
 from rba_bench.training.teachers.own import PolicyTextLM
 
 Data = TrainingData
@@ -196,7 +196,7 @@ def test_the_model_is_on_its_device_in_its_precision_before_it_answers(
     recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first answer is asked behind the move to the device: an 8B model on the CPU would never end."""
-    from rba_bench.training.policy import SpeechPolicy
+    from rba_bench.training.model.policy import SpeechPolicy
 
     order: list[str] = []
     moved, chat = SpeechPolicy.to, PolicyTextLM.chat

@@ -1,0 +1,1 @@
+"""What happens between steps: the log, the display, files for people, alarms."""

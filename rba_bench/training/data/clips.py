@@ -1,0 +1,314 @@
+"""Clips as the policy wants them: tokenised prompt plus encoder states, each clip encoded once per run.
+
+With a frozen encoder the states of a clip never change, so rollout, chosen, rejected and SFT share one encoding, and
+later epochs reuse it; with a folder, later runs too. What is kept is the encoder's output *before* the projector, as
+the projector trains. With a training encoder the wave is encoded with gradient in every step.
+
+**Batches.** A resumed run must meet bit-identical states, so a clip's states may not depend on what happened to be
+encoded with it, and the last bits of a batched encoding depend on the batch's shape. So batches are always `ROWS`
+clips, at a length that each of them alone decides (`steady_frames`): where clips are missing, those of coming steps
+take the places, or repetitions. Families whose encoders are not fed by one rectangle of frames encode a voice group
+at a time, always as a whole.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.audio.clips import load
+from rba_bench.errors import RbaError, UserError
+from rba_bench.progress import say
+from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
+from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.speechlm.base import SAMPLING_RATE
+from rba_bench.textlm.content import ControlStringError
+from rba_bench.training.data.prefetch import Prefetcher
+
+MIB = 2**20
+# clips of a batch: enough to fill a GPU; a processor is full with four, and gains nothing from more
+ROWS = {"cpu": 4}
+ROWS_DEFAULT = 16
+SLACK_S = 0.05  # so much at the end of a clip is not missed
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip, ready for the policy.
+
+    Attributes:
+        prompt_ids: [P] int64, chat prompt up to the assistant's turn, one placeholder per audio token.
+        sound: [S, D] encoder states, or [n] samples at 16 kHz when the encoder trains; None where the instruction is
+            read as text.
+    """
+
+    prompt_ids: Tensor
+    sound: Tensor | None
+
+
+_last: dict[str, EncoderCache] = {}
+
+
+def shared_cache(tag: str, limit_mb: float) -> EncoderCache:
+    """The memory of this process's last run if that had the same `tag`, else a new one.
+
+    Runs in one process that differ in method only (as in the quickstart) then encode each clip once together. `tag`
+    must stand for everything that decides a clip's states beside its audio: encoder, processor, padding, device.
+    """
+    if tag not in _last:
+        _last.clear()
+        _last[tag] = EncoderCache(tag)
+    _last[tag].max_bytes = int(limit_mb * MIB)
+    return _last[tag]
+
+
+class ClipStore:
+    """Encodes clips on demand and keeps them.
+
+    Args:
+        family: the model's adapter, on its device.
+        groups: all groups by id.
+        frozen: whether the encoder is frozen, so that states rather than waves are wanted.
+        cache: where states are kept.
+        strict: whether a clip longer than its set says, and than the model hears, ends the run; else it is cut.
+
+    Attributes:
+        coming: rows of the next steps, soonest first, whose clips may fill up a batch.
+        encoded: clips encoded so far, repeats included.
+        seconds: spent on that.
+        misstated: ids of clips that were longer than their set says and were cut.
+    """
+
+    def __init__(
+        self,
+        family: AudioFamily,
+        groups: Mapping[str, list[AlignmentRow]],
+        *,
+        frozen: bool = True,
+        cache: EncoderCache | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.family = family
+        self.groups = groups
+        self.frozen = frozen
+        self.cache = EncoderCache("run", 2**31) if cache is None else cache
+        self.coming: Callable[[], Iterable[AlignmentRow]] = tuple
+        self._n_tokens: dict[int, int] = {}
+        self._counter = _counter(family) if frozen else family
+        self.encoded = 0
+        self.seconds = 0.0
+        self.strict = strict
+        self.misstated: set[str] = set()
+        # what is heard of a clip, and how many samples it has
+        self.heard: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._hear, 0)
+
+    def get(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+        """The clips of `rows`, in order."""
+        known = self.states(rows) if self.frozen else {}
+        made = []
+        for row in rows:
+            sound = known[row.id] if self.frozen else torch.from_numpy(self._wave(row))
+            made.append(Clip(self._prompt(row, sound), sound))
+        return made
+
+    def states(self, rows: Iterable[AlignmentRow]) -> dict[str, Tensor]:
+        """Encoder states [S, D] of each row's clip by the row's id, on the CPU; those that are not known are made.
+
+        To be called ahead too: what is made is kept, as far as the cache's bound allows.
+        """
+        wanted = {row.id: row for row in rows}
+        kept = {row.id: self.cache.get(row.audio.sha256) for row in wanted.values()}
+        known = {id_: states for id_, states in kept.items() if states is not None}
+        missing = [row for row in wanted.values() if row.id not in known]
+        if missing:
+            started = time.monotonic()
+            known |= self._steady(missing) if self.family.steady else self._by_group(missing)
+            self.seconds += time.monotonic() - started
+        return {id_: known[id_] for id_ in wanted}
+
+    def text(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+        """The same instructions read as text."""
+        found = []
+        for row in rows:
+            with _named(f"row {row.id}"):
+                found.append(Clip(torch.tensor(self.family.text_ids(row.user_text)), None))
+        return found
+
+    def silence(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+        """The clips of `rows` with silence instead of sound, past the cache."""
+        waves = [np.zeros_like(self._wave(row)) for row in rows]
+        sounds = self._encoded(waves) if self.frozen else [torch.from_numpy(wave) for wave in waves]
+        return [Clip(self._prompt(row, sound), sound) for row, sound in zip(rows, sounds, strict=True)]
+
+    def _encoded(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
+        if not self.family.steady:
+            return self._encode(waves)
+        return [self._encode([wave], self.family.steady_frames(len(wave))[0])[0] for wave in waves]
+
+    def _by_group(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
+        """States of the groups that rows belong to, each encoded as a whole."""
+        made: dict[str, Tensor] = {}
+        for group_id in dict.fromkeys(row.group_id for row in rows):
+            group = self.groups[group_id]
+            made |= self._keep(group, self._encode([self._wave(row) for row in group]))
+        return made
+
+    def _steady(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
+        """States of rows, in batches of one shape."""
+        waves = {row.id: self._wave(row) for row in rows}
+        places: dict[tuple[int, int], list[AlignmentRow]] = {}
+        for row in rows:
+            places.setdefault(self.family.steady_frames(len(waves[row.id])), []).append(row)
+        self._fill_up(places, waves)
+        made: dict[str, Tensor] = {}
+        for (frames, _), batch in sorted(places.items()):
+            for start in range(0, len(batch), self._rows):
+                part = batch[start : start + self._rows]
+                made |= self._keep(part, self._encode([waves[row.id] for row in part], frames))
+        return made
+
+    def _fill_up(
+        self, places: dict[tuple[int, int], list[AlignmentRow]], waves: dict[str, np.ndarray]
+    ) -> None:
+        """Put clips of coming steps where a batch has room for them, in place."""
+        room = {place: -len(batch) % self._rows for place, batch in places.items()}
+        for row in self.coming():
+            if not any(room.values()):
+                return
+            if row.id in waves or row.audio.sha256 in self.cache:
+                continue
+            likely = self.family.steady_frames(round((row.duration or 0.0) * SAMPLING_RATE))
+            if not room.get(likely):
+                continue
+            wave = self._wave(row)
+            place = self.family.steady_frames(len(wave))  # what is written of a clip need not be so
+            if room.get(place):
+                room[place] -= 1
+                places[place].append(row)
+                waves[row.id] = wave
+
+    def _keep(self, rows: Sequence[AlignmentRow], states: Sequence[Tensor]) -> dict[str, Tensor]:
+        self.encoded += len(rows)
+        for row, made in zip(rows, states, strict=True):
+            self.cache.put(row.audio.sha256, made)
+        return {row.id: made for row, made in zip(rows, states, strict=True)}
+
+    @property
+    def _rows(self) -> int:
+        return ROWS.get(next(self.family.model.parameters()).device.type, ROWS_DEFAULT)
+
+    def look_ahead(self, rows: Iterable[AlignmentRow]) -> None:
+        """Begin to read and decode the clips of rows, soonest needed first, as far as `heard.limit` allows."""
+        self.heard.ahead(row for row in rows if not (self.frozen and row.audio.sha256 in self.cache))
+
+    def _wave(self, row: AlignmentRow) -> np.ndarray:
+        heard, size = self.heard(row)
+        lost = (size - len(heard)) / SAMPLING_RATE
+        if lost > SLACK_S and not (row.duration or 0.0) > size / SAMPLING_RATE - SLACK_S:
+            self._misstated(row, size / SAMPLING_RATE)
+        return heard
+
+    def _hear(self, row: AlignmentRow) -> tuple[np.ndarray, int]:
+        try:
+            wave = load(row.audio)
+        except RbaError as error:
+            raise type(error)(f"row {row.id}: {error}") from error
+        return self.family.heard(wave), len(wave)
+
+    def _misstated(self, row: AlignmentRow, seconds: float) -> None:
+        """A clip that is longer than the model hears and than the set says, so that nobody has left it out."""
+        about = f"clip {row.id} has {seconds:.1f} s of sound, the set says {row.duration}"
+        if self.strict:
+            raise UserError(f"{about}: correct the set's durations, or set long_clips to cut")
+        if not self.misstated:
+            say(f"{about}: it is cut, as others like it will be; they are counted in rba_run.json")
+        self.misstated.add(row.id)
+
+    @torch.no_grad()
+    def _encode(self, waves: Sequence[np.ndarray], frames: int | None = None) -> list[Tensor]:
+        """States [S, D] of waves, on the CPU; with `frames` in a batch of `ROWS` waves of that length."""
+        model = self.family.model
+        device = next(model.parameters()).device
+        filled = [*waves, *[waves[0]] * (self._rows - len(waves))] if frames is not None else waves
+        features = self.family.plain_features(filled)
+        if frames is not None:
+            features = self.family.lengthened(features, frames)
+        training = model.training
+        model.eval()
+        states, lengths = self.family.encode_audio(
+            {name: value.to(device) for name, value in features.items()}
+        )
+        model.train(training)
+        # a view would keep the padded batch alive
+        pairs = list(zip(states, lengths.tolist(), strict=True))[: len(waves)]
+        return [row[:length].to("cpu", copy=True) for row, length in pairs]
+
+    def _prompt(self, row: AlignmentRow, sound: Tensor) -> Tensor:
+        """Prompt ids with as many placeholders as the clip has audio tokens."""
+        n_tokens = self._projected(sound) if self.frozen else self.family.n_tokens(len(sound))
+        if n_tokens < 1:
+            raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short to be heard: remove it")
+        with _named(f"row {row.id}"):
+            return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
+
+    @torch.no_grad()
+    def _projected(self, states: Tensor) -> int:
+        """Audio tokens that states [S, D] become; it depends on S alone, so the projector is asked once for each S."""
+        size = len(states)
+        if size not in self._n_tokens:
+            _, counts = self._counter.project(states[None].float(), torch.tensor([size]))
+            self._n_tokens[size] = int(counts[0])
+        return self._n_tokens[size]
+
+
+@contextmanager
+def _named(whose: str) -> Iterator[None]:
+    """Say whose text cannot be read."""
+    try:
+        yield
+    except ControlStringError as error:
+        raise UserError(f"{whose}: {error}") from error
+
+
+def _counter(family: AudioFamily) -> AudioFamily:
+    """The same model with a projector of its own on the CPU, to ask for numbers of audio tokens.
+
+    The one that trains may be in another number type, or shared out among processes.
+    """
+    parts = family.parts()
+    kept = {id(module): module for name in ("encoder", "llm") for module in parts[name]}
+    copied = copy.copy(family)
+    copied.model = copy.deepcopy(family.model, kept)
+    for module in copied.parts()["projector"]:
+        if any(parameter.is_meta for parameter in module.parameters()):  # another process reads the weights
+            module.to_empty(device="cpu")
+            for tensor in (*module.parameters(), *module.buffers()):
+                torch.nn.init.zeros_(tensor)
+        module.requires_grad_(False).float().cpu()
+    return copied
+
+
+class ResponseTokens:
+    """Token ids of answers as the family closes them, so that teacher text ends where generation would stop.
+
+    Args:
+        family: the model's adapter.
+    """
+
+    def __init__(self, family: AudioFamily) -> None:
+        self.family = family
+        self.end_ids = frozenset(family.stops)
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    def __call__(self, response: str) -> tuple[int, ...]:
+        """Ids of `response` and the end-of-turn token."""
+        if response not in self._known:
+            with _named(f"the answer {response[:60]!r}"):
+                self._known[response] = tuple(self.family.answer_ids(response))
+        return self._known[response]

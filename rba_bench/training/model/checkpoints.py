@@ -1,0 +1,144 @@
+"""Trainer checkpoints that survive a kill at any moment.
+
+A folder counts as a checkpoint once `rba_state.json` is in it, written last and atomically, and every file has the
+size noted there. Anything else is what a killed writer left behind and is removed. `saver` writes them; what
+transformers writes beside with `torch.save` (random states) is read back with `weights_only=True`, by the Trainer.
+
+`trained.safetensors` is one file with the weights that train: the best ones of a run, its last ones where they must be
+put into the base, and those of checkpoints by earlier versions and by DeepSpeed.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from rba_bench.errors import RbaError
+from rba_bench.faults import is_full
+from rba_bench.files import read_json, replacing, sha256_file, sha256_json, write_json
+from rba_bench.training.model.sharding import overwrite, settle, whole
+
+STATE = "rba_state.json"
+WEIGHTS = "trained.safetensors"
+
+
+def seal(folder: Path, state: dict[str, Any]) -> None:
+    """Declare a checkpoint complete; `state` is what the run needs besides the Trainer's own files."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / STATE]
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    write_json(folder / STATE, {"sizes": sizes, **state})
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The latest complete checkpoint under `folder` and its state."""
+    states = ((candidate, _state(candidate)) for candidate in folder.glob("checkpoint-*"))
+    found = [(path, state) for path, state in states if state is not None]
+    return max(found, key=lambda one: one[1]["step"], default=None)
+
+
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints under `folder`, oldest first."""
+    states = ((path, _state(path)) for path in folder.glob("checkpoint-*"))
+    steps = {path: state["step"] for path, state in states if state is not None}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def identity(folder: Path) -> str:
+    """SHA-256 that tells a complete checkpoint's tensors from those of another one."""
+    single = folder / WEIGHTS
+    if single.is_file():
+        return sha256_file(single)
+    return sha256_json({file.name: sha256_file(file) for file in sorted(folder.glob("*.safetensors"))})
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove the checkpoints that a killed process has left half written; only for whoever holds the run's lock."""
+    for candidate in folder.glob("checkpoint-*"):
+        if _state(candidate) is None:
+            shutil.rmtree(candidate, ignore_errors=True)
+
+
+@contextmanager
+def told_if_full(out: Path) -> Iterator[None]:
+    """Write in a run's folder; a full disk becomes one line, and what was being written makes room again.
+
+    Raises:
+        RbaError: there is no room left.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not is_full(error):
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            remove_incomplete(out / "trainer")  # which makes room again
+        kept = newest(out / "trainer")
+        where = f"from {kept[0].name}" if kept else "from the start"
+        raise RbaError(
+            f"no room left to write in {out}: free some, or move the folder to another disk; the same command then "
+            f"goes on {where}"
+        ) from error
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    if not (folder / STATE).is_file():
+        return None
+    try:
+        state: dict[str, Any] = read_json(folder / STATE)
+        whole = all((folder / name).stat().st_size == size for name, size in state["sizes"].items())
+    except (ValueError, KeyError, OSError):
+        return None
+    return state if whole else None
+
+
+def save_weights(model: nn.Module, folder: Path, write: bool = True) -> None:
+    """Write the parameters that train; the others are those of the base and do not change.
+
+    Args:
+        model: the policy.
+        folder: made if absent.
+        write: whether this process writes; where processes share weights out all of them must call, and only who
+            writes holds more than one parameter whole, in main memory.
+    """
+    settle(model)
+    trained = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            value = whole(parameter)
+            if write:
+                trained[name] = value
+    if write:
+        write_tensors(folder / WEIGHTS, trained)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, whole or not at all; folders on the way are made."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Read them back in place.
+
+    Raises:
+        RbaError: the checkpoint is of a model with other trained parameters.
+    """
+    from safetensors import safe_open
+
+    settle(model)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with safe_open(folder / WEIGHTS, framework="pt") as saved:
+        if set(saved.keys()) != trained.keys():
+            raise RbaError(
+                f"{folder} was saved from a model with other trained parameters; remove it and start again"
+            )
+        for name, parameter in trained.items():  # one at a time in memory
+            overwrite(parameter, saved.get_tensor(name))

@@ -1,0 +1,170 @@
+"""What a step is compared with: the reference policy, the text teacher, the clips. Nothing here has a gradient."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from rba_bench.errors import RbaError
+from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.clips import Clip, ClipStore
+from rba_bench.training.model.checkpoints import write_tensors
+from rba_bench.training.model.policy import Scores, SpeechPolicy
+from rba_bench.training.model.reference_cache import ReferenceCache
+from rba_bench.training.model.sharding import Lockstep, overwrite, settle, whole
+from rba_bench.training.teachers.readers import OwnReader
+
+REFERENCE = "reference.safetensors"
+
+
+class StepTools:
+    """Implements `methods.base.Tools` for a run.
+
+    Args:
+        store: clips.
+        reference: frozen policy, for the methods with a reference.
+        teacher: text teacher, for distillation.
+        trained: names of the policy's parameters that train: what a new reference must take over.
+        autocast: context of mixed precision.
+        kept: what the reference has said already, where answers come back.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        reference: SpeechPolicy | None = None,
+        teacher: Any = None,
+        trained: Sequence[str] = (),
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        kept: ReferenceCache | None = None,
+    ) -> None:
+        self.store = store
+        self.reference_policy = reference
+        self._teacher = teacher
+        self.autocast = autocast
+        self.kept = kept
+        self.trained = trained
+        self.lockstep = Lockstep()  # of the processes, where they share weights out
+        self.changed = False  # whether the reference is no longer the base
+
+    def clips(self, batch: StepBatch) -> list[Clip]:
+        """The batch's clips, heard or read."""
+        heard = [row for row, as_text in batch.heard if not as_text]
+        read = [row for row, as_text in batch.heard if as_text]
+        spoken, written = iter(self.store.get(heard)), iter(self.store.text(read))
+        return [next(written if as_text else spoken) for _, as_text in batch.heard]
+
+    @torch.no_grad()
+    def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
+        """The reference's scores of the branches at `places`, in their order."""
+        if self.kept is None or want:
+            return self._score(batch, places, want)
+
+        values, mask = (tensor.to(self.device) for tensor in self.kept.scores(batch, places, self.score))
+        none = values.new_zeros(0)
+        return Scores(values, mask, *[none] * 5)
+
+    def score(self, batch: StepBatch, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and mask [n, L] under the reference, past what is kept."""
+        found = self._score(batch, places)
+        return found.logprobs, found.mask
+
+    @torch.no_grad()
+    def _score(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
+        used = [batch.branches[place] for place in places]
+        needed = sorted({branch.clip for branch in used})
+        number = {clip: index for index, clip in enumerate(needed)}
+        part = StepBatch(heard=[batch.heard[clip] for clip in needed])
+        branches = [replace(branch, clip=number[branch.clip]) for branch in used]
+        clips = self.clips(part)
+        self.lockstep.enter()
+        with self.autocast():
+            scores: Scores = self._reference()(clips, branches, want=want)
+        return scores
+
+    def walk_in_step(self, lockstep: Lockstep) -> None:
+        """From now on reference and teacher are called by all processes equally often."""
+        self.lockstep = lockstep
+        reader = getattr(getattr(self._teacher, "twin", self._teacher), "reader", None)
+        if isinstance(reader, OwnReader):
+            reader.lockstep = lockstep
+
+    @torch.no_grad()
+    def keep_company(self, batch: StepBatch) -> None:
+        """Wait until no process asks reference or teacher any more; `batch` is what is asked meanwhile, any will do."""
+        row, tokens = batch.heard[batch.branches[0].clip][0], batch.branches[0].tokens
+
+        def ask() -> None:
+            if self.reference_policy is not None:
+                self._score(StepBatch(heard=batch.heard, branches=batch.branches[:1]), [0])
+            elif self._teacher is not None:
+                getattr(self._teacher, "twin", self._teacher).states([row.user_text], [tokens])
+
+        self.lockstep.leave(ask)
+
+    @property
+    def reference_head(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The reference's head."""
+        return self._reference().family.head
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy is."""
+        return next(self.store.family.model.parameters()).device
+
+    @property
+    def teacher(self) -> Any:
+        """The text teacher."""
+        if self._teacher is None:
+            raise RbaError("this method needs a text teacher, and none was made")
+        return self._teacher
+
+    def renew_reference(self, policy: SpeechPolicy) -> None:
+        """The reference becomes the policy as it is now (SPIN's next opponent)."""
+        self.changed = True
+        settle(policy)
+        new, own = dict(policy.named_parameters()), self._own()
+        for name in self.trained:
+            own[name].data.copy_(new[name].detach())
+        self._reference().openings.forget()
+
+    def save_reference(self, folder: Path, write: bool = True) -> None:
+        """Keep a reference that is no longer the base; see `checkpoints.save_weights` for `write`."""
+        if self.changed:
+            own = self._own()
+            tensors = {name: whole(own[name]) for name in self.trained}
+            if write:
+                write_tensors(folder / REFERENCE, tensors)
+
+    def load_reference(self, folder: Path) -> None:
+        """The inverse of `save_reference`."""
+        if (folder / REFERENCE).is_file():
+            saved, own = load_file(folder / REFERENCE), self._own()
+            for name, value in saved.items():
+                overwrite(own[name], value)
+            self._reference().openings.forget()
+            self.changed = True
+
+    def forget_openings(self) -> None:
+        """To be called when the reference has been given other weights."""
+        self._reference().openings.forget()
+
+    def reference_tensors(self) -> dict[str, torch.Tensor]:
+        """What of the reference may change; nothing where there is none."""
+        if self.reference_policy is None:
+            return {}
+        own = self._own()
+        return {name: own[name].detach() for name in self.trained}
+
+    def _own(self) -> dict[str, torch.nn.Parameter]:
+        settle(self._reference())
+        return dict(self._reference().named_parameters())
+
+    def _reference(self) -> SpeechPolicy:
+        if self.reference_policy is None:
+            raise RbaError("this method needs a reference, and none was made")
+        return self.reference_policy

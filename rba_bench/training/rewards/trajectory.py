@@ -1,0 +1,143 @@
+"""TARS's two reward parts: how close the way of an answer to speech is to that of a correct answer to the transcript.
+
+Trajectory Alignment for Reasoning in Speech (arXiv 2601.05543; `trainer/grpo_reward_funcs.py` of AmphionTeam/TARS):
+
+    representation   mean over the decoder's layers of the cosine of the two answers' mean states
+    behaviour        cosine of the sentence embeddings of the two texts (Qwen3-Embedding-0.6B)
+
+Both are added to what the spoken answer is rewarded for; text answers are a moving reference and get nothing (the
+release gives all of them one and the same number, which the mean of a modality takes away). The k-th spoken answer of a
+group is compared with correct text answer k modulo their number, and gets 0 where the group has none. States are those
+at the answer's tokens, the last one (the end of turn) left out.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rba_bench.metrics.bleu import sentence_chrf
+from rba_bench.training.data.clips import Clip
+from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.pairs import Sample
+from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.recipe import TarsOptions
+
+Likeness = Callable[[Sequence[str], Sequence[str]], list[float]]  # two columns of texts to one number a row
+AT_ONCE = 16  # pairs of answers whose states are computed together
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What is added to the reward of one spoken sample, before weighing."""
+
+    representation: float = 0.0
+    behavior: float = 0.0
+
+
+def partners(samples: Sequence[Sample], rewards: Sequence[float], correct: float) -> list[tuple[int, int]]:
+    """Which correct text answer each spoken one of a group is compared with, as (spoken, text).
+
+    Args:
+        samples: of one group.
+        rewards: of the samples; NaN is not correct.
+        correct: reward from which a text answer is.
+    """
+    right = [i for i, one in enumerate(samples) if one.as_text and rewards[i] >= correct]
+    spoken = [i for i, one in enumerate(samples) if not one.as_text and not one.greedy]
+    return [(place, right[number % len(right)]) for number, place in enumerate(spoken)] if right else []
+
+
+def layer_likeness(one: Tensor, other: Tensor) -> Tensor:
+    """[N] mean over layers of the cosines of states [N, K, H]; 0 for a layer where one has no length."""
+    return torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=-1).mean(-1)
+
+
+class Trajectories:
+    """Computes the two parts for groups of samples.
+
+    Args:
+        options: `tars` of the recipe.
+        policy: that drew the samples.
+        clips: the clips of samples, distinct ones and where each one's is.
+        likeness: of texts; None where behaviour does not count.
+    """
+
+    def __init__(
+        self,
+        options: TarsOptions,
+        policy: SpeechPolicy,
+        clips: Callable[[Sequence[Sample]], tuple[list[Clip], list[int]]],
+        likeness: Likeness | None,
+    ) -> None:
+        self.options = options
+        self.policy = policy
+        self.clips = clips
+        self.likeness = likeness
+
+    def __call__(
+        self, samples: Sequence[Sample], rewards: Sequence[float], bounds: Sequence[int]
+    ) -> dict[int, Extra]:
+        """The parts of each spoken sample; those without a correct partner get zeros.
+
+        Args:
+            samples: of all groups.
+            rewards: of the samples.
+            bounds: where groups begin, and the end.
+        """
+        found = {i: Extra() for i, one in enumerate(samples) if not one.as_text}
+        pairs: list[tuple[int, int]] = []
+        for start, stop in zip(bounds, bounds[1:], strict=False):
+            mine = partners(samples[start:stop], rewards[start:stop], self.options.correct)
+            pairs += [(start + spoken, start + read) for spoken, read in mine]
+        states, texts = self._states(samples, pairs), self._texts(samples, pairs)
+        for (spoken, _), inner, outer in zip(pairs, states, texts, strict=True):
+            found[spoken] = Extra(inner, outer)
+        return found
+
+    def worth(self, extra: Extra) -> float:
+        """What is added to a reward."""
+        options = self.options
+        return options.representation * extra.representation + options.behavior * extra.behavior
+
+    def _texts(self, samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
+        if self.likeness is None or not pairs or not self.options.behavior:
+            return [0.0] * len(pairs)
+        columns = zip(*((samples[spoken].text, samples[read].text) for spoken, read in pairs), strict=True)
+        return self.likeness(*columns)
+
+    def _states(self, samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
+        if not self.options.representation:
+            return [0.0] * len(pairs)
+        training = self.policy.training
+        self.policy.eval()
+        found: list[float] = []
+        for start in range(0, len(pairs), AT_ONCE):
+            part = pairs[start : start + AT_ONCE]
+            sides = [samples[place] for column in zip(*part, strict=True) for place in column]
+            clips, places = self.clips(sides)
+            branches = [Branch(clip, one.tokens) for clip, one in zip(places, sides, strict=True)]
+            means = self.policy.layer_means(clips, branches)
+            found += layer_likeness(means[: len(part)], means[len(part) :]).tolist()
+        self.policy.train(training)
+        return found
+
+
+def chrf(texts: Sequence[str], others: Sequence[str]) -> list[float]:
+    """chrF++ of each text against the other, 0 to 1: a likeness that needs no model."""
+    return [
+        sentence_chrf(text, other) / 100 if text.strip() and other.strip() else 0.0
+        for text, other in zip(texts, others, strict=True)
+    ]
+
+
+def mean_of(extras: Sequence[Extra]) -> dict[str, float]:
+    """Means for the log."""
+    if not extras:
+        return {}
+    return {
+        "representation": math.fsum(one.representation for one in extras) / len(extras),
+        "behavior": math.fsum(one.behavior for one in extras) / len(extras),
+    }

@@ -1,0 +1,181 @@
+"""Sampling answers from the current policy, one random stream per request.
+
+The generation engine drives the decoder: prompts are read once however often they are asked, and rows that are done
+make room for others. Decoders that it cannot drive (sliding windows, a state) sample in a plain loop, a batch at a
+time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from rba_bench.speechlm.audiolm.driving import of_family, spoken_start, unpadded
+from rba_bench.textlm.base import Decoding
+from rba_bench.textlm.draws import TokenSampler
+from rba_bench.textlm.generation import Asked, Prompts, answer
+from rba_bench.training.data.clips import Clip
+from rba_bench.training.model.policy import SpeechPolicy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Tokens drawn for one request.
+
+    Attributes:
+        tokens: with the end token where one came.
+        ended: False if `max_new_tokens` were reached before an end token.
+        logprobs: of the tokens under softmax(logits / temperature), what they were drawn from but for top_p; at
+            temperature 1 for a greedy answer. Empty unless asked for.
+    """
+
+    tokens: tuple[int, ...]
+    ended: bool
+    logprobs: tuple[float, ...] = ()
+
+
+@torch.no_grad()
+def sample(
+    policy: SpeechPolicy,
+    clips: Sequence[Clip],
+    requests: Sequence[int],
+    seeds: Sequence[int],
+    decoding: Decoding,
+    end_ids: Sequence[int],
+    *,
+    with_logprobs: bool = False,
+    agree: Callable[[bool], bool] = bool,
+    slots: int | None = None,
+) -> list[Draw]:
+    """Draw one answer per request.
+
+    Args:
+        policy: the current policy; put into eval mode meanwhile.
+        clips: the clips asked about.
+        requests: index into `clips` per request; a clip may be asked several times.
+        seeds: one per request; an answer depends on weights, clip and seed alone (see `textlm.draws`).
+        decoding: length, temperature (0 = greedy, seeds unused) and top_p.
+        end_ids: tokens that end an answer.
+        with_logprobs: also what the policy itself gave each token, see `Draw`.
+        agree: whether all processes are done, where they must call the decoder equally often (sharded weights).
+        slots: answers sampled together, all of them by default. A decoder that the engine cannot drive samples all
+            together; see `drives`.
+
+    Returns:
+        One `Draw` per request. Like `textlm.sampling`, an answer of exactly `max_new_tokens` tokens may still end.
+    """
+    asked = [Asked(clip, seed) for clip, seed in zip(requests, seeds, strict=True)]
+    sampler = TokenSampler(decoding.temperature, decoding.top_p, [policy.family.audio_token_id])
+    order = _Order(
+        asked, sampler, decoding.max_new_tokens, end_ids, with_logprobs, agree, slots or len(asked)
+    )
+    return _resting(policy, lambda: _sample(policy, clips, order))
+
+
+class _Order(NamedTuple):
+    """What `sample` was asked for."""
+
+    asked: Sequence[Asked]
+    sampler: TokenSampler
+    longest: int
+    end_ids: Sequence[int]
+    with_logprobs: bool
+    agree: Callable[[bool], bool]
+    slots: int
+
+
+def _sample(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:
+    decoder = of_family(policy.family)
+    if decoder is None:
+        return _plainly(policy, clips, order)
+    found = answer(
+        decoder,
+        _prompts(policy, clips),
+        order.asked,
+        order.sampler,
+        order.longest,
+        order.end_ids,
+        order.slots,
+        with_logprobs=order.with_logprobs,
+        agree=order.agree,
+    )
+    return [Draw(tuple(one.tokens), one.ended, tuple(one.logprobs)) for one in found]
+
+
+@torch.no_grad()
+def drives(policy: SpeechPolicy) -> bool:
+    """Whether the generation engine draws, so that requests need not come in batches."""
+    return _resting(policy, lambda: of_family(policy.family)) is not None
+
+
+def _resting(policy: SpeechPolicy, work: Callable[[], T]) -> T:
+    """Do something with the policy in eval mode."""
+    training = policy.training
+    policy.eval()
+    try:
+        return policy.inside(work)
+    finally:
+        policy.train(training)
+
+
+def _prompts(policy: SpeechPolicy, clips: Sequence[Clip]) -> Prompts:
+    """The prompts of clips, each projected when it is about to be read."""
+    family = policy.family
+    rows = [clip.prompt_ids.tolist() for clip in clips]
+
+    def embed(chosen: Sequence[int]) -> list[Tensor]:
+        ids, _ = family.collate([rows[i] for i in chosen])
+        order = torch.arange(len(chosen), device=policy.device)
+        embeds = policy.embed([clips[i] for i in chosen], ids.to(policy.device), order)
+        return unpadded(embeds, [len(rows[i]) for i in chosen])
+
+    return Prompts([len(row) for row in rows], embed, spoken_start(family, rows))
+
+
+def _plainly(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:
+    """One batch until its longest answer is done, with the cache that transformers makes for the decoder."""
+    device, family, asked = policy.device, policy.family, order.asked
+    ids, mask = (
+        tensor.to(device)
+        for tensor in family.collate([clips[one.prompt].prompt_ids.tolist() for one in asked])
+    )
+    embeds = policy.embed(clips, ids, torch.tensor([one.prompt for one in asked], device=device))
+    seeds = torch.tensor([one.seed for one in asked], device=device)
+    stop = torch.tensor(sorted(order.end_ids), device=device)
+    words = family.model.get_input_embeddings()
+    cache = DynamicCache(config=family.decoder.config)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    full = bool(mask.all())
+    done = torch.zeros(len(asked), dtype=torch.bool, device=device)
+    columns: list[Tensor] = []
+    odds: list[Tensor] = []
+    for place in range(order.longest + 1):
+        # without padding the decoder may take its fast path
+        hidden = family.decode(
+            embeds, None if full else mask, positions, past_key_values=cache, use_cache=True
+        )[:, -1]
+        drawn = order.sampler(family.head(hidden), seeds, torch.full_like(seeds, place), order.with_logprobs)
+        columns.append(drawn.tokens)
+        odds.append(drawn.logprobs)
+        done |= torch.isin(drawn.tokens, stop)
+        if order.agree(bool(done.all())):
+            break
+        embeds = words(drawn.tokens)[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    table = torch.stack(columns, dim=1).tolist()
+    worth = torch.stack(odds, dim=1).tolist() if order.with_logprobs else [[] for _ in table]
+    ends = frozenset(order.end_ids)
+    return [_cut(row, chances, ends, order.longest) for row, chances in zip(table, worth, strict=True)]
+
+
+def _cut(tokens: list[int], logprobs: list[float], end_ids: frozenset[int], longest: int) -> Draw:
+    for position, token in enumerate(tokens):
+        if token in end_ids:
+            return Draw(tuple(tokens[: position + 1]), True, tuple(logprobs[: position + 1]))
+    return Draw(tuple(tokens[:longest]), False, tuple(logprobs[:longest]))

@@ -1,0 +1,67 @@
+"""`precision: auto` is a measurement, made once a run and kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rba_bench.files import read_json
+from rba_bench.outputs import claim, release
+from rba_bench.training.continuing import Origin
+from rba_bench.training.model import precision
+from rba_bench.training.model.precision import choice, gain_of_bfloat16, settled
+from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.run import train
+
+
+@pytest.fixture
+def recipe() -> TrainingRecipe:
+    return TrainingRecipe(method="sft", base="base", alignment_set="set", precision="auto")
+
+
+def faster(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
+    monkeypatch.setattr(precision, "gain_of_bfloat16", lambda _: gain)
+
+
+@pytest.mark.parametrize(
+    "gain, chosen", [(0.3, "float32"), (1.4, "float32"), (1.5, "bfloat16"), (9, "bfloat16")]
+)
+def test_bfloat16_is_for_where_it_is_clearly_faster(
+    recipe: TrainingRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, chosen: str
+) -> None:
+    assert choice(gain) == chosen
+    faster(monkeypatch, gain)
+    assert settled(recipe, tmp_path / "new", None).precision == chosen
+
+
+def test_a_type_that_was_asked_for_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "gain_of_bfloat16", lambda _: pytest.fail("measured"))
+    given = TrainingRecipe(method="sft", base="base", alignment_set="set")
+    assert settled(given, tmp_path, None) is given
+
+
+def test_a_run_goes_on_in_its_number_type(
+    recipe: TrainingRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faster(monkeypatch, 9.0)
+    claim(tmp_path / "run", "train", {"precision": "float32"})
+    release(tmp_path / "run")
+    assert settled(recipe, tmp_path / "run", None).precision == "float32"
+    origin = Origin(tmp_path / "run", 3, None, {}, {"precision": "float32"}, "x")
+    assert settled(recipe, tmp_path / "other", origin).precision == "float32"
+
+
+def test_the_record_holds_what_was_chosen_and_a_slower_machine_resumes_it(
+    recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe_for(method="sft", steps=1, precision="auto")
+    faster(monkeypatch, 9.0)
+    train(asked, tmp_path / "run")
+    assert read_json(tmp_path / "run" / "rba_run.json")["recipe"]["precision"] == "bfloat16"
+    faster(monkeypatch, 0.5)
+    assert train(asked, tmp_path / "run").steps == 1
+
+
+def test_the_gain_is_a_ratio_of_times() -> None:
+    assert 0.001 < gain_of_bfloat16("cpu") < 100
