@@ -169,7 +169,7 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
         deadline = time.perf_counter() + seconds
         run = self.run(method, self.shape.steps)
-        trainer, keeper, _ = run._trainer()
+        trainer, callback, _ = run._trainer()
         clock = Clock(trainer, run.store, self.device, deadline)
         trainer.add_callback(clock.callback())
         trainer.train()
@@ -244,7 +244,7 @@ def engine_rows(trainer: Any, clips: Any, requests: list[int]) -> list[int]:
     from rba_bench.training.rollouts.base import Request
 
     asked = [Request(clip, seed, 1.0) for seed, clip in enumerate(requests)]
-    return [len(draw.tokens) for draw in trainer.collector.rollout.draw(clips, asked)]
+    return [len(draw.tokens) for draw in trainer.rollout_buffer.rollout.draw(clips, asked)]
 
 
 def stock_rows(policy: Any, family: Any, clips: Any, requests: list[int], cap: int) -> list[int]:

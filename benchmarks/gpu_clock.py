@@ -33,7 +33,7 @@ class Clock:
         self.timed: list[tuple[float, float, float]] = []  # step, rollout, encoder
         self._since = (time.perf_counter(), 0.0, 0.0)
         self._counter: Any = None
-        plain = trainer.collector.draw
+        plain = trainer.rollout_buffer.draw
 
         def draw(*given: Any) -> None:
             synchronize(device)
@@ -42,7 +42,7 @@ class Clock:
             synchronize(device)
             self.rollout_s += time.perf_counter() - at - (store.seconds - encoded)
 
-        trainer.collector.draw = draw
+        trainer.rollout_buffer.draw = draw
 
     def callback(self) -> Any:
         """What the trainer calls after each step."""

@@ -74,8 +74,8 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     from rba_bench.training.data.order import GroupOrder
     from rba_bench.training.machine import reuse_memory
     from rba_bench.training.model import building as build
-    from rba_bench.training.model.frozen_models import StepTools
-    from rba_bench.training.rollouts.buffer import Collector
+    from rba_bench.training.model.frozen_models import StepModels
+    from rba_bench.training.rollouts.buffer import RolloutBuffer
     from rba_bench.training.trainer import AlignmentTrainer, arguments
 
     class Gated(TrainerCallback):
@@ -101,18 +101,18 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     store = ClipStore(family, groups, frozen=frozen, cache=cache)
     responder = ResponseTokens(family)
     method = methods.make(recipe, responder.end_ids)
-    collector = Collector(recipe, method, policy, store, responder)
+    rollout_buffer = RolloutBuffer(recipe, method, policy, store, responder)
     for position, rows in enumerate(groups.values()):
         outcome = pairs(rows, responder)
-        collector.waiting[position] = apart(outcome) if given.per_answer else outcome
+        rollout_buffer.waiting[position] = apart(outcome) if given.per_answer else outcome
     if given.encoder_cache:  # clips of an earlier run: on disk, not in memory
         store.get([row for rows in groups.values() for row in rows])
         store.cache = EncoderCache("benchmark", 2**31, given.encoder_cache)
-    tools = StepTools(
+    tools = StepModels(
         store, reference, None, [name for name, p in policy.named_parameters() if p.requires_grad]
     )
     if given.reference == "cached":
-        tools = cached(tools, policy, [pair for one in collector.waiting.values() for pair in one.pairs])
+        tools = cached(tools, policy, [pair for one in rollout_buffer.waiting.values() for pair in one.pairs])
 
     class InOrder(GroupOrder):
         """As TRL takes them, not shuffled."""
@@ -126,7 +126,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
         policy,
         recipe,
         method,
-        collector,
+        rollout_buffer,
         order,
         arguments(recipe, Path(tempfile.mkdtemp())),
         tools,
@@ -144,15 +144,15 @@ def apart(outcome: Any) -> Any:
 
 
 def cached(tools: Any, policy: Any, pairs: Any) -> Any:
-    """Tools that look the reference's log-probabilities up; the policy, not yet trained, has computed them."""
-    from rba_bench.training.model.frozen_models import StepTools
+    """Frozen models that look the reference's log-probabilities up; the policy, not yet trained, has computed them."""
+    from rba_bench.training.model.frozen_models import StepModels
     from rba_bench.training.model.reference_cache import ReferenceCache
 
     kept = ReferenceCache("benchmark")
     policy.eval()
-    kept.fill(pairs, StepTools(tools.store, policy).score, BATCH)
+    kept.fill(pairs, StepModels(tools.store, policy).score, BATCH)
     policy.train()
-    return StepTools(tools.store, kept=kept)
+    return StepModels(tools.store, kept=kept)
 
 
 def compare(given: argparse.Namespace, turns: Turns) -> None:
@@ -166,7 +166,7 @@ def compare(given: argparse.Namespace, turns: Turns) -> None:
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
     loss = loss.detach()
-    model = trainer.collector.policy.family.model
+    model = trainer.rollout_buffer.policy.family.model
     torch.save(
         {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
         given.folder / "rba_gradients.pt",

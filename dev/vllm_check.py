@@ -139,7 +139,7 @@ class Both:
         from rba_bench.training.data.groups import TrainingData, choices
         from rba_bench.training.model import building as build
         from rba_bench.training.recipe import TrainingRecipe
-        from rba_bench.training.rollouts.buffer import Collector
+        from rba_bench.training.rollouts.buffer import RolloutBuffer
         from rba_bench.training.rollouts.make import use_engine
 
         recipe = load_recipe(TrainingRecipe, Path("recipes/grpo.yaml"), keys)
@@ -149,7 +149,7 @@ class Both:
         self.policy = build.make_policy(build.load_base(build.base_folder(recipe), recipe), recipe)
         store, responder = ClipStore(self.policy.family, data.all), ResponseTokens(self.policy.family)
         method = methods.make(recipe, responder.end_ids)
-        collector = Collector(recipe, method, self.policy, store, responder)
+        collector = RolloutBuffer(recipe, method, self.policy, store, responder)
         self.local = collector.rollout
         use_engine(collector, folder)
         assert isinstance(collector.rollout, VllmRollout)

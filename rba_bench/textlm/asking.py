@@ -58,7 +58,7 @@ class Reply:
 
 
 @runtime_checkable
-class Asker(Protocol):
+class JudgeModel(Protocol):
     """A text LLM that answers questions, many at a time.
 
     Attributes:

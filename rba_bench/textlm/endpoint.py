@@ -22,7 +22,7 @@ MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's by default
 
 
 class EndpointLM:
-    """Answers questions (`Asker`) and user turns (`TextLM`) over HTTP.
+    """Answers questions (`JudgeModel`) and user turns (`TextLM`) over HTTP.
 
     Greedy decoding is temperature 0; servers with batched kernels may still differ between runs. The seed is sent
     with every request; whether it is obeyed is the server's business.
@@ -59,7 +59,7 @@ class EndpointLM:
         return self.client.observed()
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
-        """`(position, reply)` as they complete, each position exactly once; see `Asker.ask`.
+        """`(position, reply)` as they complete, each position exactly once; see `JudgeModel.ask`.
 
         Raises:
             RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.

@@ -1,6 +1,6 @@
 """From what the user writes for a text LLM to the model: a folder, a Hub id, or `openai:<base_url>#<model>`."""
 
-from rba_bench.textlm.asking import Asker
+from rba_bench.textlm.asking import JudgeModel
 from rba_bench.textlm.base import TextLM
 from rba_bench.textlm.endpoint_address import parse_endpoint
 from rba_bench.textlm.endpoint_options import EndpointOptions
@@ -50,7 +50,7 @@ def load_asker(
     trust_remote_code: bool = False,
     endpoint: EndpointOptions | None = None,
     template: Variables | None = None,
-) -> Asker:
+) -> JudgeModel:
     """What answers questions about answers (a judge): as `load_textlm`, with messages and log-probabilities.
 
     A local judge whose template knows `enable_thinking` does not think unless `template` says so: it is asked for a

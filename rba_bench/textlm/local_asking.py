@@ -29,7 +29,7 @@ PROBE = ("zqsystemtextqz", "zqusertextqz")
 
 
 class LocalAsker:
-    """A local causal LM as judge: the `Asker` protocol.
+    """A local causal LM as judge: the `JudgeModel` protocol.
 
     A reply depends on model, question and seed alone, not on the batch. The weights are loaded at the first question,
     so that a judge may be named long before it is needed; its identity is that of the files.

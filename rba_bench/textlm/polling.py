@@ -14,7 +14,7 @@ from rba_bench.errors import RbaError
 from rba_bench.plain import plain
 from rba_bench.progress import bar
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.asking import Asker, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Question, Reply
 from rba_bench.textlm.replies import split
 from rba_bench.textlm.votes import VoteCache, judge_facts, readable, vote_key
 
@@ -86,7 +86,7 @@ class Poll:
     """
 
     def __init__(
-        self, asker: Asker, cache: VoteCache, retries: int = RETRIES, give_up: int | None = GIVE_UP
+        self, asker: JudgeModel, cache: VoteCache, retries: int = RETRIES, give_up: int | None = GIVE_UP
     ) -> None:
         self.asker = asker
         self.cache = cache

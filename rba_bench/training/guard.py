@@ -12,7 +12,7 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.training.data.clips import Clip, ClipStore, ResponseTokens
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.losses import sequence_logprobs
 from rba_bench.training.model.policy import SpeechPolicy
 
@@ -31,7 +31,7 @@ def check_audio_is_used(
     Raises:
         RbaError: silence changes nothing: the audio is present but not used.
     """
-    branches = [Branch(index, responder(row.response)) for index, row in enumerate(rows)]
+    branches = [Response(index, responder(row.response)) for index, row in enumerate(rows)]
 
     def score(clips: Sequence[Clip]) -> torch.Tensor:
         scores = policy(clips, branches)

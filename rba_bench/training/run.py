@@ -207,29 +207,29 @@ class _Run:
         from rba_bench.training.callbacks.run_files import RunFiles
         from rba_bench.training.callbacks.training_callback import Interrupt
 
-        trainer, keeper, done = self._trainer()
+        trainer, callback, done = self._trainer()
         with Interrupt() as interrupt:
-            keeper.interrupt = interrupt
+            callback.interrupt = interrupt
             if done == 0 and self.shared:
                 trainer.when_shared = lambda: self._guard(trainer.args.should_save)
             elif done == 0:
                 self._guard(trainer.args.should_save)
             writes = trainer.args.should_save  # one display and one log however many processes
-            keeper.files = RunFiles(self.out, done) if writes else None
+            callback.files = RunFiles(self.out, done) if writes else None
             if writes:
                 write_json(self.out / START, self._start())
             label, recipe = f"train {self.recipe.method}", self.recipe
             try:
                 with display(
                     label, recipe.steps, done, recipe.log_every, recipe.budget_s, writes
-                ) as keeper.display:
+                ) as callback.display:
                     trainer.train(resume_from_checkpoint=str(self.found[0]) if self.found else None)
                 trainer.saver.wait()
             finally:
                 self.store.heard.close()
-                if keeper.files is not None:
-                    keeper.files.close()
-        if keeper.interrupted:
+                if callback.files is not None:
+                    callback.files.close()
+        if callback.interrupted:
             if writes and recipe.report:
                 write_report(self.out, self.data.all)
             raise KeyboardInterrupt(
@@ -254,11 +254,11 @@ class _Run:
         from rba_bench.training.callbacks.reporting import reporters
         from rba_bench.training.callbacks.run_files import make_watch
         from rba_bench.training.callbacks.samples import Shown
-        from rba_bench.training.callbacks.training_callback import Interrupt, Keeper, saved_first
+        from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback, saved_first
         from rba_bench.training.data.order import GroupOrder
         from rba_bench.training.model import building as build
-        from rba_bench.training.model.frozen_models import StepTools
-        from rba_bench.training.rollouts.buffer import Collector
+        from rba_bench.training.model.frozen_models import StepModels
+        from rba_bench.training.rollouts.buffer import RolloutBuffer
         from rba_bench.training.rollouts.make import use_engine
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
@@ -274,46 +274,46 @@ class _Run:
         )
         method = methods.make(recipe, self.responder.end_ids)
         reward = build.make_reward(recipe, self.data.kinds, self.family, str(args.device), self.out)
-        collector = Collector(
+        rollout_buffer = RolloutBuffer(
             recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
-        use_engine(collector, self.out / TRAINER / "rollout")
-        collector.trajectories = build.make_trajectories(recipe, collector, str(args.device))
+        use_engine(rollout_buffer, self.out / TRAINER / "rollout")
+        rollout_buffer.trajectories = build.make_trajectories(recipe, rollout_buffer, str(args.device))
         shell = build.teacher_copy(recipe, self.policy) if self.shared else None
         teacher = build.make_teacher(
             recipe, self.family, self.sources["base_sha256"], str(args.device), shell
         )
         trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
-        tools = StepTools(self.store, self.reference, teacher, trained)
+        tools = StepModels(self.store, self.reference, teacher, trained)
         if self.offline is not None and recipe.uses_reference and self.reference is None:
             tools.kept = build.reference_of_pairs(
                 self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
             )
-        collector.shown = Shown(recipe, args.should_save)
-        watch = make_watch(recipe, self.data, collector, reward, self.out / TRAINER, args)
+        rollout_buffer.shown = Shown(recipe, args.should_save)
+        watch = make_watch(recipe, self.data, rollout_buffer, reward, self.out / TRAINER, args)
         self.validator = None if watch is None else watch.validator
         done = int(self.found[1]["step"]) if self.found else 0
-        keeper = Keeper(Interrupt(), watch)
+        callback = TrainingCallback(Interrupt(), watch)
         trainer = AlignmentTrainer(
-            self.policy, recipe, method, collector, order, args, tools, [keeper], self.offline
+            self.policy, recipe, method, rollout_buffer, order, args, tools, [callback], self.offline
         )
         build.check_sharing(trainer.sharing, recipe)
         trainer.copies = [one for one in (self.reference, shell) if one is not None]
         if reward is not None and trainer.sharing != "none":
-            reward.walk_in_step(trainer.lockstep, self.policy)
+            reward.walk_in_step(trainer.sync, self.policy)
         for reporter in reporters(recipe.report_to, self.out, done, args.should_save):
             trainer.add_callback(reporter)
         tools.autocast = trainer.accelerator.autocast
         if self.validator is not None:
-            self.validator.lockstep = tools.lockstep
-        keeper.trainer = trainer
-        collector.stopped = partial(saved_first, trainer)
+            self.validator.sync = tools.sync
+        callback.trainer = trainer
+        rollout_buffer.stopped = partial(saved_first, trainer)
         trainer.fresh_from = 0 if self.origin is None else self.origin.fresh_from
         if self.found is not None:
             trainer.restore(self.found[1])
             if self.validator is not None:
                 self.validator.resume(done)
-        return trainer, keeper, done
+        return trainer, callback, done
 
     def _guard(self, tell: bool) -> None:
         from rba_bench.training.guard import check_audio_is_used
@@ -391,9 +391,9 @@ class _Run:
             "wall_time_s": round(trainer.elapsed_s, 3),
             "encoding_s": round(trainer.encoding_s, 3),
             "samples_per_s": round(clips / max(trainer.elapsed_s + trainer.encoding_s, 1e-9), 3),
-            "answers_sampled": trainer.collector.drawn,
-            "answers_judged": trainer.collector.judged,
-            "reward_counts": trainer.collector.reward.counts() if trainer.collector.reward else {},
+            "answers_sampled": trainer.rollout_buffer.drawn,
+            "answers_judged": trainer.rollout_buffer.judged,
+            "reward_counts": trainer.rollout_buffer.reward.counts() if trainer.rollout_buffer.reward else {},
             "clips_encoded": self.store.encoded,
             "peak_memory_bytes": peak_memory(str(trainer.args.device)),
             "padding": self.family.padding,

@@ -32,22 +32,22 @@ from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.offline_pairs import OfflinePairs
 from rba_bench.training.data.order import GroupOrder, collate, coming
 from rba_bench.training.methods import Method, Outcome
-from rba_bench.training.methods.base import Aim, Step
+from rba_bench.training.methods.base import Step, StepTargets
 from rba_bench.training.model.building import optimizer_groups
 from rba_bench.training.model.checkpoint_io import CheckpointingTrainer
 from rba_bench.training.model.checkpoint_writer import Saver
-from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharded_loading import share_out
 from rba_bench.training.model.sharding import (
-    Lockstep,
+    CollectiveSync,
     drive_zero3,
     kind_of,
     layer_names,
     use_bfloat16,
 )
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.schedule import schedule_factor
 
 
@@ -101,7 +101,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         policy: what trains.
         recipe: how.
         method: of the recipe.
-        collector: rollouts and rewards; its store and responder serve all methods.
+        rollout_buffer: rollouts and rewards; its store and responder serve all methods.
         order: the sequence of groups.
         args: from `arguments`.
         tools: reference and teacher.
@@ -119,10 +119,10 @@ class AlignmentTrainer(CheckpointingTrainer):
         policy: SpeechPolicy,
         recipe: TrainingRecipe,
         method: Method,
-        collector: Collector,
+        rollout_buffer: RolloutBuffer,
         order: GroupOrder,
         args: TrainingArguments,
-        tools: StepTools,
+        tools: StepModels,
         callbacks: Sequence[TrainerCallback] = (),
         offline: OfflinePairs | None = None,
     ) -> None:
@@ -130,16 +130,16 @@ class AlignmentTrainer(CheckpointingTrainer):
         self.remove_callback(PrinterCallback)  # stdout is for results
         self.recipe = recipe
         self.method = method
-        self.collector = collector
+        self.rollout_buffer = rollout_buffer
         self.order = order
         self.tools = tools
         self.offline = offline
-        collector.spare, collector.agree = order.spare, self.agree
+        rollout_buffer.spare, rollout_buffer.agree = order.spare, self.agree
         self.sharing = kind_of(self.accelerator)
-        self.lockstep = Lockstep(self.agree if self.sharing != "none" else None)
+        self.sync = CollectiveSync(self.agree if self.sharing != "none" else None)
         if self.sharing != "none":
-            collector.rollout.walk_in_step(self.lockstep)
-            tools.walk_in_step(self.lockstep)
+            rollout_buffer.rollout.walk_in_step(self.sync)
+            tools.walk_in_step(self.sync)
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
@@ -149,13 +149,13 @@ class AlignmentTrainer(CheckpointingTrainer):
         self.saver = Saver(Path(args.output_dir), args.should_save)
         share = args.per_device_train_batch_size * recipe.accumulate * recipe.voices_per_group
         ahead = (recipe.prefetch + recipe.refresh_every) * share
-        collector.store.heard.limit = ahead if recipe.prefetch else 0
+        rollout_buffer.store.heard.limit = ahead if recipe.prefetch else 0
         self._groups: list[dict[str, Any]] | None = None
         self.copies: list[SpeechPolicy] = []  # frozen, to be shared out with the policy
         self.when_shared: Callable[[], object] = lambda: None  # what has to wait until all have their weights
         self._step_counts: dict[str, int] = {}
         self._positions: Sequence[int] = ()  # of the last batch taken
-        collector.store.coming = self._coming
+        rollout_buffer.store.coming = self._coming
 
     # one step
 
@@ -165,11 +165,11 @@ class AlignmentTrainer(CheckpointingTrainer):
         """This process's batches of the next optimiser step, with what all of them are divided by counted."""
         given, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._positions = given[-1]["positions"] if given else ()
-        self.collector.store.look_ahead(self._heard_next(given))
+        self.rollout_buffer.store.look_ahead(self._heard_next(given))
         batches = [self._batch(one["positions"], one["groups"]) for one in given]
         found = [self.method.counts(batch, self.tools) for batch in batches]
         if found:
-            asked, told = self.collector.take_verdicts()
+            asked, told = self.rollout_buffer.take_verdicts()
             mine = {name: sum(one[name] for one in found) for name in found[0]}
             self._step_counts = self._over_processes(mine | {"asked": asked, "told": told})
             if self._step_counts["asked"] and not self._step_counts["told"]:
@@ -190,7 +190,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         It is returned times the number of processes, because these average their gradients.
         """
         batch: StepBatch = inputs["batch"]
-        aim = self.collector.policy.inside(lambda: self._aim(batch))
+        aim = self.rollout_buffer.policy.inside(lambda: self._aim(batch))
         scores = model(self.tools.clips(batch), batch.branches, aim.targets, aim.measure, self.method.want)
         step = Step(batch, scores, aim, self._step_counts)
         terms = self.method.loss(step)
@@ -209,15 +209,15 @@ class AlignmentTrainer(CheckpointingTrainer):
         """Clips and answers of one batch; notes what its rollouts gave."""
         outcomes = self._outcomes(positions, group_ids)
         batch_rows = self._rows(group_ids)
-        batch = self.method.batch(batch_rows, outcomes, self.collector.responder)
+        batch = self.method.batch(batch_rows, outcomes, self.rollout_buffer.responder)
         for name, count in (("clips", len(batch_rows)), ("tokens", batch.trained_tokens)):
             self.metrics.share(name, count)
         self.metrics.rollouts(batch, outcomes, self.state.global_step)
-        self.collector.show(positions, group_ids, outcomes)
+        self.rollout_buffer.show(positions, group_ids, outcomes)
         return batch
 
     def _rows(self, group_ids: Sequence[str]) -> list[AlignmentRow]:
-        groups = self.collector.store.groups
+        groups = self.rollout_buffer.store.groups
         return [row for group_id in group_ids for row in groups[group_id][: self.recipe.voices_per_group]]
 
     def _heard_next(self, given: Sequence[dict[str, Any]]) -> Iterator[AlignmentRow]:
@@ -229,14 +229,14 @@ class AlignmentTrainer(CheckpointingTrainer):
     def _outcomes(self, positions: Sequence[int], group_ids: Sequence[str]) -> list[Outcome]:
         """What the rollouts of this batch gave; draws those of the coming steps too when a refresh is due."""
         if self.offline is not None:
-            groups, tokens = self.collector.store.groups, self.collector.responder
+            groups, tokens = self.rollout_buffer.store.groups, self.rollout_buffer.responder
             return [self.offline(groups[one][: self.recipe.voices_per_group], tokens) for one in group_ids]
         if not self.recipe.uses_rollout:
             return []
-        if any(position not in self.collector.waiting for position in positions):
+        if any(position not in self.rollout_buffer.waiting for position in positions):
             with self.accelerator.autocast():
-                self.collector.draw(self._window(positions), self.state.global_step)
-        return [self.collector.take(position) for position in positions]
+                self.rollout_buffer.draw(self._window(positions), self.state.global_step)
+        return [self.rollout_buffer.take(position) for position in positions]
 
     def _window(self, positions: Sequence[int]) -> list[tuple[int, str]]:
         """This process's share of the batches up to the next refresh, this one first."""
@@ -260,7 +260,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         return dict(zip(sorted(counts), self.accelerator.reduce(mine, "sum").tolist(), strict=True))
 
     @torch.no_grad()
-    def _aim(self, batch: StepBatch) -> Aim:
+    def _aim(self, batch: StepBatch) -> StepTargets:
         with self.accelerator.autocast():
             aim = self.method.aim(batch, self.tools)
             self.tools.keep_company(batch)
@@ -278,10 +278,10 @@ class AlignmentTrainer(CheckpointingTrainer):
 
     def after_step(self, step: int) -> None:
         """Between steps rollouts get the new weights, and every `opponent_every` an opponent does."""
-        self.collector.rollout.renew()
+        self.rollout_buffer.rollout.renew()
         self.saver.check()
         if self.recipe.has_opponent and step % self.recipe.opponent_every == 0:
-            self.tools.renew_reference(self.collector.policy)
+            self.tools.renew_reference(self.rollout_buffer.policy)
 
     def report(self, record: dict[str, float]) -> None:
         """Hand a step's numbers to TensorBoard or Weights & Biases."""
@@ -310,7 +310,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         """AdamW with each part's own learning rate."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
-            groups = self._groups or optimizer_groups(self.collector.policy.family, self.recipe)
+            groups = self._groups or optimizer_groups(self.rollout_buffer.policy.family, self.recipe)
             self.optimizer = kind(groups, **options)
         return self.optimizer
 
@@ -336,7 +336,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         """Wraps the model; shares weights out where that is asked for, frozen copies likewise."""
         if self.sharing == "none":
             return super()._prepare_for_training(*args, **kwargs)
-        policy = self.collector.policy
+        policy = self.rollout_buffer.policy
         groups = optimizer_groups(policy.family, self.recipe)  # before parts are taken out of the model
         names = {id(parameter): name for name, parameter in policy.named_parameters()}
         trained = [[names[id(parameter)] for parameter in group["params"]] for group in groups]

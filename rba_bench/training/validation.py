@@ -10,14 +10,14 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.files import read_json, write_json
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Voice
 from rba_bench.training.losses import sequence_logprobs
 from rba_bench.training.model.checkpoints import load_weights, save_weights
-from rba_bench.training.model.sharding import Lockstep
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import Reward
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 
 BEST = "best"
 STATE = "validation.json"
@@ -34,7 +34,7 @@ class Validator:
     Args:
         recipe: `validation`, `select`, `eval_every`.
         rows: held-out clips of each kind.
-        collector: policy, clips and sampling.
+        rollout_buffer: policy, clips and sampling.
         reward: judges greedy answers, for `validation.metric: reward`.
         folder: where the best weights are kept.
         writes: whether this process keeps them.
@@ -47,7 +47,7 @@ class Validator:
         self,
         recipe: TrainingRecipe,
         rows: Mapping[str, Sequence[AlignmentRow]],
-        collector: Collector,
+        rollout_buffer: RolloutBuffer,
         reward: Reward | None,
         folder: Path,
         writes: bool = True,
@@ -56,19 +56,19 @@ class Validator:
     ) -> None:
         self.recipe = recipe
         self.rows = rows
-        self.collector = collector
+        self.rollout_buffer = rollout_buffer
         self.reward = reward
         self.folder = folder
         self.writes = writes
         self.process = process
         self.gather = gather
-        self.lockstep = Lockstep()  # of the processes, where they share weights out
+        self.sync = CollectiveSync()  # of the processes, where they share weights out
         self.history: list[tuple[int, float]] = []
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Validate now; what to write into the step log: `validation_loss` or `validation_reward`, also by kind."""
         name = f"validation_{self.recipe.validation.metric}"
-        policy = self.collector.policy
+        policy = self.rollout_buffer.policy
         training = policy.training
         policy.eval()
         with torch.no_grad():
@@ -91,8 +91,8 @@ class Validator:
 
     def restore_best(self) -> None:
         """Put the best weights into the policy."""
-        load_weights(self.collector.policy, self.folder / BEST)
-        self.collector.rollout.renew()
+        load_weights(self.rollout_buffer.policy, self.folder / BEST)
+        self.rollout_buffer.rollout.renew()
 
     @property
     def best(self) -> tuple[int, float]:
@@ -128,7 +128,7 @@ class Validator:
             rows = [self.rows[kind][place] for kind, place in batch]
             found.update(zip(batch, measure(rows), strict=True))
         if self.recipe.validation.metric == "loss":
-            self.lockstep.leave(self._any_loss)
+            self.sync.leave(self._any_loss)
         return {item: figure for part in self.gather(found) for item, figure in part.items()}
 
     def _batches(self) -> list[list[tuple[str, int]]]:
@@ -144,24 +144,24 @@ class Validator:
         """Negative log-probabilities of the teacher's answers, in nats."""
         if not rows:
             return []
-        responder: ResponseTokens = self.collector.responder
-        clips = self.collector.store.get(rows)
-        branches = [Branch(i, responder(row.response)) for i, row in enumerate(rows)]
-        self.lockstep.enter()
-        scores = self.collector.policy(clips, branches)
+        responder: ResponseTokens = self.rollout_buffer.responder
+        clips = self.rollout_buffer.store.get(rows)
+        branches = [Response(i, responder(row.response)) for i, row in enumerate(rows)]
+        self.sync.enter()
+        scores = self.rollout_buffer.policy(clips, branches)
         return [-float(one) for one in sequence_logprobs(scores.logprobs, scores.mask)]
 
     def _any_loss(self) -> None:
         """One forward pass whose result nobody needs."""
         row = next(iter(self.rows.values()))[0]
-        self.collector.policy(
-            self.collector.store.get([row]), [Branch(0, self.collector.responder(row.response))]
+        self.rollout_buffer.policy(
+            self.rollout_buffer.store.get([row]), [Response(0, self.rollout_buffer.responder(row.response))]
         )
 
     def _rewards(self, rows: Sequence[AlignmentRow]) -> list[float]:
         """Rewards of greedy answers, NaN where one could not be judged; asked by all processes, also for no rows."""
         assert self.reward is not None  # the run made one
-        samples = self.collector.answer([Voice(row, 0, 0.0) for row in rows], 0)
+        samples = self.rollout_buffer.answer([Voice(row, 0, 0.0) for row in rows], 0)
         return self.reward(list(rows), [one.text for one in samples]) if rows else []
 
 

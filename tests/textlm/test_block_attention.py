@@ -11,16 +11,16 @@ from rba_bench.speechlm.audiolm.families import rows as families_rows
 from rba_bench.speechlm.audiolm.families.rows import attends_by_document
 from rba_bench.textlm import block_attention
 from rba_bench.textlm.block_attention import NAME
-from rba_bench.training.data.packing import Branch, Layout, plan
+from rba_bench.training.data.packing import Layout, Response, plan
 from rba_bench.training.model.openings import Openings
 
 LENGTHS = (12, 3, 11, 5, 9, 4)  # of prompts, some in one block and some not
 OPENINGS = Openings((tuple(range(1, 9)), (7, 8)), (0, 1, 0, -1, 0, 0))
 BRANCHES = [
-    *(Branch(clip, (5,) * (4 + clip)) for clip in range(6)),
-    Branch(1, (6,) * 9),
-    Branch(1, (6,)),
-    Branch(4, (6,) * 3),
+    *(Response(clip, (5,) * (4 + clip)) for clip in range(6)),
+    Response(1, (6,) * 9),
+    Response(1, (6,)),
+    Response(4, (6,) * 3),
 ]
 
 
@@ -113,7 +113,7 @@ def test_a_decoder_that_passes_the_trial_attends_by_document() -> None:
     decoder = model().model
     assert attends_by_document(decoder) and decoder.config._attn_implementation == NAME
     prompts = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
-    branches = [Branch(0, (6, 7, 8)), Branch(0, (9, 10)), Branch(1, (11, 12))]
+    branches = [Response(0, (6, 7, 8)), Response(0, (9, 10)), Response(1, (11, 12))]
     made = plan(prompts, branches, by_document=True)
     together = decoder(
         input_ids=made.input_ids,

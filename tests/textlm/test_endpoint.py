@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.textlm.asking import Asker, Message, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Message, Question, Reply
 from rba_bench.textlm.base import Decoding, TextLM
 from rba_bench.textlm.endpoint import EndpointLM
 from rba_bench.textlm.endpoint_options import EndpointOptions
@@ -34,7 +34,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_an_asker_and_a_textlm() -> None:
     lm = EndpointLM.from_spec("openai:http://localhost:1/v1#org/model-7b")
-    assert isinstance(lm, Asker)
+    assert isinstance(lm, JudgeModel)
     assert isinstance(lm, TextLM)
     assert lm.name == "model-7b"
 

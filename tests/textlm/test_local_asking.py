@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.textlm.asking import Asker, Message, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Message, Question, Reply
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.local_asking import LocalAsker, fold_system
 
@@ -39,7 +39,7 @@ def answers(judge: LocalAsker, asked: Sequence[Question]) -> list[tuple[str, tup
 
 def test_it_is_an_asker_and_loads_nothing_before_the_first_question(tiny_textlm_dir: Path) -> None:
     judge = LocalAsker(tiny_textlm_dir)
-    assert isinstance(judge, Asker)
+    assert isinstance(judge, JudgeModel)
     assert judge._lm is None
     loaded = LocalTextLM.from_pretrained(tiny_textlm_dir).identity()
     assert {key: loaded[key] for key in judge.identity()} == judge.identity()

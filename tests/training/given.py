@@ -8,9 +8,9 @@ from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.packing import Branch
-from rba_bench.training.data.pairs import Answer, Pair, Rated
-from rba_bench.training.methods.base import Aim, Method, Step
+from rba_bench.training.data.packing import Response
+from rba_bench.training.data.pairs import Answer, Pair, ScoredSample
+from rba_bench.training.methods.base import Method, Step, StepTargets
 from rba_bench.training.model.policy import Scores
 
 
@@ -26,7 +26,7 @@ def step_of(method: Method, batch: StepBatch, logprobs: Tensor, mask: Tensor, **
     divergence = aim.pop("divergence", none)
     scores = Scores(logprobs, mask, divergence, none, none, none, aim.pop("entropy", none))
     counts = method.counts(batch, None)  # type: ignore[arg-type]  # no method here asks the tools
-    return Step(batch, scores, Aim(**aim), counts)
+    return Step(batch, scores, StepTargets(**aim), counts)
 
 
 def pairs_of(
@@ -35,7 +35,7 @@ def pairs_of(
     """Pairs of 2P answers [2P, L], the chosen ones first; answers at `teacher` are the teacher's, too."""
     said = answers(row, mask)
     half = len(said) // 2
-    batch = StepBatch([(row, False)], [Branch(0, one.tokens) for one in said], list(teacher))
+    batch = StepBatch([(row, False)], [Response(0, one.tokens) for one in said], list(teacher))
     batch.chosen, batch.rejected = list(range(half)), list(range(half, 2 * half))
     batch.pairs = [
         Pair(chosen, rejected, gap)
@@ -50,10 +50,10 @@ def rated_of(
 ) -> StepBatch:
     """Judged samples [N, L] with the log-probabilities `old` that they were drawn with."""
     said = answers(row, mask)
-    batch = StepBatch([(row, False)], [Branch(0, one.tokens) for one in said])
+    batch = StepBatch([(row, False)], [Response(0, one.tokens) for one in said])
     batch.rated, batch.groups = list(range(len(said))), [0] * len(said)
     batch.ratings = [
-        Rated(answer, reward, advantage, tuple(values[: len(answer.tokens)].tolist()))
+        ScoredSample(answer, reward, advantage, tuple(values[: len(answer.tokens)].tolist()))
         for answer, reward, advantage, values in zip(said, rewards, advantages, old, strict=True)
     ]
     return batch

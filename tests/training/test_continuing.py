@@ -13,7 +13,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.outputs import claim, release
 from rba_bench.training import continuing
-from rba_bench.training.callbacks.training_callback import Keeper
+from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.model.building import base_folder, checkpoint_sha256
 from rba_bench.training.run import train
 from tests.training.test_run import log, same, weights
@@ -63,14 +63,14 @@ def test_a_run_that_kept_its_state_goes_on_as_if_more_steps_had_been_asked_for(
         train(more, tmp_path / "more", kept)
     assert (tmp_path / "more" / "trainer" / "checkpoint-4").is_dir()
 
-    class Stops(Keeper):
+    class Stops(TrainingCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             super().on_step_end(args, state, control, **kwargs)
             if state.global_step == 6:
                 raise Dies
 
     with monkeypatch.context() as patch, pytest.raises(Dies):
-        patch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Stops)
+        patch.setattr("rba_bench.training.callbacks.training_callback.TrainingCallback", Stops)
         train(more, tmp_path / "more", kept)
     assert (tmp_path / "more" / "trainer" / "checkpoint-5").is_dir()
     result = train(more, tmp_path / "more", kept)

@@ -17,8 +17,8 @@ import torch
 
 from rba_bench.files import read_json, read_jsonl, write_json
 from rba_bench.shipped import recipes_dir
-from rba_bench.training.callbacks.training_callback import Keeper
-from rba_bench.training.model.sharding import Lockstep, hide, layer_names
+from rba_bench.training.callbacks.training_callback import TrainingCallback
+from rba_bench.training.model.sharding import CollectiveSync, hide, layer_names
 from rba_bench.training.run import train
 
 # one validation item: the second process has none, and keeps the first one company
@@ -78,7 +78,7 @@ from accelerate.utils import gather_object
 from rba_bench.files import sha256_json, write_json
 from rba_bench.training import run
 from rba_bench.training.model import building as build
-from rba_bench.training.callbacks import training_callback as keeper
+from rba_bench.training.callbacks import training_callback as callback
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.model.sharding import settle, whole
 
@@ -86,7 +86,7 @@ given = json.loads(pathlib.Path(sys.argv[1]).read_text())
 rank = int(os.environ["RANK"])
 
 
-class Stop(keeper.Keeper):
+class Stop(callback.TrainingCallback):
     at = 0
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -122,7 +122,7 @@ def load(folder, recipe, stored=False, device="cpu", plain=build.load_base):
 read = []
 build.load_base = load
 
-keeper.Keeper, run._Run._finish = Stop, finish
+callback.TrainingCallback, run._Run._finish = Stop, finish
 for name, values in given["jobs"].items():
     shared = name.startswith("fsdp")
     os.environ.update(given["fsdp"] if shared else {"ACCELERATE_USE_FSDP": "false"})
@@ -139,9 +139,9 @@ for name, values in given["jobs"].items():
 
 
 def stopping(plain: Callable[..., None]) -> Callable[..., None]:
-    """A `Keeper.on_step_end` that asks for a stop after the first step, as a signal does."""
+    """A `TrainingCallback.on_step_end` that asks for a stop after the first step, as a signal does."""
 
-    def on_step_end(self: Keeper, *args: Any, **kwargs: Any) -> None:
+    def on_step_end(self: TrainingCallback, *args: Any, **kwargs: Any) -> None:
         self.interrupt.requested = True
         plain(self, *args, **kwargs)
 
@@ -176,7 +176,7 @@ def launched(
     given = {name: recipe.resolved() for name, recipe in recipes.items()}
     write_json(folder / "jobs.json", {"jobs": given, "stops": STOPS, "fsdp": environment_of("fsdp2.yaml")})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Keeper, "on_step_end", stopping(Keeper.on_step_end))
+        patch.setattr(TrainingCallback, "on_step_end", stopping(TrainingCallback.on_step_end))
         with pytest.raises(KeyboardInterrupt):
             train(recipes["fsdp-one-to-two"], folder / "two" / "fsdp-one-to-two")
     (folder / "child.py").write_text(CHILD)
@@ -300,15 +300,15 @@ def test_lockstep_evens_out_calls_of_unequal_processes() -> None:
             barrier.wait()
             return any_wants
 
-        lockstep = Lockstep(vote)
+        sync = CollectiveSync(vote)
 
         def call(kind: str) -> None:
-            lockstep.enter()
+            sync.enter()
             made[me].append(kind)
 
         for _ in range(calls):
             call("own")
-        lockstep.leave(lambda: call("company"))
+        sync.leave(lambda: call("company"))
 
     threads = [threading.Thread(target=run, args=pair) for pair in ((0, 3), (1, 1))]
     for thread in threads:
@@ -319,10 +319,10 @@ def test_lockstep_evens_out_calls_of_unequal_processes() -> None:
 
 
 def test_without_shared_weights_lockstep_asks_nobody() -> None:
-    lockstep = Lockstep()
-    lockstep.enter()
-    lockstep.leave(lambda: pytest.fail("no company is needed"))
-    assert lockstep.all_done(True) and not lockstep.all_done(False)
+    sync = CollectiveSync()
+    sync.enter()
+    sync.leave(lambda: pytest.fail("no company is needed"))
+    assert sync.all_done(True) and not sync.all_done(False)
 
 
 def test_hidden_modules_are_no_part_of_the_model_and_can_be_called(family: Any) -> None:

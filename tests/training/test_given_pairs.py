@@ -14,7 +14,7 @@ from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.offline_pairs import OfflinePairs
 from rba_bench.training.data.pairs import Answer, Pair
-from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.reference_cache import ReferenceCache, of_answers
 
@@ -114,7 +114,7 @@ def test_known_answers_are_not_scored_again(tmp_path: Path, rows: list[Alignment
 def test_filled_by_the_policy_it_holds_what_the_reference_would_say(
     rows: list[AlignmentRow], family: Any, store_for: Callable[..., Any]
 ) -> None:
-    tools = StepTools(store_for(family), SpeechPolicy(family))
+    tools = StepModels(store_for(family), SpeechPolicy(family))
 
     chosen, rejected = ResponseTokens(family)("the lake"), ResponseTokens(family)("a tree and water")
     pairs = [Pair(Answer(row, chosen), Answer(row, rejected)) for row in rows[:6]]

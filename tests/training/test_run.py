@@ -16,7 +16,7 @@ import torch
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.training import run
-from rba_bench.training.callbacks.training_callback import Interrupt, Keeper
+from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback
 from rba_bench.training.run import train
 
 UNSTABLE = {"elapsed_s"}  # the only field of the log that two equal runs may differ in
@@ -122,7 +122,7 @@ def test_rba_group_makes_one_pair_per_group_with_a_gap(
         assert record["reward_worst"] <= record["reward"] <= record["reward_best"]
 
 
-class Stop(Keeper):
+class Stop(TrainingCallback):
     """Asks for a stop after some step, as a signal would."""
 
     at = 0
@@ -135,7 +135,7 @@ class Stop(Keeper):
 
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Stop)
+    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.TrainingCallback", Stop)
     yield lambda step: setattr(Stop, "at", step)
     Stop.at = 0
 
@@ -319,8 +319,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
         return loss + (loss * 0).sqrt() if len(calls) == 3 else loss  # the root's slope at 0 is infinite
 
     def noted(self: AlignmentTrainer, model: Any) -> Any:
-        held.append({name: p.detach().clone() for name, p in self.collector.policy.named_parameters()})
-        held.append(dict(self.collector.policy.named_parameters()))
+        held.append({name: p.detach().clone() for name, p in self.rollout_buffer.policy.named_parameters()})
+        held.append(dict(self.rollout_buffer.policy.named_parameters()))
         return clip(self, model)
 
     monkeypatch.setattr(Method, "supervision", spoilt)
@@ -376,7 +376,7 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int],
     plain = resource.getrlimit(resource.RLIMIT_FSIZE)
     at = {"step": 0, "bytes": 0}
 
-    class Filling(Keeper):
+    class Filling(TrainingCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             super().on_step_end(args, state, control, **kwargs)
             if state.global_step == at["step"]:
@@ -384,7 +384,7 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int],
                     self.trainer.saver.wait()
                 resource.setrlimit(resource.RLIMIT_FSIZE, (at["bytes"], plain[1]))
 
-    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Filling)
+    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.TrainingCallback", Filling)
 
     def fill(step: int, size: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, plain)

@@ -14,7 +14,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.callbacks import samples
-from rba_bench.training.callbacks.training_callback import Keeper
+from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.data.pairs import Answer, Pair, Sample
 from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.recipe import TrainingRecipe
@@ -31,7 +31,7 @@ class Killed(Exception):
     """Stands for what leaves no time to save."""
 
 
-class Ending(Keeper):
+class Ending(TrainingCallback):
     """Ends the run behind a step, by a kill or by Ctrl-C."""
 
     at, by = 0, "kill"
@@ -51,7 +51,7 @@ def test_samples_are_the_same_whether_or_not_the_run_was_killed(
     recipe = recipe_for(method="rba-group", steps=5, samples_every=1, refresh_every=3, save_every=2, **SEEN)
     train(recipe, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Ending)
+        patch.setattr("rba_bench.training.callbacks.training_callback.TrainingCallback", Ending)
         for step in (1, 3):  # before the first checkpoint, and behind one
             patch.setattr(Ending, "at", step)
             with pytest.raises(Killed):
@@ -121,7 +121,7 @@ def test_a_set_without_held_out_items_is_a_line_and_no_error(
 def test_ctrl_c_leaves_a_report_of_what_there_is(
     recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Ending)
+    monkeypatch.setattr("rba_bench.training.callbacks.training_callback.TrainingCallback", Ending)
     monkeypatch.setattr(Ending, "at", 2)
     monkeypatch.setattr(Ending, "by", "ctrl-c")
     with pytest.raises(KeyboardInterrupt, match="stopped at step 2 of 4"):

@@ -157,7 +157,7 @@ seen = []
 
 
 def noted(self, model):
-    seen.append(splits.gradient(self.collector.policy))
+    seen.append(splits.gradient(self.rollout_buffer.policy))
     return clip(self, model)
 
 

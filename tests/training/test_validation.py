@@ -12,11 +12,11 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.methods import make
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.run import train
 from rba_bench.training.validation import Validator
 
@@ -48,14 +48,14 @@ def test_the_loss_is_the_mean_over_kinds_of_the_mean_over_clips(
 ) -> None:
     recipe = TrainingRecipe(eval_every=1, batch_size=2)
     store, policy, responder = store_for(family), SpeechPolicy(family), ResponseTokens(family)
-    collector: Any = SimpleNamespace(policy=policy.train(), store=store, responder=responder)
+    rollout_buffer: Any = SimpleNamespace(policy=policy.train(), store=store, responder=responder)
     chosen = {"instruct": [rows[0], rows[9], rows[15]], "qa": [rows[3]]}
-    found = Validator(recipe, chosen, collector, None, tmp_path)(7)
+    found = Validator(recipe, chosen, rollout_buffer, None, tmp_path)(7)
 
     def alone(row: AlignmentRow) -> float:
         policy.eval()
         with torch.no_grad():
-            scores = policy(store.get([row]), [Branch(0, responder(row.response))])
+            scores = policy(store.get([row]), [Response(0, responder(row.response))])
         return -float(scores.logprobs.sum())
 
     kinds = {kind: sum(map(alone, rows)) / len(rows) for kind, rows in chosen.items()}
@@ -73,7 +73,7 @@ def test_processes_share_the_items_out_and_all_have_the_figures_of_one(
     store, policy, responder = store_for(family), SpeechPolicy(family), ResponseTokens(family)
     calls: list[str] = []
     policy.register_forward_pre_hook(lambda *_: calls.append("forward"))
-    collector = Collector(recipe, make(recipe, responder.end_ids), policy, store, responder)
+    rollout_buffer = RolloutBuffer(recipe, make(recipe, responder.end_ids), policy, store, responder)
     chosen = {"instruct": [rows[0], rows[9], rows[15]], "qa": [rows[3], rows[12]]}
 
     def worth(asked: Sequence[AlignmentRow], answers: Sequence[str]) -> list[float]:
@@ -86,7 +86,7 @@ def test_processes_share_the_items_out_and_all_have_the_figures_of_one(
 
     def validated(process: tuple[int, int], gather: Callable[[Any], Any]) -> dict[str, Any]:
         judge: Any = worth
-        made = Validator(recipe, chosen, collector, judge, tmp_path, False, process, gather)
+        made = Validator(recipe, chosen, rollout_buffer, judge, tmp_path, False, process, gather)
         return made(1)
 
     def kept(parts: list[Any], found: Any) -> list[Any]:

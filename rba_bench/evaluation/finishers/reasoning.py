@@ -15,7 +15,7 @@ from rba_bench.evaluation.judges.yesno import Verdict, YesNoJudge
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
 from rba_bench.metrics import ifeval
-from rba_bench.textlm.asking import Asker, Message, Question
+from rba_bench.textlm.asking import JudgeModel, Message, Question
 
 METRIC = "if_rate_with_cot"
 DEFAULTS = {"max_tokens": 4, "temperature": 0.0}
@@ -49,7 +49,7 @@ class ReasoningJudge(YesNoJudge):
     name = "reasoning"
     templates = (PROMPT,)
 
-    def __init__(self, asker: Asker, settings: Settings, cache_folder: Path) -> None:
+    def __init__(self, asker: JudgeModel, settings: Settings, cache_folder: Path) -> None:
         super().__init__(asker, settings, cache_folder, votes=1)
         signature = f"{METRIC}|rules:{ifeval.VERSION}|reasoning judged|mean of parts"
         self.metrics = (Metric(METRIC, macro=True, signature=signature),)
@@ -75,7 +75,9 @@ class ReasoningJudge(YesNoJudge):
         return Addition({METRIC: values[0].yes}, {self.name: {"votes": votes}})
 
 
-def make(config: Mapping[str, Any], options: FinishOptions, asker: Asker | None = None) -> ReasoningJudge:
+def make(
+    config: Mapping[str, Any], options: FinishOptions, asker: JudgeModel | None = None
+) -> ReasoningJudge:
     """The judge of a `{name: reasoning, ...}` entry.
 
     Args:

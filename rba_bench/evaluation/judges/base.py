@@ -14,7 +14,7 @@ from rba_bench.evaluation.judges import pricing, prompts, verdicts
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.asking import Asker, Message, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Message, Question, Reply
 from rba_bench.textlm.polling import GIVE_UP, RETRIES, RETRY_TEMPERATURE, SEEDS, Poll, Vote
 from rba_bench.textlm.votes import VoteCache, judge_facts
 
@@ -83,14 +83,14 @@ class Settings:
 
 
 @cache
-def _loaded(spec: str, device: str, batch_size: int) -> Asker:
+def _loaded(spec: str, device: str, batch_size: int) -> JudgeModel:
     """Judges of one task share the model."""
     from rba_bench.textlm.load import load_asker
 
     return load_asker(spec, device, batch_size)
 
 
-def asker_of(config: Mapping[str, Any], options: FinishOptions) -> Asker:
+def asker_of(config: Mapping[str, Any], options: FinishOptions) -> JudgeModel:
     """The judge that the user names, else the task's own.
 
     Raises:
@@ -127,7 +127,7 @@ class Judge(ABC, Generic[Value]):
     templates: tuple[str, ...]
     give_up: int | None = GIVE_UP
 
-    def __init__(self, asker: Asker, settings: Settings, cache_folder: Path) -> None:
+    def __init__(self, asker: JudgeModel, settings: Settings, cache_folder: Path) -> None:
         self.asker = asker
         self.settings = settings
         self.cache_folder = cache_folder

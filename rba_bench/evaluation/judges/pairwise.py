@@ -32,7 +32,7 @@ from rba_bench.evaluation.lengths import baseline_of
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
 from rba_bench.metrics.bootstrap import bootstrap_mean
-from rba_bench.textlm.asking import Asker, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Question, Reply
 
 ORDERS = ("baseline_first", "model_first")
 LOSS, TIE = 0.0, 0.5
@@ -83,7 +83,7 @@ class PairwiseJudge(Judge[Choice]):
 
     def __init__(
         self,
-        asker: Asker,
+        asker: JudgeModel,
         settings: Settings,
         cache_folder: Path,
         length: LengthControl | None = None,
@@ -201,7 +201,7 @@ class PairwiseJudge(Judge[Choice]):
             self.length.known([sample for sample in samples if self.baseline(sample)])
 
 
-def make(config: Mapping[str, Any], options: FinishOptions, asker: Asker | None = None) -> PairwiseJudge:
+def make(config: Mapping[str, Any], options: FinishOptions, asker: JudgeModel | None = None) -> PairwiseJudge:
     """The judge of a `{name: pairwise, ...}` entry.
 
     Args:

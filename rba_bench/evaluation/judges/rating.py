@@ -26,7 +26,7 @@ from rba_bench.evaluation.judges.base import (
 )
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
-from rba_bench.textlm.asking import Asker, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Question, Reply
 
 VOTES = 3
 LOWEST = 1.0
@@ -47,7 +47,7 @@ class RatingJudge(Judge[int]):
     name = "rating"
     templates = (prompts.RATE,)
 
-    def __init__(self, asker: Asker, settings: Settings, cache_folder: Path, votes: int = VOTES) -> None:
+    def __init__(self, asker: JudgeModel, settings: Settings, cache_folder: Path, votes: int = VOTES) -> None:
         super().__init__(asker, settings, cache_folder)
         self.votes = votes
         # Scale 100 says that tables show the number as it is and do not make percent of it.
@@ -90,7 +90,7 @@ class RatingJudge(Judge[int]):
         }
 
 
-def make(config: Mapping[str, Any], options: FinishOptions, asker: Asker | None = None) -> RatingJudge:
+def make(config: Mapping[str, Any], options: FinishOptions, asker: JudgeModel | None = None) -> RatingJudge:
     """The judge of a `{name: rating, ...}` entry.
 
     Args:

@@ -26,7 +26,7 @@ from rba_bench.evaluation.judges.base import (
 from rba_bench.evaluation.judges.rating import vote_count
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.records import Sample
-from rba_bench.textlm.asking import Asker, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Question, Reply
 
 VOTES = 3
 SAMPLED = {"max_tokens": 4, "temperature": 0.5}
@@ -108,7 +108,7 @@ class YesNoJudge(Judge[Verdict]):
     name = "yesno"
     templates = (prompts.VERIFY,)
 
-    def __init__(self, asker: Asker, settings: Settings, cache_folder: Path, votes: int = VOTES) -> None:
+    def __init__(self, asker: JudgeModel, settings: Settings, cache_folder: Path, votes: int = VOTES) -> None:
         super().__init__(asker, settings, cache_folder)
         self.votes = votes
         way = "weighted" if settings.top_logprobs else "majority"
@@ -156,7 +156,7 @@ class YesNoJudge(Judge[Verdict]):
         )
 
 
-def make(config: Mapping[str, Any], options: FinishOptions, asker: Asker | None = None) -> YesNoJudge:
+def make(config: Mapping[str, Any], options: FinishOptions, asker: JudgeModel | None = None) -> YesNoJudge:
     """The judge of a `{name: yesno, ...}` entry.
 
     Args:

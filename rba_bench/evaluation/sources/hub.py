@@ -48,7 +48,7 @@ def files(repo: str, patterns: Sequence[str], place: Place, revision: str = "mai
         repo: `owner/name` on the Hub.
         patterns: Such as `en_de/test-*.parquet`.
         place: A local copy is looked for in `DIR/<owner>/<name>`, `DIR/<name>` and `DIR`, in this order.
-        revision: Branch or commit on the Hub; a local copy stands for itself.
+        revision: Response or commit on the Hub; a local copy stands for itself.
 
     Raises:
         MissingPrerequisite: not in the local copy, or not to be had from the Hub.

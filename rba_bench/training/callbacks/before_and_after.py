@@ -9,11 +9,11 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.callbacks.samples import bounded
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Voice
 from rba_bench.training.losses import sequence_logprobs
 from rba_bench.training.rewards import Reward
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 
 ITEMS = 10
 
@@ -23,16 +23,16 @@ class Ends:
 
     Args:
         rows: held-out clips of each kind; items are taken from the kinds in turn.
-        collector: policy, clips and sampling.
+        rollout_buffer: policy, clips and sampling.
         reward: judges the answers; None where the run has no reward, or another process judges.
     """
 
     def __init__(
-        self, rows: Mapping[str, Sequence[AlignmentRow]], collector: Collector, reward: Reward | None
+        self, rows: Mapping[str, Sequence[AlignmentRow]], rollout_buffer: RolloutBuffer, reward: Reward | None
     ) -> None:
         turns = zip_longest(*(rows[kind] for kind in sorted(rows)))
         self.rows = [row for turn in turns for row in turn if row is not None][:ITEMS]
-        self.collector = collector
+        self.rollout_buffer = rollout_buffer
         self.reward = reward
 
     def __call__(self) -> list[dict[str, Any]]:
@@ -40,15 +40,16 @@ class Ends:
 
         `teacher_nats` is the negative log-probability of the teacher's answer.
         """
-        policy = self.collector.policy
+        policy = self.rollout_buffer.policy
         training = policy.training
         policy.eval()
         with torch.no_grad():
-            samples = self.collector.answer([Voice(row, 0, 0.0) for row in self.rows], 0)
+            samples = self.rollout_buffer.answer([Voice(row, 0, 0.0) for row in self.rows], 0)
             branches = [
-                Branch(number, self.collector.responder(row.response)) for number, row in enumerate(self.rows)
+                Response(number, self.rollout_buffer.responder(row.response))
+                for number, row in enumerate(self.rows)
             ]
-            scores = policy(self.collector.store.get(self.rows), branches)
+            scores = policy(self.rollout_buffer.store.get(self.rows), branches)
             nats = (-sequence_logprobs(scores.logprobs, scores.mask)).tolist()
         policy.train(training)
         rewards: Sequence[float] = [math.nan] * len(samples)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rba_bench.training.data.groups import TrainingData
     from rba_bench.training.recipe import TrainingRecipe
     from rba_bench.training.rewards import RewardByKind
-    from rba_bench.training.rollouts.buffer import Collector
+    from rba_bench.training.rollouts.buffer import RolloutBuffer
     from rba_bench.training.validation import Validator
 
 START = "rba_start.json"
@@ -130,7 +130,7 @@ class Watch:
 def make_watch(
     recipe: "TrainingRecipe",
     data: "TrainingData",
-    collector: "Collector",
+    rollout_buffer: "RolloutBuffer",
     reward: "RewardByKind | None",
     folder: Path,
     args: "TrainingArguments",
@@ -140,7 +140,7 @@ def make_watch(
     Args:
         recipe: `eval_every`, `validate_ends`, `validation`.
         data: whose held-out rows are used.
-        collector: policy, clips and sampling.
+        rollout_buffer: policy, clips and sampling.
         reward: of the run, if it has one.
         folder: where the best weights are kept.
         args: which process this is; the first one keeps weights and has answers judged.
@@ -169,6 +169,6 @@ def make_watch(
         return None
     process = (args.process_index, args.world_size)
     validator = Validator(
-        recipe, rows, collector, reward, folder, writes, process, lambda one: gather_object([one])
+        recipe, rows, rollout_buffer, reward, folder, writes, process, lambda one: gather_object([one])
     )
-    return Watch(validator, Ends(rows, collector, reward if writes else None))
+    return Watch(validator, Ends(rows, rollout_buffer, reward if writes else None))

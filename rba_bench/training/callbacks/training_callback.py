@@ -63,7 +63,7 @@ class Interrupt:
         os.write(2, b"\nstopping and saving after this step; once more stops at once, without saving\n")
 
 
-class Keeper(TrainerCallback):
+class TrainingCallback(TrainerCallback):
     """The run's callback.
 
     Args:
@@ -155,7 +155,7 @@ class Keeper(TrainerCallback):
         trainer = self._trainer()
         if trainer.recipe.report_to:
             trainer.report({name: value for name, value in record.items() if name != "step"})
-        shown = trainer.collector.take_told()
+        shown = trainer.rollout_buffer.take_told()
         if self.files is None:
             return
         if shown:
@@ -167,7 +167,7 @@ class Keeper(TrainerCallback):
     def _clock(self) -> float:
         """Add the time since the last look to the trainer's account; the seconds, with those spent on encoding."""
         trainer = self._trainer()
-        encoding = trainer.collector.store.seconds - self._encoded
+        encoding = trainer.rollout_buffer.store.seconds - self._encoded
         spent = time.monotonic() - self._since
         trainer.encoding_s += encoding
         trainer.elapsed_s += spent - encoding
@@ -175,11 +175,11 @@ class Keeper(TrainerCallback):
         return spent
 
     def _restart(self) -> None:
-        self._since, self._encoded = time.monotonic(), self._trainer().collector.store.seconds
+        self._since, self._encoded = time.monotonic(), self._trainer().rollout_buffer.store.seconds
 
     def _trainer(self) -> "AlignmentTrainer":
         if self.trainer is None:
-            raise RuntimeError("the keeper was not given its trainer")
+            raise RuntimeError("the callback was not given its trainer")
         return self.trainer
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.packing import Branch
-from rba_bench.training.data.pairs import Answer, Pair, Rated
+from rba_bench.training.data.packing import Response
+from rba_bench.training.data.pairs import Answer, Pair, ScoredSample
 
 
 @dataclass
@@ -25,13 +25,13 @@ class StepBatch:
     """
 
     heard: list[tuple[AlignmentRow, bool]] = field(default_factory=list)
-    branches: list[Branch] = field(default_factory=list)
+    branches: list[Response] = field(default_factory=list)
     teacher: list[int] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
     rated: list[int] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
-    ratings: list[Rated] = field(default_factory=list)
+    ratings: list[ScoredSample] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     items: int = 0
 
@@ -53,13 +53,13 @@ class StepBatch:
         """
         if all(as_text for _, as_text in self.heard):
             self.heard.append((row, False))
-            self.branches.append(Branch(len(self.heard) - 1, tokens))
+            self.branches.append(Response(len(self.heard) - 1, tokens))
 
 
 def assemble(
     rows: Sequence[AlignmentRow],
     pairs: Sequence[Pair] = (),
-    rated: Sequence[Sequence[Rated]] = (),
+    rated: Sequence[Sequence[ScoredSample]] = (),
     teacher_tokens: Callable[[str], tuple[int, ...]] | None = None,
     items: int = 0,
 ) -> StepBatch:
@@ -74,13 +74,13 @@ def assemble(
     """
     batch = StepBatch(pairs=list(pairs), items=items)
     clips: dict[tuple[str, bool], int] = {}
-    known: dict[Branch, int] = {}
+    known: dict[Response, int] = {}
 
     def place(answer: Answer) -> int:
         clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
         if clip == len(batch.heard):
             batch.heard.append((answer.row, answer.as_text))
-        branch = Branch(clip, answer.tokens, answer.temperature)
+        branch = Response(clip, answer.tokens, answer.temperature)
         number = known.setdefault(branch, len(known))
         if number == len(batch.branches):
             batch.branches.append(branch)

@@ -35,7 +35,7 @@ REACH = 1000.0  # columns at which attention costs as much as all else, for a mo
 
 
 @dataclass(frozen=True)
-class Branch:
+class Response:
     """One answer to one clip.
 
     Attributes:
@@ -113,7 +113,7 @@ class Layout:
 
 def plan(
     prompts: Sequence[Tensor],
-    branches: Sequence[Branch],
+    branches: Sequence[Response],
     mode: Mode = "pack",
     pad_id: int = 0,
     openings: Openings | None = None,
@@ -180,7 +180,7 @@ def _fill(
     documents: Sequence[Sequence[int]],
     widths: Sequence[int],
     prompts: Sequence[Tensor],
-    branches: Sequence[Branch],
+    branches: Sequence[Response],
     pad_id: int,
     openings: Openings,
 ) -> Layout:
@@ -215,7 +215,7 @@ def _fill(
 class _Sheet:
     """The arrays of a layout, written document by document."""
 
-    def __init__(self, rows: int, size: int, branches: Sequence[Branch], pad_id: int) -> None:
+    def __init__(self, rows: int, size: int, branches: Sequence[Response], pad_id: int) -> None:
         longest = max(len(branch.tokens) for branch in branches)
         self.branches = branches
         self.size = size

@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to be scored given the clip of `row`, or its transcript; see `Branch` for the temperature."""
+    """An answer to be scored given the clip of `row`, or its transcript; see `Response` for the temperature."""
 
     row: AlignmentRow
     tokens: tuple[int, ...]
@@ -75,7 +75,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Rated:
+class ScoredSample:
     """A sample with its worth, for policy gradients.
 
     Attributes:

@@ -29,7 +29,7 @@ from rba_bench.training.model.policy import Measure, Scores
 from rba_bench.training.recipe import TrainingRecipe
 
 
-class Tools(Protocol):
+class FrozenModels(Protocol):
     """What the trainer lends a method for a step; everything here is without gradient."""
 
     def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
@@ -53,7 +53,7 @@ class Tools(Protocol):
 
 
 @dataclass
-class Aim:
+class StepTargets:
     """What the branches of a step are compared with.
 
     Attributes:
@@ -83,7 +83,7 @@ class Step:
 
     batch: StepBatch
     scores: Scores
-    aim: Aim
+    aim: StepTargets
     counts: Mapping[str, int]
 
     def mean(self, values: Tensor, over: str) -> Tensor:
@@ -194,11 +194,11 @@ class Method(ABC):
         made.listen(rows[0], responder(rows[0].response))
         return made
 
-    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
         """What the branches are compared with."""
-        return Aim()
+        return StepTargets()
 
-    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
         """Everything that `loss` divides by, as far as it is in this batch; the same names for every batch.
 
         The sums over all batches of an optimiser step, those of other processes too, come back in `Step.counts`.
@@ -229,7 +229,7 @@ class Method(ABC):
 
 
 def reference_logprobs(
-    batch: StepBatch, places: Sequence[int], tools: Tools, like: tuple[int, int]
+    batch: StepBatch, places: Sequence[int], tools: FrozenModels, like: tuple[int, int]
 ) -> Tensor:
     """[N, L] token log-probabilities under the reference at `places`, zeros elsewhere."""
     used = sorted(set(places))

@@ -9,10 +9,10 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.seeding import stable_seed
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, Rated, Sample, Voice, answer_of, slots
+from rba_bench.training.data.pairs import Answer, Sample, ScoredSample, Voice, answer_of, slots
 from rba_bench.training.losses import distillation
 from rba_bench.training.losses.likelihood import token_mean
-from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools
+from rba_bench.training.methods.base import FrozenModels, Method, Step, StepTargets, Terms
 from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.methods.outcome import Outcome
 
@@ -29,12 +29,12 @@ class TokenDistillation(Method):
         """The answers are needed in any case."""
         return True
 
-    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
         """The teacher on the same answers behind the transcript."""
         options, places = self.recipe.teacher, self.places(batch)
         texts = [row.user_text for row, _ in batch.heard]
         targets = tools.teacher.targets(texts, batch.branches, places).to(tools.device)
-        return Aim(targets, Divergence(options.divergence, options.temperature, options.jsd_weight))
+        return StepTargets(targets, Divergence(options.divergence, options.temperature, options.jsd_weight))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -42,7 +42,7 @@ class TokenDistillation(Method):
         notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
         return Terms(far + self.recipe.sft_weight * supervision, notes)
 
-    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
         """Also answers, their tokens, and ends of turns."""
         places = self.places(batch)
         ends = sum(batch.branches[place].tokens[-1] in self.end_ids for place in places)
@@ -106,7 +106,7 @@ class OnPolicyDistillation(TokenDistillation):
         turn: int,
     ) -> Outcome:
         """The samples as they are."""
-        rated = [Rated(answer_of(one), 0.0, 0.0) for one in samples]
+        rated = [ScoredSample(answer_of(one), 0.0, 0.0) for one in samples]
         stats = {"on_policy": float(bool(rated))}
         return Outcome(len(samples), rated=[rated] if rated else [], stats=stats)
 
@@ -116,7 +116,7 @@ class OnPolicyDistillation(TokenDistillation):
         """Own samples, and the teacher's answers to the groups that were not sampled."""
         sampled = {group[0].answer.row.group_id for outcome in outcomes for group in outcome.rated}
         given = [
-            [Rated(Answer(row, responder(row.response)), 0.0, 0.0)]
+            [ScoredSample(Answer(row, responder(row.response)), 0.0, 0.0)]
             for row in rows
             if row.group_id not in sampled
         ]
@@ -138,14 +138,14 @@ class Diva(Method):
         """States are compared along the teacher's answers."""
         return True
 
-    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
         """The LLM's states on the same answers, and the embeddings of the words."""
         answers = [batch.branches[place].tokens for place in batch.teacher]
         texts = [batch.heard[batch.branches[place].clip][0].user_text for place in batch.teacher]
         words = tools.teacher.words(_spoken(batch))
-        return Aim(states=torch.cat(tools.teacher.states(texts, answers)), words=words)
+        return StepTargets(states=torch.cat(tools.teacher.states(texts, answers)), words=words)
 
-    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
         """Also states and words to be compared."""
         every = self.recipe.hidden_positions == "all"
         states = batch.length(batch.teacher) if every else len(batch.teacher)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.pairs import Answer, Pair, Rated
+from rba_bench.training.data.pairs import Answer, Pair, ScoredSample
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Outcome:
 
     items: int
     pairs: list[Pair] = field(default_factory=list)
-    rated: list[list[Rated]] = field(default_factory=list)
+    rated: list[list[ScoredSample]] = field(default_factory=list)
     stats: dict[str, float] = field(default_factory=dict)
     shown: dict[str, Any] | None = None
     group: str = ""
@@ -57,7 +57,7 @@ class Outcome:
 
         pairs = [Pair(answer(chosen), answer(rejected), gap) for chosen, rejected, gap in value["pairs"]]
         rated = [
-            [Rated(answer(side), reward, worth, tuple(odds)) for side, reward, worth, odds in group]
+            [ScoredSample(answer(side), reward, worth, tuple(odds)) for side, reward, worth, odds in group]
             for group in value["rated"]
         ]
         return cls(

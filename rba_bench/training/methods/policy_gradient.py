@@ -8,10 +8,18 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.pairs import Rated, Sample, Voice, drawn_answer, slots
+from rba_bench.training.data.pairs import Sample, ScoredSample, Voice, drawn_answer, slots
 from rba_bench.training.losses import policy_gradient as forms
 from rba_bench.training.losses.likelihood import sequence_mean, token_mean
-from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools, reference_logprobs, shape
+from rba_bench.training.methods.base import (
+    FrozenModels,
+    Method,
+    Step,
+    StepTargets,
+    Terms,
+    reference_logprobs,
+    shape,
+)
 from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.methods.preference import weighed_together
 
@@ -89,10 +97,10 @@ class PolicyGradient(Method):
         square = found.pop("ratio_square", 0.0)
         return {**found, "effective_samples": found["ratio"] ** 2 / square} if square else found
 
-    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Advantages within one group; by default none."""
         return [
-            Rated(drawn_answer(one), reward, 0.0, one.logprobs)
+            ScoredSample(drawn_answer(one), reward, 0.0, one.logprobs)
             for one, reward in zip(samples, rewards, strict=True)
         ]
 
@@ -100,11 +108,11 @@ class PolicyGradient(Method):
         """Whether a sample counts in what its group's advantages are measured from."""
         return sample.ended or self.recipe.truncated != "drop"
 
-    def _learned(self, rated: Rated) -> bool:
+    def _learned(self, rated: ScoredSample) -> bool:
         """Whether the loss holds a sample."""
         return self.recipe.truncated == "keep" or rated.answer.tokens[-1] in self.end_ids
 
-    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
         """Also tokens of samples."""
         return {**super().counts(batch, tools), "tokens": batch.length(batch.rated)}
 
@@ -154,7 +162,7 @@ class Grpo(PolicyGradient):
         lost = self._lost(samples)
         return replace(made, stats={"overlong": sum(lost) / len(lost)})
 
-    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Advantages of the rewards with what length costs; none where the rewards are equal and others shall be drawn.
 
         DAPO asks whether the answers differ in what they are rewarded for (arXiv 2503.14476, Eq. 11), not in length.
@@ -176,7 +184,7 @@ class Grpo(PolicyGradient):
         price = self.recipe.policy_gradient.overlong_weight
         return [price * lost for lost in forms.overlong_punishment(lengths, longest, cache).tolist()]
 
-    def _compared(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+    def _compared(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Advantages as `policy_gradient.baseline` and `.scale` say."""
         if not samples:
             return []
@@ -194,11 +202,11 @@ class Grpo(PolicyGradient):
             for one, worth in zip(super().rate(samples, rewards), advantages.tolist(), strict=True)
         ]
 
-    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
         """The reference's log-probabilities, where there is a divergence to pay for."""
         if not batch.rated or not self.recipe.uses_reference:
-            return Aim()
-        return Aim(reference=reference_logprobs(batch, batch.rated, tools, shape(batch)))
+            return StepTargets()
+        return StepTargets(reference=reference_logprobs(batch, batch.rated, tools, shape(batch)))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -247,7 +255,7 @@ class SelfCritical(PolicyGradient):
         ]
         baseline = {one.row.id: reward for one, reward in judged if one.greedy}
         rated = [
-            Rated(drawn_answer(one), reward, reward - baseline[one.row.id], one.logprobs)
+            ScoredSample(drawn_answer(one), reward, reward - baseline[one.row.id], one.logprobs)
             for one, reward in judged
             if not one.greedy and one.row.id in baseline
         ]
@@ -283,7 +291,7 @@ class MinimumRisk(PolicyGradient):
     want = ()
     old_logprobs = False  # its weights are those of a list, however that was found
 
-    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rated]:
+    def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Each answer of the list once; how it was found does not matter, so its probability is the policy's own."""
         seen = {one.answer.tokens: one for one in reversed(super().rate(samples, rewards))}
         plain = [replace(one, answer=replace(one.answer, temperature=1.0)) for one in seen.values()]
@@ -300,7 +308,7 @@ class MinimumRisk(PolicyGradient):
         rewards = scores.new_tensor([one.reward for one in batch.ratings])
         return self.combine(step, step.mean(forms.minimum_risk(scores, rewards, groups, alpha), "lists"), {})
 
-    def counts(self, batch: StepBatch, tools: Tools) -> dict[str, int]:
+    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
         """Also lists."""
         return {**super().counts(batch, tools), "lists": len(set(batch.groups))}
 

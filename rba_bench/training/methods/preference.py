@@ -25,7 +25,15 @@ from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.pairs import Answer, Pair, Sample, Voice, group_pair, single_pair, slots
 from rba_bench.training.data.targets import StateTargets
 from rba_bench.training.losses.preference import ipo, odpo, preference, simpo, tdpo
-from rba_bench.training.methods.base import Aim, Method, Step, Terms, Tools, reference_logprobs, shape
+from rba_bench.training.methods.base import (
+    FrozenModels,
+    Method,
+    Step,
+    StepTargets,
+    Terms,
+    reference_logprobs,
+    shape,
+)
 from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.methods.outcome import Outcome
 
@@ -80,12 +88,12 @@ class Preference(Method):
             found += [] if pair is None else [heard_as(pair, self.recipe.pair_audio)]
         return Outcome(len(groups), found)
 
-    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
         """The reference's log-probabilities of the pairs."""
         places = [*batch.chosen, *batch.rejected]
         if not places or not self.recipe.uses_reference:
-            return Aim()
-        return Aim(reference=reference_logprobs(batch, places, tools, shape(batch)))
+            return StepTargets()
+        return StepTargets(reference=reference_logprobs(batch, places, tools, shape(batch)))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -173,16 +181,16 @@ class Simpo(Preference):
 class TokenDpo(Preference):
     """TDPO (Zeng et al. 2024): DPO and the difference of the sides' sequential divergences from the reference."""
 
-    def aim(self, batch: StepBatch, tools: Tools) -> Aim:
+    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
         """Log-probabilities and whole distributions of the reference."""
         places = sorted({*batch.chosen, *batch.rejected})
         if not places:
-            return Aim()
+            return StepTargets()
         found = tools.reference(batch, places, want=("hidden",))
         logprobs = found.logprobs.new_zeros(shape(batch))
         logprobs[places, : found.logprobs.shape[1]] = found.logprobs
         targets = StateTargets(tuple(places), found.hidden[found.mask], tools.reference_head)
-        return Aim(targets, Divergence("forward"), logprobs)
+        return StepTargets(targets, Divergence("forward"), logprobs)
 
     def losses(self, step: Step) -> Tensor:
         """[P]."""

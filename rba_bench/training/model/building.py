@@ -25,7 +25,7 @@ from rba_bench.training.data.offline_pairs import OfflinePairs
 from rba_bench.training.data.order import GroupOrder
 from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.model.checkpoints import load_weights
-from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.reference_cache import ReferenceCache
 from rba_bench.training.model.sharded_loading import follow_first, reads_weights, without_weights
@@ -33,7 +33,7 @@ from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
 from rba_bench.training.rewards.build import make_similarity
 from rba_bench.training.rewards.trajectory import Trajectories, chrf
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.schedule import part_rates
 from rba_bench.training.teachers.answers import AuthorMode, OwnAnswers, Way, own_answers
 from rba_bench.training.teachers.make import make_cached, make_twin
@@ -256,7 +256,7 @@ def reference_of_pairs(
     """Log-probabilities of all pairs that the run will meet, by the policy while it still is the reference."""
     groups = dict.fromkeys(order[position][1] for position in range(len(order)))
     wanted = [pair for name in groups for pair in pairs(store.groups[name][:voices], responder).pairs]
-    kept, tools = ReferenceCache("run", 2**34), StepTools(store, policy)
+    kept, tools = ReferenceCache("run", 2**34), StepModels(store, policy)
     training = policy.training
     policy.eval()
     with bar("reference", len(wanted), unit="pairs") as advance:
@@ -282,7 +282,9 @@ def make_reward(
     return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)
 
 
-def make_trajectories(recipe: TrainingRecipe, collector: Collector, device: str) -> Trajectories | None:
+def make_trajectories(
+    recipe: TrainingRecipe, rollout_buffer: RolloutBuffer, device: str
+) -> Trajectories | None:
     """What TARS adds to rewards; None for all other methods.
 
     Raises:
@@ -299,7 +301,7 @@ def make_trajectories(recipe: TrainingRecipe, collector: Collector, device: str)
             )
         by_model = recipe.tars.behavior_by == "embedding"
         likeness = make_similarity(recipe.reward, device).between if by_model else chrf
-    return Trajectories(recipe.tars, collector.policy, collector.clips, likeness)
+    return Trajectories(recipe.tars, rollout_buffer.policy, rollout_buffer.clips, likeness)
 
 
 def check_sharing(sharing: str, recipe: TrainingRecipe) -> None:

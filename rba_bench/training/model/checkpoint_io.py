@@ -15,9 +15,9 @@ from rba_bench.training.data.order import GroupOrder
 from rba_bench.training.methods import Outcome
 from rba_bench.training.model.checkpoint_writer import Saver
 from rba_bench.training.model.checkpoints import WEIGHTS, load_weights, save_weights, seal
-from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.run_state import restore, tensors_of
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.schedule import set_rates
 
 
@@ -29,8 +29,8 @@ class CheckpointingTrainer(Trainer):
     """
 
     saver: Saver
-    collector: Collector
-    tools: StepTools
+    rollout_buffer: RolloutBuffer
+    tools: StepModels
     order: GroupOrder
     elapsed_s: float
     encoding_s: float
@@ -39,19 +39,23 @@ class CheckpointingTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Trained parameters only, and no pickled training_args.bin; all processes call."""
-        save_weights(self.collector.policy, Path(output_dir or self.args.output_dir), self.args.should_save)
+        save_weights(
+            self.rollout_buffer.policy, Path(output_dir or self.args.output_dir), self.args.should_save
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Begin a checkpoint; DeepSpeed writes its own, and training waits for it."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        shares = gather_object([{str(p): outcome.to_json() for p, outcome in self.collector.waiting.items()}])
+        shares = gather_object(
+            [{str(p): outcome.to_json() for p, outcome in self.rollout_buffer.waiting.items()}]
+        )
         state = {
             "step": self.state.global_step,
             "elapsed_s": self.elapsed_s,
             "encoding_s": self.encoding_s,
-            "drawn": self.collector.drawn,
-            "judged": self.collector.judged,
-            "encoded": self.collector.store.encoded,
+            "drawn": self.rollout_buffer.drawn,
+            "judged": self.rollout_buffer.judged,
+            "encoded": self.rollout_buffer.store.encoded,
             "waiting": {position: outcome for share in shares for position, outcome in share.items()},
         }
         if self.is_deepspeed_enabled:
@@ -67,19 +71,21 @@ class CheckpointingTrainer(Trainer):
         if self.args.should_save:
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         reference = self.tools.reference_tensors() if self.tools.changed else {}
-        self.saver.save(folder, tensors_of(self.collector.policy, self.optimizer, reference), state)
+        self.saver.save(folder, tensors_of(self.rollout_buffer.policy, self.optimizer, reference), state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
-        groups = self.collector.store.groups
+        groups = self.rollout_buffer.store.groups
         batch, world = self.args.per_device_train_batch_size, self.args.world_size
         for position, value in state["waiting"].items():
             if int(position) // batch % world == self.args.process_index:
                 group = value.get("group") or self.order[int(position)][1]  # another came in its place
                 rows = {row.id: row for row in groups[group]}
-                self.collector.waiting[int(position)] = Outcome.from_json(value, rows)
-        self.collector.drawn, self.collector.judged = state["drawn"], state["judged"]
-        self.collector.store.encoded += state.get("encoded", 0)  # absent in checkpoints of earlier versions
+                self.rollout_buffer.waiting[int(position)] = Outcome.from_json(value, rows)
+        self.rollout_buffer.drawn, self.rollout_buffer.judged = state["drawn"], state["judged"]
+        self.rollout_buffer.store.encoded += state.get(
+            "encoded", 0
+        )  # absent in checkpoints of earlier versions
         self.elapsed_s, self.encoding_s = state["elapsed_s"], state["encoding_s"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -99,10 +105,10 @@ class CheckpointingTrainer(Trainer):
             folder / WEIGHTS
         ).is_file():  # weights alone, an earlier version's, or DeepSpeed's, which has read its own
             if not self.is_deepspeed_enabled:
-                load_weights(self.collector.policy, folder)
+                load_weights(self.rollout_buffer.policy, folder)
             super()._load_optimizer_and_scheduler(checkpoint)
             self.tools.load_reference(folder)
-        elif restore(folder, self.collector.policy, self.optimizer, self.tools.reference_tensors()):
+        elif restore(folder, self.rollout_buffer.policy, self.optimizer, self.tools.reference_tensors()):
             self.tools.changed = True
             self.tools.forget_openings()
         if not self.is_deepspeed_enabled:

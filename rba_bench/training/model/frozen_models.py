@@ -15,14 +15,14 @@ from rba_bench.training.data.clips import Clip, ClipStore
 from rba_bench.training.model.checkpoints import write_tensors
 from rba_bench.training.model.policy import Scores, SpeechPolicy
 from rba_bench.training.model.reference_cache import ReferenceCache
-from rba_bench.training.model.sharding import Lockstep, overwrite, settle, whole
+from rba_bench.training.model.sharding import CollectiveSync, overwrite, settle, whole
 from rba_bench.training.teachers.readers import OwnReader
 
 REFERENCE = "reference.safetensors"
 
 
-class StepTools:
-    """Implements `methods.base.Tools` for a run.
+class StepModels:
+    """Implements `methods.base.FrozenModels` for a run.
 
     Args:
         store: clips.
@@ -48,7 +48,7 @@ class StepTools:
         self.autocast = autocast
         self.kept = kept
         self.trained = trained
-        self.lockstep = Lockstep()  # of the processes, where they share weights out
+        self.sync = CollectiveSync()  # of the processes, where they share weights out
         self.changed = False  # whether the reference is no longer the base
 
     def clips(self, batch: StepBatch) -> list[Clip]:
@@ -81,17 +81,17 @@ class StepTools:
         part = StepBatch(heard=[batch.heard[clip] for clip in needed])
         branches = [replace(branch, clip=number[branch.clip]) for branch in used]
         clips = self.clips(part)
-        self.lockstep.enter()
+        self.sync.enter()
         with self.autocast():
             scores: Scores = self._reference()(clips, branches, want=want)
         return scores
 
-    def walk_in_step(self, lockstep: Lockstep) -> None:
+    def walk_in_step(self, sync: CollectiveSync) -> None:
         """From now on reference and teacher are called by all processes equally often."""
-        self.lockstep = lockstep
+        self.sync = sync
         reader = getattr(getattr(self._teacher, "twin", self._teacher), "reader", None)
         if isinstance(reader, OwnReader):
-            reader.lockstep = lockstep
+            reader.sync = sync
 
     @torch.no_grad()
     def keep_company(self, batch: StepBatch) -> None:
@@ -104,7 +104,7 @@ class StepTools:
             elif self._teacher is not None:
                 getattr(self._teacher, "twin", self._teacher).states([row.user_text], [tokens])
 
-        self.lockstep.leave(ask)
+        self.sync.leave(ask)
 
     @property
     def reference_head(self) -> Callable[[torch.Tensor], torch.Tensor]:

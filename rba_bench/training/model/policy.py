@@ -24,7 +24,7 @@ from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.families.rows import attends_by_document, continues
 from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
 from rba_bench.training.data.clips import Clip
-from rba_bench.training.data.packing import REACH, Branch, Layout, Mode, plan
+from rba_bench.training.data.packing import REACH, Layout, Mode, Response, plan
 from rba_bench.training.data.targets import Targets
 from rba_bench.training.model.activations import made_again
 from rba_bench.training.model.frozen_head import Score, rows_once
@@ -111,7 +111,7 @@ class SpeechPolicy(nn.Module):
     def forward(
         self,
         clips: Sequence[Clip],
-        branches: Sequence[Branch],
+        branches: Sequence[Response],
         targets: Targets | None = None,
         measure: Measure | None = None,
         want: Collection[str] = (),
@@ -134,7 +134,7 @@ class SpeechPolicy(nn.Module):
     def _scores(
         self,
         clips: Sequence[Clip],
-        branches: Sequence[Branch],
+        branches: Sequence[Response],
         targets: Targets | None,
         measure: Measure | None,
         want: Collection[str],
@@ -172,7 +172,7 @@ class SpeechPolicy(nn.Module):
             return work()
 
     @torch.no_grad()
-    def layer_means(self, clips: Sequence[Clip], branches: Sequence[Branch]) -> Tensor:
+    def layer_means(self, clips: Sequence[Clip], branches: Sequence[Response]) -> Tensor:
         """[N, K, H] mean state of each answer behind each of the decoder's K layers, the last one normed; float32.
 
         Over the states at the answer's tokens but the last, which ends the turn; zeros where there is no other.
@@ -257,7 +257,7 @@ class SpeechPolicy(nn.Module):
             return bool(getattr(self.family, "shares_rows", True)) and continues(self.family.decoder)
 
     def _plan(
-        self, prompts: Sequence[Tensor], branches: Sequence[Branch], openings: Openings | None = None
+        self, prompts: Sequence[Tensor], branches: Sequence[Response], openings: Openings | None = None
     ) -> Layout:
         by_document = self.family.decoder.config._attn_implementation == BY_DOCUMENT
         made = plan(prompts, branches, self.layout, self.pad_id, openings, self._reach, by_document)
@@ -329,7 +329,7 @@ class SpeechPolicy(nn.Module):
         return max(1, CHUNK_ELEMENTS // self._vocabulary)
 
 
-def _temperatures(branches: Sequence[Branch], mask: Tensor) -> Tensor | None:
+def _temperatures(branches: Sequence[Response], mask: Tensor) -> Tensor | None:
     """[K] temperature of each answer token, in the order of `mask` [N, L]; None where all are 1."""
     if all(branch.temperature == 1 for branch in branches):
         return None

@@ -91,7 +91,7 @@ class ReferenceCache:
 
 def of_answers(answers: Sequence[Answer]) -> StepBatch:
     """A batch of answers that play no role in a loss, each once."""
-    from rba_bench.training.data.packing import Branch
+    from rba_bench.training.data.packing import Response
 
     batch = StepBatch()
     clips: dict[tuple[str, bool], int] = {}
@@ -99,7 +99,7 @@ def of_answers(answers: Sequence[Answer]) -> StepBatch:
         clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
         if clip == len(batch.heard):
             batch.heard.append((answer.row, answer.as_text))
-        branch = Branch(clip, answer.tokens, answer.temperature)
+        branch = Response(clip, answer.tokens, answer.temperature)
         if branch not in batch.branches:
             batch.branches.append(branch)
     return batch

@@ -2,7 +2,7 @@
 
 Every call of a shared-out model is a collective: all processes must make equally many, in the same order. A batch
 gives each process one forward pass, but how often it samples, or asks reference and teacher, depends on its clips.
-`Lockstep` evens that out: before a call a process says so, and who has nothing to ask keeps it company.
+`CollectiveSync` evens that out: before a call a process says so, and who has nothing to ask keeps it company.
 
 What never trains does not take part: a frozen encoder, whose states come from a cache in another order in each
 process, and modules that nothing passes through. They are hidden from whoever wraps the model, and stay whole on every
@@ -27,7 +27,7 @@ def kind_of(accelerator: Any) -> Kind:
     return "fsdp" if getattr(accelerator.state, "fsdp_plugin", None) is not None else "none"
 
 
-class Lockstep:
+class CollectiveSync:
     """Makes processes that share weights call them equally often.
 
     Args:

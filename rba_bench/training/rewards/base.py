@@ -27,7 +27,7 @@ class Reward(Protocol):
 class InStep(Protocol):
     """A reward that asks weights which processes share out, and must do so as often as the others."""
 
-    def walk_in_step(self, lockstep: Any, shell: Any) -> None:
+    def walk_in_step(self, sync: Any, shell: Any) -> None:
         """From now on; `shell` is what the weights are called through."""
         ...
 

@@ -72,11 +72,11 @@ class RewardByKind:
         self._unjudged += sum(math.isnan(known[key]) for key in keys)
         return [known[key] for key in keys]
 
-    def walk_in_step(self, lockstep: Any, shell: Any) -> None:
+    def walk_in_step(self, sync: Any, shell: Any) -> None:
         """Processes share out the weights that some rewards ask: see `SelfJudge.walk_in_step`."""
         for reward in self._makers:
             if isinstance(reward, InStep):
-                reward.walk_in_step(lockstep, shell)
+                reward.walk_in_step(sync, shell)
 
     def keep_company(self) -> None:
         """Wait until no process asks those weights any more."""

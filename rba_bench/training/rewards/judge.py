@@ -13,7 +13,7 @@ from pathlib import Path
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.progress import say
-from rba_bench.textlm.asking import Asker, Message, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Message, Question, Reply
 from rba_bench.textlm.polling import Poll, Vote
 from rba_bench.textlm.votes import VoteCache
 from rba_bench.training.rewards.base import NOT_JUDGED
@@ -60,7 +60,7 @@ class Judge:
 
     def __init__(
         self,
-        asker: Asker,
+        asker: JudgeModel,
         votes: Path,
         reference: bool = False,
         patience: int = 32,

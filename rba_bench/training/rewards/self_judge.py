@@ -53,9 +53,9 @@ class SelfJudge:
         size = len(GRADES)
         return [expected_grade(values[i * size : (i + 1) * size]) for i in range(len(asked))]
 
-    def walk_in_step(self, lockstep: Any, shell: Any) -> None:
+    def walk_in_step(self, sync: Any, shell: Any) -> None:
         """See `InStep`; the model then is a `PolicyTextLM`."""
-        self.lm.walk_in_step(lockstep, shell)  # type: ignore[attr-defined]
+        self.lm.walk_in_step(sync, shell)  # type: ignore[attr-defined]
 
     def keep_company(self) -> None:
         """See `InStep`."""

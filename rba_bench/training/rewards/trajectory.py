@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rba_bench.metrics.bleu import sentence_chrf
 from rba_bench.training.data.clips import Clip
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.recipe import TarsOptions
@@ -118,7 +118,7 @@ class Trajectories:
             part = pairs[start : start + AT_ONCE]
             sides = [samples[place] for column in zip(*part, strict=True) for place in column]
             clips, places = self.clips(sides)
-            branches = [Branch(clip, one.tokens) for clip, one in zip(places, sides, strict=True)]
+            branches = [Response(clip, one.tokens) for clip, one in zip(places, sides, strict=True)]
             means = self.policy.layer_means(clips, branches)
             found += layer_likeness(means[: len(part)], means[len(part) :]).tolist()
         self.policy.train(training)

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from rba_bench.errors import RbaError
 from rba_bench.training.data.clips import Clip
-from rba_bench.training.model.sharding import Lockstep
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.rollouts.sampling import Draw
 
 BASE = "policy"  # the name that `rba-bench train server` serves the decoder under
@@ -53,8 +53,8 @@ class Rollout(Protocol):
         """
         ...
 
-    def walk_in_step(self, lockstep: Lockstep) -> None:
-        """The processes share weights out: calls of the model go through `lockstep`."""
+    def walk_in_step(self, sync: CollectiveSync) -> None:
+        """The processes share weights out: calls of the model go through `sync`."""
 
     def close(self) -> None:
         """No more draws."""

@@ -28,7 +28,7 @@ from rba_bench.training.rollouts.local import LocalRollout
 from rba_bench.training.rollouts.sampling import Draw
 
 
-class Collector:
+class RolloutBuffer:
     """Draws and keeps outcomes.
 
     Args:

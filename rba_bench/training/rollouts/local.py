@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from rba_bench.textlm.base import Decoding
 from rba_bench.training.data.clips import Clip
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.model.sharding import Lockstep
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.rollouts.base import Request
 from rba_bench.training.rollouts.sampling import Draw, drives, sample
 
@@ -34,14 +34,14 @@ class LocalRollout:
         self.max_new_tokens = max_new_tokens
         self.batch = batch
         self.any_clip = any_clip
-        self.lockstep = Lockstep()
+        self.sync = CollectiveSync()
 
     def renew(self) -> None:
         """Nothing to do."""
 
-    def walk_in_step(self, lockstep: Lockstep) -> None:
+    def walk_in_step(self, sync: CollectiveSync) -> None:
         """Call the model as often as the other processes do."""
-        self.lockstep = lockstep
+        self.sync = sync
 
     def close(self) -> None:
         """Nothing to do."""
@@ -58,10 +58,10 @@ class LocalRollout:
             size = len(mine) if driven else self.batch
             for start in range(0, len(mine), size):
                 batch = mine[start : start + size]
-                self.lockstep.enter()
+                self.sync.enter()
                 answers = self._sample(clips, [requests[i] for i in batch], temperature, with_logprobs)
                 drawn.update(zip(batch, answers, strict=True))
-        self.lockstep.leave(lambda: self._sample([self.any_clip()], [Request(0, 0, 0.0)], 0.0, False))
+        self.sync.leave(lambda: self._sample([self.any_clip()], [Request(0, 0, 0.0)], 0.0, False))
         return [drawn[i] for i in range(len(requests))]
 
     def _sample(
@@ -77,6 +77,6 @@ class LocalRollout:
             Decoding(self.max_new_tokens, temperature),
             self.end_ids,
             with_logprobs=with_logprobs,
-            agree=self.lockstep.all_done,
+            agree=self.sync.all_done,
             slots=self.batch,
         )

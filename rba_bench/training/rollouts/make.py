@@ -12,39 +12,39 @@ from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rollouts.base import BASE
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.rollouts.nccl import NcclTransfer
 from rba_bench.training.rollouts.transfer import FolderTransfer, LoraTransfer, Transfer
 from rba_bench.training.rollouts.vllm import VllmRollout
 from rba_bench.training.rollouts.vllm_client import ServerGone, VllmClient
 
 
-def use_engine(collector: Collector, folder: Path) -> None:
-    """Give a collector the engine that its recipe names; it starts with the local one.
+def use_engine(rollout_buffer: RolloutBuffer, folder: Path) -> None:
+    """Give a rollout buffer the engine that its recipe names; it starts with the local one.
 
     Args:
-        collector: of the run.
+        rollout_buffer: of the run.
         folder: for weights on their way, where the recipe names none.
 
     Raises:
         MissingPrerequisite: the server is not there.
         UserError: it is another one, or the model's decoder cannot be served alone.
     """
-    recipe = collector.recipe
+    recipe = rollout_buffer.recipe
     validates = recipe.eval_every and recipe.validation.metric == "reward"
     if recipe.rollout.engine == "local" or not (recipe.uses_rollout or validates):
         return
-    options, policy = recipe.rollout, collector.policy
+    options, policy = recipe.rollout, rollout_buffer.policy
     client = VllmClient(options.url, options.in_flight, options.timeout_s)
     check_there(client, recipe)
-    collector.rollout = VllmRollout(
+    rollout_buffer.rollout = VllmRollout(
         policy,
         client,
         _transfer(client, recipe, policy, _emptied(options.folder, folder)),
-        sorted(collector.responder.end_ids),
+        sorted(rollout_buffer.responder.end_ids),
         recipe.max_new_tokens,
         recipe.rollout_batch,
-        collector.any_clip,
+        rollout_buffer.any_clip,
         options.tolerance,
     )
 

@@ -20,7 +20,7 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.training.data.clips import Clip
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.model.sharding import Lockstep
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.rollouts.base import Request
 from rba_bench.training.rollouts.sampling import Draw
 from rba_bench.training.rollouts.transfer import Transfer
@@ -72,7 +72,7 @@ class VllmRollout:
         self.any_clip = any_clip
         self.dtype = torch.bfloat16 if policy.half else torch.float32
         self.tolerance = TOLERANCE[self.dtype] if tolerance is None else tolerance
-        self.lockstep = Lockstep()
+        self.sync = CollectiveSync()
         self.transfers = 0
         self.probed = 0.0
         self._run = secrets.token_hex(4)  # of this process: tags of an attempt before are not taken for ours
@@ -85,9 +85,9 @@ class VllmRollout:
         if self._moves:
             self._tag = ""
 
-    def walk_in_step(self, lockstep: Lockstep) -> None:
+    def walk_in_step(self, sync: CollectiveSync) -> None:
         """Call the model as often as the other processes do."""
-        self.lockstep = lockstep
+        self.sync = sync
 
     def close(self) -> None:
         """Nothing to do: whoever started the server stops it."""
@@ -248,7 +248,7 @@ class VllmRollout:
             logits = family.head(hidden[0, len(prompt) - 1 : -1]).float() / PROBE_TEMPERATURE
             return logits.log_softmax(-1).gather(1, ids[0][:, None])[:, 0].cpu()
 
-        self.lockstep.enter()
+        self.sync.enter()
         return self.policy.inside(score)
 
     # prompts
@@ -259,9 +259,9 @@ class VllmRollout:
         made: dict[int, Tensor] = {}
         for start in range(0, len(order), self.batch):
             part = order[start : start + self.batch]
-            self.lockstep.enter()
+            self.sync.enter()
             made.update(zip(part, self._embedded([clips[i] for i in part]), strict=True))
-        self.lockstep.leave(lambda: self._embedded([self.any_clip()]))
+        self.sync.leave(lambda: self._embedded([self.any_clip()]))
         return [made[i] for i in range(len(clips))]
 
     @torch.no_grad()

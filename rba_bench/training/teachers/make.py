@@ -8,7 +8,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import cache_dir, sha256_json
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm.endpoint_address import parse_endpoint
-from rba_bench.training.data.packing import Branch, Mode
+from rba_bench.training.data.packing import Mode, Response
 from rba_bench.training.data.targets import Targets
 from rba_bench.training.teachers.options import TeacherOptions
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, Shell, frozen_copy
@@ -26,7 +26,7 @@ class Teacher(Protocol):
         ...
 
     def targets(
-        self, texts: Sequence[str], branches: Sequence[Branch], places: Sequence[int] | None = None
+        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
     ) -> Targets:
         """Distributions at all positions of the branches at `places`; see `TextTwin.targets`."""
         ...

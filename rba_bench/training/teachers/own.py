@@ -20,7 +20,7 @@ from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import opening
 from rba_bench.textlm.sampling import Continuation, continue_batch
-from rba_bench.training.model.sharding import Lockstep
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.teachers.readers import Shell, eval_mode, without_adapters
 
 
@@ -50,16 +50,16 @@ class PolicyTextLM(LocalTextLM):
         self.half = half
         self.pad_id = family.pad_id
         self.context = family.context
-        self.lockstep = Lockstep()  # of the processes, where they share the weights out
+        self.sync = CollectiveSync()  # of the processes, where they share the weights out
         self.shell: Shell | None = None
 
-    def walk_in_step(self, lockstep: Lockstep, shell: Shell) -> None:
+    def walk_in_step(self, sync: CollectiveSync, shell: Shell) -> None:
         """From now on scoring calls the model through `shell`, and as often as the other processes do."""
-        self.lockstep, self.shell = lockstep, shell
+        self.sync, self.shell = sync, shell
 
     def keep_company(self) -> None:
         """Wait until no process scores any more."""
-        self.lockstep.leave(lambda: self.logprobs(["?"], ["!"]))
+        self.sync.leave(lambda: self.logprobs(["?"], ["!"]))
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """See `TextLM.chat`."""
@@ -121,7 +121,7 @@ class PolicyTextLM(LocalTextLM):
             )
 
     def _edge_logits(self, inputs: dict[str, torch.Tensor], keep: int) -> torch.Tensor:
-        self.lockstep.enter()
+        self.sync.enter()
 
         def score() -> torch.Tensor:
             words = self.model.get_input_embeddings()(inputs["input_ids"])

@@ -28,7 +28,7 @@ from rba_bench.textlm.weights import (
     setup_sha256,
     weights_sha256,
 )
-from rba_bench.training.model.sharding import Lockstep
+from rba_bench.training.model.sharding import CollectiveSync
 
 PROBE_TOKENS = 7
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class OwnReader(Reader):
         self.pad_id = family.pad_id
         self.context = family.context
         self.vocabulary: int = family.model.get_output_embeddings().weight.shape[0]
-        self.lockstep = Lockstep()  # of the processes, where they share the weights out
+        self.sync = CollectiveSync()  # of the processes, where they share the weights out
         self.by_document = family.decoder.config._attn_implementation == BY_DOCUMENT
 
     def text_ids(self, text: str) -> tuple[int, ...]:
@@ -149,7 +149,7 @@ class OwnReader(Reader):
 
     def call(self, work: Callable[[], T]) -> T:
         """See `Reader.call`."""
-        self.lockstep.enter()
+        self.sync.enter()
         return self.inside(work)
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.progress import bar
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.data.targets import TopKTargets
 from rba_bench.training.losses.distillation import top_k
 from rba_bench.training.teachers.store import Store
@@ -101,7 +101,7 @@ class CachedTeacher:
         }
 
     def targets(
-        self, texts: Sequence[str], branches: Sequence[Branch], places: Sequence[int] | None = None
+        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
     ) -> TopKTargets:
         """Distributions at all positions of some answers, on the CPU; see `TextTwin.targets`."""
         wanted = tuple(sorted(set(range(len(branches)) if places is None else places)))

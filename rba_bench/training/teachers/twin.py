@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.errors import UserError
-from rba_bench.training.data.packing import Branch, Mode, plan
+from rba_bench.training.data.packing import Mode, Response, plan
 from rba_bench.training.data.targets import StateTargets
 from rba_bench.training.teachers.readers import Reader
 
@@ -78,7 +78,7 @@ class TextTwin:
             return self.reader.head(states)[..., : self.vocabulary]
 
     def targets(
-        self, texts: Sequence[str], branches: Sequence[Branch], places: Sequence[int] | None = None
+        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
     ) -> StateTargets:
         """Distributions at all positions of some answers.
 
@@ -162,7 +162,7 @@ class TextTwin:
 
     def _read(self, jobs: Sequence[_Job]) -> dict[tuple[Tokens, Tokens], Tensor]:
         prompts = [torch.tensor(job.prompt) for job in jobs]
-        branches = [Branch(number, tokens) for number, job in enumerate(jobs) for tokens in job.answers]
+        branches = [Response(number, tokens) for number, job in enumerate(jobs) for tokens in job.answers]
         layout = plan(
             prompts, branches, self.layout, self.reader.pad_id, by_document=self.reader.by_document
         ).to(self.reader.device)

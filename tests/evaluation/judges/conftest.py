@@ -8,7 +8,7 @@ import pytest
 
 from rba_bench.evaluation.finishers.base import FinishOptions
 from rba_bench.evaluation.records import Sample
-from rba_bench.textlm.asking import Asker, Question, Reply
+from rba_bench.textlm.asking import JudgeModel, Question, Reply
 
 Script = Callable[[Question], Reply]
 MakeAsker = Callable[[Script], "ScriptedAsker"]
@@ -37,7 +37,7 @@ class ScriptedAsker:
 def scripted() -> Callable[..., ScriptedAsker]:
     def make(script: Script, **identity: Any) -> ScriptedAsker:
         asker = ScriptedAsker(script, **identity)
-        assert isinstance(asker, Asker)
+        assert isinstance(asker, JudgeModel)
         return asker
 
     return make

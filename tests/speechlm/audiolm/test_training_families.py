@@ -14,7 +14,7 @@ from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.speechlm.audiolm.families.rows import shares_rows
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training.data.packing import Branch, Mode, plan
+from rba_bench.training.data.packing import Mode, Response, plan
 from rba_bench.training.model import trainable_parts as parts
 from tests.speechlm.audiolm import contract
 from tests.speechlm.audiolm.omni_granite_phi import granite_inputs, omni_inputs, phi_inputs
@@ -57,8 +57,8 @@ class Case:
     gradients: Gradients
 
     @property
-    def branches(self) -> list[Branch]:
-        return [Branch(clip, tuple(self.family.answer_ids(text))) for clip, text in ANSWERS]
+    def branches(self) -> list[Response]:
+        return [Response(clip, tuple(self.family.answer_ids(text))) for clip, text in ANSWERS]
 
 
 @pytest.fixture(scope="module", params=STOCK)

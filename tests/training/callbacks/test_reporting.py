@@ -12,7 +12,7 @@ import pytest
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import read_jsonl
 from rba_bench.training.callbacks import reporting
-from rba_bench.training.callbacks.training_callback import Keeper
+from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.run import train
 
 
@@ -31,7 +31,7 @@ def test_tensorboard_shows_the_step_log(
 ) -> None:
     pytest.importorskip("tensorboard")
 
-    class Stop(Keeper):
+    class Stop(TrainingCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -39,7 +39,7 @@ def test_tensorboard_shows_the_step_log(
 
     recipe = recipe_for(method="rba-single", steps=4, report_to=["tensorboard"], eval_every=2)
     with monkeypatch.context() as patch:
-        patch.setattr("rba_bench.training.callbacks.training_callback.Keeper", Stop)
+        patch.setattr("rba_bench.training.callbacks.training_callback.TrainingCallback", Stop)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path)
     train(recipe, tmp_path)  # the second attempt's file goes on behind the first one's

@@ -6,7 +6,7 @@ import pytest
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import assemble
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Answer, Pair, Sample, group_pair, single_pair, slots
 
 
@@ -88,6 +88,11 @@ def test_each_answer_is_scored_once(rows: list[AlignmentRow]) -> None:
     ]
     batch = assemble(rows[:2], pairs, teacher_tokens=lambda response: teacher)
     assert [row.id for row, _ in batch.heard] == ["g0-v0", "g0-v1", "g1-v2"]
-    assert batch.branches == [Branch(0, teacher), Branch(1, teacher), Branch(0, (10, 4)), Branch(2, (10, 4))]
+    assert batch.branches == [
+        Response(0, teacher),
+        Response(1, teacher),
+        Response(0, (10, 4)),
+        Response(2, (10, 4)),
+    ]
     assert (batch.teacher, batch.chosen, batch.rejected) == ([0, 1], [0, 3], [2, 2])
     assert assemble(rows[:2], pairs).teacher == []

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.data.targets import StateTargets
 from rba_bench.training.losses import Kind, divergence, group_advantages, leave_one_out
 from rba_bench.training.methods import make
@@ -157,7 +157,7 @@ def test_generalised_jsd_is_that_of_trls_gkd(
         "end_weight": 0.0,
     }
     method = make(TrainingRecipe(method="kd", teacher=teacher_options), [4])
-    batch = StepBatch([(rows[0], False)], [Branch(0, (5,) * n) for n in (5, 2, 3)], [0, 1, 2])
+    batch = StepBatch([(rows[0], False)], [Response(0, (5,) * n) for n in (5, 2, 3)], [0, 1, 2])
     measure = Divergence("jsd", temperature, weight)
     far = torch.zeros(3, 5, dtype=torch.float64)
     far[mask] = measure(student[mask], StateTargets((0, 1, 2), teacher[mask], lambda states: states))

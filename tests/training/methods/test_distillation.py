@@ -8,9 +8,9 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.methods import make
-from rba_bench.training.methods.base import Aim, Step
+from rba_bench.training.methods.base import Step, StepTargets
 from rba_bench.training.model.policy import Scores
 from rba_bench.training.recipe import TrainingRecipe
 from tests.training.given import step_of
@@ -23,7 +23,7 @@ NONE = torch.zeros(0)
 
 
 def batch_of(row: AlignmentRow, **roles: list[int]) -> StepBatch:
-    return StepBatch([(row, False)], [Branch(0, (5, 4)), Branch(0, (5, 6, 7, 8))], **roles)
+    return StepBatch([(row, False)], [Response(0, (5, 4)), Response(0, (5, 6, 7, 8))], **roles)
 
 
 def test_kd_means_over_tokens_and_over_ends(rows: list[AlignmentRow]) -> None:
@@ -68,7 +68,7 @@ def test_diva_by_hand(rows: list[AlignmentRow], positions: Any) -> None:
     words = torch.tensor([[21.0, 0.0], [33.0, 0.0]])
     scores = Scores(LOGPROBS, MASK, NONE, hidden, sound, torch.tensor([3]), NONE)
 
-    class Tools:
+    class FrozenModels:
         """Words of two tokens."""
 
         class teacher:
@@ -77,9 +77,9 @@ def test_diva_by_hand(rows: list[AlignmentRow], positions: Any) -> None:
                 return [[1, 2] for _ in spoken]
 
     batch = batch_of(rows[0], teacher=[0, 1])
-    counts = method.counts(batch, Tools)  # type: ignore[arg-type]
+    counts = method.counts(batch, FrozenModels)  # type: ignore[arg-type]
     assert counts["words"] == 4 and counts["states"] == (2 if positions == "first" else 6)
-    terms = method.loss(Step(batch, scores, Aim(states=states, words=[words, words]), counts))
+    terms = method.loss(Step(batch, scores, StepTargets(states=states, words=[words, words]), counts))
     distance = (5 + 2) / 2 if positions == "first" else (5 + 1 + 2 + 10) / 6
     assert float(terms.loss) == pytest.approx(3 * distance + 0.5 * 2 + 0.1 * 8 / 6)
     assert math.isclose(terms.notes["alignment"], 2.0)

@@ -19,7 +19,7 @@ from rba_bench.training.methods import make
 from rba_bench.training.methods.base import Step
 from rba_bench.training.methods.preference import saturated
 from rba_bench.training.model.building import make_reference
-from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.recipe import TrainingRecipe
 from tests.training.given import pairs_of, step_of
@@ -247,7 +247,7 @@ def test_a_real_reference_is_asked_about_the_pairs_and_compared_with(
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    tools = StepTools(store_for(family), reference)
+    tools = StepModels(store_for(family), reference)
     method, tokens = make(recipe, [4]), ResponseTokens(family)
     texts = [("the lake", "a tree and water"), ("pack a map", "paris")]
     pairs = [

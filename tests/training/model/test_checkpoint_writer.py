@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from transformers import Trainer
 
 from rba_bench.files import read_json
-from rba_bench.training.callbacks.training_callback import Keeper
+from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.model import checkpoint_io as checkpointing
 from rba_bench.training.model.checkpoint_writer import Saver, load, saved_names
 from rba_bench.training.model.checkpoints import complete, newest, remove_incomplete, seal
@@ -103,10 +103,10 @@ def test_a_run_that_an_earlier_version_began_goes_on(
 
     recipe = recipe_for(method="sft", steps=3)
     train(recipe, tmp_path / "whole")
-    plain = Keeper.on_step_end
+    plain = TrainingCallback.on_step_end
     with monkeypatch.context() as patch:
         patch.setattr(checkpointing.CheckpointingTrainer, "_save_checkpoint", former)
-        patch.setattr(Keeper, "on_step_end", stop)
+        patch.setattr(TrainingCallback, "on_step_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "parts")
     begun = tmp_path / "parts" / "trainer" / "checkpoint-1"

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.packing import Branch, plan
+from rba_bench.training.data.packing import Response, plan
 from rba_bench.training.model import openings
 from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.model.building import make_reference
-from rba_bench.training.model.frozen_models import StepTools
+from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.openings import Openings, openings_of
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.run import train
@@ -19,12 +19,12 @@ from tests.training.test_run import log, same, stop_at  # noqa: F401  (a fixture
 
 SOUND = 99
 BRANCHES = [
-    Branch(0, (30, 31, 32, 4)),
-    Branch(0, (40, 4)),
-    Branch(1, (4,)),
-    Branch(1, (50, 51, 52, 53, 4)),
-    Branch(2, (9,)),
-    Branch(3, (60, 61)),
+    Response(0, (30, 31, 32, 4)),
+    Response(0, (40, 4)),
+    Response(1, (4,)),
+    Response(1, (50, 51, 52, 53, 4)),
+    Response(2, (9,)),
+    Response(3, (60, 61)),
 ]
 
 
@@ -62,7 +62,7 @@ def test_short_openings_stay_in_the_rows() -> None:
 def test_rows_begin_behind_their_openings() -> None:
     made = plan(
         prompts([7, 8, 9, SOUND], [7, SOUND]),
-        [Branch(0, (1, 2)), Branch(1, (3,)), Branch(0, (4, 5))],
+        [Response(0, (1, 2)), Response(1, (3,)), Response(0, (4, 5))],
         openings=Openings(((7, 8, 9), (7,)), (0, 1)),
         reach=1000.0,
     )
@@ -143,7 +143,7 @@ def test_a_reference_that_takes_over_new_weights_reads_its_openings_again(
         for name, parameter in policy.named_parameters():
             if name in trained:
                 parameter.mul_(1.1)
-    StepTools(store, reference, None, trained).renew_reference(policy)
+    StepModels(store, reference, None, trained).renew_reference(policy)
     after = reference(clips, BRANCHES[:1]).logprobs
     assert (after - before).abs().max() > 1e-3
     torch.testing.assert_close(after, policy(clips, BRANCHES[:1]).logprobs, atol=2e-5, rtol=1e-5)

@@ -13,7 +13,7 @@ from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import continue_batch
 from rba_bench.training.data.clips import ResponseTokens, shared_cache
-from rba_bench.training.data.packing import Branch, plan
+from rba_bench.training.data.packing import Response, plan
 from rba_bench.training.data.targets import StateTargets
 from rba_bench.training.methods.measure import Divergence
 from rba_bench.training.model.policy import SpeechPolicy
@@ -21,11 +21,11 @@ from rba_bench.training.rollouts import sampling as rollout
 from rba_bench.training.rollouts.sampling import sample
 
 BRANCHES = [
-    Branch(0, (30, 31, 32, 4)),
-    Branch(0, (40, 4)),
-    Branch(1, (4,)),
-    Branch(1, (50, 51, 52, 53, 4)),
-    Branch(2, (9,)),
+    Response(0, (30, 31, 32, 4)),
+    Response(0, (40, 4)),
+    Response(1, (4,)),
+    Response(1, (50, 51, 52, 53, 4)),
+    Response(2, (9,)),
 ]
 
 
@@ -40,7 +40,8 @@ def reference_logprobs(family: Any, clip: Any, tokens: tuple[int, ...]) -> torch
 
 def test_layout_by_hand() -> None:
     layout = plan(
-        [torch.tensor([7, 8]), torch.tensor([9])], [Branch(0, (1, 2)), Branch(0, (3,)), Branch(1, (4, 5, 6))]
+        [torch.tensor([7, 8]), torch.tensor([9])],
+        [Response(0, (1, 2)), Response(0, (3,)), Response(1, (4, 5, 6))],
     )
     assert layout.input_ids.tolist() == [[7, 8, 1], [9, 4, 5]]
     assert layout.segments.tolist() == [[0, 0, 1], [0, 1, 1]]
@@ -51,7 +52,7 @@ def test_layout_by_hand() -> None:
 
 
 def test_answers_in_one_row_do_not_see_each_other() -> None:
-    layout = plan([torch.tensor([7])], [Branch(0, (1, 2, 3)), Branch(0, (4, 5, 6))])
+    layout = plan([torch.tensor([7])], [Response(0, (1, 2, 3)), Response(0, (4, 5, 6))])
     seen = layout.attention_mask(torch.float32)[0, 0] == 0
     assert layout.segments.tolist() == [[0, 1, 1, 2, 2]]
     assert seen.int().tolist() == [
@@ -65,7 +66,7 @@ def test_answers_in_one_row_do_not_see_each_other() -> None:
 
 def test_empty_answers_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one token"):
-        plan([torch.tensor([7])], [Branch(0, ())])
+        plan([torch.tensor([7])], [Response(0, ())])
 
 
 @pytest.mark.parametrize("mode", ["pack", "share", "pad"])
@@ -207,7 +208,7 @@ def test_sample_logprobs_are_the_policys_own_at_their_temperature(
     decoding = Decoding(max_new_tokens=5, temperature=temperature)
     drawn = sample(policy, clips, [0, 1], [1, 2], decoding, [4], with_logprobs=True)
     heat = temperature or 1.0  # what was not drawn is scored plainly
-    scores = policy(clips, [Branch(clip, draw.tokens, heat) for clip, draw in enumerate(drawn)])
+    scores = policy(clips, [Response(clip, draw.tokens, heat) for clip, draw in enumerate(drawn)])
     for row, mask, draw in zip(scores.logprobs, scores.mask, drawn, strict=True):
         assert len(draw.logprobs) == len(draw.tokens)
         torch.testing.assert_close(row[mask], torch.tensor(draw.logprobs), atol=1e-4, rtol=1e-4)
@@ -346,7 +347,7 @@ def test_runs_alike_share_their_clips_and_later_ones_find_them_on_disk(
 
 def test_rows_hold_little_padding_where_attention_is_cheap() -> None:
     prompts = [torch.arange(40 + 7 * (number % 9)) for number in range(32)]
-    branches = [Branch(number, tuple(range(20))) for number in range(32)]
+    branches = [Response(number, tuple(range(20))) for number in range(32)]
     layout = plan(prompts, branches, "pack", reach=1500.0)
     one_each = plan(prompts, branches, "share")
     assert (layout.segments < 0).float().mean() < 0.04 < (one_each.segments < 0).float().mean()
@@ -356,7 +357,7 @@ def test_rows_hold_little_padding_where_attention_is_cheap() -> None:
 
 def test_short_conversations_share_a_row() -> None:
     prompts = [torch.tensor([7, 8, 9, 7]), torch.tensor([5]), torch.tensor([6])]
-    branches = [Branch(0, (1, 2)), Branch(1, (3, 4)), Branch(2, (5,)), Branch(1, (6,))]
+    branches = [Response(0, (1, 2)), Response(1, (3, 4)), Response(2, (5,)), Response(1, (6,))]
     layout = plan(prompts, branches, "pack", reach=1.0)  # attention is dear: no row longer than it must be
     assert layout.input_ids.tolist() == [[7, 8, 9, 7, 1], [5, 3, 6, 0, 0]]
     assert layout.documents.tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, -1, -1]]

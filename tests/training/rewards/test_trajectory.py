@@ -12,7 +12,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.training import methods
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.model import building as build
 from rba_bench.training.model.policy import SpeechPolicy
@@ -56,7 +56,12 @@ def test_mean_states_are_those_of_transformers(
 ) -> None:
     store = store_for(family)
     clips = [*store.get(rows[:2]), *store.text([rows[0]])]
-    branches = [Branch(0, (30, 31, 32, 4)), Branch(0, (40, 4)), Branch(1, (4,)), Branch(2, (50, 51, 4))]
+    branches = [
+        Response(0, (30, 31, 32, 4)),
+        Response(0, (40, 4)),
+        Response(1, (4,)),
+        Response(2, (50, 51, 4)),
+    ]
     means = SpeechPolicy(family, layout=layout).eval().layer_means(clips, branches)
     assert means.shape[:2] == (4, family.decoder.config.num_hidden_layers) and not means.requires_grad
     for branch, found in zip(branches, means, strict=True):
@@ -72,14 +77,14 @@ def test_likeness_is_the_mean_cosine_of_the_layers() -> None:
 
 
 @pytest.fixture
-def collector(family: Any, store_for: Callable[..., Any]) -> Callable[..., collect.Collector]:
-    """A collector of a TARS run, with what it adds to rewards."""
+def rollout_buffer(family: Any, store_for: Callable[..., Any]) -> Callable[..., collect.RolloutBuffer]:
+    """A rollout buffer of a TARS run, with what it adds to rewards."""
 
-    def make(**tars: Any) -> collect.Collector:
+    def make(**tars: Any) -> collect.RolloutBuffer:
         recipe = TrainingRecipe(method="tars", voices_per_group=2, tars={"behavior_by": "chrf", **tars})
         policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
         method = methods.make(recipe, responder.end_ids)
-        made = collect.Collector(recipe, method, policy, store, responder, lambda *_: [])  # type: ignore[arg-type]
+        made = collect.RolloutBuffer(recipe, method, policy, store, responder, lambda *_: [])  # type: ignore[arg-type]
         made.trajectories = build.make_trajectories(recipe, made, "cpu")
         return made
 
@@ -87,9 +92,9 @@ def collector(family: Any, store_for: Callable[..., Any]) -> Callable[..., colle
 
 
 def test_both_parts_go_to_spoken_answers_alone(
-    collector: Callable[..., collect.Collector], rows: list[AlignmentRow]
+    rollout_buffer: Callable[..., collect.RolloutBuffer], rows: list[AlignmentRow]
 ) -> None:
-    made = collector(representation=2.0, behavior=0.5)
+    made = rollout_buffer(representation=2.0, behavior=0.5)
     group = samples(rows, 2, 2)
     same = replace(group[1], text=group[3].text)  # says what its partner says
     group = [group[0], same, *group[2:]]
@@ -98,7 +103,7 @@ def test_both_parts_go_to_spoken_answers_alone(
     assert set(found) == {0, 1} and made.policy.training  # as it was
     clips, places = made.clips(group)
     means = made.policy.eval().layer_means(
-        clips, [Branch(place, one.tokens) for place, one in zip(places, group, strict=True)]
+        clips, [Response(place, one.tokens) for place, one in zip(places, group, strict=True)]
     )
     for spoken in (0, 1):
         expected = F.cosine_similarity(means[spoken], means[3], dim=-1).mean()
@@ -118,16 +123,16 @@ def test_both_parts_go_to_spoken_answers_alone(
 
 
 def test_without_a_correct_answer_to_the_transcript_nothing_is_added(
-    collector: Callable[..., collect.Collector], rows: list[AlignmentRow]
+    rollout_buffer: Callable[..., collect.RolloutBuffer], rows: list[AlignmentRow]
 ) -> None:
-    trajectories: Trajectories = collector().trajectories  # type: ignore[assignment]
+    trajectories: Trajectories = rollout_buffer().trajectories  # type: ignore[assignment]
     found = trajectories(samples(rows, 2, 2) * 2, [0.0] * 4 + [0, 0, 1, 0], [0, 4, 8])
     assert found[0] == found[1] == Extra() and found[4] != Extra()
 
 
 def test_comparing_texts_needs_an_embedding_model_or_chrf(
-    collector: Callable[..., collect.Collector],
+    rollout_buffer: Callable[..., collect.RolloutBuffer],
 ) -> None:
     with pytest.raises(MissingPrerequisite, match="reward.similarity_model .*behavior_by to chrf"):
-        collector(behavior_by="embedding")
-    assert collector(behavior_by="embedding", behavior=0.0).trajectories is not None
+        rollout_buffer(behavior_by="embedding")
+    assert rollout_buffer(behavior_by="embedding", behavior=0.0).trajectories is not None

@@ -61,7 +61,7 @@ def test_thinking_and_marks_of_the_template_are_not_rewarded(
     tokens = tuple(family.tokenizer(said, add_special_tokens=False)["input_ids"])
     policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
     method = methods.make(recipe, responder.end_ids)
-    made = collect.Collector(recipe, method, policy, store, responder, rollout=Always(Draw(tokens, True)))
+    made = collect.RolloutBuffer(recipe, method, policy, store, responder, rollout=Always(Draw(tokens, True)))
     [sample] = made.answer([Voice(rows[3], 0, 0.0)], 0)
     assert (sample.text, sample.tokens) == (rewarded, tokens)
 
@@ -76,7 +76,7 @@ def test_a_position_takes_further_groups_until_one_teaches(
     worth = {"g3-v1": 5.0, "g4-v0": 2.0}  # all else is worth nothing
 
     always, wishes = Always(Draw((9, 4), True, (-1.0, -1.0))), []
-    made = collect.Collector(recipe, method, policy, store, responder, ByRow(worth), always)
+    made = collect.RolloutBuffer(recipe, method, policy, store, responder, ByRow(worth), always)
     made.spare = lambda position, turn, turns: {1: ["g1", "g4", "g2"], 2: ["g0", "g2", "g5"]}[position][
         turn - 1
     ]
@@ -103,7 +103,7 @@ def test_each_group_gets_the_rewards_of_its_own_samples(family: Any, store_for: 
     worth = {"g0-v0": 1.0, "g0-v1": 2.0, "g3-v0": 3.0, "g3-v1": 5.0}
 
     always = Always(Draw((9, 4), True, (-1.0, -1.0)))
-    made = collect.Collector(recipe, method, policy, store, responder, ByRow(worth), always)
+    made = collect.RolloutBuffer(recipe, method, policy, store, responder, ByRow(worth), always)
     made.draw([(0, "g0"), (1, "g3")], 0)
     given = [[one.reward for group in made.take(place).rated for one in group] for place in (0, 1)]
     assert given == [[1.0, 2.0], [3.0, 5.0]]

@@ -24,7 +24,7 @@ from rba_bench.training.model.building import make_policy
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rollouts import vllm
 from rba_bench.training.rollouts.base import Request, RolloutGone
-from rba_bench.training.rollouts.buffer import Collector
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.rollouts.make import use_engine
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, body, failure, serving
 
@@ -88,12 +88,16 @@ class Decoder:
 
 
 @pytest.fixture
-def collector(family: Any, store_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Collector:
+def rollout_buffer(
+    family: Any, store_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> RolloutBuffer:
     monkeypatch.setattr(vllm, "PAUSES_S", (0.01, 0.01))
     recipe = TrainingRecipe(method="grpo", max_new_tokens=6, train_parts=("projector", "llm"))
     policy = make_policy(family, recipe)
     responder = ResponseTokens(family)
-    return Collector(recipe, methods.make(recipe, responder.end_ids), policy, store_for(family), responder)
+    return RolloutBuffer(
+        recipe, methods.make(recipe, responder.end_ids), policy, store_for(family), responder
+    )
 
 
 @pytest.fixture
@@ -103,57 +107,57 @@ def decoder(family: Any, tmp_path: Path) -> Decoder:
 
 
 @pytest.fixture
-def server(decoder: Decoder, collector: Collector, tmp_path: Path) -> Iterator[Server]:
+def server(decoder: Decoder, rollout_buffer: RolloutBuffer, tmp_path: Path) -> Iterator[Server]:
     with serving(decoder, gets=decoder.get) as running:
-        engine(collector, running.url, tmp_path)
+        engine(rollout_buffer, running.url, tmp_path)
         yield running
 
 
-def engine(collector: Collector, url: str, folder: Path) -> None:
+def engine(rollout_buffer: RolloutBuffer, url: str, folder: Path) -> None:
     rollout = {"engine": "vllm", "url": url.removesuffix("/v1")}
-    data = collector.recipe.model_dump() | {"rollout": rollout}
-    collector.recipe = TrainingRecipe.model_validate(data)
-    use_engine(collector, folder)
+    data = rollout_buffer.recipe.model_dump() | {"rollout": rollout}
+    rollout_buffer.recipe = TrainingRecipe.model_validate(data)
+    use_engine(rollout_buffer, folder)
 
 
 def test_answers_are_those_of_the_local_engine(
-    collector: Collector, decoder: Decoder, rows: list[AlignmentRow], tmp_path: Path
+    rollout_buffer: RolloutBuffer, decoder: Decoder, rows: list[AlignmentRow], tmp_path: Path
 ) -> None:
-    clips = collector.store.get(rows[:2])
-    local = collector.rollout.draw(clips, REQUESTS, with_logprobs=True)
+    clips = rollout_buffer.store.get(rows[:2])
+    local = rollout_buffer.rollout.draw(clips, REQUESTS, with_logprobs=True)
     with serving(decoder, gets=decoder.get) as server:
-        engine(collector, server.url, tmp_path)
-        drawn = collector.rollout.draw(clips, REQUESTS, with_logprobs=True)
+        engine(rollout_buffer, server.url, tmp_path)
+        drawn = rollout_buffer.rollout.draw(clips, REQUESTS, with_logprobs=True)
     assert [(d.tokens, d.ended) for d in drawn] == [(d.tokens, d.ended) for d in local]
     for here, there in zip(local, drawn, strict=True):
         assert there.logprobs == pytest.approx(here.logprobs, abs=1e-4)
 
 
 def test_a_step_is_followed_by_its_weights_and_nothing_is_left_behind(
-    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow], tmp_path: Path
+    rollout_buffer: RolloutBuffer, server: Server, decoder: Decoder, rows: list[AlignmentRow], tmp_path: Path
 ) -> None:
-    clips = collector.store.get(rows[:2])
-    collector.rollout.draw(clips, REQUESTS)
+    clips = rollout_buffer.store.get(rows[:2])
+    rollout_buffer.rollout.draw(clips, REQUESTS)
     first = decoder.version
     with torch.no_grad():
-        collector.policy.family.decoder.layers[0].mlp.down_proj.weight.mul_(1.5)
-    collector.rollout.renew()
-    collector.rollout.draw(clips, REQUESTS)
+        rollout_buffer.policy.family.decoder.layers[0].mlp.down_proj.weight.mul_(1.5)
+    rollout_buffer.rollout.renew()
+    rollout_buffer.rollout.draw(clips, REQUESTS)
     assert decoder.version not in (first, "default")
     torch.testing.assert_close(
         decoder.model.model.layers[0].mlp.down_proj.weight,
-        collector.policy.family.decoder.layers[0].mlp.down_proj.weight,
+        rollout_buffer.policy.family.decoder.layers[0].mlp.down_proj.weight,
     )
     assert not [path for path in tmp_path.iterdir() if path.name != "decoder"]
 
 
 def test_a_server_that_kept_its_old_weights_is_found_out(
-    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow]
+    rollout_buffer: RolloutBuffer, server: Server, decoder: Decoder, rows: list[AlignmentRow]
 ) -> None:
     """It takes the weights, says so, and answers with others."""
-    clips = collector.store.get(rows[:2])
+    clips = rollout_buffer.store.get(rows[:2])
     with torch.no_grad():
-        collector.policy.family.decoder.norm.weight.mul_(1.5)
+        rollout_buffer.policy.family.decoder.norm.weight.mul_(1.5)
     reload = decoder.__call__
 
     def deaf(seen: Seen) -> Reaction:
@@ -161,18 +165,18 @@ def test_a_server_that_kept_its_old_weights_is_found_out(
 
     server.react = deaf
     with pytest.raises(UserError, match=r"other log-probabilities than the policy \(off by"):
-        collector.rollout.draw(clips, REQUESTS)
+        rollout_buffer.rollout.draw(clips, REQUESTS)
 
 
 def test_a_server_that_started_anew_meanwhile_gets_the_weights_again(
-    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow]
+    rollout_buffer: RolloutBuffer, server: Server, decoder: Decoder, rows: list[AlignmentRow]
 ) -> None:
-    clips = collector.store.get(rows[:2])
+    clips = rollout_buffer.store.get(rows[:2])
     with torch.no_grad():
-        collector.policy.family.decoder.norm.weight.mul_(1.5)
-    expected = collector.rollout.draw(clips, REQUESTS)
+        rollout_buffer.policy.family.decoder.norm.weight.mul_(1.5)
+    expected = rollout_buffer.rollout.draw(clips, REQUESTS)
     decoder.script = [lambda: None, lambda: decoder.restart() or None]  # type: ignore[func-returns-value]
-    assert collector.rollout.draw(clips, REQUESTS) == expected
+    assert rollout_buffer.rollout.draw(clips, REQUESTS) == expected
     assert decoder.version != "default"
 
 
@@ -182,45 +186,45 @@ def test_a_server_that_started_anew_meanwhile_gets_the_weights_again(
     ids=["error", "garbage"],
 )
 def test_a_failing_server_is_asked_again_and_then_ends_the_draw(
-    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow], trouble: Any
+    rollout_buffer: RolloutBuffer, server: Server, decoder: Decoder, rows: list[AlignmentRow], trouble: Any
 ) -> None:
-    clips = collector.store.get(rows[:2])
+    clips = rollout_buffer.store.get(rows[:2])
     decoder.script = [trouble]
-    assert len(collector.rollout.draw(clips, REQUESTS)) == 3
+    assert len(rollout_buffer.rollout.draw(clips, REQUESTS)) == 3
     decoder.script = [trouble] * 99
     with pytest.raises(RolloutGone, match=r"engine dead|no completion of vLLM"):
-        collector.rollout.draw(clips, REQUESTS)
+        rollout_buffer.rollout.draw(clips, REQUESTS)
 
 
 def test_no_server_and_another_server_are_told_before_the_first_step(
-    collector: Collector, decoder: Decoder, tmp_path: Path
+    rollout_buffer: RolloutBuffer, decoder: Decoder, tmp_path: Path
 ) -> None:
     with pytest.raises(MissingPrerequisite, match="rba-bench train server"):
-        engine(collector, "http://127.0.0.1:9", tmp_path)
+        engine(rollout_buffer, "http://127.0.0.1:9", tmp_path)
     with (
         serving(lambda _: failure(404), gets=lambda _: failure(404)) as server,
         pytest.raises(UserError, match="VLLM_SERVER_DEV_MODE=1"),
     ):
-        engine(collector, server.url, tmp_path)
+        engine(rollout_buffer, server.url, tmp_path)
 
 
 def test_a_prompt_beyond_the_servers_length_names_the_option(
-    collector: Collector, server: Server, decoder: Decoder, rows: list[AlignmentRow]
+    rollout_buffer: RolloutBuffer, server: Server, decoder: Decoder, rows: list[AlignmentRow]
 ) -> None:
     decoder.script = [lambda: failure(400, "max_tokens=7 cannot be greater than max_model_len=5")]
     with pytest.raises(UserError, match="--max-model-len"):
-        collector.rollout.draw(collector.store.get(rows[:2]), REQUESTS)
+        rollout_buffer.rollout.draw(rollout_buffer.store.get(rows[:2]), REQUESTS)
 
 
 def test_every_choice_a_server_could_have_a_default_for_is_sent(
-    collector: Collector, server: Server, rows: list[AlignmentRow]
+    rollout_buffer: RolloutBuffer, server: Server, rows: list[AlignmentRow]
 ) -> None:
-    collector.rollout.draw(collector.store.get(rows[:2]), [Request(0, 7, 0.8)])
+    rollout_buffer.rollout.draw(rollout_buffer.store.get(rows[:2]), [Request(0, 7, 0.8)])
     sent = [seen.body for seen in server.seen if seen.path == "/v1/completions"][-1]
     assert (sent["seed"], sent["temperature"], sent["max_tokens"]) == (7, 0.8, 7)
     assert (sent["top_p"], sent["top_k"], sent["min_p"], sent["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
-    assert sent["stop_token_ids"] == sorted(collector.responder.end_ids) and sent["ignore_eos"]
-    assert list(sent["logit_bias"]) == [str(collector.policy.family.audio_token_id)]
+    assert sent["stop_token_ids"] == sorted(rollout_buffer.responder.end_ids) and sent["ignore_eos"]
+    assert list(sent["logit_bias"]) == [str(rollout_buffer.policy.family.audio_token_id)]
 
 
 def test_a_run_whose_server_dies_is_saved_and_the_same_call_goes_on(

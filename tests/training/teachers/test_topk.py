@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rba_bench.errors import UserError
-from rba_bench.training.data.packing import Branch
+from rba_bench.training.data.packing import Response
 from rba_bench.training.losses.distillation import top_k
 from rba_bench.training.teachers import topk
 from rba_bench.training.teachers.make import make_cached, make_twin
@@ -31,8 +31,13 @@ def twin(student: Callable[..., Any]) -> TextTwin:
     return TextTwin(OwnReader(student(), "weights"))
 
 
-def branches_of(answers: Answers) -> list[Branch]:
-    return [Branch(0, answers[0]), Branch(1, answers[1]), Branch(0, answers[1]), Branch(2, answers[2])]
+def branches_of(answers: Answers) -> list[Response]:
+    return [
+        Response(0, answers[0]),
+        Response(1, answers[1]),
+        Response(0, answers[1]),
+        Response(2, answers[2]),
+    ]
 
 
 def test_all_tokens_are_the_whole_distribution(twin: TextTwin, answers: Answers) -> None:
@@ -88,7 +93,7 @@ def test_what_decides_a_distribution_is_in_its_key(
     ) -> int:
         twin = TextTwin(OwnReader(family, weights))
         before = store.misses
-        CachedTeacher(twin, store, k, temperature, kept).targets([TEXTS[text]], [Branch(0, answers[0])])
+        CachedTeacher(twin, store, k, temperature, kept).targets([TEXTS[text]], [Response(0, answers[0])])
         return store.misses - before
 
     assert asked() == 1 and asked() == 0
@@ -131,7 +136,7 @@ def test_a_fill_that_was_stopped_goes_on(
     assert CachedTeacher(twin, Store(path), 4, 1.0).fill(texts, tokens) == 1
     assert len(calls) == 4  # three distinct, one of them asked twice
     again = CachedTeacher(twin, Store(path), 4, 1.0)
-    again.targets(texts, [Branch(0, answers[0]), Branch(1, answers[1]), Branch(2, answers[2])])
+    again.targets(texts, [Response(0, answers[0]), Response(1, answers[1]), Response(2, answers[2])])
     assert again.store.misses == 0
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.errors import UserError
-from rba_bench.training.data.packing import Branch, Mode
+from rba_bench.training.data.packing import Mode, Response
 from rba_bench.training.teachers.make import make_twin
 from rba_bench.training.teachers.options import TeacherOptions
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, frozen_copy, without_adapters
@@ -19,15 +19,15 @@ TEXTS = ("what is the capital of france", "give me a plan for the garden", "der 
 Answers = list[tuple[int, ...]]
 
 
-def branches_of(answers: Answers) -> list[Branch]:
+def branches_of(answers: Answers) -> list[Response]:
     """Several answers to the first text, one each to the others, one twice."""
     return [
-        Branch(0, answers[0]),
-        Branch(1, answers[1]),
-        Branch(0, answers[1]),
-        Branch(2, answers[2]),
-        Branch(0, answers[3]),
-        Branch(0, answers[0]),
+        Response(0, answers[0]),
+        Response(1, answers[1]),
+        Response(0, answers[1]),
+        Response(2, answers[2]),
+        Response(0, answers[3]),
+        Response(0, answers[0]),
     ]
 
 
@@ -78,7 +78,7 @@ def test_places_choose_branches_in_ascending_order(student: Callable[..., Any], 
 
 def test_the_same_question_is_read_once(student: Callable[..., Any], answers: Answers) -> None:
     twin = TextTwin(OwnReader(student(), "w"))
-    twin.targets([TEXTS[0]] * 4, [Branch(clip, answers[0]) for clip in range(4)])
+    twin.targets([TEXTS[0]] * 4, [Response(clip, answers[0]) for clip in range(4)])
     assert twin.tokens_read == len(twin.reader.text_ids(TEXTS[0])) + len(answers[0]) - 1
 
 
@@ -98,8 +98,8 @@ def test_reading_leaves_a_training_student_as_it_was(student: Callable[..., Any]
     layer = torch.nn.Dropout(0.5)
     family.decoder.layers[1].mlp.act_fn = torch.nn.Sequential(torch.nn.SiLU(), layer)
     twin = TextTwin(OwnReader(family, "w"))
-    found = twin.targets(TEXTS, [Branch(0, answers[0])])
-    assert torch.equal(found.states, twin.targets(TEXTS, [Branch(0, answers[0])]).states)  # no dropout
+    found = twin.targets(TEXTS, [Response(0, answers[0])])
+    assert torch.equal(found.states, twin.targets(TEXTS, [Response(0, answers[0])]).states)  # no dropout
     assert not found.states.requires_grad and not found.logits().requires_grad
     assert layer.training and family.model.training and not family.decoder.layers[0].training
     assert all(weight.requires_grad for weight in family.model.parameters())
@@ -110,7 +110,7 @@ def test_a_copy_stays_when_the_student_moves(student: Callable[..., Any], answer
     options = TeacherOptions()
     copied = make_twin(options, family, weights="w", shared=False)
     shared = make_twin(options, family, weights="w", shared=True)
-    branches = [Branch(1, answers[1])]
+    branches = [Response(1, answers[1])]
     before = copied.targets(TEXTS, branches).logits()
     torch.testing.assert_close(shared.targets(TEXTS, branches).logits(), before)
     family.model.requires_grad_(True)
@@ -139,7 +139,7 @@ def test_adapters_are_off_while_the_twin_reads(student: Callable[..., Any], answ
 
     family = student("qwen2")
     family.model.requires_grad_(False)
-    branches = [Branch(1, answers[1])]
+    branches = [Response(1, answers[1])]
     before = TextTwin(OwnReader(family, "w")).targets(TEXTS, branches).logits()
     inject_adapter_in_model(LoraConfig(target_modules=["q_proj", "v_proj"]), family.decoder)
     weights = [weight for name, weight in family.decoder.named_parameters() if "lora_" in name]
@@ -247,7 +247,7 @@ def test_more_than_the_context_is_refused(student: Callable[..., Any]) -> None:
 def test_half_precision_is_the_students(student: Callable[..., Any], answers: Answers) -> None:
     twin = TextTwin(OwnReader(student(), "w"), precision="bfloat16")
     exact = TextTwin(OwnReader(student(), "w"))
-    branches = [Branch(0, answers[1])]
+    branches = [Response(0, answers[1])]
     rough, fine = twin.targets(TEXTS, branches).logits(), exact.targets(TEXTS, branches).logits()
     assert rough.dtype == torch.float32 and 0 < (rough - fine).abs().max() < 0.5
     assert twin.identity() != exact.identity()
