@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rba_bench.training.methods.presets import METHODS
+from rba_bench.training.options.presets import METHODS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

@@ -15,7 +15,7 @@ from rba_bench.errors import UserError
 from rba_bench.progress import say
 from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
 from rba_bench.shipped import recipe_file
-from rba_bench.training.methods.presets import Method
+from rba_bench.training.options.presets import Method
 
 if TYPE_CHECKING:
     from rba_bench.training.recipe import TrainingRecipe
@@ -190,7 +190,7 @@ def explain_keys(
     Raises:
         UserError: there is no such key.
     """
-    from rba_bench.training import explain
+    from rba_bench.training.options import explain
 
     asked = None
     if recipe is not None or overrides:
@@ -209,7 +209,7 @@ def explain_keys(
 
 def _tell_unread(recipe: "TrainingRecipe") -> None:
     """Say what the recipe sets and its method does not read; of several processes the first one speaks."""
-    from rba_bench.training.recipe_checks import unread_keys
+    from rba_bench.training.options.recipe_checks import unread_keys
 
     for line in unread_keys(recipe) if os.environ.get("RANK", "0") == "0" else ():
         say(line)

@@ -10,7 +10,7 @@ from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, stdout_reserved
 from rba_bench.progress import say
 from rba_bench.shipped import recipe_file
-from rba_bench.training.methods.presets import Method
+from rba_bench.training.options.presets import Method
 
 
 def command(

@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rba_bench.recipes import Recipe
-from rba_bench.training.methods.presets import CLIPPED, PRESETS, Method, Reduction, fill
-from rba_bench.training.other_names import OTHER_NAMES
-from rba_bench.training.rewards.options import RewardOptions
-from rba_bench.training.rollouts.options import RolloutOptions
-from rba_bench.training.teachers.options import TeacherOptions
+from rba_bench.training.options.other_names import OTHER_NAMES
+from rba_bench.training.options.presets import CLIPPED, PRESETS, Method, Reduction, fill
+from rba_bench.training.options.reward_options import RewardOptions
+from rba_bench.training.options.rollout_options import RolloutOptions
+from rba_bench.training.options.teacher_options import TeacherOptions
 
 Kind = Literal["instruct", "qa", "s2tt"]
 Part = Literal["projector", "llm", "encoder"]

@@ -192,7 +192,7 @@ class _Run:
     def _limits(self) -> "Limits":
         """Leave out of the data what the model cannot take; the first process says what a user should know."""
         from rba_bench.training.data.limits import Limits
-        from rba_bench.training.recipe_checks import idle_values, thin_groups
+        from rba_bench.training.options.recipe_checks import idle_values, thin_groups
 
         recipe, data, speaks = self.recipe, self.data, os.environ.get("RANK", "0") == "0"
         limits = Limits(self.family, recipe)

@@ -14,7 +14,7 @@ import torch
 
 from rba_bench.errors import RbaError
 from rba_bench.files import write_json
-from rba_bench.training.methods.presets import METHODS
+from rba_bench.training.options.presets import METHODS
 from rba_bench.training.recipe import TrainingRecipe
 from tests.training import splits
 

@@ -3,7 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Mapping
 
-from rba_bench.training.methods.presets import PRESETS
+from rba_bench.training.options.presets import PRESETS
 from rba_bench.training.recipe import TrainingRecipe
 
 WINDOW = 10  # steps that are looked at together

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.training.losses.vocabulary import Collapse, FullDivergence, Kind
-from rba_bench.training.methods.presets import Reduction
+from rba_bench.training.options.presets import Reduction
 
 
 def divergence(

@@ -7,7 +7,7 @@ a value or a gradient, infinities and NaN included.
 import torch
 from torch import Tensor
 
-from rba_bench.training.methods.presets import Reduction
+from rba_bench.training.options.presets import Reduction
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:

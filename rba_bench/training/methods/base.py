@@ -24,8 +24,8 @@ from rba_bench.training.data.pairs import Sample, Voice
 from rba_bench.training.data.targets import Targets
 from rba_bench.training.losses import sequence_logprobs, token_mean
 from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.methods.presets import Reduction
 from rba_bench.training.model.policy import Measure, Scores
+from rba_bench.training.options.presets import Reduction
 from rba_bench.training.recipe import TrainingRecipe
 
 

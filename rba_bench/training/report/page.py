@@ -20,7 +20,7 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
 from rba_bench.plain import clean
 from rba_bench.training.callbacks.run_files import REPORT
-from rba_bench.training.explain import explain, flat
+from rba_bench.training.options.explain import explain, flat
 from rba_bench.training.report.content import Content, read
 from rba_bench.training.report.curves import charts
 from rba_bench.training.report.sound import SECONDS, Player

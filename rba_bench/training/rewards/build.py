@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import cache_dir
 from rba_bench.textlm.template import quiet, text_in
+from rba_bench.training.options.reward_options import RewardOptions
 from rba_bench.training.rewards.base import Reward, blame
 from rba_bench.training.rewards.classifier import RewardModel
 from rba_bench.training.rewards.combine import LengthPenalty, RewardByKind, WeightedSum
 from rba_bench.training.rewards.judge import Judge
 from rba_bench.training.rewards.likelihood import TeacherLogprob
-from rba_bench.training.rewards.options import RewardOptions
 from rba_bench.training.rewards.self_judge import SelfJudge
 from rba_bench.training.rewards.similarity import Similarity
 from rba_bench.training.rewards.text import TEXT_REWARDS

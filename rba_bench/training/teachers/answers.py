@@ -32,7 +32,7 @@ from rba_bench.seeding import stable_seed
 from rba_bench.textlm.base import Decoding, Generation, TextLM
 from rba_bench.textlm.replies import ReplyParts, split
 from rba_bench.training.data.groups import Groups
-from rba_bench.training.teachers.options import CONTINUE
+from rba_bench.training.options.teacher_options import CONTINUE
 
 AuthorMode = Literal["answer", "continue"]
 FOLDER = "own_answers"

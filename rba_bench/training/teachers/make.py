@@ -10,7 +10,7 @@ from rba_bench.speechlm.audiolm.families.base import AudioFamily
 from rba_bench.textlm.endpoint_address import parse_endpoint
 from rba_bench.training.data.packing import Mode, Response
 from rba_bench.training.data.targets import Targets
-from rba_bench.training.teachers.options import TeacherOptions
+from rba_bench.training.options.teacher_options import TeacherOptions
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, Shell, frozen_copy
 from rba_bench.training.teachers.store import MIB, Store
 from rba_bench.training.teachers.topk import CachedTeacher

@@ -10,7 +10,7 @@ import torch
 from rba_bench.files import read_jsonl
 from rba_bench.recipes import load_recipe
 from rba_bench.training.methods import CLASSES
-from rba_bench.training.methods.presets import METHODS, PRESETS
+from rba_bench.training.options.presets import METHODS, PRESETS
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.run import train
 

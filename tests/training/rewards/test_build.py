@@ -11,8 +11,8 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.recipes import load_recipe
+from rba_bench.training.options.reward_options import RewardOptions
 from rba_bench.training.rewards import TEXT_REWARDS, RewardByKind, TeacherLogprob, build_reward
-from rba_bench.training.rewards.options import RewardOptions
 from tests.training.rewards.conftest import MakeClassifier
 
 

@@ -11,9 +11,9 @@ from rba_bench.errors import MissingPrerequisite, RbaError
 from rba_bench.textlm.asking import Reply
 from rba_bench.textlm.endpoint import EndpointLM
 from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.training.options.reward_options import RewardOptions
 from rba_bench.training.rewards import Judge, build_reward
 from rba_bench.training.rewards.judge import read_grade
-from rba_bench.training.rewards.options import RewardOptions
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, answer, failure, serving
 
 QUICK = EndpointOptions(timeout_s=5, backoff_s=0.01, retries=1)

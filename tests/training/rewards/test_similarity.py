@@ -9,8 +9,8 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.textlm.embeddings import SentenceEmbedder
+from rba_bench.training.options.reward_options import RewardOptions
 from rba_bench.training.rewards import Similarity, build_reward
-from rba_bench.training.rewards.options import RewardOptions
 
 pytest.importorskip("sentence_transformers")
 ANSWERS = ["plant a tree", "plant a tree and water the garden", "london", "", " "]

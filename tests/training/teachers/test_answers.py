@@ -13,9 +13,9 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.textlm.base import Decoding, Generation
 from rba_bench.training.data.groups import TrainingData, choices
+from rba_bench.training.options.teacher_options import CONTINUE
 from rba_bench.training.run import train
 from rba_bench.training.teachers.answers import FOLDER, OwnAnswers, Way, WithOwnAnswers, own_answers
-from rba_bench.training.teachers.options import CONTINUE
 from rba_bench.training.teachers.own import PolicyTextLM
 
 Data = TrainingData

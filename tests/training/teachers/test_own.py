@@ -9,7 +9,7 @@ import torch
 
 from rba_bench.textlm.base import Decoding, TextLM
 from rba_bench.textlm.local import LocalTextLM
-from rba_bench.training.teachers.options import CONTINUE, TeacherOptions
+from rba_bench.training.options.teacher_options import CONTINUE, TeacherOptions
 from rba_bench.training.teachers.own import PolicyTextLM
 
 TEXTS = ("what is the capital of france", "der hund schläft im garten", "give me a plan")

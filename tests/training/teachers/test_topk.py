@@ -14,9 +14,9 @@ import torch
 from rba_bench.errors import UserError
 from rba_bench.training.data.packing import Response
 from rba_bench.training.losses.distillation import top_k
+from rba_bench.training.options.teacher_options import TeacherOptions
 from rba_bench.training.teachers import topk
 from rba_bench.training.teachers.make import make_cached, make_twin
-from rba_bench.training.teachers.options import TeacherOptions
 from rba_bench.training.teachers.readers import OtherReader, OwnReader
 from rba_bench.training.teachers.store import Store
 from rba_bench.training.teachers.topk import CachedTeacher, decoded, encoded

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rba_bench.errors import UserError
 from rba_bench.training.data.packing import Mode, Response
+from rba_bench.training.options.teacher_options import TeacherOptions
 from rba_bench.training.teachers.make import make_twin
-from rba_bench.training.teachers.options import TeacherOptions
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, frozen_copy, without_adapters
 from rba_bench.training.teachers.twin import TextTwin
 

@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from rba_bench.cli.main import main
-from rba_bench.training.explain import explain, flat, method_recipe, reasons, type_name
-from rba_bench.training.methods.presets import METHODS, PRESETS
+from rba_bench.training.options.explain import explain, flat, method_recipe, reasons, type_name
+from rba_bench.training.options.presets import METHODS, PRESETS
 from rba_bench.training.recipe import TrainingRecipe
 
 

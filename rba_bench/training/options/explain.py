@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rba_bench.errors import UserError
-from rba_bench.training.methods.presets import METHODS, PRESETS
+from rba_bench.training.options.presets import METHODS, PRESETS
 from rba_bench.training.recipe import TrainingRecipe
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
