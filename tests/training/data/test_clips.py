@@ -8,7 +8,7 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
-from rba_bench.training.data.groups import clips as module
+from rba_bench.training.data import clips as module
 
 
 @pytest.fixture
