@@ -1,7 +1,7 @@
 """Attention by document: conversations that share a row attend among themselves, and nothing else is computed.
 
-A row of many conversations with a mask of its own costs S x S products although most of them are masked: a quarter of
-a step of a small decoder, nearly half in bfloat16, whose masked kernel is slow on processors. Here all else of a layer
+A row of many conversations with a mask of its own costs S x S products although most of them are masked: a sixth of
+a connector's step in float32, nearly half in bfloat16, whose masked kernel is slow on CPUs. Here all else of a layer
 runs on rows without padding, and attention alone on blocks: documents of similar length one below the other, mostly
 with the plain causal rule, for which every device has its fastest kernel.
 
@@ -23,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_by_document"  # as transformers knows it
+UNKNOWN = ("position_bias", "softcap", "s_aux")  # what some decoders hand to their attention beside the mask
 SPREAD = 1.4  # longest over shortest document of a block
 # Keys of a block up to which products of matrices beat the processor's fused kernel, forward and backward together: 20
 # against 90 ms at 116 keys in bfloat16, 29 against 48 in float32, on two cores.
@@ -89,7 +90,7 @@ class Blocks:
 
 
 def blocks_of(documents: Tensor, segments: Tensor, openings: Tensor, columns: Tensor) -> Blocks:
-    """Blocks for rows of documents; see `training.layout.Layout` for the arguments, which are on the CPU."""
+    """Blocks for rows of documents; see `training.data.packing.Layout` for the arguments, which are on the CPU."""
     marks, parts = documents.numpy(), segments.numpy().ravel()
     changes = np.ones(marks.shape, dtype=bool)
     changes[:, 1:] = marks[:, 1:] != marks[:, :-1]
@@ -197,6 +198,8 @@ def attend(
             module, query, key, value, attention_mask, dropout, scaling, **named
         )
         return states, None
+    if extra := [name for name in UNKNOWN if named.get(name) is not None]:
+        raise ValueError(f"attention by document knows no {extra[0]}")  # whose shape is that of rows
     rows, _, size, _ = query.shape
     first = key.shape[2] - size
     sent = [_sent(states[:, :, -size:], blocks) for states in (query, key, value)]
@@ -260,7 +263,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
         bias = mask.to(dtype)
         shares = (scores.view(documents, heads, size, keys) + bias).softmax(-1)
         states = shares.view(documents, groups, -1, keys) @ value
-        return states.view(documents, heads, size, width).transpose(1, 2)
+        return states.view(documents, heads, size, value.shape[-1]).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, attend)

@@ -310,6 +310,10 @@ class TrainingRecipe(Recipe):
                 "rollout.weights lora sends an adapter: set lora, or rollout.weights to folder",
             ),
             (
+                self.rollout.engine == "vllm" and self.precision == "auto",
+                "a server and its run must compute in one number type: set precision to float32 or bfloat16",
+            ),
+            (
                 self.method == "diva" and self.teacher.model != "self",
                 "diva compares the states of one LLM: set teacher.model to self",
             ),

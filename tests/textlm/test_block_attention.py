@@ -168,6 +168,16 @@ def test_what_another_process_found_out_is_taken_over(monkeypatch: pytest.Monkey
         assert attends_by_document(decoder) is known
 
 
+def test_what_attention_is_given_beside_the_mask_is_not_passed_over() -> None:
+    _, blocked = same_rows(None, 40)
+
+    def biased(*given: Any) -> Any:
+        return block_attention.attend(*given, position_bias=torch.zeros(1))
+
+    with pytest.raises(ValueError, match="knows no position_bias"):
+        attended(blocked, biased)
+
+
 def test_a_saved_model_says_nothing_of_it(tmp_path: Path) -> None:
     saved = model()
     assert attends_by_document(saved.model)

@@ -1,8 +1,8 @@
 """Trainer checkpoints that survive a kill at any moment.
 
 A folder counts as a checkpoint once `rba_state.json` is in it, written last and atomically, and every file has the
-size noted there. Anything else is what a killed writer left behind and is removed. `saver` writes them; what
-transformers writes beside with `torch.save` (random states) is read back with `weights_only=True`, by the Trainer.
+size noted there. Anything else is what a killed writer left behind and is removed. `checkpoint_writer` writes them;
+what transformers writes beside with `torch.save` (random states) is read back with `weights_only=True`, by the Trainer.
 
 `trained.safetensors` is one file with the weights that train: the best ones of a run, its last ones where they must be
 put into the base, and those of checkpoints by earlier versions and by DeepSpeed.

@@ -64,7 +64,7 @@ class SpeechPolicy(nn.Module):
     Args:
         family: adapter around the model.
         frozen_encoder: whether clips carry encoder states (else waves, encoded here with gradient).
-        layout: see `layout`; a family whose decoder takes no mask of ours is always padded.
+        layout: see `data.packing`; a family whose decoder takes no mask of ours is always padded.
         half: compute in bfloat16 (autocast), whatever the weights are in.
     """
 

@@ -41,9 +41,9 @@ def _together() -> str:
     gain = gain_of_bfloat16(state.device.type) if state.is_main_process else 0.0
     (gain,) = broadcast_object_list([gain])
     chosen = choice(gain)
-    say(
-        f"precision {chosen}: this {state.device.type} multiplies matrices {gain:.1f} times as fast in bfloat16"
-    )
+    if state.is_main_process:
+        kind = state.device.type
+        say(f"precision {chosen}: this {kind} multiplies matrices {gain:.1f} times as fast in bfloat16")
     return chosen
 
 

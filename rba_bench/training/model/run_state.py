@@ -1,4 +1,4 @@
-"""What a run has learnt, by name: trained weights, the optimiser's state, a renewed reference. For `saver`."""
+"""What `checkpoint_writer` saves, by name: trained weights, the optimiser's state, a renewed reference."""
 
 from pathlib import Path
 from typing import Any

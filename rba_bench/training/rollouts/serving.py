@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from rba_bench.errors import UserError
 from rba_bench.training.model.trainable_parts import ALL_LINEAR
 from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rollouts.base import BASE
@@ -19,7 +20,8 @@ def export(recipe: TrainingRecipe, out: Path) -> list[str]:
         Names of its linear layers, as `lora.targets` has them.
 
     Raises:
-        UserError: the folder belongs to something else, or the decoder cannot be served alone.
+        UserError: the folder belongs to something else, the decoder cannot be served alone, or its number type is
+            left to a measurement.
         MissingPrerequisite: the base model is not there.
     """
     import torch
@@ -28,6 +30,10 @@ def export(recipe: TrainingRecipe, out: Path) -> list[str]:
     from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
     from rba_bench.training.model.building import base_folder, checkpoint_sha256, load_base
 
+    if recipe.precision == "auto":
+        raise UserError(
+            "a server and its run must compute in one number type: set precision to float32 or bfloat16"
+        )
     base = base_folder(recipe)
     claim(out, "decoder", {"base_sha256": checkpoint_sha256(base), "precision": recipe.precision})
     try:

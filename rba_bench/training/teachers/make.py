@@ -52,7 +52,7 @@ def make_twin(
         weights: hash of the base model.
         shared: the LLM's own weights do not train (it is frozen, or adapters train in its place), so that the twin can
             use them in place; else it gets a copy.
-        layout: of the student, see `training.layout`; answers to another model, or to one whose rows cannot be shared,
+        layout: of the student, see `data.packing`; answers to another model, or to one whose rows cannot be shared,
             are padded.
         precision: of the student.
         device: where another model is put.

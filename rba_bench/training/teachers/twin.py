@@ -38,7 +38,7 @@ class TextTwin:
     Args:
         reader: the LLM.
         vocabulary: tokens that teacher and student share: logits are cut to them (see `vocabulary.shared_vocabulary`).
-        layout: how answers lie (see `training.layout`). `pad` is right for every decoder; the others need one that
+        layout: how answers lie (see `data.packing`). `pad` is right for every decoder; the others need one that
             takes 4-D masks and looks back without limit.
         batch_tokens: tokens read at once, padding included; None reads everything at once, so that processes that
             share the work of a forward pass make equally many of them.

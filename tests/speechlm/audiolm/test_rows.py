@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from rba_bench.speechlm.audiolm.families.rows import shares_rows
+from rba_bench.speechlm.audiolm.families.rows import attends_by_document, continues, shares_rows
 from rba_bench.textlm.drivable import has_window
 
 SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -38,6 +38,21 @@ def test_decoders(name: str, options: dict[str, Any], shares: bool) -> None:
     model = decoder(name, **options).train()
     assert shares_rows(model) is shares
     assert model.training
+
+
+@pytest.mark.parametrize("asked", [shares_rows, attends_by_document, continues])
+def test_out_of_memory_says_nothing_of_a_decoder(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = decoder("Llama", **TEXT).train()
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "forward", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            asked(model)
+    assert model.training and model.config._attn_implementation == "sdpa"
+    assert asked(model)  # nothing was remembered
 
 
 def test_flash_attention_takes_no_masks_of_ours() -> None:

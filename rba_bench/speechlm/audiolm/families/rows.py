@@ -32,6 +32,8 @@ def shares_rows(decoder: Any) -> bool:
     decoder.eval()
     try:
         return _agrees(decoder)
+    except torch.OutOfMemoryError:  # says nothing of the decoder
+        raise
     except REFUSALS:  # takes no such mask or no positions, each in its own words
         return False
     finally:
@@ -52,18 +54,26 @@ def attends_by_document(decoder: Any, known: bool | None = None) -> bool:
     if known is not None:
         _by_document[decoder] = known
     config._attn_implementation = NAME
-    if decoder not in _by_document:
-        training = decoder.training
-        decoder.eval()
-        try:
-            _by_document[decoder] = _agrees(decoder, by_document=True)
-        except REFUSALS:
-            _by_document[decoder] = False
-        finally:
-            decoder.train(training)
-    if not _by_document[decoder]:
-        config._attn_implementation = "sdpa"
+    try:
+        if decoder not in _by_document:
+            _by_document[decoder] = _passes_by_document(decoder)
+    finally:
+        if not _by_document.get(decoder):
+            config._attn_implementation = "sdpa"
     return _by_document[decoder]
+
+
+def _passes_by_document(decoder: Any) -> bool:
+    training = decoder.training
+    decoder.eval()
+    try:
+        return _agrees(decoder, by_document=True)
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS:
+        return False
+    finally:
+        decoder.train(training)
 
 
 @torch.no_grad()
@@ -85,6 +95,8 @@ def continues(decoder: Any) -> bool:
         rest = _states(decoder, embeds[:, first.shape[1] :], positions[first.shape[1] :],
                        blocked[None, None].to(embeds.device), past_key_values=cache, use_cache=True)[0]  # fmt: skip
         return _close(rest, whole)
+    except torch.OutOfMemoryError:
+        raise
     except REFUSALS:
         return False
     finally:
