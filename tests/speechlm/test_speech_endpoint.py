@@ -142,9 +142,10 @@ def test_stopping_early_stops_asking() -> None:
         stream = lm.stream([SpeechRequest(tone(), prompt=str(i)) for i in range(300)], GREEDY)
         assert len(list(islice(stream, 3))) == 3
         stream.close()  # type: ignore[attr-defined]
+        time.sleep(0.2)  # what was on its way has come
         at_stop = len(server.seen)
         time.sleep(0.2)
-        assert len(server.seen) == at_stop < 300
+        assert len(server.seen) == at_stop < 100
 
 
 def test_the_model_option_loads_it() -> None:

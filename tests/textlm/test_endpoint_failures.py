@@ -260,6 +260,7 @@ def test_stopping_in_the_middle_leaves_no_threads_and_no_requests() -> None:
         replies.close()  # type: ignore[attr-defined]
         assert time.monotonic() - started < 5
         assert our_threads() == []
+        time.sleep(0.2)  # what was on its way has come
         at_stop = len(server.seen)
         time.sleep(0.2)
         assert len(server.seen) == at_stop

@@ -141,8 +141,12 @@ def test_a_local_judge_that_says_no_grade_judges_nothing(
 
 
 def test_a_judge_that_thinks_grades_by_what_follows(rows: list[AlignmentRow], tmp_path: Path) -> None:
-    said = iter(["<think>a 9? no</think>\n\n3", "9 is too much\n</think>Grade: 4"])
-    with serving(lambda _: answer(next(said))) as server:
+    def react(seen: Seen) -> Reaction:  # by what is asked: requests come in any order
+        return answer(
+            "9 is too much\n</think>Grade: 4" if "pack a map" in seen.text else "<think>a 9? no</think>\n\n3"
+        )
+
+    with serving(react) as server:
         assert judge(server, tmp_path)([rows[0]] * 2, ["sleep", "pack a map"]) == [3.0, 4.0]
 
 
