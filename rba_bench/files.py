@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -76,11 +77,32 @@ def replacing(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        _move(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _move(temporary: Path, target: Path) -> None:
+    """`os.replace`; Windows refuses it while somebody reads the target (a scanner for viruses does): wait a little."""
+    for _ in range(20 if os.name == "nt" else 0):
+        with suppress(PermissionError):
+            os.replace(temporary, target)
+            return
+        time.sleep(0.05)
+    os.replace(temporary, target)
+
+
+def link_or_copy(source: Path, place: Path) -> None:
+    """`source` under another name: a link where the system and its user may make one (Windows often not), or a copy."""
+    try:
+        place.symlink_to(source)
+    except OSError:
+        if source.is_dir():
+            shutil.copytree(source, place)
+        else:
+            shutil.copyfile(source, place)
 
 
 def open_up(folder: Path | str) -> None:

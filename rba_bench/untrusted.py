@@ -20,6 +20,9 @@ RATIO = 100  # text packs tenfold; what unpacks to more than this times its size
 FREE = 16 * 2**20  # bytes that any packed file may unpack to
 DIGITS = 40  # of an integer; seeds have 20
 _BLOCK = 2**20
+# Windows has neither of the first two, and alone has the third, without which it changes line ends.
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_PLAINLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
@@ -30,7 +33,9 @@ def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
         UserError: it is a link, a device or a pipe, is larger, or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+        if not _NO_LINKS and path.is_symlink():
+            raise OSError("links are not followed")
+        descriptor = os.open(path, os.O_RDONLY | _NO_LINKS | _PLAINLY)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ static variables that `espeak_Terminate` does not reset, so the same text in the
 samples depend on text, language and voice alone, and it costs about 1 ms.
 """
 
-import _ctypes
 import ctypes
 import threading
 from typing import Any
@@ -47,7 +46,7 @@ class _Library:
 
     def __exit__(self, *_: object) -> None:
         self.lib.espeak_Terminate()
-        _ctypes.dlclose(self.lib._handle)
+        _unload(self.lib._handle)
 
     def render(self, text: str, language: str, voice: Voice) -> np.ndarray:
         chunks: list[np.ndarray] = []
@@ -71,6 +70,13 @@ class _Library:
         if not chunks:  # nothing to say: a tenth of a second of silence
             return np.zeros(self.native_rate // 10, dtype=np.float32)
         return np.concatenate(chunks).astype(np.float32) / 32768.0
+
+
+def _unload(handle: int) -> None:
+    import _ctypes
+
+    unload: Any = getattr(_ctypes, "dlclose", None) or getattr(_ctypes, "FreeLibrary")  # noqa: B009 - Windows alone
+    unload(handle)
 
 
 def version() -> str:

@@ -58,7 +58,7 @@ def seal(folder: Path | str, sample: int | None = None) -> AlignmentSet:
     _refuse_synthesised(place)
     if sample is not None and sample < 1:
         raise UserError(f"a sample of {sample} clips shows nothing: want 1 or more")
-    names = sorted(str(path.relative_to(place)) for path in place.rglob("*.parquet"))
+    names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*.parquet"))
     if not names:
         raise UserError(f"no parquet files under {place}")
     checksums = _checksums(place, names)

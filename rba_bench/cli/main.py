@@ -33,7 +33,7 @@ from rba_bench.cli import (
     tasks,
     train,
 )
-from rba_bench.cli.output import emit
+from rba_bench.cli.output import emit, speak_utf8
 from rba_bench.errors import RbaError
 from rba_bench.faults import explained
 from rba_bench.plain import printable
@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str]) -> int:
     _stop_on_signals()
+    speak_utf8()
     try:
         code: Any = app(words, standalone_mode=False, prog_name="rba-bench")
     except RbaError as error:

@@ -1,6 +1,7 @@
 """What leaves on stdout: results and nothing else, as a table for people or as one JSON value for programs."""
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -10,6 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.plain import clean, json_safe, printable
+
+
+def speak_utf8() -> None:
+    """Make stdout UTF-8 with a line feed at the ends of lines on every system, and stderr never fail.
+
+    Windows would take the code page of its region, in which many results cannot be written, and its own line ends.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
 
 
 def emit(text: str = "") -> None:

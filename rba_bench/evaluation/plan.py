@@ -117,7 +117,7 @@ def relative(spec: str) -> str:
     if not Path(spec).is_absolute():
         return spec
     inside = Path(spec).is_relative_to(Path.cwd())
-    return str(Path(spec).relative_to(Path.cwd())) if inside else Path(spec).name
+    return Path(spec).relative_to(Path.cwd()).as_posix() if inside else Path(spec).name
 
 
 def _perturbation(text: str) -> dict[str, Any]:

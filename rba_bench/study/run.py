@@ -293,6 +293,6 @@ def _synthesize(choice: Choice, out: Path) -> None:
 def _forget_peak_memory() -> None:
     """Begin a new maximum of resident memory, as one process trains many methods; Linux only, and not everywhere."""
     try:
-        PEAK_RESET.write_text("5")
+        PEAK_RESET.write_text("5", encoding="ascii")
     except OSError:
         return

@@ -177,7 +177,7 @@ def _file_keys(host: str) -> Iterator[tuple[str, str]]:
         return
     path = Path(name).expanduser()
     try:
-        if path.stat().st_mode & 0o077:
+        if os.name == "posix" and path.stat().st_mode & 0o077:  # Windows has other rights than these bits
             raise MissingPrerequisite(f"{path} holds keys and others may read it: chmod 600 {path}")
         with open(path, "rb") as handle:
             text = handle.read(_LONGEST_FILE).decode("utf-8-sig")

@@ -272,7 +272,9 @@ def _provenance(out: Path, work: Path, plan: Plan, seconds: float) -> Path:
 
     stages = {p.parent.name: files.read_json(p) for p in sorted(work.glob("*/stage.json"))}
     files.write_json(out / "baseline.json", measure.baseline_answers(out))
-    weights = {str(p.relative_to(out)): files.sha256_file(p) for p in sorted(out.glob("*/*.safetensors"))}
+    weights = {
+        p.relative_to(out).as_posix(): files.sha256_file(p) for p in sorted(out.glob("*/*.safetensors"))
+    }
     facts = {
         "made_by": f"rba-bench {__version__}: rba-bench micro build",
         "plan": asdict(plan),

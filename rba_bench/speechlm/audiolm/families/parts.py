@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.files import read_json, sha256_file, write_atomic
+from rba_bench.files import link_or_copy, read_json, sha256_file, write_atomic
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")  # the second is how older repositories keep it
@@ -158,7 +158,7 @@ def without_adapter(folder: Path) -> Iterator[Path]:
     with TemporaryDirectory() as plain:
         for file in folder.iterdir():
             if not file.name.startswith("adapter_"):
-                (Path(plain) / file.name).symlink_to(file.resolve())
+                link_or_copy(file.resolve(), Path(plain) / file.name)
         try:
             yield Path(plain)
         except RbaError as error:
