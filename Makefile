@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check bench setup format assets vllm-check clean
+.PHONY: help quickstart test check docs bench setup format assets vllm-check clean
 
 # The first Python >= 3.11 that runs; `make PYTHON=/path/to/python3.12 test` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -36,6 +36,11 @@ check: $(STAMP)  ## format, lint, types, import directions
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
+docs: $(STAMP)  ## the documentation site, in site/; a broken link is an error
+	@$(BIN)/python dev/make_cli_docs.py
+	@$(BIN)/python dev/make_site.py
+	@echo "open site/index.html" >&2
+
 format: $(STAMP)  ## rewrite the sources in house style
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -52,7 +57,7 @@ $(STAMP):
 	$(PIP) pip; \
 	$(PIP) torch; \
 	echo "installing into $(VENV), once: [2/2] rba-bench and what else it needs"; \
-	$(PIP) --editable '.[tts,train,ja,consistency,codecs]' --group dev; \
+	$(PIP) --editable '.[tts,train,ja,consistency,codecs]' --group dev --group docs; \
 	touch $@; } >&2
 
 assets: $(STAMP)  ## fetch real weights (98 MB) for the tests that serve them; without, these are skipped
@@ -62,4 +67,4 @@ vllm-check: $(STAMP)  ## rollouts through a real vLLM on the CPU; fetches it (1.
 	@PYTHONPATH=. $(BIN)/python dev/vllm_check.py $(ARGS)
 
 clean:  ## remove .venv and caches; runs/ stays
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build site

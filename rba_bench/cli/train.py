@@ -177,7 +177,7 @@ def report(
 def with_key(words: list[str]) -> list[str]:
     """The words behind `train`, where `--explain` without a key gets an empty one."""
     found = []
-    for word, behind in zip(words, [*words[1:], "--"], strict=True):
+    for word, behind in zip(words, [*words, "--"][1:], strict=True):
         found.append(f"{word}=" if word == EXPLAIN and behind.startswith("-") else word)
     return found
 
