@@ -25,7 +25,7 @@ def test_the_table_is_the_published_one() -> None:
 
 def test_every_folder_of_the_tree_exists() -> None:
     tree = README.split("## The tree")[1].split("```")[1]
-    inside = {name for name in re.findall(r"^  (\w+)/", tree, re.M)}
+    inside = set(re.findall(r"^  (\w+)/", tree, re.M))
     outside = re.findall(r"^(\w+)/", tree, re.M)
     packages = {path.parent.name for path in (ROOT / "rba_bench").glob("*/__init__.py")}
     assert inside == packages
