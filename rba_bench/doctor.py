@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rba_bench import __version__
 from rba_bench.errors import RbaError
+from rba_bench.installing import extra, package
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
 from rba_bench.textlm.endpoint_keys import FILE_VARIABLE, KEY_VARIABLES, LOCAL_VARIABLE
 
@@ -92,13 +93,13 @@ def _distribution(name: str) -> Check:
     try:
         return Check(name, True, metadata.version(name))
     except metadata.PackageNotFoundError:
-        return Check(name, False, "not installed", f"pip install '{name}'")
+        return Check(name, False, "not installed", package(name))
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Check:
     missing = [module for module in modules if util.find_spec(module) is None]
-    fix = f"pip install 'rba-bench[{name}]'"
-    return Check(f"extra {name}", not missing, f"lacks {', '.join(missing)}" if missing else "installed", fix)
+    found = f"lacks {', '.join(missing)}" if missing else "installed"
+    return Check(f"extra {name}", not missing, found, extra(name))
 
 
 def _codecs() -> Check:
@@ -107,7 +108,7 @@ def _codecs() -> Check:
 
     formats = "M4A, AAC, WebM, AMR, WMA"
     found = f"PyAV {_version('av')} reads {formats}" if codecs.installed() else f"no {formats}"
-    return Check("extra codecs", codecs.installed(), found, codecs.INSTALL)
+    return Check("extra codecs", codecs.installed(), found, extra("codecs"))
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:

@@ -9,6 +9,7 @@ import pytest
 from rba_bench import doctor
 from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite
+from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
 
 
@@ -17,7 +18,7 @@ def test_missing_extra_names_its_install_command(monkeypatch: pytest.MonkeyPatch
     (check,) = [check for check in doctor.examine().checks if check.name == "extra tts"]
     assert not check.ok
     assert "no_such_module" in check.found
-    assert check.fix == "pip install 'rba-bench[tts]'"
+    assert check.fix == extra("tts")
 
 
 def test_optional_extra_does_not_spoil_readiness(monkeypatch: pytest.MonkeyPatch) -> None:

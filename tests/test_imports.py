@@ -28,7 +28,7 @@ LAYERS = (
     ("metrics", "audio"),
     ("recipes", "outputs", "shipped"),
     ("recipe_errors",),
-    ("errors", "faults", "files", "names", "plain", "progress", "seeding", "untrusted"),
+    ("errors", "faults", "files", "installing", "names", "plain", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"

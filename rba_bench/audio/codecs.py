@@ -14,8 +14,8 @@ import numpy as np
 from rba_bench.audio import containers, ogg
 from rba_bench.audio.samples import as_floats
 from rba_bench.errors import AudioError
+from rba_bench.installing import package
 
-INSTALL = "pip install av"  # right for a clone and for an installed package
 STATED_TOLERANCE = 0.1  # seconds that a container's stated duration may exceed what is decoded
 _SNDFILE_TAGS = {1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0x40, 0x64, 0xFFFE}  # WAVE formats that libsndfile knows
 _SNDFILE_CAF = (b"lpcm", b"alaw", b"ulaw", b"alac")
@@ -85,7 +85,7 @@ class Codec:
         try:
             import av
         except ImportError as error:
-            raise AudioError(f"libsndfile cannot read {label}; PyAV can: {INSTALL}") from error
+            raise AudioError(f"libsndfile cannot read {label}; PyAV can: {package('av')}") from error
         self.failures = (av.error.FFmpegError, ValueError, EOFError)
         try:
             self._file = av.open(io.BytesIO(data), format=name, metadata_errors="ignore")

@@ -14,6 +14,7 @@ import numpy as np
 
 from rba_bench.audio.voices import Voice
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.installing import extra, package
 
 SAMPLING_RATE = 16_000  # Hz of what `speak` returns
 AUDIO_OUTPUT_SYNCHRONOUS, CHARS_UTF8, POSITION_CHARACTER = 2, 1, 1
@@ -29,15 +30,13 @@ class _Library:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise MissingPrerequisite(
-                "no speech synthesis: install it with `pip install 'rba-bench[tts]'`"
-            ) from error
+            raise MissingPrerequisite(f"no speech synthesis: install it with `{extra('tts')}`") from error
         self.lib: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
         self.native_rate: int = self.lib.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data, 0)
         if self.native_rate <= 0:
             raise MissingPrerequisite(
-                "espeak-ng could not start: reinstall it with `pip install -U espeakng-loader`"
+                f"espeak-ng could not start: reinstall it with `{package('espeakng-loader', upgrade=True)}`"
             )
         self.lib.espeak_ng_SetRandSeed(ctypes.c_long(0))  # breath noise comes from rand()
 

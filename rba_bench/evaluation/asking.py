@@ -4,15 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
-
-from lm_eval.api.instance import Instance
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import clip_input
 from rba_bench.evaluation.decoding import Settings, cut, settings
 from rba_bench.textlm.base import Generation, Status
 from rba_bench.textlm.replies import ReplyParts, split
+
+if TYPE_CHECKING:  # boards read this module where lm-eval is broken
+    from lm_eval.api.instance import Instance
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Planned:
     key: str = ""
 
     @classmethod
-    def of(cls, index: int, request: Instance) -> "Planned":
+    def of(cls, index: int, request: "Instance") -> "Planned":
         """Raises UserError if the item does not have exactly one clip; a clip that is null will not be heard."""
         prompt, kwargs, media = (*request.args, {})[:3]
         given = media.get("audio") if isinstance(media, dict) else None

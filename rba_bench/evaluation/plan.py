@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import harness, registry
+from rba_bench.evaluation import registry
 from rba_bench.evaluation.checkpoints import training_note
 from rba_bench.evaluation.decoding import Settings, settings
 from rba_bench.evaluation.documents import fingerprint
@@ -16,6 +16,9 @@ from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
 from rba_bench.evaluation.request import EvalRequest
 from rba_bench.files import sha256_json
 from rba_bench.names import folder_name
+
+if TYPE_CHECKING:
+    from rba_bench.evaluation.harness import RbaSpeechLM
 
 # Of a model: what it is called and how it came about, not what it is
 # (its hashes say that; a commit may change nothing but the model card)
@@ -60,6 +63,8 @@ def load_task(spec: registry.TaskSpec, request: EvalRequest) -> Any:
         UserError: the task is scored by other functions than ours.
         MissingPrerequisite: its data is absent.
     """
+    from rba_bench.evaluation import harness  # brings lm-eval, which a board must not need
+
     if spec.config.get("process_results") != SCORER:
         raise UserError(
             f"{spec.path} is not scored by {SCORER}: run it with `lm_eval --model {harness.MODEL_NAME}`"
@@ -97,7 +102,7 @@ def make_plan(
     return Plan(spec, task, chosen, finishers, protocol, data, identity, limit, run_id, folder)
 
 
-def model_identity(lm: harness.RbaSpeechLM, spec: str) -> dict[str, Any]:
+def model_identity(lm: "RbaSpeechLM", spec: str) -> dict[str, Any]:
     """Who answered: the model's own identity, what the user called it, and how it was trained. No absolute paths."""
     found = _without_paths(lm.model.identity())
     training = training_note(spec) if Path(spec).is_dir() else None

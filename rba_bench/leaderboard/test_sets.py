@@ -14,6 +14,7 @@ from rba_bench.evaluation import clip_input, documents
 from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.registry import TaskSpec
 from rba_bench.evaluation.sources import base as sources
+from rba_bench.installing import extra
 from rba_bench.leaderboard.compare import data_hash
 from rba_bench.leaderboard.load import Run
 
@@ -138,7 +139,7 @@ def _micro(testset: str) -> tuple[Docs | None, str]:
     try:
         return Docs(documents.load(testset), True), ""
     except MissingPrerequisite:
-        note = "its clips cannot be spoken here (pip install 'rba-bench[tts]'): only its texts were compared"
+        note = f"its clips cannot be spoken here ({extra('tts')}): only its texts were compared"
         return Docs(documents.without_clips(testset), False), note
 
 

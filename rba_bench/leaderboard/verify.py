@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rba_bench.errors import UserError
+from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import registry
 from rba_bench.evaluation.records import RUN_FILE, RunRecord
 from rba_bench.leaderboard import checks, circumstances, load, test_sets
@@ -38,6 +38,7 @@ class Verdict:
         record: Its content, None if it cannot be read.
         faults: What cannot be, in sentences; none if it passes.
         notes: What was not checked, and why.
+        unscored: Why its scores could not be computed again here, "" where they were.
         seconds: What the check took.
     """
 
@@ -46,6 +47,7 @@ class Verdict:
     faults: tuple[str, ...]
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    unscored: str = ""
 
     @property
     def ok(self) -> bool:
@@ -56,7 +58,8 @@ class Verdict:
         """One line for people."""
         who = "" if self.record is None else f" ({plain(self.record.model['name'])}, n = {self.record.n})"
         if self.ok:
-            return f"ok     {self.folder}{who}" + "".join(f"; {note}" for note in self.notes)
+            mark = "UNSURE" if self.unscored else "ok    "
+            return f"{mark} {self.folder}{who}" + "".join(f"; {note}" for note in self.notes)
         more = f"; and {len(self.faults) - SHOWN} more" if len(self.faults) > SHOWN else ""
         return f"FAULT  {self.folder}{who}: {'; '.join(self.faults[:SHOWN])}{more}"
 
@@ -72,6 +75,7 @@ class Verdict:
             "n": record and record.n,
             "faults": list(self.faults),
             "notes": list(self.notes),
+            "scores_computed_again": not self.unscored,
             "seconds": round(self.seconds, 3),
         }
 
@@ -175,13 +179,32 @@ def check(run: Run, data_dir: Path | None = None, others: Sequence[str] = ()) ->
             *checks.of_items(run, docs, paired),
         ]
         config = None if spec is None else (spec.config.get("metadata") or {}).get("finish") or []
-        again = recompute(run, config, data_dir)
-        faults += [*checks.of_answers(run, docs), *checks.of_scores(run, again), *others]
-        notes += [f"{name} was not computed again: {why}" for name, why in again.not_computed.items()]
+        faults += [*checks.of_answers(run, docs), *others]
+        unscored = _of_scores(run, config, data_dir, faults, notes)
     except UNSCORABLE as error:
-        faults, notes = [f"cannot be checked, as it has another form than any record: {error!r}"], []
+        faults, notes, unscored = (
+            [f"cannot be checked, as it has another form than any record: {error!r}"],
+            [],
+            "",
+        )
     seconds = time.perf_counter() - started
-    return Verdict(run.folder, record, tuple(plain(each, 400) for each in faults), tuple(notes), seconds)
+    told = tuple(plain(each, 400) for each in faults)
+    return Verdict(run.folder, record, told, tuple(notes), seconds, unscored)
+
+
+def _of_scores(run: Run, config: Any, data_dir: Path | None, faults: list[str], notes: list[str]) -> str:
+    """Add what computing the scores again finds; returns why they cannot be computed here, "" where they were."""
+    try:
+        again = recompute(run, config, data_dir)
+    except (
+        MissingPrerequisite,
+        ImportError,
+    ) as error:  # a package that one scorer needs: other records go on
+        notes.append(f"its scores were not computed again: {error}")
+        return str(error)
+    faults += checks.of_scores(run, again)
+    notes += [f"{name} was not computed again: {why}" for name, why in again.not_computed.items()]
+    return ""
 
 
 def with_rerun(
@@ -218,7 +241,12 @@ def with_rerun(
 
 
 def refuse_faulty(runs: Sequence[Run]) -> None:
-    """Raise UserError with the first fault of the first run at fault."""
+    """Refuse a board with the first run that is at fault, or whose scores cannot be computed again here.
+
+    Raises:
+        UserError: a run is at fault.
+        MissingPrerequisite: a package is missing that a scorer needs.
+    """
     apart = test_sets.shared(runs)
     for place, run in enumerate(runs):
         verdict = check(run, None, apart.get(place, ()))
@@ -226,6 +254,8 @@ def refuse_faulty(runs: Sequence[Run]) -> None:
             more = len(verdict.faults) - 1
             rest = f" (and {more} more: rba-bench leaderboard verify {run.folder})" if more else ""
             raise UserError(f"{run.folder}: {verdict.faults[0]}{rest}")
+        if verdict.unscored:
+            raise MissingPrerequisite(f"{run.folder} cannot be verified: {verdict.unscored}")
 
 
 @lru_cache(maxsize=1024)

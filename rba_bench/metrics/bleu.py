@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite
+from rba_bench.installing import extra
 from rba_bench.metrics.languages import base_language
 
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}  # else 13a; 13a scores unspaced text as 0
@@ -139,7 +140,7 @@ def _bleu(tokenizer: str, effective_order: bool) -> Any:
     try:
         return BLEU(tokenize=tokenizer, effective_order=effective_order)
     except (ImportError, RuntimeError) as error:
-        hint = f"pip install 'rba-bench[{tokenizer.split('-')[0]}]'"
+        hint = extra(tokenizer.split("-")[0])
         raise MissingPrerequisite(f"the BLEU tokenizer {tokenizer} is not installed: {hint}") from error
 
 

@@ -7,10 +7,10 @@ through Whisper's normaliser for English, and through one after Whisper's for th
 
 import re
 import unicodedata
-from collections.abc import Callable
 from functools import lru_cache
 
 from rba_bench.metrics.languages import base_language
+from rba_bench.metrics.whisper_text import english_normalizer
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km"})  # one token per character
 VERSION = 2  # of `normalize`; 1 was Whisper's own for every language
@@ -103,15 +103,7 @@ def normalize(text: str, lang: str = "en") -> str:
     """
     base = base_language(lang)
     plain = plain_characters(text)
-    return (_english()(plain) if base == "en" else _basic(plain, base)).strip()
-
-
-@lru_cache(maxsize=1)
-def _english() -> Callable[[str], str]:
-    from whisper.normalizers import EnglishTextNormalizer  # seconds: it imports torch
-
-    normalizer: Callable[[str], str] = EnglishTextNormalizer()
-    return normalizer
+    return (english_normalizer()(plain) if base == "en" else _basic(plain, base)).strip()
 
 
 def _basic(text: str, lang: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
+from rba_bench.installing import extra
 from rba_bench.textlm.weights import HUB_ID
 
 EMBEDDING = "sentence-transformers/paraphrase-mpnet-base-v2"
@@ -85,7 +86,7 @@ def embedding_library() -> Any:
         import sentence_transformers
     except ImportError as error:
         raise MissingPrerequisite(
-            "no sentence embeddings: install them with `pip install 'rba-bench[consistency]'`"
+            f"no sentence embeddings: install them with `{extra('consistency')}`"
         ) from error
     return sentence_transformers
 

@@ -150,9 +150,7 @@ def test_many_scores_at_once_equal_sacrebleus_one_by_one(name, width):
 
 def test_a_missing_tokenizer_is_one_line_that_names_the_extra(monkeypatch):
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
-    with pytest.raises(
-        MissingPrerequisite, match=r"ja-mecab is not installed: pip install 'rba-bench\[ja\]'"
-    ):
+    with pytest.raises(MissingPrerequisite, match=r"ja-mecab is not installed: pip install .*\[ja\]'"):
         CorpusBleu("ja")
 
 

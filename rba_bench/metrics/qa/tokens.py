@@ -4,14 +4,10 @@ A token is a word, a number or a mark (what separates: stops, commas, brackets, 
 in `raw` alone. Hyphens join words without being a token. See `rba_bench.metrics.qa.readings` for what is made of them.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 from rba_bench.metrics.qa.words import (
     ABBREVIATIONS,
@@ -25,6 +21,7 @@ from rba_bench.metrics.qa.words import (
     words,
 )
 from rba_bench.metrics.text import plain_characters
+from rba_bench.metrics.whisper_text import american_spelling
 
 NONE: frozenset[str] = frozenset()
 SHORTEST_PLURAL = 4  # letters
@@ -230,17 +227,6 @@ def singular(text: str) -> str:
     if text.endswith("ies") and len(text) > SHORTEST_PLURAL:
         return f"{text[:-3]}y"
     return text[:-2] if text.endswith(("ches", "shes", "xes", "sses", "oes")) else text[:-1]
-
-
-@lru_cache(maxsize=1)
-def american_spelling() -> dict[str, str]:
-    """British to American spellings, as Whisper's normaliser lists them."""
-    spec = find_spec("whisper")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("openai-whisper is not installed")
-    table = Path(spec.submodule_search_locations[0]) / "normalizers" / "english.json"
-    listed: dict[str, str] = json.loads(table.read_text(encoding="utf-8"))
-    return listed
 
 
 def merged(tokens: list[Token], text: str, *own: str, **changes: object) -> Token:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rba_bench.errors import MissingPrerequisite
+from rba_bench.installing import extra
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -24,7 +25,7 @@ def check_reporters(names: Collection[Reporter]) -> None:
     for name in names:
         if find_spec(name) is None:
             raise MissingPrerequisite(
-                f"report_to {name} needs a package: pip install 'rba-bench[{name}]', or drop it from report_to"
+                f"report_to {name} needs a package: {extra(name)}, or drop it from report_to"
             )
 
 

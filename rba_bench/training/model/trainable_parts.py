@@ -16,6 +16,7 @@ from torch import nn
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import write_atomic
+from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 
 ADAPTER = "default"  # peft's own name: files then look as if peft had made the model
@@ -128,7 +129,7 @@ def add_lora(family: AudioFamily, lora: Lora | None, targets: Mapping[str, Seque
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise MissingPrerequisite("lora needs peft: pip install 'rba-bench[train]'") from error
+        raise MissingPrerequisite(f"lora needs peft: {extra('train')}") from error
     if lora is None:
         raise ValueError("targets without lora")
     if family.has_adapter:

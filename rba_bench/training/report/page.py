@@ -18,6 +18,7 @@ from rba_bench import __version__
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
+from rba_bench.installing import extra
 from rba_bench.plain import clean
 from rba_bench.training.callbacks.run_files import REPORT
 from rba_bench.training.options.explain import explain, flat
@@ -98,7 +99,7 @@ def render(content: Content, library: str, groups: Groups | None = None) -> str:
 def _plotly() -> str:
     """Plotly's JavaScript, fit to stand between script tags."""
     if find_spec("plotly") is None:
-        raise MissingPrerequisite(f"{REPORT} is drawn by plotly: pip install 'rba-bench[train]'")
+        raise MissingPrerequisite(f"{REPORT} is drawn by plotly: {extra('train')}")
     source = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     return source.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
 

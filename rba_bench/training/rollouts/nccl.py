@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training.model.sharding import whole
 from rba_bench.training.rollouts.base import BASE
@@ -57,7 +58,7 @@ class NcclTransfer:
             from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
         except ImportError as error:
             raise MissingPrerequisite(
-                "rollout.weights nccl needs vLLM in this environment too: pip install vllm, or choose folder"
+                f"rollout.weights nccl needs vLLM in this environment too: {extra('vllm')}, or choose folder"
             ) from error
         workers = int(self.client.get("/get_world_size")["world_size"]) if leads else 0
         host, port = self.address

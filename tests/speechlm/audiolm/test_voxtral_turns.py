@@ -128,5 +128,5 @@ def test_without_mistral_common_the_user_is_told(tekken_dir: Path) -> None:
 
     if is_mistral_common_available():
         pytest.skip("mistral-common is installed")
-    with pytest.raises(MissingPrerequisite, match="pip install mistral-common"):
+    with pytest.raises(MissingPrerequisite, match=r"pip install .*\[voxtral\]'"):
         TransformersSpeechLM.from_pretrained(tekken_dir)

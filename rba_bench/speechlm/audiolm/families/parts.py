@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import link_or_copy, read_json, sha256_file, write_atomic
+from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families.base import AudioFamily
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")  # the second is how older repositories keep it
@@ -117,7 +118,7 @@ def need_peft(what: str) -> None:
     from transformers.utils import is_peft_available
 
     if not is_peft_available():
-        raise MissingPrerequisite(f"{what} needs its LoRA adapter to hear: pip install 'rba-bench[train]'")
+        raise MissingPrerequisite(f"{what} needs its LoRA adapter to hear: {extra('train')}")
 
 
 def adapter_identity(folder: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from rba_bench.errors import MissingPrerequisite
+from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families.base import Features
 from rba_bench.speechlm.audiolm.families.whisper_type import WhisperType
 from rba_bench.speechlm.base import SAMPLING_RATE
@@ -49,7 +50,7 @@ class Voxtral(WhisperType):
         """See `AudioFamily.render`; the processor itself writes no templates."""
         if not self.tokenizer.chat_template:
             raise MissingPrerequisite(
-                "Voxtral's turns are written by mistral-common: pip install mistral-common, and keep tekken.json "
+                f"Voxtral's turns are written by mistral-common: {extra('voxtral')}, and keep tekken.json "
                 "beside the weights"
             )
         messages = [{"role": "user", "content": self.user_turn(prompt)}]
