@@ -26,7 +26,7 @@ LAYERS = (
     ("speechlm",),
     ("textlm",),
     ("metrics", "audio"),
-    ("recipes", "outputs", "shipped"),
+    ("recipes", "outputs", "shipped", "cards"),
     ("recipe_errors",),
     ("errors", "faults", "files", "installing", "names", "plain", "progress", "seeding", "untrusted"),
 )

@@ -25,6 +25,7 @@ from rba_bench.audio.alignment_set import (
     refuse_missing,
     schema,
 )
+from rba_bench.audio.set_card import write_set_card
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json, write_json
 from rba_bench.progress import bar, say
@@ -75,7 +76,9 @@ def seal(folder: Path | str, sample: int | None = None) -> AlignmentSet:
     manifest["counts"] = _counts(index) | {"hours": round(_ids_differ(place, names) / 3600, 4)}
     manifest[SEALED] = sealed | _hear(place, names, index.rows, sample, sha256_json(checksums))
     write_json(place / MANIFEST, manifest)
-    return AlignmentSet.open(place, verify=False)
+    alignment = AlignmentSet.open(place, verify=False)
+    write_set_card(alignment)
+    return alignment
 
 
 def _checksums(place: Path, names: list[str]) -> dict[str, str]:

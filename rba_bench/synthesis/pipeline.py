@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentSet
+from rba_bench.audio.set_card import write_set_card
+from rba_bench.cards import CARD
 from rba_bench.errors import UserError
 from rba_bench.outputs import claim, release
 from rba_bench.progress import say
@@ -63,10 +65,13 @@ def synthesize(
         config["template"] = identity["template"]
     resumes = claim(out, "synth", config)
     try:
-        if resumes and _complete(out):
+        finished = resumes and _complete(out)
+        if finished:
             say(f"{out} is complete already")
         else:
             _make(recipe, out, identity, found, teacher, speaker)
+        if not finished or not (out / CARD).is_file():
+            write_set_card(AlignmentSet.open(out, verify=False))
     finally:
         release(out)
     return out

@@ -13,6 +13,7 @@ from fake_teacher import FakeTeacher
 
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
 from rba_bench.audio.voices import Voice
+from rba_bench.cards import CARD, front_matter
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file
 from rba_bench.synthesis.pipeline import synthesize
@@ -163,3 +164,19 @@ def test_a_missing_teacher_is_named_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(MissingPrerequisite, match="no teacher at ./nowhere"):
         synthesize(SynthesisRecipe(teacher="./nowhere/at/all"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+def test_the_card_says_what_made_the_set(
+    finished: Path, small_recipe: SynthesisRecipe, tmp_path: Path
+) -> None:
+    text, metadata = (finished / CARD).read_text(), front_matter(finished / CARD)
+    manifest = read_json(finished / MANIFEST)
+    assert metadata["license"] == "apache-2.0" and "synthetic" in metadata["tags"]
+    assert "Alignment set of 20 instructions in 40 clips" in text and str(finished) not in text
+    assert manifest["teacher"]["weights_sha256"] in text and f"espeak-ng {manifest['tts']['version']}" in text
+    dropped = manifest["filters"]["instructions"]["dropped"]["held_out"]
+    assert f"| held_out | {dropped['n']} | {dropped['meaning']} |" in text
+    out = shutil.copytree(finished, tmp_path / "set")
+    (out / CARD).unlink()
+    synthesize(small_recipe, out, teacher=FakeTeacher())  # a set of before cards were written gets one
+    assert (out / CARD).read_text() == text
