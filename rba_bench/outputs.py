@@ -19,8 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rba_bench.errors import UserError
-from rba_bench.files import cache_dir, read_json, sweep, write_json
+from rba_bench.files import cache_dir, read_json, sha256_json, sweep, write_json
 
+RUNS = Path("runs")  # where stages write unless they are told
 SIGNATURE = "rba_config.json"
 SCHEMA_VERSION = 1
 SHOWN = 12  # differences listed before "and N more"
@@ -29,6 +30,11 @@ DAY_S = 86_400.0
 WRITTEN_BY_NOW_S = 600.0
 _ROOM = 2**16  # bytes that must fit, more than a data base of answers takes in the beginning
 _held: dict[Path, FileLock] = {}
+
+
+def run_folder(stage: str, name: str, resolved: dict[str, Any]) -> Path:
+    """`runs/<stage>/<name>-<id>`, the id from all settings: equal settings resume, others get their own folder."""
+    return RUNS / stage / f"{name}-{sha256_json(resolved)[:8]}"
 
 
 def claim(out: Path | str, stage: str, config: dict[str, Any]) -> bool:

@@ -1,9 +1,10 @@
 """Progress on stderr: a bar on a terminal, a plain line now and then elsewhere. stdout is for results."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +18,8 @@ from rich.progress import (
 
 from rba_bench.plain import printable
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+# In a notebook rich would write into the cell's results instead of on stderr.
+console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
 PLAIN_EVERY = 10.0  # seconds between plain lines when stderr is not a terminal
 
 
@@ -58,3 +60,34 @@ def _plain(label: str, total: int, done: int, unit: str) -> Callable[[int], None
             say(f"{label}: {int(state['done'])}/{total} {unit}".rstrip())
 
     return advance
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Say nothing meanwhile, and show no bars."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextmanager
+def stdout_reserved() -> Iterator[None]:
+    """Send to stderr whatever libraries print on stdout meanwhile, from Python or from C.
+
+    Several of them announce themselves there, which would spoil `--json`.
+    """
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+    except OSError:  # a caller closed stdout: nothing to protect
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench.progress import say
 from rba_bench.shipped import recipe_file
+from rba_bench.stages import STANDARD_SET, SYNTHESIS, TRACK, make_set
 
 if TYPE_CHECKING:
     from rba_bench.leaderboard.build import BuildResult
 
-SYNTHESIS = "synth-micro"
 METHODS = ("sft", "rba-single", "rba-group")  # each has a shipped recipe of its name
 REFERENCES = ("text", "cascade", "constant")  # ceiling, what the encoder alone gives, floor
-TRACK = "micro"
-OUT = Path("runs/quickstart")
-STANDARD_SET = OUT / "alignment-set"  # what the shipped training recipes read
+OUT = STANDARD_SET.parent
 
 
 @dataclass(frozen=True)
@@ -109,11 +107,7 @@ def run(out: Path) -> Result:
 
 
 def _synthesize(out: Path) -> None:
-    from rba_bench.recipes import load_recipe
-    from rba_bench.synthesis.pipeline import synthesize
-    from rba_bench.synthesis.recipe import SynthesisRecipe
-
-    synthesize(load_recipe(SynthesisRecipe, recipe_file(SYNTHESIS)), out)
+    make_set(SYNTHESIS, out=out)
 
 
 def _train(method: str, alignment_set: Path, out: Path) -> None:

@@ -20,6 +20,7 @@ PACKAGE = Path(rba_bench.__file__).parent
 LAYERS = (
     ("cli",),
     ("quickstart", "study", "doctor"),
+    ("stages",),
     ("leaderboard",),
     ("evaluation", "training", "synthesis"),
     ("micro",),

@@ -1,5 +1,7 @@
 """Progress goes to stderr, says what it did, and never eats brackets."""
 
+import os
+
 import pytest
 
 from rba_bench import progress
@@ -41,3 +43,28 @@ def test_slow_loop_speaks_now_and_then(
         for _ in range(3):
             advance(10)
     assert capfd.readouterr().err.splitlines() == ["steps: 20/100"]
+
+
+def test_what_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress.stdout_reserved():
+        print("python chatter")
+        os.write(1, b"C chatter\n")
+    os.write(1, b"result\n")
+    out, err = capfd.readouterr()
+    assert out == "result\n"
+    assert "python chatter" in err and "C chatter" in err
+
+
+def test_stdout_is_given_back_after_a_failure(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="boom"), progress.stdout_reserved():
+        raise ValueError("boom")
+    os.write(1, b"back\n")
+    assert capfd.readouterr().out == "back\n"
+
+
+def test_silence_ends_where_it_should(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress.silenced(), progress.bar("clips", 1) as advance:
+        progress.say("unheard")
+        advance(1)
+    progress.say("heard")
+    assert capfd.readouterr().err == "heard\n"

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from rba_bench.cli import options
-from rba_bench.cli.output import emit, emit_json, emit_table, stdout_reserved
+from rba_bench.cli.output import emit, emit_json, emit_table
+from rba_bench.progress import stdout_reserved
 
 RUN_HELP = "Run folder or run.json; or a folder of runs, e.g. runs/eval/sft."
 

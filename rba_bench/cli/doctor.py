@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rba_bench.cli import options
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
     from rba_bench.doctor import Report

@@ -3,16 +3,15 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from rba_bench.cli import defaults, eval_options, options
-from rba_bench.cli.output import emit, emit_json, emit_table, stdout_reserved
-from rba_bench.progress import say
+from rba_bench.cli import eval_options, options
+from rba_bench.cli.output import emit, emit_json, emit_table
+from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
     from rba_bench.evaluation.records import RunRecord
     from rba_bench.evaluation.request import EvalRequest
     from rba_bench.metrics.interval import Interval
 
-OUT = defaults.RUNS / "eval"
 COLUMNS = (
     "model",
     "task",
@@ -57,20 +56,17 @@ def command(
 
     Each task leaves a run record; micro tasks run under greedy and under sampled decoding. A rerun resumes.
     """
+    from rba_bench.evaluation.request import OUT, make_request
     from rba_bench.textlm.template import parse
 
-    given = {
+    given: dict[str, Any] = {
         "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
         "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
-        "retry_errors": retry_errors, "use_cache": cache, "trust": trust,
-    }  # fmt: skip
-    loading = {
-        "true_length": not pad, "encoder_cache": encoder_cache, "language": language, "trust_remote_code": trust,
-        "template": parse(template or ()),
+        "retry_errors": retry_errors, "use_cache": cache, "trust": trust, "pad": pad, "encoder_cache": encoder_cache,
+        "language": language, "template": parse(template or ()),
     }  # fmt: skip
     with stdout_reserved():
-        chosen = model or ("constant" if dry_run else _newest_checkpoint())
-        request = _request(task, chosen, track, model_options=loading, **given)
+        request = make_request(task, model or ("constant" if dry_run else None), track, **given)
         if dry_run:
             from rba_bench.evaluation.dry_run import estimate
 
@@ -83,18 +79,6 @@ def command(
         _render_plan(estimates, as_json)
     else:
         _render(records, gaps, as_json)
-
-
-def _request(task: list[str] | None, model: str, track: str | None, **given: Any) -> "EvalRequest":
-    from rba_bench.evaluation.registry import BENCHMARKS, track_of
-    from rba_bench.evaluation.request import EvalRequest
-
-    on = track or (track_of(task) if task else None) or _recorded_track(model)
-    if on == "full" and not task:
-        from rba_bench.errors import UserError
-
-        raise UserError("--track full needs --task: `rba-bench tasks list` shows what there is")
-    return EvalRequest(tasks=tuple(task or BENCHMARKS), model=model, track=on, **given)
 
 
 def _evaluate(
@@ -112,29 +96,6 @@ def _evaluate(
 
     ceiling = evaluate(replace(request, model=gap))
     return [*records, *ceiling], gaps(records, ceiling, request.out)
-
-
-def _newest_checkpoint() -> str:
-    from rba_bench.evaluation.checkpoints import latest_checkpoint
-
-    newest = str(latest_checkpoint(defaults.RUNS))
-    say(f"model: {newest} (the newest checkpoint under {defaults.RUNS}/)")
-    return newest
-
-
-def _recorded_track(model: str) -> str:
-    from rba_bench.evaluation.checkpoints import training_note
-    from rba_bench.speechlm.load import BUILT_IN
-
-    recorded = (training_note(model) or {}).get("track")
-    if recorded:
-        say(f"track: {recorded} (recorded in {model})")
-        return str(recorded)
-    track = "micro" if model in BUILT_IN else "full"
-    say(
-        f"track: {track} (as {model} is {'of' if track == 'micro' else 'not of'} the micro world; --track chooses)"
-    )
-    return track
 
 
 def _render_plan(estimates: "list[Any]", as_json: bool) -> None:

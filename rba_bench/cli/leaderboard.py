@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from rba_bench.cli import defaults, options
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.cli import options
+from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
+from rba_bench.outputs import RUNS
+from rba_bench.progress import stdout_reserved
 
 app = typer.Typer(help="Tables from run records.", rich_markup_mode=None)
-OUT = defaults.RUNS / "leaderboard"
+OUT = RUNS / "leaderboard"
 
 
 @app.command("build")
@@ -55,7 +57,7 @@ def build(
         from rba_bench.leaderboard.build import build as build_board
 
         result = build_board(
-            records or [defaults.RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length
+            records or [RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length
         )
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})
@@ -105,7 +107,7 @@ def verify(
     with stdout_reserved():
         from rba_bench.leaderboard import verify as verification
 
-        checked = verification.verify(records or [defaults.RUNS / "eval"], data_dir)
+        checked = verification.verify(records or [RUNS / "eval"], data_dir)
         if rerun:
             checked = verification.with_rerun(checked, rerun, seed, model, data_dir, device)
     if as_json:

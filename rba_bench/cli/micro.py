@@ -4,10 +4,11 @@ from pathlib import Path
 
 import typer
 
-from rba_bench.cli import defaults, options
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.cli import options
+from rba_bench.cli.output import emit, emit_json
 from rba_bench.files import read_json
-from rba_bench.progress import say
+from rba_bench.outputs import RUNS
+from rba_bench.progress import say, stdout_reserved
 
 app = typer.Typer(help="The miniature world: make its models.", rich_markup_mode=None)
 
@@ -40,6 +41,6 @@ def _folder() -> Path:
     from rba_bench.micro.paths import weights_dir
 
     missing = not (weights_dir() / "provenance.json").is_file()
-    folder = weights_dir() if missing else defaults.RUNS / "micro-build"
+    folder = weights_dir() if missing else RUNS / "micro-build"
     say(f"micro models: {folder} (choose with --out)")
     return folder

@@ -3,10 +3,8 @@
 import dataclasses
 import io
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +60,3 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
             for cell, width, right in zip(row, widths, numeric, strict=True)
         ]
         emit("  ".join(parts).rstrip())
-
-
-@contextmanager
-def stdout_reserved() -> Iterator[None]:
-    """Send to stderr whatever libraries print on stdout meanwhile, from Python or from C.
-
-    Several of them announce themselves there, which would spoil `--json`.
-    """
-    sys.stdout.flush()
-    try:
-        saved = os.dup(1)
-    except OSError:  # a caller closed stdout: nothing to protect
-        yield
-        return
-    try:
-        os.dup2(2, 1)
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)

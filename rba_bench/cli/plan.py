@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from rba_bench.cli.output import emit, emit_json, emit_table, stdout_reserved
+from rba_bench.cli.output import emit, emit_json, emit_table
+from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
     from rba_bench.training.planning.plan import Fit, Plan

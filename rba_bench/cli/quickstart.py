@@ -1,7 +1,8 @@
 """`rba-bench quickstart`: the whole way, teacher to leaderboard, in one go."""
 
 from rba_bench.cli import options
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.cli.output import emit, emit_json
+from rba_bench.progress import stdout_reserved
 from rba_bench.quickstart import OUT, Result, run
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rba_bench.cli import eval_options, options
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.cli.output import emit, emit_json
+from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
     from rba_bench.evaluation.rescored_runs import Rescored

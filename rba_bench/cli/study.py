@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rba_bench.cli import options
-from rba_bench.cli.output import emit, emit_json, emit_table, stdout_reserved
+from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import UserError
 from rba_bench.plain import printable
+from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
     from rba_bench.study.estimate import Plan

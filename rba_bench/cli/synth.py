@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from rba_bench.cli import defaults, options
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.cli import options
+from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
-from rba_bench.progress import say
-from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
-from rba_bench.shipped import recipe_file
+from rba_bench.progress import stdout_reserved
+from rba_bench.stages import make_set
 
 
 def command(
@@ -51,20 +50,8 @@ def command(
         return
     if sample is not None:
         raise UserError("--sample goes with --seal DIR: a set that is made here needs no hearing")
-    from rba_bench.recipes import load_recipe
-    from rba_bench.synthesis.recipe import SynthesisRecipe
-
-    checked = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), set_ or ())
-    standard = recipe is None and not set_
-    folder = out or (
-        STANDARD_SET if standard else defaults.run_folder("alignment-sets", "set", checked.resolved())
-    )
-    if out is None:
-        say(f"alignment set: {folder} (choose with --out)")
     with stdout_reserved():
-        from rba_bench.synthesis.pipeline import synthesize
-
-        made = synthesize(checked, folder)
+        made = make_set(recipe, set_ or (), out)
     _render(made, as_json)
 
 

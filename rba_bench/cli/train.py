@@ -4,28 +4,19 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rba_bench.cli import defaults, options, plan, train_server
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
+from rba_bench.cli import options, plan, train_server
+from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
-from rba_bench.progress import say
-from rba_bench.quickstart import STANDARD_SET, SYNTHESIS
-from rba_bench.shipped import recipe_file
+from rba_bench.progress import say, stdout_reserved
+from rba_bench.stages import run_training, training_recipe
 from rba_bench.training.options.presets import Method
 
-if TYPE_CHECKING:
-    from rba_bench.training.recipe import TrainingRecipe
-
-
-DEFAULT_METHOD = "rba-single"
 EXPLAIN = "--explain"
-# Recipes of the methods' names are for the micro world: one short line an answer, a small model. Another base starts
-# from what the method itself sets, which is for answers of hundreds of tokens.
-REAL = ("track=full",)
 
 
 class _Group(TyperGroup):
@@ -118,25 +109,14 @@ def command(
     if explain is not None:
         explain_keys(explain, method, recipe, overrides, trust, as_json)
         return
-    if continue_from is not None and recipe is None and method is None:
-        checked = _continued(continue_from, overrides, trust)
-    else:
-        checked = _recipe(method, recipe, overrides, trust)
-    _tell_unread(checked)
+    checked = training_recipe(method, recipe, overrides, continue_from, trust)
     if show_plan or assume or probe:
         if not show_plan:
             raise UserError(f"{'--probe' if probe else '--assume'} belongs to --plan: add --plan")
         plan.show(checked, assume or [], probe, as_json)
         return
-    origin = {} if continue_from is None else {"continue_from": str(continue_from.resolve())}
-    folder = out or defaults.run_folder("checkpoints", checked.method, checked.resolved() | origin)
-    _provide_alignment_set(checked)
-    if out is None:
-        say(f"checkpoint: {folder} (choose with --out)")
     with stdout_reserved():
-        from rba_bench.training.run import train
-
-        result = train(checked, folder, continue_from)
+        result = run_training(checked, out, continue_from)
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes the first one speaks
     if as_json:
@@ -194,7 +174,9 @@ def explain_keys(
 
     asked = None
     if recipe is not None or overrides:
-        asked = _recipe(method, recipe, overrides, trust)
+        from rba_bench.training.options.choice import chosen_recipe
+
+        asked = chosen_recipe(method, recipe, overrides, trust)
     elif method is not None:
         asked = explain.method_recipe(method)
         say(f"what {method} itself sets; its shipped recipe may say more: --recipe {method} {EXPLAIN}")
@@ -207,64 +189,6 @@ def explain_keys(
         emit("\n".join(explain.lines(one, width, asked is not None)))
 
 
-def _tell_unread(recipe: "TrainingRecipe") -> None:
-    """Say what the recipe sets and its method does not read; of several processes the first one speaks."""
-    from rba_bench.training.options.recipe_checks import unread_keys
-
-    for line in unread_keys(recipe) if os.environ.get("RANK", "0") == "0" else ():
-        say(line)
-
-
 def _shorthands(seed: int | None, steps: int | None) -> list[str]:
     named = (("seed", seed), ("steps", steps))
     return [f"{key}={value}" for key, value in named if value is not None]
-
-
-def _recipe(method: str | None, recipe: Path | None, overrides: list[str], trust: bool) -> "TrainingRecipe":
-    from rba_bench.recipes import load_recipe
-    from rba_bench.training.recipe import TrainingRecipe
-
-    chosen = [f"method={method}"] if method is not None else []
-    if recipe is None and _base(overrides) != "micro":
-        name = method or DEFAULT_METHOD
-        say(
-            f"base {_base(overrides)}: keys as {name} itself sets them; --recipe {name} takes the micro world's"
-        )
-        return load_recipe(TrainingRecipe, None, [*REAL, f"method={name}", *overrides], trust)
-    path = recipe_file(recipe or method or DEFAULT_METHOD)
-    return load_recipe(TrainingRecipe, path, [*chosen, *overrides], trust)
-
-
-def _base(overrides: list[str]) -> str:
-    """The base that the options name; the shipped one if none."""
-    from rba_bench.recipes import parse_override
-
-    named = [value for where, value in map(parse_override, overrides) if where == ("base",)]
-    return str(named[-1]) if named else "micro"
-
-
-def _continued(run: Path, overrides: list[str], trust: bool) -> "TrainingRecipe":
-    """The recipe of a finished run, changed by options."""
-    from rba_bench.recipes import load_recipe
-    from rba_bench.training import continuing
-    from rba_bench.training.recipe import TrainingRecipe
-
-    values = continuing.values(continuing.find(run))
-    return load_recipe(TrainingRecipe, None, overrides, trust, values)
-
-
-def _provide_alignment_set(recipe: "TrainingRecipe") -> None:
-    """Make (or finish) the standard micro set where a run wants it and it is not there."""
-    from rba_bench.audio.alignment_set import MANIFEST
-
-    folder = STANDARD_SET
-    wanted = folder in [Path(one.path) for one in recipe.alignment_sets]
-    if recipe.track != "micro" or not wanted or (folder / MANIFEST).is_file():
-        return
-    say(f"no alignment set at {folder} yet: making the standard one first")
-    from rba_bench.recipes import load_recipe
-    from rba_bench.synthesis.pipeline import synthesize
-    from rba_bench.synthesis.recipe import SynthesisRecipe
-
-    with stdout_reserved():
-        synthesize(load_recipe(SynthesisRecipe, recipe_file(SYNTHESIS)), folder)

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from rba_bench.cli import options
-from rba_bench.cli.output import emit, emit_json, stdout_reserved
-from rba_bench.progress import say
+from rba_bench.cli.output import emit, emit_json
+from rba_bench.progress import say, stdout_reserved
 from rba_bench.shipped import recipe_file
 from rba_bench.training.options.presets import Method
 

@@ -1,7 +1,6 @@
 """Results as tables and JSON, and a stdout that nobody else writes on."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,20 +47,3 @@ def test_table_aligns_numbers_to_the_right_and_wraps_nothing(capsys: pytest.Capt
 def test_empty_table_is_its_header(capsys: pytest.CaptureFixture[str]) -> None:
     output.emit_table(("model", "n"), [])
     assert capsys.readouterr().out.splitlines() == ["model  n", "-----  -"]
-
-
-def test_what_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with output.stdout_reserved():
-        print("python chatter")
-        os.write(1, b"C chatter\n")
-    output.emit("result")
-    out, err = capfd.readouterr()
-    assert out == "result\n"
-    assert "python chatter" in err and "C chatter" in err
-
-
-def test_stdout_is_given_back_after_a_failure(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="boom"), output.stdout_reserved():
-        raise ValueError("boom")
-    os.write(1, b"back\n")
-    assert capfd.readouterr().out == "back\n"

@@ -1,0 +1,106 @@
+"""Synthesis and training as a user starts them: what is left out is chosen, and said on stderr.
+
+The commands and the Python interface both come through here.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rba_bench.outputs import RUNS, run_folder
+from rba_bench.progress import say
+from rba_bench.shipped import recipe_file
+
+if TYPE_CHECKING:
+    from rba_bench.training.recipe import TrainingRecipe
+    from rba_bench.training.run import TrainResult
+
+SYNTHESIS = "synth-micro"
+STANDARD_SET = RUNS / "quickstart" / "alignment-set"  # what the shipped training recipes read
+TRACK = "micro"
+
+
+def make_set(
+    recipe: Path | str | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+) -> Path:
+    """Make the alignment set of a recipe, or finish it.
+
+    Args:
+        recipe: A file, the name of a shipped recipe, or keys and values; None for the micro world's.
+        overrides: `key=value` texts.
+        out: Folder; None for one under `runs/`.
+
+    Raises:
+        UserError: the recipe is wrong, or the folder belongs to another one.
+        MissingPrerequisite: no teacher or no voices.
+    """
+    from rba_bench.recipes import load_recipe
+    from rba_bench.synthesis.pipeline import synthesize
+    from rba_bench.synthesis.recipe import SynthesisRecipe
+
+    if isinstance(recipe, Mapping):
+        checked = load_recipe(SynthesisRecipe, None, overrides, values=recipe)
+    else:
+        checked = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), overrides)
+    standard = recipe is None and not overrides
+    folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", checked.resolved()))
+    if out is None:
+        say(f"alignment set: {folder} (choose with --out)")
+    return synthesize(checked, folder)
+
+
+def training_recipe(
+    method: str | None,
+    recipe: Path | str | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    continue_from: Path | None,
+    trust: bool,
+) -> "TrainingRecipe":
+    """The recipe of a training run, see `rba_bench.training.options.choice`; says which of its keys nothing reads."""
+    from rba_bench.training.options.choice import chosen_recipe, continued_recipe
+    from rba_bench.training.options.recipe_checks import unread_keys
+
+    if continue_from is not None and recipe is None and method is None:
+        checked = continued_recipe(continue_from, overrides, trust)
+    else:
+        checked = chosen_recipe(method, recipe, overrides, trust)
+    for line in unread_keys(checked) if os.environ.get("RANK", "0") == "0" else ():
+        say(line)  # of several processes the first one speaks
+    return checked
+
+
+def run_training(
+    recipe: "TrainingRecipe", out: Path | None = None, continue_from: Path | None = None
+) -> "TrainResult":
+    """Train, or go on with it; makes the standard alignment set of the micro track where that is wanted and absent.
+
+    Args:
+        recipe: The run.
+        out: Its folder; None for one under `runs/`.
+        continue_from: Folder of another run that this one goes on from.
+
+    Raises:
+        RbaError: see `rba_bench.training.run.train`.
+    """
+    from rba_bench.training.run import train
+
+    origin = {} if continue_from is None else {"continue_from": str(continue_from.resolve())}
+    folder = out or run_folder("checkpoints", recipe.method, recipe.resolved() | origin)
+    _provide_standard_set(recipe)
+    if out is None:
+        say(f"checkpoint: {folder} (choose with --out)")
+    return train(recipe, folder, continue_from)
+
+
+def _provide_standard_set(recipe: "TrainingRecipe") -> None:
+    """Make (or finish) the standard micro set where a run wants it and it is not there."""
+    from rba_bench.audio.alignment_set import MANIFEST
+
+    wanted = STANDARD_SET in [Path(one.path) for one in recipe.alignment_sets]
+    if recipe.track != TRACK or not wanted or (STANDARD_SET / MANIFEST).is_file():
+        return
+    say(f"no alignment set at {STANDARD_SET} yet: making the standard one first")
+    make_set(SYNTHESIS, out=STANDARD_SET)

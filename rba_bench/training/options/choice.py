@@ -1,0 +1,62 @@
+"""Which recipe a training run starts from: a file, a method's name, a finished run, or what the method itself sets."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rba_bench.progress import say
+from rba_bench.recipes import load_recipe, parse_override
+from rba_bench.shipped import recipe_file
+from rba_bench.training.recipe import TrainingRecipe
+
+DEFAULT_METHOD = "rba-single"
+# Recipes of the methods' names are for the micro world: one short line an answer, a small model. Another base starts
+# from what the method itself sets, which is for answers of hundreds of tokens.
+REAL = ("track=full",)
+
+
+def chosen_recipe(
+    method: str | None,
+    recipe: Path | str | Mapping[str, Any] | None,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+) -> TrainingRecipe:
+    """The recipe of a run.
+
+    Args:
+        method: Name of the objective; None for the recipe's own, or RBA-Single.
+        recipe: A file, the name of a shipped recipe, or keys and values; None for the shipped one of the method's name,
+            or for what the method itself sets where another base than the micro world's is named.
+        overrides: `key=value` texts.
+        trust: Models may run Python code of their own.
+
+    Raises:
+        UserError: no such recipe, an unknown key or a wrong value.
+    """
+    chosen = [f"method={method}"] if method is not None else []
+    if isinstance(recipe, Mapping):
+        return load_recipe(TrainingRecipe, None, [*chosen, *overrides], trust, recipe)
+    if recipe is None and (base := named_base(overrides)) != "micro":
+        name = method or DEFAULT_METHOD
+        say(f"base {base}: keys as {name} itself sets them; --recipe {name} takes the micro world's")
+        return load_recipe(TrainingRecipe, None, [*REAL, f"method={name}", *overrides], trust)
+    path = recipe_file(recipe or method or DEFAULT_METHOD)
+    return load_recipe(TrainingRecipe, path, [*chosen, *overrides], trust)
+
+
+def named_base(overrides: Sequence[str]) -> str:
+    """The base that the overrides name; the shipped one if none."""
+    named = [value for where, value in map(parse_override, overrides) if where == ("base",)]
+    return str(named[-1]) if named else "micro"
+
+
+def continued_recipe(run: Path, overrides: Sequence[str], trust: bool = False) -> TrainingRecipe:
+    """The recipe of a finished run, changed by overrides.
+
+    Raises:
+        UserError: there is no such run, or an override is wrong.
+    """
+    from rba_bench.training import continuing
+
+    values = continuing.values(continuing.find(run))
+    return load_recipe(TrainingRecipe, None, overrides, trust, values)
