@@ -3,11 +3,12 @@
 The pages of `docs/` link to other files of the repository (`../benchmarks/RESULTS.md`), so that they work where the
 repository is browsed. A site generator only knows its own source folder. This script therefore copies the pages to
 `build/site-source`, and every file that they link to, directly or through another copied page, to
-`build/site-source/repo`; relative links are adjusted. Then it runs `mkdocs build --strict`. `docs/cli.md` is not
+`build/site-source/repo`; relative links are adjusted, and notebooks become Markdown with their stored outputs. Then it runs `mkdocs build --strict`. `docs/cli.md` is not
 written here: see `dev/make_cli_docs.py`.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -44,7 +46,29 @@ def relative_links(page: Path) -> Iterator[tuple[str, str]]:
 
 def staged(path: Path) -> Path:
     """Where a file of the repository lies in the source folder of the site, relative to that folder."""
-    return path.relative_to(DOCS) if path.is_relative_to(DOCS) else Path("repo") / path.relative_to(ROOT)
+    place = path.relative_to(DOCS) if path.is_relative_to(DOCS) else Path("repo") / path.relative_to(ROOT)
+    return place.with_suffix(".md") if place.suffix == ".ipynb" else place
+
+
+def notebook_page(path: Path) -> str:
+    """The cells of a notebook and their stored outputs as Markdown."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts += filter(None, map(_output, cell.get("outputs", [])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _output(output: dict[str, Any]) -> str:
+    """The richest form of one output that a page can show; "" for none."""
+    data = output.get("data", {})
+    if "text/html" in data:
+        return f"<div>{''.join(data['text/html'])}</div>"
+    if "image/png" in data:
+        return f"![output](data:image/png;base64,{''.join(data['image/png']).strip()})"
+    text = "".join(data.get("text/plain", output.get("text", "")))
+    return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
 
 
 def needed() -> list[Path]:
@@ -66,7 +90,7 @@ def _adjusted(page: Path) -> str:
             return match.group()
         return match[1] + Path(os.path.relpath(staged(target), here)).as_posix() + match[3]
 
-    text = page.read_text(encoding="utf-8")
+    text = notebook_page(page) if page.suffix == ".ipynb" else page.read_text(encoding="utf-8")
     return outside_code(text, lambda prose: LINK.sub(adjust, prose))
 
 
@@ -76,7 +100,7 @@ def stage(folder: Path) -> None:
     for path in needed():
         copy = folder / staged(path)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".md":
+        if path.suffix in (".md", ".ipynb"):
             copy.write_text(_adjusted(path), encoding="utf-8")
         else:
             shutil.copyfile(path, copy)

@@ -69,6 +69,30 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert not broken
 
 
+def test_every_path_that_is_named_exists() -> None:
+    """Folders and files of the repository in code font; `<...>`, `*` and `NAME` stand for something."""
+    places = ("rba_bench", "tasks", "recipes", "leaderboards", "benchmarks", "dev", "tests", "docs")
+    missing = []
+    for page in PAGES:
+        for path in re.findall(rf"`((?:{'|'.join(places)})/[\w./-]*)`", page.read_text(encoding="utf-8")):
+            if not (ROOT / path).exists():
+                missing.append(f"{page.relative_to(ROOT)}: {path}")
+    assert not missing
+
+
+def test_the_words_are_those_of_the_field() -> None:
+    """Images that only their author understands: an encoder is no ear, and a model does not hear."""
+    private = re.compile(r"(?<![`_\w])(ears?|hears?|heard|hearing|odds|twins?|bears|deaf)(?![`_\w])", re.I)
+    found = []
+    for page in PAGES:
+        prose: list[str] = []
+        SITE.outside_code(
+            page.read_text(encoding="utf-8"), lambda text, prose=prose: prose.append(text) or text
+        )
+        found += [f"{page.relative_to(ROOT)}: {word}" for word in private.findall(" ".join(prose))]
+    assert not found
+
+
 def shown_commands(page: Path) -> Iterator[list[str]]:
     """The words after `rba-bench` of every shell line that runs it, by its name or as `-m rba_bench`."""
     for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
@@ -137,9 +161,10 @@ def test_the_glossary_is_alphabetical_and_short() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[1]
-    named = set(re.findall(r": (\S+\.(?:md|ipynb))$", navigation, re.M))
-    assert not {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")} - named
+    named = set(re.findall(r": (\S+\.md)$", navigation, re.M))
     staged = {SITE.staged(path).as_posix() for path in SITE.needed()}
+    own = {page for page in staged if page.endswith(".md") and not page.startswith("repo/")}
+    assert not own - named, "add a line to mkdocs.yml"
     assert not named - staged
 
 
