@@ -3,8 +3,8 @@
 The pages of `docs/` link to other files of the repository (`../benchmarks/RESULTS.md`), so that they work where the
 repository is browsed. A site generator only knows its own source folder. This script therefore copies the pages to
 `build/site-source`, and every file that they link to, directly or through another copied page, to
-`build/site-source/repo`; relative links are adjusted, and notebooks become Markdown with their stored outputs. Then it runs `mkdocs build --strict`. `docs/cli.md` is not
-written here: see `dev/make_cli_docs.py`.
+`build/site-source/repo`. Relative links are adjusted, and notebooks become Markdown with their stored outputs. Then it
+runs `mkdocs build --strict`. `docs/cli.md` is not written here: see `dev/make_cli_docs.py`.
 """
 
 import argparse
