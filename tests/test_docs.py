@@ -103,6 +103,8 @@ def shown_commands(page: Path) -> Iterator[list[str]]:
             starts = [i for i, word in enumerate(words) if word in ("rba-bench", "rba_bench")]
             if starts and "pip" not in words:
                 yield words[starts[0] + 1 :]
+            elif words and words[0] == "$eval":
+                yield ["eval", *words[1:]]
             elif words and (inner := re.match(r"\w+=rba-bench (.*)", words[0])):  # eval="rba-bench eval ..."
                 yield shlex.split(inner[1])
 
