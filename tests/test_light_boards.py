@@ -1,7 +1,6 @@
 """Boards are read, compared, verified and built where the libraries that run models are broken."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,14 +42,15 @@ def test_boards_need_none_of_the_libraries_that_run_models(tmp_path: Path) -> No
     code = BROKEN + (
         "run('tasks', 'list')\n"
         f"run('compare', {str(base)!r}, {str(sft)!r})\n"
-        f"run('leaderboard', 'build', {str(base)!r}, {str(sft)!r}, '--out', {str(tmp_path / 'board')!r})\n"
         f"run('leaderboard', 'verify', {str(base)!r})\n"
+        "import rba_bench as rba\n"
+        f"run = rba.load_run({str(base)!r})\n"
+        f"assert len(run.samples.to_pandas()) == 96 == run.results['micro_triviaqa']['asserted_match'].n\n"
+        f"assert len(rba.compare(run, {str(sft)!r}).to_pandas()) == 3\n"
+        f"assert len(rba.leaderboard([run, {str(sft)!r}], {str(tmp_path / 'board')!r}).to_pandas()) == 6\n"
         f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))\n"
     )
-    environment = {**os.environ, "RBA_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert "asserted_match" in done.stdout and "1 record, 0 at fault" in done.stdout

@@ -98,11 +98,11 @@ class Result:
         return {"comparisons": [each.to_dict() for each in self.comparisons], "left_out": list(self.left_out)}
 
 
-def compare(a: Path, b: Path, across: bool = False) -> Result:
+def compare(a: Path | Sequence[Path], b: Path | Sequence[Path], across: bool = False) -> Result:
     """Compare two runs, or every run below `a` with the one below `b` of the same task, protocol and test set.
 
     Args:
-        a: A run, or a folder of runs.
+        a: A run, a folder of runs, or several of them.
         b: The other one.
         across: Compare two single runs of the same items though task, prompts or perturbation differ: an instruction
             spoken against the same one written, noisy clips against clean ones.
@@ -115,21 +115,41 @@ def compare(a: Path, b: Path, across: bool = False) -> Result:
     if across:
         if len(first) != 1 or len(second) != 1:
             raise UserError(
-                f"across protocols two single runs are compared: name one run folder each, not {a} and {b}"
+                f"across protocols two single runs are compared: name one run folder each, not {_named(a)} and "
+                f"{_named(b)}"
             )
         return Result((_compare(first[0][0], second[0][0]),), ())
     pairs, left_out = _pair_up(first, second)
     if not pairs:
-        raise UserError(f"{a} and {b} cannot be compared: {left_out[0]}")
+        raise UserError(f"{_named(a)} and {_named(b)} cannot be compared: {left_out[0]}")
     return Result(tuple(_compare(*pair) for pair in pairs), tuple(left_out))
 
 
-def headers(path: Path) -> list[Header]:
-    """Folder and record of the run at `path` (a run folder or its `run.json`), else of all runs below it, sorted.
+def _named(place: Path | Sequence[Path]) -> str:
+    return str(place) if isinstance(place, Path) else ", ".join(map(str, place))
+
+
+def headers(place: Path | Sequence[Path]) -> list[Header]:
+    """Folder and record of the run at `place` (a run folder or its `run.json`), else of all runs below it, sorted.
+
+    Args:
+        place: One place, or several.
 
     Raises:
         UserError: there is none, or two different records carry one run id.
     """
+    found: dict[tuple[str, str], Header] = {}
+    for folder in (
+        folder for one in ([place] if isinstance(place, Path) else place) for folder in _folders(one)
+    ):
+        record = read_record(folder)
+        known = found.setdefault((str(record.model["name"]), record.run_id), (folder, record))
+        if known[1] != record:
+            raise UserError(f"{known[0]} and {folder} are different records of one run; remove one")
+    return list(found.values())
+
+
+def _folders(path: Path) -> list[Path]:
     if not path.exists():
         raise UserError(f"no run at {path}: it does not exist")
     place = path.parent if path.name == RUN_FILE else path
@@ -137,13 +157,7 @@ def headers(path: Path) -> list[Header]:
     folders = [place] if own else sorted(file.parent for file in place.rglob(RUN_FILE))
     if not folders:
         raise UserError(f"no finished run ({RUN_FILE}) in or below {path}")
-    found: dict[tuple[str, str], Header] = {}
-    for folder in folders:
-        record = read_record(folder)
-        known = found.setdefault((str(record.model["name"]), record.run_id), (folder, record))
-        if known[1] != record:
-            raise UserError(f"{known[0]} and {folder} are different records of one run; remove one")
-    return list(found.values())
+    return folders
 
 
 def what_differs(a: RunRecord, b: RunRecord) -> str:

@@ -6,9 +6,24 @@ it is too much (then by one for each window of answers), and halves when it does
 
 import asyncio
 import heapq
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import Any, TypeVar
 
 from rba_bench.errors import UserError
+
+T = TypeVar("T")
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work` in an event loop of its own; in another thread where a loop runs here, as in notebooks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(asyncio.run, work).result()
 
 
 class Pace:

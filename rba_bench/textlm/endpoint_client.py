@@ -19,7 +19,7 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.files import sha256_json
 from rba_bench.progress import say
 from rba_bench.textlm import endpoint_http
-from rba_bench.textlm.concurrency import Pace, Window
+from rba_bench.textlm.concurrency import Pace, Window, run_to_end
 from rba_bench.textlm.endpoint_address import VERSION, one_line, parse_endpoint, route_url
 from rba_bench.textlm.endpoint_dialect import Dialect, learn
 from rba_bench.textlm.endpoint_events import BrokenOff
@@ -328,7 +328,7 @@ class EndpointClient:
             async with self._connected() as http:
                 return await self._listed(http)
 
-        return asyncio.run(ask())
+        return run_to_end(ask())
 
     async def _served(self, http: Any) -> list[str]:
         """Names of the models that the server lists, [] if it does not."""

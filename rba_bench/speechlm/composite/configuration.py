@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from rba_bench.speechlm.composite.auto import configured
+
 
 class CompositeConfig(PretrainedConfig):
     """What is needed to build a composite: an encoder, a projector and a causal language model.
@@ -43,6 +45,7 @@ class CompositeConfig(PretrainedConfig):
         self.lm_head_bias = lm_head_bias
         kwargs["tie_word_embeddings"] = bool(getattr(self.text_config, "tie_word_embeddings", False))
         super().__init__(**kwargs)
+        configured()
 
     @property
     def logit_scale(self) -> float:

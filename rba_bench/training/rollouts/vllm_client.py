@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rba_bench.errors import RbaError, UserError
 from rba_bench.textlm import endpoint_http
+from rba_bench.textlm.concurrency import run_to_end
 from rba_bench.textlm.endpoint_address import one_line
 from rba_bench.textlm.endpoint_keys import is_local
 from rba_bench.textlm.endpoint_replies import Unusable, message_of
@@ -127,7 +128,7 @@ class VllmClient:
         return self._run(ask())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run(work)
+        return run_to_end(work)
 
     def _connect(self, timeout_s: float) -> Any:
         parts = urlsplit(self.url)

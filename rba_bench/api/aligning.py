@@ -1,0 +1,228 @@
+"""`rba_bench.align` and `rba_bench.synthesize`, with what they return: a checkpoint and an alignment set."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rba_bench.api import tables
+from rba_bench.api.calling import Settings, assignments, called, path_of
+from rba_bench.audio import alignment_set
+from rba_bench.audio.alignment_set import COLUMNS, SPLITS
+from rba_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from datasets import Dataset
+
+    from rba_bench.api.evaluating import Run
+    from rba_bench.audio.alignment_set import AlignmentRow
+
+RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
+FACTS = ("method", "base", "track", "steps", "seed", "wall_time_s", "samples_per_s", "created")
+
+
+class Checkpoint:
+    """A trained SpeechLM on disk; a path wherever one is asked for.
+
+    Attributes:
+        path: Its folder, as `from_pretrained` takes it.
+        record: Content of its `rba_run.json`: the resolved recipe, hashes of base and data, versions, times.
+        method: The objective it was trained with.
+    """
+
+    def __init__(self, path: Path, record: Mapping[str, Any]) -> None:
+        self.path = path
+        self.record = dict(record)
+        self.method = str(record.get("method", ""))
+
+    def evaluate(self, tasks: Any = None, **options: Any) -> "Run":
+        """`rba_bench.evaluate` with this model."""
+        from rba_bench.api.evaluating import evaluate
+
+        return evaluate(self, tasks, **options)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}, method={self.method!r}, steps={self.record.get('steps')})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, self.record[name]) for name in FACTS if name in self.record]
+        return tables.html(str(self.path), ("", "value"), rows)
+
+
+class Clip(NamedTuple):
+    """A clip that can be heard in a notebook.
+
+    Attributes:
+        wave: Samples in [-1, 1], float32 `[n]`.
+        sampling_rate: In Hz.
+    """
+
+    wave: "np.ndarray"
+    sampling_rate: int
+
+    def _repr_html_(self) -> str:
+        from rba_bench.training.report.sound import data_uri
+
+        return f'<audio controls src="{data_uri(self.wave)}"></audio>'
+
+
+class AlignmentSet:
+    """Spoken instructions with the teacher's answers, on disk.
+
+    Attributes:
+        path: Its folder.
+        manifest: Content of its `manifest.json`: teacher, templates, seeds, filters with counts, checksums.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._set = alignment_set.AlignmentSet.open(path)
+        self.path = path
+        self.manifest: dict[str, Any] = self._set.manifest
+
+    @cached_property
+    def _rows(self) -> "list[AlignmentRow]":
+        return self._set.rows()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One line a clip, without the sound. Raises MissingPrerequisite without pandas."""
+        facts = [name for name in COLUMNS if name not in ("audio_sha256", "sampling_rate")]
+        return tables.frame([{name: getattr(row, name) for name in facts} for row in self._rows])
+
+    def clip(self, index: int) -> Clip:
+        """The sound of the clip in line `index` of `to_pandas()`, at 16 kHz.
+
+        Raises:
+            UserError: there is no such line.
+        """
+        from rba_bench.audio.clips import SAMPLING_RATE, load
+
+        if not 0 <= index < len(self):
+            raise UserError(f"there is no clip {index}: this set has clips 0 to {len(self) - 1}")
+        return Clip(load(self._rows[index].audio), SAMPLING_RATE)
+
+    def load(self, split: str | None = None) -> "Dataset":
+        """The set as `datasets` loads it, with encoded sound in the column `audio`.
+
+        Args:
+            split: `train` or `validation`; None for both.
+
+        Raises:
+            UserError: another split.
+        """
+        from datasets import load_dataset
+
+        if split not in (None, *SPLITS):
+            raise UserError(f"unknown split {split!r}; valid: {', '.join(SPLITS)}")
+        chosen = {} if split is None else {"filters": [("split", "==", split)]}
+        shards = [str(shard) for shard in self._set.shards]
+        return load_dataset("parquet", data_files=shards, split="train", **chosen)
+
+    def __repr__(self) -> str:
+        return f"AlignmentSet({str(self.path)!r}, clips={self.manifest['counts']['clips']})"
+
+    def _repr_html_(self) -> str:
+        counts = [(name, n) for name, n in self.manifest["counts"].items() if isinstance(n, int)]
+        return tables.html(str(self.path), ("counted", "number"), counts)
+
+
+def align(
+    recipe: RecipeLike | None = None,
+    *,
+    method: str | None = None,
+    set: Settings | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    continue_from: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+    progress: bool = True,
+) -> Checkpoint:
+    """Align a SpeechLM with its teacher; the options are those of `rba-bench train`. The same call resumes.
+
+    Args:
+        recipe: Name of a shipped recipe, a YAML file, or keys and values; None for RBA-Single on the micro track.
+        method: Objective, such as `rba-group` or `sft`.
+        set: Keys of the recipe to change, with values: `{"reward.s2tt": "bleu"}`, or texts `key=value`.
+        out: Folder; None for one under `runs/checkpoints`.
+        seed: As `set={"seed": ...}`.
+        steps: As `set={"steps": ...}`.
+        continue_from: Folder of another run, to go on from there to more steps.
+        trust: Run Python code that comes with models.
+        progress: Say on stderr what happens.
+
+    Raises:
+        UserError: a recipe that cannot be, or a folder of another run.
+        MissingPrerequisite: base, reward model or alignment set are absent.
+        RbaError: the model does not use its audio, or a loss is not finite.
+        KeyboardInterrupt: Ctrl-C; the state is saved. Signal handlers are then as they were before.
+    """
+    from rba_bench.stages import run_training, training_recipe
+
+    with called(progress):
+        changes = assignments(set, seed=seed, steps=steps)
+        before = path_of(continue_from)
+        checked = training_recipe(method, _plain(recipe), changes, before, trust)
+        result = run_training(checked, path_of(out), before)
+        return Checkpoint(result.path, result.run)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """A checkpoint from disk; its weights are not read.
+
+    Raises:
+        UserError: it was not made by `align` or `rba-bench train`, or its record is damaged.
+    """
+    from rba_bench.evaluation.checkpoints import RUN_NOTE, training_note
+
+    record = training_note(Path(path))
+    if record is None:
+        raise UserError(f"no {RUN_NOTE} in {path}: it is no finished checkpoint of rba-bench")
+    return Checkpoint(Path(path), record)
+
+
+def synthesize(
+    recipe: RecipeLike | None = None,
+    *,
+    set: Settings | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> AlignmentSet:
+    """Make an alignment set; the options are those of `rba-bench synth`. The same call resumes.
+
+    Args:
+        recipe: Name of a shipped recipe, a YAML file, or keys and values; None for the micro world's.
+        set: Keys of the recipe to change, with values, or texts `key=value`.
+        out: Folder; None for one under `runs/`.
+        progress: Say on stderr what happens.
+
+    Raises:
+        UserError: a recipe that cannot be, or a folder of another recipe.
+        MissingPrerequisite: no teacher, or no voices (the extra `tts`).
+        RbaError: the teacher does not yield enough usable instructions.
+    """
+    from rba_bench.stages import make_set
+
+    with called(progress):
+        return AlignmentSet(make_set(_plain(recipe), assignments(set), path_of(out)))
+
+
+def load_alignment_set(path: str | os.PathLike[str]) -> AlignmentSet:
+    """An alignment set from disk, its shards checked against their checksums.
+
+    Raises:
+        UserError: no finished set there, or a damaged one.
+    """
+    return AlignmentSet(Path(path))
+
+
+def _plain(recipe: RecipeLike | None) -> Path | str | Mapping[str, Any] | None:
+    return recipe if recipe is None or isinstance(recipe, str | Mapping) else Path(recipe)

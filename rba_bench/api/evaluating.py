@@ -1,0 +1,280 @@
+"""`rba_bench.evaluate`, and what it returns: a run, its scores and its samples."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rba_bench.api import tables
+from rba_bench.api.calling import called, path_of
+from rba_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rba_bench.evaluation.records import MetricValue, RunRecord, Sample
+
+HEADINGS = ("task", "metric", "value", "95 % interval", "n", "not ok")
+LONGEST = 60  # characters of a name in a message
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value with all that it takes to read it.
+
+    Attributes:
+        value: The score, in units of `scale`.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Items with a score.
+        n_missing: Items without one: not heard, no reply of a server, no verdict of a judge.
+        scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
+        higher_is_better: False for error rates.
+        method: How the interval was computed.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_missing: int
+    scale: float
+    higher_is_better: bool
+    method: str
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}], n = {self.n}"
+
+
+class Samples:
+    """The items of a run as they were asked, answered and scored; read from disk, and verified, when first used.
+
+    `len(samples)`, `samples[0]` and iteration give dictionaries with the fields of `docs/formats.md`, and `task`.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = tuple(folders)
+
+    @cached_property
+    def _all(self) -> "list[tuple[str, Sample]]":
+        from rba_bench.leaderboard.load import read
+
+        runs = [read(folder) for folder in self._folders]
+        return [(run.record.task, sample) for run in runs for sample in run.samples]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (_fields(task, sample) for task, sample in self._all)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return _fields(*self._all[index])
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One line an item, in the order of the test sets; scores stand in columns `score.<metric>`.
+
+        Raises:
+            MissingPrerequisite: pandas is not installed.
+            UserError: the samples on disk are not those of the run.
+        """
+        rows = []
+        for sample in self:
+            scores = sample.pop("scores")
+            rows.append({**sample, **{f"score.{name}": value for name, value in scores.items()}})
+        return tables.frame(rows)
+
+    def __repr__(self) -> str:
+        return f"Samples({len(self)} items)"
+
+
+class Run:
+    """One model on one or several tasks, as it lies on disk.
+
+    Attributes:
+        paths: Folders of the run records, one a task and protocol.
+        path: The one folder, or the folder that holds all of them.
+        model: Name of the model.
+        results: Per task, per metric a `Score`. Sampled decoding is a task of its own (`micro_covost2_sampled`).
+        samples: All items, see `Samples`.
+    """
+
+    def __init__(self, records: "Sequence[tuple[Path, RunRecord]]") -> None:
+        self._records = {record.task: record for _, record in records}
+        self.paths = tuple(folder for folder, _ in records)
+        self.path = self.paths[0] if len(self.paths) == 1 else Path(os.path.commonpath(self.paths))
+        self.model = str(records[0][1].model["name"])
+        self.results: dict[str, dict[str, Score]] = {
+            task: {name: _score(value) for name, value in record.metrics.items()}
+            for task, record in self._records.items()
+        }
+        self.samples = Samples(self.paths)
+
+    @property
+    def partial(self) -> bool:
+        """Whether `limit` cut a test set; leaderboards refuse such runs."""
+        return any(record.partial for record in self._records.values())
+
+    def record(self, task: str) -> dict[str, Any]:
+        """Content of the task's `run.json`: protocol, data, model, hardware, versions, timing and more.
+
+        Raises:
+            UserError: the run has no such task.
+        """
+        if task not in self._records:
+            raise UserError(f"this run has no task {task!r}; it has {', '.join(self._records)}")
+        return self._records[task].model_dump(mode="json")
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The scores, one line a task and metric. Raises MissingPrerequisite without pandas."""
+        from dataclasses import asdict
+
+        return tables.frame(
+            [
+                {"model": self.model, "task": task, "metric": name, **asdict(score)}
+                for task, scores in self.results.items()
+                for name, score in scores.items()
+            ]
+        )
+
+    def summary(self) -> str:
+        """The scores as text."""
+        return tables.text(self._title(), HEADINGS, self._rows())
+
+    def _title(self) -> str:
+        return self.model + (" (partial: the test sets were cut)" if self.partial else "")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        from rba_bench.evaluation.records import not_ok
+
+        return [
+            (
+                task,
+                name,
+                f"{score.value:.4g}",
+                f"{score.low:.4g} .. {score.high:.4g}",
+                str(score.n),
+                not_ok(self._records[task].statuses),
+            )
+            for task, scores in self.results.items()
+            for name, score in scores.items()
+        ]
+
+    def __repr__(self) -> str:
+        return f"Run({self.model!r}, tasks={list(self.results)}, path={str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        return tables.html(self._title(), HEADINGS, self._rows())
+
+
+def evaluate(
+    model: str | os.PathLike[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
+    *,
+    track: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    judge: str | None = None,
+    baseline: str | None = None,
+    perturb: str = "",
+    seed: int = 1234,
+    batch_size: int = 32,
+    batch_seconds: float | None = None,
+    device: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    pad: bool = False,
+    encoder_cache: str | os.PathLike[str] | None = None,
+    language: str | None = None,
+    template: Mapping[str, Any] | None = None,
+    trust: bool = False,
+    retry_errors: bool = False,
+    cache: bool = True,
+    progress: bool = True,
+) -> Run:
+    """Score a SpeechLM on spoken tasks; the options are those of `rba-bench eval`. The same call resumes.
+
+    Args:
+        model: Checkpoint (folder, `Checkpoint` or Hub id), `openai:URL#NAME`, `cascade:WHISPER+LLM`, `text:LLM`, or a
+            system of the micro track; None for the newest checkpoint under `runs/`.
+        tasks: Tasks, groups, benchmarks or YAML files; None for all of the micro track.
+        track: None for the tasks' own, else the model's.
+        out: Folder for runs and for the cache of answers; None for `runs/eval`.
+        limit: Items per task; marks the run as partial.
+        judge: Model that judges instead of the tasks' own; `none` leaves judged metrics out.
+        baseline: File or run with answers to beat, instead of the tasks' own.
+        perturb: What is done to every clip, such as `noise=10dB,telephone`.
+        seed: Of sampled decoding.
+        batch_size: Most clips per batch.
+        batch_seconds: Most audio per batch, in seconds; None for 12 a clip.
+        device: Torch device; None for a GPU if there is one.
+        data_dir: Local copies of data sets, instead of the Hub.
+        pad: Pad clips as the model's processor does, not to the longest of a batch.
+        encoder_cache: Folder that keeps encoder states.
+        language: Of the speech, for Whisper in a cascade; None to find out.
+        template: Variables of the model's chat template, such as `{"enable_thinking": False}`.
+        trust: Run Python code that comes with models and task files.
+        retry_errors: Ask again what an earlier attempt could not answer.
+        cache: Take answers that other runs in `out` have kept.
+        progress: Say on stderr what happens.
+
+    Raises:
+        UserError: an unknown task or option.
+        MissingPrerequisite: model, data, weights or a key are absent.
+        RbaError: too little was answered for a record.
+    """
+    from rba_bench.evaluation.request import OUT, make_request
+    from rba_bench.textlm.template import checked
+
+    folder = Path(out) if out is not None else OUT
+    with called(progress):
+        from rba_bench.evaluation.runner import evaluate as run
+        from rba_bench.leaderboard.gaps import folder as folder_of
+
+        request = make_request(
+            [tasks] if isinstance(tasks, str) else tasks,
+            None if model is None else os.fspath(model),
+            track, out=folder, limit=limit, judge=judge, baseline=baseline, perturb=perturb, seed=seed,
+            batch_size=batch_size, batch_seconds=batch_seconds, device=device, data_dir=path_of(data_dir), pad=pad,
+            encoder_cache=path_of(encoder_cache), language=language, template=checked(template or {}), trust=trust,
+            retry_errors=retry_errors, use_cache=cache,
+        )  # fmt: skip
+        records = run(request)
+        return Run([(folder_of(record, folder), record) for record in records])
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """A finished run from disk; no library that runs models is needed.
+
+    Args:
+        path: A run folder, its `run.json`, or a folder with the runs of one model, such as `runs/eval/sft`.
+
+    Raises:
+        UserError: no finished run there, a damaged one, runs of several models, or several runs of one task.
+    """
+    from rba_bench.leaderboard.contrasts import headers
+
+    found = headers(Path(path))
+    models = sorted({str(record.model["name"])[:LONGEST] for _, record in found})
+    if len(models) > 1:
+        raise UserError(f"{path} holds runs of several models ({', '.join(models)}): name the folder of one")
+    tasks = [record.task for _, record in found]
+    twice = sorted({task for task in tasks if tasks.count(task) > 1})
+    if twice:
+        raise UserError(f"{path} holds several runs of {', '.join(twice)}: name one run folder")
+    return Run(found)
+
+
+def _score(stated: "MetricValue") -> Score:
+    names = Score.__dataclass_fields__
+    return Score(**{name: getattr(stated, name) for name in names})
+
+
+def _fields(task: str, sample: "Sample") -> dict[str, Any]:
+    values = sample.model_dump(mode="json")
+    del values["latency_s"]  # of records before schema 2
+    return {"task": task, **values}
