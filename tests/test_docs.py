@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -144,6 +145,12 @@ def test_every_variable_of_the_environment_is_documented() -> None:
     assert {"RBA_CACHE", "RBA_API_KEYS", "RBA_JUDGE"} <= used
     assert not [name for name in used if f"`{name}" not in page]
     assert not [name for name in re.findall(r"`(RBA_[A-Z_]+)", page) if name not in used]
+
+
+def test_every_extra_is_documented() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = " ".join(re.findall(r"^\| (`[^|]*) \|", text("install.md"), re.M))
+    assert set(re.findall(r"`([\w-]+)`", rows)) == set(project["optional-dependencies"])
 
 
 def test_every_field_of_the_formats_is_documented() -> None:
