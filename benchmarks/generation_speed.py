@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from rba_bench.textlm.draws import TokenSampler
-from rba_bench.textlm.drivable import of_causal_lm
+from rba_bench.textlm.engine_support import of_causal_lm
 from rba_bench.textlm.generation import Asked, answer, prompts_of_ids
 
 SHAPE = {  # HuggingFaceTB/SmolLM2-135M-Instruct, config.json

@@ -137,7 +137,7 @@ class Bench:
 
     def recipe(self, method: str, steps: int) -> Any:
         """LoRA and projector; DPO on pairs sampled from nothing: RBA-Single with its reference."""
-        from rba_bench.training.recipe import TrainingRecipe
+        from rba_bench.training.training_recipe import TrainingRecipe
 
         shape = self.shape
         return TrainingRecipe.model_validate(
@@ -241,7 +241,7 @@ class Bench:
 
 def engine_rows(trainer: Any, clips: Any, requests: list[int]) -> list[int]:
     """Lengths of sampled answers, drawn as the trainer draws them."""
-    from rba_bench.training.rollouts.base import Request
+    from rba_bench.training.rollouts.rollout import Request
 
     asked = [Request(clip, seed, 1.0) for seed, clip in enumerate(requests)]
     return [len(draw.tokens) for draw in trainer.rollout_buffer.rollout.draw(clips, asked)]

@@ -49,8 +49,7 @@ def make_set(folder: Path, n: int) -> None:
     import pyarrow.parquet as pq
 
     from rba_bench.audio.clips import encode_flac
-    from rba_bench.audio.espeak import speak
-    from rba_bench.audio.voices import BANKS
+    from rba_bench.audio.espeak import BANKS, speak
 
     rng = np.random.default_rng(0)
     words = [
@@ -218,7 +217,7 @@ class RbaBench:
 
 def without_loading(contestant: RbaBench) -> Callable[[], tuple[float, list[str]]]:
     """Wall time of a run less the time of loading the model."""
-    from rba_bench.speechlm import load as loading
+    from rba_bench.speechlm import model_names as loading
 
     original = loading.load
     spent = {"load": 0.0}

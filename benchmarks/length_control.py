@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rba_bench.metrics.lc_pooled import pooled, pooled_intervals
-from rba_bench.metrics.lc_winrate import Gamed, length_controlled
+from rba_bench.metrics.win_rate import Gamed, length_controlled
 
 Floats = NDArray[np.float64]
 TERSE = 68
@@ -196,7 +196,7 @@ def published(folder: Path, gamed_file: Path | None) -> tuple[Board, list[str]]:
             folder, np.array([weights[n] for n in names]), wins, chars, baseline, weights, order
         )
     else:
-        from rba_bench.metrics.lc_winrate import read_gamed
+        from rba_bench.metrics.win_rate import read_gamed
 
         gamed = read_gamed(gamed_file)
         difficulty = np.array([gamed.by_index[i] for i in range(len(order))])

@@ -23,7 +23,7 @@ def read_rows(folder: Path) -> tuple[dict[str, list[Any]], Any]:
     """Clips as groups of one, in order, and their pairs."""
     from rba_bench.audio.alignment_set import AlignmentRow
     from rba_bench.audio.clips import AudioRef
-    from rba_bench.training.data.offline_pairs import OfflinePairs, TextPair
+    from rba_bench.training.data.pairs import OfflinePairs, TextPair
 
     groups: dict[str, list[Any]] = {}
     pairs = {}
@@ -42,7 +42,7 @@ def read_rows(folder: Path) -> tuple[dict[str, list[Any]], Any]:
 
 def make_recipe(given: argparse.Namespace) -> Any:
     """DPO with a reference, as TRL is set up on the other side."""
-    from rba_bench.training.recipe import TrainingRecipe
+    from rba_bench.training.training_recipe import TrainingRecipe
 
     return TrainingRecipe.model_validate(
         {
@@ -145,8 +145,7 @@ def apart(outcome: Any) -> Any:
 
 def cached(tools: Any, policy: Any, pairs: Any) -> Any:
     """Frozen models that look the reference's log-probabilities up; the policy, not yet trained, has computed them."""
-    from rba_bench.training.model.frozen_models import StepModels
-    from rba_bench.training.model.reference_cache import ReferenceCache
+    from rba_bench.training.model.frozen_models import ReferenceCache, StepModels
 
     kept = ReferenceCache("benchmark")
     policy.eval()

@@ -21,9 +21,9 @@ from rba_bench.metrics.bootstrap import (
     resampled_scores,
 )
 from rba_bench.metrics.interval import Interval
-from rba_bench.metrics.rank import apart as pairs_apart
-from rba_bench.metrics.rank import rank_bands, rank_bands_from_intervals
-from rba_bench.study.statistics import difference, score_systems
+from rba_bench.metrics.paired import apart as pairs_apart
+from rba_bench.metrics.paired import rank_bands, rank_bands_from_intervals
+from rba_bench.study.analysis import difference, score_systems
 
 SEED = 20261128
 RESAMPLES = 400

@@ -29,8 +29,8 @@ def main() -> None:
     """Print a Markdown table."""
     from whisper.audio import log_mel_spectrogram
 
-    from rba_bench.audio import espeak, perturb
-    from rba_bench.audio.voices import BANKS
+    from rba_bench.audio import espeak, perturbations
+    from rba_bench.audio.espeak import BANKS
     from rba_bench.metrics.aggregate import score_function
     from rba_bench.metrics.bootstrap import bootstrap_corpus
 
@@ -47,7 +47,7 @@ def main() -> None:
         f"speak {len(wave) / 16_000:.1f} s",
         lambda: espeak.speak("tell me about the fox", "en", BANKS["test"][0]),
     )
-    measure("pink noise on it", lambda: perturb.add_noise(wave, 10.0, np.random.default_rng(0), "pink"))
+    measure("pink noise on it", lambda: perturbations.add_noise(wave, 10.0, np.random.default_rng(0), "pink"))
     measure("log-mel of it", lambda: log_mel_spectrogram(wave))
 
 

@@ -15,16 +15,19 @@ FILE = ROOT / "tests" / "evaluation" / "frozen_protocols.json"
 
 def frozen() -> dict[str, Any]:
     """Version and hash of every shipped task: its YAML, data options, decoding, judges, and wording in the code."""
-    from rba_bench.evaluation import registry
-    from rba_bench.evaluation.judges import prompts
-    from rba_bench.evaluation.protocol import TASK_KEYS
-    from rba_bench.evaluation.sources import languages
+    from rba_bench.evaluation import task_registry
+    from rba_bench.evaluation.plan import TASK_KEYS
+    from rba_bench.evaluation.scorers import judge_prompts
+    from rba_bench.evaluation.sources import language_pairs
     from rba_bench.files import sha256_json
 
-    spoken = {name: getattr(languages, name) for name in ("TRANSLATE", "TRANSCRIBE")}
-    judged = {name: value for name, value in vars(prompts).items() if name.isupper()}
+    spoken = {name: getattr(language_pairs, name) for name in ("TRANSLATE", "TRANSCRIBE")}
+    judged = {
+        name: getattr(judge_prompts, name)
+        for name in ("VERSION", "FIRST", "SECOND", "COMPARE_SYSTEM", "COMPARE", "RATE", "VERIFY")
+    }
     found = {}
-    for spec in registry.list_tasks():
+    for spec in task_registry.list_tasks():
         metadata = spec.config.get("metadata") or {}
         keys = (*TASK_KEYS, "dataset_kwargs", "generation_kwargs")
         facts = {key: spec.config[key] for key in keys if key in spec.config}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from rba_bench.evaluation.sources import directions
+from rba_bench.evaluation.sources import language_pairs
 from rba_bench.files import write_atomic
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks"
@@ -19,12 +19,12 @@ TASKS = Path(__file__).resolve().parent.parent / "tasks"
 def wanted() -> dict[Path, str]:
     """Path under `tasks/` and text of every file."""
     found: dict[Path, str] = {}
-    for name in directions.SHIPPED:
-        text = directions.yaml_text(name)
+    for name in language_pairs.SHIPPED:
+        text = language_pairs.yaml_text(name)
         assert text is not None  # every shipped name is one that can be made
-        found[Path(directions.benchmark(name)) / f"{name}.yaml"] = text
-    for name in directions.GROUPS:
-        found[Path(directions.benchmark(name)) / f"{name}.yaml"] = directions.group_text(name)
+        found[Path(language_pairs.benchmark(name)) / f"{name}.yaml"] = text
+    for name in language_pairs.GROUPS:
+        found[Path(language_pairs.benchmark(name)) / f"{name}.yaml"] = language_pairs.group_text(name)
     return found
 
 

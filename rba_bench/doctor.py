@@ -11,7 +11,7 @@ from rba_bench import __version__
 from rba_bench.errors import RbaError
 from rba_bench.installing import extra, package
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
-from rba_bench.textlm.endpoint_keys import FILE_VARIABLE, KEY_VARIABLES, LOCAL_VARIABLE
+from rba_bench.textlm.endpoints.keys import FILE_VARIABLE, KEY_VARIABLES, LOCAL_VARIABLE
 
 DISTRIBUTIONS = (
     "torch",
@@ -130,8 +130,7 @@ def _hardware() -> Check:
 
 
 def _speech() -> Check:
-    from rba_bench.audio.espeak import speak
-    from rba_bench.audio.voices import BANKS
+    from rba_bench.audio.espeak import BANKS, speak
 
     voice = next(iter(BANKS["train"]))
     wave = speak("hello", "en", voice)
@@ -149,7 +148,7 @@ def _weights() -> Check:
 
 
 def _tasks() -> Check:
-    from rba_bench.evaluation.registry import list_tasks
+    from rba_bench.evaluation.task_registry import list_tasks
 
     number = len(list_tasks())
     return Check("tasks", number > 0, f"{number} tasks", "reinstall rba-bench: its tasks/ folder is missing")

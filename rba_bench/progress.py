@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rba_bench.plain import printable
+from rba_bench.untrusted import printable
 
 # In a notebook rich would write into the cell's results instead of on stderr.
 console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.progress import say
-from rba_bench.shipped import recipe_file
+from rba_bench.recipes import recipe_file
 from rba_bench.stages import STANDARD_SET, SYNTHESIS, TRACK, make_set
 
 if TYPE_CHECKING:
@@ -112,16 +112,16 @@ def _synthesize(out: Path) -> None:
 
 def _train(method: str, alignment_set: Path, out: Path) -> None:
     from rba_bench.recipes import load_recipe
-    from rba_bench.training.recipe import TrainingRecipe
     from rba_bench.training.run import train
+    from rba_bench.training.training_recipe import TrainingRecipe
 
     overrides = [f"alignment_set={alignment_set}"]
     train(load_recipe(TrainingRecipe, recipe_file(method), overrides), out)
 
 
 def _evaluate(model: str, out: Path) -> list[Path]:
-    from rba_bench.evaluation.registry import BENCHMARKS
     from rba_bench.evaluation.runner import EvalRequest, evaluate
+    from rba_bench.evaluation.task_registry import BENCHMARKS
 
     done = evaluate(EvalRequest(tasks=BENCHMARKS, model=model, track=TRACK, out=out))
     found = {file.parent.name: file.parent for file in out.rglob("run.json")}

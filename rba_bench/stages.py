@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench.outputs import RUNS, run_folder
 from rba_bench.progress import say
-from rba_bench.shipped import recipe_file
+from rba_bench.recipes import recipe_file
 
 if TYPE_CHECKING:
-    from rba_bench.training.recipe import TrainingRecipe
     from rba_bench.training.run import TrainResult
+    from rba_bench.training.training_recipe import TrainingRecipe
 
 SYNTHESIS = "synth-micro"
 STANDARD_SET = RUNS / "quickstart" / "alignment-set"  # what the shipped training recipes read
@@ -39,7 +39,7 @@ def make_set(
     """
     from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.pipeline import synthesize
-    from rba_bench.synthesis.recipe import SynthesisRecipe
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
     if isinstance(recipe, Mapping):
         checked = load_recipe(SynthesisRecipe, None, overrides, values=recipe)

@@ -9,7 +9,7 @@ import pytest
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.faults import database_error, explained
-from rba_bench.textlm.votes import FILE, VoteCache
+from rba_bench.textlm.judging import FILE, VoteCache
 
 
 class SafetensorError(Exception):

@@ -27,9 +27,8 @@ LAYERS = (
     ("speechlm",),
     ("textlm",),
     ("metrics", "audio"),
-    ("recipes", "outputs", "shipped", "cards"),
-    ("recipe_errors",),
-    ("errors", "faults", "files", "installing", "names", "plain", "progress", "seeding", "untrusted"),
+    ("recipes", "outputs", "cards"),
+    ("errors", "faults", "files", "installing", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.names import folder_name, inside, is_below, is_name
+from rba_bench.files import folder_name, inside, is_below, is_name
 
 
 @pytest.mark.parametrize(

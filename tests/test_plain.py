@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rba_bench.plain import clean, csv_cell, json_safe, plain, printable
+from rba_bench.untrusted import clean, csv_cell, json_safe, plain, printable
 
 HARMLESS = [
     "Qwen2.5-7B (8-bit)",

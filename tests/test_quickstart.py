@@ -77,18 +77,16 @@ def test_json_is_one_object(
 
 @pytest.mark.parametrize("method", quickstart.METHODS)
 def test_every_method_has_its_shipped_recipe(method: str) -> None:
-    from rba_bench.recipes import load_recipe
-    from rba_bench.shipped import recipe_file
-    from rba_bench.training.recipe import TrainingRecipe
+    from rba_bench.recipes import load_recipe, recipe_file
+    from rba_bench.training.training_recipe import TrainingRecipe
 
     recipe = load_recipe(TrainingRecipe, recipe_file(method))
     assert (recipe.method, recipe.track) == (method, "micro")
 
 
 def test_methods_are_compared_on_equal_terms() -> None:
-    from rba_bench.recipes import load_recipe
-    from rba_bench.shipped import recipe_file
-    from rba_bench.training.recipe import TrainingRecipe
+    from rba_bench.recipes import load_recipe, recipe_file
+    from rba_bench.training.training_recipe import TrainingRecipe
 
     recipes = [load_recipe(TrainingRecipe, recipe_file(m)) for m in quickstart.METHODS]
     for key in (

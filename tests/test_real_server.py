@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import RbaError
-from rba_bench.evaluation.finishers.base import FinishOptions
-from rba_bench.evaluation.judges import pairwise, rating, yesno
 from rba_bench.evaluation.records import Sample, read_record, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from rba_bench.textlm.asking import Message, Question
-from rba_bench.textlm.base import Decoding
-from rba_bench.textlm.endpoint import EndpointLM
-from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.evaluation.scorers import pairwise, rating, yesno
+from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.textlm.endpoints.address import EndpointOptions
+from rba_bench.textlm.endpoints.text_llm import EndpointLM
+from rba_bench.textlm.judging import Message, Question
+from rba_bench.textlm.text_model import Decoding
 from tests.evaluation.conftest import write_task, write_test_set
 from tests.evaluation.test_commands import command, finish
 from tests.textlm.misbehaving_server import free_port

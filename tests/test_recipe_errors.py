@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.recipe_errors import suggest
-from rba_bench.recipes import load_recipe
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.recipes import load_recipe, suggest
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 def refused(path: Path | None, *overrides: str) -> str:

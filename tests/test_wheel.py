@@ -90,7 +90,7 @@ def test_licence_travels_with_the_wheel(wheel: Path) -> None:
 
 
 def test_installed_wheel_lists_all_tasks(installed: Path, tmp_path: Path) -> None:
-    from rba_bench.evaluation.registry import list_tasks
+    from rba_bench.evaluation.task_registry import list_tasks
 
     listed = _run(installed, tmp_path, "rba-bench", "tasks", "list", "--json")
     assert [task["name"] for task in listed] == [spec.name for spec in list_tasks()]
@@ -100,7 +100,7 @@ def test_installed_wheel_finds_its_own_weights_and_recipes(installed: Path, tmp_
     code = (
         "import json, rba_bench\n"
         "from rba_bench.micro.paths import weights_dir\n"
-        "from rba_bench.shipped import recipes_dir\n"
+        "from rba_bench.recipes import recipes_dir\n"
         "weights = sorted(str(f.relative_to(weights_dir())) for f in weights_dir().rglob('*.safetensors'))\n"
         "print(json.dumps([rba_bench.__file__, weights, sorted(f.name for f in recipes_dir().iterdir())]))\n"
     )

@@ -67,7 +67,7 @@ class Clip(NamedTuple):
     sampling_rate: int
 
     def _repr_html_(self) -> str:
-        from rba_bench.training.report.sound import data_uri
+        from rba_bench.training.report.page import data_uri
 
         return f'<audio controls src="{data_uri(self.wave)}"></audio>'
 
@@ -181,7 +181,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         UserError: it was not made by `align` or `rba-bench train`, or its record is damaged.
     """
-    from rba_bench.evaluation.checkpoints import RUN_NOTE, training_note
+    from rba_bench.evaluation.plan import RUN_NOTE, training_note
 
     record = training_note(Path(path))
     if record is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rba_bench.leaderboard.build import BuildResult
-    from rba_bench.leaderboard.contrasts import Result
+    from rba_bench.leaderboard.compare_runs import Result
 
 RunLike = str | os.PathLike[str] | Run
 
@@ -137,7 +137,7 @@ def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:
         UserError: there is nothing that may be compared; the message says what differs.
     """
     with called(True):
-        from rba_bench.leaderboard.contrasts import compare as contrasts
+        from rba_bench.leaderboard.compare_runs import compare as contrasts
 
         return Comparison(contrasts(_folders(a), _folders(b), across))
 

@@ -62,7 +62,7 @@ class Samples:
 
     @cached_property
     def _all(self) -> "list[tuple[str, Sample]]":
-        from rba_bench.leaderboard.load import read
+        from rba_bench.leaderboard.loaded_runs import read
 
         runs = [read(folder) for folder in self._folders]
         return [(run.record.task, sample) for run in runs for sample in run.samples]
@@ -227,13 +227,13 @@ def evaluate(
         MissingPrerequisite: model, data, weights or a key are absent.
         RbaError: too little was answered for a record.
     """
-    from rba_bench.evaluation.request import OUT, make_request
-    from rba_bench.textlm.template import checked
+    from rba_bench.evaluation.plan import OUT, make_request
+    from rba_bench.textlm.chat import checked
 
     folder = Path(out) if out is not None else OUT
     with called(progress):
         from rba_bench.evaluation.runner import evaluate as run
-        from rba_bench.leaderboard.gaps import folder as folder_of
+        from rba_bench.leaderboard.compare_runs import folder as folder_of
 
         request = make_request(
             [tasks] if isinstance(tasks, str) else tasks,
@@ -256,7 +256,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     Raises:
         UserError: no finished run there, a damaged one, runs of several models, or several runs of one task.
     """
-    from rba_bench.leaderboard.contrasts import headers
+    from rba_bench.leaderboard.compare_runs import headers
 
     found = headers(Path(path))
     models = sorted({str(record.model["name"])[:LONGEST] for _, record in found})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.installing import package
-from rba_bench.plain import printable
+from rba_bench.untrusted import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench.audio.clips import AudioRef
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, sha256_file, sha256_json
-from rba_bench.names import is_below
-from rba_bench.plain import plain
+from rba_bench.files import is_below, read_json, sha256_file, sha256_json
+from rba_bench.untrusted import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rba_bench.audio import containers, ogg
+from rba_bench.audio import containers
 from rba_bench.audio.samples import as_floats
 from rba_bench.errors import AudioError
 from rba_bench.installing import package
@@ -51,7 +51,11 @@ def container(data: bytes) -> tuple[str, str] | None:
         return None if tag is None else ("wav", f"WAV of format {tag:#06x}")
     if data[:4] == b"caff" and data[8:12] == b"desc" and data[28:32] not in _SNDFILE_CAF:
         return "caf", f"{_plain(data[28:32])} in CAF"
-    if data[:4] == b"OggS" and (packet := ogg.first_packet(data)) and not packet.startswith(_SNDFILE_OGG):
+    if (
+        data[:4] == b"OggS"
+        and (packet := containers.first_packet(data))
+        and not packet.startswith(_SNDFILE_OGG)
+    ):
         return "ogg", f"{_plain(packet[:8])} in Ogg"
     if len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
         return "aac", "AAC"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rba_bench.audio import codecs, containers, mpeg, ogg
+from rba_bench.audio import codecs, containers, mpeg
 from rba_bench.audio.samples import MOST_CHANNELS, cancelled, check, check_rate, resample
 from rba_bench.errors import AudioError, UserError
 
@@ -171,7 +171,7 @@ def open_sound(data: bytes) -> Sound:
     data = data.lstrip(b"\0") if data[:1] == b"\0" and mpeg.begins(data) else data
     behind = mpeg.after_tags(data) if data[:3] == b"ID3" else 0
     if data[:4] == b"OggS":
-        ogg.check(data)
+        containers.check(data)
     known = codecs.container(data[behind : behind + 65536] if behind else data)
     if known is not None:
         return codecs.Codec(data, *known)

@@ -48,10 +48,10 @@ def command(
 
 
 def _survey(endpoint: str, probe: bool, as_json: bool) -> None:
-    from rba_bench.textlm import endpoint_survey
+    from rba_bench.textlm.endpoints import survey
 
     with stdout_reserved():
-        findings = endpoint_survey.survey(endpoint, probe)
+        findings = survey.survey(endpoint, probe)
     if as_json:
         emit_json(findings)
     else:

@@ -1,16 +1,134 @@
-"""`rba-bench eval`: a model and tasks in, run records out."""
+"""`rba-bench eval` and `rba-bench rescore`: a model and tasks in, run records out.
+
+Options of `rba-bench eval`, with their help texts.
+
+`rba-bench eval`: a model and tasks in, run records out.
+
+`rba-bench rescore`: scores again from the responses that runs have kept.
+"""
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rba_bench.cli import eval_options, options
+import typer
+
+from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
+    from rba_bench.evaluation.plan import EvalRequest
     from rba_bench.evaluation.records import RunRecord
-    from rba_bench.evaluation.request import EvalRequest
+    from rba_bench.evaluation.rescoring import Rescored
     from rba_bench.metrics.interval import Interval
+
+
+TrackName = Literal["micro", "full"]
+
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        metavar="NAME[,NAME]",
+        help="Task, group or benchmark; may be repeated. All of the micro track by default.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Checkpoint folder or Hub id; openai:URL#NAME; cascade:WHISPER+LLM; text:LLM; base|text|cascade|constant "
+        "(micro). The newest checkpoint under runs/ by default.",
+    ),
+]
+Track = Annotated[
+    TrackName | None,
+    typer.Option("--track", help="By default the tasks' own, else the model's."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Local copies of data sets, instead of the Hub.", show_default=False
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items per task; marks the run partial.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of sampled decoding.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most clips per batch.")]
+BatchSeconds = Annotated[
+    float | None,
+    typer.Option("--batch-seconds", min=1.0, help="Most audio per batch, in seconds; 12 a clip by default."),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Torch device; a GPU if there is one.", show_default=False)
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="MODEL|none",
+        help="Judge instead of the task's: openai:URL#NAME, folder, Hub id. Keys: see `doctor`.",
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline", metavar="FILE|RUN", help="Answers to beat in win rates, instead of the task's own."
+    ),
+]
+Perturb = Annotated[
+    str,
+    typer.Option(
+        "--perturb",
+        metavar="NAME=VALUE,...",
+        help="Seeded damage to every clip: noise=10dB,reverb=small,speed=1.2,telephone.",
+    ),
+]
+Gap = Annotated[
+    str | None,
+    typer.Option(
+        "--gap", metavar="MODEL", help="Ceiling on the same items, such as text:LLM; adds the modality gap."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show items, judge calls and their cost.")]
+RetryErrors = Annotated[
+    bool, typer.Option("--retry-errors", help="Ask again for items that could not be answered or judged.")
+]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Take answers that other runs in the folder have kept.")
+]
+Pad = Annotated[
+    bool,
+    typer.Option(
+        "--pad", help="Pad clips as the model's own processor does, not to the longest of the batch."
+    ),
+]
+EncoderCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder-cache",
+        metavar="DIR",
+        help="Keep encoder states on disk for other tasks on the same clips.",
+    ),
+]
+Template = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        metavar="KEY=VALUE",
+        help="Variable of the model's chat template, such as enable_thinking=false; may be repeated.",
+        show_default=False,
+    ),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--language", metavar="CODE", help="Of the speech, for Whisper in a cascade; found out by default."
+    ),
+]
+
 
 COLUMNS = (
     "model",
@@ -28,36 +146,36 @@ PLANNED = ("task", "items", "judge", "calls", "prompt tokens", "answer tokens", 
 
 
 def command(
-    task: eval_options.Tasks = None,
-    model: eval_options.Model = None,
-    track: eval_options.Track = None,
-    data_dir: eval_options.DataDir = None,
-    limit: eval_options.Limit = None,
+    task: Tasks = None,
+    model: Model = None,
+    track: Track = None,
+    data_dir: DataDir = None,
+    limit: Limit = None,
     out: options.Out = None,
-    judge: eval_options.Judge = None,
-    baseline: eval_options.Baseline = None,
-    gap: eval_options.Gap = None,
-    perturb: eval_options.Perturb = "",
-    dry_run: eval_options.DryRun = False,
-    seed: eval_options.Seed = 1234,
-    batch_size: eval_options.BatchSize = 32,
-    batch_seconds: eval_options.BatchSeconds = None,
-    device: eval_options.Device = None,
-    pad: eval_options.Pad = False,
-    encoder_cache: eval_options.EncoderCache = None,
-    language: eval_options.Language = None,
-    template: eval_options.Template = None,
+    judge: Judge = None,
+    baseline: Baseline = None,
+    gap: Gap = None,
+    perturb: Perturb = "",
+    dry_run: DryRun = False,
+    seed: Seed = 1234,
+    batch_size: BatchSize = 32,
+    batch_seconds: BatchSeconds = None,
+    device: Device = None,
+    pad: Pad = False,
+    encoder_cache: EncoderCache = None,
+    language: Language = None,
+    template: Template = None,
     trust: options.Trust = False,
-    retry_errors: eval_options.RetryErrors = False,
-    cache: eval_options.Cache = True,
+    retry_errors: RetryErrors = False,
+    cache: Cache = True,
     as_json: options.Json = False,
 ) -> None:
     """Score a SpeechLM on spoken tasks.
 
     Each task leaves a run record; micro tasks run under greedy and under sampled decoding. A rerun resumes.
     """
-    from rba_bench.evaluation.request import OUT, make_request
-    from rba_bench.textlm.template import parse
+    from rba_bench.evaluation.plan import OUT, make_request
+    from rba_bench.textlm.chat import parse
 
     given: dict[str, Any] = {
         "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
@@ -68,7 +186,7 @@ def command(
     with stdout_reserved():
         request = make_request(task, model or ("constant" if dry_run else None), track, **given)
         if dry_run:
-            from rba_bench.evaluation.dry_run import estimate
+            from rba_bench.evaluation.runner import estimate
 
             estimates = estimate(request)
         else:
@@ -92,7 +210,7 @@ def _evaluate(
     records = evaluate(request)
     if gap is None:
         return records, {}
-    from rba_bench.leaderboard.gaps import gaps
+    from rba_bench.leaderboard.compare_runs import gaps
 
     ceiling = evaluate(replace(request, model=gap))
     return [*records, *ceiling], gaps(records, ceiling, request.out)
@@ -176,3 +294,60 @@ def _rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> list[
             )
         )
     return rows
+
+
+def rescore_command(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, run.json files, or folders of runs."),
+    ],
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="MODEL|none",
+            help="Judge anew, or leave judged metrics out; by default the verdicts stay.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(
+            "--task", metavar="FILE", help="YAML of a task that is not shipped.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for the new records; by default in place.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    device: Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Score finished runs again, without the model.
+
+    Takes the kept responses through today's task, metrics and normalisers. Each record says what it was before.
+    """
+    with stdout_reserved():
+        from rba_bench.evaluation.rescoring import RescoreOptions, rescore_runs
+
+        chosen = RescoreOptions(judge=judge, task=task, data_dir=data_dir, device=device)
+        remaining = iter(rescore_runs(runs, chosen, out))
+    found = []
+    for one in iter(lambda: _next(remaining), None):
+        found.append(one)
+        if not as_json:
+            emit(one.line())
+    if as_json:
+        emit_json([one.to_dict() for one in found])
+
+
+def _next(remaining: "Iterator[Rescored]") -> "Rescored | None":
+    """The next run; each is told when it is done, as a later one may fail."""
+    with stdout_reserved():
+        return next(remaining, None)

@@ -1,4 +1,9 @@
-"""`rba-bench leaderboard`: run records in, tables out."""
+"""`rba-bench leaderboard` and `rba-bench compare`: run records in, tables out.
+
+`rba-bench leaderboard`: run records in, tables out.
+
+`rba-bench compare`: two runs on the same items, in pairs.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rba_bench.cli import options
-from rba_bench.cli.output import emit, emit_json
+from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import UserError
 from rba_bench.outputs import RUNS
 from rba_bench.progress import stdout_reserved
@@ -62,7 +67,7 @@ def build(
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})
         return
-    from rba_bench.leaderboard.terminal import render_terminal
+    from rba_bench.leaderboard.build import render_terminal
 
     render_terminal(result)
 
@@ -130,3 +135,35 @@ def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> Non
         return
     for file in result.files:
         emit(str(file))
+
+
+RUN_HELP = "Run folder or run.json; or a folder of runs, e.g. runs/eval/sft."
+
+
+def compare_command(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help=RUN_HELP)],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other one, subtracted from RUN_A.")],
+    across: Annotated[
+        bool, typer.Option("--across", help="Two runs of the same items, though task or protocol differ.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compare two runs item by item.
+
+    Takes runs of equal task, protocol and test set. Of two folders, every such pair.
+    """
+    with stdout_reserved():
+        from rba_bench.leaderboard.compare_runs import LEGEND, compare
+
+        result = compare(run_a, run_b, across)
+    if as_json:
+        emit_json(result.to_dict())
+        return
+    for comparison in result.comparisons:
+        for line in comparison.heading():
+            emit(line)
+        table = comparison.table()
+        emit_table(table.headings, table.rows)
+        emit()
+    for line in (LEGEND, *(f"left out: {reason}" for reason in result.left_out)):
+        emit(line)

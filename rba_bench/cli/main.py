@@ -19,25 +19,12 @@ from typing import Annotated, Any
 import typer
 
 from rba_bench import __version__
-from rba_bench.cli import (
-    compare,
-    compose,
-    doctor,
-    evaluate,
-    leaderboard,
-    micro,
-    quickstart,
-    rescore,
-    study,
-    synth,
-    tasks,
-    train,
-)
+from rba_bench.cli import doctor, evaluate, leaderboard, micro, study, synth, tasks, train
 from rba_bench.cli.output import emit, speak_utf8
 from rba_bench.errors import RbaError
 from rba_bench.faults import explained
-from rba_bench.plain import printable
 from rba_bench.recipes import suggest
+from rba_bench.untrusted import printable
 
 INTERRUPTED = 130
 _CHOICE = re.compile(r"'([^']*)' is not one of ('.*')")
@@ -50,13 +37,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("quickstart")(quickstart.command)
+app.command("quickstart")(micro.quickstart_command)
 app.command("synth")(synth.command)
-app.command("compose")(compose.command)
+app.command("compose")(synth.compose_command)
 app.add_typer(train.app, name="train")
 app.command("eval")(evaluate.command)
-app.command("rescore")(rescore.command)
-app.command("compare")(compare.command)
+app.command("rescore")(evaluate.rescore_command)
+app.command("compare")(leaderboard.compare_command)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")

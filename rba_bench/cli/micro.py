@@ -1,4 +1,9 @@
-"""`rba-bench micro`: the miniature world that makes everything run offline."""
+"""`rba-bench quickstart` and `rba-bench micro`: the miniature world that makes everything run offline.
+
+`rba-bench micro`: the miniature world that makes everything run offline.
+
+`rba-bench quickstart`: the whole way, teacher to leaderboard, in one go.
+"""
 
 from pathlib import Path
 
@@ -9,6 +14,7 @@ from rba_bench.cli.output import emit, emit_json
 from rba_bench.files import read_json
 from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
+from rba_bench.quickstart import OUT, Result, run
 
 app = typer.Typer(help="The miniature world: make its models.", rich_markup_mode=None)
 
@@ -26,7 +32,7 @@ def build(out: options.Out = None, as_json: options.Json = False) -> None:
     """
     folder = out or _folder()
     with stdout_reserved():
-        from rba_bench.micro.build import run
+        from rba_bench.micro.build import stages as run
 
         provenance = run.build(folder)
     say(f"use these models with RBA_MICRO_WEIGHTS={folder}")
@@ -44,3 +50,25 @@ def _folder() -> Path:
     folder = weights_dir() if missing else RUNS / "micro-build"
     say(f"micro models: {folder} (choose with --out)")
     return folder
+
+
+def quickstart_command(out: options.Out = None, as_json: options.Json = False) -> None:
+    """Run the whole way, offline: synth, train, eval, leaderboard.
+
+    Trains SFT, RBA-Single and RBA-Group on one alignment set of the micro world, evaluates them beside the base and
+    the reference systems, and prints the table. A rerun resumes.
+    """
+    with stdout_reserved():
+        result = run(out or OUT)
+    if as_json:
+        emit_json(result.summary())
+        return
+    _render(result)
+
+
+def _render(result: Result) -> None:
+    from rba_bench.leaderboard.build import render_terminal
+
+    render_terminal(result.board)
+    for name, path in result.paths():
+        emit(f"{name:<22} {path}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rba_bench.plain import clean, json_safe, printable
+from rba_bench.untrusted import clean, json_safe, printable
 
 
 def speak_utf8() -> None:

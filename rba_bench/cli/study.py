@@ -8,13 +8,12 @@ import typer
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import UserError
-from rba_bench.plain import printable
 from rba_bench.progress import stdout_reserved
+from rba_bench.untrusted import printable
 
 if TYPE_CHECKING:
-    from rba_bench.study.estimate import Plan
     from rba_bench.study.report import Report
-    from rba_bench.study.run import Study
+    from rba_bench.study.stages import Plan, Study
 
 RECIPE = "study-micro"
 OUT = Path("runs/study-micro")
@@ -62,7 +61,7 @@ def micro(
     with stdout_reserved():
         study = _study(out or OUT, recipe, set_, (methods, seeds, budget), trust)
         if plan:
-            from rba_bench.study.estimate import make_plan
+            from rba_bench.study.stages import make_plan
 
             study.check()
             found = make_plan(study)
@@ -100,10 +99,9 @@ def _study(
     part: tuple[str | None, str | None, str],
     trust: bool,
 ) -> "Study":
-    from rba_bench.recipes import load_recipe
-    from rba_bench.shipped import recipe_file
-    from rba_bench.study.recipe import StudyRecipe
-    from rba_bench.study.run import Selection, Study
+    from rba_bench.recipes import load_recipe, recipe_file
+    from rba_bench.study.stages import Selection, Study
+    from rba_bench.study.study_recipe import StudyRecipe
 
     checked = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), set_ or (), trust)
     methods, seeds, budget = part

@@ -14,9 +14,9 @@ app = typer.Typer(help="List tasks, or show one.", rich_markup_mode=None)
 @app.command("list")
 def list_(as_json: options.Json = False) -> None:
     """List all tasks."""
-    from rba_bench.evaluation import registry
+    from rba_bench.evaluation import task_registry
 
-    entries = [{column: getattr(spec, column) for column in COLUMNS} for spec in registry.list_tasks()]
+    entries = [{column: getattr(spec, column) for column in COLUMNS} for spec in task_registry.list_tasks()]
     if as_json:
         emit_json(entries)
         return
@@ -33,9 +33,9 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show one task: source, licence, size, prompt, metrics."""
-    from rba_bench.evaluation import registry
+    from rba_bench.evaluation import task_registry
 
-    details = registry.show(name)
+    details = task_registry.show(name)
     if as_json:
         emit_json(details)
         return

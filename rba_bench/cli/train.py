@@ -1,6 +1,10 @@
-"""`rba-bench train`: an alignment set and a base SpeechLM in, a checkpoint out."""
+"""`rba-bench train server`: what a vLLM server needs to draw a training run's answers.
+
+`rba-bench train`: an alignment set and a base SpeechLM in, a checkpoint out.
+"""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -9,12 +13,56 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rba_bench.cli import options, plan, train_server
+from rba_bench.cli import options, train_plan
 from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
 from rba_bench.progress import say, stdout_reserved
+from rba_bench.recipes import recipe_file
 from rba_bench.stages import run_training, training_recipe
 from rba_bench.training.options.presets import Method
+
+
+def server_command(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the text decoder.")],
+    method: Annotated[
+        Method | None, typer.Option("--method", help="As for the run.", show_default=False)
+    ] = None,
+    recipe: options.RecipeFile = None,
+    set_: options.Overrides = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length", min=1, help="Longest prompt and answer, in tokens; the model's own by default.",
+            show_default=False,
+        ),
+    ] = None,
+    trust: options.Trust = False,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Write the text decoder of a recipe's base model and print the command that serves it with vLLM.
+
+    The server may run in an environment, on GPUs and on a machine of its own, as long as it sees the same files. Give
+    the run the same recipe with --set rollout.engine=vllm.
+    """
+    from rba_bench.recipes import load_recipe
+    from rba_bench.training.training_recipe import TrainingRecipe
+
+    chosen = [f"method={method}"] if method is not None else []
+    checked = load_recipe(
+        TrainingRecipe, recipe_file(recipe or method or "rba-single"), [*chosen, *(set_ or ())], trust
+    )
+    with stdout_reserved():
+        from rba_bench.training.rollouts.engines import export, serve_command
+
+        layers = export(checked, out)
+    variables, words = serve_command(checked, out, layers, max_length)
+    line = " ".join([*(f"{name}={value}" for name, value in variables.items()), shlex.join(words)])
+    say(f"{out} holds the text decoder; serve it where vLLM (0.32 or later) is installed:")
+    if as_json:
+        emit_json({"path": str(out), "environment": variables, "command": words})
+    else:
+        emit(line)
+
 
 EXPLAIN = "--explain"
 
@@ -41,7 +89,7 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(cls=_Group, rich_markup_mode=None)
-app.command("server")(train_server.command)
+app.command("server")(server_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -113,7 +161,7 @@ def command(
     if show_plan or assume or probe:
         if not show_plan:
             raise UserError(f"{'--probe' if probe else '--assume'} belongs to --plan: add --plan")
-        plan.show(checked, assume or [], probe, as_json)
+        train_plan.show(checked, assume or [], probe, as_json)
         return
     with stdout_reserved():
         result = run_training(checked, out, continue_from)

@@ -1,15 +1,25 @@
-"""Answers every item of a plan once, and keeps each answer the moment it exists."""
+"""Answers kept across runs, by everything that decides them: model, clip as heard, prompt, decoding and seed.
 
+A change of metric, judge or task version makes another run, but not another answer. What was not answered is not
+kept: it is asked again. One SQLite file; several processes may use it at once, and a kill loses nothing that was
+written.
+
+Answers every item of a plan once, and keeps each answer the moment it exists.
+"""
+
+import json
 import os
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from rba_bench.evaluation import clip_input, harness, scoring
-from rba_bench.evaluation.answer_cache import FILE as CACHE_FILE
-from rba_bench.evaluation.answer_cache import AnswerCache, answer_key
-from rba_bench.evaluation.asking import Answer, Answered, Planned
-from rba_bench.evaluation.plan import Plan, identifying
+from rba_bench.errors import RbaError, UserError
+from rba_bench.evaluation import harness, model_input, scoring
+from rba_bench.evaluation.model_input import Answer, Answered, Planned
+from rba_bench.evaluation.plan import EvalRequest, Plan, identifying
 from rba_bench.evaluation.records import (
     RUN_FILE,
     SAMPLES_FILE,
@@ -21,10 +31,102 @@ from rba_bench.evaluation.records import (
     Timing,
     read_samples,
 )
-from rba_bench.evaluation.request import EvalRequest
-from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
+from rba_bench.faults import database_error
+from rba_bench.files import JsonlAppender, read_jsonl, sha256_json, write_atomic
 from rba_bench.metrics.text import is_blank
 from rba_bench.progress import bar, say
+from rba_bench.textlm.text_model import Decoding, Generation
+
+FILE = "answers.sqlite"
+WAIT_S = 60.0  # for another process to finish writing
+
+
+def answer_key(
+    model: Mapping[str, Any], clip: str, transcript: str, prompt: str, decoding: Decoding, seed: int
+) -> str:
+    """Hash of all that decides an answer; the seed counts only where something is drawn.
+
+    Args:
+        model: Identity of the model, without names and paths.
+        clip: Content key of the clip as heard.
+        transcript: What is spoken: text oracles read it.
+        prompt: Text beside the audio.
+        decoding: Length, temperature, top-p.
+        seed: Of this request.
+    """
+    drawn = None if decoding.greedy else seed
+    return sha256_json([dict(model), clip, transcript, prompt, asdict(decoding), drawn])
+
+
+class AnswerCache:
+    """Answers by key in one SQLite file.
+
+    Raises:
+        UserError: the file is not such a cache, or cannot be written.
+        RbaError: the disk is full, or another process does not let go of the file. All methods raise these.
+    """
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file = file
+        try:
+            self._connection = sqlite3.connect(file, timeout=WAIT_S)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT)")
+            columns = [row[1] for row in self._connection.execute("PRAGMA table_info(answers)")]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        if columns != ["key", "answer"]:
+            self.close()
+            raise UserError(f"{file} is another kind of file (its table has other columns): move it away")
+
+    def find(self, keys: Iterable[str]) -> dict[str, Generation]:
+        """The answers that are known."""
+        query = "SELECT answer FROM answers WHERE key = ?"
+        try:
+            found = {key: self._connection.execute(query, (key,)).fetchone() for key in keys}
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        read = {key: _answer(row[0]) for key, row in found.items() if row is not None}
+        return {key: answer for key, answer in read.items() if answer is not None}
+
+    def keep(self, answers: Mapping[str, Generation]) -> None:
+        """Keep what was answered; durable when this returns."""
+        rows = [
+            (key, json.dumps(asdict(answer), ensure_ascii=False))
+            for key, answer in answers.items()
+            if answer.status not in UNANSWERED
+        ]
+        try:
+            with self._connection:
+                self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> RbaError:
+        return database_error(error, self.file, "remove it; answers in run folders stay")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> "AnswerCache":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _answer(stored: object) -> Generation | None:
+    """An answer as it was kept; None for what is none: it is asked again, and kept in its place."""
+    try:
+        answer = Generation(**json.loads(stored)) if isinstance(stored, str | bytes) else None
+    except (ValueError, TypeError, RecursionError):  # no JSON, or other fields
+        return None
+    return answer if answer is not None and isinstance(answer.text, str) else None
+
 
 RECALLED_AT_ONCE = 500
 _COPIED = (
@@ -48,7 +150,7 @@ def answer_all(plan: Plan, request: EvalRequest, lm: harness.RbaSpeechLM) -> Non
     with (
         JsonlAppender(plan.folder / _ranked(SAMPLES_FILE, rank)) as samples,
         JsonlAppender(plan.folder / _ranked(TIMING_FILE, rank)) as clock,
-        AnswerCache(request.out / CACHE_FILE) as cache,
+        AnswerCache(request.out / FILE) as cache,
         bar(plan.spec.name, len(requests), len(done), "items") as advance,
     ):
         keeper = _Keeper(plan, requests, cache, samples)
@@ -96,7 +198,7 @@ class _Keeper:
         return found
 
     def _key(self, one: Planned) -> str:
-        spoken = clip_input.transcript(one.audio)
+        spoken = model_input.transcript(one.audio)
         return answer_key(self.model, one.key, spoken, one.prompt, one.settings.decoding, one.seed)
 
     def _write(self, answers: Sequence[Answer]) -> None:

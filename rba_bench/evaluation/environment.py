@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import rba_bench
-from rba_bench.textlm.base import SAMPLER
+from rba_bench.textlm.text_model import SAMPLER
 
 PACKAGES = (
     "torch",

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.registry import tasks_dir
+from rba_bench.evaluation.task_registry import tasks_dir
 
 OWN = re.compile(r"rba_bench\.evaluation\.hooks\.[A-Za-z_]\w*")
 _HOOKS = Path(__file__).with_name("hooks.py")

@@ -1,4 +1,9 @@
-"""The one module that touches lm-eval (0.4.12 to 0.4.x): our model as an `LM`, and tasks as lm-eval builds them.
+"""Which clips are answered together: windows of neighbours, like lengths inside a window, a budget of audio.
+
+Sorting a whole set by length would read its files in random order, and a parquet file can only be read in groups of
+rows. So a window of a few hundred neighbours is sorted, and batches are cut where the padded audio reaches the budget.
+
+The one module that touches lm-eval (0.4.12 to 0.4.x): our model as an `LM`, and tasks as lm-eval builds them.
 
 `RbaSpeechLM` is what stock `lm_eval --model rba-speechlm` runs. `rba-bench eval` drives the same class over the same
 `Instance`s, so both send the same prompts, the same audio and the same seeds. What lm-eval's own audio path gets wrong
@@ -8,25 +13,97 @@ audio included; batches hold clips of like length.
 
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
-from rba_bench.evaluation import batching, clip_input, outcomes
-from rba_bench.evaluation.asking import Answered, Planned
+from rba_bench.evaluation import model_input, outcomes
+from rba_bench.evaluation.model_input import Answered, Planned
 from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.files import canonical_json
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.base import SpeechLM, SpeechRequest
-from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
+from rba_bench.textlm.text_model import Decoding, Generation
+
+WINDOW = 512  # items
+SECONDS_PER_CLIP = 12.0  # the default budget is as many of such clips as the batch size says
+SMALLEST_BUDGET = 1.0
+
+
+class Item(Protocol):
+    """What is planned: a request with its place, length, content and decoding."""
+
+    index: int
+    duration: float
+    key: str
+    settings: Any
+
+
+Plan = TypeVar("Plan", bound=Item)
+
+
+class Planner:
+    """Cuts batches; learns from running out of memory.
+
+    Args:
+        batch_size: Most clips in a batch.
+        batch_seconds: Most audio in a batch, padding included; by default 12 s for each clip of the batch size.
+
+    Attributes:
+        seconds: The budget at present.
+    """
+
+    def __init__(self, batch_size: int, batch_seconds: float | None = None) -> None:
+        self.batch_size = batch_size
+        self.seconds = batch_seconds or batch_size * SECONDS_PER_CLIP
+        self._lock = threading.Lock()
+
+    def batches(self, planned: Sequence[Plan]) -> Iterator[list[Plan]]:
+        """Batches of one decoding each. Lazily, so that a smaller budget holds from the next batch on."""
+        by_decoding: dict[Any, list[Plan]] = {}
+        for plan in planned:
+            by_decoding.setdefault(plan.settings.decoding, []).append(plan)
+        for plans in by_decoding.values():
+            for window in windows(plans, max(WINDOW, self.batch_size)):
+                # Longest first: memory peaks at once. Requests for one clip are neighbours, so it is encoded once.
+                yield from self._cut(sorted(window, key=lambda p: (-p.duration, p.key, p.index)))
+
+    def halve(self, requests: Sequence[Any]) -> None:
+        """Memory ran out on these requests: keep to half of their padded audio from now on."""
+        longest = max(len(request.audio) for request in requests) / 16_000
+        with self._lock:
+            self.seconds = max(SMALLEST_BUDGET, min(self.seconds, longest * len(requests)) / 2)
+
+    def _cut(self, ordered: Sequence[Plan]) -> Iterator[list[Plan]]:
+        start = 0
+        while start < len(ordered):
+            longest = max(ordered[start].duration, 0.1)
+            n = max(1, min(self.batch_size, int(self.seconds / longest)))
+            yield list(ordered[start : start + n])
+            start += n
+
+
+def windows(items: Sequence[Plan], size: int) -> Iterator[list[Plan]]:
+    """`items` in order, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
+
+
+def out_of_memory() -> tuple[type[BaseException], ...]:
+    """What is raised when memory runs out, on a GPU or off."""
+    import torch
+
+    return (torch.OutOfMemoryError, MemoryError)
+
 
 MODEL_NAME = "rba-speechlm"
 BATCH_SIZE = 32
@@ -69,12 +146,12 @@ class RbaSpeechLM(LM):
         self.batch_size = BATCH_SIZE if batch_size in (None, "auto") else int(str(batch_size))
         if self.batch_size < 1:
             raise UserError(f"batch size must be at least 1, not {batch_size}")
-        self.planner = batching.Planner(self.batch_size, batch_seconds)
+        self.planner = Planner(self.batch_size, batch_seconds)
         self.perturbation = _perturbation(perturb)
         self.pretrained = str(pretrained)
         self.device_name = device or _default_device()
         if model is None:
-            from rba_bench.speechlm.load import load
+            from rba_bench.speechlm.model_names import load
 
             model = load(
                 self.pretrained, batch_size=self.batch_size, device=self.device_name, **model_options
@@ -177,7 +254,7 @@ class RbaSpeechLM(LM):
             return []
         try:
             return self.model.generate(requests, decoding)
-        except batching.out_of_memory() as error:
+        except out_of_memory() as error:
             if len(requests) == 1:
                 return [Generation("", 0, "error", f"out of memory: {str(error).splitlines()[0]}")]
         self.planner.halve(requests)
@@ -221,12 +298,12 @@ class RbaSpeechLM(LM):
         reads = getattr(self.model, "reads_transcript", False)
         if plan.audio is None and not reads:
             raise AudioError("the item has no clip")
-        audio = None if reads else clip_input.wave(plan.audio)
+        audio = None if reads else model_input.wave(plan.audio)
         if audio is not None and self.perturbation is not None:
             audio = self.perturbation.apply(
                 audio, plan.key.partition("|")[0]
             )  # the clip alone seeds its noise
-        return SpeechRequest(audio, clip_input.transcript(plan.audio), plan.prompt, plan.seed, plan.key)
+        return SpeechRequest(audio, model_input.transcript(plan.audio), plan.prompt, plan.seed, plan.key)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: no task here asks for it. Raises UserError."""
@@ -302,7 +379,7 @@ class _Lazy(Sequence[SpeechRequest]):
 def _content_key(audio: Any) -> str:
     """As `clip_input.content_key`; of a clip that cannot be heard, which has no content, a name."""
     try:
-        return UNHEARD if audio is None else clip_input.content_key(audio)
+        return UNHEARD if audio is None else model_input.content_key(audio)
     except AudioError:
         return UNHEARD
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import answering, documents, harness, scoring
-from rba_bench.evaluation.finishers import registry as finishers
-from rba_bench.evaluation.finishers.base import FinishOptions
-from rba_bench.evaluation.sources import base as sources
+from rba_bench.evaluation.scorers import registry as finishers
+from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.sources import source as sources
 from rba_bench.files import cache_dir
 from rba_bench.textlm.replies import answer_of
 

@@ -1,24 +1,246 @@
-"""One task of a request with everything that its run id is made from."""
+"""What a user asks to be evaluated, as tasks with everything that a run id and a protocol hash are made from.
+
+Finding what training left behind: checkpoints are folders with `rba_run.json`.
+
+What the user asks to be evaluated.
+
+What exactly was asked and how it was scored, as JSON and as one hash.
+
+Two records may share a table only if their protocol hashes are equal. So everything that changes a score without being
+the model or the data goes in (task YAML, prompt, decoding, what counts as the answer, metric signatures, judge), and
+all else stays out: the seed, which is a replicate, and file paths.
+
+One task of a request with everything that its run id is made from.
+"""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rba_bench.errors import UserError
-from rba_bench.evaluation import registry
-from rba_bench.evaluation.checkpoints import training_note
-from rba_bench.evaluation.decoding import Settings, settings
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation import task_registry
 from rba_bench.evaluation.documents import fingerprint
-from rba_bench.evaluation.finishers.base import Finisher
-from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
-from rba_bench.evaluation.request import EvalRequest
-from rba_bench.files import sha256_json
-from rba_bench.names import folder_name
+from rba_bench.evaluation.model_input import DEFAULT_SEED, Settings, settings
+from rba_bench.evaluation.scorers.scorer import Finisher
+from rba_bench.evaluation.scoring import signatures
+from rba_bench.evaluation.task_registry import BENCHMARKS, DECODINGS, TaskSpec, track_of
+from rba_bench.files import folder_name, read_json, sha256_json
+from rba_bench.outputs import RUNS
+from rba_bench.progress import say
+from rba_bench.speechlm.model_names import BUILT_IN
+from rba_bench.textlm import replies
 
 if TYPE_CHECKING:
     from rba_bench.evaluation.harness import RbaSpeechLM
+
+
+RUN_NOTE = "rba_run.json"
+
+
+def latest_checkpoint(runs_dir: Path | str = "runs") -> Path:
+    """The newest checkpoint anywhere under `runs_dir`, by its `created` date and then by file time.
+
+    Raises:
+        MissingPrerequisite: there is none.
+    """
+    notes = list(Path(runs_dir).glob(f"**/{RUN_NOTE}"))
+    if not notes:
+        raise MissingPrerequisite(
+            f"no checkpoint under {runs_dir}/: make one with `rba-bench train`, "
+            "or name a model with --model PATH|base|text|cascade"
+        )
+    newest = max(notes, key=lambda note: (str(_read(note).get("created", "")), note.stat().st_mtime))
+    return newest.parent
+
+
+def training_note(folder: Path | str) -> dict[str, Any] | None:
+    """What `rba_run.json` of a checkpoint says about its training, None where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    note = Path(folder) / RUN_NOTE
+    return _read(note) if note.is_file() else None
+
+
+def checkpoint_track(folder: Path | str) -> str:
+    """The track a checkpoint was trained on, `micro` where it does not say."""
+    return str((training_note(folder) or {}).get("track", "micro"))
+
+
+def _read(note: Path) -> dict[str, Any]:
+    try:
+        content = read_json(note)
+    except ValueError as error:
+        raise UserError(f"{note} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{note} is damaged: it holds no mapping")
+    return content
+
+
+BATCH_SIZE = 32
+OUT = RUNS / "eval"
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What to evaluate.
+
+    Attributes:
+        tasks: Task names, group names, benchmark names or YAML paths; see `registry.resolve`.
+        model: See `rba_bench.speechlm.model_names.load`.
+        track: `micro` or `full`.
+        out: Folder of the run records, and of the cache of answers.
+        limit: Only the first items of each task; marks the records as partial.
+        decodings: Protocols to run for benchmarks given by short name.
+        seed: Base seed of sampled decoding.
+        batch_size: Most clips per batch.
+        batch_seconds: Most audio per batch in seconds, None for a default by batch size.
+        device: Torch device; by default a GPU if there is one.
+        data_dir: Folder with local copies of data sets, None to ask the Hub.
+        judge: Model that judges instead of the tasks' own; `none` leaves judged metrics out.
+        baseline: File or run folder with answers to beat, instead of the tasks' own.
+        perturb: What is done to every clip, such as `noise=10dB,telephone`.
+        use_cache: Whether answers kept by other runs in `out` are taken.
+        retry_errors: Ask again for items that an earlier attempt could not answer, or a judge could not judge.
+        trust: Run Python code that task files of others name; `model_options` has `trust_remote_code` for models.
+        model_options: Passed on to the model's loader.
+    """
+
+    tasks: tuple[str, ...]
+    model: str
+    track: str = "micro"
+    out: Path = OUT
+    limit: int | None = None
+    decodings: tuple[str, ...] = DECODINGS
+    seed: int = DEFAULT_SEED
+    batch_size: int = BATCH_SIZE
+    batch_seconds: float | None = None
+    device: str | None = None
+    data_dir: Path | None = None
+    judge: str | None = None
+    baseline: str | None = None
+    perturb: str = ""
+    use_cache: bool = True
+    retry_errors: bool = False
+    trust: bool = False
+    model_options: dict[str, Any] = field(default_factory=dict)
+
+    def metadata(self) -> dict[str, Any]:
+        """What the tasks' data loading must know, as `lm_eval --metadata` would say it."""
+        told = {"data_dir": self.data_dir, "baseline": self.baseline}
+        return {name: str(value) for name, value in told.items() if value is not None}
+
+
+def make_request(
+    tasks: Sequence[str] | None,
+    model: str | None,
+    track: str | None = None,
+    *,
+    pad: bool = False,
+    encoder_cache: Path | None = None,
+    language: str | None = None,
+    template: Mapping[str, Any] | None = None,
+    trust: bool = False,
+    **given: Any,
+) -> EvalRequest:
+    """A request as a user makes it, with what was left open chosen, and said on stderr.
+
+    Args:
+        tasks: None for all benchmarks of the track.
+        model: None for the newest checkpoint under `runs/`.
+        track: None for the tasks' own, else the one that the model was trained on.
+        pad: Pad clips to the encoder's full window.
+        encoder_cache: Folder of encoder states that are kept.
+        language: Of the speech, for Whisper in a cascade.
+        template: Variables of the model's chat template.
+        trust: Run Python code that comes with models and task files.
+        given: Other fields of `EvalRequest`.
+
+    Raises:
+        UserError: the track `full` without tasks.
+        MissingPrerequisite: no model is named, and there is no checkpoint.
+    """
+    chosen = model if model is not None else _newest_checkpoint()
+    on = track or (track_of(tasks) if tasks else None) or _recorded_track(chosen)
+    if on == "full" and not tasks:
+        raise UserError("--track full needs --task: `rba-bench tasks list` shows what there is")
+    loading = {
+        "true_length": not pad, "encoder_cache": encoder_cache, "language": language, "trust_remote_code": trust,
+        "template": dict(template or {}),
+    }  # fmt: skip
+    return EvalRequest(
+        tasks=tuple(tasks or BENCHMARKS), model=chosen, track=on, trust=trust, model_options=loading, **given
+    )
+
+
+def _newest_checkpoint() -> str:
+    newest = str(latest_checkpoint(RUNS))
+    say(f"model: {newest} (the newest checkpoint under {RUNS}/)")
+    return newest
+
+
+def _recorded_track(model: str) -> str:
+    recorded = (training_note(model) or {}).get("track")
+    if recorded:
+        say(f"track: {recorded} (recorded in {model})")
+        return str(recorded)
+    track = "micro" if model in BUILT_IN else "full"
+    say(
+        f"track: {track} (as {model} is {'of' if track == 'micro' else 'not of'} the micro world; --track chooses)"
+    )
+    return track
+
+
+TASK_KEYS = (
+    "output_type", "test_split", "process_docs", "description", "doc_to_text", "doc_to_audio", "doc_to_target",
+    "gen_prefix", "num_fewshot", "repeats", "filter_list", "process_results", "metric_list",
+)  # fmt: skip
+
+
+def protocol_spec(
+    spec: TaskSpec,
+    settings: Settings,
+    docs: Iterable[Mapping[str, Any]],
+    finish: Sequence[Mapping[str, Any]] = (),
+    perturb: Mapping[str, Any] | None = None,
+    baseline: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The protocol as JSON values.
+
+    Args:
+        spec: The task.
+        settings: Its decoding, as resolved from `generation_kwargs`.
+        docs: The whole test set; its kind, target languages and prompts matter here.
+        finish: How each finisher describes itself (judge, prompts, decoding).
+        perturb: What is done to every clip: the chain in canonical form, and the version of what its names mean.
+        baseline: Name and hash of the answers to beat, where the task has any.
+    """
+    kinds, langs, prompts = set(), set(), set()
+    for doc in docs:
+        kinds.add(doc["kind"])
+        langs.add(doc["target_lang"])
+        prompts.add(doc["prompt"])
+    wording = sha256_json(sorted(prompts)) if prompts != {""} else ""
+    asked_for = {"prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline}
+    return {
+        "task": spec.name,
+        "version": spec.version,
+        "yaml": {key: spec.config[key] for key in TASK_KEYS if key in spec.config},
+        "decoding": {"name": settings.protocol, **asdict(settings.decoding), "until": list(settings.until)},
+        "answer": replies.RULE,
+        "metrics": signatures(kinds.pop(), sorted(langs)),
+        "judge": (spec.config.get("metadata") or {}).get("judge"),
+        **{name: value for name, value in asked_for.items() if value},
+    }
+
+
+def protocol_hash(spec: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of a protocol."""
+    return sha256_json(spec)
+
 
 # Of a model: what it is called and how it came about, not what it is
 # (its hashes say that; a commit may change nothing but the model card)
@@ -39,7 +261,7 @@ class Plan:
         folder: Of the run.
     """
 
-    spec: registry.TaskSpec
+    spec: task_registry.TaskSpec
     task: Any
     settings: Settings
     finishers: tuple[Finisher, ...]
@@ -56,7 +278,7 @@ class Plan:
         return int(self.limit or self.data["n_items"])
 
 
-def load_task(spec: registry.TaskSpec, request: EvalRequest) -> Any:
+def load_task(spec: task_registry.TaskSpec, request: EvalRequest) -> Any:
     """lm-eval's task with its documents.
 
     Raises:
@@ -73,7 +295,7 @@ def load_task(spec: registry.TaskSpec, request: EvalRequest) -> Any:
 
 
 def make_plan(
-    spec: registry.TaskSpec,
+    spec: task_registry.TaskSpec,
     task: Any,
     request: EvalRequest,
     finishers: tuple[Finisher, ...],
@@ -133,7 +355,7 @@ def _perturbation(text: str) -> dict[str, Any]:
     return perturbations.parse(text).identity()
 
 
-def _origin(task: Any, spec: registry.TaskSpec) -> dict[str, Any]:
+def _origin(task: Any, spec: task_registry.TaskSpec) -> dict[str, Any]:
     """What the data loading said of itself; it travels in the description of the data set."""
     said = json.loads(task.dataset[task.config.test_split].info.description or "{}")
     name = str((spec.config.get("dataset_kwargs") or {}).get("testset") or "local")

@@ -3,10 +3,13 @@
 <out>/<model>/<run id>/samples.jsonl   appended while running, so a kill loses at most one batch; sorted at the end
 <out>/<model>/<run id>/timing.jsonl    what each batch cost; apart, so that equal answers make equal samples
 <out>/<model>/<run id>/run.json        written once, when every item has been answered and scored
+
+The samples of a finished run on disk: as lines, or packed as they are published.
 """
 
+import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,10 +25,8 @@ from pydantic import (
 )
 
 from rba_bench.errors import UserError
-from rba_bench.files import read_jsonl
-from rba_bench.names import check_name
-from rba_bench.plain import plain
-from rba_bench.untrusted import read_json
+from rba_bench.files import check_name, read_jsonl
+from rba_bench.untrusted import MAX_TEXT, parse_json, plain, read_file, read_json, unpack
 
 SCHEMA_VERSION = 2  # 1 had the latency in each sample, and no judge but the rules of the micro world
 RUN_FILE = "run.json"
@@ -38,7 +39,7 @@ UNSCORED: tuple[Status, ...] = ("not_heard", "no_reply")  # no failure of the mo
 UNANSWERED: tuple[Status, ...] = ("error", *UNSCORED)  # asked again by `--retry-errors`
 
 
-# A record may be somebody else's file, and its names become paths and headings: see `rba_bench.names`.
+# A record may be somebody else's file, and its names become paths and headings: see `rba_bench.files`.
 Name = Annotated[str, AfterValidator(check_name)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 # Of a clip: whether it is that clip's is for `leaderboard verify` to say; hexadecimal digits are no path and no markup.
@@ -227,7 +228,7 @@ class RunRecord(_Record):
         statuses: Number of samples per status, zeros included. Older records also count `unparsed`, which no sample
             ever was.
         partial: True if `limit` cut the test set; boards refuse such a record.
-        exploits: Of tasks that ask questions, see `rba_bench.evaluation.exploits`; None in older records.
+        exploits: Of tasks that ask questions, see `rba_bench.evaluation.scoring`; None in older records.
         finish: What judges and other finishers report of themselves: agreement, order bias, calls.
         samples_sha256: Hash of `samples.jsonl`.
         rescored: Each time that `rba-bench rescore` changed something, oldest first. Hardware, versions and timing stay
@@ -344,3 +345,34 @@ def first_line(error: Exception) -> str:
         first = error.errors()[0]
         return plain(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     return plain(error)
+
+
+PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
+
+
+def pack(data: bytes) -> bytes:
+    """Samples as published; the same bytes in, the same bytes out."""
+    return gzip.compress(data, compresslevel=9, mtime=0)
+
+
+def sample_bytes(folder: Path) -> bytes:
+    """Lines of the samples in a run folder, unpacked. Raises UserError where they are missing or damaged."""
+    packed = folder / PACKED_FILE
+    try:
+        return read_file(folder / SAMPLES_FILE, MAX_TEXT)
+    except FileNotFoundError:
+        pass
+    try:
+        return unpack(read_file(packed, MAX_TEXT), packed)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} has a {RUN_FILE} but no {SAMPLES_FILE}; both are needed") from error
+
+
+def parse(data: bytes, folder: Path) -> Iterator[Sample]:
+    """The samples in those lines, in their order. Raises UserError for a line that is none."""
+    try:
+        for line in data.split(b"\n"):
+            if line.strip():
+                yield Sample.model_validate(parse_json(line), strict=True)
+    except ValueError as error:
+        raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {first_line(error)}") from error

@@ -2,23 +2,31 @@
 
 A run lives in `<out>/<model>/<run id>/`. The run id hashes task, protocol, model weights, data, seed and limit, so
 the same command finds its half-finished run again and goes on, and a change of anything starts another one beside it.
+
+What a run would take, before anything is answered, judged or paid.
 """
 
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from rba_bench import outputs
 from rba_bench.errors import UserError
-from rba_bench.evaluation import answering, environment, foreign_code, harness, outcomes, registry, scoring
-from rba_bench.evaluation.exploits import exploits
-from rba_bench.evaluation.finishers import registry as finishers
-from rba_bench.evaluation.finishers.base import Finisher
-from rba_bench.evaluation.finishing import finish
-from rba_bench.evaluation.plan import Plan, load_task, make_plan, model_identity
-from rba_bench.evaluation.protocol import protocol_hash
+from rba_bench.evaluation import (
+    answering,
+    environment,
+    foreign_code,
+    harness,
+    outcomes,
+    scoring,
+    task_registry,
+)
+from rba_bench.evaluation.answering import unscored
+from rba_bench.evaluation.model_input import settings
+from rba_bench.evaluation.plan import EvalRequest, Plan, load_task, make_plan, model_identity, protocol_hash
 from rba_bench.evaluation.records import (
     RUN_FILE,
     SAMPLES_FILE,
@@ -29,7 +37,10 @@ from rba_bench.evaluation.records import (
     Status,
     read_record,
 )
-from rba_bench.evaluation.request import EvalRequest
+from rba_bench.evaluation.scorers import registry as finishers
+from rba_bench.evaluation.scorers.registry import finish
+from rba_bench.evaluation.scorers.scorer import Cost, Finisher
+from rba_bench.evaluation.scoring import exploits
 from rba_bench.files import sha256_file, write_json
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.progress import say
@@ -61,11 +72,11 @@ def evaluate(request: EvalRequest) -> list[RunRecord]:
     return [_evaluate_task(spec, request, lm, finishing[spec.name], identity) for spec in specs]
 
 
-def checked(request: EvalRequest) -> list[registry.TaskSpec]:
+def checked(request: EvalRequest) -> list[task_registry.TaskSpec]:
     """The tasks of a request. Raises UserError for values that cannot be meant."""
     if request.limit is not None and request.limit <= 0:
         raise UserError(f"--limit must be at least 1, not {request.limit}")
-    specs = registry.resolve(request.tasks, request.track, request.decodings)
+    specs = task_registry.resolve(request.tasks, request.track, request.decodings)
     if not request.trust:
         for spec in specs:
             foreign_code.refuse(spec.path)
@@ -73,7 +84,7 @@ def checked(request: EvalRequest) -> list[registry.TaskSpec]:
 
 
 def _evaluate_task(
-    spec: registry.TaskSpec,
+    spec: task_registry.TaskSpec,
     request: EvalRequest,
     lm: harness.RbaSpeechLM,
     finishing: tuple[Finisher, ...],
@@ -144,3 +155,56 @@ def status_counts(samples: Sequence[Sample]) -> dict[Status, int]:
     """Number of samples of every status, zeros included."""
     counts = Counter(sample.status for sample in samples)
     return {status: counts[status] for status in STATUSES}
+
+
+WORD = "word "  # stands for a token of an answer that is not written yet
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One judge (or other finisher) of one task; `judge` is "none" for a task without.
+
+    Attributes:
+        items: Items to answer.
+        cost: Upper bound: every answer as long as the task allows, no vote kept.
+    """
+
+    task: str
+    items: int
+    judge: str
+    cost: Cost
+
+    def row(self) -> tuple[Any, ...]:
+        """The estimate as cells of a table; an unknown price is "?"."""
+        dollars = "?" if self.cost.dollars is None else f"{self.cost.dollars:.2f}"
+        cost = self.cost
+        return (
+            self.task,
+            self.items,
+            self.judge,
+            cost.calls,
+            cost.prompt_tokens,
+            cost.completion_tokens,
+            dollars,
+        )
+
+
+def estimate(request: EvalRequest) -> list[Estimate]:
+    """What each judge of each task would be asked. Loads documents, no model.
+
+    Raises:
+        UserError: as `evaluate`.
+        MissingPrerequisite: the data is absent.
+    """
+    found = []
+    for spec in checked(request):
+        task = load_task(spec, request)
+        longest = settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
+        docs = list(task.eval_docs)[: request.limit]
+        samples = [unscored(index, doc, WORD * longest, doc["prompt"]) for index, doc in enumerate(docs)]
+        costs = [(finisher, finisher.cost(samples)) for finisher in finishers.of(spec, request, asking=False)]
+        found += [
+            Estimate(spec.name, len(docs), str(finisher.describe().get("name")), cost)
+            for finisher, cost in costs
+        ] or [Estimate(spec.name, len(docs), "none", Cost(0, 0, dollars=0.0))]
+    return found

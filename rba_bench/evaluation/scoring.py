@@ -1,6 +1,6 @@
 """From answers to scores: per item when it is answered, per run from the samples alone.
 
-Kinds and the metrics scored here; judged metrics come from finishers (`rba_bench.evaluation.finishers`):
+Kinds and the metrics scored here; judged metrics come from finishers (`rba_bench.evaluation.scorers`):
 
     instruct  win_rate (preferred to the stored baseline answer by the rule judge; a tie is 0.5),
               rating (the judge's score in [0, 1]), valid_rate (share of answers the judge accepts)
@@ -13,6 +13,11 @@ Kinds and the metrics scored here; judged metrics come from finishers (`rba_benc
 An item's score is a number, or a row of sufficient statistics for the corpus metrics. Everything a run reports is a
 function of these, so it can be recomputed, resampled and compared in pairs without the model. An item that could
 not be heard, got no reply from a server, or whose judge failed has no score: it is counted, never scored as 0.
+
+What answers that know nothing would score on a task's own questions, under each metric of the task.
+
+Printed by `rba-bench eval`, kept in the run record and shown on boards, so that nobody has to trust that a metric
+cannot be gamed. Metrics of judges are left out: they cost money, and are asked only about the model's own answers.
 """
 
 import json
@@ -27,7 +32,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.lengths import mean_lengths
 from rba_bench.evaluation.metric import Metric
-from rba_bench.evaluation.records import MetricPart, MetricValue, Sample
+from rba_bench.evaluation.records import ExploitTable, MetricPart, MetricValue, Sample
 from rba_bench.metrics import qa
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import ChrfPP, CorpusBleu
@@ -40,8 +45,9 @@ from rba_bench.metrics.bootstrap import (
     resampled_scores,
 )
 from rba_bench.metrics.interval import Clusters, Interval, Z
+from rba_bench.metrics.qa.matching import STRATEGIES, Asked, chosen
 from rba_bench.metrics.text import VERSION as TEXT_VERSION
-from rba_bench.metrics.winrate import preference
+from rba_bench.metrics.win_rate import preference
 
 METRICS: dict[str, tuple[Metric, ...]] = {
     "instruct": (Metric("win_rate"), Metric("rating"), Metric("valid_rate")),
@@ -297,3 +303,44 @@ def _part(metric: Metric, samples: Sequence[Sample], group: str) -> MetricPart:
         [sample.cluster for sample in members],
     )
     return MetricPart(value=part.value, low=part.low, high=part.high, n=part.n)
+
+
+def exploits(samples: Sequence[Sample]) -> ExploitTable | None:
+    """The exploit table of a run on questions, None for other kinds.
+
+    Args:
+        samples: All samples of the run; questions, references and languages are taken from them.
+    """
+    asked = {sample.cluster: sample for sample in samples if sample.kind == "qa" and sample.references}
+    distinct = list(asked.values())
+    if not distinct:
+        return None
+    tried = tuple(
+        (question(item.model_dump()), tuple(item.references), item.target_lang)
+        for item in (distinct[place] for place in chosen(len(distinct)))
+    )
+    return ExploitTable(n=len(tried), scores=_scores(tried))
+
+
+@lru_cache(maxsize=32)  # boards read many runs on the same questions
+def _scores(tried: tuple[tuple[str, tuple[str, ...], str], ...]) -> dict[str, dict[str, float]]:
+    items = [Asked(question, references) for question, references, _ in tried]
+    docs = [
+        {"id": "", "kind": "qa", "instruction": question, "references": list(references), "target_lang": lang}
+        for question, references, lang in tried
+    ]
+    return {
+        name: _mean(
+            [score_item(doc, strategy(item, items)).scores for doc, item in zip(docs, items, strict=True)]
+        )
+        for name, strategy in STRATEGIES.items()
+    }
+
+
+def _mean(scores: Sequence[dict[str, float | list[int]]]) -> dict[str, float]:
+    """Mean of each metric over items; question metrics are numbers."""
+    return {name: sum(_number(item[name]) for item in scores) / len(scores) for name in scores[0]}
+
+
+def _number(score: float | list[int]) -> float:
+    return 0.0 if isinstance(score, list) else float(score)

@@ -1,6 +1,6 @@
 """`rba-bench leaderboard build`: run records in, a folder out that can be published and built again from itself.
 
-    index.md           summary, one section per task and protocol, list of runs
+index.md           summary, one section per task and protocol, list of runs
     <task>.csv         every number of a section in full precision
     breakdown.csv      the same scores by topic or translation direction
     equal_length.csv   with --equal-length: win rates at equal length, estimated from the runs
@@ -8,33 +8,37 @@
     records/<model>/<run id>/{run.json, samples.jsonl.gz}   the runs themselves
 
 The same records give the same bytes.
+
+Pages and tables of a published board, compared with what its own records give.
+
+The board on a terminal.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich.console import Console
+from rich.text import Text
+
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import RUN_FILE
-from rba_bench.evaluation.sample_files import PACKED_FILE, pack
-from rba_bench.files import write_atomic
+from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE, pack
+from rba_bench.files import folder_name, inside, write_atomic
 from rba_bench.leaderboard import pages
-from rba_bench.leaderboard.compare import Group, group_runs
+from rba_bench.leaderboard.board_groups import Group, group_runs
 from rba_bench.leaderboard.equal_length import EqualLength, estimate
-from rba_bench.leaderboard.load import Run, distinct, find, read, unfinished
-from rba_bench.leaderboard.references import MODEL
+from rba_bench.leaderboard.loaded_runs import MODEL, Run, distinct, find, read, unfinished
+from rba_bench.leaderboard.pages import SHORT, reference_notes
 from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text, rounded
 from rba_bench.leaderboard.verify import refuse_faulty, task_of
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
-from rba_bench.names import folder_name, inside
-from rba_bench.plain import json_safe, plain
-from rba_bench.untrusted import read_json
+from rba_bench.untrusted import json_safe, plain, printable, read_file, read_json
 
 INDEX = "index.md"
 RECORDS = "records.json"
@@ -378,3 +382,73 @@ def _remove_stale(out: Path, kept: set[str]) -> None:
         file = out / name
         if file.is_file() and file.resolve().is_relative_to(out.resolve()):
             file.unlink()
+
+
+_NUMBER = re.compile(r"(?<![\w.])[+-]?\d+\.\d+(?:e[+-]?\d+)?(?![\w.])")
+CLOSE = 1e-9  # relative; a shown number may also differ by one in its last place
+
+
+def differences(board: Path) -> Iterator[str]:
+    """Files of a board that are not what `leaderboard build` makes of its records."""
+    try:
+        stated = read_json(board / RECORDS)
+        options = stated.get("options") or {}
+        baseline, warnings = str(stated["baseline"]), [str(each) for each in stated["warnings"]]
+        runs = distinct([read(folder) for folder in find([board / PUBLISHED])])
+        groups = group_runs(runs, baseline, options.get("ceiling"))
+        estimates = [estimate(group) for group in groups] if options.get("equal_length") else []
+        wanted = warnings_of(groups, baseline, estimates)
+        contents, _ = render(runs, groups, warnings, options, estimates)
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"cannot be made again: {plain(error)}"
+        return
+    if sorted(wanted) != sorted(each for each in warnings if not each.endswith(UNFINISHED)):
+        yield f"{RECORDS} has other warnings than the records give"
+    for name, content in sorted(contents.items()):
+        if not name.startswith(f"{PUBLISHED}/") and (fault := _compared(board, name, content)):
+            yield f"{name} {fault}: rba-bench leaderboard build {board} --out {board}"
+
+
+def _compared(board: Path, name: str, content: bytes) -> str:
+    try:
+        found = read_file(inside(board, name))
+    except FileNotFoundError:
+        return "is missing"
+    except UserError as error:
+        return f"cannot be read ({error})"
+    same = found == content or _same(found.decode(errors="replace"), content.decode())
+    return "" if same else "is not what the records give"
+
+
+def _same(own: str, new: str) -> bool:
+    """Equal texts, but for the last digits of numbers with a decimal point."""
+    if _NUMBER.split(own) != _NUMBER.split(new):
+        return False
+    return all(map(_close, _NUMBER.findall(own), _NUMBER.findall(new)))
+
+
+def _close(own: str, new: str) -> bool:
+    digits = len(own.partition(".")[2].partition("e")[0])
+    last_place = 10.0**-digits if "e" not in own else 0.0
+    a, b = float(own), float(new)
+    return abs(a - b) <= max(1.01 * last_place, CLOSE * max(abs(a), abs(b)))
+
+
+WIDE = 140  # columns where stdout is a file or a pipe and has no width of its own
+
+
+def render_terminal(result: BuildResult, console: Console | None = None) -> None:
+    """Print the summary tables, the warnings and the path of the full board; by default on stdout."""
+    out = console or Console(highlight=False)
+    if console is None and not out.is_terminal:
+        out = Console(highlight=False, width=WIDE)
+    for table in result.tables:
+        out.print(table.rich())
+    for line in (*reference_notes(result.groups), *result.warnings):
+        out.print(Text(printable(line)))
+    out.print(Text("95 % intervals; * leaves out zero. Task, n, protocol hash, date:"))
+    for group in result.groups:
+        record = group.record
+        behind = f"{group.task}, n = {record.n}, {group.protocol_hash[:SHORT]}, {record.created[:10]}"
+        out.print(Text(f"  {behind}"))
+    out.print(Text(f"Board: {printable(result.out / INDEX)}"))

@@ -13,7 +13,7 @@ import numpy as np
 
 from rba_bench.evaluation.lengths import VERSUS, baseline_of, is_win_rate
 from rba_bench.leaderboard import pages
-from rba_bench.leaderboard.compare import Group, Row
+from rba_bench.leaderboard.board_groups import Group, Row
 from rba_bench.leaderboard.tables import TextTable
 from rba_bench.metrics.bootstrap import Interval
 from rba_bench.metrics.lc_pooled import (

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rba_bench.evaluation.records import STATUSES, MetricValue, RunRecord, not_ok
-from rba_bench.leaderboard.compare import Group, Row
-from rba_bench.leaderboard.references import CEILING, KINDS, MODEL
+from rba_bench.leaderboard.board_groups import Group, Row
+from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL
 from rba_bench.leaderboard.tables import LONGEST, NOTHING, TextTable
 from rba_bench.metrics.interval import Interval
-from rba_bench.plain import plain
+from rba_bench.untrusted import plain
 
 JUDGE_WORDS = ("agreement", "bias", "unanimous", "judge stderr")
 SHORT = 8  # hex digits of a hash on a page; the full ones are in records.json

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rba_bench.errors import UserError
-from rba_bench.leaderboard.load import Run
+from rba_bench.leaderboard.loaded_runs import Run
 from rba_bench.metrics import paired
 from rba_bench.metrics.aggregate import item_scores
 from rba_bench.metrics.bootstrap import (

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from rba_bench.errors import UserError
 from rba_bench.files import write_atomic
 from rba_bench.leaderboard.tables import LONGEST, NOTHING, TextTable, csv_text
-from rba_bench.plain import plain
+from rba_bench.untrusted import plain
 
 INDEX = "index.md"
 ABOUT = """# The paper's numbers

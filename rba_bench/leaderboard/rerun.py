@@ -14,16 +14,16 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import harness
-from rba_bench.evaluation.asking import Planned
+from rba_bench.evaluation.model_input import Planned
 from rba_bench.evaluation.plan import identifying
 from rba_bench.evaluation.records import UNANSWERED, Sample
-from rba_bench.evaluation.registry import TaskSpec
-from rba_bench.leaderboard.load import Run
-from rba_bench.plain import plain
+from rba_bench.evaluation.task_registry import TaskSpec
+from rba_bench.leaderboard.loaded_runs import Run
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.base import SpeechLM
-from rba_bench.speechlm.load import BUILT_IN, load
-from rba_bench.textlm.base import SAMPLER
+from rba_bench.speechlm.model_names import BUILT_IN, load
+from rba_bench.speechlm.speech_model import SpeechLM
+from rba_bench.textlm.text_model import SAMPLER
+from rba_bench.untrusted import plain
 
 SEED = 0
 RUNS = Path("runs")  # where checkpoints of this machine lie

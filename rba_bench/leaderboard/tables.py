@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rba_bench.plain import csv_cell, plain, printable
+from rba_bench.untrusted import csv_cell, plain, printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,13 +10,13 @@ from typing import Any
 
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input, documents
+from rba_bench.evaluation import documents, model_input
 from rba_bench.evaluation.records import Sample
-from rba_bench.evaluation.registry import TaskSpec
-from rba_bench.evaluation.sources import base as sources
+from rba_bench.evaluation.sources import source as sources
+from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.installing import extra
-from rba_bench.leaderboard.compare import data_hash
-from rba_bench.leaderboard.load import Run
+from rba_bench.leaderboard.board_groups import data_hash
+from rba_bench.leaderboard.loaded_runs import Run
 
 TEXTS = (
     "id", "kind", "group", "cluster", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline",
@@ -71,7 +71,7 @@ def clip_key(sample: Sample, doc: Mapping[str, Any] | None) -> str:
     """Content of the clip as it is heard, what is spoken before it included where the test set is at hand."""
     audio = None if doc is None else doc["audio"]
     return (
-        clip_input.content_key(audio)
+        model_input.content_key(audio)
         if audio and audio["sha256"] == sample.audio_sha256
         else sample.audio_sha256
     )
@@ -145,6 +145,6 @@ def _micro(testset: str) -> tuple[Docs | None, str]:
 
 def _can_be_heard(audio: Any) -> bool:
     try:
-        return bool(len(clip_input.wave(audio)))
+        return bool(len(model_input.wave(audio)))
     except (AudioError, UserError):
         return False

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import registry
+from rba_bench.evaluation import task_registry
 from rba_bench.evaluation.records import RUN_FILE, RunRecord
-from rba_bench.leaderboard import checks, circumstances, load, test_sets
-from rba_bench.leaderboard.load import Run
+from rba_bench.leaderboard import checks, loaded_runs, test_sets
+from rba_bench.leaderboard.loaded_runs import Run
 from rba_bench.leaderboard.recompute import UNSCORABLE, recompute
-from rba_bench.plain import plain
+from rba_bench.untrusted import plain
 
 CANNOT_KNOW = (
     "whether the responses are the model's own (--rerun N asks it again)",
@@ -131,7 +131,7 @@ def verify(
     Raises:
         UserError: a path does not exist, or holds no record.
     """
-    folders = load.find(paths)
+    folders = loaded_runs.find(paths)
     read: list[tuple[Path, Run | None, str]] = [_read(folder) for folder in folders]
     runs = [run for _, run, _ in read if run is not None]
     apart = test_sets.shared(runs)
@@ -172,9 +172,9 @@ def check(run: Run, data_dir: Path | None = None, others: Sequence[str] = ()) ->
         paired = test_sets.clips_in_pairs(spec)
         faults = [
             *checks.of_shape(run),
-            *circumstances.of_model(run),
-            *circumstances.of_dates(record),
-            *circumstances.of_timing(run, paired),
+            *checks.of_model(run),
+            *checks.of_dates(record),
+            *checks.of_timing(run, paired),
             *checks.of_protocol(run, spec, docs),
             *checks.of_items(run, docs, paired),
         ]
@@ -259,15 +259,15 @@ def refuse_faulty(runs: Sequence[Run]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def task_of(name: str) -> registry.TaskSpec | None:
+def task_of(name: str) -> task_registry.TaskSpec | None:
     """The shipped task of a name, or one that can be made of it; None for tasks of others."""
-    shipped = {spec.name: spec for spec in registry.list_tasks()}
-    return shipped.get(name) or next(iter(registry.made(name)), None)
+    shipped = {spec.name: spec for spec in task_registry.list_tasks()}
+    return shipped.get(name) or next(iter(task_registry.made(name)), None)
 
 
 def _read(folder: Path) -> tuple[Path, Run | None, str]:
     try:
-        return folder, load.read(folder), ""
+        return folder, loaded_runs.read(folder), ""
     except UserError as error:
         return (
             folder,
@@ -277,7 +277,7 @@ def _read(folder: Path) -> tuple[Path, Run | None, str]:
 
 
 def _boards(paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    from rba_bench.leaderboard import board_files  # which builds a board, and a build verifies
+    from rba_bench.leaderboard import build  # which builds a board, and a build verifies
 
-    boards = [path for path in paths if (path / board_files.RECORDS).is_file()]
-    return {str(board): tuple(board_files.differences(board)) for board in boards}
+    boards = [path for path in paths if (path / build.RECORDS).is_file()]
+    return {str(board): tuple(build.differences(board)) for board in boards}

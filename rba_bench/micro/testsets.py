@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from rba_bench import files, progress
-from rba_bench.audio import clips, espeak, perturb
-from rba_bench.audio.voices import BANKS, Voice
+from rba_bench.audio import clips, espeak, perturbations
+from rba_bench.audio.espeak import BANKS, Voice
 from rba_bench.errors import UserError
 from rba_bench.micro import paths, world
 from rba_bench.seeding import stable_seed
@@ -132,7 +132,7 @@ def _speak(item: world.Item, voice: Voice, snr_db: float | None, colour: str, se
     wave = espeak.speak(item.instruction, item.source_lang, voice)
     if snr_db is None:
         return wave
-    return perturb.add_noise(wave, snr_db, np.random.default_rng(seed), colour)
+    return perturbations.add_noise(wave, snr_db, np.random.default_rng(seed), colour)
 
 
 def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
@@ -222,7 +222,7 @@ def load(name: str, cache: Path | None = None, voices: str = "test", noise: Nois
     Args:
         name: a key of SPECS or STUDY, or the name of CONSISTENCY.
         cache: folder for the sets; by default `micro` under `files.cache_dir()`.
-        voices: a bank of `rba_bench.audio.voices`.
+        voices: a bank of `rba_bench.audio.espeak`.
         noise: conditions; by default clean, 25 dB and 20 dB of pink noise in turn.
 
     Raises:

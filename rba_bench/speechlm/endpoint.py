@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 
 from rba_bench.audio.clips import AudioError
-from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, audio_fault
-from rba_bench.speechlm.clock import StageClock
-from rba_bench.textlm.base import Decoding, Generation
-from rba_bench.textlm.endpoint import drawing, generation
-from rba_bench.textlm.endpoint_client import Call, EndpointClient
-from rba_bench.textlm.endpoint_health import Trouble
-from rba_bench.textlm.endpoint_options import EndpointOptions
-from rba_bench.textlm.endpoint_replies import Answer
-from rba_bench.textlm.template import Variables
+from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechRequest, StageClock, audio_fault
+from rba_bench.textlm.chat import Variables
+from rba_bench.textlm.endpoints.address import EndpointOptions
+from rba_bench.textlm.endpoints.client import Call, EndpointClient
+from rba_bench.textlm.endpoints.health import Trouble
+from rba_bench.textlm.endpoints.replies import Answer
+from rba_bench.textlm.endpoints.text_llm import drawing, generation
+from rba_bench.textlm.text_model import Decoding, Generation
 
 
 class EndpointSpeechLM:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
-from rba_bench.study.recipe import Budget
+from rba_bench.study.study_recipe import Budget
 from rba_bench.training.callbacks.run_files import LOG
 from rba_bench.training.continuing import RUN
 

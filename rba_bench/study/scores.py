@@ -15,12 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Hash, Name
 from rba_bench.files import sha256_json, write_atomic
-from rba_bench.leaderboard import load
-from rba_bench.leaderboard.compare import data_hash
+from rba_bench.leaderboard import loaded_runs
+from rba_bench.leaderboard.board_groups import data_hash
 from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
-from rba_bench.plain import plain
-from rba_bench.untrusted import parse_json, read_file, unpack
+from rba_bench.untrusted import parse_json, plain, read_file, unpack
 
 SUFFIX = ".json.gz"
 MAX_FILE = 64 * 2**20  # bytes, packed
@@ -150,7 +149,7 @@ def condense(folder: Path, metrics: Sequence[str]) -> TaskScores:
     Raises:
         UserError: the run is damaged or does not have a metric.
     """
-    run = load.read(folder)
+    run = loaded_runs.read(folder)
     record = run.record
     if strangers := [name for name in metrics if name not in record.metrics]:
         raise UserError(
@@ -174,7 +173,7 @@ def condense(folder: Path, metrics: Sequence[str]) -> TaskScores:
     )
 
 
-def _metric(run: load.Run, name: str) -> MetricScores:
+def _metric(run: loaded_runs.Run, name: str) -> MetricScores:
     stated = run.record.metrics[name]
     return MetricScores(
         aggregation=stated.aggregation,

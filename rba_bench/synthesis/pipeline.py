@@ -9,15 +9,14 @@ from rba_bench.cards import CARD
 from rba_bench.errors import UserError
 from rba_bench.outputs import claim, release
 from rba_bench.progress import say
-from rba_bench.synthesis import recorded
+from rba_bench.synthesis import corpora
 from rba_bench.synthesis import teacher as teachers
-from rba_bench.synthesis.collect import collect
+from rba_bench.synthesis.collection import collect
 from rba_bench.synthesis.corpora import Utterance, utterances
-from rba_bench.synthesis.manifest import write_manifest
-from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.synthesis.shards import Maker, write_shards
-from rba_bench.synthesis.speak import Speaker, Spoken, espeak_speaker
-from rba_bench.textlm.base import TextLM
+from rba_bench.synthesis.shards import Maker, write_manifest, write_shards
+from rba_bench.synthesis.speech import Speaker, Spoken, espeak_speaker
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.textlm.text_model import TextLM
 
 # Keys that may differ between a run and its resumption.
 NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates"})
@@ -58,7 +57,7 @@ def synthesize(
     found = utterances(recipe.source) if recipe.source is not None else []
     config = _config(recipe)
     if found:
-        config["source_sha256"] = recorded.identity(found)
+        config["source_sha256"] = corpora.identity(found)
     for key in ("weights_sha256", "setup_sha256"):
         config[f"teacher_{key}"] = identity[key]
     if "template" in identity:
@@ -90,8 +89,8 @@ def _make(
     teacher = teacher or teachers.load(recipe)
     maker: Maker
     if recipe.source is not None:
-        made = recorded.translate(recipe, recipe.source, found, teacher, out)
-        units, maker = [unit for unit, _ in made.values()], recorded.Recordings(made, recipe.source)
+        made = corpora.translate(recipe, recipe.source, found, teacher, out)
+        units, maker = [unit for unit, _ in made.values()], corpora.Recordings(made, recipe.source)
     else:
         units, maker = collect(recipe, teacher, out), Spoken(recipe, speaker or espeak_speaker())
     checksums = write_shards(units, recipe, maker, out)

@@ -1,11 +1,25 @@
-"""The teacher of a recipe: where it is, what it is, how to load it."""
+"""The teacher of a recipe: loaded, writing instructions from its bare template, and answering them.
 
+The teacher of a recipe: where it is, what it is, how to load it.
+
+Magpie sampling: fed with nothing but the template's opening of a user turn, the teacher writes that turn.
+
+Xu et al. 2024, "Magpie: Alignment Data Synthesis from Scratch by Prompting Aligned LLMs with Nothing"; the
+RBA paper samples at temperature 1.0-1.2 and top-p 0.99-1.0. Candidate number i has a seed of its own: it does
+not matter in which run or batch it is sampled.
+
+The teacher answers the instructions it wrote; speech models are then aligned to these responses.
+"""
+
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.textlm.base import TextLM
-from rba_bench.textlm.template import quiet, text_in
+from rba_bench.seeding import stable_seed
+from rba_bench.synthesis.filters import InstructionFilter, Tagger, judge_answer, read, tidy_lines
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.textlm.chat import quiet, text_in
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
 
 
@@ -49,3 +63,79 @@ def load(recipe: SynthesisRecipe) -> TextLM:
     return LocalTextLM.from_pretrained(
         locate(recipe), device=recipe.device, batch_size=recipe.batch_size, template=template(recipe)
     )
+
+
+def instruction_decoding(recipe: SynthesisRecipe) -> Decoding:
+    """How instructions are sampled."""
+    return Decoding(
+        recipe.instruction_max_new_tokens, recipe.instruction_temperature, recipe.instruction_top_p
+    )
+
+
+def sample_round(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> list[dict[str, Any]]:
+    """Sample round `number`: `round_size` candidates `{index, seed, text, status, n_tokens}`, unjudged."""
+    first = number * recipe.round_size
+    indices = range(first, first + recipe.round_size)
+    seeds = [stable_seed("instruction", recipe.seed, index) for index in indices]
+    generations = _ask(teacher, recipe, seeds)
+    candidates = []
+    for index, seed, made in zip(indices, seeds, generations, strict=True):
+        text, status = read(made)
+        candidates.append(
+            {"index": index, "seed": seed, "text": text, "status": status, "n_tokens": made.n_tokens}
+        )
+    return candidates
+
+
+def _ask(teacher: TextLM, recipe: SynthesisRecipe, seeds: list[int]) -> list[Generation]:
+    decoding = instruction_decoding(recipe)
+    if recipe.instruction_prompt is None:
+        return teacher.complete([teacher.pre_query_template()] * len(seeds), decoding, seeds)
+    topics = [recipe.topics[seed % len(recipe.topics)] if recipe.topics else "" for seed in seeds]
+    prompts = [recipe.instruction_prompt.replace("{topic}", topic) for topic in topics]
+    return teacher.chat(prompts, decoding, seeds)
+
+
+def judge_round(
+    candidates: list[dict[str, Any]], tagger: Tagger, filters: InstructionFilter
+) -> list[dict[str, Any]]:
+    """Candidates with `reason` ("kept" or why not) and their tags, in the same order."""
+    judged = []
+    for candidate in candidates:
+        tags = tagger(candidate["text"]) if candidate["status"] == "ok" else None
+        reason = filters.judge(candidate["text"], candidate["status"], tags)
+        judged.append({**candidate, "reason": reason, **(asdict(tags) if tags is not None else {})})
+    return judged
+
+
+def response_decoding(recipe: SynthesisRecipe) -> Decoding:
+    """How responses are sampled."""
+    return Decoding(recipe.response_max_new_tokens, recipe.response_temperature, recipe.response_top_p)
+
+
+def answer(
+    teacher: TextLM, recipe: SynthesisRecipe, candidates: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Answer kept candidates, in order: `{index, seed, response, status, n_tokens, reason}`."""
+    if not candidates:
+        return []
+    seeds = [stable_seed("answer", recipe.seed, candidate["index"]) for candidate in candidates]
+    generations = teacher.chat(
+        [f"{candidate['text']}{recipe.answer_prompt or ''}" for candidate in candidates],
+        response_decoding(recipe),
+        seeds,
+    )
+    answers = []
+    for candidate, seed, made in zip(candidates, seeds, generations, strict=True):
+        response, status = read(made, tidy_lines)
+        answers.append(
+            {
+                "index": candidate["index"],
+                "seed": seed,
+                "response": response,
+                "status": status,
+                "n_tokens": made.n_tokens,
+                "reason": judge_answer(response, status, recipe.max_answer_words),
+            }
+        )
+    return answers

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from transformers import GenerationConfig, LogitsProcessorList
 
-from rba_bench.textlm.base import Decoding, Generation, Status
 from rba_bench.textlm.draws import SeededSampling, TokenSampler
 from rba_bench.textlm.generation import Asked, Decoder, Prompts, answer, prompts_of_ids
 from rba_bench.textlm.replies import is_mark
+from rba_bench.textlm.text_model import Decoding, Generation, Status
 
 
 class Continuation(NamedTuple):

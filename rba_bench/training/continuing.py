@@ -20,7 +20,7 @@ from rba_bench.files import read_json, write_atomic, write_json
 from rba_bench.outputs import SIGNATURE, differences, read_signature
 from rba_bench.progress import say
 from rba_bench.training.callbacks.run_files import LOG, SAMPLES, VALIDATION
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 RUN = "rba_run.json"
 TRAINER = "trainer"
@@ -152,7 +152,7 @@ def prepare(origin: Origin, recipe: TrainingRecipe, out: Path) -> None:
 
     A kill leaves a checkpoint that is not complete, which is removed and made again.
     """
-    from rba_bench.training.teachers.answers import FOLDER
+    from rba_bench.training.teachers.own_answers import FOLDER
 
     folder = out / TRAINER / f"checkpoint-{origin.step}"
     shutil.rmtree(out / TRAINER, ignore_errors=True)

@@ -20,11 +20,11 @@ from rba_bench.training import continuing
 from rba_bench.training.callbacks.run_files import REPORT, START, write_report
 from rba_bench.training.continuing import RUN, TRAINER
 from rba_bench.training.machine import hardware, join_processes, peak_memory, reuse_memory, versions
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from rba_bench.training.data.groups import TrainingData
-    from rba_bench.training.data.limits import Limits
+    from rba_bench.training.preflight import Limits
     from rba_bench.training.trainer import AlignmentTrainer
 
 FINAL = f"{TRAINER}/final"
@@ -77,7 +77,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     """
     from accelerate import PartialState
 
-    from rba_bench.training.callbacks.reporting import check_reporters
+    from rba_bench.training.callbacks.run_files import check_reporters
     from rba_bench.training.data.groups import TrainingData, choices
     from rba_bench.training.data.order import steps_for
     from rba_bench.training.model.building import base_folder
@@ -119,7 +119,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
 
 def _sources(recipe: TrainingRecipe, data: "TrainingData", base: Path) -> dict[str, str]:
     """Hashes of what a run reads."""
-    from rba_bench.training.data.offline_pairs import OfflinePairs
+    from rba_bench.training.data.pairs import OfflinePairs
     from rba_bench.training.model.building import checkpoint_sha256
 
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
@@ -167,7 +167,7 @@ class _Run:
         from rba_bench.training.model import building as build
         from rba_bench.training.model.checkpoints import newest
         from rba_bench.training.model.sharded_loading import planned
-        from rba_bench.training.teachers.answers import WithOwnAnswers
+        from rba_bench.training.teachers.own_answers import WithOwnAnswers
 
         set_seed(recipe.seed)  # adapters start from random numbers
         self.recipe, self.out, self.data, self.base, self.sources = recipe, out, data, base, sources
@@ -191,8 +191,8 @@ class _Run:
 
     def _limits(self) -> "Limits":
         """Leave out of the data what the model cannot take; the first process says what a user should know."""
-        from rba_bench.training.data.limits import Limits
         from rba_bench.training.options.recipe_checks import idle_values, thin_groups
+        from rba_bench.training.preflight import Limits
 
         recipe, data, speaks = self.recipe, self.data, os.environ.get("RANK", "0") == "0"
         limits = Limits(self.family, recipe)
@@ -251,15 +251,14 @@ class _Run:
 
     def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
         from rba_bench.training import methods
-        from rba_bench.training.callbacks.reporting import reporters
-        from rba_bench.training.callbacks.run_files import make_watch
+        from rba_bench.training.callbacks.run_files import make_watch, reporters
         from rba_bench.training.callbacks.samples import Shown
         from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback, saved_first
         from rba_bench.training.data.order import GroupOrder
         from rba_bench.training.model import building as build
         from rba_bench.training.model.frozen_models import StepModels
         from rba_bench.training.rollouts.buffer import RolloutBuffer
-        from rba_bench.training.rollouts.make import use_engine
+        from rba_bench.training.rollouts.engines import use_engine
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
         recipe = self.recipe
@@ -316,7 +315,7 @@ class _Run:
         return trainer, callback, done
 
     def _guard(self, tell: bool) -> None:
-        from rba_bench.training.guard import check_audio_is_used
+        from rba_bench.training.preflight import check_audio_is_used
 
         ids = (self.data.train if self.answered is None else self.answered).ids
         rows = [self.store.groups[group_id][0] for group_id in ids[:GUARD_CLIPS]]

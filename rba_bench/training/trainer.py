@@ -26,16 +26,14 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
-from rba_bench.training.callbacks.alarms import Alarms
-from rba_bench.training.callbacks.step_metrics import StepMetrics
+from rba_bench.training.callbacks.step_metrics import Alarms, StepMetrics
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.offline_pairs import OfflinePairs
 from rba_bench.training.data.order import GroupOrder, collate, coming
+from rba_bench.training.data.pairs import OfflinePairs
 from rba_bench.training.methods import Method, Outcome
-from rba_bench.training.methods.base import Step, StepTargets
+from rba_bench.training.methods.method import Step, StepTargets
 from rba_bench.training.model.building import optimizer_groups
-from rba_bench.training.model.checkpoint_io import CheckpointingTrainer
-from rba_bench.training.model.checkpoint_writer import Saver
+from rba_bench.training.model.checkpoints import Saver
 from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharded_loading import share_out
@@ -46,9 +44,10 @@ from rba_bench.training.model.sharding import (
     layer_names,
     use_bfloat16,
 )
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.model.trainable_parts import schedule_factor
+from rba_bench.training.model.trainer_state import CheckpointingTrainer
 from rba_bench.training.rollouts.buffer import RolloutBuffer
-from rba_bench.training.schedule import schedule_factor
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:

@@ -15,9 +15,9 @@ from rba_bench.training.data.pairs import Voice
 from rba_bench.training.losses import sequence_logprobs
 from rba_bench.training.model.checkpoints import load_weights, save_weights
 from rba_bench.training.model.sharding import CollectiveSync
-from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import Reward
 from rba_bench.training.rollouts.buffer import RolloutBuffer
+from rba_bench.training.training_recipe import TrainingRecipe
 
 BEST = "best"
 STATE = "validation.json"

@@ -75,9 +75,9 @@ def test_everything_public_is_documented_and_typed(name: str) -> None:
 
 def test_the_board_function_is_the_package_too() -> None:
     """`rba_bench.leaderboard` is called by users, and holds the modules behind the command."""
-    import rba_bench.leaderboard.load
+    import rba_bench.leaderboard.loaded_runs
 
-    assert isinstance(rba.leaderboard, ModuleType) and callable(rba_bench.leaderboard.load.read)
+    assert isinstance(rba.leaderboard, ModuleType) and callable(rba_bench.leaderboard.loaded_runs.read)
     assert inspect.signature(rba.leaderboard) == inspect.signature(rba.api.boards.leaderboard)
 
 

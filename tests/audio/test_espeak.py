@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rba_bench.audio import espeak
-from rba_bench.audio.voices import BANKS, Voice
+from rba_bench.audio.espeak import BANKS, Voice
 from rba_bench.errors import UserError
 
 pytest.importorskip("espeakng_loader")

@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 
-from rba_bench.audio import espeak, perturb, perturbations
+from rba_bench.audio import espeak, perturbations
+from rba_bench.audio.espeak import BANKS
 from rba_bench.audio.perturbations import parse
-from rba_bench.audio.voices import BANKS
 from rba_bench.errors import UserError
 from rba_bench.seeding import stable_seed
 
-RATE = perturb.SAMPLING_RATE
+RATE = perturbations.SAMPLING_RATE
 
 
 def key_of(wave: np.ndarray) -> str:
@@ -72,13 +72,13 @@ def test_a_wrong_chain_is_one_line_that_names_the_fix(text: str, message: str) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("colour", list(perturb.COLOURS))
+@pytest.mark.parametrize("colour", list(perturbations.COLOURS))
 @pytest.mark.parametrize("snr_db", [-5.0, 10.0, 30.0])
 def test_noise_stands_at_the_asked_ratio(speech: np.ndarray, snr_db: float, colour: str) -> None:
     heard = parse(f"noise={snr_db}dB:{colour}").apply(speech, key_of(speech))
     clean = speech.astype(np.float64)
     seed = stable_seed("perturb", perturbations.VERSION, "noise", colour, 0, key_of(speech))
-    reference = perturb.noise(len(speech), np.random.default_rng(seed), colour)
+    reference = perturbations.noise(len(speech), np.random.default_rng(seed), colour)
     # both levels at once: the peak limit scales the sum, and noise is orthogonal to speech only on average
     scale, level = np.linalg.lstsq(np.stack([clean, reference], axis=1), heard, rcond=None)[0]
     ratio = 10 * np.log10(np.mean((scale * clean) ** 2) / np.mean((level * reference) ** 2))
@@ -113,7 +113,7 @@ def test_speed_sets_the_length_and_moves_the_pitch(factor: float) -> None:
 
 
 def test_a_telephone_keeps_its_band_and_nothing_else() -> None:
-    white = 0.1 * perturb.noise(4 * RATE, np.random.default_rng(1))
+    white = 0.1 * perturbations.noise(4 * RATE, np.random.default_rng(1))
     heard = parse("telephone").apply(white, "k")
     assert len(heard) == len(white)
     kept = band_power(heard, 400, 3300) / band_power(white, 400, 3300)
@@ -132,7 +132,7 @@ def test_a_telephone_does_not_shift_the_speech(speech: np.ndarray) -> None:
 
 def test_mu_law_leaves_256_levels() -> None:
     ramp = np.linspace(-1, 1, 100_001)
-    coded = perturb._mu_law(ramp)
+    coded = perturbations._mu_law(ramp)
     assert len(np.unique(coded)) == 256
     assert np.abs(coded - ramp).max() < 0.03
     small = np.abs(ramp) < 0.01  # companding: soft samples are coded finely
@@ -142,7 +142,7 @@ def test_mu_law_leaves_256_levels() -> None:
 @pytest.mark.parametrize("size", list(perturbations.ROOMS))
 def test_a_room_decays_as_its_size_says(size: str) -> None:
     rt60, drr_db = perturbations.ROOMS[size]
-    response = perturb.room(rt60, drr_db, np.random.default_rng(7))
+    response = perturbations.room(rt60, drr_db, np.random.default_rng(7))
     echo = response[1:]
     assert response[0] == 1.0
     assert -10 * np.log10(np.sum(echo**2)) == pytest.approx(drr_db, abs=1e-6)
@@ -164,7 +164,7 @@ def test_reverberation_keeps_the_power_and_adds_a_tail(speech: np.ndarray) -> No
 def test_convolution_in_blocks_is_the_plain_one() -> None:
     rng = np.random.default_rng(2)
     wave, kernel = rng.standard_normal(150_000), rng.standard_normal(900)
-    np.testing.assert_allclose(perturb.convolve(wave, kernel), np.convolve(wave, kernel), atol=1e-8)
+    np.testing.assert_allclose(perturbations.convolve(wave, kernel), np.convolve(wave, kernel), atol=1e-8)
 
 
 def test_gain_and_clipping(speech: np.ndarray) -> None:

@@ -99,7 +99,7 @@ def test_output_folder_of_another_recipe_is_refused_with_the_difference(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rba_bench.outputs import claim
-    from rba_bench.synthesis.recipe import SynthesisRecipe
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
     def synthesize(recipe: SynthesisRecipe, out: Path) -> Path:
         claim(out, "synth", recipe.resolved())

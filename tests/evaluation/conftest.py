@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from rba_bench.audio.clips import encode_flac
-from rba_bench.evaluation import registry
+from rba_bench.evaluation import task_registry
 from rba_bench.files import sha256_bytes
-from rba_bench.speechlm.base import SpeechRequest
-from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.speechlm.speech_model import SpeechRequest
+from rba_bench.textlm.text_model import Decoding, Generation
 
 ITEMS: dict[str, list[dict[str, Any]]] = {
     "alpacaeval": [
@@ -111,7 +111,7 @@ def write_task(folder: Path, benchmark: str, sampled: bool = False, **changes: A
     data = write_test_set(folder / "data" / benchmark, benchmark)
     suffix = "_sampled" if sampled else ""
     config = {
-        "include": str(registry.tasks_dir() / benchmark / f"micro_{benchmark}{suffix}.yaml"),
+        "include": str(task_registry.tasks_dir() / benchmark / f"micro_{benchmark}{suffix}.yaml"),
         "task": f"tiny_{benchmark}{suffix}",
         "dataset_kwargs": {"data": str(data)},
         **changes,
@@ -152,7 +152,7 @@ def use_model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """Make the loader return a given model whatever is asked for."""
 
     def use(model: Any) -> Any:
-        monkeypatch.setattr("rba_bench.speechlm.load.load", lambda spec, **_: model)
+        monkeypatch.setattr("rba_bench.speechlm.model_names.load", lambda spec, **_: model)
         return model
 
     return use

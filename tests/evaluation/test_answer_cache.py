@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.answer_cache import FILE, AnswerCache, answer_key
+from rba_bench.evaluation.answering import FILE, AnswerCache, answer_key
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.text_model import Decoding, Generation
 from tests.evaluation.conftest import ScriptedModel, write_task
 
 MODEL = {"kind": "composite", "weights_sha256": "a"}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rba_bench.evaluation import batching, harness
-from rba_bench.evaluation.batching import Planner
-from rba_bench.evaluation.decoding import settings
-from rba_bench.textlm.base import Generation
+from rba_bench.evaluation import harness
+from rba_bench.evaluation.harness import Planner
+from rba_bench.evaluation.model_input import settings
+from rba_bench.textlm.text_model import Generation
 from tests.evaluation.conftest import ScriptedModel, write_task
 
 GREEDY = settings({"protocol": "greedy"})
@@ -45,7 +45,7 @@ def test_every_item_is_planned_once_and_windows_stay_in_order():
     planned = plans(*rng.uniform(0.02, 20, 1500))
     batches = list(Planner(16, 60.0).batches(planned))
     assert sorted(p.index for batch in batches for p in batch) == list(range(1500))
-    windows = [plan.index // batching.WINDOW for batch in batches for plan in batch]
+    windows = [plan.index // harness.WINDOW for batch in batches for plan in batch]
     assert windows == sorted(windows), "a batch from a later window would read the files in random order"
 
 

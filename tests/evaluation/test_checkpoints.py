@@ -5,7 +5,7 @@ import os
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.checkpoints import checkpoint_track, latest_checkpoint, training_note
+from rba_bench.evaluation.plan import checkpoint_track, latest_checkpoint, training_note
 from rba_bench.files import write_json
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.answering import unscored
-from rba_bench.evaluation.sources import base
-from rba_bench.evaluation.sources.base import Loaded, Place
+from rba_bench.evaluation.sources import source
+from rba_bench.evaluation.sources.source import Loaded, Place
 from rba_bench.evaluation.sources.tables import Clip
 
 CLIP = Clip("ab" * 32, 16_000, 1.0, "/nowhere.wav")
@@ -74,11 +74,11 @@ def test_vowels_that_are_marks_tell_words_apart():
 
 def test_every_source_is_checked(monkeypatch, capsys):
     """However it makes its documents: two of one name, one with nothing to compare with."""
-    from rba_bench.evaluation.sources import voicebench
+    from rba_bench.evaluation.sources import spoken_alpaca
 
     made = [doc("a"), doc("a", "others"), doc("b", references=[" "])]
-    monkeypatch.setattr(voicebench, "load", lambda options, place: Loaded(made, {"repo": "x"}))
-    loaded = base.load("voicebench", {}, Place())
+    monkeypatch.setattr(spoken_alpaca, "load_voicebench", lambda options, place: Loaded(made, {"repo": "x"}))
+    loaded = source.load("voicebench", {}, Place())
     assert names(loaded.documents) == ["a", "a-2"] and loaded.origin == {"repo": "x", "without_reference": 1}
     assert "voicebench: 1 of 3 items" in capsys.readouterr().err
 

@@ -3,8 +3,8 @@
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import foreign_code, registry
-from rba_bench.evaluation.request import EvalRequest
+from rba_bench.evaluation import foreign_code, task_registry
+from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.runner import checked, evaluate
 
 HOOK = "!function rba_bench.evaluation.hooks.score"
@@ -39,7 +39,7 @@ def test_code_in_a_task_file_is_found_and_named(tmp_path, text, named):
 
 
 def test_a_file_that_names_only_this_package_is_let_through(tmp_path):
-    shipped = registry.tasks_dir() / "covost2" / "micro_covost2.yaml"
+    shipped = task_registry.tasks_dir() / "covost2" / "micro_covost2.yaml"
     foreign_code.refuse(write(tmp_path, f"include: {shipped}\ntask: mine\nprocess_results: {HOOK}\n"))
     foreign_code.refuse(shipped)
 
@@ -67,7 +67,7 @@ def test_files_that_include_each_other_end(tmp_path):
 def test_an_evaluation_runs_no_code_of_a_task_file_unless_trusted(tmp_path):
     ran = tmp_path / "ran"
     write(tmp_path, f"open({str(ran)!r}, 'w').close()\ndef load(**kwargs): ...\n", "evil.py")
-    shipped = registry.tasks_dir() / "triviaqa" / "micro_triviaqa.yaml"
+    shipped = task_registry.tasks_dir() / "triviaqa" / "micro_triviaqa.yaml"
     path = write(tmp_path, f"include: {shipped}\ntask: t\nprocess_docs: !function evil.load\n")
     request = EvalRequest(tasks=(str(path),), model="constant", out=tmp_path / "out")
     with pytest.raises(UserError, match="--trust"):

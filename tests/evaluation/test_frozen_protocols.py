@@ -4,10 +4,10 @@ import importlib.util
 
 import pytest
 
-from rba_bench.evaluation import registry
+from rba_bench.evaluation import task_registry
 from rba_bench.files import read_json
 
-SCRIPT = registry.tasks_dir().parent / "dev" / "freeze_protocols.py"
+SCRIPT = task_registry.tasks_dir().parent / "dev" / "freeze_protocols.py"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_no_protocol_changes_under_its_version(script):
 
 def test_a_change_of_wording_is_seen(script, monkeypatch):
     before = script.frozen()
-    monkeypatch.setattr("rba_bench.evaluation.sources.languages.TRANSLATE", "Say it in {language}.")
+    monkeypatch.setattr("rba_bench.evaluation.sources.language_pairs.TRANSLATE", "Say it in {language}.")
     after = script.frozen()
     assert before["covost2_en_de"] != after["covost2_en_de"]
     assert before["micro_covost2"] == after["micro_covost2"]

@@ -14,7 +14,7 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.evaluation import outcomes
 from rba_bench.evaluation.records import Sample, read_record, read_samples
 from rba_bench.files import sha256_bytes
-from rba_bench.textlm.base import Generation
+from rba_bench.textlm.text_model import Generation
 from tests.evaluation.conftest import ScriptedModel, write_task
 from tests.textlm.misbehaving_server import answer, body, failure, serving
 

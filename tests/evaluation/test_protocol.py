@@ -3,16 +3,16 @@
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import registry, scoring
-from rba_bench.evaluation.decoding import cut, settings
-from rba_bench.evaluation.protocol import protocol_hash, protocol_spec
+from rba_bench.evaluation import scoring, task_registry
+from rba_bench.evaluation.model_input import cut, settings
+from rba_bench.evaluation.plan import protocol_hash, protocol_spec
 from tests.evaluation.conftest import write_task
 
 DOCS = [{"kind": "qa", "target_lang": "en", "prompt": ""}]
 
 
 def hash_of(path, docs=DOCS, **more):
-    spec = registry.read_spec(path)
+    spec = task_registry.read_spec(path)
     return protocol_hash(protocol_spec(spec, settings(spec.config["generation_kwargs"]), docs, **more))
 
 

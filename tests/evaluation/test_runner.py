@@ -9,7 +9,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RunRecord, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_file
-from rba_bench.textlm.base import Generation
+from rba_bench.textlm.text_model import Generation
 from tests.evaluation.conftest import ScriptedModel, read_lines, write_task
 
 PERFECT = {
@@ -96,7 +96,7 @@ def test_answers_match_aliases(tmp_path, use_model):
 
 def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use_model, capsys):
     from rba_bench.cli.evaluate import _render
-    from rba_bench.leaderboard import checks, load
+    from rba_bench.leaderboard import checks, loaded_runs
     from rba_bench.leaderboard.build import build
 
     use_model(ScriptedModel(lambda r: "the dorn"))
@@ -107,13 +107,13 @@ def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use
     _render([record], {}, as_json=False)
     assert "what answers that know nothing would score (3 of its questions)" in capsys.readouterr().out
     folder = folder_of(record, tmp_path / "out")
-    assert list(checks.exploit_faults(load.read(folder))) == []
+    assert list(checks.exploit_faults(loaded_runs.read(folder))) == []
     forged = json.loads((folder / "run.json").read_text())
     forged["exploits"]["scores"]["list of candidates"]["alias_match"] = 0.0
     (tmp_path / "forged").mkdir()
     (tmp_path / "forged" / "run.json").write_text(json.dumps(forged))
     (tmp_path / "forged" / "samples.jsonl").write_bytes((folder / "samples.jsonl").read_bytes())
-    assert list(checks.exploit_faults(load.read(tmp_path / "forged"))) == [
+    assert list(checks.exploit_faults(loaded_runs.read(tmp_path / "forged"))) == [
         "its exploit table is not what its questions give"
     ]
     board = build([tmp_path / "out"], tmp_path / "board")

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from rba_bench.errors import MissingPrerequisite
-from rba_bench.evaluation import registry
+from rba_bench.evaluation import task_registry
+from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.records import read_samples
-from rba_bench.evaluation.request import EvalRequest
 from rba_bench.evaluation.runner import evaluate
-from rba_bench.speechlm.reference import CONSTANT
+from rba_bench.speechlm.reference_models import CONSTANT
 from tests.evaluation.sources import test_spoken_alpaca as spoken_alpaca
 from tests.evaluation.sources import test_topics as topics
 from tests.evaluation.sources.speech import audio_cell, encoded, write_parquet
@@ -56,7 +56,7 @@ def run(tmp_path, task, data_dir, **options):
 
 def stock(tmp_path, tasks, data_dir, **environment):
     """What `lm_eval --model rba-speechlm --tasks <paths>` leaves behind, run in a process of its own."""
-    paths = [str(spec.path) for spec in registry.list_tasks() if spec.name in tasks]
+    paths = [str(spec.path) for spec in task_registry.list_tasks() if spec.name in tasks]
     out = tmp_path / "stock"
     command = [
         *(sys.executable, "-m", "lm_eval", "--model", "rba-speechlm", "--model_args", "pretrained=constant"),

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rba_bench.evaluation import harness, registry
-from rba_bench.evaluation.decoding import settings
+from rba_bench.evaluation import harness, task_registry
 from rba_bench.evaluation.documents import SPLIT
+from rba_bench.evaluation.model_input import settings
+from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.records import read_samples
-from rba_bench.evaluation.request import EvalRequest
 from rba_bench.evaluation.runner import evaluate
-from rba_bench.evaluation.sources import directions
+from rba_bench.evaluation.sources import language_pairs
 from rba_bench.files import read_jsonl
 from tests.evaluation.conftest import ScriptedModel
 from tests.evaluation.sources import speech_sets as sets
 
-TASKS = registry.tasks_dir()
+TASKS = task_registry.tasks_dir()
 TARGETS = {"en": "de_en", "de": "en_de", "zh": "en_zh-CN", "ja": "en_ja"}
 TOKENIZERS = {"en": "13a", "de": "13a", "zh": "zh", "ja": "ja-mecab"}
 
@@ -34,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def path_of(name: str) -> Path:
-    return TASKS / directions.benchmark(name) / f"{name}.yaml"
+    return TASKS / language_pairs.benchmark(name) / f"{name}.yaml"
 
 
 def half_right(request) -> str:
@@ -89,7 +89,7 @@ def test_scores_equal_the_sacrebleu_command_to_the_last_digit(target, tmp_path, 
 @pytest.mark.slow
 def test_task_and_group_under_the_lm_eval_command(tmp_path):
     """One task by its path, one group by its name with `_models.yaml` beside it, data from RBA_DATA_DIR."""
-    for code in ("en", *directions.FLEURS_FROM_ENGLISH):
+    for code in ("en", *language_pairs.FLEURS_FROM_ENGLISH):
         sets.write_fleurs(tmp_path / "data", code, (2, 1))
     sets.write_covost2(tmp_path / "data", "de_en")
     chosen = (path_of("covost2_de_en"), TASKS / "_models.yaml", "fleurs_en_x")
@@ -105,7 +105,7 @@ def test_task_and_group_under_the_lm_eval_command(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     [file] = (tmp_path / "out").glob("*/results_*.json")
     results = json.loads(file.read_text())["results"]
-    members = directions.GROUPS["fleurs_en_x"]
+    members = language_pairs.GROUPS["fleurs_en_x"]
     assert results.keys() == {"covost2_de_en", "rba_bench_models", "fleurs_en_x", *members}
     for metric in ("bleu,none", "chrf++,none"):
         mean = sum(results[name][metric] for name in members) / len(members)
@@ -176,14 +176,14 @@ def test_generator_drops_files_that_no_longer_belong(tmp_path):
 
 
 def test_every_shipped_task_has_the_protocol_of_its_kind():
-    specs = {spec.name: spec for spec in registry.list_tasks()}
-    for name in directions.SHIPPED:
+    specs = {spec.name: spec for spec in task_registry.list_tasks()}
+    for name in language_pairs.SHIPPED:
         spec = specs[name]
         chosen = settings(spec.config["generation_kwargs"])
         assert (spec.track, spec.version, spec.protocol) == ("full", "2", "greedy")
         assert chosen.decoding.max_new_tokens == 256 and chosen.until == ()
         assert spec.metrics == (["wer", "cer"] if spec.benchmark == "asr" else ["bleu", "chrf++"])
-        assert spec.config["dataset_kwargs"] == directions.dataset_kwargs(name)
+        assert spec.config["dataset_kwargs"] == language_pairs.dataset_kwargs(name)
     micro = specs["micro_covost2"].config
     assert specs["covost2_en_de"].config["metric_list"] == micro["metric_list"]
 
@@ -191,23 +191,26 @@ def test_every_shipped_task_has_the_protocol_of_its_kind():
 def test_any_pair_of_fleurs_is_a_task(tmp_path):
     sets.write_fleurs(tmp_path / "data", "ja", (1, 1))
     sets.write_fleurs(tmp_path / "data", "it", (1, 1))
-    path = directions.task_file("fleurs_ja_it", TASKS, tmp_path / "made")
-    assert path is not None and directions.task_file("fleurs_ja_tlh", TASKS, tmp_path / "made") is None
+    path = language_pairs.task_file("fleurs_ja_it", TASKS, tmp_path / "made")
+    assert path is not None and language_pairs.task_file("fleurs_ja_tlh", TASKS, tmp_path / "made") is None
     task = harness.load_task(path, metadata={"data_dir": str(tmp_path / "data")})
     docs = list(task.dataset[SPLIT])
     assert [doc["references"] for doc in docs] == [[text] for text in sets.SENTENCES["it"][:2]]
     assert docs[0]["prompt"].startswith("Translate the speech into Italian.")
-    assert [spec.name for spec in registry.resolve(["fleurs_ja_it"], track="full")] == ["fleurs_ja_it"]
+    assert [spec.name for spec in task_registry.resolve(["fleurs_ja_it"], track="full")] == ["fleurs_ja_it"]
 
 
-@pytest.mark.parametrize("group", list(directions.GROUPS))
+@pytest.mark.parametrize("group", list(language_pairs.GROUPS))
 def test_groups_resolve_to_their_tasks(group):
-    assert tuple(spec.name for spec in registry.resolve([group], track="full")) == directions.GROUPS[group]
+    assert (
+        tuple(spec.name for spec in task_registry.resolve([group], track="full"))
+        == language_pairs.GROUPS[group]
+    )
 
 
 def test_readmes_name_every_task():
     for benchmark in ("covost2", "fleurs", "mustc", "asr"):
         text = (TASKS / benchmark / "README.md").read_text(encoding="utf-8")
-        for name in (*directions.SHIPPED, *directions.GROUPS):
-            if directions.benchmark(name) == benchmark:
+        for name in (*language_pairs.SHIPPED, *language_pairs.GROUPS):
+            if language_pairs.benchmark(name) == benchmark:
                 assert f"`{name}`" in text, name

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from rba_bench.evaluation import scoring
-from rba_bench.evaluation.asking import scored_part
 from rba_bench.evaluation.harness import RbaSpeechLM
+from rba_bench.evaluation.model_input import scored_part
 from rba_bench.evaluation.records import read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from rba_bench.speechlm.load import load
+from rba_bench.speechlm.model_names import load
 from rba_bench.textlm.replies import RULE
 from tests.evaluation.conftest import write_task
 from tests.evaluation.test_commands import command

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from rba_bench.audio import espeak, perturb
-from rba_bench.audio.voices import Voice
+from rba_bench.audio import espeak, perturbations
+from rba_bench.audio.espeak import Voice
 from rba_bench.evaluation import scoring
 from rba_bench.micro import paths, world
-from rba_bench.speechlm.base import SpeechRequest
-from rba_bench.speechlm.load import load
-from rba_bench.textlm.base import Decoding
+from rba_bench.speechlm.model_names import load
+from rba_bench.speechlm.speech_model import SpeechRequest
+from rba_bench.textlm.text_model import Decoding
 
 pytest.importorskip("espeakng_loader")
 TEXTS = (
@@ -38,7 +38,9 @@ def base():
 def answers(base, texts: tuple[str, ...], snr_db: float | None, voice: Voice) -> list:
     waves = [espeak.speak(text, "en", voice) for text in texts]
     if snr_db is not None:
-        waves = [perturb.add_noise(w, snr_db, np.random.default_rng(i), "pink") for i, w in enumerate(waves)]
+        waves = [
+            perturbations.add_noise(w, snr_db, np.random.default_rng(i), "pink") for i, w in enumerate(waves)
+        ]
     return base.generate([SpeechRequest(wave) for wave in waves], Decoding(max_new_tokens=32))
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.evaluation import documents, scoring
-from rba_bench.evaluation.plan import identifying
-from rba_bench.evaluation.protocol import protocol_hash
+from rba_bench.evaluation.plan import identifying, protocol_hash
 from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.runner import EvalRequest, evaluate, status_counts
 from rba_bench.files import sha256_bytes, sha256_json
@@ -35,7 +34,7 @@ def make(
 ) -> tuple[Json, list[Json]]:
     """A record of the real runner on a shipped task."""
     model = ScriptedModel(answer)
-    monkeypatch.setattr("rba_bench.speechlm.load.load", lambda spec, **_: model)
+    monkeypatch.setattr("rba_bench.speechlm.model_names.load", lambda spec, **_: model)
     evaluate(EvalRequest(tasks=(task,), model="scripted", out=folder, **request))
     [found] = folder.glob(f"*/{task}-*")
     record = json.loads((found / "run.json").read_text())

@@ -12,9 +12,7 @@ from rich.console import Console
 from rba_bench.errors import UserError
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_bytes
-from rba_bench.leaderboard.board_files import differences
-from rba_bench.leaderboard.build import build, render
-from rba_bench.leaderboard.terminal import render_terminal
+from rba_bench.leaderboard.build import build, differences, render, render_terminal
 from rba_bench.leaderboard.verify import verify
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.evaluation.conftest import ScriptedModel, write_task
@@ -318,7 +316,7 @@ def test_records_of_the_real_runner_make_a_board(tmp_path, monkeypatch):
             "weights_sha256": sha256_bytes(name.encode()),
         }  # answers are kept by weights
         monkeypatch.setattr(model, "identity", lambda own=own: own)
-        monkeypatch.setattr("rba_bench.speechlm.load.load", lambda spec, model=model, **_: model)
+        monkeypatch.setattr("rba_bench.speechlm.model_names.load", lambda spec, model=model, **_: model)
         for benchmark in ("alpacaeval", "triviaqa", "covost2"):
             for sampled in (False, True):
                 task = write_task(tmp_path / name, benchmark, sampled)

@@ -8,7 +8,7 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import read_record
 from rba_bench.files import sha256_json
-from rba_bench.leaderboard.circumstances import teacher_sha256
+from rba_bench.leaderboard.checks import teacher_sha256
 from rba_bench.leaderboard.verify import verify
 from tests.leaderboard import forging
 from tests.leaderboard.forging import Edit, Json

@@ -8,8 +8,8 @@ import sacrebleu
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Sample
-from rba_bench.leaderboard import load
-from rba_bench.leaderboard.contrasts import compare, headers
+from rba_bench.leaderboard import loaded_runs
+from rba_bench.leaderboard.compare_runs import compare, headers
 from rba_bench.leaderboard.pairing import Contrast, Pair
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import paired_difference
@@ -280,6 +280,6 @@ def test_no_item_scored_on_both_sides(tmp_path):
         unscored(made.qa_samples(0.5, n=10), *range(5, 10)),
     )
     places = made.write_run(tmp_path, "a", a), made.write_run(tmp_path, "b", b)
-    assert Pair(*map(load.read, places)).difference("alias_match") is None
+    assert Pair(*map(loaded_runs.read, places)).difference("alias_match") is None
     with pytest.raises(UserError, match="no item with a score in both"):
         compare(*places)

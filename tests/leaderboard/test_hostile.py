@@ -12,10 +12,9 @@ from rich.console import Console
 
 from rba_bench.cli.main import main
 from rba_bench.errors import RbaError, UserError
-from rba_bench.leaderboard import load
-from rba_bench.leaderboard.build import build
-from rba_bench.leaderboard.terminal import render_terminal
-from rba_bench.plain import MARK
+from rba_bench.leaderboard import loaded_runs
+from rba_bench.leaderboard.build import build, render_terminal
+from rba_bench.untrusted import MARK
 from tests.leaderboard import board_records as made
 
 
@@ -63,7 +62,7 @@ def test_an_identifier_is_an_identifier(tmp_path, run, key, name):
 def test_a_hash_is_a_hash(tmp_path, run, key, value):
     edit(run, **{key: value})
     with pytest.raises(UserError, match="not a run record"):
-        load.read(run)
+        loaded_runs.read(run)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_a_hash_is_a_hash(tmp_path, run, key, value):
 def test_a_field_is_of_its_kind_and_no_other_is_there(run, key, value):
     edit(run, **{key: value})
     with pytest.raises(UserError, match="not a run record"):
-        load.read(run)
+        loaded_runs.read(run)
 
 
 NAMES = [
@@ -248,7 +247,7 @@ def twice(run: Path) -> None:
 
 def not_utf8(run: Path) -> None:
     (run / "samples.jsonl").write_bytes(b'{"id": "\xff"}\n')
-    edit(run, samples_sha256=load.sha256_bytes(b'{"id": "\xff"}\n'))
+    edit(run, samples_sha256=loaded_runs.sha256_bytes(b'{"id": "\xff"}\n'))
 
 
 @pytest.mark.parametrize("damage", [bomb, huge, linked, pipe, twice, not_utf8])

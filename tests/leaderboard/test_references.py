@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rba_bench.errors import UserError
+from rba_bench.leaderboard.board_groups import Group
 from rba_bench.leaderboard.build import build
-from rba_bench.leaderboard.compare import Group
 from tests.leaderboard import board_records as made
 
 TASK = "micro_triviaqa_greedy"

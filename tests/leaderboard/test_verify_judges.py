@@ -12,7 +12,7 @@ from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.leaderboard.verify import verify
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.asking import Question, Reply
+from rba_bench.textlm.judging import Question, Reply
 from tests.evaluation import conftest as tiny
 from tests.leaderboard import forging
 from tests.leaderboard.forging import Edit, Json
@@ -62,13 +62,13 @@ def honest(tmp_path_factory) -> dict[str, tuple[Json, list[Json]]]:
         folder = tmp_path_factory.mktemp(name)
         benchmark = "alpacaeval" if name in ("chat", "lengths") else "triviaqa"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("rba_bench.evaluation.judges.base._loaded", lambda *_: Dice())
+            patch.setattr("rba_bench.evaluation.scorers.judge._loaded", lambda *_: Dice())
             if benchmark == "alpacaeval":
                 patch.setitem(tiny.KINDS, benchmark, "chat")
             metadata = {"version": 1, "benchmark": benchmark, "track": "micro", "finish": finish}
             task = tiny.write_task(folder / "task", benchmark, metadata=metadata, metric_list=[])
             model = tiny.ScriptedModel(lambda request: f"castle {stable_seed(request.key) % 3}")
-            patch.setattr("rba_bench.speechlm.load.load", lambda spec, model=model, **_: model)
+            patch.setattr("rba_bench.speechlm.model_names.load", lambda spec, model=model, **_: model)
             evaluate(EvalRequest(tasks=(str(task),), model="scripted", out=folder / "eval", judge="dice"))
         [run] = (folder / "eval").glob("*/tiny*")
         lines = (run / "samples.jsonl").read_text().splitlines()

@@ -12,9 +12,9 @@ import packaging.version
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.metrics import lc_winrate
+from rba_bench.metrics import win_rate
 from rba_bench.metrics.bootstrap import bootstrap_mean
-from rba_bench.metrics.lc_winrate import Gamed, difficulties, length_controlled, read_difficulty, read_gamed
+from rba_bench.metrics.win_rate import Gamed, difficulties, length_controlled, read_difficulty, read_gamed
 
 N = 805
 
@@ -120,7 +120,7 @@ def test_values_carry_the_rate_and_its_uncertainty(
     whole = length_controlled(preferences, lengths, baseline, hard, gamed)
     assert whole.values.mean() == pytest.approx(whole.rate, abs=1e-12)
     assert whole.predicted.mean() == pytest.approx(whole.rate)
-    monkeypatch.setattr(lc_winrate, "STRENGTHS", np.array([whole.strength]))  # chosen once: 8 times faster
+    monkeypatch.setattr(win_rate, "STRENGTHS", np.array([whole.strength]))  # chosen once: 8 times faster
     rng, refitted = np.random.default_rng(6), []
     for _ in range(60):
         drawn = rng.integers(0, n, n)
@@ -227,6 +227,6 @@ def test_tables(gamed_file: Path, tmp_path: Path) -> None:
 def test_a_handful_of_items_gives_an_interval_that_can_be_read() -> None:
     """Lengths and preferences of a real run of five: the fit there hangs on one item."""
     preferences, lengths = [0.46, 0.33, 0.52, 0.61, 0.39], [2600, 2580, 2612, 2590, 2605]
-    found = lc_winrate.length_controlled(preferences, lengths, [40, 45, 50, 55, 60])
+    found = win_rate.length_controlled(preferences, lengths, [40, 45, 50, 55, 60])
     assert found.values.mean() == pytest.approx(found.rate)
     assert found.values.std() < 2.0

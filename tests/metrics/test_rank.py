@@ -7,8 +7,8 @@ import pytest
 
 from rba_bench.metrics.bootstrap import bootstrap_mean, paired_difference
 from rba_bench.metrics.interval import Difference, Interval
-from rba_bench.metrics.rank import apart, rank_bands, rank_bands_from_intervals
-from rba_bench.metrics.winrate import preference, win_rate
+from rba_bench.metrics.paired import apart, rank_bands, rank_bands_from_intervals
+from rba_bench.metrics.win_rate import preference, win_rate
 
 
 def interval(low: float, high: float) -> Interval:

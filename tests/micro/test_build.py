@@ -8,14 +8,14 @@ import torch
 
 from rba_bench.files import read_json
 from rba_bench.micro import paths, world
-from rba_bench.micro.build import run, textlms, tokenizer
+from rba_bench.micro.build import stages, text_models
 
 pytest.importorskip("espeakng_loader")
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory):
-    return tokenizer.build(tmp_path_factory.mktemp("tokenizer"), samples=4000)
+    return text_models.build(tmp_path_factory.mktemp("tokenizer"), samples=4000)
 
 
 def test_a_word_of_the_world_is_one_token_and_other_text_is_spelt(words) -> None:
@@ -26,7 +26,7 @@ def test_a_word_of_the_world_is_one_token_and_other_text_is_spelt(words) -> None
 
 
 def test_the_quick_encoder_equals_the_tokenizer_behind_its_chat_template(words) -> None:
-    encode, rng = textlms.Encoder(words), random.Random(2)
+    encode, rng = text_models.Encoder(words), random.Random(2)
     for _ in range(50):
         item = world.sample_item(rng)
         answer = world.sample_answer(rng, item)
@@ -39,11 +39,11 @@ def test_a_language_model_learns(words) -> None:
     torch.manual_seed(0)
     from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM(textlms.llama_config(words, textlms.Size(32, 1, 2, 64)))
-    encode = textlms.Encoder(words)
-    stream = textlms.dialogues(0, 0.0)
-    ids = textlms.pad([encode.dialogue(*next(stream)) for _ in range(16)], words.pad_token_id)
-    losses = textlms.optimise(
+    model = LlamaForCausalLM(text_models.llama_config(words, text_models.Size(32, 1, 2, 64)))
+    encode = text_models.Encoder(words)
+    stream = text_models.dialogues(0, 0.0)
+    ids = text_models.pad([encode.dialogue(*next(stream)) for _ in range(16)], words.pad_token_id)
+    losses = text_models.optimise(
         model, 30, 1e-2, "test", lambda _: model(input_ids=ids, labels=ids).loss, warmup=3
     )
     assert losses[-1] < 0.7 * losses[0]
@@ -57,16 +57,16 @@ def test_a_stage_runs_once_and_again_only_when_its_key_changes(tmp_path: Path) -
         (folder / "result").write_text("x")
         return {"fact": len(made)}
 
-    assert run._stage(tmp_path / "s", 1, make)["fact"] == 1
-    assert run._stage(tmp_path / "s", 1, make)["fact"] == 1
-    assert run._stage(tmp_path / "s", 2, make)["fact"] == 2
+    assert stages._stage(tmp_path / "s", 1, make)["fact"] == 1
+    assert stages._stage(tmp_path / "s", 1, make)["fact"] == 1
+    assert stages._stage(tmp_path / "s", 2, make)["fact"] == 2
     assert (tmp_path / "s" / "result").read_text() == "x"
 
 
 @pytest.mark.slow
 def test_the_whole_build_in_miniature(tmp_path: Path) -> None:
-    plan = run.Plan(0, 3, 2, 2, 3, 3, 24, 3, 24, 3, 24, 3, 2, checked=8)
-    provenance = read_json(run.build(tmp_path, plan))
+    plan = stages.Plan(0, 3, 2, 2, 3, 3, 24, 3, 24, 3, 24, 3, 2, checked=8)
+    provenance = read_json(stages.build(tmp_path, plan))
     assert set(paths.PARTS) <= {p.name for p in tmp_path.iterdir()}
     assert set(provenance["measured"]) == {
         "micro_alpacaeval",

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rba_bench.audio import clips
-from rba_bench.audio.voices import BANKS
+from rba_bench.audio.espeak import BANKS
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_file
 from rba_bench.micro import testsets, world

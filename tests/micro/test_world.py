@@ -51,7 +51,7 @@ def test_other_text_is_not_recognised(text: str) -> None:
 
 
 def test_damaged_answers_score_at_most_half(items: list[world.Item]) -> None:
-    from rba_bench.micro.build.textlms import damage
+    from rba_bench.micro.build.text_models import damage
 
     rng = random.Random(5)
     scores = []

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.speechlm.base import SpeechRequest
-from rba_bench.speechlm.compose import ComposeOptions, compose
-from rba_bench.speechlm.load import load
-from rba_bench.speechlm.whisper_encoders import load_encoder
-from rba_bench.textlm.base import Decoding
+from rba_bench.speechlm.compose import ComposeOptions, compose, load_encoder
+from rba_bench.speechlm.model_names import load
+from rba_bench.speechlm.speech_model import SpeechRequest
+from rba_bench.textlm.text_model import Decoding
 
 SIZES = {
     "hidden_size": 32,

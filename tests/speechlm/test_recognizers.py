@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.speechlm.pieces import cut
-from rba_bench.speechlm.recognizers import Recognizer, load_recognizer
+from rba_bench.speechlm.recognizers import Recognizer, cut, load_recognizer
 
 
 @pytest.fixture(params=["whisper_dir", "ctc_dir", "group_norm_dir", "openai_file"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rba_bench.speechlm.base import SpeechRequest, answer_usable, audio_fault
-from rba_bench.textlm.base import Generation
+from rba_bench.speechlm.speech_model import SpeechRequest, answer_usable, audio_fault
+from rba_bench.textlm.text_model import Generation
 
 OK = np.zeros(1600, dtype=np.float32)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.speechlm.base import SpeechLM, SpeechRequest
 from rba_bench.speechlm.endpoint import EndpointSpeechLM
-from rba_bench.speechlm.load import load
-from rba_bench.textlm.base import Decoding
-from rba_bench.textlm.endpoint_options import EndpointOptions
+from rba_bench.speechlm.model_names import load
+from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
+from rba_bench.textlm.endpoints.address import EndpointOptions
+from rba_bench.textlm.text_model import Decoding
 from tests.textlm.misbehaving_server import Reaction, Seen, answer, failure, serving
 
 QUICK = EndpointOptions(timeout_s=20, backoff_s=0.01, retries=2)

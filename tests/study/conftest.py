@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rba_bench.study.recipe import StudyRecipe
+from rba_bench.study.study_recipe import StudyRecipe
 
 SENTENCES = ("the dog sleeps in the garden", "the dog is in the garden", "write a letter", "go to the lake")
 TASK = """\
@@ -74,7 +74,7 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory, sounds: list[bytes]) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from rba_bench.evaluation.registry import tasks_dir
+    from rba_bench.evaluation.task_registry import tasks_dir
     from rba_bench.files import sha256_bytes
 
     folder = tmp_path_factory.mktemp("task")

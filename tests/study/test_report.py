@@ -10,9 +10,9 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
-from rba_bench.study import pages, report, scores
+from rba_bench.study import report, scores
 from rba_bench.study.analysis import Analysis, StudyData
-from rba_bench.study.recipe import StudyRecipe
+from rba_bench.study.study_recipe import StudyRecipe
 from tests.study.invented import system
 
 N = 200
@@ -91,7 +91,7 @@ def test_bleu_is_the_mean_over_seeds_of_corpus_scores(data: StudyData) -> None:
 
 def test_sentences_count_marks_and_say_where_a_claimed_method_loses(data: StudyData) -> None:
     analysis = Analysis(data)
-    first, *others = pages.sentences(analysis)
+    first, *others = report.sentences(analysis)
     assert (
         "12 differences from `sft`" in first
         and "8 of them have intervals clear of zero (4 better, 4 worse)" in first
@@ -203,6 +203,6 @@ def test_scores_of_others_are_what_their_file_is_called(
 
 
 def test_cost_is_the_mean_over_seeds(data: StudyData) -> None:
-    row = pages.cost_rows(data)[0]
+    row = report.cost_rows(data)[0]
     assert (row["budget"], row["method"], row["seeds"], row["wall_time_s"]) == ("steps", "sft", 3, 7.0)
     assert row["seconds_per_step"] == pytest.approx(0.7) and row["peak_memory_mb"] is None

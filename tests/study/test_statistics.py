@@ -7,7 +7,7 @@ import pytest
 
 from rba_bench.metrics.bootstrap import mean_rows, mean_score, paired_difference
 from rba_bench.metrics.paired import Between, pooled_error
-from rba_bench.study.statistics import Scored, difference, pooled, score_systems
+from rba_bench.study.analysis import Scored, difference, pooled, score_systems
 
 N, SEEDS = 60, 3
 

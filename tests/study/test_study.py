@@ -10,11 +10,10 @@ import pytest
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.study import report, scores
-from rba_bench.study.estimate import make_plan
 from rba_bench.study.folder import Cell, StudyFolder
-from rba_bench.study.recipe import StudyRecipe
-from rba_bench.study.run import Selection, Study
-from rba_bench.study.timing import TimePlan
+from rba_bench.study.stages import Selection, Study, make_plan
+from rba_bench.study.study_recipe import StudyRecipe
+from rba_bench.study.time_budget import TimePlan
 
 Build = Callable[..., StudyRecipe]
 

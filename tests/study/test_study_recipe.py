@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.recipes import load_recipe
-from rba_bench.shipped import recipe_file
-from rba_bench.study.recipe import StudyRecipe, overrides, training_recipe, warmup_recipe
-from rba_bench.study.run import Selection, Study
+from rba_bench.recipes import load_recipe, recipe_file
+from rba_bench.study.stages import Selection, Study
+from rba_bench.study.study_recipe import StudyRecipe, overrides, training_recipe, warmup_recipe
 
 
 @pytest.fixture(scope="module")

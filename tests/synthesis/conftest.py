@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # test files are imported by pat
 from fake_teacher import FakeTeacher
 
 from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 
 @pytest.fixture(scope="session")

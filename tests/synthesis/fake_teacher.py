@@ -6,7 +6,7 @@ from typing import Any
 
 from rba_bench.micro import world
 from rba_bench.micro.world import core
-from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.textlm.text_model import Decoding, Generation
 
 
 class FakeTeacher:

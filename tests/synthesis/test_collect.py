@@ -11,10 +11,10 @@ from fake_teacher import FakeTeacher
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_jsonl
 from rba_bench.micro import world
-from rba_bench.synthesis.collect import ANSWERS, INSTRUCTIONS, collect
+from rba_bench.synthesis.collection import ANSWERS, INSTRUCTIONS, collect
 from rba_bench.synthesis.filters import INSTRUCTION_REASONS, KEPT, normalise
-from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.textlm.text_model import Decoding, Generation
 
 RECIPE = SynthesisRecipe(
     n_instructions=30,

@@ -13,12 +13,13 @@ from rba_bench.synthesis.filters import (
     KEPT,
     InstructionFilter,
     judge_answer,
+    make_tagger,
+    micro_tags,
     needs_maths,
     normalise,
     tidy_lines,
 )
-from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.synthesis.tags import make_tagger, micro_tags
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 PLAIN = SynthesisRecipe(tagger=None, n_instructions=3, max_words=6)
 LONG = PLAIN.model_copy(update={"max_words": 20})

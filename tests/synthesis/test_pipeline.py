@@ -12,13 +12,13 @@ import pytest
 from fake_teacher import FakeTeacher
 
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
-from rba_bench.audio.voices import Voice
+from rba_bench.audio.espeak import Voice
 from rba_bench.cards import CARD, front_matter
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file
 from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.synthesis.speak import Speaker, espeak_speaker
+from rba_bench.synthesis.speech import Speaker, espeak_speaker
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 CHILD = """
 import sys
@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from fake_teacher import FakeTeacher
 from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 synthesize(SynthesisRecipe.model_validate_json({recipe!r}), Path({out!r}), teacher=FakeTeacher())
 """
 

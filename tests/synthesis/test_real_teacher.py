@@ -8,7 +8,7 @@ from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.errors import MissingPrerequisite, RbaError
 from rba_bench.files import read_jsonl
 from rba_bench.synthesis import pipeline
-from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 TURNS = (
     ("plan a trip to the lake", "pack a bag"),

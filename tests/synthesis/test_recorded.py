@@ -19,8 +19,8 @@ from rba_bench.files import read_json, read_jsonl, sha256_file
 from rba_bench.recipes import load_recipe
 from rba_bench.synthesis.corpora import utterances
 from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.recipe import SourceOptions, SynthesisRecipe
-from rba_bench.textlm.base import Decoding, Generation
+from rba_bench.synthesis.synthesis_recipe import SourceOptions, SynthesisRecipe
+from rba_bench.textlm.text_model import Decoding, Generation
 
 
 class Translator(FakeTeacher):

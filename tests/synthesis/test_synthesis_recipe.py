@@ -6,7 +6,7 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.recipes import load_recipe
-from rba_bench.synthesis.recipe import SynthesisRecipe
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 MICRO = Path(__file__).parents[2] / "recipes" / "synth-micro.yaml"
 

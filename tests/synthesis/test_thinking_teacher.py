@@ -7,12 +7,10 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.files import read_jsonl
 from rba_bench.synthesis import pipeline
-from rba_bench.synthesis.answers import answer
 from rba_bench.synthesis.filters import ANSWER_REASONS, KEPT, read
-from rba_bench.synthesis.instructions import sample_round
-from rba_bench.synthesis.recipe import SynthesisRecipe
-from rba_bench.synthesis.teacher import load
-from rba_bench.textlm.base import Generation
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.teacher import answer, load, sample_round
+from rba_bench.textlm.text_model import Generation
 from tests.thinking_lm import TURNS
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
-from rba_bench.speechlm.audiolm.families import rows as families_rows
-from rba_bench.speechlm.audiolm.families.rows import attends_by_document
+from rba_bench.speechlm.audiolm.families import shared_rows as families_rows
+from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document
 from rba_bench.textlm import block_attention
 from rba_bench.textlm.block_attention import NAME
 from rba_bench.training.data.packing import Layout, Response, plan
-from rba_bench.training.model.openings import Openings
+from rba_bench.training.model.constant_prefix import Openings
 
 LENGTHS = (12, 3, 11, 5, 9, 4)  # of prompts, some in one block and some not
 OPENINGS = Openings((tuple(range(1, 9)), (7, 8)), (0, 1, 0, -1, 0, 0))

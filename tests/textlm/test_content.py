@@ -19,8 +19,7 @@ from tokenizers import (
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rba_bench.micro.paths import part
-from rba_bench.textlm.chat import render_user
-from rba_bench.textlm.content import ContentTokenizer, ControlStringError
+from rba_bench.textlm.chat import ContentTokenizer, ControlStringError, render_user
 
 LINES = [
     "give me a plan for the lake",

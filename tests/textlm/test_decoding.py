@@ -3,7 +3,7 @@
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.textlm.base import Decoding
+from rba_bench.textlm.text_model import Decoding
 
 
 @pytest.mark.parametrize(

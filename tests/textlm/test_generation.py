@@ -22,11 +22,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.draws import TokenSampler
-from rba_bench.textlm.drivable import of_causal_lm
+from rba_bench.textlm.engine_support import of_causal_lm
 from rba_bench.textlm.generation import Answer, Asked, Decoder, answer, prompts_of_ids, shared_start
 from rba_bench.textlm.sampling import continue_all, continue_batch
+from rba_bench.textlm.text_model import Decoding
 
 V = 97
 SIZES: dict[str, Any] = {

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.textlm.asking import JudgeModel, Message, Question, Reply
-from rba_bench.textlm.local import LocalTextLM
-from rba_bench.textlm.local_asking import LocalAsker, fold_system
+from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
+from rba_bench.textlm.local import LocalAsker, LocalTextLM, fold_system
 
 SYSTEM = Message("system", "judge the lake")
 TEXTS = ["a", "what is the largest river in the world ?", "give me a plan", "the lake", "write a letter"]

@@ -11,10 +11,10 @@ import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.textlm import weights
-from rba_bench.textlm.base import Decoding, Generation, TextLM
 from rba_bench.textlm.chat import stop_ids
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import answer_of
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 
 TEXTS = [
     "a",

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import (
     Continuation,
     continue_batch,
     to_generation,
 )
+from rba_bench.textlm.text_model import Decoding
 
 
 class Scripted:

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.speechlm.load import load
-from rba_bench.textlm import template
-from rba_bench.textlm.asking import Message, Question
-from rba_bench.textlm.base import Decoding
-from rba_bench.textlm.endpoint import EndpointLM
-from rba_bench.textlm.load import load_asker
+from rba_bench.speechlm.model_names import load
+from rba_bench.textlm import chat
+from rba_bench.textlm.endpoints.text_llm import EndpointLM
+from rba_bench.textlm.judging import Message, Question
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import split
+from rba_bench.textlm.text_model import Decoding, load_asker
 from tests.textlm.misbehaving_server import answer, serving
 from tests.thinking_lm import EMPTY, TEMPLATE, THOUGHT, TURNS
 
@@ -28,14 +27,14 @@ from tests.thinking_lm import EMPTY, TEMPLATE, THOUGHT, TURNS
     ],
 )  # fmt: skip
 def test_a_value_is_a_json_scalar_or_its_text(text: str, value: Any) -> None:
-    assert template.parse([f"x={text}"]) == {"x": value}
-    assert type(template.parse([f"x={text}"])["x"]) is type(value)
+    assert chat.parse([f"x={text}"]) == {"x": value}
+    assert type(chat.parse([f"x={text}"])["x"]) is type(value)
 
 
 def test_several_variables_and_the_last_of_two() -> None:
-    assert template.parse(["a=1", " b =2", "a=3"]) == {"a": 3, "b": 2}
-    assert template.given("enable_thinking=false;budget=4") == {"enable_thinking": False, "budget": 4}
-    assert template.given('{"enable_thinking": false}') == {"enable_thinking": False}
+    assert chat.parse(["a=1", " b =2", "a=3"]) == {"a": 3, "b": 2}
+    assert chat.given("enable_thinking=false;budget=4") == {"enable_thinking": False, "budget": 4}
+    assert chat.given('{"enable_thinking": false}') == {"enable_thinking": False}
 
 
 @pytest.mark.parametrize(
@@ -44,17 +43,17 @@ def test_several_variables_and_the_last_of_two() -> None:
 )
 def test_what_is_no_variable_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UserError) as caught:
-        template.parse([text])
+        chat.parse([text])
     assert "\n" not in str(caught.value) and "template variable" in str(caught.value)
 
 
 def test_the_template_of_a_folder_is_read_wherever_it_lies(tmp_path: Path) -> None:
-    assert template.text_in(tmp_path) == ""
+    assert chat.text_in(tmp_path) == ""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ enable_thinking }}"}))
-    assert template.quiet(template.text_in(tmp_path), {}) == {"enable_thinking": False}
-    assert template.quiet(template.text_in(tmp_path), {"enable_thinking": True}) == {"enable_thinking": True}
+    assert chat.quiet(chat.text_in(tmp_path), {}) == {"enable_thinking": False}
+    assert chat.quiet(chat.text_in(tmp_path), {"enable_thinking": True}) == {"enable_thinking": True}
     (tmp_path / "chat_template.jinja").write_text("{{ not_enable_thinking }}")
-    assert template.quiet(template.text_in(tmp_path), {"a": 1}) == {"a": 1}
+    assert chat.quiet(chat.text_in(tmp_path), {"a": 1}) == {"a": 1}
 
 
 def test_a_model_that_thinks_by_default_can_be_told_not_to(thinker: Path) -> None:

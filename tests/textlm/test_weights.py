@@ -6,8 +6,8 @@ import pytest
 
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.micro import paths
-from rba_bench.speechlm.load import short_name
-from rba_bench.textlm.load import load_asker, load_textlm
+from rba_bench.speechlm.model_names import short_name
+from rba_bench.textlm.text_model import load_asker, load_textlm
 from rba_bench.textlm.weights import code_sha256, local_folder, weights_sha256
 
 NEW, OLD = "a" * 40, "0123456789" * 4

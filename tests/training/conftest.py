@@ -137,7 +137,7 @@ def write_set(folder: Path, rows: list[AlignmentRow]) -> Path:
 @pytest.fixture(scope="session")
 def recipe_for(alignment_dir: Path, tiny_composite_dir: Path) -> Callable[..., Any]:
     """Builds a short recipe on the tiny set and model."""
-    from rba_bench.training.recipe import TrainingRecipe
+    from rba_bench.training.training_recipe import TrainingRecipe
 
     def build(**changes: Any) -> TrainingRecipe:
         values: dict[str, Any] = {

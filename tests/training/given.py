@@ -10,7 +10,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Answer, Pair, ScoredSample
-from rba_bench.training.methods.base import Method, Step, StepTargets
+from rba_bench.training.methods.method import Method, Step, StepTargets
 from rba_bench.training.model.policy import Scores
 
 

@@ -9,8 +9,8 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.model import building as build
-from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind
+from rba_bench.training.training_recipe import TrainingRecipe
 
 Step = tuple[dict[str, float], dict[str, torch.Tensor]]  # figures of the log, gradient by parameter
 

@@ -15,7 +15,7 @@ from rba_bench.audio.alignment_set import AlignmentRow, schema
 from rba_bench.audio.sealing import seal
 from rba_bench.errors import UserError
 from rba_bench.files import read_jsonl
-from rba_bench.textlm.content import ContentTokenizer
+from rba_bench.textlm.chat import ContentTokenizer
 from rba_bench.training.data.clips import ClipStore, ResponseTokens
 from rba_bench.training.run import train
 from rba_bench.training.teachers.readers import OtherReader, OwnReader

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from rba_bench.files import read_json, read_jsonl, write_json
-from rba_bench.shipped import recipes_dir
+from rba_bench.recipes import recipes_dir
 from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.model.sharding import CollectiveSync, hide, layer_names
 from rba_bench.training.run import train
@@ -79,7 +79,7 @@ from rba_bench.files import sha256_json, write_json
 from rba_bench.training import run
 from rba_bench.training.model import building as build
 from rba_bench.training.callbacks import training_callback as callback
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.model.sharding import settle, whole
 
 given = json.loads(pathlib.Path(sys.argv[1]).read_text())

@@ -12,11 +12,9 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.offline_pairs import OfflinePairs
-from rba_bench.training.data.pairs import Answer, Pair
-from rba_bench.training.model.frozen_models import StepModels
+from rba_bench.training.data.pairs import Answer, OfflinePairs, Pair
+from rba_bench.training.model.frozen_models import ReferenceCache, StepModels, of_answers
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.model.reference_cache import ReferenceCache, of_answers
 
 
 def written(folder: Path, *lines: Any) -> Path:

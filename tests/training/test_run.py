@@ -286,7 +286,7 @@ def test_a_deaf_model_is_refused(
 def test_a_loss_that_is_not_finite_stops_before_the_step(
     recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rba_bench.training.methods.base import Method, Step
+    from rba_bench.training.methods.method import Method, Step
 
     calls = []
     plain = Method.supervision
@@ -306,7 +306,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
 def test_a_gradient_that_is_not_finite_stops_before_the_step(
     recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rba_bench.training.methods.base import Method, Step
+    from rba_bench.training.methods.method import Method, Step
     from rba_bench.training.trainer import AlignmentTrainer
 
     calls: list[int] = []
@@ -445,7 +445,7 @@ def test_missing_things_are_named(recipe_for: Callable[..., Any], tmp_path: Path
 
 
 CHILD = (
-    "import sys, json, pathlib; from rba_bench.training.recipe import TrainingRecipe; "
+    "import sys, json, pathlib; from rba_bench.training.training_recipe import TrainingRecipe; "
     "from rba_bench.training.run import train; "
     "train(TrainingRecipe(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))"
 )

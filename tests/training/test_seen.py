@@ -15,10 +15,9 @@ from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.callbacks import samples
 from rba_bench.training.callbacks.training_callback import TrainingCallback
-from rba_bench.training.data.pairs import Answer, Pair, Sample
-from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.data.pairs import Answer, Outcome, Pair, Sample
 from rba_bench.training.run import train
+from rba_bench.training.training_recipe import TrainingRecipe
 
 SEEN = {"validate_ends": True, "report": True}
 

@@ -15,7 +15,7 @@ import torch
 from rba_bench.errors import RbaError
 from rba_bench.files import write_json
 from rba_bench.training.options.presets import METHODS
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training import splits
 
 TOLERANCE = 1e-5
@@ -145,7 +145,7 @@ CHILD = """
 import json, os, pathlib, sys
 import torch
 from rba_bench.training.model import building as build
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.run import train
 from rba_bench.training.trainer import AlignmentTrainer
 from tests.training import splits

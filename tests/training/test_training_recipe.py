@@ -7,8 +7,8 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.recipes import load_recipe
-from rba_bench.training.recipe import PartRates, TrainingRecipe
-from rba_bench.training.schedule import rates_at, schedule_factor
+from rba_bench.training.model.trainable_parts import rates_at, schedule_factor
+from rba_bench.training.training_recipe import PartRates, TrainingRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

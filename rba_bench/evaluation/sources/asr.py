@@ -10,9 +10,9 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
-from rba_bench.evaluation.sources import covost2, fleurs, hub, languages, tables
-from rba_bench.evaluation.sources.base import Loaded, Place
-from rba_bench.evaluation.sources.directions import COVOST2_TO_ENGLISH
+from rba_bench.evaluation.sources import covost2, fleurs, hub, language_pairs, tables
+from rba_bench.evaluation.sources.language_pairs import COVOST2_TO_ENGLISH
+from rba_bench.evaluation.sources.source import Loaded, Place
 
 ENGLISH_FROM = "en_de"  # every en_* direction of CoVoST 2 has the same English clips
 
@@ -38,7 +38,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
 
 
 def _fleurs(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
-    config = languages.fleurs_config(language)
+    config = language_pairs.fleurs_config(language)
     found = fleurs.files(config, place)
     docs = [
         _document(
@@ -86,13 +86,13 @@ def _document(
     voice: str,
     cluster: str = "",
 ) -> dict[str, Any]:
-    code = languages.short(language)
+    code = language_pairs.short(language)
     return documents.make(
         id=id,
         kind="asr",
         clip=clip,
         instruction=text,
-        prompt=languages.prompt(languages.TRANSCRIBE, language, options),
+        prompt=language_pairs.prompt(language_pairs.TRANSCRIBE, language, options),
         references=[text],
         source_lang=code,
         target_lang=code,

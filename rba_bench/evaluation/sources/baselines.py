@@ -15,7 +15,7 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.documents import unique_ids
 from rba_bench.evaluation.sources import hub
-from rba_bench.evaluation.sources.base import Loaded, Place
+from rba_bench.evaluation.sources.source import Loaded, Place
 from rba_bench.files import read_json, read_jsonl, sha256_json
 from rba_bench.progress import say
 from rba_bench.textlm.replies import answer_of

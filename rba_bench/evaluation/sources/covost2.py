@@ -14,9 +14,9 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
-from rba_bench.evaluation.sources import hub, languages, tables
-from rba_bench.evaluation.sources.base import Loaded, Place
-from rba_bench.evaluation.sources.directions import COVOST2_FROM_ENGLISH, COVOST2_TO_ENGLISH
+from rba_bench.evaluation.sources import hub, language_pairs, tables
+from rba_bench.evaluation.sources.language_pairs import COVOST2_FROM_ENGLISH, COVOST2_TO_ENGLISH
+from rba_bench.evaluation.sources.source import Loaded, Place
 
 REPO = "fixie-ai/covost2"
 DIRECTIONS = (
@@ -48,7 +48,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     if direction not in DIRECTIONS:
         raise UserError(f"CoVoST 2 has no direction {direction!r}; it has {', '.join(DIRECTIONS)}")
     source, target = direction.split("_")
-    prompt = languages.prompt(languages.TRANSLATE, target, options)
+    prompt = language_pairs.prompt(language_pairs.TRANSLATE, target, options)
     found = hub.files(REPO, [f"{direction}/test-*.parquet"], place)
     counts: Counter[str] = Counter()
     docs = [
@@ -59,8 +59,8 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
             instruction=row["sentence"],
             prompt=prompt,
             references=[row["translation"] or ""],
-            source_lang=languages.short(source),
-            target_lang=languages.short(target),
+            source_lang=language_pairs.short(source),
+            target_lang=language_pairs.short(target),
             voice=row["client_id"],
         )
         for row, clip in rows(found, counts)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import clip_input, documents, registry
-from rba_bench.evaluation.sources import base, hub, tables
-from rba_bench.evaluation.sources.base import Loaded, Place
-from rba_bench.evaluation.sources.common import checked, compare_size
+from rba_bench.evaluation import documents, model_input, task_registry
+from rba_bench.evaluation.sources import hub, tables
+from rba_bench.evaluation.sources import source as base
+from rba_bench.evaluation.sources.source import Loaded, Place, checked, compare_size
 from rba_bench.files import sha256_bytes
 from rba_bench.seeding import stable_seed
 
@@ -75,10 +75,10 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
 
 
 def _wrapped(name: str, place: Place) -> Loaded:
-    files = list(registry.tasks_dir().glob(f"*/{name}.yaml")) if re.fullmatch(r"\w[\w-]*", name) else []
+    files = list(task_registry.tasks_dir().glob(f"*/{name}.yaml")) if re.fullmatch(r"\w[\w-]*", name) else []
     if not files or name.startswith("_"):
         raise UserError(f"dowis: no task {name!r}; `rba-bench tasks list` shows all")
-    options = dict(registry.read_spec(files[0]).config.get("dataset_kwargs") or {})
+    options = dict(task_registry.read_spec(files[0]).config.get("dataset_kwargs") or {})
     source = options.pop("source", None)
     if source == "dowis":
         raise UserError(f"dowis: {name} has its instruction spoken already")
@@ -170,4 +170,4 @@ def _document(doc: Mapping[str, Any], prompts: _Prompts, form: str, seed: int) -
     if form == WRITTEN:
         return {**changed, "prompt": prompt.text}
     audio = {**doc["audio"], "prefix": prompt.recordings[voice].reference(prompt.text)}
-    return {**changed, "prompt": "", "audio": audio, "duration": clip_input.duration(audio)}
+    return {**changed, "prompt": "", "audio": audio, "duration": model_input.duration(audio)}

@@ -14,8 +14,8 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
-from rba_bench.evaluation.sources import hub, languages, tables
-from rba_bench.evaluation.sources.base import Loaded, Place
+from rba_bench.evaluation.sources import hub, language_pairs, tables
+from rba_bench.evaluation.sources.source import Loaded, Place
 from rba_bench.metrics.text import is_blank
 from rba_bench.progress import say
 
@@ -38,7 +38,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     source, target = _pair(str(options.get("pair", "")))
     heard, read = files(source, place), files(target, place)
     sentences, differing = _sentences(read)
-    prompt = languages.prompt(languages.TRANSLATE, target, options)
+    prompt = language_pairs.prompt(language_pairs.TRANSLATE, target, options)
     docs, recordings = [], 0
     for row, clip in tables.rows(heard.paths, ("id", "path", "raw_transcription", "gender")):
         recordings += 1
@@ -51,8 +51,8 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
                     instruction=row["raw_transcription"] or "",
                     prompt=prompt,
                     references=[sentences[row["id"]]],
-                    source_lang=languages.short(source),
-                    target_lang=languages.short(target),
+                    source_lang=language_pairs.short(source),
+                    target_lang=language_pairs.short(target),
                     voice=gender(row),
                     cluster=f"fleurs-{row['id']}",
                 )
@@ -97,7 +97,7 @@ def _pair(pair: str) -> tuple[str, str]:
     codes = pair.split("-")
     if len(codes) != 2:
         raise UserError(f"pair {pair!r} is not two languages of FLEURS, such as en_us-de_de")
-    source, target = (languages.fleurs_config(code) for code in codes)
+    source, target = (language_pairs.fleurs_config(code) for code in codes)
     if source == target:
         raise UserError(f"pair {pair!r} is one language twice: that is transcription, see the asr tasks")
     return source, target

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Place
+from rba_bench.evaluation.sources.source import DATA_DIR_VARIABLE, Place
 from rba_bench.files import cache_dir, read_json, write_json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

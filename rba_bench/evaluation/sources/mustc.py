@@ -20,9 +20,9 @@ from rba_bench.audio import decoding
 from rba_bench.audio.clips import AudioError, encode_flac
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents
-from rba_bench.evaluation.sources import hub, languages, tables
-from rba_bench.evaluation.sources.base import DATA_DIR_VARIABLE, Loaded, Place
-from rba_bench.evaluation.sources.directions import MUSTC_TARGETS
+from rba_bench.evaluation.sources import hub, language_pairs, tables
+from rba_bench.evaluation.sources.language_pairs import MUSTC_TARGETS
+from rba_bench.evaluation.sources.source import DATA_DIR_VARIABLE, Loaded, Place
 from rba_bench.files import cache_dir, sha256_bytes, sha256_file, write_atomic
 
 SPLITS = ("tst-COMMON", "tst-HE", "dev")
@@ -49,7 +49,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         raise UserError(f"no test split {split!r} of MuST-C; known: {', '.join(SPLITS)}")
     folder = _folder(place, target, split)
     segments = _segments(folder, split, target)
-    prompt = languages.prompt(languages.TRANSLATE, target, options)
+    prompt = language_pairs.prompt(language_pairs.TRANSLATE, target, options)
     numbers: Counter[str] = Counter()
     docs = []
     for segment in segments:
@@ -63,7 +63,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
                 prompt=prompt,
                 references=[segment[target]],
                 source_lang="en",
-                target_lang=languages.short(target),
+                target_lang=language_pairs.short(target),
                 voice=segment.get("speaker_id", ""),
                 cluster=talk,
             )

@@ -18,8 +18,7 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, tables
-from rba_bench.evaluation.sources.base import Loaded, Place
-from rba_bench.evaluation.sources.common import Names, checked, compare_size
+from rba_bench.evaluation.sources.source import Loaded, Names, Place, checked, compare_size
 from rba_bench.files import read_jsonl
 from rba_bench.metrics.ifeval import CHECKS
 

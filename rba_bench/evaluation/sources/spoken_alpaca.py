@@ -1,4 +1,10 @@
-"""200 items of `GSQA/spoken-alpaca-gpt4`: Alpaca's instructions read aloud, with GPT-4's answers.
+"""Spoken AlpacaEval of VoiceBench: `hlt-lab/voicebench`, configurations `alpacaeval_full` and `alpacaeval`.
+
+<config>/test-00000-of-00001.parquet    audio {bytes, path}, prompt (the words spoken)
+
+The answers to beat are AlpacaEval's GPT-4 Turbo answers, found by the words of the instruction.
+
+200 items of `GSQA/spoken-alpaca-gpt4`: Alpaca's instructions read aloud, with GPT-4's answers.
 
     default/partial-train/0000.parquet ...   the Hub's own conversion: the first 18,600 of 51,349 items, 4.9 GB
     data-00000-of-00035.arrow ...            as uploaded: all items, 13.7 GB; read where a local copy has no parquet
@@ -17,11 +23,40 @@ from rba_bench.audio.parquet import stored_bytes
 from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import baselines, hub, tables
-from rba_bench.evaluation.sources.base import Loaded, Place
-from rba_bench.evaluation.sources.common import Names, checked
+from rba_bench.evaluation.sources.source import Loaded, Names, Place, checked, compare_size
 from rba_bench.files import cache_dir, sha256_bytes, write_atomic
 from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
+
+VOICEBENCH_REPO = "hlt-lab/voicebench"
+VOICEBENCH_REVISION = "aaa46d405d681aeb220047d3e8be782094b4cd31"
+VOICEBENCH_ITEMS = {"alpacaeval_full": 636, "alpacaeval": 199}
+
+
+def load_voicebench(options: Mapping[str, Any], place: Place) -> Loaded:
+    """The items of a configuration with answers to beat.
+
+    Args:
+        options: `config`: `alpacaeval_full` or `alpacaeval`; `revision` of the Hub.
+        place: `options["baseline"]` replaces AlpacaEval's answers.
+
+    Raises:
+        UserError: unknown configuration, or files of another layout.
+        MissingPrerequisite: data or baseline is not there.
+    """
+    chosen = checked(options, config=..., revision=VOICEBENCH_REVISION)
+    config = str(chosen["config"])
+    if config not in VOICEBENCH_ITEMS:
+        raise UserError(f"unknown VoiceBench configuration {config!r}; known: {', '.join(VOICEBENCH_ITEMS)}")
+    found = hub.files(VOICEBENCH_REPO, (f"{config}/test-*.parquet",), place, str(chosen["revision"]))
+    names = Names(f"voicebench-{config}")
+    items = [
+        documents.make(id=names.of(row["prompt"]), kind="chat", clip=clip, instruction=row["prompt"])
+        for row, clip in tables.rows(found.paths, ["prompt"])
+    ]
+    origin = found.origin(config=config, **compare_size(config, len(items), VOICEBENCH_ITEMS[config]))
+    return baselines.compared(items, origin, place, baselines.alpaca_eval)
+
 
 REPO = "GSQA/spoken-alpaca-gpt4"
 REVISION = "433327c1a4ab814ab0aecf901cb23e98cfdb1f49"  # of refs/convert/parquet
@@ -48,7 +83,7 @@ class _Row:
         return " ".join(said.split())
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> Loaded:
     """The drawn items, with GPT-4's answers to beat.
 
     Args:

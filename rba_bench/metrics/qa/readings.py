@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from rba_bench.metrics.qa.dates import read_dates
-from rba_bench.metrics.qa.numbers import read_numbers
+from rba_bench.metrics.qa.numbers import read_dates, read_numbers
 from rba_bench.metrics.qa.tokens import Token, merged, scan, word
 from rba_bench.metrics.qa.words import LETTER_UNITS, UNITS
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from rba_bench.metrics.qa.regions import REGIONS
 from rba_bench.metrics.qa.segments import (
     CONTRAST,
     Reading,
@@ -14,7 +13,7 @@ from rba_bench.metrics.qa.segments import (
 )
 from rba_bench.metrics.qa.spans import Span
 from rba_bench.metrics.qa.tokens import Token
-from rba_bench.metrics.qa.words import FUNCTION, NEUTRAL, VERBS, words
+from rba_bench.metrics.qa.words import FUNCTION, NEUTRAL, REGIONS, VERBS, words
 
 _LISTS = frozenset(
     {

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 from rba_bench.files import replacing, sha256_bytes, sha256_json
 from rba_bench.progress import say
-from rba_bench.speechlm.base import SpeechRequest
+from rba_bench.speechlm.speech_model import SpeechRequest
 
 DEFAULT_BYTES = 128 * 2**20
 VERSION = (

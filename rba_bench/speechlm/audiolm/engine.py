@@ -13,17 +13,22 @@ import torch
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
-from rba_bench.speechlm.audiolm.driving import of_family, spoken_start, unpadded
 from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
-from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.loading import load_family
-from rba_bench.speechlm.base import SAMPLING_RATE, SpeechRequest, answer_usable, audio_fault
-from rba_bench.speechlm.clock import StageClock, device_clock
-from rba_bench.textlm.base import Decoding, Generation
-from rba_bench.textlm.content import ControlStringError
+from rba_bench.speechlm.audiolm.text_decoder import of_family, spoken_start, unpadded
+from rba_bench.speechlm.speech_model import (
+    SAMPLING_RATE,
+    SpeechRequest,
+    StageClock,
+    answer_usable,
+    audio_fault,
+    device_clock,
+)
+from rba_bench.textlm.chat import ControlStringError, Variables, note_unknown, text_of
 from rba_bench.textlm.generation import Asked, Decoder, Prompts
 from rba_bench.textlm.sampling import Continuation, continue_batch, continue_prompts, to_generation
-from rba_bench.textlm.template import Variables, note_unknown, text_of
+from rba_bench.textlm.text_model import Decoding, Generation
 from rba_bench.textlm.weights import describe, local_folder, resolve_device
 
 RUN_FILE = "rba_run.json"

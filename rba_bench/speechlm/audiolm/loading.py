@@ -5,8 +5,8 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.families import family_class
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
-from rba_bench.textlm.template import Variables
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
+from rba_bench.textlm.chat import Variables
 
 # In this order. AudioFlamingo3 and MusicFlamingo are registered for sequence-to-sequence only (transformers 5.23).
 AUTO_CLASSES = (

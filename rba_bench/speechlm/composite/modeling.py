@@ -17,8 +17,12 @@ from transformers.utils import can_return_tuple
 
 from rba_bench.errors import UserError
 from rba_bench.speechlm.composite.configuration import CompositeConfig
-from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder, length_mask
-from rba_bench.speechlm.composite.projector import ScaledLinear, StackProjector
+from rba_bench.speechlm.composite.encoder import (
+    ScaledLinear,
+    StackProjector,
+    TrueLengthWhisperEncoder,
+    length_mask,
+)
 
 
 class CompositePreTrainedModel(PreTrainedModel):

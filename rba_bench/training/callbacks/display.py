@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rba_bench.plain import printable
 from rba_bench.progress import console, say
+from rba_bench.untrusted import printable
 
 SILENCE_S = 60.0  # a line at least so often, where steps are slow
 PACE_STEPS = 20  # steps whose pace says how long the rest takes

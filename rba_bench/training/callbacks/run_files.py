@@ -1,32 +1,107 @@
-"""What a run writes for people while it trains, and what it looks at between steps.
+"""Before and after: a few held-out items answered at the start of a run and at its end, to read side by side.
+
+What a run writes for people while it trains, and what it looks at between steps.
 
 OUT/rba_start.json     recipe with its paths, hashes and data, for who looks at a run that is not finished
 OUT/train_log.jsonl    one record per optimiser step
 OUT/validation.jsonl   figures of every validation, also of the one before the first step; answers at both ends
 OUT/samples.jsonl      some groups as they were trained on
 OUT/report.html        all of it on one page, at the end and on Ctrl-C
+
+A run's numbers in TensorBoard and Weights & Biases, through the Trainer's own callbacks.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from rba_bench.errors import RbaError, UserError
+import torch
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
+from rba_bench.installing import extra
 from rba_bench.progress import say
+from rba_bench.training.callbacks.samples import bounded
+from rba_bench.training.data.packing import Response
+from rba_bench.training.data.pairs import Voice
+from rba_bench.training.losses import sequence_logprobs
+from rba_bench.training.rewards import Reward
+from rba_bench.training.rollouts.buffer import RolloutBuffer
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+    from transformers import TrainerCallback, TrainingArguments
 
-    from rba_bench.audio.alignment_set import AlignmentRow
-    from rba_bench.training.callbacks.before_and_after import Ends
     from rba_bench.training.data.groups import TrainingData
-    from rba_bench.training.recipe import TrainingRecipe
     from rba_bench.training.rewards import RewardByKind
-    from rba_bench.training.rollouts.buffer import RolloutBuffer
+    from rba_bench.training.training_recipe import TrainingRecipe
     from rba_bench.training.validation import Validator
+
+
+ITEMS = 10
+
+
+class Ends:
+    """Greedy answers to the same held-out items, with what speaks for them.
+
+    Args:
+        rows: held-out clips of each kind; items are taken from the kinds in turn.
+        rollout_buffer: policy, clips and sampling.
+        reward: judges the answers; None where the run has no reward, or another process judges.
+    """
+
+    def __init__(
+        self, rows: Mapping[str, Sequence[AlignmentRow]], rollout_buffer: RolloutBuffer, reward: Reward | None
+    ) -> None:
+        turns = zip_longest(*(rows[kind] for kind in sorted(rows)))
+        self.rows = [row for turn in turns for row in turn if row is not None][:ITEMS]
+        self.rollout_buffer = rollout_buffer
+        self.reward = reward
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """The items with the policy's answers now, as JSON values. All processes must call.
+
+        `teacher_nats` is the negative log-probability of the teacher's answer.
+        """
+        policy = self.rollout_buffer.policy
+        training = policy.training
+        policy.eval()
+        with torch.no_grad():
+            samples = self.rollout_buffer.answer([Voice(row, 0, 0.0) for row in self.rows], 0)
+            branches = [
+                Response(number, self.rollout_buffer.responder(row.response))
+                for number, row in enumerate(self.rows)
+            ]
+            scores = policy(self.rollout_buffer.store.get(self.rows), branches)
+            nats = (-sequence_logprobs(scores.logprobs, scores.mask)).tolist()
+        policy.train(training)
+        rewards: Sequence[float] = [math.nan] * len(samples)
+        if self.reward is not None:
+            rewards = self.reward(self.rows, [one.text for one in samples])
+        return [
+            {
+                "group": row.group_id,
+                "clip": row.id,
+                "kind": row.kind,
+                "voice": row.voice,
+                "prompt": bounded(row.prompt),
+                "instruction": bounded(row.instruction),
+                "teacher": bounded(row.response),
+                "teacher_nats": round(cost, 4),
+                "answer": bounded(sample.text),
+                "tokens": len(sample.tokens),
+                "cut": not sample.ended,
+                "reward": None if math.isnan(reward) else reward,
+            }
+            for row, sample, cost, reward in zip(self.rows, samples, nats, rewards, strict=True)
+        ]
+
 
 START = "rba_start.json"
 LOG = "train_log.jsonl"
@@ -150,7 +225,6 @@ def make_watch(
     """
     from accelerate.utils import gather_object
 
-    from rba_bench.training.callbacks.before_and_after import Ends
     from rba_bench.training.data.groups import validation_rows
     from rba_bench.training.validation import Validator
 
@@ -172,3 +246,47 @@ def make_watch(
         recipe, rows, rollout_buffer, reward, folder, writes, process, lambda one: gather_object([one])
     )
     return Watch(validator, Ends(rows, rollout_buffer, reward if writes else None))
+
+
+Reporter = Literal["tensorboard", "wandb"]
+EVENTS = "tensorboard"
+
+
+def check_reporters(names: Collection[Reporter]) -> None:
+    """Refuse a run whose reporters are not installed, before anything is loaded.
+
+    Raises:
+        MissingPrerequisite: a package is missing.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise MissingPrerequisite(
+                f"report_to {name} needs a package: {extra(name)}, or drop it from report_to"
+            )
+
+
+def reporters(names: Collection[Reporter], out: Path, done: int, writes: bool) -> "list[TrainerCallback]":
+    """The callbacks of a run.
+
+    Args:
+        names: `report_to` of the recipe.
+        out: the run's folder. TensorBoard's files go to `tensorboard` in it, those of Weights & Biases to `wandb`
+            unless `WANDB_DIR` says otherwise.
+        done: steps of earlier attempts; what an attempt that was cut off reported of later ones is dropped.
+        writes: whether this process reports.
+    """
+    found: list[TrainerCallback] = []
+    if "tensorboard" in names and writes:
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        # purging at step 0 would hide nothing, and a later step only what comes again
+        writer = SummaryWriter(str(out / EVENTS), purge_step=done + 1 if done else None)
+        found.append(TensorBoardCallback(writer))
+    if "wandb" in names and writes:
+        from transformers.integrations import WandbCallback
+
+        os.environ.setdefault("WANDB_DIR", str(out))
+        os.environ.setdefault("WANDB_PROJECT", "rba-bench")
+        found.append(WandbCallback())
+    return found

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.pairs import Answer, Sample
-from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.data.pairs import Answer, Outcome, Sample
+from rba_bench.training.training_recipe import TrainingRecipe
 
 GROUPS = 4  # of a step
 STEPS = 250  # with groups in the file, at most

@@ -13,8 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rba_bench.training.callbacks.display import Display, Hidden
 from rba_bench.training.callbacks.run_files import RunFiles, Watch
 from rba_bench.training.model.checkpoints import STATE
-from rba_bench.training.rollouts.base import RolloutGone
-from rba_bench.training.schedule import rates_at
+from rba_bench.training.model.trainable_parts import rates_at
+from rba_bench.training.rollouts.rollout import RolloutGone
 
 if TYPE_CHECKING:
     from rba_bench.training.trainer import AlignmentTrainer

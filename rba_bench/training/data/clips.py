@@ -1,4 +1,10 @@
-"""Clips as the policy wants them: tokenised prompt plus encoder states, each clip encoded once per run.
+"""Work done ahead of its turn in threads: clips are read and decoded while the model computes.
+
+Threads, not processes: reading, decoding, resampling and hashing leave Python's lock, and nothing has to be copied
+from one process to another. What comes out is what the same function gives when it is needed, so looking ahead changes
+no result; how far is bounded by a number of items.
+
+Clips as the policy wants them: tokenised prompt plus encoder states, each clip encoded once per run.
 
 With a frozen encoder the states of a clip never change, so rollout, chosen, rejected and SFT share one encoding, and
 later epochs reuse it; with a folder, later runs too. What is kept is the encoder's output *before* the projector, as
@@ -12,10 +18,14 @@ at a time, always as a whole.
 """
 
 import copy
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -26,10 +36,60 @@ from rba_bench.audio.clips import load
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
-from rba_bench.speechlm.base import SAMPLING_RATE
-from rba_bench.textlm.content import ControlStringError
-from rba_bench.training.data.prefetch import Prefetcher
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
+from rba_bench.speechlm.speech_model import SAMPLING_RATE
+from rba_bench.textlm.chat import ControlStringError
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+THREADS = 4  # at most; they only have to keep up with the model
+
+
+class Prefetcher(Generic[K, V]):
+    """Results of a pure function, made before they are asked for.
+
+    Args:
+        work: what to do with an item; called from several threads at once.
+        limit: most items that are in the works or kept; 0 does everything when it is asked for.
+        threads: how many work.
+    """
+
+    def __init__(self, work: Callable[[K], V], limit: int, threads: int | None = None) -> None:
+        self.work = work
+        self.limit = limit
+        self._threads = max(1, min(THREADS, os.cpu_count() or 1)) if threads is None else threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._begun: dict[K, Future[V]] = {}
+
+    def ahead(self, items: Iterable[K]) -> None:
+        """Begin with these, soonest needed first, as far as the bound allows; what is not among them is dropped."""
+        wanted = list(dict.fromkeys(islice(items, self.limit)))
+        kept = {item: self._begun.pop(item) for item in wanted if item in self._begun}
+        for stale in self._begun.values():
+            stale.cancel()
+        self._begun = kept
+        for item in wanted:
+            if item not in self._begun:
+                self._begun[item] = self._workers().submit(self.work, item)
+
+    def __call__(self, item: K) -> V:
+        """The result for an item; a failure of its work is raised here, as if it had been done here."""
+        begun = self._begun.get(item)
+        return self.work(item) if begun is None else begun.result()
+
+    def close(self) -> None:
+        """Stop; what is in the works ends first. Asking goes on working."""
+        self._begun = {}
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _workers(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="prefetch")
+        return self._pool
+
 
 MIB = 2**20
 # clips of a batch: enough to fill a GPU; a processor is full with four, and gains nothing from more

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.textlm.block_attention import Blocks, blocks_of
-from rba_bench.training.model.openings import Openings
+from rba_bench.training.model.constant_prefix import Openings
 
 Mode = Literal["pack", "share", "pad"]
 TRIED = 24  # numbers of rows that packing tries

@@ -23,6 +23,7 @@ from rba_bench.training.losses.distillation import (
     topk_divergence,
 )
 from rba_bench.training.losses.likelihood import (
+    Kind,
     masked,
     sequence_logprobs,
     sequence_mean,
@@ -47,7 +48,6 @@ from rba_bench.training.losses.preference import (
     simpo,
     tdpo,
 )
-from rba_bench.training.losses.vocabulary import Kind
 
 __all__ = [
     "Alignment",

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rba_bench.training.losses.vocabulary import Collapse, FullDivergence, Kind
+from rba_bench.training.losses.likelihood import Collapse, FullDivergence, Kind
 from rba_bench.training.options.presets import Reduction
 
 

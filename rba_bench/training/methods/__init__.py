@@ -2,13 +2,12 @@
 
 from collections.abc import Collection
 
-from rba_bench.training.methods.base import Method
-from rba_bench.training.methods.distillation import Diva, OnPolicyDistillation, TokenDistillation
-from rba_bench.training.methods.likelihood import Likelihood
-from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.data.pairs import Outcome
+from rba_bench.training.methods.distillation import Diva, Likelihood, OnPolicyDistillation, TokenDistillation
+from rba_bench.training.methods.method import Method
 from rba_bench.training.methods.policy_gradient import Grpo, MinimumRisk, SelfCritical
 from rba_bench.training.methods.preference import Ipo, Odpo, Preference, Simpo, TokenDpo
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 __all__ = ["CLASSES", "Method", "Outcome", "make"]
 

@@ -1,4 +1,7 @@
-"""Distillation from a text LLM that reads the transcript: token by token, on own samples, or state by state."""
+"""Cross entropy on given answers: TTS-SFT, and BLSP and AudioChatLlama, whose answers the own LLM has written.
+
+Distillation from a text LLM that reads the transcript: token by token, on own samples, or state by state.
+"""
 
 from collections.abc import Sequence
 
@@ -9,12 +12,24 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.seeding import stable_seed
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, Sample, ScoredSample, Voice, answer_of, slots
+from rba_bench.training.data.pairs import Answer, Outcome, Sample, ScoredSample, Voice, answer_of, slots
 from rba_bench.training.losses import distillation
 from rba_bench.training.losses.likelihood import token_mean
-from rba_bench.training.methods.base import FrozenModels, Method, Step, StepTargets, Terms
-from rba_bench.training.methods.measure import Divergence
-from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.methods.method import Divergence, FrozenModels, Method, Step, StepTargets, Terms
+
+
+class Likelihood(Method):
+    """L = -log pi(y|x), mean over tokens or (RBA Eq. (1)) over answers; the data decide whose answers y are."""
+
+    @property
+    def supervised(self) -> bool:
+        """Always."""
+        return True
+
+    def loss(self, step: Step) -> Terms:
+        """See the class."""
+        loss = self.supervision(step)
+        return Terms(loss, {"sft": float(loss.detach())})
 
 
 class TokenDistillation(Method):

@@ -8,10 +8,10 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.pairs import Sample, ScoredSample, Voice, drawn_answer, slots
+from rba_bench.training.data.pairs import Outcome, Sample, ScoredSample, Voice, drawn_answer, slots
 from rba_bench.training.losses import policy_gradient as forms
 from rba_bench.training.losses.likelihood import sequence_mean, token_mean
-from rba_bench.training.methods.base import (
+from rba_bench.training.methods.method import (
     FrozenModels,
     Method,
     Step,
@@ -20,7 +20,6 @@ from rba_bench.training.methods.base import (
     reference_logprobs,
     shape,
 )
-from rba_bench.training.methods.outcome import Outcome
 from rba_bench.training.methods.preference import weighed_together
 
 LARGEST_RATIO = 1e6  # importance weights as they are logged

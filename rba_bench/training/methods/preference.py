@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.pairs import Answer, Pair, Sample, Voice, group_pair, single_pair, slots
-from rba_bench.training.data.targets import StateTargets
+from rba_bench.training.data.batch import StateTargets, StepBatch
+from rba_bench.training.data.pairs import Answer, Outcome, Pair, Sample, Voice, group_pair, single_pair, slots
 from rba_bench.training.losses.preference import ipo, odpo, preference, simpo, tdpo
-from rba_bench.training.methods.base import (
+from rba_bench.training.methods.method import (
+    Divergence,
     FrozenModels,
     Method,
     Step,
@@ -34,8 +34,6 @@ from rba_bench.training.methods.base import (
     reference_logprobs,
     shape,
 )
-from rba_bench.training.methods.measure import Divergence
-from rba_bench.training.methods.outcome import Outcome
 
 
 class Preference(Method):

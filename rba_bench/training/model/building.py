@@ -12,32 +12,31 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.outputs import SIGNATURE
 from rba_bench.progress import bar
-from rba_bench.speechlm.audiolm.driving import follow, try_out
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
-from rba_bench.speechlm.audiolm.families.rows import attends_by_document
-from rba_bench.textlm.base import Decoding
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
+from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document
+from rba_bench.speechlm.audiolm.text_decoder import follow, try_out
+from rba_bench.textlm.text_model import Decoding
 from rba_bench.textlm.weights import as_stored
 from rba_bench.training.continuing import RUN
 from rba_bench.training.data.clips import ClipStore, ResponseTokens, shared_cache
 from rba_bench.training.data.groups import TrainingData
-from rba_bench.training.data.offline_pairs import OfflinePairs
 from rba_bench.training.data.order import GroupOrder
+from rba_bench.training.data.pairs import OfflinePairs
 from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.model.checkpoints import load_weights
-from rba_bench.training.model.frozen_models import StepModels
+from rba_bench.training.model.frozen_models import ReferenceCache, StepModels
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.model.reference_cache import ReferenceCache
 from rba_bench.training.model.sharded_loading import follow_first, reads_weights, without_weights
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.model.trainable_parts import part_rates
 from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
-from rba_bench.training.rewards.build import make_similarity
+from rba_bench.training.rewards.combined import make_similarity
 from rba_bench.training.rewards.trajectory import Trajectories, chrf
 from rba_bench.training.rollouts.buffer import RolloutBuffer
-from rba_bench.training.schedule import part_rates
-from rba_bench.training.teachers.answers import AuthorMode, OwnAnswers, Way, own_answers
-from rba_bench.training.teachers.make import make_cached, make_twin
-from rba_bench.training.teachers.own import PolicyTextLM
+from rba_bench.training.teachers.own_answers import AuthorMode, OwnAnswers, Way, own_answers
+from rba_bench.training.teachers.readers import PolicyTextLM
+from rba_bench.training.teachers.text_teacher import make_cached, make_twin
+from rba_bench.training.training_recipe import TrainingRecipe
 
 REFERENCE_PAIRS = 16  # pairs that the reference scores together
 

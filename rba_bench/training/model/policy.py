@@ -19,17 +19,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
-from rba_bench.speechlm.audiolm.driving import try_out
-from rba_bench.speechlm.audiolm.families.base import AudioFamily, pad_states
-from rba_bench.speechlm.audiolm.families.rows import attends_by_document, continues
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, pad_states
+from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document, continues
+from rba_bench.speechlm.audiolm.text_decoder import try_out
 from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
+from rba_bench.training.data.batch import Targets
 from rba_bench.training.data.clips import Clip
 from rba_bench.training.data.packing import REACH, Layout, Mode, Response, plan
-from rba_bench.training.data.targets import Targets
 from rba_bench.training.model.activations import made_again
-from rba_bench.training.model.frozen_head import Score, rows_once
-from rba_bench.training.model.openings import Openings, OpeningStates, openings_of
-from rba_bench.training.model.token_logprobs import token_entropies, token_logprobs
+from rba_bench.training.model.constant_prefix import Openings, OpeningStates, openings_of
+from rba_bench.training.model.token_logprobs import Score, rows_once, token_entropies, token_logprobs
 
 T = TypeVar("T")
 CHUNK_ELEMENTS = 2**26  # logits computed at once; 256 MiB in float32

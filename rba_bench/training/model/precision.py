@@ -12,7 +12,7 @@ from typing import Literal
 from rba_bench.outputs import read_signature
 from rba_bench.progress import say
 from rba_bench.training.continuing import Origin
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 WORTH = 1.5  # times float32's rate of matrix products; with less, all else that is done eats it up
 SIZE = {"cpu": 1024, "cuda": 8192}  # rows and columns of the products; a device must be busy with them

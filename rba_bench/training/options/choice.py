@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.progress import say
-from rba_bench.recipes import load_recipe, parse_override
-from rba_bench.shipped import recipe_file
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.recipes import load_recipe, parse_override, recipe_file
+from rba_bench.training.training_recipe import TrainingRecipe
 
 DEFAULT_METHOD = "rba-single"
 # Recipes of the methods' names are for the micro world: one short line an answer, a small model. Another base starts

@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 
 from rba_bench.errors import UserError
 from rba_bench.training.options.presets import METHODS, PRESETS
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _PLAIN = {

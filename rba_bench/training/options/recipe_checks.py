@@ -12,7 +12,7 @@ import numpy as np
 
 from rba_bench.recipes import Recipe
 from rba_bench.training.options.presets import CLIPPED, PRESETS
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 NEARLY_ALL = 0.8  # of the steps in the warm-up are told
 

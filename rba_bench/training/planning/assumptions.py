@@ -1,12 +1,21 @@
-"""What an estimate rests on beside recipe and model; every value can be given with `--assume KEY=VALUE`."""
+"""What an estimate rests on beside recipe and model; every value can be given with `--assume KEY=VALUE`.
 
-from collections.abc import Sequence
+How many groups there are, and how long clips and answers: read from the alignment set, or assumed.
+
+Devices that a run could have, and a short probe of the machine that it is planned on.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from rba_bench.errors import UserError
 from rba_bench.recipes import Recipe, load_recipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -44,3 +53,160 @@ def read(overrides: Sequence[str]) -> Assumptions:
         return load_recipe(Assumptions, None, overrides)
     except UserError as error:
         raise UserError(str(error).replace("--set", "--assume")) from error
+
+
+SHARDS_READ = 4  # of each set: enough for means
+TOKENS_PER_WORD = 1.4  # of answers in the languages of the paper, by the tokenizers of their models
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on.
+
+    Attributes:
+        groups: instructions.
+        voices: clips of each, as many as are used.
+        seconds: mean length of a clip.
+        answer_tokens: mean length of a teacher's answer.
+        source: where this comes from.
+    """
+
+    groups: int
+    voices: int
+    seconds: float
+    answer_tokens: float
+    source: str
+
+
+def data_of(recipe: TrainingRecipe, assumed: Assumptions) -> Data:
+    """Read the recipe's sets where all of them are there; what is assumed counts in any case."""
+    folders = [Path(one.path) for one in recipe.alignment_sets]
+    there = all((folder / "manifest.json").is_file() for folder in folders)
+    read = _read(folders) if there else Data(250_000, recipe.voices_per_group, 5.0, 250.0, "assumed")
+    return Data(
+        assumed.groups or read.groups,
+        min(assumed.voices or read.voices, recipe.voices_per_group),
+        assumed.seconds or read.seconds,
+        float(assumed.answer_tokens or read.answer_tokens),
+        read.source,
+    )
+
+
+def _read(folders: list[Path]) -> Data:
+    """Means over the first shards of each set; numbers of rows from all of them."""
+    import pyarrow.parquet as pq
+
+    rows, seen, seconds, words = 0, 0, 0.0, 0
+    groups: set[tuple[str, str]] = set()
+    for folder in folders:
+        shards = sorted((folder / "shards").glob("*.parquet"))
+        rows += sum(pq.ParquetFile(shard).metadata.num_rows for shard in shards)
+        for shard in shards[:SHARDS_READ]:
+            table = pq.read_table(shard, columns=["group_id", "duration", "response"]).to_pydict()
+            seen += len(table["duration"])
+            seconds += sum(table["duration"])
+            words += sum(len(response.split()) for response in table["response"])
+            groups |= {(str(folder), name) for name in table["group_id"]}
+    voices = seen / max(len(groups), 1)
+    return Data(
+        max(1, round(rows / max(voices, 1))),
+        max(1, round(voices)),
+        seconds / max(seen, 1),
+        max(1.0, TOKENS_PER_WORD * words / max(seen, 1)),
+        ", ".join(map(str, folders)),
+    )
+
+
+NODE = 8  # devices that share fast links
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator.
+
+    Attributes:
+        name: as its maker calls it.
+        memory_gb: in 10^9 bytes.
+        tflops: dense peak in bfloat16 with float32 accumulation (float32 for a processor), 10^12 operations a second.
+        bandwidth: of its memory, 10^9 bytes a second.
+        link: to the others of its node, each way, 10^9 bytes a second; between nodes `BETWEEN`.
+    """
+
+    name: str
+    memory_gb: float
+    tflops: float
+    bandwidth: float
+    link: float
+
+
+BETWEEN = 40.0  # 10^9 bytes a second between nodes, a device
+
+# From the data sheets of the makers
+DEVICES = (
+    Device("RTX 4090", 24, 165, 1008, 25),
+    Device("A40", 48, 150, 696, 50),
+    Device("A100 80GB", 80, 312, 2039, 300),
+    Device("H100 80GB", 80, 989, 3350, 450),
+    Device("H200", 141, 989, 4800, 450),
+)
+# What is looked at, smallest first: devices and how many. The paper had 128 A100 and 64 A40.
+CLUSTERS = (
+    ("RTX 4090", 1), ("A40", 1), ("A100 80GB", 1), ("H100 80GB", 1), ("H200", 1),
+    ("RTX 4090", 8), ("A40", 8), ("A100 80GB", 8), ("H100 80GB", 8), ("H200", 8),
+    ("H100 80GB", 32), ("A40", 64), ("A100 80GB", 128),
+)  # fmt: skip
+
+
+def device(name: str) -> Device:
+    """One of `DEVICES` by its name."""
+    return next(one for one in DEVICES if one.name == name)
+
+
+def probe(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
+    """This machine: matrix products of the model's widths, and copying, a second each.
+
+    Args:
+        hidden: width of the model.
+        ffn: width inside its layers.
+        seconds: of each measurement.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    where, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
+    rows = 4096 if cuda else 512
+    one = torch.randn(rows, hidden, device=where, dtype=dtype)
+    other = torch.randn(hidden, ffn, device=where, dtype=dtype)
+    rate = _rate(lambda: one @ other, seconds, cuda) * 2 * rows * hidden * ffn
+    block = torch.zeros(2**28 if cuda else 2**25, device=where)
+    copied = _rate(lambda: block.clone(), seconds, cuda) * 2 * block.numel() * 4
+    if cuda:
+        name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
+    else:
+        name, memory = f"this machine ({torch.get_num_threads()} threads)", _memory()
+    return Device(name, memory / 1e9, rate / 1e12, copied / 1e9, 10.0)
+
+
+def _rate(work: Callable[[], object], seconds: float, cuda: bool) -> float:
+    """How often a second some work is done."""
+    import torch
+
+    work()
+    if cuda:
+        torch.cuda.synchronize()
+    times, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        work()
+        times += 1
+        if cuda:
+            torch.cuda.synchronize()
+    return times / (time.perf_counter() - started)
+
+
+def _memory() -> float:
+    import os
+
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):  # not on this system
+        return 0.0

@@ -4,13 +4,19 @@ import math
 from dataclasses import dataclass
 
 from rba_bench.training.data.order import steps_for
-from rba_bench.training.planning.assumptions import Assumptions
-from rba_bench.training.planning.data import Data, data_of
-from rba_bench.training.planning.hardware import BETWEEN, CLUSTERS, NODE, Device, device
-from rba_bench.training.planning.memory import Memory, memory_of, trained
+from rba_bench.training.planning.assumptions import (
+    BETWEEN,
+    CLUSTERS,
+    NODE,
+    Assumptions,
+    Data,
+    Device,
+    data_of,
+    device,
+)
+from rba_bench.training.planning.cost import Memory, Step, decoder, memory_of, step_of, trained
 from rba_bench.training.planning.shapes import Shape, find_config, shape_of
-from rba_bench.training.planning.work import Step, decoder, step_of
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)

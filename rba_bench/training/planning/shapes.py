@@ -9,7 +9,7 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import read_json
 from rba_bench.textlm.weights import HUB_ID
-from rba_bench.training.recipe import LoraOptions
+from rba_bench.training.training_recipe import LoraOptions
 
 _WHISPER_LARGE = {
     "d_model": 1280,

@@ -1,4 +1,6 @@
-"""The page: a run's content in HTML, with every text of a model or a recipe escaped.
+"""Clips as data URIs: short, in a codec that every browser plays, and within a budget for the whole page.
+
+The page: a run's content in HTML, with every text of a model or a recipe escaped.
 
 Nothing in it can reach the network or run a script that came with the data: texts are escaped, figures are JSON in an
 element that is not executed, and the page's own policy allows two scripts by their hashes and no address at all.
@@ -6,6 +8,7 @@ element that is not executed, and the page's own policy allows two scripts by th
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,17 +17,77 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rba_bench import __version__
 from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.audio.clips import SAMPLING_RATE, load
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
 from rba_bench.installing import extra
-from rba_bench.plain import clean
 from rba_bench.training.callbacks.run_files import REPORT
 from rba_bench.training.options.explain import explain, flat
-from rba_bench.training.report.content import Content, read
-from rba_bench.training.report.curves import charts
-from rba_bench.training.report.sound import SECONDS, Player
+from rba_bench.training.report.content import Content, charts, read
+from rba_bench.untrusted import clean
+
+SECONDS = 20  # of a clip
+BYTES = 6 * 2**20  # of all clips of a page, as they stand in it
+
+
+class Player:
+    """Gives the clips of a page.
+
+    Args:
+        groups: rows by group id; None where the set cannot be read.
+
+    Attributes:
+        left_out: clips that found no room.
+        unread: clips that could not be read.
+    """
+
+    def __init__(self, groups: Mapping[str, Sequence[AlignmentRow]] | None) -> None:
+        self.groups = groups
+        self.left_out = 0
+        self.unread = 0
+        self._known: dict[str, str] = {}
+        self._bytes = 0
+
+    def __call__(self, group: str, clip: str) -> str:
+        """A clip as a data URI; empty where there is none to give."""
+        if self.groups is None:
+            return ""
+        if clip not in self._known:
+            self._known[clip] = self._uri(group, clip)
+        return self._known[clip]
+
+    def _uri(self, group: str, clip: str) -> str:
+        try:
+            assert self.groups is not None
+            (row,) = [row for row in self.groups[group] if row.id == clip]
+            uri = data_uri(load(row.audio))
+        except (KeyError, ValueError, OSError, RbaError):  # another set by now, or a damaged one
+            self.unread += 1
+            return ""
+        if self._bytes + len(uri) > BYTES:
+            self.left_out += 1
+            return ""
+        self._bytes += len(uri)
+        return uri
+
+
+def data_uri(wave: np.ndarray) -> str:
+    """The first seconds of a wave [n] at 16 kHz, as MP3, or as FLAC where this libsndfile cannot write MP3."""
+    import soundfile
+
+    has_mp3 = "MPEG_LAYER_III" in soundfile.available_subtypes("MP3")
+    kind, subtype, mime = (
+        ("MP3", "MPEG_LAYER_III", "audio/mpeg") if has_mp3 else ("FLAC", "PCM_16", "audio/flac")
+    )
+    buffer = io.BytesIO()
+    heard = np.clip(wave[: SECONDS * SAMPLING_RATE], -1.0, 1.0)
+    soundfile.write(buffer, heard, SAMPLING_RATE, format=kind, subtype=subtype)
+    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
 
 Groups = Mapping[str, Sequence[AlignmentRow]]
 

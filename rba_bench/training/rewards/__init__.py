@@ -12,15 +12,23 @@ self-judge         grade by the policy's own LLM (self-rewarding)
 A kind of item may also have a weighted sum of them. NaN means that an answer could not be judged.
 """
 
-from rba_bench.training.rewards.base import NOT_JUDGED, Reward
-from rba_bench.training.rewards.build import build_reward, needs_own_llm
 from rba_bench.training.rewards.classifier import RewardModel
-from rba_bench.training.rewards.combine import LengthPenalty, RewardByKind, WeightedSum
-from rba_bench.training.rewards.judge import Judge
-from rba_bench.training.rewards.likelihood import TeacherLogprob
-from rba_bench.training.rewards.self_judge import SelfJudge
-from rba_bench.training.rewards.similarity import Similarity
-from rba_bench.training.rewards.text import TEXT_REWARDS, TextReward
+from rba_bench.training.rewards.combined import (
+    LengthPenalty,
+    RewardByKind,
+    WeightedSum,
+    build_reward,
+    needs_own_llm,
+)
+from rba_bench.training.rewards.judge import Judge, SelfJudge
+from rba_bench.training.rewards.reward import (
+    NOT_JUDGED,
+    TEXT_REWARDS,
+    Reward,
+    Similarity,
+    TeacherLogprob,
+    TextReward,
+)
 
 __all__ = [
     "NOT_JUDGED",

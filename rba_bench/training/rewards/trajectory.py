@@ -23,7 +23,7 @@ from rba_bench.training.data.clips import Clip
 from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.recipe import TarsOptions
+from rba_bench.training.training_recipe import TarsOptions
 
 Likeness = Callable[[Sequence[str], Sequence[str]], list[float]]  # two columns of texts to one number a row
 AT_ONCE = 16  # pairs of answers whose states are computed together

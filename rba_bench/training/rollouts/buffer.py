@@ -16,16 +16,13 @@ from rba_bench.textlm.sampling import written
 from rba_bench.training.callbacks.samples import Shown
 from rba_bench.training.callbacks.samples import record as samples_record
 from rba_bench.training.data.clips import Clip, ClipStore, ResponseTokens
-from rba_bench.training.data.pairs import Sample, Voice
-from rba_bench.training.methods.base import Method
-from rba_bench.training.methods.outcome import Outcome
+from rba_bench.training.data.pairs import Outcome, Sample, Voice
+from rba_bench.training.methods.method import Method
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rewards.trajectory import Extra, Trajectories, mean_of
-from rba_bench.training.rollouts.base import Request, Rollout, RolloutGone
-from rba_bench.training.rollouts.local import LocalRollout
-from rba_bench.training.rollouts.sampling import Draw
+from rba_bench.training.rollouts.rollout import Draw, LocalRollout, Request, Rollout, RolloutGone
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 class RolloutBuffer:

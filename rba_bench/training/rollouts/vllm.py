@@ -21,10 +21,9 @@ from rba_bench.progress import say
 from rba_bench.training.data.clips import Clip
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharding import CollectiveSync
-from rba_bench.training.rollouts.base import Request
-from rba_bench.training.rollouts.sampling import Draw
-from rba_bench.training.rollouts.transfer import Transfer
+from rba_bench.training.rollouts.rollout import Draw, Request
 from rba_bench.training.rollouts.vllm_client import Completion, ServerGone, VllmClient, packed
+from rba_bench.training.rollouts.weight_transfer import Transfer
 
 T = TypeVar("T")
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # between tries of a draw; a server that starts anew takes longer

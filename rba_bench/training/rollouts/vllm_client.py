@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from rba_bench.errors import RbaError, UserError
-from rba_bench.textlm import endpoint_http
-from rba_bench.textlm.concurrency import run_to_end
-from rba_bench.textlm.endpoint_address import one_line
-from rba_bench.textlm.endpoint_keys import is_local
-from rba_bench.textlm.endpoint_replies import Unusable, message_of
-from rba_bench.training.rollouts.base import RolloutGone
+from rba_bench.textlm.endpoints import http as endpoint_http
+from rba_bench.textlm.endpoints.address import one_line
+from rba_bench.textlm.endpoints.client import run_to_end
+from rba_bench.textlm.endpoints.keys import is_local
+from rba_bench.textlm.endpoints.replies import Unusable, message_of
+from rba_bench.training.rollouts.rollout import RolloutGone
 
 T = TypeVar("T")
 CONNECT_S = 5.0

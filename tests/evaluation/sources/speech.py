@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile as sf
 
-from rba_bench.audio.espeak import SAMPLING_RATE, speak
-from rba_bench.audio.voices import BANKS
+from rba_bench.audio.espeak import BANKS, SAMPLING_RATE, speak
 
 
 @lru_cache(maxsize=256)

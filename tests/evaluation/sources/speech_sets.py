@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import soundfile as sf
 from datasets import Audio, ClassLabel, Features, Value
 
-from rba_bench.audio.espeak import speak
-from rba_bench.audio.voices import BANKS
-from rba_bench.evaluation.sources.languages import FLEURS
+from rba_bench.audio.espeak import BANKS, speak
+from rba_bench.evaluation.sources.language_pairs import FLEURS
 
 # The same six sentences, as CoVoST 2 and FLEURS have them: cased, with punctuation.
 SENTENCES: dict[str, list[str]] = {

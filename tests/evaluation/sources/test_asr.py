@@ -8,7 +8,7 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.evaluation import scoring
 from rba_bench.evaluation.sources import asr, covost2
-from rba_bench.evaluation.sources.base import Place
+from rba_bench.evaluation.sources.source import Place
 from tests.evaluation.sources import speech_sets as sets
 
 

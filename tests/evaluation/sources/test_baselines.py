@@ -6,7 +6,7 @@ import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.sources import baselines
-from rba_bench.evaluation.sources.base import NOT_SOURCES, Place, load
+from rba_bench.evaluation.sources.source import Place, load
 
 
 def document(name, instruction, baseline="", extra=""):
@@ -117,7 +117,6 @@ def test_stored_answers_and_their_replacement(tmp_path, capsys):
 
 
 def test_helpers_are_no_sources():
-    for name in ("baselines", "common"):
-        assert name in NOT_SOURCES
+    for name in ("baselines", "source", "hub", "../asr"):
         with pytest.raises(UserError, match=f"unknown source '{name}'"):
             load(name, {}, Place())

@@ -10,8 +10,8 @@ import pytest
 
 from rba_bench.audio import clips
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input
-from rba_bench.evaluation.sources.base import Place, load
+from rba_bench.evaluation import model_input
+from rba_bench.evaluation.sources.source import Place, load
 from rba_bench.files import sha256_bytes
 from tests.evaluation.sources.speech import said
 from tests.evaluation.sources.test_topics import write_set
@@ -72,7 +72,7 @@ def test_every_drawn_instruction_comes_in_as_many_voices(folder: Path) -> None:
     assert loaded.origin["instructions"] == 4 and loaded.origin["voices"] == 4
     assert loaded.origin["split"] == "validation" and len(loaded.origin["revision"]) == 64
     assert str(folder) not in json.dumps(loaded.origin)
-    heard = clip_input.wave(loaded.documents[0]["audio"])
+    heard = model_input.wave(loaded.documents[0]["audio"])
     assert len(heard) == pytest.approx(loaded.documents[0]["duration"] * 16_000, abs=1)
     voices = {frozenset(m["voice"] for m in members) for members in found.values()}
     assert len(voices) > 1  # not the same four for every instruction
@@ -114,8 +114,8 @@ def test_without_a_set_the_message_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_the_micro_task_runs_and_its_score_is_that_of_its_samples(tmp_path: Path) -> None:
+    from rba_bench.evaluation.plan import EvalRequest
     from rba_bench.evaluation.records import read_samples
-    from rba_bench.evaluation.request import EvalRequest
     from rba_bench.evaluation.runner import evaluate
 
     request = EvalRequest(tasks=(NAME,), model="constant", out=tmp_path, limit=12, device="cpu")

@@ -9,11 +9,11 @@ import pytest
 from datasets import Audio, Features, Value
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input
-from rba_bench.evaluation.request import EvalRequest
+from rba_bench.evaluation import model_input
+from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.runner import evaluate
-from rba_bench.evaluation.sources.base import Place, load
-from rba_bench.leaderboard.contrasts import compare
+from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.leaderboard.compare_runs import compare
 from tests.evaluation.sources import speech_sets
 from tests.evaluation.sources.speech import audio_cell, encoded
 
@@ -83,10 +83,10 @@ def test_the_instruction_is_heard_and_not_read(place: Path) -> None:
             "Bitte übersetze"
         )  # into German: the target chooses the language
         assert prefix["column"].startswith("audio_prompt_")
-        heard, alone = clip_input.wave(after["audio"]), clip_input.wave(before["audio"])
+        heard, alone = model_input.wave(after["audio"]), model_input.wave(before["audio"])
         np.testing.assert_array_equal(heard[-len(alone) :], alone)
         assert len(heard) == pytest.approx(after["duration"] * 16_000, abs=3)
-        assert clip_input.transcript(after["audio"]) == f"{prefix['transcript']} {before['instruction']}"
+        assert model_input.transcript(after["audio"]) == f"{prefix['transcript']} {before['instruction']}"
 
 
 def test_spoken_and_written_differ_in_the_form_alone(place: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import soundfile as sf
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input
-from rba_bench.evaluation.sources import directions, fleurs, languages
-from rba_bench.evaluation.sources.base import Place
+from rba_bench.evaluation import model_input
+from rba_bench.evaluation.sources import fleurs, language_pairs
+from rba_bench.evaluation.sources.source import Place
 from tests.evaluation.sources import speech_sets as sets
 
 
@@ -62,7 +62,7 @@ def test_items_are_recordings(place):
 
 def test_float_wav_is_heard_as_it_was_written(place):
     doc = fleurs.load({"pair": "de_de-ja_jp"}, place).documents[1]
-    np.testing.assert_array_equal(clip_input.wave(doc["audio"]), sets.spoken(doc["instruction"], "de", 1))
+    np.testing.assert_array_equal(model_input.wave(doc["audio"]), sets.spoken(doc["instruction"], "de", 1))
     assert sf.info(fleurs_audio(place, "de_de", 1)).subtype == "FLOAT"
 
 
@@ -76,7 +76,7 @@ def fleurs_audio(place: Place, config: str, row: int):
 
 
 def test_reference_is_the_first_wording_and_others_are_counted(tmp_path):
-    config = languages.fleurs_config("de")
+    config = language_pairs.fleurs_config("de")
     audio = sets.float_wav(np.full(4000, 0.1, dtype=np.float32))
     rows = [sets.fleurs_row(config, 1650, text, audio, take) for take, text in enumerate(("Eins.", "Ein."))]
     sets.write_parquet(tmp_path / config / "test" / "0000.parquet", rows, sets.FLEURS_FEATURES)
@@ -128,9 +128,9 @@ def test_absent_language_names_the_download_at_the_parquet_revision(place):
 
 
 def test_every_pair_of_the_102_languages_has_a_name():
-    assert len(languages.FLEURS) == 102
-    assert directions.dataset_kwargs("fleurs_sw_yue") == {"source": "fleurs", "pair": "sw_ke-yue_hant_hk"}
-    assert directions.dataset_kwargs("asr_fleurs_kea") == {
+    assert len(language_pairs.FLEURS) == 102
+    assert language_pairs.dataset_kwargs("fleurs_sw_yue") == {"source": "fleurs", "pair": "sw_ke-yue_hant_hk"}
+    assert language_pairs.dataset_kwargs("asr_fleurs_kea") == {
         "source": "asr",
         "corpus": "fleurs",
         "spoken": "kea_cv",
@@ -144,7 +144,7 @@ def test_every_pair_of_the_102_languages_has_a_name():
         "mustc_en_hi",
         "x",
     ):
-        assert directions.dataset_kwargs(name) is None and directions.yaml_text(name) is None
+        assert language_pairs.dataset_kwargs(name) is None and language_pairs.yaml_text(name) is None
 
 
 @pytest.mark.parametrize(
@@ -159,12 +159,12 @@ def test_every_pair_of_the_102_languages_has_a_name():
     ],
 )
 def test_codes_of_all_sets_have_one_short_form(code, expected):
-    assert languages.short(code) == expected
+    assert language_pairs.short(code) == expected
 
 
 def written(root: Path, code: str, sentences: list[tuple[int, str, int]]) -> None:
     """Recordings `(id, text, take)` of one language; equal takes have equal file names."""
-    config = languages.fleurs_config(code)
+    config = language_pairs.fleurs_config(code)
     audio = sets.float_wav(np.full(4000, 0.1, dtype=np.float32))
     rows = [sets.fleurs_row(config, number, text, audio, take) for number, text, take in sentences]
     sets.write_parquet(root / config / "test" / "0000.parquet", rows, sets.FLEURS_FEATURES)

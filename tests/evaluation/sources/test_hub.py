@@ -5,8 +5,8 @@ import json
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.sources import base, hub
-from rba_bench.evaluation.sources.base import Place
+from rba_bench.evaluation.sources import hub, source
+from rba_bench.evaluation.sources.source import Place
 
 REPO = "fixie-ai/covost2"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -91,4 +91,4 @@ def test_offline_is_one_line_that_names_the_way_out(tmp_path, monkeypatch):
 def test_unknown_sources_and_empty_sets(monkeypatch):
     for name in ("nonsense", "hub", "../x"):
         with pytest.raises(UserError, match="unknown source"):
-            base.load(name, {}, Place())
+            source.load(name, {}, Place())

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input
-from rba_bench.evaluation.finishers import reasoning
-from rba_bench.evaluation.finishers.base import FinishOptions
+from rba_bench.evaluation import model_input
+from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.records import read_samples
-from rba_bench.evaluation.request import EvalRequest
 from rba_bench.evaluation.runner import evaluate
-from rba_bench.evaluation.sources.base import Place, load
-from rba_bench.textlm.asking import Question, Reply
+from rba_bench.evaluation.scorers import reasoning
+from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.textlm.judging import Question, Reply
 from tests.evaluation.sources.speech import encoded
 
 CLIPS = {
@@ -106,7 +106,7 @@ def test_all_parts_become_items(clone: Path, capsys: pytest.CaptureFixture[str])
     first = items[0]
     assert first["id"] == "closed_ended-0000" and first["kind"] == "ifeval"
     assert first["prompt"] == "Write it down.\nOnly lowercase." and first["references"] == ["HE SAT DOWN"]
-    assert first["instruction"] == clip_input.transcript(first["audio"]) == ABOUT.format(CLIPS[PATHS[0]][1])
+    assert first["instruction"] == model_input.transcript(first["audio"]) == ABOUT.format(CLIPS[PATHS[0]][1])
     assert json.loads(first["extra"])["instructions"] == [
         {"name": "change_case:english_lowercase", "arguments": {}}
     ]
@@ -114,7 +114,7 @@ def test_all_parts_become_items(clone: Path, capsys: pytest.CaptureFixture[str])
         PATHS[0]
     }  # one clip, several questions
     for item in items:  # FLAC, WAV and MP3 are heard
-        assert len(clip_input.wave(item["audio"])) == pytest.approx(item["duration"] * 16_000, abs=1200)
+        assert len(model_input.wave(item["audio"])) == pytest.approx(item["duration"] * 16_000, abs=1200)
     assert loaded.origin["published_items"] == 1533
     assert "9 items, the published set has 1533" in capsys.readouterr().err
 

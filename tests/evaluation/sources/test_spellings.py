@@ -3,9 +3,8 @@
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import registry
-from rba_bench.evaluation.sources.languages import FLEURS
-from rba_bench.evaluation.sources.spellings import meant
+from rba_bench.evaluation import task_registry
+from rba_bench.evaluation.sources.language_pairs import FLEURS, meant
 
 WRITTEN = {
     "fleurs_cmn_hans_cn_en": "fleurs_zh_en",
@@ -91,10 +90,10 @@ def test_the_message_names_it_first(name):
     with pytest.raises(
         UserError, match=f"unknown task '{name}'; did you mean {WRITTEN[name]}( or |\\?)"
     ) as caught:
-        registry.resolve([name], track="full")
+        task_registry.resolve([name], track="full")
     assert "\n" not in str(caught.value)
 
 
 def test_suggestions_do_not_mind_capitals():
     with pytest.raises(UserError, match="did you mean triviaqa or"):
-        registry.resolve(["TRIVIAQA"])
+        task_registry.resolve(["TRIVIAQA"])

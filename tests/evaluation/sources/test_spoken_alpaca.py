@@ -6,9 +6,9 @@ import pytest
 
 from rba_bench.audio import clips
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input
+from rba_bench.evaluation import model_input
 from rba_bench.evaluation.sources import spoken_alpaca
-from rba_bench.evaluation.sources.base import Place, load
+from rba_bench.evaluation.sources.source import Place, load
 from tests.evaluation.sources.speech import audio_cell, encoded, write_arrow, write_parquet
 
 AUDIO = ("input_audio", "output_audio")
@@ -52,7 +52,7 @@ def arrow(root, rows):
 
 
 def drawn(root, **options):
-    return spoken_alpaca.load({"n": 5, **options}, Place(root))
+    return spoken_alpaca.load_spoken_alpaca({"n": 5, **options}, Place(root))
 
 
 def test_drawn_items_hold_words_speaker_clip_and_gpt4s_answer(tmp_path, capsys):
@@ -67,7 +67,7 @@ def test_drawn_items_hold_words_speaker_clip_and_gpt4s_answer(tmp_path, capsys):
         assert document["instruction"] == ROWS[number]["speech_input"]
         assert document["baseline"] == f"It is thing {number}." and document["kind"] == "chat"
         assert document["voice"] == f"speaker {number % 2}" and document["prompt"] == ""
-        heard = clip_input.wave(document["audio"])
+        heard = model_input.wave(document["audio"])
         assert (heard == clips.decode(ROWS[number]["input_audio"]["bytes"])).all()
     assert loaded.origin["pool"] == 12 and loaded.origin["format"] == "parquet"
     assert (
@@ -100,7 +100,7 @@ def test_clips_of_arrow_files_can_be_heard(tmp_path):
     for document in loaded.documents:
         number = int(document["instruction"].split()[4])
         assert (
-            clip_input.wave(document["audio"]) == clips.decode(ROWS[number]["input_audio"]["bytes"])
+            model_input.wave(document["audio"]) == clips.decode(ROWS[number]["input_audio"]["bytes"])
         ).all()
 
 
@@ -122,7 +122,9 @@ def test_words_come_from_instruction_and_input_where_nothing_else_is_stored(tmp_
 def test_own_baseline(tmp_path):
     own = tmp_path / "own.json"
     own.write_text(json.dumps([{"instruction": r["speech_input"], "output": "mine"} for r in ROWS]))
-    loaded = spoken_alpaca.load({"n": 3}, Place.of(parquet(tmp_path / "a", ROWS), baseline=str(own)))
+    loaded = spoken_alpaca.load_spoken_alpaca(
+        {"n": 3}, Place.of(parquet(tmp_path / "a", ROWS), baseline=str(own))
+    )
     assert {d["baseline"] for d in loaded.documents} == {"mine"} and loaded.origin["baseline"][
         "name"
     ] == "own"

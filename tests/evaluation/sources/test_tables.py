@@ -11,7 +11,7 @@ import soundfile as sf
 
 from rba_bench.audio import clips
 from rba_bench.errors import UserError
-from rba_bench.evaluation.clip_input import wave
+from rba_bench.evaluation.model_input import wave
 from rba_bench.evaluation.sources import tables
 
 

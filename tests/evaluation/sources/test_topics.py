@@ -9,9 +9,9 @@ import pytest
 from rba_bench.audio import clips
 from rba_bench.audio.alignment_set import MANIFEST, schema
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input
-from rba_bench.evaluation.sources import topics
-from rba_bench.evaluation.sources.base import Place, load
+from rba_bench.evaluation import model_input
+from rba_bench.evaluation.sources import held_out
+from rba_bench.evaluation.sources.source import Place, load
 from rba_bench.files import sha256_bytes, sha256_file
 from tests.evaluation.sources.speech import said
 
@@ -83,7 +83,7 @@ def test_one_clip_of_every_drawn_instruction(folder, capsys):
         assert document["kind"] == "chat" and not document["id"].startswith("train-")
         assert document["baseline"].startswith("the teacher on")
         wave = said(document["instruction"], int(document["voice"][-1]))
-        assert abs(clip_input.wave(document["audio"]) - wave).max() < 2**-15
+        assert abs(model_input.wave(document["audio"]) - wave).max() < 2**-15
     assert {d["voice"] for d in loaded.documents} == {"voice-0", "voice-1"}
     assert loaded.origin["topics"] == {"others": 1, "planning": 3, "reasoning": 3}
     assert loaded.origin["split"] == "validation" and len(loaded.origin["revision"]) == 64
@@ -95,7 +95,7 @@ def test_the_draw_depends_on_words_and_seed_alone(folder, tmp_path):
     again = write_set(tmp_path / "again", [{**r, "id": f"new-{r['id']}"} for r in reversed(list(rows()))])
 
     def draw(place, **options):
-        found = topics.load({"per_topic": 2, **options}, Place(place)).documents
+        found = held_out.load_topics({"per_topic": 2, **options}, Place(place)).documents
         return [(d["instruction"], d["voice"]) for d in found]
 
     assert draw(folder) == draw(again) == DOCUMENTED
@@ -105,42 +105,42 @@ def test_the_draw_depends_on_words_and_seed_alone(folder, tmp_path):
 def test_a_test_split_goes_before_validation(tmp_path):
     folder = write_set(tmp_path / "set", [*rows("validation"), *rows("test", "test-")])
     for options, split in (({}, "test"), ({"split": "validation"}, "validation")):
-        loaded = topics.load(options, Place(folder))
+        loaded = held_out.load_topics(options, Place(folder))
         assert loaded.origin["split"] == split
         assert {d["id"].startswith("test-") for d in loaded.documents} == {split == "test"}
 
 
 def test_comparing_with_a_run(folder, tmp_path):
     own = tmp_path / "samples.jsonl"
-    drawn = topics.load({"versus": "run"}, Place.of(folder, baseline="none")).documents
+    drawn = held_out.load_topics({"versus": "run"}, Place.of(folder, baseline="none")).documents
     assert {d["baseline"] for d in drawn} == {""}
     own.write_text(
         "".join(json.dumps({"id": d["id"], "extracted": f"base on {d['id']}"}) + "\n" for d in drawn)
     )
-    loaded = topics.load({"versus": "run"}, Place.of(folder, baseline=str(own)))
+    loaded = held_out.load_topics({"versus": "run"}, Place.of(folder, baseline=str(own)))
     assert [d["baseline"] for d in loaded.documents] == [f"base on {d['id']}" for d in drawn]
     assert loaded.origin["baseline"]["name"] == "samples"
 
 
 def test_which_baseline_is_meant_must_be_said(folder):
     with pytest.raises(MissingPrerequisite, match="--baseline none --model BASE"):
-        topics.load({"versus": "run"}, Place(folder))
+        held_out.load_topics({"versus": "run"}, Place(folder))
     with pytest.raises(UserError, match="compares with the teacher: leave --baseline out"):
-        topics.load({}, Place.of(folder, baseline="x.json"))
+        held_out.load_topics({}, Place.of(folder, baseline="x.json"))
     with pytest.raises(UserError, match="unknown `versus: sft`"):
-        topics.load({"versus": "sft"}, Place(folder))
+        held_out.load_topics({"versus": "sft"}, Place(folder))
 
 
 def test_where_the_set_lies(folder, tmp_path):
-    named = topics.load({"set": str(folder)}, Place()).documents
+    named = held_out.load_topics({"set": str(folder)}, Place()).documents
     (tmp_path / "data").mkdir()
     folder.rename(tmp_path / "data" / "rba_topics")
-    inside = topics.load({}, Place(tmp_path / "data")).documents
+    inside = held_out.load_topics({}, Place(tmp_path / "data")).documents
     assert [d["id"] for d in named] == [d["id"] for d in inside]
     with pytest.raises(MissingPrerequisite, match="rba-bench synth --out DIR"):
-        topics.load({}, Place())
+        held_out.load_topics({}, Place())
     with pytest.raises(MissingPrerequisite, match="no alignment set"):
-        topics.load({}, Place(tmp_path))
+        held_out.load_topics({}, Place(tmp_path))
 
 
 def test_nothing_held_out(tmp_path):
@@ -148,4 +148,4 @@ def test_nothing_held_out(tmp_path):
     with pytest.raises(
         UserError, match="no items of kind instruct in the split test or validation; splits there: train"
     ):
-        topics.load({}, Place(folder))
+        held_out.load_topics({}, Place(folder))

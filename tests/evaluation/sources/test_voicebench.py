@@ -6,9 +6,9 @@ import pytest
 
 from rba_bench.audio import clips
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import clip_input
-from rba_bench.evaluation.sources import baselines, voicebench
-from rba_bench.evaluation.sources.base import Place, load
+from rba_bench.evaluation import model_input
+from rba_bench.evaluation.sources import baselines, spoken_alpaca
+from rba_bench.evaluation.sources.source import Place, load
 from tests.evaluation.sources.speech import audio_cell, encoded, write_parquet
 
 PROMPTS = (
@@ -61,7 +61,7 @@ def test_items_are_heard_only_and_compared_with_gpt4(data_dir, capsys):
     loaded = load("voicebench", {"config": "alpacaeval_full"}, Place(data_dir))
     first = loaded.documents[0]
     assert (first["kind"], first["prompt"], first["instruction"]) == ("chat", "", PROMPTS[0])
-    assert clip_input.wave(first["audio"]).shape == clips.decode(encoded(PROMPTS[0])).shape
+    assert model_input.wave(first["audio"]).shape == clips.decode(encoded(PROMPTS[0])).shape
     assert [d["baseline"] for d in loaded.documents] == ["answer 0", "answer 17", "answer 804", "", ""]
     assert [json.loads(d["extra"])["index"] for d in loaded.documents[:3]] == [0, 17, 804]
     assert loaded.documents[3]["extra"] == ""
@@ -76,15 +76,15 @@ def test_items_are_heard_only_and_compared_with_gpt4(data_dir, capsys):
 
 
 def test_a_clip_that_cannot_be_heard_is_an_item_all_the_same(data_dir):
-    torn = voicebench.load({"config": "alpacaeval_full"}, Place(data_dir)).documents[4]
+    torn = spoken_alpaca.load_voicebench({"config": "alpacaeval_full"}, Place(data_dir)).documents[4]
     assert torn["duration"] == 0.0 and torn["instruction"] == "Who wrote this?"
     with pytest.raises(clips.AudioError):
-        clip_input.wave(torn["audio"])
+        model_input.wave(torn["audio"])
 
 
 def test_the_two_configurations_never_share_an_item_name(data_dir):
     names = [
-        {d["id"] for d in voicebench.load({"config": config}, Place(data_dir)).documents}
+        {d["id"] for d in spoken_alpaca.load_voicebench({"config": config}, Place(data_dir)).documents}
         for config in ("alpacaeval_full", "alpacaeval")
     ]
     assert [len(found) for found in names] == [5, 2] and not names[0] & names[1]
@@ -93,25 +93,28 @@ def test_the_two_configurations_never_share_an_item_name(data_dir):
 def test_names_do_not_depend_on_order(data_dir, tmp_path):
     before = {
         d["instruction"]: d["id"]
-        for d in voicebench.load({"config": "alpacaeval"}, Place(data_dir)).documents
+        for d in spoken_alpaca.load_voicebench({"config": "alpacaeval"}, Place(data_dir)).documents
     }
     rows = [{"audio": audio_cell(encoded(p), "x.wav"), "prompt": p} for p in (*PROMPTS[1::-1], PROMPTS[0])]
     write_parquet(tmp_path / "again" / "alpacaeval" / "test-00000-of-00001.parquet", rows)
     write_answers(tmp_path / "again")
-    after = [d["id"] for d in voicebench.load({"config": "alpacaeval"}, Place(tmp_path / "again")).documents]
+    after = [
+        d["id"]
+        for d in spoken_alpaca.load_voicebench({"config": "alpacaeval"}, Place(tmp_path / "again")).documents
+    ]
     assert after == [before[PROMPTS[1]], before[PROMPTS[0]], before[PROMPTS[0]] + "-2"]
 
 
 def test_own_baseline_replaces_the_stored_one_and_carries_no_difficulty(data_dir, tmp_path):
     own = tmp_path / "own.jsonl"
     own.write_text(json.dumps({"instruction": PROMPTS[1], "output": "mine"}) + "\n")
-    loaded = voicebench.load({"config": "alpacaeval"}, Place.of(data_dir, baseline=str(own)))
+    loaded = spoken_alpaca.load_voicebench({"config": "alpacaeval"}, Place.of(data_dir, baseline=str(own)))
     assert [d["baseline"] for d in loaded.documents] == ["", "mine"]
     assert {d["extra"] for d in loaded.documents} == {""} and loaded.origin["baseline"]["name"] == "own"
 
 
 def test_answers_without_a_comparison(data_dir):
-    loaded = voicebench.load({"config": "alpacaeval"}, Place.of(data_dir, baseline="none"))
+    loaded = spoken_alpaca.load_voicebench({"config": "alpacaeval"}, Place.of(data_dir, baseline="none"))
     assert {d["baseline"] for d in loaded.documents} == {""}
     assert loaded.origin["baseline"] == {"name": "none"}
 
@@ -119,7 +122,7 @@ def test_answers_without_a_comparison(data_dir):
 def test_missing_baseline_names_every_way_to_get_one(data_dir):
     (data_dir / "tatsu-lab" / "alpaca_eval" / baselines.ALPACA_FILE).unlink()
     with pytest.raises(MissingPrerequisite, match="hf download tatsu-lab/alpaca_eval") as raised:
-        voicebench.load({"config": "alpacaeval"}, Place(data_dir))
+        spoken_alpaca.load_voicebench({"config": "alpacaeval"}, Place(data_dir))
     for way in ("--baseline FILE", "--baseline RUN", "--baseline none"):
         assert way in str(raised.value)
 
@@ -128,15 +131,15 @@ def test_missing_or_strange_data(tmp_path, data_dir):
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(MissingPrerequisite, match="hf download hlt-lab/voicebench --repo-type dataset"):
-        voicebench.load({"config": "alpacaeval_full"}, Place(empty))
+        spoken_alpaca.load_voicebench({"config": "alpacaeval_full"}, Place(empty))
     with pytest.raises(UserError, match="unknown VoiceBench configuration 'mmsu'"):
-        voicebench.load({"config": "mmsu"}, Place(data_dir))
+        spoken_alpaca.load_voicebench({"config": "mmsu"}, Place(data_dir))
     with pytest.raises(UserError, match="dataset_kwargs lack config"):
-        voicebench.load({}, Place(data_dir))
+        spoken_alpaca.load_voicebench({}, Place(data_dir))
     with pytest.raises(UserError, match="'conifg'; did you mean 'config'"):
-        voicebench.load({"conifg": "alpacaeval"}, Place(data_dir))
+        spoken_alpaca.load_voicebench({"conifg": "alpacaeval"}, Place(data_dir))
     write_parquet(
         empty / "alpacaeval" / "test-00000-of-00001.parquet", [{"audio": audio_cell(b"", ""), "text": "a"}]
     )
     with pytest.raises(UserError, match="lacks the columns prompt"):
-        voicebench.load({"config": "alpacaeval"}, Place(empty))
+        spoken_alpaca.load_voicebench({"config": "alpacaeval"}, Place(empty))

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
-from rba_bench.speechlm.base import SpeechRequest
-from rba_bench.textlm.base import Decoding
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
+from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.sampling import written
+from rba_bench.textlm.text_model import Decoding
 
 GREEDY = Decoding(max_new_tokens=8)
 PROMPTS = ("", "what is said here ?")

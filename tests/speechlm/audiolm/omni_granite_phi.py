@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.audiolm.families.granite_speech import GraniteFeatures
 from tests.speechlm.audiolm.conftest import CHATML, make_tokenizer, text_config
 

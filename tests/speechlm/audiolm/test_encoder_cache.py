@@ -8,7 +8,7 @@ import torch
 
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag, states_of
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
-from rba_bench.speechlm.base import SpeechRequest
+from rba_bench.speechlm.speech_model import SpeechRequest
 from tests.speechlm.audiolm.contract import GREEDY
 
 

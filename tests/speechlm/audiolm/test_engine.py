@@ -11,8 +11,8 @@ import torch
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.engine import RUNS_AHEAD, TransformersSpeechLM
 from rba_bench.speechlm.audiolm.families import FAMILIES
-from rba_bench.speechlm.base import SpeechLM, SpeechRequest
-from rba_bench.textlm.base import Decoding
+from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
+from rba_bench.textlm.text_model import Decoding
 from tests.speechlm.audiolm import contract
 
 GREEDY = contract.GREEDY

@@ -14,8 +14,8 @@ import torch
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
-from rba_bench.speechlm.base import SpeechLM, SpeechRequest
-from rba_bench.textlm.base import Decoding
+from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
+from rba_bench.textlm.text_model import Decoding
 
 GREEDY = Decoding(max_new_tokens=10)
 SAMPLED = Decoding(max_new_tokens=10, temperature=1.0)

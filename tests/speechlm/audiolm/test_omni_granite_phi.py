@@ -12,8 +12,8 @@ import torch
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 from rba_bench.speechlm.audiolm.families.granite_speech import SYSTEM, GraniteFeatures
-from rba_bench.speechlm.audiolm.families.parts import ADAPTER_NAME
 from rba_bench.speechlm.audiolm.families.phi4_multimodal import Phi4Multimodal
+from rba_bench.speechlm.audiolm.families.processors import ADAPTER_NAME
 from rba_bench.speechlm.audiolm.families.qwen2_5_omni import Qwen25Omni
 from tests.speechlm.audiolm import contract
 from tests.speechlm.audiolm.conftest import CHATML

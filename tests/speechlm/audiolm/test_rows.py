@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from rba_bench.speechlm.audiolm.families.rows import attends_by_document, continues, shares_rows
-from rba_bench.textlm.drivable import has_window
+from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document, continues, shares_rows
+from rba_bench.textlm.engine_support import has_window
 
 SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {"vocab_size": 50, "max_position_embeddings": 64, "initializer_range": 0.3, **SIZES}

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rba_bench.speechlm.audiolm.families import FAMILIES
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
-from rba_bench.speechlm.audiolm.families.rows import shares_rows
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
+from rba_bench.speechlm.audiolm.families.shared_rows import shares_rows
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training.data.packing import Mode, Response, plan

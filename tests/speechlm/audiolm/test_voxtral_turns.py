@@ -10,7 +10,7 @@ import soundfile
 
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from tests.speechlm.audiolm import contract
 from tests.speechlm.audiolm.conftest import SMALL_ENCODER, random_model, whisper_features
 

@@ -7,7 +7,7 @@ from transformers import WhisperFeatureExtractor
 from whisper.audio import log_mel_spectrogram
 
 from rba_bench.errors import UserError
-from rba_bench.speechlm.composite.features import LogMelFeatureExtractor
+from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
 
 
 @pytest.mark.parametrize("mels", [80, 128])

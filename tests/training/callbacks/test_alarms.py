@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from rba_bench.training.callbacks.alarms import REST, Alarms
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.callbacks.step_metrics import REST, Alarms
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 def said(figures: list[dict[str, float]], first: int = 1, **values: Any) -> list[tuple[int, str]]:

@@ -10,7 +10,7 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
-from rba_bench.training.data.offline_pairs import OfflinePairs, TextPair
+from rba_bench.training.data.pairs import OfflinePairs, TextPair
 from rba_bench.training.run import train
 
 

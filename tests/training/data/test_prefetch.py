@@ -12,7 +12,7 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.training.data import clips
-from rba_bench.training.data.prefetch import Prefetcher
+from rba_bench.training.data.clips import Prefetcher
 from rba_bench.training.run import train
 from tests.training.test_run import same
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from rba_bench.training.losses import Kind, divergence, top_k, topk_divergence, vocabulary
+from rba_bench.training.losses import Kind, divergence, likelihood, top_k, topk_divergence
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WEIGHT = 0.3
@@ -216,7 +216,7 @@ class Sizes(TorchDispatchMode):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [None, 5])
 def test_only_the_gradient_is_as_large_as_the_logits(kind: Kind, k: int | None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(vocabulary, "BLOCK", 3 * 100)
+    monkeypatch.setattr(likelihood, "BLOCK", 3 * 100)
     student, teacher = logits(15, 20, 100).float().detach().requires_grad_(), logits(16, 20, 100).float()
     cached = top_k(teacher, 5)
     kept: list[Tensor] = []

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.batch import StateTargets, StepBatch
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.targets import StateTargets
 from rba_bench.training.losses import Kind, divergence, group_advantages, leave_one_out
 from rba_bench.training.methods import make
-from rba_bench.training.methods.measure import Divergence
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.methods.method import Divergence
+from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import pairs_of, rated_of, step_of
 
 trl = pytest.importorskip("trl")

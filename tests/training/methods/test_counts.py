@@ -9,7 +9,7 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.methods import make
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import rated_of, step_of
 
 TEACHER = (7, 8, 4)

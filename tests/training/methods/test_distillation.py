@@ -10,9 +10,9 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.packing import Response
 from rba_bench.training.methods import make
-from rba_bench.training.methods.base import Step, StepTargets
+from rba_bench.training.methods.method import Step, StepTargets
 from rba_bench.training.model.policy import Scores
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import step_of
 
 # an answer of two tokens that ends, one of four that was cut off

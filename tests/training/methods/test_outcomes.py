@@ -10,10 +10,9 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, Sample
+from rba_bench.training.data.pairs import Answer, Outcome, Sample
 from rba_bench.training.methods import make
-from rba_bench.training.methods.outcome import Outcome
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import step_of
 
 NAN = float("nan")

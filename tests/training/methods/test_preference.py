@@ -16,12 +16,12 @@ from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.pairs import Answer, Pair
 from rba_bench.training.losses import divergence, sequence_logprobs
 from rba_bench.training.methods import make
-from rba_bench.training.methods.base import Step
+from rba_bench.training.methods.method import Step
 from rba_bench.training.methods.preference import saturated
 from rba_bench.training.model.building import make_reference
 from rba_bench.training.model.frozen_models import StepModels
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import pairs_of, step_of
 
 # one pair, y+ of two tokens, y- of four; the teacher's answer is y+

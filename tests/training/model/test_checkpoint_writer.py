@@ -12,9 +12,16 @@ from transformers import Trainer
 
 from rba_bench.files import read_json
 from rba_bench.training.callbacks.training_callback import TrainingCallback
-from rba_bench.training.model import checkpoint_io as checkpointing
-from rba_bench.training.model.checkpoint_writer import Saver, load, saved_names
-from rba_bench.training.model.checkpoints import complete, newest, remove_incomplete, seal
+from rba_bench.training.model import trainer_state as checkpointing
+from rba_bench.training.model.checkpoints import (
+    Saver,
+    complete,
+    load,
+    newest,
+    remove_incomplete,
+    saved_names,
+    seal,
+)
 from rba_bench.training.run import train
 from tests.training.test_run import same
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rba_bench.training.model.frozen_head import rows_once
+from rba_bench.training.model.token_logprobs import rows_once
 
 STATES, WIDTH, WORDS = 7, 5, 11
 

@@ -10,15 +10,15 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
-from rba_bench.textlm.base import Decoding
 from rba_bench.textlm.sampling import continue_batch
+from rba_bench.textlm.text_model import Decoding
+from rba_bench.training.data.batch import StateTargets
 from rba_bench.training.data.clips import ResponseTokens, shared_cache
 from rba_bench.training.data.packing import Response, plan
-from rba_bench.training.data.targets import StateTargets
-from rba_bench.training.methods.measure import Divergence
+from rba_bench.training.methods.method import Divergence
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.rollouts import sampling as rollout
-from rba_bench.training.rollouts.sampling import sample
+from rba_bench.training.rollouts import rollout
+from rba_bench.training.rollouts.rollout import sample
 
 BRANCHES = [
     Response(0, (30, 31, 32, 4)),

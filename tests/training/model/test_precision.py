@@ -12,9 +12,9 @@ from rba_bench.outputs import claim, release
 from rba_bench.training.continuing import Origin
 from rba_bench.training.model import precision
 from rba_bench.training.model.precision import choice, gain_of_bfloat16, settled
-from rba_bench.training.recipe import TrainingRecipe
-from rba_bench.training.rollouts.serving import export
+from rba_bench.training.rollouts.engines import export
 from rba_bench.training.run import train
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 @pytest.fixture

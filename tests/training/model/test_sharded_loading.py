@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rba_bench.shipped import recipes_dir
+from rba_bench.recipes import recipes_dir
 from tests.speechlm.audiolm.conftest import (
     CHATML,
     ENCODER,
@@ -25,7 +25,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, gather_object
 from rba_bench.training.model import building as build
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.model.sharded_loading import share_out
 from rba_bench.training.model.sharding import layer_names, whole
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rba_bench.errors import UserError
-from rba_bench.speechlm.audiolm.families.base import AudioFamily
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.training.model import trainable_parts as parts
 from tests.speechlm.audiolm.omni_granite_phi import make_granite

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from rba_bench.cli.main import main
 from rba_bench.training.options.explain import explain, flat, method_recipe, reasons, type_name
 from rba_bench.training.options.presets import METHODS, PRESETS
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from rba_bench.recipes import load_recipe
 from rba_bench.training.options.presets import METHODS
 from rba_bench.training.options.recipe_checks import NEEDS, _leaves, idle_values, thin_groups, unread_keys
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
 OF_TRAINING = [path for path in RECIPES if re.search(r"^method:", path.read_text(), re.MULTILINE)]

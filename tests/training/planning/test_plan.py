@@ -13,9 +13,9 @@ from rba_bench.cli.main import app
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.recipes import load_recipe
 from rba_bench.training.model import trainable_parts as parts
-from rba_bench.training.planning import assumptions, hardware, memory, plan, shapes, work
-from rba_bench.training.planning.data import Data
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.planning import assumptions, cost, plan, shapes
+from rba_bench.training.planning.assumptions import Data
+from rba_bench.training.training_recipe import TrainingRecipe
 
 FULL = Path(__file__).parents[3] / "recipes" / "full"
 RUNS = sorted(path.stem for path in FULL.glob("*.yaml") if not path.stem.startswith("synth-"))
@@ -29,8 +29,8 @@ DATA = Data(groups=100, voices=4, seconds=2.0, answer_tokens=5.0, source="given"
 ASSUMED = assumptions.Assumptions(text_tokens=10, overhead_gb=0, fragmentation=0, reward_parameters=500)
 
 
-def step(**values: Any) -> work.Step:
-    return work.step_of(TrainingRecipe(groups_per_step=2, max_new_tokens=7, **values), TOY, DATA, ASSUMED)
+def step(**values: Any) -> cost.Step:
+    return cost.step_of(TrainingRecipe(groups_per_step=2, max_new_tokens=7, **values), TOY, DATA, ASSUMED)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_parameters_are_counted_exactly_without_weights(
         assert getattr(shape, name) == sum(own.values()), name
     parts.freeze(family, recipe.train_parts, recipe.lora)
     moving = sum(p.numel() for p in family.model.parameters() if p.requires_grad)
-    assert sum(memory.trained(recipe, shape).values()) == moving
+    assert sum(cost.trained(recipe, shape).values()) == moving
 
 
 def test_the_papers_model_is_known_without_its_weights() -> None:
@@ -109,7 +109,7 @@ def test_a_step_holds_what_the_trainer_draws_and_scores(
 
     recipe = recipe_for(method=method, voices_per_group=3)
     asked = make(recipe, [4]).requests(groups["g0"])
-    assert work.drawn(recipe, 3) == (len(asked) if recipe.uses_rollout else 0)
+    assert cost.drawn(recipe, 3) == (len(asked) if recipe.uses_rollout else 0)
 
 
 def test_operations_by_hand() -> None:
@@ -126,22 +126,22 @@ def test_operations_by_hand() -> None:
     with_reference = step(method="dpo")
     assert with_reference.other == pytest.approx(with_reference.positions * token + 80 * head)
     judged = step(method="grpo", policy_gradient={"kl_weight": 0})
-    assert judged.other == pytest.approx(2 * 500 * 8 * (work.TEACHER_TURN + 5))
+    assert judged.other == pytest.approx(2 * 500 * 8 * (cost.TEACHER_TURN + 5))
 
 
 def test_memory_by_hand() -> None:
     recipe = TrainingRecipe(method="dpo", groups_per_step=2, max_new_tokens=7)
-    found = work.step_of(recipe, TOY, DATA, ASSUMED)
-    one = memory.memory_of(recipe, TOY, found, DATA, ASSUMED, 1, False)
+    found = cost.step_of(recipe, TOY, DATA, ASSUMED)
+    one = cost.memory_of(recipe, TOY, found, DATA, ASSUMED, 1, False)
     assert (one.weights, one.gradients, one.optimizer) == (3650 * 4, 2650 * 4, 2650 * 8)
     assert (one.reference, one.judges, one.cast) == (2650 * 4, 0, 0)
     assert one.sampling == 8 * (30 + 7) * 2 * 2 * 4 * 4
     assert one.logits == 80 * 100 * 8
-    shared = memory.memory_of(recipe, TOY, found, DATA, ASSUMED, 2, True)
+    shared = cost.memory_of(recipe, TOY, found, DATA, ASSUMED, 2, True)
     layer = (2600 - 1600) / 2
     assert shared.weights == 2650 * 4 / 2 + 1000 * 4 + layer * 4 * 2  # the encoder is frozen, and whole
     assert (shared.optimizer, shared.activations) == (one.optimizer / 2, one.activations / 2)
-    half = memory.memory_of(
+    half = cost.memory_of(
         recipe.model_copy(update={"precision": "bfloat16"}), TOY, found, DATA, ASSUMED, 1, False
     )
     assert (half.weights, half.cast) == (2650 * 4 + 1000 * 2, 2650 * 2)
@@ -207,5 +207,5 @@ def test_the_command_prints_a_plan_and_starts_nothing(
 
 
 def test_this_machine_can_be_measured() -> None:
-    here = hardware.probe(64, 128, seconds=0.05)
+    here = assumptions.probe(64, 128, seconds=0.05)
     assert here.tflops > 1e-4 and here.bandwidth > 0.1 and here.memory_gb > 0.1

@@ -14,9 +14,8 @@ from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.report import page
-from rba_bench.training.report.content import GROUPS, read, spread
-from rba_bench.training.report.curves import POINTS, charts, thinned
-from rba_bench.training.report.sound import BYTES, SECONDS, Player, data_uri
+from rba_bench.training.report.content import GROUPS, POINTS, charts, read, spread, thinned
+from rba_bench.training.report.page import BYTES, SECONDS, Player, data_uri
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -194,7 +193,7 @@ def test_without_plotly_a_run_ends_well_and_says_a_line(
 ) -> None:
     run = make_run(tmp_path / "run")
     monkeypatch.setattr(page, "find_spec", lambda name: None)
-    with pytest.raises(MissingPrerequisite, match=r"rba-bench\[train\]"):
+    with pytest.raises(MissingPrerequisite, match=r"\[train\]"):
         page.write(run)
     watch.write_report(run)
     assert not (run / watch.REPORT).exists()

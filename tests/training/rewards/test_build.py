@@ -11,7 +11,7 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.recipes import load_recipe
-from rba_bench.training.options.reward_options import RewardOptions
+from rba_bench.training.options.nested_options import RewardOptions
 from rba_bench.training.rewards import TEXT_REWARDS, RewardByKind, TeacherLogprob, build_reward
 from tests.training.rewards.conftest import MakeClassifier
 

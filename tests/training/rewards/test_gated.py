@@ -8,8 +8,7 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
-from rba_bench.training.rewards.classifier import RewardModel
-from rba_bench.training.rewards.gated import LlamaForRewardModelWithGating
+from rba_bench.training.rewards.classifier import LlamaForRewardModelWithGating, RewardModel
 
 OBJECTIVES, HIDDEN = 5, 24
 

@@ -8,10 +8,10 @@ import pytest
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, RbaError
-from rba_bench.textlm.asking import Reply
-from rba_bench.textlm.endpoint import EndpointLM
-from rba_bench.textlm.endpoint_options import EndpointOptions
-from rba_bench.training.options.reward_options import RewardOptions
+from rba_bench.textlm.endpoints.address import EndpointOptions
+from rba_bench.textlm.endpoints.text_llm import EndpointLM
+from rba_bench.textlm.judging import Reply
+from rba_bench.training.options.nested_options import RewardOptions
 from rba_bench.training.rewards import Judge, build_reward
 from rba_bench.training.rewards.judge import read_grade
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, answer, failure, serving

@@ -4,7 +4,7 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.training.model.building import make_reward
-from rba_bench.training.recipe import TrainingRecipe
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 def recipe(**reward: object) -> TrainingRecipe:

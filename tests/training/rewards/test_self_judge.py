@@ -8,9 +8,9 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.textlm.local import LocalTextLM
-from rba_bench.training.options.reward_options import RewardOptions
+from rba_bench.training.options.nested_options import RewardOptions
 from rba_bench.training.rewards import SelfJudge, build_reward, needs_own_llm
-from rba_bench.training.rewards.self_judge import expected_grade, question
+from rba_bench.training.rewards.judge import expected_grade, question
 
 ANSWERS = ["go", "pack a map and go early", 'say "5"']
 

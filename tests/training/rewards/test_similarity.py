@@ -9,7 +9,7 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.textlm.embeddings import SentenceEmbedder
-from rba_bench.training.options.reward_options import RewardOptions
+from rba_bench.training.options.nested_options import RewardOptions
 from rba_bench.training.rewards import Similarity, build_reward
 
 pytest.importorskip("sentence_transformers")

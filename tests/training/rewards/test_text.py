@@ -5,7 +5,7 @@ import math
 import pytest
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.rewards.text import TEXT_REWARDS, extra_words
+from rba_bench.training.rewards.reward import TEXT_REWARDS, extra_words
 
 
 def test_text_rewards_against_the_teacher(rows: list[AlignmentRow]) -> None:

@@ -16,9 +16,9 @@ from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.model import building as build
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards.trajectory import Extra, Trajectories, layer_likeness, partners
 from rba_bench.training.rollouts import buffer as collect
+from rba_bench.training.training_recipe import TrainingRecipe
 
 NAN = float("nan")
 

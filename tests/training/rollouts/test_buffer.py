@@ -10,12 +10,10 @@ from rba_bench.training import methods
 from rba_bench.training.data.clips import Clip, ResponseTokens
 from rba_bench.training.data.pairs import Voice
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rollouts import buffer as collect
-from rba_bench.training.rollouts.base import Request
-from rba_bench.training.rollouts.local import LocalRollout
-from rba_bench.training.rollouts.sampling import Draw
+from rba_bench.training.rollouts.rollout import Draw, LocalRollout, Request
+from rba_bench.training.training_recipe import TrainingRecipe
 
 
 class Always(LocalRollout):

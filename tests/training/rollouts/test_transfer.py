@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training.model import trainable_parts as parts
-from rba_bench.training.recipe import LoraOptions, TrainingRecipe
-from rba_bench.training.rollouts.nccl import NcclTransfer
-from rba_bench.training.rollouts.serving import serve_command
+from rba_bench.training.rollouts.engines import serve_command
+from rba_bench.training.rollouts.weight_transfer import NcclTransfer
+from rba_bench.training.training_recipe import LoraOptions, TrainingRecipe
 
 LORA = LoraOptions(r=4, alpha=16.0, targets=("q_proj", "v_proj"))
 

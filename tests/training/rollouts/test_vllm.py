@@ -21,11 +21,11 @@ from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
 from rba_bench.training import methods, run
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.model.building import make_policy
-from rba_bench.training.recipe import TrainingRecipe
 from rba_bench.training.rollouts import vllm
-from rba_bench.training.rollouts.base import Request, RolloutGone
 from rba_bench.training.rollouts.buffer import RolloutBuffer
-from rba_bench.training.rollouts.make import use_engine
+from rba_bench.training.rollouts.engines import use_engine
+from rba_bench.training.rollouts.rollout import Request, RolloutGone
+from rba_bench.training.training_recipe import TrainingRecipe
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, body, failure, serving
 
 REQUESTS = [Request(0, 1, 0.0), Request(1, 2, 0.0), Request(1, 3, 0.0)]

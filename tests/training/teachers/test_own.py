@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from rba_bench.textlm.base import Decoding, TextLM
 from rba_bench.textlm.local import LocalTextLM
-from rba_bench.training.options.teacher_options import CONTINUE, TeacherOptions
-from rba_bench.training.teachers.own import PolicyTextLM
+from rba_bench.textlm.text_model import Decoding, TextLM
+from rba_bench.training.options.nested_options import CONTINUE, TeacherOptions
+from rba_bench.training.teachers.readers import PolicyTextLM
 
 TEXTS = ("what is the capital of france", "der hund schläft im garten", "give me a plan")
 GREEDY = Decoding(max_new_tokens=8)

@@ -14,13 +14,18 @@ import torch
 from rba_bench.errors import UserError
 from rba_bench.training.data.packing import Response
 from rba_bench.training.losses.distillation import top_k
-from rba_bench.training.options.teacher_options import TeacherOptions
-from rba_bench.training.teachers import topk
-from rba_bench.training.teachers.make import make_cached, make_twin
+from rba_bench.training.options.nested_options import TeacherOptions
+from rba_bench.training.teachers import text_teacher
+from rba_bench.training.teachers.keyed_store import Store
 from rba_bench.training.teachers.readers import OtherReader, OwnReader
-from rba_bench.training.teachers.store import Store
-from rba_bench.training.teachers.topk import CachedTeacher, decoded, encoded
-from rba_bench.training.teachers.twin import TextTwin
+from rba_bench.training.teachers.text_teacher import (
+    CachedTeacher,
+    TextTwin,
+    decoded,
+    encoded,
+    make_cached,
+    make_twin,
+)
 
 TEXTS = ("what is the capital of france", "give me a plan for the garden", "der hund schläft im garten")
 Answers = list[tuple[int, ...]]
@@ -119,7 +124,7 @@ def test_half_precision_errs_little(twin: TextTwin, answers: Answers) -> None:
 def test_a_fill_that_was_stopped_goes_on(
     twin: TextTwin, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topk, "FILL_ANSWERS", 1)
+    monkeypatch.setattr(text_teacher, "FILL_ANSWERS", 1)
     path = tmp_path / "kept.sqlite"
     texts, tokens = TEXTS + TEXTS[:1], [answers[0], answers[1], answers[2], answers[0]]
     states, calls = twin.states, []
@@ -161,7 +166,7 @@ def test_damage_is_told(twin: TextTwin, answers: Answers, tmp_path: Path) -> Non
 WRITER = """
 import itertools, sys, time
 from pathlib import Path
-from rba_bench.training.teachers.store import Store
+from rba_bench.training.teachers.keyed_store import Store
 store = Store(Path(sys.argv[1]))
 for number in itertools.count():
     store.put({b"%d-%d" % (number, part): bytes([part]) * 20_000 for part in range(8)})
@@ -174,7 +179,7 @@ def test_a_kill_leaves_whole_transactions(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "kept.sqlite"
     command = [sys.executable, "-c", WRITER, str(path)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=Path(topk.__file__).parents[3]
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(text_teacher.__file__).parents[3]
     ) as writer:
         assert writer.stdout is not None
         last = 0

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from rba_bench.errors import UserError
 from rba_bench.training.data.packing import Mode, Response
-from rba_bench.training.options.teacher_options import TeacherOptions
-from rba_bench.training.teachers.make import make_twin
+from rba_bench.training.options.nested_options import TeacherOptions
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, frozen_copy, without_adapters
-from rba_bench.training.teachers.twin import TextTwin
+from rba_bench.training.teachers.text_teacher import TextTwin, make_twin
 
 TEXTS = ("what is the capital of france", "give me a plan for the garden", "der hund schläft im garten")
 Answers = list[tuple[int, ...]]

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.training.options.teacher_options import TeacherOptions
-from rba_bench.training.teachers.make import make_twin
-from rba_bench.training.teachers.vocabulary import shared_vocabulary
+from rba_bench.training.options.nested_options import TeacherOptions
+from rba_bench.training.teachers.text_teacher import make_twin, shared_vocabulary
 
 
 class Words:

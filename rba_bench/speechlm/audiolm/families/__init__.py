@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rba_bench.speechlm.audiolm.families.base import AudioFamily
+    from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,19 @@ VERIFIED_WITH = "5.23"  # transformers that the tests of `verified` families ran
 
 FAMILIES: dict[str, Entry] = {
     "rba_composite": Entry("composite", "Composite", "", note="any encoder and LLM: `rba-bench compose`"),
-    "qwen2_audio": Entry("qwen2_audio", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct", note="hears 30 s"),
+    "qwen2_audio": Entry("whisper_type", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct", note="hears 30 s"),
     "voxtral": Entry(
-        "voxtral", "Voxtral", "mistralai/Voxtral-Mini-3B-2507", note="padded to 30 s; needs mistral-common"
+        "whisper_type",
+        "Voxtral",
+        "mistralai/Voxtral-Mini-3B-2507",
+        note="padded to 30 s; needs mistral-common",
     ),
     "audioflamingo3": Entry(
-        "audioflamingo3", "AudioFlamingo3", "nvidia/audio-flamingo-3-hf", note="hears 10 minutes"
+        "whisper_type", "AudioFlamingo3", "nvidia/audio-flamingo-3-hf", note="hears 10 minutes"
     ),
-    "glmasr": Entry("glmasr", "GlmAsr", "zai-org/GLM-ASR-Nano-2512", note="padded to 30 s; hears 10 minutes"),
+    "glmasr": Entry(
+        "whisper_type", "GlmAsr", "zai-org/GLM-ASR-Nano-2512", note="padded to 30 s; hears 10 minutes"
+    ),
     "granite_speech": Entry(
         "granite_speech",
         "GraniteSpeech",

@@ -9,8 +9,8 @@ import torch
 
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_json
-from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
-from rba_bench.speechlm.base import SAMPLING_RATE
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features
+from rba_bench.speechlm.speech_model import SAMPLING_RATE
 
 
 class Composite(AudioFamily):

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from rba_bench.errors import UserError
-from rba_bench.speechlm.audiolm.families.base import AudioFamily, Features
-from rba_bench.speechlm.base import SAMPLING_RATE
-from rba_bench.textlm.template import Variables
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features
+from rba_bench.speechlm.speech_model import SAMPLING_RATE
+from rba_bench.textlm.chat import Variables
 
 REFUSALS = (TypeError, ValueError, KeyError, AttributeError, IndexError, NotImplementedError)
 

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
-from rba_bench.speechlm.audiolm.families.base import Features
-from rba_bench.speechlm.audiolm.families.parts import (
+from rba_bench.speechlm.audiolm.families.adapter import Features
+from rba_bench.speechlm.audiolm.families.processors import (
     ADAPTER,
     Unpadded,
     adapter_identity,
@@ -31,7 +31,7 @@ from rba_bench.speechlm.audiolm.families.parts import (
     switched_adapter,
     without_adapter,
 )
-from rba_bench.speechlm.base import SAMPLING_RATE
+from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.chat import render
 
 AUDIO = "<|audio|>"

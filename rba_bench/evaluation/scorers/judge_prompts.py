@@ -1,0 +1,196 @@
+"""What judges are asked, word for word, and the verdict that a reply states.
+
+What judges are asked, word for word. Any change here changes the protocol hash; raise VERSION with it.
+
+Texts under judgement go in as JSON strings, so that quotes or headings inside an answer cannot end its block.
+
+The verdict that a judge's reply states, where it says more than the bare word it was asked for.
+
+Some servers write no fewer than sixteen tokens, some models answer in Markdown, in JSON, or with a reason. A verdict is
+taken where it stands apart: alone, in a field of a JSON object, behind a label ("Score: 4"), on the first or the last
+line, or, of a word, in front of a comma ("Yes, because"). Where two such places disagree there is no verdict: the vote
+is asked for again, and counted as failed in the end, which is better than one misread.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from rba_bench.files import sha256_json
+from rba_bench.textlm.judging import Message
+
+VERSION = 1
+FIRST, SECOND = "m", "M"  # identifiers of the two answers, as in AlpacaEval
+
+COMPARE_SYSTEM = (
+    "You compare the answers of language models to the same request. You decide as a careful human reader would, and "
+    "your decisions become a ranking of the models."
+)
+COMPARE = """Two language models answered the same request. Decide which of the two answers people would prefer.
+
+## Request
+
+{request}
+
+## Answers
+
+The answers stand in no particular order. Each is given with the identifier of the model that wrote it.
+
+[
+    {{"model_identifier": "m", "output": {first}}},
+    {{"model_identifier": "M", "output": {second}}}
+]
+
+## Task
+
+Weigh how good and how fitting each answer is, and choose the better one. Reply with the identifier of the model that \
+wrote it, m or M, and nothing else: no quotes, no spaces, no explanation.
+
+## Identifier of the better model
+"""
+
+RATE = """Rate the answer of a voice assistant to what a user said. The user's words were transcribed.
+
+## User
+
+{request}
+
+## Answer
+
+{answer}
+
+## Scale
+
+1: The answer misses the request: it is mostly irrelevant, wrong, or says nothing of use.
+2: The answer touches the request, but much of it is inaccurate, incomplete or beside the point.
+3: The answer is relevant and mostly accurate, but it leaves something out, or says more than was wanted.
+4: The answer is relevant, accurate and concise, and serves the user without detours.
+5: The answer is exceptionally relevant, accurate and to the point; nothing could be better in it.
+
+Output the score only: one integer from 1 to 5.
+"""
+
+VERIFY = """Decide whether a candidate answer to a question is correct, given the answers that are known to be correct.
+
+## Question
+
+{request}
+
+## Known answers
+
+{references}
+
+## Candidate answer
+
+{answer}
+
+## Task
+
+The candidate is correct if it states the same as at least one of the known answers, in whatever words, and does not \
+contradict it. More text around it does no harm. Reply with one word, Yes or No, and nothing else.
+"""
+
+
+def compare(request: str, first: str, second: str) -> tuple[Message, ...]:
+    """Which of two answers is better: the first is `m`, the second `M`."""
+    block = json.dumps({"instruction": request}, ensure_ascii=False, indent=4)
+    text = COMPARE.format(request=block, first=_quoted(first), second=_quoted(second))
+    return Message("system", COMPARE_SYSTEM), Message("user", text)
+
+
+def rate(request: str, answer: str) -> tuple[Message, ...]:
+    """How good an answer is, from 1 to 5."""
+    return (Message("user", RATE.format(request=_quoted(request), answer=_quoted(answer))),)
+
+
+def verify(request: str, references: Sequence[str], answer: str) -> tuple[Message, ...]:
+    """Whether an answer is one of the references in other words."""
+    known = json.dumps(list(references), ensure_ascii=False)
+    text = VERIFY.format(request=_quoted(request), references=known, answer=_quoted(answer))
+    return (Message("user", text),)
+
+
+def fingerprint(*templates: str) -> dict[str, str | int]:
+    """Version and hash of the templates: part of the protocol."""
+    return {"version": VERSION, "sha256": sha256_json(list(templates))}
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+Value = TypeVar("Value")
+
+VERDICTS_VERSION = 2  # raise it when a reply may be read differently: part of the protocol
+_LONGEST = 4000  # characters of a reply that are looked through
+_FENCE = re.compile(r"\A\s*```\w*\s*\n?(.*?)\n?\s*(?:```\s*)?\Z", re.DOTALL)
+_AROUND = " \t\r\n*_`#>\"'.!,;:()[]{}<>“”„‘’«»‹›「」『』。！．，、"
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_LABELS = (
+    r"(?:final\s+)?(?:answer|verdict|rating|score|grade|choice|decision|judge?ment|result|winner|output|identifier|"
+    r"model|model_identifier|correct|better(?:\s+\w+)?|preferred(?:\s+\w+)?)"
+    r"|antwort|urteil|bewertung|note|réponse|verdicte?|respuesta|puntuación|veredicto|resposta|risposta|voto|punteggio"
+    r"|ответ|оценка|答案|评分|分数|結論|结论|判断|評価|スコア|回答|답변|점수|판정|الإجابة|الجواب|التقييم|उत्तर|अंक"
+)
+_KEY = re.compile(rf"(?:{_LABELS})", re.IGNORECASE)
+# a label, then a colon or "is", then what stands up to the end of the line or sentence
+_LABELLED = re.compile(
+    rf"(?:^|[\s*_\"'.,;(])(?:{_LABELS})[\s*_\"']*(?:[:：=]|\bis\b)[\s:]*([^\n.;,。，]{{1,24}})", re.IGNORECASE
+)
+_LEADING = re.compile(r"\A\W*(\w+)\s*[,.;:!–—，。、]")
+
+
+def stated(text: str, parse: Callable[[str], Value | None], leading: bool = False) -> Value | None:
+    """The verdict in a reply, None where there is none, or more than one.
+
+    Args:
+        text: The reply, without its thinking.
+        parse: From a bare text to the verdict, None if it is none.
+        leading: Whether a word in front of a comma or full stop counts.
+    """
+    text = unicodedata.normalize("NFKC", text[:_LONGEST]).strip()
+    if (alone := _bare(text, parse)) is not None:
+        return alone
+    if (fenced := _FENCE.match(text)) and text.startswith("```"):
+        text = fenced[1].strip()
+    places = _fields(text) if text.startswith("{") else _places(text, leading)
+    found = [value for place in places if (value := _bare(place, parse)) is not None]
+    return found[0] if found and all(value == found[0] for value in found) else None
+
+
+def _bare(text: str, parse: Callable[[str], Value | None]) -> Value | None:
+    if boxed := _BOXED.search(text):
+        text = boxed[1]
+    return (
+        parse(text.strip(_AROUND))
+        if not text.lstrip(_AROUND.replace(".", "")).startswith(("-", "+"))
+        else None
+    )
+
+
+def _fields(text: str) -> Iterator[str]:
+    """The fields of a JSON object that are called like a verdict; of one that was cut off too."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = dict(re.findall(r"\"([^\"]+)\"\s*:\s*\"?([^\",}\n]+)\"?\s*[,}\n]", text))
+    if not isinstance(values, dict):
+        return
+    named = {key: value for key, value in values.items() if _KEY.search(str(key))}
+    for value in (named or values if len(values) == 1 else named).values():
+        if isinstance(value, bool):
+            yield "yes" if value else "no"
+        elif isinstance(value, str | int):
+            yield str(value)
+
+
+def _places(text: str, leading: bool) -> Iterator[str]:
+    """Where else a verdict may stand."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    yield from (match[1] for match in _LABELLED.finditer(text))
+    yield from lines[:1]
+    yield from lines[1:][-1:]
+    if leading and (word := _LEADING.match(text)):
+        yield word[1]

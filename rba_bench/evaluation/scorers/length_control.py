@@ -1,0 +1,211 @@
+"""Length control of a win rate, and where the difficulties of AlpacaEval's instructions come from.
+
+Forms (`lc:` of a `pairwise` entry; of a list the first whose tables are to be had):
+
+    none              no `lc_win_rate`; the default
+    difficulty        `length_controlled_v1`: with difficulties, drawn towards the gamed baselines; AlpacaEval's board
+    difficulty_noreg  `length_controlled_noreg`: with difficulties only
+    minimal           length alone
+
+Boards rank by `lc_win_rate` in the form `difficulty` alone (`TRUSTED`). The other two leave the effect of length to be
+learnt from one system's answers, and a system that is terse throughout has no long ones to learn it from: what it lacks
+in quality is put down to length. `tasks/alpacaeval/README.md` has the numbers.
+
+Difficulties exist for the 805 instructions of AlpacaEval, by position; a spoken subset is mapped by its text. The files
+are options of the entry, else those of the data set `tatsu-lab/alpaca_eval` in the local copy or on the Hub:
+`gamed` (`df_gamed.csv`), `difficulty` (`instruction_difficulty.csv`; without it the column in `gamed`), `instructions`
+(`alpaca_eval_gpt4_baseline.json`: the 805 in order). An item whose instruction is not among them has no `lc_win_rate`;
+more than a tenth of such items is another test set, and refused.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.records import Sample
+from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.sources import hub
+from rba_bench.evaluation.sources.source import Place
+from rba_bench.files import read_json, sha256_file
+from rba_bench.metrics.win_rate import (
+    Gamed,
+    LengthControlled,
+    difficulties,
+    length_controlled,
+    read_difficulty,
+    read_gamed,
+)
+from rba_bench.progress import say
+
+REPO = "tatsu-lab/alpaca_eval"
+FILES = {
+    "gamed": "df_gamed.csv",
+    "difficulty": "instruction_difficulty.csv",
+    "instructions": "alpaca_eval_gpt4_baseline.json",
+}
+NONE = "none"
+FORMS = (NONE, "difficulty", "difficulty_noreg", "minimal")
+TRUSTED = "difficulty"
+KNOWN_SHARE = 0.9  # of the items; below it the instructions are not AlpacaEval's
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class LengthControl:
+    """A form of length control with its tables.
+
+    Attributes:
+        form: See the module.
+        by_index: Difficulty by position in the 805, None in the minimal form.
+        positions: Position by the words of an instruction.
+        gamed: Comparisons to regularise with, form `difficulty` only.
+        hashes: SHA-256 of the tables read: part of the protocol.
+    """
+
+    form: str = "minimal"
+    by_index: Mapping[int, float] | None = None
+    positions: Mapping[str, int] = field(default_factory=dict)
+    gamed: Gamed | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], options: FinishOptions) -> "LengthControl | None":
+        """As an entry of `metadata.finish` says; None for `none`.
+
+        Raises:
+            UserError: Unknown form, or a file of another layout.
+            MissingPrerequisite: A table is not to be had.
+        """
+        chosen = settled(config, options)
+        form = chosen["lc"]
+        if form == NONE:
+            return None
+        if form == "minimal":
+            return cls()
+        paths = {name: _named(name, chosen) for name in _tables(form, chosen)}
+        gamed = read_gamed(paths["gamed"]) if "gamed" in paths else None
+        by_index = read_difficulty(paths["difficulty"]) if "difficulty" in paths else None
+        if by_index is None and gamed is not None:
+            by_index = dict(gamed.by_index)
+        hashes = {name: sha256_file(path) for name, path in paths.items()}
+        return cls(
+            form, by_index, _positions(paths["instructions"]), gamed if form == TRUSTED else None, hashes
+        )
+
+    @property
+    def signature(self) -> str:
+        """What is computed, for the metric."""
+        return f"lc:{self.form}|tanh(standardised length difference)|l1 logistic, 5-fold"
+
+    def facts(self) -> dict[str, Any]:
+        """JSON form for the protocol."""
+        return {"form": self.form, **({"tables_sha256": dict(self.hashes)} if self.hashes else {})}
+
+    def known(self, samples: Sequence[Sample]) -> list[bool]:
+        """Which items can be controlled.
+
+        Raises:
+            UserError: too many cannot: the instructions are not those of the tables.
+        """
+        if self.by_index is None:
+            return [True] * len(samples)
+        known = [self.positions.get(_words(s.instruction)) in self.by_index for s in samples]
+        if samples and sum(known) < KNOWN_SHARE * len(samples):
+            first = samples[known.index(False)].instruction
+            raise UserError(
+                f"{len(known) - sum(known)} of {len(known)} instructions are not among AlpacaEval's "
+                f"(first: {first[:60]!r}): their difficulty is unknown, use lc: {NONE}"
+            )
+        return known
+
+    def fit(
+        self, samples: Sequence[Sample], preferences: Sequence[float], baselines: Sequence[str]
+    ) -> LengthControlled:
+        """The length-controlled win rate of judged items, all of them `known`."""
+        hard = None
+        if self.by_index is not None:
+            hard = difficulties([self.positions[_words(s.instruction)] for s in samples], self.by_index)
+        return length_controlled(
+            preferences,
+            [len(sample.extracted) for sample in samples],
+            [len(baseline) for baseline in baselines],
+            hard,
+            self.gamed,
+        )
+
+
+def settled(config: Mapping[str, Any], options: FinishOptions, aloud: bool = False) -> dict[str, Any]:
+    """An entry with one form, and the paths of the tables that it needs.
+
+    Of a list of forms the first is taken whose tables are to be had, so the last one is best `none`. The choice is part
+    of the protocol: runs of different forms never share a table.
+
+    Args:
+        config: The entry; a table that it names itself must be there.
+        options: Where to look for the others.
+        aloud: Say on stderr which form was passed over, and how to get its tables.
+
+    Raises:
+        UserError: Unknown form.
+        MissingPrerequisite: A table of the last form is not to be had.
+    """
+    wanted = config.get("lc", NONE)
+    forms = [str(form) for form in (wanted if isinstance(wanted, list | tuple) else [wanted])] or [NONE]
+    if unknown := [form for form in forms if form not in FORMS]:
+        raise UserError(f"unknown length control lc: {unknown[0]}; known: {', '.join(FORMS)}")
+    for form, after in zip(forms, [*forms[1:], None], strict=True):
+        names = [name for name in _tables(form, config) if not config.get(name)]
+        try:
+            return {**config, "lc": form, **_found(names, options.data_dir)}
+        except MissingPrerequisite as error:
+            if after is None:
+                raise
+            if aloud:
+                say(f"length control lc: {form} is left out, lc: {after} takes its place: {error}")
+    raise AssertionError("the last form returns or raises")
+
+
+def _tables(form: str, config: Mapping[str, Any]) -> list[str]:
+    """Names of the tables of a form."""
+    if form in (NONE, "minimal"):
+        return []
+    gamed = ["gamed"] if form == TRUSTED or config.get("gamed") else []
+    return ["instructions", *gamed, *(["difficulty"] if config.get("difficulty") or not gamed else [])]
+
+
+def _found(names: Sequence[str], data_dir: Path | None) -> dict[str, str]:
+    """Paths of tables of the data set; what is missing is named all at once."""
+    place, paths = Place.of(data_dir), dict[str, str]()
+    for name in names:
+        try:
+            paths[name] = str(hub.files(REPO, [FILES[name]], place).paths[0])
+        except MissingPrerequisite:
+            if place.data_dir is None:
+                raise
+    if missing := [FILES[name] for name in names if name not in paths]:
+        hub.files(REPO, missing, place)
+    return paths
+
+
+def _named(name: str, config: Mapping[str, Any]) -> Path:
+    path = Path(str(config[name]))
+    if not path.is_file():
+        raise MissingPrerequisite(f"no file {path} ({name} of length control): it is {FILES[name]} of {REPO}")
+    return path
+
+
+def _positions(path: Path) -> dict[str, int]:
+    """Position by words; of equal instructions the first counts."""
+    try:
+        texts = [str(row["instruction"]) for row in read_json(path)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no list of instructions as in {REPO}: {error!r}") from error
+    return {_words(text): position for position, text in reversed(list(enumerate(texts)))}
+
+
+def _words(text: str) -> str:
+    """Spoken sets differ from the written one in case, punctuation and spaces."""
+    return " ".join(_WORD.findall(text.casefold()))

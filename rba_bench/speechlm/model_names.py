@@ -1,0 +1,288 @@
+"""From what the user writes after `--model` to a model.
+
+    base | text | cascade | constant        the micro world
+    text:<llm>                              gold transcript in, any text LLM: the ceiling
+    cascade:<recogniser>+<llm>              speech recognition, then any text LLM
+    openai:<base_url>#<model>               a server with `input_audio`
+    <folder or Hub id>                      a composite checkpoint, or an audio LLM of transformers
+
+A Hub id may name its commit, branch or tag: `Qwen/Qwen2-Audio-7B-Instruct@0a095220c30b7b31434169c3086508ef3ea5bf0a`.
+
+An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogniser>` see `recognizers.load_recognizer`.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rba_bench
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import sha256_file, sha256_json
+from rba_bench.speechlm.speech_model import SpeechLM
+from rba_bench.textlm.chat import Scalar, Variables, given, note_unknown
+from rba_bench.textlm.text_model import TextLM
+
+if TYPE_CHECKING:
+    from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
+
+
+BUILT_IN = {
+    "base": "the SpeechLM that training starts from",
+    "text": "the teacher reading the gold transcript: the ceiling",
+    "cascade": "the base's encoder transcribes, the teacher answers",
+    "constant": "one answer to everything: the floor",
+}
+SCHEMES = ("text", "cascade", "openai")
+EXAMPLE = "cascade:large-v3+Qwen/Qwen2.5-7B-Instruct"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is loaded.
+
+    Attributes:
+        device: a torch device, or `auto`.
+        batch_size: requests per batch; answers do not depend on it.
+        trust_remote_code: run Python code that ships with a checkpoint.
+        true_length: transformers audio LLMs: encode clips at their own length, where the model allows it, instead of
+            padded to 30 s.
+        encoder_cache: composite and transformers audio LLMs: folder where encoded clips are kept for later runs,
+            None = nowhere.
+        language: cascades: what is spoken (`de`), None = the recogniser finds it out.
+        template: variables of the chat template, such as `{"enable_thinking": False}`; of a cascade, its text LLM's.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 32
+    trust_remote_code: bool = False
+    true_length: bool = True
+    encoder_cache: Path | None = None
+    language: str | None = None
+    template: Variables = field(default_factory=dict)
+
+
+def load(
+    spec: str | Path,
+    *,
+    batch_size: int = 32,
+    device: str = "cpu",
+    weights: Path | str | None = None,
+    trust_remote_code: bool = False,
+    true_length: bool = True,
+    encoder_cache: Path | None = None,
+    language: str | None = None,
+    template: Variables | str | None = None,
+) -> SpeechLM:
+    """The model behind a name, a folder, a Hub id or a server.
+
+    Args:
+        spec: see the head of this module. The names of BUILT_IN win over folders of the same name; write `./base`
+            for the folder.
+        batch_size: requests per batch; answers do not depend on it.
+        device: a torch device, or `auto`.
+        weights: folder with `base/ teacher/ asr/` for the names; the shipped micro world by default.
+        trust_remote_code: see `Options`, as for the rest.
+        true_length: see `Options`.
+        encoder_cache: see `Options`.
+        language: see `Options`.
+        template: see `Options`; also as text, see `template.given`. The model's name tells the variables.
+
+    Raises:
+        MissingPrerequisite: the checkpoint, the shipped weights or the server's key are not there.
+        UserError: it is there but cannot be used, or the spec is malformed.
+    """
+    text = str(spec)
+    variables = given(template)
+    options = Options(device, batch_size, trust_remote_code, true_length, encoder_cache, language, variables)
+    model = _load(text, options, weights)
+    if text != "constant":  # else a model with and without thinking would have one name in tables
+        model.name += "".join(f"+{key}={_shown(value)}" for key, value in variables.items())
+        # a server may decode otherwise than the protocol says only where the user allowed it: tables must show that
+        model.name += "".join(f"+without-{word}" for word in _may_omit(model.identity()))
+    return model
+
+
+def _may_omit(identity: Mapping[str, Any]) -> list[str]:
+    """What of the decoding an endpoint may leave out, its own or that of the text LLM behind a recogniser."""
+    parts = [identity, *(part for part in identity.values() if isinstance(part, Mapping))]
+    return sorted({str(word) for part in parts for word in part.get("may_omit", ())})
+
+
+def _shown(value: Scalar) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _load(text: str, options: Options, weights: Path | str | None) -> SpeechLM:
+    if text in BUILT_IN:
+        return _built_in(text, Path(weights) if weights is not None else shipped_weights(), options)
+    scheme, colon, rest = text.partition(":")
+    if not colon or Path(text).exists():
+        return _checkpoint(text, options)
+    if scheme == "text":
+        return _text_oracle(rest, options)
+    if scheme == "cascade":
+        return _cascade(*split_cascade(rest), options)
+    if scheme == "openai":
+        return _endpoint(text, options)
+    close = difflib.get_close_matches(scheme, SCHEMES, 1)
+    hint = (
+        f"did you mean {close[0]}:{rest}"
+        if close
+        else f"it may start with {', '.join(f'{s}:' for s in SCHEMES)}"
+    )
+    raise UserError(f"no kind of model is called {scheme!r} (in {text!r}); {hint}")
+
+
+def split_cascade(parts: str) -> tuple[str, str]:
+    """Recogniser and text LLM of `<recogniser>+<llm>`; the first plus divides, unless a folder's name holds it.
+
+    Raises:
+        UserError: one of the two is missing.
+    """
+    cuts = [i for i, character in enumerate(parts) if character == "+"]
+    at = next((i for i in cuts if Path(parts[:i]).exists()), cuts[0] if cuts else len(parts))
+    recognizer, llm = parts[:at].strip(), parts[at + 1 :].strip()
+    if not recognizer or not llm:
+        lacks = "recogniser" if not recognizer else "text LLM"
+        raise UserError(
+            f"'cascade:{parts}' names no {lacks}: write cascade:<recogniser>+<llm>, such as {EXAMPLE}"
+        )
+    return recognizer, llm
+
+
+def shipped_weights() -> Path:
+    """Where the micro world's weights lie: beside the code, or where `RBA_MICRO_WEIGHTS` says.
+
+    `rba_bench.micro.paths.weights_dir` says the same (a test holds them together); `micro` stands above this
+    layer, so it cannot be asked.
+    """
+    override = os.environ.get("RBA_MICRO_WEIGHTS")
+    return Path(override) if override else Path(rba_bench.__file__).parent / "micro" / "weights"
+
+
+def _text_oracle(llm: str, options: Options) -> SpeechLM:
+    if not llm:
+        raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
+    from rba_bench.speechlm.reference_models import StreamingTextOracle, TextOracle
+
+    textlm = _textlm(llm, options.device, options)
+    oracle = StreamingTextOracle if hasattr(textlm, "chat_stream") else TextOracle
+    return oracle(textlm, f"text-{short_name(llm)}")
+
+
+def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.recognizers import load_recognizer
+    from rba_bench.speechlm.reference_models import Cascade
+    from rba_bench.textlm.weights import resolve_device
+
+    device = resolve_device(options.device)
+    ear = load_recognizer(
+        recognizer,
+        device=device,
+        batch_size=options.batch_size,
+        language=options.language,
+        trust_remote_code=options.trust_remote_code,
+    )
+    textlm = _textlm(llm, device, options)
+    return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", device)
+
+
+def _textlm(llm: str, device: str, options: Options) -> TextLM:
+    from rba_bench.textlm.text_model import load_textlm
+
+    trusted, template = options.trust_remote_code, options.template
+    return load_textlm(llm, device, options.batch_size, trust_remote_code=trusted, template=template)
+
+
+def short_name(spec: str) -> str:
+    """The last part of a folder, a Hub id or an `openai:<base_url>#<model>`, for tables; of a commit 8 digits."""
+    from rba_bench.textlm.weights import COMMIT, HUB_ID
+
+    tail = spec.rpartition("#")[2] if spec.startswith("openai:") else str(spec)
+    path, named = Path(tail), HUB_ID.fullmatch(tail)
+    if not path.exists() and named is not None and named["revision"]:
+        revision = named["revision"][:8] if COMMIT.fullmatch(named["revision"]) else named["revision"]
+        return f"{Path(named['repo']).name}@{revision.replace('/', '-')}"
+    return (path.resolve() if path.exists() else path).name.removesuffix(".pt")
+
+
+def _endpoint(spec: str, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.endpoint import EndpointSpeechLM
+
+    return EndpointSpeechLM.from_spec(spec, template=options.template)
+
+
+def _checkpoint(spec: str, options: Options) -> SpeechLM:
+    from rba_bench.textlm.weights import HUB_ID
+
+    if not Path(spec).exists() and not HUB_ID.fullmatch(spec):
+        close = difflib.get_close_matches(spec, BUILT_IN, 1)
+        raise MissingPrerequisite(
+            f"no model {spec!r}{f', did you mean {close[0]!r}?' if close else ':'} give a checkpoint folder "
+            f"(`rba-bench train` makes one), a Hub id or one of {', '.join(BUILT_IN)}"
+        )
+    return _local(spec, options, short_name(spec))
+
+
+def _local(path: Path | str, options: Options, name: str) -> "TransformersSpeechLM":
+    from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
+
+    return TransformersSpeechLM.from_pretrained(
+        path,
+        options.device,
+        options.batch_size,
+        true_length=options.true_length,
+        trust_remote_code=options.trust_remote_code,
+        name=name,
+        cache_folder=options.encoder_cache,
+        template=options.template,
+    )
+
+
+def _built_in(name: str, folder: Path, options: Options) -> SpeechLM:
+    if name == "constant":
+        from rba_bench.speechlm.reference_models import ConstantAnswer
+
+        note_unknown("", options.template, name)
+        return ConstantAnswer()
+    if name == "base":
+        return _local(_part(folder, "base"), options, "base")
+    return _micro_text(folder, options) if name == "text" else _micro_cascade(folder, options)
+
+
+def _part(folder: Path, name: str) -> Path:
+    part = folder / name
+    if not part.is_dir():
+        raise MissingPrerequisite(f"no {name!r} among the weights in {folder}: run `rba-bench micro build`")
+    return part
+
+
+def _micro_text(folder: Path, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.reference_models import TextOracle
+
+    return TextOracle(_textlm(str(_part(folder, "teacher")), options.device, options))
+
+
+def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
+    from rba_bench.speechlm.composite.ctc import CTCRecognizer
+    from rba_bench.speechlm.recognizers import EncoderCTC
+    from rba_bench.speechlm.reference_models import Cascade
+
+    head = _part(folder, "asr")
+    recognizer = CTCRecognizer.load(head)
+    base = _local(_part(folder, "base"), replace(options, template={}), "base")
+    encoder = base.family.encoder
+    files = sorted(file for file in head.iterdir() if file.suffix in (".safetensors", ".json"))
+    ear = EncoderCTC(
+        recognizer.to(encoder.device),
+        encoder,
+        base.family.processor.feature_extractor,
+        sha256_json([base.identity()["weights_sha256"], *(sha256_file(file) for file in files)]),
+        options.batch_size,
+    )
+    teacher = _textlm(str(_part(folder, "teacher")), options.device, options)
+    return Cascade(ear, teacher, device=str(encoder.device))

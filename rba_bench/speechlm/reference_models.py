@@ -1,0 +1,159 @@
+"""Reference rows of every table: a text ceiling, a cascade, and an answer that hears nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.speechlm.recognizers import Recognizer
+from rba_bench.speechlm.speech_model import SpeechRequest, answer_usable, device_clock
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
+
+CONSTANT = "i do not know"
+UNREADABLE = "no transcript to read"
+
+
+class TextOracle:
+    """A text LLM that reads the gold transcript: what the SpeechLM would reach if it heard perfectly.
+
+    Attributes:
+        reads_transcript: True: clips need not be read for it.
+    """
+
+    reads_transcript = True
+
+    def __init__(self, textlm: TextLM, name: str = "text") -> None:
+        self.textlm = textlm
+        self.name = name
+
+    def identity(self) -> dict[str, Any]:
+        """Identity of the text model, of kind `text-oracle`."""
+        return {**self.textlm.identity(), "kind": "text-oracle"}
+
+    def observed(self) -> dict[str, list[str]]:
+        """What a server says of the text model, {} for a local one."""
+        said: dict[str, list[str]] = getattr(self.textlm, "observed", dict)()
+        return said
+
+    def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """Answer prompt + transcript; a request without a transcript is `not_heard`, never answered."""
+        faults = ["" if request.transcript.strip() else UNREADABLE for request in requests]
+        usable = [request for request, fault in zip(requests, faults, strict=True) if not fault]
+        texts = [request.user_text() for request in usable]
+        answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
+        return answer_usable(requests, faults, answers)
+
+
+class StreamingTextOracle(TextOracle):
+    """The same over a text LLM that gives answers as they complete: a server, asked many questions at a time.
+
+    Args:
+        textlm: with `chat_stream(user_texts, decoding, seeds)`, which yields `(position, answer)`.
+        name: for tables and folders.
+    """
+
+    def stream(
+        self, requests: Sequence[SpeechRequest], decoding: Decoding
+    ) -> Iterator[tuple[int, Generation]]:
+        """`(position, answer)` as they complete, each position exactly once; those without a transcript first."""
+        usable = [i for i, request in enumerate(requests) if request.transcript.strip()]
+        for i in sorted(set(range(len(requests))) - set(usable)):
+            yield i, Generation("", 0, "not_heard", UNREADABLE)
+        texts = [requests[i].user_text() for i in usable]
+        textlm: Any = self.textlm
+        for position, answer in textlm.chat_stream(texts, decoding, [requests[i].seed for i in usable]):
+            yield usable[position], answer
+
+
+class Cascade:
+    """Speech recognition, then a text LLM on the recognised words; the recogniser is greedy under any decoding.
+
+    The words heard are kept with each answer. A clip whose content key is known is recognised once.
+
+    Args:
+        recognizer: from clips to words.
+        textlm: what reads the words.
+        name: for tables and folders.
+        device: where the recogniser runs, for the clock.
+
+    Attributes:
+        clock: recognition counts as `encoder`, answering as `decoder`.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, textlm: TextLM, name: str = "cascade", device: str = "cpu"
+    ) -> None:
+        self.recognizer = recognizer
+        self.textlm = textlm
+        self.name = name
+        self.clock = device_clock(device)
+        self._heard: dict[str, str] = {}  # content key of a clip -> words: a few bytes each
+
+    def identity(self) -> dict[str, Any]:
+        """Kind `cascade`, one hash over recogniser and text model, what else decides the transcript, the text model."""
+        asr, text = self.recognizer.identity(), self.textlm.identity()
+        details = {
+            name: value for name, value in asr.items() if name not in ("weights_sha256", "n_parameters")
+        }
+        return {
+            "kind": "cascade",
+            "weights_sha256": sha256_json([asr["weights_sha256"], text.get("weights_sha256")]),
+            "asr_sha256": asr["weights_sha256"],
+            "n_parameters": _sum(asr["n_parameters"], text.get("n_parameters")),
+            "text": text,
+            **({"asr": details} if details else {}),
+        }
+
+    def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """Answer prompt + recognised words."""
+        faults = [self.recognizer.fault(request.audio) for request in requests]
+        usable = [request for request, fault in zip(requests, faults, strict=True) if not fault]
+        with self.clock("encoder"):
+            heard = self._listen(usable)
+        texts = [request.user_text(words) for request, words in zip(usable, heard, strict=True)]
+        with self.clock("decoder"):
+            answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
+        kept = [replace(answer, heard=words) for answer, words in zip(answers, heard, strict=True)]
+        return answer_usable(requests, faults, kept)
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Recognised words of each clip (float mono, 16 kHz), in order."""
+        return self.recognizer.transcribe(clips)
+
+    def _listen(self, requests: Sequence[SpeechRequest]) -> list[str]:
+        """Words of each request; one clip is recognised once, within a batch and, if its key is known, ever."""
+        keys = [request.key or f"#{id(request.audio)}" for request in requests]
+        fresh = {
+            key: request.audio
+            for key, request in zip(keys, requests, strict=True)
+            if key not in self._heard and request.audio is not None
+        }
+        words = dict(zip(fresh, self.recognizer.transcribe(list(fresh.values())), strict=True))
+        self._heard.update({key: text for key, text in words.items() if not key.startswith("#")})
+        return [words[key] if key in words else self._heard[key] for key in keys]
+
+
+class ConstantAnswer:
+    """The same words whatever is asked: the floor that every metric must show."""
+
+    def __init__(self, answer: str = CONSTANT, name: str = "constant") -> None:
+        self.answer = answer
+        self.name = name
+
+    def identity(self) -> dict[str, Any]:
+        """Kind `constant` and the answer; its hash stands for weights."""
+        digest = sha256_bytes(self.answer.encode())
+        return {"kind": "constant", "weights_sha256": digest, "n_parameters": 0, "answer": self.answer}
+
+    def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """The constant for every request, even one without audio."""
+        del decoding
+        n_words = len(self.answer.split())
+        return [Generation(self.answer, n_words, "ok" if self.answer else "empty") for _ in requests]
+
+
+def _sum(recognizer: int, text: int | None) -> int | None:
+    """Parameters of both; None where the text model does not tell."""
+    return None if text is None else recognizer + text

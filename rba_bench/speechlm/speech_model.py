@@ -1,0 +1,142 @@
+"""Where the time of answering goes: seconds by stage, filled by the model, read by the harness.
+
+What a speech language model promises, whoever runs it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from rba_bench.textlm.text_model import Decoding, Generation
+
+
+class StageClock:
+    """Adds up wall time by stage (`features`, `encoder`, `decoder`); a stage within another one is not counted twice.
+
+    Args:
+        synchronize: Called before each reading, for devices that compute asynchronously.
+
+    Attributes:
+        seconds: Wall time by stage so far.
+    """
+
+    def __init__(self, synchronize: Callable[[], None] | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._synchronize = synchronize
+        self._outer: list[float] = []  # time spent in inner stages, for each stage that is open
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time the body of a `with` under `stage`."""
+        started = self._now()
+        self._outer.append(0.0)
+        try:
+            yield
+        finally:
+            spent = self._now() - started
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._outer.pop()
+            if self._outer:
+                self._outer[-1] += spent
+
+    def _now(self) -> float:
+        if self._synchronize is not None:
+            self._synchronize()
+        return time.perf_counter()
+
+
+def device_clock(device: str) -> StageClock:
+    """A clock for models on `device` (`cpu`, `cuda:0`): on a GPU it waits for the kernels before it reads."""
+    if not str(device).startswith("cuda"):
+        return StageClock()
+    import torch
+
+    return StageClock(torch.cuda.synchronize)
+
+
+SAMPLING_RATE = 16_000  # Hz of every clip in a request
+
+
+@dataclass(frozen=True, eq=False)
+class SpeechRequest:
+    """One user turn.
+
+    Attributes:
+        audio: float mono samples at 16 kHz, shape [n]; None for models that read the transcript.
+        transcript: what is spoken. Only text oracles look at it.
+        prompt: text beside the audio, such as "translate german to english :"; may be empty.
+        seed: of this request's sampled answer; not used when greedy.
+        key: content of the clip as it is heard (hash, with any perturbation), "" where unknown; encoder caches go
+            by it.
+    """
+
+    audio: np.ndarray | None
+    transcript: str = ""
+    prompt: str = ""
+    seed: int = 0
+    key: str = ""
+
+    def user_text(self, spoken: str | None = None) -> str:
+        """The turn as a text model reads it: prompt, then `spoken` (by default the transcript)."""
+        return f"{self.prompt} {self.transcript if spoken is None else spoken}".strip()
+
+
+@runtime_checkable
+class SpeechLM(Protocol):
+    """A speech language model.
+
+    Attributes:
+        name: short name for tables and folders.
+
+    What a model may offer beside: `clock` (a StageClock), `prepare(requests)` (work ahead in another thread),
+    `stream(requests, decoding)` (answers as they complete), `reads_transcript` (True if it never listens), `observed()`
+    (what a server said of itself).
+    """
+
+    name: str
+
+    def identity(self) -> dict[str, Any]:
+        """What identifies the model in records: `kind`, `weights_sha256`, `n_parameters` and more by kind."""
+        ...
+
+    def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """Answer each request, in order.
+
+        An answer depends on model, request and decoding alone, not on the other requests. A request that cannot
+        be answered yields a status with the reason (`not_heard` for unusable audio, `error` for what is too long for
+        the model, `no_reply` for a server that failed); it never ends the run.
+        """
+        ...
+
+
+def audio_fault(audio: np.ndarray | None) -> str:
+    """Why no model can hear these samples, "" if they are fine."""
+    if audio is None:
+        return "no audio"
+    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+        return f"audio is {audio.dtype} of shape {audio.shape}, not mono floating-point samples"
+    if not len(audio):
+        return "audio holds no samples"
+    return "" if np.isfinite(audio).all() else "audio holds samples that are not finite numbers"
+
+
+def answer_usable(
+    requests: Sequence[SpeechRequest], faults: Sequence[str], answers: Sequence[Generation]
+) -> list[Generation]:
+    """Weave `answers` (to the requests without a fault, in order) with a status for each faulty request."""
+    remaining = iter(answers)
+    woven = [
+        _unanswered(request, fault) if fault else next(remaining)
+        for request, fault in zip(requests, faults, strict=True)
+    ]
+    if len(woven) != len(requests) or next(remaining, None) is not None:
+        raise ValueError(f"{len(answers)} answers do not fit {len(requests)} requests")
+    return woven
+
+
+def _unanswered(request: SpeechRequest, fault: str) -> Generation:
+    """Where there is nothing to hear, the data is at fault; else the model cannot take the request."""
+    return Generation("", 0, "not_heard" if audio_fault(request.audio) else "error", fault)

@@ -1,0 +1,147 @@
+"""The recipe of an alignment set: every choice that decides its content."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from rba_bench.audio.espeak import BANKS
+from rba_bench.audio.perturbations import COLOURS
+from rba_bench.metrics.languages import TRANSLATE
+from rba_bench.recipes import Recipe, suggest
+from rba_bench.textlm.chat import TemplateVariables
+
+Kind = Literal["instruct", "qa", "s2tt"]
+Range = tuple[float, float]
+
+
+class SourceOptions(Recipe):
+    """Existing speech with transcripts, which the teacher translates: a manifest, or a corpus in its own layout."""
+
+    manifest: str | None = Field(None, description="FILE.jsonl or .csv, see rba_bench/synthesis/corpora.py")
+    corpus: Literal["covost2", "fleurs", "mustc"] | None = None
+    path: str | None = Field(None, description="folder of the corpus")
+    pairs: tuple[str, ...] = Field((), description="directions of the corpus, such as en_de")
+    split: str = Field("train", description="of the corpus; its test part belongs to evaluation")
+    limit: int | None = Field(None, ge=1, description="use so many utterances only")
+    max_seconds: float = Field(30.0, gt=0, description="longer ones are left out")
+    prompt: str = Field(
+        TRANSLATE, description="text beside the speech; {source} and {language} are filled in"
+    )
+    teacher_prompt: str = Field(
+        "Translate the following {source} text into {language}. Write only the translation.\n\n{text}",
+        description="what the teacher is asked",
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "SourceOptions":
+        if (self.manifest is None) == (self.corpus is None):
+            raise ValueError("source needs either `manifest` or `corpus`")
+        if self.corpus is not None and (self.path is None or not self.pairs):
+            raise ValueError(f"source.corpus {self.corpus} needs `path` and `pairs`, such as [en_de]")
+        if any(len(pair.split("_")) != 2 for pair in self.pairs):
+            raise ValueError("source.pairs are two language codes each, such as en_de")
+        if "{text}" not in self.teacher_prompt:
+            raise ValueError("source.teacher_prompt must say where the {text} goes")
+        return self
+
+
+class SynthesisRecipe(Recipe):
+    """Keys of a synthesis recipe; the defaults are the micro world's.
+
+    `n_instructions` counts usable ones: sampling goes on until so many passed every filter and were answered.
+    """
+
+    teacher: str = Field("micro", description="'micro', a folder, or a Hub id of a chat model")
+    template: TemplateVariables = Field(
+        {}, description="variables of the teacher's chat template; enable_thinking is false unless said here"
+    )
+    device: str = "cpu"
+    batch_size: int = Field(64, ge=1, description="sequences the teacher generates at once")
+    seed: int = 0
+    n_instructions: int = Field(400, ge=1)
+    kinds: dict[Kind, int] | None = Field(None, description="at most so many instructions of each kind")
+    round_size: int = Field(64, ge=1, description="candidates sampled together")
+    max_candidates: int | None = Field(None, ge=1, description="then give up; null: 50 per instruction")
+
+    instruction_temperature: float = Field(1.0, gt=0)
+    instruction_top_p: float = Field(1.0, gt=0, le=1)
+    instruction_max_new_tokens: int = Field(64, ge=1)
+    response_temperature: float = Field(1.0, ge=0)
+    response_top_p: float = Field(1.0, gt=0, le=1)
+    response_max_new_tokens: int = Field(64, ge=1)
+
+    instruction_prompt: str | None = Field(
+        None, description="asks the teacher for an instruction, {topic} from `topics`; null: Magpie sampling"
+    )
+    topics: tuple[str, ...] = Field((), description="what `instruction_prompt` is filled with, in turn")
+    answer_prompt: str | None = Field(None, description="said to the teacher behind each instruction")
+    max_answer_words: int | None = Field(None, ge=1, description="longer answers are dropped")
+    source: SourceOptions | None = Field(None, description="speech that exists, instead of instructions")
+
+    tagger: Literal["micro"] | None = Field("micro", description="null: all text is spoken, of `kind`")
+    kind: Kind = Field("instruct", description="of every instruction where there is no tagger")
+    language: str = Field("en", description="language of the speech where there is no tagger")
+    max_words: int = Field(20, ge=1, description="spoken words")
+    drop_unspeakable: bool = Field(True, description="drop what cannot be said: formulas, code, URLs, tables")
+    drop_maths: bool = Field(True, description="drop sums and advanced maths asked for in words")
+    exclude_test: bool = Field(True, description="drop instructions of the world's held-out test split")
+
+    voice_bank: str = "train"
+    voices_per_instruction: int = Field(4, ge=1)
+    snr_db: Range | None = Field((15.0, 40.0), description="drawn from this range; null: no noise")
+    noise_colours: tuple[str, ...] = Field(("white", "brown"), min_length=1)
+    speed: Range = Field((0.9, 1.1), description="drawn from this range")
+    shard_size: int = Field(50, ge=1, description="instructions in a shard")
+    validation_fraction: float = Field(0.05, ge=0, lt=1)
+
+    @field_validator("voice_bank")
+    @classmethod
+    def _known_bank(cls, name: str) -> str:
+        if name not in BANKS:
+            raise ValueError(f"unknown voice bank{suggest(name, BANKS)}")
+        return name
+
+    @field_validator("noise_colours")
+    @classmethod
+    def _known_colours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in COLOURS:
+                raise ValueError(f"unknown noise colour {name!r}{suggest(name, COLOURS)}")
+        return names
+
+    @field_validator("snr_db", "speed")
+    @classmethod
+    def _ordered(cls, limits: Range | None) -> Range | None:
+        if limits is not None and limits[0] > limits[1]:
+            raise ValueError("the range must be [low, high]")
+        return limits
+
+    @field_validator("speed")
+    @classmethod
+    def _audible(cls, limits: Range) -> Range:
+        if limits[0] < 0.25 or limits[1] > 4:
+            raise ValueError("a playing speed lies between 0.25 and 4")
+        return limits
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SynthesisRecipe":
+        voices = len(BANKS[self.voice_bank])
+        if self.voices_per_instruction > voices:
+            raise ValueError(f"voices_per_instruction: bank '{self.voice_bank}' has only {voices} voices")
+        if self.kinds is not None and sum(self.kinds.values()) < self.n_instructions:
+            raise ValueError(
+                f"kinds: the numbers must add up to {self.n_instructions} (n_instructions) or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _asking(self) -> "SynthesisRecipe":
+        asks = self.instruction_prompt is not None and "{topic}" in self.instruction_prompt
+        if asks != bool(self.topics):
+            raise ValueError("topics and {topic} in instruction_prompt belong together")
+        return self
+
+    @property
+    def candidate_limit(self) -> int:
+        """How many instructions may be sampled before giving up."""
+        return self.max_candidates or 50 * self.n_instructions

@@ -1,0 +1,170 @@
+"""Where a server is, and how patiently and how fast it is asked.
+
+Where a server is: `openai:<base_url>#<model>`.
+
+The base URL may end in `?api-version=...`, as Azure's do; it is then sent with every request.
+
+How patiently and how fast a server is asked; some of it from the environment.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from rba_bench.errors import UserError
+
+SCHEME = "openai:"
+EXAMPLE = "openai:http://localhost:8000/v1#Qwen/Qwen2.5-7B-Instruct"
+VERSION = "api-version"  # the only thing that may stand behind a "?": anything else could be a secret
+_VERSION = re.compile(rf"{VERSION}=[A-Za-z0-9.-]{{1,32}}")
+_ROUTES = re.compile(r"/(?:chat/)?completions$|/models$|/responses$")
+
+
+def parse_endpoint(spec: str) -> tuple[str, str] | None:
+    """Base URL and model of `openai:<base_url>#<model>`; None where the spec names no server.
+
+    Raises:
+        UserError: it names a server, but not so that it can be reached. The message shows no credentials.
+    """
+    if not spec.startswith(SCHEME):
+        if re.match(r"https?://", spec):
+            raise UserError(f"a server is written openai:<base_url>#<model>, such as {EXAMPLE}")
+        return None
+    url, mark, model = (part.strip() for part in spec.removeprefix(SCHEME).partition("#"))
+    if not mark or not model or not url:
+        lacks = "base URL" if not url else "model"
+        raise UserError(
+            f"an openai: spec without a {lacks}: write openai:<base_url>#<model>, such as {EXAMPLE}"
+        )
+    return _checked(url), model
+
+
+def _checked(url: str) -> str:
+    """The base URL without the slash at its end. Raises UserError; a URL that may hold a secret is not repeated."""
+    address, mark, query = url.partition("?")
+    if "@" in url:
+        raise UserError(
+            "credentials in the URL of an openai: spec: take them out and set the host's key (see doctor)"
+        )
+    if mark and not _VERSION.fullmatch(query):
+        raise UserError(
+            f"a query string in the URL of an openai: spec: only ?{VERSION}=... may stand there; a key belongs into "
+            "the environment (see `rba-bench doctor`)"
+        )
+    if not _host(address) or " " in url or not url.isprintable():
+        raise UserError(f"the URL of the openai: spec is no http(s) address; write it as in {EXAMPLE}")
+    bare = address.rstrip("/")
+    if route := _ROUTES.search(bare):
+        raise UserError(f"give the base URL {bare.removesuffix(route[0])!r}, without {route[0]!r}")
+    return f"{bare}?{query}" if mark else bare
+
+
+def route_url(base_url: str, route: str) -> str:
+    """The address of a route: `/chat/completions` behind the path, before the query."""
+    parts = urlsplit(base_url)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + route))
+
+
+def _host(url: str) -> str:
+    """The host of an http(s) URL, "" if it is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # reading it checks it
+    except ValueError:
+        return ""
+    return parts.hostname or "" if parts.scheme in ("http", "https") and port != 0 else ""
+
+
+def one_line(text: str, longest: int = 200) -> str:
+    """`text` on one line of bounded length."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= longest else f"{flat[: longest - 3]}..."
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what brought it about, outermost first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+_VARIABLES = {
+    "timeout_s": "RBA_ENDPOINT_TIMEOUT",
+    "retries": "RBA_ENDPOINT_RETRIES",
+    "max_concurrency": "RBA_ENDPOINT_CONCURRENCY",
+    "least_tokens": "RBA_ENDPOINT_LEAST_TOKENS",
+}
+WITHOUT = "RBA_ENDPOINT_WITHOUT"
+STREAM = "RBA_ENDPOINT_STREAM"
+OPTIONAL = ("temperature", "top_p", "seed")  # what decides how an answer is drawn
+_LEAST = {
+    "timeout_s": 0.01, "retries": 0, "max_concurrency": 1, "start_concurrency": 1, "backoff_s": 0.0,
+    "max_backoff_s": 0.0, "max_retry_after_s": 0.0, "patience": 1, "least_tokens": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """How patiently and how fast a server is asked. Each has an environment variable, named here.
+
+    Attributes:
+        timeout_s: Seconds for one whole answer (`RBA_ENDPOINT_TIMEOUT`).
+        retries: Times a failed request is sent again (`RBA_ENDPOINT_RETRIES`).
+        max_concurrency: Most requests at once (`RBA_ENDPOINT_CONCURRENCY`).
+        start_concurrency: Requests at once in the beginning.
+        backoff_s: Pause before the first retry; it doubles each time, with jitter.
+        max_backoff_s: Longest pause, unless the server asks for more.
+        max_retry_after_s: Longest pause that a server can ask for.
+        patience: Items lost in a row, with no answer in between, that end the run.
+        least_tokens: The length limit is raised to so many tokens where it is lower (`RBA_ENDPOINT_LEAST_TOKENS`):
+            models that think need room to.
+        without: What may be left out of a request if the server refuses it, though it decides how answers are drawn:
+            `temperature` (1 is sent, or nothing), `seed`, `top_p` (`RBA_ENDPOINT_WITHOUT`, by commas).
+        stream: Ask for answers in pieces from the beginning (`RBA_ENDPOINT_STREAM=1`); servers that only stream and
+            say so are found out without it.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    timeout_s: float = 180.0
+    retries: int = 6
+    max_concurrency: int = 64
+    start_concurrency: int = 4
+    backoff_s: float = 1.0
+    max_backoff_s: float = 60.0
+    max_retry_after_s: float = 120.0
+    patience: int = 8
+    least_tokens: int = 1
+    without: frozenset[str] = frozenset()
+    stream: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not least <= value < float("inf"):
+                raise UserError(f"{name} of the endpoint is {value}: use {least} or more")
+        if strange := sorted(self.without - set(OPTIONAL)):
+            raise UserError(f"{WITHOUT} names {', '.join(strange)}: it may name {', '.join(OPTIONAL)}")
+
+    @classmethod
+    def from_environment(cls) -> "EndpointOptions":
+        """The defaults, but for what the environment says. Raises UserError for what is no number."""
+        said = {name: os.environ.get(variable, "").strip() for name, variable in _VARIABLES.items()}
+        values: dict[str, Any] = {}
+        for name, text in said.items():
+            try:
+                values |= {name: (float if name == "timeout_s" else int)(text)} if text else {}
+            except ValueError as error:
+                raise UserError(f"{_VARIABLES[name]} is {text!r}: give a number") from error
+        without = frozenset(filter(None, re.split(r"[\s,]+", os.environ.get(WITHOUT, ""))))
+        return cls(**values, without=without, stream=os.environ.get(STREAM, "").strip() not in ("", "0"))
+
+    def facts(self) -> dict[str, Any]:
+        """What of this changes the answers, for the model's identity; {} by default."""
+        facts = {"least_tokens": self.least_tokens, "may_omit": sorted(self.without)}
+        return {name: value for name, value in facts.items() if value not in (1, [])}

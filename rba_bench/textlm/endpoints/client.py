@@ -1,0 +1,505 @@
+"""Requests to an OpenAI-compatible server: as many at once as it answers in time, each answered or accounted for.
+
+How many requests a server gets at once: found out by trying, as TCP finds its window.
+
+Additive increase, multiplicative decrease: the window opens by one for each answer until the server first says that
+it is too much (then by one for each window of answers), and halves when it does.
+
+Requests to an OpenAI-compatible server: many at once, each answered or accounted for, none lost.
+
+Every item ends in an answer or in a `Trouble`: after bounded retries with growing, jittered pauses (`Retry-After` is
+obeyed), under a concurrency that adapts. A server of which nothing works ends the run with one line.
+"""
+
+import asyncio
+import heapq
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from rba_bench.errors import RbaError, UserError
+from rba_bench.files import sha256_json
+from rba_bench.progress import say
+from rba_bench.textlm.chat import Variables
+from rba_bench.textlm.endpoints import http as endpoint_http
+from rba_bench.textlm.endpoints.address import (
+    OPTIONAL,
+    VERSION,
+    EndpointOptions,
+    one_line,
+    parse_endpoint,
+    route_url,
+)
+from rba_bench.textlm.endpoints.dialect import Dialect, learn
+from rba_bench.textlm.endpoints.health import (
+    OVERLOAD,
+    PROBES,
+    RETRIED,
+    STALLED_S,
+    Call,
+    Health,
+    Kind,
+    Limits,
+    Probe,
+    Trouble,
+    item_of,
+    status_trouble,
+    trouble_of,
+)
+from rba_bench.textlm.endpoints.http import BrokenOff
+from rba_bench.textlm.endpoints.keys import VENDORS, ApiKey, host_of, is_local
+from rba_bench.textlm.endpoints.replies import Answer, Route, Unusable, cleaned, read_answer
+
+T = TypeVar("T")
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work` in an event loop of its own; in another thread where a loop runs here, as in notebooks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(asyncio.run, work).result()
+
+
+class Pace:
+    """How wide the window is; kept between runs, so that what was learnt is not learnt again.
+
+    Args:
+        start: Requests at once in the beginning.
+        most: Never more than this.
+
+    Attributes:
+        limit: Requests allowed at once, at least 1; a fraction on its way to the next whole number.
+    """
+
+    def __init__(self, start: int, most: int) -> None:
+        if start < 1 or most < 1:
+            raise UserError(f"requests at once are {min(start, most)}: use 1 or more")
+        self.most = most
+        self.limit = float(min(start, most))
+        self._opening = True  # no sign of too much yet
+
+    def grow(self) -> None:
+        """An answer came while the window was full."""
+        self.limit = min(float(self.most), self.limit + (1 if self._opening else 1 / self.limit))
+
+    def shrink(self) -> None:
+        """The server said that it is too much."""
+        self._opening = False
+        self.limit = max(1.0, self.limit / 2)
+
+
+class Window:
+    """Lets requests through, as many at once as the pace allows. For one event loop.
+
+    Args:
+        pace: What was learnt so far; goes on learning.
+
+    Attributes:
+        in_flight: Requests that are through and have not left.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.in_flight = 0
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._tickets = count()
+        self._held_until = 0.0
+        self._shrunk_at = 0.0
+
+    async def enter(self, urgent: bool = False) -> float:
+        """Wait for a place; `urgent` requests (those that were sent before) come first.
+
+        Returns:
+            The loop's time of entry, to be handed to `overloaded`.
+        """
+        place: asyncio.Future[None] = self._loop.create_future()
+        heapq.heappush(self._waiting, (0 if urgent else 1, next(self._tickets), place))
+        self._admit()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # let in and cancelled in the same moment
+                self.leave()
+            raise
+        return self._loop.time()
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.in_flight -= 1
+        self._admit()
+
+    def answered(self) -> None:
+        """An answer came; call it before `leave`. An idle window learns nothing from it."""
+        if self.in_flight >= int(self.pace.limit):
+            self.pace.grow()
+
+    def overloaded(self, entered: float) -> None:
+        """Too much, says the answer to a request that entered at `entered`; once for all that were under way then."""
+        if entered >= self._shrunk_at:
+            self._shrunk_at = self._loop.time()
+            self.pace.shrink()
+
+    def hold(self, seconds: float) -> None:
+        """Let nothing through for so long: the server asked for it."""
+        self._held_until = max(self._held_until, self._loop.time() + seconds)
+        self._loop.call_at(self._held_until, self._admit)
+
+    def _admit(self) -> None:
+        # The clock of the loop is coarse: a call may come a little before its time.
+        while (
+            self._waiting
+            and self.in_flight < int(self.pace.limit)
+            and self._loop.time() >= self._held_until - 1e-3
+        ):
+            place = heapq.heappop(self._waiting)[2]
+            if not place.done():
+                self.in_flight += 1
+                place.set_result(None)
+
+
+TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
+SUSPECT_RETRIES = 1  # where a server is seen to work and items fail one after another
+_PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
+CONNECT_S = 15.0  # longest wait for a connection
+LIST_S = 10.0  # longest wait for the list of models
+JOIN_S = 15.0  # longest wait for the background thread to tidy up
+THREAD_NAME = "rba-endpoint"
+_SAMPLES_OF_REPORTS = 20  # distinct models and fingerprints remembered
+_MOST_LESSONS = 12  # times one request is put in another way
+
+
+@dataclass
+class _Done:
+    """The background work is over, well or not."""
+
+    error: BaseException | None = None
+
+
+@dataclass
+class EndpointClient:
+    """Asks one model of one server. What it learns of the server (pace, health, dialect) lasts from run to run.
+
+    Attributes:
+        base_url: Without credentials and final slash; an `api-version` may follow.
+        model: As the server calls it.
+        key: Sent with every request; by default the one that belongs to the host.
+        options: See there.
+        template: Variables of the chat template, sent as `chat_template_kwargs` with every chat.
+    """
+
+    base_url: str
+    model: str
+    key: ApiKey = None  # type: ignore[assignment]
+    options: EndpointOptions = field(default_factory=EndpointOptions.from_environment)
+    template: Variables = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.key = self.key or ApiKey.of(self.base_url)
+        limits = Limits(self.options.patience, max(STALLED_S, 2 * self.options.timeout_s))
+        self.pace = Pace(self.options.start_concurrency, self.options.max_concurrency)
+        self._health = Health(self.base_url, self.model, self.key, limits)
+        self._dialect = Dialect(least_tokens=self.options.least_tokens, stream=self.options.stream)
+        self._probe = Probe()
+        self._jitter = random.Random()  # its own: the global generator belongs to what is measured
+        self._reported: dict[str, list[str]] = {"model": [], "system_fingerprint": []}
+
+    @classmethod
+    def from_spec(
+        cls, spec: str, options: EndpointOptions | None = None, template: Variables | None = None
+    ) -> "EndpointClient":
+        """The client of `openai:<base_url>#<model>`. Raises UserError if the spec is not one."""
+        address = parse_endpoint(spec)
+        if address is None:
+            raise UserError(f"{spec!r} names no server: write openai:<base_url>#<model>")
+        chosen = options or EndpointOptions.from_environment()
+        return cls(*address, options=chosen, template=dict(template or {}))
+
+    def identity(self) -> dict[str, Any]:
+        """Address and model. The weights behind them are not known; a hash of both stands in, for caches."""
+        return {
+            "kind": "endpoint",
+            "url": self.base_url,
+            "model": self.model,
+            "weights_sha256": sha256_json([self.base_url, self.model]),
+            "weights_known": False,
+            "n_parameters": None,
+            **self.options.facts(),
+            **({"template": dict(self.template)} if self.template else {}),
+        }
+
+    def observed(self) -> dict[str, list[str]]:
+        """Distinct values of `model` and `system_fingerprint` in the answers so far.
+
+        `asked` is how the server wanted to be asked, where that differs from what the protocol says.
+        """
+        seen = {**self._reported, "asked": self._dialect.notes()}
+        return {name: list(values) for name, values in seen.items() if values}
+
+    def run(
+        self, n: int, build: Callable[[int], Call | Trouble]
+    ) -> Generator[tuple[int, Answer | Trouble], None, None]:
+        """Send `n` requests; `(position, outcome)` as they complete, each position exactly once.
+
+        Asking for the next outcome says that the last one is safe: never more than `max_concurrency` requests are
+        under way or unsafe, so that a kill costs no more than those, however slow the disk of whoever keeps them.
+        Closing the iterator (or Ctrl-C) abandons what is under way.
+
+        Args:
+            n: How many.
+            build: Makes a request, when it is its turn; called in another thread, again for each retry. Trouble
+                instead is the outcome, and nothing is sent.
+
+        Raises:
+            RbaError: nothing works; UserError or MissingPrerequisite by what is wrong.
+        """
+        if n == 0:
+            return
+        out: queue.SimpleQueue[tuple[int, Answer | Trouble] | _Done] = queue.SimpleQueue()
+        loop, unsafe = asyncio.new_event_loop(), asyncio.Semaphore(self.options.max_concurrency)
+        task = loop.create_task(self._serve(n, build, out.put, unsafe))
+        thread = threading.Thread(target=_turn, args=(loop, task, out.put), name=THREAD_NAME, daemon=True)
+        thread.start()
+        try:
+            while not isinstance(said := out.get(), _Done):
+                yield said
+                _tell(loop, unsafe.release)
+        finally:
+            _tell(loop, task.cancel)
+            thread.join(JOIN_S)
+        if said.error is not None:
+            raise said.error
+
+    async def _serve(
+        self,
+        n: int,
+        build: Callable[[int], Call | Trouble],
+        put: Callable[[Any], None],
+        unsafe: asyncio.Semaphore,
+    ) -> None:
+        self._health.begin()
+        self._probe.begin()
+        window, indices = Window(self.pace), iter(range(n))
+        async with self._connected() as http:
+
+            async def work() -> None:
+                await unsafe.acquire()
+                for index in indices:  # shared: each index goes to one worker
+                    put((index, await self._item(http, window, partial(build, index))))
+                    await unsafe.acquire()
+
+            workers = [asyncio.create_task(work()) for _ in range(min(n, self.options.max_concurrency))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _item(self, http: Any, window: Window, build: Callable[[], Call | Trouble]) -> Answer | Trouble:
+        started, attempt, answers_then = time.monotonic(), 0, -1
+        while True:
+            entered = await window.enter(urgent=attempt > 0)
+            try:
+                call = build()
+                if isinstance(call, Trouble):
+                    return call
+                outcome = await self._send(http, call, started)
+                if isinstance(outcome, Answer):
+                    self._health.answered()
+                    self._probe.answered(call)
+                    window.answered()
+                    return outcome
+                # What fails again while others are answered is the item's own fault, not a sign of too much.
+                alone = attempt > 0 and self._health.answers > answers_then and outcome.kind != "limit"
+                if outcome.kind in OVERLOAD and not alone:
+                    window.overloaded(entered)
+            finally:
+                window.leave()
+            await self._note(http, outcome, call)
+            answers_then = self._health.answers
+            if outcome.kind not in RETRIED or attempt >= self._allowed(outcome):
+                await self._unless_it_works(http, call, self._health.lost(outcome, item_of(call)))
+                return outcome
+            await asyncio.sleep(self._pause(attempt, outcome, window))
+            attempt += 1
+
+    def _allowed(self, trouble: Trouble) -> int:
+        """How often a request that failed so is sent again."""
+        most = self.options.retries
+        if trouble.kind == "timeout":
+            most = min(most, TIMEOUT_RETRIES)
+        return min(most, SUSPECT_RETRIES) if self._health.suspects and trouble.kind != "limit" else most
+
+    async def _note(self, http: Any, trouble: Trouble, call: Call) -> None:
+        """Tell the health monitor; where it gives up on the model's name, add which names there are."""
+        try:
+            await self._unless_it_works(http, call, self._health.failed(trouble))
+        except UserError as error:
+            served = await self._served(http) if trouble.kind == "missing" else []
+            raise (UserError(f"{error}; it serves {', '.join(served[:5])}") if served else error) from None
+
+    async def _unless_it_works(self, http: Any, call: Call, end: RbaError | None) -> None:
+        """Raise what the health monitor would end the run with, unless the server answers a harmless request."""
+        if end is None:
+            return
+        seen = self._health.proofs
+        async with self._probe.turn:
+            if self._health.proofs > seen:  # somebody else has asked meanwhile, or an answer came
+                return
+            for attempt in range(PROBES):
+                outcome = await self._send(http, self._probe.call(call), time.monotonic())
+                if isinstance(outcome, Answer):
+                    self._health.works()
+                    return
+                if outcome.kind in ("connect", "timeout"):  # more than one would be costly, or of no use
+                    break
+                await asyncio.sleep(min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt))
+            raise end
+
+    async def _send(self, http: Any, call: Call, started: float) -> Answer | Trouble:
+        for _ in range(_MOST_LESSONS):
+            spoken = self._dialect
+            outcome = await self._request(
+                http,
+                call.route,
+                {"model": self.model, **spoken.speak(call.payload), **self._variables(call.route)},
+            )
+            if isinstance(outcome, Answer):
+                return replace(outcome, latency_s=time.monotonic() - started)
+            may_omit = frozenset(OPTIONAL) if call.lenient else self.options.without
+            taught = learn(spoken, outcome, call.payload, may_omit)
+            if isinstance(taught, Trouble):
+                return taught
+            if self._dialect == spoken:  # else another request has learnt meanwhile: that is tried first
+                self._dialect = taught
+                say(f"{self.model} wants to be asked in another way: {', '.join(taught.notes())}")
+        return outcome
+
+    def _variables(self, route: Route) -> dict[str, Any]:
+        """Variables of the chat template, where there is one."""
+        return {"chat_template_kwargs": dict(self.template)} if self.template and route == "chat" else {}
+
+    async def _exchange(
+        self, http: Any, method: str, route: str, limit_s: float, payload: object = None
+    ) -> Any | Trouble:
+        """The JSON of a success, or what went wrong; `limit_s` is for the whole: a slow drip is a timeout too."""
+        import httpx2
+
+        try:
+            async with asyncio.timeout(limit_s):
+                url = route_url(self.base_url, route)
+                received = await endpoint_http.send(http, method, url, self._headers(), payload)
+        except TimeoutError:
+            return Trouble("timeout", f"no whole answer within {limit_s:g} s")
+        except Unusable as error:
+            return self._unusable(error)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return trouble_of(error, self.key)
+        if not 200 <= received.status < 300:
+            return status_trouble(received.status, received.headers, received.body, self.key)
+        return received.body
+
+    def _unusable(self, error: Unusable) -> Trouble:
+        large, broken = isinstance(error, endpoint_http.TooLarge), isinstance(error, BrokenOff)
+        kind: Kind = "large" if large else "server" if broken else "garbage"
+        return Trouble(kind, one_line(self.key.wash(str(error))))
+
+    async def _request(self, http: Any, route: Route, payload: Mapping[str, Any]) -> Answer | Trouble:
+        body = await self._exchange(http, "POST", _PATHS[route], self.options.timeout_s, payload)
+        if isinstance(body, Trouble):
+            return body
+        try:
+            answer = read_answer(body, route)
+        except Unusable as error:
+            return self._unusable(error)
+        for name, value in answer.reports.items():
+            seen, report = self._reported[name], one_line(self.key.wash(value))
+            if report not in seen and len(seen) < _SAMPLES_OF_REPORTS:
+                seen.append(report)
+        remove = self.key.remove
+        return replace(answer, text=remove(answer.text), reasoning=remove(answer.reasoning))
+
+    def _headers(self) -> dict[str, str]:
+        """What opens the server: nothing without a key; Azure has a header of its own."""
+        if not self.key.known:
+            return {}
+        azure = f"{VERSION}=" in self.base_url or VENDORS["AZURE_OPENAI_API_KEY"].fullmatch(
+            host_of(self.base_url)
+        )
+        return {"api-key": self.key.reveal()} if azure else {"Authorization": f"Bearer {self.key.reveal()}"}
+
+    def _pause(self, attempt: int, trouble: Trouble, window: Window) -> float:
+        """Seconds before the next attempt. A pause that the server asked for holds everything."""
+        grown = min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt)
+        pause = grown * self._jitter.uniform(0.5, 1.0)
+        if trouble.retry_after is None:
+            return pause
+        asked = min(trouble.retry_after, self.options.max_retry_after_s)
+        window.hold(asked)
+        return asked + 0.1 * pause
+
+    def models(self) -> list[Mapping[str, Any]] | Trouble:
+        """What `/models` lists, each with its `id`, or why it lists nothing."""
+
+        async def ask() -> list[Mapping[str, Any]] | Trouble:
+            async with self._connected() as http:
+                return await self._listed(http)
+
+        return run_to_end(ask())
+
+    async def _served(self, http: Any) -> list[str]:
+        """Names of the models that the server lists, [] if it does not."""
+        listed = await self._listed(http)
+        return [] if isinstance(listed, Trouble) else [str(row["id"]) for row in listed]
+
+    async def _listed(self, http: Any) -> list[Mapping[str, Any]] | Trouble:
+        outcome = await self._exchange(http, "GET", "/models", min(LIST_S, self.options.timeout_s))
+        if isinstance(outcome, Trouble):
+            return outcome
+        data = outcome.get("data") if isinstance(outcome, Mapping) else None
+        rows = [row for row in data if isinstance(row, Mapping)] if isinstance(data, list) else []
+        if not rows:
+            return Trouble("garbage", "the answer lists no models")
+        return [{**row, "id": one_line(self.key.wash(cleaned(str(row.get("id")))))} for row in rows]
+
+    def _connected(self) -> Any:
+        timeout = self.options.timeout_s
+        return endpoint_http.connect(
+            secure=urlsplit(self.base_url).scheme == "https",
+            local=is_local(host_of(self.base_url)),
+            timeout_s=timeout,
+            connect_s=min(CONNECT_S, timeout),
+            most=self.options.max_concurrency,
+        )
+
+
+def _turn(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Callable[[_Done], None]) -> None:
+    """Run the task to its end in this thread, tidy up, and hand on how it ended."""
+    try:
+        loop.run_until_complete(asyncio.wait({task}))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+        put(_Done(None if task.cancelled() else task.exception()))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    """Have `what` called in the loop's thread, unless the loop is closed, now or while we ask."""
+    try:
+        loop.call_soon_threadsafe(what)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

@@ -1,0 +1,161 @@
+"""What a server offers: its models, and by small requests what it takes. Used by `rba-bench doctor --endpoint`."""
+
+import base64
+import io
+import math
+import struct
+import wave
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.textlm.endpoints.address import SCHEME, EndpointOptions, one_line, parse_endpoint
+from rba_bench.textlm.endpoints.client import Call, EndpointClient
+from rba_bench.textlm.endpoints.health import Trouble
+from rba_bench.textlm.endpoints.keys import host_of, is_local, where_to_set
+from rba_bench.textlm.endpoints.replies import Answer
+
+_MOST_MODELS = 200  # told; hosted servers list some hundred
+_UNNAMED = "(not named)"
+# Where servers tell how many tokens a model takes: vLLM and SGLang; OpenRouter; Groq; llama.cpp in `meta`; Mistral.
+_CONTEXT = ("max_model_len", "context_length", "context_window", "n_ctx", "n_ctx_train", "max_context_length")
+_TONE_S, _RATE = 0.3, 16_000
+_WORD = {"messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 16, "temperature": 0, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: its name, whether it is there, and what was found in a few words without secrets."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def survey(address: str, probe: bool = False) -> list[Finding]:
+    """Look at a server.
+
+    Args:
+        address: `openai:<base_url>#<model>`, or the base URL alone.
+        probe: Also send four small requests to the model.
+
+    Returns:
+        Key, models, and with `probe` what the model takes.
+
+    Raises:
+        UserError: The address is none, or it serves no such thing.
+        MissingPrerequisite: It wants a key.
+        RbaError: Nobody answers there.
+    """
+    named = address.removeprefix(SCHEME)
+    url, _, model = named.partition("#")
+    parsed = parse_endpoint(f"{SCHEME}{url}#{model or _UNNAMED}")
+    assert parsed is not None  # the scheme is there
+    options = replace(EndpointOptions.from_environment(), retries=0, max_concurrency=1, start_concurrency=1)
+    client = EndpointClient(*parsed, options=options)
+    findings = [_key(client)]
+    listed = client.models()
+    if isinstance(listed, Trouble):
+        _refuse(listed, client)
+        findings.append(Finding("models", False, f"not listed ({listed.reason})"))
+        listed = []
+    findings += [_model(row) for row in listed[:_MOST_MODELS]]
+    if len(listed) > _MOST_MODELS:
+        findings.append(Finding("models", True, f"and {len(listed) - _MOST_MODELS} more"))
+    names = [str(row.get("id")) for row in listed]
+    if model and names and model not in names:
+        raise UserError(f"{client.base_url} does not list {model!r}; it lists {one_line(', '.join(names))}")
+    if probe:
+        if not model and len(names) != 1:
+            raise UserError(f"--probe asks one model: write {client.base_url}#MODEL")
+        findings += _probes(EndpointClient(client.base_url, model or names[0], options=options))
+    return findings
+
+
+def _key(client: EndpointClient) -> Finding:
+    if client.key.known:
+        return Finding("key", True, f"set ({client.key.source})")
+    host = host_of(client.base_url)
+    needless = "; servers on this machine mostly need none" if is_local(host) else ""
+    return Finding("key", True, f"not set; it would go into {where_to_set(host)}{needless}")
+
+
+def _refuse(trouble: Trouble, client: EndpointClient) -> None:
+    """Raise where there is no use in asking further."""
+    if trouble.kind in ("connect", "timeout"):
+        raise RbaError(
+            f"no server answers at {client.base_url} ({trouble.reason}): start it or check the address"
+        )
+    if trouble.kind in ("key", "forbidden"):
+        fix = (
+            f"check {client.key.source}"
+            if client.key.known
+            else f"set {where_to_set(host_of(client.base_url))}"
+        )
+        raise MissingPrerequisite(f"{client.base_url} refuses the API key ({trouble.reason}): {fix}")
+
+
+def _model(row: Mapping[str, Any]) -> Finding:
+    places = [row, *(row[name] for name in ("meta", "capabilities") if isinstance(row.get(name), Mapping))]
+    sizes = [place[name] for place in places for name in _CONTEXT if isinstance(place.get(name), int)]
+    facts = [f"{sizes[0]:,} tokens"] if sizes else []
+    takes = [row.get("architecture"), row.get("modalities"), row.get("input_modalities")]
+    named: list[Any] = [one.get("input_modalities") if isinstance(one, Mapping) else one for one in takes]
+    inputs = next((one for one in named if isinstance(one, list) and one), [])
+    if inputs:
+        facts.append(f"takes {', '.join(map(str, inputs))}")
+    if isinstance(ends := row.get("shutdown_date"), str) and ends:
+        facts.append(f"shut down on {ends}")
+    return Finding("model", True, one_line("; ".join([str(row.get("id")), *facts])))
+
+
+def _probes(client: EndpointClient) -> list[Finding]:
+    """Small requests, each of which fails on its own."""
+    answer, *others = [_outcome(client, payload) for payload in ({}, _ODDS, {"stream": True}, _heard())]
+    told = ", ".join(client.observed().get("asked", [])) or "as the protocol says"
+    findings = [_finding("answers", answer, told)]
+    if isinstance(answer, Trouble):
+        _refuse(answer, client)
+    odds, stream, heard = others
+    if isinstance(odds, Answer):
+        odds = odds if odds.odds else Trouble("request", "not given")
+    number = f"{len(odds.odds)} likeliest first tokens" if isinstance(odds, Answer) else ""
+    return [
+        *findings,
+        _finding("logprobs", odds, number),
+        _finding("stream", stream, "answers in pieces"),
+        _finding("audio", heard, "takes input_audio"),
+    ]
+
+
+_ODDS = {"logprobs": True, "top_logprobs": 5, "max_tokens": 1}
+
+
+def _outcome(client: EndpointClient, payload: Mapping[str, Any]) -> Answer | Trouble:
+    """What becomes of one request; what would end a run is its outcome here."""
+    try:
+        [(_, outcome)] = client.run(1, lambda _: Call("chat", {**_WORD, **payload}))
+    except RbaError as error:
+        return Trouble("request", one_line(str(error)))
+    return outcome
+
+
+def _finding(name: str, outcome: Answer | Trouble, found: str) -> Finding:
+    if isinstance(outcome, Trouble):
+        return Finding(name, False, outcome.reason)
+    return Finding(name, True, found)
+
+
+def _heard() -> dict[str, Any]:
+    """A short tone with a question."""
+    samples = [int(8000 * math.sin(math.tau * 440 * i / _RATE)) for i in range(int(_TONE_S * _RATE))]
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(_RATE)
+        out.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    sound = {"data": base64.b64encode(file.getvalue()).decode("ascii"), "format": "wav"}
+    parts = [{"type": "input_audio", "input_audio": sound}, {"type": "text", "text": "What do you hear?"}]
+    return {"messages": [{"role": "user", "content": parts}]}

@@ -1,0 +1,185 @@
+"""A text LLM behind any OpenAI-compatible server: `vllm serve`, SGLang, llama.cpp, hosted APIs."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.textlm.chat import Variables
+from rba_bench.textlm.endpoints.address import EndpointOptions
+from rba_bench.textlm.endpoints.client import Call, EndpointClient
+from rba_bench.textlm.endpoints.health import Trouble
+from rba_bench.textlm.endpoints.replies import Answer
+from rba_bench.textlm.judging import Question, Reply
+from rba_bench.textlm.text_model import Decoding, Generation, Status
+
+# How OpenAI, vLLM, SGLang and llama.cpp say that a request does not fit into the model
+_TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|too (long|many tokens)|maximum (context|input)", re.I
+)
+MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's by default
+
+
+class EndpointLM:
+    """Answers questions (`JudgeModel`) and user turns (`TextLM`) over HTTP.
+
+    Greedy decoding is temperature 0; servers with batched kernels may still differ between runs. The seed is sent
+    with every request; whether it is obeyed is the server's business.
+
+    Args:
+        client: The server and the model.
+
+    Attributes:
+        name: Last part of the model's name.
+    """
+
+    def __init__(self, client: EndpointClient) -> None:
+        self.client = client
+        self.name = client.model.rstrip("/").rpartition("/")[2]
+
+    @classmethod
+    def from_spec(
+        cls, spec: str, options: EndpointOptions | None = None, template: Variables | None = None
+    ) -> "EndpointLM":
+        """The model of `openai:<base_url>#<model>`, the key from the environment.
+
+        Raises:
+            UserError: the spec is malformed.
+            MissingPrerequisite: the key is unusable.
+        """
+        return cls(EndpointClient.from_spec(spec, options, template))
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, URL, model and a hash of both; the same before and after answering. No credentials."""
+        return self.client.identity()
+
+    def observed(self) -> dict[str, list[str]]:
+        """What the answers so far said they come from: `model`, `system_fingerprint`."""
+        return self.client.observed()
+
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
+        """`(position, reply)` as they complete, each position exactly once; see `JudgeModel.ask`.
+
+        Raises:
+            RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
+        """
+        with closing(self.client.run(len(questions), lambda i: _asked(questions[i]))) as outcomes:
+            for index, outcome in outcomes:
+                yield index, self._reply(questions[index], outcome)
+
+    def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """Answer each user turn; see `TextLM.chat`."""
+        done = dict(self.chat_stream(user_texts, decoding, seeds))
+        return [done[i] for i in range(len(user_texts))]
+
+    def chat_stream(
+        self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Generation]]:
+        """`(position, answer)` to user turns as they complete, each position exactly once.
+
+        Raises:
+            RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
+        """
+        calls = [
+            Call("chat", {"messages": [{"role": "user", "content": text}], **drawing(decoding, seed)})
+            for text, seed in zip(user_texts, seeds, strict=True)
+        ]
+        with closing(self.client.run(len(calls), calls.__getitem__)) as outcomes:
+            for index, outcome in outcomes:
+                yield index, generation(outcome)
+
+    def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """Continue raw text over `/completions`; see `TextLM.complete`."""
+        plain = {"add_special_tokens": False}  # they are written out; vLLM would add its own
+        calls = [
+            Call("completion", {"prompt": prompt, **drawing(decoding, seed), **plain})
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        return self._generate(calls)
+
+    def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Not offered. Raises UserError: OpenAI-compatible servers do not score given answers under a chat template."""
+        del user_texts, responses
+        raise UserError(
+            f"{self.client.base_url} cannot score given answers: give the model as a local folder or Hub id instead "
+            "(only raw /completions with echo do that, in vLLM and older hosted engines, without a chat template)"
+        )
+
+    def pre_query_template(self) -> str:
+        """Not offered. Raises UserError: servers do not tell their chat template."""
+        raise UserError(
+            f"{self.client.base_url} does not tell the chat template of {self.client.model!r}: give the template, or "
+            "the model as a local folder or Hub id"
+        )
+
+    def _generate(self, calls: Sequence[Call]) -> list[Generation]:
+        done = dict(self.client.run(len(calls), calls.__getitem__))
+        return [generation(done[i]) for i in range(len(calls))]
+
+    def _reply(self, question: Question, outcome: Answer | Trouble) -> Reply:
+        if isinstance(outcome, Trouble):
+            return Reply(
+                "", status="refused" if outcome.kind == "filtered" else "error", error=outcome.reason
+            )
+        # servers report the odds of all that was drawn: of a reply that thinks the first are not the verdict's
+        odds = () if outcome.reasoning else outcome.odds[: question.top_logprobs]
+        return Reply(
+            outcome.text,
+            odds,
+            "refused" if outcome.refused else "ok",
+            outcome.refused,
+            outcome.prompt_tokens,
+            outcome.completion_tokens,
+            outcome.latency_s,
+        )
+
+
+def drawing(decoding: Decoding, seed: int) -> dict[str, Any]:
+    """The decoding as request parameters."""
+    nucleus = {} if decoding.top_p == 1 else {"top_p": decoding.top_p}
+    return {
+        "max_tokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "seed": seed,
+        **nucleus,
+    }
+
+
+def generation(outcome: Answer | Trouble) -> Generation:
+    """An outcome of `EndpointClient.run`: cut answers are `truncated`, filtered ones `error`, failures `no_reply`.
+
+    A model that thought until there was no room for a word was cut off too.
+    """
+    if isinstance(outcome, Trouble):
+        return Generation("", 0, _unanswered(outcome), outcome.reason)
+    if outcome.refused and not outcome.text:
+        return Generation(
+            "", outcome.completion_tokens, "error", outcome.refused, reasoning=outcome.reasoning
+        )
+    status: Status = "truncated" if outcome.finish == "length" else "ok"
+    if not outcome.text and not (outcome.finish == "length" and outcome.reasoning):
+        status = "empty"
+    return Generation(
+        outcome.text, outcome.completion_tokens, status, outcome.refused, reasoning=outcome.reasoning
+    )
+
+
+def _unanswered(trouble: Trouble) -> Status:
+    """Whose failure it is: the model's only where it refuses the content, or cannot hold the request."""
+    if trouble.kind == "unheard":
+        return "not_heard"
+    too_long = trouble.kind == "request" and _TOO_LONG.search(trouble.reason)
+    return "error" if too_long or trouble.kind == "filtered" else "no_reply"
+
+
+def _asked(question: Question) -> Call:
+    payload: dict[str, Any] = {
+        "messages": [{"role": one.role, "content": one.content} for one in question.messages],
+        "max_tokens": question.max_tokens,
+        "temperature": question.temperature,
+        "seed": question.seed,
+    }
+    if question.top_logprobs:
+        payload |= {"logprobs": True, "top_logprobs": min(question.top_logprobs, MAX_TOP_LOGPROBS)}
+    return Call("chat", payload, lenient=True)

@@ -1,0 +1,525 @@
+"""A text LLM as judge: its questions, its replies kept by what was asked, and how votes are read from them.
+
+Questions to a text LLM that judges: full control of the messages, and the log-probabilities of its first token.
+
+Replies of judges, kept by what was asked.
+
+One SQLite file. A reply is committed the moment it arrives, so `kill -9` loses at most the call under way; several
+processes may share the file. The classic rollback journal is used and not write-ahead logging, for that one demands
+shared memory and breaks on the network folders of clusters.
+
+Getting votes out of a judge: from the cache, else by asking; a vote that cannot be read is asked for again.
+
+A judge of which hardly a reply can be read is not asked about everything: after `GIVE_UP` replies of no use in a row
+the poll ends. Votes that could be read are kept.
+"""
+
+import json
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
+
+from rba_bench.errors import RbaError
+from rba_bench.faults import database_error, explained
+from rba_bench.files import sha256_json
+from rba_bench.progress import bar
+from rba_bench.seeding import stable_seed
+from rba_bench.textlm.replies import split
+from rba_bench.untrusted import plain
+
+ReplyStatus = Literal["ok", "refused", "error"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request to a text LLM.
+
+    Attributes:
+        messages: The conversation so far, ending with a user turn.
+        max_tokens: Longest reply, in tokens.
+        temperature: 0 is greedy.
+        seed: Of sampling; local models obey it, endpoints may.
+        top_logprobs: How many of the likeliest first tokens to report; 0 = none.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply.
+
+    Attributes:
+        text: As written, without surrounding spaces.
+        top_logprobs: `(token, natural-log probability)` of the first token, likeliest first; empty if not asked for.
+        status: `ok`; `refused` (content filter, refusal); `error` (no reply after all retries).
+        error: What went wrong, in one line, without secrets.
+        prompt_tokens: As counted by the model, 0 if it does not say.
+        completion_tokens: As counted by the model, 0 if it does not say.
+        latency_s: Wall time from sending to reply, in seconds, retries included.
+    """
+
+    text: str
+    top_logprobs: tuple[tuple[str, float], ...] = ()
+    status: ReplyStatus = "ok"
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+
+
+@runtime_checkable
+class JudgeModel(Protocol):
+    """A text LLM that answers questions, many at a time.
+
+    Attributes:
+        name: Short name for tables.
+    """
+
+    name: str
+
+    def identity(self) -> dict[str, Any]:
+        """What identifies the model in records; never a key."""
+        ...
+
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
+        """`(position, reply)` as they complete, each position exactly once. One that fails never ends the rest."""
+        ...
+
+
+FILE = "votes.sqlite"
+WAIT_S = 60.0  # for another process that is writing
+_REMEDY = "move it away, its votes will be asked for again"
+_AT_ONCE = 500  # SQLite binds at most 999 values in old versions
+_ROUNDING = 1e-3  # by which a log-probability may exceed 0
+# What a judge says of itself that does not change its votes: where it lies, how large it is.
+_VOLATILE = ("path", "n_parameters", "weights_known")
+
+
+def judge_facts(identity: Mapping[str, Any], with_address: bool = False) -> dict[str, Any]:
+    """What identifies a judge, wherever it lies.
+
+    Args:
+        identity: What the asker says.
+        with_address: Tell servers apart: two of them may call different weights by one name. Votes are kept with the
+            address; a protocol goes by the name alone, or nobody else's numbers could be compared with.
+    """
+    kept = {key: value for key, value in identity.items() if key not in _VOLATILE}
+    if identity.get("kind") == "endpoint":
+        kept.pop("weights_sha256", None)  # a stand-in made of address and name
+        if not with_address:
+            kept.pop("url", None)
+    return kept
+
+
+def vote_key(judge: Mapping[str, Any], question: Question) -> str:
+    """Hex SHA-256 of judge and question: messages (and so prompt and answers), decoding and seed."""
+    messages = [[message.role, message.content] for message in question.messages]
+    decoding = [question.max_tokens, question.temperature, question.seed, question.top_logprobs]
+    return sha256_json([dict(judge), messages, decoding])
+
+
+class VoteCache:
+    """Replies by key.
+
+    Args:
+        folder: Where the file lies; made if absent.
+
+    Raises:
+        UserError: The file is damaged, or cannot be written.
+        RbaError: The disk is full, or another process does not let go of the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
+            )
+        except OSError as error:
+            raise explained(error) or error from error
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def get(self, keys: Iterable[str]) -> dict[str, Reply]:
+        """The replies that are there; one that cannot be read, whoever wrote it, is not."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, Reply] = {}
+        try:
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT key, reply FROM votes WHERE key IN ({marks})"
+                rows = ((key, _read(text)) for key, text in self._database.execute(query, some))
+                found.update((key, reply) for key, reply in rows if reply is not None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        return found
+
+    def put(self, key: str, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
+        """Keep a reply; the first usable one stays.
+
+        Args:
+            key: See `vote_key`.
+            reply: One that can be read again, see `readable`.
+            usable: Whether a reply that was kept before is of use; one that is not gives way.
+
+        Returns:
+            The reply that is kept: another process may have been faster, and then all must use its reply.
+        """
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                kept = self.get([key]).get(key)
+                if kept is None or not usable(kept):
+                    self._database.execute(
+                        "INSERT OR REPLACE INTO votes VALUES (?, ?)", (key, _written(reply))
+                    )
+                    kept = replace(reply, latency_s=0.0)  # as it is read again
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        return kept
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> "VoteCache":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _unusable(self, error: sqlite3.Error) -> RbaError:
+        return database_error(error, self.path, _REMEDY)
+
+
+def _written(reply: Reply) -> str:
+    return json.dumps(
+        {
+            "text": reply.text,
+            "top_logprobs": reply.top_logprobs,
+            "status": reply.status,
+            "error": reply.error,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        },
+        ensure_ascii=False,
+    )
+
+
+def readable(reply: Reply) -> bool:
+    """Whether a reply can be kept and read again: text without half characters, log-probabilities that are any."""
+    try:
+        return _read(_written(reply).encode().decode()) is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _read(text: object) -> Reply | None:
+    """The reply in a row of the file, None if it holds none."""
+    try:
+        values: Any = json.loads(text) if isinstance(text, str) else None
+        return Reply(**{**values, "top_logprobs": _odds(values["top_logprobs"])}) if _sound(values) else None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def _sound(values: object) -> bool:
+    """Whether each field has its type."""
+    if not isinstance(values, dict) or values.get("status") not in get_args(ReplyStatus):
+        return False
+    counts = (values.get(key, 0) for key in ("prompt_tokens", "completion_tokens"))
+    texts = (values.get("text"), values.get("error", ""))
+    return all(isinstance(one, int) for one in counts) and all(isinstance(one, str) for one in texts)
+
+
+def _odds(rows: list[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Raises ValueError or TypeError for what are no log-probabilities."""
+    odds = tuple((str(token), float(value)) for token, value in rows)
+    if any(math.isnan(value) or value > _ROUNDING for _, value in odds):
+        raise ValueError("a probability above 1")
+    return odds
+
+
+Value = TypeVar("Value")
+Read = Callable[[Reply], Value | None]
+
+RETRIES = 2
+RETRY_TEMPERATURE = 0.5  # at least: a greedy judge would say the same thing again
+SEEDS = 2**31  # servers take 32 bits
+GIVE_UP = 36  # replies in a row that hold no vote
+GIVE_UP_ERRORS = 300  # the same where none came: the server may fail on just these, and watches itself
+USELESS = 0.05  # share of votes among what was asked, below which such a row ends the poll
+_SHOWN = 100  # characters of a reply in a message
+
+
+@dataclass(frozen=True)
+class Vote(Generic[Value]):
+    """What a judge said to one question, or why it said nothing of use.
+
+    Attributes:
+        value: What was read out of the reply; None if no attempt gave one.
+        reply: The reply that was read, None if none could be.
+        seed: Of that reply.
+        failures: What went wrong with the attempts before, and with all of them where there is no value.
+    """
+
+    value: Value | None
+    reply: Reply | None = None
+    seed: int = 0
+    failures: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """JSON form for the record: nothing in it depends on when, where or how often was asked."""
+        if self.reply is None:
+            return {"failures": list(self.failures)}
+        odds = {"top_logprobs": [[token, value] for token, value in self.reply.top_logprobs]}
+        return {"reply": self.reply.text, "seed": self.seed, **(odds if self.reply.top_logprobs else {})}
+
+
+@dataclass
+class Account:
+    """What was asked and used so far."""
+
+    calls: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    models: dict[str, list[str]] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON form for the report."""
+        counts = {
+            key: getattr(self, key) for key in ("calls", "cached", "prompt_tokens", "completion_tokens")
+        }
+        return {**counts, **({"answered_by": self.models} if self.models else {})}
+
+
+class Poll:
+    """Asks a judge and keeps every vote.
+
+    A reply is read before it is kept, and kept only if it holds a vote: what failed, was refused or malformed is asked
+    for again by the next run.
+
+    Args:
+        asker: The judge.
+        cache: Of the votes.
+        retries: Attempts after the first that failed.
+        give_up: Replies of no use in a row that end the poll; None where the caller watches.
+    """
+
+    def __init__(
+        self, asker: JudgeModel, cache: VoteCache, retries: int = RETRIES, give_up: int | None = GIVE_UP
+    ) -> None:
+        self.asker = asker
+        self.cache = cache
+        self.retries = retries
+        self.give_up = give_up
+        self.account = Account()
+        self._judge = judge_facts(asker.identity(), with_address=True)
+
+    def open_questions(self, questions: Sequence[Question], read: Read[Any]) -> tuple[list[Question], int]:
+        """The different questions without a usable reply, and how many have one."""
+        rows = self._rows(questions, read)
+        unanswered = [row for row in rows.values() if row.vote(read, self.retries) is None]
+        return [row.attempts[0] for row in unanswered], len(rows) - len(unanswered)
+
+    def collect(
+        self, questions: Sequence[Question], read: Read[Value], label: str | None
+    ) -> list[Vote[Value]]:
+        """One vote for each question, in order; equal questions are asked once.
+
+        Args:
+            questions: First attempts; further ones have other seeds.
+            read: The value in a reply of status `ok`, None if it is malformed.
+            label: Of the progress bar; None for no bar, where the caller shows one of its own.
+
+        Raises:
+            RbaError: Hardly any reply holds a vote.
+        """
+        rows = self._rows(questions, read)
+        waiting = [row for row in rows.values() if row.vote(read, self.retries) is None]
+        self.account.cached += len(rows) - len(waiting)
+        watch = _Watch(self.asker.name, self.give_up, len(rows) - len(waiting))
+        with _votes_bar(label, len(rows), len(rows) - len(waiting)) as advance:
+            for attempt in range(self.retries + 1):
+                unasked = [row for row in waiting if attempt not in row.replies]
+                for row in self._ask(unasked, attempt, read):
+                    found = row.vote(read, attempt) is not None
+                    watch.note(row.replies[attempt], found)
+                    advance(int(found))
+                waiting = [row for row in waiting if row.vote(read, attempt) is None]
+            if waiting:
+                advance(len(waiting))
+        self._note_models()
+        votes = {key: row.vote(read, self.retries) or row.failure(read) for key, row in rows.items()}
+        return [votes[vote_key(self._judge, question)] for question in questions]
+
+    def _rows(self, questions: Sequence[Question], read: Read[Any]) -> dict[str, "_Row"]:
+        """Attempts and kept votes by the key of the first attempt; what older versions kept may hold none."""
+        rows: dict[str, _Row] = {}
+        for question in questions:
+            attempts = list(self._attempts(question))
+            keys = [vote_key(self._judge, attempt) for attempt in attempts]
+            rows.setdefault(keys[0], _Row(attempts, keys))
+        kept = self.cache.get(key for row in rows.values() for key in row.keys)
+        for row in rows.values():
+            found = {number: kept[key] for number, key in enumerate(row.keys) if key in kept}
+            row.replies = {number: reply for number, reply in found.items() if _usable(reply, read)}
+        return rows
+
+    def _attempts(self, question: Question) -> Iterator[Question]:
+        yield question
+        warmer = max(question.temperature, RETRY_TEMPERATURE)
+        for number in range(1, self.retries + 1):
+            seed = stable_seed("retry", question.seed, number) % SEEDS
+            yield replace(question, seed=seed, temperature=warmer)
+
+    def _ask(self, rows: Sequence["_Row"], attempt: int, read: Read[Any]) -> Iterator["_Row"]:
+        """Ask, and yield each row when its reply has come and, if it is a vote, is kept."""
+        for position, reply in self.asker.ask([row.attempts[attempt] for row in rows]) if rows else ():
+            self.account.calls += 1
+            self.account.prompt_tokens += reply.prompt_tokens
+            self.account.completion_tokens += reply.completion_tokens
+            row = rows[position]
+            if _usable(reply, read):
+                reply = self.cache.put(row.keys[attempt], reply, lambda kept: _usable(kept, read))
+            row.replies[attempt] = reply
+            yield row
+
+    def _note_models(self) -> None:
+        observed = getattr(self.asker, "observed", None)  # a server says which model answered
+        if callable(observed):
+            self.account.models = dict(observed())
+
+
+def verdict_of(reply: Reply) -> Reply:
+    """A judge's reply without its thinking and leaked marks, as votes are read from it.
+
+    The odds are those of the first token that was written. Where that is not the verdict's (the judge thought first, or
+    was still thinking at the end), they say nothing of the verdict and go.
+    """
+    parts = split(reply.text)
+    direct = parts.complete and reply.text.startswith(parts.answer)
+    return replace(reply, text=parts.answer, top_logprobs=reply.top_logprobs if direct else ())
+
+
+def _value(reply: Reply, read: Read[Value]) -> Value | None:
+    """The vote in a reply, None if it holds none or could not be read again from a file."""
+    return read(verdict_of(reply)) if reply.status == "ok" and readable(reply) else None
+
+
+def _usable(reply: Reply, read: Read[Any]) -> bool:
+    return _value(reply, read) is not None
+
+
+class _Watch:
+    """Ends a poll of a judge that is of no use.
+
+    Args:
+        name: Of the judge, for messages.
+        limit: Replies in a row without a vote that end it; None for never.
+        votes: How many there are already.
+    """
+
+    def __init__(self, name: str, limit: int | None, votes: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.votes = votes
+        self.failed = 0
+        self.row: list[Reply] = []
+
+    def note(self, reply: Reply, is_vote: bool) -> None:
+        """A reply came. Raises RbaError where that was enough."""
+        if is_vote:
+            self.votes += 1
+            self.row = []
+            return
+        self.failed += 1
+        self.row.append(reply)
+        if self.limit is None:
+            return
+        came = sum(reply.status != "error" for reply in self.row)
+        if came < self.limit and len(self.row) < GIVE_UP_ERRORS:
+            return
+        if self.votes < USELESS * (self.votes + self.failed):
+            raise RbaError(self._message())
+
+    def _message(self) -> str:
+        kinds = Counter(_kind(reply) for reply in self.row)
+        [(kind, count)] = kinds.most_common(1)
+        example = next(reply for reply in self.row if _kind(reply) == kind)
+        return (
+            f"judge {self.name} gave no usable vote in {len(self.row)} replies in a row; {count} times {kind}, such as "
+            f"{_shown(example)}: votes that could be read are kept; choose another judge, or leave it out with "
+            "--judge none"
+        )
+
+
+def _kind(reply: Reply) -> str:
+    return {"ok": "no verdict", "refused": "refused", "error": "no reply"}[reply.status]
+
+
+def _shown(reply: Reply) -> str:
+    said = plain(reply.text if reply.status == "ok" else reply.error or reply.text)
+    return repr(said if len(said) <= _SHOWN else said[: _SHOWN - 3] + "...")
+
+
+@dataclass
+class _Row:
+    """One question with its attempts, their keys and the replies so far, by attempt."""
+
+    attempts: list[Question]
+    keys: list[str]
+    replies: dict[int, Reply] = field(default_factory=dict)
+
+    def vote(self, read: Read[Value], upto: int) -> Vote[Value] | None:
+        """The first attempt that can be read: the same one whether it was asked now or long ago."""
+        for attempt in sorted(self.replies):
+            reply = self.replies[attempt]
+            if attempt <= upto and (value := _value(reply, read)) is not None:
+                return Vote(value, reply, self.attempts[attempt].seed)
+        return None
+
+    def failure(self, read: Read[Value]) -> Vote[Value]:
+        """Why there is no vote."""
+        reasons = tuple(_reason(self.replies[attempt]) for attempt in sorted(self.replies))
+        return Vote(None, failures=reasons or ("the judge did not reply",))
+
+
+def _votes_bar(label: str | None, total: int, done: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda _: None) if label is None else bar(label, total, done, "votes")
+
+
+def _reason(reply: Reply) -> str:
+    if reply.status == "ok":
+        return f"malformed: {reply.text[:200]!r}"
+    return f"{reply.status}: {(reply.error or reply.text)[:200]}"

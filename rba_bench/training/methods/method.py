@@ -1,0 +1,280 @@
+"""How far logits are from a teacher's distributions, whichever form those have.
+
+What a method is to the trainer: what it wants sampled, what it makes of the samples, and its loss.
+
+    requests --sampled, judged--> outcome --batch--> counts --> aim (teacher, reference) --scored--> loss
+
+An optimiser step may come in several batches, one after the other and in several processes. What a loss is divided by
+is counted over all of them before the first one is scored, and `loss` gives a batch's *share* of the step's loss: the
+sum of the shares is the loss, and the sum of their gradients its gradient, however the step is split.
+
+The trainer knows no method; a new one is a subclass here, a `Preset`, and a recipe.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.training.data.batch import StateTargets, StepBatch, Targets, assemble
+from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.training.data.pairs import Outcome, Sample, Voice
+from rba_bench.training.losses import sequence_logprobs, token_mean
+from rba_bench.training.losses.distillation import divergence, topk_divergence
+from rba_bench.training.losses.likelihood import Kind
+from rba_bench.training.model.policy import Measure, Scores
+from rba_bench.training.options.presets import Reduction
+from rba_bench.training.training_recipe import TrainingRecipe
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A `policy.Measure`; see `objectives.distillation` for kinds, temperature and weight.
+
+    Where student and teacher have padding rows behind the vocabulary, only what both have is compared.
+    """
+
+    kind: Kind = "forward"
+    temperature: float = 1.0
+    weight: float = 0.5
+
+    def __call__(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Student's logits [C, V] and as many targets to [C] nats."""
+        if isinstance(targets, StateTargets):
+            teacher = targets.logits()
+            size = min(logits.shape[-1], teacher.shape[-1])
+            return divergence(
+                logits[:, :size],
+                teacher[:, :size],
+                self.kind,
+                weight=self.weight,
+                temperature=self.temperature,
+            )
+        return topk_divergence(
+            logits,
+            targets.ids,
+            targets.logits,
+            targets.log_rest,
+            self.kind,
+            weight=self.weight,
+            temperature=self.temperature,
+        )
+
+
+class FrozenModels(Protocol):
+    """What the trainer lends a method for a step; everything here is without gradient."""
+
+    def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
+        """The reference's scores of the branches at `places`, in their order."""
+        ...
+
+    @property
+    def reference_head(self) -> Any:
+        """The reference's head: states [..., H] to logits [..., V]."""
+        ...
+
+    @property
+    def teacher(self) -> Any:
+        """The text teacher, see `teachers.twin.TextTwin`."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy is."""
+        ...
+
+
+@dataclass
+class StepTargets:
+    """What the branches of a step are compared with.
+
+    Attributes:
+        targets, measure: see `SpeechPolicy.forward`.
+        reference: [N, L] token log-probabilities under the reference, zeros for branches that need none.
+        states: teacher's hidden states that the method asked for.
+        words: embeddings of the transcripts' tokens, one [T_i, H] per clip that the method asked for.
+    """
+
+    targets: Targets | None = None
+    measure: Measure | None = None
+    reference: Tensor | None = None
+    states: Tensor | None = None
+    words: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class Step:
+    """Everything a batch's share of a loss is computed from.
+
+    Attributes:
+        batch: clips and answers.
+        scores: what the policy said of the answers.
+        aim: what they are compared with.
+        counts: the method's `counts`, summed over all batches of the optimiser step and all processes.
+    """
+
+    batch: StepBatch
+    scores: Scores
+    aim: StepTargets
+    counts: Mapping[str, int]
+
+    def mean(self, values: Tensor, over: str) -> Tensor:
+        """This batch's share of the step's mean: the sum of `values` over `counts[over]`; 0 where there is nothing."""
+        return values.sum() / max(self.counts[over], 1)
+
+    def sequence(
+        self, places: Sequence[int], reduction: Reduction = "sequence", mask: Tensor | None = None
+    ) -> Tensor:
+        """[len(places)] log-probabilities of answers; of the tokens in `mask` [len(places), L] if that is given."""
+        return self._reduced(self.scores.logprobs, places, reduction, mask)
+
+    def reference(
+        self, places: Sequence[int], reduction: Reduction = "sequence", mask: Tensor | None = None
+    ) -> Tensor:
+        """The same under the reference; zeros without one."""
+        values = self.aim.reference
+        given = torch.zeros_like(self.scores.logprobs) if values is None else values
+        return self._reduced(given, places, reduction, mask)
+
+    def pick(self, values: Tensor, places: Sequence[int]) -> Tensor:
+        """Rows of `values` at `places`."""
+        return values.index_select(0, torch.tensor(places, dtype=torch.long, device=values.device))
+
+    def _reduced(
+        self, values: Tensor, places: Sequence[int], reduction: Reduction, mask: Tensor | None
+    ) -> Tensor:
+        used = self.pick(self.scores.mask, places) if mask is None else mask
+        return sequence_logprobs(self.pick(values, places), used, reduction)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A batch's share of a loss (scalar with gradient), and its shares of what to write into the step log.
+
+    Shares are summed over the batches of a step, so a note is as much a share as the loss.
+    """
+
+    loss: Tensor
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """One objective with its loop.
+
+    Attributes:
+        want: what the policy's forward pass shall also return.
+        old_logprobs: whether samples carry the log-probabilities they were drawn with.
+        end_ids: tokens that end an answer.
+    """
+
+    want: tuple[str, ...] = ()
+    old_logprobs = False
+
+    def __init__(self, recipe: TrainingRecipe, end_ids: Collection[int] = ()) -> None:
+        self.recipe = recipe
+        self.end_ids = frozenset(end_ids)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the teacher's answers are scored in every step."""
+        return self.recipe.sft_weight > 0
+
+    def samples(self, step: int) -> bool:
+        """Whether the groups of optimiser step `step` (0, 1, ...) are sampled, as far as `requests` wants."""
+        return True
+
+    def teaches(self, outcome: Outcome) -> bool:
+        """Whether there is anything to learn from a group; else another one is drawn, where the recipe says so."""
+        return True
+
+    def figures(self, found: dict[str, float]) -> dict[str, float]:
+        """A step's figures for the log, from the sums of its notes: for what is no sum itself."""
+        return found
+
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+        """What to sample for one group; nothing unless the method samples."""
+        return []
+
+    def outcome(
+        self,
+        samples: Sequence[Sample],
+        rewards: Sequence[float],
+        teachers: Sequence[tuple[int, ...]],
+        turn: int,
+    ) -> Outcome:
+        """What to learn from a group's samples.
+
+        Args:
+            samples: in the order of `requests`.
+            rewards: one for each; NaN where it could not be judged, zeros where nothing is rewarded.
+            teachers: tokens of the teacher's answer to each.
+            turn: differs from group to group, for ties.
+        """
+        return Outcome(0)
+
+    def batch(
+        self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens
+    ) -> StepBatch:
+        """Clips and answers of a batch; at least one of the clips is heard."""
+        made = assemble(
+            rows,
+            [pair for outcome in outcomes for pair in outcome.pairs],
+            [group for outcome in outcomes for group in outcome.rated],
+            responder if self.supervised else None,
+            sum(outcome.items for outcome in outcomes),
+        )
+        made.listen(rows[0], responder(rows[0].response))
+        return made
+
+    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
+        """What the branches are compared with."""
+        return StepTargets()
+
+    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
+        """Everything that `loss` divides by, as far as it is in this batch; the same names for every batch.
+
+        The sums over all batches of an optimiser step, those of other processes too, come back in `Step.counts`.
+        """
+        return {
+            "teacher": len(batch.teacher),
+            "teacher_tokens": batch.length(batch.teacher),
+            "items": batch.items,
+            "pairs": len(batch.pairs),
+            "rated": len(batch.rated),
+        }
+
+    @abstractmethod
+    def loss(self, step: Step) -> Terms:
+        """A batch's share of the step's loss: sums over `step.counts`, never over what this batch alone holds."""
+
+    def supervision(self, step: Step) -> Tensor:
+        """Cross entropy of the teacher's answers; 0 where they are not scored.
+
+        With `sft_reduction: sequence` nats an answer, summed over its tokens (RBA Eq. (1)), mean over clips; with
+        `token` nats a token, mean over all tokens of the step.
+        """
+        places = step.batch.teacher
+        if self.recipe.sft_reduction == "sequence":
+            return step.mean(-step.sequence(places), "teacher")
+        values, mask = step.pick(step.scores.logprobs, places), step.pick(step.scores.mask, places)
+        return token_mean(-values, mask, step.counts["teacher_tokens"])
+
+
+def reference_logprobs(
+    batch: StepBatch, places: Sequence[int], tools: FrozenModels, like: tuple[int, int]
+) -> Tensor:
+    """[N, L] token log-probabilities under the reference at `places`, zeros elsewhere."""
+    used = sorted(set(places))
+    found = tools.reference(batch, used)
+    full = found.logprobs.new_zeros(like)
+    full[torch.tensor(used, device=full.device), : found.logprobs.shape[1]] = found.logprobs
+    return full
+
+
+def shape(batch: StepBatch) -> tuple[int, int]:
+    """N and L of a batch."""
+    return len(batch.branches), max(len(branch.tokens) for branch in batch.branches)

@@ -1,0 +1,190 @@
+"""What `checkpoint_writer` saves, by name: trained weights, the optimiser's state, a renewed reference.
+
+The Trainer's checkpoints: begun between two steps, written while it goes on, read back by any number of processes.
+
+DeepSpeed has a format of its own, which belongs to its engine; there only what it does not know is added.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+
+from rba_bench.errors import RbaError
+from rba_bench.training.data.order import GroupOrder
+from rba_bench.training.methods import Outcome
+from rba_bench.training.model import checkpoints as saver
+from rba_bench.training.model.checkpoints import WEIGHTS, Saver, load_weights, save_weights, seal
+from rba_bench.training.model.frozen_models import StepModels
+from rba_bench.training.model.sharding import settle
+from rba_bench.training.model.trainable_parts import set_rates
+from rba_bench.training.rollouts.buffer import RolloutBuffer
+
+STEP = "step"  # of AdamW, a scalar; kept as one number in a row, which safetensors can cut
+
+
+def tensors_of(model: nn.Module, optimizer: Any, reference: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors themselves, not copies.
+
+    Args:
+        model: the policy.
+        optimizer: of its trained parameters.
+        reference: parameters of a reference that has changed, else empty.
+    """
+    settle(model)
+    found: dict[str, Tensor] = {f"reference.{name}": value for name, value in reference.items()}
+    for name, parameter in trained(model).items():
+        found[f"model.{name}"] = parameter.detach()
+        for key, value in _state(optimizer)[parameter].items():
+            found[f"optimizer.{name}.{key}"] = value.reshape(1) if key == STEP else value
+    return found
+
+
+def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str, Tensor]) -> bool:
+    """Read them back in place, by any number of processes.
+
+    Returns:
+        Whether there is a changed reference, which has then been read into `reference`.
+
+    Raises:
+        RbaError: the checkpoint is of a model with other trained parameters.
+    """
+    settle(model)
+    parameters, names = trained(model), saver.saved_names(folder)
+    if {f"model.{name}" for name in parameters} != {name for name in names if name.startswith("model.")}:
+        raise RbaError(
+            f"{folder} was saved from a model with other trained parameters; remove it and start again"
+        )
+    changed = any(name.startswith("reference.") for name in names)
+    wanted: dict[str, Tensor] = {
+        f"model.{name}": parameter.detach() for name, parameter in parameters.items()
+    }
+    if changed:
+        wanted |= {f"reference.{name}": value for name, value in reference.items()}
+    for full in names:
+        if full.startswith("optimizer."):
+            name, _, key = full.removeprefix("optimizer.").rpartition(".")
+            wanted[full] = torch.zeros(1) if key == STEP else torch.zeros_like(parameters[name]).detach()
+    saver.load(folder, wanted)
+    _hand_over(optimizer, parameters, wanted)
+    return changed
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that train, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _hand_over(optimizer: Any, parameters: dict[str, nn.Parameter], read: dict[str, Tensor]) -> None:
+    # fused AdamW counts on the device
+    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    for full, value in read.items():
+        if not full.startswith("optimizer."):
+            continue
+        name, _, key = full.removeprefix("optimizer.").rpartition(".")
+        parameter = parameters[name]
+        if key == STEP:
+            value = value.reshape(()).to(parameter.device if on_device else "cpu")
+        _state(optimizer)[parameter][key] = value
+
+
+def _state(optimizer: Any) -> Any:
+    return getattr(optimizer, "optimizer", optimizer).state  # accelerate wraps it
+
+
+class CheckpointingTrainer(Trainer):
+    """What of `AlignmentTrainer` has to do with checkpoints.
+
+    Attributes:
+        saver: writes them.
+    """
+
+    saver: Saver
+    rollout_buffer: RolloutBuffer
+    tools: StepModels
+    order: GroupOrder
+    elapsed_s: float
+    encoding_s: float
+    lr_scheduler: Any
+    optimizer: Any
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Trained parameters only, and no pickled training_args.bin; all processes call."""
+        save_weights(
+            self.rollout_buffer.policy, Path(output_dir or self.args.output_dir), self.args.should_save
+        )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Begin a checkpoint; DeepSpeed writes its own, and training waits for it."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        shares = gather_object(
+            [{str(p): outcome.to_json() for p, outcome in self.rollout_buffer.waiting.items()}]
+        )
+        state = {
+            "step": self.state.global_step,
+            "elapsed_s": self.elapsed_s,
+            "encoding_s": self.encoding_s,
+            "drawn": self.rollout_buffer.drawn,
+            "judged": self.rollout_buffer.judged,
+            "encoded": self.rollout_buffer.store.encoded,
+            "waiting": {position: outcome for share in shares for position, outcome in share.items()},
+        }
+        if self.is_deepspeed_enabled:
+            super()._save_checkpoint(model, trial)
+            self.tools.save_reference(folder, self.args.should_save)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal(folder, state)
+            return
+        self.saver.wait()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_rng_state(str(folder))
+        if self.args.should_save:
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        reference = self.tools.reference_tensors() if self.tools.changed else {}
+        self.saver.save(folder, tensors_of(self.rollout_buffer.policy, self.optimizer, reference), state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
+        groups = self.rollout_buffer.store.groups
+        batch, world = self.args.per_device_train_batch_size, self.args.world_size
+        for position, value in state["waiting"].items():
+            if int(position) // batch % world == self.args.process_index:
+                group = value.get("group") or self.order[int(position)][1]  # another came in its place
+                rows = {row.id: row for row in groups[group]}
+                self.rollout_buffer.waiting[int(position)] = Outcome.from_json(value, rows)
+        self.rollout_buffer.drawn, self.rollout_buffer.judged = state["drawn"], state["judged"]
+        self.rollout_buffer.store.encoded += state.get(
+            "encoded", 0
+        )  # absent in checkpoints of earlier versions
+        self.elapsed_s, self.encoding_s = state["elapsed_s"], state["encoding_s"]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Nothing yet: weights are read together with the optimiser's state."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """All that a checkpoint holds in tensors.
+
+        Rates and `save_every` are the recipe's: a run that goes on may have others than the one that saved.
+        """
+        self.state.save_steps = self.args.save_steps
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
+        rates = [] if self.is_deepspeed_enabled else list(self.lr_scheduler.base_lrs)
+        if (
+            folder / WEIGHTS
+        ).is_file():  # weights alone, an earlier version's, or DeepSpeed's, which has read its own
+            if not self.is_deepspeed_enabled:
+                load_weights(self.rollout_buffer.policy, folder)
+            super()._load_optimizer_and_scheduler(checkpoint)
+            self.tools.load_reference(folder)
+        elif restore(folder, self.rollout_buffer.policy, self.optimizer, self.tools.reference_tensors()):
+            self.tools.changed = True
+            self.tools.forget_openings()
+        if not self.is_deepspeed_enabled:
+            set_rates(self.optimizer, self.lr_scheduler, rates, self.state.global_step)

@@ -1,0 +1,336 @@
+"""Tokens, operations and bytes of one optimiser step, by recipe.
+
+Tokens and operations of one optimiser step, by recipe.
+
+A product of a vector with P parameters takes 2 P operations; so does the gradient of its input, and that of its
+weights. Attention over a context of S tokens takes 4 x width x S / 2 a layer and token more (two products, causal).
+
+Bytes on one device: weights, gradients, optimiser, reference, judges, activations, keys and values of sampling.
+"""
+
+from dataclasses import dataclass
+
+from rba_bench.training.model.policy import CHUNK_ELEMENTS
+from rba_bench.training.planning.assumptions import Assumptions, Data
+from rba_bench.training.planning.shapes import Shape, text_parameters
+from rba_bench.training.training_recipe import TrainingRecipe
+
+TEACHER_TURN = 60  # tokens of a transcript with its template
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step holds, over all devices.
+
+    Attributes:
+        clips: distinct clips that answers are scored on.
+        scored: answers scored by the policy.
+        positions: tokens that pass the decoder with gradient: prompts and answers.
+        answer_tokens: of these, tokens of answers.
+        samples: answers sampled, those drawn anew with them.
+        sample_tokens: mean length of a sample.
+        prompt: tokens of a prompt.
+        frames: encoder states of all clips.
+        train: operations with gradient: encoder, decoder, head.
+        other: operations of reference, teacher and reward.
+        prefill: operations of reading the prompts that are sampled on.
+    """
+
+    clips: int
+    scored: float
+    positions: float
+    answer_tokens: float
+    samples: float
+    sample_tokens: float
+    prompt: float
+    frames: float
+    train: float
+    other: float
+    prefill: float
+
+
+def drawn(recipe: TrainingRecipe, voices: int) -> int:
+    """Samples of one group, as the methods ask for them (see `pairs.slots`)."""
+    if not recipe.uses_rollout:
+        return 0
+    filled = recipe.compares_samples and recipe.group_by == "instruction"
+    size = recipe.voices_per_group if filled else voices
+    count = max(size, recipe.samples_per_clip * min(voices, size))
+    if recipe.kind == "policy-gradient" and recipe.policy_gradient.baseline == "modality":
+        count *= 2
+    return count + voices if recipe.method == "scst" else count
+
+
+def scored(recipe: TrainingRecipe, voices: int) -> tuple[float, float, int]:
+    """Answers of one group that the policy scores: teacher's, sampled; and the clips that they are answers to."""
+    teachers = float(voices) if recipe.sft_weight > 0 else 0.0
+    if recipe.kind == "likelihood" or recipe.method in ("kd", "diva"):
+        return float(voices), 0.0, voices
+    if recipe.method == "gkd":
+        own = recipe.student_fraction
+        return teachers + (1 - own) * voices, own * drawn(recipe, voices), voices
+    if recipe.kind == "policy-gradient":
+        greedy = voices if recipe.method == "scst" else 0
+        return teachers, float(drawn(recipe, voices) - greedy), voices
+    if recipe.pairs_file is not None:
+        return max(teachers, 1.0) + 1.0, 0.0, voices
+    if recipe.pairs == "single":
+        return float(voices), float(drawn(recipe, voices)), voices
+    pairs = 1 if recipe.group_by == "instruction" else voices
+    return teachers, 2.0 * pairs, voices if teachers else min(voices, 2 * pairs)
+
+
+def step_of(recipe: TrainingRecipe, shape: Shape, data: Data, assumed: Assumptions) -> Step:
+    """Everything of a step.
+
+    Raises:
+        MissingPrerequisite: how large the reward model or the teacher is cannot be known.
+    """
+    groups, voices = recipe.groups_per_step, data.voices
+    teachers, sampled, clips = scored(recipe, voices)
+    sample_tokens = float(min(recipe.max_new_tokens, data.answer_tokens))
+    heard = 30.0 if shape.padded or not recipe.true_length else data.seconds
+    # a padded model reads 30 s of audio tokens; the others only have their encoder padded
+    prompt = assumed.text_tokens + shape.audio_rate * (30.0 if shape.padded else data.seconds)
+    answers = teachers + sampled
+    answer_tokens = teachers * data.answer_tokens + sampled * sample_tokens
+    prompts = answers if recipe.layout == "pad" else clips
+    positions = groups * (prompts * prompt + answer_tokens)
+    frames = groups * clips * heard * 50
+    again = 1 + (
+        assumed.redraws if recipe.kind == "policy-gradient" and recipe.policy_gradient.resample else 0
+    )
+    samples = groups * drawn(recipe, voices) * again
+    context = prompt + (answer_tokens / max(answers, 1))
+    forward = (
+        positions * decoder(shape, context) + groups * answer_tokens * 2 * shape.vocabulary * shape.hidden
+    )
+    return Step(
+        groups * clips,
+        groups * answers,
+        positions,
+        groups * answer_tokens,
+        samples,
+        sample_tokens,
+        prompt,
+        frames,
+        _with_gradient(recipe, shape, positions, groups * answer_tokens, context)
+        + _encoder(recipe, shape, frames),
+        _others(recipe, shape, data, assumed, forward, samples, sample_tokens, groups * answer_tokens),
+        samples * prompt * decoder(shape, prompt),
+    )
+
+
+def decoder(shape: Shape, context: float) -> float:
+    """Operations of a token through the decoder, without head, in a context of so many tokens."""
+    tied_head = 0 if shape.embedding else shape.vocabulary * shape.hidden
+    inner = shape.llm - 2 * shape.embedding if shape.embedding else shape.llm - tied_head
+    return 2.0 * inner + 4.0 * shape.layers * shape.attention * context / 2
+
+
+def _with_gradient(
+    recipe: TrainingRecipe, shape: Shape, positions: float, answers: float, context: float
+) -> float:
+    """Decoder and head: forward, gradients of inputs, and of weights where they train."""
+    plain = decoder(shape, context)
+    whole = "llm" in recipe.train_parts and recipe.lora is None
+    weights = 2.0 * sum(shape.adapters) * 2 if recipe.lora is not None else (plain if whole else 0.0)
+    again = plain if recipe.gradient_checkpointing else 0.0
+    head = 2.0 * shape.vocabulary * shape.hidden
+    remade = head if answers * shape.vocabulary > CHUNK_ELEMENTS else 0.0
+    return positions * (2 * plain + weights + again) + answers * (
+        2 * head + remade + (head if whole else 0.0)
+    )
+
+
+def _encoder(recipe: TrainingRecipe, shape: Shape, frames: float) -> float:
+    """Encoder and projector; a frozen encoder without its cache, once a clip."""
+    times = 1 if recipe.encoder_frozen else 3
+    return 2.0 * frames * (times * shape.encoder + 3 * shape.projector * shape.audio_rate / 50)
+
+
+def _others(
+    recipe: TrainingRecipe,
+    shape: Shape,
+    data: Data,
+    assumed: Assumptions,
+    forward: float,
+    samples: float,
+    sample_tokens: float,
+    answer_tokens: float,
+) -> float:
+    """Reference, teacher and reward model."""
+    found = forward if recipe.uses_reference and recipe.pairs_file is None else 0.0
+    if recipe.kind == "distillation" and not (recipe.method == "kd" and recipe.teacher.top_k):
+        turns = recipe.groups_per_step * TEACHER_TURN
+        found += 2.0 * teacher_parameters(recipe, shape, assumed) * (turns + answer_tokens)
+    if recipe.uses_reward:
+        found += 2.0 * reward_parameters(recipe, assumed) * samples * (TEACHER_TURN + sample_tokens)
+    return found
+
+
+def teacher_parameters(recipe: TrainingRecipe, shape: Shape, assumed: Assumptions) -> float:
+    """Of the text teacher; 0 where there is none."""
+    if recipe.kind != "distillation":
+        return 0.0
+    if assumed.teacher_parameters or recipe.teacher.model == "self":
+        return assumed.teacher_parameters or float(shape.llm)
+    return float(text_parameters(recipe.teacher.model, "teacher_parameters"))
+
+
+def reward_parameters(recipe: TrainingRecipe, assumed: Assumptions) -> float:
+    """Of the local models that judge samples of some kind; 0 for rewards that are computed."""
+    if not recipe.uses_reward:
+        return 0.0
+    options = recipe.reward
+    kinds = {kind for one in recipe.alignment_sets for kind in one.kinds or ("instruct", "qa", "s2tt")}
+    names = {name for kind in kinds for name in options.weights_for(kind)}
+    if assumed.reward_parameters:
+        return assumed.reward_parameters
+    found = 0.0
+    if "reward-model" in names:
+        found += text_parameters(options.model, "reward_parameters")
+    if "teacher-logprob" in names:
+        found += text_parameters(options.teacher, "reward_parameters")
+    return found
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device.
+
+    Attributes:
+        weights: of the model: trained parts in float32, frozen ones as they are computed with.
+        cast: bfloat16 copies that autocast keeps during a forward pass.
+        gradients, optimizer: of what trains; AdamW keeps two numbers.
+        reference: a frozen copy of what trains.
+        judges: reward model and text teacher.
+        activations: what the backward pass needs of the largest batch.
+        logits: at most one chunk of them, with its gradient.
+        sampling: keys and values of the answers sampled together.
+        overhead: framework, and what the allocator wastes.
+    """
+
+    weights: float
+    cast: float
+    gradients: float
+    optimizer: float
+    reference: float
+    judges: float
+    activations: float
+    logits: float
+    sampling: float
+    overhead: float
+
+    @property
+    def peak(self) -> float:
+        """The larger of training and sampling, which take turns; gradients are gone when samples are drawn."""
+        always = self.weights + self.optimizer + self.reference + self.judges + self.overhead
+        return always + max(
+            self.gradients + self.cast + self.activations + self.logits, self.cast + self.sampling
+        )
+
+
+def trained(recipe: TrainingRecipe, shape: Shape) -> dict[str, float]:
+    """Parameters that train, by part."""
+    parts = {"encoder": shape.encoder - shape.fixed, "projector": shape.projector, "llm": shape.llm}
+    found: dict[str, float] = {name: float(parts[name]) for name in recipe.train_parts}
+    if recipe.lora is not None:
+        found["llm"] = float(shape.adapters[0])
+        if recipe.lora.encoder_targets:
+            found["encoder"] = float(shape.adapters[1])
+    return found
+
+
+def memory_of(
+    recipe: TrainingRecipe,
+    shape: Shape,
+    step: Step,
+    data: Data,
+    assumed: Assumptions,
+    devices: int,
+    shared: bool,
+) -> Memory:
+    """The estimate.
+
+    Args:
+        recipe: the run.
+        shape: of its model.
+        step: of all devices together.
+        data: lengths.
+        assumed: overheads.
+        devices: in the run; each has its share of a step.
+        shared: whether they share weights, gradients and optimiser out (FSDP2), else each has all of it (DDP).
+    """
+    half = recipe.precision == "bfloat16"
+    moving = trained(recipe, shape)
+    n_trained, share = sum(moving.values()), devices if shared else 1
+    adapted = recipe.lora is not None
+    frozen = shape.parameters - n_trained + (n_trained if adapted else 0)
+    alone = shape.encoder if recipe.encoder_frozen else 0.0  # frozen: stays whole on every device
+    size = 2 if half else 4
+    weights = (4 * n_trained + size * (frozen - alone)) / share + size * alone
+    judges = size * reward_parameters(recipe, assumed)
+    own_copy = "llm" not in recipe.train_parts or adapted
+    if not (recipe.teacher.model == "self" and own_copy):
+        judges += size * teacher_parameters(recipe, shape, assumed)
+    reference = 4 * n_trained / share if recipe.uses_reference and recipe.pairs_file is None else 0.0
+    largest = layer_parameters(shape) if shared else 0.0
+    kept = weights + 4 * 3 * n_trained / share + judges + reference
+    activations = _activations(recipe, shape, step, devices)
+    return Memory(
+        weights=weights + largest * size * 2,  # of a layer that is gathered, and the next one
+        cast=0.0 if shared or not half else 2 * n_trained,
+        gradients=4 * n_trained / share,
+        optimizer=8 * n_trained / share,
+        reference=reference,
+        judges=judges,
+        activations=activations,
+        logits=min(step.answer_tokens / devices / recipe.accumulate * shape.vocabulary, CHUNK_ELEMENTS)
+        * 4
+        * 2,
+        sampling=_sampling(recipe, shape, step, devices, size),
+        overhead=assumed.overhead_gb * 1e9 + assumed.fragmentation * (kept + activations),
+    )
+
+
+def layer_parameters(shape: Shape) -> float:
+    """Of one decoder layer."""
+    ends = 2 * shape.embedding or shape.vocabulary * shape.hidden
+    return (shape.llm - ends) / shape.layers
+
+
+def _activations(recipe: TrainingRecipe, shape: Shape, step: Step, devices: int) -> float:
+    """Of one forward pass. What a layer keeps of a token, counted through a Llama layer as transformers writes it.
+
+    Two norms keep their input in float32 (in bfloat16 also the copy that is multiplied by the weight); kept are the
+    rotated queries and keys, values, attention's output before and after it is put back in order, gate and up; the rest
+    is made again (`activations`: 5,990 numbers a token measured where this says 5,760). With gradient checkpointing
+    one layer at a time has all: 6 widths for its norms, rotated forms, outputs, and five widths of the MLP.
+    """
+    half = recipe.precision == "bfloat16"
+    size = 2 if half else 4
+    tokens = step.positions / devices / recipe.accumulate
+    if recipe.gradient_checkpointing:
+        whole = 4 * 6 * shape.hidden + size * (
+            3 * shape.attention + 3 * shape.kv + 2 * shape.hidden + 5 * shape.ffn
+        )
+        decoder = tokens * (shape.layers * size * shape.hidden + whole)
+    else:
+        norms = 2 * (4 + (2 if half else 0)) * shape.hidden
+        layer = norms + size * (3 * shape.attention + 2 * shape.kv + 2 * shape.ffn)
+        decoder = tokens * shape.layers * layer
+    frames = step.frames / devices / recipe.accumulate
+    inner = 4 * 4 * shape.encoder_hidden + size * (6 * shape.encoder_hidden + 2 * shape.encoder_ffn)
+    if recipe.encoder_frozen:
+        return decoder
+    kept = size * shape.encoder_hidden if recipe.gradient_checkpointing else inner
+    return decoder + frames * (shape.encoder_layers * kept + inner * recipe.gradient_checkpointing)
+
+
+def _sampling(recipe: TrainingRecipe, shape: Shape, step: Step, devices: int, size: int) -> float:
+    """Keys and values of the answers that are sampled together, at their longest."""
+    if not step.samples:
+        return 0.0
+    together = min(recipe.rollout_batch, step.samples / devices * recipe.refresh_every)
+    return together * (step.prompt + recipe.max_new_tokens) * 2 * shape.layers * shape.kv * size

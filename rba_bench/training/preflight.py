@@ -1,0 +1,204 @@
+"""What is checked before the first step: clips that the model cannot take, and a model that does not listen.
+
+Which clips of a set the model cannot take, found before the first step and counted.
+
+What an index of the set states is enough for nearly all of it: durations, and bytes of text, of which no tokenizer
+makes more tokens. Only rows that might be too long by their bytes are tokenised. Durations are checked again when a
+clip is decoded, see `ClipStore`.
+
+Refuse to train a speech model that does not listen.
+
+A wrong mask, a dead projector or a placeholder that is never filled leaves a model that trains happily on text alone.
+Before the first step the teacher's answers are scored with the real clips and with silence of the same length; if the
+log-probabilities do not move, the run stops.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from rba_bench.audio.alignment_index import IndexedSet
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import RbaError, UserError
+from rba_bench.progress import say
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
+from rba_bench.speechlm.speech_model import SAMPLING_RATE
+from rba_bench.textlm.chat import ControlStringError
+from rba_bench.training.data.clips import SLACK_S, Clip, ClipStore, ResponseTokens
+from rba_bench.training.data.groups import TrainingData
+from rba_bench.training.data.packing import Response
+from rba_bench.training.losses import sequence_logprobs
+from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.training_recipe import TrainingRecipe
+
+SHOWN_UNHEARD = "cannot be heard by the model (too short, or too long for its encoder)"
+
+
+@dataclass
+class Limits:
+    """What a model can take of a set.
+
+    Attributes:
+        family: the model.
+        recipe: `long_clips`, `max_answer_tokens`, and how long answers may get.
+        counts: clips left out by reason, and `cut`, for the record.
+    """
+
+    family: AudioFamily
+    recipe: TrainingRecipe
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, data: TrainingData, tell: bool = True) -> None:
+        """Leave out what cannot be trained on, in place, and say how much that is.
+
+        Args:
+            data: the sets of a run.
+            tell: whether this process says so.
+
+        Raises:
+            UserError: `long_clips: error` and there is such a clip, or nothing would remain.
+        """
+        found = [self._of(source, self._used(data, number)) for number, source in enumerate(data.sources)]
+        reasons = list(found[0])
+        self.counts = {reason: int(sum(one[reason].sum() for one in found)) for reason in reasons}
+        self.counts["unanswered"] = sum(source.index.unanswered for source in data.sources)
+        total = sum(int(data.all.parts[number].voices.sum()) for number in range(len(data.sources)))
+        lines = list(self._lines(total))
+        if self.recipe.long_clips == "error" and any(self.counts[reason] for reason in reasons):
+            raise UserError(f"{'; '.join(lines)}. Remove them, or set long_clips to drop or cut")
+        for line in lines if tell else ():
+            say(line)
+        cut = self.recipe.long_clips == "cut"
+        used = [reason for reason in reasons if not (cut and reason == "long")]
+        if cut:
+            self.counts["cut"] = self.counts.pop("long")
+        if any(self.counts[reason] for reason in used):
+            data.leave_out([np.logical_or.reduce([one[reason] for reason in used]) for one in found])
+
+    def _lines(self, total: int) -> Iterator[str]:
+        heard, counts, recipe = self.family.max_seconds, self.counts, self.recipe
+        if counts["unanswered"]:
+            yield f"{counts['unanswered']:,} clips have no answer and are left out"
+        if counts["long"]:
+            done = {
+                "drop": "left out (`long_clips: cut` trains on what is heard of them)",
+                "cut": "cut, while their answers stay whole (`long_clips: drop` leaves them out)",
+                "error": "refused by `long_clips: error`",
+            }[recipe.long_clips]
+            longer = (
+                f"{counts['long']:,} of {total:,} clips are longer than the {heard:g} s that the model hears"
+            )
+            yield f"{longer}: {done}"
+        out = "" if recipe.long_clips == "error" else " are left out: they"
+        if counts["unheard"]:
+            yield f"{counts['unheard']:,} of {total:,} clips{out} {SHOWN_UNHEARD}"
+        if counts["context"]:
+            room = (
+                f"do not fit into the LLM's context of {self.family.context:,} tokens with prompt and answer"
+            )
+            shorter = "lower max_new_tokens" if recipe.uses_rollout else "shorten their answers"
+            yield f"{counts['context']:,} of {total:,} clips{out} {room} ({shorter} to use them)"
+        if counts["answer"]:
+            longer = f"have answers of more than max_answer_tokens {recipe.max_answer_tokens}"
+            yield f"{counts['answer']:,} of {total:,} clips{out} {longer}"
+
+    def _used(self, data: TrainingData, number: int) -> np.ndarray:
+        """[C] bool, clips of the groups that the run may use."""
+        index, numbers = data.sources[number].index, data.all.parts[number].numbers
+        chosen = np.zeros(len(index.starts) - 1, dtype=bool)
+        chosen[numbers] = True
+        return np.repeat(chosen, np.diff(index.starts))
+
+    def _of(self, source: IndexedSet, used: np.ndarray) -> dict[str, np.ndarray]:
+        """Clips by the first reason against them, [C] bool each."""
+        index, heard = source.index, self.family.max_seconds
+        seconds = np.asarray(index.seconds)
+        long = used & (seconds > (np.inf if heard is None else heard + SLACK_S))
+        tokens = self._audio_tokens(np.minimum(np.nan_to_num(seconds, nan=1.0), heard or np.inf))
+        unheard = used & ~np.isnan(seconds) & (tokens < 1)
+        context, answer = self._texts(source, used & ~unheard, tokens)
+        return {
+            "long": long,
+            "unheard": unheard,
+            "context": context & ~long,
+            "answer": answer & ~long & ~context,
+        }
+
+    def _audio_tokens(self, seconds: np.ndarray) -> np.ndarray:
+        """[C] audio tokens of clips, 0 for those that cannot be heard; asked once for each hundredth of a second."""
+        hundredths, places = np.unique(np.round(seconds * 100).astype(np.int64), return_inverse=True)
+        samples = [int(one) * SAMPLING_RATE // 100 for one in hundredths]
+        known = [0 if self.family.refusal(n) else self.family.n_tokens(n) for n in samples]
+        return np.asarray(known, dtype=np.int64)[places]
+
+    def _texts(
+        self, source: IndexedSet, used: np.ndarray, tokens: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Clips whose prompt and answer do not fit, and those whose answer alone is longer than wanted."""
+        index, recipe = source.index, self.recipe
+        least = recipe.teacher.answers.max_new_tokens if recipe.writes_answers else 0
+        least = max(least, recipe.max_new_tokens if recipe.uses_rollout else 0)
+        template = len(self.family.prompt_ids("")) + (
+            len(recipe.teacher.answers.prompt) if recipe.writes_answers else 0
+        )
+        most, longest = self.family.context or np.inf, recipe.max_answer_tokens or np.inf
+        text = np.asarray(index.text).astype(np.int64)
+        suspects = used & (
+            (template + tokens + np.maximum(text + 1, least + 1) > most) | (text + 1 > longest)
+        )
+        context, answer = np.zeros_like(used), np.zeros_like(used)
+        groups = np.unique(np.searchsorted(index.starts, np.flatnonzero(suspects), side="right") - 1)
+        for group in groups.tolist():
+            start = int(index.starts[group])
+            for offset, row in enumerate(source.rows(group)):
+                prompt, length = self._lengths(row)
+                size = prompt - 1 + int(tokens[start + offset]) + max(length, least)
+                context[start + offset] = suspects[start + offset] and size > most
+                answer[start + offset] = suspects[start + offset] and length > longest
+        return context, answer
+
+    def _lengths(self, row: AlignmentRow) -> tuple[int, int]:
+        """Tokens of the prompt, one of them for the audio, and of the answer with its end; own answers count 0 here."""
+        own = self.recipe.writes_answers
+        prompt = self.recipe.teacher.answers.prompt if self.recipe.method == "blsp" else row.prompt
+        try:
+            return len(self.family.prompt_ids(prompt)), 0 if own else len(
+                self.family.answer_ids(row.response)
+            )
+        except ControlStringError:  # told with the row's name where it is read
+            return 0, 0
+
+
+SMALLEST_CHANGE = 1e-4  # nats per answer; rounding differences are about 1e-6
+
+
+@torch.no_grad()
+def check_audio_is_used(
+    policy: SpeechPolicy, store: ClipStore, responder: ResponseTokens, rows: Sequence[AlignmentRow]
+) -> float:
+    """Compare real clips with silence.
+
+    Returns:
+        Mean log-probability (nats per answer) that hearing the clip adds to the teacher's answer.
+
+    Raises:
+        RbaError: silence changes nothing: the audio is present but not used.
+    """
+    branches = [Response(index, responder(row.response)) for index, row in enumerate(rows)]
+
+    def score(clips: Sequence[Clip]) -> torch.Tensor:
+        scores = policy(clips, branches)
+        return sequence_logprobs(scores.logprobs, scores.mask)
+
+    training = policy.training
+    policy.eval()
+    change = score(store.get(rows)) - score(store.silence(rows))
+    policy.train(training)
+    if not float(change.abs().max()) > SMALLEST_CHANGE:
+        raise RbaError(
+            f"the model does not use its audio: replacing {len(rows)} clips by silence changes no answer's "
+            f"log-probability by more than {SMALLEST_CHANGE} nats; check the base model's projector and audio token"
+        )
+    return float(change.mean())

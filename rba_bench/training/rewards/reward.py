@@ -1,0 +1,151 @@
+"""What a reward promises, and what it says when it cannot judge.
+
+Rewards that compare the answer's words with those of the teacher's; no model is needed. All lie between 0 and 1.
+
+Best-against-worst asks for the order alone, but where the size counts (SCST, minimum risk, ODPO, weighted sums) a
+translation may not weigh a hundred times what an answer weighs.
+
+How close the answer's meaning is to that of the teacher's answer: cosine of sentence embeddings.
+
+How likely the text teacher would have been to give the answer.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import RbaError
+from rba_bench.metrics.agreement import token_overlap
+from rba_bench.metrics.bleu import sentence_bleu, sentence_chrf
+from rba_bench.metrics.languages import base_language
+from rba_bench.metrics.qa import alias_match, asserted_match, exact_match
+from rba_bench.metrics.text import UNSPACED
+from rba_bench.progress import say
+from rba_bench.textlm.embeddings import SentenceEmbedder
+
+if TYPE_CHECKING:
+    from rba_bench.textlm.text_model import TextLM
+
+
+NOT_JUDGED = math.nan
+
+
+class Reward(Protocol):
+    """Scores answers; higher is better, NaN means "not judged": such an answer takes part in nothing.
+
+    A value must not depend on batch mates or earlier calls, and no gradient runs through it. A reward that leaves
+    answers out, or reads less than all of one, counts them in an optional method `counts() -> dict[str, int]`.
+    """
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response)."""
+        ...
+
+
+@runtime_checkable
+class InStep(Protocol):
+    """A reward that asks weights which processes share out, and must do so as often as the others."""
+
+    def walk_in_step(self, sync: Any, shell: Any) -> None:
+        """From now on; `shell` is what the weights are called through."""
+        ...
+
+    def keep_company(self) -> None:
+        """To be called when this process has no more to ask; returns when none has."""
+        ...
+
+
+@contextmanager
+def blame(key: str) -> Iterator[None]:
+    """Put the recipe key in front of what is wrong with its value."""
+    try:
+        yield
+    except RbaError as error:
+        raise type(error)(f"{key}: {error}") from error
+
+
+class TextReward:
+    """A reward from one function of (answer, teacher's answer, target language)."""
+
+    def __init__(self, score: Callable[[str, str, str], float]) -> None:
+        self._score = score
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response)."""
+        return [
+            self._score(response, row.response, row.target_lang)
+            for row, response in zip(rows, responses, strict=True)
+        ]
+
+
+TEXT_REWARDS: dict[str, Reward] = {
+    "bleu": TextReward(lambda answer, teacher, lang: sentence_bleu(answer, teacher, lang) / 100),
+    "chrf": TextReward(lambda answer, teacher, lang: sentence_chrf(answer, teacher) / 100),
+    "exact": TextReward(lambda answer, teacher, lang: exact_match(answer, [teacher], lang)),
+    "asserted": TextReward(lambda answer, teacher, lang: asserted_match(answer, [teacher], lang)),
+    "alias": TextReward(lambda answer, teacher, lang: alias_match(answer, [teacher], lang)),
+    "overlap": TextReward(lambda answer, teacher, lang: token_overlap([answer, teacher], lang)),
+}
+
+
+def extra_words(answer: str, teacher: str, lang: str) -> int:
+    """Words of `answer` beyond the number of words of `teacher`; characters in languages written without spaces."""
+    return max(0, _words(answer, lang) - _words(teacher, lang))
+
+
+def _words(text: str, lang: str) -> int:
+    return len("".join(text.split())) if base_language(lang) in UNSPACED else len(text.split())
+
+
+class Similarity:
+    """Cosine of the sentence vectors of answer and teacher's answer, in [-1, 1]; 0 where one has no words.
+
+    Embedding models read a few hundred tokens and drop the rest; how many texts that happened to is counted.
+
+    Args:
+        embedder: The embedding model; its prompt, if it has one, stands before both texts.
+    """
+
+    def __init__(self, embedder: SentenceEmbedder) -> None:
+        self.embedder = embedder
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response)."""
+        return self.between(responses, [row.response for row in rows])
+
+    def between(self, texts: Sequence[str], others: Sequence[str]) -> list[float]:
+        """The cosine of each text and the other of its place."""
+        if not texts:
+            return []
+        before = self.embedder.cut
+        found = self.embedder.vectors([*texts, *others]).astype(np.float64)
+        if self.embedder.cut and not before:
+            say(
+                f"similarity: {self.embedder.folder.name} reads {self.embedder.model.max_seq_length} tokens of a text;"
+                " some answers are longer, and their end does not count"
+            )
+        ours, theirs = found[: len(texts)], found[len(texts) :]
+        sizes = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        products = (ours * theirs).sum(axis=1)
+        return [
+            float(product / size) if size > 0 else 0.0 for product, size in zip(products, sizes, strict=True)
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Texts whose end was not read."""
+        return {"similarity_cut": self.embedder.cut}
+
+
+class TeacherLogprob:
+    """Log-likelihood (nats, summed over tokens) of the answer given the text instruction, under the text teacher."""
+
+    def __init__(self, teacher: "TextLM") -> None:
+        self.teacher = teacher
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response)."""
+        return list(self.teacher.logprobs([row.user_text for row in rows], list(responses)))

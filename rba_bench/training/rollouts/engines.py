@@ -1,0 +1,162 @@
+"""The rollout of a run, as its recipe asks for it.
+
+The text decoder of a recipe's base model in a folder, and the command with which vLLM serves it for a run.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import sha256_bytes
+from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
+from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.model.trainable_parts import ALL_LINEAR
+from rba_bench.training.rollouts.buffer import RolloutBuffer
+from rba_bench.training.rollouts.rollout import BASE
+from rba_bench.training.rollouts.vllm import VllmRollout
+from rba_bench.training.rollouts.vllm_client import ServerGone, VllmClient
+from rba_bench.training.rollouts.weight_transfer import FolderTransfer, LoraTransfer, NcclTransfer, Transfer
+from rba_bench.training.training_recipe import TrainingRecipe
+
+
+def use_engine(rollout_buffer: RolloutBuffer, folder: Path) -> None:
+    """Give a rollout buffer the engine that its recipe names; it starts with the local one.
+
+    Args:
+        rollout_buffer: of the run.
+        folder: for weights on their way, where the recipe names none.
+
+    Raises:
+        MissingPrerequisite: the server is not there.
+        UserError: it is another one, or the model's decoder cannot be served alone.
+    """
+    recipe = rollout_buffer.recipe
+    validates = recipe.eval_every and recipe.validation.metric == "reward"
+    if recipe.rollout.engine == "local" or not (recipe.uses_rollout or validates):
+        return
+    options, policy = recipe.rollout, rollout_buffer.policy
+    client = VllmClient(options.url, options.in_flight, options.timeout_s)
+    check_there(client, recipe)
+    rollout_buffer.rollout = VllmRollout(
+        policy,
+        client,
+        _transfer(client, recipe, policy, _emptied(options.folder, folder)),
+        sorted(rollout_buffer.responder.end_ids),
+        recipe.max_new_tokens,
+        recipe.rollout_batch,
+        rollout_buffer.any_clip,
+        options.tolerance,
+    )
+
+
+def _emptied(wanted: str | None, folder: Path) -> Path:
+    """Where weights lie while they go over, without what a killed run of this folder has left there."""
+    name = f"rba-{sha256_bytes(str(folder.resolve()).encode())[:12]}"
+    where = Path(wanted) / name if wanted else folder
+    if os.environ.get("RANK", "0") == "0":
+        shutil.rmtree(where, ignore_errors=True)
+    return where
+
+
+def _transfer(client: VllmClient, recipe: TrainingRecipe, policy: SpeechPolicy, folder: Path) -> Transfer:
+    decoder, dtype = TextDecoder(policy.family), torch.bfloat16 if policy.half else torch.float32
+    if weights_of(recipe) == "nccl":
+        return NcclTransfer(client, decoder, recipe.rollout.master, dtype, str(policy.device))
+    kind = LoraTransfer if weights_of(recipe) == "lora" else FolderTransfer
+    return kind(client, decoder, folder, dtype)
+
+
+def weights_of(recipe: TrainingRecipe) -> str:
+    """How weights go over; see `RolloutOptions.weights`."""
+    if recipe.rollout.weights != "auto":
+        return recipe.rollout.weights
+    return "lora" if recipe.lora is not None else "folder"
+
+
+def check_there(client: VllmClient, recipe: TrainingRecipe) -> None:
+    """Say at once that no server is there, before anything is encoded.
+
+    Raises:
+        MissingPrerequisite: nobody answers.
+        UserError: not a vLLM in its developers' mode, or not of a decoder that was made for it.
+    """
+    try:
+        client.get("/weight_info")
+        names = [model["id"] for model in client.get("/v1/models")["data"]]
+    except ServerGone as error:
+        raise MissingPrerequisite(
+            f"{error}: `rba-bench train server --recipe ... --out DIR` says how to start one"
+        ) from error
+    if BASE not in names:
+        raise UserError(f"{client.url} serves {', '.join(names)}, not `{BASE}`: see `rba-bench train server`")
+
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes for --max-lora-rank
+
+
+def export(recipe: TrainingRecipe, out: Path) -> list[str]:
+    """Write the decoder of `recipe.base` to `out`, in the number type that the run computes in.
+
+    Returns:
+        Names of its linear layers, as `lora.targets` has them.
+
+    Raises:
+        UserError: the folder belongs to something else, the decoder cannot be served alone, or its number type is
+            left to a measurement.
+        MissingPrerequisite: the base model is not there.
+    """
+    import torch
+
+    from rba_bench.outputs import claim, release
+    from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
+    from rba_bench.training.model.building import base_folder, checkpoint_sha256, load_base
+
+    if recipe.precision == "auto":
+        raise UserError(
+            "a server and its run must compute in one number type: set precision to float32 or bfloat16"
+        )
+    base = base_folder(recipe)
+    claim(out, "decoder", {"base_sha256": checkpoint_sha256(base), "precision": recipe.precision})
+    try:
+        dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        decoder = TextDecoder(load_base(base, recipe))
+        decoder.save(out, dtype)
+        return decoder.linear_layers()
+    finally:
+        release(out)
+
+
+def serve_command(
+    recipe: TrainingRecipe, folder: Path, layers: Sequence[str], max_length: int | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """Environment variables and words of the command.
+
+    Args:
+        recipe: of the run.
+        folder: of the decoder.
+        layers: names of its linear layers.
+        max_length: longest prompt and answer together, in tokens; None: what the model allows.
+    """
+    address = urlsplit(recipe.rollout.url)
+    variables = {"VLLM_SERVER_DEV_MODE": "1"}  # the routes that replace weights
+    words = ["vllm", "serve", str(folder.resolve()), "--served-model-name", BASE]
+    words += ["--host", address.hostname or "127.0.0.1", "--port", str(address.port or 8000)]
+    words += ["--dtype", recipe.precision, "--enable-prompt-embeds", "--skip-tokenizer-init"]
+    words += ["--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"]
+    if max_length is not None:
+        words += ["--max-model-len", str(max_length)]
+    if weights_of(recipe) == "nccl":
+        words += ["--weight-transfer-config", '{"backend": "nccl"}']
+    if weights_of(recipe) == "lora" and recipe.lora is not None:
+        variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+        rank = next((rank for rank in RANKS if rank >= recipe.lora.r), recipe.lora.r)
+        words += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(rank)]
+        # without it the embeddings are wrapped for adapters too, and 0.32 stops when prompts come as embeddings
+        targets = layers if ALL_LINEAR in recipe.lora.targets else recipe.lora.targets
+        words += ["--lora-target-modules", *targets]
+    return variables, words

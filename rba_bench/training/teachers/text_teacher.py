@@ -1,0 +1,491 @@
+"""Token-level distillation needs one vocabulary: token n must be the same token to student and teacher.
+
+The student's text twin: it reads the transcript where the student hears the clip, and then the same answer.
+
+What is asked for several times, as in a voice group with one answer, is read once. Requests are taken by length, as
+many at a time as fit into `batch_tokens`; answers to one transcript share its turn where the layout says so.
+
+The teacher's likeliest tokens, computed once for each transcript with its answer and kept.
+
+For answers that do not change in training (the alignment set's own). With all of them kept the teacher need not even be
+loaded. An entry belongs to exactly what decides it: the turn's tokens, the answer's tokens, the teacher, T and k.
+
+Values of an entry of n positions, little-endian: magic, number type, k, n; ids int32 [n, k]; log-probabilities [n, k];
+log of the rest float32 [n].
+
+From recipe keys to a teacher.
+"""
+
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rba_bench.errors import UserError
+from rba_bench.files import cache_dir, sha256_bytes, sha256_json
+from rba_bench.progress import bar
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
+from rba_bench.textlm.endpoints.address import parse_endpoint
+from rba_bench.training.data.batch import StateTargets, Targets, TopKTargets
+from rba_bench.training.data.packing import Mode, Response, plan
+from rba_bench.training.losses.distillation import top_k
+from rba_bench.training.options.nested_options import TeacherOptions
+from rba_bench.training.teachers.keyed_store import MIB, Store
+from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, Shell, frozen_copy
+
+
+def shared_vocabulary(
+    student: Any,
+    teacher: Any,
+    *,
+    student_rows: int,
+    teacher_rows: int,
+    end_ids: Collection[int],
+    audio_token_id: int | None = None,
+    name: str = "teacher",
+) -> int:
+    """How many tokens, counted from 0, both sides can be compared on.
+
+    Heads often have more rows than there are tokens, and not equally many; such rows are cut off. Special and added
+    tokens that only one side knows, the audio placeholder above all, do not matter: no answer holds them.
+
+    Args:
+        student: tokenizer of the speech model.
+        teacher: tokenizer of the text teacher.
+        student_rows: tokens that the student's head names.
+        teacher_rows: tokens that the teacher's head names.
+        end_ids: tokens that end the student's answers.
+        audio_token_id: the student's placeholder.
+        name: the teacher, for the message.
+
+    Returns:
+        The number of tokens that both heads name.
+
+    Raises:
+        UserError: a token that an answer can hold is another one to the teacher, or none.
+    """
+    ours, theirs = _by_id(student), _by_id(teacher)
+    rows = min(student_rows, teacher_rows)
+    extra = {*_added(student), *_added(teacher)} - set(end_ids)
+    for token in sorted({*ours, *theirs}):
+        if token >= student_rows or token == audio_token_id:
+            continue  # nothing that the student says
+        same = ours.get(token) == theirs.get(token) and token < rows
+        if not same and not (token in extra and (token not in ours or token not in theirs)):
+            raise UserError(
+                f"teacher.model {name} has another vocabulary than the student: token {token} is "
+                f"{_shown(theirs.get(token))} to the one and {_shown(ours.get(token))} to the other; use "
+                "`teacher.model: self` or a text model of the student's family, or learn from the teacher's text "
+                "(method sft)"
+            )
+    return rows
+
+
+def _by_id(tokenizer: Any) -> dict[int, str]:
+    return {int(number): token for token, number in tokenizer.get_vocab().items()}
+
+
+def _added(tokenizer: Any) -> set[int]:
+    return {*getattr(tokenizer, "added_tokens_decoder", {}), *tokenizer.all_special_ids}
+
+
+def _shown(token: str | None) -> str:
+    return "none" if token is None else repr(token)
+
+
+Tokens = tuple[int, ...]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One user turn with the answers that follow it, and the room it takes: rows of a width."""
+
+    prompt: Tokens
+    answers: tuple[Tokens, ...]
+    rows: int
+    width: int
+
+
+class TextTwin:
+    """States and distributions of a text LLM on transcripts, without gradient.
+
+    Args:
+        reader: the LLM.
+        vocabulary: tokens that teacher and student share: logits are cut to them (see `vocabulary.shared_vocabulary`).
+        layout: how answers lie (see `data.packing`). `pad` is right for every decoder; the others need one that
+            takes 4-D masks and looks back without limit.
+        batch_tokens: tokens read at once, padding included; None reads everything at once, so that processes that
+            share the work of a forward pass make equally many of them.
+        precision: bfloat16 computes under autocast, as the student then does.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        vocabulary: int | None = None,
+        layout: Mode = "pad",
+        batch_tokens: int | None = 16384,
+        precision: Precision = "float32",
+    ) -> None:
+        self.reader = reader
+        self.vocabulary = reader.vocabulary if vocabulary is None else vocabulary
+        self.layout: Mode = layout
+        self.batch_tokens = batch_tokens
+        self.precision: Precision = precision
+        self.tokens_read = 0  # without padding, for the record
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the distributions beside what is read."""
+        return {**self.reader.identity(), "vocabulary": self.vocabulary, "precision": self.precision}
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The state to read in; see `Reader.reading`."""
+        kind = self.reader.device.type
+        half = torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with self.reader.reading(), half:
+            yield
+
+    def head(self, states: Tensor) -> Tensor:
+        """Logits [..., V] of states [..., H] over the shared vocabulary, without gradient."""
+        with self.reading():
+            return self.reader.head(states)[..., : self.vocabulary]
+
+    def targets(
+        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
+    ) -> StateTargets:
+        """Distributions at all positions of some answers.
+
+        Args:
+            texts: what the teacher reads instead of each clip (`AlignmentRow.user_text`).
+            branches: answers of a batch; `clip` counts `texts`.
+            places: numbers of the branches that are wanted, in any order; None = all.
+
+        Raises:
+            UserError: turn and answer are longer than the teacher's context.
+        """
+        wanted = tuple(sorted(set(range(len(branches)) if places is None else places)))
+        states = self.states(
+            [texts[branches[place].clip] for place in wanted], [branches[place].tokens for place in wanted]
+        )
+        return StateTargets(wanted, torch.cat(states), self.head)
+
+    def states(self, texts: Sequence[str], answers: Sequence[Tokens]) -> list[Tensor]:
+        """Last hidden state that each answer token is predicted from, end token included.
+
+        Args:
+            texts: user turns, one an answer.
+            answers: token ids.
+
+        Returns:
+            [n_i, H] for each answer.
+        """
+        asked = [(self.reader.text_ids(text), tokens) for text, tokens in zip(texts, answers, strict=True)]
+        found: dict[tuple[Tokens, Tokens], Tensor] = {}
+        with self.reading():
+            for batch in self._batches(list(dict.fromkeys(asked))):
+                found |= self.reader.call(partial(self._read, batch))
+        return [found[one] for one in asked]
+
+    def words(self, spoken: Sequence[str]) -> list[Tensor]:
+        """Embeddings [T_i, H] of the words of transcripts, without template (DiVA)."""
+        ids = self.word_ids(spoken)
+        flat = torch.tensor(
+            [token for row in ids for token in row], dtype=torch.long, device=self.reader.device
+        )
+        with self.reading():  # once for all: processes that share the embeddings must ask equally often
+            words = self.reader.inside(lambda: self.reader.embed(flat))
+        return list(words.split([len(row) for row in ids]))
+
+    def word_ids(self, spoken: Sequence[str]) -> list[list[int]]:
+        """Token ids of the words of transcripts, without template."""
+        return [self.reader.content.text_ids(text) for text in spoken]
+
+    def _batches(self, asked: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[_Job]]:
+        """Distinct requests, widest first so that memory peaks at once, those on one turn together."""
+        by_prompt: dict[Tokens, list[Tokens]] = {}
+        for prompt, tokens in asked:
+            by_prompt.setdefault(prompt, []).append(tokens)
+        jobs = [self._job(prompt, answers) for prompt, answers in by_prompt.items()]
+        batch: list[_Job] = []
+        rows = 0
+        for job in sorted(jobs, key=lambda job: -job.width):
+            full = (
+                self.batch_tokens is not None and (rows + job.rows) * batch[0].width > self.batch_tokens
+                if batch
+                else False
+            )
+            if full:
+                yield batch
+                batch, rows = [], 0
+            batch.append(job)
+            rows += job.rows
+        if batch:
+            yield batch
+
+    def _job(self, prompt: Tokens, answers: Sequence[Tokens]) -> _Job:
+        longest, context = len(prompt) + max(map(len, answers)) - 1, self.reader.context
+        if context is not None and longest > context:
+            raise UserError(
+                f"a transcript with its answer takes {longest} tokens, the teacher's context is {context}: use "
+                "another teacher.model, or leave the item out"
+            )
+        if self.layout == "pad":
+            return _Job(prompt, tuple(answers), len(answers), longest)
+        return _Job(prompt, tuple(answers), 1, len(prompt) + sum(len(tokens) - 1 for tokens in answers))
+
+    def _read(self, jobs: Sequence[_Job]) -> dict[tuple[Tokens, Tokens], Tensor]:
+        prompts = [torch.tensor(job.prompt) for job in jobs]
+        branches = [Response(number, tokens) for number, job in enumerate(jobs) for tokens in job.answers]
+        layout = plan(
+            prompts, branches, self.layout, self.reader.pad_id, by_document=self.reader.by_document
+        ).to(self.reader.device)
+        dtype = self.reader.embed(layout.input_ids[:1, :1]).dtype
+        states = self.reader.decode(layout.input_ids, layout.attention_mask(dtype), layout.position_ids)
+        flat = states.flatten(0, 1)
+        self.tokens_read += sum(job.width * job.rows for job in jobs)
+        return {
+            (jobs[branch.clip].prompt, branch.tokens): flat.index_select(0, sources[: len(branch.tokens)])
+            for branch, sources in zip(branches, layout.sources, strict=True)
+        }
+
+
+HEADER = struct.Struct("<4sHII")
+MAGIC = b"RTK1"
+KINDS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
+CHUNK_ELEMENTS = 2**26  # logits computed at once; 256 MiB in float32
+FILL_ANSWERS = 256  # written together by `fill`: what a kill costs
+
+Kept = Literal["float32", "float16"]
+Entry = tuple[Tensor, Tensor, Tensor]  # ids [n, k], log-probabilities [n, k], log of the rest [n]
+
+
+def encoded(entry: Entry, kept: Kept = "float32") -> bytes:
+    """An entry as it is kept."""
+    ids, logprobs, rest = (tensor.detach().cpu().numpy() for tensor in entry)
+    code = list(KINDS).index(kept)
+    head = HEADER.pack(MAGIC, code, ids.shape[1], len(ids))
+    body = [ids.astype("<i4"), logprobs.astype(np.dtype(KINDS[kept]).newbyteorder("<")), rest.astype("<f4")]
+    return head + b"".join(array.tobytes() for array in body)
+
+
+def decoded(data: bytes) -> Entry:
+    """The inverse of `encoded`, but for the rounding of half precision.
+
+    Raises:
+        ValueError: not such an entry.
+    """
+    if len(data) < HEADER.size:
+        raise ValueError("too short for an entry")
+    magic, code, k, n = HEADER.unpack_from(data)
+    if magic != MAGIC or code >= len(KINDS):
+        raise ValueError("another format")
+    kind = np.dtype(list(KINDS.values())[code]).newbyteorder("<")
+    if len(data) != HEADER.size + n * k * (4 + kind.itemsize) + 4 * n:
+        raise ValueError("another length than it says")
+    ids = np.frombuffer(data, "<i4", n * k, HEADER.size).reshape(n, k)
+    logprobs = np.frombuffer(data, kind, n * k, HEADER.size + 4 * n * k).reshape(n, k)
+    rest = np.frombuffer(data, "<f4", n, len(data) - 4 * n)
+    return (
+        torch.from_numpy(ids.astype(np.int64)),
+        torch.from_numpy(logprobs.astype(np.float32)),
+        torch.from_numpy(rest.astype(np.float32)),
+    )
+
+
+class CachedTeacher:
+    """A teacher that is asked at most once.
+
+    Args:
+        twin: the teacher; it is used where something is not kept yet.
+        store: what is kept.
+        k: likeliest tokens.
+        temperature: at which probabilities are taken.
+        kept: number type of the log-probabilities.
+    """
+
+    def __init__(
+        self, twin: TextTwin, store: Store, k: int, temperature: float, kept: Kept = "float32"
+    ) -> None:
+        if k < 1 or temperature <= 0:
+            raise ValueError(f"k = {k} and T = {temperature} must be positive")
+        self.twin = twin
+        self.store = store
+        self.k = min(k, twin.vocabulary)
+        self.temperature = float(temperature)
+        self.kept: Kept = kept
+        teacher = {name: value for name, value in twin.identity().items() if name != "path"}
+        self._tag = sha256_json([teacher, self.k, self.temperature, kept])
+
+    def identity(self) -> dict[str, Any]:
+        """The teacher's, with k and T."""
+        return {
+            **self.twin.identity(),
+            "top_k": self.k,
+            "temperature": self.temperature,
+            "kept_as": self.kept,
+        }
+
+    def targets(
+        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
+    ) -> TopKTargets:
+        """Distributions at all positions of some answers, on the CPU; see `TextTwin.targets`."""
+        wanted = tuple(sorted(set(range(len(branches)) if places is None else places)))
+        asked = [(texts[branches[place].clip], branches[place].tokens) for place in wanted]
+        keys = [self._key(*one) for one in asked]
+        known = self.store.get(keys)
+        entries = {key: self._entry(data) for key, data in known.items()}
+        unknown = {key: one for key, one in zip(keys, asked, strict=True) if key not in entries}
+        if unknown:
+            entries |= {key: self._entry(data) for key, data in self._ask(unknown).items()}
+        columns = zip(*(entries[key] for key in keys), strict=True)
+        ids, logprobs, rest = (torch.cat(column) for column in columns)
+        return TopKTargets(wanted, ids, logprobs, rest)
+
+    def fill(self, texts: Sequence[str], answers: Sequence[Tokens]) -> int:
+        """Ask ahead for everything that is not kept yet; a killed call goes on where it stopped.
+
+        Returns:
+            How many answers the teacher had to read.
+        """
+        asked = {self._key(text, tokens): (text, tokens) for text, tokens in zip(texts, answers, strict=True)}
+        missing = self.store.missing(list(asked))
+        if not missing:
+            return 0
+        # like lengths together, so that little padding is read
+        missing.sort(key=lambda key: (-len(asked[key][0]) - len(asked[key][1]), key))
+        with bar("teacher reads", len(missing), unit="answers") as advance:
+            for start in range(0, len(missing), FILL_ANSWERS):
+                part = missing[start : start + FILL_ANSWERS]
+                self._ask({key: asked[key] for key in part})
+                advance(len(part))
+        return len(missing)
+
+    def _key(self, text: str, tokens: Tokens) -> bytes:
+        turn = self.twin.reader.text_ids(text)
+        value = np.array([len(turn), *turn, *tokens], dtype="<i8").tobytes()
+        return bytes.fromhex(sha256_bytes(self._tag.encode() + value))
+
+    def _ask(self, unknown: dict[bytes, tuple[str, Tokens]]) -> dict[bytes, bytes]:
+        texts, answers = zip(*unknown.values(), strict=True)
+        states = self.twin.states(texts, answers)
+        entries = self._entries(torch.cat(states), [len(one) for one in states])
+        found = {key: encoded(entry, self.kept) for key, entry in zip(unknown, entries, strict=True)}
+        self.store.put(found)
+        return found
+
+    def _entries(self, states: Tensor, lengths: Sequence[int]) -> Iterator[Entry]:
+        size = max(1, CHUNK_ELEMENTS // self.twin.vocabulary)
+        parts = [
+            top_k(self.twin.head(chunk).float(), self.k, self.temperature) for chunk in states.split(size)
+        ]
+        ids, logprobs, rest = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+        start = 0
+        for length in lengths:
+            cut = slice(start, start + length)
+            yield ids[cut], logprobs[cut], rest[cut]
+            start += length
+
+    def _entry(self, data: bytes) -> Entry:
+        try:
+            return decoded(data)
+        except ValueError as error:
+            raise UserError(
+                f"{self.store.path} is damaged ({error}): delete it, it will be made again"
+            ) from error
+
+
+class Teacher(Protocol):
+    """What gives distributions: `TextTwin` over the whole vocabulary, `CachedTeacher` over the likeliest tokens."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the distributions, for the record."""
+        ...
+
+    def targets(
+        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
+    ) -> Targets:
+        """Distributions at all positions of the branches at `places`; see `TextTwin.targets`."""
+        ...
+
+
+def make_twin(
+    options: TeacherOptions,
+    family: AudioFamily,
+    *,
+    weights: str,
+    shared: bool,
+    layout: Mode = "pad",
+    precision: Precision = "float32",
+    device: str = "cpu",
+    whole: bool = False,
+    shell: Shell | None = None,
+) -> TextTwin:
+    """The text twin of a student, before its first step.
+
+    Args:
+        options: of the recipe.
+        family: the student, with the weights of the base model (and adapters that have not trained).
+        weights: hash of the base model.
+        shared: the LLM's own weights do not train (it is frozen, or adapters train in its place), so that the twin can
+            use them in place; else it gets a copy.
+        layout: of the student, see `data.packing`; answers to another model, or to one whose rows cannot be shared,
+            are padded.
+        precision: of the student.
+        device: where another model is put.
+        whole: everything in one forward pass; needed where processes share the LLM's weights.
+        shell: what the LLM is called through where processes share weights out; the student's own, or that of the copy.
+
+    Raises:
+        MissingPrerequisite: no such model.
+        UserError: it cannot be learnt from token by token.
+    """
+    reader: Reader
+    if options.model == "self":
+        layout = layout if family.shares_rows else "pad"
+        if shell is not None:
+            reader = OwnReader(shell.family, weights, shell=shell)
+        else:
+            reader = OwnReader(family if shared else frozen_copy(family), weights)
+    else:
+        layout = "pad"
+        reader = OtherReader(_found(options.model), device, options.template)
+    vocabulary = shared_vocabulary(
+        family.tokenizer,
+        reader.tokenizer,
+        student_rows=family.model.get_output_embeddings().weight.shape[0],
+        teacher_rows=reader.vocabulary,
+        end_ids=family.stops,
+        audio_token_id=family.audio_token_id,
+        name=options.model,
+    )
+    return TextTwin(reader, vocabulary, layout, None if whole else options.batch_tokens, precision)
+
+
+def make_cached(options: TeacherOptions, twin: TextTwin) -> CachedTeacher:
+    """The same teacher asked once, for answers that do not change in training; needs `top_k` above 0."""
+    folder = cache_dir() / "teachers" if options.folder is None else Path(options.folder)
+    name = sha256_json({key: value for key, value in twin.identity().items() if key != "path"})[:16]
+    store = Store(folder / f"{name}.sqlite", int(options.memory_mb * MIB))
+    return CachedTeacher(twin, store, options.top_k, options.temperature, options.kept_as)
+
+
+def _found(model: str) -> str:
+    if model == "micro":
+        from rba_bench.micro.paths import part
+
+        return str(part("teacher"))
+    if parse_endpoint(model) is not None:
+        raise UserError(
+            f"teacher.model {model}: a served model shows no distributions over its vocabulary; use a local one, or "
+            "learn from its text (method sft)"
+        )
+    return model
