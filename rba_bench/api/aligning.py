@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rba_bench.audio.alignment_set import AlignmentRow
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
-FACTS = ("method", "base", "track", "steps", "seed", "wall_time_s", "samples_per_s", "created")
+FACTS = ("method", "base", "track", "steps", "seed")
 
 
 class Checkpoint:
@@ -56,7 +56,7 @@ class Checkpoint:
 
 
 class Clip(NamedTuple):
-    """A clip that can be heard in a notebook.
+    """The audio of a clip; a notebook shows a player.
 
     Attributes:
         wave: Samples in [-1, 1], float32 `[n]`.
@@ -93,12 +93,12 @@ class AlignmentSet:
         return len(self._rows)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One line a clip, without the sound. Raises MissingPrerequisite without pandas."""
+        """One line a clip, without the audio. Raises MissingPrerequisite without pandas."""
         facts = [name for name in COLUMNS if name not in ("audio_sha256", "sampling_rate")]
         return tables.frame([{name: getattr(row, name) for name in facts} for row in self._rows])
 
     def clip(self, index: int) -> Clip:
-        """The sound of the clip in line `index` of `to_pandas()`, at 16 kHz.
+        """The audio of the clip in line `index` of `to_pandas()`, at 16 kHz.
 
         Raises:
             UserError: there is no such line.
@@ -110,7 +110,7 @@ class AlignmentSet:
         return Clip(load(self._rows[index].audio), SAMPLING_RATE)
 
     def load(self, split: str | None = None) -> "Dataset":
-        """The set as `datasets` loads it, with encoded sound in the column `audio`.
+        """The set as `datasets` loads it, with encoded audio in the column `audio`.
 
         Args:
             split: `train` or `validation`; None for both.

@@ -88,8 +88,11 @@ class Comparison:
         return f"Comparison(tasks={tasks})"
 
     def _repr_html_(self) -> str:
-        shown = [each.table() for each in self._result.comparisons]
-        return "".join(tables.html(each.title, each.headings, each.rows) for each in shown)
+        shown = [
+            (f"{each.first.record.task}: A = {each.first.name}, B = {each.second.name}", each.table())
+            for each in self._result.comparisons
+        ]
+        return "".join(tables.html(title, table.headings, table.rows) for title, table in shown)
 
 
 def leaderboard(
