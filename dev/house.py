@@ -1,21 +1,28 @@
-"""How the house is divided, beside installed peers: modules, functions and classes per 1,000 lines, and full levels.
+"""How the package is divided, beside installed peers: modules, functions and classes per 1,000 lines, full folders.
 
-    python dev/house.py [PACKAGE ...]        default: rba_bench, lm_eval, accelerate, sacrebleu
-    python dev/house.py --levels             also the folders of rba_bench with many modules
+    python dev/house.py [PEER ...]           default: lm_eval, accelerate, sacrebleu
+    python dev/house.py --before REVISION    also this package as it was at a commit
+    python dev/house.py --levels             also the folders with many modules
 
-Lines are those that are not blank. Peers are the versions installed beside rba-bench; one that is absent is left out.
+Lines are all lines of the files. Peers are the versions installed beside rba-bench; one that is absent is left out.
 """
 
 import argparse
 import ast
 import importlib.util
+import io
 import statistics
+import subprocess
 import sys
+import tarfile
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-PEERS = ("rba_bench", "lm_eval", "accelerate", "sacrebleu")
+ROOT = Path(__file__).resolve().parent.parent
+OURS = "rba_bench"
+PEERS = ("lm_eval", "accelerate", "sacrebleu")
 MANY = 15  # modules on one level
 LEFT_OUT = {"tests", "tasks"}  # of tasks there is one small file each, however many
 
@@ -54,7 +61,7 @@ def measure(folder: Path) -> House:
     files = files_of(folder)
     for path in files:
         text = path.read_text(encoding="utf-8", errors="replace")
-        lines += sum(bool(line.strip()) for line in text.splitlines())
+        lines += len(text.splitlines())
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lengths.append((node.end_lineno or node.lineno) - node.lineno + 1)
@@ -70,13 +77,19 @@ def measure(folder: Path) -> House:
     return House(len(files), lines, tuple(lengths), classes, once)
 
 
-def main() -> None:
-    """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("packages", nargs="*", default=PEERS)
-    parser.add_argument("--levels", action="store_true")
-    given = parser.parse_args()
-    houses = {name: measure(folder) for name in given.packages if (folder := folder_of(name)) is not None}
+def earlier(revision: str) -> House:
+    """This package as it was at a commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(
+            ["git", "-C", str(ROOT), "archive", revision, OURS], check=True, capture_output=True
+        )
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(folder, filter="data")
+        return measure(Path(folder) / OURS)
+
+
+def table(houses: dict[str, House]) -> str:
+    """A Markdown table with a column for each package."""
     rows = {
         "modules": [str(h.modules) for h in houses.values()],
         "lines": [f"{h.lines:,}" for h in houses.values()],
@@ -89,12 +102,25 @@ def main() -> None:
         "function, longest": [str(max(h.function_lengths)) for h in houses.values()],
         "private functions named once": [f"{h.private_once:.0%}" for h in houses.values()],
     }
-    told = [f"| | {' | '.join(houses)} |", f"|---|{'---:|' * len(houses)}"]
-    told += [f"| {title} | {' | '.join(cells)} |" for title, cells in rows.items()]
-    if given.levels and (folder := folder_of("rba_bench")) is not None:
-        levels = Counter(path.parent.relative_to(folder).as_posix() for path in files_of(folder))
-        told += ["", *(f"{n:3} modules in {name}" for name, n in levels.most_common() if n >= MANY)]
-    sys.stdout.write("\n".join(told) + "\n")
+    lines = [f"| | {' | '.join(houses)} |", f"|---|{'---:|' * len(houses)}"]
+    return "\n".join([*lines, *(f"| {title} | {' | '.join(cells)} |" for title, cells in rows.items())])
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("peers", nargs="*", default=PEERS)
+    parser.add_argument("--before", metavar="REVISION", help="also this package as it was at a commit")
+    parser.add_argument("--levels", action="store_true", help="also the folders with many modules")
+    arguments = parser.parse_args()
+    houses = {f"{OURS} at {arguments.before}": earlier(arguments.before)} if arguments.before else {}
+    houses[OURS] = measure(ROOT / OURS)
+    houses |= {name: measure(folder) for name in arguments.peers if (folder := folder_of(name)) is not None}
+    sys.stdout.write(table(houses) + "\n")
+    if arguments.levels:
+        levels = Counter(path.parent.relative_to(ROOT).as_posix() for path in files_of(ROOT / OURS))
+        full = [f"{count:3} modules in {name}" for name, count in levels.most_common() if count >= MANY]
+        sys.stdout.write("\n" + "\n".join(full) + "\n")
 
 
 if __name__ == "__main__":
