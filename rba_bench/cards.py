@@ -51,8 +51,7 @@ def write_card(
     """
     path = Path(folder) / CARD
     if not path.is_file():
-        body = "\n\n".join(_marked(name, text) for name, text in sections.items())
-        write_atomic(path, f"---\n{_yaml(metadata)}---\n\n{body}\n")
+        write_atomic(path, new_card(metadata, sections))
         return True
     old = path.read_text(encoding="utf-8").replace("\r\n", "\n")
     if not adopt and not is_ours(old):
@@ -63,6 +62,12 @@ def write_card(
     if new != old:
         write_atomic(path, new)
     return True
+
+
+def new_card(metadata: Mapping[str, Any], sections: Mapping[str, str]) -> str:
+    """The text of a card where there is none yet."""
+    body = "\n\n".join(_marked(name, text) for name, text in sections.items())
+    return f"---\n{_yaml(metadata)}---\n\n{body}\n"
 
 
 def is_ours(text: str) -> bool:
@@ -111,7 +116,7 @@ def last_part(text: str) -> str:
 
 def table(columns: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table; nothing in a cell is taken for markup."""
-    lines = [[_cell(cell) for cell in row] for row in (columns, *rows)]
+    lines = [[cell(value) for value in row] for row in (columns, *rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -121,7 +126,8 @@ def languages(*counted: Mapping[str, Any] | Iterable[str]) -> list[str]:
     return sorted({code for names in counted for code in names if _LANGUAGE.fullmatch(code)})
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as the text of one cell, or of a heading."""
     return plain(value, LONGEST_CELL).replace("|", "\\|")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.audio.clips import AudioRef
+from rba_bench.cards import last_part
 from rba_bench.errors import UserError
 from rba_bench.files import is_below, read_json, sha256_file, sha256_json
 from rba_bench.untrusted import plain
@@ -104,6 +105,14 @@ class AlignmentSet:
     def sha256(self) -> str:
         """Identity of the content: hash of the shards' checksums (folder and date do not matter)."""
         return sha256_json(self.manifest["checksums"])
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Who made the set: teacher and speech, as far as its manifest says so; no paths."""
+        teacher, tts = self.manifest.get("teacher") or {}, self.manifest.get("tts") or {}
+        told = {"teacher": teacher.get("name"), "teacher_weights_sha256": teacher.get("weights_sha256")}
+        told["speech"] = f"{tts['engine']} {tts['version']}" if tts else None
+        return {key: last_part(value) for key, value in told.items() if value}
 
     @cached_property
     def names(self) -> list[str]:

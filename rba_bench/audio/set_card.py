@@ -7,6 +7,7 @@ Shards mix the rows of both splits. So a config is a filter on the column `split
 on, `validation` those that are held out, `all` both.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,30 @@ def write_set_card(alignment: AlignmentSet) -> bool:
         Whether the folder has a card of ours now; a README without our marks, or one that cannot be edited, stays as
         it is.
     """
+    whole = AlignmentSet(alignment.path, _with_counts(alignment))
     try:
-        return cards.write_card(
-            alignment.path, _metadata(alignment), {"set": _text(alignment)}, renewed=RENEWED
-        )
+        return cards.write_card(whole.path, _metadata(whole), {"set": _text(whole)}, renewed=RENEWED)
     except UserError as error:  # the set is finished all the same
         say(f"the card is not renewed: {error}")
         return False
+
+
+def _with_counts(alignment: AlignmentSet) -> dict[str, Any]:
+    """The manifest, with the least counts if it has none: another tool may have written it."""
+    import pyarrow.parquet as pq
+
+    if "counts" in alignment.manifest:
+        return alignment.manifest
+    groups: set[str] = set()
+    splits: Counter[str] = Counter()
+    seconds = 0.0
+    for shard in alignment.shards:
+        table = pq.read_table(shard, columns=["group_id", "duration", "split"])
+        groups.update(table["group_id"].to_pylist())
+        splits.update(table["split"].to_pylist())
+        seconds += sum(table["duration"].to_pylist())
+    counts = {"groups": len(groups), "clips": splits.total(), "hours": round(seconds / 3600, 4)}
+    return {**alignment.manifest, "counts": {**counts, "clips_by_split": dict(sorted(splits.items()))}}
 
 
 def _metadata(alignment: AlignmentSet) -> dict[str, Any]:
@@ -117,7 +135,9 @@ def _title(manifest: Mapping[str, Any]) -> str:
 
 def _text(alignment: AlignmentSet) -> str:
     manifest = cards.without_paths(alignment.manifest)
-    origin = _sealed(manifest) if SEALED in manifest else _synthesised(manifest)
+    origin = _sealed(manifest) if SEALED in manifest else []
+    if "filters" in manifest:
+        origin = _synthesised(manifest)
     parts = [
         f"# {_title(manifest)}",
         INTRODUCTION,

@@ -211,7 +211,11 @@ _WITH_PARTS = ("text", "cascade")  # also `text:<llm>`, `cascade:<whisper>+<llm>
 
 def kind_of(run: Run) -> str:
     """`model`, or the kind of reference the run is; by what was asked for, so no checkpoint can pose as one."""
-    spec = str(run.record.model["spec"])
+    return kind_of_spec(str(run.record.model["spec"]))
+
+
+def kind_of_spec(spec: str) -> str:
+    """The same, of what was asked for (`--model`)."""
     head, _, rest = spec.partition(":")
     return REFERENCES[head] if rest and head in _WITH_PARTS else REFERENCES.get(spec, MODEL)
 

@@ -83,13 +83,16 @@ def heading(group: Group, metric: str) -> str:
 
 def score_cell(_group: Group, row: Row, metric: str) -> str:
     """Score with its 95 % interval."""
-    stated = row.run.record.metrics[metric]
-    factor = _factor(stated)
     mark = " (partial)" if row.run.record.partial else ""
-    value, low, high = (
-        f"{end * factor:.{_digits(metric, stated)}f}" for end in (stated.value, stated.low, stated.high)
-    )
+    value, low, high = shown(metric, row.run.record.metrics[metric])
     return f"{value} [{low}, {high}]{mark}"
+
+
+def shown(metric: str, stated: MetricValue) -> tuple[str, str, str]:
+    """A score and the ends of its 95 % interval, on a scale of 100, with the digits that they are shown with."""
+    factor, digits = _factor(stated), _digits(metric, stated)
+    value, low, high = (f"{end * factor:.{digits}f}" for end in (stated.value, stated.low, stated.high))
+    return value, low, high
 
 
 def length_cell(_group: Group, row: Row, metric: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.files import open_up, read_json, write_json
 from rba_bench.outputs import claim, release
+from rba_bench.speechlm.model_card import PROVENANCE, write_model_card
 from rba_bench.textlm.weights import hub_commit, load_model, local_folder, setup_sha256, weights_sha256
 
 MEL_BINS = (80, 128)
@@ -112,7 +113,6 @@ def _weights(folder: Path) -> Iterator[tuple[str, Any]]:
             raise UserError(f"{file} is damaged ({error}); copy it again") from error
 
 
-PROVENANCE = "compose.json"
 SCHEMA_VERSION = 1
 AUDIO_TOKEN = "<|audio|>"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -188,6 +188,7 @@ def compose(
         open_up(out)
         provenance["versions"] = _versions()
         write_json(out / PROVENANCE, provenance)
+        write_model_card(out)
     finally:
         release(out)
     return Composed(out, provenance)

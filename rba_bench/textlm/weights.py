@@ -14,7 +14,7 @@ from rba_bench.files import sha256_file, sha256_json
 # owner/name, and after @ a commit, branch or tag
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-LOADED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]
+LOADED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md"]
 # What decides, beside the weights, which text goes in and comes out; no file with dates or versions
 SETUP_FILES = (
     "chat_template.jinja",

@@ -17,9 +17,10 @@ from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training import continuing
-from rba_bench.training.callbacks.run_files import REPORT, START, write_report
+from rba_bench.training.callbacks.run_files import START, complete_files, write_report
 from rba_bench.training.continuing import RUN, TRAINER
 from rba_bench.training.machine import hardware, join_processes, peak_memory, reuse_memory, versions
+from rba_bench.training.model_card import write_run_card
 from rba_bench.training.training_recipe import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
         if (out / RUN).is_file():
             if os.environ.get("RANK", "0") == "0":
                 continuing.tidy(out, recipe.keep_state)  # of a run killed between its record and this
-                if recipe.report and (out / START).is_file() and not (out / REPORT).is_file():
-                    write_report(out)
+                complete_files(out, recipe.report, base)
             say(f"{out} is finished already")
             return _result(out)
         with told_if_full(out):
@@ -343,6 +343,7 @@ class _Run:
                 self.family.save(self.out)
             open_up(self.out)
             write_json(self.out / RUN, self._record(trainer))
+            write_run_card(self.out, self.base)
             continuing.tidy(self.out, self.recipe.keep_state)
         trainer.accelerator.wait_for_everyone()
         return _result(self.out)

@@ -1,5 +1,6 @@
 """A finished set has a card with which `datasets` reads it, and which follows from the set alone."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,14 @@ def test_a_readme_of_the_user_s_own_stays(sealed: Path, capsys: pytest.CaptureFi
     seal(sealed)
     assert "the card is not renewed: the front matter of" in capsys.readouterr().err
     assert (sealed / MANIFEST).is_file()
+
+
+def test_a_manifest_without_counts_has_a_card_too(sealed: Path) -> None:
+    manifest = json.loads((sealed / MANIFEST).read_text())
+    (sealed / MANIFEST).write_text(
+        json.dumps({k: v for k, v in manifest.items() if k not in ("counts", "sealed")})
+    )
+    (sealed / CARD).unlink()
+    assert write_set_card(AlignmentSet.open(sealed))
+    text = (sealed / CARD).read_text()
+    assert "of 9 instructions in 9 clips" in text and "train 7, validation 2" in text

@@ -171,7 +171,9 @@ def test_the_card_says_what_made_the_set(
 ) -> None:
     text, metadata = (finished / CARD).read_text(), front_matter(finished / CARD)
     manifest = read_json(finished / MANIFEST)
-    assert metadata["license"] == "apache-2.0" and "synthetic" in metadata["tags"]
+    assert (
+        "synthetic" in metadata["tags"] and "license" not in metadata
+    )  # nobody said what a fake teacher gives
     assert "Alignment set of 20 instructions in 40 clips" in text and str(finished) not in text
     assert manifest["teacher"]["weights_sha256"] in text and f"espeak-ng {manifest['tts']['version']}" in text
     dropped = manifest["filters"]["instructions"]["dropped"]["held_out"]

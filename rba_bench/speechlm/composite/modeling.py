@@ -5,6 +5,7 @@ states, and hang any number of responses on it. Layout and names are those trans
 models.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
+from rba_bench.cards import CARD
 from rba_bench.errors import UserError
 from rba_bench.speechlm.composite.configuration import CompositeConfig
 from rba_bench.speechlm.composite.encoder import (
@@ -23,6 +25,7 @@ from rba_bench.speechlm.composite.encoder import (
     TrueLengthWhisperEncoder,
     length_mask,
 )
+from rba_bench.speechlm.model_card import write_model_card
 
 
 class CompositePreTrainedModel(PreTrainedModel):
@@ -192,6 +195,12 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         name = next(key for key, value in self.model.language_model.named_parameters() if value is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}"}
         self.post_init()
+
+    def save_pretrained(self, save_directory: Path | str, *args: Any, **kwargs: Any) -> None:
+        """Write weights and configuration, and a card where there is no README."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True) and not (Path(save_directory) / CARD).exists():
+            write_model_card(save_directory)
 
     @classmethod
     def from_parts(

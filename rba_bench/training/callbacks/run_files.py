@@ -7,6 +7,7 @@ OUT/train_log.jsonl    one record per optimiser step
 OUT/validation.jsonl   figures of every validation, also of the one before the first step; answers at both ends
 OUT/samples.jsonl      some groups as they were trained on
 OUT/report.html        all of it on one page, at the end and on Ctrl-C
+OUT/README.md          the card: what the checkpoint is and came from, when it is finished
 
 A run's numbers in TensorBoard and Weights & Biases, through the Trainer's own callbacks.
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.cards import CARD
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 from rba_bench.installing import extra
@@ -182,6 +184,22 @@ def write_report(out: Path, groups: "Mapping[str, Sequence[AlignmentRow]] | None
         say(f"no report: {error}")
     else:
         say(f"report: {path}")
+
+
+def complete_files(out: Path, report: bool, base: Path) -> None:
+    """Write what a run lacks that was killed behind its record: report and card.
+
+    Args:
+        out: the run's folder.
+        report: whether it shall have a report.
+        base: folder of its base model.
+    """
+    from rba_bench.training.model_card import write_run_card
+
+    if report and (out / START).is_file() and not (out / REPORT).is_file():
+        write_report(out)
+    if not (out / CARD).is_file():
+        write_run_card(out, base)
 
 
 @dataclass

@@ -340,6 +340,7 @@ class TrainingData:
                 "clips": source.index.rows,
                 "clips_without_response": source.index.unanswered,
                 "bytes": source.bytes,
+                "origin": {"kinds": sorted(source.index.kinds), **source.data.origin},
             }
             for choice, source, part in zip(self.chosen, self.sources, self.train.parts, strict=True)
         ]
