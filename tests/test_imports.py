@@ -19,7 +19,7 @@ PACKAGE = Path(rba_bench.__file__).parent
 # (the last line, small files without dependencies, is open to all).
 LAYERS = (
     ("cli", "api"),
-    ("quickstart", "study", "doctor"),
+    ("quickstart", "study", "doctor", "hub"),
     ("stages",),
     ("leaderboard",),
     ("evaluation", "training", "synthesis"),

@@ -14,7 +14,7 @@ from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import UserError
 from rba_bench.outputs import RUNS
-from rba_bench.progress import stdout_reserved
+from rba_bench.progress import say, stdout_reserved
 
 app = typer.Typer(help="Tables from run records.", rich_markup_mode=None)
 OUT = RUNS / "leaderboard"
@@ -122,6 +122,33 @@ def verify(
             emit(line)
     if not checked.ok:
         raise typer.Exit(1)
+
+
+@app.command("card")
+def card(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder of the checkpoint.")],
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RECORDS]...", help="Run folders or folders of them; runs/eval by default."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Put a checkpoint's scores into its card.
+
+    Takes complete records of these very weights and verifies them; those of an earlier call are replaced.
+    """
+    with stdout_reserved():
+        from rba_bench.hub import ensure_card
+        from rba_bench.leaderboard.model_card import write_results
+
+        ensure_card(checkpoint)
+        written = write_results(checkpoint, records or [RUNS / "eval"])
+    for line in written.left_out:
+        say(f"of the records {line}")
+    if as_json:
+        emit_json(written)
+    else:
+        emit(str(written.card))
 
 
 def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> None:

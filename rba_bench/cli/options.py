@@ -20,6 +20,18 @@ Out = Annotated[
         "--out", metavar="DIR", help="Output folder; the same command resumes there.", show_default=False
     ),
 ]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub",
+        metavar="REPO",
+        help="Publish the result on the Hub when it is finished; needs `hf auth login` or HF_TOKEN.",
+        show_default=False,
+    ),
+]
+Public = Annotated[
+    bool, typer.Option("--public", help="On the Hub: let everybody read it. Private unless you say so.")
+]
 RecipeFile = Annotated[
     Path | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rba_bench.cli import options
+from rba_bench.cli import options, push
 from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
 from rba_bench.progress import say, stdout_reserved
@@ -39,6 +39,8 @@ def command(
             show_default=False,
         ),
     ] = None,
+    push_to_hub: options.PushToHub = None,
+    public: options.Public = False,
     as_json: options.Json = False,
 ) -> None:
     """Make an alignment set.
@@ -47,17 +49,18 @@ def command(
     """
     if seal is not None:
         _refuse_beside_seal(recipe, set_, out)
-        from rba_bench.audio.sealing import seal as check
-
-        with stdout_reserved():
-            check(seal, sample)
-        _render(seal, as_json)
-        return
-    if sample is not None:
+    elif sample is not None:
         raise UserError("--sample goes with --seal DIR: a set that is made here needs no hearing")
+    repository = push.reserve(push_to_hub, "dataset", public)
     with stdout_reserved():
-        made = make_set(recipe, set_ or (), out)
+        if seal is not None:
+            from rba_bench.audio.sealing import seal as check
+
+            made = check(seal, sample).path
+        else:
+            made = make_set(recipe, set_ or (), out)
     _render(made, as_json)
+    push.publish(made, repository)
 
 
 def _refuse_beside_seal(*given: object) -> None:
@@ -102,12 +105,15 @@ def compose_command(
         str,
         typer.Option("--dtype", metavar="TYPE", help="auto (the LM's), float32, bfloat16 or float16."),
     ] = "auto",
+    push_to_hub: options.PushToHub = None,
+    public: options.Public = False,
     as_json: options.Json = False,
 ) -> None:
     """Join a speech encoder and a language model.
 
     The projector between them is new: train it with `rba-bench train --set base=DIR`.
     """
+    repository = push.reserve(push_to_hub, "model", public)
     with stdout_reserved():
         from rba_bench.speechlm.compose import ComposeOptions, compose
 
@@ -118,3 +124,4 @@ def compose_command(
         emit_json(result)
     else:
         emit(str(result.path))
+    push.publish(result.path, repository)

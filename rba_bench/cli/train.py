@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rba_bench.cli import options, train_plan
+from rba_bench.cli import options, push, train_plan
 from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
 from rba_bench.progress import say, stdout_reserved
@@ -143,6 +143,8 @@ def command(
     probe: Annotated[
         bool, typer.Option("--probe", help="With --plan: measure this machine, too (a few seconds).")
     ] = False,
+    push_to_hub: options.PushToHub = None,
+    public: options.Public = False,
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
@@ -163,6 +165,7 @@ def command(
             raise UserError(f"{'--probe' if probe else '--assume'} belongs to --plan: add --plan")
         train_plan.show(checked, assume or [], probe, as_json)
         return
+    repository = push.reserve(push_to_hub, "model", public)
     with stdout_reserved():
         result = run_training(checked, out, continue_from)
     if os.environ.get("RANK", "0") != "0":
@@ -171,6 +174,7 @@ def command(
         emit_json(result)
     else:
         emit(str(result.path))
+    push.publish(result.path, repository)
 
 
 @app.command("report")

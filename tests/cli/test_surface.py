@@ -9,10 +9,23 @@ from rba_bench.cli.main import app
 SURFACE = {
     "": ["--help", "--install-completion", "--show-completion", "--version", "-h"],
     "quickstart": ["--help", "--json", "--out", "-h"],
-    "synth": ["--help", "--json", "--out", "--recipe", "--sample", "--seal", "--set", "-h"],
+    "synth": [
+        *(
+            "--help",
+            "--json",
+            "--out",
+            "--public",
+            "--push-to-hub",
+            "--recipe",
+            "--sample",
+            "--seal",
+            "--set",
+            "-h",
+        ),
+    ],
     "compose": [
         *("--audio-token", "--dtype", "--encoder", "--help", "--json", "--llm", "--out", "--projector-size"),
-        *("--seed", "--stack", "-h"),
+        *("--public", "--push-to-hub", "--seed", "--stack", "-h"),
     ],
     "train": [
         *(
@@ -25,6 +38,8 @@ SURFACE = {
             "--out",
             "--plan",
             "--probe",
+            "--public",
+            "--push-to-hub",
             "--recipe",
             "--seed",
             "--set",
@@ -86,6 +101,7 @@ SURFACE = {
             "RECORDS",
         ),
     ],
+    "leaderboard card": ["--help", "--json", "-h", "CHECKPOINT", "RECORDS"],
     "leaderboard verify": [
         *("--data-dir", "--device", "--help", "--json", "--model", "--rerun", "--seed", "-h", "RECORDS"),
     ],
@@ -113,6 +129,7 @@ SURFACE = {
     "tasks show": ["--help", "--json", "-h", "NAME"],
     "micro": ["--help", "-h"],
     "micro build": ["--help", "--json", "--out", "-h"],
+    "push": ["--help", "--json", "--public", "-h", "FOLDER", "REPO"],
     "doctor": ["--endpoint", "--help", "--json", "--probe", "-h"],
 }
 
