@@ -17,9 +17,9 @@ from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json
 from rba_bench.outputs import read_signature
-from rba_bench.untrusted import plain
 from rba_bench.progress import say
 from rba_bench.speechlm.model_card import PROVENANCE, write_model_card
+from rba_bench.untrusted import plain
 
 RUN = "rba_run.json"
 RECORDS = {"train": RUN, "compose": PROVENANCE}  # what a stage writes last, by stage

@@ -42,7 +42,7 @@ from pathlib import Path
 from rba_bench.cli.main import main
 from rba_bench.cli.output import emit_json
 from rba_bench.training import machine
-from rba_bench.training.planning import hardware
+from rba_bench.training.planning import assumptions
 from rba_bench.untrusted import read_json
 out = io.StringIO()
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(out):
@@ -56,7 +56,7 @@ except rba_bench.errors.UserError as error:
 doctor = importlib.import_module("rba_bench.doctor")
 print(json.dumps({
     "modules": len(modules), "tasks": len(json.loads(out.getvalue())), "peak": machine.peak_memory("cpu"),
-    "memory": hardware._memory(), "refused": refused,
+    "memory": assumptions._memory(), "refused": refused,
     "hardware": doctor._hardware().found, "speech": doctor._speech().ok,
 }))
 """

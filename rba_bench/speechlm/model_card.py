@@ -117,9 +117,7 @@ UNKNOWN = """\
 Not recorded: this checkpoint was saved by hand."""
 
 REGISTER = """\
-from rba_bench.speechlm.composite import register
-
-register()  # tells transformers of the architecture
+import rba_bench  # tells transformers of the architecture
 
 """
 
