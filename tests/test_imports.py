@@ -167,7 +167,7 @@ COMMANDS = [
     "tasks list",
     "tasks show",
 ]
-COMMANDS += ["micro build", "study micro", "study report", "doctor"]
+COMMANDS += ["micro build", "study micro", "study report", "doctor", "push", "leaderboard card"]
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
