@@ -4,26 +4,33 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from pathlib import Path
 
 from rba_bench import __version__
-from rba_bench.errors import RbaError
 from rba_bench.installing import extra, package
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
 from rba_bench.textlm.endpoints.keys import FILE_VARIABLE, KEY_VARIABLES, LOCAL_VARIABLE
+from rba_bench.untrusted import printable
 
-DISTRIBUTIONS = (
-    "torch",
-    "transformers",
-    "lm-eval",
-    "datasets",
-    "sacrebleu",
-    "openai-whisper",
-    "httpx2",
-    "pydantic",
-    "typer",
-)
+LONGEST = 160  # characters of a finding
+
+DISTRIBUTIONS = {  # and the modules they are imported by
+    "numpy": "numpy",
+    "torch": "torch",
+    "transformers": "transformers",
+    "lm-eval": "lm_eval",
+    "datasets": "datasets",
+    "pyarrow": "pyarrow",
+    "scipy": "scipy",
+    "scikit-learn": "sklearn",
+    "soundfile": "soundfile",
+    "sacrebleu": "sacrebleu",
+    "openai-whisper": "whisper",
+    "httpx2": "httpx2",
+    "pydantic": "pydantic",
+    "typer": "typer",
+}
 EXTRAS = {
     "tts": ("espeakng_loader",),
     "train": ("accelerate", "peft"),
@@ -66,14 +73,14 @@ class Report:
     checks: tuple[Check, ...]
 
 
-NEEDED = frozenset({"extra tts", "extra train", "speech", "micro weights", "tasks"})
+NEEDED = frozenset({"extra tts", "extra train", "speech", "micro weights", "tasks", *DISTRIBUTIONS})
 
 
 def examine() -> Report:
     """Look at everything once; nothing is written and nothing is downloaded."""
     checks = (
         Check("python", True, f"{platform.python_version()} on {platform.platform()}"),
-        *(_distribution(name) for name in DISTRIBUTIONS),
+        *(_distribution(name, module) for name, module in DISTRIBUTIONS.items()),
         *(_extra(name, modules) for name, modules in EXTRAS.items()),
         _codecs(),
         _guarded("hardware", _hardware),
@@ -89,17 +96,32 @@ def examine() -> Report:
     return Report(__version__, ready, checks)
 
 
-def _distribution(name: str) -> Check:
+def _distribution(name: str, module: str) -> Check:
+    """Whether a package is there and can be imported: a wheel for another machine has a version and does not load."""
     try:
-        return Check(name, True, metadata.version(name))
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Check(name, False, "not installed", package(name))
+    try:
+        import_module(module)
+    except Exception as error:  # noqa: BLE001 - whatever a broken package raises is the finding
+        return Check(
+            name, False, f"{version} cannot be imported: {_reason(error)}", package(name, upgrade=True)
+        )
+    return Check(name, True, version)
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Check:
-    missing = [module for module in modules if util.find_spec(module) is None]
+    missing = [module for module in modules if not _there(module)]
     found = f"lacks {', '.join(missing)}" if missing else "installed"
     return Check(f"extra {name}", not missing, found, extra(name))
+
+
+def _there(module: str) -> bool:
+    try:
+        return util.find_spec(module) is not None
+    except (ImportError, ValueError, OSError):
+        return False
 
 
 def _codecs() -> Check:
@@ -115,8 +137,13 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
     """A check that fails is a finding, not a crash."""
     try:
         return look()
-    except (RbaError, ImportError, OSError) as error:
-        return Check(name, False, " ".join(str(error).split()), "see the message")
+    except Exception as error:  # noqa: BLE001 - with a broken torch anything can be raised
+        return Check(name, False, _reason(error), "see the message")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one short line."""
+    return printable(str(error) or type(error).__name__, LONGEST)
 
 
 def _hardware() -> Check:

@@ -23,7 +23,9 @@ def test_a_finished_run_has_a_card_of_what_it_came_from(
     assert "rba-single" in front["tags"] and "base_model" not in front  # the base is a folder
     for fact in (run["base_sha256"], run["alignment_set_sha256"], "optimiser steps | 1", "sft_weight: 1.0"):
         assert fact in text
-    assert "import rba_bench" in text and str(tmp_path) not in text and str(Path(recipe.base).parent) not in text
+    assert (
+        "import rba_bench" in text and str(tmp_path) not in text and str(Path(recipe.base).parent) not in text
+    )
 
     (out / CARD).unlink()
     assert train(recipe, out).run == result.run  # finished already; one of before cards gets its card
