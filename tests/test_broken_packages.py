@@ -21,7 +21,7 @@ import sys
 class Broken:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {tuple(HEAVY.values())!r}:
-            raise OSError("libc10.so: cannot open\\\\nshared object file")
+            raise OSError("libc10.so: cannot open\\nshared object file")
 sys.meta_path.insert(0, Broken())
 from rba_bench.cli.main import main
 main(["doctor"])
