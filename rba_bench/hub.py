@@ -16,17 +16,16 @@ from rba_bench import __version__, cards
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json
-from rba_bench.outputs import read_signature
+from rba_bench.outputs import RUN_RECORD, read_signature
 from rba_bench.progress import say
 from rba_bench.speechlm.model_card import PROVENANCE, write_model_card
 from rba_bench.untrusted import plain
 
-RUN = "rba_run.json"
-RECORDS = {"train": RUN, "compose": PROVENANCE}  # what a stage writes last, by stage
+RECORDS = {"train": RUN_RECORD, "compose": PROVENANCE}  # what a stage writes last, by stage
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", cards.CARD, "LICENSE*", "NOTICE*")
 KEPT_BACK = ("rba_config.json", "rba_start.json", "rba_state.json")  # of interest on this machine alone
 FOLDERS_KEPT_BACK = ("trainer",)
-WITH_PATHS = (RUN, PROVENANCE, MANIFEST)  # records, in which any text may be a path
+WITH_PATHS = (RUN_RECORD, PROVENANCE, MANIFEST)  # records, in which any text may be a path
 NAMES_OF_PATHS = ("_name_or_path", "name_or_path", "base_model_name_or_path")  # keys of other JSON files
 BATCH = 50  # files in a commit; a set of many shards is uploaded in several
 Kind = Literal["model", "dataset"]
@@ -99,7 +98,7 @@ def ensure_card(folder: Path) -> None:
         from rba_bench.audio.set_card import write_set_card
 
         write_set_card(AlignmentSet.open(folder, verify=False))
-    elif (folder / RUN).is_file():
+    elif (folder / RUN_RECORD).is_file():
         from rba_bench.training.model_card import write_run_card
 
         write_run_card(folder)

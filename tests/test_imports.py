@@ -28,7 +28,7 @@ LAYERS = (
     ("textlm",),
     ("metrics", "audio"),
     ("recipes", "outputs", "cards"),
-    ("errors", "faults", "files", "installing", "progress", "seeding", "untrusted"),
+    ("errors", "faults", "files", "installing", "machine", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"

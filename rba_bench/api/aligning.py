@@ -181,11 +181,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         UserError: it was not made by `align` or `rba-bench train`, or its record is damaged.
     """
-    from rba_bench.evaluation.plan import RUN_NOTE, training_note
+    from rba_bench.evaluation.plan import training_note
+    from rba_bench.outputs import RUN_RECORD
 
     record = training_note(Path(path))
     if record is None:
-        raise UserError(f"no {RUN_NOTE} in {path}: it is no finished checkpoint of rba-bench")
+        raise UserError(f"no {RUN_RECORD} in {path}: it is no finished checkpoint of rba-bench")
     return Checkpoint(Path(path), record)
 
 

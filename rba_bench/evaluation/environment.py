@@ -2,10 +2,10 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import rba_bench
+from rba_bench.machine import cpu_name, package_versions
 from rba_bench.textlm.text_model import SAMPLER
 
 PACKAGES = (
@@ -29,7 +29,7 @@ def hardware(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "device": device,
         "machine": platform.machine(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
     }
@@ -40,19 +40,5 @@ def hardware(device: str) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package, its sampler and what it computes with."""
-    found = {"python": platform.python_version(), "rba-bench": rba_bench.__version__, "sampler": SAMPLER}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as handle:
-            names = [line.split(":", 1)[1].strip() for line in handle if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or "unknown"
+    own = {"python": platform.python_version(), "rba-bench": rba_bench.__version__, "sampler": SAMPLER}
+    return own | package_versions(PACKAGES)

@@ -27,7 +27,7 @@ from rba_bench.evaluation.scorers.scorer import Finisher
 from rba_bench.evaluation.scoring import signatures
 from rba_bench.evaluation.task_registry import BENCHMARKS, DECODINGS, TaskSpec, track_of
 from rba_bench.files import folder_name, read_json, sha256_json
-from rba_bench.outputs import RUNS
+from rba_bench.outputs import RUN_RECORD, RUNS
 from rba_bench.progress import say
 from rba_bench.speechlm.model_names import BUILT_IN
 from rba_bench.textlm import replies
@@ -36,16 +36,13 @@ if TYPE_CHECKING:
     from rba_bench.evaluation.harness import RbaSpeechLM
 
 
-RUN_NOTE = "rba_run.json"
-
-
 def latest_checkpoint(runs_dir: Path | str = "runs") -> Path:
     """The newest checkpoint anywhere under `runs_dir`, by its `created` date and then by file time.
 
     Raises:
         MissingPrerequisite: there is none.
     """
-    notes = list(Path(runs_dir).glob(f"**/{RUN_NOTE}"))
+    notes = list(Path(runs_dir).glob(f"**/{RUN_RECORD}"))
     if not notes:
         raise MissingPrerequisite(
             f"no checkpoint under {runs_dir}/: make one with `rba-bench train`, "
@@ -61,7 +58,7 @@ def training_note(folder: Path | str) -> dict[str, Any] | None:
     Raises:
         UserError: the file is damaged.
     """
-    note = Path(folder) / RUN_NOTE
+    note = Path(folder) / RUN_RECORD
     return _read(note) if note.is_file() else None
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
+from rba_bench.outputs import RUN_RECORD
 from rba_bench.study.study_recipe import Budget
 from rba_bench.training.callbacks.run_files import LOG
-from rba_bench.training.continuing import RUN
 
 REFERENCE = "reference"
 REPORT = "report"
@@ -90,7 +90,7 @@ class StudyFolder:
         Raises:
             UserError: the file is damaged.
         """
-        file = self.checkpoint(cell) / RUN
+        file = self.checkpoint(cell) / RUN_RECORD
         if not file.is_file():
             return None
         try:

@@ -6,7 +6,6 @@ later run keeps a shard whose marker, plan and bytes agree, else makes it again;
 The manifest: where an alignment set comes from and what is in it, written last.
 """
 
-import importlib.metadata
 import os
 import platform
 from collections import Counter
@@ -30,6 +29,7 @@ from rba_bench.files import (
     write_atomic,
     write_json,
 )
+from rba_bench.machine import package_version
 from rba_bench.progress import bar, say
 from rba_bench.synthesis.collection import ANSWERS, INSTRUCTIONS, Unit
 from rba_bench.synthesis.filters import ANSWER_REASONS, INSTRUCTION_REASONS, KEPT
@@ -174,7 +174,11 @@ def write_manifest(
         },
         "asr": None,
         "counts": _counts(out, checksums),
-        "versions": _versions(),
+        "versions": {
+            "rba_bench": rba_bench.__version__,
+            "python": platform.python_version(),
+            **{package: package_version(package) or "absent" for package in _PACKAGES},
+        },
         "logs": {name: sha256_file(out / name) for name in (INSTRUCTIONS, ANSWERS) if (out / name).is_file()},
         "checksums": checksums,
     }
@@ -216,13 +220,3 @@ def _counts(out: Path, checksums: dict[str, str]) -> dict[str, Any]:
             by[column].update(str(value) for value in table[column].to_pylist())
     tallies = {f"clips_by_{column}": dict(sorted(counter.items())) for column, counter in by.items()}
     return {"groups": len(groups), "clips": clips, "hours": round(seconds / 3600, 4), **tallies}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"rba_bench": rba_bench.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    return versions

@@ -85,6 +85,19 @@ class Reply:
     completion_tokens: int = 0
     latency_s: float = 0.0
 
+    def token_probability(self, token: str, any_case: bool = False) -> float:
+        """Probability of `token` as the first token of the reply, surrounding spaces (and case) ignored."""
+        return math.fsum(
+            math.exp(value)
+            for text, value in self.top_logprobs
+            if (text.strip().casefold() if any_case else text.strip()) == token
+        )
+
+
+def quote_json(text: str) -> str:
+    """`text` as a JSON string, the form in which judges are shown what others wrote."""
+    return json.dumps(text, ensure_ascii=False)
+
 
 @runtime_checkable
 class JudgeModel(Protocol):

@@ -17,12 +17,11 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, write_atomic, write_json
-from rba_bench.outputs import SIGNATURE, differences, read_signature
+from rba_bench.outputs import RUN_RECORD, SIGNATURE, differences, read_signature
 from rba_bench.progress import say
 from rba_bench.training.callbacks.run_files import LOG, SAMPLES, VALIDATION
 from rba_bench.training.training_recipe import TrainingRecipe
 
-RUN = "rba_run.json"
 TRAINER = "trainer"
 # Keys that may differ from those of the run that is gone on from; all others make it another run
 FREE = {
@@ -86,7 +85,7 @@ def find(run: Path) -> Origin:
             f"{run} holds no training run: --continue-from names the output folder of `rba-bench train`; to begin "
             f"from the weights there, add --set base={run}"
         )
-    record = read_json(run / RUN) if (run / RUN).is_file() else {}
+    record = read_json(run / RUN_RECORD) if (run / RUN_RECORD).is_file() else {}
     kept = newest(run / TRAINER)
     if kept is not None:
         path, state = kept
@@ -222,9 +221,9 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
 
 def lineage_of(base: Path, sha256: str) -> list[dict[str, Any]]:
     """For the record: the runs that a base model came from, the latest first; none of a model from elsewhere."""
-    if not (base / RUN).is_file() or not (base / SIGNATURE).is_file():
+    if not (base / RUN_RECORD).is_file() or not (base / SIGNATURE).is_file():
         return []
-    run = read_json(base / RUN)
+    run = read_json(base / RUN_RECORD)
     told = {
         name: run.get(name) for name in ("method", "steps", "seed", "alignment_set_sha256", "base_sha256")
     }
@@ -245,7 +244,7 @@ def refuse_more_steps(out: Path, identity: Mapping[str, Any]) -> None:
         return
     old, new = found["config"]["steps"], identity["steps"]
     more = f"go on from it with --continue-from {out} --steps {new} and another --out"
-    if not (out / RUN).is_file():
+    if not (out / RUN_RECORD).is_file():
         more = f"repeat its own command to finish it, or {more}"
     raise UserError(
         f"{out} is a run of {old} steps, not of {new}: {more if new > old else 'choose another --out'}"

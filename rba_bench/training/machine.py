@@ -5,6 +5,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from rba_bench import __version__
+from rba_bench.machine import package_versions
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -31,15 +32,8 @@ def peak_memory(device: str) -> int:
 
 def versions() -> dict[str, str]:
     """Of what decides results."""
-    import torch
-    import transformers
-
-    return {
-        "rba_bench": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    own = {"rba_bench": __version__, "python": platform.python_version()}
+    return own | package_versions(("torch", "transformers"))
 
 
 def hardware(args: "TrainingArguments") -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from rba_bench import cards
 from rba_bench.files import read_json
+from rba_bench.outputs import RUN_RECORD
 from rba_bench.speechlm import model_card as common
-from rba_bench.training.continuing import RUN
 from rba_bench.training.options.presets import PRESETS
 
 OURS = "micro"  # the base that ships with the package and has its licence
@@ -23,7 +23,7 @@ def write_run_card(out: Path, base: Path | None = None) -> bool:
     Returns:
         Whether the folder has a card of ours now; a README without our marks stays as it is.
     """
-    run = cards.without_paths(read_json(out / RUN))
+    run = cards.without_paths(read_json(out / RUN_RECORD))
     bases = [run["base"].partition("@")[0]] if run["base_revision"] else []
     license_ = "apache-2.0" if run["base"] == OURS else (common.licence_of(base) if base else None)
     front = common.metadata(bases, license_, ["alignment", run["method"]])

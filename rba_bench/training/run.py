@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.files import open_up, read_json, write_json
-from rba_bench.outputs import claim, release
+from rba_bench.outputs import RUN_RECORD, claim, release
 from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training import continuing
 from rba_bench.training.callbacks.run_files import START, complete_files, write_report
-from rba_bench.training.continuing import RUN, TRAINER
+from rba_bench.training.continuing import TRAINER
 from rba_bench.training.machine import hardware, join_processes, peak_memory, reuse_memory, versions
 from rba_bench.training.model_card import write_run_card
 from rba_bench.training.training_recipe import TrainingRecipe
@@ -100,7 +100,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     sources = _sources(recipe, data, base)
     _claim(recipe, out, sources, origin)
     try:
-        if (out / RUN).is_file():
+        if (out / RUN_RECORD).is_file():
             if os.environ.get("RANK", "0") == "0":
                 continuing.tidy(out, recipe.keep_state)  # of a run killed between its record and this
                 complete_files(out, recipe.report, base)
@@ -145,7 +145,7 @@ def _claim(
 
 
 def _result(out: Path) -> TrainResult:
-    run = read_json(out / RUN)
+    run = read_json(out / RUN_RECORD)
     return TrainResult(out, run["method"], run["steps"], run["wall_time_s"], run["samples_per_s"], run)
 
 
@@ -342,7 +342,7 @@ class _Run:
                 merge_lora(self.family)
                 self.family.save(self.out)
             open_up(self.out)
-            write_json(self.out / RUN, self._record(trainer))
+            write_json(self.out / RUN_RECORD, self._record(trainer))
             write_run_card(self.out, self.base)
             continuing.tidy(self.out, self.recipe.keep_state)
         trainer.accelerator.wait_for_everyone()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rba_bench.files import sha256_json
-from rba_bench.textlm.judging import Message
+from rba_bench.textlm.judging import Message, quote_json
 
 VERSION = 1
 FIRST, SECOND = "m", "M"  # identifiers of the two answers, as in AlpacaEval
@@ -96,29 +96,25 @@ contradict it. More text around it does no harm. Reply with one word, Yes or No,
 def compare(request: str, first: str, second: str) -> tuple[Message, ...]:
     """Which of two answers is better: the first is `m`, the second `M`."""
     block = json.dumps({"instruction": request}, ensure_ascii=False, indent=4)
-    text = COMPARE.format(request=block, first=_quoted(first), second=_quoted(second))
+    text = COMPARE.format(request=block, first=quote_json(first), second=quote_json(second))
     return Message("system", COMPARE_SYSTEM), Message("user", text)
 
 
 def rate(request: str, answer: str) -> tuple[Message, ...]:
     """How good an answer is, from 1 to 5."""
-    return (Message("user", RATE.format(request=_quoted(request), answer=_quoted(answer))),)
+    return (Message("user", RATE.format(request=quote_json(request), answer=quote_json(answer))),)
 
 
 def verify(request: str, references: Sequence[str], answer: str) -> tuple[Message, ...]:
     """Whether an answer is one of the references in other words."""
     known = json.dumps(list(references), ensure_ascii=False)
-    text = VERIFY.format(request=_quoted(request), references=known, answer=_quoted(answer))
+    text = VERIFY.format(request=quote_json(request), references=known, answer=quote_json(answer))
     return (Message("user", text),)
 
 
 def fingerprint(*templates: str) -> dict[str, str | int]:
     """Version and hash of the templates: part of the protocol."""
     return {"version": VERSION, "sha256": sha256_json(list(templates))}
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 Value = TypeVar("Value")

@@ -59,7 +59,9 @@ class Choice:
 def read_choice(reply: Reply) -> Choice | None:
     """The vote in a reply, None if neither identifier is among the likeliest tokens, or the text is another."""
     if reply.top_logprobs:
-        first, second = (_mass(reply, name) for name in (judge_prompts.FIRST, judge_prompts.SECOND))
+        first, second = (
+            reply.token_probability(name) for name in (judge_prompts.FIRST, judge_prompts.SECOND)
+        )
         total = first + second
         if total > 0:
             return Choice(first / total, True, min(total, 1.0))
@@ -224,10 +226,6 @@ def make(config: Mapping[str, Any], options: FinishOptions, asker: JudgeModel | 
         LengthControl.of(settled(config, options, aloud=True), options),
         str(config.get("against") or ""),
     )
-
-
-def _mass(reply: Reply, name: str) -> float:
-    return math.fsum(math.exp(value) for token, value in reply.top_logprobs if token.strip() == name)
 
 
 def _wins(choices: Sequence[Choice]) -> tuple[float, float]:

@@ -4,7 +4,6 @@ Either the majority of several sampled votes (VoiceBench: three), or one weighte
 the odds of the first token, which is free of sampling noise.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,7 @@ class Verdict:
 def read_verdict(reply: Reply) -> Verdict | None:
     """The vote in a reply, None if it is neither yes nor no."""
     if reply.top_logprobs:
-        yes, no = (_mass(reply, word) for word in ("yes", "no"))
+        yes, no = (reply.token_probability(word, any_case=True) for word in ("yes", "no"))
         if yes + no > 0:
             return Verdict(yes / (yes + no), True)
     said = judge_prompts.stated(reply.text, _yes_or_no, leading=True)
@@ -169,9 +168,3 @@ def make(config: Mapping[str, Any], options: FinishOptions, asker: JudgeModel | 
     settings = Settings.of(config, **(WEIGHTED if weighted else SAMPLED))
     asked = asker or asker_of(config, options)
     return YesNoJudge(asked, settings, options.cache, vote_count(config, 1 if weighted else VOTES))
-
-
-def _mass(reply: Reply, word: str) -> float:
-    return math.fsum(
-        math.exp(value) for token, value in reply.top_logprobs if token.strip().casefold() == word
-    )

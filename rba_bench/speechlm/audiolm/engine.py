@@ -13,6 +13,7 @@ import torch
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
+from rba_bench.outputs import RUN_RECORD
 from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.loading import load_family
@@ -31,8 +32,7 @@ from rba_bench.textlm.sampling import Continuation, continue_batch, continue_pro
 from rba_bench.textlm.text_model import Decoding, Generation
 from rba_bench.textlm.weights import describe, local_folder, resolve_device
 
-RUN_FILE = "rba_run.json"
-RUN_KEYS = (  # of RUN_FILE, into the identity
+RUN_KEYS = (  # of RUN_RECORD, into the identity
     "method",
     "base",
     "track",
@@ -357,7 +357,7 @@ def _n_samples(request: SpeechRequest) -> int:
 
 def _run(folder: Path) -> dict[str, Any]:
     """How a checkpoint was trained, if it says so."""
-    path = folder / RUN_FILE
+    path = folder / RUN_RECORD
     if not path.is_file():
         return {}
     try:

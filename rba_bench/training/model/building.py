@@ -10,7 +10,7 @@ import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
-from rba_bench.outputs import SIGNATURE
+from rba_bench.outputs import RUN_RECORD, SIGNATURE
 from rba_bench.progress import bar
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
@@ -18,7 +18,6 @@ from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document
 from rba_bench.speechlm.audiolm.text_decoder import follow, try_out
 from rba_bench.textlm.text_model import Decoding
 from rba_bench.textlm.weights import as_stored
-from rba_bench.training.continuing import RUN
 from rba_bench.training.data.clips import ClipStore, ResponseTokens, shared_cache
 from rba_bench.training.data.groups import TrainingData
 from rba_bench.training.data.order import GroupOrder
@@ -55,7 +54,9 @@ def base_folder(recipe: TrainingRecipe) -> Path:
 
     folder = Path(recipe.base)
     signed = read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
-    if signed.get("stage") == "train" and not (folder / RUN).is_file():  # `compose` signs its folders too
+    if (
+        signed.get("stage") == "train" and not (folder / RUN_RECORD).is_file()
+    ):  # `compose` signs its folders too
         raise MissingPrerequisite(
             f"base {folder} is a run that is not finished: give its own command again first"
         )

@@ -10,10 +10,9 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
-from rba_bench.outputs import read_signature
+from rba_bench.outputs import RUN_RECORD, read_signature
 from rba_bench.training.callbacks.run_files import LOG, SAMPLES, START, VALIDATION
 
-RUN = "rba_run.json"
 GROUPS = 10  # on the page
 _NUMBER = (int, float)
 _OPTIONAL = (int, float, type(None))
@@ -85,7 +84,9 @@ def read(folder: Path) -> Content:
 
 
 def _read(folder: Path, config: dict[str, Any]) -> Content:
-    start, run = (read_json(folder / name) if (folder / name).is_file() else {} for name in (START, RUN))
+    start, run = (
+        read_json(folder / name) if (folder / name).is_file() else {} for name in (START, RUN_RECORD)
+    )
     recipe = run.get("recipe") or start.get("recipe") or config
     log = _by_step(read_jsonl(folder / LOG))
     records = list(read_jsonl(folder / VALIDATION))
@@ -145,7 +146,7 @@ def _missing(content: Content) -> list[str]:
     elif content.after is None:
         found.append("No answers after training: the run has not come to its end.")
     if not content.start and not content.run:
-        found.append(f"The recipe lacks its paths: there is neither {START} nor {RUN}.")
+        found.append(f"The recipe lacks its paths: there is neither {START} nor {RUN_RECORD}.")
     return found
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.progress import say
-from rba_bench.textlm.judging import JudgeModel, Message, Poll, Question, Reply, Vote, VoteCache
+from rba_bench.textlm.judging import JudgeModel, Message, Poll, Question, Reply, Vote, VoteCache, quote_json
 from rba_bench.training.rewards.reward import NOT_JUDGED, InStep
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Judge:
 
     def question(self, row: AlignmentRow, response: str) -> Question:
         """What the judge is asked about an answer."""
-        request, answer, teacher = (_quoted(text) for text in (row.user_text, response, row.response))
+        request, answer, teacher = (quote_json(text) for text in (row.user_text, response, row.response))
         text = PROMPT.format(
             request=request,
             answer=answer,
@@ -131,20 +131,12 @@ class Judge:
 
 def read_grade(reply: Reply) -> float | None:
     """The grade in a reply: expected value under the first token's odds, else the digit it wrote, else None."""
-    odds = {grade: _mass(reply, grade) for grade in range(1, BEST + 1)}
+    odds = {grade: reply.token_probability(str(grade)) for grade in range(1, BEST + 1)}
     total = math.fsum(odds.values())
     if total >= SURE:
         return math.fsum(grade * odds[grade] for grade in odds) / total
     said = _SAID.fullmatch(reply.text.strip())
     return float(said[1]) if said else None
-
-
-def _mass(reply: Reply, grade: int) -> float:
-    return math.fsum(math.exp(value) for token, value in reply.top_logprobs if token.strip() == str(grade))
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 GRADES = ("1", "2", "3", "4", "5")
