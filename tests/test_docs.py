@@ -102,7 +102,7 @@ def shown_commands(page: Path) -> Iterator[list[str]]:
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             starts = [i for i, word in enumerate(words) if word in ("rba-bench", "rba_bench")]
-            if starts and "pip" not in words:
+            if starts and "pip" not in words and words[:2] != ["docker", "build"]:
                 yield words[starts[0] + 1 :]
             elif words and words[0] == "$eval":
                 yield ["eval", *words[1:]]
