@@ -24,6 +24,7 @@ from rba_bench.files import cache_dir, read_json, sha256_json, sweep, write_json
 RUNS = Path("runs")  # where stages write unless they are told
 SIGNATURE = "rba_config.json"
 RUN_RECORD = "rba_run.json"  # what a finished training run writes last into its folder
+TRAIN_LOG = "train_log.jsonl"  # of a training run, one record per optimiser step
 SCHEMA_VERSION = 1
 SHOWN = 12  # differences listed before "and N more"
 LOCK = ".rba.lock"

@@ -43,6 +43,8 @@ def test_boards_need_none_of_the_libraries_that_run_models(tmp_path: Path) -> No
         "run('tasks', 'list')\n"
         f"run('compare', {str(base)!r}, {str(sft)!r})\n"
         f"run('leaderboard', 'verify', {str(base)!r})\n"
+        f"run('rescore', {str(base)!r}, '--out', {str(tmp_path / 'rescored')!r})\n"
+        "import rba_bench.study.report\n"
         "import rba_bench as rba\n"
         f"run = rba.load_run({str(base)!r})\n"
         f"assert len(run.samples.to_pandas()) == 96 == run.results['micro_triviaqa']['asserted_match'].n\n"

@@ -9,7 +9,8 @@ The samples of a finished run on disk: as lines, or packed as they are published
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -295,6 +296,12 @@ def check_hash(value: object, name: str) -> str:
     if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
         raise ValueError(f"{name} is no SHA-256")
     return value
+
+
+def status_counts(samples: Sequence[Sample]) -> dict[Status, int]:
+    """Number of samples of every status, zeros included."""
+    counts = Counter(sample.status for sample in samples)
+    return {status: counts[status] for status in STATUSES}
 
 
 def not_ok(statuses: Mapping[Status, int]) -> str:

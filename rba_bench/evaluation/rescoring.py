@@ -36,8 +36,8 @@ from rba_bench.evaluation.records import (
     Sample,
     Status,
     read_record,
+    status_counts,
 )
-from rba_bench.evaluation.runner import status_counts
 from rba_bench.evaluation.scorers import registry as finishers
 from rba_bench.evaluation.scorers.registry import finish
 from rba_bench.evaluation.scorers.scorer import Finisher

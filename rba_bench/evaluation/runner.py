@@ -7,8 +7,6 @@ What a run would take, before anything is answered, judged or paid.
 """
 
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,12 +28,10 @@ from rba_bench.evaluation.plan import EvalRequest, Plan, load_task, make_plan, m
 from rba_bench.evaluation.records import (
     RUN_FILE,
     SAMPLES_FILE,
-    STATUSES,
     UNANSWERED,
     RunRecord,
-    Sample,
-    Status,
     read_record,
+    status_counts,
 )
 from rba_bench.evaluation.scorers import registry as finishers
 from rba_bench.evaluation.scorers.registry import finish
@@ -149,12 +145,6 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(plan.folder / RUN_FILE, record.model_dump(mode="json"))
-
-
-def status_counts(samples: Sequence[Sample]) -> dict[Status, int]:
-    """Number of samples of every status, zeros included."""
-    counts = Counter(sample.status for sample in samples)
-    return {status: counts[status] for status in STATUSES}
 
 
 WORD = "word "  # stands for a token of an answer that is not written yet

@@ -16,9 +16,8 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
-from rba_bench.outputs import RUN_RECORD
+from rba_bench.outputs import RUN_RECORD, TRAIN_LOG
 from rba_bench.study.study_recipe import Budget
-from rba_bench.training.callbacks.run_files import LOG
 
 REFERENCE = "reference"
 REPORT = "report"
@@ -103,7 +102,7 @@ class StudyFolder:
 
     def started(self, cell: Cell) -> bool:
         """Whether a training left anything to resume."""
-        return (self.checkpoint(cell) / LOG).is_file()
+        return (self.checkpoint(cell) / TRAIN_LOG).is_file()
 
     def failure(self, cell: Cell) -> str:
         """Why the run stopped for good, "" if it did not."""

@@ -17,9 +17,9 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, write_atomic, write_json
-from rba_bench.outputs import RUN_RECORD, SIGNATURE, differences, read_signature
+from rba_bench.outputs import RUN_RECORD, SIGNATURE, TRAIN_LOG, differences, read_signature
 from rba_bench.progress import say
-from rba_bench.training.callbacks.run_files import LOG, SAMPLES, VALIDATION
+from rba_bench.training.callbacks.run_files import SAMPLES, VALIDATION
 from rba_bench.training.training_recipe import TrainingRecipe
 
 TRAINER = "trainer"
@@ -157,7 +157,7 @@ def prepare(origin: Origin, recipe: TrainingRecipe, out: Path) -> None:
     shutil.rmtree(out / TRAINER, ignore_errors=True)
     if (origin.run / FOLDER).is_dir():
         shutil.copytree(origin.run / FOLDER, out / FOLDER, dirs_exist_ok=True)
-    for name in (LOG, VALIDATION, SAMPLES):
+    for name in (TRAIN_LOG, VALIDATION, SAMPLES):
         if (origin.run / name).is_file():
             write_atomic(out / name, (origin.run / name).read_bytes())
     if origin.kept is None:

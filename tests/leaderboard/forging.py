@@ -8,8 +8,8 @@ from typing import Any
 
 from rba_bench.evaluation import documents, scoring
 from rba_bench.evaluation.plan import identifying, protocol_hash
-from rba_bench.evaluation.records import Sample
-from rba_bench.evaluation.runner import EvalRequest, evaluate, status_counts
+from rba_bench.evaluation.records import Sample, status_counts
+from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.seeding import stable_seed
 from tests.evaluation.conftest import ScriptedModel

@@ -85,7 +85,7 @@ def test_start_and_end_are_compared_whatever_eval_every_says(
         # the only held-out item: what the answers say of it is what the validation says
         for figure, answer in ((figures[0], before), (figures[-1], after)):
             assert answer[0]["teacher_nats"] == pytest.approx(figure["validation_loss"], abs=1e-3)
-        log = records(out / watch.LOG)
+        log = records(out / watch.TRAIN_LOG)
         assert [one["step"] for one in log] == [1, 2, 3] and "validation_loss" in log[-1]
         assert records(out / watch.SAMPLES) == []
         run = read_json(out / "rba_run.json")["validations"]

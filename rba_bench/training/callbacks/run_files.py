@@ -29,6 +29,7 @@ from rba_bench.cards import CARD
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 from rba_bench.installing import extra
+from rba_bench.outputs import TRAIN_LOG
 from rba_bench.progress import say
 from rba_bench.training.callbacks.samples import bounded
 from rba_bench.training.data.packing import Response
@@ -106,7 +107,6 @@ class Ends:
 
 
 START = "rba_start.json"
-LOG = "train_log.jsonl"
 VALIDATION = "validation.jsonl"
 SAMPLES = "samples.jsonl"
 REPORT = "report.html"
@@ -159,7 +159,7 @@ class RunFiles:
     """
 
     def __init__(self, out: Path, done: int) -> None:
-        self.log = StepLog(out / LOG, done)
+        self.log = StepLog(out / TRAIN_LOG, done)
         self.validation = StepLog(out / VALIDATION, done)
         self.samples = StepLog(out / SAMPLES, done)
 

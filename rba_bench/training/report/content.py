@@ -10,8 +10,8 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
-from rba_bench.outputs import RUN_RECORD, read_signature
-from rba_bench.training.callbacks.run_files import LOG, SAMPLES, START, VALIDATION
+from rba_bench.outputs import RUN_RECORD, TRAIN_LOG, read_signature
+from rba_bench.training.callbacks.run_files import SAMPLES, START, VALIDATION
 
 GROUPS = 10  # on the page
 _NUMBER = (int, float)
@@ -88,7 +88,7 @@ def _read(folder: Path, config: dict[str, Any]) -> Content:
         read_json(folder / name) if (folder / name).is_file() else {} for name in (START, RUN_RECORD)
     )
     recipe = run.get("recipe") or start.get("recipe") or config
-    log = _by_step(read_jsonl(folder / LOG))
+    log = _by_step(read_jsonl(folder / TRAIN_LOG))
     records = list(read_jsonl(folder / VALIDATION))
     validations = _by_step(record for record in records if "answers" not in record)
     if not validations:  # an earlier version has them in the step log alone
@@ -132,7 +132,7 @@ def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _missing(content: Content) -> list[str]:
     found = []
     if not content.log:
-        found.append(f"No curves: {LOG} holds no step yet.")
+        found.append(f"No curves: {TRAIN_LOG} holds no step yet.")
     if not content.groups:
         found.append(
             f"No groups: {SAMPLES} is empty or not there. The run has `samples_every: 0`, has not come to its first "

@@ -1,12 +1,13 @@
 """How many requests go out at once: few at first, more while it goes well, half when it does not."""
 
 import asyncio
+import threading
 
 import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.textlm.endpoints.address import EndpointOptions
-from rba_bench.textlm.endpoints.client import Pace, Window
+from rba_bench.textlm.endpoints.client import Pace, Window, run_to_end
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.judging import Message, Question
 from tests.textlm.misbehaving_server import Reaction, Seen, answer, failure, serving
@@ -133,3 +134,27 @@ def test_one_item_that_always_fails_does_not_slow_the_others_down() -> None:
     assert replies[7].status == "error"
     assert sum(reply.status == "ok" for reply in replies.values()) == 199
     assert lm.client.pace.limit > 4  # halved once, not six times
+
+
+def test_work_runs_to_its_end_whether_a_loop_runs_here_or_not() -> None:
+    """In a notebook one always does."""
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        return threading.current_thread().name
+
+    async def cell() -> str:
+        return run_to_end(work())
+
+    here = threading.current_thread().name
+    assert run_to_end(work()) == here
+    assert asyncio.run(cell()) != here
+
+    async def failing() -> None:
+        raise ValueError("told")
+
+    async def bad_cell() -> None:
+        run_to_end(failing())
+
+    with pytest.raises(ValueError, match="told"):
+        asyncio.run(bad_cell())

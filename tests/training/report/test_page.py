@@ -69,7 +69,7 @@ def make_run(folder: Path, text: str = "hello", **recipe: Any) -> Path:
     figures = {"validation_loss": 2.0, f"validation_loss_{text}": 2.0}
     lines(folder / watch.VALIDATION, {"step": 0, **figures}, {"step": 0, "answers": [answer]})
     lines(
-        folder / watch.LOG,
+        folder / watch.TRAIN_LOG,
         *({"step": n, "loss": 1.0 / n, "tokens": 10.0, "elapsed_s": float(n)} for n in (1, 2)),
     )
     return folder
@@ -137,7 +137,7 @@ def test_a_run_of_an_earlier_version_says_what_is_missing(tmp_path: Path) -> Non
     run = make_run(tmp_path / "run")
     for name in (watch.SAMPLES, watch.VALIDATION, watch.START):
         (run / name).unlink()
-    lines(run / watch.LOG, {"step": 1, "loss": 1.0, "validation_loss": 3.0}, {"step": 2, "loss": 0.5})
+    lines(run / watch.TRAIN_LOG, {"step": 1, "loss": 1.0, "validation_loss": 3.0}, {"step": 2, "loss": 0.5})
     content = read(run)
     assert [line.split(":")[0] for line in content.missing] == [
         "No groups", "No answers before and after", "The recipe lacks its paths",
@@ -151,7 +151,7 @@ def test_a_run_of_an_earlier_version_says_what_is_missing(tmp_path: Path) -> Non
     [
         (watch.SAMPLES, '{"step": 1}\n'),
         (watch.SAMPLES, "[1]\n"),
-        (watch.LOG, '{"loss": 1}\n'),
+        (watch.TRAIN_LOG, '{"loss": 1}\n'),
         (watch.VALIDATION, '{"step": 0, "answers": [{"clip": 3}]}\n'),
         (watch.START, "{"),
     ],
@@ -231,6 +231,8 @@ def test_a_long_run_has_bounded_curves_and_groups_from_its_whole_length(tmp_path
 def test_speed_counts_steps_that_were_sampled_for_together_as_one(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", refresh_every=2)
     times = [3.0, 4.0, 7.0, 8.0]
-    lines(run / watch.LOG, *({"step": n + 1, "tokens": 10.0, "elapsed_s": t} for n, t in enumerate(times)))
+    lines(
+        run / watch.TRAIN_LOG, *({"step": n + 1, "tokens": 10.0, "elapsed_s": t} for n, t in enumerate(times))
+    )
     (speed,) = [chart for chart in charts(read(run)) if chart["title"] == "Speed"]
     assert speed["curves"] == [{"name": "tokens/s", "x": [2, 4], "y": [5.0, 5.0]}]
