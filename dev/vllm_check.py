@@ -94,11 +94,11 @@ class Server:
 
 def small_base(folder: Path) -> str:
     """The micro base with a language model of random weights whose head size (32) vLLM has a CPU kernel for."""
-    from rba_bench.micro.paths import part
+    from rba_bench.assets import model_folder
     from rba_bench.speechlm.audiolm.loading import load_family
     from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
 
-    family = load_family(part("base"))
+    family = load_family(model_folder("base"))
     config = type(family.model.config).from_dict(family.model.config.to_dict())
     config.text_config.update({"head_dim": 32, "num_key_value_heads": 2, "initializer_range": 0.15})
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ from importlib import import_module, metadata, util
 from pathlib import Path
 
 from rba_bench import __version__
+from rba_bench.assets import MICRO, WEIGHTS, weights_folder
 from rba_bench.installing import extra, package
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
 from rba_bench.textlm.endpoints.keys import FILE_VARIABLE, KEY_VARIABLES, LOCAL_VARIABLE
@@ -165,13 +166,11 @@ def _speech() -> Check:
 
 
 def _weights() -> Check:
-    from rba_bench.micro.paths import PARTS, weights_dir
-
-    folder = weights_dir()
-    missing = [name for name in PARTS if not (folder / name).is_dir()]
+    weights, folder = WEIGHTS[MICRO], weights_folder()
+    missing = [role for role in weights.roles if not (folder / role).is_dir()]
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
     found = f"lacks {', '.join(missing)}" if missing else f"{size:.1f} MiB in {folder}"
-    return Check("micro weights", not missing, found, "rba-bench micro build")
+    return Check("micro weights", not missing, found, weights.command)
 
 
 def _tasks() -> Check:

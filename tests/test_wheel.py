@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rba_bench import __version__
-from rba_bench.micro.paths import PARTS
+from rba_bench.assets import MICRO, WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_MB = 25.0  # the models of the micro world are at most 16
@@ -99,12 +99,12 @@ def test_installed_wheel_lists_all_tasks(installed: Path, tmp_path: Path) -> Non
 def test_installed_wheel_finds_its_own_weights_and_recipes(installed: Path, tmp_path: Path) -> None:
     code = (
         "import json, rba_bench\n"
-        "from rba_bench.micro.paths import weights_dir\n"
+        "from rba_bench.assets import weights_folder\n"
         "from rba_bench.recipes import recipes_dir\n"
-        "weights = sorted(str(f.relative_to(weights_dir())) for f in weights_dir().rglob('*.safetensors'))\n"
+        "weights = sorted(str(f.relative_to(weights_folder())) for f in weights_folder().rglob('*.safetensors'))\n"
         "print(json.dumps([rba_bench.__file__, weights, sorted(f.name for f in recipes_dir().iterdir())]))\n"
     )
     origin, weights, recipes = _run(installed, tmp_path, "python", "-c", code)
     assert Path(origin).is_relative_to(installed.parent)
-    assert {name.split("/")[0] for name in weights} == set(PARTS)
+    assert {name.split("/")[0] for name in weights} == set(WEIGHTS[MICRO].roles)
     assert "synth-micro.yaml" in recipes

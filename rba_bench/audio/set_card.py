@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rba_bench import cards
+from rba_bench.assets import WEIGHTS
 from rba_bench.audio.alignment_set import SEALED, AlignmentSet
 from rba_bench.errors import UserError
 from rba_bench.progress import say
@@ -28,7 +29,6 @@ SIZES = (
 )
 LISTED = 32  # shards whose checksums stand in the card; the manifest has all
 RENEWED = ("dataset_info", "configs", "size_categories")
-OURS = "micro"  # a teacher that ships with the package and has its licence
 
 
 def write_set_card(alignment: AlignmentSet) -> bool:
@@ -77,7 +77,7 @@ def _metadata(alignment: AlignmentSet) -> dict[str, Any]:
     clips = manifest["counts"]["clips"]
     return {
         "pretty_name": _title(manifest),
-        "license": "apache-2.0" if _teacher(manifest) == OURS else None,
+        "license": "apache-2.0" if _teacher(manifest) in WEIGHTS else None,
         "language": cards.languages(*_languages(alignment)) or None,
         "task_categories": ["audio-text-to-text"],
         "tags": ["speech", "spoken-instructions", "rba-bench", *(["synthetic"] if "tts" in manifest else [])],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from rba_bench.assets import load_world, weights_folder
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json
 from rba_bench.files import read_json
@@ -32,9 +33,7 @@ def build(out: options.Out = None, as_json: options.Json = False) -> None:
     """
     folder = out or _folder()
     with stdout_reserved():
-        from rba_bench.micro.build import stages as run
-
-        provenance = run.build(folder)
+        provenance = load_world("builder").build_weights(folder)
     say(f"use these models with RBA_MICRO_WEIGHTS={folder}")
     if as_json:
         emit_json({"weights": folder, "provenance": read_json(provenance)})
@@ -44,10 +43,8 @@ def build(out: options.Out = None, as_json: options.Json = False) -> None:
 
 def _folder() -> Path:
     """Where the package looks for its models, unless that would overwrite the shipped ones."""
-    from rba_bench.micro.paths import weights_dir
-
-    missing = not (weights_dir() / "provenance.json").is_file()
-    folder = weights_dir() if missing else RUNS / "micro-build"
+    missing = not (weights_folder() / "provenance.json").is_file()
+    folder = weights_folder() if missing else RUNS / "micro-build"
     say(f"micro models: {folder} (choose with --out)")
     return folder
 

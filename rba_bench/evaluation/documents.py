@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rba_bench.assets import load_world
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.sources.tables import Clip
 from rba_bench.files import canonical_json, sha256_bytes
@@ -30,7 +31,7 @@ def load(testset: str | None = None, data: str | None = None) -> list[dict[str, 
     """Documents of a micro test set by name, or of a parquet file or folder of the same columns.
 
     Args:
-        testset: Name known to `rba_bench.micro.testsets`; synthesised on first use.
+        testset: Name of a test set of the micro world; synthesised on first use.
         data: Parquet file, or folder with `test.parquet`; wins over `testset`.
 
     Raises:
@@ -41,9 +42,7 @@ def load(testset: str | None = None, data: str | None = None) -> list[dict[str, 
         return read(Path(data))
     if testset is None:
         raise UserError("the task names no data: set dataset_kwargs to {testset: NAME} or {data: FILE}")
-    from rba_bench.micro import testsets
-
-    return read(testsets.load(testset))
+    return read(load_world("testsets").load_testset(testset))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -79,10 +78,8 @@ def without_clips(testset: str) -> list[dict[str, Any]]:
     Raises:
         UserError: unknown name.
     """
-    from rba_bench.micro import testsets
-
     silent = {"sampling_rate": 0, "duration": 0.0, "audio_sha256": ""}
-    rows = testsets.texts(testset)
+    rows = load_world("testsets").testset_texts(testset)
     return [_document(row | silent, Path(testset), index) for index, row in enumerate(rows)]
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from rba_bench.assets import load_world
 from rba_bench.errors import UserError
 from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.lengths import mean_lengths
@@ -90,8 +91,7 @@ def score_item(doc: Mapping[str, Any], response: str) -> ItemScore:
 
 
 def _instruct(doc: Mapping[str, Any], response: str) -> ItemScore:
-    from rba_bench.micro import world
-
+    world = load_world("grammar")
     item = world.parse(user_text(doc))
     if item is None:
         return ItemScore({}, None, "the judge does not know this instruction")

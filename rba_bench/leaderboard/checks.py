@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from rba_bench.assets import weights_folder
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.evaluation import documents, outcomes
 from rba_bench.evaluation.model_input import scored_part, settings
@@ -25,7 +26,7 @@ from rba_bench.leaderboard.recompute import Recomputed
 from rba_bench.leaderboard.test_sets import Docs, clip_key
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.model_names import BUILT_IN, shipped_weights
+from rba_bench.speechlm.model_names import BUILT_IN
 from rba_bench.textlm.weights import weights_sha256
 from rba_bench.untrusted import plain
 
@@ -188,7 +189,7 @@ def _weights(model: Mapping[str, Any]) -> Iterator[str]:
 def teacher_sha256() -> str:
     """Hash of the shipped teacher, which reads in `text` and `cascade`; "" where it is not on this machine."""
     try:
-        return weights_sha256(shipped_weights() / "teacher")
+        return weights_sha256(weights_folder() / "teacher")
     except MissingPrerequisite:
         return ""
 

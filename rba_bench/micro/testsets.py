@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from rba_bench import files, progress
+from rba_bench.assets import weights_folder
 from rba_bench.audio import clips, espeak, perturbations
 from rba_bench.audio.espeak import BANKS, Voice
 from rba_bench.errors import UserError
-from rba_bench.micro import paths, world
+from rba_bench.micro import world
 from rba_bench.seeding import stable_seed
 
 VERSION = 1  # raise it whenever texts, voices or noise change
@@ -182,7 +183,7 @@ def _texts(spec: Spec, items: list[world.Item], voices: str) -> list[dict[str, A
     return rows
 
 
-def texts(name: str) -> list[dict[str, Any]]:
+def testset_texts(name: str) -> list[dict[str, Any]]:
     """The rows of a micro test set without its clips, for machines that cannot speak.
 
     Raises:
@@ -193,7 +194,7 @@ def texts(name: str) -> list[dict[str, Any]]:
 
 
 def _baseline() -> dict[str, str]:
-    path = paths.weights_dir() / "baseline.json"
+    path = weights_folder() / "baseline.json"
     return files.read_json(path) if path.exists() else {}
 
 
@@ -216,7 +217,9 @@ def _key(spec: Spec, voices: str, noise: Noise) -> str:
     return files.sha256_json(parts)[:16]
 
 
-def load(name: str, cache: Path | None = None, voices: str = "test", noise: Noise | None = None) -> Path:
+def load_testset(
+    name: str, cache: Path | None = None, voices: str = "test", noise: Noise | None = None
+) -> Path:
     """Folder that holds `test.parquet` of a micro test set, spoken now if it is not in the cache.
 
     Args:

@@ -13,13 +13,12 @@ An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogni
 
 import difflib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rba_bench
+from rba_bench.assets import model_folder
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
 from rba_bench.speechlm.speech_model import SpeechLM
@@ -118,7 +117,7 @@ def _shown(value: Scalar) -> str:
 
 def _load(text: str, options: Options, weights: Path | str | None) -> SpeechLM:
     if text in BUILT_IN:
-        return _built_in(text, Path(weights) if weights is not None else shipped_weights(), options)
+        return _built_in(text, None if weights is None else Path(weights), options)
     scheme, colon, rest = text.partition(":")
     if not colon or Path(text).exists():
         return _checkpoint(text, options)
@@ -152,16 +151,6 @@ def split_cascade(parts: str) -> tuple[str, str]:
             f"'cascade:{parts}' names no {lacks}: write cascade:<recogniser>+<llm>, such as {EXAMPLE}"
         )
     return recognizer, llm
-
-
-def shipped_weights() -> Path:
-    """Where the micro world's weights lie: beside the code, or where `RBA_MICRO_WEIGHTS` says.
-
-    `rba_bench.micro.paths.weights_dir` says the same (a test holds them together); `micro` stands above this
-    layer, so it cannot be asked.
-    """
-    override = os.environ.get("RBA_MICRO_WEIGHTS")
-    return Path(override) if override else Path(rba_bench.__file__).parent / "micro" / "weights"
 
 
 def _text_oracle(llm: str, options: Options) -> SpeechLM:
@@ -243,38 +232,31 @@ def _local(path: Path | str, options: Options, name: str) -> "TransformersSpeech
     )
 
 
-def _built_in(name: str, folder: Path, options: Options) -> SpeechLM:
+def _built_in(name: str, folder: Path | None, options: Options) -> SpeechLM:
     if name == "constant":
         from rba_bench.speechlm.reference_models import ConstantAnswer
 
         note_unknown("", options.template, name)
         return ConstantAnswer()
     if name == "base":
-        return _local(_part(folder, "base"), options, "base")
+        return _local(model_folder("base", folder=folder), options, "base")
     return _micro_text(folder, options) if name == "text" else _micro_cascade(folder, options)
 
 
-def _part(folder: Path, name: str) -> Path:
-    part = folder / name
-    if not part.is_dir():
-        raise MissingPrerequisite(f"no {name!r} among the weights in {folder}: run `rba-bench micro build`")
-    return part
-
-
-def _micro_text(folder: Path, options: Options) -> SpeechLM:
+def _micro_text(folder: Path | None, options: Options) -> SpeechLM:
     from rba_bench.speechlm.reference_models import TextOracle
 
-    return TextOracle(_textlm(str(_part(folder, "teacher")), options.device, options))
+    return TextOracle(_textlm(str(model_folder("teacher", folder=folder)), options.device, options))
 
 
-def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
+def _micro_cascade(folder: Path | None, options: Options) -> SpeechLM:
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
     from rba_bench.speechlm.recognizers import EncoderCTC
     from rba_bench.speechlm.reference_models import Cascade
 
-    head = _part(folder, "asr")
+    head = model_folder("asr", folder=folder)
     recognizer = CTCRecognizer.load(head)
-    base = _local(_part(folder, "base"), replace(options, template={}), "base")
+    base = _local(model_folder("base", folder=folder), replace(options, template={}), "base")
     encoder = base.family.encoder
     files = sorted(file for file in head.iterdir() if file.suffix in (".safetensors", ".json"))
     ear = EncoderCTC(
@@ -284,5 +266,5 @@ def _micro_cascade(folder: Path, options: Options) -> SpeechLM:
         sha256_json([base.identity()["weights_sha256"], *(sha256_file(file) for file in files)]),
         options.batch_size,
     )
-    teacher = _textlm(str(_part(folder, "teacher")), options.device, options)
+    teacher = _textlm(str(model_folder("teacher", folder=folder)), options.device, options)
     return Cascade(ear, teacher, device=str(encoder.device))

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rba_bench.assets import load_world
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.replies import split
 from rba_bench.textlm.text_model import Generation
@@ -150,9 +151,7 @@ Tagger = Callable[[str], Tags | None]  # None: not a text of the tagger's world
 
 def micro_tags(text: str) -> Tags | None:
     """Labels from the grammar of the micro world; None for a text the grammar cannot make."""
-    from rba_bench.micro import world
-
-    item = world.parse(text)
+    item = load_world("grammar").parse(text)
     if item is None:
         return None
     return Tags(

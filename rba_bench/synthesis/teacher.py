@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rba_bench.assets import resolve_model
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filters import InstructionFilter, Tagger, judge_answer, read, tidy_lines
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -29,11 +30,7 @@ def locate(recipe: SynthesisRecipe) -> Path:
     Raises:
         MissingPrerequisite: there is no such teacher.
     """
-    if recipe.teacher == "micro":
-        from rba_bench.micro import paths
-
-        return local_folder(paths.part("teacher"), "teacher")
-    return local_folder(recipe.teacher, "teacher")
+    return local_folder(resolve_model(recipe.teacher, "teacher"), "teacher")
 
 
 def identity(recipe: SynthesisRecipe) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench import cards
+from rba_bench.assets import WEIGHTS
 from rba_bench.files import read_json
 from rba_bench.outputs import RUN_RECORD
 from rba_bench.speechlm import model_card as common
 from rba_bench.training.options.presets import PRESETS
-
-OURS = "micro"  # the base that ships with the package and has its licence
 
 
 def write_run_card(out: Path, base: Path | None = None) -> bool:
@@ -25,7 +24,7 @@ def write_run_card(out: Path, base: Path | None = None) -> bool:
     """
     run = cards.without_paths(read_json(out / RUN_RECORD))
     bases = [run["base"].partition("@")[0]] if run["base_revision"] else []
-    license_ = "apache-2.0" if run["base"] == OURS else (common.licence_of(base) if base else None)
+    license_ = "apache-2.0" if run["base"] in WEIGHTS else (common.licence_of(base) if base else None)
     front = common.metadata(bases, license_, ["alignment", run["method"]])
     common.drop_bare_card(out)
     return common.renew_card(out, front, _text(run, out))

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from rba_bench.assets import weights_folder
 from rba_bench.audio import espeak, perturbations
 from rba_bench.audio.espeak import Voice
 from rba_bench.evaluation import scoring
-from rba_bench.micro import paths, world
+from rba_bench.micro import world
 from rba_bench.speechlm.model_names import load
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
@@ -30,7 +31,7 @@ OUTSIDE = (
 
 @pytest.fixture(scope="module")
 def base():
-    if not (paths.weights_dir() / "base").is_dir():
+    if not (weights_folder() / "base").is_dir():
         pytest.skip("no shipped weights in this checkout")
     return load("base")
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from rba_bench.assets import weights_folder
 from rba_bench.cards import CARD, front_matter
 from rba_bench.cli.main import main
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import read_record
 from rba_bench.leaderboard.model_card import write_results
-from rba_bench.micro.paths import weights_dir
 
 BOARD = Path(__file__).parents[2] / "leaderboards" / "micro" / "records"
 TASK = "micro_webquestions"
@@ -26,7 +26,7 @@ def record_of(model: str, task: str = TASK) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """The shipped base, of which the published board holds records."""
-    return shutil.copytree(weights_dir() / "base", tmp_path / "base")
+    return shutil.copytree(weights_folder() / "base", tmp_path / "base")
 
 
 def metrics_of(checkpoint: Path) -> list[dict[str, Any]]:

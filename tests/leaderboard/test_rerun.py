@@ -101,7 +101,7 @@ def test_nothing_in_a_record_makes_this_machine_fetch_or_call(runs, tmp_path, ca
 
 def test_a_checkpoint_is_found_by_its_name_below_runs(runs, tmp_path, capsys, monkeypatch):
     """A record of a checkpoint elsewhere holds the last part of its path alone."""
-    from rba_bench.micro import paths
+    from rba_bench.assets import model_folder
 
     monkeypatch.chdir(tmp_path)
 
@@ -110,7 +110,7 @@ def test_a_checkpoint_is_found_by_its_name_below_runs(runs, tmp_path, capsys, mo
 
     folder = forging.edited(tmp_path / "run", runs["micro_triviaqa"], named)
     assert command(capsys, str(folder), "--rerun", "1")[0] == 3
-    shutil.copytree(paths.part("base"), Path("runs/study/mine"))
+    shutil.copytree(model_folder("base"), Path("runs/study/mine"))
     code, out, _ = command(capsys, str(folder), "--rerun", "2")
     assert code == 0 and "2 answers are equal" in out
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rba_bench.assets import MICRO, WEIGHTS
 from rba_bench.files import read_json
-from rba_bench.micro import paths, world
+from rba_bench.micro import world
 from rba_bench.micro.build import stages, text_models
 
 pytest.importorskip("espeakng_loader")
@@ -66,8 +67,8 @@ def test_a_stage_runs_once_and_again_only_when_its_key_changes(tmp_path: Path) -
 @pytest.mark.slow
 def test_the_whole_build_in_miniature(tmp_path: Path) -> None:
     plan = stages.Plan(0, 3, 2, 2, 3, 3, 24, 3, 24, 3, 24, 3, 2, checked=8)
-    provenance = read_json(stages.build(tmp_path, plan))
-    assert set(paths.PARTS) <= {p.name for p in tmp_path.iterdir()}
+    provenance = read_json(stages.build_weights(tmp_path, plan))
+    assert set(WEIGHTS[MICRO].roles) <= {p.name for p in tmp_path.iterdir()}
     assert set(provenance["measured"]) == {
         "micro_alpacaeval",
         "micro_triviaqa",
@@ -76,4 +77,4 @@ def test_the_whole_build_in_miniature(tmp_path: Path) -> None:
         "micro_fleurs",
     }
     assert len(read_json(tmp_path / "baseline.json")) == 160 + 480
-    assert {Path(name).parts[0] for name in provenance["sha256"]} == set(paths.PARTS)
+    assert {Path(name).parts[0] for name in provenance["sha256"]} == set(WEIGHTS[MICRO].roles)

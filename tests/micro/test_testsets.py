@@ -26,14 +26,14 @@ def rows(folder: Path) -> list[dict]:
 
 
 def test_two_makings_give_the_same_bytes(small: None, tmp_path: Path) -> None:
-    first = testsets.load("micro_fleurs", tmp_path / "a")
-    second = testsets.load("micro_fleurs", tmp_path / "b")
+    first = testsets.load_testset("micro_fleurs", tmp_path / "a")
+    second = testsets.load_testset("micro_fleurs", tmp_path / "b")
     assert sha256_file(first / "test.parquet") == sha256_file(second / "test.parquet")
     assert sorted(p.name for p in first.parent.iterdir()) == ["micro_fleurs"], "nothing half-made is left"
 
 
 def test_rows_are_held_out_and_playable(small: None, tmp_path: Path) -> None:
-    found = rows(testsets.load("micro_fleurs", tmp_path))
+    found = rows(testsets.load_testset("micro_fleurs", tmp_path))
     assert Counter(r["source_lang"] == "en" for r in found) == {True: 8, False: 8}
     assert {r["voice"] for r in found} == {v.name for v in BANKS["test"]}
     for row in found:
@@ -46,12 +46,12 @@ def test_rows_are_held_out_and_playable(small: None, tmp_path: Path) -> None:
 
 
 def test_instructions_cover_every_topic(small: None, tmp_path: Path) -> None:
-    found = rows(testsets.load("micro_alpacaeval", tmp_path))
+    found = rows(testsets.load_testset("micro_alpacaeval", tmp_path))
     assert Counter(r["topic"] for r in found) == dict.fromkeys(world.TOPICS, 2)
 
 
 def test_the_consistency_set_says_every_instruction_in_four_voices(tmp_path: Path) -> None:
-    found = rows(testsets.load("micro_speaker_consistency", tmp_path))
+    found = rows(testsets.load_testset("micro_speaker_consistency", tmp_path))
     assert len(found) == 24 * 4
     assert Counter(r["topic"] for r in found) == dict.fromkeys(world.TOPICS, 12)
     voices: dict[str, set[str]] = {}
@@ -62,9 +62,9 @@ def test_the_consistency_set_says_every_instruction_in_four_voices(tmp_path: Pat
 
 
 def test_other_voices_and_noise_are_other_clips(small: None, tmp_path: Path) -> None:
-    usual = rows(testsets.load("micro_fleurs", tmp_path))
+    usual = rows(testsets.load_testset("micro_fleurs", tmp_path))
     other = rows(
-        testsets.load("micro_fleurs", tmp_path, voices="train", noise=testsets.Noise((0.0,), "brown"))
+        testsets.load_testset("micro_fleurs", tmp_path, voices="train", noise=testsets.Noise((0.0,), "brown"))
     )
     assert [r["instruction"] for r in usual] == [r["instruction"] for r in other]
     assert not {r["audio_sha256"] for r in usual} & {r["audio_sha256"] for r in other}
@@ -72,4 +72,4 @@ def test_other_voices_and_noise_are_other_clips(small: None, tmp_path: Path) -> 
 
 def test_unknown_set_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="micro_covost2"):
-        testsets.load("micro_nothing", tmp_path)
+        testsets.load_testset("micro_nothing", tmp_path)

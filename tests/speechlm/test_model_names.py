@@ -10,7 +10,7 @@ import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
-from rba_bench.speechlm.model_names import BUILT_IN, load, shipped_weights, split_cascade
+from rba_bench.speechlm.model_names import BUILT_IN, load, split_cascade
 from rba_bench.speechlm.reference_models import StreamingTextOracle
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
@@ -54,17 +54,6 @@ def test_a_folder_is_a_checkpoint(weights: Path, tmp_path: Path, monkeypatch: py
 def test_weights_come_from_the_environment(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBA_MICRO_WEIGHTS", str(weights))
     assert load("base").identity()["path"] == str(weights / "base")
-
-
-def test_shipped_weights_are_those_of_the_micro_world(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from rba_bench.micro.paths import weights_dir
-
-    monkeypatch.delenv("RBA_MICRO_WEIGHTS", raising=False)
-    assert shipped_weights() == weights_dir()
-    monkeypatch.setenv("RBA_MICRO_WEIGHTS", str(tmp_path))
-    assert shipped_weights() == weights_dir() == tmp_path
 
 
 @pytest.mark.parametrize("spec", ["bse", "runs/none/checkpoint-1"])

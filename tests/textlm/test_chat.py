@@ -3,8 +3,8 @@
 import pytest
 from transformers import AutoTokenizer
 
+from rba_bench.assets import model_folder
 from rba_bench.errors import UserError
-from rba_bench.micro import paths
 from rba_bench.textlm.chat import pre_query_template, render, render_user
 
 REFUSES = "{{ raise_exception('Conversation roles must alternate\nuser/assistant') }}"
@@ -15,7 +15,7 @@ BROKEN = "{% if %}"
 
 @pytest.fixture
 def tokenizer():
-    return AutoTokenizer.from_pretrained(paths.part("teacher"))
+    return AutoTokenizer.from_pretrained(model_folder("teacher"))
 
 
 @pytest.mark.parametrize(

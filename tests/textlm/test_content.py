@@ -18,7 +18,7 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rba_bench.micro.paths import part
+from rba_bench.assets import model_folder
 from rba_bench.textlm.chat import ContentTokenizer, ControlStringError, render_user
 
 LINES = [
@@ -111,7 +111,7 @@ def _prepend() -> Any:
 
 def _micro() -> Any:
     """WordPiece that lower-cases and finds control tokens among the words of its vocabulary."""
-    return AutoTokenizer.from_pretrained(part("teacher"))
+    return AutoTokenizer.from_pretrained(model_folder("teacher"))
 
 
 KINDS: dict[str, Callable[[], Any]] = {

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
+from rba_bench.assets import model_folder
 from rba_bench.errors import MissingPrerequisite
-from rba_bench.micro import paths
 from rba_bench.speechlm.model_names import short_name
 from rba_bench.textlm.text_model import load_asker, load_textlm
 from rba_bench.textlm.weights import code_sha256, local_folder, weights_sha256
@@ -18,9 +18,9 @@ def hub(tmp_path, monkeypatch):
     """`org/lm` in a cache: main is NEW, the tag v1 is OLD; their weights differ."""
     repo = tmp_path / "models--org--lm"
     for commit in (NEW, OLD):
-        shutil.copytree(paths.part("teacher"), repo / "snapshots" / commit)
+        shutil.copytree(model_folder("teacher"), repo / "snapshots" / commit)
     weights = next((repo / "snapshots" / OLD).glob("*.safetensors"))
-    other = paths.part("asr")
+    other = model_folder("asr")
     shutil.copy(next(other.glob("*.safetensors")), weights)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(NEW)
@@ -47,7 +47,7 @@ def test_the_record_names_the_commit_that_was_loaded(hub):
     assert load_textlm("org/lm").identity()["revision"] == NEW
     assert load_textlm(f"org/lm@{NEW}").identity()["revision"] == NEW
     assert load_asker("org/lm@main").identity()["revision"] == NEW
-    assert "revision" not in load_textlm(str(paths.part("teacher"))).identity()
+    assert "revision" not in load_textlm(str(model_folder("teacher"))).identity()
 
 
 def test_code_that_may_run_is_part_of_what_a_model_is(tmp_path):

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rba_bench.assets import load_world
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentRow, AlignmentSet
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents
@@ -209,9 +210,7 @@ def load_consistency(options: Mapping[str, Any], place: Place) -> Loaded:
 
 
 def _micro(name: str) -> list[dict[str, Any]]:
-    from rba_bench.micro import testsets
-
-    file = testsets.load(name) / f"{documents.SPLIT}.parquet"
+    file = load_world("testsets").load_testset(name) / f"{documents.SPLIT}.parquet"
     return [
         documents.make(kind="chat", clip=clip, cluster=_cluster(row["prompt"], row["instruction"]), **row)
         for row, clip in tables.rows([file], COLUMNS)

@@ -32,7 +32,7 @@ def spoken_testset(name: str) -> list[speech_model.Utterance]:
     """A micro test set as the build's own utterances."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(testsets.load(name) / "test.parquet").to_pylist()
+    rows = pq.read_table(testsets.load_testset(name) / "test.parquet").to_pylist()
     spoken = []
     for row in rows:
         item = world.parse(f"{row['prompt']} {row['instruction']}".strip())
@@ -327,7 +327,7 @@ def _publish(work: Path, out: Path) -> None:
         shutil.copytree(source, out / name, ignore=shutil.ignore_patterns("stage.json"))
 
 
-def build(out: Path, plan: Plan | None = None) -> Path:
+def build_weights(out: Path, plan: Plan | None = None) -> Path:
     """Build the micro world's models into `out` and return the path of `provenance.json`.
 
     Raises:

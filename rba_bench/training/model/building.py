@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rba_bench.assets import WEIGHTS, model_folder
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.outputs import RUN_RECORD, SIGNATURE
@@ -46,10 +47,8 @@ def base_folder(recipe: TrainingRecipe) -> Path:
     Raises:
         MissingPrerequisite: it is not there.
     """
-    if recipe.base == "micro":
-        from rba_bench.micro.paths import part
-
-        return part("base")
+    if recipe.base in WEIGHTS:
+        return model_folder("base", recipe.base)
     from rba_bench.textlm.weights import local_folder
 
     folder = Path(recipe.base)
@@ -328,7 +327,7 @@ def _refuse_micro_judges(recipe: TrainingRecipe, kinds: Sequence[str]) -> None:
         ("reward-model", "model", options.model),
         ("teacher-logprob", "teacher", options.teacher),
     ):
-        if name in asked and model == "micro":
+        if name in asked and model in WEIGHTS:
             raise UserError(
                 f"reward {name} would judge real answers by the shipped model of the micro world: set reward.{key} to "
                 "a folder or Hub id, or choose another reward (reward.instruct, reward.qa, reward.s2tt)"

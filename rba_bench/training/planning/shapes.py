@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rba_bench.assets import resolve_model
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import read_json
 from rba_bench.textlm.weights import HUB_ID
@@ -128,10 +129,7 @@ def find_config(name: str) -> dict[str, Any]:
     Raises:
         MissingPrerequisite: it is in none of these.
     """
-    if name == "micro":
-        from rba_bench.micro.paths import part
-
-        name = str(part("base"))
+    name = resolve_model(name, "base")
     if (Path(name) / "config.json").is_file():
         found: dict[str, Any] = read_json(Path(name) / "config.json")
         return found
@@ -278,11 +276,7 @@ def text_parameters(name: str, key: str) -> int:
 
     if name in KNOWN_TEXT:
         return KNOWN_TEXT[name]
-    folder = Path(name)
-    if name == "micro":
-        from rba_bench.micro.paths import part
-
-        folder = part("reward" if key.startswith("reward") else "teacher")
+    folder = Path(resolve_model(name, "reward" if key.startswith("reward") else "teacher"))
     if not (folder / "config.json").is_file():
         raise MissingPrerequisite(
             f"--plan knows nothing about {name}: say how many parameters it has (--assume {key}=8e9)"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rba_bench.assets import resolve_model
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import cache_dir
@@ -194,7 +195,7 @@ class _Maker:
         options = self.options
         with blame("reward.model"):
             return RewardModel.from_pretrained(
-                _folder(options.model, "reward"),
+                resolve_model(options.model, "reward"),
                 self.device,
                 options.batch_size,
                 options.output,
@@ -207,7 +208,7 @@ class _Maker:
         from rba_bench.textlm.weights import local_folder
 
         options = self.options
-        path = _folder(options.teacher, "teacher")
+        path = resolve_model(options.teacher, "teacher")
         with blame("reward.teacher"):
             # the answers it scores do not think, so neither does its turn begin with a thought
             template = quiet(text_in(local_folder(path, "text model")), options.teacher_template)
@@ -260,11 +261,3 @@ def make_similarity(options: RewardOptions, device: str) -> Similarity:
         embedder = SentenceEmbedder(folder, device, options.batch_size, options.similarity_prompt)
         embedder.vectors(["hello"])  # what does not work is found before the run begins
     return Similarity(embedder)
-
-
-def _folder(name: str, shipped: str) -> str:
-    if name != "micro":
-        return name
-    from rba_bench.micro.paths import part
-
-    return str(part(shipped))

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rba_bench.assets import resolve_model
 from rba_bench.errors import UserError
 from rba_bench.files import cache_dir, sha256_bytes, sha256_json
 from rba_bench.progress import bar
@@ -479,13 +480,9 @@ def make_cached(options: TeacherOptions, twin: TextTwin) -> CachedTeacher:
 
 
 def _found(model: str) -> str:
-    if model == "micro":
-        from rba_bench.micro.paths import part
-
-        return str(part("teacher"))
     if parse_endpoint(model) is not None:
         raise UserError(
             f"teacher.model {model}: a served model shows no distributions over its vocabulary; use a local one, or "
             "learn from its text (method sft)"
         )
-    return model
+    return resolve_model(model, "teacher")
