@@ -26,7 +26,7 @@ ROOM = 1_500 * 2**20  # bytes
 
 
 def child(folder: Path, first: int, number: int, seed: int) -> None:
-    from rba_bench.audio.clips import AudioError, AudioRef, decode
+    from rba_bench.audio.clips import AudioError, AudioRef, decode_clip
 
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     cases = list(mutants(number, seed, codec_seeds()))
@@ -38,7 +38,10 @@ def child(folder: Path, first: int, number: int, seed: int) -> None:
             out.flush()
             os.fsync(out.fileno())
             started, ends = time.perf_counter(), []
-            for what in (lambda data=data: len(decode(data)) > 0, lambda data=data: AudioRef.of(data, "x")):
+            for what in (
+                lambda data=data: len(decode_clip(data)) > 0,
+                lambda data=data: AudioRef.of(data, "x"),
+            ):
                 try:
                     what()
                     ends.append("heard")

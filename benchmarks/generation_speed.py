@@ -31,8 +31,8 @@ from transformers import (
 )
 
 from rba_bench.textlm.draws import TokenSampler
-from rba_bench.textlm.engine_support import of_causal_lm
-from rba_bench.textlm.generation import Asked, answer, prompts_of_ids
+from rba_bench.textlm.engine_support import causal_lm_decoder
+from rba_bench.textlm.generation import GenerationRequest, generate_tokens, prompts_of_ids
 
 SHAPE = {  # HuggingFaceTB/SmolLM2-135M-Instruct, config.json
     "hidden_size": 576,
@@ -115,12 +115,12 @@ def by_engine(
     top_p: float = 1.0,
 ) -> list[list[int]]:
     """The same by the engine."""
-    decoder = of_causal_lm(model)
+    decoder = causal_lm_decoder(model)
     if decoder is None:
         raise SystemExit("the engine cannot drive this model")
     # the engine draws one token more than an answer may have, to see whether it ends
-    asked = [Asked(i, i, length - 1) for i, length in enumerate(lengths)]
-    found = answer(
+    asked = [GenerationRequest(i, i, length - 1) for i, length in enumerate(lengths)]
+    found = generate_tokens(
         decoder,
         prompts_of_ids(prompts, decoder.words, model.device),
         asked,

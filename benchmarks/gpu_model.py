@@ -158,7 +158,7 @@ def write_set(folder: Path, shape: Shape) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from rba_bench.audio.alignment_set import schema
+    from rba_bench.audio.alignment_set import shard_schema
     from rba_bench.audio.clips import encode_flac
     from rba_bench.files import sha256_bytes, sha256_file, write_json
 
@@ -172,7 +172,7 @@ def write_set(folder: Path, shape: Shape) -> Path:
             data = encode_flac((0.1 * rng.standard_normal(n)).astype(np.float32), RATE)
             table.append(
                 {
-                    **{one.name: "" if pa.types.is_string(one.type) else None for one in schema()},
+                    **{one.name: "" if pa.types.is_string(one.type) else None for one in shard_schema()},
                     "id": f"g{group}-v{voice}",
                     "group_id": f"g{group}",
                     "kind": "instruct",
@@ -188,7 +188,7 @@ def write_set(folder: Path, shape: Shape) -> Path:
             )
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     shard = folder / "shards" / "part-00000.parquet"
-    pq.write_table(pa.Table.from_pylist(table, schema=schema()), shard)
+    pq.write_table(pa.Table.from_pylist(table, schema=shard_schema()), shard)
     checksums = {"shards/part-00000.parquet": sha256_file(shard)}
     write_json(folder / "manifest.json", {"schema_version": 1, "status": "complete", "checksums": checksums})
     return folder

@@ -107,7 +107,7 @@ def generate_loop(model_dir: Path, data: Path, tokens: int) -> Callable[[], list
     import torch
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-    from rba_bench.audio.clips import decode
+    from rba_bench.audio.clips import decode_clip
 
     model = Qwen2AudioForConditionalGeneration.from_pretrained(model_dir).eval()
     processor = AutoProcessor.from_pretrained(model_dir)
@@ -116,7 +116,7 @@ def generate_loop(model_dir: Path, data: Path, tokens: int) -> Callable[[], list
     def run() -> list[str]:
         answers = []
         for data_ in read_clips(data):
-            inputs = processor(text=text, audio=decode(data_), sampling_rate=RATE, return_tensors="pt")
+            inputs = processor(text=text, audio=decode_clip(data_), sampling_rate=RATE, return_tensors="pt")
             with torch.no_grad():
                 ids = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
             fresh = ids[:, inputs["input_ids"].shape[1] :]
@@ -136,7 +136,7 @@ def lm_eval_class(model_dir: Path, data: Path, tokens: int, batch_size: int) -> 
     import torch
     from lm_eval.api.instance import Instance
 
-    from rba_bench.audio.clips import decode
+    from rba_bench.audio.clips import decode_clip
 
     register, registry.register_model = registry.register_model, lambda *names: lambda cls: cls
     from lm_eval.models.hf_audiolm import HFAUDIOLMQWEN
@@ -159,7 +159,7 @@ def lm_eval_class(model_dir: Path, data: Path, tokens: int, batch_size: int) -> 
         return self if args == ("cuda",) else original(self, *args, **kw)
 
     def run() -> list[str]:
-        waves = [decode(data_) for data_ in read_clips(data)]
+        waves = [decode_clip(data_) for data_ in read_clips(data)]
         requests = [
             Instance(
                 "generate_until",
@@ -219,7 +219,7 @@ def without_loading(contestant: RbaBench) -> Callable[[], tuple[float, list[str]
     """Wall time of a run less the time of loading the model."""
     from rba_bench.speechlm import model_names as loading
 
-    original = loading.load
+    original = loading.load_speech_model
     spent = {"load": 0.0}
 
     def timed_load(*args: Any, **kwargs: Any) -> Any:
@@ -231,12 +231,12 @@ def without_loading(contestant: RbaBench) -> Callable[[], tuple[float, list[str]
 
     def run() -> tuple[float, list[str]]:
         spent["load"] = 0.0
-        loading.load = timed_load
+        loading.load_speech_model = timed_load
         started = time.perf_counter()
         try:
             answers = contestant()
         finally:
-            loading.load = original
+            loading.load_speech_model = original
         return time.perf_counter() - started - spent["load"], answers
 
     return run

@@ -29,7 +29,7 @@ def make_set(folder: Path, n_groups: int, n_shards: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from rba_bench.audio.alignment_set import ROW_GROUP_SIZE, schema
+    from rba_bench.audio.alignment_set import ROW_GROUP_SIZE, shard_schema
     from rba_bench.audio.clips import encode_flac
     from rba_bench.files import sha256_bytes, sha256_file, write_json
 
@@ -37,7 +37,7 @@ def make_set(folder: Path, n_groups: int, n_shards: int) -> None:
     sounds = [encode_flac(0.1 * rng.standard_normal(480).astype(np.float32)) for _ in range(DISTINCT)]
     hashes = [sha256_bytes(sound) for sound in sounds]
     words = np.array([f"word{i}" for i in range(5000)])
-    fields, checksums = schema(), {}
+    fields, checksums = shard_schema(), {}
     texts = [field.name for field in fields if field.type == pa.string()]
     (folder / "shards").mkdir(parents=True)
     for shard, groups in enumerate(np.array_split(np.arange(n_groups), n_shards)):
@@ -108,7 +108,7 @@ def measure(folder: str) -> None:
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
-    from rba_bench.audio.clips import load
+    from rba_bench.audio.clips import load_clip
     from rba_bench.training.data.groups import TrainingData, choices
 
     meter = Meter()
@@ -120,7 +120,7 @@ def measure(folder: str) -> None:
     )
 
     def fetch(names: list[str]) -> int:
-        return sum(len(load(row.audio)) for name in names for row in data.train[name])
+        return sum(len(load_clip(row.audio)) for name in names for row in data.train[name])
 
     data.window = None
     everywhere = [name for _, name in walk(data.order(n, 2), FETCHED)]

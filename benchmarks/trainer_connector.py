@@ -109,7 +109,7 @@ def make_set(folder: Path, base: Path, n_groups: int) -> Path:
     import pyarrow.parquet as pq
     from trainer_speed import words
 
-    from rba_bench.audio.alignment_set import schema
+    from rba_bench.audio.alignment_set import shard_schema
     from rba_bench.audio.clips import encode_flac
     from rba_bench.files import sha256_bytes, sha256_file, write_json
     from rba_bench.speechlm.audiolm.loading import load_family
@@ -125,7 +125,7 @@ def make_set(folder: Path, base: Path, n_groups: int) -> Path:
             time = np.arange(int(rng.uniform(1.4, 3.2) * RATE)) / RATE
             wave = 0.2 * np.sin(2 * np.pi * time * (200 + 100 * rng.random() * time))
             data = encode_flac((wave + 0.05 * rng.standard_normal(time.size)).astype(np.float32), RATE)
-            texts = dict.fromkeys(schema().names) | {
+            texts = dict.fromkeys(shard_schema().names) | {
                 "id": f"g{number}-v{voice}",
                 "group_id": f"g{number}",
                 "kind": "instruct",
@@ -145,7 +145,7 @@ def make_set(folder: Path, base: Path, n_groups: int) -> Path:
         raise SystemExit(f"answers have {len(family.answer_ids(answer))} tokens")
     shard = folder / "shards" / "part-00000.parquet"
     shard.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(records, schema=schema()), shard)
+    pq.write_table(pa.Table.from_pylist(records, schema=shard_schema()), shard)
     checksums = {"shards/part-00000.parquet": sha256_file(shard)}
     write_json(folder / "manifest.json", {"schema_version": 1, "status": "complete", "checksums": checksums})
     return folder

@@ -109,7 +109,7 @@ def make_pairs(folder: Path, shape: Shape, n: int) -> None:
     """Clips of noise around `shape.seconds`, answers of random words, both with lengths spread around their mean."""
     from transformers import AutoProcessor
 
-    from rba_bench.audio.clips import decode, encode_flac
+    from rba_bench.audio.clips import decode_clip, encode_flac
 
     processor = AutoProcessor.from_pretrained(folder / "model")
     tokenizer = processor.tokenizer
@@ -130,7 +130,7 @@ def make_pairs(folder: Path, shape: Shape, n: int) -> None:
         wave = 0.2 * np.sin(2 * np.pi * time_ * (200 + 100 * rng.random() * time_))
         sound = encode_flac((wave + 0.05 * rng.standard_normal(size)).astype(np.float32), RATE)
         (folder / f"{number}.flac").write_bytes(sound)
-        np.save(folder / f"{number}.npy", decode(sound))
+        np.save(folder / f"{number}.npy", decode_clip(sound))
     write_pairs(folder, [PairRow(i, "", answer(), answer()) for i in range(n)])
 
 

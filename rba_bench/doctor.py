@@ -130,8 +130,8 @@ def _codecs() -> Check:
     from rba_bench.audio import codecs
 
     formats = "M4A, AAC, WebM, AMR, WMA"
-    found = f"PyAV {_version('av')} reads {formats}" if codecs.installed() else f"no {formats}"
-    return Check("extra codecs", codecs.installed(), found, extra("codecs"))
+    found = f"PyAV {_version('av')} reads {formats}" if codecs.pyav_installed() else f"no {formats}"
+    return Check("extra codecs", codecs.pyav_installed(), found, extra("codecs"))
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:

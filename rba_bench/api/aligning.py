@@ -103,11 +103,11 @@ class AlignmentSet:
         Raises:
             UserError: there is no such line.
         """
-        from rba_bench.audio.clips import SAMPLING_RATE, load
+        from rba_bench.audio.clips import SAMPLING_RATE, load_clip
 
         if not 0 <= index < len(self):
             raise UserError(f"there is no clip {index}: this set has clips 0 to {len(self) - 1}")
-        return Clip(load(self._rows[index].audio), SAMPLING_RATE)
+        return Clip(load_clip(self._rows[index].audio), SAMPLING_RATE)
 
     def load(self, split: str | None = None) -> "Dataset":
         """The set as `datasets` loads it, with encoded audio in the column `audio`.

@@ -228,7 +228,7 @@ def evaluate(
         RbaError: too little was answered for a record.
     """
     from rba_bench.evaluation.plan import OUT, make_request
-    from rba_bench.textlm.chat import checked
+    from rba_bench.textlm.chat import check_template_variables
 
     folder = Path(out) if out is not None else OUT
     with called(progress):
@@ -240,8 +240,8 @@ def evaluate(
             None if model is None else os.fspath(model),
             track, out=folder, limit=limit, judge=judge, baseline=baseline, perturb=perturb, seed=seed,
             batch_size=batch_size, batch_seconds=batch_seconds, device=device, data_dir=path_of(data_dir), pad=pad,
-            encoder_cache=path_of(encoder_cache), language=language, template=checked(template or {}), trust=trust,
-            retry_errors=retry_errors, use_cache=cache,
+            encoder_cache=path_of(encoder_cache), language=language,
+            template=check_template_variables(template or {}), trust=trust, retry_errors=retry_errors, use_cache=cache,
         )  # fmt: skip
         records = run(request)
         return Run([(folder_of(record, folder), record) for record in records])

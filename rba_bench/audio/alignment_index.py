@@ -221,7 +221,7 @@ class IndexedSet:
             return None
 
     def _build(self) -> GroupIndex:
-        made = build(self.data)
+        made = build_group_index(self.data)
         scratch = None
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ class IndexedSet:
         return self._load() or made
 
 
-def build(data: AlignmentSet) -> GroupIndex:
+def build_group_index(data: AlignmentSet) -> GroupIndex:
     """Scan the shards of a set; rows without a response are left out.
 
     Raises:

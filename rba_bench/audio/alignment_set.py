@@ -4,7 +4,7 @@
     DIR/shards/part-00000.parquet  one row per clip, columns of `schema()`
 
 One *group* is one instruction (with its response), spoken by several voices. Rows are kept light: the audio
-stays in the parquet file and is read through `AudioRef` (`rba_bench.audio.clips.load`) when a clip is needed.
+stays in the parquet file and is read through `AudioRef` (`rba_bench.audio.clips.load_clip`) when a clip is needed.
 `AlignmentSet` holds all rows of a set that fits in memory; `rba_bench.audio.alignment_index` reads group by group.
 """
 
@@ -61,7 +61,7 @@ class AlignmentRow:
         return f"{self.prompt} {self.instruction}".strip()
 
 
-def schema() -> "pa.Schema":
+def shard_schema() -> "pa.Schema":
     """Columns of a shard; the embedded features make `datasets` leave the audio undecoded (no torchcodec)."""
     import pyarrow as pa
 

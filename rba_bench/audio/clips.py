@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rba_bench.audio.decoding import CLIP_BYTES, SAMPLING_RATE, decode, longest, measure
+from rba_bench.audio.decoding import CLIP_BYTES, SAMPLING_RATE, decode_clip, max_clip_seconds, measure_clip
 from rba_bench.audio.parquet import FILES, OpenFile, OpenFiles, RowGroupCache, nothing_stored, stored_bytes
 from rba_bench.errors import AudioError, MissingPrerequisite, UserError
 from rba_bench.files import sha256_bytes
@@ -24,12 +24,12 @@ __all__ = [
     "SAMPLING_RATE",
     "AudioError",
     "AudioRef",
-    "decode",
+    "decode_clip",
     "encode_flac",
-    "load",
-    "longest",
-    "measure",
-    "read_bytes",
+    "load_clip",
+    "max_clip_seconds",
+    "measure_clip",
+    "read_clip_bytes",
 ]
 
 CACHE_BYTES = 32 * 2**20  # row groups kept in memory; readers go through a set in windows
@@ -71,11 +71,11 @@ class AudioRef:
     @classmethod
     def of(cls, data: bytes, path: Path | str, row: int | None = None) -> "AudioRef":
         """The reference of encoded bytes that lie at `path` (and `row`). Raises AudioError if unreadable."""
-        rate, frames = measure(data)
+        rate, frames = measure_clip(data)
         return cls(sha256_bytes(data), rate, frames / rate, str(path), row)
 
 
-def load(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+def load_clip(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
     """Samples of a clip: float32 mono at `sampling_rate` Hz, shape [n].
 
     Raises:
@@ -83,7 +83,7 @@ def load(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
         UserError: the file is damaged, or holds another clip than the reference says.
         AudioError: the right bytes, but no usable sound in them.
     """
-    data = read_bytes(ref)
+    data = read_clip_bytes(ref)
     found = sha256_bytes(data)
     if found != ref.sha256:
         raise UserError(
@@ -91,13 +91,13 @@ def load(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
             f"expected {ref.sha256[:12]}...; restore the file or make it again"
         )
     try:
-        return decode(data, sampling_rate)
+        return decode_clip(data, sampling_rate)
     except AudioError as error:
         name = Path(ref.path).name  # without its folder: the message goes into records
         raise AudioError(f"{name if ref.row is None else f'row {ref.row} of {name}'}: {error}") from error
 
 
-def read_bytes(ref: AudioRef) -> bytes:
+def read_clip_bytes(ref: AudioRef) -> bytes:
     """Encoded bytes of a clip, unchecked. Raises MissingPrerequisite, UserError or AudioError as `load` does."""
     path = Path(ref.path)
     if not path.is_file():

@@ -38,7 +38,7 @@ _MAGIC = (  # bytes, where they stand, FFmpeg's name of the container, name for 
 )
 
 
-def container(data: bytes) -> tuple[str, str] | None:
+def detect_container(data: bytes) -> tuple[str, str] | None:
     """FFmpeg's name of a container that libsndfile does not read, and a name for people; None for all others."""
     for mark, at, name, label in _MAGIC:
         if data.startswith(mark, at):
@@ -64,7 +64,7 @@ def container(data: bytes) -> tuple[str, str] | None:
     return None
 
 
-def installed() -> bool:
+def pyav_installed() -> bool:
     """Whether PyAV is there."""
     return find_spec("av") is not None
 

@@ -95,7 +95,7 @@ class _Samples:
     before: dict[bytes, Chunk]
 
 
-def truthful(data: bytes) -> bytes:
+def repair_container(data: bytes) -> bytes:
     """The clip with a header that says what is there: the same object where it already does.
 
     Of a WAV file that holds MPEG audio, the MPEG audio.
@@ -297,7 +297,7 @@ MOST_STREAMS = 64
 _FIRST, _LAST = 2, 4  # flags: first and last page of a stream
 
 
-def check(data: bytes) -> None:
+def check_ogg(data: bytes) -> None:
     """Raise AudioError if the file is torn, lacks a page in the middle, or holds one recording after another."""
     at, body_began, ended = 0, False, False
     numbers: dict[bytes, int] = {}

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rba_bench.audio import codecs, containers, mpeg
-from rba_bench.audio.samples import MOST_CHANNELS, cancelled, check, check_rate, resample
+from rba_bench.audio.samples import MOST_CHANNELS, cancelled, check_rate, check_samples, resample
 from rba_bench.errors import AudioError, UserError
 
 SAMPLING_RATE = 16_000  # Hz, what every model here listens at
@@ -62,7 +62,7 @@ class Sound(Protocol):
         """Let go of it."""
 
 
-def decode(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+def decode_clip(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
     """Decode an encoded clip, mix its channels down by their mean and resample it.
 
     Args:
@@ -75,23 +75,23 @@ def decode(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
     Raises:
         AudioError: unknown format, cut short, too long, no samples, or samples that are not numbers.
     """
-    wave, rate = hear(data)
+    wave, rate = decode_at_own_rate(data)
     return resample(wave, rate, sampling_rate)
 
 
-def hear(data: bytes, limit: float | None = None) -> tuple[np.ndarray, int]:
+def decode_at_own_rate(data: bytes, limit: float | None = None) -> tuple[np.ndarray, int]:
     """Samples [n] of a clip at its own rate, and that rate in Hz. Raises AudioError as `decode` does.
 
     Args:
         data: the bytes of an audio file.
         limit: seconds it may last, `longest()` by default.
     """
-    wave, rate = _mono(data, longest() if limit is None else limit)
-    check(wave)
+    wave, rate = _mono(data, max_clip_seconds() if limit is None else limit)
+    check_samples(wave)
     return wave, rate
 
 
-def measure(data: bytes) -> tuple[int, int]:
+def measure_clip(data: bytes) -> tuple[int, int]:
     """Sampling rate in Hz and number of samples of a clip; decoded only where nothing else proves its length.
 
     Raises:
@@ -102,13 +102,13 @@ def measure(data: bytes) -> tuple[int, int]:
         known = sound.promised if isinstance(sound, _Sndfile) and sound.proven else None
         known = sound.stated or None if isinstance(sound, _Flac) else known
         if known is not None:
-            _refuse_long(known, sound.rate, longest())
+            _refuse_long(known, sound.rate, max_clip_seconds())
             return sound.rate, known
-    wave, rate = _mono(data, longest())
+    wave, rate = _mono(data, max_clip_seconds())
     return rate, len(wave)
 
 
-def part(path: Path, offset: float, seconds: float | None) -> tuple[np.ndarray, int]:
+def load_segment(path: Path, offset: float, seconds: float | None) -> tuple[np.ndarray, int]:
     """Samples [n] of a part of a recording at its own rate, and that rate in Hz.
 
     Args:
@@ -120,7 +120,7 @@ def part(path: Path, offset: float, seconds: float | None) -> tuple[np.ndarray, 
         AudioError: no usable sound there.
         OSError: the file cannot be read.
     """
-    wave, rate = recording(path)
+    wave, rate = load_recording(path)
     start = round(offset * rate)
     count = len(wave) if seconds is None else round(seconds * rate)
     cut = wave[start : start + count] if start >= 0 and count > 0 else wave[:0]
@@ -129,7 +129,7 @@ def part(path: Path, offset: float, seconds: float | None) -> tuple[np.ndarray, 
     return cut, rate
 
 
-def recording(path: Path) -> tuple[np.ndarray, int]:
+def load_recording(path: Path) -> tuple[np.ndarray, int]:
     """All samples [n] of a file at its own rate, and that rate in Hz, however long. Raises as `part`."""
     stat = path.stat()
     if stat.st_size > CLIP_BYTES:
@@ -139,19 +139,19 @@ def recording(path: Path) -> tuple[np.ndarray, int]:
 
 @lru_cache(maxsize=1)
 def _recording(path: Path, size: int, changed_ns: int) -> tuple[np.ndarray, int]:
-    return hear(path.read_bytes(), limit=float("inf"))
+    return decode_at_own_rate(path.read_bytes(), limit=float("inf"))
 
 
-def signature() -> str:
+def decoding_signature() -> str:
     """What decides whether a clip can be heard, beside its bytes; remembered lengths hold for one signature."""
     try:
         pyav = metadata.version("av")
     except metadata.PackageNotFoundError:
         pyav = "none"
-    return f"decoding 2, av {pyav}, {longest():g} s"
+    return f"decoding 2, av {pyav}, {max_clip_seconds():g} s"
 
 
-def longest() -> float:
+def max_clip_seconds() -> float:
     """Seconds of the longest clip that is heard. Raises UserError if the variable is no positive number."""
     text = os.environ.get(CLIP_SECONDS_VARIABLE, "").strip()
     try:
@@ -167,15 +167,15 @@ def open_sound(data: bytes) -> Sound:
     """The clip, opened by what can read it. Raises AudioError if nothing can, or if it is torn."""
     if len(data) > CLIP_BYTES:
         raise AudioError(f"a clip of more than {CLIP_BYTES} bytes: split it")
-    data = containers.truthful(data)
-    data = data.lstrip(b"\0") if data[:1] == b"\0" and mpeg.begins(data) else data
+    data = containers.repair_container(data)
+    data = data.lstrip(b"\0") if data[:1] == b"\0" and mpeg.is_mpeg(data) else data
     behind = mpeg.after_tags(data) if data[:3] == b"ID3" else 0
     if data[:4] == b"OggS":
-        containers.check(data)
-    known = codecs.container(data[behind : behind + 65536] if behind else data)
+        containers.check_ogg(data)
+    known = codecs.detect_container(data[behind : behind + 65536] if behind else data)
     if known is not None:
         return codecs.Codec(data, *known)
-    if mpeg.begins(data):
+    if mpeg.is_mpeg(data):
         return _mp3(data)
     if data[behind : behind + 4] == b"fLaC":
         return _Flac(data, behind)
@@ -290,9 +290,9 @@ class _Sndfile:
 
 def _mp3(data: bytes) -> Sound:
     """An MP3 whose frames were counted."""
-    found = mpeg.read(data, CLIP_BYTES // 4)
+    found = mpeg.read_frames(data, CLIP_BYTES // 4)
     sound = _Sndfile(data)
-    told = mpeg.truthful(data, found, sound.promised)
+    told = mpeg.repair_mp3(data, found, sound.promised)
     if told is data:
         return sound
     sound.close()

@@ -140,7 +140,7 @@ def _unload(handle: int) -> None:
     unload(handle)
 
 
-def version() -> str:
+def espeak_version() -> str:
     """Version of the loaded espeak-ng. Raises MissingPrerequisite without the extra `tts`."""
     with _lock, _Library() as library:
         library.lib.espeak_Info.restype = ctypes.c_char_p

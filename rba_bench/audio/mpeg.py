@@ -84,14 +84,16 @@ class Recording:
         return len(self.spans) * self.frame.samples
 
 
-def begins(data: bytes) -> bool:
+def is_mpeg(data: bytes) -> bool:
     """Whether MPEG audio stands here, after its ID3 tags: two frames in a row, or one that ends the file."""
     at = after_tags(data)
-    frame = header(data, at)
+    frame = parse_frame_header(data, at)
     if frame is None:
         return False
     following = at + frame.size
-    return following >= len(data) or header(data, following) is not None or _is_tag(data, following)
+    return (
+        following >= len(data) or parse_frame_header(data, following) is not None or _is_tag(data, following)
+    )
 
 
 def after_tags(data: bytes) -> int:
@@ -105,7 +107,7 @@ def after_tags(data: bytes) -> int:
     return len(data) - len(data[at:].lstrip(b"\0")) if data[at : at + 1] == b"\0" else at
 
 
-def header(data: bytes, at: int) -> Frame | None:
+def parse_frame_header(data: bytes, at: int) -> Frame | None:
     """The frame header at an offset; None if there is none."""
     if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
@@ -121,14 +123,14 @@ def header(data: bytes, at: int) -> Frame | None:
     return Frame(first, layer, rate, 1 if data[at + 3] >> 6 == 3 else 2, size if bits else 0, samples)
 
 
-def read(data: bytes, most: int = 2**28) -> Recording:
+def read_frames(data: bytes, most: int = 2**28) -> Recording:
     """Walk the frames.
 
     Raises:
         AudioError: sync is lost before the end, no frame size can be known, or there are more than `most` samples.
     """
     at = after_tags(data)
-    frame = header(data, at)
+    frame = parse_frame_header(data, at)
     if frame is None or not frame.size:
         raise AudioError("an MP3 whose frames cannot be counted (free bit rate): convert it to FLAC")
     spans: list[tuple[int, int]] = []
@@ -149,7 +151,7 @@ def read(data: bytes, most: int = 2**28) -> Recording:
 
 def _walk(data: bytes, at: int, like: Frame) -> Iterator[tuple[int, Frame]]:
     while at < len(data):
-        found = header(data, at)
+        found = parse_frame_header(data, at)
         if found is not None and found.size and found.like(like):
             yield at, found
             at += found.size
@@ -172,9 +174,9 @@ def _resync(data: bytes, at: int, like: Frame) -> int | None:
     if len(data) - at > JUNK:
         raise AudioError(f"damaged MP3 (no frame at byte {at} of {len(data)})")
     while (at := data.find(b"\xff", at + 1)) >= 0:
-        found = header(data, at)
+        found = parse_frame_header(data, at)
         if found is not None and found.size and found.channels == like.channels:
-            after = header(data, at + found.size)
+            after = parse_frame_header(data, at + found.size)
             if after is not None and after.like(found):
                 return at
     return None
@@ -194,7 +196,7 @@ def _xing(data: bytes, start: int, frame: Frame) -> int | None:
     return None
 
 
-def truthful(data: bytes, found: Recording, promised: int) -> bytes:
+def repair_mp3(data: bytes, found: Recording, promised: int) -> bytes:
     """The recording as libsndfile must be given it, to read it whole.
 
     Args:
@@ -231,7 +233,7 @@ def _with_xing(data: bytes, found: Recording, sound: bytes) -> bytes:
     side = _SIDE[found.frame.first, found.frame.channels]
     for speed in range(1, 15):
         head[2] = speed << 4 | head[2] & 0x0C
-        frame = header(bytes(head), 0)
+        frame = parse_frame_header(bytes(head), 0)
         if frame is not None and frame.size >= 4 + side + 16:
             break
     assert frame is not None

@@ -31,7 +31,7 @@ ECHO_GAP = 0.005  # seconds between the direct sound and the first echo
 TELEPHONE_BAND = (300.0, 3400.0)  # Hz
 
 
-def noise(n: int, rng: np.random.Generator, colour: str = "white") -> np.ndarray:
+def coloured_noise(n: int, rng: np.random.Generator, colour: str = "white") -> np.ndarray:
     """`n` samples of unit-power noise, float32; `colour` is a key of COLOURS."""
     if COLOURS[colour] == 0.0:
         wave = rng.standard_normal(n)
@@ -47,7 +47,7 @@ def add_noise(wave: np.ndarray, snr_db: float, rng: np.random.Generator, colour:
     """Add noise so that speech / noise power over the whole clip is `snr_db` decibels; peak-limited to [-1, 1]."""
     power = float(np.mean(wave.astype(np.float64) ** 2))
     scale = np.sqrt(power / 10 ** (snr_db / 10))
-    mixed = wave + scale * noise(len(wave), rng, colour)
+    mixed = wave + scale * coloured_noise(len(wave), rng, colour)
     return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
 
 
@@ -72,12 +72,12 @@ def reverberate(wave: np.ndarray, rt60: float, drr_db: float, rng: np.random.Gen
     Returns:
         Samples of the same power as `wave` (peak-limited), shape [n + the length of the echo].
     """
-    heard = convolve(wave, room(rt60, drr_db, rng))
+    heard = convolve(wave, room_impulse_response(rt60, drr_db, rng))
     power = np.mean(wave.astype(np.float64) ** 2) / max(float(np.mean(heard[: len(wave)] ** 2)), 1e-24)
     return _limited(heard * np.sqrt(power))
 
 
-def room(rt60: float, drr_db: float, rng: np.random.Generator) -> np.ndarray:
+def room_impulse_response(rt60: float, drr_db: float, rng: np.random.Generator) -> np.ndarray:
     """Impulse response of `reverberate` at 16 kHz: 1, a gap of `ECHO_GAP` seconds, then the decaying echo."""
     gap = round(ECHO_GAP * SAMPLING_RATE)
     times = np.arange(gap, round(rt60 * SAMPLING_RATE)) / SAMPLING_RATE
@@ -149,7 +149,7 @@ _NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(db)?")
 
 
 @dataclass(frozen=True)
-class Step:
+class PerturbationStep:
     """One link of the chain.
 
     Attributes:
@@ -183,7 +183,7 @@ class Step:
 class Perturbation:
     """A chain of steps, applied in order."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PerturbationStep, ...]
 
     @property
     def text(self) -> str:
@@ -209,7 +209,7 @@ class Perturbation:
         return np.ascontiguousarray(wave, dtype=np.float32)
 
 
-def parse(text: str) -> Perturbation:
+def parse_perturbation(text: str) -> Perturbation:
     """The chain that `text` describes; see the module for the words.
 
     Raises:
@@ -221,7 +221,7 @@ def parse(text: str) -> Perturbation:
     return Perturbation(steps)
 
 
-def _step(part: str) -> Step:
+def _step(part: str) -> PerturbationStep:
     name, equals, value = (piece.strip().lower() for piece in part.partition("="))
     if name not in KNOWN:
         near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.5)
@@ -230,14 +230,14 @@ def _step(part: str) -> Step:
     if name == "telephone":
         if equals:
             raise UserError(f"telephone takes no value, found {part!r}")
-        return Step(name)
+        return PerturbationStep(name)
     if name == "reverb":
-        return Step(name, choice=_choice(part, value, ROOMS))
+        return PerturbationStep(name, choice=_choice(part, value, ROOMS))
     amount, _, colour = value.partition(":")
     if name == "noise":
         chosen = _choice(part, colour.strip() or DEFAULT_COLOUR, COLOURS)
-        return Step(name, _amount(part, name, amount), chosen)
-    return Step(name, _amount(part, name, value))
+        return PerturbationStep(name, _amount(part, name, amount), chosen)
+    return PerturbationStep(name, _amount(part, name, value))
 
 
 def _choice(part: str, value: str, known: dict[str, Any]) -> str:
@@ -271,7 +271,7 @@ KNOWN = {
 }
 LIMITS = {"noise": (-30.0, 80.0), "speed": (0.25, 4.0), "gain": (-60.0, 60.0), "clip": (0.0, 60.0)}
 EXAMPLES = {"noise": "noise=10dB:pink", "speed": "speed=1.2", "gain": "gain=-6dB", "clip": "clip=12dB"}
-_APPLY: dict[str, Callable[[Step, np.ndarray, np.random.Generator], np.ndarray]] = {
+_APPLY: dict[str, Callable[[PerturbationStep, np.ndarray, np.random.Generator], np.ndarray]] = {
     "noise": lambda step, wave, rng: add_noise(wave, step.value, rng, step.choice),
     "reverb": lambda step, wave, rng: reverberate(wave, *ROOMS[step.choice], rng),
     "speed": lambda step, wave, rng: change_speed(wave, step.value),

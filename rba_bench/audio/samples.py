@@ -69,7 +69,7 @@ def check_rate(rate: Any) -> int:
     return int(rate)
 
 
-def check(wave: np.ndarray) -> None:
+def check_samples(wave: np.ndarray) -> None:
     """Raise AudioError where samples [n] are none, no finite numbers, or integers called floats."""
     if not len(wave):
         raise AudioError("audio holds no samples")

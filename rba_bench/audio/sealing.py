@@ -1,6 +1,6 @@
 """The manifest of an alignment set that another tool made, so that training can trust it.
 
-Any folder of parquet files with the columns of `alignment_set.schema()` that training needs (`COLUMNS` and
+Any folder of parquet files with the columns of `alignment_set.shard_schema()` that training needs (`COLUMNS` and
 `audio {bytes, path}`) becomes an alignment set: `seal` checks it and writes `manifest.json` with its checksums.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from rba_bench import __version__
 from rba_bench.audio import clips
-from rba_bench.audio.alignment_index import SPLIT_NAMES, GroupIndex, build
+from rba_bench.audio.alignment_index import SPLIT_NAMES, GroupIndex, build_group_index
 from rba_bench.audio.alignment_set import COLUMNS as NEEDED
 from rba_bench.audio.alignment_set import (
     MANIFEST,
@@ -23,7 +23,7 @@ from rba_bench.audio.alignment_set import (
     AlignmentSet,
     make_row,
     refuse_missing,
-    schema,
+    shard_schema,
 )
 from rba_bench.audio.set_card import write_set_card
 from rba_bench.errors import RbaError, UserError
@@ -37,7 +37,7 @@ SAID, NAMED = 100, 3  # bad clips told on stderr, and in the message of the fail
 CONFIDENCE = 0.95
 
 
-def seal(folder: Path | str, sample: int | None = None) -> AlignmentSet:
+def seal_alignment_set(folder: Path | str, sample: int | None = None) -> AlignmentSet:
     """Check the parquet files under a folder and write the manifest that makes them an alignment set.
 
     What is checked: columns and their types, ids that differ, kinds and splits that are known, no group in two splits,
@@ -70,7 +70,7 @@ def seal(folder: Path | str, sample: int | None = None) -> AlignmentSet:
         SEALED: sealed,
         "checksums": checksums,
     }
-    index = build(AlignmentSet(place, manifest))
+    index = build_group_index(AlignmentSet(place, manifest))
     if unknown := sorted(set(index.kinds) - set(KINDS)):
         raise UserError(f"{place} has groups of kind {', '.join(unknown)}; valid: {', '.join(KINDS)}")
     manifest["counts"] = _counts(index) | {"hours": round(_ids_differ(place, names) / 3600, 4)}
@@ -114,7 +114,7 @@ def _check_columns(path: Path) -> None:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
     refuse_missing(path, found.names)
     for name in NEEDED:
-        _check_type(path, found.field(name), schema().field(name).type)
+        _check_type(path, found.field(name), shard_schema().field(name).type)
 
 
 def _check_type(path: Path, field: Any, wanted: Any) -> None:
@@ -196,8 +196,8 @@ def _fault(row: AlignmentRow) -> str:
     if row.audio.sha256 is None or row.audio.sampling_rate is None:
         return "no audio_sha256 or no sampling_rate"
     try:
-        wave = clips.load(row.audio)
-        rate, count = clips.measure(clips.read_bytes(row.audio))
+        wave = clips.load_clip(row.audio)
+        rate, count = clips.measure_clip(clips.read_clip_bytes(row.audio))
     except clips.AudioError as error:
         return str(error.__cause__ or error)  # without the place, which the caller says
     except RbaError as error:

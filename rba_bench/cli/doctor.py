@@ -51,7 +51,7 @@ def _survey(endpoint: str, probe: bool, as_json: bool) -> None:
     from rba_bench.textlm.endpoints import survey
 
     with stdout_reserved():
-        findings = survey.survey(endpoint, probe)
+        findings = survey.survey_server(endpoint, probe)
     if as_json:
         emit_json(findings)
     else:

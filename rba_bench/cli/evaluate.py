@@ -175,13 +175,13 @@ def command(
     Each task leaves a run record; micro tasks run under greedy and under sampled decoding. A rerun resumes.
     """
     from rba_bench.evaluation.plan import OUT, make_request
-    from rba_bench.textlm.chat import parse
+    from rba_bench.textlm.chat import parse_template_variables
 
     given: dict[str, Any] = {
         "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
         "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
         "retry_errors": retry_errors, "use_cache": cache, "trust": trust, "pad": pad, "encoder_cache": encoder_cache,
-        "language": language, "template": parse(template or ()),
+        "language": language, "template": parse_template_variables(template or ()),
     }  # fmt: skip
     with stdout_reserved():
         request = make_request(task, model or ("constant" if dry_run else None), track, **given)

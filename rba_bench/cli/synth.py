@@ -54,7 +54,7 @@ def command(
     repository = push.reserve(push_to_hub, "dataset", public)
     with stdout_reserved():
         if seal is not None:
-            from rba_bench.audio.sealing import seal as check
+            from rba_bench.audio.sealing import seal_alignment_set as check
 
             made = check(seal, sample).path
         else:

@@ -151,9 +151,9 @@ class RbaSpeechLM(LM):
         self.pretrained = str(pretrained)
         self.device_name = device or _default_device()
         if model is None:
-            from rba_bench.speechlm.model_names import load
+            from rba_bench.speechlm.model_names import load_speech_model
 
-            model = load(
+            model = load_speech_model(
                 self.pretrained, batch_size=self.batch_size, device=self.device_name, **model_options
             )
         self.model = model
@@ -360,7 +360,7 @@ def _perturbation(text: str) -> Any:
         return None
     from rba_bench.audio import perturbations
 
-    return perturbations.parse(text)
+    return perturbations.parse_perturbation(text)
 
 
 class _Lazy(Sequence[SpeechRequest]):

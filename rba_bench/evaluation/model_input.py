@@ -26,7 +26,7 @@ from rba_bench.audio import clips, samples
 from rba_bench.audio.decoding import CLIP_BYTES
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes
-from rba_bench.textlm.replies import ReplyParts, split
+from rba_bench.textlm.replies import ReplyParts, split_reply
 from rba_bench.textlm.text_model import Decoding, Generation, Status
 
 if TYPE_CHECKING:
@@ -111,16 +111,16 @@ def wave(value: Any) -> np.ndarray:
         AudioError: the clip holds no usable sound.
     """
     if isinstance(value, Mapping) and "sha256" in value:
-        heard = clips.load(reference(value))
-        return heard if _prefix(value) is None else _joined(clips.load(reference(_prefix(value))), heard)
+        heard = clips.load_clip(reference(value))
+        return heard if _prefix(value) is None else _joined(clips.load_clip(reference(_prefix(value))), heard)
     if isinstance(value, Mapping) and value.get("array") is not None:
         return of_array(value["array"], value.get("sampling_rate"))
     if isinstance(value, Mapping) and value.get("bytes"):
-        return clips.decode(_bytes(value["bytes"]))
+        return clips.decode_clip(_bytes(value["bytes"]))
     if isinstance(value, Mapping) and value.get("path"):
         value = value["path"]
     if isinstance(value, str | os.PathLike):
-        return clips.decode(_file_bytes(os.fspath(value)))
+        return clips.decode_clip(_file_bytes(os.fspath(value)))
     if hasattr(value, "get_all_samples"):
         try:
             decoded = value.get_all_samples()
@@ -192,8 +192,8 @@ def of_array(values: Any, rate: Any) -> np.ndarray:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need a gradient
         raise clips.AudioError(f"audio samples that are no array ({str(error)[:80]})") from error
-    if max(array.shape, default=0) > clips.longest() * rate:
-        raise clips.AudioError(f"audio is longer than {clips.longest():g} s: split it")
+    if max(array.shape, default=0) > clips.max_clip_seconds() * rate:
+        raise clips.AudioError(f"audio is longer than {clips.max_clip_seconds():g} s: split it")
     if array.ndim > 2:  # [1, channels, n] and its like
         array = array.reshape([n for n in array.shape if n != 1] or [1])
     if array.ndim not in (1, 2) or not array.size:
@@ -201,7 +201,7 @@ def of_array(values: Any, rate: Any) -> np.ndarray:
     if array.ndim == 2 and min(array.shape) > samples.MOST_CHANNELS:
         raise clips.AudioError(f"audio samples of shape {array.shape}: neither axis is one of channels")
     floats = samples.as_floats(array)
-    samples.check(floats.ravel())
+    samples.check_samples(floats.ravel())
     if floats.ndim == 2:
         floats = samples.mono(floats if floats.shape[1] <= floats.shape[0] else floats.T)
     return samples.resample(floats, rate, clips.SAMPLING_RATE)
@@ -303,7 +303,7 @@ class Planned:
 
 def scored_part(response: str, until: Sequence[str]) -> ReplyParts:
     """What is scored of a raw response: the answer in it (see `textlm.replies`), cut at the task's stop strings."""
-    parts = split(response)
+    parts = split_reply(response)
     return replace(parts, answer=cut(parts.answer, until))
 
 

@@ -87,7 +87,7 @@ class EvalRequest:
 
     Attributes:
         tasks: Task names, group names, benchmark names or YAML paths; see `registry.resolve`.
-        model: See `rba_bench.speechlm.model_names.load`.
+        model: See `rba_bench.speechlm.model_names.load_speech_model`.
         track: `micro` or `full`.
         out: Folder of the run records, and of the cache of answers.
         limit: Only the first items of each task; marks the records as partial.
@@ -349,7 +349,7 @@ def _perturbation(text: str) -> dict[str, Any]:
         return {}
     from rba_bench.audio import perturbations
 
-    return perturbations.parse(text).identity()
+    return perturbations.parse_perturbation(text).identity()
 
 
 def _origin(task: Any, spec: task_registry.TaskSpec) -> dict[str, Any]:

@@ -485,7 +485,7 @@ def _perturbation(stated: Any) -> dict[str, Any] | None:
     from rba_bench.errors import UserError
 
     try:
-        return perturbations.parse(str(stated.get("text"))).identity()
+        return perturbations.parse_perturbation(str(stated.get("text"))).identity()
     except (UserError, AttributeError):
         return None
 

@@ -20,7 +20,7 @@ from rba_bench.evaluation.records import UNANSWERED, Sample
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.leaderboard.loaded_runs import Run
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.model_names import BUILT_IN, load
+from rba_bench.speechlm.model_names import BUILT_IN, load_speech_model
 from rba_bench.speechlm.speech_model import SpeechLM
 from rba_bench.textlm.text_model import SAMPLER
 from rba_bench.untrusted import plain
@@ -111,7 +111,7 @@ class Models:
     def _load(self, spec: str) -> SpeechLM:
         if self._kept is None or self._kept[0] != spec:
             self._kept = None  # before the next one takes its memory
-            self._kept = (spec, load(spec, **self.options))
+            self._kept = (spec, load_speech_model(spec, **self.options))
         return self._kept[1]
 
 

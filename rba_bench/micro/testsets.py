@@ -211,7 +211,7 @@ def _key(spec: Spec, voices: str, noise: Noise) -> str:
         described,
         [asdict(v) for v in BANKS[voices]],
         asdict(noise),
-        espeak.version(),
+        espeak.espeak_version(),
         baseline,
     ]
     return files.sha256_json(parts)[:16]

@@ -36,7 +36,7 @@ SAME = ("num_mel_bins", "max_source_positions", "activation_function")
 INDEX = "model.safetensors.index.json"
 
 
-def load_encoder(folder: Path) -> Any:
+def load_whisper_encoder(folder: Path) -> Any:
     """The encoder in a checkpoint folder, in eval mode, as stored.
 
     Raises:
@@ -139,7 +139,7 @@ class ComposeOptions:
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposedCheckpoint:
     """A composite checkpoint.
 
     Attributes:
@@ -153,7 +153,7 @@ class Composed:
 
 def compose(
     encoder: str | Path, llm: str | Path, out: Path, options: ComposeOptions | None = None
-) -> Composed:
+) -> ComposedCheckpoint:
     """Join an encoder and a language model into a composite checkpoint.
 
     Args:
@@ -182,7 +182,7 @@ def compose(
     claim(out, "compose", identity)  # only now: a mistake leaves no signed folder behind
     try:
         if model is None or processor is None:
-            return Composed(out, read_json(out / PROVENANCE))
+            return ComposedCheckpoint(out, read_json(out / PROVENANCE))
         model.save_pretrained(out)
         processor.save_pretrained(out)
         open_up(out)
@@ -191,7 +191,7 @@ def compose(
         write_model_card(out)
     finally:
         release(out)
-    return Composed(out, provenance)
+    return ComposedCheckpoint(out, provenance)
 
 
 def _check(options: ComposeOptions) -> None:
@@ -221,7 +221,7 @@ def _join(ear: Path, text: Path, options: ComposeOptions) -> tuple[Any, Any]:
     from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
 
     tokenizer = _tokenizer(text, options.audio_token)
-    tower = load_encoder(ear)
+    tower = load_whisper_encoder(ear)
     text_model = _text_model(text, options.dtype)
     expected = _text_logits(text_model)
     with torch.random.fork_rng():

@@ -19,10 +19,10 @@ from rba_bench.audio.clips import AudioError
 from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechRequest, StageClock, audio_fault
 from rba_bench.textlm.chat import Variables
 from rba_bench.textlm.endpoints.address import EndpointOptions
-from rba_bench.textlm.endpoints.client import Call, EndpointClient
-from rba_bench.textlm.endpoints.health import Trouble
-from rba_bench.textlm.endpoints.replies import Answer
-from rba_bench.textlm.endpoints.text_llm import drawing, generation
+from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
+from rba_bench.textlm.endpoints.health import RequestFailure
+from rba_bench.textlm.endpoints.replies import ServerAnswer
+from rba_bench.textlm.endpoints.text_llm import sampling_parameters, to_generation
 from rba_bench.textlm.text_model import Decoding, Generation
 
 
@@ -93,25 +93,30 @@ class EndpointSpeechLM:
         run = self.client.run(len(requests), lambda i: self._call(requests, i, decoding))
         with closing(run) as outcomes:
             while (found := self._next(outcomes)) is not None:
-                yield found[0], generation(found[1])
+                yield found[0], to_generation(found[1])
 
-    def _next(self, outcomes: Iterator[tuple[int, Answer | Trouble]]) -> tuple[int, Answer | Trouble] | None:
+    def _next(
+        self, outcomes: Iterator[tuple[int, ServerAnswer | RequestFailure]]
+    ) -> tuple[int, ServerAnswer | RequestFailure] | None:
         with self.clock("endpoint"):  # the time of whoever reads the answers is not the server's
             return next(outcomes, None)
 
-    def _call(self, requests: Sequence[SpeechRequest], index: int, decoding: Decoding) -> Call | Trouble:
+    def _call(
+        self, requests: Sequence[SpeechRequest], index: int, decoding: Decoding
+    ) -> EndpointRequest | RequestFailure:
         try:
             request = requests[index]
         except AudioError as error:
-            return Trouble("unheard", str(error))
+            return RequestFailure("unheard", str(error))
         if fault := audio_fault(request.audio):
-            return Trouble("unheard", fault)
+            return RequestFailure("unheard", fault)
         assert request.audio is not None  # audio_fault has looked
         audio = {"type": "input_audio", "input_audio": {"data": wav_base64(request.audio), "format": "wav"}}
         text = [{"type": "text", "text": request.prompt}] if request.prompt else []
         parts = [*text, audio] if self.prompt_first else [audio, *text]
-        return Call(
-            "chat", {"messages": [{"role": "user", "content": parts}], **drawing(decoding, request.seed)}
+        return EndpointRequest(
+            "chat",
+            {"messages": [{"role": "user", "content": parts}], **sampling_parameters(decoding, request.seed)},
         )
 
 

@@ -22,7 +22,7 @@ from rba_bench.assets import model_folder
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
 from rba_bench.speechlm.speech_model import SpeechLM
-from rba_bench.textlm.chat import Scalar, Variables, given, note_unknown
+from rba_bench.textlm.chat import Scalar, Variables, template_variables, warn_unread_variables
 from rba_bench.textlm.text_model import TextLM
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ EXAMPLE = "cascade:large-v3+Qwen/Qwen2.5-7B-Instruct"
 
 
 @dataclass(frozen=True)
-class Options:
+class LoadOptions:
     """How a model is loaded.
 
     Attributes:
@@ -64,7 +64,7 @@ class Options:
     template: Variables = field(default_factory=dict)
 
 
-def load(
+def load_speech_model(
     spec: str | Path,
     *,
     batch_size: int = 32,
@@ -84,19 +84,21 @@ def load(
         batch_size: requests per batch; answers do not depend on it.
         device: a torch device, or `auto`.
         weights: folder with `base/ teacher/ asr/` for the names; the shipped micro world by default.
-        trust_remote_code: see `Options`, as for the rest.
-        true_length: see `Options`.
-        encoder_cache: see `Options`.
-        language: see `Options`.
-        template: see `Options`; also as text, see `template.given`. The model's name tells the variables.
+        trust_remote_code: see `LoadOptions`, as for the rest.
+        true_length: see `LoadOptions`.
+        encoder_cache: see `LoadOptions`.
+        language: see `LoadOptions`.
+        template: see `LoadOptions`; also as text, see `chat.template_variables`. The model's name tells the variables.
 
     Raises:
         MissingPrerequisite: the checkpoint, the shipped weights or the server's key are not there.
         UserError: it is there but cannot be used, or the spec is malformed.
     """
     text = str(spec)
-    variables = given(template)
-    options = Options(device, batch_size, trust_remote_code, true_length, encoder_cache, language, variables)
+    variables = template_variables(template)
+    options = LoadOptions(
+        device, batch_size, trust_remote_code, true_length, encoder_cache, language, variables
+    )
     model = _load(text, options, weights)
     if text != "constant":  # else a model with and without thinking would have one name in tables
         model.name += "".join(f"+{key}={_shown(value)}" for key, value in variables.items())
@@ -115,7 +117,7 @@ def _shown(value: Scalar) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _load(text: str, options: Options, weights: Path | str | None) -> SpeechLM:
+def _load(text: str, options: LoadOptions, weights: Path | str | None) -> SpeechLM:
     if text in BUILT_IN:
         return _built_in(text, None if weights is None else Path(weights), options)
     scheme, colon, rest = text.partition(":")
@@ -153,7 +155,7 @@ def split_cascade(parts: str) -> tuple[str, str]:
     return recognizer, llm
 
 
-def _text_oracle(llm: str, options: Options) -> SpeechLM:
+def _text_oracle(llm: str, options: LoadOptions) -> SpeechLM:
     if not llm:
         raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
     from rba_bench.speechlm.reference_models import StreamingTextOracle, TextOracle
@@ -163,7 +165,7 @@ def _text_oracle(llm: str, options: Options) -> SpeechLM:
     return oracle(textlm, f"text-{short_name(llm)}")
 
 
-def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
+def _cascade(recognizer: str, llm: str, options: LoadOptions) -> SpeechLM:
     from rba_bench.speechlm.recognizers import load_recognizer
     from rba_bench.speechlm.reference_models import Cascade
     from rba_bench.textlm.weights import resolve_device
@@ -180,7 +182,7 @@ def _cascade(recognizer: str, llm: str, options: Options) -> SpeechLM:
     return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", device)
 
 
-def _textlm(llm: str, device: str, options: Options) -> TextLM:
+def _textlm(llm: str, device: str, options: LoadOptions) -> TextLM:
     from rba_bench.textlm.text_model import load_textlm
 
     trusted, template = options.trust_remote_code, options.template
@@ -199,13 +201,13 @@ def short_name(spec: str) -> str:
     return (path.resolve() if path.exists() else path).name.removesuffix(".pt")
 
 
-def _endpoint(spec: str, options: Options) -> SpeechLM:
+def _endpoint(spec: str, options: LoadOptions) -> SpeechLM:
     from rba_bench.speechlm.endpoint import EndpointSpeechLM
 
     return EndpointSpeechLM.from_spec(spec, template=options.template)
 
 
-def _checkpoint(spec: str, options: Options) -> SpeechLM:
+def _checkpoint(spec: str, options: LoadOptions) -> SpeechLM:
     from rba_bench.textlm.weights import HUB_ID
 
     if not Path(spec).exists() and not HUB_ID.fullmatch(spec):
@@ -217,7 +219,7 @@ def _checkpoint(spec: str, options: Options) -> SpeechLM:
     return _local(spec, options, short_name(spec))
 
 
-def _local(path: Path | str, options: Options, name: str) -> "TransformersSpeechLM":
+def _local(path: Path | str, options: LoadOptions, name: str) -> "TransformersSpeechLM":
     from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 
     return TransformersSpeechLM.from_pretrained(
@@ -232,24 +234,24 @@ def _local(path: Path | str, options: Options, name: str) -> "TransformersSpeech
     )
 
 
-def _built_in(name: str, folder: Path | None, options: Options) -> SpeechLM:
+def _built_in(name: str, folder: Path | None, options: LoadOptions) -> SpeechLM:
     if name == "constant":
         from rba_bench.speechlm.reference_models import ConstantAnswer
 
-        note_unknown("", options.template, name)
+        warn_unread_variables("", options.template, name)
         return ConstantAnswer()
     if name == "base":
         return _local(model_folder("base", folder=folder), options, "base")
     return _micro_text(folder, options) if name == "text" else _micro_cascade(folder, options)
 
 
-def _micro_text(folder: Path | None, options: Options) -> SpeechLM:
+def _micro_text(folder: Path | None, options: LoadOptions) -> SpeechLM:
     from rba_bench.speechlm.reference_models import TextOracle
 
     return TextOracle(_textlm(str(model_folder("teacher", folder=folder)), options.device, options))
 
 
-def _micro_cascade(folder: Path | None, options: Options) -> SpeechLM:
+def _micro_cascade(folder: Path | None, options: LoadOptions) -> SpeechLM:
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
     from rba_bench.speechlm.recognizers import EncoderCTC
     from rba_bench.speechlm.reference_models import Cascade

@@ -22,7 +22,7 @@ from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
 from rba_bench.speechlm.speech_model import SAMPLING_RATE, audio_fault
-from rba_bench.textlm.weights import HUB_ID, describe, load_model, local_folder, resolve_device
+from rba_bench.textlm.weights import HUB_ID, load_model, local_folder, resolve_device, weights_identity
 
 PIECE_S = 30.0  # what Whisper hears at once; others are held to it, since attention grows with its square
 SEARCH_S = 5.0  # a cut lies within so much of the end of a piece
@@ -45,8 +45,8 @@ class InPieces(ABC):
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Words of each clip, in order."""
-        pieces = [(i, piece) for i, clip in enumerate(clips) for piece in cut(clip)]
-        heard = in_batches([piece for _, piece in pieces], self.rows, self._hear)
+        pieces = [(i, piece) for i, clip in enumerate(clips) for piece in split_long_clip(clip)]
+        heard = transcribe_in_batches([piece for _, piece in pieces], self.rows, self._hear)
         words: list[list[str]] = [[] for _ in clips]
         for (i, _), text in zip(pieces, heard, strict=True):
             words[i] += [text] if text else []
@@ -57,7 +57,7 @@ class InPieces(ABC):
         """Words of pieces that fit the recogniser, in order."""
 
 
-def cut(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.ndarray]:
+def split_long_clip(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.ndarray]:
     """Pieces of at most `longest_s` seconds, together the whole clip, cut at the quietest place near their ends."""
     longest, search, quiet = (round(s * SAMPLING_RATE) for s in (longest_s, SEARCH_S, QUIET_S))
     pieces, start = [], 0
@@ -70,7 +70,7 @@ def cut(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.ndarray]:
     return [*pieces, audio[start:]]
 
 
-def in_batches(
+def transcribe_in_batches(
     clips: Sequence[np.ndarray], size: int, hear: Callable[[Sequence[np.ndarray]], list[str]]
 ) -> list[str]:
     """`hear` on batches of like length, longest first, so that memory peaks at once; results in input order."""
@@ -195,7 +195,7 @@ class EncoderCTC:
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Words of each clip, in order."""
-        return in_batches(clips, self.batch_size, self._hear)
+        return transcribe_in_batches(clips, self.batch_size, self._hear)
 
     @torch.no_grad()
     def _hear(self, clips: Sequence[np.ndarray]) -> list[str]:
@@ -389,7 +389,7 @@ def _transformers(
         raise UserError(f"{folder} holds no usable recogniser: {_line(error)}") from error
 
     def identity(model: Any) -> dict[str, Any]:
-        return describe(folder, spec, model, trust_remote_code)
+        return weights_identity(folder, spec, model, trust_remote_code)
 
     if kind == "whisper":
         model = load_model(WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code)

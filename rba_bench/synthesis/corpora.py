@@ -358,7 +358,7 @@ def _heard(one: Utterance) -> np.ndarray:
     if one.offset is not None or one.duration is not None:
         return _segment(one)
     ref = clips.AudioRef("", 0, 0.0, one.path, one.row, one.column)
-    return clips.decode(clips.read_bytes(ref))
+    return clips.decode_clip(clips.read_clip_bytes(ref))
 
 
 def _segment(one: Utterance) -> np.ndarray:
@@ -366,7 +366,7 @@ def _segment(one: Utterance) -> np.ndarray:
     if not path.is_file():
         raise MissingPrerequisite(f"no audio at {path}: the corpus was not unpacked whole")
     try:
-        wave, rate = decoding.part(path, one.offset or 0.0, one.duration)
+        wave, rate = decoding.load_segment(path, one.offset or 0.0, one.duration)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     return resample(wave, rate, clips.SAMPLING_RATE)

@@ -25,7 +25,7 @@ from typing import Any
 
 from rba_bench.assets import load_world
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.textlm.replies import split
+from rba_bench.textlm.replies import split_reply
 from rba_bench.textlm.text_model import Generation
 
 KINDS = {
@@ -242,7 +242,7 @@ def read(made: Generation, shape: Callable[[str], str] = tidy) -> tuple[str, str
         made: the reply.
         shape: `tidy` for what is spoken, and for translations of one utterance; `tidy_lines` for answers.
     """
-    parts = split(made.text)
+    parts = split_reply(made.text)
     return shape(parts.answer), made.status if parts.complete else "unclosed"
 
 

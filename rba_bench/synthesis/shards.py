@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import rba_bench
-from rba_bench.audio.alignment_set import MANIFEST, ROW_GROUP_SIZE, SCHEMA_VERSION, schema
+from rba_bench.audio.alignment_set import MANIFEST, ROW_GROUP_SIZE, SCHEMA_VERSION, shard_schema
 from rba_bench.audio.espeak import BANKS
 from rba_bench.files import (
     read_json,
@@ -50,7 +50,7 @@ class Maker(Protocol):
         ...
 
     def rows(self, unit: Unit) -> list[dict[str, Any]]:
-        """Rows of the unit, with the columns of `alignment_set.schema()` or the most of them."""
+        """Rows of the unit, with the columns of `alignment_set.shard_schema()` or the most of them."""
         ...
 
 
@@ -116,7 +116,7 @@ def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = schema()
+    columns = shard_schema()
     texts = [field.name for field in columns if field.type == pa.string()]
     sink = pa.BufferOutputStream()
     # Dictionaries for the text columns only: one over the audio bytes would cost memory for nothing.

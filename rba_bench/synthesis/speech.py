@@ -29,7 +29,7 @@ class Speaker:
 
 def espeak_speaker() -> Speaker:
     """espeak-ng. Raises MissingPrerequisite without the extra `tts`."""
-    return Speaker("espeak-ng", espeak.version(), espeak.speak)
+    return Speaker("espeak-ng", espeak.espeak_version(), espeak.speak)
 
 
 def pick_voices(recipe: SynthesisRecipe, group_id: str) -> list[Voice]:
@@ -39,7 +39,7 @@ def pick_voices(recipe: SynthesisRecipe, group_id: str) -> list[Voice]:
 
 
 def speak_unit(unit: Unit, recipe: SynthesisRecipe, speaker: Speaker) -> list[dict[str, Any]]:
-    """Rows of one group, one per voice, with the columns of `alignment_set.schema()`."""
+    """Rows of one group, one per voice, with the columns of `alignment_set.shard_schema()`."""
     voices = pick_voices(recipe, unit.group_id)
     return [_clip(unit, number, voice, recipe, speaker) for number, voice in enumerate(voices)]
 

@@ -19,7 +19,7 @@ from rba_bench.assets import resolve_model
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filters import InstructionFilter, Tagger, judge_answer, read, tidy_lines
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.textlm.chat import quiet, text_in
+from rba_bench.textlm.chat import disable_thinking, template_in_folder
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
 
@@ -50,7 +50,7 @@ def template(recipe: SynthesisRecipe) -> dict[str, Any]:
 
     Thinking is neither spoken nor learnt, and takes the room of the answer.
     """
-    return quiet(text_in(locate(recipe)), recipe.template)
+    return disable_thinking(template_in_folder(locate(recipe)), recipe.template)
 
 
 def load(recipe: SynthesisRecipe) -> TextLM:

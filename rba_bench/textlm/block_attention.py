@@ -89,7 +89,7 @@ class Blocks:
         return mask
 
 
-def blocks_of(documents: Tensor, segments: Tensor, openings: Tensor, columns: Tensor) -> Blocks:
+def make_blocks(documents: Tensor, segments: Tensor, openings: Tensor, columns: Tensor) -> Blocks:
     """Blocks for rows of documents; see `training.data.packing.Layout` for the arguments, which are on the CPU."""
     marks, parts = documents.numpy(), segments.numpy().ravel()
     changes = np.ones(marks.shape, dtype=bool)
@@ -167,7 +167,7 @@ class _Rearranged(torch.autograd.Function):
         return back.index_fill_(0, unused, 0) if len(unused) else back, None, None, None
 
 
-def attend(
+def attend_by_document(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -266,5 +266,5 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
         return states.view(documents, heads, size, value.shape[-1]).transpose(1, 2)
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(NAME, attend_by_document)
 AttentionMaskInterface.register(NAME, sdpa_mask)  # masks of other kinds are those of `sdpa`

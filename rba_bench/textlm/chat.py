@@ -33,14 +33,14 @@ from pydantic import PlainValidator
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say
-from rba_bench.textlm.replies import is_mark
+from rba_bench.textlm.replies import is_turn_mark
 
 # A word no template writes. No spaces or capitals: templates trim, and some tokenizers lower-case.
 SENTINEL = "zqusertextqz"
 ANSWER = "zqanswertextqz"
 
 
-def render(speaker: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+def render_chat(speaker: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
     """A conversation as the chat template of a tokenizer or processor writes it.
 
     Args:
@@ -63,9 +63,9 @@ def render(speaker: Any, messages: Sequence[Mapping[str, Any]], **options: Any) 
         ) from error
 
 
-def render_user(tokenizer: Any, text: str, **template: Any) -> str:
+def render_user_turn(tokenizer: Any, text: str, **template: Any) -> str:
     """A user turn and the header of the answer, ready for generation; special tokens are written out."""
-    return render(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True, **template)
+    return render_chat(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True, **template)
 
 
 def pre_query_template(tokenizer: Any, **template: Any) -> str:
@@ -108,7 +108,7 @@ def _render(tokenizer: Any, template: dict[str, Any]) -> str:
             "the tokenizer has no chat template: use an instruction-tuned model, or add chat_template.jinja"
         )
     messages = [{"role": "user", "content": SENTINEL}, {"role": "assistant", "content": ANSWER}]
-    return render(tokenizer, messages, **template)
+    return render_chat(tokenizer, messages, **template)
 
 
 def _around(rendered: str, word: str) -> tuple[str, str]:
@@ -135,7 +135,7 @@ _TAKEN = (
 )  # fmt: skip
 
 
-def parse(assignments: Sequence[str]) -> dict[str, Scalar]:
+def parse_template_variables(assignments: Sequence[str]) -> dict[str, Scalar]:
     """Variables from `key=value` texts; a value is a JSON scalar (`true`, `0.5`, `"text"`), anything else is its text.
 
     Raises:
@@ -150,26 +150,26 @@ def parse(assignments: Sequence[str]) -> dict[str, Scalar]:
             found[key.strip()] = json.loads(value, parse_constant=str)
         except (ValueError, RecursionError):  # plain text; a number of thousands of digits too
             found[key.strip()] = value
-    return checked(found)
+    return check_template_variables(found)
 
 
-def given(value: Mapping[str, Any] | str | None) -> dict[str, Scalar]:
+def template_variables(value: Mapping[str, Any] | str | None) -> dict[str, Scalar]:
     """Variables as lm-eval's `--model_args` may hold them: a mapping, its JSON text, or `key=value;key=value`.
 
     Raises:
         UserError: see `parse`.
     """
     if value is None or isinstance(value, Mapping):
-        return checked(value or {})
+        return check_template_variables(value or {})
     if value.lstrip().startswith("{"):
         try:
-            return checked(json.loads(value))
+            return check_template_variables(json.loads(value))
         except ValueError as error:
             raise UserError(f"template {value!r} is not JSON ({error}): write key=value") from error
-    return parse([part for part in value.split(";") if part.strip()])
+    return parse_template_variables([part for part in value.split(";") if part.strip()])
 
 
-def checked(variables: Mapping[str, Any]) -> dict[str, Scalar]:
+def check_template_variables(variables: Mapping[str, Any]) -> dict[str, Scalar]:
     """The same variables.
 
     Raises:
@@ -192,7 +192,7 @@ def _recipe_value(value: Any) -> dict[str, Scalar]:
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"give variables and their values, such as {{{THINKING}: false}}")
     try:
-        return checked(value or {})
+        return check_template_variables(value or {})
     except UserError as error:
         raise ValueError(str(error)) from error
 
@@ -200,13 +200,13 @@ def _recipe_value(value: Any) -> dict[str, Scalar]:
 TemplateVariables = Annotated[dict[str, Scalar], PlainValidator(_recipe_value)]  # of recipes
 
 
-def text_of(holder: Any) -> str:
+def template_of(holder: Any) -> str:
     """The chat template of a tokenizer or processor, "" if it has none; of several, all together."""
     template = getattr(holder, "chat_template", None)
     return _joined(template)
 
 
-def text_in(folder: Path) -> str:
+def template_in_folder(folder: Path) -> str:
     """The chat template in a model's folder, "" if there is none; nothing else is loaded."""
     beside = sorted(folder.glob("*.jinja")) + sorted(folder.glob("additional_chat_templates/*.jinja"))
     if beside:
@@ -221,20 +221,20 @@ def text_in(folder: Path) -> str:
     return ""
 
 
-def knows(template: str, variable: str) -> bool:
+def template_reads(template: str, variable: str) -> bool:
     """Whether a template's text names a variable."""
     return re.search(rf"(?<!\w){re.escape(variable)}(?!\w)", template) is not None
 
 
-def quiet(template: str, variables: Variables) -> dict[str, Scalar]:
+def disable_thinking(template: str, variables: Variables) -> dict[str, Scalar]:
     """The variables, and thinking switched off where the template knows how and the user does not say otherwise."""
-    off: dict[str, Scalar] = {THINKING: False} if knows(template, THINKING) else {}
+    off: dict[str, Scalar] = {THINKING: False} if template_reads(template, THINKING) else {}
     return {**off, **variables}
 
 
-def note_unknown(template: str, variables: Variables, model: str) -> None:
+def warn_unread_variables(template: str, variables: Variables, model: str) -> None:
     """Say which variables the template does not know, if any: they change nothing."""
-    strange = [name for name in variables if not knows(template, name)]
+    strange = [name for name in variables if not template_reads(template, name)]
     if strange:
         say(f"{model}: its chat template does not know {', '.join(strange)}, so nothing changes")
 
@@ -273,7 +273,7 @@ class ContentTokenizer:
         self.control: dict[int, str] = {
             i: text
             for i, text in added.items()
-            if known[i].special or i in also or is_mark(text) or _BARS.fullmatch(text) is not None
+            if known[i].special or i in also or is_turn_mark(text) or _BARS.fullmatch(text) is not None
         }
         # An unknown word forges nothing, though its token has a name that does
         unknown = getattr(tokenizer, "unk_token_id", None)

@@ -45,7 +45,7 @@ def uniforms(words: Tensor) -> Tensor:
     return ((words >> 12 & 2**52 - 1).double() + 0.5) * 2.0**-52
 
 
-class Drawn(NamedTuple):
+class SampledTokens(NamedTuple):
     """Tokens of one step.
 
     Attributes:
@@ -73,7 +73,9 @@ class TokenSampler:
         self.top_p = top_p
         self.banned = list(banned)
 
-    def __call__(self, logits: Tensor, seeds: Tensor, places: Tensor, with_logprobs: bool = False) -> Drawn:
+    def __call__(
+        self, logits: Tensor, seeds: Tensor, places: Tensor, with_logprobs: bool = False
+    ) -> SampledTokens:
         """Draw.
 
         A row that holds NaN or infinity gives what greedy decoding gives: a fault of the model must not become a
@@ -95,9 +97,9 @@ class TokenSampler:
                 logits[:, token] = float("-inf")
         tokens = logits.argmax(-1) if self.temperature == 0 else self._draw(logits, seeds, places)
         if not with_logprobs:
-            return Drawn(tokens, whole)
+            return SampledTokens(tokens, whole)
         chosen = logits.gather(1, tokens[:, None])[:, 0]
-        return Drawn(tokens, chosen / (self.temperature or 1.0) - whole)
+        return SampledTokens(tokens, chosen / (self.temperature or 1.0) - whole)
 
     def _tempered_sum(self, logits: Tensor) -> Tensor:
         """[B] logarithm of the sum that the distribution is divided by."""
@@ -106,7 +108,7 @@ class TokenSampler:
     def _draw(self, logits: Tensor, seeds: Tensor, places: Tensor) -> Tensor:
         weights = (logits - logits.amax(-1, keepdim=True)).div_(self.temperature).exp_()
         words = random_words(seeds, places)
-        tokens, sound = descend(weights, words)
+        tokens, sound = draw_tokens(weights, words)
         if self.top_p < 1:
             tokens = self._inside(logits, weights, words, tokens)
         return tokens if bool(sound.all()) else torch.where(sound, tokens, logits.argmax(-1))
@@ -123,18 +125,18 @@ class TokenSampler:
             if not len(outside):
                 return tokens
             words = _mixed(words + GOLDEN)
-            again = descend(weights[outside], words[outside])[0]
+            again = draw_tokens(weights[outside], words[outside])[0]
             tokens = tokens.index_copy(0, outside, again)
             before = weight_before(logits[outside], weights[outside], again)
             outside = outside[before >= limit[outside]]
         if not len(outside):
             return tokens
         inside = keep_nucleus(logits[outside], self.top_p, self.temperature).isfinite()
-        last = descend(weights[outside] * inside, _mixed(words[outside] + GOLDEN))[0]
+        last = draw_tokens(weights[outside] * inside, _mixed(words[outside] + GOLDEN))[0]
         return tokens.index_copy(0, outside, last)
 
 
-def descend(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+def draw_tokens(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens with probabilities proportional to weights.
 
     Args:

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from rba_bench.textlm.block_attention import NAME
-from rba_bench.textlm.draws import Drawn
-from rba_bench.textlm.generation import SHARED_LEAST, Asked, Decoder, answer, prompts_of_ids
+from rba_bench.textlm.draws import SampledTokens
+from rba_bench.textlm.generation import (
+    SHARED_LEAST,
+    Decoder,
+    GenerationRequest,
+    generate_tokens,
+    prompts_of_ids,
+)
 
 OBEYS_MASKS = ("sdpa", "eager", NAME)  # flash attention has no 4-D masks
 WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -27,7 +33,7 @@ _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 Stock = Callable[[Tensor], Tensor]
 
 
-def of_causal_lm(model: Any) -> Decoder | None:
+def causal_lm_decoder(model: Any) -> Decoder | None:
     """A causal LM of transformers as the engine wants it; None where it cannot be driven."""
     words = model.get_input_embeddings()
     config = model.config.get_text_config(decoder=True)
@@ -47,10 +53,10 @@ def of_causal_lm(model: Any) -> Decoder | None:
         return torch.as_tensor(model(input_ids=ids, use_cache=False).logits[:, -1])
 
     decoder = Decoder(logits, words, getattr(config, "num_hidden_layers", 0))
-    return decoder if drivable(decoder, model, config, stock) else None
+    return decoder if is_drivable(decoder, model, config, stock) else None
 
 
-def drivable(decoder: Decoder, module: nn.Module, config: Any, stock: Stock | None = None) -> bool:
+def is_drivable(decoder: Decoder, module: nn.Module, config: Any, stock: Stock | None = None) -> bool:
     """Whether the engine's answers are those of the model.
 
     The first question about a module is tried out with a few tokens; its answer is kept.
@@ -66,7 +72,7 @@ def drivable(decoder: Decoder, module: nn.Module, config: Any, stock: Stock | No
     return _known[module]
 
 
-def remember(module: nn.Module, driven: bool) -> None:
+def remember_drivable(module: nn.Module, driven: bool) -> None:
     """Keep an answer that was found out elsewhere."""
     _known[module] = driven
 
@@ -113,9 +119,9 @@ class _Script:
         self.tokens = tokens
         self.logits: dict[int, Tensor] = {}
 
-    def __call__(self, logits: Tensor, seeds: Tensor, places: Tensor, with_logprobs: bool) -> Drawn:
+    def __call__(self, logits: Tensor, seeds: Tensor, places: Tensor, with_logprobs: bool) -> SampledTokens:
         self.logits.update(zip(seeds.tolist(), logits, strict=True))
-        return Drawn(self.tokens.to(seeds.device)[seeds, places], logits.new_zeros(0))
+        return SampledTokens(self.tokens.to(seeds.device)[seeds, places], logits.new_zeros(0))
 
 
 @torch.no_grad()
@@ -128,9 +134,9 @@ def _agrees(decoder: Decoder, vocabulary: int, stock: Stock | None) -> bool:
     sizes = [SHARED_LEAST + size for size in TRIAL]
     rows = [row[:size].tolist() for row, size in zip(ids, sizes, strict=True)]
     script = _Script(torch.stack([row[size : size + STEPS] for row, size in zip(ids, sizes, strict=True)]))
-    asked = [Asked(row, row) for row in range(len(rows))]
+    asked = [GenerationRequest(row, row) for row in range(len(rows))]
     prompts = prompts_of_ids(rows, decoder.words, device)
-    answer(decoder, prompts, asked, script, STEPS - 1, (), len(rows) - 1)
+    generate_tokens(decoder, prompts, asked, script, STEPS - 1, (), len(rows) - 1)
     for row, size in enumerate(sizes):
         whole = ids[row : row + 1, : size + STEPS - 1].to(device)
         positions = torch.arange(whole.shape[1], device=device)[None]

@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from rba_bench.textlm.draws import Drawn
+from rba_bench.textlm.draws import SampledTokens
 
 GRAIN = 64  # positions that a slot grows by at least
 
@@ -198,7 +198,7 @@ class Decoder(NamedTuple):
     n_layers: int
 
 
-Sampler = Callable[[Tensor, Tensor, Tensor, bool], Drawn]
+Sampler = Callable[[Tensor, Tensor, Tensor, bool], SampledTokens]
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Prompts:
     shared: int = 0
 
 
-class Asked(NamedTuple):
+class GenerationRequest(NamedTuple):
     """One answer that is wanted.
 
     Attributes:
@@ -230,7 +230,7 @@ class Asked(NamedTuple):
     longest: int | None = None
 
 
-class Answer(NamedTuple):
+class GeneratedTokens(NamedTuple):
     """Drawn tokens of one request.
 
     Attributes:
@@ -250,10 +250,10 @@ def prompts_of_ids(rows: Sequence[Sequence[int]], words: Callable[[Tensor], Tens
     def embed(chosen: Sequence[int]) -> list[Tensor]:
         return [words(torch.tensor(list(rows[i]), device=device)) for i in chosen]
 
-    return Prompts([len(row) for row in rows], embed, shared_start(rows))
+    return Prompts([len(row) for row in rows], embed, common_prefix(rows))
 
 
-def shared_start(rows: Sequence[Sequence[int]]) -> int:
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Tokens that all rows begin with, one of each row left over."""
     if len(rows) < 2:
         return 0
@@ -262,10 +262,10 @@ def shared_start(rows: Sequence[Sequence[int]]) -> int:
     return min(same, min(map(len, rows)) - 1)
 
 
-def answer(
+def generate_tokens(
     decoder: Decoder,
     prompts: Prompts,
-    asked: Sequence[Asked],
+    asked: Sequence[GenerationRequest],
     sampler: Sampler,
     longest: int,
     stop_ids: Collection[int],
@@ -273,7 +273,7 @@ def answer(
     *,
     with_logprobs: bool = False,
     agree: Callable[[bool], bool] = bool,
-) -> list[Answer]:
+) -> list[GeneratedTokens]:
     """Draw one answer for each request. The caller has put the model into eval mode, without gradient.
 
     Args:
@@ -317,7 +317,7 @@ class _Run:
         self,
         decoder: Decoder,
         prompts: Prompts,
-        asked: Sequence[Asked],
+        asked: Sequence[GenerationRequest],
         sampler: Sampler,
         longest: int,
         stops: frozenset[int],
@@ -332,7 +332,7 @@ class _Run:
         self.slots = slots
         self.sampler = sampler
         self.with_logprobs = with_logprobs
-        self.answers = [Answer([], False, []) for _ in asked]
+        self.answers = [GeneratedTokens([], False, []) for _ in asked]
         lengths = prompts.lengths
         # longest prompts first: memory peaks at once, and prompts read together are of like length
         order = sorted(range(len(asked)), key=lambda i: (-lengths[asked[i].prompt], asked[i].prompt, i))
@@ -500,7 +500,7 @@ class _Run:
         if len(answer.tokens) <= limit:
             return False
         # one more than asked: an answer of exactly `limit` tokens still got to say that it ends
-        self.answers[row.request] = Answer(answer.tokens[:limit], False, answer.logprobs[:limit])
+        self.answers[row.request] = GeneratedTokens(answer.tokens[:limit], False, answer.logprobs[:limit])
         return True
 
     def _leave(self, slot: int) -> None:

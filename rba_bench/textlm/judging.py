@@ -30,7 +30,7 @@ from rba_bench.faults import database_error, explained
 from rba_bench.files import sha256_json
 from rba_bench.progress import bar
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.replies import split
+from rba_bench.textlm.replies import split_reply
 from rba_bench.untrusted import plain
 
 ReplyStatus = Literal["ok", "refused", "error"]
@@ -440,7 +440,7 @@ def verdict_of(reply: Reply) -> Reply:
     The odds are those of the first token that was written. Where that is not the verdict's (the judge thought first, or
     was still thinking at the end), they say nothing of the verdict and go.
     """
-    parts = split(reply.text)
+    parts = split_reply(reply.text)
     direct = parts.complete and reply.text.startswith(parts.answer)
     return replace(reply, text=parts.answer, top_logprobs=reply.top_logprobs if direct else ())
 

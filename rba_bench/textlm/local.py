@@ -16,22 +16,29 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rba_bench.errors import UserError
 from rba_bench.textlm import chat
-from rba_bench.textlm.chat import ContentTokenizer, note_unknown, quiet, render, text_in, text_of
+from rba_bench.textlm.chat import (
+    ContentTokenizer,
+    disable_thinking,
+    render_chat,
+    template_in_folder,
+    template_of,
+    warn_unread_variables,
+)
 from rba_bench.textlm.draws import TokenSampler
-from rba_bench.textlm.engine_support import of_causal_lm
+from rba_bench.textlm.engine_support import causal_lm_decoder
 from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.judging import Message, Question, Reply
-from rba_bench.textlm.replies import opening
-from rba_bench.textlm.sampling import Continuation, continue_all, continue_batch, to_generation, written
+from rba_bench.textlm.replies import opened_thinking
+from rba_bench.textlm.sampling import Continuation, continue_all, continue_batch, decode_tokens, to_generation
 from rba_bench.textlm.text_model import Decoding, Generation
 from rba_bench.textlm.weights import (
     compute_dtype,
-    describe,
     hub_commit,
     load_model,
     local_folder,
     resolve_device,
     setup_sha256,
+    weights_identity,
     weights_sha256,
 )
 
@@ -99,8 +106,8 @@ class LocalTextLM:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
-        identity = {"kind": "text", **describe(folder, path_or_id, model, trust_remote_code)}
-        note_unknown(text_of(tokenizer), template or {}, Path(str(path_or_id)).name)
+        identity = {"kind": "text", **weights_identity(folder, path_or_id, model, trust_remote_code)}
+        warn_unread_variables(template_of(tokenizer), template or {}, Path(str(path_or_id)).name)
         return cls(model, tokenizer, identity, batch_size, template)
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
@@ -139,7 +146,7 @@ class LocalTextLM:
     @cached_property
     def opened(self) -> str:
         """The tag with which the template opens the model's thinking, "" if it does not."""
-        return opening(chat.render_user(self.tokenizer, chat.SENTINEL, **self.template))
+        return opened_thinking(chat.render_user_turn(self.tokenizer, chat.SENTINEL, **self.template))
 
     def identity(self) -> dict[str, Any]:
         """Kind, path, `weights_sha256`, `setup_sha256`, `n_parameters`, dtype, template variables."""
@@ -179,7 +186,7 @@ class LocalTextLM:
 
     def _decoder(self) -> Decoder | None:
         """The model as the engine drives it, None where it cannot."""
-        return of_causal_lm(self.model)
+        return causal_lm_decoder(self.model)
 
     def _draw_batch(
         self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
@@ -194,7 +201,7 @@ class LocalTextLM:
 
     def _rendered(self, told: Sequence[str]) -> str:
         """A user turn up to the answer, and the answer if it is told too."""
-        return chat.render_user(self.tokenizer, told[0], **self.template) + "".join(told[1:])
+        return chat.render_user_turn(self.tokenizer, told[0], **self.template) + "".join(told[1:])
 
     def _ids(self, text: str) -> list[int]:
         return list(
@@ -257,7 +264,7 @@ ANCHOR = "a"  # a token before another shows whether that one begins with a spac
 PROBE = ("zqsystemtextqz", "zqusertextqz")
 
 
-class LocalAsker:
+class LocalJudge:
     """A local causal LM as judge: the `JudgeModel` protocol.
 
     A reply depends on model, question and seed alone, not on the batch. The weights are loaded at the first question,
@@ -293,7 +300,7 @@ class LocalAsker:
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}: use 1 or more")
         folder = local_folder(path_or_id, "judge")
-        template = quiet(text_in(folder), template or {})
+        template = disable_thinking(template_in_folder(folder), template or {})
         self.batch_size = batch_size
         self.name = Path(str(path_or_id)).name
         self._load = (folder, resolve_device(device), batch_size, trust_remote_code, template)
@@ -386,7 +393,7 @@ class LocalAsker:
         seconds = (perf_counter() - began) / len(rows)
         return [
             Reply(
-                written(self.lm.tokenizer, tokens, self.lm.opened),
+                decode_tokens(self.lm.tokenizer, tokens, self.lm.opened),
                 likeliest,
                 prompt_tokens=len(row),
                 completion_tokens=len(tokens),
@@ -455,7 +462,7 @@ def _settings(questions: Sequence[Question]) -> dict[_Setting, list[int]]:
 
 def _render(tokenizer: Any, messages: Sequence[Message], template: dict[str, Any]) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    return render(tokenizer, turns, add_generation_prompt=True, **template)
+    return render_chat(tokenizer, turns, add_generation_prompt=True, **template)
 
 
 def _takes_system(tokenizer: Any, template: dict[str, Any]) -> bool:

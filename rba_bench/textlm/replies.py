@@ -126,7 +126,7 @@ class ReplyParts:
     complete: bool = True
 
 
-def split(reply: str) -> ReplyParts:
+def split_reply(reply: str) -> ReplyParts:
     """Take a reply apart; see the module. Applied to an answer it changes nothing."""
     text, parts = reply, ReplyParts(reply)
     while _MAYBE.search(text):
@@ -139,10 +139,10 @@ def split(reply: str) -> ReplyParts:
 
 def answer_of(reply: str) -> str:
     """The answer in a reply, "" where it never came."""
-    return split(reply).answer
+    return split_reply(reply).answer
 
 
-def opening(prompt: str) -> str:
+def opened_thinking(prompt: str) -> str:
     """The tag with which a rendered prompt has begun to think for the model (`<think>`), "" if it has not.
 
     What the model writes then continues the block, so the tag belongs in front of its reply.
@@ -151,7 +151,7 @@ def opening(prompt: str) -> str:
     return found[0] if found else ""
 
 
-def is_mark(token: str) -> bool:
+def is_turn_mark(token: str) -> bool:
     """Whether a special token of a tokenizer marks thinking or turns, so that decoding must not drop it."""
     return _MARK.fullmatch(token.strip()) is not None
 

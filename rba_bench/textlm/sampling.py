@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from transformers import GenerationConfig, LogitsProcessorList
 
 from rba_bench.textlm.draws import SeededSampling, TokenSampler
-from rba_bench.textlm.generation import Asked, Decoder, Prompts, answer, prompts_of_ids
-from rba_bench.textlm.replies import is_mark
+from rba_bench.textlm.generation import Decoder, GenerationRequest, Prompts, generate_tokens, prompts_of_ids
+from rba_bench.textlm.replies import is_turn_mark
 from rba_bench.textlm.text_model import Decoding, Generation, Status
 
 
@@ -45,7 +45,8 @@ def continue_all(
     """
     places: dict[tuple[int, ...], int] = {}
     asked = [
-        Asked(places.setdefault(tuple(row), len(places)), seed) for row, seed in zip(rows, seeds, strict=True)
+        GenerationRequest(places.setdefault(tuple(row), len(places)), seed)
+        for row, seed in zip(rows, seeds, strict=True)
     ]
     prompts = prompts_of_ids(list(places), decoder.words, device)
     return continue_prompts(decoder, prompts, asked, decoding, stop_ids, slots)
@@ -54,7 +55,7 @@ def continue_all(
 def continue_prompts(
     decoder: Decoder,
     prompts: Prompts,
-    asked: Sequence[Asked],
+    asked: Sequence[GenerationRequest],
     decoding: Decoding,
     stop_ids: Sequence[int],
     slots: int,
@@ -62,7 +63,7 @@ def continue_prompts(
 ) -> list[Continuation]:
     """The same for prompts of any kind; `banned` tokens are never drawn."""
     sampler = TokenSampler(decoding.temperature, decoding.top_p, banned)
-    drawn = answer(decoder, prompts, asked, sampler, decoding.max_new_tokens, stop_ids, slots)
+    drawn = generate_tokens(decoder, prompts, asked, sampler, decoding.max_new_tokens, stop_ids, slots)
     return [Continuation(one.tokens[:-1] if one.ended else one.tokens, one.ended) for one in drawn]
 
 
@@ -113,14 +114,14 @@ def to_generation(tokenizer: Any, continuation: Continuation, opened: str = "") 
     Args:
         tokenizer: of the model.
         continuation: what was drawn.
-        opened: the tag with which the prompt has opened the model's thinking, see `replies.opening`.
+        opened: the tag with which the prompt has opened the model's thinking, see `replies.opened_thinking`.
     """
-    text = written(tokenizer, continuation.tokens, opened)
+    text = decode_tokens(tokenizer, continuation.tokens, opened)
     status: Status = "ok" if continuation.ended else "truncated"
     return Generation(text, len(continuation.tokens), status if text else "empty")
 
 
-def written(tokenizer: Any, tokens: Sequence[int], opened: str = "") -> str:
+def decode_tokens(tokenizer: Any, tokens: Sequence[int], opened: str = "") -> str:
     """Text of drawn tokens without spaces around it, behind the tag that the prompt has opened.
 
     Special tokens are left out, but for those that mark thinking or turns: without them thinking could not be told
@@ -140,7 +141,9 @@ def _special_tokens(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
     """Ids of special tokens, and of those among them that must be seen."""
     known = getattr(tokenizer, "added_tokens_decoder", {})  # not every tokenizer of mistral-common has it
     added = {i: str(token) for i, token in known.items() if token.special}
-    return frozenset({*added, *tokenizer.all_special_ids}), frozenset(i for i in added if is_mark(added[i]))
+    return frozenset({*added, *tokenizer.all_special_ids}), frozenset(
+        i for i in added if is_turn_mark(added[i])
+    )
 
 
 def _cut(tokens: list[int], stop_ids: set[int], longest: int) -> Continuation:

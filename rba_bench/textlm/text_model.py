@@ -111,7 +111,7 @@ class TextLM(Protocol):
         ...
 
 
-__all__ = ["load_asker", "load_textlm", "parse_endpoint"]
+__all__ = ["load_judge_model", "load_textlm", "parse_endpoint"]
 
 
 def load_textlm(
@@ -147,7 +147,7 @@ def load_textlm(
     return LocalTextLM.from_pretrained(spec, device, batch_size, trust_remote_code, dict(template or {}))
 
 
-def load_asker(
+def load_judge_model(
     spec: str,
     device: str = "cpu",
     batch_size: int = 32,
@@ -165,6 +165,6 @@ def load_asker(
         from rba_bench.textlm.endpoints.text_llm import EndpointLM
 
         return EndpointLM.from_spec(spec, endpoint, template)
-    from rba_bench.textlm.local import LocalAsker
+    from rba_bench.textlm.local import LocalJudge
 
-    return LocalAsker(spec, device, batch_size, trust_remote_code, dict(template or {}))
+    return LocalJudge(spec, device, batch_size, trust_remote_code, dict(template or {}))

@@ -91,7 +91,7 @@ def code_sha256(folder: Path) -> str | None:
     return sha256_json([[f.relative_to(folder).as_posix(), sha256_file(f)] for f in files]) if files else None
 
 
-def describe(
+def weights_identity(
     folder: Path, path_or_id: str | Path, model: Any, trust_remote_code: bool = False
 ) -> dict[str, Any]:
     """The part of a model's identity that every kind shares: path, hashes, parameters, number type.
@@ -136,7 +136,7 @@ _as_stored: ContextVar[bool] = ContextVar("as_stored", default=False)
 
 
 @contextmanager
-def as_stored() -> Iterator[None]:
+def stored_dtypes() -> Iterator[None]:
     """Models loaded meanwhile keep the number type they are stored in, on the CPU too."""
     token = _as_stored.set(True)
     try:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rba_bench.audio import clips
-from rba_bench.audio.alignment_set import COLUMNS, MANIFEST, AlignmentSet, schema
-from rba_bench.audio.sealing import seal
+from rba_bench.audio.alignment_set import COLUMNS, MANIFEST, AlignmentSet, shard_schema
+from rba_bench.audio.sealing import seal_alignment_set
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_file
 
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     checksums = {}
     for number, rows in enumerate(parts):
         name = f"shards/part-{number:05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema()), tmp_path / name, row_group_size=64)
+        pq.write_table(pa.Table.from_pylist(rows, schema=shard_schema()), tmp_path / name, row_group_size=64)
         checksums[name] = sha256_file(tmp_path / name)
     manifest = {"schema_version": 1, "status": "complete", "checksums": checksums}
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
@@ -62,7 +62,7 @@ def test_rows_groups_and_audio(folder: Path) -> None:
     for number in (0, 65, 69):
         clip = data.rows("train")[number]
         assert clip.id == f"a-{number}" and clip.audio.row == number
-        wave = clips.load(clip.audio, 16_000)
+        wave = clips.load_clip(clip.audio, 16_000)
         np.testing.assert_allclose(wave, 0.1 * np.sin(np.arange(800) * (number + 1) / 9), atol=4e-5)
     assert data.rows()[0].user_text == "who is it"
 
@@ -149,7 +149,7 @@ def test_a_foreign_folder_is_sealed(tmp_path: Path) -> None:
     folder = foreign(
         tmp_path, [row(n, "a", "train") for n in range(3)], [row(n, "b", "validation") for n in range(2)]
     )
-    sealed = seal(folder)
+    sealed = seal_alignment_set(folder)
     assert sealed.manifest["counts"] == {
         "groups": 2,
         "clips": 5,
@@ -160,7 +160,7 @@ def test_a_foreign_folder_is_sealed(tmp_path: Path) -> None:
     }
     again = AlignmentSet.open(folder)
     assert {group: len(rows) for group, rows in again.groups().items()} == {"a": 3, "b": 2}
-    assert seal(folder).sha256 == again.sha256
+    assert seal_alignment_set(folder).sha256 == again.sha256
     shard = folder / "data" / "train-0.parquet"
     shard.write_bytes(shard.read_bytes()[:-9] + b"123456789")
     with pytest.raises(UserError, match=r"train-0\.parquet is damaged; restore .* --seal"):
@@ -179,7 +179,7 @@ def test_a_foreign_folder_is_sealed(tmp_path: Path) -> None:
 def test_rows_that_cannot_be_sealed(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     folder = foreign(tmp_path, [row(0, "a", "train"), {**row(1, "a", "train"), **changes}])
     with pytest.raises(UserError, match=message):
-        seal(folder)
+        seal_alignment_set(folder)
     assert not (folder / MANIFEST).exists()
 
 
@@ -195,13 +195,13 @@ def test_rows_that_cannot_be_sealed(tmp_path: Path, changes: dict[str, object], 
 )
 def test_files_that_cannot_be_sealed(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        seal(foreign(tmp_path, [{**row(0, "a", "train"), **changes}]))
+        seal_alignment_set(foreign(tmp_path, [{**row(0, "a", "train"), **changes}]))
 
 
 def test_folders_that_cannot_be_sealed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     before = (folder / MANIFEST).read_bytes()
     with pytest.raises(UserError, match="not written by sealing"):
-        seal(folder)
+        seal_alignment_set(folder)
     assert (folder / MANIFEST).read_bytes() == before
     with pytest.raises(UserError, match="no parquet files"):
-        seal(tmp_path_factory.mktemp("empty"))
+        seal_alignment_set(tmp_path_factory.mktemp("empty"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rba_bench.audio.clips import AudioError, AudioRef, _RowGroups, decode, encode_flac, load
+from rba_bench.audio.clips import AudioError, AudioRef, _RowGroups, decode_clip, encode_flac, load_clip
 from rba_bench.errors import MissingPrerequisite, UserError
 
 RATE = 16_000
@@ -38,27 +38,27 @@ def write_shard(path: Path, clips: Sequence[bytes | None], row_group_size: int =
 def test_flac_round_trip_is_within_half_a_step_and_stable() -> None:
     wave = tone()
     data = encode_flac(wave)
-    again = decode(data)
+    again = decode_clip(data)
     assert again.dtype == np.float32 and again.shape == wave.shape
     assert np.abs(again - wave).max() <= 0.5 / 32768 + 1e-9
     assert encode_flac(again) == data == encode_flac(wave)
 
 
 def test_loud_samples_are_clipped_not_wrapped() -> None:
-    again = decode(encode_flac(np.array([2.0, -2.0, 0.0], dtype=np.float32)))
+    again = decode_clip(encode_flac(np.array([2.0, -2.0, 0.0], dtype=np.float32)))
     np.testing.assert_allclose(again, [32767 / 32768, -1.0, 0.0])
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_formats(kind: str) -> None:
-    wave = decode(encoded(tone(1.0), RATE, kind))
+    wave = decode_clip(encoded(tone(1.0), RATE, kind))
     assert abs(len(wave) - RATE) <= 2400  # lossy codecs may pad
     assert 0.2 < np.sqrt(np.mean(wave**2)) < 0.35  # a sine of amplitude 0.4 has 0.283
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_other_rates_are_resampled_to_the_same_sound(rate: int) -> None:
-    wave = decode(encoded(tone(1.0, rate), rate))
+    wave = decode_clip(encoded(tone(1.0, rate), rate))
     assert len(wave) == RATE
     middle = slice(2000, 14000)  # the resampler rings at the ends
     np.testing.assert_allclose(wave[middle], tone(1.0)[middle], atol=2e-3)
@@ -67,8 +67,8 @@ def test_other_rates_are_resampled_to_the_same_sound(rate: int) -> None:
 def test_stereo_is_the_mean_of_its_channels() -> None:
     left, right = tone(1.0, 48_000, 300.0), tone(1.0, 48_000, 500.0)
     stereo = encoded(np.stack([left, right], axis=1), 48_000, "FLAC")
-    np.testing.assert_allclose(decode(stereo, 48_000), (left + right) / 2, atol=1e-4)
-    assert decode(stereo).shape == (RATE,)
+    np.testing.assert_allclose(decode_clip(stereo, 48_000), (left + right) / 2, atol=1e-4)
+    assert decode_clip(stereo).shape == (RATE,)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -76,7 +76,7 @@ def test_samples_that_are_not_numbers(bad: float) -> None:
     wave = tone()
     wave[100] = bad
     with pytest.raises(AudioError, match="not finite"):
-        decode(encoded(wave, RATE, "WAV", "FLOAT"))
+        decode_clip(encoded(wave, RATE, "WAV", "FLOAT"))
     with pytest.raises(AudioError, match="finite"):
         encode_flac(wave)
 
@@ -84,13 +84,13 @@ def test_samples_that_are_not_numbers(bad: float) -> None:
 @pytest.mark.parametrize("data", [b"", b"not audio at all", b"RIFF", b"fLaC" + bytes(40)])
 def test_bytes_that_are_not_audio(data: bytes) -> None:
     with pytest.raises(AudioError, match="not audio") as caught:
-        decode(data)
+        decode_clip(data)
     assert "0x" not in str(caught.value)  # equal damage, equal message: it goes into records
 
 
 def test_audio_without_samples() -> None:
     with pytest.raises(AudioError, match="no samples"):
-        decode(encoded(np.zeros(0, dtype=np.float32), RATE))
+        decode_clip(encoded(np.zeros(0, dtype=np.float32), RATE))
     with pytest.raises(AudioError, match="shape"):
         encode_flac(np.zeros(0, dtype=np.float32))
 
@@ -100,20 +100,20 @@ def test_audio_without_samples() -> None:
 def test_truncated_audio_is_never_half_a_clip(kind: str, part: float) -> None:
     data = encoded(tone(2.0), RATE, kind)
     with pytest.raises(AudioError):
-        decode(data[: int(len(data) * part)])
+        decode_clip(data[: int(len(data) * part)])
 
 
 def test_streamed_wav_of_unknown_size_is_read() -> None:
     data = bytearray(encoded(tone(), RATE))
     data[4:8] = b"\xff" * 4
-    assert decode(bytes(data)).shape == tone().shape
+    assert decode_clip(bytes(data)).shape == tone().shape
 
 
 def test_absurd_rate_is_refused_before_resampling() -> None:
     data = bytearray(encoded(tone(), RATE))
     data[24:28] = (1).to_bytes(4, "little")
     with pytest.raises(AudioError, match="sampling rate 1 Hz"):
-        decode(bytes(data))
+        decode_clip(bytes(data))
 
 
 def test_reference_of_a_file(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_reference_of_a_file(tmp_path: Path) -> None:
     ref = AudioRef.of(path.read_bytes(), path)
     assert (ref.sampling_rate, ref.duration, ref.row) == (8_000, 0.5, None)
     assert AudioRef.from_dict(ref.to_dict()) == ref
-    assert load(ref).shape == (8_000,) and load(ref, 8_000).shape == (4_000,)
+    assert load_clip(ref).shape == (8_000,) and load_clip(ref, 8_000).shape == (4_000,)
 
 
 def test_reference_with_wrong_keys() -> None:
@@ -137,18 +137,18 @@ def test_every_row_of_a_shard(tmp_path: Path) -> None:
     clips = [encode_flac(tone(0.1 * (i + 1))) for i in range(5)]
     write_shard(path, clips)
     for row in (4, 0, 3, 1, 2):  # row groups are [0, 1], [2, 3], [4]
-        np.testing.assert_array_equal(load(AudioRef.of(clips[row], path, row)), decode(clips[row]))
+        np.testing.assert_array_equal(load_clip(AudioRef.of(clips[row], path, row)), decode_clip(clips[row]))
 
 
 def test_rewritten_shard_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "shard.parquet"
     old, new = encode_flac(tone(0.1)), encode_flac(tone(0.2))
     write_shard(path, [old])
-    assert len(load(AudioRef.of(old, path, 0))) == 1_600
+    assert len(load_clip(AudioRef.of(old, path, 0))) == 1_600
     write_shard(path, [new])
-    assert len(load(AudioRef.of(new, path, 0))) == 3_200
+    assert len(load_clip(AudioRef.of(new, path, 0))) == 3_200
     with pytest.raises(UserError, match="damaged or was replaced"):
-        load(AudioRef.of(old, path, 0))
+        load_clip(AudioRef.of(old, path, 0))
 
 
 def test_row_group_cache_keeps_to_its_limit(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_flipped_byte_is_found_by_hash(tmp_path: Path, offset: int) -> None:
     damaged[offset] ^= 0xFF
     path.write_bytes(bytes(damaged))
     with pytest.raises(UserError, match="damaged or was replaced"):
-        load(ref)
+        load_clip(ref)
 
 
 def test_damaged_shards(tmp_path: Path) -> None:
@@ -182,13 +182,13 @@ def test_damaged_shards(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])  # the footer is gone
     with pytest.raises(UserError, match="damaged"):
-        load(ref)
+        load_clip(ref)
     for at in range(10, len(whole) - 1_000, 999):  # page header and data of the audio, which comes first
         torn = bytearray(whole)
         torn[at : at + 50] = bytes(50)
         path.write_bytes(bytes(torn))
         with pytest.raises(UserError, match="damaged"):
-            load(ref)
+            load_clip(ref)
 
 
 def test_rows_and_columns_that_are_not_there(tmp_path: Path) -> None:
@@ -200,14 +200,14 @@ def test_rows_and_columns_that_are_not_there(tmp_path: Path) -> None:
     write_shard(path, [clip, None])
     for row in (2, -1):
         with pytest.raises(UserError, match=f"2 rows, no row {row}"):
-            load(AudioRef.of(clip, path, row))
+            load_clip(AudioRef.of(clip, path, row))
     with pytest.raises(AudioError, match="holds no audio bytes"):
-        load(AudioRef.of(clip, path, 1))
+        load_clip(AudioRef.of(clip, path, 1))
     pq.write_table(pa.table({"audio": ["a.wav"]}), tmp_path / "names.parquet")
     with pytest.raises(UserError, match="no column `audio` with `bytes`"):
-        load(AudioRef.of(clip, tmp_path / "names.parquet", 0))
+        load_clip(AudioRef.of(clip, tmp_path / "names.parquet", 0))
     with pytest.raises(MissingPrerequisite, match="no audio at"):
-        load(AudioRef.of(clip, tmp_path / "absent.parquet", 0))
+        load_clip(AudioRef.of(clip, tmp_path / "absent.parquet", 0))
 
 
 def test_right_bytes_without_sound_name_the_place(tmp_path: Path) -> None:
@@ -215,4 +215,4 @@ def test_right_bytes_without_sound_name_the_place(tmp_path: Path) -> None:
     data = encoded(np.zeros(0, dtype=np.float32), RATE)
     path.write_bytes(data)
     with pytest.raises(AudioError, match=r"clip\.wav: audio holds no samples"):
-        load(AudioRef.of(data, path))
+        load_clip(AudioRef.of(data, path))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rba_bench.audio import codecs
-from rba_bench.audio.clips import AudioError, AudioRef, decode
+from rba_bench.audio.clips import AudioError, AudioRef, decode_clip
 from tests.audio.codec_clips import KINDS, LOSSLESS, written
 from tests.audio.mutations import RATE, encoded, tone
 
@@ -16,7 +16,7 @@ from tests.audio.mutations import RATE, encoded, tone
 def test_each_format_is_heard_whole(name: str) -> None:
     rate = KINDS[name][2]
     data = written(name, tone(2.0, rate)[:, 0])
-    heard = decode(data)
+    heard = decode_clip(data)
     assert abs(len(heard) / RATE - 2.0) < 0.13, "with the encoder's padding"
     assert 0.25 < np.abs(heard).max() < 0.35
     ref = AudioRef.of(data, "x")
@@ -38,11 +38,11 @@ def test_without_pyav_the_message_says_what_to_install(monkeypatch: pytest.Monke
     for name, data in clips.items():
         if name == "mp2":
             continue  # libsndfile reads it
-        for what in (decode, lambda data: AudioRef.of(data, "x")):
+        for what in (decode_clip, lambda data: AudioRef.of(data, "x")):
             with pytest.raises(AudioError, match=r"libsndfile cannot read .*: pip install av$"):
                 what(data)
     for kind in ("WAV", "FLAC", "OGG", "MP3"):
-        assert len(decode(encoded(kind))) >= 8_000
+        assert len(decode_clip(encoded(kind))) >= 8_000
 
 
 @pytest.mark.parametrize("name", ["m4a", "webm opus", "wma", "alac m4a"])
@@ -50,7 +50,7 @@ def test_torn_files_are_refused(name: str) -> None:
     data = written(name, tone(4.0, KINDS[name][2])[:, 0])
     for part in (0.4, 0.7):
         with pytest.raises(AudioError):
-            decode(data[: int(len(data) * part)])
+            decode_clip(data[: int(len(data) * part)])
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_torn_files_are_refused(name: str) -> None:
     ],
 )
 def test_ffmpeg_is_never_asked_to_guess(data: bytes) -> None:
-    assert codecs.container(data) is None
+    assert codecs.detect_container(data) is None
     with pytest.raises(AudioError, match="not audio"):
-        decode(data)
+        decode_clip(data)
 
 
 def test_a_container_without_sound() -> None:
@@ -76,6 +76,6 @@ def test_a_container_without_sound() -> None:
         b"wvpk" + bytes(60),
     ):
         with pytest.raises(AudioError):
-            decode(data)
+            decode_clip(data)
         with pytest.raises(AudioError):
             AudioRef.of(data, "x")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rba_bench.audio.clips import AudioError, AudioRef, decode
+from rba_bench.audio.clips import AudioError, AudioRef, decode_clip
 from tests.audio.codec_clips import codec_seeds
 from tests.audio.mutations import mutants
 
@@ -17,7 +17,7 @@ def test_damaged_clips_give_samples_or_audio_error() -> None:
     heard = 0
     for name, data in mutants(220, seed=7, more=codec_seeds()):
         try:
-            wave = decode(data)
+            wave = decode_clip(data)
             heard += 1
             assert wave.dtype == np.float32 and wave.ndim == 1 and len(wave) and np.isfinite(wave).all(), name
         except AudioError as error:

@@ -20,7 +20,9 @@ def test_the_ratio_is_the_asked_one(snr_db: float, colour: str) -> None:
 
 def test_colours_put_their_power_lower() -> None:
     def share_below(colour: str) -> float:
-        power = np.abs(np.fft.rfft(perturbations.noise(16_000, np.random.default_rng(2), colour))) ** 2
+        power = (
+            np.abs(np.fft.rfft(perturbations.coloured_noise(16_000, np.random.default_rng(2), colour))) ** 2
+        )
         return float(power[:800].sum() / power.sum())
 
     assert share_below("white") < share_below("pink") < share_below("brown")

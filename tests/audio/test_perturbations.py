@@ -7,7 +7,7 @@ import pytest
 
 from rba_bench.audio import espeak, perturbations
 from rba_bench.audio.espeak import BANKS
-from rba_bench.audio.perturbations import parse
+from rba_bench.audio.perturbations import parse_perturbation
 from rba_bench.errors import UserError
 from rba_bench.seeding import stable_seed
 
@@ -42,9 +42,9 @@ def band_power(wave: np.ndarray, low: float, high: float) -> float:
     ],
 )
 def test_what_is_recorded_reads_back_as_the_same_chain(text: str, canonical: str) -> None:
-    chain = parse(text)
+    chain = parse_perturbation(text)
     assert chain.text == canonical
-    assert parse(chain.text) == chain
+    assert parse_perturbation(chain.text) == chain
     assert chain.identity() == {"text": canonical, "version": perturbations.VERSION}
 
 
@@ -67,7 +67,7 @@ def test_what_is_recorded_reads_back_as_the_same_chain(text: str, canonical: str
 )
 def test_a_wrong_chain_is_one_line_that_names_the_fix(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse(text)
+        parse_perturbation(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -75,10 +75,10 @@ def test_a_wrong_chain_is_one_line_that_names_the_fix(text: str, message: str) -
 @pytest.mark.parametrize("colour", list(perturbations.COLOURS))
 @pytest.mark.parametrize("snr_db", [-5.0, 10.0, 30.0])
 def test_noise_stands_at_the_asked_ratio(speech: np.ndarray, snr_db: float, colour: str) -> None:
-    heard = parse(f"noise={snr_db}dB:{colour}").apply(speech, key_of(speech))
+    heard = parse_perturbation(f"noise={snr_db}dB:{colour}").apply(speech, key_of(speech))
     clean = speech.astype(np.float64)
     seed = stable_seed("perturb", perturbations.VERSION, "noise", colour, 0, key_of(speech))
-    reference = perturbations.noise(len(speech), np.random.default_rng(seed), colour)
+    reference = perturbations.coloured_noise(len(speech), np.random.default_rng(seed), colour)
     # both levels at once: the peak limit scales the sum, and noise is orthogonal to speech only on average
     scale, level = np.linalg.lstsq(np.stack([clean, reference], axis=1), heard, rcond=None)[0]
     ratio = 10 * np.log10(np.mean((scale * clean) ** 2) / np.mean((level * reference) ** 2))
@@ -87,7 +87,7 @@ def test_noise_stands_at_the_asked_ratio(speech: np.ndarray, snr_db: float, colo
 
 def test_another_ratio_scales_the_same_noise(speech: np.ndarray) -> None:
     key = key_of(speech)
-    loud, soft = (parse(f"noise={snr}dB").apply(speech, key) - speech for snr in (20, 40))
+    loud, soft = (parse_perturbation(f"noise={snr}dB").apply(speech, key) - speech for snr in (20, 40))
     assert np.corrcoef(loud, soft)[0, 1] > 0.999
 
 
@@ -95,7 +95,7 @@ def test_another_ratio_scales_the_same_noise(speech: np.ndarray) -> None:
     "text", ["noise=10dB", "noise=10dB:pink", "reverb=medium", "noise=5dB,reverb=large,speed=0.9,telephone"]
 )
 def test_equal_clips_sound_equal_and_different_clips_differ(speech: np.ndarray, text: str) -> None:
-    chain = parse(text)
+    chain = parse_perturbation(text)
     first = chain.apply(speech, "a" * 64)
     np.testing.assert_array_equal(first, chain.apply(speech.copy(), "a" * 64))
     assert not np.array_equal(first, chain.apply(speech, "b" * 64))
@@ -106,15 +106,15 @@ def test_equal_clips_sound_equal_and_different_clips_differ(speech: np.ndarray, 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.2, 2.0])
 def test_speed_sets_the_length_and_moves_the_pitch(factor: float) -> None:
     tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32) * 0.5
-    heard = parse(f"speed={factor}").apply(tone, "k")
+    heard = parse_perturbation(f"speed={factor}").apply(tone, "k")
     assert len(heard) == pytest.approx(RATE / factor, abs=2)
     peak = np.fft.rfftfreq(len(heard), 1 / RATE)[np.argmax(np.abs(np.fft.rfft(heard)))]
     assert peak == pytest.approx(440 * factor, rel=0.01)
 
 
 def test_a_telephone_keeps_its_band_and_nothing_else() -> None:
-    white = 0.1 * perturbations.noise(4 * RATE, np.random.default_rng(1))
-    heard = parse("telephone").apply(white, "k")
+    white = 0.1 * perturbations.coloured_noise(4 * RATE, np.random.default_rng(1))
+    heard = parse_perturbation("telephone").apply(white, "k")
     assert len(heard) == len(white)
     kept = band_power(heard, 400, 3300) / band_power(white, 400, 3300)
     assert 10 * np.log10(kept) == pytest.approx(0, abs=0.5)
@@ -124,7 +124,7 @@ def test_a_telephone_keeps_its_band_and_nothing_else() -> None:
 
 
 def test_a_telephone_does_not_shift_the_speech(speech: np.ndarray) -> None:
-    heard = parse("telephone").apply(speech, "k")
+    heard = parse_perturbation("telephone").apply(speech, "k")
     lags = np.arange(-40, 41)
     match = [float(np.dot(np.roll(speech, lag), heard)) for lag in lags]
     assert lags[int(np.argmax(match))] == 0
@@ -142,7 +142,7 @@ def test_mu_law_leaves_256_levels() -> None:
 @pytest.mark.parametrize("size", list(perturbations.ROOMS))
 def test_a_room_decays_as_its_size_says(size: str) -> None:
     rt60, drr_db = perturbations.ROOMS[size]
-    response = perturbations.room(rt60, drr_db, np.random.default_rng(7))
+    response = perturbations.room_impulse_response(rt60, drr_db, np.random.default_rng(7))
     echo = response[1:]
     assert response[0] == 1.0
     assert -10 * np.log10(np.sum(echo**2)) == pytest.approx(drr_db, abs=1e-6)
@@ -154,7 +154,7 @@ def test_a_room_decays_as_its_size_says(size: str) -> None:
 
 
 def test_reverberation_keeps_the_power_and_adds_a_tail(speech: np.ndarray) -> None:
-    heard = parse("reverb=large").apply(speech, "k")
+    heard = parse_perturbation("reverb=large").apply(speech, "k")
     tail = heard[len(speech) :]
     assert len(tail) == pytest.approx(1.2 * RATE, abs=2)
     assert np.mean(heard[: len(speech)] ** 2) == pytest.approx(np.mean(speech**2), rel=1e-3)
@@ -168,9 +168,11 @@ def test_convolution_in_blocks_is_the_plain_one() -> None:
 
 
 def test_gain_and_clipping(speech: np.ndarray) -> None:
-    np.testing.assert_allclose(parse("gain=-6dB").apply(speech, "k"), speech * 10**-0.3, atol=1e-6)
-    assert np.abs(parse("gain=40dB").apply(speech, "k")).max() == 1.0
-    cut = parse("clip=12dB").apply(speech, "k")
+    np.testing.assert_allclose(
+        parse_perturbation("gain=-6dB").apply(speech, "k"), speech * 10**-0.3, atol=1e-6
+    )
+    assert np.abs(parse_perturbation("gain=40dB").apply(speech, "k")).max() == 1.0
+    cut = parse_perturbation("clip=12dB").apply(speech, "k")
     assert np.abs(cut).max() == pytest.approx(np.abs(speech).max() * 10**-0.6, rel=1e-5)
     inside = np.abs(speech) < np.abs(cut).max()
     np.testing.assert_array_equal(cut[inside], speech[inside])
@@ -178,7 +180,7 @@ def test_gain_and_clipping(speech: np.ndarray) -> None:
 
 def test_the_order_of_the_chain_counts(speech: np.ndarray) -> None:
     outside_band = [
-        band_power(parse(text).apply(speech, "k"), 4500, 8000)
+        band_power(parse_perturbation(text).apply(speech, "k"), 4500, 8000)
         for text in ("noise=5dB,telephone", "telephone,noise=5dB")
     ]
     assert outside_band[0] < outside_band[1] / 1000
@@ -190,5 +192,5 @@ def test_the_order_of_the_chain_counts(speech: np.ndarray) -> None:
 @pytest.mark.parametrize("length", [1, 320])
 def test_very_short_and_silent_clips_survive(text: str, length: int) -> None:
     for wave in (np.zeros(length, np.float32), np.full(length, 0.1, np.float32)):
-        heard = parse(text).apply(wave, "k")
+        heard = parse_perturbation(text).apply(wave, "k")
         assert np.isfinite(heard).all()

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rba_bench.audio import clips
-from rba_bench.audio.alignment_set import MANIFEST, schema
-from rba_bench.audio.sealing import seal
+from rba_bench.audio.alignment_set import MANIFEST, shard_schema
+from rba_bench.audio.sealing import seal_alignment_set
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes
 from tests.audio.mutations import encoded
@@ -45,7 +45,7 @@ def folder_of(place: Path, changes: dict[int, dict[str, Any]]) -> Path:
     """Three files of small row groups; rows changed by number."""
     rows = [{**row(number), **changes.get(number, {})} for number in range(ROWS)]
     for part in range(3):
-        table = pa.Table.from_pylist(rows[part * 20 : (part + 1) * 20], schema=schema())
+        table = pa.Table.from_pylist(rows[part * 20 : (part + 1) * 20], schema=shard_schema())
         pq.write_table(table, place / f"part-{part}.parquet", row_group_size=8)
     return place
 
@@ -76,7 +76,7 @@ def test_one_bad_clip_anywhere_is_found_and_named(
         UserError,
         match=f"1 of {ROWS} clips .*: c{number} .*row {number % 20} of part-{number // 20}.*({message})",
     ):
-        seal(folder_of(tmp_path, {number: changes}))
+        seal_alignment_set(folder_of(tmp_path, {number: changes}))
     assert f"bad clip c{number} " in capsys.readouterr().err
     assert not (tmp_path / MANIFEST).exists()
 
@@ -85,28 +85,32 @@ def test_all_bad_clips_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(
         UserError, match=f"{len(BAD)} of {ROWS} clips .* c3 .* c12 .* c21 .*and {len(BAD) - 3} more"
     ):
-        seal(folder_of(tmp_path, {number: changes for number, (changes, _) in BAD.items()}))
+        seal_alignment_set(folder_of(tmp_path, {number: changes for number, (changes, _) in BAD.items()}))
     told = capsys.readouterr().err
     assert all(f"bad clip c{number} " in told for number in BAD)
 
 
 def test_the_manifest_says_how_many_were_heard(tmp_path: Path) -> None:
     folder_of(tmp_path, {})
-    assert {"clips_heard": ROWS, "clips": ROWS}.items() <= seal(tmp_path).manifest["sealed"].items()
+    assert {"clips_heard": ROWS, "clips": ROWS}.items() <= seal_alignment_set(tmp_path).manifest[
+        "sealed"
+    ].items()
     assert "bad_share_at_most" not in json.loads((tmp_path / MANIFEST).read_text())["sealed"]
 
 
 def test_a_sample_says_what_it_can_miss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder_of(tmp_path, {})
-    sealed = seal(tmp_path, sample=30).manifest["sealed"]
+    sealed = seal_alignment_set(tmp_path, sample=30).manifest["sealed"]
     assert (sealed["clips_heard"], sealed["clips"], sealed["confidence"]) == (30, ROWS, 0.95)
     assert sealed["bad_share_at_most"] == pytest.approx(0.0950, abs=1e-3), (
         "1 - 0.05 ** (1 / 30), about 3 / 30"
     )
     assert "heard 30 of 60 clips, none bad: at most 9.50% of all are" in capsys.readouterr().err
-    assert "bad_share_at_most" not in seal(tmp_path, sample=1_000).manifest["sealed"], "that is all of them"
+    assert "bad_share_at_most" not in seal_alignment_set(tmp_path, sample=1_000).manifest["sealed"], (
+        "that is all of them"
+    )
     with pytest.raises(UserError, match="shows nothing"):
-        seal(tmp_path, sample=0)
+        seal_alignment_set(tmp_path, sample=0)
 
 
 def test_a_sample_finds_bad_clips_as_often_as_it_says(tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_a_sample_finds_bad_clips_as_often_as_it_says(tmp_path: Path) -> None:
         place.mkdir()
         renamed = {**bad, 1: {"instruction": f"trial {trial}"}}  # the draw depends on the content
         try:
-            seal(folder_of(place, renamed), sample=8)
+            seal_alignment_set(folder_of(place, renamed), sample=8)
             missed += 1
         except UserError as error:
             assert "of 8 clips heard" in str(error)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet, schema
-from rba_bench.audio.sealing import seal
+from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet, shard_schema
+from rba_bench.audio.sealing import seal_alignment_set
 from rba_bench.audio.set_card import write_set_card
 from rba_bench.cards import CARD, front_matter
 from tests.audio.test_sealing import row
@@ -25,11 +25,13 @@ def sealed(tmp_path: Path) -> Path:
     """Two files of a foreign tool: both splits in each, one column that only the first one has."""
     folder = tmp_path / "set"
     (folder / "deep").mkdir(parents=True)
-    table = pa.Table.from_pylist(rows("train", range(4)) + rows("validation", range(4, 6)), schema=schema())
+    table = pa.Table.from_pylist(
+        rows("train", range(4)) + rows("validation", range(4, 6)), schema=shard_schema()
+    )
     pq.write_table(table.append_column("more", pa.array(["x"] * 6)), folder / "a.parquet")
-    bare = pa.Table.from_pylist(rows("train", range(6, 9)), schema=schema().remove_metadata())
+    bare = pa.Table.from_pylist(rows("train", range(6, 9)), schema=shard_schema().remove_metadata())
     pq.write_table(bare, folder / "deep" / "b.parquet")
-    seal(folder)
+    seal_alignment_set(folder)
     return folder
 
 
@@ -60,7 +62,7 @@ def test_the_card_follows_from_the_set_and_leaves_its_identity_alone(sealed: Pat
     before = AlignmentSet.open(sealed).sha256
     assert before.encode() in text and b"9 of 9, none bad" in text
     (sealed / CARD).unlink()
-    seal(sealed)  # with another date in the manifest
+    seal_alignment_set(sealed)  # with another date in the manifest
     assert (sealed / CARD).read_bytes() == text and AlignmentSet.open(sealed).sha256 == before
     moved = shutil.copytree(sealed, tmp_path / "moved")
     (moved / CARD).unlink()
@@ -73,17 +75,17 @@ def test_the_card_follows_from_the_set_and_leaves_its_identity_alone(sealed: Pat
 def test_a_set_without_held_out_rows_has_no_validation(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows("train", range(3)), schema=schema()), folder / "a.parquet")
-    seal(folder)
+    pq.write_table(pa.Table.from_pylist(rows("train", range(3)), schema=shard_schema()), folder / "a.parquet")
+    seal_alignment_set(folder)
     assert [one["config_name"] for one in front_matter(folder / CARD)["configs"]] == ["default", "all"]
 
 
 def test_a_readme_of_the_user_s_own_stays(sealed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (sealed / CARD).write_text("# Mine\n")
-    seal(sealed)
+    seal_alignment_set(sealed)
     assert (sealed / CARD).read_text() == "# Mine\n"
     (sealed / CARD).write_text("---\na: [\n---\n<!-- rba-bench:set: x -->\n<!-- /rba-bench:set -->\n")
-    seal(sealed)
+    seal_alignment_set(sealed)
     assert "the card is not renewed: the front matter of" in capsys.readouterr().err
     assert (sealed / MANIFEST).is_file()
 

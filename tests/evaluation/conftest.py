@@ -152,7 +152,7 @@ def use_model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """Make the loader return a given model whatever is asked for."""
 
     def use(model: Any) -> Any:
-        monkeypatch.setattr("rba_bench.speechlm.model_names.load", lambda spec, **_: model)
+        monkeypatch.setattr("rba_bench.speechlm.model_names.load_speech_model", lambda spec, **_: model)
         return model
 
     return use

@@ -9,7 +9,7 @@ from rba_bench.evaluation.harness import RbaSpeechLM
 from rba_bench.evaluation.model_input import scored_part
 from rba_bench.evaluation.records import read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from rba_bench.speechlm.model_names import load
+from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.textlm.replies import RULE
 from tests.evaluation.conftest import write_task
 from tests.evaluation.test_commands import command
@@ -169,6 +169,6 @@ def test_the_command_refuses_what_is_no_variable(tmp_path):
 
 
 def test_a_model_without_a_template_says_that_nothing_changes(capsys):
-    model = load("constant", template={"enable_thinking": False})
+    model = load_speech_model("constant", template={"enable_thinking": False})
     assert "constant: its chat template does not know enable_thinking" in capsys.readouterr().err
     assert model.name == "constant"

@@ -8,7 +8,7 @@ from rba_bench.audio import espeak, perturbations
 from rba_bench.audio.espeak import Voice
 from rba_bench.evaluation import scoring
 from rba_bench.micro import world
-from rba_bench.speechlm.model_names import load
+from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
 
@@ -33,7 +33,7 @@ OUTSIDE = (
 def base():
     if not (weights_folder() / "base").is_dir():
         pytest.skip("no shipped weights in this checkout")
-    return load("base")
+    return load_speech_model("base")
 
 
 def answers(base, texts: tuple[str, ...], snr_db: float | None, voice: Voice) -> list:

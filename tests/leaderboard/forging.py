@@ -34,7 +34,7 @@ def make(
 ) -> tuple[Json, list[Json]]:
     """A record of the real runner on a shipped task."""
     model = ScriptedModel(answer)
-    monkeypatch.setattr("rba_bench.speechlm.model_names.load", lambda spec, **_: model)
+    monkeypatch.setattr("rba_bench.speechlm.model_names.load_speech_model", lambda spec, **_: model)
     evaluate(EvalRequest(tasks=(task,), model="scripted", out=folder, **request))
     [found] = folder.glob(f"*/{task}-*")
     record = json.loads((found / "run.json").read_text())

@@ -316,7 +316,9 @@ def test_records_of_the_real_runner_make_a_board(tmp_path, monkeypatch):
             "weights_sha256": sha256_bytes(name.encode()),
         }  # answers are kept by weights
         monkeypatch.setattr(model, "identity", lambda own=own: own)
-        monkeypatch.setattr("rba_bench.speechlm.model_names.load", lambda spec, model=model, **_: model)
+        monkeypatch.setattr(
+            "rba_bench.speechlm.model_names.load_speech_model", lambda spec, model=model, **_: model
+        )
         for benchmark in ("alpacaeval", "triviaqa", "covost2"):
             for sampled in (False, True):
                 task = write_task(tmp_path / name, benchmark, sampled)

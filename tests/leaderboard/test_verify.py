@@ -157,7 +157,7 @@ def other_version(record: Json, samples: list[Json]) -> None:
 def perturbed(record: Json, samples: list[Json]) -> None:
     from rba_bench.audio import perturbations
 
-    record["protocol_spec"]["perturb"] = perturbations.parse("noise=0dB").identity()
+    record["protocol_spec"]["perturb"] = perturbations.parse_perturbation("noise=0dB").identity()
     forging.settle(record, samples)
 
 
@@ -517,7 +517,7 @@ def test_a_task_of_ones_own_is_checked_against_itself_and_that_is_said(tmp_path,
     from tests.evaluation.conftest import ScriptedModel, write_task
 
     task = write_task(tmp_path / "task", "triviaqa")
-    monkeypatch.setattr("rba_bench.speechlm.model_names.load", lambda spec, **_: ScriptedModel())
+    monkeypatch.setattr("rba_bench.speechlm.model_names.load_speech_model", lambda spec, **_: ScriptedModel())
     evaluate(EvalRequest(tasks=(str(task),), model="scripted", out=tmp_path / "eval"))
     [verdict] = verify([tmp_path / "eval"]).verdicts
     assert verdict.ok and "tiny_triviaqa is not shipped here" in verdict.line()

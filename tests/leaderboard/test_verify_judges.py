@@ -68,7 +68,9 @@ def honest(tmp_path_factory) -> dict[str, tuple[Json, list[Json]]]:
             metadata = {"version": 1, "benchmark": benchmark, "track": "micro", "finish": finish}
             task = tiny.write_task(folder / "task", benchmark, metadata=metadata, metric_list=[])
             model = tiny.ScriptedModel(lambda request: f"castle {stable_seed(request.key) % 3}")
-            patch.setattr("rba_bench.speechlm.model_names.load", lambda spec, model=model, **_: model)
+            patch.setattr(
+                "rba_bench.speechlm.model_names.load_speech_model", lambda spec, model=model, **_: model
+            )
             evaluate(EvalRequest(tasks=(str(task),), model="scripted", out=folder / "eval", judge="dice"))
         [run] = (folder / "eval").glob("*/tiny*")
         lines = (run / "samples.jsonl").read_text().splitlines()

@@ -40,7 +40,7 @@ def test_rows_are_held_out_and_playable(small: None, tmp_path: Path) -> None:
         item = world.parse(f"{row['prompt']} {row['instruction']}")
         assert item is not None and item.split == "test" and item.source == "fleurs"
         assert row["audio_sha256"] == sha256_bytes(row["audio"]["bytes"])
-        wave = clips.decode(row["audio"]["bytes"])
+        wave = clips.decode_clip(row["audio"]["bytes"])
         assert abs(len(wave) / row["sampling_rate"] - row["duration"]) < 1e-3
         assert row["references"] == world.references(item)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.speechlm.compose import ComposeOptions, compose, load_encoder
-from rba_bench.speechlm.model_names import load
+from rba_bench.speechlm.compose import ComposeOptions, compose, load_whisper_encoder
+from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
 
@@ -71,7 +71,7 @@ def test_whisper_and_any_llm_answer(
     folder = llm_of(kind)
     options = ComposeOptions(stack=3, projector_size=24, seed=7, audio_token="<sound>", dtype="float32")
     made = compose(whisper_dir, folder, tmp_path / "out", options)
-    lm = load(made.path, batch_size=2)
+    lm = load_speech_model(made.path, batch_size=2)
     requests = [SpeechRequest(clip, prompt="say :") for clip in clips[1:4]]
     answers = lm.generate(requests, Decoding(max_new_tokens=6))
     assert all(not answer.error for answer in answers)
@@ -160,7 +160,7 @@ def test_a_tower_of_whispers_kind_gives_its_layers(tmp_path: Path) -> None:
     mels = torch.randn(1, 80, 3000)
     with torch.no_grad():
         expected = model.model.audio_tower(mels).last_hidden_state
-        states, _ = load_encoder(tmp_path)(mels)
+        states, _ = load_whisper_encoder(tmp_path)(mels)
     assert float((states - expected).abs().max()) < 1e-5
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
-from rba_bench.speechlm.model_names import BUILT_IN, load, split_cascade
+from rba_bench.speechlm.model_names import BUILT_IN, load_speech_model, split_cascade
 from rba_bench.speechlm.reference_models import StreamingTextOracle
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
@@ -29,7 +29,7 @@ def weights(
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_every_name_answers(name: str, weights: Path, clips: Sequence[np.ndarray]) -> None:
-    model = load(name, batch_size=2, device="cpu", weights=weights)
+    model = load_speech_model(name, batch_size=2, device="cpu", weights=weights)
     assert model.name == name
     requests = [SpeechRequest(clip, "give me a plan") for clip in clips]
     answers = model.generate(requests, Decoding(max_new_tokens=4))
@@ -40,20 +40,20 @@ def test_every_name_answers(name: str, weights: Path, clips: Sequence[np.ndarray
 
 
 def test_names_have_different_identities(weights: Path) -> None:
-    hashes = {load(name, weights=weights).identity()["weights_sha256"] for name in BUILT_IN}
+    hashes = {load_speech_model(name, weights=weights).identity()["weights_sha256"] for name in BUILT_IN}
     assert len(hashes) == len(BUILT_IN)
 
 
 def test_a_folder_is_a_checkpoint(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(weights / "base", tmp_path / "sft")
-    assert load(tmp_path / "sft").name == "sft"
+    assert load_speech_model(tmp_path / "sft").name == "sft"
     monkeypatch.chdir(tmp_path / "sft")
-    assert load(".").name == "sft"
+    assert load_speech_model(".").name == "sft"
 
 
 def test_weights_come_from_the_environment(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBA_MICRO_WEIGHTS", str(weights))
-    assert load("base").identity()["path"] == str(weights / "base")
+    assert load_speech_model("base").identity()["path"] == str(weights / "base")
 
 
 @pytest.mark.parametrize("spec", ["bse", "runs/none/checkpoint-1"])
@@ -61,13 +61,13 @@ def test_what_is_not_there(spec: str) -> None:
     with pytest.raises(
         MissingPrerequisite, match=f"no model '{spec}'.*base, text, cascade, constant"
     ) as caught:
-        load(spec)
+        load_speech_model(spec)
     assert caught.value.exit_code == 3
 
 
 def test_a_misspelt_name_names_the_nearest() -> None:
     with pytest.raises(MissingPrerequisite, match="no model 'casade', did you mean 'cascade'"):
-        load("casade")
+        load_speech_model("casade")
 
 
 def test_a_hub_id_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_a_hub_id_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         MissingPrerequisite, match="no speech model at Some/audio-llm: not a folder here, and the Hub says"
     ):
-        load("Some/audio-llm")
+        load_speech_model("Some/audio-llm")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_cascade_needs_both_parts(spec: str) -> None:
     with pytest.raises(
         UserError, match=r"names no (text LLM|recogniser): write cascade:<recogniser>\+<llm>, such as"
     ):
-        load(spec)
+        load_speech_model(spec)
 
 
 def test_a_folder_may_hold_a_plus(tmp_path: Path) -> None:
@@ -96,20 +96,20 @@ def test_a_folder_may_hold_a_plus(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_names_the_nearest() -> None:
     with pytest.raises(UserError, match="'cascde'.*; did you mean cascade:tiny"):
-        load("cascde:tiny+Qwen/Qwen2.5")
+        load_speech_model("cascde:tiny+Qwen/Qwen2.5")
     with pytest.raises(UserError, match="it may start with text:, cascade:, openai:"):
-        load("zzz:model")
+        load_speech_model("zzz:model")
 
 
 def test_a_text_model_needs_a_name() -> None:
     with pytest.raises(UserError, match="write text:<llm>"):
-        load("text:")
+        load_speech_model("text:")
 
 
 def test_gold_transcripts_for_any_text_llm(tiny_textlm_dir: Path) -> None:
     from rba_bench.textlm.local import LocalTextLM
 
-    model = load(f"text:{tiny_textlm_dir}", batch_size=2)
+    model = load_speech_model(f"text:{tiny_textlm_dir}", batch_size=2)
     assert model.name == "text-textlm" and model.identity()["kind"] == "text-oracle"
     requests = [SpeechRequest(None, words, "answer :") for words in ("give me a plan", "what is it ?")]
     decoding = Decoding(max_new_tokens=5)
@@ -121,7 +121,7 @@ def test_gold_transcripts_for_any_text_llm(tiny_textlm_dir: Path) -> None:
 
 def test_a_server_answers_gold_transcripts_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBA_API_KEY", "sk-secret-of-this-test")
-    model = load("text:openai:http://127.0.0.1:9/v1#some/model-7b")
+    model = load_speech_model("text:openai:http://127.0.0.1:9/v1#some/model-7b")
     assert model.name == "text-model-7b" and model.identity()["kind"] == "text-oracle"
     assert isinstance(model, StreamingTextOracle)
     assert "secret" not in json.dumps(model.identity()) + repr(vars(model))
@@ -132,62 +132,68 @@ def test_a_cascade_of_any_recogniser_and_any_text_llm(
 ) -> None:
     from rba_bench.speechlm.recognizers import load_recognizer
 
-    model = load(f"cascade:{openai_file}+{tiny_textlm_dir}", batch_size=2, language="de")
+    model = load_speech_model(f"cascade:{openai_file}+{tiny_textlm_dir}", batch_size=2, language="de")
     assert model.name == "cascade-mini-textlm"
     heard = load_recognizer(str(openai_file), language="de").transcribe(clips)
     requests = [SpeechRequest(clip, "gold", key=f"clip {i}") for i, clip in enumerate(clips)]
     answers = model.generate(requests, Decoding(max_new_tokens=4))
     assert [answer.heard for answer in answers] == heard
-    text = load(f"text:{tiny_textlm_dir}")
+    text = load_speech_model(f"text:{tiny_textlm_dir}")
     read = text.generate([SpeechRequest(None, words) for words in heard], Decoding(max_new_tokens=4))
     assert [answer.text for answer in answers] == [answer.text for answer in read]
     identity = model.identity()
     assert identity["asr"]["language"] == "de" and identity["asr"]["kind"] == "openai-whisper"
-    assert identity["weights_sha256"] != load(f"text:{tiny_textlm_dir}").identity()["weights_sha256"]
+    assert (
+        identity["weights_sha256"]
+        != load_speech_model(f"text:{tiny_textlm_dir}").identity()["weights_sha256"]
+    )
 
 
 def test_a_cascade_ending_in_a_server(openai_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RBA_API_KEY", raising=False)
-    identity = load(f"cascade:{openai_file}+openai:http://127.0.0.1:9/v1#m").identity()
+    identity = load_speech_model(f"cascade:{openai_file}+openai:http://127.0.0.1:9/v1#m").identity()
     assert identity["text"]["url"] == "http://127.0.0.1:9/v1" and identity["n_parameters"] is None
 
 
 def test_a_server_that_hears() -> None:
-    model = load("openai:http://127.0.0.1:9/v1#Qwen/Qwen2-Audio-7B-Instruct")
+    model = load_speech_model("openai:http://127.0.0.1:9/v1#Qwen/Qwen2-Audio-7B-Instruct")
     assert model.name == "Qwen2-Audio-7B-Instruct" and model.identity()["kind"] == "endpoint"
 
 
 def test_a_server_that_may_decode_otherwise_is_told_apart_in_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load("openai:http://localhost:1/v1#m").name == "m"
+    assert load_speech_model("openai:http://localhost:1/v1#m").name == "m"
     monkeypatch.setenv("RBA_ENDPOINT_WITHOUT", "temperature,top_p")
-    assert load("openai:http://localhost:1/v1#m").name == "m+without-temperature+without-top_p"
-    assert load("text:openai:http://localhost:1/v1#m").name == "text-m+without-temperature+without-top_p"
+    assert load_speech_model("openai:http://localhost:1/v1#m").name == "m+without-temperature+without-top_p"
+    assert (
+        load_speech_model("text:openai:http://localhost:1/v1#m").name
+        == "text-m+without-temperature+without-top_p"
+    )
 
 
 def test_a_server_without_its_model() -> None:
     with pytest.raises(UserError, match="without a model: write openai:<base_url>#<model>"):
-        load("openai:http://127.0.0.1:9/v1")
+        load_speech_model("openai:http://127.0.0.1:9/v1")
 
 
 def test_other_models_are_no_speechlms(tiny_textlm_dir: Path) -> None:
     with pytest.raises(UserError):
-        load(tiny_textlm_dir)
+        load_speech_model(tiny_textlm_dir)
 
 
 def test_a_damaged_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"no usable config\.json"):
-        load(tmp_path)
+        load_speech_model(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["base", "text", "cascade"])
 def test_names_without_built_weights(name: str, tmp_path: Path) -> None:
     with pytest.raises(MissingPrerequisite, match="run `rba-bench micro build`"):
-        load(name, weights=tmp_path)
+        load_speech_model(name, weights=tmp_path)
 
 
 def test_a_file_is_not_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="is a file"):
-        load(tmp_path / "model.safetensors")
+        load_speech_model(tmp_path / "model.safetensors")

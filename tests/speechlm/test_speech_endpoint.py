@@ -11,7 +11,7 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.speechlm.endpoint import EndpointSpeechLM
-from rba_bench.speechlm.model_names import load
+from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
 from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.text_model import Decoding
@@ -150,11 +150,11 @@ def test_stopping_early_stops_asking() -> None:
 
 def test_the_model_option_loads_it() -> None:
     with serving(lambda _: answer("fine")) as server:
-        lm = load(server.spec)
+        lm = load_speech_model(server.spec)
         assert isinstance(lm, EndpointSpeechLM)
         assert lm.name == "m"
         assert lm.identity()["kind"] == "endpoint"
         assert lm.generate([SpeechRequest(tone())], GREEDY)[0].text == "fine"
         assert lm.observed() == {"model": ["m"]}
     with pytest.raises(UserError, match="without a model"):
-        load("openai:gpt-4o-audio-preview")
+        load_speech_model("openai:gpt-4o-audio-preview")

@@ -35,7 +35,7 @@ def alignment_dir(tmp_path_factory: pytest.TempPathFactory, sounds: list[bytes])
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from rba_bench.audio.alignment_set import schema
+    from rba_bench.audio.alignment_set import shard_schema
     from rba_bench.files import sha256_bytes, sha256_file, write_json
 
     folder = tmp_path_factory.mktemp("study") / "set"
@@ -45,7 +45,7 @@ def alignment_dir(tmp_path_factory: pytest.TempPathFactory, sounds: list[bytes])
         for voice in range(2):
             data = sounds[(number + voice) % len(sounds)]
             row = {
-                **dict.fromkeys(schema().names),
+                **dict.fromkeys(shard_schema().names),
                 **{
                     "id": f"g{number}-v{voice}",
                     "group_id": f"g{number}",
@@ -62,7 +62,7 @@ def alignment_dir(tmp_path_factory: pytest.TempPathFactory, sounds: list[bytes])
             }
             rows.append(row)
     shard = folder / "shards" / "part-00000.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema()), shard)
+    pq.write_table(pa.Table.from_pylist(rows, schema=shard_schema()), shard)
     checksums = {"shards/part-00000.parquet": sha256_file(shard)}
     write_json(folder / "manifest.json", {"schema_version": 1, "status": "complete", "checksums": checksums})
     return folder

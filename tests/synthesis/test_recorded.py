@@ -84,7 +84,7 @@ def test_a_manifest_becomes_an_alignment_set(tmp_path: Path, manifest: Path) -> 
     assert teacher.asked[0].startswith("Translate the following German text into English.")
     for row in rows:
         assert row.duration == pytest.approx(0.2, abs=1e-3)
-        assert len(clips.load(row.audio)) == pytest.approx(3_200, abs=16)
+        assert len(clips.load_clip(row.audio)) == pytest.approx(3_200, abs=16)
     found = read_json(out / "manifest.json")
     dropped = found["filters"]["answers"]["dropped"]
     assert (dropped["empty"]["n"], dropped["no_transcript"]["n"]) == (1, 1)
@@ -128,8 +128,8 @@ def test_csv_and_parts_of_a_longer_file(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(head + "talk.wav,Eins,de,en,0.5,0.25\ntalk.wav,Zwei,de,en,1.5,0.5\n")
     out = synthesize(recipe_for(manifest=str(tmp_path / "list.csv")), tmp_path / "set", teacher=Translator())
     one, two = AlignmentSet.open(out).rows()
-    np.testing.assert_allclose(clips.load(one.audio), tone(1.0)[8_000:12_000], atol=1e-4)
-    assert two.duration == 0.5 and not clips.load(two.audio).any()
+    np.testing.assert_allclose(clips.load_clip(one.audio), tone(1.0)[8_000:12_000], atol=1e-4)
+    assert two.duration == 0.5 and not clips.load_clip(two.audio).any()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_corpora_in_their_own_layout(
     assert [row.instruction for row in rows] == texts
     assert {(row.source_lang, row.target_lang) for row in rows} == {languages}
     for row in rows:
-        assert row.duration == pytest.approx(seconds, abs=0.06) and len(clips.load(row.audio))
+        assert row.duration == pytest.approx(seconds, abs=0.06) and len(clips.load_clip(row.audio))
 
 
 def test_a_corpus_that_is_not_there(tmp_path: Path, corpora: dict[str, SourceOptions]) -> None:

@@ -39,7 +39,7 @@ def layout(openings: Openings | None, by_document: bool, mode: Any = "pack", rea
 def same_rows(openings: Openings | None, columns: int) -> tuple[Layout, Layout]:
     """The same rows for both kinds of attention: what lies where, but not by which mask."""
     made = layout(openings, False, reach=columns)
-    blocks = block_attention.blocks_of(made.documents, made.segments, made.openings, made.columns)
+    blocks = block_attention.make_blocks(made.documents, made.segments, made.openings, made.columns)
     return made, Layout(**{**vars(made), "blocks": blocks})
 
 
@@ -50,7 +50,7 @@ class Attention(torch.nn.Module):
     is_causal = True
 
 
-def attended(made: Layout, attention: Any = block_attention.attend) -> list[torch.Tensor]:
+def attended(made: Layout, attention: Any = block_attention.attend_by_document) -> list[torch.Tensor]:
     """Of random queries, keys and values: states, zero at padding, and gradients of all three."""
     generator = torch.Generator().manual_seed(1)
     size, before = made.segments.shape[1], len(made.columns)
@@ -172,7 +172,7 @@ def test_what_attention_is_given_beside_the_mask_is_not_passed_over() -> None:
     _, blocked = same_rows(None, 40)
 
     def biased(*given: Any) -> Any:
-        return block_attention.attend(*given, position_bias=torch.zeros(1))
+        return block_attention.attend_by_document(*given, position_bias=torch.zeros(1))
 
     with pytest.raises(ValueError, match="knows no position_bias"):
         attended(blocked, biased)

@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from rba_bench.assets import model_folder
 from rba_bench.errors import UserError
-from rba_bench.textlm.chat import pre_query_template, render, render_user
+from rba_bench.textlm.chat import pre_query_template, render_chat, render_user_turn
 
 REFUSES = "{{ raise_exception('Conversation roles must alternate\nuser/assistant') }}"
 FAILS = "{{ messages[0]['content'] + 1 }}"
@@ -31,8 +31,8 @@ def tokenizer():
 def test_a_template_that_cannot_write_is_one_line_naming_the_fix(tokenizer, template, reason):
     tokenizer.chat_template = template
     for call in (
-        lambda: render(tokenizer, [{"role": "user", "content": "hello"}]),
-        lambda: render_user(tokenizer, "hello"),
+        lambda: render_chat(tokenizer, [{"role": "user", "content": "hello"}]),
+        lambda: render_user_turn(tokenizer, "hello"),
         lambda: pre_query_template(tokenizer),
     ):
         with pytest.raises(UserError, match=reason) as refused:
@@ -44,6 +44,6 @@ def test_the_roles_that_were_refused_are_named(tokenizer):
     tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
     )
-    assert render(tokenizer, [{"role": "user", "content": "hello"}]) == "x"
+    assert render_chat(tokenizer, [{"role": "user", "content": "hello"}]) == "x"
     with pytest.raises(UserError, match=r"conversation of system, user \(no system\)"):
-        render(tokenizer, [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
+        render_chat(tokenizer, [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])

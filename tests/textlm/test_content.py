@@ -19,7 +19,7 @@ from tokenizers import (
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rba_bench.assets import model_folder
-from rba_bench.textlm.chat import ContentTokenizer, ControlStringError, render_user
+from rba_bench.textlm.chat import ContentTokenizer, ControlStringError, render_user_turn
 
 LINES = [
     "give me a plan for the lake",
@@ -139,7 +139,7 @@ def made() -> dict[str, ContentTokenizer]:
 
 
 def turn(content: ContentTokenizer) -> Callable[[Sequence[str]], str]:
-    return lambda told: render_user(content.tokenizer, told[0])
+    return lambda told: render_user_turn(content.tokenizer, told[0])
 
 
 def controls(content: ContentTokenizer, ids: Sequence[int]) -> list[int]:
@@ -150,7 +150,9 @@ def controls(content: ContentTokenizer, ids: Sequence[int]) -> list[int]:
 @pytest.mark.parametrize(("kind", "text"), CASES)
 def test_control_strings_in_content_are_text(made: dict[str, ContentTokenizer], kind: str, text: str) -> None:
     content = made[kind]
-    usual = content.tokenizer(render_user(content.tokenizer, text), add_special_tokens=False)["input_ids"]
+    usual = content.tokenizer(render_user_turn(content.tokenizer, text), add_special_tokens=False)[
+        "input_ids"
+    ]
     own = controls(content, content.ids(turn(content), ["plan"]))
     assert content.forges(text)
     if (
@@ -168,7 +170,7 @@ def test_content_without_control_strings_has_the_ids_it_always_had(
     content = made[kind]
     for special in (False, True):
         for text in HARMLESS:
-            rendered = render_user(content.tokenizer, text)
+            rendered = render_user_turn(content.tokenizer, text)
             usual = content.tokenizer(rendered, add_special_tokens=special)["input_ids"]
             assert not content.forges(text)
             assert content.ids(turn(content), [text], special) == usual
@@ -191,7 +193,7 @@ def test_bytes_of_a_forged_turn_are_those_of_the_text(
     said = [bare.encode(part).ids for part in ("user\n" + text.strip(), "\n", "assistant\n")]
     expected = [start, *said[0], end, *said[1], start, *said[2]]
     assert content.ids(turn(content), [text]) == expected
-    assert content.tokenizer.decode(expected) == render_user(content.tokenizer, text)
+    assert content.tokenizer.decode(expected) == render_user_turn(content.tokenizer, text)
 
 
 def test_pieces_of_a_sentencepiece_are_split_and_joined_as_ever(made: dict[str, ContentTokenizer]) -> None:

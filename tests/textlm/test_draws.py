@@ -8,7 +8,7 @@ import torch
 from rba_bench.textlm.draws import (
     SeededSampling,
     TokenSampler,
-    descend,
+    draw_tokens,
     keep_nucleus,
     random_words,
     uniforms,
@@ -83,10 +83,10 @@ def test_a_token_of_2_to_the_minus_40_is_drawn_at_its_share() -> None:
     assert float(weights.cumsum(1)[0, 39] - weights.cumsum(1)[0, 3]) == 0.0
     places = torch.arange(20_000)
     words = random_words(torch.zeros_like(places), places)
-    tokens, sound = descend(weights.expand(len(places), -1), words)
+    tokens, sound = draw_tokens(weights.expand(len(places), -1), words)
     assert sound.all() and (tokens == 3).all()
     weights[0, 3] = 2.0**-40
-    tokens, _ = descend(weights.expand(len(places), -1), words)
+    tokens, _ = draw_tokens(weights.expand(len(places), -1), words)
     assert set(tokens.tolist()) == {3, 39}
     assert abs(float((tokens == 3).double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(20_000)
 

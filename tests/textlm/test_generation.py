@@ -23,8 +23,15 @@ from transformers import (
 )
 
 from rba_bench.textlm.draws import TokenSampler
-from rba_bench.textlm.engine_support import of_causal_lm
-from rba_bench.textlm.generation import Answer, Asked, Decoder, answer, prompts_of_ids, shared_start
+from rba_bench.textlm.engine_support import causal_lm_decoder
+from rba_bench.textlm.generation import (
+    Decoder,
+    GeneratedTokens,
+    GenerationRequest,
+    common_prefix,
+    generate_tokens,
+    prompts_of_ids,
+)
 from rba_bench.textlm.sampling import continue_all, continue_batch
 from rba_bench.textlm.text_model import Decoding
 
@@ -93,7 +100,7 @@ def by_generate(model: Any, rows: list[list[int]], decoding: Decoding, seeds: li
 
 def driven(model: Any) -> Decoder:
     with torch.no_grad():
-        decoder = of_causal_lm(model)
+        decoder = causal_lm_decoder(model)
     assert decoder is not None
     return decoder
 
@@ -117,7 +124,7 @@ def test_greedy_answers_are_those_of_generate(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_driven_is_refused(name: str) -> None:
     with torch.no_grad():
-        assert of_causal_lm(made(REFUSED[name])) is None
+        assert causal_lm_decoder(made(REFUSED[name])) is None
 
 
 def test_a_model_that_computes_otherwise_behind_a_cache_is_found_out(llama: Any) -> None:
@@ -131,8 +138,8 @@ def test_a_model_that_computes_otherwise_behind_a_cache_is_found_out(llama: Any)
 
     model.forward = forgetful
     with torch.no_grad():
-        assert of_causal_lm(model) is None
-        assert of_causal_lm(llama) is not None
+        assert causal_lm_decoder(model) is None
+        assert causal_lm_decoder(llama) is not None
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.8)])
@@ -159,10 +166,10 @@ def test_a_prompt_asked_often_is_read_once(llama: Any, start: int) -> None:
         read.append(embeds.shape[0] * embeds.shape[1] if embeds.shape[1] > 1 else 0)
         return decoder.logits(embeds, mask, positions, cache)
 
-    asked = [Asked(prompt, seed) for prompt in (0, 1, 2) for seed in range(10)]
+    asked = [GenerationRequest(prompt, seed) for prompt in (0, 1, 2) for seed in range(10)]
     prompts = prompts_of_ids(rows, decoder.words, "cpu")
     with torch.no_grad():
-        found = answer(decoder._replace(logits=logits), prompts, asked, TokenSampler(), 12, STOPS, 5)
+        found = generate_tokens(decoder._replace(logits=logits), prompts, asked, TokenSampler(), 12, STOPS, 5)
     flat = [rows[one.prompt] for one in asked]
     expected = by_generate(llama, flat, Decoding(12, 1.0), [one.seed for one in asked])
     assert [one.tokens[:-1] if one.ended else one.tokens for one in found] == [one.tokens for one in expected]
@@ -172,9 +179,9 @@ def test_a_prompt_asked_often_is_read_once(llama: Any, start: int) -> None:
 def test_limits_of_single_requests(llama: Any) -> None:
     rows = rows_of(4)
     decoder = driven(llama)
-    asked = [Asked(i, 0, longest) for i, longest in enumerate((1, 5, 2, None))]
+    asked = [GenerationRequest(i, 0, longest) for i, longest in enumerate((1, 5, 2, None))]
     with torch.no_grad():
-        found = answer(
+        found = generate_tokens(
             decoder, prompts_of_ids(rows, decoder.words, "cpu"), asked, TokenSampler(0.0), 7, (), 2
         )
     assert [len(one.tokens) for one in found] == [1, 5, 2, 7]
@@ -185,22 +192,28 @@ def test_an_answer_of_exactly_the_longest_length_may_end(llama: Any) -> None:
     decoder, rows = driven(llama), rows_of(2)
     prompts = prompts_of_ids(rows, decoder.words, "cpu")
     with torch.no_grad():
-        free = answer(decoder, prompts, [Asked(0, 0)], TokenSampler(0.0), 6, (), 1)[0]
+        free = generate_tokens(decoder, prompts, [GenerationRequest(0, 0)], TokenSampler(0.0), 6, (), 1)[0]
         stop = free.tokens[5]
         first = free.tokens.index(stop)
-        ended = answer(decoder, prompts, [Asked(0, 0)], TokenSampler(0.0), first, [stop], 1)[0]
-        cut = answer(decoder, prompts, [Asked(0, 0)], TokenSampler(0.0), max(first - 1, 1), [stop], 1)[0]
-    assert ended == Answer(free.tokens[: first + 1], True, [])
-    assert first < 2 or cut == Answer(free.tokens[: first - 1], False, [])
+        ended = generate_tokens(
+            decoder, prompts, [GenerationRequest(0, 0)], TokenSampler(0.0), first, [stop], 1
+        )[0]
+        cut = generate_tokens(
+            decoder, prompts, [GenerationRequest(0, 0)], TokenSampler(0.0), max(first - 1, 1), [stop], 1
+        )[0]
+    assert ended == GeneratedTokens(free.tokens[: first + 1], True, [])
+    assert first < 2 or cut == GeneratedTokens(free.tokens[: first - 1], False, [])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 0.6])
 def test_log_probabilities_are_those_of_a_plain_forward_pass(llama: Any, temperature: float) -> None:
     decoder, rows = driven(llama), rows_of(6)
-    asked = [Asked(i, 40 + i) for i in range(6)]
+    asked = [GenerationRequest(i, 40 + i) for i in range(6)]
     prompts = prompts_of_ids(rows, decoder.words, "cpu")
     with torch.no_grad():
-        found = answer(decoder, prompts, asked, TokenSampler(temperature), 9, STOPS, 3, with_logprobs=True)
+        found = generate_tokens(
+            decoder, prompts, asked, TokenSampler(temperature), 9, STOPS, 3, with_logprobs=True
+        )
         for row, one in zip(rows, found, strict=True):
             logits = llama(torch.tensor([row + one.tokens])).logits[0, len(row) - 1 : -1]
             scores = (logits / (temperature or 1.0)).log_softmax(-1)
@@ -224,11 +237,11 @@ def test_processes_call_the_decoder_equally_often(llama: Any) -> None:
         return decoder.logits(*args)
 
     prompts = prompts_of_ids(rows, decoder.words, "cpu")
-    asked = [Asked(i, i) for i in range(6)]
+    asked = [GenerationRequest(i, i) for i in range(6)]
     with torch.no_grad():
-        alone = answer(decoder, prompts, asked, TokenSampler(), 8, STOPS, 3)
+        alone = generate_tokens(decoder, prompts, asked, TokenSampler(), 8, STOPS, 3)
         kept = decoder._replace(logits=logits)
-        together = answer(kept, prompts, asked, TokenSampler(), 8, STOPS, 3, agree=agree)
+        together = generate_tokens(kept, prompts, asked, TokenSampler(), 8, STOPS, 3, agree=agree)
     assert together == alone
     assert counted[0] == len(calls) == 40
     assert calls[-1] and not calls[0]
@@ -238,9 +251,9 @@ def test_slots_grow_with_answers_longer_than_was_thought(llama: Any) -> None:
     """Room is made for a quarter of the longest answer first."""
     rows = rows_of(3)
     decoder = driven(llama)
-    asked = [Asked(i, 0) for i in range(3)]
+    asked = [GenerationRequest(i, 0) for i in range(3)]
     with torch.no_grad():
-        found = answer(
+        found = generate_tokens(
             decoder, prompts_of_ids(rows, decoder.words, "cpu"), asked, TokenSampler(0.0), 99, (), 2
         )
     ids = torch.tensor([rows[0]])
@@ -251,7 +264,7 @@ def test_slots_grow_with_answers_longer_than_was_thought(llama: Any) -> None:
 
 
 def test_the_common_beginning_leaves_each_prompt_a_token() -> None:
-    assert shared_start([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == 2
-    assert shared_start([[1, 2], [1, 2, 3]]) == 1
-    assert shared_start([[1, 2]]) == 0
-    assert shared_start([[1], [2, 3]]) == 0
+    assert common_prefix([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == 2
+    assert common_prefix([[1, 2], [1, 2, 3]]) == 1
+    assert common_prefix([[1, 2]]) == 0
+    assert common_prefix([[1], [2, 3]]) == 0

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rba_bench.textlm.replies import ReplyParts, answer_of, is_mark, opening, split
+from rba_bench.textlm.replies import ReplyParts, answer_of, is_turn_mark, opened_thinking, split_reply
 
 BLOCKS = {
     "qwen3": "<think>\nParis, London or Rome?\n</think>\n\nI have no idea",
@@ -56,7 +56,7 @@ BLOCKS = {
 
 @pytest.mark.parametrize("reply", BLOCKS.values(), ids=BLOCKS)
 def test_what_follows_the_thinking_is_the_answer(reply: str) -> None:
-    assert split(reply) == ReplyParts("I have no idea")
+    assert split_reply(reply) == ReplyParts("I have no idea")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_follows_the_thinking_is_the_answer(reply: str) -> None:
     ],
 )
 def test_blocks_go_wherever_they_stand(reply: str, answer: str) -> None:
-    assert split(reply) == ReplyParts(answer)
+    assert split_reply(reply) == ReplyParts(answer)
 
 
 UNCLOSED = [
@@ -98,7 +98,7 @@ UNCLOSED = [
 
 @pytest.mark.parametrize("reply", UNCLOSED)
 def test_a_block_that_is_never_closed_leaves_no_answer(reply: str) -> None:
-    assert split(reply) == ReplyParts("", complete=False)
+    assert split_reply(reply) == ReplyParts("", complete=False)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_headers_of_the_answer_itself_are_taken_off(header: str) -> None:
     "reply", ["<|im_end|>", "</s>Paris", "<|im_start|>user\nWhich city?", "<|user|>Which city?"]
 )
 def test_a_turn_that_ends_before_a_word_is_empty(reply: str) -> None:
-    assert split(reply) == ReplyParts("")
+    assert split_reply(reply) == ReplyParts("")
 
 
 WORDS = [
@@ -193,7 +193,7 @@ WORDS = [
 
 @pytest.mark.parametrize("reply", WORDS)
 def test_what_is_no_mark_stays_to_the_letter(reply: str) -> None:
-    assert split(reply) == ReplyParts(reply)
+    assert split_reply(reply) == ReplyParts(reply)
 
 
 def test_taking_apart_an_answer_changes_nothing() -> None:
@@ -238,8 +238,8 @@ def test_taking_apart_an_answer_changes_nothing() -> None:
     ]
     for _ in range(20_000):
         reply = "".join(draw.choices(bits, k=draw.randint(1, 9)))
-        once = split(reply)
-        assert split(once.answer) == ReplyParts(once.answer), reply
+        once = split_reply(reply)
+        assert split_reply(once.answer) == ReplyParts(once.answer), reply
 
 
 def test_a_long_reply_is_read_in_little_time() -> None:
@@ -259,15 +259,18 @@ def test_a_long_reply_is_read_in_little_time() -> None:
     ]
     started = time.process_time()
     for reply in hostile:
-        assert len(split(reply).answer) <= len(reply)
+        assert len(split_reply(reply).answer) <= len(reply)
     assert time.process_time() - started < 30  # what grows with the square takes minutes
 
 
 def test_the_tag_that_a_template_opens_is_found_at_the_end_of_the_prompt_alone() -> None:
-    assert opening("<|im_start|>assistant\n<think>\n") == "<think>\n"
-    assert opening("<|start|>assistant<|channel|>analysis<|message|>") == "<|channel|>analysis<|message|>"
-    assert opening("<|im_start|>assistant\n<think>\n\n</think>\n\n") == ""
-    assert opening("say <think> please<|im_end|>\n<|im_start|>assistant\n") == ""
+    assert opened_thinking("<|im_start|>assistant\n<think>\n") == "<think>\n"
+    assert (
+        opened_thinking("<|start|>assistant<|channel|>analysis<|message|>")
+        == "<|channel|>analysis<|message|>"
+    )
+    assert opened_thinking("<|im_start|>assistant\n<think>\n\n</think>\n\n") == ""
+    assert opened_thinking("say <think> please<|im_end|>\n<|im_start|>assistant\n") == ""
 
 
 def test_special_tokens_that_matter_are_known() -> None:
@@ -282,5 +285,5 @@ def test_special_tokens_that_matter_are_known() -> None:
         "<|im_start|>",
         "<|end|>",
     )
-    assert all(is_mark(token) for token in kept)
-    assert not any(is_mark(token) for token in ("<|pad|>", "<pad>", "<|audio|>", "<unk>", "<|image|>"))
+    assert all(is_turn_mark(token) for token in kept)
+    assert not any(is_turn_mark(token) for token in ("<|pad|>", "<pad>", "<|audio|>", "<unk>", "<|image|>"))

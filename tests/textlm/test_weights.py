@@ -7,7 +7,7 @@ import pytest
 from rba_bench.assets import model_folder
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.speechlm.model_names import short_name
-from rba_bench.textlm.text_model import load_asker, load_textlm
+from rba_bench.textlm.text_model import load_judge_model, load_textlm
 from rba_bench.textlm.weights import code_sha256, local_folder, weights_sha256
 
 NEW, OLD = "a" * 40, "0123456789" * 4
@@ -46,7 +46,7 @@ def test_a_revision_that_is_not_there_is_named_in_one_line(hub):
 def test_the_record_names_the_commit_that_was_loaded(hub):
     assert load_textlm("org/lm").identity()["revision"] == NEW
     assert load_textlm(f"org/lm@{NEW}").identity()["revision"] == NEW
-    assert load_asker("org/lm@main").identity()["revision"] == NEW
+    assert load_judge_model("org/lm@main").identity()["revision"] == NEW
     assert "revision" not in load_textlm(str(model_folder("teacher"))).identity()
 
 

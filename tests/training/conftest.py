@@ -116,10 +116,10 @@ def write_set(folder: Path, rows: list[AlignmentRow]) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from rba_bench.audio.alignment_set import schema
+    from rba_bench.audio.alignment_set import shard_schema
     from rba_bench.files import sha256_file, write_json
 
-    names = schema().names
+    names = shard_schema().names
     records = []
     for row in rows:
         given = {name: getattr(row, name) for name in names if name != "audio" and hasattr(row, name)}
@@ -128,7 +128,7 @@ def write_set(folder: Path, rows: list[AlignmentRow]) -> Path:
         records.append({**dict.fromkeys(names), **given, **sound, "sampling_rate": 16_000})
     (folder / "shards").mkdir(parents=True)
     shard = folder / "shards" / "part-00000.parquet"
-    pq.write_table(pa.Table.from_pylist(records, schema=schema()), shard)
+    pq.write_table(pa.Table.from_pylist(records, schema=shard_schema()), shard)
     checksums = {"shards/part-00000.parquet": sha256_file(shard)}
     write_json(folder / "manifest.json", {"schema_version": 1, "status": "complete", "checksums": checksums})
     return folder

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rba_bench.audio.alignment_set import AlignmentRow, schema
-from rba_bench.audio.sealing import seal
+from rba_bench.audio.alignment_set import AlignmentRow, shard_schema
+from rba_bench.audio.sealing import seal_alignment_set
 from rba_bench.errors import UserError
 from rba_bench.files import read_jsonl
 from rba_bench.textlm.chat import ContentTokenizer
@@ -34,7 +34,7 @@ def forged(rows: list[AlignmentRow]) -> list[AlignmentRow]:
 @pytest.fixture
 def sealed(forged: list[AlignmentRow], tmp_path: Path) -> Path:
     """The rows as somebody else's parquet file, sealed."""
-    names = schema().names
+    names = shard_schema().names
     records = []
     for row in forged:
         given = {name: getattr(row, name) for name in names if name != "audio" and hasattr(row, name)}
@@ -45,8 +45,8 @@ def sealed(forged: list[AlignmentRow], tmp_path: Path) -> Path:
         )
     folder = tmp_path / "foreign"
     folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(records, schema=schema()), folder / "part-0.parquet")
-    seal(folder)
+    pq.write_table(pa.Table.from_pylist(records, schema=shard_schema()), folder / "part-0.parquet")
+    seal_alignment_set(folder)
     return folder
 
 

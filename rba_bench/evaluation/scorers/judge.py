@@ -144,9 +144,9 @@ class Settings:
 @cache
 def _loaded(spec: str, device: str, batch_size: int) -> JudgeModel:
     """Judges of one task share the model."""
-    from rba_bench.textlm.text_model import load_asker
+    from rba_bench.textlm.text_model import load_judge_model
 
-    return load_asker(spec, device, batch_size)
+    return load_judge_model(spec, device, batch_size)
 
 
 def asker_of(config: Mapping[str, Any], options: FinishOptions) -> JudgeModel:

@@ -171,11 +171,11 @@ def _talk(wav: Path) -> tuple[int, str]:
     if not wav.is_file():
         raise MissingPrerequisite(f"no {wav}: the archive of MuST-C was not unpacked whole")
     try:
-        return decoding.recording(wav)[1], sha256_file(wav)[:16]
+        return decoding.load_recording(wav)[1], sha256_file(wav)[:16]
     except AudioError as error:
         raise UserError(f"{wav} is damaged ({error}): unpack it again") from error
 
 
 def _cut(wav: Path, offset: float, seconds: float) -> bytes:
     """FLAC of a part of a talk, or of what the talk has of it; raises AudioError if that is nothing."""
-    return encode_flac(*decoding.part(wav, offset, seconds))
+    return encode_flac(*decoding.load_segment(wav, offset, seconds))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.audio.clips import AudioError, AudioRef
-from rba_bench.audio.decoding import signature
+from rba_bench.audio.decoding import decoding_signature
 from rba_bench.audio.parquet import nothing_stored, stored_bytes
 from rba_bench.errors import UserError
 from rba_bench.files import cache_dir, read_json, sha256_bytes, sha256_json, write_json
@@ -149,7 +149,7 @@ def unpacked(archive: Path) -> Path:
 def _clips(file: Path, audio: str) -> list[Clip]:
     """Clips of one parquet file; hashes and durations are remembered by path, size and time of the file."""
     stat = file.stat()
-    key = sha256_json([str(file), stat.st_size, stat.st_mtime_ns, audio, signature()])
+    key = sha256_json([str(file), stat.st_size, stat.st_mtime_ns, audio, decoding_signature()])
     index = cache_dir() / "index" / f"{key[:24]}.json"
     if index.is_file():
         try:

@@ -42,7 +42,7 @@ def spoken_testset(name: str) -> list[speech_model.Utterance]:
             )
         spoken.append(
             speech_model.Utterance(
-                item, row["voice"], speech_model.log_mel(clips.decode(row["audio"]["bytes"]))
+                item, row["voice"], speech_model.log_mel(clips.decode_clip(row["audio"]["bytes"]))
             )
         )
     return spoken
@@ -369,7 +369,7 @@ def _provenance(out: Path, work: Path, plan: Plan, seconds: float) -> Path:
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "espeak-ng": espeak.version(),
+            "espeak-ng": espeak.espeak_version(),
         },
         "machine": platform.machine(),
         "sha256": weights,

@@ -109,7 +109,7 @@ class EncoderCache:
             return None
 
 
-def states_of(
+def encode_with_cache(
     requests: Sequence[SpeechRequest],
     cache: EncoderCache | None,
     encode: Callable[[list[np.ndarray]], Sequence[torch.Tensor]],

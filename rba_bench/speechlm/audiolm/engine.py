@@ -14,10 +14,15 @@ import torch
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.outputs import RUN_RECORD
-from rba_bench.speechlm.audiolm.encoder_cache import DEFAULT_BYTES, EncoderCache, encoder_tag, states_of
+from rba_bench.speechlm.audiolm.encoder_cache import (
+    DEFAULT_BYTES,
+    EncoderCache,
+    encode_with_cache,
+    encoder_tag,
+)
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, pad_states
 from rba_bench.speechlm.audiolm.loading import load_family
-from rba_bench.speechlm.audiolm.text_decoder import of_family, spoken_start, unpadded
+from rba_bench.speechlm.audiolm.text_decoder import prefix_before_audio, speech_decoder, unpadded
 from rba_bench.speechlm.speech_model import (
     SAMPLING_RATE,
     SpeechRequest,
@@ -26,11 +31,11 @@ from rba_bench.speechlm.speech_model import (
     audio_fault,
     device_clock,
 )
-from rba_bench.textlm.chat import ControlStringError, Variables, note_unknown, text_of
-from rba_bench.textlm.generation import Asked, Decoder, Prompts
+from rba_bench.textlm.chat import ControlStringError, Variables, template_of, warn_unread_variables
+from rba_bench.textlm.generation import Decoder, GenerationRequest, Prompts
 from rba_bench.textlm.sampling import Continuation, continue_batch, continue_prompts, to_generation
 from rba_bench.textlm.text_model import Decoding, Generation
-from rba_bench.textlm.weights import describe, local_folder, resolve_device
+from rba_bench.textlm.weights import local_folder, resolve_device, weights_identity
 
 RUN_KEYS = (  # of RUN_RECORD, into the identity
     "method",
@@ -116,10 +121,12 @@ class TransformersSpeechLM:
         folder = local_folder(path_or_id, "speech model")
         family = load_family(folder, resolve_device(device), true_length, trust_remote_code, template)
         shown = name or Path(str(path_or_id)).resolve().name
-        note_unknown(text_of(family.processor) or text_of(family.tokenizer), family.template, shown)
+        warn_unread_variables(
+            template_of(family.processor) or template_of(family.tokenizer), family.template, shown
+        )
         identity = {
             **family.identity(),
-            **describe(folder, path_or_id, family.model, trust_remote_code),
+            **weights_identity(folder, path_or_id, family.model, trust_remote_code),
             **_run(folder),
             **({"template": family.template} if family.template else {}),
         }
@@ -145,7 +152,7 @@ class TransformersSpeechLM:
         faults = [self._fault(request, decoding) for request in requests]
         usable = [i for i, fault in enumerate(faults) if not fault]
         answers: dict[int, Generation] = {}
-        decoder = of_family(self.family) if usable else None
+        decoder = speech_decoder(self.family) if usable else None
         for batch in [usable] if decoder is not None else self._batches(usable, requests):
             chosen = [requests[i] for i in batch]
             drawn = (
@@ -200,12 +207,12 @@ class TransformersSpeechLM:
             if name not in places:
                 places[name] = len(distinct)
                 distinct.append(request)
-            asked.append(Asked(places[name], request.seed))
+            asked.append(GenerationRequest(places[name], request.seed))
         rows = [self._expanded(request) for request in distinct]
         order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
         ready: dict[int, torch.Tensor] = {}
         embed = partial(self._embeds, distinct, rows, order, ready)
-        lengths, start = [len(row) for row in rows], spoken_start(self.family, rows)
+        lengths, start = [len(row) for row in rows], prefix_before_audio(self.family, rows)
         with self.clock("decoder"), self.family.hearing():
             return continue_prompts(
                 decoder,
@@ -243,7 +250,7 @@ class TransformersSpeechLM:
     def _merged(self, requests: Sequence[SpeechRequest]) -> dict[str, torch.Tensor]:
         """Embeddings with the audio in its places, left-padded."""
         family = self.family
-        states, lengths = pad_states(states_of(requests, self.cache, self._encode, self.device))
+        states, lengths = pad_states(encode_with_cache(requests, self.cache, self._encode, self.device))
         with self.clock("encoder"):
             embeds, n_tokens = family.project(states, lengths)
             rows = [

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from rba_bench.errors import UserError
 from rba_bench.files import replacing, write_json
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
-from rba_bench.textlm.engine_support import drivable, remember
-from rba_bench.textlm.generation import Decoder, shared_start
+from rba_bench.textlm.engine_support import is_drivable, remember_drivable
+from rba_bench.textlm.generation import Decoder, common_prefix
 
 
-def of_family(family: AudioFamily) -> Decoder | None:
+def speech_decoder(family: AudioFamily) -> Decoder | None:
     """None where the engine cannot drive it, or where the family is not taken apart.
 
     To be asked in eval mode and without gradient.
@@ -35,11 +35,11 @@ def of_family(family: AudioFamily) -> Decoder | None:
 
     layers = getattr(config, "num_hidden_layers", 0)
     decoder = Decoder(logits, family.model.get_input_embeddings(), layers)
-    return decoder if drivable(decoder, family.decoder, config) else None
+    return decoder if is_drivable(decoder, family.decoder, config) else None
 
 
 @torch.no_grad()
-def try_out(family: AudioFamily) -> bool:
+def try_engine(family: AudioFamily) -> bool:
     """Whether the decoder can be driven, found out before processes share its weights out.
 
     The trial calls the decoder; a process that knew the outcome already would then not call it with the others.
@@ -48,19 +48,19 @@ def try_out(family: AudioFamily) -> bool:
     training = decoder.training
     decoder.eval()
     try:
-        return of_family(family) is not None
+        return speech_decoder(family) is not None
     finally:
         decoder.train(training)
 
 
-def follow(family: AudioFamily, driven: bool) -> None:
+def remember_engine(family: AudioFamily, driven: bool) -> None:
     """Take over what the process that has the weights found out."""
-    remember(family.decoder, driven)
+    remember_drivable(family.decoder, driven)
 
 
-def spoken_start(family: AudioFamily, rows: Sequence[Sequence[int]]) -> int:
+def prefix_before_audio(family: AudioFamily, rows: Sequence[Sequence[int]]) -> int:
     """Tokens that all prompts begin with, before the audio of any of them."""
-    shared = shared_start(rows)
+    shared = common_prefix(rows)
     places = [row.index(family.audio_token_id) for row in map(list, rows) if family.audio_token_id in row]
     return min([shared, *places])
 
@@ -82,7 +82,7 @@ _OTHER_SENSES = "embed_tokens_extend."
 Gather = Callable[[Tensor], Tensor]  # the whole of a parameter that processes may share out
 
 
-def own(parameter: Tensor) -> Tensor:
+def unsharded(parameter: Tensor) -> Tensor:
     """A parameter that is whole here."""
     return parameter.detach()
 
@@ -146,7 +146,7 @@ class TextDecoder:
         for name, parameter in self.family.model.get_output_embeddings().named_parameters():
             yield f"lm_head.{name}", parameter, self.family.model.get_output_embeddings()
 
-    def weights(self, gather: Gather = own) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, gather: Gather = unsharded) -> Iterator[tuple[str, Tensor]]:
         """All weights by name, adapters folded in. Where processes share weights out all of them must iterate."""
         for name, parameter, layer in self._parameters():
             weight = gather(parameter)
@@ -168,7 +168,7 @@ class TextDecoder:
         layers = self.family.decoder.named_modules()
         return sorted({path.rpartition(".")[2] for path, layer in layers if isinstance(layer, nn.Linear)})
 
-    def save(self, folder: Path, dtype: torch.dtype, gather: Gather = own, write: bool = True) -> None:
+    def save(self, folder: Path, dtype: torch.dtype, gather: Gather = unsharded, write: bool = True) -> None:
         """A folder that `vllm serve` and `AutoModelForCausalLM` load.
 
         Args:
@@ -189,7 +189,7 @@ class TextDecoder:
             write_json(folder / "config.json", config)
 
     def save_adapter(
-        self, folder: Path, dtype: torch.dtype, gather: Gather = own, write: bool = True
+        self, folder: Path, dtype: torch.dtype, gather: Gather = unsharded, write: bool = True
     ) -> None:
         """The adapter that trains, as peft writes one of the decoder alone.
 

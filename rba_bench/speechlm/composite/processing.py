@@ -14,7 +14,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.processing_utils import ProcessorMixin
 
 from rba_bench.errors import UserError
-from rba_bench.textlm.chat import render
+from rba_bench.textlm.chat import render_chat
 
 _SAMPLING_RATE = 16_000
 _HOP = 160  # samples, 10 ms
@@ -180,7 +180,7 @@ class CompositeProcessor(ProcessorMixin):
         of any text model will do.
         """
         flat = [{**message, "content": self._flatten(message["content"])} for message in messages]
-        return render(
+        return render_chat(
             self.tokenizer,
             flat,
             chat_template=self.chat_template,

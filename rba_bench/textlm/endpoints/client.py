@@ -38,25 +38,25 @@ from rba_bench.textlm.endpoints.address import (
     parse_endpoint,
     route_url,
 )
-from rba_bench.textlm.endpoints.dialect import Dialect, learn
+from rba_bench.textlm.endpoints.dialect import Dialect, adapt_dialect
 from rba_bench.textlm.endpoints.health import (
     OVERLOAD,
     PROBES,
     RETRIED,
     STALLED_S,
-    Call,
+    EndpointRequest,
+    FailureKind,
     Health,
-    Kind,
     Limits,
     Probe,
-    Trouble,
-    item_of,
-    status_trouble,
-    trouble_of,
+    RequestFailure,
+    connection_failure,
+    content_hash,
+    status_failure,
 )
 from rba_bench.textlm.endpoints.http import BrokenOff
 from rba_bench.textlm.endpoints.keys import VENDORS, ApiKey, host_of, is_local
-from rba_bench.textlm.endpoints.replies import Answer, Route, Unusable, cleaned, read_answer
+from rba_bench.textlm.endpoints.replies import Route, ServerAnswer, Unusable, clean_text, parse_answer
 
 T = TypeVar("T")
 
@@ -248,8 +248,8 @@ class EndpointClient:
         return {name: list(values) for name, values in seen.items() if values}
 
     def run(
-        self, n: int, build: Callable[[int], Call | Trouble]
-    ) -> Generator[tuple[int, Answer | Trouble], None, None]:
+        self, n: int, build: Callable[[int], EndpointRequest | RequestFailure]
+    ) -> Generator[tuple[int, ServerAnswer | RequestFailure], None, None]:
         """Send `n` requests; `(position, outcome)` as they complete, each position exactly once.
 
         Asking for the next outcome says that the last one is safe: never more than `max_concurrency` requests are
@@ -266,7 +266,7 @@ class EndpointClient:
         """
         if n == 0:
             return
-        out: queue.SimpleQueue[tuple[int, Answer | Trouble] | _Done] = queue.SimpleQueue()
+        out: queue.SimpleQueue[tuple[int, ServerAnswer | RequestFailure] | _Done] = queue.SimpleQueue()
         loop, unsafe = asyncio.new_event_loop(), asyncio.Semaphore(self.options.max_concurrency)
         task = loop.create_task(self._serve(n, build, out.put, unsafe))
         thread = threading.Thread(target=_turn, args=(loop, task, out.put), name=THREAD_NAME, daemon=True)
@@ -284,7 +284,7 @@ class EndpointClient:
     async def _serve(
         self,
         n: int,
-        build: Callable[[int], Call | Trouble],
+        build: Callable[[int], EndpointRequest | RequestFailure],
         put: Callable[[Any], None],
         unsafe: asyncio.Semaphore,
     ) -> None:
@@ -307,16 +307,18 @@ class EndpointClient:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _item(self, http: Any, window: Window, build: Callable[[], Call | Trouble]) -> Answer | Trouble:
+    async def _item(
+        self, http: Any, window: Window, build: Callable[[], EndpointRequest | RequestFailure]
+    ) -> ServerAnswer | RequestFailure:
         started, attempt, answers_then = time.monotonic(), 0, -1
         while True:
             entered = await window.enter(urgent=attempt > 0)
             try:
                 call = build()
-                if isinstance(call, Trouble):
+                if isinstance(call, RequestFailure):
                     return call
                 outcome = await self._send(http, call, started)
-                if isinstance(outcome, Answer):
+                if isinstance(outcome, ServerAnswer):
                     self._health.answered()
                     self._probe.answered(call)
                     window.answered()
@@ -330,19 +332,19 @@ class EndpointClient:
             await self._note(http, outcome, call)
             answers_then = self._health.answers
             if outcome.kind not in RETRIED or attempt >= self._allowed(outcome):
-                await self._unless_it_works(http, call, self._health.lost(outcome, item_of(call)))
+                await self._unless_it_works(http, call, self._health.lost(outcome, content_hash(call)))
                 return outcome
             await asyncio.sleep(self._pause(attempt, outcome, window))
             attempt += 1
 
-    def _allowed(self, trouble: Trouble) -> int:
+    def _allowed(self, trouble: RequestFailure) -> int:
         """How often a request that failed so is sent again."""
         most = self.options.retries
         if trouble.kind == "timeout":
             most = min(most, TIMEOUT_RETRIES)
         return min(most, SUSPECT_RETRIES) if self._health.suspects and trouble.kind != "limit" else most
 
-    async def _note(self, http: Any, trouble: Trouble, call: Call) -> None:
+    async def _note(self, http: Any, trouble: RequestFailure, call: EndpointRequest) -> None:
         """Tell the health monitor; where it gives up on the model's name, add which names there are."""
         try:
             await self._unless_it_works(http, call, self._health.failed(trouble))
@@ -350,7 +352,7 @@ class EndpointClient:
             served = await self._served(http) if trouble.kind == "missing" else []
             raise (UserError(f"{error}; it serves {', '.join(served[:5])}") if served else error) from None
 
-    async def _unless_it_works(self, http: Any, call: Call, end: RbaError | None) -> None:
+    async def _unless_it_works(self, http: Any, call: EndpointRequest, end: RbaError | None) -> None:
         """Raise what the health monitor would end the run with, unless the server answers a harmless request."""
         if end is None:
             return
@@ -360,7 +362,7 @@ class EndpointClient:
                 return
             for attempt in range(PROBES):
                 outcome = await self._send(http, self._probe.call(call), time.monotonic())
-                if isinstance(outcome, Answer):
+                if isinstance(outcome, ServerAnswer):
                     self._health.works()
                     return
                 if outcome.kind in ("connect", "timeout"):  # more than one would be costly, or of no use
@@ -368,7 +370,7 @@ class EndpointClient:
                 await asyncio.sleep(min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt))
             raise end
 
-    async def _send(self, http: Any, call: Call, started: float) -> Answer | Trouble:
+    async def _send(self, http: Any, call: EndpointRequest, started: float) -> ServerAnswer | RequestFailure:
         for _ in range(_MOST_LESSONS):
             spoken = self._dialect
             outcome = await self._request(
@@ -376,11 +378,11 @@ class EndpointClient:
                 call.route,
                 {"model": self.model, **spoken.speak(call.payload), **self._variables(call.route)},
             )
-            if isinstance(outcome, Answer):
+            if isinstance(outcome, ServerAnswer):
                 return replace(outcome, latency_s=time.monotonic() - started)
             may_omit = frozenset(OPTIONAL) if call.lenient else self.options.without
-            taught = learn(spoken, outcome, call.payload, may_omit)
-            if isinstance(taught, Trouble):
+            taught = adapt_dialect(spoken, outcome, call.payload, may_omit)
+            if isinstance(taught, RequestFailure):
                 return taught
             if self._dialect == spoken:  # else another request has learnt meanwhile: that is tried first
                 self._dialect = taught
@@ -393,7 +395,7 @@ class EndpointClient:
 
     async def _exchange(
         self, http: Any, method: str, route: str, limit_s: float, payload: object = None
-    ) -> Any | Trouble:
+    ) -> Any | RequestFailure:
         """The JSON of a success, or what went wrong; `limit_s` is for the whole: a slow drip is a timeout too."""
         import httpx2
 
@@ -402,26 +404,28 @@ class EndpointClient:
                 url = route_url(self.base_url, route)
                 received = await endpoint_http.send(http, method, url, self._headers(), payload)
         except TimeoutError:
-            return Trouble("timeout", f"no whole answer within {limit_s:g} s")
+            return RequestFailure("timeout", f"no whole answer within {limit_s:g} s")
         except Unusable as error:
             return self._unusable(error)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return trouble_of(error, self.key)
+            return connection_failure(error, self.key)
         if not 200 <= received.status < 300:
-            return status_trouble(received.status, received.headers, received.body, self.key)
+            return status_failure(received.status, received.headers, received.body, self.key)
         return received.body
 
-    def _unusable(self, error: Unusable) -> Trouble:
+    def _unusable(self, error: Unusable) -> RequestFailure:
         large, broken = isinstance(error, endpoint_http.TooLarge), isinstance(error, BrokenOff)
-        kind: Kind = "large" if large else "server" if broken else "garbage"
-        return Trouble(kind, one_line(self.key.wash(str(error))))
+        kind: FailureKind = "large" if large else "server" if broken else "garbage"
+        return RequestFailure(kind, one_line(self.key.wash(str(error))))
 
-    async def _request(self, http: Any, route: Route, payload: Mapping[str, Any]) -> Answer | Trouble:
+    async def _request(
+        self, http: Any, route: Route, payload: Mapping[str, Any]
+    ) -> ServerAnswer | RequestFailure:
         body = await self._exchange(http, "POST", _PATHS[route], self.options.timeout_s, payload)
-        if isinstance(body, Trouble):
+        if isinstance(body, RequestFailure):
             return body
         try:
-            answer = read_answer(body, route)
+            answer = parse_answer(body, route)
         except Unusable as error:
             return self._unusable(error)
         for name, value in answer.reports.items():
@@ -440,7 +444,7 @@ class EndpointClient:
         )
         return {"api-key": self.key.reveal()} if azure else {"Authorization": f"Bearer {self.key.reveal()}"}
 
-    def _pause(self, attempt: int, trouble: Trouble, window: Window) -> float:
+    def _pause(self, attempt: int, trouble: RequestFailure, window: Window) -> float:
         """Seconds before the next attempt. A pause that the server asked for holds everything."""
         grown = min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt)
         pause = grown * self._jitter.uniform(0.5, 1.0)
@@ -450,10 +454,10 @@ class EndpointClient:
         window.hold(asked)
         return asked + 0.1 * pause
 
-    def models(self) -> list[Mapping[str, Any]] | Trouble:
+    def models(self) -> list[Mapping[str, Any]] | RequestFailure:
         """What `/models` lists, each with its `id`, or why it lists nothing."""
 
-        async def ask() -> list[Mapping[str, Any]] | Trouble:
+        async def ask() -> list[Mapping[str, Any]] | RequestFailure:
             async with self._connected() as http:
                 return await self._listed(http)
 
@@ -462,17 +466,17 @@ class EndpointClient:
     async def _served(self, http: Any) -> list[str]:
         """Names of the models that the server lists, [] if it does not."""
         listed = await self._listed(http)
-        return [] if isinstance(listed, Trouble) else [str(row["id"]) for row in listed]
+        return [] if isinstance(listed, RequestFailure) else [str(row["id"]) for row in listed]
 
-    async def _listed(self, http: Any) -> list[Mapping[str, Any]] | Trouble:
+    async def _listed(self, http: Any) -> list[Mapping[str, Any]] | RequestFailure:
         outcome = await self._exchange(http, "GET", "/models", min(LIST_S, self.options.timeout_s))
-        if isinstance(outcome, Trouble):
+        if isinstance(outcome, RequestFailure):
             return outcome
         data = outcome.get("data") if isinstance(outcome, Mapping) else None
         rows = [row for row in data if isinstance(row, Mapping)] if isinstance(data, list) else []
         if not rows:
-            return Trouble("garbage", "the answer lists no models")
-        return [{**row, "id": one_line(self.key.wash(cleaned(str(row.get("id")))))} for row in rows]
+            return RequestFailure("garbage", "the answer lists no models")
+        return [{**row, "id": one_line(self.key.wash(clean_text(str(row.get("id")))))} for row in rows]
 
     def _connected(self) -> Any:
         timeout = self.options.timeout_s

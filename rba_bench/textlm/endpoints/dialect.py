@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rba_bench.textlm.endpoints.address import OPTIONAL, WITHOUT, one_line
-from rba_bench.textlm.endpoints.health import PARAMETER, Trouble
+from rba_bench.textlm.endpoints.health import PARAMETER, RequestFailure
 
 MOST_LEAST_TOKENS = 256  # larger minima are a misunderstanding
 USUAL_LEAST_TOKENS = 16  # where a server says "too few" and no number
@@ -97,9 +97,9 @@ class Dialect:
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def learn(
-    dialect: Dialect, trouble: Trouble, payload: Mapping[str, Any], may_omit: Collection[str] = ()
-) -> Dialect | Trouble:
+def adapt_dialect(
+    dialect: Dialect, trouble: RequestFailure, payload: Mapping[str, Any], may_omit: Collection[str] = ()
+) -> Dialect | RequestFailure:
     """What a refusal teaches.
 
     Args:
@@ -160,8 +160,8 @@ def _odds(dialect: Dialect, said: Mapping[str, Any], heard: str) -> Dialect | No
 
 
 def _decoding(
-    dialect: Dialect, trouble: Trouble, said: Mapping[str, Any], heard: str, may_omit: Collection[str]
-) -> Dialect | Trouble:
+    dialect: Dialect, trouble: RequestFailure, said: Mapping[str, Any], heard: str, may_omit: Collection[str]
+) -> Dialect | RequestFailure:
     """Give up what decides how the answer is drawn, where it may be."""
     where = heard.partition(PARAMETER)[2] or heard  # the words of a question may stand in the message
     named = [name for name in OPTIONAL if name in said and re.search(rf"\b{name}\b", where)]
@@ -173,7 +173,7 @@ def _decoding(
         return _without(dialect, "greedy seed")  # nothing is drawn
     if name not in may_omit:
         reason = f"{trouble.reason}; {WITHOUT}={name} asks without it, and the record says so"
-        return Trouble("decoding", one_line(reason, 400))
+        return RequestFailure("decoding", one_line(reason, 400))
     if name == "temperature" and not dialect.warm and said["temperature"] != 1:
         return replace(dialect, warm=True)
     return _without(dialect, name)

@@ -24,9 +24,9 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import sha256_json
 from rba_bench.textlm.endpoints.address import causes, one_line
 from rba_bench.textlm.endpoints.keys import ApiKey, host_of, where_to_set
-from rba_bench.textlm.endpoints.replies import Route, message_of
+from rba_bench.textlm.endpoints.replies import Route, error_message
 
-Kind = Literal[
+FailureKind = Literal[
     "connect",  # nobody there
     "timeout",  # no whole answer in time
     "limit",  # 429
@@ -42,8 +42,8 @@ Kind = Literal[
     "decoding",  # the server cannot draw answers in the way that the protocol asks for
     "unheard",  # the item itself is unusable: nothing was sent
 ]
-RETRIED: frozenset[Kind] = frozenset({"connect", "timeout", "limit", "server", "garbage"})
-OVERLOAD: frozenset[Kind] = frozenset({"timeout", "limit", "server"})
+RETRIED: frozenset[FailureKind] = frozenset({"connect", "timeout", "limit", "server", "garbage"})
+OVERLOAD: frozenset[FailureKind] = frozenset({"timeout", "limit", "server"})
 CONNECT_TRIES = 3  # connections refused before it is said that no server is there
 REFUSED_ITEMS = 50  # items that fail, or that the server finds wrong, before it ever answered one
 FORBIDDEN_ITEMS = 3  # the same for 403
@@ -58,7 +58,7 @@ _CONTENT_CODES = ("content_filter", "content_policy_violation")
 
 
 @dataclass(frozen=True)
-class Trouble:
+class RequestFailure:
     """Why there is no answer.
 
     Attributes:
@@ -68,7 +68,7 @@ class Trouble:
         detail: All that the server said, for whoever looks for words in it; not washed, never shown.
     """
 
-    kind: Kind
+    kind: FailureKind
     reason: str
     retry_after: float | None = None
     detail: str = field(default="", repr=False, compare=False)
@@ -143,7 +143,7 @@ class Health:
         self._lost = set()
         self._last_answer = time.monotonic()
 
-    def failed(self, trouble: Trouble) -> RbaError | None:
+    def failed(self, trouble: RequestFailure) -> RbaError | None:
         """A request failed; it may be tried again.
 
         Returns:
@@ -171,7 +171,7 @@ class Health:
             return self._end(trouble, f"no answer for {waited:.0f} s")
         return None
 
-    def lost(self, trouble: Trouble, item: str) -> RbaError | None:
+    def lost(self, trouble: RequestFailure, item: str) -> RbaError | None:
         """An item failed for good.
 
         Args:
@@ -201,7 +201,7 @@ class Health:
                 raise self._end(trouble)
         return None
 
-    def _end(self, trouble: Trouble, when: str = "") -> RbaError:
+    def _end(self, trouble: RequestFailure, when: str = "") -> RbaError:
         if trouble.kind in ("key", "forbidden"):
             fix = (
                 f"check {self._key.source or 'it'}"
@@ -227,7 +227,7 @@ class Health:
         )
 
 
-def trouble_of(error: BaseException, key: ApiKey) -> Trouble:
+def connection_failure(error: BaseException, key: ApiKey) -> RequestFailure:
     """Why no reply came.
 
     Args:
@@ -236,10 +236,10 @@ def trouble_of(error: BaseException, key: ApiKey) -> Trouble:
     """
     names = {cls.__name__ for cause in causes(error) for cls in type(cause).__mro__}
     if {"ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError", "InvalidURL"} & names:
-        return Trouble("connect", one_line(key.wash(_root(error))))
+        return RequestFailure("connect", one_line(key.wash(_root(error))))
     if "TimeoutException" in names:
-        return Trouble("timeout", "timed out")
-    return Trouble("server", one_line(key.wash(f"connection broke off: {_root(error)}")))
+        return RequestFailure("timeout", "timed out")
+    return RequestFailure("server", one_line(key.wash(f"connection broke off: {_root(error)}")))
 
 
 def _root(error: BaseException) -> str:
@@ -253,7 +253,7 @@ def _root(error: BaseException) -> str:
     return next((str(cause) for cause in reversed(chain) if str(cause).strip()), type(error).__name__)
 
 
-def status_trouble(status: int, headers: Mapping[str, str], body: object, key: ApiKey) -> Trouble:
+def status_failure(status: int, headers: Mapping[str, str], body: object, key: ApiKey) -> RequestFailure:
     """What a reply that is no success means.
 
     Args:
@@ -263,27 +263,27 @@ def status_trouble(status: int, headers: Mapping[str, str], body: object, key: A
         key: Taken out of what the server said.
     """
     if status == 401:  # what is said about a key is not repeated: it often holds half of it
-        return Trouble("key", "401")
-    message, code = message_of(body), _code(body)
+        return RequestFailure("key", "401")
+    message, code = error_message(body), _code(body)
     reason = one_line(key.wash(f"{status}{': ' if message else ''}{message}"))
     wait, detail = _retry_after(headers), f"{message[:_LONGEST_DETAIL]} {code}"
     if param := _code(body, "param"):
         detail += f"{PARAMETER}{param}"
     if status == 429:
-        return Trouble("quota" if code == "insufficient_quota" else "limit", reason, wait)
+        return RequestFailure("quota" if code == "insufficient_quota" else "limit", reason, wait)
     if status == 408:
-        return Trouble("timeout", reason, wait)
+        return RequestFailure("timeout", reason, wait)
     if status == 501 or (status >= 500 and _UNABLE.search(message)):
-        return Trouble("request", reason, detail=detail)
+        return RequestFailure("request", reason, detail=detail)
     if status >= 500 or status in (409, 425):
-        return Trouble("server", reason, wait, detail)
+        return RequestFailure("server", reason, wait, detail)
     if status < 400:
         target = headers.get("location", "elsewhere").partition("?")[0]
-        return Trouble("missing", one_line(key.wash(f"{status}: moved to {target}")))
+        return RequestFailure("missing", one_line(key.wash(f"{status}: moved to {target}")))
     if code in _CONTENT_CODES:
-        return Trouble("filtered", reason)
-    named: dict[int, Kind] = {403: "forbidden", 404: "missing"}
-    return Trouble(named.get(status, "request"), reason, detail=detail)
+        return RequestFailure("filtered", reason)
+    named: dict[int, FailureKind] = {403: "forbidden", 404: "missing"}
+    return RequestFailure(named.get(status, "request"), reason, detail=detail)
 
 
 def _code(body: object, name: str = "code") -> str:
@@ -321,7 +321,7 @@ _CONTENT = ("messages", "prompt")  # the rest of a payload says how to answer
 
 
 @dataclass(frozen=True)
-class Call:
+class EndpointRequest:
     """One request.
 
     Attributes:
@@ -336,7 +336,7 @@ class Call:
     lenient: bool = False
 
 
-def item_of(call: Call) -> str:
+def content_hash(call: EndpointRequest) -> str:
     """The same for requests that put the same before the model, whatever their seeds and limits."""
     return sha256_json({name: call.payload[name] for name in _CONTENT if name in call.payload})
 
@@ -350,18 +350,18 @@ class Probe:
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
-        self._answered: Call | None = None
+        self._answered: EndpointRequest | None = None
         self._sent = 0
 
     def begin(self) -> None:
         """A run starts, in an event loop of its own."""
         self.turn = asyncio.Lock()
 
-    def answered(self, call: Call) -> None:
+    def answered(self, call: EndpointRequest) -> None:
         """This one is harmless."""
         self._answered = call
 
-    def call(self, failed: Call) -> Call:
+    def call(self, failed: EndpointRequest) -> EndpointRequest:
         """The request to send.
 
         Args:

@@ -24,9 +24,9 @@ from rba_bench.textlm.endpoints.replies import (
     REASONING,
     TEXT_CHARACTERS,
     Unusable,
-    message_of,
-    read_json,
-    text_of,
+    content_text,
+    error_message,
+    parse_body,
 )
 
 LINE_BYTES = 2**20  # one event; pieces of text have some hundred bytes
@@ -107,11 +107,11 @@ class Events:
         if data.strip() == DONE:
             self._done = True
             return
-        piece = read_json(data)
+        piece = parse_body(data)
         if not isinstance(piece, Mapping):
             raise Unusable("a piece of the answer is no JSON object")
         if piece.get("error"):
-            raise Unusable(f"the answer broke off: {message_of(piece) or 'an error of the server'}")
+            raise Unusable(f"the answer broke off: {error_message(piece) or 'an error of the server'}")
         self._body |= {
             name: piece[name]
             for name in ("model", "system_fingerprint", "usage")
@@ -129,13 +129,13 @@ class Events:
         source = delta if isinstance(delta, Mapping) else choice.get("message")  # some send whole messages
         message = source if isinstance(source, Mapping) else {}
         for name in _TEXTS:
-            self._text(name, text_of(message.get(name)))
+            self._text(name, content_text(message.get(name)))
         if isinstance(message.get("content"), list):
-            self._text(REASONING[0], text_of(message["content"], thinking=True))
-        self._text("text", text_of(choice.get("text")))
+            self._text(REASONING[0], content_text(message["content"], thinking=True))
+        self._text("text", content_text(choice.get("text")))
         audio = message.get("audio")
         if isinstance(audio, Mapping):
-            self._text("transcript", text_of(audio.get("transcript")))
+            self._text("transcript", content_text(audio.get("transcript")))
         if choice.get("logprobs") and "logprobs" not in self._choice:  # of the first token; more is not read
             self._choice["logprobs"] = choice["logprobs"]
         if choice.get("finish_reason"):
@@ -238,7 +238,7 @@ async def _success(response: Any, headers: Mapping[str, str]) -> Any:
         events.feed(data)
         return events.body()
     charset = parameters.partition("charset=")[2].partition(";")[0].strip(" \"'")
-    return read_json(data, charset or None)
+    return parse_body(data, charset or None)
 
 
 async def _error(response: Any, headers: Mapping[str, str]) -> Any:
@@ -246,7 +246,7 @@ async def _error(response: Any, headers: Mapping[str, str]) -> Any:
     with suppress(Unusable):  # what came so far will do
         await _read(response, headers, ERROR_BYTES, held.extend)
     try:
-        body = read_json(bytes(held))
+        body = parse_body(bytes(held))
         return (
             body[0] if isinstance(body, list) and len(body) == 1 else body
         )  # Google's errors come in a list

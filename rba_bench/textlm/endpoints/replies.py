@@ -42,7 +42,7 @@ class Unusable(ValueError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """One usable answer.
 
     Attributes:
@@ -69,7 +69,7 @@ class Answer:
     latency_s: float = 0.0
 
 
-def cleaned(text: str) -> str:
+def clean_text(text: str) -> str:
     """`text` as any file, database and terminal can hold it.
 
     The halves of a character outside the Basic Multilingual Plane are put together; a lone half becomes U+FFFD, and so
@@ -79,7 +79,7 @@ def cleaned(text: str) -> str:
     return _CONTROLS.sub(REPLACEMENT, whole)
 
 
-def read_json(data: bytes, charset: str | None = None) -> Any:
+def parse_body(data: bytes, charset: str | None = None) -> Any:
     """The JSON in a body.
 
     Of two equal keys the last one counts. Bytes that are no text become U+FFFD: servers cut answers inside a letter.
@@ -103,7 +103,7 @@ def read_json(data: bytes, charset: str | None = None) -> Any:
         raise Unusable(f"the answer is not JSON{page}") from None
 
 
-def read_answer(body: object, route: Route) -> Answer:
+def parse_answer(body: object, route: Route) -> ServerAnswer:
     """The answer in the JSON of a reply.
 
     Args:
@@ -117,7 +117,7 @@ def read_answer(body: object, route: Route) -> Answer:
         raise Unusable("the answer is no JSON object")
     choice = _first_choice(body, route)
     if choice is None:
-        said = message_of(body)
+        said = error_message(body)
         raise Unusable(f"the answer holds no choices{': ' if said else ''}{said}")
     text, refusal, reasoning = _texts(choice, route)
     if len(text) > TEXT_CHARACTERS or len(reasoning) > TEXT_CHARACTERS:
@@ -126,37 +126,37 @@ def read_answer(body: object, route: Route) -> Answer:
     filtered = "refused by the content filter" if finish == "content_filter" else ""
     usage = body.get("usage")
     counts = usage if isinstance(usage, Mapping) else {}
-    return Answer(
+    return ServerAnswer(
         text=text or refusal,
         refused=filtered or ("refused by the model" if refusal else ""),
-        finish=cleaned(finish)[:_LONGEST_REPORT] if isinstance(finish, str) else "",
+        finish=clean_text(finish)[:_LONGEST_REPORT] if isinstance(finish, str) else "",
         reasoning=reasoning,
         odds=_odds(choice),
         prompt_tokens=_count(counts.get("prompt_tokens")),
         completion_tokens=_count(counts.get("completion_tokens")),
         reports={
-            name: cleaned(value)[:_LONGEST_REPORT]
+            name: clean_text(value)[:_LONGEST_REPORT]
             for name in _REPORTED
             if isinstance(value := body.get(name), str) and value.strip()
         },
     )
 
 
-def message_of(body: object) -> str:
+def error_message(body: object) -> str:
     """What the error in a body says, in words or as OpenAI, vLLM, SGLang and FastAPI write it; "" if nothing."""
     if isinstance(body, str):
-        return "" if body.lstrip().startswith("<") else cleaned(body).strip()  # no web page
+        return "" if body.lstrip().startswith("<") else clean_text(body).strip()  # no web page
     if not isinstance(body, Mapping):
         return ""
     inner = body.get("error", body)
     if isinstance(inner, str):
-        return cleaned(inner)
+        return clean_text(inner)
     if not isinstance(inner, Mapping):
         return ""
     said = (
         inner.get("message") or inner.get("detail") or (inner.get("msg") if inner is not body else "") or ""
     )
-    return cleaned(said if isinstance(said, str) else json.dumps(said))
+    return clean_text(said if isinstance(said, str) else json.dumps(said))
 
 
 def _decoded(data: bytes, charset: str | None) -> str:
@@ -191,7 +191,7 @@ def _first_choice(body: Mapping[str, Any], route: Route) -> Mapping[str, Any] | 
 def _texts(choice: Mapping[str, Any], route: Route) -> tuple[str, str, str]:
     """Text, refusal and reasoning of a choice."""
     if route == "completion":
-        return cleaned(choice["text"]).strip(), "", ""
+        return clean_text(choice["text"]).strip(), "", ""
     message = choice["message"]
     content, audio = message.get("content"), message.get("audio")
     if content is not None and not isinstance(content, str | list):
@@ -206,10 +206,10 @@ def _texts(choice: Mapping[str, Any], route: Route) -> tuple[str, str, str]:
 
 
 def _plain(content: object, thinking: bool = False) -> str:
-    return cleaned(text_of(content, thinking)).strip()
+    return clean_text(content_text(content, thinking)).strip()
 
 
-def text_of(content: object, thinking: bool = False) -> str:
+def content_text(content: object, thinking: bool = False) -> str:
     """Text of a message's content as it was sent.
 
     Args:
@@ -265,7 +265,7 @@ def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float] | None]:
         ):
             yield None
         else:
-            yield cleaned(token), min(0.0, float(value))
+            yield clean_text(token), min(0.0, float(value))
 
 
 def _count(value: object) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.textlm.endpoints.address import SCHEME, EndpointOptions, one_line, parse_endpoint
-from rba_bench.textlm.endpoints.client import Call, EndpointClient
-from rba_bench.textlm.endpoints.health import Trouble
+from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
+from rba_bench.textlm.endpoints.health import RequestFailure
 from rba_bench.textlm.endpoints.keys import host_of, is_local, where_to_set
-from rba_bench.textlm.endpoints.replies import Answer
+from rba_bench.textlm.endpoints.replies import ServerAnswer
 
 _MOST_MODELS = 200  # told; hosted servers list some hundred
 _UNNAMED = "(not named)"
@@ -25,7 +25,7 @@ _WORD = {"messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 16
 
 
 @dataclass(frozen=True)
-class Finding:
+class ServerFinding:
     """One thing looked at: its name, whether it is there, and what was found in a few words without secrets."""
 
     name: str
@@ -33,7 +33,7 @@ class Finding:
     found: str
 
 
-def survey(address: str, probe: bool = False) -> list[Finding]:
+def survey_server(address: str, probe: bool = False) -> list[ServerFinding]:
     """Look at a server.
 
     Args:
@@ -56,13 +56,13 @@ def survey(address: str, probe: bool = False) -> list[Finding]:
     client = EndpointClient(*parsed, options=options)
     findings = [_key(client)]
     listed = client.models()
-    if isinstance(listed, Trouble):
+    if isinstance(listed, RequestFailure):
         _refuse(listed, client)
-        findings.append(Finding("models", False, f"not listed ({listed.reason})"))
+        findings.append(ServerFinding("models", False, f"not listed ({listed.reason})"))
         listed = []
     findings += [_model(row) for row in listed[:_MOST_MODELS]]
     if len(listed) > _MOST_MODELS:
-        findings.append(Finding("models", True, f"and {len(listed) - _MOST_MODELS} more"))
+        findings.append(ServerFinding("models", True, f"and {len(listed) - _MOST_MODELS} more"))
     names = [str(row.get("id")) for row in listed]
     if model and names and model not in names:
         raise UserError(f"{client.base_url} does not list {model!r}; it lists {one_line(', '.join(names))}")
@@ -73,15 +73,15 @@ def survey(address: str, probe: bool = False) -> list[Finding]:
     return findings
 
 
-def _key(client: EndpointClient) -> Finding:
+def _key(client: EndpointClient) -> ServerFinding:
     if client.key.known:
-        return Finding("key", True, f"set ({client.key.source})")
+        return ServerFinding("key", True, f"set ({client.key.source})")
     host = host_of(client.base_url)
     needless = "; servers on this machine mostly need none" if is_local(host) else ""
-    return Finding("key", True, f"not set; it would go into {where_to_set(host)}{needless}")
+    return ServerFinding("key", True, f"not set; it would go into {where_to_set(host)}{needless}")
 
 
-def _refuse(trouble: Trouble, client: EndpointClient) -> None:
+def _refuse(trouble: RequestFailure, client: EndpointClient) -> None:
     """Raise where there is no use in asking further."""
     if trouble.kind in ("connect", "timeout"):
         raise RbaError(
@@ -96,7 +96,7 @@ def _refuse(trouble: Trouble, client: EndpointClient) -> None:
         raise MissingPrerequisite(f"{client.base_url} refuses the API key ({trouble.reason}): {fix}")
 
 
-def _model(row: Mapping[str, Any]) -> Finding:
+def _model(row: Mapping[str, Any]) -> ServerFinding:
     places = [row, *(row[name] for name in ("meta", "capabilities") if isinstance(row.get(name), Mapping))]
     sizes = [place[name] for place in places for name in _CONTEXT if isinstance(place.get(name), int)]
     facts = [f"{sizes[0]:,} tokens"] if sizes else []
@@ -107,20 +107,20 @@ def _model(row: Mapping[str, Any]) -> Finding:
         facts.append(f"takes {', '.join(map(str, inputs))}")
     if isinstance(ends := row.get("shutdown_date"), str) and ends:
         facts.append(f"shut down on {ends}")
-    return Finding("model", True, one_line("; ".join([str(row.get("id")), *facts])))
+    return ServerFinding("model", True, one_line("; ".join([str(row.get("id")), *facts])))
 
 
-def _probes(client: EndpointClient) -> list[Finding]:
+def _probes(client: EndpointClient) -> list[ServerFinding]:
     """Small requests, each of which fails on its own."""
     answer, *others = [_outcome(client, payload) for payload in ({}, _ODDS, {"stream": True}, _heard())]
     told = ", ".join(client.observed().get("asked", [])) or "as the protocol says"
     findings = [_finding("answers", answer, told)]
-    if isinstance(answer, Trouble):
+    if isinstance(answer, RequestFailure):
         _refuse(answer, client)
     odds, stream, heard = others
-    if isinstance(odds, Answer):
-        odds = odds if odds.odds else Trouble("request", "not given")
-    number = f"{len(odds.odds)} likeliest first tokens" if isinstance(odds, Answer) else ""
+    if isinstance(odds, ServerAnswer):
+        odds = odds if odds.odds else RequestFailure("request", "not given")
+    number = f"{len(odds.odds)} likeliest first tokens" if isinstance(odds, ServerAnswer) else ""
     return [
         *findings,
         _finding("logprobs", odds, number),
@@ -132,19 +132,19 @@ def _probes(client: EndpointClient) -> list[Finding]:
 _ODDS = {"logprobs": True, "top_logprobs": 5, "max_tokens": 1}
 
 
-def _outcome(client: EndpointClient, payload: Mapping[str, Any]) -> Answer | Trouble:
+def _outcome(client: EndpointClient, payload: Mapping[str, Any]) -> ServerAnswer | RequestFailure:
     """What becomes of one request; what would end a run is its outcome here."""
     try:
-        [(_, outcome)] = client.run(1, lambda _: Call("chat", {**_WORD, **payload}))
+        [(_, outcome)] = client.run(1, lambda _: EndpointRequest("chat", {**_WORD, **payload}))
     except RbaError as error:
-        return Trouble("request", one_line(str(error)))
+        return RequestFailure("request", one_line(str(error)))
     return outcome
 
 
-def _finding(name: str, outcome: Answer | Trouble, found: str) -> Finding:
-    if isinstance(outcome, Trouble):
-        return Finding(name, False, outcome.reason)
-    return Finding(name, True, found)
+def _finding(name: str, outcome: ServerAnswer | RequestFailure, found: str) -> ServerFinding:
+    if isinstance(outcome, RequestFailure):
+        return ServerFinding(name, False, outcome.reason)
+    return ServerFinding(name, True, found)
 
 
 def _heard() -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.textlm.chat import Variables
 from rba_bench.textlm.endpoints.address import EndpointOptions
-from rba_bench.textlm.endpoints.client import Call, EndpointClient
-from rba_bench.textlm.endpoints.health import Trouble
-from rba_bench.textlm.endpoints.replies import Answer
+from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
+from rba_bench.textlm.endpoints.health import RequestFailure
+from rba_bench.textlm.endpoints.replies import ServerAnswer
 from rba_bench.textlm.judging import Question, Reply
 from rba_bench.textlm.text_model import Decoding, Generation, Status
 
@@ -82,18 +82,21 @@ class EndpointLM:
             RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
         """
         calls = [
-            Call("chat", {"messages": [{"role": "user", "content": text}], **drawing(decoding, seed)})
+            EndpointRequest(
+                "chat",
+                {"messages": [{"role": "user", "content": text}], **sampling_parameters(decoding, seed)},
+            )
             for text, seed in zip(user_texts, seeds, strict=True)
         ]
         with closing(self.client.run(len(calls), calls.__getitem__)) as outcomes:
             for index, outcome in outcomes:
-                yield index, generation(outcome)
+                yield index, to_generation(outcome)
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text over `/completions`; see `TextLM.complete`."""
         plain = {"add_special_tokens": False}  # they are written out; vLLM would add its own
         calls = [
-            Call("completion", {"prompt": prompt, **drawing(decoding, seed), **plain})
+            EndpointRequest("completion", {"prompt": prompt, **sampling_parameters(decoding, seed), **plain})
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         return self._generate(calls)
@@ -113,12 +116,12 @@ class EndpointLM:
             "the model as a local folder or Hub id"
         )
 
-    def _generate(self, calls: Sequence[Call]) -> list[Generation]:
+    def _generate(self, calls: Sequence[EndpointRequest]) -> list[Generation]:
         done = dict(self.client.run(len(calls), calls.__getitem__))
-        return [generation(done[i]) for i in range(len(calls))]
+        return [to_generation(done[i]) for i in range(len(calls))]
 
-    def _reply(self, question: Question, outcome: Answer | Trouble) -> Reply:
-        if isinstance(outcome, Trouble):
+    def _reply(self, question: Question, outcome: ServerAnswer | RequestFailure) -> Reply:
+        if isinstance(outcome, RequestFailure):
             return Reply(
                 "", status="refused" if outcome.kind == "filtered" else "error", error=outcome.reason
             )
@@ -135,7 +138,7 @@ class EndpointLM:
         )
 
 
-def drawing(decoding: Decoding, seed: int) -> dict[str, Any]:
+def sampling_parameters(decoding: Decoding, seed: int) -> dict[str, Any]:
     """The decoding as request parameters."""
     nucleus = {} if decoding.top_p == 1 else {"top_p": decoding.top_p}
     return {
@@ -146,12 +149,12 @@ def drawing(decoding: Decoding, seed: int) -> dict[str, Any]:
     }
 
 
-def generation(outcome: Answer | Trouble) -> Generation:
+def to_generation(outcome: ServerAnswer | RequestFailure) -> Generation:
     """An outcome of `EndpointClient.run`: cut answers are `truncated`, filtered ones `error`, failures `no_reply`.
 
     A model that thought until there was no room for a word was cut off too.
     """
-    if isinstance(outcome, Trouble):
+    if isinstance(outcome, RequestFailure):
         return Generation("", 0, _unanswered(outcome), outcome.reason)
     if outcome.refused and not outcome.text:
         return Generation(
@@ -165,7 +168,7 @@ def generation(outcome: Answer | Trouble) -> Generation:
     )
 
 
-def _unanswered(trouble: Trouble) -> Status:
+def _unanswered(trouble: RequestFailure) -> Status:
     """Whose failure it is: the model's only where it refuses the content, or cannot hold the request."""
     if trouble.kind == "unheard":
         return "not_heard"
@@ -173,7 +176,7 @@ def _unanswered(trouble: Trouble) -> Status:
     return "error" if too_long or trouble.kind == "filtered" else "no_reply"
 
 
-def _asked(question: Question) -> Call:
+def _asked(question: Question) -> EndpointRequest:
     payload: dict[str, Any] = {
         "messages": [{"role": one.role, "content": one.content} for one in question.messages],
         "max_tokens": question.max_tokens,
@@ -182,4 +185,4 @@ def _asked(question: Question) -> Call:
     }
     if question.top_logprobs:
         payload |= {"logprobs": True, "top_logprobs": min(question.top_logprobs, MAX_TOP_LOGPROBS)}
-    return Call("chat", payload, lenient=True)
+    return EndpointRequest("chat", payload, lenient=True)

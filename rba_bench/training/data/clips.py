@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.audio.clips import load
+from rba_bench.audio.clips import load_clip
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
@@ -276,7 +276,7 @@ class ClipStore:
 
     def _hear(self, row: AlignmentRow) -> tuple[np.ndarray, int]:
         try:
-            wave = load(row.audio)
+            wave = load_clip(row.audio)
         except RbaError as error:
             raise type(error)(f"row {row.id}: {error}") from error
         return self.family.heard(wave), len(wave)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rba_bench.textlm.block_attention import Blocks, blocks_of
+from rba_bench.textlm.block_attention import Blocks, make_blocks
 from rba_bench.training.model.constant_prefix import Openings
 
 Mode = Literal["pack", "share", "pad"]
@@ -155,7 +155,7 @@ def plan(
     made = _fill(rows, documents, widths, prompts, branches, pad_id, openings)
     if not by_document or made.causal:
         return made
-    return replace(made, blocks=blocks_of(made.documents, made.segments, made.openings, made.columns))
+    return replace(made, blocks=make_blocks(made.documents, made.segments, made.openings, made.columns))
 
 
 def _cost(rows: Sequence[Sequence[int]], widths: Sequence[int], before: int, reach: float) -> float:

@@ -16,9 +16,9 @@ from rba_bench.progress import bar
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document
-from rba_bench.speechlm.audiolm.text_decoder import follow, try_out
+from rba_bench.speechlm.audiolm.text_decoder import remember_engine, try_engine
 from rba_bench.textlm.text_model import Decoding
-from rba_bench.textlm.weights import as_stored
+from rba_bench.textlm.weights import stored_dtypes
 from rba_bench.training.data.clips import ClipStore, ResponseTokens, shared_cache
 from rba_bench.training.data.groups import TrainingData
 from rba_bench.training.data.order import GroupOrder
@@ -92,7 +92,7 @@ def load_base(folder: Path, recipe: TrainingRecipe, stored: bool = False, device
     from rba_bench.speechlm.audiolm.loading import load_family
 
     disable_progress_bar()  # our own bars are enough
-    with as_stored() if stored or recipe.precision == "bfloat16" else nullcontext():
+    with stored_dtypes() if stored or recipe.precision == "bfloat16" else nullcontext():
         family = load_family(folder, device, recipe.true_length, recipe.trust_remote_code)
     if not family.splits:
         raise UserError(
@@ -139,11 +139,11 @@ def make_shared_policy(base: Path, recipe: TrainingRecipe) -> SpeechPolicy:
         told = [
             family.shares_rows,
             family.shares_rows and attends_by_document(family.decoder),
-            try_out(family),
+            try_engine(family),
         ]
     family.shares_rows, by_document, driven = broadcast_object_list(told)
     attends_by_document(family.decoder, by_document)
-    follow(family, driven)
+    remember_engine(family, driven)
     policy = make_policy(family, recipe)
     follow_first(policy)
     return policy

@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, pad_states
-from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document, continues
-from rba_bench.speechlm.audiolm.text_decoder import try_out
+from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document, continues_cache
+from rba_bench.speechlm.audiolm.text_decoder import try_engine
 from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
 from rba_bench.training.data.batch import Targets
 from rba_bench.training.data.clips import Clip
@@ -78,7 +78,7 @@ class SpeechPolicy(nn.Module):
         self.layout: Mode = layout if getattr(family, "shares_rows", True) else "pad"
         if self.layout != "pad":
             attends_by_document(family.decoder)
-        try_out(family)
+        try_engine(family)
         self._vocabulary: int = family.model.get_output_embeddings().weight.shape[
             0
         ]  # shards have another shape
@@ -253,7 +253,7 @@ class SpeechPolicy(nn.Module):
     @cached_property
     def _continues(self) -> bool:
         with torch.autocast(self.device.type, enabled=False):  # whose rounding is no sign of anything
-            return bool(getattr(self.family, "shares_rows", True)) and continues(self.family.decoder)
+            return bool(getattr(self.family, "shares_rows", True)) and continues_cache(self.family.decoder)
 
     def _plan(
         self, prompts: Sequence[Tensor], branches: Sequence[Response], openings: Openings | None = None

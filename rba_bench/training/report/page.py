@@ -21,7 +21,7 @@ import numpy as np
 
 from rba_bench import __version__
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.audio.clips import SAMPLING_RATE, load
+from rba_bench.audio.clips import SAMPLING_RATE, load_clip
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
 from rba_bench.installing import extra
@@ -64,7 +64,7 @@ class Player:
         try:
             assert self.groups is not None
             (row,) = [row for row in self.groups[group] if row.id == clip]
-            uri = data_uri(load(row.audio))
+            uri = data_uri(load_clip(row.audio))
         except (KeyError, ValueError, OSError, RbaError):  # another set by now, or a damaged one
             self.unread += 1
             return ""

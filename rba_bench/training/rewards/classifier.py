@@ -18,7 +18,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say
-from rba_bench.textlm.chat import ANSWER, SENTINEL, ContentTokenizer, render
+from rba_bench.textlm.chat import ANSWER, SENTINEL, ContentTokenizer, render_chat
 from rba_bench.textlm.weights import load_model, local_folder, resolve_device
 from rba_bench.training.rewards.reward import NOT_JUDGED
 
@@ -336,7 +336,7 @@ def _room(model: Any, tokenizer: Any, wanted: int | None) -> int | None:
 
 def _render(tokenizer: Any, user_text: str, response: str) -> str:
     turns = [{"role": "user", "content": user_text}, {"role": "assistant", "content": response}]
-    return render(tokenizer, turns)
+    return render_chat(tokenizer, turns)
 
 
 def _turn_ids(tokenizer: Any) -> tuple[int, ...]:

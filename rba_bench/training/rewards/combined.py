@@ -12,7 +12,7 @@ from rba_bench.assets import resolve_model
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import cache_dir
-from rba_bench.textlm.chat import quiet, text_in
+from rba_bench.textlm.chat import disable_thinking, template_in_folder
 from rba_bench.training.options.nested_options import RewardOptions
 from rba_bench.training.rewards.classifier import RewardModel
 from rba_bench.training.rewards.judge import Judge, SelfJudge
@@ -211,7 +211,9 @@ class _Maker:
         path = resolve_model(options.teacher, "teacher")
         with blame("reward.teacher"):
             # the answers it scores do not think, so neither does its turn begin with a thought
-            template = quiet(text_in(local_folder(path, "text model")), options.teacher_template)
+            template = disable_thinking(
+                template_in_folder(local_folder(path, "text model")), options.teacher_template
+            )
             return TeacherLogprob(
                 LocalTextLM.from_pretrained(
                     path, device=self.device, batch_size=options.batch_size, template=template
@@ -222,7 +224,7 @@ class _Maker:
         return make_similarity(self.options, self.device)
 
     def _judge(self) -> Reward:
-        from rba_bench.textlm.text_model import load_asker
+        from rba_bench.textlm.text_model import load_judge_model
 
         options = self.options
         if options.judge is None:
@@ -230,7 +232,7 @@ class _Maker:
                 "reward.judge: name a judge (openai:<base_url>#<model>, a folder or a Hub id)"
             )
         with blame("reward.judge"):
-            asker = load_asker(
+            asker = load_judge_model(
                 options.judge, self.device, options.batch_size, template=options.judge_template
             )
         return Judge(

@@ -12,7 +12,7 @@ from typing import Any
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.replies import answer_of
-from rba_bench.textlm.sampling import written
+from rba_bench.textlm.sampling import decode_tokens
 from rba_bench.training.callbacks.samples import Shown
 from rba_bench.training.callbacks.samples import record as samples_record
 from rba_bench.training.data.clips import Clip, ClipStore, ResponseTokens
@@ -247,7 +247,7 @@ class RolloutBuffer:
     def text_of(self, row: AlignmentRow, tokens: Sequence[int]) -> str:
         """What the tokens of an answer to `row` say."""
         family = self.store.family
-        return answer_of(written(family.tokenizer, tokens, family.opened(row.prompt)))
+        return answer_of(decode_tokens(family.tokenizer, tokens, family.opened(row.prompt)))
 
 
 def _mean(values: Sequence[float]) -> float:

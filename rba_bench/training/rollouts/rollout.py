@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from rba_bench.errors import RbaError
-from rba_bench.speechlm.audiolm.text_decoder import of_family, spoken_start, unpadded
+from rba_bench.speechlm.audiolm.text_decoder import prefix_before_audio, speech_decoder, unpadded
 from rba_bench.textlm.draws import TokenSampler
-from rba_bench.textlm.generation import Asked, Prompts, answer
+from rba_bench.textlm.generation import GenerationRequest, Prompts, generate_tokens
 from rba_bench.textlm.text_model import Decoding
 from rba_bench.training.data.clips import Clip
 from rba_bench.training.model.policy import SpeechPolicy
@@ -75,7 +75,7 @@ def sample(
     Returns:
         One `Draw` per request. Like `textlm.sampling`, an answer of exactly `max_new_tokens` tokens may still end.
     """
-    asked = [Asked(clip, seed) for clip, seed in zip(requests, seeds, strict=True)]
+    asked = [GenerationRequest(clip, seed) for clip, seed in zip(requests, seeds, strict=True)]
     sampler = TokenSampler(decoding.temperature, decoding.top_p, [policy.family.audio_token_id])
     order = _Order(
         asked, sampler, decoding.max_new_tokens, end_ids, with_logprobs, agree, slots or len(asked)
@@ -86,7 +86,7 @@ def sample(
 class _Order(NamedTuple):
     """What `sample` was asked for."""
 
-    asked: Sequence[Asked]
+    asked: Sequence[GenerationRequest]
     sampler: TokenSampler
     longest: int
     end_ids: Sequence[int]
@@ -96,10 +96,10 @@ class _Order(NamedTuple):
 
 
 def _sample(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:
-    decoder = of_family(policy.family)
+    decoder = speech_decoder(policy.family)
     if decoder is None:
         return _plainly(policy, clips, order)
-    found = answer(
+    found = generate_tokens(
         decoder,
         _prompts(policy, clips),
         order.asked,
@@ -116,7 +116,7 @@ def _sample(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[
 @torch.no_grad()
 def drives(policy: SpeechPolicy) -> bool:
     """Whether the generation engine draws, so that requests need not come in batches."""
-    return _resting(policy, lambda: of_family(policy.family)) is not None
+    return _resting(policy, lambda: speech_decoder(policy.family)) is not None
 
 
 def _resting(policy: SpeechPolicy, work: Callable[[], T]) -> T:
@@ -140,7 +140,7 @@ def _prompts(policy: SpeechPolicy, clips: Sequence[Clip]) -> Prompts:
         embeds = policy.embed([clips[i] for i in chosen], ids.to(policy.device), order)
         return unpadded(embeds, [len(rows[i]) for i in chosen])
 
-    return Prompts([len(row) for row in rows], embed, spoken_start(family, rows))
+    return Prompts([len(row) for row in rows], embed, prefix_before_audio(family, rows))
 
 
 def _plainly(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:

@@ -24,7 +24,7 @@ from rba_bench.textlm.endpoints import http as endpoint_http
 from rba_bench.textlm.endpoints.address import one_line
 from rba_bench.textlm.endpoints.client import run_to_end
 from rba_bench.textlm.endpoints.keys import is_local
-from rba_bench.textlm.endpoints.replies import Unusable, message_of
+from rba_bench.textlm.endpoints.replies import Unusable, error_message
 from rba_bench.training.rollouts.rollout import RolloutGone
 
 T = TypeVar("T")
@@ -149,7 +149,7 @@ class VllmClient:
             raise ServerGone(f"the vLLM server at {self.url}: {error}") from error
         if 200 <= reply.status < 300:
             return reply.body
-        raise self._refused(reply.status, route, one_line(message_of(reply.body)))
+        raise self._refused(reply.status, route, one_line(error_message(reply.body)))
 
     def _refused(self, status: int, route: str, reason: str) -> RbaError:
         if status >= 500 or status == 429:

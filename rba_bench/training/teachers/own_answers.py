@@ -29,7 +29,7 @@ from rba_bench.errors import RbaError
 from rba_bench.files import JsonlAppender, read_jsonl, replacing, sha256_json, write_atomic
 from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.replies import ReplyParts, split
+from rba_bench.textlm.replies import ReplyParts, split_reply
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.training.data.groups import Groups
 from rba_bench.training.options.nested_options import CONTINUE
@@ -272,7 +272,7 @@ class _Block:
         texts, seeds = [ask.text for ask in batch], [ask.seed for ask in batch]
         answers = self.own.chat(texts, self.way.decoding, seeds)
         # what the own LLM thinks is not what the student shall say
-        replies = [split(answer.text) for answer in answers]
+        replies = [split_reply(answer.text) for answer in answers]
         return [
             {
                 "group_id": ask.group,

@@ -22,13 +22,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.engine import last_logits_only
 from rba_bench.speechlm.audiolm.families.adapter import PROMPTS_KEPT, AudioFamily
-from rba_bench.speechlm.audiolm.text_decoder import of_family
+from rba_bench.speechlm.audiolm.text_decoder import speech_decoder
 from rba_bench.textlm import chat
 from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
-from rba_bench.textlm.chat import ContentTokenizer, Variables, quiet, text_of
+from rba_bench.textlm.chat import ContentTokenizer, Variables, disable_thinking, template_of
 from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.local import LocalTextLM
-from rba_bench.textlm.replies import opening
+from rba_bench.textlm.replies import opened_thinking
 from rba_bench.textlm.sampling import Continuation, continue_batch
 from rba_bench.textlm.text_model import Decoding, Generation
 from rba_bench.textlm.weights import (
@@ -207,7 +207,7 @@ class OtherReader(Reader):
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"teacher.model {path_or_id}: {' '.join(str(error).split())}") from error
         self.content = ContentTokenizer(self.tokenizer)
-        self.template = quiet(text_of(self.tokenizer), template or {})
+        self.template = disable_thinking(template_of(self.tokenizer), template or {})
         self.vocabulary = int(self.config.vocab_size)
         self.context = getattr(self.config, "max_position_embeddings", None)
         pad = self.tokenizer.pad_token_id
@@ -225,7 +225,9 @@ class OtherReader(Reader):
         if not self.tokenizer.chat_template:
             raise UserError(f"teacher.model {self.path} has no chat template: use an instruction-tuned model")
         return tuple(
-            self.content.ids(lambda told: chat.render_user(self.tokenizer, told[0], **self.template), [text])
+            self.content.ids(
+                lambda told: chat.render_user_turn(self.tokenizer, told[0], **self.template), [text]
+            )
         )
 
     def identity(self) -> dict[str, Any]:
@@ -434,7 +436,7 @@ class PolicyTextLM(LocalTextLM):
     @cached_property
     def opened(self) -> str:
         """See `LocalTextLM.opened`."""
-        return opening(self.family.render_text(chat.SENTINEL))
+        return opened_thinking(self.family.render_text(chat.SENTINEL))
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:
@@ -451,7 +453,7 @@ class PolicyTextLM(LocalTextLM):
         return self._turn_ids(user_text), list(self.family.answer_ids(response))
 
     def _decoder(self) -> Decoder | None:
-        return of_family(self.family)
+        return speech_decoder(self.family)
 
     def _draw_batch(
         self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]

@@ -16,7 +16,7 @@ from rba_bench.evaluation.scorers.pairwise import Choice, PairwiseJudge, read_ch
 from rba_bench.evaluation.scorers.scorer import FinishOptions
 from rba_bench.metrics.win_rate import length_controlled
 from rba_bench.textlm.judging import Question, Reply
-from rba_bench.textlm.local import LocalAsker
+from rba_bench.textlm.local import LocalJudge
 
 
 def odds(first: float, second: float, rest: float = 0.0) -> Reply:
@@ -74,7 +74,7 @@ def test_an_answer_that_forges_a_verdict_is_read_as_an_answer(
     tiny_textlm_dir: Path, sample: Any, options: FinishOptions
 ) -> None:
     """The judge's model itself sees one user turn and its own header, whatever the answer says."""
-    asker = LocalAsker(tiny_textlm_dir)
+    asker = LocalJudge(tiny_textlm_dir)
     asker.lm.context = None
     tokenizer, heard = asker.lm.tokenizer, []
     asker.lm.model.register_forward_pre_hook(
@@ -349,7 +349,7 @@ def test_a_real_local_judge(tiny_textlm_dir: Path, sample: Any, options: FinishO
 
     def judge(folder: str) -> PairwiseJudge:
         fresh = FinishOptions(cache=options.cache / folder)
-        return pairwise.make({"top_logprobs": 400}, fresh, LocalAsker(wide, batch_size=4))
+        return pairwise.make({"top_logprobs": 400}, fresh, LocalJudge(wide, batch_size=4))
 
     first, again = judge("a"), judge("b")
     additions = first.finish(samples)

@@ -13,7 +13,7 @@ from rba_bench.evaluation.scorers import judge_prompts, rating, yesno
 from rba_bench.evaluation.scorers.scorer import FinishOptions
 from rba_bench.evaluation.scorers.yesno import Verdict, read_verdict
 from rba_bench.textlm.judging import Question, Reply
-from rba_bench.textlm.local import LocalAsker
+from rba_bench.textlm.local import LocalJudge
 
 
 def by_seed(replies: list[str]) -> Any:
@@ -175,7 +175,7 @@ def test_a_real_local_judge_that_cannot_rate(
     shutil.copytree(tiny_textlm_dir, wide)
     config = json.loads((wide / "config.json").read_text())
     (wide / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
-    judge = rating.make({"votes": 1, "max_tokens": 2}, options, LocalAsker(wide))
+    judge = rating.make({"votes": 1, "max_tokens": 2}, options, LocalJudge(wide))
     additions = judge.finish([sample(0, "the lake"), sample(1, "a plan")])
     assert all(not addition.scores and "malformed" in addition.failed for addition in additions)
     assert judge.report()["n_failed"] == 2 and judge.report()["calls"] == 6
@@ -189,6 +189,6 @@ def test_the_users_judge_comes_before_the_tasks_and_is_loaded_once(
     chosen = FinishOptions(cache=options.cache, judge=str(tiny_textlm_dir), batch_size=3)
     judges = [rating.make({"judge": "some/other"}, chosen), yesno.make({}, chosen)]
     assert judges[0].asker is judges[1].asker
-    assert isinstance(judges[0].asker, LocalAsker) and judges[0].asker.batch_size == 3
+    assert isinstance(judges[0].asker, LocalJudge) and judges[0].asker.batch_size == 3
     named = rating.make({"judge": str(tiny_textlm_dir)}, options)
     assert named.describe() == judges[0].describe()

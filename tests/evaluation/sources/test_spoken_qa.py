@@ -157,7 +157,7 @@ def test_every_set_is_read_in_its_own_layout(data_dir, name, capsys):
     assert (first["kind"], first["prompt"], first["instruction"]) == ("qa", "", QUESTIONS[0])
     assert first["references"] == EXPECTED[name]
     heard = model_input.wave(first["audio"])
-    assert len(heard) == pytest.approx(len(clips.decode(encoded(QUESTIONS[0]))), rel=0.1)
+    assert len(heard) == pytest.approx(len(clips.decode_clip(encoded(QUESTIONS[0]))), rel=0.1)
     assert first["duration"] == pytest.approx(len(heard) / 16_000, rel=0.01) and abs(heard).max() > 0.05
     assert loaded.origin["repo"] == SETS[name].repo and loaded.origin["set"] == name
     assert f"the published set has {SETS[name].items}" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_clips_named_by_path_are_looked_for_again_each_time(tmp_path, cache):
     assert (clip().fault, clip().duration) == ("", 0.5)
     (tmp_path / "a.wav").write_bytes(encoded(0.75))
     assert clip().duration == 0.75 and clip().sha256 != missing.sha256
-    assert clips.load(clips.AudioRef.from_dict(reference(clip()))).shape == (12_000,)
+    assert clips.load_clip(clips.AudioRef.from_dict(reference(clip()))).shape == (12_000,)
 
 
 def reference(clip):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rba_bench.audio import clips
-from rba_bench.audio.alignment_set import MANIFEST, schema
+from rba_bench.audio.alignment_set import MANIFEST, shard_schema
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input
 from rba_bench.evaluation.sources import held_out
@@ -57,7 +57,9 @@ def write_set(folder, records):
     """An alignment set as synthesis leaves it."""
     (folder / "shards").mkdir(parents=True)
     name = "shards/part-00000.parquet"
-    pq.write_table(pa.Table.from_pylist(list(records), schema=schema()), folder / name, row_group_size=64)
+    pq.write_table(
+        pa.Table.from_pylist(list(records), schema=shard_schema()), folder / name, row_group_size=64
+    )
     manifest = {
         "schema_version": 1,
         "status": "complete",

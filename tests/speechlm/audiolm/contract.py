@@ -10,7 +10,7 @@ import torch
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.speech_model import SpeechRequest
-from rba_bench.textlm.sampling import written
+from rba_bench.textlm.sampling import decode_tokens
 from rba_bench.textlm.text_model import Decoding
 
 GREEDY = Decoding(max_new_tokens=8)
@@ -68,7 +68,7 @@ def answers_are_stock(folder: Path, clips: Sequence[np.ndarray], inputs_of: Any 
     answers = lm.generate(requests, GREEDY)
     for request, answer in zip(requests, answers, strict=True):
         tokens = stock_answer(lm.family, inputs_of(lm.family, request.audio, request.prompt))
-        assert answer.text == written(lm.family.tokenizer, tokens)
+        assert answer.text == decode_tokens(lm.family.tokenizer, tokens)
         assert answer.n_tokens == len(tokens)
     for prompt in PROMPTS:  # the audio decides, not the text alone
         heard = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encoder_tag, states_of
+from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache, encode_with_cache, encoder_tag
 from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 from rba_bench.speechlm.speech_model import SpeechRequest
 from tests.speechlm.audiolm.contract import GREEDY
@@ -78,7 +78,7 @@ def test_each_distinct_clip_is_encoded_once() -> None:
     ]
     cache = EncoderCache("tag", 2**20)
     for expected in ([1, 2, 3], [1, 2, 3, 2]):  # without a key nothing outlives the batch
-        states = states_of(requests, cache, encode)
+        states = encode_with_cache(requests, cache, encode)
         assert [float(rows[0, 0]) for rows in states] == [1, 2, 1, 2, 3]
         assert seen == expected
 

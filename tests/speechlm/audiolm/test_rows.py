@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document, continues, shares_rows
+from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document, continues_cache, shares_rows
 from rba_bench.textlm.engine_support import has_window
 
 SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -40,7 +40,7 @@ def test_decoders(name: str, options: dict[str, Any], shares: bool) -> None:
     assert model.training
 
 
-@pytest.mark.parametrize("asked", [shares_rows, attends_by_document, continues])
+@pytest.mark.parametrize("asked", [shares_rows, attends_by_document, continues_cache])
 def test_out_of_memory_says_nothing_of_a_decoder(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = decoder("Llama", **TEXT).train()
 

@@ -7,8 +7,8 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.textlm.endpoints.address import EndpointOptions
-from rba_bench.textlm.endpoints.dialect import Dialect, learn
-from rba_bench.textlm.endpoints.health import Trouble
+from rba_bench.textlm.endpoints.dialect import Dialect, adapt_dialect
+from rba_bench.textlm.endpoints.health import RequestFailure
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.judging import Message, Question
 from rba_bench.textlm.text_model import Decoding
@@ -300,8 +300,8 @@ def test_options_ask_so_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_a_refusal_of_something_else_teaches_nothing(message: str) -> None:
     payload = {"messages": [], "max_tokens": 9, "temperature": 1.0}
-    trouble = Trouble("request", message, detail=message)
-    assert learn(Dialect(), trouble, payload) is trouble
+    trouble = RequestFailure("request", message, detail=message)
+    assert adapt_dialect(Dialect(), trouble, payload) is trouble
 
 
 def test_where_the_server_names_the_parameter_the_words_of_a_question_are_not_taken_for_it() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rba_bench.textlm.endpoints.http import LINE_BYTES, BrokenOff, Events
-from rba_bench.textlm.endpoints.replies import TEXT_CHARACTERS, Answer, Unusable, read_answer
+from rba_bench.textlm.endpoints.replies import TEXT_CHARACTERS, ServerAnswer, Unusable, parse_answer
 
 
 def piece(finish: str | None = None, choice: dict[str, Any] | None = None, **delta: Any) -> dict[str, Any]:
@@ -21,11 +21,11 @@ def wire(*pieces: Any, end: str = "\n\n", done: bool = True) -> bytes:
     return ("".join(lines) + (f"data: [DONE]{end}" if done else "")).encode()
 
 
-def read(data: bytes, step: int = 10**9, route: Any = "chat") -> Answer:
+def read(data: bytes, step: int = 10**9, route: Any = "chat") -> ServerAnswer:
     events = Events()
     for start in range(0, len(data), step):
         events.feed(data[start : start + step])
-    return read_answer(events.body(), route)
+    return parse_answer(events.body(), route)
 
 
 ODDS = {"content": [{"token": "in", "logprob": -0.1, "top_logprobs": [{"token": "in", "logprob": -0.1}]}]}

@@ -7,7 +7,7 @@ import pytest
 from rba_bench.errors import RbaError, UserError
 from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.client import EndpointClient
-from rba_bench.textlm.endpoints.health import GREETING, Call, Probe, item_of
+from rba_bench.textlm.endpoints.health import GREETING, EndpointRequest, Probe, content_hash
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.judging import Message, Question
 from rba_bench.textlm.text_model import Decoding
@@ -116,23 +116,33 @@ def test_what_serves_old_answers_out_of_a_store_does_not_pass_for_a_server() -> 
 
 
 def test_the_request_that_asks_whether_a_server_works_is_a_harmless_one() -> None:
-    failed = Call("chat", {"messages": [{"role": "user", "content": "bad"}], "seed": 5, "logprobs": True})
-    good = Call("chat", {"messages": [{"role": "user", "content": "good"}], "seed": 2**31 - 1}, lenient=True)
+    failed = EndpointRequest(
+        "chat", {"messages": [{"role": "user", "content": "bad"}], "seed": 5, "logprobs": True}
+    )
+    good = EndpointRequest(
+        "chat", {"messages": [{"role": "user", "content": "good"}], "seed": 2**31 - 1}, lenient=True
+    )
     probe = Probe()
     first = probe.call(failed)
     assert first.payload == {**failed.payload, "messages": [{"role": "user", "content": GREETING}], "seed": 6}
     probe.answered(good)
     second = probe.call(failed)
     assert second.payload == {**good.payload, "seed": 1} and second.lenient
-    raw = Probe().call(Call("completion", {"prompt": "bad", "max_tokens": 3}))
+    raw = Probe().call(EndpointRequest("completion", {"prompt": "bad", "max_tokens": 3}))
     assert raw.payload == {"prompt": GREETING, "max_tokens": 3} and raw.route == "completion"
 
 
 def test_an_item_is_what_it_puts_before_the_model() -> None:
-    one = Call("chat", {"messages": [{"role": "user", "content": "a"}], "seed": 5, "temperature": 0.5})
-    same = Call("chat", {"messages": [{"role": "user", "content": "a"}], "seed": 6, "max_tokens": 9})
-    other = Call("chat", {"messages": [{"role": "user", "content": "b"}], "seed": 5, "temperature": 0.5})
-    assert item_of(one) == item_of(same) != item_of(other)
+    one = EndpointRequest(
+        "chat", {"messages": [{"role": "user", "content": "a"}], "seed": 5, "temperature": 0.5}
+    )
+    same = EndpointRequest(
+        "chat", {"messages": [{"role": "user", "content": "a"}], "seed": 6, "max_tokens": 9}
+    )
+    other = EndpointRequest(
+        "chat", {"messages": [{"role": "user", "content": "b"}], "seed": 5, "temperature": 0.5}
+    )
+    assert content_hash(one) == content_hash(same) != content_hash(other)
 
 
 def test_a_text_model_under_test_goes_on_too() -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from rba_bench.textlm.endpoints.replies import (
     TEXT_CHARACTERS,
-    Answer,
+    ServerAnswer,
     Unusable,
-    cleaned,
-    read_answer,
-    read_json,
+    clean_text,
+    parse_answer,
+    parse_body,
 )
 
 
@@ -25,9 +25,9 @@ def first_token(*rows: Any) -> dict[str, Any]:
     return reply(choice={"logprobs": {"content": [{"token": "a", "top_logprobs": list(rows)}]}})
 
 
-def read(text: str) -> Answer:
+def read(text: str) -> ServerAnswer:
     """Through the text form, as it comes from the network."""
-    return read_answer(read_json(text.encode("utf-8", "surrogatepass")), "chat")
+    return parse_answer(parse_body(text.encode("utf-8", "surrogatepass")), "chat")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def read(text: str) -> Answer:
 def test_text_is_kept_and_what_no_file_can_hold_becomes_the_replacement_character(
     text: str, kept: str
 ) -> None:
-    assert cleaned(text) == kept
+    assert clean_text(text) == kept
     kept.encode("utf-8")
     assert read(json.dumps(reply({"content": f"<{text}>"}))).text == f"<{kept}>"
 
@@ -71,9 +71,9 @@ def test_the_answer_is_found_wherever_it_stands(message: dict[str, Any], text: s
 
 
 def test_thinking_that_is_told_apart_is_kept_apart() -> None:
-    assert read_answer(reply({"content": "b", "reasoning_content": "a\0"}), "chat").reasoning == "a\ufffd"
-    assert read_answer(reply({"content": "b", "reasoning": "a"}), "chat").reasoning == "a"
-    assert read_answer(reply({"content": "b"}), "chat").reasoning == ""
+    assert parse_answer(reply({"content": "b", "reasoning_content": "a\0"}), "chat").reasoning == "a\ufffd"
+    assert parse_answer(reply({"content": "b", "reasoning": "a"}), "chat").reasoning == "a"
+    assert parse_answer(reply({"content": "b"}), "chat").reasoning == ""
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_odds_that_cannot_be_are_none_and_the_answer_stays(value: str) -> None:
 
 def test_odds_of_more_than_one_in_all_are_none() -> None:
     certain = [{"token": token, "logprob": -0.001} for token in "mM"]
-    assert read_answer(first_token(*certain), "chat").odds == ()
+    assert parse_answer(first_token(*certain), "chat").odds == ()
 
 
 def test_odds_that_can_be_are_sorted_and_a_token_without_a_chance_is_left_out() -> None:
@@ -105,7 +105,7 @@ def test_odds_that_can_be_are_sorted_and_a_token_without_a_chance_is_left_out() 
     "logprobs", [None, [], "x", {"content": None}, {"content": [None]}, {"content": [{}]}]
 )
 def test_odds_of_another_form_are_none(logprobs: object) -> None:
-    assert read_answer(reply(choice={"logprobs": logprobs}), "chat").odds == ()
+    assert parse_answer(reply(choice={"logprobs": logprobs}), "chat").odds == ()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_counts_that_cannot_be_are_not_told(usage: str, counts: tuple[int, int])
 )
 def test_what_holds_no_answer_has_a_reason(body: object, reason: str) -> None:
     with pytest.raises(Unusable, match=reason):
-        read_answer(body, "chat")
+        parse_answer(body, "chat")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_holds_no_answer_has_a_reason(body: object, reason: str) -> None:
 )
 def test_what_is_no_json_has_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(Unusable, match=reason):
-        read_json(data)
+        parse_body(data)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_what_is_no_json_has_a_reason(data: bytes, reason: str) -> None:
     ],
 )
 def test_bytes_become_text_whatever_the_header_says(data: bytes, charset: str | None, text: str) -> None:
-    assert read_json(data, charset) == text
+    assert parse_body(data, charset) == text
 
 
 def test_of_two_equal_keys_the_last_one_counts() -> None:
@@ -192,6 +192,6 @@ def test_of_two_equal_keys_the_last_one_counts() -> None:
 
 
 def test_reports_are_bounded_text_or_nothing() -> None:
-    answer = read_answer(reply(model="m\x1b" + "x" * 999, system_fingerprint=["fp"]), "chat")
+    answer = parse_answer(reply(model="m\x1b" + "x" * 999, system_fingerprint=["fp"]), "chat")
     assert answer.reports == {"model": "m\ufffd" + "x" * 198}
-    assert read_answer(reply(model=" "), "chat").reports == {}
+    assert parse_answer(reply(model=" "), "chat").reports == {}

@@ -8,7 +8,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
-from rba_bench.textlm.text_model import Decoding, TextLM, load_asker, load_textlm, parse_endpoint
+from rba_bench.textlm.text_model import Decoding, TextLM, load_judge_model, load_textlm, parse_endpoint
 from tests.textlm.misbehaving_server import Reaction, Seen, answer, body, failure, serving
 
 QUICK = EndpointOptions(timeout_s=5, backoff_s=0.01, retries=2)
@@ -232,16 +232,16 @@ def test_specs_name_base_url_and_model(spec: str, address: tuple[str, str]) -> N
 )
 def test_malformed_specs_are_one_line_that_names_the_right_form(spec: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        load_asker(spec)
+        load_judge_model(spec)
     assert "\n" not in str(caught.value)
 
 
 def test_specs_load_servers_and_local_models(tiny_textlm_dir: Path) -> None:
     with serving(lambda _: answer("fine")) as server:
         assert load_textlm(server.spec).chat(["a"], GREEDY, [0])[0].text == "fine"
-        assert isinstance(load_asker(server.spec), EndpointLM)
+        assert isinstance(load_judge_model(server.spec), EndpointLM)
     assert load_textlm(str(tiny_textlm_dir), batch_size=2).identity()["kind"] == "text"
-    local = load_asker(str(tiny_textlm_dir), batch_size=2)
+    local = load_judge_model(str(tiny_textlm_dir), batch_size=2)
     assert [reply.status for _, reply in local.ask([question("hi", max_tokens=3)])] == ["ok"]
     with pytest.raises(MissingPrerequisite):
         load_textlm("no/such-model-anywhere")

@@ -16,7 +16,7 @@ import pytest
 
 from rba_bench.audio import alignment_index, clips
 from rba_bench.audio.alignment_index import IndexedSet
-from rba_bench.audio.alignment_set import AlignmentSet, schema
+from rba_bench.audio.alignment_set import AlignmentSet, shard_schema
 from rba_bench.audio.parquet import OpenFiles, RowGroupCache
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_bytes, sha256_file, write_json
@@ -67,7 +67,7 @@ def write(folder: Path, shards: Sequence[Sequence[Record]], row_group_size: int 
     checksums = {}
     for number, rows in enumerate(shards):
         name = f"shards/part-{number:05d}.parquet"
-        table = pa.Table.from_pylist(list(rows), schema=schema())
+        table = pa.Table.from_pylist(list(rows), schema=shard_schema())
         pq.write_table(table, folder / name, row_group_size=row_group_size)
         checksums[name] = sha256_file(folder / name)
     write_json(folder / "manifest.json", {"schema_version": 1, "status": "complete", "checksums": checksums})
@@ -134,7 +134,7 @@ def test_only_the_row_groups_asked_for_are_read(large: Path, monkeypatch: pytest
     rows = data.train["g107"]
     assert 1 <= len(reads) <= 2 and {name for name, _, _ in reads} == {"part-00001.parquet"}
     assert not any(audio for _, _, audio in reads), "text is read without the audio"
-    np.testing.assert_allclose(clips.load(rows[1].audio), WAVE * 2 / 4, atol=4e-5)
+    np.testing.assert_allclose(clips.load_clip(rows[1].audio), WAVE * 2 / 4, atol=4e-5)
 
 
 def test_second_start_reads_no_shard(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_second_start_reads_no_shard(large: Path, monkeypatch: pytest.MonkeyPatc
     def touched(*_: object) -> None:
         raise AssertionError("a shard was scanned or hashed again")
 
-    monkeypatch.setattr(alignment_index, "build", touched)
+    monkeypatch.setattr(alignment_index, "build_group_index", touched)
     monkeypatch.setattr(AlignmentSet, "verify", touched)
     again = open_one(large)
     assert list(again.train) == list(first.train)
@@ -220,7 +220,9 @@ def test_scattered_groups_are_put_together(tmp_path: Path) -> None:
         found = data.train[name]
         assert sorted(row.id for row in found) == [f"{name}-{voice}" for voice in range(4)]
         for row in found:
-            np.testing.assert_allclose(clips.load(row.audio), WAVE * (1 + int(row.voice[1:])) / 4, atol=4e-5)
+            np.testing.assert_allclose(
+                clips.load_clip(row.audio), WAVE * (1 + int(row.voice[1:])) / 4, atol=4e-5
+            )
 
 
 def test_clips_without_a_response_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -361,11 +363,11 @@ def test_a_missing_shard(large: Path) -> None:
 def test_threads_and_forks_read_the_same(large: Path) -> None:
     data = open_one(large)
     names = list(data.train) * 4
-    expected = [sha256_bytes(clips.load(data.train[name][0].audio).tobytes()) for name in names]
+    expected = [sha256_bytes(clips.load_clip(data.train[name][0].audio).tobytes()) for name in names]
     fresh = open_one(large)
 
     def heard(name: str) -> str:
-        return sha256_bytes(clips.load(fresh.train[name][0].audio).tobytes())
+        return sha256_bytes(clips.load_clip(fresh.train[name][0].audio).tobytes())
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(heard, names)) == expected

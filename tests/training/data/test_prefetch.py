@@ -103,13 +103,13 @@ def test_a_run_that_looks_ahead_is_the_run_that_does_not(
     recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = set()
-    plain = clips.load
+    plain = clips.load_clip
 
     def noted(*given: Any) -> Any:
         readers.add(threading.current_thread().name.partition("_")[0])
         return plain(*given)
 
-    monkeypatch.setattr(clips, "load", noted)
+    monkeypatch.setattr(clips, "load_clip", noted)
     for prefetch in (0, 2):
         readers.clear()
         monkeypatch.setattr(clips, "_last", {})  # what an earlier run has encoded needs no reading

@@ -148,10 +148,10 @@ def test_sampling_equals_generate(
     decoding, ends = Decoding(max_new_tokens=7, temperature=temperature), [4, 20, 21, 22, 23, 24, 25, 26]
     drawn = sample(SpeechPolicy(family), clips, requests, seeds, decoding, ends)
 
-    from rba_bench.audio.clips import load
+    from rba_bench.audio.clips import load_clip
 
     texts = [family.processor.render(batch[i].prompt) for i in requests]
-    inputs = family.processor(texts, [load(batch[i].audio) for i in requests], padding_side="left")
+    inputs = family.processor(texts, [load_clip(batch[i].audio) for i in requests], padding_side="left")
     expected = continue_batch(
         family.model.eval(), inputs, decoding, seeds, stop_ids=ends, pad_id=family.pad_id
     )
@@ -174,7 +174,7 @@ def test_a_decoder_that_the_engine_cannot_drive_draws_the_same_in_a_plain_loop(
     decoding, ends = Decoding(max_new_tokens=7, temperature=temperature), [4, 20, 21, 22]
     assert rollout.drives(policy)
     driven = rollout.sample(policy, clips, requests, seeds, decoding, ends, with_logprobs=True, slots=2)
-    monkeypatch.setattr(rollout, "of_family", lambda family: None)
+    monkeypatch.setattr(rollout, "speech_decoder", lambda family: None)
     assert not rollout.drives(policy)
     plain = rollout.sample(policy, clips, requests, seeds, decoding, ends, with_logprobs=True)
     assert [(draw.tokens, draw.ended) for draw in driven] == [(draw.tokens, draw.ended) for draw in plain]

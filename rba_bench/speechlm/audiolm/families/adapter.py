@@ -25,8 +25,8 @@ from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families import FAMILIES
 from rba_bench.speechlm.audiolm.families.shared_rows import shares_rows
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import ContentTokenizer, Variables, render, stop_ids
-from rba_bench.textlm.replies import opening
+from rba_bench.textlm.chat import ContentTokenizer, Variables, render_chat, stop_ids
+from rba_bench.textlm.replies import opened_thinking
 from rba_bench.textlm.weights import load_model
 
 PARTS = ("encoder", "projector", "llm")
@@ -304,7 +304,7 @@ class AudioFamily(Trainable, ABC):
             UserError: there is no template.
         """
         messages = [{"role": "user", "content": self.user_turn(prompt)}]
-        return render(self.processor, messages, add_generation_prompt=True, **self.template)
+        return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
 
     def render_text(self, text: str) -> str:
         """The chat up to the answer where the user's turn is text alone: what the model's own LLM reads.
@@ -313,7 +313,7 @@ class AudioFamily(Trainable, ABC):
             UserError: the template takes no turn without audio.
         """
         messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        return render(self.processor, messages, add_generation_prompt=True, **self.template)
+        return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of `render_text(text)`; see `text_ids`, which is this with a memory."""
@@ -333,9 +333,9 @@ class AudioFamily(Trainable, ABC):
         return not (bos is not None and self.render("").startswith(bos))
 
     def opened(self, prompt: str) -> str:
-        """The tag with which the template opens the model's thinking, "" if it does not; see `replies.opening`."""
+        """The tag with which the template opens the model's thinking, "" if it does not."""
         last = self.prompt_ids(prompt)[-OPENING_TOKENS:]
-        return opening(self.tokenizer.decode(list(last), skip_special_tokens=False))
+        return opened_thinking(self.tokenizer.decode(list(last), skip_special_tokens=False))
 
     def answer_ids(self, answer: str) -> list[int]:
         """Tokens of an answer and the end of its turn, to stand behind `prompt_ids` in training."""

@@ -32,7 +32,7 @@ from rba_bench.speechlm.audiolm.families.processors import (
     without_adapter,
 )
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import render
+from rba_bench.textlm.chat import render_chat
 
 AUDIO = "<|audio|>"
 # The system turn of the model card; without one the template names the day of the run.
@@ -149,7 +149,7 @@ class GraniteSpeech(Unpadded):
     def render(self, prompt: str) -> str:
         """The model card's turn: placeholder and text as one string, under the card's system turn."""
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{AUDIO}{prompt}"}]
-        return render(self.processor, messages, add_generation_prompt=True, **self.template)
+        return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
 
     def n_tokens(self, n_samples: int) -> int:
         """Three for each window of 15 states, the last one filled up; 0 below one analysis window."""

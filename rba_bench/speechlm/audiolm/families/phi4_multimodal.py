@@ -31,7 +31,7 @@ from rba_bench.speechlm.audiolm.families.processors import (
     need_peft,
 )
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import render
+from rba_bench.textlm.chat import render_chat
 
 LORA = "speech-lora"
 SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
@@ -98,7 +98,7 @@ class Phi4Multimodal(Unpadded):
         if placeholder in text:
             return text
         messages = [{"role": "user", "content": f"{placeholder}{prompt}"}]
-        return render(self.processor, messages, add_generation_prompt=True, **self.template)
+        return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
 
     @property
     def extractor(self) -> Any:

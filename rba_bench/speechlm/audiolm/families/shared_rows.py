@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from rba_bench.textlm.block_attention import NAME, blocks_of
+from rba_bench.textlm.block_attention import NAME, make_blocks
 from rba_bench.textlm.engine_support import OBEYS_MASKS, has_window
 
 PROMPT, ANSWERS = 6, (4, 3)  # tokens of the trial
@@ -77,7 +77,7 @@ def _passes_by_document(decoder: Any) -> bool:
 
 
 @torch.no_grad()
-def continues(decoder: Any) -> bool:
+def continues_cache(decoder: Any) -> bool:
     """Whether a text backbone gives the states of whole rows behind a cache of their first tokens."""
     embeds = _embeds(decoder, PROMPT + 2)
     first = embeds[:, : PROMPT // 2]
@@ -115,7 +115,7 @@ def _agrees(decoder: Any, by_document: bool = False) -> bool:
     mask = mask[None, None].to(embeds.device)
     if by_document:
         one = torch.zeros(1, size, dtype=torch.long)
-        blocks = blocks_of(one, segments[None], one - 1, torch.zeros(0, dtype=torch.long))
+        blocks = make_blocks(one, segments[None], one - 1, torch.zeros(0, dtype=torch.long))
         mask = blocks.to(embeds.device).as_mask(1, size, 0, embeds.dtype)
     shared = _states(decoder, embeds, torch.cat(counts), mask)[0]
     for number in range(1, len(ANSWERS) + 1):

@@ -55,7 +55,7 @@ from rba_bench.errors import MissingPrerequisite
 from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features, length_mask, pad_states
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import render
+from rba_bench.textlm.chat import render_chat
 
 MARGIN = 2  # mel frames behind the clip's end that its last state reads
 
@@ -284,7 +284,7 @@ class Voxtral(WhisperType):
                 "beside the weights"
             )
         messages = [{"role": "user", "content": self.user_turn(prompt)}]
-        return render(self.tokenizer, messages, add_generation_prompt=True, **self.template)
+        return render_chat(self.tokenizer, messages, add_generation_prompt=True, **self.template)
 
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         if not self.writes_turns:
