@@ -3,6 +3,7 @@
 #     docker build -t rba-bench .
 #     docker build -t rba-bench:cuda --build-arg TORCH=cu128 .
 #     docker run --rm -v "$PWD:/work" rba-bench quickstart
+#     docker run --rm --user "$(id -u):$(id -g)" -e HOME=/work -v "$PWD:/work" rba-bench quickstart   # not as user 1000
 #     docker run --rm --gpus all -v "$PWD:/work" -v "$HOME/.cache/huggingface:/home/rba/.cache/huggingface" rba-bench:cuda doctor
 #
 # BASE is any image with Python 3.11 or newer as `python` (the pinned versions are tested with 3.11); the wheels of torch
@@ -10,7 +11,7 @@
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
-# cpu, cu126, cu128, rocm6.4 ...: a build of torch, see https://pytorch.org/get-started/locally/
+# cpu, cu126, cu128, rocm6.4 ...: a build of the torch in constraints.txt; https://pytorch.org/get-started says which exist
 ARG TORCH=cpu
 ARG EXTRAS=tts,train,codecs
 

@@ -72,14 +72,18 @@ def reserve(repo: str, kind: Kind, public: bool = False) -> Repository:
     return Repository(made.repo_id, kind, str(made))
 
 
-def kind_of(folder: Path) -> Kind:
+def kind_of(folder: Path, verify: bool = True) -> Kind:
     """What a finished folder holds.
+
+    Args:
+        folder: of a checkpoint or an alignment set.
+        verify: compare the shards of a set with their checksums, which reads them all.
 
     Raises:
         UserError: nothing that can be published, or something unfinished.
     """
     if (folder / MANIFEST).is_file():
-        AlignmentSet.open(folder)
+        AlignmentSet.open(folder, verify)
         return "dataset"
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise UserError(f"{folder} holds neither a checkpoint nor an alignment set: nothing to publish")
@@ -122,7 +126,7 @@ def push(folder: Path, repository: Repository) -> str:
     """
     from huggingface_hub import CommitOperationAdd
 
-    kind = kind_of(folder)
+    kind = kind_of(folder, verify=False)
     if kind != repository.kind:
         raise UserError(f"{folder} holds a {kind}, {repository.id} is a repository for a {repository.kind}")
     ensure_card(folder)

@@ -63,16 +63,22 @@ def _base(run: Mapping[str, Any]) -> str:
 
 def _data(run: Mapping[str, Any]) -> str:
     rows = []
-    for one in run["data"]["sets"]:
+    for name, one in zip(_names(run["recipe"]["alignment_set"]), run["data"]["sets"], strict=True):
         origin = one.get("origin") or {}
         kinds = ", ".join(one["kinds"] or origin.get("kinds") or ["all"])
         made = (origin.get("teacher", "not recorded"), origin.get("speech", "not recorded"))
-        rows.append((one["sha256"], f"{one['train_groups']:,}", f"{one['clips']:,}", kinds, *made))
-    columns = ("set, SHA-256", "instructions trained on", "clips", "kinds", "teacher", "speech")
+        rows.append((name, one["sha256"], f"{one['train_groups']:,}", f"{one['clips']:,}", kinds, *made))
+    columns = ("set", "SHA-256", "instructions trained on", "clips", "kinds", "teacher", "speech")
     left_out = (
         ", ".join(f"{name} {n}" for name, n in (run.get("clips_left_out") or {}).items() if n) or "none"
     )
     return f"## Alignment set\n\n{cards.table(columns, rows)}\n\nClips left out: {left_out}."
+
+
+def _names(chosen: Any) -> list[str]:
+    """What the sets of a recipe are called: the recipe has one or several, each a folder or a folder with options."""
+    listed = chosen if isinstance(chosen, list) else [chosen]
+    return [Path(one["path"] if isinstance(one, Mapping) else one).name for one in listed]
 
 
 def _training(run: Mapping[str, Any]) -> str:
