@@ -74,7 +74,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     from rba_bench.training.data.order import GroupOrder
     from rba_bench.training.machine import reuse_memory
     from rba_bench.training.model import building as build
-    from rba_bench.training.model.frozen_models import StepModels
+    from rba_bench.training.model.frozen_models import FrozenModels
     from rba_bench.training.rollouts.buffer import RolloutBuffer
     from rba_bench.training.trainer import AlignmentTrainer, arguments
 
@@ -100,7 +100,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     cache = EncoderCache("benchmark", 2**31, given.encoder_cache) if frozen else None
     store = ClipStore(family, groups, frozen=frozen, cache=cache)
     responder = ResponseTokens(family)
-    method = methods.make(recipe, responder.end_ids)
+    method = methods.make_method(recipe, responder.end_ids)
     rollout_buffer = RolloutBuffer(recipe, method, policy, store, responder)
     for position, rows in enumerate(groups.values()):
         outcome = pairs(rows, responder)
@@ -108,11 +108,13 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
     if given.encoder_cache:  # clips of an earlier run: on disk, not in memory
         store.get([row for rows in groups.values() for row in rows])
         store.cache = EncoderCache("benchmark", 2**31, given.encoder_cache)
-    tools = StepModels(
+    frozen_models = FrozenModels(
         store, reference, None, [name for name, p in policy.named_parameters() if p.requires_grad]
     )
     if given.reference == "cached":
-        tools = cached(tools, policy, [pair for one in rollout_buffer.waiting.values() for pair in one.pairs])
+        frozen_models = cached(
+            frozen_models, policy, [pair for one in rollout_buffer.waiting.values() for pair in one.pairs]
+        )
 
     class InOrder(GroupOrder):
         """As TRL takes them, not shuffled."""
@@ -129,7 +131,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
         rollout_buffer,
         order,
         arguments(recipe, Path(tempfile.mkdtemp())),
-        tools,
+        frozen_models,
         callbacks,
     )
 
@@ -143,15 +145,15 @@ def apart(outcome: Any) -> Any:
     return replace(outcome, pairs=pairs)
 
 
-def cached(tools: Any, policy: Any, pairs: Any) -> Any:
+def cached(frozen_models: Any, policy: Any, pairs: Any) -> Any:
     """Frozen models that look the reference's log-probabilities up; the policy, not yet trained, has computed them."""
-    from rba_bench.training.model.frozen_models import ReferenceCache, StepModels
+    from rba_bench.training.model.frozen_models import FrozenModels, ReferenceCache
 
     kept = ReferenceCache("benchmark")
     policy.eval()
-    kept.fill(pairs, StepModels(tools.store, policy).score, BATCH)
+    kept.fill(pairs, FrozenModels(frozen_models.store, policy).score, BATCH)
     policy.train()
-    return StepModels(tools.store, kept=kept)
+    return FrozenModels(frozen_models.store, kept=kept)
 
 
 def compare(given: argparse.Namespace, turns: Turns) -> None:

@@ -195,9 +195,9 @@ def report(
     It needs no network. A run that is going on can be looked at meanwhile.
     """
     with stdout_reserved():
-        from rba_bench.training.report.page import write
+        from rba_bench.training.report.page import write_page
 
-        path, missing = write(run, out)
+        path, missing = write_page(run, out)
     for line in missing:
         say(line)
     if as_json:
@@ -232,13 +232,13 @@ def explain_keys(
     elif method is not None:
         asked = explain.method_recipe(method)
         say(f"what {method} itself sets; its shipped recipe may say more: --recipe {method} {EXPLAIN}")
-    found = explain.explain(key, asked)
+    found = explain.explain_keys(key, asked)
     if as_json:
         emit_json(found)
         return
     width = min(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else None
     for one in found:
-        emit("\n".join(explain.lines(one, width, asked is not None)))
+        emit("\n".join(explain.key_lines(one, width, asked is not None)))
 
 
 def _shorthands(seed: int | None, steps: int | None) -> list[str]:

@@ -6,7 +6,7 @@ from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
-    from rba_bench.training.planning.plan import Fit, Plan
+    from rba_bench.training.planning.plan import Fit, TrainingPlan
     from rba_bench.training.training_recipe import TrainingRecipe
 
 
@@ -14,14 +14,14 @@ def show(recipe: "TrainingRecipe", assume: list[str], probe: bool, as_json: bool
     """Print the plan of a run; nothing is downloaded, loaded or written."""
     with stdout_reserved():
         from rba_bench.training.planning import assumptions, shapes
-        from rba_bench.training.planning.plan import plan
+        from rba_bench.training.planning.plan import plan_training
 
-        assumed = assumptions.read(assume)
+        assumed = assumptions.parse_assumptions(assume)
         here = None
         if probe:
-            shape = shapes.shape_of(recipe.base, shapes.find_config(recipe.base))
-            here = assumptions.probe(shape.hidden, shape.ffn)
-        made = plan(recipe, assumed, here)
+            shape = shapes.model_shape(recipe.base, shapes.find_config(recipe.base))
+            here = assumptions.probe_device(shape.hidden, shape.ffn)
+        made = plan_training(recipe, assumed, here)
     if as_json:
         emit_json({"plan": made, "totals": made.totals, "machine": here})
         return
@@ -32,7 +32,7 @@ def show(recipe: "TrainingRecipe", assume: list[str], probe: bool, as_json: bool
         )
 
 
-def _print(made: "Plan", recipe: "TrainingRecipe") -> None:
+def _print(made: "TrainingPlan", recipe: "TrainingRecipe") -> None:
     shape, data, step, totals = made.shape, made.data, made.step, made.totals
     parts = ", ".join(f"{name} {_count(getattr(shape, name))}" for name in ("encoder", "projector", "llm"))
     moving = " + ".join(f"{name} {_count(number)}" for name, number in made.trained.items())

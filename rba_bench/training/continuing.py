@@ -65,7 +65,7 @@ class Origin:
         return [{"as": "continued", **self.identity(), **told}, *self.record.get("lineage", ())]
 
 
-def find(run: Path) -> Origin:
+def find_origin(run: Path) -> Origin:
     """The run in a folder.
 
     Raises:
@@ -73,7 +73,7 @@ def find(run: Path) -> Origin:
         UserError: it holds no training run, or one that has taken no step.
     """
     from rba_bench.training.model.building import checkpoint_sha256
-    from rba_bench.training.model.checkpoints import identity, newest
+    from rba_bench.training.model.checkpoints import checkpoint_identity, newest_checkpoint
 
     if not run.is_dir():
         raise MissingPrerequisite(
@@ -86,16 +86,16 @@ def find(run: Path) -> Origin:
             f"from the weights there, add --set base={run}"
         )
     record = read_json(run / RUN_RECORD) if (run / RUN_RECORD).is_file() else {}
-    kept = newest(run / TRAINER)
+    kept = newest_checkpoint(run / TRAINER)
     if kept is not None:
         path, state = kept
-        return Origin(run, int(state["step"]), path, record, signature["config"], identity(path))
+        return Origin(run, int(state["step"]), path, record, signature["config"], checkpoint_identity(path))
     if not record:
         raise UserError(f"{run} has not saved a step yet: give its own command again")
     return Origin(run, int(record["steps"]), None, record, signature["config"], checkpoint_sha256(run))
 
 
-def values(origin: Origin) -> dict[str, Any]:
+def continued_values(origin: Origin) -> dict[str, Any]:
     """The recipe of a finished run, to be changed by options.
 
     Raises:
@@ -106,7 +106,7 @@ def values(origin: Origin) -> dict[str, Any]:
     return {**origin.record["recipe"], "epochs": None}  # its steps say what came of them
 
 
-def check(recipe: TrainingRecipe, identity: Mapping[str, Any], origin: Origin) -> None:
+def check_continuation(recipe: TrainingRecipe, identity: Mapping[str, Any], origin: Origin) -> None:
     """Refuse what cannot be a continuation.
 
     Args:
@@ -146,7 +146,7 @@ def check(recipe: TrainingRecipe, identity: Mapping[str, Any], origin: Origin) -
         )
 
 
-def prepare(origin: Origin, recipe: TrainingRecipe, out: Path) -> None:
+def prepare_continuation(origin: Origin, recipe: TrainingRecipe, out: Path) -> None:
     """Put into a new run's folder what it goes on from, as a checkpoint that it then resumes from.
 
     A kill leaves a checkpoint that is not complete, which is removed and made again.
@@ -189,7 +189,7 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     from transformers.trainer import TRAINER_STATE_NAME
 
     from rba_bench.training.model import building as build
-    from rba_bench.training.model.checkpoints import WEIGHTS, save_weights, seal
+    from rba_bench.training.model.checkpoints import WEIGHTS, save_weights, seal_checkpoint
     from rba_bench.training.model.frozen_models import REFERENCE
 
     policy = build.make_policy(build.load_base(origin.run, recipe), recipe)
@@ -216,7 +216,7 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
         "encoded": record.get("clips_encoded", 0),
         "waiting": {},
     }
-    seal(folder, state)
+    seal_checkpoint(folder, state)
 
 
 def lineage_of(base: Path, sha256: str) -> list[dict[str, Any]]:
@@ -251,11 +251,11 @@ def refuse_more_steps(out: Path, identity: Mapping[str, Any]) -> None:
     )
 
 
-def tidy(out: Path, keep_state: bool) -> None:
+def remove_trainer_files(out: Path, keep_state: bool) -> None:
     """Remove what a finished run needs no more of its Trainer's folder."""
-    from rba_bench.training.model.checkpoints import newest
+    from rba_bench.training.model.checkpoints import newest_checkpoint
 
-    last = newest(out / TRAINER)
+    last = newest_checkpoint(out / TRAINER)
     if not keep_state or last is None:
         shutil.rmtree(out / TRAINER, ignore_errors=True)
         return

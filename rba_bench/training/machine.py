@@ -30,13 +30,13 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def versions() -> dict[str, str]:
+def version_record() -> dict[str, str]:
     """Of what decides results."""
     own = {"rba_bench": __version__, "python": platform.python_version()}
     return own | package_versions(("torch", "transformers"))
 
 
-def hardware(args: "TrainingArguments") -> dict[str, Any]:
+def hardware_record(args: "TrainingArguments") -> dict[str, Any]:
     """What a run computes on."""
     import torch
 

@@ -26,7 +26,7 @@ from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.chat import ControlStringError
-from rba_bench.training.data.clips import SLACK_S, Clip, ClipStore, ResponseTokens
+from rba_bench.training.data.clips import SLACK_S, ClipInput, ClipStore, ResponseTokens
 from rba_bench.training.data.groups import TrainingData
 from rba_bench.training.data.packing import Response
 from rba_bench.training.losses import sequence_logprobs
@@ -37,7 +37,7 @@ SHOWN_UNHEARD = "cannot be heard by the model (too short, or too long for its en
 
 
 @dataclass
-class Limits:
+class ModelLimits:
     """What a model can take of a set.
 
     Attributes:
@@ -186,10 +186,10 @@ def check_audio_is_used(
     Raises:
         RbaError: silence changes nothing: the audio is present but not used.
     """
-    branches = [Response(index, responder(row.response)) for index, row in enumerate(rows)]
+    responses = [Response(index, responder(row.response)) for index, row in enumerate(rows)]
 
-    def score(clips: Sequence[Clip]) -> torch.Tensor:
-        scores = policy(clips, branches)
+    def score(clips: Sequence[ClipInput]) -> torch.Tensor:
+        scores = policy(clips, responses)
         return sequence_logprobs(scores.logprobs, scores.mask)
 
     training = policy.training

@@ -19,13 +19,19 @@ from rba_bench.textlm.weights import hub_commit
 from rba_bench.training import continuing
 from rba_bench.training.callbacks.run_files import START, complete_files, write_report
 from rba_bench.training.continuing import TRAINER
-from rba_bench.training.machine import hardware, join_processes, peak_memory, reuse_memory, versions
+from rba_bench.training.machine import (
+    hardware_record,
+    join_processes,
+    peak_memory,
+    reuse_memory,
+    version_record,
+)
 from rba_bench.training.model_card import write_run_card
 from rba_bench.training.training_recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from rba_bench.training.data.groups import TrainingData
-    from rba_bench.training.preflight import Limits
+    from rba_bench.training.preflight import ModelLimits
     from rba_bench.training.trainer import AlignmentTrainer
 
 FINAL = f"{TRAINER}/final"
@@ -82,8 +88,8 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     from rba_bench.training.data.groups import TrainingData, choices
     from rba_bench.training.data.order import steps_for
     from rba_bench.training.model.building import base_folder
-    from rba_bench.training.model.checkpoints import newest, remove_incomplete, told_if_full
-    from rba_bench.training.model.precision import settled
+    from rba_bench.training.model.checkpoints import disk_full_message, newest_checkpoint, remove_incomplete
+    from rba_bench.training.model.precision import resolve_precision
 
     reuse_memory()
     join_processes()
@@ -94,23 +100,25 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     if recipe.epochs is not None:
         steps = steps_for(recipe.epochs, len(data.train), recipe.groups_per_step)
         recipe = recipe.model_copy(update={"steps": steps})
-    origin = None if continue_from is None else continuing.find(continue_from)
-    recipe = settled(recipe, out, origin)
+    origin = None if continue_from is None else continuing.find_origin(continue_from)
+    recipe = resolve_precision(recipe, out, origin)
     base = base_folder(recipe)
     sources = _sources(recipe, data, base)
     _claim(recipe, out, sources, origin)
     try:
         if (out / RUN_RECORD).is_file():
             if os.environ.get("RANK", "0") == "0":
-                continuing.tidy(out, recipe.keep_state)  # of a run killed between its record and this
+                continuing.remove_trainer_files(
+                    out, recipe.keep_state
+                )  # of a run killed between its record and this
                 complete_files(out, recipe.report, base)
             say(f"{out} is finished already")
             return _result(out)
-        with told_if_full(out):
+        with disk_full_message(out):
             if os.environ.get("RANK", "0") == "0":
                 remove_incomplete(out / TRAINER)
-                if origin is not None and newest(out / TRAINER) is None:
-                    continuing.prepare(origin, recipe, out)
+                if origin is not None and newest_checkpoint(out / TRAINER) is None:
+                    continuing.prepare_continuation(origin, recipe, out)
             PartialState().wait_for_everyone()
             return _Run(recipe, out, data, base, sources, origin).execute()
     finally:
@@ -138,7 +146,7 @@ def _claim(
     identity["reward"] = {**identity["reward"], "trust_remote_code": False}  # --trust decides nothing else
     identity |= sources
     if origin is not None:
-        continuing.check(recipe, identity, origin)
+        continuing.check_continuation(recipe, identity, origin)
         identity["continued_from"] = origin.identity()
     continuing.refuse_more_steps(out, identity)
     claim(out, "train", identity)
@@ -165,37 +173,37 @@ class _Run:
 
         from rba_bench.training.data.clips import ClipStore, ResponseTokens
         from rba_bench.training.model import building as build
-        from rba_bench.training.model.checkpoints import newest
-        from rba_bench.training.model.sharded_loading import planned
+        from rba_bench.training.model.checkpoints import newest_checkpoint
+        from rba_bench.training.model.sharded_loading import planned_sharding
         from rba_bench.training.teachers.own_answers import WithOwnAnswers
 
         set_seed(recipe.seed)  # adapters start from random numbers
         self.recipe, self.out, self.data, self.base, self.sources = recipe, out, data, base, sources
         self.origin = origin
-        self.found = newest(out / TRAINER)
-        self.shared = planned() != "none"
+        self.found = newest_checkpoint(out / TRAINER)
+        self.shared = planned_sharding() != "none"
         self.policy = build.open_policy(base, recipe, self.shared)
         self.family = self.policy.family
         self.limits = self._limits()
-        self.offline = build.given_pairs(recipe, data)
+        self.offline = build.load_given_pairs(recipe, data)
         # of given pairs the policy itself says beforehand what the reference would
         needed = recipe.uses_reference and (self.offline is None or recipe.method == "tdpo" or self.shared)
         self.reference = build.make_reference(self.policy, weights=not self.shared) if needed else None
         weights = sources["base_sha256"]
-        self.answered = build.answered(recipe, self.family, data, weights, out, self.shared)
+        self.answered = build.make_own_answers(recipe, self.family, data, weights, out, self.shared)
         groups = data.all if self.answered is None else WithOwnAnswers(self.answered, data.validation)
         cache = build.encoder_cache(recipe, self.family, weights) if recipe.encoder_frozen else None
         strict, frozen = recipe.long_clips == "error", recipe.encoder_frozen
         self.store = ClipStore(self.family, groups, frozen=frozen, cache=cache, strict=strict)
         self.responder = ResponseTokens(self.family)
 
-    def _limits(self) -> "Limits":
+    def _limits(self) -> "ModelLimits":
         """Leave out of the data what the model cannot take; the first process says what a user should know."""
         from rba_bench.training.options.recipe_checks import idle_values, thin_groups
-        from rba_bench.training.preflight import Limits
+        from rba_bench.training.preflight import ModelLimits
 
         recipe, data, speaks = self.recipe, self.data, os.environ.get("RANK", "0") == "0"
-        limits = Limits(self.family, recipe)
+        limits = ModelLimits(self.family, recipe)
         limits.apply(data, speaks)
         for line in [*idle_values(recipe), *thin_groups(data.train.voices, recipe)] if speaks else ():
             say(line)
@@ -226,7 +234,7 @@ class _Run:
                     trainer.train(resume_from_checkpoint=str(self.found[0]) if self.found else None)
                 trainer.saver.wait()
             finally:
-                self.store.heard.close()
+                self.store.waves.close()
                 if callback.files is not None:
                     callback.files.close()
         if callback.interrupted:
@@ -252,11 +260,11 @@ class _Run:
     def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
         from rba_bench.training import methods
         from rba_bench.training.callbacks.run_files import make_watch, reporters
-        from rba_bench.training.callbacks.samples import Shown
+        from rba_bench.training.callbacks.samples import SampleSelection
         from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback, saved_first
         from rba_bench.training.data.order import GroupOrder
         from rba_bench.training.model import building as build
-        from rba_bench.training.model.frozen_models import StepModels
+        from rba_bench.training.model.frozen_models import FrozenModels
         from rba_bench.training.rollouts.buffer import RolloutBuffer
         from rba_bench.training.rollouts.engines import use_engine
         from rba_bench.training.trainer import AlignmentTrainer, arguments
@@ -271,40 +279,40 @@ class _Run:
             if self.answered is None
             else GroupOrder(self.answered.ids, positions, recipe.seed)
         )
-        method = methods.make(recipe, self.responder.end_ids)
+        method = methods.make_method(recipe, self.responder.end_ids)
         reward = build.make_reward(recipe, self.data.kinds, self.family, str(args.device), self.out)
         rollout_buffer = RolloutBuffer(
             recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
         )
         use_engine(rollout_buffer, self.out / TRAINER / "rollout")
         rollout_buffer.trajectories = build.make_trajectories(recipe, rollout_buffer, str(args.device))
-        shell = build.teacher_copy(recipe, self.policy) if self.shared else None
+        shell = build.make_teacher_shell(recipe, self.policy) if self.shared else None
         teacher = build.make_teacher(
             recipe, self.family, self.sources["base_sha256"], str(args.device), shell
         )
         trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
-        tools = StepModels(self.store, self.reference, teacher, trained)
+        frozen_models = FrozenModels(self.store, self.reference, teacher, trained)
         if self.offline is not None and recipe.uses_reference and self.reference is None:
-            tools.kept = build.reference_of_pairs(
+            frozen_models.kept = build.score_pairs(
                 self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
             )
-        rollout_buffer.shown = Shown(recipe, args.should_save)
+        rollout_buffer.shown = SampleSelection(recipe, args.should_save)
         watch = make_watch(recipe, self.data, rollout_buffer, reward, self.out / TRAINER, args)
         self.validator = None if watch is None else watch.validator
         done = int(self.found[1]["step"]) if self.found else 0
         callback = TrainingCallback(Interrupt(), watch)
         trainer = AlignmentTrainer(
-            self.policy, recipe, method, rollout_buffer, order, args, tools, [callback], self.offline
+            self.policy, recipe, method, rollout_buffer, order, args, frozen_models, [callback], self.offline
         )
         build.check_sharing(trainer.sharing, recipe)
         trainer.copies = [one for one in (self.reference, shell) if one is not None]
         if reward is not None and trainer.sharing != "none":
-            reward.walk_in_step(trainer.sync, self.policy)
+            reward.join_collectives(trainer.sync, self.policy)
         for reporter in reporters(recipe.report_to, self.out, done, args.should_save):
             trainer.add_callback(reporter)
-        tools.autocast = trainer.accelerator.autocast
+        frozen_models.autocast = trainer.accelerator.autocast
         if self.validator is not None:
-            self.validator.sync = tools.sync
+            self.validator.sync = frozen_models.sync
         callback.trainer = trainer
         rollout_buffer.stopped = partial(saved_first, trainer)
         trainer.fresh_from = 0 if self.origin is None else self.origin.fresh_from
@@ -344,7 +352,7 @@ class _Run:
             open_up(self.out)
             write_json(self.out / RUN_RECORD, self._record(trainer))
             write_run_card(self.out, self.base)
-            continuing.tidy(self.out, self.recipe.keep_state)
+            continuing.remove_trainer_files(self.out, self.recipe.keep_state)
         trainer.accelerator.wait_for_everyone()
         return _result(self.out)
 
@@ -375,7 +383,7 @@ class _Run:
             "continued_from": None if self.origin is None else self.origin.identity(),
             "lineage": self._lineage(),
             "data": self.data.record(),
-            "versions": versions(),
+            "versions": version_record(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -399,6 +407,6 @@ class _Run:
             "padding": self.family.padding,
             "layout": self.policy.layout,
             "validations": self._validations(),
-            "hardware": hardware(trainer.args),
+            "hardware": hardware_record(trainer.args),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }

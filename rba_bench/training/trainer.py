@@ -34,14 +34,14 @@ from rba_bench.training.methods import Method, Outcome
 from rba_bench.training.methods.method import Step, StepTargets
 from rba_bench.training.model.building import optimizer_groups
 from rba_bench.training.model.checkpoints import Saver
-from rba_bench.training.model.frozen_models import StepModels
+from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.model.sharded_loading import share_out
+from rba_bench.training.model.sharded_loading import shard_policy
 from rba_bench.training.model.sharding import (
     CollectiveSync,
     drive_zero3,
-    kind_of,
     layer_names,
+    sharding_of,
     use_bfloat16,
 )
 from rba_bench.training.model.trainable_parts import schedule_factor
@@ -121,7 +121,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         rollout_buffer: RolloutBuffer,
         order: GroupOrder,
         args: TrainingArguments,
-        tools: StepModels,
+        frozen_models: FrozenModels,
         callbacks: Sequence[TrainerCallback] = (),
         offline: OfflinePairs | None = None,
     ) -> None:
@@ -131,14 +131,14 @@ class AlignmentTrainer(CheckpointingTrainer):
         self.method = method
         self.rollout_buffer = rollout_buffer
         self.order = order
-        self.tools = tools
+        self.frozen_models = frozen_models
         self.offline = offline
         rollout_buffer.spare, rollout_buffer.agree = order.spare, self.agree
-        self.sharing = kind_of(self.accelerator)
+        self.sharing = sharding_of(self.accelerator)
         self.sync = CollectiveSync(self.agree if self.sharing != "none" else None)
         if self.sharing != "none":
-            rollout_buffer.rollout.walk_in_step(self.sync)
-            tools.walk_in_step(self.sync)
+            rollout_buffer.rollout.join_collectives(self.sync)
+            frozen_models.join_collectives(self.sync)
         self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
         self.encoding_s = 0.0
         self.grad_norm = 0.0
@@ -148,7 +148,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         self.saver = Saver(Path(args.output_dir), args.should_save)
         share = args.per_device_train_batch_size * recipe.accumulate * recipe.voices_per_group
         ahead = (recipe.prefetch + recipe.refresh_every) * share
-        rollout_buffer.store.heard.limit = ahead if recipe.prefetch else 0
+        rollout_buffer.store.waves.limit = ahead if recipe.prefetch else 0
         self._groups: list[dict[str, Any]] | None = None
         self.copies: list[SpeechPolicy] = []  # frozen, to be shared out with the policy
         self.when_shared: Callable[[], object] = lambda: None  # what has to wait until all have their weights
@@ -166,7 +166,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         self._positions = given[-1]["positions"] if given else ()
         self.rollout_buffer.store.look_ahead(self._heard_next(given))
         batches = [self._batch(one["positions"], one["groups"]) for one in given]
-        found = [self.method.counts(batch, self.tools) for batch in batches]
+        found = [self.method.counts(batch, self.frozen_models) for batch in batches]
         if found:
             asked, told = self.rollout_buffer.take_verdicts()
             mine = {name: sum(one[name] for one in found) for name in found[0]}
@@ -189,9 +189,15 @@ class AlignmentTrainer(CheckpointingTrainer):
         It is returned times the number of processes, because these average their gradients.
         """
         batch: StepBatch = inputs["batch"]
-        aim = self.rollout_buffer.policy.inside(lambda: self._aim(batch))
-        scores = model(self.tools.clips(batch), batch.branches, aim.targets, aim.measure, self.method.want)
-        step = Step(batch, scores, aim, self._step_counts)
+        targets = self.rollout_buffer.policy.inside(lambda: self._targets(batch))
+        scores = model(
+            self.frozen_models.clips(batch),
+            batch.responses,
+            targets.distributions,
+            targets.measure,
+            self.method.extra_outputs,
+        )
+        step = Step(batch, scores, targets, self._step_counts)
         terms = self.method.loss(step)
         share = float(terms.loss.detach())
         if not math.isfinite(share):
@@ -259,11 +265,11 @@ class AlignmentTrainer(CheckpointingTrainer):
         return dict(zip(sorted(counts), self.accelerator.reduce(mine, "sum").tolist(), strict=True))
 
     @torch.no_grad()
-    def _aim(self, batch: StepBatch) -> StepTargets:
+    def _targets(self, batch: StepBatch) -> StepTargets:
         with self.accelerator.autocast():
-            aim = self.method.aim(batch, self.tools)
-            self.tools.keep_company(batch)
-        return aim
+            targets = self.method.targets(batch, self.frozen_models)
+            self.frozen_models.run_dummy_forwards(batch)
+        return targets
 
     # between steps
 
@@ -280,7 +286,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         self.rollout_buffer.rollout.renew()
         self.saver.check()
         if self.recipe.has_opponent and step % self.recipe.opponent_every == 0:
-            self.tools.renew_reference(self.rollout_buffer.policy)
+            self.frozen_models.renew_reference(self.rollout_buffer.policy)
 
     def report(self, record: dict[str, float]) -> None:
         """Hand a step's numbers to TensorBoard or Weights & Biases."""
@@ -341,12 +347,12 @@ class AlignmentTrainer(CheckpointingTrainer):
         trained = [[names[id(parameter)] for parameter in group["params"]] for group in groups]
         if self.sharing == "fsdp":
             plugin = self.accelerator.state.fsdp_plugin
-            plugin.transformer_cls_names_to_wrap = layer_names(policy.wrapped())
+            plugin.transformer_cls_names_to_wrap = layer_names(policy.layer_stacks())
             if self.args.bf16:
                 use_bfloat16(plugin)
         for one in (policy, *self.copies):
             one.whole = False
-        share_out(policy, self.copies, self.accelerator, self.sharing, self.args.device)
+        shard_policy(policy, self.copies, self.accelerator, self.sharing, self.args.device)
         shared = dict(policy.named_parameters())
         held = [[shared[name] for name in one] for one in trained]
         self._groups = [{**group, "params": own} for group, own in zip(groups, held, strict=True)]

@@ -12,7 +12,7 @@ from rba_bench.training.options.nested_options import (
     RolloutOptions,
     TeacherOptions,
 )
-from rba_bench.training.options.presets import CLIPPED, PRESETS, Method, Reduction, fill
+from rba_bench.training.options.presets import CLIPPED, PRESETS, Method, Reduction, apply_preset
 
 Kind = Literal["instruct", "qa", "s2tt"]
 Part = Literal["projector", "llm", "encoder"]
@@ -251,7 +251,7 @@ class TrainingRecipe(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, data: Any) -> Any:
-        return fill(data) if isinstance(data, dict) else data
+        return apply_preset(data) if isinstance(data, dict) else data
 
     @field_validator("train_parts")
     @classmethod

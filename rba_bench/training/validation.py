@@ -11,7 +11,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.files import read_json, write_json
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import Voice
+from rba_bench.training.data.pairs import SampleRequest
 from rba_bench.training.losses import sequence_logprobs
 from rba_bench.training.model.checkpoints import load_weights, save_weights
 from rba_bench.training.model.sharding import CollectiveSync
@@ -146,9 +146,9 @@ class Validator:
             return []
         responder: ResponseTokens = self.rollout_buffer.responder
         clips = self.rollout_buffer.store.get(rows)
-        branches = [Response(i, responder(row.response)) for i, row in enumerate(rows)]
+        responses = [Response(i, responder(row.response)) for i, row in enumerate(rows)]
         self.sync.enter()
-        scores = self.rollout_buffer.policy(clips, branches)
+        scores = self.rollout_buffer.policy(clips, responses)
         return [-float(one) for one in sequence_logprobs(scores.logprobs, scores.mask)]
 
     def _any_loss(self) -> None:
@@ -161,7 +161,7 @@ class Validator:
     def _rewards(self, rows: Sequence[AlignmentRow]) -> list[float]:
         """Rewards of greedy answers, NaN where one could not be judged; asked by all processes, also for no rows."""
         assert self.reward is not None  # the run made one
-        samples = self.rollout_buffer.answer([Voice(row, 0, 0.0) for row in rows], 0)
+        samples = self.rollout_buffer.answer([SampleRequest(row, 0, 0.0) for row in rows], 0)
         return self.reward(list(rows), [one.text for one in samples]) if rows else []
 
 

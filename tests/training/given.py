@@ -9,7 +9,7 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import Answer, Pair, ScoredSample
+from rba_bench.training.data.pairs import Answer, PreferencePair, ScoredSample
 from rba_bench.training.methods.method import Method, Step, StepTargets
 from rba_bench.training.model.policy import Scores
 
@@ -20,13 +20,13 @@ def answers(row: AlignmentRow, mask: Tensor, end: int = 4) -> list[Answer]:
     return [Answer(row, (*([10 + number] * (length - 1)), end)) for number, length in enumerate(lengths)]
 
 
-def step_of(method: Method, batch: StepBatch, logprobs: Tensor, mask: Tensor, **aim: Any) -> Step:
+def step_of(method: Method, batch: StepBatch, logprobs: Tensor, mask: Tensor, **targets: Any) -> Step:
     """A step of one batch; `divergence` is what the policy's forward pass would have measured."""
     none = torch.zeros(0)
-    divergence = aim.pop("divergence", none)
-    scores = Scores(logprobs, mask, divergence, none, none, none, aim.pop("entropy", none))
+    divergence = targets.pop("divergence", none)
+    scores = Scores(logprobs, mask, divergence, none, none, none, targets.pop("entropy", none))
     counts = method.counts(batch, None)  # type: ignore[arg-type]  # no method here asks the tools
-    return Step(batch, scores, StepTargets(**aim), counts)
+    return Step(batch, scores, StepTargets(**targets), counts)
 
 
 def pairs_of(
@@ -38,7 +38,7 @@ def pairs_of(
     batch = StepBatch([(row, False)], [Response(0, one.tokens) for one in said], list(teacher))
     batch.chosen, batch.rejected = list(range(half)), list(range(half, 2 * half))
     batch.pairs = [
-        Pair(chosen, rejected, gap)
+        PreferencePair(chosen, rejected, gap)
         for chosen, rejected, gap in zip(said[:half], said[half:], gaps or [0.0] * half, strict=True)
     ]
     batch.items = half

@@ -18,7 +18,7 @@ import torch
 from rba_bench.files import read_json, read_jsonl, write_json
 from rba_bench.recipes import recipes_dir
 from rba_bench.training.callbacks.training_callback import TrainingCallback
-from rba_bench.training.model.sharding import CollectiveSync, hide, layer_names
+from rba_bench.training.model.sharding import CollectiveSync, hide_modules, layer_names
 from rba_bench.training.run import train
 
 # one validation item: the second process has none, and keeps the first one company
@@ -80,7 +80,7 @@ from rba_bench.training import run
 from rba_bench.training.model import building as build
 from rba_bench.training.callbacks import training_callback as callback
 from rba_bench.training.training_recipe import TrainingRecipe
-from rba_bench.training.model.sharding import settle, whole
+from rba_bench.training.model.sharding import reshard, whole
 
 given = json.loads(pathlib.Path(sys.argv[1]).read_text())
 rank = int(os.environ["RANK"])
@@ -96,10 +96,10 @@ class Stop(callback.TrainingCallback):
 
 
 def finish(self, trainer, plain=run._Run._finish):
-    settle(self.policy)
+    reshard(self.policy)
     mine = sha256_json({n: whole(p).tolist() for n, p in self.policy.named_parameters() if p.requires_grad})
     for one in trainer.copies:
-        settle(one)
+        reshard(one)
     held = {
         name: sorted({type(p).__name__ for one in models for p in one.parameters()})
         for name, models in (("policy", [self.policy]), ("copies", trainer.copies))
@@ -329,7 +329,7 @@ def test_hidden_modules_are_no_part_of_the_model_and_can_be_called(family: Any) 
     from rba_bench.training.model.policy import SpeechPolicy
 
     policy = SpeechPolicy(family)
-    hide(policy, policy.left_whole())
+    hide_modules(policy, policy.unsharded_modules())
     assert not [name for name, _ in policy.named_parameters() if "audio_tower" in name]
     states, lengths = family.encode_audio(family.features([np.zeros(8000, np.float32)]))
     assert states.shape[1] == int(lengths[0])

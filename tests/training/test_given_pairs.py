@@ -12,8 +12,8 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, OfflinePairs, Pair
-from rba_bench.training.model.frozen_models import ReferenceCache, StepModels, of_answers
+from rba_bench.training.data.pairs import Answer, OfflinePairs, PreferencePair
+from rba_bench.training.model.frozen_models import FrozenModels, ReferenceCache, of_answers
 from rba_bench.training.model.policy import SpeechPolicy
 
 
@@ -77,7 +77,7 @@ class Scorer:
         self.asked: list[int] = []
 
     def __call__(self, batch: StepBatch, places: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        answers = [batch.branches[place].tokens for place in places]
+        answers = [batch.responses[place].tokens for place in places]
         self.asked.append(len(answers))
         size = max(map(len, answers))
         values = torch.zeros(len(answers), size)
@@ -93,7 +93,7 @@ def test_known_answers_are_not_scored_again(tmp_path: Path, rows: list[Alignment
     batch = of_answers(
         [Answer(one, (1, 2)), Answer(one, (3,)), Answer(other, (1, 2)), Answer(one, (1, 2), True)]
     )
-    assert len(batch.heard) == 3 and len(batch.branches) == 4
+    assert len(batch.prompts) == 3 and len(batch.responses) == 4
     score = Scorer()
     cache = ReferenceCache("tag", folder=tmp_path)
     first = cache.scores(batch, [1, 0], score)
@@ -112,12 +112,12 @@ def test_known_answers_are_not_scored_again(tmp_path: Path, rows: list[Alignment
 def test_filled_by_the_policy_it_holds_what_the_reference_would_say(
     rows: list[AlignmentRow], family: Any, store_for: Callable[..., Any]
 ) -> None:
-    tools = StepModels(store_for(family), SpeechPolicy(family))
+    frozen_models = FrozenModels(store_for(family), SpeechPolicy(family))
 
     chosen, rejected = ResponseTokens(family)("the lake"), ResponseTokens(family)("a tree and water")
-    pairs = [Pair(Answer(row, chosen), Answer(row, rejected)) for row in rows[:6]]
+    pairs = [PreferencePair(Answer(row, chosen), Answer(row, rejected)) for row in rows[:6]]
     cache = ReferenceCache("tag")
-    cache.fill(pairs, tools.score, batch_size=2)
+    cache.fill(pairs, frozen_models.score, batch_size=2)
     assert cache.computed == 12
 
     def nobody(batch: StepBatch, places: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,6 +125,6 @@ def test_filled_by_the_policy_it_holds_what_the_reference_would_say(
 
     batch = of_answers([side for pair in pairs for side in (pair.chosen, pair.rejected)])
     kept, mask = cache.scores(batch, range(12), nobody)
-    live, present = tools.score(batch, range(12))
+    live, present = frozen_models.score(batch, range(12))
     assert torch.equal(mask, present)
     torch.testing.assert_close(kept * mask, live * present, atol=1e-5, rtol=1e-5)

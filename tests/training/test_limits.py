@@ -14,7 +14,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.training.data.clips import ClipStore
 from rba_bench.training.data.groups import TrainingData, choices
-from rba_bench.training.preflight import Limits
+from rba_bench.training.preflight import ModelLimits
 from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.conftest import write_set
@@ -51,9 +51,9 @@ def with_long(rows: list[AlignmentRow], tmp_path: Path) -> Path:
     )
 
 
-def limits(family: Any, heard: float = 2.5, **keys: Any) -> Limits:
+def limits(family: Any, heard: float = 2.5, **keys: Any) -> ModelLimits:
     family.processor.feature_extractor.max_seconds = heard
-    return Limits(family, TrainingRecipe(method="sft", **keys))
+    return ModelLimits(family, TrainingRecipe(method="sft", **keys))
 
 
 def test_long_clips_are_left_out_counted_and_told(
@@ -124,11 +124,11 @@ def test_what_does_not_fit_the_context_is_left_out(
 def test_room_for_samples_counts_as_an_answer(family: Any, alignment_dir: Path) -> None:
     data = opened(alignment_dir)
     family.context = 200
-    fits = Limits(family, TrainingRecipe(method="rba-single", max_new_tokens=20))
+    fits = ModelLimits(family, TrainingRecipe(method="rba-single", max_new_tokens=20))
     fits.apply(data)
     assert fits.counts["context"] == 0
     with pytest.raises(UserError, match="no training rows"):
-        Limits(family, TrainingRecipe(method="rba-single", max_new_tokens=300)).apply(data)
+        ModelLimits(family, TrainingRecipe(method="rba-single", max_new_tokens=300)).apply(data)
 
 
 def test_long_answers_are_left_out_where_a_bound_is_set(

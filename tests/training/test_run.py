@@ -213,12 +213,12 @@ def test_a_checkpoint_cut_by_a_kill_is_skipped(
     stop_at(5)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "parts")
-    newest = tmp_path / "parts" / "trainer" / "checkpoint-5"
+    newest_checkpoint = tmp_path / "parts" / "trainer" / "checkpoint-5"
     if damage == "half":
-        [shard] = newest.glob("shard-*.safetensors")
+        [shard] = newest_checkpoint.glob("shard-*.safetensors")
         shard.write_bytes(shard.read_bytes()[:100])
     else:
-        (newest / "rba_state.json").unlink()
+        (newest_checkpoint / "rba_state.json").unlink()
     stop_at(0)
     train(recipe, tmp_path / "parts")
     same(tmp_path / "whole", tmp_path / "parts")

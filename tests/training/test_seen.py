@@ -15,7 +15,7 @@ from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.callbacks import samples
 from rba_bench.training.callbacks.training_callback import TrainingCallback
-from rba_bench.training.data.pairs import Answer, Outcome, Pair, Sample
+from rba_bench.training.data.pairs import Answer, Outcome, PreferencePair, Sample
 from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
 
@@ -131,24 +131,26 @@ def test_ctrl_c_leaves_a_report_of_what_there_is(
 
 
 def test_groups_are_shown_at_the_start_every_n_steps_and_at_the_end() -> None:
-    shown = samples.Shown(TrainingRecipe(steps=25, samples_every=10, groups_per_step=8))
+    shown = samples.SampleSelection(TrainingRecipe(steps=25, samples_every=10, groups_per_step=8))
     positions = [position for position in range(25 * 8) if shown(position)]
     assert sorted({shown.step(position) for position in positions}) == [1, 10, 20, 25]
     assert len(positions) == 4 * samples.GROUPS
-    long = samples.Shown(TrainingRecipe(steps=100_000, samples_every=10, groups_per_step=8))
+    long = samples.SampleSelection(TrainingRecipe(steps=100_000, samples_every=10, groups_per_step=8))
     assert sum(map(long, range(0, 100_000 * 8, 8))) <= samples.STEPS + 2
-    assert not any(map(samples.Shown(TrainingRecipe(samples_every=0)), range(100)))
-    assert not any(map(samples.Shown(TrainingRecipe(), writes=False), range(100)))
+    assert not any(map(samples.SampleSelection(TrainingRecipe(samples_every=0)), range(100)))
+    assert not any(map(samples.SampleSelection(TrainingRecipe(), writes=False), range(100)))
 
 
 def test_a_record_says_where_each_side_of_a_pair_comes_from(rows: list[AlignmentRow]) -> None:
     mine = rows[:2]
     given = [Sample(mine[0], (1, 2), True, "one"), Sample(mine[1], (1, 2), False, "two" * 5_000)]
     pairs = [
-        Pair(Answer(mine[1], (9,)), Answer(mine[1], (1, 2))),  # the teacher's answer, and the second sample
-        Pair(Answer(mine[1], (1, 2, 3)), Answer(mine[0], (1, 2))),
+        PreferencePair(
+            Answer(mine[1], (9,)), Answer(mine[1], (1, 2))
+        ),  # the teacher's answer, and the second sample
+        PreferencePair(Answer(mine[1], (1, 2, 3)), Answer(mine[0], (1, 2))),
     ]
-    made = samples.record(
+    made = samples.group_record(
         mine, given, [0.5, float("nan")], Outcome(2, pairs), lambda row, tokens: f"said {list(tokens)}"
     )
     assert [pair["chosen"]["sample"] for pair in made["pairs"]] == [None, None]
@@ -157,7 +159,7 @@ def test_a_record_says_where_each_side_of_a_pair_comes_from(rows: list[Alignment
     assert [one["reward"] for one in made["samples"]] == [0.5, None]
     assert [one["cut"] for one in made["samples"]] == [False, True]
     assert len(made["samples"][1]["text"]) == samples.CHARACTERS
-    many = samples.record(mine, given * 20, None, Outcome(0), lambda row, tokens: "")
+    many = samples.group_record(mine, given * 20, None, Outcome(0), lambda row, tokens: "")
     assert len(many["samples"]) == samples.SAMPLES and many["samples_left_out"] == 40 - samples.SAMPLES
     assert samples.bounded("a\udc80") == "a?"
 

@@ -128,8 +128,8 @@ def test_a_batch_with_nothing_to_learn_from_still_hears_a_clip(
     given, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 8, trainer.args.device)
     batches = [one["batch"] for one in given]
     assert [bool(batch.rated) for batch in batches].count(False) >= 1
-    assert all(not as_text for batch in batches for _, as_text in batch.heard) and all(
-        batch.branches for batch in batches
+    assert all(not as_text for batch in batches for _, as_text in batch.prompts) and all(
+        batch.responses for batch in batches
     )
 
 

@@ -13,7 +13,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.packing import Response
-from rba_bench.training.methods import make
+from rba_bench.training.methods import make_method
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.run import train
@@ -73,7 +73,7 @@ def test_processes_share_the_items_out_and_all_have_the_figures_of_one(
     store, policy, responder = store_for(family), SpeechPolicy(family), ResponseTokens(family)
     calls: list[str] = []
     policy.register_forward_pre_hook(lambda *_: calls.append("forward"))
-    rollout_buffer = RolloutBuffer(recipe, make(recipe, responder.end_ids), policy, store, responder)
+    rollout_buffer = RolloutBuffer(recipe, make_method(recipe, responder.end_ids), policy, store, responder)
     chosen = {"instruct": [rows[0], rows[9], rows[15]], "qa": [rows[3], rows[12]]}
 
     def worth(asked: Sequence[AlignmentRow], answers: Sequence[str]) -> list[float]:

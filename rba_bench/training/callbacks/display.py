@@ -47,7 +47,7 @@ class Display(Protocol):
         ...
 
 
-class Hidden:
+class NoDisplay:
     """Shows nothing: all processes but the first."""
 
     def step(self, record: Mapping[str, float], seconds: float) -> None:
@@ -132,7 +132,7 @@ class Panel(Board):
             ),
         )
         yield head
-        for line in packed([*self.figures(), *filter(None, [self.validation])], options.max_width):
+        for line in wrap_words([*self.figures(), *filter(None, [self.validation])], options.max_width):
             yield Text(line)
 
 
@@ -176,7 +176,7 @@ def display(
         shown: whether this process shows anything.
     """
     if not shown:
-        yield Hidden()
+        yield NoDisplay()
     elif not sys.stderr.isatty() or console.is_dumb_terminal:
         yield Lines(label, steps, done, every, budget_s)
     else:
@@ -202,7 +202,7 @@ def validation_text(step: int, figures: Mapping[str, float]) -> str:
     return ""
 
 
-def packed(words: Sequence[str], width: int) -> list[str]:
+def wrap_words(words: Sequence[str], width: int) -> list[str]:
     """Lines of at most `width` columns that break between words only (or within one that is longer)."""
     lines: list[str] = []
     for word in words:

@@ -33,7 +33,7 @@ from rba_bench.outputs import TRAIN_LOG
 from rba_bench.progress import say
 from rba_bench.training.callbacks.samples import bounded
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import Voice
+from rba_bench.training.data.pairs import SampleRequest
 from rba_bench.training.losses import sequence_logprobs
 from rba_bench.training.rewards import Reward
 from rba_bench.training.rollouts.buffer import RolloutBuffer
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 ITEMS = 10
 
 
-class Ends:
+class HeldOutAnswers:
     """Greedy answers to the same held-out items, with what speaks for them.
 
     Args:
@@ -76,12 +76,12 @@ class Ends:
         training = policy.training
         policy.eval()
         with torch.no_grad():
-            samples = self.rollout_buffer.answer([Voice(row, 0, 0.0) for row in self.rows], 0)
-            branches = [
+            samples = self.rollout_buffer.answer([SampleRequest(row, 0, 0.0) for row in self.rows], 0)
+            responses = [
                 Response(number, self.rollout_buffer.responder(row.response))
                 for number, row in enumerate(self.rows)
             ]
-            scores = policy(self.rollout_buffer.store.get(self.rows), branches)
+            scores = policy(self.rollout_buffer.store.get(self.rows), responses)
             nats = (-sequence_logprobs(scores.logprobs, scores.mask)).tolist()
         policy.train(training)
         rewards: Sequence[float] = [math.nan] * len(samples)
@@ -176,10 +176,10 @@ def write_report(out: Path, groups: "Mapping[str, Sequence[AlignmentRow]] | None
         out: the run's folder.
         groups: rows by group id, for the clips.
     """
-    from rba_bench.training.report.page import write
+    from rba_bench.training.report.page import write_page
 
     try:
-        path, _ = write(out, groups=groups)
+        path, _ = write_page(out, groups=groups)
     except RbaError as error:
         say(f"no report: {error}")
     else:
@@ -212,7 +212,7 @@ class Watch:
     """
 
     validator: "Validator"
-    ends: "Ends"
+    ends: "HeldOutAnswers"
 
     @property
     def exhausted(self) -> bool:
@@ -263,7 +263,7 @@ def make_watch(
     validator = Validator(
         recipe, rows, rollout_buffer, reward, folder, writes, process, lambda one: gather_object([one])
     )
-    return Watch(validator, Ends(rows, rollout_buffer, reward if writes else None))
+    return Watch(validator, HeldOutAnswers(rows, rollout_buffer, reward if writes else None))
 
 
 Reporter = Literal["tensorboard", "wandb"]

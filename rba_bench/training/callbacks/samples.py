@@ -20,7 +20,7 @@ SAMPLES = 16  # of a group
 CHARACTERS = 2_000  # of a text
 
 
-class Shown:
+class SampleSelection:
     """Which groups are written down.
 
     Args:
@@ -45,7 +45,7 @@ class Shown:
         return step % self.every == 0 or step in (1, self.steps)
 
 
-def record(
+def group_record(
     rows: Sequence[AlignmentRow],
     samples: Sequence[Sample],
     rewards: Sequence[float] | None,

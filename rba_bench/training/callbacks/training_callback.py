@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rba_bench.training.callbacks.display import Display, Hidden
+from rba_bench.training.callbacks.display import Display, NoDisplay
 from rba_bench.training.callbacks.run_files import RunFiles, Watch
 from rba_bench.training.model.checkpoints import STATE
 from rba_bench.training.model.trainable_parts import rates_at
-from rba_bench.training.rollouts.rollout import RolloutGone
+from rba_bench.training.rollouts.rollout import RolloutUnavailable
 
 if TYPE_CHECKING:
     from rba_bench.training.trainer import AlignmentTrainer
@@ -80,7 +80,7 @@ class TrainingCallback(TrainerCallback):
         self.interrupt = interrupt
         self.watch = watch
         self.files: RunFiles | None = None
-        self.display: Display = Hidden()
+        self.display: Display = NoDisplay()
         self.interrupted = False
         self.trainer: AlignmentTrainer | None = None
         self._since = 0.0
@@ -183,7 +183,7 @@ class TrainingCallback(TrainerCallback):
         return self.trainer
 
 
-def saved_first(trainer: "AlignmentTrainer", error: RolloutGone) -> RolloutGone:
+def saved_first(trainer: "AlignmentTrainer", error: RolloutUnavailable) -> RolloutUnavailable:
     """Save the run between two steps, for lack of answers to go on with, and say from where it goes on.
 
     Args:
@@ -195,4 +195,4 @@ def saved_first(trainer: "AlignmentTrainer", error: RolloutGone) -> RolloutGone:
     if step and not (Path(trainer.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
         trainer._save_checkpoint(trainer.model, None)
         trainer.saver.wait()
-    return RolloutGone(f"{error}: start it again; the same command then goes on from step {step}")
+    return RolloutUnavailable(f"{error}: start it again; the same command then goes on from step {step}")

@@ -1,8 +1,8 @@
-"""What a teacher says should come next: its next-token distributions at the answer positions of some branches.
+"""What a teacher says should come next: its next-token distributions at the answer positions of some responses.
 
-K counts all answer positions of those branches (end token included), branch after branch in ascending order:
+K counts all answer positions of those responses (end token included), response after response in ascending order:
 
-    branches (0, 2), answers of 3 and 2 tokens  ->  K = 5:   0.0  0.1  0.2   2.0  2.1
+    responses (0, 2), answers of 3 and 2 tokens  ->  K = 5:   0.0  0.1  0.2   2.0  2.1
 
 Two forms. `StateTargets` holds the teacher's hidden states, and logits over the whole vocabulary are made a chunk at a
 time, so that [K, V] never exists at once. `TopKTargets` holds the likeliest tokens, as a cache keeps them.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import Answer, Pair, ScoredSample
+from rba_bench.training.data.pairs import Answer, PreferencePair, ScoredSample
 
 
 @dataclass(frozen=True)
@@ -26,33 +26,33 @@ class StateTargets:
     """Distributions as hidden states: softmax(head(states) / T), whatever T the loss wants.
 
     Attributes:
-        branches: numbers of the branches, ascending.
+        responses: numbers of the responses, ascending.
         states: [K, Ht] last hidden states of the teacher, after its final norm; Ht is the teacher's width.
         head: states [..., Ht] to logits [..., V]. V is that of the student's head, or less where that has more
             padding rows; the student's logits are then cut to the first V.
 
     Raises:
-        ValueError: branches out of order.
+        ValueError: responses out of order.
     """
 
-    branches: tuple[int, ...]
+    responses: tuple[int, ...]
     states: Tensor
     head: Callable[[Tensor], Tensor]
 
     def __post_init__(self) -> None:
-        _check(self.branches)
+        _check(self.responses)
 
     def __len__(self) -> int:
         """K."""
         return len(self.states)
 
     def part(self, start: int, stop: int) -> "StateTargets":
-        """Positions `start` up to `stop`; `branches` stays, and no longer says which."""
-        return StateTargets(self.branches, self.states[start:stop], self.head)
+        """Positions `start` up to `stop`; `responses` stays, and no longer says which."""
+        return StateTargets(self.responses, self.states[start:stop], self.head)
 
     def to(self, device: torch.device | str) -> "StateTargets":
         """The same with its states on a device; the head stays where it is."""
-        return StateTargets(self.branches, self.states.to(device), self.head)
+        return StateTargets(self.responses, self.states.to(device), self.head)
 
     @torch.no_grad()
     def logits(self) -> Tensor:
@@ -67,23 +67,23 @@ class TopKTargets:
     sum(exp(logits)) + exp(log_rest) = 1 at every position, but for the rounding of what was kept on disk.
 
     Attributes:
-        branches: numbers of the branches, ascending.
+        responses: numbers of the responses, ascending.
         ids: [K, k] int64 tokens, likeliest first.
         logits: [K, k] float32 natural-log probabilities of these tokens at temperature T.
         log_rest: [K] float32 natural log of the probability of all other tokens together; -inf where k is the whole
             vocabulary.
 
     Raises:
-        ValueError: branches out of order, or shapes that do not fit together.
+        ValueError: responses out of order, or shapes that do not fit together.
     """
 
-    branches: tuple[int, ...]
+    responses: tuple[int, ...]
     ids: Tensor
     logits: Tensor
     log_rest: Tensor
 
     def __post_init__(self) -> None:
-        _check(self.branches)
+        _check(self.responses)
         if self.ids.shape != self.logits.shape or self.ids.shape[:1] != self.log_rest.shape:
             shapes = tuple(self.ids.shape), tuple(self.logits.shape), tuple(self.log_rest.shape)
             raise ValueError(f"ids {shapes[0]}, logits {shapes[1]} and rest {shapes[2]} do not fit together")
@@ -93,22 +93,22 @@ class TopKTargets:
         return len(self.ids)
 
     def part(self, start: int, stop: int) -> "TopKTargets":
-        """Positions `start` up to `stop`; `branches` stays, and no longer says which."""
+        """Positions `start` up to `stop`; `responses` stays, and no longer says which."""
         cut = slice(start, stop)
-        return TopKTargets(self.branches, self.ids[cut], self.logits[cut], self.log_rest[cut])
+        return TopKTargets(self.responses, self.ids[cut], self.logits[cut], self.log_rest[cut])
 
     def to(self, device: torch.device | str) -> "TopKTargets":
         """The same on a device."""
         moved = (tensor.to(device) for tensor in (self.ids, self.logits, self.log_rest))
-        return TopKTargets(self.branches, *moved)
+        return TopKTargets(self.responses, *moved)
 
 
 Targets = StateTargets | TopKTargets
 
 
-def _check(branches: tuple[int, ...]) -> None:
-    if any(one >= other for one, other in zip(branches, branches[1:], strict=False)):
-        raise ValueError(f"branches {branches} are not in ascending order")
+def _check(responses: tuple[int, ...]) -> None:
+    if any(one >= other for one, other in zip(responses, responses[1:], strict=False)):
+        raise ValueError(f"responses {responses} are not in ascending order")
 
 
 @dataclass
@@ -116,31 +116,31 @@ class StepBatch:
     """Clips, distinct answers to them, and where each role's answers are among those.
 
     Attributes:
-        heard: clips; the flag says that the instruction is read instead.
-        branches: distinct answers.
-        teacher: branches with the teacher's answers.
-        chosen, rejected: branches of the pairs, [P] each.
-        rated: branches of the rated samples, [Q].
+        prompts: clips; the flag says that the instruction is read instead.
+        responses: distinct answers.
+        teacher: responses with the teacher's answers.
+        chosen, rejected: responses of the pairs, [P] each.
+        rated: responses of the rated samples, [Q].
         pairs: [P].
         ratings: [Q].
         groups: number of the group each rated sample belongs to, [Q].
         items: pairs or samples that there could have been; see `Outcome.items`.
     """
 
-    heard: list[tuple[AlignmentRow, bool]] = field(default_factory=list)
-    branches: list[Response] = field(default_factory=list)
+    prompts: list[tuple[AlignmentRow, bool]] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
     teacher: list[int] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
     rated: list[int] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[PreferencePair] = field(default_factory=list)
     ratings: list[ScoredSample] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     items: int = 0
 
     def length(self, places: Sequence[int]) -> int:
         """Tokens of the answers at `places`, those that are named twice counted twice."""
-        return sum(len(self.branches[place].tokens) for place in places)
+        return sum(len(self.responses[place].tokens) for place in places)
 
     @property
     def trained_tokens(self) -> int:
@@ -149,19 +149,19 @@ class StepBatch:
         others = [place for place in (*self.chosen, *self.rejected, *self.rated) if place not in taught]
         return self.length([*self.teacher, *others])
 
-    def listen(self, row: AlignmentRow, tokens: tuple[int, ...]) -> None:
-        """Make sure that a clip is heard: add `row`'s, with an answer that plays no role, where all are read.
+    def ensure_audio(self, row: AlignmentRow, tokens: tuple[int, ...]) -> None:
+        """Make sure that one prompt has audio: add `row`'s, with an answer that plays no role, where all are read.
 
         Without any the projector would take no part in the step, and processes would not all do the same.
         """
-        if all(as_text for _, as_text in self.heard):
-            self.heard.append((row, False))
-            self.branches.append(Response(len(self.heard) - 1, tokens))
+        if all(as_text for _, as_text in self.prompts):
+            self.prompts.append((row, False))
+            self.responses.append(Response(len(self.prompts) - 1, tokens))
 
 
-def assemble(
+def assemble_batch(
     rows: Sequence[AlignmentRow],
-    pairs: Sequence[Pair] = (),
+    pairs: Sequence[PreferencePair] = (),
     rated: Sequence[Sequence[ScoredSample]] = (),
     teacher_tokens: Callable[[str], tuple[int, ...]] | None = None,
     items: int = 0,
@@ -181,12 +181,12 @@ def assemble(
 
     def place(answer: Answer) -> int:
         clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
-        if clip == len(batch.heard):
-            batch.heard.append((answer.row, answer.as_text))
-        branch = Response(clip, answer.tokens, answer.temperature)
-        number = known.setdefault(branch, len(known))
-        if number == len(batch.branches):
-            batch.branches.append(branch)
+        if clip == len(batch.prompts):
+            batch.prompts.append((answer.row, answer.as_text))
+        response = Response(clip, answer.tokens, answer.temperature)
+        number = known.setdefault(response, len(known))
+        if number == len(batch.responses):
+            batch.responses.append(response)
         return number
 
     if teacher_tokens is not None:

@@ -99,7 +99,7 @@ SLACK_S = 0.05  # so much at the end of a clip is not missed
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipInput:
     """One clip, ready for the policy.
 
     Attributes:
@@ -166,15 +166,15 @@ class ClipStore:
         self.strict = strict
         self.misstated: set[str] = set()
         # what is heard of a clip, and how many samples it has
-        self.heard: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._hear, 0)
+        self.waves: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._load_wave, 0)
 
-    def get(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+    def get(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The clips of `rows`, in order."""
         known = self.states(rows) if self.frozen else {}
         made = []
         for row in rows:
             sound = known[row.id] if self.frozen else torch.from_numpy(self._wave(row))
-            made.append(Clip(self._prompt(row, sound), sound))
+            made.append(ClipInput(self._prompt(row, sound), sound))
         return made
 
     def states(self, rows: Iterable[AlignmentRow]) -> dict[str, Tensor]:
@@ -192,19 +192,19 @@ class ClipStore:
             self.seconds += time.monotonic() - started
         return {id_: known[id_] for id_ in wanted}
 
-    def text(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+    def text(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The same instructions read as text."""
         found = []
         for row in rows:
             with _named(f"row {row.id}"):
-                found.append(Clip(torch.tensor(self.family.text_ids(row.user_text)), None))
+                found.append(ClipInput(torch.tensor(self.family.text_ids(row.user_text)), None))
         return found
 
-    def silence(self, rows: Sequence[AlignmentRow]) -> list[Clip]:
+    def silence(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The clips of `rows` with silence instead of sound, past the cache."""
         waves = [np.zeros_like(self._wave(row)) for row in rows]
         sounds = self._encoded(waves) if self.frozen else [torch.from_numpy(wave) for wave in waves]
-        return [Clip(self._prompt(row, sound), sound) for row, sound in zip(rows, sounds, strict=True)]
+        return [ClipInput(self._prompt(row, sound), sound) for row, sound in zip(rows, sounds, strict=True)]
 
     def _encoded(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
         if not self.family.steady:
@@ -264,17 +264,17 @@ class ClipStore:
         return ROWS.get(next(self.family.model.parameters()).device.type, ROWS_DEFAULT)
 
     def look_ahead(self, rows: Iterable[AlignmentRow]) -> None:
-        """Begin to read and decode the clips of rows, soonest needed first, as far as `heard.limit` allows."""
-        self.heard.ahead(row for row in rows if not (self.frozen and row.audio.sha256 in self.cache))
+        """Begin to read and decode the clips of rows, soonest needed first, as far as `waves.limit` allows."""
+        self.waves.ahead(row for row in rows if not (self.frozen and row.audio.sha256 in self.cache))
 
     def _wave(self, row: AlignmentRow) -> np.ndarray:
-        heard, size = self.heard(row)
+        heard, size = self.waves(row)
         lost = (size - len(heard)) / SAMPLING_RATE
         if lost > SLACK_S and not (row.duration or 0.0) > size / SAMPLING_RATE - SLACK_S:
             self._misstated(row, size / SAMPLING_RATE)
         return heard
 
-    def _hear(self, row: AlignmentRow) -> tuple[np.ndarray, int]:
+    def _load_wave(self, row: AlignmentRow) -> tuple[np.ndarray, int]:
         try:
             wave = load_clip(row.audio)
         except RbaError as error:

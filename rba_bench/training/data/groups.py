@@ -20,7 +20,7 @@ from rba_bench.audio.alignment_set import AlignmentRow, AlignmentSet
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_json
 from rba_bench.seeding import stable_seed
-from rba_bench.training.data.order import GroupOrder, Window
+from rba_bench.training.data.order import GroupOrder, ShuffleWindow
 
 Shuffle = Literal["auto", "full", "window"]
 VERIFY_BYTES = (
@@ -251,7 +251,7 @@ class TrainingData:
     """
 
     def __init__(
-        self, chosen: Sequence[SetChoice], sources: Sequence[IndexedSet], window: Window | None
+        self, chosen: Sequence[SetChoice], sources: Sequence[IndexedSet], window: ShuffleWindow | None
     ) -> None:
         pairs = sorted(zip(chosen, sources, strict=True), key=lambda pair: pair[1].data.sha256)
         self.chosen = [choice for choice, _ in pairs]
@@ -285,7 +285,7 @@ class TrainingData:
             sources.append(IndexedSet(folder, verify_now=small))
         large = sum(source.bytes for source in sources) > WINDOW_BYTES
         windowed = shuffle == "window" or (shuffle == "auto" and large)
-        return cls(sets, sources, Window() if windowed else None)
+        return cls(sets, sources, ShuffleWindow() if windowed else None)
 
     def leave_out(self, clips: Sequence[np.ndarray]) -> None:
         """Use the sets without some of their clips; groups of which no clip remains are gone too.

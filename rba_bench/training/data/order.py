@@ -20,7 +20,7 @@ WEIGHT_STEPS = 10**6  # shares of draws are fractions of at most this denominato
 
 
 @dataclass(frozen=True)
-class Window:
+class ShuffleWindow:
     """Shuffling that reads a set nearly in one go: blocks of neighbouring groups, mixed within windows of blocks.
 
     Attributes:
@@ -40,7 +40,7 @@ def steps_for(epochs: float, n_groups: int, groups_per_step: int) -> int:
     return max(1, -(-wanted // groups_per_step))
 
 
-def permutation(n: int, *seed: str | int, window: Window | None = None) -> np.ndarray:
+def permutation(n: int, *seed: str | int, window: ShuffleWindow | None = None) -> np.ndarray:
     """The numbers 0 to n - 1 in an order that depends on n, `seed` and `window` alone, [n] int32."""
     words = np.random.PCG64(stable_seed(*seed)).random_raw(n)
     if window is None or n <= window.block * window.blocks:
@@ -77,7 +77,7 @@ class GroupOrder(Dataset[tuple[int, str]]):
         *,
         sizes: Sequence[int] = (),
         weights: Sequence[float] | None = None,
-        window: Window | None = None,
+        window: ShuffleWindow | None = None,
     ) -> None:
         if not group_ids:
             raise ValueError("no group to train on")

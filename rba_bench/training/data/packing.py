@@ -50,7 +50,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """A batch of R rows, S columns, D documents (a clip's prompt with answers) and N answers of at most L tokens.
 
     Attributes:
@@ -81,11 +81,11 @@ class Layout:
     causal: bool
     blocks: Blocks | None = None
 
-    def to(self, device: torch.device | str) -> "Layout":
+    def to(self, device: torch.device | str) -> "BatchLayout":
         """The same layout on a device."""
         held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         moved = {k: v.to(device) for k, v in held.items() if isinstance(v, Tensor | Blocks)}
-        return Layout(**(held | moved))
+        return BatchLayout(**(held | moved))
 
     def attention_mask(self, dtype: torch.dtype) -> Tensor | None:
         """Mask for the decoder: [R, 1, S, P + S] additive, [R, S] 0/1 where `causal`, None without any padding too.
@@ -111,20 +111,20 @@ class Layout:
         return empty.masked_fill_(~allowed, blocked)[:, None]
 
 
-def plan(
+def plan_layout(
     prompts: Sequence[Tensor],
-    branches: Sequence[Response],
+    responses: Sequence[Response],
     mode: Mode = "pack",
     pad_id: int = 0,
     openings: Openings | None = None,
     reach: float = REACH,
     by_document: bool = False,
-) -> Layout:
+) -> BatchLayout:
     """Lay out answers behind their prompts.
 
     Args:
         prompts: prompt ids of each clip, [P_i].
-        branches: answers; clips without one get no place.
+        responses: answers; clips without one get no place.
         mode: see the module.
         pad_id: any text token; not the audio placeholder.
         openings: what of the prompts is computed elsewhere; None for nothing.
@@ -134,16 +134,16 @@ def plan(
     Raises:
         ValueError: no answer at all, or an empty one.
     """
-    if not branches or not all(branch.tokens for branch in branches):
+    if not responses or not all(response.tokens for response in responses):
         raise ValueError("every answer needs at least one token")
     openings = openings or Openings()
     grouped: dict[int, list[int]] = {}
-    for number, branch in enumerate(branches):
-        grouped.setdefault(number if mode == "pad" else branch.clip, []).append(number)
+    for number, response in enumerate(responses):
+        grouped.setdefault(number if mode == "pad" else response.clip, []).append(number)
     documents = list(grouped.values())
-    clips = [branches[numbers[0]].clip for numbers in documents]
+    clips = [responses[numbers[0]].clip for numbers in documents]
     widths = [
-        len(prompts[clip]) - openings.length(clip) + sum(len(branches[n].tokens) - 1 for n in numbers)
+        len(prompts[clip]) - openings.length(clip) + sum(len(responses[n].tokens) - 1 for n in numbers)
         for clip, numbers in zip(clips, documents, strict=True)
     ]
     rows = [[d] for d in range(len(documents))]
@@ -152,7 +152,7 @@ def plan(
         counts = np.unique(np.linspace(1, len(widths), TRIED).round().astype(int))
         tried = (_balanced(widths, int(count)) for count in counts)
         rows = min(tried, key=lambda rows: _cost(rows, widths, before, inf if by_document else reach))
-    made = _fill(rows, documents, widths, prompts, branches, pad_id, openings)
+    made = _fill(rows, documents, widths, prompts, responses, pad_id, openings)
     if not by_document or made.causal:
         return made
     return replace(made, blocks=make_blocks(made.documents, made.segments, made.openings, made.columns))
@@ -180,22 +180,22 @@ def _fill(
     documents: Sequence[Sequence[int]],
     widths: Sequence[int],
     prompts: Sequence[Tensor],
-    branches: Sequence[Response],
+    responses: Sequence[Response],
     pad_id: int,
     openings: Openings,
-) -> Layout:
+) -> BatchLayout:
     size = max(sum(widths[d] for d in row) for row in rows)
-    sheet = _Sheet(len(rows), size, branches, pad_id)
+    sheet = _Sheet(len(rows), size, responses, pad_id)
     clips: list[int] = []
     for r, row in enumerate(rows):
         start = 0
         for order, d in enumerate(row):
-            clips.append(branches[documents[d][0]].clip)
+            clips.append(responses[documents[d][0]].clip)
             skipped = openings.length(clips[-1])
             opening = openings.of_clip[clips[-1]] if skipped else -1
             sheet.write(r, start, order, opening, skipped, prompts[clips[-1]].numpy(), documents[d])
             start += widths[d]
-    return Layout(
+    return BatchLayout(
         input_ids=torch.from_numpy(sheet.ids),
         documents=torch.from_numpy(sheet.marks[0]),
         segments=torch.from_numpy(sheet.marks[1]),
@@ -215,16 +215,16 @@ def _fill(
 class _Sheet:
     """The arrays of a layout, written document by document."""
 
-    def __init__(self, rows: int, size: int, branches: Sequence[Response], pad_id: int) -> None:
-        longest = max(len(branch.tokens) for branch in branches)
-        self.branches = branches
+    def __init__(self, rows: int, size: int, responses: Sequence[Response], pad_id: int) -> None:
+        longest = max(len(response.tokens) for response in responses)
+        self.responses = responses
         self.size = size
         self.ids = np.full((rows, size), pad_id)
         self.marks = np.full((3, rows, size), -1)  # documents, segments, openings
         self.marks[2] = -2
         self.positions = np.zeros((rows, size), dtype=np.int64)
-        self.sources, self.targets = np.zeros((2, len(branches), longest), dtype=np.int64)
-        self.mask = np.zeros((len(branches), longest), dtype=bool)
+        self.sources, self.targets = np.zeros((2, len(responses), longest), dtype=np.int64)
+        self.mask = np.zeros((len(responses), longest), dtype=bool)
 
     def write(
         self,
@@ -243,7 +243,7 @@ class _Sheet:
         self.positions[r, start:behind] = np.arange(skipped, len(prompt))
         last, start = behind - 1, behind
         for segment, number in enumerate(answers, 1):
-            tokens = self.branches[number].tokens
+            tokens = self.responses[number].tokens
             inner, stop = len(tokens) - 1, start + len(tokens) - 1
             self.ids[r, start:stop] = tokens[:-1]
             self.marks[1, r, start:stop] = segment

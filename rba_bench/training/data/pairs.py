@@ -26,7 +26,7 @@ from rba_bench.files import read_jsonl, sha256_file
 
 
 @dataclass(frozen=True)
-class Voice:
+class SampleRequest:
     """One request of a rollout.
 
     Attributes:
@@ -78,7 +78,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PreferencePair:
     """A preferred and a rejected answer; `gap`: reward of the one minus that of the other, 0 where unknown."""
 
     chosen: Answer
@@ -103,9 +103,9 @@ class ScoredSample:
     logprobs: tuple[float, ...] = ()
 
 
-def slots(
+def sample_requests(
     rows: Sequence[AlignmentRow], size: int, each: int = 1, temperatures: Sequence[float] = (1.0,)
-) -> list[Voice]:
+) -> list[SampleRequest]:
     """Requests of one group.
 
     Args:
@@ -117,21 +117,21 @@ def slots(
     used = list(rows[:size])
     count = max(size, each * len(used))
     return [
-        Voice(used[index % len(used)], index // len(used), temperatures[index % len(temperatures)])
+        SampleRequest(used[index % len(used)], index // len(used), temperatures[index % len(temperatures)])
         for index in range(count)
     ]
 
 
-def single_pair(sample: Sample, teacher: tuple[int, ...]) -> Pair | None:
+def single_pair(sample: Sample, teacher: tuple[int, ...]) -> PreferencePair | None:
     """Teacher's answer (token ids) against the sample; None when the sample is the teacher's answer."""
     if sample.tokens == teacher:
         return None
-    return Pair(Answer(sample.row, teacher), answer_of(sample))
+    return PreferencePair(Answer(sample.row, teacher), answer_of(sample))
 
 
 def group_pair(
     samples: Sequence[Sample], rewards: Sequence[float], min_gap: float = 0.0, turn: int = 0
-) -> Pair | None:
+) -> PreferencePair | None:
     """Best against worst sample of one group.
 
     Args:
@@ -154,7 +154,7 @@ def group_pair(
     gap = rewards[best] - rewards[worst]
     if not gap > min_gap:
         return None
-    return Pair(answer_of(samples[best]), answer_of(samples[worst]), gap)
+    return PreferencePair(answer_of(samples[best]), answer_of(samples[worst]), gap)
 
 
 def answer_of(sample: Sample) -> Answer:
@@ -184,7 +184,7 @@ class Outcome:
     """
 
     items: int
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[PreferencePair] = field(default_factory=list)
     rated: list[list[ScoredSample]] = field(default_factory=list)
     stats: dict[str, float] = field(default_factory=dict)
     shown: dict[str, Any] | None = None
@@ -215,7 +215,9 @@ class Outcome:
         def answer(side: list[Any]) -> Answer:  # without a temperature in checkpoints of earlier versions
             return Answer(rows[side[0]], tuple(side[1]), *side[2:])
 
-        pairs = [Pair(answer(chosen), answer(rejected), gap) for chosen, rejected, gap in value["pairs"]]
+        pairs = [
+            PreferencePair(answer(chosen), answer(rejected), gap) for chosen, rejected, gap in value["pairs"]
+        ]
         rated = [
             [ScoredSample(answer(side), reward, worth, tuple(odds)) for side, reward, worth, odds in group]
             for group in value["rated"]
@@ -304,7 +306,7 @@ class OfflinePairs:
         shared = self.pairs.get(rows[0].group_id, ()) if rows else ()
         given += [(rows[number % len(rows)], pair) for number, pair in enumerate(shared)]
         made = [
-            Pair(Answer(row, tokens(pair.chosen)), Answer(row, tokens(pair.rejected)), pair.gap)
+            PreferencePair(Answer(row, tokens(pair.chosen)), Answer(row, tokens(pair.rejected)), pair.gap)
             for row, pair in given
         ]
         different = [pair for pair in made if pair.chosen.tokens != pair.rejected.tokens]

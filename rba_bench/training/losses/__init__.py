@@ -8,7 +8,6 @@
 
 Losses come back one a pair, an answer, a token or a position, not averaged: the methods know what a whole optimiser
 step is to be divided by. Nothing is in here that no method calls.
-Import names from here: `preference` is a function, and the module of that name is hidden behind it.
 """
 
 from rba_bench.training.losses.distillation import (
@@ -44,7 +43,7 @@ from rba_bench.training.losses.policy_gradient import (
 from rba_bench.training.losses.preference import (
     ipo,
     odpo,
-    preference,
+    preference_loss,
     simpo,
     tdpo,
 )
@@ -69,7 +68,7 @@ __all__ = [
     "modality_advantages",
     "odpo",
     "overlong_punishment",
-    "preference",
+    "preference_loss",
     "self_critical",
     "sequence_logprobs",
     "sequence_mean",

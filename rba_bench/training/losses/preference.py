@@ -23,7 +23,7 @@ from torch import Tensor
 from rba_bench.training.losses.likelihood import sequence_logprobs
 
 
-def preference(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+def preference_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     """-log sigmoid(beta * (chosen - rejected)), reference-free on log-probabilities (CPO, arXiv 2401.08417, Eq. 3).
 
     Args:
@@ -135,5 +135,5 @@ def tdpo(
     along_chosen = sequence_logprobs(chosen_kl, chosen_mask)
     along_rejected = sequence_logprobs(rejected_kl, rejected_mask)
     if alpha is None:
-        return preference(chosen + along_chosen, rejected + along_rejected, beta)
-    return preference(chosen + alpha * along_chosen.detach(), rejected + alpha * along_rejected, beta)
+        return preference_loss(chosen + along_chosen, rejected + along_rejected, beta)
+    return preference_loss(chosen + alpha * along_chosen.detach(), rejected + alpha * along_rejected, beta)

@@ -11,7 +11,7 @@ from rba_bench.training.training_recipe import TrainingRecipe
 
 __all__ = ["CLASSES", "Method", "Outcome", "make"]
 
-CLASSES: dict[str, type[Method]] = {
+METHOD_CLASSES: dict[str, type[Method]] = {
     "sft": Likelihood,
     "blsp": Likelihood,
     "audiochatllama": Likelihood,
@@ -29,6 +29,6 @@ CLASSES: dict[str, type[Method]] = {
 }
 
 
-def make(recipe: TrainingRecipe, end_ids: Collection[int]) -> Method:
+def make_method(recipe: TrainingRecipe, end_ids: Collection[int]) -> Method:
     """The method of a recipe; `end_ids` are the tokens that end an answer."""
-    return CLASSES[recipe.method](recipe, end_ids)
+    return METHOD_CLASSES[recipe.method](recipe, end_ids)

@@ -12,7 +12,15 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.seeding import stable_seed
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, Outcome, Sample, ScoredSample, Voice, answer_of, slots
+from rba_bench.training.data.pairs import (
+    Answer,
+    Outcome,
+    Sample,
+    SampleRequest,
+    ScoredSample,
+    answer_of,
+    sample_requests,
+)
 from rba_bench.training.losses import distillation
 from rba_bench.training.losses.likelihood import token_mean
 from rba_bench.training.methods.method import Divergence, FrozenModels, Method, Step, StepTargets, Terms
@@ -44,11 +52,11 @@ class TokenDistillation(Method):
         """The answers are needed in any case."""
         return True
 
-    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
+    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The teacher on the same answers behind the transcript."""
         options, places = self.recipe.teacher, self.places(batch)
-        texts = [row.user_text for row, _ in batch.heard]
-        targets = tools.teacher.targets(texts, batch.branches, places).to(tools.device)
+        texts = [row.user_text for row, _ in batch.prompts]
+        targets = frozen_models.teacher.targets(texts, batch.responses, places).to(frozen_models.device)
         return StepTargets(targets, Divergence(options.divergence, options.temperature, options.jsd_weight))
 
     def loss(self, step: Step) -> Terms:
@@ -57,12 +65,12 @@ class TokenDistillation(Method):
         notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
         return Terms(far + self.recipe.sft_weight * supervision, notes)
 
-    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
+    def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Also answers, their tokens, and ends of turns."""
         places = self.places(batch)
-        ends = sum(batch.branches[place].tokens[-1] in self.end_ids for place in places)
+        ends = sum(batch.responses[place].tokens[-1] in self.end_ids for place in places)
         return {
-            **super().counts(batch, tools),
+            **super().counts(batch, frozen_models),
             "tokens": batch.length(places),
             "answers": len(places),
             "ends": ends,
@@ -87,7 +95,7 @@ class TokenDistillation(Method):
     def _ended(self, step: Step, places: Sequence[int]) -> torch.Tensor:
         """Whether each answer ends with an end token: own samples may be cut off."""
         ends = self.end_ids
-        flags = [step.batch.branches[place].tokens[-1] in ends for place in places]
+        flags = [step.batch.responses[place].tokens[-1] in ends for place in places]
         return torch.tensor(flags, device=step.scores.mask.device)
 
 
@@ -108,10 +116,10 @@ class OnPolicyDistillation(TokenDistillation):
         draw = stable_seed("gkd", self.recipe.seed, step) % 10**6
         return draw < 10**6 * self.recipe.student_fraction
 
-    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """One sample a clip."""
         recipe, voices = self.recipe, rows[: self.recipe.voices_per_group]
-        return slots(voices, len(voices), recipe.samples_per_clip, recipe.temperatures)
+        return sample_requests(voices, len(voices), recipe.samples_per_clip, recipe.temperatures)
 
     def outcome(
         self,
@@ -146,45 +154,45 @@ class OnPolicyDistillation(TokenDistillation):
 class Diva(Method):
     """DiVA (Held et al. 2024): L2 to the own LLM's hidden states on the transcript, and from audio tokens to words."""
 
-    want = ("hidden", "sound")
+    extra_outputs = ("hidden", "sound")
 
     @property
     def supervised(self) -> bool:
         """States are compared along the teacher's answers."""
         return True
 
-    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
+    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The LLM's states on the same answers, and the embeddings of the words."""
-        answers = [batch.branches[place].tokens for place in batch.teacher]
-        texts = [batch.heard[batch.branches[place].clip][0].user_text for place in batch.teacher]
-        words = tools.teacher.words(_spoken(batch))
-        return StepTargets(states=torch.cat(tools.teacher.states(texts, answers)), words=words)
+        answers = [batch.responses[place].tokens for place in batch.teacher]
+        texts = [batch.prompts[batch.responses[place].clip][0].user_text for place in batch.teacher]
+        words = frozen_models.teacher.words(_spoken(batch))
+        return StepTargets(states=torch.cat(frozen_models.teacher.states(texts, answers)), words=words)
 
-    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
+    def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Also states and words to be compared."""
         every = self.recipe.hidden_positions == "all"
         states = batch.length(batch.teacher) if every else len(batch.teacher)
-        words = sum(map(len, tools.teacher.word_ids(_spoken(batch))))
-        return {**super().counts(batch, tools), "states": states, "words": words}
+        words = sum(map(len, frozen_models.teacher.word_ids(_spoken(batch))))
+        return {**super().counts(batch, frozen_models), "states": states, "words": words}
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
         batch, options, scores = step.batch, self.recipe.teacher, step.scores
-        assert step.aim.states is not None  # `aim` has put them there
+        assert step.targets.states is not None  # `targets` has put them there
         mask = step.pick(scores.mask, batch.teacher)
         hidden = step.pick(scores.hidden, batch.teacher)
         theirs = torch.zeros_like(hidden)
-        theirs[mask] = step.aim.states.to(hidden)
+        theirs[mask] = step.targets.states.to(hidden)
         compared = mask if self.recipe.hidden_positions == "all" else distillation.first_positions(mask)
         distance = token_mean(
             distillation.hidden_l2(hidden, theirs, compared), compared, step.counts["states"]
         )
-        counts = torch.tensor([len(words) for words in step.aim.words], device=hidden.device)
-        clips = [batch.branches[place].clip for place in batch.teacher]
+        counts = torch.tensor([len(words) for words in step.targets.words], device=hidden.device)
+        clips = [batch.responses[place].clip for place in batch.teacher]
         aligned = distillation.token_alignment(
             step.pick(scores.sound, clips),
             step.pick(scores.n_sound.to(hidden.device), clips),
-            pad_sequence(step.aim.words, True).to(hidden),
+            pad_sequence(step.targets.words, True).to(hidden),
             counts,
         )
         alignment = token_mean(*aligned, step.counts["words"])
@@ -197,4 +205,4 @@ class Diva(Method):
 
 def _spoken(batch: StepBatch) -> list[str]:
     """The transcript behind each of the teacher's answers."""
-    return [batch.heard[batch.branches[place].clip][0].instruction for place in batch.teacher]
+    return [batch.prompts[batch.responses[place].clip][0].instruction for place in batch.teacher]

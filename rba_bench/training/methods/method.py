@@ -2,7 +2,7 @@
 
 What a method is to the trainer: what it wants sampled, what it makes of the samples, and its loss.
 
-    requests --sampled, judged--> outcome --batch--> counts --> aim (teacher, reference) --scored--> loss
+    requests --sampled, judged--> outcome --batch--> counts --> targets (teacher, reference) --scored--> loss
 
 An optimiser step may come in several batches, one after the other and in several processes. What a loss is divided by
 is counted over all of them before the first one is scored, and `loss` gives a batch's *share* of the step's loss: the
@@ -14,18 +14,18 @@ The trainer knows no method; a new one is a subclass here, a `Preset`, and a rec
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.batch import StateTargets, StepBatch, Targets, assemble
+from rba_bench.training.data.batch import StateTargets, StepBatch, Targets, assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Outcome, Sample, Voice
+from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest
 from rba_bench.training.losses import sequence_logprobs, token_mean
 from rba_bench.training.losses.distillation import divergence, topk_divergence
 from rba_bench.training.losses.likelihood import Kind
+from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import Measure, Scores
 from rba_bench.training.options.presets import Reduction
 from rba_bench.training.training_recipe import TrainingRecipe
@@ -65,41 +65,18 @@ class Divergence:
         )
 
 
-class FrozenModels(Protocol):
-    """What the trainer lends a method for a step; everything here is without gradient."""
-
-    def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
-        """The reference's scores of the branches at `places`, in their order."""
-        ...
-
-    @property
-    def reference_head(self) -> Any:
-        """The reference's head: states [..., H] to logits [..., V]."""
-        ...
-
-    @property
-    def teacher(self) -> Any:
-        """The text teacher, see `teachers.twin.TextTwin`."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where the policy is."""
-        ...
-
-
 @dataclass
 class StepTargets:
-    """What the branches of a step are compared with.
+    """What the responses of a step are compared with.
 
     Attributes:
-        targets, measure: see `SpeechPolicy.forward`.
-        reference: [N, L] token log-probabilities under the reference, zeros for branches that need none.
+        distributions, measure: `targets` and `measure` of `SpeechPolicy.forward`.
+        reference: [N, L] token log-probabilities under the reference, zeros for responses that need none.
         states: teacher's hidden states that the method asked for.
         words: embeddings of the transcripts' tokens, one [T_i, H] per clip that the method asked for.
     """
 
-    targets: Targets | None = None
+    distributions: Targets | None = None
     measure: Measure | None = None
     reference: Tensor | None = None
     states: Tensor | None = None
@@ -119,7 +96,7 @@ class Step:
 
     batch: StepBatch
     scores: Scores
-    aim: StepTargets
+    targets: StepTargets
     counts: Mapping[str, int]
 
     def mean(self, values: Tensor, over: str) -> Tensor:
@@ -136,7 +113,7 @@ class Step:
         self, places: Sequence[int], reduction: Reduction = "sequence", mask: Tensor | None = None
     ) -> Tensor:
         """The same under the reference; zeros without one."""
-        values = self.aim.reference
+        values = self.targets.reference
         given = torch.zeros_like(self.scores.logprobs) if values is None else values
         return self._reduced(given, places, reduction, mask)
 
@@ -171,7 +148,7 @@ class Method(ABC):
         end_ids: tokens that end an answer.
     """
 
-    want: tuple[str, ...] = ()
+    extra_outputs: tuple[str, ...] = ()
     old_logprobs = False
 
     def __init__(self, recipe: TrainingRecipe, end_ids: Collection[int] = ()) -> None:
@@ -195,7 +172,7 @@ class Method(ABC):
         """A step's figures for the log, from the sums of its notes: for what is no sum itself."""
         return found
 
-    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """What to sample for one group; nothing unless the method samples."""
         return []
 
@@ -220,21 +197,21 @@ class Method(ABC):
         self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens
     ) -> StepBatch:
         """Clips and answers of a batch; at least one of the clips is heard."""
-        made = assemble(
+        made = assemble_batch(
             rows,
             [pair for outcome in outcomes for pair in outcome.pairs],
             [group for outcome in outcomes for group in outcome.rated],
             responder if self.supervised else None,
             sum(outcome.items for outcome in outcomes),
         )
-        made.listen(rows[0], responder(rows[0].response))
+        made.ensure_audio(rows[0], responder(rows[0].response))
         return made
 
-    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
-        """What the branches are compared with."""
+    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
+        """What the responses are compared with."""
         return StepTargets()
 
-    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
+    def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Everything that `loss` divides by, as far as it is in this batch; the same names for every batch.
 
         The sums over all batches of an optimiser step, those of other processes too, come back in `Step.counts`.
@@ -265,11 +242,11 @@ class Method(ABC):
 
 
 def reference_logprobs(
-    batch: StepBatch, places: Sequence[int], tools: FrozenModels, like: tuple[int, int]
+    batch: StepBatch, places: Sequence[int], frozen_models: FrozenModels, like: tuple[int, int]
 ) -> Tensor:
     """[N, L] token log-probabilities under the reference at `places`, zeros elsewhere."""
     used = sorted(set(places))
-    found = tools.reference(batch, used)
+    found = frozen_models.reference(batch, used)
     full = found.logprobs.new_zeros(like)
     full[torch.tensor(used, device=full.device), : found.logprobs.shape[1]] = found.logprobs
     return full
@@ -277,4 +254,4 @@ def reference_logprobs(
 
 def shape(batch: StepBatch) -> tuple[int, int]:
     """N and L of a batch."""
-    return len(batch.branches), max(len(branch.tokens) for branch in batch.branches)
+    return len(batch.responses), max(len(response.tokens) for response in batch.responses)

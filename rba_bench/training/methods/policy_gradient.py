@@ -8,7 +8,14 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.pairs import Outcome, Sample, ScoredSample, Voice, drawn_answer, slots
+from rba_bench.training.data.pairs import (
+    Outcome,
+    Sample,
+    SampleRequest,
+    ScoredSample,
+    drawn_answer,
+    sample_requests,
+)
 from rba_bench.training.losses import policy_gradient as forms
 from rba_bench.training.losses.likelihood import sequence_mean, token_mean
 from rba_bench.training.methods.method import (
@@ -20,7 +27,7 @@ from rba_bench.training.methods.method import (
     reference_logprobs,
     shape,
 )
-from rba_bench.training.methods.preference import weighed_together
+from rba_bench.training.methods.preference import comparison_groups
 
 LARGEST_RATIO = 1e6  # importance weights as they are logged
 
@@ -35,15 +42,15 @@ class PolicyGradient(Method):
     overlong filtering, arXiv 2503.14476, section 3.4; its tokens are not counted either), with `drop` part of neither.
     """
 
-    want: tuple[str, ...] = ("entropy",)
+    extra_outputs: tuple[str, ...] = ("entropy",)
     old_logprobs = True
 
-    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """A full group: over the voices of an instruction, or several samples of each clip."""
         recipe = self.recipe
         used = rows[: recipe.voices_per_group]
         size = recipe.voices_per_group if recipe.group_by == "instruction" else len(used)
-        return slots(used, size, recipe.samples_per_clip, recipe.temperatures)
+        return sample_requests(used, size, recipe.samples_per_clip, recipe.temperatures)
 
     def outcome(
         self,
@@ -54,7 +61,7 @@ class PolicyGradient(Method):
     ) -> Outcome:
         """Samples with their advantages."""
         groups = []
-        for members in weighed_together(samples, self.recipe.group_by):
+        for members in comparison_groups(samples, self.recipe.group_by):
             judged = [i for i in members if not math.isnan(rewards[i]) and self._weighed(samples[i])]
             rated = self.rate([samples[i] for i in judged], [rewards[i] for i in judged])
             rated = [one for one in rated if self._learned(one)]
@@ -111,9 +118,9 @@ class PolicyGradient(Method):
         """Whether the loss holds a sample."""
         return self.recipe.truncated == "keep" or rated.answer.tokens[-1] in self.end_ids
 
-    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
+    def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Also tokens of samples."""
-        return {**super().counts(batch, tools), "tokens": batch.length(batch.rated)}
+        return {**super().counts(batch, frozen_models), "tokens": batch.length(batch.rated)}
 
     def combine(self, step: Step, loss: torch.Tensor, notes: dict[str, float]) -> Terms:
         """The loss with the recipe's share of cross entropy."""
@@ -136,7 +143,7 @@ class Grpo(PolicyGradient):
     (`refresh_every`), the ratio is to that one, clipped, and truncated where the clip does not bound it.
     """
 
-    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """With a baseline per modality, as many readings of the transcript stand beside the spoken ones."""
         spoken = super().requests(rows)
         if self.recipe.policy_gradient.baseline != "modality":
@@ -201,11 +208,11 @@ class Grpo(PolicyGradient):
             for one, worth in zip(super().rate(samples, rewards), advantages.tolist(), strict=True)
         ]
 
-    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
+    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The reference's log-probabilities, where there is a divergence to pay for."""
         if not batch.rated or not self.recipe.uses_reference:
             return StepTargets()
-        return StepTargets(reference=reference_logprobs(batch, batch.rated, tools, shape(batch)))
+        return StepTargets(reference=reference_logprobs(batch, batch.rated, frozen_models, shape(batch)))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -220,8 +227,8 @@ class Grpo(PolicyGradient):
         tokens = tokens * self.weights(step) if fresh else tokens
         still = forms.beyond_clip(new, old, advantage, mask, **clip).to(new)
         notes = {**self.watch(step), "clipped": float(token_mean(still, mask, step.counts["tokens"]))}
-        if step.aim.reference is not None:
-            far = forms.kl_estimate(new, step.pick(step.aim.reference, batch.rated), mask)
+        if step.targets.reference is not None:
+            far = forms.kl_estimate(new, step.pick(step.targets.reference, batch.rated), mask)
             tokens = tokens + options.kl_weight * far
             notes["kl"] = float(token_mean(far.detach(), mask, step.counts["tokens"]))
         if self.recipe.policy_reduction == "token":
@@ -232,11 +239,14 @@ class Grpo(PolicyGradient):
 class SelfCritical(PolicyGradient):
     """SCST (Rennie et al. 2017): the reward of the greedy answer is the baseline of a clip's samples."""
 
-    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """A greedy answer beside the samples of each clip."""
         sampled = super().requests(rows)
         used = list(dict.fromkeys(voice.row.id for voice in sampled))
-        greedy = [Voice(next(voice.row for voice in sampled if voice.row.id == id_), -1, 0.0) for id_ in used]
+        greedy = [
+            SampleRequest(next(voice.row for voice in sampled if voice.row.id == id_), -1, 0.0)
+            for id_ in used
+        ]
         return sampled + greedy
 
     def outcome(
@@ -287,7 +297,7 @@ class MinimumRisk(PolicyGradient):
     the likeliest has all of the share, whatever `mrt_sharpness` is.
     """
 
-    want = ()
+    extra_outputs = ()
     old_logprobs = False  # its weights are those of a list, however that was found
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
@@ -307,9 +317,9 @@ class MinimumRisk(PolicyGradient):
         rewards = scores.new_tensor([one.reward for one in batch.ratings])
         return self.combine(step, step.mean(forms.minimum_risk(scores, rewards, groups, alpha), "lists"), {})
 
-    def counts(self, batch: StepBatch, tools: FrozenModels) -> dict[str, int]:
+    def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Also lists."""
-        return {**super().counts(batch, tools), "lists": len(set(batch.groups))}
+        return {**super().counts(batch, frozen_models), "lists": len(set(batch.groups))}
 
 
 def _drawn(batch: StepBatch, new: torch.Tensor) -> torch.Tensor:

@@ -22,8 +22,17 @@ from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StateTargets, StepBatch
-from rba_bench.training.data.pairs import Answer, Outcome, Pair, Sample, Voice, group_pair, single_pair, slots
-from rba_bench.training.losses.preference import ipo, odpo, preference, simpo, tdpo
+from rba_bench.training.data.pairs import (
+    Answer,
+    Outcome,
+    PreferencePair,
+    Sample,
+    SampleRequest,
+    group_pair,
+    sample_requests,
+    single_pair,
+)
+from rba_bench.training.losses.preference import ipo, odpo, preference_loss, simpo, tdpo
 from rba_bench.training.methods.method import (
     Divergence,
     FrozenModels,
@@ -48,13 +57,15 @@ class Preference(Method):
 
     logistic = True
 
-    def requests(self, rows: Sequence[AlignmentRow]) -> list[Voice]:
+    def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """One sample a clip for pairs with the teacher; a full group for best against worst."""
         recipe = self.recipe
         size = recipe.voices_per_group
         if recipe.pairs == "single" or recipe.group_by == "clip":
             size = min(size, len(rows))
-        return slots(rows[: recipe.voices_per_group], size, recipe.samples_per_clip, recipe.temperatures)
+        return sample_requests(
+            rows[: recipe.voices_per_group], size, recipe.samples_per_clip, recipe.temperatures
+        )
 
     def outcome(
         self,
@@ -73,7 +84,7 @@ class Preference(Method):
             ]
             return Outcome(len(samples), [pair for pair in made if pair is not None])
         found = []
-        groups = weighed_together(samples, self.recipe.group_by)
+        groups = comparison_groups(samples, self.recipe.group_by)
         if self.recipe.truncated != "keep":
             rewards = [r if one.ended else math.nan for one, r in zip(samples, rewards, strict=True)]
         for members in groups:
@@ -83,15 +94,15 @@ class Preference(Method):
                 self.recipe.reward.min_gap,
                 turn,
             )
-            found += [] if pair is None else [heard_as(pair, self.recipe.pair_audio)]
+            found += [] if pair is None else [on_one_clip(pair, self.recipe.pair_audio)]
         return Outcome(len(groups), found)
 
-    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
+    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The reference's log-probabilities of the pairs."""
         places = [*batch.chosen, *batch.rejected]
         if not places or not self.recipe.uses_reference:
             return StepTargets()
-        return StepTargets(reference=reference_logprobs(batch, places, tools, shape(batch)))
+        return StepTargets(reference=reference_logprobs(batch, places, frozen_models, shape(batch)))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -116,7 +127,7 @@ class Preference(Method):
         their references, CPO and RBA without. SPIN differs from DPO in where y- and the reference come from.
         """
         chosen, rejected = self.ratios(step)
-        return preference(chosen, rejected, self.recipe.beta)
+        return preference_loss(chosen, rejected, self.recipe.beta)
 
     def ratios(self, step: Step) -> tuple[Tensor, Tensor]:
         """[P] log pi/ref of chosen and rejected answers."""
@@ -179,15 +190,15 @@ class Simpo(Preference):
 class TokenDpo(Preference):
     """TDPO (Zeng et al. 2024): DPO and the difference of the sides' sequential divergences from the reference."""
 
-    def aim(self, batch: StepBatch, tools: FrozenModels) -> StepTargets:
+    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """Log-probabilities and whole distributions of the reference."""
         places = sorted({*batch.chosen, *batch.rejected})
         if not places:
             return StepTargets()
-        found = tools.reference(batch, places, want=("hidden",))
+        found = frozen_models.reference(batch, places, extra_outputs=("hidden",))
         logprobs = found.logprobs.new_zeros(shape(batch))
         logprobs[places, : found.logprobs.shape[1]] = found.logprobs
-        targets = StateTargets(tuple(places), found.hidden[found.mask], tools.reference_head)
+        targets = StateTargets(tuple(places), found.hidden[found.mask], frozen_models.reference_head)
         return StepTargets(targets, Divergence("forward"), logprobs)
 
     def losses(self, step: Step) -> Tensor:
@@ -223,7 +234,7 @@ def saturated(losses: Tensor, bound: float = 0.01) -> Tensor:
     return (slope < bound) | (slope > 1 - bound)
 
 
-def heard_as(pair: Pair, audio: str) -> Pair:
+def on_one_clip(pair: PreferencePair, audio: str) -> PreferencePair:
     """The pair with both sides on one clip: `chosen`'s or `rejected`'s; `own` leaves each on its own."""
     if audio == "own":
         return pair
@@ -232,7 +243,7 @@ def heard_as(pair: Pair, audio: str) -> Pair:
     return replace(pair, chosen=chosen, rejected=Answer(side.row, pair.rejected.tokens, side.as_text))
 
 
-def weighed_together(samples: Sequence[Sample], group_by: str) -> list[list[int]]:
+def comparison_groups(samples: Sequence[Sample], group_by: str) -> list[list[int]]:
     """Positions of samples that are compared: all of the instruction, or those of each clip."""
     if group_by == "instruction":
         return [list(range(len(samples)))]

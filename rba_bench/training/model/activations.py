@@ -31,7 +31,7 @@ class _Again:
         self.node, self.shape = node, shape
 
 
-def made_again() -> AbstractContextManager[Any]:
+def recompute_in_backward() -> AbstractContextManager[Any]:
     """In it, what autograd keeps is kept lean."""
     return torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 

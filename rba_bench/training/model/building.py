@@ -25,17 +25,17 @@ from rba_bench.training.data.order import GroupOrder
 from rba_bench.training.data.pairs import OfflinePairs
 from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.model.checkpoints import load_weights
-from rba_bench.training.model.frozen_models import ReferenceCache, StepModels
+from rba_bench.training.model.frozen_models import FrozenModels, ReferenceCache
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.model.sharded_loading import follow_first, reads_weights, without_weights
+from rba_bench.training.model.sharded_loading import holds_base_weights, match_first_process, without_weights
 from rba_bench.training.model.trainable_parts import part_rates
 from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
 from rba_bench.training.rewards.combined import make_similarity
 from rba_bench.training.rewards.trajectory import Trajectories, chrf
 from rba_bench.training.rollouts.buffer import RolloutBuffer
-from rba_bench.training.teachers.own_answers import AuthorMode, OwnAnswers, Way, own_answers
+from rba_bench.training.teachers.own_answers import AnswerSettings, AuthorMode, OwnAnswers, own_answers
 from rba_bench.training.teachers.readers import PolicyTextLM
-from rba_bench.training.teachers.text_teacher import make_cached, make_twin
+from rba_bench.training.teachers.text_teacher import make_cached_teacher, make_text_teacher
 from rba_bench.training.training_recipe import TrainingRecipe
 
 REFERENCE_PAIRS = 16  # pairs that the reference scores together
@@ -132,10 +132,10 @@ def make_shared_policy(base: Path, recipe: TrainingRecipe) -> SpeechPolicy:
     """
     from accelerate.utils import broadcast_object_list
 
-    family = load_base(base, recipe, device="cpu" if reads_weights() else "meta")
+    family = load_base(base, recipe, device="cpu" if holds_base_weights() else "meta")
     # asks the decoder, for which it needs weights
     told: list[Any] = [None] * 3
-    if reads_weights():
+    if holds_base_weights():
         told = [
             family.shares_rows,
             family.shares_rows and attends_by_document(family.decoder),
@@ -145,7 +145,7 @@ def make_shared_policy(base: Path, recipe: TrainingRecipe) -> SpeechPolicy:
     attends_by_document(family.decoder, by_document)
     remember_engine(family, driven)
     policy = make_policy(family, recipe)
-    follow_first(policy)
+    match_first_process(policy)
     return policy
 
 
@@ -182,7 +182,7 @@ def make_reference(policy: SpeechPolicy, weights: bool = True) -> SpeechPolicy:
 
     Args:
         policy: the policy.
-        weights: False makes a copy without any, which `sharded_loading.share_out` gives their shares.
+        weights: False makes a copy without any, which `sharded_loading.shard_policy` gives their shares.
     """
     memo: dict[int, Any] = {}
     for parameter in policy.model.parameters():
@@ -205,7 +205,7 @@ def encoder_cache(recipe: TrainingRecipe, family: AudioFamily, weights: str) -> 
     return cache
 
 
-def answered(
+def make_own_answers(
     recipe: TrainingRecipe,
     family: AudioFamily,
     data: TrainingData,
@@ -225,7 +225,7 @@ def answered(
         return None
     options = recipe.teacher.answers
     decoding = Decoding(options.max_new_tokens, options.temperature, options.top_p)
-    way = Way(modes[recipe.method], options.prompt, decoding, recipe.seed, options.batch_size)
+    way = AnswerSettings(modes[recipe.method], options.prompt, decoding, recipe.seed, options.batch_size)
     own = PolicyTextLM(family, weights, options.batch_size, half=recipe.precision == "bfloat16")
     state = PartialState()
     if shared:
@@ -235,7 +235,7 @@ def answered(
     return own_answers(data.train, data.sha256, own, way, folder, process)
 
 
-def given_pairs(recipe: TrainingRecipe, data: TrainingData) -> OfflinePairs | None:
+def load_given_pairs(recipe: TrainingRecipe, data: TrainingData) -> OfflinePairs | None:
     """The pairs of `pairs_file`, checked against the set; None where pairs are sampled."""
     if recipe.pairs_file is None:
         return None
@@ -244,7 +244,7 @@ def given_pairs(recipe: TrainingRecipe, data: TrainingData) -> OfflinePairs | No
     return pairs
 
 
-def reference_of_pairs(
+def score_pairs(
     policy: SpeechPolicy,
     store: ClipStore,
     pairs: OfflinePairs,
@@ -255,13 +255,13 @@ def reference_of_pairs(
     """Log-probabilities of all pairs that the run will meet, by the policy while it still is the reference."""
     groups = dict.fromkeys(order[position][1] for position in range(len(order)))
     wanted = [pair for name in groups for pair in pairs(store.groups[name][:voices], responder).pairs]
-    kept, tools = ReferenceCache("run", 2**34), StepModels(store, policy)
+    kept, frozen_models = ReferenceCache("run", 2**34), FrozenModels(store, policy)
     training = policy.training
     policy.eval()
     with bar("reference", len(wanted), unit="pairs") as advance:
         for start in range(0, len(wanted), REFERENCE_PAIRS):
             part = wanted[start : start + REFERENCE_PAIRS]
-            kept.fill(part, tools.score)
+            kept.fill(part, frozen_models.score)
             advance(len(part))
     policy.train(training)
     return kept
@@ -304,7 +304,7 @@ def make_trajectories(
 
 
 def check_sharing(sharing: str, recipe: TrainingRecipe) -> None:
-    """Refuse what processes cannot do that share weights out; `sharing`: see `sharding.kind_of`.
+    """Refuse what processes cannot do that share weights out; `sharing`: see `sharding.sharding_of`.
 
     Raises:
         UserError: the recipe asks for it.
@@ -334,13 +334,17 @@ def _refuse_micro_judges(recipe: TrainingRecipe, kinds: Sequence[str]) -> None:
             )
 
 
-def teacher_copy(recipe: TrainingRecipe, policy: SpeechPolicy) -> SpeechPolicy | None:
+def make_teacher_shell(recipe: TrainingRecipe, policy: SpeechPolicy) -> SpeechPolicy | None:
     """The LLM as it is now for a teacher, where it trains in full and processes share its weights out."""
     own = recipe.kind == "distillation" and recipe.teacher.model == "self"
-    return make_reference(policy, weights=False) if own and not teacher_still(recipe, policy.family) else None
+    return (
+        make_reference(policy, weights=False)
+        if own and not teacher_is_frozen(recipe, policy.family)
+        else None
+    )
 
 
-def teacher_still(recipe: TrainingRecipe, family: AudioFamily) -> bool:
+def teacher_is_frozen(recipe: TrainingRecipe, family: AudioFamily) -> bool:
     """Whether a teacher that is the model's own LLM can read with the weights in place, because they do not train."""
     return "llm" not in recipe.train_parts or recipe.lora is not None or bool(family.has_adapter)
 
@@ -359,8 +363,8 @@ def make_teacher(
     """
     if recipe.kind != "distillation":
         return None
-    still = teacher_still(recipe, family)
-    twin = make_twin(
+    still = teacher_is_frozen(recipe, family)
+    text_teacher = make_text_teacher(
         recipe.teacher,
         family,
         weights=weights,
@@ -371,7 +375,11 @@ def make_teacher(
         shell=shell,
     )
     # own samples differ from step to step, so nothing of theirs is worth keeping
-    return make_cached(recipe.teacher, twin) if recipe.method == "kd" and recipe.teacher.top_k else twin
+    return (
+        make_cached_teacher(recipe.teacher, text_teacher)
+        if recipe.method == "kd" and recipe.teacher.top_k
+        else text_teacher
+    )
 
 
 def optimizer_groups(family: AudioFamily, recipe: TrainingRecipe) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ put into the base, and those of checkpoints by earlier versions and by DeepSpeed
 Checkpoints that are written while training goes on, each process its own pieces (torch.distributed.checkpoint).
 
     FOLDER/checkpoint-N/shard-0000R-*.safetensors   what trains, its optimiser state, a renewed reference
-    FOLDER/checkpoint-N/rba_state.json              last: the checkpoint is complete (`checkpoints.seal`)
+    FOLDER/checkpoint-N/rba_state.json              last: the checkpoint is complete (`checkpoints.seal_checkpoint`)
 
 `save` copies the tensors to main memory; a thread writes the copies and, when those of all processes are on disk, the
 first process seals the folder. Another number of processes can load them: each reads the pieces it needs. The files
@@ -34,34 +34,34 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from rba_bench.errors import RbaError
 from rba_bench.faults import is_full
 from rba_bench.files import read_json, replacing, sha256_file, sha256_json, write_json
-from rba_bench.training.model.sharding import overwrite, settle, whole
+from rba_bench.training.model.sharding import assign_full, full_tensor, reshard
 
 STATE = "rba_state.json"
 WEIGHTS = "trained.safetensors"
 
 
-def seal(folder: Path, state: dict[str, Any]) -> None:
+def seal_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Declare a checkpoint complete; `state` is what the run needs besides the Trainer's own files."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / STATE]
     sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
     write_json(folder / STATE, {"sizes": sizes, **state})
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The latest complete checkpoint under `folder` and its state."""
     states = ((candidate, _state(candidate)) for candidate in folder.glob("checkpoint-*"))
     found = [(path, state) for path, state in states if state is not None]
     return max(found, key=lambda one: one[1]["step"], default=None)
 
 
-def complete(folder: Path) -> list[Path]:
+def complete_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints under `folder`, oldest first."""
     states = ((path, _state(path)) for path in folder.glob("checkpoint-*"))
     steps = {path: state["step"] for path, state in states if state is not None}
     return sorted(steps, key=steps.__getitem__)
 
 
-def identity(folder: Path) -> str:
+def checkpoint_identity(folder: Path) -> str:
     """SHA-256 that tells a complete checkpoint's tensors from those of another one."""
     single = folder / WEIGHTS
     if single.is_file():
@@ -77,7 +77,7 @@ def remove_incomplete(folder: Path) -> None:
 
 
 @contextmanager
-def told_if_full(out: Path) -> Iterator[None]:
+def disk_full_message(out: Path) -> Iterator[None]:
     """Write in a run's folder; a full disk becomes one line, and what was being written makes room again.
 
     Raises:
@@ -92,7 +92,7 @@ def told_if_full(out: Path) -> Iterator[None]:
             raise
         if os.environ.get("RANK", "0") == "0":
             remove_incomplete(out / "trainer")  # which makes room again
-        kept = newest(out / "trainer")
+        kept = newest_checkpoint(out / "trainer")
         where = f"from {kept[0].name}" if kept else "from the start"
         raise RbaError(
             f"no room left to write in {out}: free some, or move the folder to another disk; the same command then "
@@ -120,11 +120,11 @@ def save_weights(model: nn.Module, folder: Path, write: bool = True) -> None:
         write: whether this process writes; where processes share weights out all of them must call, and only who
             writes holds more than one parameter whole, in main memory.
     """
-    settle(model)
+    reshard(model)
     trained = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            value = whole(parameter)
+            value = full_tensor(parameter)
             if write:
                 trained[name] = value
     if write:
@@ -147,7 +147,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """
     from safetensors import safe_open
 
-    settle(model)
+    reshard(model)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with safe_open(folder / WEIGHTS, framework="pt") as saved:
         if set(saved.keys()) != trained.keys():
@@ -155,7 +155,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
                 f"{folder} was saved from a model with other trained parameters; remove it and start again"
             )
         for name, parameter in trained.items():  # one at a time in memory
-            overwrite(parameter, saved.get_tensor(name))
+            assign_full(parameter, saved.get_tensor(name))
 
 
 # what a single process is told, in whichever thread
@@ -183,7 +183,7 @@ class Saver:
         Args:
             path: its folder, in which other files may lie already.
             tensors: by name, whole ones (equal in all processes) or shards.
-            state: for `seal`.
+            state: for `seal_checkpoint`.
 
         Raises:
             OSError: the checkpoint before this one could not be written.
@@ -218,8 +218,8 @@ class Saver:
         error = done.exception()
         try:
             if error is None and self.main:
-                seal(path, state)
-                for old in complete(self.folder)[:-KEPT]:
+                seal_checkpoint(path, state)
+                for old in complete_checkpoints(self.folder)[:-KEPT]:
                     shutil.rmtree(old, ignore_errors=True)
         except OSError as failed:
             error = failed

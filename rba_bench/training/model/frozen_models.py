@@ -23,11 +23,11 @@ from rba_bench.errors import RbaError
 from rba_bench.files import sha256_json
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.clips import Clip, ClipStore
-from rba_bench.training.data.pairs import Answer, Pair
+from rba_bench.training.data.clips import ClipInput, ClipStore
+from rba_bench.training.data.pairs import Answer, PreferencePair
 from rba_bench.training.model.checkpoints import write_tensors
 from rba_bench.training.model.policy import Scores, SpeechPolicy
-from rba_bench.training.model.sharding import CollectiveSync, overwrite, settle, whole
+from rba_bench.training.model.sharding import CollectiveSync, assign_full, full_tensor, reshard
 from rba_bench.training.teachers.readers import OwnReader
 
 MEMORY = 256 * 2**20
@@ -57,15 +57,15 @@ class ReferenceCache:
         self.found = 0
 
     def scores(self, batch: StepBatch, places: Sequence[int], score: Score) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [n, L] of the branches at `places` and their mask, on the CPU where all are known.
+        """Log-probabilities [n, L] of the responses at `places` and their mask, on the CPU where all are known.
 
         Args:
             batch: clips and answers.
-            places: branches, in the order of the result.
-            score: asked about the branches that are not known, at most once.
+            places: responses, in the order of the result.
+            score: asked about the responses that are not known, at most once.
         """
-        asked = [batch.branches[place] for place in places]
-        keys = [self.key(*batch.heard[one.clip], one.tokens, one.temperature) for one in asked]
+        asked = [batch.responses[place] for place in places]
+        keys = [self.key(*batch.prompts[one.clip], one.tokens, one.temperature) for one in asked]
         known = {key: self._kept.get(key) for key in keys}
         missing = [i for i, key in enumerate(keys) if known[key] is None]
         device = torch.device("cpu")
@@ -82,7 +82,7 @@ class ReferenceCache:
         lengths = torch.tensor([len(row) for row in rows])
         return values.to(device), (torch.arange(values.shape[1]) < lengths[:, None]).to(device)
 
-    def fill(self, pairs: Sequence[Pair], score: Score, batch_size: int = 16) -> None:
+    def fill(self, pairs: Sequence[PreferencePair], score: Score, batch_size: int = 16) -> None:
         """Score both sides of many pairs, `batch_size` pairs at a time; pairs on one clip share its prompt.
 
         A bound on memory that is too small for all of them is an error only where `scores` then has nobody to ask.
@@ -92,7 +92,7 @@ class ReferenceCache:
                 side for pair in pairs[start : start + batch_size] for side in (pair.chosen, pair.rejected)
             ]
             batch = of_answers(sides)
-            self.scores(batch, range(len(batch.branches)), score)
+            self.scores(batch, range(len(batch.responses)), score)
 
     @staticmethod
     def key(row: AlignmentRow, as_text: bool, tokens: Sequence[int], temperature: float = 1.0) -> str:
@@ -109,19 +109,19 @@ def of_answers(answers: Sequence[Answer]) -> StepBatch:
     clips: dict[tuple[str, bool], int] = {}
     for answer in answers:
         clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
-        if clip == len(batch.heard):
-            batch.heard.append((answer.row, answer.as_text))
-        branch = Response(clip, answer.tokens, answer.temperature)
-        if branch not in batch.branches:
-            batch.branches.append(branch)
+        if clip == len(batch.prompts):
+            batch.prompts.append((answer.row, answer.as_text))
+        response = Response(clip, answer.tokens, answer.temperature)
+        if response not in batch.responses:
+            batch.responses.append(response)
     return batch
 
 
 REFERENCE = "reference.safetensors"
 
 
-class StepModels:
-    """Implements `methods.base.FrozenModels` for a run.
+class FrozenModels:
+    """The frozen models that a step is compared with: the reference policy and the text teacher.
 
     Args:
         store: clips.
@@ -150,18 +150,18 @@ class StepModels:
         self.sync = CollectiveSync()  # of the processes, where they share weights out
         self.changed = False  # whether the reference is no longer the base
 
-    def clips(self, batch: StepBatch) -> list[Clip]:
+    def clips(self, batch: StepBatch) -> list[ClipInput]:
         """The batch's clips, heard or read."""
-        heard = [row for row, as_text in batch.heard if not as_text]
-        read = [row for row, as_text in batch.heard if as_text]
+        heard = [row for row, as_text in batch.prompts if not as_text]
+        read = [row for row, as_text in batch.prompts if as_text]
         spoken, written = iter(self.store.get(heard)), iter(self.store.text(read))
-        return [next(written if as_text else spoken) for _, as_text in batch.heard]
+        return [next(written if as_text else spoken) for _, as_text in batch.prompts]
 
     @torch.no_grad()
-    def reference(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
-        """The reference's scores of the branches at `places`, in their order."""
-        if self.kept is None or want:
-            return self._score(batch, places, want)
+    def reference(self, batch: StepBatch, places: Sequence[int], extra_outputs: Sequence[str] = ()) -> Scores:
+        """The reference's scores of the responses at `places`, in their order."""
+        if self.kept is None or extra_outputs:
+            return self._score(batch, places, extra_outputs)
 
         values, mask = (tensor.to(self.device) for tensor in self.kept.scores(batch, places, self.score))
         none = values.new_zeros(0)
@@ -173,35 +173,35 @@ class StepModels:
         return found.logprobs, found.mask
 
     @torch.no_grad()
-    def _score(self, batch: StepBatch, places: Sequence[int], want: Sequence[str] = ()) -> Scores:
-        used = [batch.branches[place] for place in places]
-        needed = sorted({branch.clip for branch in used})
+    def _score(self, batch: StepBatch, places: Sequence[int], extra_outputs: Sequence[str] = ()) -> Scores:
+        used = [batch.responses[place] for place in places]
+        needed = sorted({response.clip for response in used})
         number = {clip: index for index, clip in enumerate(needed)}
-        part = StepBatch(heard=[batch.heard[clip] for clip in needed])
-        branches = [replace(branch, clip=number[branch.clip]) for branch in used]
+        part = StepBatch(prompts=[batch.prompts[clip] for clip in needed])
+        responses = [replace(response, clip=number[response.clip]) for response in used]
         clips = self.clips(part)
         self.sync.enter()
         with self.autocast():
-            scores: Scores = self._reference()(clips, branches, want=want)
+            scores: Scores = self._reference()(clips, responses, extra_outputs=extra_outputs)
         return scores
 
-    def walk_in_step(self, sync: CollectiveSync) -> None:
+    def join_collectives(self, sync: CollectiveSync) -> None:
         """From now on reference and teacher are called by all processes equally often."""
         self.sync = sync
-        reader = getattr(getattr(self._teacher, "twin", self._teacher), "reader", None)
+        reader = getattr(getattr(self._teacher, "text_teacher", self._teacher), "reader", None)
         if isinstance(reader, OwnReader):
             reader.sync = sync
 
     @torch.no_grad()
-    def keep_company(self, batch: StepBatch) -> None:
+    def run_dummy_forwards(self, batch: StepBatch) -> None:
         """Wait until no process asks reference or teacher any more; `batch` is what is asked meanwhile, any will do."""
-        row, tokens = batch.heard[batch.branches[0].clip][0], batch.branches[0].tokens
+        row, tokens = batch.prompts[batch.responses[0].clip][0], batch.responses[0].tokens
 
         def ask() -> None:
             if self.reference_policy is not None:
-                self._score(StepBatch(heard=batch.heard, branches=batch.branches[:1]), [0])
+                self._score(StepBatch(prompts=batch.prompts, responses=batch.responses[:1]), [0])
             elif self._teacher is not None:
-                getattr(self._teacher, "twin", self._teacher).states([row.user_text], [tokens])
+                getattr(self._teacher, "text_teacher", self._teacher).states([row.user_text], [tokens])
 
         self.sync.leave(ask)
 
@@ -225,7 +225,7 @@ class StepModels:
     def renew_reference(self, policy: SpeechPolicy) -> None:
         """The reference becomes the policy as it is now (SPIN's next opponent)."""
         self.changed = True
-        settle(policy)
+        reshard(policy)
         new, own = dict(policy.named_parameters()), self._own()
         for name in self.trained:
             own[name].data.copy_(new[name].detach())
@@ -235,7 +235,7 @@ class StepModels:
         """Keep a reference that is no longer the base; see `checkpoints.save_weights` for `write`."""
         if self.changed:
             own = self._own()
-            tensors = {name: whole(own[name]) for name in self.trained}
+            tensors = {name: full_tensor(own[name]) for name in self.trained}
             if write:
                 write_tensors(folder / REFERENCE, tensors)
 
@@ -244,7 +244,7 @@ class StepModels:
         if (folder / REFERENCE).is_file():
             saved, own = load_file(folder / REFERENCE), self._own()
             for name, value in saved.items():
-                overwrite(own[name], value)
+                assign_full(own[name], value)
             self._reference().openings.forget()
             self.changed = True
 
@@ -260,7 +260,7 @@ class StepModels:
         return {name: own[name].detach() for name in self.trained}
 
     def _own(self) -> dict[str, torch.nn.Parameter]:
-        settle(self._reference())
+        reshard(self._reference())
         return dict(self._reference().named_parameters())
 
     def _reference(self) -> SpeechPolicy:

@@ -24,11 +24,11 @@ from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document,
 from rba_bench.speechlm.audiolm.text_decoder import try_engine
 from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
 from rba_bench.training.data.batch import Targets
-from rba_bench.training.data.clips import Clip
-from rba_bench.training.data.packing import REACH, Layout, Mode, Response, plan
-from rba_bench.training.model.activations import made_again
+from rba_bench.training.data.clips import ClipInput
+from rba_bench.training.data.packing import REACH, BatchLayout, Mode, Response, plan_layout
+from rba_bench.training.model.activations import recompute_in_backward
 from rba_bench.training.model.constant_prefix import Openings, OpeningStates, openings_of
-from rba_bench.training.model.token_logprobs import Score, rows_once, token_entropies, token_logprobs
+from rba_bench.training.model.token_logprobs import Score, score_rows_once, token_entropies, token_logprobs
 
 T = TypeVar("T")
 CHUNK_ELEMENTS = 2**26  # logits computed at once; 256 MiB in float32
@@ -39,7 +39,7 @@ class Scores(NamedTuple):
     """What a forward pass found; N answers of at most L tokens to C clips. Empty tensors stand for what was not wanted.
 
     Attributes:
-        logprobs: [N, L] log pi(y_t | y_<t, x) in nats, at the temperature of each branch, float32.
+        logprobs: [N, L] log pi(y_t | y_<t, x) in nats, at the temperature of each response, float32.
         mask: [N, L] True at answer tokens.
         divergence: [N, L] what `measure` said, 0 where there was no target.
         hidden: [N, L, H] last hidden state that each answer token is predicted from.
@@ -88,11 +88,11 @@ class SpeechPolicy(nn.Module):
         )
         self.openings = OpeningStates(self._read_opening)
 
-    def left_whole(self) -> list[nn.Module]:
+    def unsharded_modules(self) -> list[nn.Module]:
         """Modules that no process shares out: a frozen encoder, and what nothing passes through."""
         return self.family.unused() + (self.family.parts()["encoder"] if self.frozen_encoder else [])
 
-    def wrapped(self) -> list[nn.Module]:
+    def layer_stacks(self) -> list[nn.Module]:
         """Stacks whose layers are shared out one by one."""
         return [self.family.decoder] + ([] if self.frozen_encoder else [self.family.encoder])
 
@@ -109,45 +109,47 @@ class SpeechPolicy(nn.Module):
 
     def forward(
         self,
-        clips: Sequence[Clip],
-        branches: Sequence[Response],
+        clips: Sequence[ClipInput],
+        responses: Sequence[Response],
         targets: Targets | None = None,
         measure: Measure | None = None,
-        want: Collection[str] = (),
+        extra_outputs: Collection[str] = (),
     ) -> Scores:
         """Log-probabilities of answer tokens.
 
         Args:
             clips: the batch's clips.
-            branches: answers, each to one of the clips.
-            targets: a teacher's distributions for some of the branches.
+            responses: answers, each to one of the clips.
+            targets: a teacher's distributions for some of the responses.
             measure: how far the logits are from them.
-            want: `hidden`, `sound` and `entropy`, where they are needed.
+            extra_outputs: `hidden`, `sound` and `entropy`, where they are needed.
         """
         with self._autocast():
-            return self._scores(clips, branches, targets, measure, want)
+            return self._scores(clips, responses, targets, measure, extra_outputs)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
 
     def _scores(
         self,
-        clips: Sequence[Clip],
-        branches: Sequence[Response],
+        clips: Sequence[ClipInput],
+        responses: Sequence[Response],
         targets: Targets | None,
         measure: Measure | None,
-        want: Collection[str],
+        extra_outputs: Collection[str],
     ) -> Scores:
         prompts = [clip.prompt_ids for clip in clips]
         openings = self._openings(prompts)
-        layout = self._plan(prompts, branches, openings)
+        layout = self._plan(prompts, responses, openings)
         sound, n_sound = self.sound(clips)
         embeds = self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document)
         hidden = self._hidden(embeds, layout, openings)
         kept = layout.mask.flatten().nonzero().squeeze(1)
         states = hidden.flatten(0, 1).index_select(0, layout.sources.flatten()[kept])
-        heat = _temperatures(branches, layout.mask)
-        values, spread = self._token_logprobs(states, layout.targets.flatten()[kept], heat, "entropy" in want)
+        heat = _temperatures(responses, layout.mask)
+        values, spread = self._token_logprobs(
+            states, layout.targets.flatten()[kept], heat, "entropy" in extra_outputs
+        )
         none = values.new_zeros(0)
         far = none
         if targets is not None and measure is not None:
@@ -156,10 +158,10 @@ class SpeechPolicy(nn.Module):
             _spread(values, kept, layout.mask),
             layout.mask,
             far,
-            _spread(states, kept, layout.mask) if "hidden" in want else none,
-            sound if "sound" in want else none,
+            _spread(states, kept, layout.mask) if "hidden" in extra_outputs else none,
+            sound if "sound" in extra_outputs else none,
             n_sound,
-            _spread(spread, kept, layout.mask) if "entropy" in want else none,
+            _spread(spread, kept, layout.mask) if "entropy" in extra_outputs else none,
         )
 
     def inside(self, work: Callable[[], T]) -> T:
@@ -171,12 +173,12 @@ class SpeechPolicy(nn.Module):
             return work()
 
     @torch.no_grad()
-    def layer_means(self, clips: Sequence[Clip], branches: Sequence[Response]) -> Tensor:
+    def layer_means(self, clips: Sequence[ClipInput], responses: Sequence[Response]) -> Tensor:
         """[N, K, H] mean state of each answer behind each of the decoder's K layers, the last one normed; float32.
 
         Over the states at the answer's tokens but the last, which ends the turn; zeros where there is no other.
         """
-        layout = self._plan([clip.prompt_ids for clip in clips], branches)
+        layout = self._plan([clip.prompt_ids for clip in clips], responses)
         present = layout.mask[:, 1:]  # the state at a token is where the next one is predicted from
         counts = present.sum(-1, keepdim=True).clamp(min=1)
         found: list[Tensor] = []
@@ -201,7 +203,7 @@ class SpeechPolicy(nn.Module):
                 hook.remove()
         return torch.stack(found, 1)
 
-    def sound(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
+    def sound(self, clips: Sequence[ClipInput]) -> tuple[Tensor, Tensor]:
         """Audio tokens [C, A, H] of clips and their numbers [C]; clips that are text have none.
 
         Raises:
@@ -218,7 +220,7 @@ class SpeechPolicy(nn.Module):
         all_embeds = embeds.new_zeros(len(clips), *embeds.shape[1:]).index_copy(0, places, embeds)
         return all_embeds, counts.new_zeros(len(clips)).index_copy(0, places.to(counts.device), counts)
 
-    def embed(self, clips: Sequence[Clip], input_ids: Tensor, clip_of_row: Tensor) -> Tensor:
+    def embed(self, clips: Sequence[ClipInput], input_ids: Tensor, clip_of_row: Tensor) -> Tensor:
         """Input embeddings [R, S, H] of prompts with the clips' sound in place; row r hears clip `clip_of_row[r]`."""
         if all(clip.sound is None for clip in clips):
             words: Tensor = self.family.model.get_input_embeddings()(input_ids)
@@ -256,20 +258,20 @@ class SpeechPolicy(nn.Module):
             return bool(getattr(self.family, "shares_rows", True)) and continues_cache(self.family.decoder)
 
     def _plan(
-        self, prompts: Sequence[Tensor], branches: Sequence[Response], openings: Openings | None = None
-    ) -> Layout:
+        self, prompts: Sequence[Tensor], responses: Sequence[Response], openings: Openings | None = None
+    ) -> BatchLayout:
         by_document = self.family.decoder.config._attn_implementation == BY_DOCUMENT
-        made = plan(prompts, branches, self.layout, self.pad_id, openings, self._reach, by_document)
+        made = plan_layout(prompts, responses, self.layout, self.pad_id, openings, self._reach, by_document)
         return made.to(self.device)
 
     def _read_opening(self, ids: Tensor, cache: Cache) -> None:
         words = self.family.model.get_input_embeddings()(ids.to(self.device))
         self.family.decode(words, past_key_values=cache, use_cache=True)
 
-    def _hidden(self, embeds: Tensor, layout: Layout, openings: Openings) -> Tensor:
+    def _hidden(self, embeds: Tensor, layout: BatchLayout, openings: Openings) -> Tensor:
         mask = layout.attention_mask(embeds.dtype)
         cache = self.openings(openings.texts, self.family.decoder.config) if openings.texts else None
-        with made_again():
+        with recompute_in_backward():
             return self.family.decode(
                 embeds, mask, layout.position_ids, past_key_values=cache, use_cache=cache is not None
             )
@@ -298,7 +300,7 @@ class SpeechPolicy(nn.Module):
         """
         size = self._chunk()
         if states.requires_grad and torch.is_grad_enabled() and self.still:
-            return rows_once(score, states, size)
+            return score_rows_once(score, states, size)
         if not again:
             return score(states, 0)
         starts = range(0, len(states), size)
@@ -309,9 +311,9 @@ class SpeechPolicy(nn.Module):
     def _divergence(
         self, states: Tensor, mask: Tensor, kept: Tensor, targets: Targets, measure: Measure
     ) -> Tensor:
-        """[N, L] divergences of the branches that have targets, chunk by chunk."""
+        """[N, L] divergences of the responses that have targets, chunk by chunk."""
         aimed = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
-        aimed[torch.tensor(targets.branches, device=mask.device)] = True
+        aimed[torch.tensor(targets.responses, device=mask.device)] = True
         chosen = aimed[kept // mask.shape[1]].nonzero().squeeze(1)
         if len(chosen) != len(targets):
             raise ValueError(f"{len(targets)} target distributions for {len(chosen)} answer tokens")
@@ -328,11 +330,11 @@ class SpeechPolicy(nn.Module):
         return max(1, CHUNK_ELEMENTS // self._vocabulary)
 
 
-def _temperatures(branches: Sequence[Response], mask: Tensor) -> Tensor | None:
+def _temperatures(responses: Sequence[Response], mask: Tensor) -> Tensor | None:
     """[K] temperature of each answer token, in the order of `mask` [N, L]; None where all are 1."""
-    if all(branch.temperature == 1 for branch in branches):
+    if all(response.temperature == 1 for response in responses):
         return None
-    heat = torch.tensor([branch.temperature for branch in branches], device=mask.device)
+    heat = torch.tensor([response.temperature for response in responses], device=mask.device)
     return heat[:, None].expand(mask.shape)[mask]
 
 

@@ -19,7 +19,7 @@ SIZE = {"cpu": 1024, "cuda": 8192}  # rows and columns of the products; a device
 TRIES = 7
 
 
-def settled(recipe: TrainingRecipe, out: Path, origin: Origin | None) -> TrainingRecipe:
+def resolve_precision(recipe: TrainingRecipe, out: Path, origin: Origin | None) -> TrainingRecipe:
     """The recipe with a number type: that of the run it goes on with, else of the measurement.
 
     Processes decide together. `out` and `origin`: see `run.train`.
@@ -40,14 +40,14 @@ def _together() -> str:
     state = PartialState()
     gain = gain_of_bfloat16(state.device.type) if state.is_main_process else 0.0
     (gain,) = broadcast_object_list([gain])
-    chosen = choice(gain)
+    chosen = choose_precision(gain)
     if state.is_main_process:
         kind = state.device.type
         say(f"precision {chosen}: this {kind} multiplies matrices {gain:.1f} times as fast in bfloat16")
     return chosen
 
 
-def choice(gain: float) -> Literal["float32", "bfloat16"]:
+def choose_precision(gain: float) -> Literal["float32", "bfloat16"]:
     """The type for a device that multiplies `gain` times as fast in bfloat16 as in float32."""
     return "bfloat16" if gain >= WORTH else "float32"
 

@@ -18,13 +18,13 @@ from accelerate.utils import broadcast_object_list, gather_object, str_to_bool
 from torch import Tensor, distributed, nn
 
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.model.sharding import Kind, hide, share_fsdp, share_zero3
+from rba_bench.training.model.sharding import Kind, hide_modules, share_fsdp, share_zero3
 
 ZERO3_BYTES = 2**28  # parameters that are whole on a device at once while ZeRO-3 takes them apart
 
 
-def planned() -> Kind:
-    """How the launcher wants weights shared out, before there is an `Accelerator` to ask (`sharding.kind_of`)."""
+def planned_sharding() -> Kind:
+    """How the launcher wants weights shared out, before there is an `Accelerator` to ask (`sharding.sharding_of`)."""
     if PartialState().num_processes == 1:
         return "none"
     if str_to_bool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false")):
@@ -34,9 +34,9 @@ def planned() -> Kind:
     return "fsdp" if str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")) else "none"
 
 
-def reads_weights() -> bool:
+def holds_base_weights() -> bool:
     """Whether this process reads the base model's weights; who does not makes the model on the device `meta`."""
-    return planned() == "none" or PartialState().is_main_process
+    return planned_sharding() == "none" or PartialState().is_main_process
 
 
 class Slot(NamedTuple):
@@ -56,7 +56,7 @@ class Outline(NamedTuple):
     trains: bool
 
 
-def follow_first(policy: SpeechPolicy) -> None:
+def match_first_process(policy: SpeechPolicy) -> None:
     """Give a policy without weights number types, ties and gradients as the first process has them.
 
     All processes call, where weights will be shared out.
@@ -75,7 +75,7 @@ def follow_first(policy: SpeechPolicy) -> None:
         _put(policy, outline.slots, nn.Parameter(empty, requires_grad=outline.trains))
 
 
-def share_out(
+def shard_policy(
     policy: SpeechPolicy, copies: Sequence[SpeechPolicy], accelerator: Any, kind: Kind, device: torch.device
 ) -> None:
     """Give every process its shares of a policy and of frozen copies of it (`without_weights`), in place.
@@ -83,15 +83,15 @@ def share_out(
     All processes call. The first one's policy holds the weights, on the CPU; nobody else's does.
 
     Args:
-        policy: what trains; in the other processes without weights, from `follow_first`.
+        policy: what trains; in the other processes without weights, from `match_first_process`.
         copies: frozen policies with the same weights.
         accelerator: of the Trainer.
         kind: how weights are shared out.
         device: of this process.
     """
     unused = policy.family.unused()
-    whole = [module for module in policy.left_whole() if module not in unused]
-    hide(policy, policy.left_whole())
+    whole = [module for module in policy.unsharded_modules() if module not in unused]
+    hide_modules(policy, policy.unsharded_modules())
     for module in whole:
         _to_all(module, ("_parameters", "_buffers", "__dict__"), device)
     weights = {name: p.detach() for name, p in policy.named_parameters()}
@@ -99,7 +99,7 @@ def share_out(
         _empty(policy)
     for one in (policy, *copies):
         if one is not policy:
-            hide(one, one.left_whole())
+            hide_modules(one, one.unsharded_modules())
         _to_all(one, ("_buffers", "__dict__"), device)
         if kind == "zero3":
             _fill_zero3(one, weights, accelerator, device)

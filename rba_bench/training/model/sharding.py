@@ -19,7 +19,7 @@ from torch import Tensor, nn
 Kind = Literal["none", "fsdp", "zero3"]
 
 
-def kind_of(accelerator: Any) -> Kind:
+def sharding_of(accelerator: Any) -> Kind:
     """How an `Accelerator` shares weights out; ZeRO-2 and below leave them whole."""
     deepspeed = getattr(accelerator.state, "deepspeed_plugin", None)
     if deepspeed is not None:
@@ -62,7 +62,7 @@ class CollectiveSync:
         return done if self._any_wants is None else not self._any_wants(not done)
 
 
-def hide(model: nn.Module, parts: Collection[nn.Module]) -> None:
+def hide_modules(model: nn.Module, parts: Collection[nn.Module]) -> None:
     """Make modules plain attributes of where they are, in place: callable as before, but no part of the model.
 
     Whoever wraps the model, looks for its parameters or walks through it does not see them any more.
@@ -134,7 +134,7 @@ def _zero3_config(accelerator: Any) -> dict[str, Any]:
     return config
 
 
-def settle(model: nn.Module) -> None:
+def reshard(model: nn.Module) -> None:
     """Bring FSDP2 parameters back to their shared-out form; a forward pass leaves those of the root whole."""
     from torch.distributed.fsdp import FSDPModule
 
@@ -143,7 +143,7 @@ def settle(model: nn.Module) -> None:
             module.reshard()
 
 
-def whole(parameter: Tensor) -> Tensor:
+def full_tensor(parameter: Tensor) -> Tensor:
     """The whole of a parameter, a copy on the CPU. All processes must ask."""
     from torch.distributed.tensor import DTensor
 
@@ -158,7 +158,7 @@ def whole(parameter: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def overwrite(parameter: Tensor, value: Tensor) -> None:
+def assign_full(parameter: Tensor, value: Tensor) -> None:
     """Give a parameter a new value, of which every process holds the whole. All processes must do so."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -81,7 +81,7 @@ Score = Callable[
 ]  # chunk [C, H], number of its first row -> [C], [C] or [0]
 
 
-def rows_once(score: Score, states: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def score_rows_once(score: Score, states: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """[K] scores of [K, H] states, with gradient to the states, and [K] or [0] notes without one.
 
     Args:

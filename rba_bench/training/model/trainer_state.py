@@ -18,16 +18,16 @@ from rba_bench.errors import RbaError
 from rba_bench.training.data.order import GroupOrder
 from rba_bench.training.methods import Outcome
 from rba_bench.training.model import checkpoints as saver
-from rba_bench.training.model.checkpoints import WEIGHTS, Saver, load_weights, save_weights, seal
-from rba_bench.training.model.frozen_models import StepModels
-from rba_bench.training.model.sharding import settle
+from rba_bench.training.model.checkpoints import WEIGHTS, Saver, load_weights, save_weights, seal_checkpoint
+from rba_bench.training.model.frozen_models import FrozenModels
+from rba_bench.training.model.sharding import reshard
 from rba_bench.training.model.trainable_parts import set_rates
 from rba_bench.training.rollouts.buffer import RolloutBuffer
 
 STEP = "step"  # of AdamW, a scalar; kept as one number in a row, which safetensors can cut
 
 
-def tensors_of(model: nn.Module, optimizer: Any, reference: dict[str, Tensor]) -> dict[str, Tensor]:
+def training_tensors(model: nn.Module, optimizer: Any, reference: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors themselves, not copies.
 
     Args:
@@ -35,9 +35,9 @@ def tensors_of(model: nn.Module, optimizer: Any, reference: dict[str, Tensor]) -
         optimizer: of its trained parameters.
         reference: parameters of a reference that has changed, else empty.
     """
-    settle(model)
+    reshard(model)
     found: dict[str, Tensor] = {f"reference.{name}": value for name, value in reference.items()}
-    for name, parameter in trained(model).items():
+    for name, parameter in trained_parameters(model).items():
         found[f"model.{name}"] = parameter.detach()
         for key, value in _state(optimizer)[parameter].items():
             found[f"optimizer.{name}.{key}"] = value.reshape(1) if key == STEP else value
@@ -53,8 +53,8 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str,
     Raises:
         RbaError: the checkpoint is of a model with other trained parameters.
     """
-    settle(model)
-    parameters, names = trained(model), saver.saved_names(folder)
+    reshard(model)
+    parameters, names = trained_parameters(model), saver.saved_names(folder)
     if {f"model.{name}" for name in parameters} != {name for name in names if name.startswith("model.")}:
         raise RbaError(
             f"{folder} was saved from a model with other trained parameters; remove it and start again"
@@ -74,7 +74,7 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str,
     return changed
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that train, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -105,7 +105,7 @@ class CheckpointingTrainer(Trainer):
 
     saver: Saver
     rollout_buffer: RolloutBuffer
-    tools: StepModels
+    frozen_models: FrozenModels
     order: GroupOrder
     elapsed_s: float
     encoding_s: float
@@ -135,18 +135,20 @@ class CheckpointingTrainer(Trainer):
         }
         if self.is_deepspeed_enabled:
             super()._save_checkpoint(model, trial)
-            self.tools.save_reference(folder, self.args.should_save)
+            self.frozen_models.save_reference(folder, self.args.should_save)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                seal(folder, state)
+                seal_checkpoint(folder, state)
             return
         self.saver.wait()
         folder.mkdir(parents=True, exist_ok=True)
         self._save_rng_state(str(folder))
         if self.args.should_save:
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        reference = self.tools.reference_tensors() if self.tools.changed else {}
-        self.saver.save(folder, tensors_of(self.rollout_buffer.policy, self.optimizer, reference), state)
+        reference = self.frozen_models.reference_tensors() if self.frozen_models.changed else {}
+        self.saver.save(
+            folder, training_tensors(self.rollout_buffer.policy, self.optimizer, reference), state
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
@@ -182,9 +184,11 @@ class CheckpointingTrainer(Trainer):
             if not self.is_deepspeed_enabled:
                 load_weights(self.rollout_buffer.policy, folder)
             super()._load_optimizer_and_scheduler(checkpoint)
-            self.tools.load_reference(folder)
-        elif restore(folder, self.rollout_buffer.policy, self.optimizer, self.tools.reference_tensors()):
-            self.tools.changed = True
-            self.tools.forget_openings()
+            self.frozen_models.load_reference(folder)
+        elif restore(
+            folder, self.rollout_buffer.policy, self.optimizer, self.frozen_models.reference_tensors()
+        ):
+            self.frozen_models.changed = True
+            self.frozen_models.forget_openings()
         if not self.is_deepspeed_enabled:
             set_rates(self.optimizer, self.lr_scheduler, rates, self.state.global_step)

@@ -57,5 +57,5 @@ def continued_recipe(run: Path, overrides: Sequence[str], trust: bool = False) -
     """
     from rba_bench.training import continuing
 
-    values = continuing.values(continuing.find(run))
+    values = continuing.continued_values(continuing.find_origin(run))
     return load_recipe(TrainingRecipe, None, overrides, trust, values)

@@ -59,7 +59,7 @@ class Key:
     fixed: tuple[str, ...] = ()
 
 
-def explain(key: str = "", recipe: TrainingRecipe | None = None) -> list[Key]:
+def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[Key]:
     """The keys of a training recipe.
 
     Args:
@@ -69,7 +69,7 @@ def explain(key: str = "", recipe: TrainingRecipe | None = None) -> list[Key]:
     Raises:
         UserError: there is no such key; the nearest is named.
     """
-    values = None if recipe is None else flat(recipe.resolved())
+    values = None if recipe is None else flatten_keys(recipe.resolved())
     keys = [_key(name, *about, _method_values(), values) for name, about in _all_fields()]
     chosen = [one for one in keys if not key or one.name == key or one.name.startswith(f"{key}.")]
     if not chosen:
@@ -77,7 +77,7 @@ def explain(key: str = "", recipe: TrainingRecipe | None = None) -> list[Key]:
     return chosen
 
 
-def lines(key: Key, width: int | None, asked: bool) -> list[str]:
+def key_lines(key: Key, width: int | None, asked: bool) -> list[str]:
     """A key for people.
 
     Args:
@@ -121,13 +121,13 @@ def method_recipe(method: str) -> TrainingRecipe:
     return TrainingRecipe.model_validate({"method": method})
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by key with dots; a mapping is there itself too."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found[prefix + name] = value
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            found |= flatten_keys(value, f"{prefix}{name}.")
     return found
 
 
@@ -148,12 +148,12 @@ def reasons(model: type[BaseModel]) -> dict[str, str]:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         last = node.end_lineno or node.lineno
-        lines = [line for line in range(node.lineno, last + 1) if line in at_line]
+        comment_lines = [line for line in range(node.lineno, last + 1) if line in at_line]
         above = node.lineno
-        while not lines and above - 1 in alone:
+        while not comment_lines and above - 1 in alone:
             above -= 1
-        lines = lines or list(range(above, node.lineno))
-        found[node.target.id] = " ".join(at_line[line] for line in lines)
+        comment_lines = comment_lines or list(range(above, node.lineno))
+        found[node.target.id] = " ".join(at_line[line] for line in comment_lines)
     return found
 
 
@@ -202,7 +202,7 @@ def _all_fields() -> tuple[tuple[str, tuple[FieldInfo, str]], ...]:
 @cache
 def _method_values() -> dict[str, dict[str, Any]]:
     """What a recipe that names only its method says, by method."""
-    return {method: flat(method_recipe(method).resolved()) for method in METHODS}
+    return {method: flatten_keys(method_recipe(method).resolved()) for method in METHODS}
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:

@@ -189,7 +189,7 @@ PLAIN = {
 }
 
 
-def fill(data: dict[str, Any]) -> dict[str, Any]:
+def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     """Recipe keys with what the method sets where they are absent or null.
 
     Raises:

@@ -2,7 +2,7 @@
 
 How many groups there are, and how long clips and answers: read from the alignment set, or assumed.
 
-Devices that a run could have, and a short probe of the machine that it is planned on.
+Devices that a run could have, and a short probe of the machine that it is planned_sharding on.
 """
 
 import time
@@ -43,7 +43,7 @@ class Assumptions(Recipe):
     teacher_parameters: Rate | None = None  # of the text teacher, where it is not known
 
 
-def read(overrides: Sequence[str]) -> Assumptions:
+def parse_assumptions(overrides: Sequence[str]) -> Assumptions:
     """`--assume` strings, checked.
 
     Raises:
@@ -60,7 +60,7 @@ TOKENS_PER_WORD = 1.4  # of answers in the languages of the paper, by the tokeni
 
 
 @dataclass(frozen=True)
-class Data:
+class DataEstimate:
     """What is trained on.
 
     Attributes:
@@ -78,21 +78,23 @@ class Data:
     source: str
 
 
-def data_of(recipe: TrainingRecipe, assumed: Assumptions) -> Data:
+def data_estimate(recipe: TrainingRecipe, assumed: Assumptions) -> DataEstimate:
     """Read the recipe's sets where all of them are there; what is assumed counts in any case."""
     folders = [Path(one.path) for one in recipe.alignment_sets]
     there = all((folder / "manifest.json").is_file() for folder in folders)
-    read = _read(folders) if there else Data(250_000, recipe.voices_per_group, 5.0, 250.0, "assumed")
-    return Data(
-        assumed.groups or read.groups,
-        min(assumed.voices or read.voices, recipe.voices_per_group),
-        assumed.seconds or read.seconds,
-        float(assumed.answer_tokens or read.answer_tokens),
-        read.source,
+    estimate = (
+        _read(folders) if there else DataEstimate(250_000, recipe.voices_per_group, 5.0, 250.0, "assumed")
+    )
+    return DataEstimate(
+        assumed.groups or estimate.groups,
+        min(assumed.voices or estimate.voices, recipe.voices_per_group),
+        assumed.seconds or estimate.seconds,
+        float(assumed.answer_tokens or estimate.answer_tokens),
+        estimate.source,
     )
 
 
-def _read(folders: list[Path]) -> Data:
+def _read(folders: list[Path]) -> DataEstimate:
     """Means over the first shards of each set; numbers of rows from all of them."""
     import pyarrow.parquet as pq
 
@@ -108,7 +110,7 @@ def _read(folders: list[Path]) -> Data:
             words += sum(len(response.split()) for response in table["response"])
             groups |= {(str(folder), name) for name in table["group_id"]}
     voices = seen / max(len(groups), 1)
-    return Data(
+    return DataEstimate(
         max(1, round(rows / max(voices, 1))),
         max(1, round(voices)),
         seconds / max(seen, 1),
@@ -157,12 +159,12 @@ CLUSTERS = (
 )  # fmt: skip
 
 
-def device(name: str) -> Device:
+def find_device(name: str) -> Device:
     """One of `DEVICES` by its name."""
     return next(one for one in DEVICES if one.name == name)
 
 
-def probe(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
+def probe_device(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
     """This machine: matrix products of the model's widths, and copying, a second each.
 
     Args:

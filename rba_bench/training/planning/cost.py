@@ -11,15 +11,15 @@ Bytes on one device: weights, gradients, optimiser, reference, judges, activatio
 from dataclasses import dataclass
 
 from rba_bench.training.model.policy import CHUNK_ELEMENTS
-from rba_bench.training.planning.assumptions import Assumptions, Data
-from rba_bench.training.planning.shapes import Shape, text_parameters
+from rba_bench.training.planning.assumptions import Assumptions, DataEstimate
+from rba_bench.training.planning.shapes import ModelShape, text_parameters
 from rba_bench.training.training_recipe import TrainingRecipe
 
 TEACHER_TURN = 60  # tokens of a transcript with its template
 
 
 @dataclass(frozen=True)
-class Step:
+class StepCost:
     """What one optimiser step holds, over all devices.
 
     Attributes:
@@ -49,7 +49,7 @@ class Step:
     prefill: float
 
 
-def drawn(recipe: TrainingRecipe, voices: int) -> int:
+def samples_per_group(recipe: TrainingRecipe, voices: int) -> int:
     """Samples of one group, as the methods ask for them (see `pairs.slots`)."""
     if not recipe.uses_rollout:
         return 0
@@ -61,33 +61,35 @@ def drawn(recipe: TrainingRecipe, voices: int) -> int:
     return count + voices if recipe.method == "scst" else count
 
 
-def scored(recipe: TrainingRecipe, voices: int) -> tuple[float, float, int]:
+def scored_per_group(recipe: TrainingRecipe, voices: int) -> tuple[float, float, int]:
     """Answers of one group that the policy scores: teacher's, sampled; and the clips that they are answers to."""
     teachers = float(voices) if recipe.sft_weight > 0 else 0.0
     if recipe.kind == "likelihood" or recipe.method in ("kd", "diva"):
         return float(voices), 0.0, voices
     if recipe.method == "gkd":
         own = recipe.student_fraction
-        return teachers + (1 - own) * voices, own * drawn(recipe, voices), voices
+        return teachers + (1 - own) * voices, own * samples_per_group(recipe, voices), voices
     if recipe.kind == "policy-gradient":
         greedy = voices if recipe.method == "scst" else 0
-        return teachers, float(drawn(recipe, voices) - greedy), voices
+        return teachers, float(samples_per_group(recipe, voices) - greedy), voices
     if recipe.pairs_file is not None:
         return max(teachers, 1.0) + 1.0, 0.0, voices
     if recipe.pairs == "single":
-        return float(voices), float(drawn(recipe, voices)), voices
+        return float(voices), float(samples_per_group(recipe, voices)), voices
     pairs = 1 if recipe.group_by == "instruction" else voices
     return teachers, 2.0 * pairs, voices if teachers else min(voices, 2 * pairs)
 
 
-def step_of(recipe: TrainingRecipe, shape: Shape, data: Data, assumed: Assumptions) -> Step:
+def step_cost(
+    recipe: TrainingRecipe, shape: ModelShape, data: DataEstimate, assumed: Assumptions
+) -> StepCost:
     """Everything of a step.
 
     Raises:
         MissingPrerequisite: how large the reward model or the teacher is cannot be known.
     """
     groups, voices = recipe.groups_per_step, data.voices
-    teachers, sampled, clips = scored(recipe, voices)
+    teachers, sampled, clips = scored_per_group(recipe, voices)
     sample_tokens = float(min(recipe.max_new_tokens, data.answer_tokens))
     heard = 30.0 if shape.padded or not recipe.true_length else data.seconds
     # a padded model reads 30 s of audio tokens; the others only have their encoder padded
@@ -100,12 +102,13 @@ def step_of(recipe: TrainingRecipe, shape: Shape, data: Data, assumed: Assumptio
     again = 1 + (
         assumed.redraws if recipe.kind == "policy-gradient" and recipe.policy_gradient.resample else 0
     )
-    samples = groups * drawn(recipe, voices) * again
+    samples = groups * samples_per_group(recipe, voices) * again
     context = prompt + (answer_tokens / max(answers, 1))
     forward = (
-        positions * decoder(shape, context) + groups * answer_tokens * 2 * shape.vocabulary * shape.hidden
+        positions * decoder_flops(shape, context)
+        + groups * answer_tokens * 2 * shape.vocabulary * shape.hidden
     )
-    return Step(
+    return StepCost(
         groups * clips,
         groups * answers,
         positions,
@@ -117,11 +120,11 @@ def step_of(recipe: TrainingRecipe, shape: Shape, data: Data, assumed: Assumptio
         _with_gradient(recipe, shape, positions, groups * answer_tokens, context)
         + _encoder(recipe, shape, frames),
         _others(recipe, shape, data, assumed, forward, samples, sample_tokens, groups * answer_tokens),
-        samples * prompt * decoder(shape, prompt),
+        samples * prompt * decoder_flops(shape, prompt),
     )
 
 
-def decoder(shape: Shape, context: float) -> float:
+def decoder_flops(shape: ModelShape, context: float) -> float:
     """Operations of a token through the decoder, without head, in a context of so many tokens."""
     tied_head = 0 if shape.embedding else shape.vocabulary * shape.hidden
     inner = shape.llm - 2 * shape.embedding if shape.embedding else shape.llm - tied_head
@@ -129,10 +132,10 @@ def decoder(shape: Shape, context: float) -> float:
 
 
 def _with_gradient(
-    recipe: TrainingRecipe, shape: Shape, positions: float, answers: float, context: float
+    recipe: TrainingRecipe, shape: ModelShape, positions: float, answers: float, context: float
 ) -> float:
     """Decoder and head: forward, gradients of inputs, and of weights where they train."""
-    plain = decoder(shape, context)
+    plain = decoder_flops(shape, context)
     whole = "llm" in recipe.train_parts and recipe.lora is None
     weights = 2.0 * sum(shape.adapters) * 2 if recipe.lora is not None else (plain if whole else 0.0)
     again = plain if recipe.gradient_checkpointing else 0.0
@@ -143,7 +146,7 @@ def _with_gradient(
     )
 
 
-def _encoder(recipe: TrainingRecipe, shape: Shape, frames: float) -> float:
+def _encoder(recipe: TrainingRecipe, shape: ModelShape, frames: float) -> float:
     """Encoder and projector; a frozen encoder without its cache, once a clip."""
     times = 1 if recipe.encoder_frozen else 3
     return 2.0 * frames * (times * shape.encoder + 3 * shape.projector * shape.audio_rate / 50)
@@ -151,8 +154,8 @@ def _encoder(recipe: TrainingRecipe, shape: Shape, frames: float) -> float:
 
 def _others(
     recipe: TrainingRecipe,
-    shape: Shape,
-    data: Data,
+    shape: ModelShape,
+    data: DataEstimate,
     assumed: Assumptions,
     forward: float,
     samples: float,
@@ -169,7 +172,7 @@ def _others(
     return found
 
 
-def teacher_parameters(recipe: TrainingRecipe, shape: Shape, assumed: Assumptions) -> float:
+def teacher_parameters(recipe: TrainingRecipe, shape: ModelShape, assumed: Assumptions) -> float:
     """Of the text teacher; 0 where there is none."""
     if recipe.kind != "distillation":
         return 0.0
@@ -196,7 +199,7 @@ def reward_parameters(recipe: TrainingRecipe, assumed: Assumptions) -> float:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryCost:
     """Bytes on one device.
 
     Attributes:
@@ -231,7 +234,7 @@ class Memory:
         )
 
 
-def trained(recipe: TrainingRecipe, shape: Shape) -> dict[str, float]:
+def trained_counts(recipe: TrainingRecipe, shape: ModelShape) -> dict[str, float]:
     """Parameters that train, by part."""
     parts = {"encoder": shape.encoder - shape.fixed, "projector": shape.projector, "llm": shape.llm}
     found: dict[str, float] = {name: float(parts[name]) for name in recipe.train_parts}
@@ -242,15 +245,15 @@ def trained(recipe: TrainingRecipe, shape: Shape) -> dict[str, float]:
     return found
 
 
-def memory_of(
+def memory_cost(
     recipe: TrainingRecipe,
-    shape: Shape,
-    step: Step,
-    data: Data,
+    shape: ModelShape,
+    step: StepCost,
+    data: DataEstimate,
     assumed: Assumptions,
     devices: int,
     shared: bool,
-) -> Memory:
+) -> MemoryCost:
     """The estimate.
 
     Args:
@@ -263,7 +266,7 @@ def memory_of(
         shared: whether they share weights, gradients and optimiser out (FSDP2), else each has all of it (DDP).
     """
     half = recipe.precision == "bfloat16"
-    moving = trained(recipe, shape)
+    moving = trained_counts(recipe, shape)
     n_trained, share = sum(moving.values()), devices if shared else 1
     adapted = recipe.lora is not None
     frozen = shape.parameters - n_trained + (n_trained if adapted else 0)
@@ -278,7 +281,7 @@ def memory_of(
     largest = layer_parameters(shape) if shared else 0.0
     kept = weights + 4 * 3 * n_trained / share + judges + reference
     activations = _activations(recipe, shape, step, devices)
-    return Memory(
+    return MemoryCost(
         weights=weights + largest * size * 2,  # of a layer that is gathered, and the next one
         cast=0.0 if shared or not half else 2 * n_trained,
         gradients=4 * n_trained / share,
@@ -294,13 +297,13 @@ def memory_of(
     )
 
 
-def layer_parameters(shape: Shape) -> float:
+def layer_parameters(shape: ModelShape) -> float:
     """Of one decoder layer."""
     ends = 2 * shape.embedding or shape.vocabulary * shape.hidden
     return (shape.llm - ends) / shape.layers
 
 
-def _activations(recipe: TrainingRecipe, shape: Shape, step: Step, devices: int) -> float:
+def _activations(recipe: TrainingRecipe, shape: ModelShape, step: StepCost, devices: int) -> float:
     """Of one forward pass. What a layer keeps of a token, counted through a Llama layer as transformers writes it.
 
     Two norms keep their input in float32 (in bfloat16 also the copy that is multiplied by the weight); kept are the
@@ -328,7 +331,7 @@ def _activations(recipe: TrainingRecipe, shape: Shape, step: Step, devices: int)
     return decoder + frames * (shape.encoder_layers * kept + inner * recipe.gradient_checkpointing)
 
 
-def _sampling(recipe: TrainingRecipe, shape: Shape, step: Step, devices: int, size: int) -> float:
+def _sampling(recipe: TrainingRecipe, shape: ModelShape, step: StepCost, devices: int, size: int) -> float:
     """Keys and values of the answers that are sampled together, at their longest."""
     if not step.samples:
         return 0.0

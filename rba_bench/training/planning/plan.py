@@ -9,13 +9,20 @@ from rba_bench.training.planning.assumptions import (
     CLUSTERS,
     NODE,
     Assumptions,
-    Data,
+    DataEstimate,
     Device,
-    data_of,
-    device,
+    data_estimate,
+    find_device,
 )
-from rba_bench.training.planning.cost import Memory, Step, decoder, memory_of, step_of, trained
-from rba_bench.training.planning.shapes import Shape, find_config, shape_of
+from rba_bench.training.planning.cost import (
+    MemoryCost,
+    StepCost,
+    decoder_flops,
+    memory_cost,
+    step_cost,
+    trained_counts,
+)
+from rba_bench.training.planning.shapes import ModelShape, find_config, model_shape
 from rba_bench.training.training_recipe import TrainingRecipe
 
 
@@ -37,7 +44,7 @@ class Fit:
     device: str
     devices: int
     launch: str
-    memory: Memory
+    memory: MemoryCost
     step_s: float
     sampling_s: float
     hours: float
@@ -45,7 +52,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What a run will take.
 
     Attributes:
@@ -58,11 +65,11 @@ class Plan:
         assumed: what all this rests on.
     """
 
-    shape: Shape
+    shape: ModelShape
     trained: dict[str, float]
-    data: Data
+    data: DataEstimate
     steps: int
-    step: Step
+    step: StepCost
     fits: tuple[Fit, ...]
     assumed: Assumptions
 
@@ -80,7 +87,7 @@ class Plan:
         }
 
 
-def plan(recipe: TrainingRecipe, assumed: Assumptions, here: Device | None = None) -> Plan:
+def plan_training(recipe: TrainingRecipe, assumed: Assumptions, here: Device | None = None) -> TrainingPlan:
     """Estimate a run; nothing is downloaded, loaded or written.
 
     Args:
@@ -93,29 +100,29 @@ def plan(recipe: TrainingRecipe, assumed: Assumptions, here: Device | None = Non
     """
     if recipe.precision == "auto":  # as every GPU here chooses
         recipe = recipe.model_copy(update={"precision": "bfloat16"})
-    shape = shape_of(recipe.base, find_config(recipe.base), recipe.lora)
-    data = data_of(recipe, assumed)
+    shape = model_shape(recipe.base, find_config(recipe.base), recipe.lora)
+    data = data_estimate(recipe, assumed)
     steps = recipe.steps
     if recipe.epochs is not None:
         steps = steps_for(recipe.epochs, data.groups, recipe.groups_per_step)
-    step = step_of(recipe, shape, data, assumed)
-    wanted = [(device(name), count) for name, count in CLUSTERS] + ([(here, 1)] if here else [])
+    step = step_cost(recipe, shape, data, assumed)
+    wanted = [(find_device(name), count) for name, count in CLUSTERS] + ([(here, 1)] if here else [])
     fits = tuple(_fit(recipe, shape, data, step, steps, assumed, one, count) for one, count in wanted)
-    return Plan(shape, trained(recipe, shape), data, steps, step, fits, assumed)
+    return TrainingPlan(shape, trained_counts(recipe, shape), data, steps, step, fits, assumed)
 
 
 def _fit(
     recipe: TrainingRecipe,
-    shape: Shape,
-    data: Data,
-    step: Step,
+    shape: ModelShape,
+    data: DataEstimate,
+    step: StepCost,
     steps: int,
     assumed: Assumptions,
     one: Device,
     count: int,
 ) -> Fit:
-    whole = memory_of(recipe, shape, step, data, assumed, count, False)
-    shared = memory_of(recipe, shape, step, data, assumed, count, True)
+    whole = memory_cost(recipe, shape, step, data, assumed, count, False)
+    shared = memory_cost(recipe, shape, step, data, assumed, count, True)
     room = one.memory_gb * 1e9
     launch, memory, why = ("one" if count == 1 else "ddp"), whole, ""
     if whole.peak > room:
@@ -141,8 +148,8 @@ def _uneven(recipe: TrainingRecipe, count: int) -> str:
 
 def _seconds(
     recipe: TrainingRecipe,
-    shape: Shape,
-    step: Step,
+    shape: ModelShape,
+    step: StepCost,
     assumed: Assumptions,
     one: Device,
     count: int,
@@ -168,6 +175,6 @@ def _seconds(
     kept = rows * (step.prompt + step.sample_tokens / 2) * 2 * shape.layers * shape.kv * size
     read = (moved + kept) / (one.bandwidth * 1e9 * assumed.decode_share)
     head = 2.0 * shape.vocabulary * shape.hidden
-    computed = rows * (decoder(shape, step.prompt + step.sample_tokens) + head) / rate
+    computed = rows * (decoder_flops(shape, step.prompt + step.sample_tokens) + head) / rate
     token = max(read, computed, moved / link if shared else 0.0)
     return trained, batches * recipe.max_new_tokens * token / recipe.refresh_every

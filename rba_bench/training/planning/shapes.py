@@ -81,7 +81,7 @@ PADDED = ("voxtral", "glmasr")  # hear 30 s whatever a clip's length
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """One speech model.
 
     Attributes:
@@ -151,7 +151,7 @@ def _cached(repo: str, revision: str | None) -> dict[str, Any] | None:
     return read_json(Path(path)) if isinstance(path, str) else None
 
 
-def shape_of(name: str, config: dict[str, Any], lora: LoraOptions | None = None) -> Shape:
+def model_shape(name: str, config: dict[str, Any], lora: LoraOptions | None = None) -> ModelShape:
     """Count a model's parameters on a copy without storage.
 
     Raises:
@@ -170,7 +170,7 @@ def shape_of(name: str, config: dict[str, Any], lora: LoraOptions | None = None)
     tied = words is model.get_output_embeddings().weight
     adapters = _adapters(model, lora)
     kind = settings.model_type
-    return Shape(
+    return ModelShape(
         name,
         **parts,
         embedding=0 if tied else words.numel(),

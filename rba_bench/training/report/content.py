@@ -66,7 +66,7 @@ class Content:
         return int(self.recipe.get("steps") or self.step)
 
 
-def read(folder: Path) -> Content:
+def read_run(folder: Path) -> Content:
     """Read a run's folder.
 
     Raises:

@@ -26,8 +26,8 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
 from rba_bench.installing import extra
 from rba_bench.training.callbacks.run_files import REPORT
-from rba_bench.training.options.explain import explain, flat
-from rba_bench.training.report.content import Content, charts, read
+from rba_bench.training.options.explain import explain_keys, flatten_keys
+from rba_bench.training.report.content import Content, charts, read_run
 from rba_bench.untrusted import clean
 
 SECONDS = 20  # of a clip
@@ -92,7 +92,7 @@ def data_uri(wave: np.ndarray) -> str:
 Groups = Mapping[str, Sequence[AlignmentRow]]
 
 
-def write(folder: Path, out: Path | None = None, groups: Groups | None = None) -> tuple[Path, list[str]]:
+def write_page(folder: Path, out: Path | None = None, groups: Groups | None = None) -> tuple[Path, list[str]]:
     """Write a run's report.
 
     Args:
@@ -108,12 +108,12 @@ def write(folder: Path, out: Path | None = None, groups: Groups | None = None) -
         MissingPrerequisite: plotly is not installed.
     """
     library = _plotly()
-    content = read(folder)
+    content = read_run(folder)
     if groups is None:
         groups, problem = _groups(content)
         content.missing.extend([problem] if problem else [])
     path = out or folder / REPORT
-    html = render(content, library, groups)
+    html = render_page(content, library, groups)
     try:
         write_atomic(path, html)
     except OSError as error:
@@ -121,7 +121,7 @@ def write(folder: Path, out: Path | None = None, groups: Groups | None = None) -
     return path, content.missing
 
 
-def render(content: Content, library: str, groups: Groups | None = None) -> str:
+def render_page(content: Content, library: str, groups: Groups | None = None) -> str:
     """The page as text.
 
     Args:
@@ -271,9 +271,9 @@ def _means(content: Content) -> str:
 
 def _keys(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The recipe by key, with the default and the reason where this version knows the key."""
-    known = {key.name: key for key in explain()}
+    known = {key.name: key for key in explain_keys()}
     found = []
-    for name, value in flat(recipe).items():
+    for name, value in flatten_keys(recipe).items():
         key = known.get(name)
         if isinstance(value, Mapping) and any(other.startswith(f"{name}.") for other in known):
             continue

@@ -20,7 +20,7 @@ from rba_bench.training.rewards.combined import (
     build_reward,
     needs_own_llm,
 )
-from rba_bench.training.rewards.judge import Judge, SelfJudge
+from rba_bench.training.rewards.judge import JudgeReward, SelfJudgeReward
 from rba_bench.training.rewards.reward import (
     NOT_JUDGED,
     TEXT_REWARDS,
@@ -33,12 +33,12 @@ from rba_bench.training.rewards.reward import (
 __all__ = [
     "NOT_JUDGED",
     "TEXT_REWARDS",
-    "Judge",
+    "JudgeReward",
     "LengthPenalty",
     "Reward",
     "RewardByKind",
     "RewardModel",
-    "SelfJudge",
+    "SelfJudgeReward",
     "Similarity",
     "TeacherLogprob",
     "TextReward",

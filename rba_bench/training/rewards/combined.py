@@ -15,15 +15,15 @@ from rba_bench.files import cache_dir
 from rba_bench.textlm.chat import disable_thinking, template_in_folder
 from rba_bench.training.options.nested_options import RewardOptions
 from rba_bench.training.rewards.classifier import RewardModel
-from rba_bench.training.rewards.judge import Judge, SelfJudge
+from rba_bench.training.rewards.judge import JudgeReward, SelfJudgeReward
 from rba_bench.training.rewards.reward import (
     TEXT_REWARDS,
-    InStep,
+    CollectiveReward,
     Reward,
     Similarity,
     TeacherLogprob,
-    blame,
     extra_words,
+    naming_key,
 )
 
 if TYPE_CHECKING:
@@ -93,17 +93,17 @@ class RewardByKind:
         self._unjudged += sum(math.isnan(known[key]) for key in keys)
         return [known[key] for key in keys]
 
-    def walk_in_step(self, sync: Any, shell: Any) -> None:
-        """Processes share out the weights that some rewards ask: see `SelfJudge.walk_in_step`."""
+    def join_collectives(self, sync: Any, shell: Any) -> None:
+        """Processes share out the weights that some rewards ask: see `SelfJudgeReward.join_collectives`."""
         for reward in self._makers:
-            if isinstance(reward, InStep):
-                reward.walk_in_step(sync, shell)
+            if isinstance(reward, CollectiveReward):
+                reward.join_collectives(sync, shell)
 
-    def keep_company(self) -> None:
+    def run_dummy_forwards(self) -> None:
         """Wait until no process asks those weights any more."""
         for reward in self._makers:
-            if isinstance(reward, InStep):
-                reward.keep_company()
+            if isinstance(reward, CollectiveReward):
+                reward.run_dummy_forwards()
 
     def counts(self) -> dict[str, int]:
         """What was left out so far: `unjudged` answers (NaN), and what the rewards themselves count."""
@@ -189,11 +189,11 @@ class _Maker:
             raise MissingPrerequisite(
                 f"reward.{kind}: {name} needs the language model of the policy, which this run does not hand out"
             )
-        return SelfJudge(self.own_llm)
+        return SelfJudgeReward(self.own_llm)
 
     def _classifier(self) -> Reward:
         options = self.options
-        with blame("reward.model"):
+        with naming_key("reward.model"):
             return RewardModel.from_pretrained(
                 resolve_model(options.model, "reward"),
                 self.device,
@@ -209,7 +209,7 @@ class _Maker:
 
         options = self.options
         path = resolve_model(options.teacher, "teacher")
-        with blame("reward.teacher"):
+        with naming_key("reward.teacher"):
             # the answers it scores do not think, so neither does its turn begin with a thought
             template = disable_thinking(
                 template_in_folder(local_folder(path, "text model")), options.teacher_template
@@ -231,11 +231,11 @@ class _Maker:
             raise MissingPrerequisite(
                 "reward.judge: name a judge (openai:<base_url>#<model>, a folder or a Hub id)"
             )
-        with blame("reward.judge"):
+        with naming_key("reward.judge"):
             asker = load_judge_model(
                 options.judge, self.device, options.batch_size, template=options.judge_template
             )
-        return Judge(
+        return JudgeReward(
             asker, self.votes, options.judge_reference, options.judge_patience, options.judge_max_tokens
         )
 
@@ -257,7 +257,7 @@ def make_similarity(options: RewardOptions, device: str) -> Similarity:
         raise MissingPrerequisite(
             f"reward.similarity_model: name a sentence-transformers model (folder or Hub id), such as {EMBEDDING}"
         )
-    with blame("reward.similarity_model"):
+    with naming_key("reward.similarity_model"):
         embedding_library()
         folder = embedding_folder(options.similarity_model)
         embedder = SentenceEmbedder(folder, device, options.batch_size, options.similarity_prompt)

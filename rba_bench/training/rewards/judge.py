@@ -21,7 +21,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.progress import say
 from rba_bench.textlm.judging import JudgeModel, Message, Poll, Question, Reply, Vote, VoteCache, quote_json
-from rba_bench.training.rewards.reward import NOT_JUDGED, InStep
+from rba_bench.training.rewards.reward import NOT_JUDGED, CollectiveReward
 
 if TYPE_CHECKING:
     from rba_bench.textlm.text_model import TextLM
@@ -53,7 +53,7 @@ Reply with the grade alone, one digit."""
 _SAID = re.compile(r"\W*(?:(?:grade|rating|score)\W*)?([1-9])(?:\s*/\s*9)?\W*", re.IGNORECASE)
 
 
-class Judge:
+class JudgeReward:
     """Grade of the answer in [1, 9], weighted by the odds of the first token where the model tells them.
 
     Replies are kept by what was asked, so that a resumed or repeated run asks nothing twice. An answer whose question
@@ -156,7 +156,7 @@ How good is the answer? Count one point for each of these that is true:
 Reply with the number of points, from 1 to 5, and nothing else."""
 
 
-class SelfJudge:
+class SelfJudgeReward:
     """Expected number of points, in [1, 5], under the probabilities that the model gives to the words 1 to 5.
 
     Args:
@@ -168,24 +168,24 @@ class SelfJudge:
 
     def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
         """One number per (row, response)."""
-        asked = [question(row, response) for row, response in zip(rows, responses, strict=True)]
+        asked = [self_judge_prompt(row, response) for row, response in zip(rows, responses, strict=True)]
         values = self.lm.logprobs(
             [text for text in asked for _ in GRADES], [grade for _ in asked for grade in GRADES]
         )
         size = len(GRADES)
         return [expected_grade(values[i * size : (i + 1) * size]) for i in range(len(asked))]
 
-    def walk_in_step(self, sync: Any, shell: Any) -> None:
-        """See `InStep`; the model then is a `PolicyTextLM`."""
-        self.lm.walk_in_step(sync, shell)  # type: ignore[attr-defined]
+    def join_collectives(self, sync: Any, shell: Any) -> None:
+        """See `CollectiveReward`; the model then is a `PolicyTextLM`."""
+        self.lm.join_collectives(sync, shell)  # type: ignore[attr-defined]
 
-    def keep_company(self) -> None:
-        """See `InStep`."""
-        if isinstance(self.lm, InStep):
-            self.lm.keep_company()
+    def run_dummy_forwards(self) -> None:
+        """See `CollectiveReward`."""
+        if isinstance(self.lm, CollectiveReward):
+            self.lm.run_dummy_forwards()
 
 
-def question(row: AlignmentRow, response: str) -> str:
+def self_judge_prompt(row: AlignmentRow, response: str) -> str:
     """What the model is asked about an answer."""
     request, answer = (json.dumps(text, ensure_ascii=False) for text in (row.user_text, response))
     return SELF_PROMPT.format(request=request, answer=answer)

@@ -47,20 +47,20 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class InStep(Protocol):
+class CollectiveReward(Protocol):
     """A reward that asks weights which processes share out, and must do so as often as the others."""
 
-    def walk_in_step(self, sync: Any, shell: Any) -> None:
+    def join_collectives(self, sync: Any, shell: Any) -> None:
         """From now on; `shell` is what the weights are called through."""
         ...
 
-    def keep_company(self) -> None:
+    def run_dummy_forwards(self) -> None:
         """To be called when this process has no more to ask; returns when none has."""
         ...
 
 
 @contextmanager
-def blame(key: str) -> Iterator[None]:
+def naming_key(key: str) -> Iterator[None]:
     """Put the recipe key in front of what is wrong with its value."""
     try:
         yield

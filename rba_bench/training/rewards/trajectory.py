@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.metrics.bleu import sentence_chrf
-from rba_bench.training.data.clips import Clip
+from rba_bench.training.data.clips import ClipInput
 from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.model.policy import SpeechPolicy
@@ -37,7 +37,9 @@ class Extra:
     behavior: float = 0.0
 
 
-def partners(samples: Sequence[Sample], rewards: Sequence[float], correct: float) -> list[tuple[int, int]]:
+def match_partners(
+    samples: Sequence[Sample], rewards: Sequence[float], correct: float
+) -> list[tuple[int, int]]:
     """Which correct text answer each spoken one of a group is compared with, as (spoken, text).
 
     Args:
@@ -69,7 +71,7 @@ class Trajectories:
         self,
         options: TarsOptions,
         policy: SpeechPolicy,
-        clips: Callable[[Sequence[Sample]], tuple[list[Clip], list[int]]],
+        clips: Callable[[Sequence[Sample]], tuple[list[ClipInput], list[int]]],
         likeness: Likeness | None,
     ) -> None:
         self.options = options
@@ -90,7 +92,7 @@ class Trajectories:
         found = {i: Extra() for i, one in enumerate(samples) if not one.as_text}
         pairs: list[tuple[int, int]] = []
         for start, stop in zip(bounds, bounds[1:], strict=False):
-            mine = partners(samples[start:stop], rewards[start:stop], self.options.correct)
+            mine = match_partners(samples[start:stop], rewards[start:stop], self.options.correct)
             pairs += [(start + spoken, start + read) for spoken, read in mine]
         states, texts = self._states(samples, pairs), self._texts(samples, pairs)
         for (spoken, _), inner, outer in zip(pairs, states, texts, strict=True):
@@ -118,8 +120,8 @@ class Trajectories:
             part = pairs[start : start + AT_ONCE]
             sides = [samples[place] for column in zip(*part, strict=True) for place in column]
             clips, places = self.clips(sides)
-            branches = [Response(clip, one.tokens) for clip, one in zip(places, sides, strict=True)]
-            means = self.policy.layer_means(clips, branches)
+            responses = [Response(clip, one.tokens) for clip, one in zip(places, sides, strict=True)]
+            means = self.policy.layer_means(clips, responses)
             found += layer_likeness(means[: len(part)], means[len(part) :]).tolist()
         self.policy.train(training)
         return found
@@ -133,7 +135,7 @@ def chrf(texts: Sequence[str], others: Sequence[str]) -> list[float]:
     ]
 
 
-def mean_of(extras: Sequence[Extra]) -> dict[str, float]:
+def mean_extras(extras: Sequence[Extra]) -> dict[str, float]:
     """Means for the log."""
     if not extras:
         return {}

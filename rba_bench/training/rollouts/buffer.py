@@ -13,15 +13,14 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.replies import answer_of
 from rba_bench.textlm.sampling import decode_tokens
-from rba_bench.training.callbacks.samples import Shown
-from rba_bench.training.callbacks.samples import record as samples_record
-from rba_bench.training.data.clips import Clip, ClipStore, ResponseTokens
-from rba_bench.training.data.pairs import Outcome, Sample, Voice
+from rba_bench.training.callbacks.samples import SampleSelection, group_record
+from rba_bench.training.data.clips import ClipInput, ClipStore, ResponseTokens
+from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest
 from rba_bench.training.methods.method import Method
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.rewards import RewardByKind
-from rba_bench.training.rewards.trajectory import Extra, Trajectories, mean_of
-from rba_bench.training.rollouts.rollout import Draw, LocalRollout, Request, Rollout, RolloutGone
+from rba_bench.training.rewards.trajectory import Extra, Trajectories, mean_extras
+from rba_bench.training.rollouts.rollout import Draw, LocalRollout, Request, Rollout, RolloutUnavailable
 from rba_bench.training.training_recipe import TrainingRecipe
 
 
@@ -66,14 +65,14 @@ class RolloutBuffer:
         self.reward = reward
         self.rollout = self._local() if rollout is None else rollout
         self.waiting: dict[int, Outcome] = {}
-        self.shown: Shown | None = None
+        self.shown: SampleSelection | None = None
         self._told: list[dict[str, Any]] = []
         self.trajectories: Trajectories | None = None
         self.spare: Callable[[int, int, int], str] | None = None
         self.agree: Callable[[bool], bool] = bool
         self.drawn = 0
         self.judged = 0
-        self.stopped: Callable[[RolloutGone], RolloutGone] = lambda error: error
+        self.stopped: Callable[[RolloutUnavailable], RolloutUnavailable] = lambda error: error
         self._verdicts = (0, 0)
 
     def take(self, position: int) -> Outcome:
@@ -102,7 +101,7 @@ class RolloutBuffer:
 
     def _draw(self, jobs: Sequence[tuple[int, str]], step: int, turn: int) -> None:
         """One round: the groups of the run (turn 0), or others in their places."""
-        voices: list[Voice] = []
+        voices: list[SampleRequest] = []
         bounds = [0]
         for position, group_id in jobs:
             if self.method.samples(position // self.recipe.groups_per_step):
@@ -112,7 +111,7 @@ class RolloutBuffer:
         salt = step if turn == 0 else stable_seed("again", step, turn)
         try:
             samples = self._sample(voices, salt)
-        except RolloutGone as error:
+        except RolloutUnavailable as error:
             raise self.stopped(error) from error
         rewards = self._judge(samples)
         extra = self.trajectories(samples, rewards, bounds) if self.trajectories else {}
@@ -127,12 +126,12 @@ class RolloutBuffer:
             self.waiting[position] = replace(made, group=group_id if turn else "", step=drawn, redrawn=tries)
         self.drawn += len(samples)
 
-    def answer(self, voices: Sequence[Voice], step: int) -> list[Sample]:
+    def answer(self, voices: Sequence[SampleRequest], step: int) -> list[Sample]:
         """Answers of the current policy, for validation; not counted."""
         try:
             return self._sample(voices, step)
-        except RolloutGone as error:  # in the middle of a step's end: nothing to save
-            raise RolloutGone(
+        except RolloutUnavailable as error:  # in the middle of a step's end: nothing to save
+            raise RolloutUnavailable(
                 f"{error}: start it again; the same command goes on from where it saved"
             ) from error
 
@@ -145,13 +144,13 @@ class RolloutBuffer:
         if self.reward is None:
             return [0.0] * len(samples)
         rewards = self.reward([one.row for one in samples], [one.text for one in samples])
-        self.reward.keep_company()
+        self.reward.run_dummy_forwards()
         self.judged += len(samples)
         asked, told = self._verdicts
         self._verdicts = asked + len(rewards), told + sum(not math.isnan(reward) for reward in rewards)
         return rewards
 
-    def _sample(self, voices: Sequence[Voice], step: int) -> list[Sample]:
+    def _sample(self, voices: Sequence[SampleRequest], step: int) -> list[Sample]:
         clips, places = self.clips(voices)
         requests = [
             Request(place, self._seed(voice, step), voice.temperature)
@@ -164,22 +163,22 @@ class RolloutBuffer:
         recipe, ends = self.recipe, sorted(self.responder.end_ids)
         return LocalRollout(self.policy, ends, recipe.max_new_tokens, recipe.rollout_batch, self.any_clip)
 
-    def any_clip(self) -> Clip:
+    def any_clip(self) -> ClipInput:
         """A clip for an answer that nobody needs."""
         return self.store.get([self.store.groups[next(iter(self.store.groups))][0]])[0]
 
-    def clips(self, voices: Sequence[Voice | Sample]) -> tuple[list[Clip], list[int]]:
+    def clips(self, voices: Sequence[SampleRequest | Sample]) -> tuple[list[ClipInput], list[int]]:
         """Distinct clips of some requests, and where each request's is."""
         order: dict[tuple[str, bool], int] = {}
         places = [order.setdefault((voice.row.id, voice.as_text), len(order)) for voice in voices]
         rows = {place: voice.row for voice, place in zip(voices, places, strict=True)}
-        clips: dict[int, Clip] = {}
+        clips: dict[int, ClipInput] = {}
         for get, as_text in ((self.store.get, False), (self.store.text, True)):
             mine = [place for (_, read), place in order.items() if read == as_text]
             clips.update(zip(mine, get([rows[place] for place in mine]), strict=True))
         return [clips[place] for place in range(len(order))], places
 
-    def _read(self, voice: Voice, draw: Draw) -> Sample:
+    def _read(self, voice: SampleRequest, draw: Draw) -> Sample:
         """What is rewarded of an answer is what evaluation scores."""
         text = self.text_of(voice.row, draw.tokens)
         return Sample(
@@ -187,7 +186,7 @@ class RolloutBuffer:
             logprobs=draw.logprobs, greedy=voice.temperature == 0, temperature=voice.temperature,
         )  # fmt: skip
 
-    def _seed(self, voice: Voice, step: int) -> int:
+    def _seed(self, voice: SampleRequest, step: int) -> int:
         return stable_seed("rollout", self.recipe.seed, step, voice.row.id, voice.repeat)
 
     def _outcome(
@@ -210,7 +209,7 @@ class RolloutBuffer:
         if self.reward is not None and judged:
             stats |= {"reward": _mean(judged), "reward_best": max(judged), "reward_worst": min(judged)}
             stats["unjudged"] = 1 - len(judged) / len(rewards)
-        stats |= mean_of([one for one in extra if one is not None])
+        stats |= mean_extras([one for one in extra if one is not None])
         return replace(made, stats=stats | made.stats)
 
     def _with_samples(
@@ -218,7 +217,7 @@ class RolloutBuffer:
     ) -> Outcome:
         rows = self.store.groups[group_id][: self.recipe.voices_per_group]
         judged = None if self.reward is None else rewards
-        return replace(made, shown=samples_record(rows, samples, judged, made, self.text_of))
+        return replace(made, shown=group_record(rows, samples, judged, made, self.text_of))
 
     def show(self, positions: Sequence[int], group_ids: Sequence[str], outcomes: Sequence[Outcome]) -> None:
         """Keep what people get to read of some groups, with the step they belong to.
@@ -235,7 +234,7 @@ class RolloutBuffer:
             told = outcome.shown
             if told is None and self.shown(position):
                 rows = self.store.groups[group_id][: self.recipe.voices_per_group]
-                told = samples_record(rows, (), None, outcome, self.text_of)
+                told = group_record(rows, (), None, outcome, self.text_of)
             if told is not None:
                 self._told.append({"step": self.shown.step(position), **told})
 

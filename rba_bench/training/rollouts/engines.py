@@ -19,7 +19,7 @@ from rba_bench.training.model.trainable_parts import ALL_LINEAR
 from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.rollouts.rollout import BASE
 from rba_bench.training.rollouts.vllm import VllmRollout
-from rba_bench.training.rollouts.vllm_client import ServerGone, VllmClient
+from rba_bench.training.rollouts.vllm_client import ServerUnavailable, VllmClient
 from rba_bench.training.rollouts.weight_transfer import FolderTransfer, LoraTransfer, NcclTransfer, Transfer
 from rba_bench.training.training_recipe import TrainingRecipe
 
@@ -88,7 +88,7 @@ def check_there(client: VllmClient, recipe: TrainingRecipe) -> None:
     try:
         client.get("/weight_info")
         names = [model["id"] for model in client.get("/v1/models")["data"]]
-    except ServerGone as error:
+    except ServerUnavailable as error:
         raise MissingPrerequisite(
             f"{error}: `rba-bench train server --recipe ... --out DIR` says how to start one"
         ) from error

@@ -22,7 +22,7 @@ from rba_bench.speechlm.audiolm.text_decoder import prefix_before_audio, speech_
 from rba_bench.textlm.draws import TokenSampler
 from rba_bench.textlm.generation import GenerationRequest, Prompts, generate_tokens
 from rba_bench.textlm.text_model import Decoding
-from rba_bench.training.data.clips import Clip
+from rba_bench.training.data.clips import ClipInput
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharding import CollectiveSync
 
@@ -46,9 +46,9 @@ class Draw:
 
 
 @torch.no_grad()
-def sample(
+def sample_answers(
     policy: SpeechPolicy,
-    clips: Sequence[Clip],
+    clips: Sequence[ClipInput],
     requests: Sequence[int],
     seeds: Sequence[int],
     decoding: Decoding,
@@ -70,7 +70,7 @@ def sample(
         with_logprobs: also what the policy itself gave each token, see `Draw`.
         agree: whether all processes are done, where they must call the decoder equally often (sharded weights).
         slots: answers sampled together, all of them by default. A decoder that the engine cannot drive samples all
-            together; see `drives`.
+            together; see `uses_generation_engine`.
 
     Returns:
         One `Draw` per request. Like `textlm.sampling`, an answer of exactly `max_new_tokens` tokens may still end.
@@ -95,7 +95,7 @@ class _Order(NamedTuple):
     slots: int
 
 
-def _sample(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:
+def _sample(policy: SpeechPolicy, clips: Sequence[ClipInput], order: _Order) -> list[Draw]:
     decoder = speech_decoder(policy.family)
     if decoder is None:
         return _plainly(policy, clips, order)
@@ -114,7 +114,7 @@ def _sample(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[
 
 
 @torch.no_grad()
-def drives(policy: SpeechPolicy) -> bool:
+def uses_generation_engine(policy: SpeechPolicy) -> bool:
     """Whether the generation engine draws, so that requests need not come in batches."""
     return _resting(policy, lambda: speech_decoder(policy.family)) is not None
 
@@ -129,7 +129,7 @@ def _resting(policy: SpeechPolicy, work: Callable[[], T]) -> T:
         policy.train(training)
 
 
-def _prompts(policy: SpeechPolicy, clips: Sequence[Clip]) -> Prompts:
+def _prompts(policy: SpeechPolicy, clips: Sequence[ClipInput]) -> Prompts:
     """The prompts of clips, each projected when it is about to be read."""
     family = policy.family
     rows = [clip.prompt_ids.tolist() for clip in clips]
@@ -143,7 +143,7 @@ def _prompts(policy: SpeechPolicy, clips: Sequence[Clip]) -> Prompts:
     return Prompts([len(row) for row in rows], embed, prefix_before_audio(family, rows))
 
 
-def _plainly(policy: SpeechPolicy, clips: Sequence[Clip], order: _Order) -> list[Draw]:
+def _plainly(policy: SpeechPolicy, clips: Sequence[ClipInput], order: _Order) -> list[Draw]:
     """One batch until its longest answer is done, with the cache that transformers makes for the decoder."""
     device, family, asked = policy.device, policy.family, order.asked
     ids, mask = (
@@ -190,7 +190,7 @@ def _cut(tokens: list[int], logprobs: list[float], end_ids: frozenset[int], long
 BASE = "policy"  # the name that `rba-bench train server` serves the decoder under
 
 
-class RolloutGone(RbaError):
+class RolloutUnavailable(RbaError):
     """Whatever draws the answers does not answer any more, or not with what it should."""
 
 
@@ -218,7 +218,7 @@ class Rollout(Protocol):
         """The policy's weights have changed: the next draw is of the new ones."""
 
     def draw(
-        self, clips: Sequence[Clip], requests: Sequence[Request], *, with_logprobs: bool = False
+        self, clips: Sequence[ClipInput], requests: Sequence[Request], *, with_logprobs: bool = False
     ) -> list[Draw]:
         """One answer for each request, in order.
 
@@ -228,11 +228,11 @@ class Rollout(Protocol):
             with_logprobs: also what the policy gave each token, see `Draw.logprobs`.
 
         Raises:
-            RolloutGone: the engine is gone; the same command goes on where the run stopped.
+            RolloutUnavailable: the engine is gone; the same command goes on where the run stopped.
         """
         ...
 
-    def walk_in_step(self, sync: CollectiveSync) -> None:
+    def join_collectives(self, sync: CollectiveSync) -> None:
         """The processes share weights out: calls of the model go through `sync`."""
 
     def close(self) -> None:
@@ -256,7 +256,7 @@ class LocalRollout:
         end_ids: Sequence[int],
         max_new_tokens: int,
         batch: int,
-        any_clip: Callable[[], Clip],
+        any_clip: Callable[[], ClipInput],
     ) -> None:
         self.policy = policy
         self.end_ids = sorted(end_ids)
@@ -268,7 +268,7 @@ class LocalRollout:
     def renew(self) -> None:
         """Nothing to do."""
 
-    def walk_in_step(self, sync: CollectiveSync) -> None:
+    def join_collectives(self, sync: CollectiveSync) -> None:
         """Call the model as often as the other processes do."""
         self.sync = sync
 
@@ -276,11 +276,11 @@ class LocalRollout:
         """Nothing to do."""
 
     def draw(
-        self, clips: Sequence[Clip], requests: Sequence[Request], *, with_logprobs: bool = False
+        self, clips: Sequence[ClipInput], requests: Sequence[Request], *, with_logprobs: bool = False
     ) -> list[Draw]:
         """Answers to all requests, longest prompts first so that batches hold prompts of like length."""
         drawn: dict[int, Draw] = {}
-        driven = drives(self.policy)  # may call the model, so all processes ask here
+        driven = uses_generation_engine(self.policy)  # may call the model, so all processes ask here
         for temperature in sorted({request.temperature for request in requests}):
             mine = [i for i, request in enumerate(requests) if request.temperature == temperature]
             mine.sort(key=lambda i: (-len(clips[requests[i].clip].prompt_ids), i))
@@ -294,11 +294,11 @@ class LocalRollout:
         return [drawn[i] for i in range(len(requests))]
 
     def _sample(
-        self, clips: Sequence[Clip], batch: Sequence[Request], temperature: float, with_logprobs: bool
+        self, clips: Sequence[ClipInput], batch: Sequence[Request], temperature: float, with_logprobs: bool
     ) -> list[Draw]:
         distinct = list(dict.fromkeys(request.clip for request in batch))
         order = {clip: number for number, clip in enumerate(distinct)}
-        return sample(
+        return sample_answers(
             self.policy,
             [clips[clip] for clip in distinct],
             [order[request.clip] for request in batch],

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
-from rba_bench.training.data.clips import Clip
+from rba_bench.training.data.clips import ClipInput
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.rollouts.rollout import Draw, Request
-from rba_bench.training.rollouts.vllm_client import Completion, ServerGone, VllmClient, packed
+from rba_bench.training.rollouts.vllm_client import Completion, ServerUnavailable, VllmClient, encode_embeds
 from rba_bench.training.rollouts.weight_transfer import Transfer
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class VllmRollout:
         end_ids: Sequence[int],
         max_new_tokens: int,
         batch: int,
-        any_clip: Callable[[], Clip],
+        any_clip: Callable[[], ClipInput],
         tolerance: float | None = None,
     ) -> None:
         self.policy = policy
@@ -84,7 +84,7 @@ class VllmRollout:
         if self._moves:
             self._tag = ""
 
-    def walk_in_step(self, sync: CollectiveSync) -> None:
+    def join_collectives(self, sync: CollectiveSync) -> None:
         """Call the model as often as the other processes do."""
         self.sync = sync
 
@@ -92,7 +92,7 @@ class VllmRollout:
         """Nothing to do: whoever started the server stops it."""
 
     def draw(
-        self, clips: Sequence[Clip], requests: Sequence[Request], *, with_logprobs: bool = False
+        self, clips: Sequence[ClipInput], requests: Sequence[Request], *, with_logprobs: bool = False
     ) -> list[Draw]:
         """See `Rollout.draw`; log-probabilities come with every answer anyway."""
         training = self.policy.training
@@ -112,10 +112,10 @@ class VllmRollout:
         answers: dict[int, Completion] = {}
         for pause in (*PAUSES_S, None):
             error = self._attempt(prompts, text, requests, answers)
-            worst = _of_all(error)
+            worst = worst_of_processes(error)
             if worst is None:
                 return answers
-            if pause is None or not isinstance(worst, ServerGone):
+            if pause is None or not isinstance(worst, ServerUnavailable):
                 raise worst
             say(f"{worst}; trying again in {pause:g} s")
             self._tag = ""  # whoever comes back may have started anew
@@ -131,12 +131,12 @@ class VllmRollout:
         answers: dict[int, Completion],
     ) -> RbaError | None:
         """Weights if they are due, then the answers; what went wrong."""
-        problem = _of_all(self._hand_over() if not self._tag else None)
+        problem = worst_of_processes(self._hand_over() if not self._tag else None)
         if problem is not None:
             return problem
 
         def payload(request: Request) -> Mapping[str, Any]:
-            text[request.clip] = text[request.clip] or packed(prompts[request.clip])
+            text[request.clip] = text[request.clip] or encode_embeds(prompts[request.clip])
             longest = (
                 self.max_new_tokens + 1
             )  # an answer of exactly max_new_tokens still gets to say that it ends
@@ -187,7 +187,9 @@ class VllmRollout:
     def _still_ours(self) -> None:
         version = self.client.get("/weight_info").get("weight_version")
         if version != self._tag:
-            raise ServerGone(f"the vLLM server at {self.client.url} has other weights than it was given")
+            raise ServerUnavailable(
+                f"the vLLM server at {self.client.url} has other weights than it was given"
+            )
 
     # its weights
 
@@ -197,12 +199,12 @@ class VllmRollout:
 
         def send() -> None:
             nonlocal model
-            model = self.transfer.send(tag, _leads())
+            model = self.transfer.send(tag, is_first_process())
 
         for work in (self._reach, send):  # the others join in writing only if there is somebody to write for
-            if (problem := _of_all(_tried(work))) is not None:
+            if (problem := worst_of_processes(_tried(work))) is not None:
                 return problem
-        self._model, self._tag = _first_says((model, tag))
+        self._model, self._tag = broadcast_from_rank0((model, tag))
         self.transfers += 1
         problem = _tried(self._probe)
         if problem is not None:
@@ -210,18 +212,18 @@ class VllmRollout:
         return problem
 
     def _reach(self) -> None:
-        if _leads():
+        if is_first_process():
             self.client.get("/weight_info")
 
     def _probe(self) -> None:
         """A short answer to one clip must have the probabilities that the policy here gives it."""
         [prompt] = self._embedded([self.any_clip()])
         told: Any = None
-        if _leads():
-            ask = {0: lambda: self._payload(packed(prompt), 1, PROBE_TEMPERATURE, PROBE_TOKENS)}
+        if is_first_process():
+            ask = {0: lambda: self._payload(encode_embeds(prompt), 1, PROBE_TEMPERATURE, PROBE_TOKENS)}
             given, problem = self.client.complete(ask)
             told = problem or given[0]
-        told = _first_says(told)
+        told = broadcast_from_rank0(told)
         if isinstance(told, RbaError):
             raise told
         here, there = self._logprobs(prompt, told.tokens), self._of_whole(told, PROBE_TEMPERATURE)
@@ -252,7 +254,7 @@ class VllmRollout:
 
     # prompts
 
-    def _prompts(self, clips: Sequence[Clip]) -> list[Tensor]:
+    def _prompts(self, clips: Sequence[ClipInput]) -> list[Tensor]:
         """Embeddings [P, H] of each clip's prompt, on the CPU."""
         order = sorted(range(len(clips)), key=lambda i: -len(clips[i].prompt_ids))
         made: dict[int, Tensor] = {}
@@ -264,7 +266,7 @@ class VllmRollout:
         return [made[i] for i in range(len(clips))]
 
     @torch.no_grad()
-    def _embedded(self, clips: Sequence[Clip]) -> list[Tensor]:
+    def _embedded(self, clips: Sequence[ClipInput]) -> list[Tensor]:
         family = self.policy.family
         ids, mask = (x.to(self.policy.device) for x in family.collate([c.prompt_ids.tolist() for c in clips]))
         rows = torch.arange(len(clips), device=self.policy.device)
@@ -296,13 +298,14 @@ def _decoder_parameters(policy: SpeechPolicy) -> list[torch.nn.Parameter]:
 # processes: one of them talks about weights, all of them ask for answers
 
 
-def _leads() -> bool:
+def is_first_process() -> bool:
+    """Whether this is the process with rank 0."""
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)
 
 
-def _first_says(value: T) -> T:
+def broadcast_from_rank0(value: T) -> T:
     """The first process's value, for all."""
     from accelerate.utils import broadcast_object_list
 
@@ -311,9 +314,9 @@ def _first_says(value: T) -> T:
     return box[0]
 
 
-def _of_all(error: RbaError | None) -> RbaError | None:
+def worst_of_processes(error: RbaError | None) -> RbaError | None:
     """The worst of all processes' problems: one that waiting does not cure, if there is any."""
     from accelerate.utils import gather_object
 
     problems = [problem for problem in gather_object([error]) if problem is not None]
-    return min(problems, key=lambda problem: isinstance(problem, ServerGone), default=None)
+    return min(problems, key=lambda problem: isinstance(problem, ServerUnavailable), default=None)

@@ -25,7 +25,7 @@ from rba_bench.textlm.endpoints.address import one_line
 from rba_bench.textlm.endpoints.client import run_to_end
 from rba_bench.textlm.endpoints.keys import is_local
 from rba_bench.textlm.endpoints.replies import Unusable, error_message
-from rba_bench.training.rollouts.rollout import RolloutGone
+from rba_bench.training.rollouts.rollout import RolloutUnavailable
 
 T = TypeVar("T")
 CONNECT_S = 5.0
@@ -35,11 +35,11 @@ _IN_WORDS = (LOAD_LORA, UNLOAD_LORA)  # whose success is a sentence, not JSON
 Payload = Mapping[str, Any]
 
 
-class ServerGone(RolloutGone):
+class ServerUnavailable(RolloutUnavailable):
     """The server does not answer, or not with what it should."""
 
 
-class NoSuchModel(ServerGone):
+class NoSuchModel(ServerUnavailable):
     """The server knows no such model: it was started again, and has lost the adapter."""
 
 
@@ -57,7 +57,7 @@ class Completion(NamedTuple):
     beside: list[dict[str, float]]
 
 
-def packed(embeds: Tensor) -> str:
+def encode_embeds(embeds: Tensor) -> str:
     """A prompt's embeddings [P, H] as vLLM reads them."""
     buffer = io.BytesIO()
     torch.save(embeds.detach().cpu().clone(), buffer)  # a view would take its whole storage along
@@ -79,7 +79,7 @@ class VllmClient:
         self.timeout_s = timeout_s
 
     def get(self, route: str) -> Any:
-        """JSON of a route. Raises ServerGone, or UserError where the route is not there."""
+        """JSON of a route. Raises ServerUnavailable, or UserError where the route is not there."""
         return self._alone("GET", route, None)
 
     def post(self, route: str, payload: Payload | None = None) -> Any:
@@ -142,18 +142,18 @@ class VllmClient:
             reply = await endpoint_http.send(http, method, self.url + route, {}, payload)
         except (httpx2.HTTPError, OSError) as error:
             reason = one_line(str(error)) or type(error).__name__
-            raise ServerGone(f"the vLLM server at {self.url} does not answer ({reason})") from error
+            raise ServerUnavailable(f"the vLLM server at {self.url} does not answer ({reason})") from error
         except Unusable as error:
             if route in _IN_WORDS:
                 return None
-            raise ServerGone(f"the vLLM server at {self.url}: {error}") from error
+            raise ServerUnavailable(f"the vLLM server at {self.url}: {error}") from error
         if 200 <= reply.status < 300:
             return reply.body
         raise self._refused(reply.status, route, one_line(error_message(reply.body)))
 
     def _refused(self, status: int, route: str, reason: str) -> RbaError:
         if status >= 500 or status == 429:
-            return ServerGone(f"the vLLM server at {self.url} fails ({status}: {reason})")
+            return ServerUnavailable(f"the vLLM server at {self.url} fails ({status}: {reason})")
         if status == 404 and route == "/v1/completions":
             return NoSuchModel(f"the vLLM server at {self.url} has lost its adapter ({reason})")
         if status in (404, 405):
@@ -179,6 +179,6 @@ def _choice(reply: Any) -> Completion:
             [{name: float(value) for name, value in one.items()} for one in beside],
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ServerGone(
+        raise ServerUnavailable(
             f"what the server answers is no completion of vLLM with token_ids ({one_line(str(error))})"
         ) from error

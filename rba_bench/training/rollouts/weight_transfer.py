@@ -17,7 +17,7 @@ from torch import Tensor
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training.model.sharding import whole
+from rba_bench.training.model.sharding import full_tensor
 from rba_bench.training.rollouts.rollout import BASE
 from rba_bench.training.rollouts.vllm_client import LOAD_LORA, UNLOAD_LORA, VllmClient
 
@@ -25,12 +25,12 @@ from rba_bench.training.rollouts.vllm_client import LOAD_LORA, UNLOAD_LORA, Vllm
 class Transfer(Protocol):
     """Brings weights over."""
 
-    def send(self, tag: str, leads: bool) -> str:
+    def send(self, tag: str, is_first: bool) -> str:
         """Make the server answer with the policy's weights; all processes call.
 
         Args:
             tag: names these weights, as no others of any run.
-            leads: whether this process talks to the server.
+            is_first: whether this process talks to the server.
 
         Returns:
             The model to ask for.
@@ -54,11 +54,11 @@ class FolderTransfer:
         self.folder = folder
         self.dtype = dtype
 
-    def send(self, tag: str, leads: bool) -> str:
+    def send(self, tag: str, is_first: bool) -> str:
         """See `Transfer`."""
         folder = self.folder / tag
-        self.decoder.save(folder, self.dtype, whole, leads)
-        if leads:
+        self.decoder.save(folder, self.dtype, full_tensor, is_first)
+        if is_first:
             try:
                 where = {"weights_path": str(folder.resolve())}
                 self.client.post("/collective_rpc", {"method": "reload_weights", "kwargs": where})
@@ -86,11 +86,11 @@ class LoraTransfer:
         self.dtype = dtype
         self._loaded = ""
 
-    def send(self, tag: str, leads: bool) -> str:
+    def send(self, tag: str, is_first: bool) -> str:
         """See `Transfer`."""
         name, folder = f"{BASE}-{tag}", self.folder / tag
-        self.decoder.save_adapter(folder, self.dtype, whole, leads)
-        if leads:
+        self.decoder.save_adapter(folder, self.dtype, full_tensor, is_first)
+        if is_first:
             known = {model["id"] for model in self.client.get("/v1/models")["data"]}
             try:
                 self.client.post(LOAD_LORA, {"lora_name": name, "lora_path": str(folder.resolve())})
@@ -127,17 +127,17 @@ class NcclTransfer:
         self.device = device
         self._engine: Any = None
 
-    def send(self, tag: str, leads: bool) -> str:
+    def send(self, tag: str, is_first: bool) -> str:
         """See `Transfer`."""
         if self._engine is None:
-            self._engine = self._connected(leads)
+            self._engine = self._connected(is_first)
         self._engine.send_weights()
-        if leads:
+        if is_first:
             self.client.post("/reset_prefix_cache")
             self.client.post("/update_weight_version", {"new_version": tag})
         return BASE
 
-    def _connected(self, leads: bool) -> Any:
+    def _connected(self, is_first: bool) -> Any:
         try:
             from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
             from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
@@ -145,10 +145,10 @@ class NcclTransfer:
             raise MissingPrerequisite(
                 f"rollout.weights nccl needs vLLM in this environment too: {extra('vllm')}, or choose folder"
             ) from error
-        workers = int(self.client.get("/get_world_size")["world_size"]) if leads else 0
+        workers = int(self.client.get("/get_world_size")["world_size"]) if is_first else 0
         host, port = self.address
         info = NCCLTrainerInitInfo(
-            rank=0 if leads else 1, master_address=host, master_port=port, world_size=1 + workers
+            rank=0 if is_first else 1, master_address=host, master_port=port, world_size=1 + workers
         )
         return WeightTransferTrainerFactory.trainer_init(
             info, client=_Control(self.client), source=_source(self.decoder, self.dtype, self.device)
@@ -183,7 +183,7 @@ def _source(decoder: TextDecoder, dtype: torch.dtype, device: str) -> Any:
             return [ParamMeta(name, dtype, shape) for name, shape in decoder.shapes()]
 
         def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-            for name, weight in decoder.weights(whole):
+            for name, weight in decoder.weights(full_tensor):
                 yield name, weight.to(device, dtype)
 
     return Source()

@@ -44,7 +44,7 @@ _ENTRY = np.dtype([("status", "u1"), ("offset", "u4")])  # of one group: place i
 
 
 @dataclass(frozen=True)
-class Way:
+class AnswerSettings:
     """How an author is asked; what decides the answers to a set beside its texts.
 
     Attributes:
@@ -83,7 +83,7 @@ class OwnAnswers(Mapping[str, list[AlignmentRow]]):
         way: how.
     """
 
-    def __init__(self, groups: Groups, folder: Path, way: Way) -> None:
+    def __init__(self, groups: Groups, folder: Path, way: AnswerSettings) -> None:
         self._groups = groups
         self._folder = folder
         self._way = way
@@ -161,7 +161,7 @@ def own_answers(
     groups: Groups,
     set_sha256: str,
     own: TextLM,
-    way: Way,
+    way: AnswerSettings,
     run: Path,
     process: tuple[int, int] = (0, 1),
     pause: Callable[[float], None] = time.sleep,
@@ -217,7 +217,7 @@ def _wait(ready: Callable[[], bool], pause: Callable[[float], None]) -> None:
         pause(POLL_S)
 
 
-def _block_size(way: Way) -> int:
+def _block_size(way: AnswerSettings) -> int:
     return BLOCK_BATCHES * way.batch_size
 
 
@@ -237,7 +237,9 @@ class _Ask:
 class _Block:
     """Some groups that lie together, answered batch by batch."""
 
-    def __init__(self, folder: Path, number: int, ids: Sequence[str], own: TextLM, way: Way) -> None:
+    def __init__(
+        self, folder: Path, number: int, ids: Sequence[str], own: TextLM, way: AnswerSettings
+    ) -> None:
         self.ids = list(ids)
         self.own = own
         self.way = way

@@ -102,7 +102,7 @@ class Reader(ABC):
         """Logits [..., `vocabulary`] of states [..., H]."""
 
 
-class Shell(Protocol):
+class ShardedModel(Protocol):
     """What a model whose weights processes share out is called through; see `SpeechPolicy`."""
 
     family: AudioFamily
@@ -123,7 +123,7 @@ class OwnReader(Reader):
     """
 
     def __init__(
-        self, family: AudioFamily, weights: str, adapters: bool = False, shell: Shell | None = None
+        self, family: AudioFamily, weights: str, adapters: bool = False, shell: ShardedModel | None = None
     ) -> None:
         self.family = family
         self.shell = shell
@@ -401,13 +401,13 @@ class PolicyTextLM(LocalTextLM):
         self.pad_id = family.pad_id
         self.context = family.context
         self.sync = CollectiveSync()  # of the processes, where they share the weights out
-        self.shell: Shell | None = None
+        self.shell: ShardedModel | None = None
 
-    def walk_in_step(self, sync: CollectiveSync, shell: Shell) -> None:
+    def join_collectives(self, sync: CollectiveSync, shell: ShardedModel) -> None:
         """From now on scoring calls the model through `shell`, and as often as the other processes do."""
         self.sync, self.shell = sync, shell
 
-    def keep_company(self) -> None:
+    def run_dummy_forwards(self) -> None:
         """Wait until no process scores any more."""
         self.sync.leave(lambda: self.logprobs(["?"], ["!"]))
 

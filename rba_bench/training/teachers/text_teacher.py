@@ -1,6 +1,6 @@
 """Token-level distillation needs one vocabulary: token n must be the same token to student and teacher.
 
-The student's text twin: it reads the transcript where the student hears the clip, and then the same answer.
+The student's text teacher: it reads the transcript where the student hears the clip, and then the same answer.
 
 What is asked for several times, as in a voice group with one answer, is read once. Requests are taken by length, as
 many at a time as fit into `batch_tokens`; answers to one transcript share its turn where the layout says so.
@@ -35,11 +35,11 @@ from rba_bench.progress import bar
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.textlm.endpoints.address import parse_endpoint
 from rba_bench.training.data.batch import StateTargets, Targets, TopKTargets
-from rba_bench.training.data.packing import Mode, Response, plan
+from rba_bench.training.data.packing import Mode, Response, plan_layout
 from rba_bench.training.losses.distillation import top_k
 from rba_bench.training.options.nested_options import TeacherOptions
 from rba_bench.training.teachers.keyed_store import MIB, Store
-from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, Shell, frozen_copy
+from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, ShardedModel, frozen_copy
 
 
 def shared_vocabulary(
@@ -115,7 +115,7 @@ class _Job:
     width: int
 
 
-class TextTwin:
+class TextTeacher:
     """States and distributions of a text LLM on transcripts, without gradient.
 
     Args:
@@ -161,21 +161,21 @@ class TextTwin:
             return self.reader.head(states)[..., : self.vocabulary]
 
     def targets(
-        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
+        self, texts: Sequence[str], responses: Sequence[Response], places: Sequence[int] | None = None
     ) -> StateTargets:
         """Distributions at all positions of some answers.
 
         Args:
             texts: what the teacher reads instead of each clip (`AlignmentRow.user_text`).
-            branches: answers of a batch; `clip` counts `texts`.
-            places: numbers of the branches that are wanted, in any order; None = all.
+            responses: answers of a batch; `clip` counts `texts`.
+            places: numbers of the responses that are wanted, in any order; None = all.
 
         Raises:
             UserError: turn and answer are longer than the teacher's context.
         """
-        wanted = tuple(sorted(set(range(len(branches)) if places is None else places)))
+        wanted = tuple(sorted(set(range(len(responses)) if places is None else places)))
         states = self.states(
-            [texts[branches[place].clip] for place in wanted], [branches[place].tokens for place in wanted]
+            [texts[responses[place].clip] for place in wanted], [responses[place].tokens for place in wanted]
         )
         return StateTargets(wanted, torch.cat(states), self.head)
 
@@ -245,17 +245,19 @@ class TextTwin:
 
     def _read(self, jobs: Sequence[_Job]) -> dict[tuple[Tokens, Tokens], Tensor]:
         prompts = [torch.tensor(job.prompt) for job in jobs]
-        branches = [Response(number, tokens) for number, job in enumerate(jobs) for tokens in job.answers]
-        layout = plan(
-            prompts, branches, self.layout, self.reader.pad_id, by_document=self.reader.by_document
+        responses = [Response(number, tokens) for number, job in enumerate(jobs) for tokens in job.answers]
+        layout = plan_layout(
+            prompts, responses, self.layout, self.reader.pad_id, by_document=self.reader.by_document
         ).to(self.reader.device)
         dtype = self.reader.embed(layout.input_ids[:1, :1]).dtype
         states = self.reader.decode(layout.input_ids, layout.attention_mask(dtype), layout.position_ids)
         flat = states.flatten(0, 1)
         self.tokens_read += sum(job.width * job.rows for job in jobs)
         return {
-            (jobs[branch.clip].prompt, branch.tokens): flat.index_select(0, sources[: len(branch.tokens)])
-            for branch, sources in zip(branches, layout.sources, strict=True)
+            (jobs[response.clip].prompt, response.tokens): flat.index_select(
+                0, sources[: len(response.tokens)]
+            )
+            for response, sources in zip(responses, layout.sources, strict=True)
         }
 
 
@@ -306,7 +308,7 @@ class CachedTeacher:
     """A teacher that is asked at most once.
 
     Args:
-        twin: the teacher; it is used where something is not kept yet.
+        text_teacher: the teacher; it is used where something is not kept yet.
         store: what is kept.
         k: likeliest tokens.
         temperature: at which probabilities are taken.
@@ -314,33 +316,33 @@ class CachedTeacher:
     """
 
     def __init__(
-        self, twin: TextTwin, store: Store, k: int, temperature: float, kept: Kept = "float32"
+        self, text_teacher: TextTeacher, store: Store, k: int, temperature: float, kept: Kept = "float32"
     ) -> None:
         if k < 1 or temperature <= 0:
             raise ValueError(f"k = {k} and T = {temperature} must be positive")
-        self.twin = twin
+        self.text_teacher = text_teacher
         self.store = store
-        self.k = min(k, twin.vocabulary)
+        self.k = min(k, text_teacher.vocabulary)
         self.temperature = float(temperature)
         self.kept: Kept = kept
-        teacher = {name: value for name, value in twin.identity().items() if name != "path"}
+        teacher = {name: value for name, value in text_teacher.identity().items() if name != "path"}
         self._tag = sha256_json([teacher, self.k, self.temperature, kept])
 
     def identity(self) -> dict[str, Any]:
         """The teacher's, with k and T."""
         return {
-            **self.twin.identity(),
+            **self.text_teacher.identity(),
             "top_k": self.k,
             "temperature": self.temperature,
             "kept_as": self.kept,
         }
 
     def targets(
-        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
+        self, texts: Sequence[str], responses: Sequence[Response], places: Sequence[int] | None = None
     ) -> TopKTargets:
-        """Distributions at all positions of some answers, on the CPU; see `TextTwin.targets`."""
-        wanted = tuple(sorted(set(range(len(branches)) if places is None else places)))
-        asked = [(texts[branches[place].clip], branches[place].tokens) for place in wanted]
+        """Distributions at all positions of some answers, on the CPU; see `TextTeacher.targets`."""
+        wanted = tuple(sorted(set(range(len(responses)) if places is None else places)))
+        asked = [(texts[responses[place].clip], responses[place].tokens) for place in wanted]
         keys = [self._key(*one) for one in asked]
         known = self.store.get(keys)
         entries = {key: self._entry(data) for key, data in known.items()}
@@ -371,22 +373,23 @@ class CachedTeacher:
         return len(missing)
 
     def _key(self, text: str, tokens: Tokens) -> bytes:
-        turn = self.twin.reader.text_ids(text)
+        turn = self.text_teacher.reader.text_ids(text)
         value = np.array([len(turn), *turn, *tokens], dtype="<i8").tobytes()
         return bytes.fromhex(sha256_bytes(self._tag.encode() + value))
 
     def _ask(self, unknown: dict[bytes, tuple[str, Tokens]]) -> dict[bytes, bytes]:
         texts, answers = zip(*unknown.values(), strict=True)
-        states = self.twin.states(texts, answers)
+        states = self.text_teacher.states(texts, answers)
         entries = self._entries(torch.cat(states), [len(one) for one in states])
         found = {key: encoded(entry, self.kept) for key, entry in zip(unknown, entries, strict=True)}
         self.store.put(found)
         return found
 
     def _entries(self, states: Tensor, lengths: Sequence[int]) -> Iterator[Entry]:
-        size = max(1, CHUNK_ELEMENTS // self.twin.vocabulary)
+        size = max(1, CHUNK_ELEMENTS // self.text_teacher.vocabulary)
         parts = [
-            top_k(self.twin.head(chunk).float(), self.k, self.temperature) for chunk in states.split(size)
+            top_k(self.text_teacher.head(chunk).float(), self.k, self.temperature)
+            for chunk in states.split(size)
         ]
         ids, logprobs, rest = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         start = 0
@@ -405,20 +408,20 @@ class CachedTeacher:
 
 
 class Teacher(Protocol):
-    """What gives distributions: `TextTwin` over the whole vocabulary, `CachedTeacher` over the likeliest tokens."""
+    """What gives distributions: `TextTeacher` over the whole vocabulary, `CachedTeacher` over the likeliest tokens."""
 
     def identity(self) -> dict[str, Any]:
         """What decides the distributions, for the record."""
         ...
 
     def targets(
-        self, texts: Sequence[str], branches: Sequence[Response], places: Sequence[int] | None = None
+        self, texts: Sequence[str], responses: Sequence[Response], places: Sequence[int] | None = None
     ) -> Targets:
-        """Distributions at all positions of the branches at `places`; see `TextTwin.targets`."""
+        """Distributions at all positions of the responses at `places`; see `TextTeacher.targets`."""
         ...
 
 
-def make_twin(
+def make_text_teacher(
     options: TeacherOptions,
     family: AudioFamily,
     *,
@@ -428,16 +431,16 @@ def make_twin(
     precision: Precision = "float32",
     device: str = "cpu",
     whole: bool = False,
-    shell: Shell | None = None,
-) -> TextTwin:
-    """The text twin of a student, before its first step.
+    shell: ShardedModel | None = None,
+) -> TextTeacher:
+    """The text teacher of a student, before its first step.
 
     Args:
         options: of the recipe.
         family: the student, with the weights of the base model (and adapters that have not trained).
         weights: hash of the base model.
-        shared: the LLM's own weights do not train (it is frozen, or adapters train in its place), so that the twin can
-            use them in place; else it gets a copy.
+        shared: the LLM's own weights do not train (it is frozen, or adapters train in its place), so that the teacher
+            can use them in place; otherwise it gets a copy.
         layout: of the student, see `data.packing`; answers to another model, or to one whose rows cannot be shared,
             are padded.
         precision: of the student.
@@ -468,15 +471,15 @@ def make_twin(
         audio_token_id=family.audio_token_id,
         name=options.model,
     )
-    return TextTwin(reader, vocabulary, layout, None if whole else options.batch_tokens, precision)
+    return TextTeacher(reader, vocabulary, layout, None if whole else options.batch_tokens, precision)
 
 
-def make_cached(options: TeacherOptions, twin: TextTwin) -> CachedTeacher:
+def make_cached_teacher(options: TeacherOptions, text_teacher: TextTeacher) -> CachedTeacher:
     """The same teacher asked once, for answers that do not change in training; needs `top_k` above 0."""
     folder = cache_dir() / "teachers" if options.folder is None else Path(options.folder)
-    name = sha256_json({key: value for key, value in twin.identity().items() if key != "path"})[:16]
+    name = sha256_json({key: value for key, value in text_teacher.identity().items() if key != "path"})[:16]
     store = Store(folder / f"{name}.sqlite", int(options.memory_mb * MIB))
-    return CachedTeacher(twin, store, options.top_k, options.temperature, options.kept_as)
+    return CachedTeacher(text_teacher, store, options.top_k, options.temperature, options.kept_as)
 
 
 def _found(model: str) -> str:

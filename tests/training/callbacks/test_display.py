@@ -12,13 +12,13 @@ from rba_bench import progress
 from rba_bench.training.callbacks import display as shown
 from rba_bench.training.callbacks.display import (
     Board,
-    Hidden,
     Lines,
+    NoDisplay,
     Panel,
     clock,
     display,
-    packed,
     validation_text,
+    wrap_words,
 )
 
 FULL = {
@@ -122,12 +122,12 @@ def test_a_terminal_without_a_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch)
         with display("train x", 2, 0, 1) as board:
             assert type(board) is kind
     with display("train x", 2, 0, 1, shown=False) as board:
-        assert isinstance(board, Hidden)
+        assert isinstance(board, NoDisplay)
 
 
 def test_words_are_packed_whole() -> None:
-    assert packed(["aaa", "bbb", "c"], 9) == ["aaa   bbb", "c"]
-    assert packed(["a" * 20, "b"], 9) == ["a" * 20, "b"]
+    assert wrap_words(["aaa", "bbb", "c"], 9) == ["aaa   bbb", "c"]
+    assert wrap_words(["a" * 20, "b"], 9) == ["a" * 20, "b"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3723, "1:02:03")])

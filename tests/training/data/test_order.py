@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rba_bench.training.data.order import GroupOrder, Window, coming, permutation, steps_for
+from rba_bench.training.data.order import GroupOrder, ShuffleWindow, coming, permutation, steps_for
 
 PINNED = [3, 1, 6, 0, 5, 4, 7, 11, 9, 10, 2, 8]
 PINNED_WINDOW = [7, 5, 14, 4, 13, 12, 15, 6, 18, 17, 3, 1, 2, 0, 19, 16, 8, 11, 10, 9]
@@ -19,7 +19,7 @@ def numbers(order: GroupOrder) -> list[int]:
 def test_a_permutation_is_pinned() -> None:
     """Other platforms and later versions must give these numbers: a resumed run depends on them."""
     assert permutation(12, "order", 3, 0).tolist() == PINNED
-    windowed = permutation(20, "order", 3, 0, window=Window(block=4, blocks=2))
+    windowed = permutation(20, "order", 3, 0, window=ShuffleWindow(block=4, blocks=2))
     assert windowed.tolist() == PINNED_WINDOW
 
 
@@ -79,7 +79,7 @@ def test_without_weights_parts_are_one() -> None:
 
 
 def test_a_window_reads_few_blocks_at_a_time() -> None:
-    window = Window(block=10, blocks=4)
+    window = ShuffleWindow(block=10, blocks=4)
     made = permutation(1003, "w", window=window)
     assert sorted(made.tolist()) == list(range(1003))
     for start in range(0, 960, 40):
@@ -91,7 +91,7 @@ def test_a_window_reads_few_blocks_at_a_time() -> None:
 
 
 def test_a_small_set_has_one_window() -> None:
-    assert permutation(40, "a", window=Window(10, 4)).tolist() == permutation(40, "a").tolist()
+    assert permutation(40, "a", window=ShuffleWindow(10, 4)).tolist() == permutation(40, "a").tolist()
 
 
 def test_every_group_is_equally_often_at_every_place() -> None:

@@ -5,9 +5,16 @@ from typing import Any
 import pytest
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.batch import assemble
+from rba_bench.training.data.batch import assemble_batch
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import Answer, Pair, Sample, group_pair, single_pair, slots
+from rba_bench.training.data.pairs import (
+    Answer,
+    PreferencePair,
+    Sample,
+    group_pair,
+    sample_requests,
+    single_pair,
+)
 
 
 def samples(rows: list[AlignmentRow], ended: tuple[bool, ...] = (True, True, True)) -> list[Sample]:
@@ -19,24 +26,26 @@ def samples(rows: list[AlignmentRow], ended: tuple[bool, ...] = (True, True, Tru
 
 def test_slots_use_voices_then_repeat(rows: list[AlignmentRow]) -> None:
     def asked(*voices: int, **options: Any) -> list[tuple[str, int]]:
-        return [(slot.row.voice, slot.repeat) for slot in slots([rows[v] for v in voices], **options)]
+        return [
+            (slot.row.voice, slot.repeat) for slot in sample_requests([rows[v] for v in voices], **options)
+        ]
 
     assert asked(0, 1, 2, size=2) == [("v0", 0), ("v1", 0)]
     assert asked(0, size=3) == [("v0", 0), ("v0", 1), ("v0", 2)]
     assert asked(0, 1, size=2, each=2) == [("v0", 0), ("v1", 0), ("v0", 1), ("v1", 1)]
-    hot = slots(rows[:2], 4, temperatures=(0.5, 1.5))
+    hot = sample_requests(rows[:2], 4, temperatures=(0.5, 1.5))
     assert [slot.temperature for slot in hot] == [0.5, 1.5, 0.5, 1.5]
 
 
 def test_single_pair_is_teacher_against_own_sample_on_its_clip(rows: list[AlignmentRow]) -> None:
     sample = samples(rows)[1]
-    assert single_pair(sample, (7, 4)) == Pair(Answer(rows[1], (7, 4)), Answer(rows[1], (11, 4)))
+    assert single_pair(sample, (7, 4)) == PreferencePair(Answer(rows[1], (7, 4)), Answer(rows[1], (11, 4)))
     assert single_pair(sample, (11, 4)) is None
 
 
 def test_group_pair_is_best_against_worst_each_on_its_own_voice(rows: list[AlignmentRow]) -> None:
     pair = group_pair(samples(rows), [0.5, 0.9, 0.1])
-    assert pair == Pair(Answer(rows[1], (11, 4)), Answer(rows[2], (12, 4)), gap=pytest.approx(0.8))
+    assert pair == PreferencePair(Answer(rows[1], (11, 4)), Answer(rows[2], (12, 4)), gap=pytest.approx(0.8))
 
 
 def test_no_gap_no_pair(rows: list[AlignmentRow]) -> None:
@@ -83,16 +92,20 @@ def test_ties_rotate(rows: list[AlignmentRow]) -> None:
 def test_each_answer_is_scored_once(rows: list[AlignmentRow]) -> None:
     teacher = (7, 4)
     pairs = [
-        Pair(Answer(rows[0], teacher), Answer(rows[0], (10, 4))),  # the chosen side is the teacher's answer
-        Pair(Answer(rows[5], (10, 4)), Answer(rows[0], (10, 4))),  # another clip, and a known rejected side
+        PreferencePair(
+            Answer(rows[0], teacher), Answer(rows[0], (10, 4))
+        ),  # the chosen side is the teacher's answer
+        PreferencePair(
+            Answer(rows[5], (10, 4)), Answer(rows[0], (10, 4))
+        ),  # another clip, and a known rejected side
     ]
-    batch = assemble(rows[:2], pairs, teacher_tokens=lambda response: teacher)
-    assert [row.id for row, _ in batch.heard] == ["g0-v0", "g0-v1", "g1-v2"]
-    assert batch.branches == [
+    batch = assemble_batch(rows[:2], pairs, teacher_tokens=lambda response: teacher)
+    assert [row.id for row, _ in batch.prompts] == ["g0-v0", "g0-v1", "g1-v2"]
+    assert batch.responses == [
         Response(0, teacher),
         Response(1, teacher),
         Response(0, (10, 4)),
         Response(2, (10, 4)),
     ]
     assert (batch.teacher, batch.chosen, batch.rejected) == ([0, 1], [0, 3], [2, 2])
-    assert assemble(rows[:2], pairs).teacher == []
+    assert assemble_batch(rows[:2], pairs).teacher == []

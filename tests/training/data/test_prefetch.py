@@ -124,9 +124,9 @@ def test_a_clip_that_cannot_be_read_is_named_when_its_turn_comes(
 ) -> None:
     damaged = replace(rows[1], audio=replace(rows[1].audio, sha256="0" * 64))
     store = store_for(family, frozen=False)
-    store.heard.limit = 4
+    store.waves.limit = 4
     store.look_ahead([rows[0], damaged])
     assert len(store.get([rows[0]])) == 1
     with pytest.raises(UserError, match=rf"^row {damaged.id}: .* is damaged or was replaced"):
         store.get([damaged])
-    store.heard.close()
+    store.waves.close()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rba_bench.training.losses import ipo, odpo, preference, sequence_logprobs, simpo, tdpo
+from rba_bench.training.losses import ipo, odpo, preference_loss, sequence_logprobs, simpo, tdpo
 
 LOG1PEXP = {x: math.log1p(math.exp(-x)) for x in (0.0, 0.2, 0.5, 1.0, 1.5)}  # -log sigmoid(x)
 
@@ -19,7 +19,7 @@ def column(*values: float, grad: bool = False) -> Tensor:
 
 def test_reference_free_preference_by_hand() -> None:
     # beta 0.1, log-probs -2 against -12: sigmoid(0.1 * 10) = 0.7310585786; -log of it = 0.3132616875
-    losses = preference(torch.tensor([-2.0, -12.0]), torch.tensor([-12.0, -2.0]), beta=0.1)
+    losses = preference_loss(torch.tensor([-2.0, -12.0]), torch.tensor([-12.0, -2.0]), beta=0.1)
     assert losses.tolist() == pytest.approx([0.3132616875, 1.3132616875])
 
 
@@ -38,7 +38,7 @@ def test_simpo_by_hand() -> None:
     chosen = sequence_logprobs(torch.full((1, 4), -1.0), mask & (torch.arange(4) < 2), "token")
     rejected = sequence_logprobs(torch.full((1, 4), -2.0), mask, "token")
     assert simpo(chosen, rejected, beta=2.0, gamma=0.5).tolist() == pytest.approx([LOG1PEXP[1.5]])
-    assert simpo(chosen, rejected, 2.0, 0.0).tolist() == preference(chosen, rejected, 2.0).tolist()
+    assert simpo(chosen, rejected, 2.0, 0.0).tolist() == preference_loss(chosen, rejected, 2.0).tolist()
 
 
 def test_odpo_by_hand() -> None:
@@ -50,7 +50,7 @@ def test_odpo_by_hand() -> None:
 
 def test_odpo_limits() -> None:
     scores = column(-3.0), column(-5.0)
-    plain = preference(*scores, 0.1).tolist()
+    plain = preference_loss(*scores, 0.1).tolist()
     zero = column(0.0)
     assert odpo(*scores, 0.1, column(1.0)).tolist() == plain  # log 1 = 0
     assert odpo(*scores, 0.1, zero, scale="linear").tolist() == plain
@@ -112,7 +112,7 @@ def test_tdpo_without_divergence_is_dpo() -> None:
 
 
 FORMS = {
-    "preference": preference,
+    "preference": preference_loss,
     "ipo": ipo,
     "simpo": partial(simpo, gamma=0.3),
     "odpo": partial(odpo, gap=column(0.5, 2.0, 3.0)),

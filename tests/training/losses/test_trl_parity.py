@@ -19,7 +19,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StateTargets, StepBatch
 from rba_bench.training.data.packing import Response
 from rba_bench.training.losses import Kind, divergence, group_advantages, leave_one_out
-from rba_bench.training.methods import make
+from rba_bench.training.methods import make_method
 from rba_bench.training.methods.method import Divergence
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import pairs_of, rated_of, step_of
@@ -95,7 +95,7 @@ def dpo_trainer_loss(kind: str) -> Tensor:
 
 def our_loss(row: AlignmentRow, values: Tensor, mask: Tensor, told: Tensor | None, **recipe: Any) -> Tensor:
     """What the method of a recipe makes of these log-probabilities of pairs, chosen ones first."""
-    method = make(TrainingRecipe(**{"beta": BETA, "sft_weight": 0.0, **recipe}), [4])
+    method = make_method(TrainingRecipe(**{"beta": BETA, "sft_weight": 0.0, **recipe}), [4])
     step = step_of(method, pairs_of(row, mask), values, mask, reference=told)
     return method.loss(step).loss
 
@@ -155,7 +155,7 @@ def test_generalised_jsd_is_that_of_trls_gkd(
         "temperature": temperature,
         "end_weight": 0.0,
     }
-    method = make(TrainingRecipe(method="kd", teacher=teacher_options), [4])
+    method = make_method(TrainingRecipe(method="kd", teacher=teacher_options), [4])
     batch = StepBatch([(rows[0], False)], [Response(0, (5,) * n) for n in (5, 2, 3)], [0, 1, 2])
     measure = Divergence("jsd", temperature, weight)
     far = torch.zeros(3, 5, dtype=torch.float64)
@@ -244,7 +244,7 @@ def test_grpo_and_dapo_are_those_of_trl(rows: list[AlignmentRow], kind: str, kl_
     assert (mask & (gains > 0) & (ratios > 1.28)).any() and (mask & (gains < 0) & (ratios < 0.8)).any()
     theirs = grpo_trainer_loss(kind, kl_weight, policy, 11)
     options = {"kl_weight": kl_weight, "clip_low": 0.2, "clip_high": 0.28}
-    method = make(TrainingRecipe(method=kind, refresh_every=2, policy_gradient=options), [4])
+    method = make_method(TrainingRecipe(method=kind, refresh_every=2, policy_gradient=options), [4])
     batch = rated_of(rows[0], mask, REWARDS.tolist(), (REWARDS - 1.0).tolist(), old)
     reference = token_logprobs(4)[0] if kl_weight else None
     ours = method.loss(step_of(method, batch, policy, mask, reference=reference)).loss

@@ -8,7 +8,7 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.pairs import Sample
-from rba_bench.training.methods import make
+from rba_bench.training.methods import make_method
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import rated_of, step_of
 
@@ -17,7 +17,7 @@ TEACHER = (7, 8, 4)
 
 def counted(rows: list[AlignmentRow], samples: list[Sample], rewards: list[float], **values: Any) -> Any:
     """Counts of a batch of one group of two clips."""
-    method = make(TrainingRecipe(**values), [4])
+    method = make_method(TrainingRecipe(**values), [4])
     outcome = method.outcome(samples, rewards, [TEACHER] * len(samples), 0)
     batch = method.batch(rows[:2], [outcome], lambda _: TEACHER)  # type: ignore[arg-type]
     return method.counts(batch, None)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def test_only_what_was_judged_counts(rows: list[AlignmentRow]) -> None:
 
 
 def test_minimum_risk_is_a_mean_over_lists(rows: list[AlignmentRow]) -> None:
-    method = make(TrainingRecipe(method="mrt", sft_weight=0.0), [4])
+    method = make_method(TrainingRecipe(method="mrt", sft_weight=0.0), [4])
     values, mask = torch.tensor([[-1.0], [-2.0]]), torch.ones(2, 1, dtype=torch.bool)
     step = step_of(method, rated_of(rows[0], mask, [1.0, 5.0], [0.0, 0.0], values), values, mask)
     one = float(method.loss(step).loss)

@@ -9,7 +9,7 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.packing import Response
-from rba_bench.training.methods import make
+from rba_bench.training.methods import make_method
 from rba_bench.training.methods.method import Step, StepTargets
 from rba_bench.training.model.policy import Scores
 from rba_bench.training.training_recipe import TrainingRecipe
@@ -28,7 +28,7 @@ def batch_of(row: AlignmentRow, **roles: list[int]) -> StepBatch:
 
 def test_kd_means_over_tokens_and_over_ends(rows: list[AlignmentRow]) -> None:
     recipe = TrainingRecipe(method="kd", sft_weight=0.5, teacher={"end_weight": 2.0})
-    method = make(recipe, [4])
+    method = make_method(recipe, [4])
     step = step_of(method, batch_of(rows[0], teacher=[0, 1]), LOGPROBS, MASK, divergence=FAR)
     assert (step.counts["tokens"], step.counts["ends"]) == (6, 1)
     terms = method.loss(step)
@@ -41,7 +41,7 @@ def test_answers_may_weigh_alike(rows: list[AlignmentRow], name: str, role: str)
     recipe = TrainingRecipe(
         method=name, distillation_reduction="sequence", sft_weight=0, teacher={"end_weight": 2}
     )
-    method = make(recipe, [4])
+    method = make_method(recipe, [4])
     step = step_of(method, batch_of(rows[0], **{role: [0, 1]}), LOGPROBS, MASK, divergence=FAR)
     step.counts = {**step.counts, "answers": 4, "ends": 2}  # as much again elsewhere in the step
     expected = (0.75 / 2 + 4.25 / 4) / 4 + 2 * 0.25 / 2
@@ -49,7 +49,7 @@ def test_answers_may_weigh_alike(rows: list[AlignmentRow], name: str, role: str)
 
 
 def test_gkd_counts_a_sample_as_often_as_it_was_drawn(rows: list[AlignmentRow]) -> None:
-    method = make(TrainingRecipe(method="gkd", sft_weight=0.0, teacher={"end_weight": 0.0}), [4])
+    method = make_method(TrainingRecipe(method="gkd", sft_weight=0.0, teacher={"end_weight": 0.0}), [4])
     step = step_of(method, batch_of(rows[0], rated=[0, 0, 1]), LOGPROBS, MASK, divergence=FAR)
     assert step.counts["tokens"] == 8
     assert float(method.loss(step).loss) == pytest.approx((2 * 0.75 + 4.25) / 8)
@@ -58,7 +58,7 @@ def test_gkd_counts_a_sample_as_often_as_it_was_drawn(rows: list[AlignmentRow]) 
 @pytest.mark.parametrize("positions", ["first", "all"])
 def test_diva_by_hand(rows: list[AlignmentRow], positions: Any) -> None:
     options = {"model": "self", "hidden_weight": 3.0, "words_weight": 0.5}
-    method = make(
+    method = make_method(
         TrainingRecipe(method="diva", sft_weight=0.1, hidden_positions=positions, teacher=options), [4]
     )
     hidden = torch.zeros(2, 4, 2)

@@ -9,7 +9,7 @@ import torch
 
 from rba_bench.files import read_jsonl
 from rba_bench.recipes import load_recipe
-from rba_bench.training.methods import CLASSES
+from rba_bench.training.methods import METHOD_CLASSES
 from rba_bench.training.options.presets import METHODS, PRESETS
 from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
@@ -52,7 +52,7 @@ def load_method(name: str) -> str:
 
 
 def test_every_method_has_a_class_a_preset_and_a_recipe_of_its_name() -> None:
-    assert set(CLASSES) == set(PRESETS) == set(METHODS)
+    assert set(METHOD_CLASSES) == set(PRESETS) == set(METHODS)
     for name in METHODS:
         assert load_recipe(TrainingRecipe, RECIPES / f"{name}.yaml").method == name
 

@@ -11,7 +11,7 @@ import torch
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.pairs import Answer, Outcome, Sample
-from rba_bench.training.methods import make
+from rba_bench.training.methods import make_method
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import step_of
 
@@ -19,7 +19,7 @@ NAN = float("nan")
 
 
 def method(**values: Any) -> Any:
-    return make(TrainingRecipe(**values), [4])
+    return make_method(TrainingRecipe(**values), [4])
 
 
 def samples(rows: list[AlignmentRow], **values: Any) -> list[Sample]:
@@ -249,11 +249,11 @@ def test_losses_by_hand(
     rows: list[AlignmentRow], responder: ResponseTokens, groups: dict[str, list[AlignmentRow]]
 ) -> None:
     recipe = TrainingRecipe(method="rba-group", beta=0.5, sft_weight=0.3, preference_reduction="sequence")
-    rba = make(recipe, [4])
+    rba = make_method(recipe, [4])
     outcome = rba.outcome(samples(rows[:3]), [0.5, 0.9, 0.1], [()] * 3, 0)
     batch = rba.batch(rows[:1], [outcome], responder)
-    width = max(len(branch.tokens) for branch in batch.branches)
-    mask = torch.tensor([[i < len(branch.tokens) for i in range(width)] for branch in batch.branches])
+    width = max(len(response.tokens) for response in batch.responses)
+    mask = torch.tensor([[i < len(response.tokens) for i in range(width)] for response in batch.responses])
     logprobs = torch.where(mask, -torch.arange(1.0, 1 + mask.numel()).view(mask.shape) / 10, 0.0)
     step = step_of(rba, batch, logprobs, mask)
     step.counts = {**step.counts, "items": 2}
@@ -271,7 +271,7 @@ def test_losses_by_hand(
 def test_long_answers_weigh_more_in_dapo_than_in_grpo(
     rows: list[AlignmentRow], responder: ResponseTokens, name: str
 ) -> None:
-    one = make(TrainingRecipe(method=name, policy_gradient={"kl_weight": 0, "scale": "none"}), [4])
+    one = make_method(TrainingRecipe(method=name, policy_gradient={"kl_weight": 0, "scale": "none"}), [4])
     group = [Sample(rows[0], (10, 4), True, "a"), Sample(rows[1], (11, 12, 13, 4), True, "b")]
     batch = one.batch(rows[:1], [one.outcome(group, [0.0, 2.0], [()] * 2, 0)], responder)
     mask = torch.tensor([[True, True, False, False], [True] * 4])
@@ -285,7 +285,7 @@ def test_long_answers_weigh_more_in_dapo_than_in_grpo(
 
 def test_an_older_policys_samples_are_clipped(rows: list[AlignmentRow], responder: ResponseTokens) -> None:
     recipe = TrainingRecipe(method="grpo", refresh_every=2, policy_gradient={"kl_weight": 0, "scale": "none"})
-    grpo = make(recipe, [4])
+    grpo = make_method(recipe, [4])
     group = [Sample(rows[n], (10 + n, 4), True, "", logprobs=(-1.0, -1.0)) for n in range(2)]
     batch = grpo.batch(rows[:1], [grpo.outcome(group, [0.0, 2.0], [()] * 2, 0)], responder)
     mask = torch.ones(2, 2, dtype=torch.bool)
@@ -304,7 +304,7 @@ def test_what_was_only_read_trains_beside_a_clip_that_is_heard(
     tars = method(method="grpo", policy_gradient={"baseline": "modality", "kl_weight": 0})
     mixed = [*samples(rows[:2]), *samples(rows[:2], as_text=True)]
     batch = tars.batch(rows[:2], [tars.outcome(mixed, [NAN, NAN, 1.0, 3.0], [()] * 4, 0)], responder)
-    assert [as_text for _, as_text in batch.heard] == [True, True, False]
-    assert batch.rated == [0, 1] and len(batch.branches) == 3 and batch.branches[2].clip == 2
+    assert [as_text for _, as_text in batch.prompts] == [True, True, False]
+    assert batch.rated == [0, 1] and len(batch.responses) == 3 and batch.responses[2].clip == 2
     spoken = tars.batch(rows[:2], [tars.outcome(mixed, [1.0, 3.0, NAN, NAN], [()] * 4, 0)], responder)
-    assert len(spoken.branches) == 2
+    assert len(spoken.responses) == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.methods import make
+from rba_bench.training.methods import make_method
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import rated_of, step_of
 
@@ -23,7 +23,7 @@ K3 = (
 def loss_of(
     row: AlignmentRow, advantages: list[float], old: torch.Tensor, reference: bool = True, **values: Any
 ) -> Any:
-    method = make(TrainingRecipe(**values), [4])
+    method = make_method(TrainingRecipe(**values), [4])
     batch = rated_of(row, MASK, [1.0, 5.0], advantages, old)
     return method.loss(step_of(method, batch, POLICY, MASK, reference=REFERENCE if reference else None))
 
@@ -92,7 +92,7 @@ def test_what_the_log_says_of_the_weights(rows: list[AlignmentRow]) -> None:
     old[0, 0] -= math.log(1.5)  # rises beyond the clip
     old[1, 3] += math.log(4.0)  # falls beyond it
     options = {"kl_weight": 0.0}
-    method = make(TrainingRecipe(method="grpo", refresh_every=2, policy_gradient=options), [4])
+    method = make_method(TrainingRecipe(method="grpo", refresh_every=2, policy_gradient=options), [4])
     batch = rated_of(rows[0], MASK, [1.0, 5.0], [2.0, -1.0], old)
     step = step_of(method, batch, POLICY, MASK, entropy=torch.where(MASK, 0.5, 9.0))
     found = method.figures(dict(method.loss(step).notes))
@@ -126,7 +126,7 @@ def test_minimum_risk_over_lists(rows: list[AlignmentRow], reduction: str, apart
     recipe = TrainingRecipe(
         method="mrt", policy_reduction=reduction, sft_weight=0.0, policy_gradient={"mrt_sharpness": 0.5}
     )
-    method = make(recipe, [4])
+    method = make_method(recipe, [4])
     step = step_of(method, rated_of(rows[0], MASK, [1.0, 5.0], [0.0, 0.0], POLICY), POLICY, MASK)
     assert step.counts["lists"] == 1
     step.counts = {**step.counts, "lists": 2}

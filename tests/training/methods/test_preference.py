@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.batch import assemble
+from rba_bench.training.data.batch import assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, Pair
+from rba_bench.training.data.pairs import Answer, PreferencePair
 from rba_bench.training.losses import divergence, sequence_logprobs
-from rba_bench.training.methods import make
+from rba_bench.training.methods import make_method
 from rba_bench.training.methods.method import Step
 from rba_bench.training.methods.preference import saturated
 from rba_bench.training.model.building import make_reference
-from rba_bench.training.model.frozen_models import StepModels
+from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import pairs_of, step_of
@@ -105,7 +105,7 @@ WITHOUT: dict[str, tuple[dict[str, Any], float]] = {
 
 
 def step(recipe: TrainingRecipe, row: AlignmentRow, policy: Tensor, reference: Tensor | None) -> Step:
-    method = make(recipe, [4])
+    method = make_method(recipe, [4])
     batch = pairs_of(row, MASK, [math.exp(2)], teacher=[0] if method.supervised else [])
     return step_of(method, batch, policy, MASK, reference=reference, divergence=FAR)
 
@@ -115,7 +115,7 @@ def test_losses_with_a_reference_by_hand(rows: list[AlignmentRow], name: str) ->
     values, with_reference, without = BY_HAND[name]
     recipe = TrainingRecipe(**values, beta=0.2)
     assert recipe.uses_reference
-    method = make(recipe, [4])
+    method = make_method(recipe, [4])
     policy = POLICY.clone().requires_grad_()
     loss = method.loss(step(recipe, rows[0], policy, REFERENCE)).loss
     assert float(loss.detach()) == pytest.approx(with_reference, rel=1e-9)
@@ -127,9 +127,9 @@ def test_losses_with_a_reference_by_hand(rows: list[AlignmentRow], name: str) ->
 
 def test_ipo_as_its_equation_is_printed(rows: list[AlignmentRow]) -> None:
     recipe = TrainingRecipe(method="ipo", beta=0.2, **SEQUENCE)
-    assert float(make(recipe, [4]).loss(step(recipe, rows[0], POLICY, REFERENCE)).loss) == pytest.approx(
-        2.5**2
-    )
+    assert float(
+        make_method(recipe, [4]).loss(step(recipe, rows[0], POLICY, REFERENCE)).loss
+    ) == pytest.approx(2.5**2)
 
 
 @pytest.mark.parametrize("name", WITHOUT)
@@ -137,14 +137,16 @@ def test_losses_without_a_reference_by_hand(rows: list[AlignmentRow], name: str)
     values, expected = WITHOUT[name]
     recipe = TrainingRecipe(**values, beta=0.2)
     assert not recipe.uses_reference
-    assert float(make(recipe, [4]).loss(step(recipe, rows[0], POLICY, None)).loss) == pytest.approx(expected)
+    assert float(make_method(recipe, [4]).loss(step(recipe, rows[0], POLICY, None)).loss) == pytest.approx(
+        expected
+    )
 
 
 def test_notes_of_pairs_by_hand(rows: list[AlignmentRow]) -> None:
     recipe = TrainingRecipe(method="dpo", beta=0.2)
     one = step(recipe, rows[0], POLICY, REFERENCE)
     one.counts = {**one.counts, "items": 4, "pairs": 2}  # three more items elsewhere, one of them with a pair
-    notes = make(recipe, [4]).loss(one).notes
+    notes = make_method(recipe, [4]).loss(one).notes
     assert notes["preference"] == pytest.approx(softplus(-1) / 4)
     assert notes["margin"] == pytest.approx((-3 + 5) / 2) and notes["accuracy"] == 0.5
 
@@ -155,11 +157,11 @@ SHORT = torch.tensor([[True, True, False, False], [True] * 4])  # y+ ends before
 
 def cut_loss(row: AlignmentRow, mask: Tensor, **values: Any) -> tuple[float, Tensor]:
     """Loss of a pair whose rejected answer was cut off, and its slope."""
-    method = make(TrainingRecipe(beta=0.2, sft_weight=0, **values), [4])
+    method = make_method(TrainingRecipe(beta=0.2, sft_weight=0, **values), [4])
     batch = pairs_of(row, mask)
     said = batch.pairs[0].rejected
     cut = Answer(row, (*said.tokens[:-1], 11))
-    batch.branches[1] = replace(batch.branches[1], tokens=cut.tokens)
+    batch.responses[1] = replace(batch.responses[1], tokens=cut.tokens)
     batch.pairs = [replace(batch.pairs[0], rejected=cut)]
     policy = torch.where(mask, torch.tensor([[-1.0, -2.0, -4.0, -8.0], [-0.5, -0.5, -1.0, -3.0]]), 9.0)
     policy = policy.double().requires_grad_()
@@ -213,14 +215,14 @@ def test_the_share_of_saturated_pairs_is_noted(rows: list[AlignmentRow]) -> None
         recipe = TrainingRecipe(method="rba-single", beta=beta, sft_weight=0, **SEQUENCE)
         one = step(recipe, rows[0], POLICY, None)
         one.counts = {**one.counts, "pairs": 2}
-        assert make(recipe, [4]).loss(one).notes["saturated"] == share
+        assert make_method(recipe, [4]).loss(one).notes["saturated"] == share
     recipe = TrainingRecipe(method="ipo", beta=4.0)
-    assert "saturated" not in make(recipe, [4]).loss(step(recipe, rows[0], POLICY, REFERENCE)).notes
+    assert "saturated" not in make_method(recipe, [4]).loss(step(recipe, rows[0], POLICY, REFERENCE)).notes
 
 
 def test_items_without_a_pair_weigh_as_zero_and_no_pair_leaves_the_sft_term(rows: list[AlignmentRow]) -> None:
     recipe = TrainingRecipe(method="rba-group", beta=0.2, sft_weight=0.3, preference_reduction="sequence")
-    method = make(recipe, [4])
+    method = make_method(recipe, [4])
     one = step(recipe, rows[0], POLICY, None)
     one.counts = {**one.counts, "items": 4}
     assert float(method.loss(one).loss) == pytest.approx(softplus(-0.4) / 4 + 0.9)
@@ -247,21 +249,27 @@ def test_a_real_reference_is_asked_about_the_pairs_and_compared_with(
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    tools = StepModels(store_for(family), reference)
-    method, tokens = make(recipe, [4]), ResponseTokens(family)
+    frozen_models = FrozenModels(store_for(family), reference)
+    method, tokens = make_method(recipe, [4]), ResponseTokens(family)
     texts = [("the lake", "a tree and water"), ("pack a map", "paris")]
     pairs = [
-        Pair(Answer(row, tokens(chosen)), Answer(row, tokens(rejected)), 2.0)
+        PreferencePair(Answer(row, tokens(chosen)), Answer(row, tokens(rejected)), 2.0)
         for row, (chosen, rejected) in zip(rows[:2], texts, strict=True)
     ]
-    batch = assemble(rows[:2], pairs, teacher_tokens=tokens if method.supervised else None, items=2)
+    batch = assemble_batch(rows[:2], pairs, teacher_tokens=tokens if method.supervised else None, items=2)
     with torch.no_grad():
-        aim = method.aim(batch, tools)
-        scores = policy(tools.clips(batch), batch.branches, aim.targets, aim.measure, method.want)
-        told = reference(tools.clips(batch), batch.branches, want=("hidden",))
-        own = policy(tools.clips(batch), batch.branches, want=("hidden",))
+        targets = method.targets(batch, frozen_models)
+        scores = policy(
+            frozen_models.clips(batch),
+            batch.responses,
+            targets.distributions,
+            targets.measure,
+            method.extra_outputs,
+        )
+        told = reference(frozen_models.clips(batch), batch.responses, extra_outputs=("hidden",))
+        own = policy(frozen_models.clips(batch), batch.responses, extra_outputs=("hidden",))
     mask, ends = scores.mask, [*batch.chosen, *batch.rejected]
-    ours = Step(batch, scores, aim, method.counts(batch, tools))
+    ours = Step(batch, scores, targets, method.counts(batch, frozen_models))
     normal = recipe.preference_reduction
     apart = (sequence_logprobs(own.logprobs, mask, normal) - sequence_logprobs(told.logprobs, mask, normal))[
         ends

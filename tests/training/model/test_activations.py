@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rba_bench.training.model import activations
-from rba_bench.training.model.activations import made_again
+from rba_bench.training.model.activations import recompute_in_backward
 
 
 def decoder(frozen: bool = False) -> Any:
@@ -31,7 +31,7 @@ def gradients(model: nn.Module, states: Tensor, lean: bool, half: bool = False) 
     asked = states.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         if lean:
-            with made_again():
+            with recompute_in_backward():
                 output = model(inputs_embeds=asked, use_cache=False).last_hidden_state
         else:
             output = model(inputs_embeds=asked, use_cache=False).last_hidden_state
@@ -76,7 +76,7 @@ def test_a_third_less_is_kept() -> None:
 
 def test_a_factor_without_gradient_has_nothing_to_be_made_again_from() -> None:
     weight = torch.randn(5, requires_grad=True)
-    with made_again():
+    with recompute_in_backward():
         loss = (F.silu(weight * torch.full((5,), 2.0)) * torch.arange(5.0)).square().sum()
     loss.backward()
     (expected,) = torch.autograd.grad(
@@ -87,7 +87,7 @@ def test_a_factor_without_gradient_has_nothing_to_be_made_again_from() -> None:
 
 def test_views_of_products_and_two_passes_backward() -> None:
     one, other, matrix = (torch.randn(6, 4, requires_grad=True) for _ in range(3))
-    with made_again():
+    with recompute_in_backward():
         loss = (((one * other).view(4, 6) @ matrix) * F.silu(one * other).view(3, 8)[0, :4]).sum()
     inputs = (one, other, matrix)
     first = torch.autograd.grad(loss, inputs, retain_graph=True)
@@ -100,7 +100,7 @@ def test_views_of_products_and_two_passes_backward() -> None:
 def test_a_factor_that_was_changed_since_is_noticed() -> None:
     one, other = torch.randn(4, requires_grad=True), torch.randn(4, requires_grad=True)
     left = one + 0
-    with made_again():
+    with recompute_in_backward():
         product = left * other
         loss = (product * product).sum()
     with torch.no_grad():

@@ -15,12 +15,12 @@ from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.model import trainer_state as checkpointing
 from rba_bench.training.model.checkpoints import (
     Saver,
-    complete,
+    complete_checkpoints,
     load,
-    newest,
+    newest_checkpoint,
     remove_incomplete,
     saved_names,
-    seal,
+    seal_checkpoint,
 )
 from rba_bench.training.run import train
 from tests.training.test_run import same
@@ -49,10 +49,10 @@ def test_what_is_saved_is_what_was_there_when_saving_began(
     saver.save(tmp_path / "checkpoint-1", given, {"step": 1})
     for tensor in given.values():  # training goes on
         tensor.mul_(-1)
-    assert newest(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     may_write.set()
     saver.wait()
-    found = newest(tmp_path)
+    found = newest_checkpoint(tmp_path)
     assert found is not None and found[1]["step"] == 1
     read = {name: torch.zeros_like(tensor) for name, tensor in given.items()}
     load(tmp_path / "checkpoint-1", read)
@@ -68,7 +68,7 @@ def test_until_a_checkpoint_is_written_the_one_before_counts_and_two_are_kept(
     for step in (1, 2, 3):
         saver.save(tmp_path / f"checkpoint-{step}", tensors(), {"step": step})
     saver.wait()
-    assert [path.name for path in complete(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
 
     def dies(self: Any, *args: Any) -> Any:  # as a process killed in mid-write leaves it
         (Path(self.path) / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")
@@ -80,7 +80,7 @@ def test_until_a_checkpoint_is_written_the_one_before_counts_and_two_are_kept(
         saver.wait()
     saver.wait()  # told once
     assert (tmp_path / "checkpoint-4").is_dir()
-    found = newest(tmp_path)
+    found = newest_checkpoint(tmp_path)
     assert found is not None and found[0].name == "checkpoint-3"
     remove_incomplete(tmp_path)
     assert not (tmp_path / "checkpoint-4").exists()
@@ -90,7 +90,7 @@ def test_only_one_process_seals(tmp_path: Path) -> None:
     saver = Saver(tmp_path, main=False)
     saver.save(tmp_path / "checkpoint-1", tensors(), {"step": 1})
     saver.wait()
-    assert saved_names(tmp_path / "checkpoint-1") and newest(tmp_path) is None
+    assert saved_names(tmp_path / "checkpoint-1") and newest_checkpoint(tmp_path) is None
 
 
 def test_a_run_that_an_earlier_version_began_goes_on(
@@ -102,7 +102,7 @@ def test_a_run_that_an_earlier_version_began_goes_on(
         Trainer._save_checkpoint(self, model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         noted = {"elapsed_s": 1.0, "encoding_s": 0.0, "drawn": 0, "judged": 0, "waiting": {}}
-        seal(folder, {"step": self.state.global_step, **noted})
+        seal_checkpoint(folder, {"step": self.state.global_step, **noted})
 
     def stop(self: Any, *args: Any, **kwargs: Any) -> None:
         self.interrupt.requested = True

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.packing import Response, plan
+from rba_bench.training.data.packing import Response, plan_layout
 from rba_bench.training.model import constant_prefix
 from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.model.building import make_reference
 from rba_bench.training.model.constant_prefix import Openings, openings_of
-from rba_bench.training.model.frozen_models import StepModels
+from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.run import train
 from tests.training.test_run import log, same, stop_at  # noqa: F401  (a fixture)
@@ -60,7 +60,7 @@ def test_short_openings_stay_in_the_rows() -> None:
 
 
 def test_rows_begin_behind_their_openings() -> None:
-    made = plan(
+    made = plan_layout(
         prompts([7, 8, 9, SOUND], [7, SOUND]),
         [Response(0, (1, 2)), Response(1, (3,)), Response(0, (4, 5))],
         openings=Openings(((7, 8, 9), (7,)), (0, 1)),
@@ -98,7 +98,7 @@ def test_values_and_gradients_are_those_of_whole_rows(
         monkeypatch.setattr(constant_prefix, "SHORTEST", shortest)
         family.model.zero_grad()
         policy = SpeechPolicy(family, layout=mode)
-        scores = policy(clips, BRANCHES, want=("hidden",))
+        scores = policy(clips, BRANCHES, extra_outputs=("hidden",))
         assert bool(policy.openings._known) == (shortest == 1)
         (scores.logprobs * torch.arange(len(BRANCHES))[:, None]).sum().backward()
         gradients = [p.grad.clone() for p in family.model.parameters() if p.grad is not None]
@@ -116,15 +116,15 @@ def test_nothing_is_left_out_where_the_language_model_moves(
 ) -> None:
     clips = store_for(family).get([rows[0]])
     policy = SpeechPolicy(family)
-    branch = BRANCHES[:1]
+    response = BRANCHES[:1]
     for change in ("trains", "recomputes", "shared out"):
         parts.freeze(family, ["projector", "llm"] if change == "trains" else ["projector"])
         family.decoder.gradient_checkpointing = change == "recomputes"
         policy.whole = change != "shared out"
-        policy(clips, branch)
+        policy(clips, response)
         assert not policy.openings._known, change
     policy.whole = True
-    policy(clips, branch)
+    policy(clips, response)
     assert list(policy.openings._known) == [(tuple(clips[0].prompt_ids[:2].tolist()), False)]
 
 
@@ -143,7 +143,7 @@ def test_a_reference_that_takes_over_new_weights_reads_its_openings_again(
         for name, parameter in policy.named_parameters():
             if name in trained:
                 parameter.mul_(1.1)
-    StepModels(store, reference, None, trained).renew_reference(policy)
+    FrozenModels(store, reference, None, trained).renew_reference(policy)
     after = reference(clips, BRANCHES[:1]).logprobs
     assert (after - before).abs().max() > 1e-3
     torch.testing.assert_close(after, policy(clips, BRANCHES[:1]).logprobs, atol=2e-5, rtol=1e-5)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rba_bench.training.model.token_logprobs import rows_once
+from rba_bench.training.model.token_logprobs import score_rows_once
 
 STATES, WIDTH, WORDS = 7, 5, 11
 
@@ -32,7 +32,7 @@ def scores(head: nn.Linear, states: Tensor, tokens: Tensor) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
 def test_scores_notes_and_gradients_are_those_of_autograd(head: nn.Linear, size: int) -> None:
     states, tokens, weights = given()
-    values, notes = rows_once(
+    values, notes = score_rows_once(
         lambda chunk, start: scores(head, chunk, tokens[start : start + len(chunk)]), states, size
     )
     (values * weights).sum().backward()
@@ -48,7 +48,7 @@ def test_operations_can_be_counted(head: nn.Linear) -> None:
     """Counters hook into the inputs of modules; forward and the gradient to the states are one product each."""
     states, tokens, _ = given()
     with FlopCounterMode(display=False) as counter:
-        values, _ = rows_once(
+        values, _ = score_rows_once(
             lambda chunk, start: scores(head, chunk, tokens[start : start + len(chunk)]), states, 3
         )
         values.sum().backward()

@@ -14,11 +14,11 @@ from rba_bench.textlm.sampling import continue_batch
 from rba_bench.textlm.text_model import Decoding
 from rba_bench.training.data.batch import StateTargets
 from rba_bench.training.data.clips import ResponseTokens, shared_cache
-from rba_bench.training.data.packing import Response, plan
+from rba_bench.training.data.packing import Response, plan_layout
 from rba_bench.training.methods.method import Divergence
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.rollouts import rollout
-from rba_bench.training.rollouts.rollout import sample
+from rba_bench.training.rollouts.rollout import sample_answers
 
 BRANCHES = [
     Response(0, (30, 31, 32, 4)),
@@ -39,7 +39,7 @@ def reference_logprobs(family: Any, clip: Any, tokens: tuple[int, ...]) -> torch
 
 
 def test_layout_by_hand() -> None:
-    layout = plan(
+    layout = plan_layout(
         [torch.tensor([7, 8]), torch.tensor([9])],
         [Response(0, (1, 2)), Response(0, (3,)), Response(1, (4, 5, 6))],
     )
@@ -52,7 +52,7 @@ def test_layout_by_hand() -> None:
 
 
 def test_answers_in_one_row_do_not_see_each_other() -> None:
-    layout = plan([torch.tensor([7])], [Response(0, (1, 2, 3)), Response(0, (4, 5, 6))])
+    layout = plan_layout([torch.tensor([7])], [Response(0, (1, 2, 3)), Response(0, (4, 5, 6))])
     seen = layout.attention_mask(torch.float32)[0, 0] == 0
     assert layout.segments.tolist() == [[0, 1, 1, 2, 2]]
     assert seen.int().tolist() == [
@@ -66,7 +66,7 @@ def test_answers_in_one_row_do_not_see_each_other() -> None:
 
 def test_empty_answers_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one token"):
-        plan([torch.tensor([7])], [Response(0, ())])
+        plan_layout([torch.tensor([7])], [Response(0, ())])
 
 
 @pytest.mark.parametrize("mode", ["pack", "share", "pad"])
@@ -82,9 +82,9 @@ def test_logprobs_equal_plain_forward(
     clips = store_for(family).get([rows[0], rows[4], rows[8]])
     family.model.eval()
     values, mask, *_ = SpeechPolicy(family, layout=mode)(clips, BRANCHES)
-    for row, flags, branch in zip(values, mask, BRANCHES, strict=True):
-        expected = reference_logprobs(family, clips[branch.clip], branch.tokens)
-        assert flags.sum() == len(branch.tokens)
+    for row, flags, response in zip(values, mask, BRANCHES, strict=True):
+        expected = reference_logprobs(family, clips[response.clip], response.tokens)
+        assert flags.sum() == len(response.tokens)
         torch.testing.assert_close(row[flags], expected, atol=2e-5, rtol=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_sampling_equals_generate(
     clips = store_for(family).get(batch)
     requests, seeds = [0, 1, 2, 3, 3], [35, 36, 37, 38, 39]
     decoding, ends = Decoding(max_new_tokens=7, temperature=temperature), [4, 20, 21, 22, 23, 24, 25, 26]
-    drawn = sample(SpeechPolicy(family), clips, requests, seeds, decoding, ends)
+    drawn = sample_answers(SpeechPolicy(family), clips, requests, seeds, decoding, ends)
 
     from rba_bench.audio.clips import load_clip
 
@@ -172,11 +172,13 @@ def test_a_decoder_that_the_engine_cannot_drive_draws_the_same_in_a_plain_loop(
     clips = store_for(family).get([rows[0], rows[4], rows[8]])
     policy, requests, seeds = SpeechPolicy(family), [0, 1, 2, 1], [5, 6, 7, 8]
     decoding, ends = Decoding(max_new_tokens=7, temperature=temperature), [4, 20, 21, 22]
-    assert rollout.drives(policy)
-    driven = rollout.sample(policy, clips, requests, seeds, decoding, ends, with_logprobs=True, slots=2)
+    assert rollout.uses_generation_engine(policy)
+    driven = rollout.sample_answers(
+        policy, clips, requests, seeds, decoding, ends, with_logprobs=True, slots=2
+    )
     monkeypatch.setattr(rollout, "speech_decoder", lambda family: None)
-    assert not rollout.drives(policy)
-    plain = rollout.sample(policy, clips, requests, seeds, decoding, ends, with_logprobs=True)
+    assert not rollout.uses_generation_engine(policy)
+    plain = rollout.sample_answers(policy, clips, requests, seeds, decoding, ends, with_logprobs=True)
     assert [(draw.tokens, draw.ended) for draw in driven] == [(draw.tokens, draw.ended) for draw in plain]
     for one, other in zip(driven, plain, strict=True):
         torch.testing.assert_close(
@@ -190,9 +192,10 @@ def test_sampling_does_not_depend_on_batch_mates_and_keeps_the_mode(
     clips = store_for(family).get([rows[0], rows[4]])
     policy = SpeechPolicy(family).train()
     decoding = Decoding(max_new_tokens=6, temperature=1.0)
-    together = sample(policy, clips, [0, 1, 0], [1, 2, 3], decoding, [4])
+    together = sample_answers(policy, clips, [0, 1, 0], [1, 2, 3], decoding, [4])
     alone = [
-        sample(policy, clips, [clip], [seed], decoding, [4])[0] for clip, seed in ((0, 1), (1, 2), (0, 3))
+        sample_answers(policy, clips, [clip], [seed], decoding, [4])[0]
+        for clip, seed in ((0, 1), (1, 2), (0, 3))
     ]
     assert together == alone
     assert together[0] != together[2]
@@ -206,7 +209,7 @@ def test_sample_logprobs_are_the_policys_own_at_their_temperature(
     clips = store_for(family).get([rows[0], rows[4]])
     policy = SpeechPolicy(family).eval()
     decoding = Decoding(max_new_tokens=5, temperature=temperature)
-    drawn = sample(policy, clips, [0, 1], [1, 2], decoding, [4], with_logprobs=True)
+    drawn = sample_answers(policy, clips, [0, 1], [1, 2], decoding, [4], with_logprobs=True)
     heat = temperature or 1.0  # what was not drawn is scored plainly
     scores = policy(clips, [Response(clip, draw.tokens, heat) for clip, draw in enumerate(drawn)])
     for row, mask, draw in zip(scores.logprobs, scores.mask, drawn, strict=True):
@@ -220,11 +223,11 @@ def test_hidden_states_and_sound_on_demand(
     clips = store_for(family).get([rows[0], rows[4], rows[8]])
     policy = SpeechPolicy(family).eval()
     assert policy(clips, BRANCHES).hidden.numel() == policy(clips, BRANCHES).sound.numel() == 0
-    scores = policy(clips, BRANCHES, want=("hidden", "sound"))
+    scores = policy(clips, BRANCHES, extra_outputs=("hidden", "sound"))
     logprobs = family.head(scores.hidden).log_softmax(-1)
-    for number, branch in enumerate(BRANCHES):
-        picked = logprobs[number, range(len(branch.tokens)), list(branch.tokens)]
-        torch.testing.assert_close(picked, scores.logprobs[number, : len(branch.tokens)])
+    for number, response in enumerate(BRANCHES):
+        picked = logprobs[number, range(len(response.tokens)), list(response.tokens)]
+        torch.testing.assert_close(picked, scores.logprobs[number, : len(response.tokens)])
     for clip, sound, count in zip(clips, scores.sound, scores.n_sound.tolist(), strict=True):
         assert count == int((clip.prompt_ids == family.audio_token_id).sum()) <= len(sound)
 
@@ -241,15 +244,15 @@ def test_an_answer_is_scored_at_its_own_temperature(
     clips = store_for(family).get([rows[0], rows[4], rows[8]])
     policy = SpeechPolicy(family).eval()
     monkeypatch.setattr("rba_bench.training.model.policy.CHUNK_ELEMENTS", chunk)
-    branches = [*BRANCHES, replace(BRANCHES[0], temperature=0.5), replace(BRANCHES[3], temperature=2.0)]
-    scores = policy(clips, branches, want=("hidden", "entropy"))
-    assert policy(clips, branches).entropy.numel() == 0
+    responses = [*BRANCHES, replace(BRANCHES[0], temperature=0.5), replace(BRANCHES[3], temperature=2.0)]
+    scores = policy(clips, responses, extra_outputs=("hidden", "entropy"))
+    assert policy(clips, responses).entropy.numel() == 0
     heat = torch.tensor([1.0] * 5 + [0.5, 2.0])[:, None, None]
     logprobs = (family.head(scores.hidden) / heat).log_softmax(-1)
     entropies = -(logprobs.exp() * logprobs).sum(-1)
-    for number, branch in enumerate(branches):
-        size = len(branch.tokens)
-        picked = logprobs[number, range(size), list(branch.tokens)]
+    for number, response in enumerate(responses):
+        size = len(response.tokens)
+        picked = logprobs[number, range(size), list(response.tokens)]
         torch.testing.assert_close(scores.logprobs[number, :size], picked, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(scores.entropy[number, :size], entropies[number, :size])
     assert not scores.entropy.requires_grad and not scores.entropy[~scores.mask].any()
@@ -295,7 +298,7 @@ def test_divergence_from_oneself_is_zero_and_reaches_only_its_branches(
 ) -> None:
     clips = store_for(family).get([rows[0], rows[4], rows[8]])
     policy = SpeechPolicy(family).eval()
-    plain = policy(clips, BRANCHES, want=("hidden",))
+    plain = policy(clips, BRANCHES, extra_outputs=("hidden",))
     states = torch.cat([plain.hidden[n][plain.mask[n]] for n in (1, 3)]).detach()
     own = StateTargets((1, 3), states, family.head)
     torch.testing.assert_close(
@@ -347,9 +350,9 @@ def test_runs_alike_share_their_clips_and_later_ones_find_them_on_disk(
 
 def test_rows_hold_little_padding_where_attention_is_cheap() -> None:
     prompts = [torch.arange(40 + 7 * (number % 9)) for number in range(32)]
-    branches = [Response(number, tuple(range(20))) for number in range(32)]
-    layout = plan(prompts, branches, "pack", reach=1500.0)
-    one_each = plan(prompts, branches, "share")
+    responses = [Response(number, tuple(range(20))) for number in range(32)]
+    layout = plan_layout(prompts, responses, "pack", reach=1500.0)
+    one_each = plan_layout(prompts, responses, "share")
     assert (layout.segments < 0).float().mean() < 0.04 < (one_each.segments < 0).float().mean()
     assert layout.input_ids.shape[1] < 3 * one_each.input_ids.shape[1]
     assert sorted(layout.clip_of_document.tolist()) == list(range(32))
@@ -357,8 +360,10 @@ def test_rows_hold_little_padding_where_attention_is_cheap() -> None:
 
 def test_short_conversations_share_a_row() -> None:
     prompts = [torch.tensor([7, 8, 9, 7]), torch.tensor([5]), torch.tensor([6])]
-    branches = [Response(0, (1, 2)), Response(1, (3, 4)), Response(2, (5,)), Response(1, (6,))]
-    layout = plan(prompts, branches, "pack", reach=1.0)  # attention is dear: no row longer than it must be
+    responses = [Response(0, (1, 2)), Response(1, (3, 4)), Response(2, (5,)), Response(1, (6,))]
+    layout = plan_layout(
+        prompts, responses, "pack", reach=1.0
+    )  # attention is dear: no row longer than it must be
     assert layout.input_ids.tolist() == [[7, 8, 9, 7, 1], [5, 3, 6, 0, 0]]
     assert layout.documents.tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, -1, -1]]
     assert layout.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 0, 0, 0]]
@@ -366,8 +371,8 @@ def test_short_conversations_share_a_row() -> None:
     seen = layout.attention_mask(torch.float32)
     assert seen is not None
     assert (seen[1, 0, :3, :3] == 0).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
-    cheap = plan(prompts, branches, "pack", reach=1000.0)  # attention is cheap: no padding
+    cheap = plan_layout(prompts, responses, "pack", reach=1000.0)  # attention is cheap: no padding
     assert cheap.input_ids.tolist() == [[7, 8, 9, 7, 1, 5, 3, 6]]
     assert cheap.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 0]]
-    alone = plan(prompts[:1], branches[:1], "pack")
+    alone = plan_layout(prompts[:1], responses[:1], "pack")
     assert alone.causal and alone.attention_mask(torch.float32) is None

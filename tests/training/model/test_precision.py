@@ -11,7 +11,7 @@ from rba_bench.files import read_json
 from rba_bench.outputs import claim, release
 from rba_bench.training.continuing import Origin
 from rba_bench.training.model import precision
-from rba_bench.training.model.precision import choice, gain_of_bfloat16, settled
+from rba_bench.training.model.precision import choose_precision, gain_of_bfloat16, resolve_precision
 from rba_bench.training.rollouts.engines import export
 from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
@@ -32,15 +32,15 @@ def faster(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
 def test_bfloat16_is_for_where_it_is_clearly_faster(
     recipe: TrainingRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, chosen: str
 ) -> None:
-    assert choice(gain) == chosen
+    assert choose_precision(gain) == chosen
     faster(monkeypatch, gain)
-    assert settled(recipe, tmp_path / "new", None).precision == chosen
+    assert resolve_precision(recipe, tmp_path / "new", None).precision == chosen
 
 
 def test_a_type_that_was_asked_for_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "gain_of_bfloat16", lambda _: pytest.fail("measured"))
     given = TrainingRecipe(method="sft", base="base", alignment_set="set")
-    assert settled(given, tmp_path, None) is given
+    assert resolve_precision(given, tmp_path, None) is given
 
 
 def test_a_run_goes_on_in_its_number_type(
@@ -49,9 +49,9 @@ def test_a_run_goes_on_in_its_number_type(
     faster(monkeypatch, 9.0)
     claim(tmp_path / "run", "train", {"precision": "float32"})
     release(tmp_path / "run")
-    assert settled(recipe, tmp_path / "run", None).precision == "float32"
+    assert resolve_precision(recipe, tmp_path / "run", None).precision == "float32"
     origin = Origin(tmp_path / "run", 3, None, {}, {"precision": "float32"}, "x")
-    assert settled(recipe, tmp_path / "other", origin).precision == "float32"
+    assert resolve_precision(recipe, tmp_path / "other", origin).precision == "float32"
 
 
 def test_the_record_holds_what_was_chosen_and_a_slower_machine_resumes_it(

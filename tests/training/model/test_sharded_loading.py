@@ -26,7 +26,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, gather_object
 from rba_bench.training.model import building as build
 from rba_bench.training.training_recipe import TrainingRecipe
-from rba_bench.training.model.sharded_loading import share_out
+from rba_bench.training.model.sharded_loading import shard_policy
 from rba_bench.training.model.sharding import layer_names, whole
 
 
@@ -45,8 +45,8 @@ pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forg
 before, anonymous = memory("VmRSS"), memory("RssAnon")
 policy = build.make_shared_policy(base, recipe)
 copies = [build.make_reference(policy, weights=False)]
-state.fsdp_plugin.transformer_cls_names_to_wrap = layer_names(policy.wrapped())
-share_out(policy, copies, accelerator, "fsdp", torch.device("cpu"))
+state.fsdp_plugin.transformer_cls_names_to_wrap = layer_names(policy.layer_stacks())
+shard_policy(policy, copies, accelerator, "fsdp", torch.device("cpu"))
 seen = {"peak": memory("VmHWM") - before, "after": memory("RssAnon") - anonymous}
 plain = dict(build.make_policy(build.load_base(base, recipe), recipe).named_parameters())
 for one in (policy, *copies):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from rba_bench.cli.main import main
-from rba_bench.training.options.explain import explain, flat, method_recipe, reasons, type_name
+from rba_bench.training.options.explain import explain_keys, flatten_keys, method_recipe, reasons, type_name
 from rba_bench.training.options.presets import METHODS, PRESETS
 from rba_bench.training.training_recipe import TrainingRecipe
 
@@ -19,15 +19,15 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_every_key_has_a_type_and_a_reason() -> None:
-    keys = explain()
+    keys = explain_keys()
     assert [key.name for key in keys if len(key.reason) < 8] == []
     assert all(key.type for key in keys)
     # nothing that a recipe can say is left out
-    assert set(flat(TrainingRecipe(lora={}).resolved())) <= {key.name for key in keys}
+    assert set(flatten_keys(TrainingRecipe(lora={}).resolved())) <= {key.name for key in keys}
 
 
 def test_a_heading_over_a_block_of_keys_is_no_reason() -> None:
-    found = {key.reason for key in explain()}
+    found = {key.reason for key in explain_keys()}
     assert not found & {"run", "rollout", "objective", "optimisation"}
 
 
@@ -38,7 +38,7 @@ class Sample(BaseModel):
     # above it,
     # in two lines
     above: int = 2
-    wrapped: tuple[int, ...] = (
+    layer_stacks: tuple[int, ...] = (
         1,  # inside brackets
     )
     # both: this one is the other's
@@ -50,16 +50,16 @@ def test_a_reason_is_the_comment_behind_a_key_or_else_above_it() -> None:
     assert reasons(Sample) == {
         "behind": "behind the key",
         "above": "above it, in two lines",
-        "wrapped": "inside brackets",
+        "layer_stacks": "inside brackets",
         "both": "the nearer one",
         "silent": "",
     }
 
 
 def test_values_by_method_are_those_of_a_recipe_that_names_only_the_method() -> None:
-    keys = {key.name: key for key in explain()}
+    keys = {key.name: key for key in explain_keys()}
     for method in METHODS:
-        given = flat(method_recipe(method).resolved())
+        given = flatten_keys(method_recipe(method).resolved())
         for name, key in keys.items():
             if name not in ("method", *(n for n in keys if n not in given)):
                 assert key.by_method.get(method, key.default) == given[name], (method, name)
@@ -79,7 +79,7 @@ def test_values_by_method_are_those_of_a_recipe_that_names_only_the_method() -> 
     ],
 )
 def test_a_type_is_said_in_words(key: str, said: str) -> None:
-    assert explain(key)[0].type == said
+    assert explain_keys(key)[0].type == said
 
 
 def test_a_list_of_numbers_is_named_as_one() -> None:
@@ -87,7 +87,7 @@ def test_a_list_of_numbers_is_named_as_one() -> None:
 
 
 def test_a_key_with_keys_under_it_brings_them_along() -> None:
-    names = [key.name for key in explain("lora")]
+    names = [key.name for key in explain_keys("lora")]
     assert names[0] == "lora" and set(names[1:]) >= {"lora.r", "lora.alpha", "lora.targets"}
 
 
@@ -97,6 +97,6 @@ def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     (mine,) = json.loads(run(capsys, "train", "--json", "--method", "dpo", "--explain", "reference"))
     assert mine["value"] == "base"
     text = run(capsys, "train", "--explain")
-    assert len(text.splitlines()) == len(explain()) and "learning_rate = 0.0001" in text
+    assert len(text.splitlines()) == len(explain_keys()) and "learning_rate = 0.0001" in text
     shipped = run(capsys, "train", "--recipe", "rba-group", "--set", "steps=7", "--explain", "steps")
     assert shipped.startswith("steps = 7 (default 200)")

@@ -14,23 +14,23 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.recipes import load_recipe
 from rba_bench.training.model import trainable_parts as parts
 from rba_bench.training.planning import assumptions, cost, plan, shapes
-from rba_bench.training.planning.assumptions import Data
+from rba_bench.training.planning.assumptions import DataEstimate
 from rba_bench.training.training_recipe import TrainingRecipe
 
 FULL = Path(__file__).parents[3] / "recipes" / "full"
 RUNS = sorted(path.stem for path in FULL.glob("*.yaml") if not path.stem.startswith("synth-"))
 
 # 2 layers of width 8, 4 query and 2 key heads of 2, inner width 16; 100 tokens; an encoder of 1,000 parameters
-TOY = shapes.Shape(
+TOY = shapes.ModelShape(
     "toy", encoder=1000, projector=50, llm=2600, embedding=800, vocabulary=100, hidden=8, layers=2, ffn=16,
     attention=8, kv=4, encoder_hidden=4, encoder_layers=1, encoder_ffn=8, audio_rate=10.0, padded=False,
 )  # fmt: skip
-DATA = Data(groups=100, voices=4, seconds=2.0, answer_tokens=5.0, source="given")
+DATA = DataEstimate(groups=100, voices=4, seconds=2.0, answer_tokens=5.0, source="given")
 ASSUMED = assumptions.Assumptions(text_tokens=10, overhead_gb=0, fragmentation=0, reward_parameters=500)
 
 
-def step(**values: Any) -> cost.Step:
-    return cost.step_of(TrainingRecipe(groups_per_step=2, max_new_tokens=7, **values), TOY, DATA, ASSUMED)
+def step(**values: Any) -> cost.StepCost:
+    return cost.step_cost(TrainingRecipe(groups_per_step=2, max_new_tokens=7, **values), TOY, DATA, ASSUMED)
 
 
 @pytest.mark.parametrize(
@@ -44,18 +44,18 @@ def test_parameters_are_counted_exactly_without_weights(
         train_parts = ["projector", "llm", "encoder"]
     recipe = TrainingRecipe(base=str(tiny_composite_dir), train_parts=train_parts, lora=lora)
     config = shapes.find_config(str(tiny_composite_dir))
-    shape = shapes.shape_of("tiny", config, recipe.lora)
+    shape = shapes.model_shape("tiny", config, recipe.lora)
     assert shape.parameters == sum(p.numel() for p in family.model.parameters())
     for name, modules in family.parts().items():
         own = {id(p): p.numel() for module in modules for p in module.parameters()}
         assert getattr(shape, name) == sum(own.values()), name
     parts.freeze(family, recipe.train_parts, recipe.lora)
     moving = sum(p.numel() for p in family.model.parameters() if p.requires_grad)
-    assert sum(cost.trained(recipe, shape).values()) == moving
+    assert sum(cost.trained_counts(recipe, shape).values()) == moving
 
 
 def test_the_papers_model_is_known_without_its_weights() -> None:
-    shape = shapes.shape_of("Q", shapes.find_config("Qwen/Qwen2-Audio-7B"))
+    shape = shapes.model_shape("Q", shapes.find_config("Qwen/Qwen2-Audio-7B"))
     assert shape.parameters == 8_397_094_912  # as the Hub counts its safetensors
     assert (shape.audio_rate, shape.layers, shape.vocabulary) == (25.0, 32, 156_032)
 
@@ -71,10 +71,10 @@ def test_an_unknown_model_is_refused_with_what_to_give(name: str) -> None:
 
 def test_a_wrong_assumption_is_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'mfu'") as refused:
-        assumptions.read(["mfuu=0.4"])
+        assumptions.parse_assumptions(["mfuu=0.4"])
     assert "--set" not in str(refused.value)
     with pytest.raises(UserError, match="--assume mfu=3"):
-        assumptions.read(["mfu=3"])
+        assumptions.parse_assumptions(["mfu=3"])
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_what_a_step_holds_by_hand(
 def test_a_step_holds_what_the_trainer_draws_and_scores(
     recipe_for: Callable[..., Any], groups: dict[str, Any], method: str
 ) -> None:
-    from rba_bench.training.methods import make
+    from rba_bench.training.methods import make_method
 
     recipe = recipe_for(method=method, voices_per_group=3)
-    asked = make(recipe, [4]).requests(groups["g0"])
-    assert cost.drawn(recipe, 3) == (len(asked) if recipe.uses_rollout else 0)
+    asked = make_method(recipe, [4]).requests(groups["g0"])
+    assert cost.samples_per_group(recipe, 3) == (len(asked) if recipe.uses_rollout else 0)
 
 
 def test_operations_by_hand() -> None:
@@ -131,17 +131,17 @@ def test_operations_by_hand() -> None:
 
 def test_memory_by_hand() -> None:
     recipe = TrainingRecipe(method="dpo", groups_per_step=2, max_new_tokens=7)
-    found = cost.step_of(recipe, TOY, DATA, ASSUMED)
-    one = cost.memory_of(recipe, TOY, found, DATA, ASSUMED, 1, False)
+    found = cost.step_cost(recipe, TOY, DATA, ASSUMED)
+    one = cost.memory_cost(recipe, TOY, found, DATA, ASSUMED, 1, False)
     assert (one.weights, one.gradients, one.optimizer) == (3650 * 4, 2650 * 4, 2650 * 8)
     assert (one.reference, one.judges, one.cast) == (2650 * 4, 0, 0)
     assert one.sampling == 8 * (30 + 7) * 2 * 2 * 4 * 4
     assert one.logits == 80 * 100 * 8
-    shared = cost.memory_of(recipe, TOY, found, DATA, ASSUMED, 2, True)
+    shared = cost.memory_cost(recipe, TOY, found, DATA, ASSUMED, 2, True)
     layer = (2600 - 1600) / 2
     assert shared.weights == 2650 * 4 / 2 + 1000 * 4 + layer * 4 * 2  # the encoder is frozen, and whole
     assert (shared.optimizer, shared.activations) == (one.optimizer / 2, one.activations / 2)
-    half = cost.memory_of(
+    half = cost.memory_cost(
         recipe.model_copy(update={"precision": "bfloat16"}), TOY, found, DATA, ASSUMED, 1, False
     )
     assert (half.weights, half.cast) == (2650 * 4 + 1000 * 2, 2650 * 2)
@@ -155,9 +155,9 @@ def test_the_papers_runs_can_be_planned(name: str, monkeypatch: pytest.MonkeyPat
     assert (recipe.validation.items, recipe.select, recipe.track) == (128, "best", "full")
     assert recipe.voices_per_group * recipe.samples_per_clip == 4
     toy = replace(TOY, encoder=637_000_000, llm=7_755_000_000, embedding=639_000_000, layers=32, hidden=4096)
-    monkeypatch.setattr(plan, "shape_of", lambda *_: toy)
+    monkeypatch.setattr(plan, "model_shape", lambda *_: toy)
     monkeypatch.setattr(plan, "find_config", lambda _: {})
-    made = plan.plan(recipe, assumptions.Assumptions())
+    made = plan.plan_training(recipe, assumptions.Assumptions())
     fits = {(fit.device, fit.devices): fit for fit in made.fits}
     assert fits["RTX 4090", 1].launch == "" and "GB on each device" in fits["RTX 4090", 1].why
     assert fits["H200", 8].launch == "fsdp2" and fits["H200", 8].hours > 0
@@ -166,20 +166,22 @@ def test_the_papers_runs_can_be_planned(name: str, monkeypatch: pytest.MonkeyPat
 
 def test_more_devices_take_less_time_and_memory(recipe_for: Callable[..., Any]) -> None:
     recipe = recipe_for(method="sft", groups_per_step=8)
-    fits = {(fit.device, fit.devices): fit for fit in plan.plan(recipe, ASSUMED).fits}
+    fits = {(fit.device, fit.devices): fit for fit in plan.plan_training(recipe, ASSUMED).fits}
     one, eight = fits["H100 80GB", 1], fits["H100 80GB", 8]
     assert (one.launch, eight.launch) == ("one", "ddp")
     assert eight.step_s == pytest.approx(one.step_s / 8) and eight.memory.peak < one.memory.peak
     assert "no multiple of 32" in fits["H100 80GB", 32].why
-    split = plan.plan(recipe.model_copy(update={"accumulate": 4, "groups_per_step": 48}), ASSUMED)
+    split = plan.plan_training(recipe.model_copy(update={"accumulate": 4, "groups_per_step": 48}), ASSUMED)
     assert [fit.why.split(":")[0] for fit in split.fits if fit.devices == 8] == ["set accumulate to 3"] * 5
 
 
 def test_data_are_read_where_they_are(recipe_for: Callable[..., Any], rows: list[Any]) -> None:
-    made = plan.plan(recipe_for(method="sft", steps=7), assumptions.Assumptions())
+    made = plan.plan_training(recipe_for(method="sft", steps=7), assumptions.Assumptions())
     assert (made.data.groups, made.data.voices, made.steps) == (7, 2, 7)
     assert made.data.seconds == pytest.approx(sum(row.duration for row in rows) / len(rows))
-    assumed = plan.plan(recipe_for(epochs=2), assumptions.read(["groups=100", "seconds=9"]))
+    assumed = plan.plan_training(
+        recipe_for(epochs=2), assumptions.parse_assumptions(["groups=100", "seconds=9"])
+    )
     assert (assumed.steps, assumed.data.seconds) == (100, 9)
 
 
@@ -207,5 +209,5 @@ def test_the_command_prints_a_plan_and_starts_nothing(
 
 
 def test_this_machine_can_be_measured() -> None:
-    here = assumptions.probe(64, 128, seconds=0.05)
+    here = assumptions.probe_device(64, 128, seconds=0.05)
     assert here.tflops > 1e-4 and here.bandwidth > 0.1 and here.memory_gb > 0.1

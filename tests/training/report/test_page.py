@@ -14,7 +14,7 @@ from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.report import page
-from rba_bench.training.report.content import GROUPS, POINTS, charts, read, spread, thinned
+from rba_bench.training.report.content import GROUPS, POINTS, charts, read_run, spread, thinned
 from rba_bench.training.report.page import BYTES, SECONDS, Player, data_uri
 
 HOSTILE = (
@@ -98,8 +98,8 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_words_of_a_model_are_text_and_nothing_else(tmp_path: Path, text: str) -> None:
-    harmless = page.render(read(make_run(tmp_path / "harmless")), "var Plotly;")
-    hostile = page.render(read(make_run(tmp_path / "hostile", text)), "var Plotly;")
+    harmless = page.render_page(read_run(make_run(tmp_path / "harmless")), "var Plotly;")
+    hostile = page.render_page(read_run(make_run(tmp_path / "hostile", text)), "var Plotly;")
     wanted, made = Page(harmless), Page(hostile)
     assert made.tags == wanted.tags and made.ids == wanted.ids
     assert {name for name, _ in made.attributes} == {name for name, _ in wanted.attributes}
@@ -114,7 +114,7 @@ def test_the_page_s_own_policy_knows_its_two_scripts_and_no_address(tmp_path: Pa
     import base64
     import hashlib
 
-    html = page.render(read(make_run(tmp_path / "run")), "var Plotly = 1;\n")
+    html = page.render_page(read_run(make_run(tmp_path / "run")), "var Plotly = 1;\n")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
     assert policy is not None
     allowed = policy[1].replace("&#39;", "'")
@@ -126,10 +126,10 @@ def test_the_page_s_own_policy_knows_its_two_scripts_and_no_address(tmp_path: Pa
 
 
 def test_a_run_that_was_killed_says_how_far_it_is_and_what_is_missing(tmp_path: Path) -> None:
-    content = read(make_run(tmp_path / "run"))
+    content = read_run(make_run(tmp_path / "run"))
     assert (content.step, content.steps, content.run) == (2, 4, {})
     assert any("has not come to its end" in line for line in content.missing)
-    html = page.render(content, "")
+    html = page.render_page(content, "")
     assert "not finished" in html and "step 2 of 4" in html
 
 
@@ -138,12 +138,12 @@ def test_a_run_of_an_earlier_version_says_what_is_missing(tmp_path: Path) -> Non
     for name in (watch.SAMPLES, watch.VALIDATION, watch.START):
         (run / name).unlink()
     lines(run / watch.TRAIN_LOG, {"step": 1, "loss": 1.0, "validation_loss": 3.0}, {"step": 2, "loss": 0.5})
-    content = read(run)
+    content = read_run(run)
     assert [line.split(":")[0] for line in content.missing] == [
         "No groups", "No answers before and after", "The recipe lacks its paths",
     ]  # fmt: skip
     assert [chart["title"] for chart in charts(content)] == ["Loss", "Validation"]
-    assert "None; see above." in page.render(content, "")
+    assert "None; see above." in page.render_page(content, "")
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, text: str) -> Non
     run = make_run(tmp_path / "run")
     (run / name).write_text(text)
     with pytest.raises(UserError, match="damaged"):
-        read(run)
+        read_run(run)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UserError, match="no training run"):
-            read(folder)
+            read_run(folder)
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +194,7 @@ def test_without_plotly_a_run_ends_well_and_says_a_line(
     run = make_run(tmp_path / "run")
     monkeypatch.setattr(page, "find_spec", lambda name: None)
     with pytest.raises(MissingPrerequisite, match=r"\[train\]"):
-        page.write(run)
+        page.write_page(run)
     watch.write_report(run)
     assert not (run / watch.REPORT).exists()
     assert capsys.readouterr().err.count("\n") <= 1
@@ -234,5 +234,5 @@ def test_speed_counts_steps_that_were_sampled_for_together_as_one(tmp_path: Path
     lines(
         run / watch.TRAIN_LOG, *({"step": n + 1, "tokens": 10.0, "elapsed_s": t} for n, t in enumerate(times))
     )
-    (speed,) = [chart for chart in charts(read(run)) if chart["title"] == "Speed"]
+    (speed,) = [chart for chart in charts(read_run(run)) if chart["title"] == "Speed"]
     assert speed["curves"] == [{"name": "tokens/s", "x": [2, 4], "y": [5.0, 5.0]}]

@@ -12,7 +12,7 @@ from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.judging import Reply
 from rba_bench.training.options.nested_options import RewardOptions
-from rba_bench.training.rewards import Judge, build_reward
+from rba_bench.training.rewards import JudgeReward, build_reward
 from rba_bench.training.rewards.judge import read_grade
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, answer, failure, serving
 
@@ -32,8 +32,8 @@ def graded(text: str, **odds: float) -> Reaction:
     return answer(text, choice={"logprobs": {"content": [first]}} if odds else {})
 
 
-def judge(server: Server, folder: Path, **options: Any) -> Judge:
-    return Judge(EndpointLM.from_spec(server.spec, QUICK), folder, **options)
+def judge(server: Server, folder: Path, **options: Any) -> JudgeReward:
+    return JudgeReward(EndpointLM.from_spec(server.spec, QUICK), folder, **options)
 
 
 def test_the_grade_is_weighted_by_the_odds_and_asked_for_once(

@@ -16,7 +16,7 @@ from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.model import building as build
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.rewards.trajectory import Extra, Trajectories, layer_likeness, partners
+from rba_bench.training.rewards.trajectory import Extra, Trajectories, layer_likeness, match_partners
 from rba_bench.training.rollouts import buffer as collect
 from rba_bench.training.training_recipe import TrainingRecipe
 
@@ -35,10 +35,10 @@ def test_spoken_answers_take_turns_with_the_correct_answers_to_the_transcript(
     rows: list[AlignmentRow],
 ) -> None:
     group = samples(rows, 3, 4)
-    assert partners(group, [9, 9, 9, 0, 1, NAN, 2], 1.0) == [(0, 4), (1, 6), (2, 4)]
-    assert partners(group, [9, 9, 9, 0, 0.5, NAN, 0], 1.0) == []
+    assert match_partners(group, [9, 9, 9, 0, 1, NAN, 2], 1.0) == [(0, 4), (1, 6), (2, 4)]
+    assert match_partners(group, [9, 9, 9, 0, 0.5, NAN, 0], 1.0) == []
     greedy = [*group[:2], replace(group[2], greedy=True), *group[3:]]
-    assert partners(greedy, [0.0] * 3 + [1.0] * 4, 1.0) == [(0, 3), (1, 4)]
+    assert match_partners(greedy, [0.0] * 3 + [1.0] * 4, 1.0) == [(0, 3), (1, 4)]
 
 
 def hidden(family: Any, clip: Any, tokens: tuple[int, ...]) -> list[torch.Tensor]:
@@ -56,16 +56,16 @@ def test_mean_states_are_those_of_transformers(
 ) -> None:
     store = store_for(family)
     clips = [*store.get(rows[:2]), *store.text([rows[0]])]
-    branches = [
+    responses = [
         Response(0, (30, 31, 32, 4)),
         Response(0, (40, 4)),
         Response(1, (4,)),
         Response(2, (50, 51, 4)),
     ]
-    means = SpeechPolicy(family, layout=layout).eval().layer_means(clips, branches)
+    means = SpeechPolicy(family, layout=layout).eval().layer_means(clips, responses)
     assert means.shape[:2] == (4, family.decoder.config.num_hidden_layers) and not means.requires_grad
-    for branch, found in zip(branches, means, strict=True):
-        for layer, mean in zip(hidden(family, clips[branch.clip], branch.tokens), found, strict=True):
+    for response, found in zip(responses, means, strict=True):
+        for layer, mean in zip(hidden(family, clips[response.clip], response.tokens), found, strict=True):
             expected = layer.mean(0) if len(layer) else torch.zeros_like(mean)  # an end alone has no words
             torch.testing.assert_close(mean, expected, atol=1e-4, rtol=1e-4)
 
@@ -83,7 +83,7 @@ def rollout_buffer(family: Any, store_for: Callable[..., Any]) -> Callable[..., 
     def make(**tars: Any) -> collect.RolloutBuffer:
         recipe = TrainingRecipe(method="tars", voices_per_group=2, tars={"behavior_by": "chrf", **tars})
         policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
-        method = methods.make(recipe, responder.end_ids)
+        method = methods.make_method(recipe, responder.end_ids)
         made = collect.RolloutBuffer(recipe, method, policy, store, responder, lambda *_: [])  # type: ignore[arg-type]
         made.trajectories = build.make_trajectories(recipe, made, "cpu")
         return made

@@ -7,8 +7,8 @@ import pytest
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training import methods
-from rba_bench.training.data.clips import Clip, ResponseTokens
-from rba_bench.training.data.pairs import Voice
+from rba_bench.training.data.clips import ClipInput, ResponseTokens
+from rba_bench.training.data.pairs import SampleRequest
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.rewards import RewardByKind
 from rba_bench.training.rollouts import buffer as collect
@@ -23,7 +23,7 @@ class Always(LocalRollout):
         self.answer = draw
         self.seeds: list[list[int]] = []
 
-    def draw(self, _: Sequence[Clip], requests: Sequence[Request], **__: Any) -> list[Draw]:
+    def draw(self, _: Sequence[ClipInput], requests: Sequence[Request], **__: Any) -> list[Draw]:
         self.seeds.append([request.seed for request in requests])
         return [self.answer] * len(requests)
 
@@ -58,9 +58,9 @@ def test_thinking_and_marks_of_the_template_are_not_rewarded(
     recipe = TrainingRecipe(method="rba-group")
     tokens = tuple(family.tokenizer(said, add_special_tokens=False)["input_ids"])
     policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
-    method = methods.make(recipe, responder.end_ids)
+    method = methods.make_method(recipe, responder.end_ids)
     made = collect.RolloutBuffer(recipe, method, policy, store, responder, rollout=Always(Draw(tokens, True)))
-    [sample] = made.answer([Voice(rows[3], 0, 0.0)], 0)
+    [sample] = made.answer([SampleRequest(rows[3], 0, 0.0)], 0)
     assert (sample.text, sample.tokens) == (rewarded, tokens)
 
 
@@ -70,7 +70,7 @@ def test_a_position_takes_further_groups_until_one_teaches(
     """The next group's answers are judged, remembered with whose they are, and every process asks equally often."""
     recipe = TrainingRecipe(method="dapo", voices_per_group=2, policy_gradient={"resample": 3})
     policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
-    method = methods.make(recipe, responder.end_ids)
+    method = methods.make_method(recipe, responder.end_ids)
     worth = {"g3-v1": 5.0, "g4-v0": 2.0}  # all else is worth nothing
 
     always, wishes = Always(Draw((9, 4), True, (-1.0, -1.0))), []
@@ -97,7 +97,7 @@ def test_a_position_takes_further_groups_until_one_teaches(
 def test_each_group_gets_the_rewards_of_its_own_samples(family: Any, store_for: Callable[..., Any]) -> None:
     recipe = TrainingRecipe(method="grpo", voices_per_group=2)
     policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
-    method = methods.make(recipe, responder.end_ids)
+    method = methods.make_method(recipe, responder.end_ids)
     worth = {"g0-v0": 1.0, "g0-v1": 2.0, "g3-v0": 3.0, "g3-v1": 5.0}
 
     always = Always(Draw((9, 4), True, (-1.0, -1.0)))

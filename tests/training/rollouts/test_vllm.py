@@ -24,7 +24,7 @@ from rba_bench.training.model.building import make_policy
 from rba_bench.training.rollouts import vllm
 from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.rollouts.engines import use_engine
-from rba_bench.training.rollouts.rollout import Request, RolloutGone
+from rba_bench.training.rollouts.rollout import Request, RolloutUnavailable
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, body, failure, serving
 
@@ -96,7 +96,7 @@ def rollout_buffer(
     policy = make_policy(family, recipe)
     responder = ResponseTokens(family)
     return RolloutBuffer(
-        recipe, methods.make(recipe, responder.end_ids), policy, store_for(family), responder
+        recipe, methods.make_method(recipe, responder.end_ids), policy, store_for(family), responder
     )
 
 
@@ -192,7 +192,7 @@ def test_a_failing_server_is_asked_again_and_then_ends_the_draw(
     decoder.script = [trouble]
     assert len(rollout_buffer.rollout.draw(clips, REQUESTS)) == 3
     decoder.script = [trouble] * 99
-    with pytest.raises(RolloutGone, match=r"engine dead|no completion of vLLM"):
+    with pytest.raises(RolloutUnavailable, match=r"engine dead|no completion of vLLM"):
         rollout_buffer.rollout.draw(clips, REQUESTS)
 
 
@@ -246,7 +246,7 @@ def test_a_run_whose_server_dies_is_saved_and_the_same_call_goes_on(
             method="grpo", rollout=rollout, steps=3, groups_per_step=1, voices_per_group=2, max_new_tokens=4,
             save_every=50, log_every=1,
         )  # fmt: skip
-        with pytest.raises(RolloutGone, match="the same command then goes on from step 2"):
+        with pytest.raises(RolloutUnavailable, match="the same command then goes on from step 2"):
             run.train(recipe, out)
         assert [path.name for path in (out / "trainer").glob("checkpoint-*")] == ["checkpoint-2"]
         server.react = decoder

@@ -15,7 +15,13 @@ from rba_bench.textlm.text_model import Decoding, Generation
 from rba_bench.training.data.groups import TrainingData, choices
 from rba_bench.training.options.nested_options import CONTINUE
 from rba_bench.training.run import train
-from rba_bench.training.teachers.own_answers import FOLDER, OwnAnswers, Way, WithOwnAnswers, own_answers
+from rba_bench.training.teachers.own_answers import (
+    FOLDER,
+    AnswerSettings,
+    OwnAnswers,
+    WithOwnAnswers,
+    own_answers,
+)
 from rba_bench.training.teachers.readers import PolicyTextLM
 
 Data = TrainingData
@@ -63,7 +69,7 @@ def data(alignment_dir: Path) -> Data:
 
 def asked(data: Data, author: Author, folder: Path, **options: Any) -> OwnAnswers:
     process = options.pop("process", (0, 1))
-    way = Way(**{"mode": "answer", **options})
+    way = AnswerSettings(**{"mode": "answer", **options})
     return own_answers(data.train, data.sha256, author, way, folder, process)
 
 
@@ -115,7 +121,7 @@ def test_processes_write_the_bytes_of_one(data: Data, tmp_path: Path, size: int)
     def wait(seconds: float) -> None:
         raise TurnOfAnother
 
-    way = Way(mode="answer", **options)
+    way = AnswerSettings(mode="answer", **options)
     open_ = list(range(size))
     while open_:  # whoever has to wait is asked again later
         mine = open_.pop(0)
@@ -182,7 +188,7 @@ def test_the_policys_own_llm_writes_a_set(student: Callable[..., Any], data: Dat
     louder = torch.zeros(family.model.get_output_embeddings().weight.shape[0])
     louder[family.stops] = 6.0  # a random model hardly ever ends
     family.model.get_output_embeddings().register_forward_hook(lambda module, given, logits: logits + louder)
-    way = Way("answer", decoding=Decoding(40, 1.0), seed=4)
+    way = AnswerSettings("answer", decoding=Decoding(40, 1.0), seed=4)
     made = own_answers(data.train, data.sha256, PolicyTextLM(family, "w"), way, tmp_path)
     (part,) = tmp_path.rglob("part-*.jsonl")
     records = {record["group_id"]: record for record in map(json.loads, part.read_text().splitlines())}

@@ -15,16 +15,16 @@ from rba_bench.errors import UserError
 from rba_bench.training.data.packing import Response
 from rba_bench.training.losses.distillation import top_k
 from rba_bench.training.options.nested_options import TeacherOptions
-from rba_bench.training.teachers import text_teacher
+from rba_bench.training.teachers import text_teacher as module
 from rba_bench.training.teachers.keyed_store import Store
 from rba_bench.training.teachers.readers import OtherReader, OwnReader
 from rba_bench.training.teachers.text_teacher import (
     CachedTeacher,
-    TextTwin,
+    TextTeacher,
     decoded,
     encoded,
-    make_cached,
-    make_twin,
+    make_cached_teacher,
+    make_text_teacher,
 )
 
 TEXTS = ("what is the capital of france", "give me a plan for the garden", "der hund schläft im garten")
@@ -32,8 +32,8 @@ Answers = list[tuple[int, ...]]
 
 
 @pytest.fixture
-def twin(student: Callable[..., Any]) -> TextTwin:
-    return TextTwin(OwnReader(student(), "weights"))
+def text_teacher(student: Callable[..., Any]) -> TextTeacher:
+    return TextTeacher(OwnReader(student(), "weights"))
 
 
 def branches_of(answers: Answers) -> list[Response]:
@@ -45,43 +45,47 @@ def branches_of(answers: Answers) -> list[Response]:
     ]
 
 
-def test_all_tokens_are_the_whole_distribution(twin: TextTwin, answers: Answers) -> None:
-    whole = (twin.targets(TEXTS, branches_of(answers)).logits() / 2.0).log_softmax(-1)
-    found = CachedTeacher(twin, Store(None), 10**6, 2.0).targets(TEXTS, branches_of(answers))
-    assert found.ids.shape == whole.shape and found.branches == (0, 1, 2, 3)
+def test_all_tokens_are_the_whole_distribution(text_teacher: TextTeacher, answers: Answers) -> None:
+    whole = (text_teacher.targets(TEXTS, branches_of(answers)).logits() / 2.0).log_softmax(-1)
+    found = CachedTeacher(text_teacher, Store(None), 10**6, 2.0).targets(TEXTS, branches_of(answers))
+    assert found.ids.shape == whole.shape and found.responses == (0, 1, 2, 3)
     torch.testing.assert_close(found.logits, whole.gather(-1, found.ids), rtol=1e-5, atol=1e-5)
-    assert torch.equal(found.ids.sort(-1).values[0], torch.arange(twin.vocabulary))
+    assert torch.equal(found.ids.sort(-1).values[0], torch.arange(text_teacher.vocabulary))
     assert bool((found.log_rest == -torch.inf).all())
 
 
-def test_the_likeliest_and_the_rest_are_everything(twin: TextTwin, answers: Answers) -> None:
-    whole = (twin.targets(TEXTS, branches_of(answers)).logits() / 0.7).log_softmax(-1)
-    found = CachedTeacher(twin, Store(None), 5, 0.7).targets(TEXTS, branches_of(answers), [2, 1])
+def test_the_likeliest_and_the_rest_are_everything(text_teacher: TextTeacher, answers: Answers) -> None:
+    whole = (text_teacher.targets(TEXTS, branches_of(answers)).logits() / 0.7).log_softmax(-1)
+    found = CachedTeacher(text_teacher, Store(None), 5, 0.7).targets(TEXTS, branches_of(answers), [2, 1])
     start, stop = len(answers[0]), len(answers[0]) + 2 * len(answers[1])
     torch.testing.assert_close(found.logits, whole[start:stop].topk(5).values, rtol=1e-5, atol=1e-5)
-    assert found.branches == (1, 2) and bool((found.logits[:, :-1] >= found.logits[:, 1:]).all())
+    assert found.responses == (1, 2) and bool((found.logits[:, :-1] >= found.logits[:, 1:]).all())
     everything = found.logits.exp().sum(-1) + found.log_rest.exp()
     torch.testing.assert_close(everything, torch.ones_like(everything), rtol=1e-5, atol=1e-5)
 
 
 def test_a_second_teacher_reads_nothing(
-    twin: TextTwin, answers: Answers, tmp_path: Path, student: Callable[..., Any], tiny_textlm_dir: Path
+    text_teacher: TextTeacher,
+    answers: Answers,
+    tmp_path: Path,
+    student: Callable[..., Any],
+    tiny_textlm_dir: Path,
 ) -> None:
     options = TeacherOptions(model=str(tiny_textlm_dir), top_k=7, folder=str(tmp_path))
-    branches = branches_of(answers)
+    responses = branches_of(answers)
 
     def teacher() -> CachedTeacher:
-        return make_cached(options, make_twin(options, student(), weights="w", shared=True))
+        return make_cached_teacher(options, make_text_teacher(options, student(), weights="w", shared=True))
 
     first = teacher()
-    made = first.targets(TEXTS, branches)
+    made = first.targets(TEXTS, responses)
     second = teacher()
-    kept = second.targets(TEXTS, branches)
+    kept = second.targets(TEXTS, responses)
     for one, other in zip(
         (made.ids, made.logits, made.log_rest), (kept.ids, kept.logits, kept.log_rest), strict=True
     ):
         assert torch.equal(one, other)
-    reader = second.twin.reader
+    reader = second.text_teacher.reader
     assert isinstance(reader, OtherReader) and not reader.loaded
     assert second.fill([TEXTS[0]], [answers[0]]) == 0 and not reader.loaded
     assert (second.store.hits, second.store.misses) == (4, 0)
@@ -96,9 +100,11 @@ def test_what_decides_a_distribution_is_in_its_key(
     def asked(
         weights: str = "a", k: int = 4, temperature: float = 1.0, kept: Any = "float32", text: int = 0
     ) -> int:
-        twin = TextTwin(OwnReader(family, weights))
+        text_teacher = TextTeacher(OwnReader(family, weights))
         before = store.misses
-        CachedTeacher(twin, store, k, temperature, kept).targets([TEXTS[text]], [Response(0, answers[0])])
+        CachedTeacher(text_teacher, store, k, temperature, kept).targets(
+            [TEXTS[text]], [Response(0, answers[0])]
+        )
         return store.misses - before
 
     assert asked() == 1 and asked() == 0
@@ -109,9 +115,9 @@ def test_what_decides_a_distribution_is_in_its_key(
     assert asked() == 0
 
 
-def test_half_precision_errs_little(twin: TextTwin, answers: Answers) -> None:
+def test_half_precision_errs_little(text_teacher: TextTeacher, answers: Answers) -> None:
     """Log-probabilities between -16 and 0 lie within 2^-8 of what they were."""
-    entry = top_k(twin.targets(TEXTS, branches_of(answers)).logits(), 64, 1.0)
+    entry = top_k(text_teacher.targets(TEXTS, branches_of(answers)).logits(), 64, 1.0)
     half, full = decoded(encoded(entry, "float16")), decoded(encoded(entry))
     assert (
         torch.equal(full[0], entry[0]) and torch.equal(full[1], entry[1]) and torch.equal(full[2], entry[2])
@@ -122,12 +128,12 @@ def test_half_precision_errs_little(twin: TextTwin, answers: Answers) -> None:
 
 
 def test_a_fill_that_was_stopped_goes_on(
-    twin: TextTwin, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text_teacher: TextTeacher, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_teacher, "FILL_ANSWERS", 1)
+    monkeypatch.setattr(module, "FILL_ANSWERS", 1)
     path = tmp_path / "kept.sqlite"
     texts, tokens = TEXTS + TEXTS[:1], [answers[0], answers[1], answers[2], answers[0]]
-    states, calls = twin.states, []
+    states, calls = text_teacher.states, []
 
     def stopping(*args: Any) -> Any:
         calls.append(args)
@@ -135,29 +141,29 @@ def test_a_fill_that_was_stopped_goes_on(
             raise KeyboardInterrupt
         return states(*args)
 
-    monkeypatch.setattr(twin, "states", stopping)
+    monkeypatch.setattr(text_teacher, "states", stopping)
     with pytest.raises(KeyboardInterrupt):
-        CachedTeacher(twin, Store(path), 4, 1.0).fill(texts, tokens)
-    assert CachedTeacher(twin, Store(path), 4, 1.0).fill(texts, tokens) == 1
+        CachedTeacher(text_teacher, Store(path), 4, 1.0).fill(texts, tokens)
+    assert CachedTeacher(text_teacher, Store(path), 4, 1.0).fill(texts, tokens) == 1
     assert len(calls) == 4  # three distinct, one of them asked twice
-    again = CachedTeacher(twin, Store(path), 4, 1.0)
+    again = CachedTeacher(text_teacher, Store(path), 4, 1.0)
     again.targets(texts, [Response(0, answers[0]), Response(1, answers[1]), Response(2, answers[2])])
     assert again.store.misses == 0
 
 
-def test_damage_is_told(twin: TextTwin, answers: Answers, tmp_path: Path) -> None:
+def test_damage_is_told(text_teacher: TextTeacher, answers: Answers, tmp_path: Path) -> None:
     path = tmp_path / "kept.sqlite"
-    teacher = CachedTeacher(twin, Store(path), 4, 1.0)
+    teacher = CachedTeacher(text_teacher, Store(path), 4, 1.0)
     teacher.targets(TEXTS, branches_of(answers))
     teacher.store.close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE entries SET value = substr(value, 1, length(value) - 4)")
     connection.close()
     with pytest.raises(UserError, match=r"kept.sqlite is damaged .*: delete it"):
-        CachedTeacher(twin, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
+        CachedTeacher(text_teacher, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
     path.write_bytes(b"not a database, but long enough to be looked at " * 50)
     with pytest.raises(UserError, match=r"kept.sqlite is damaged .*: delete it"):
-        CachedTeacher(twin, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
+        CachedTeacher(text_teacher, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
     for data in (b"", b"RTK1", b"XXXX" + bytes(20), encoded(top_k(torch.randn(3, 9), 2, 1.0)) + b"x"):
         with pytest.raises(ValueError, match="entry|format|length"):
             decoded(data)
@@ -179,7 +185,7 @@ def test_a_kill_leaves_whole_transactions(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "kept.sqlite"
     command = [sys.executable, "-c", WRITER, str(path)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=Path(text_teacher.__file__).parents[3]
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(module.__file__).parents[3]
     ) as writer:
         assert writer.stdout is not None
         last = 0

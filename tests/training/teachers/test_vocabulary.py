@@ -8,7 +8,7 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.training.options.nested_options import TeacherOptions
-from rba_bench.training.teachers.text_teacher import make_twin, shared_vocabulary
+from rba_bench.training.teachers.text_teacher import make_text_teacher, shared_vocabulary
 
 
 class Words:
@@ -82,4 +82,4 @@ def test_a_teacher_of_another_family_is_refused_before_it_is_loaded(
     AutoConfig.from_pretrained(tiny_textlm_dir).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"never read")
     with pytest.raises(UserError, match=r"teacher\.model .* another vocabulary .*method sft"):
-        make_twin(TeacherOptions(model=str(tmp_path)), student(), weights="w", shared=True)
+        make_text_teacher(TeacherOptions(model=str(tmp_path)), student(), weights="w", shared=True)

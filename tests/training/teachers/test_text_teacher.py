@@ -1,4 +1,4 @@
-"""The twin's states are those of plain full passes, whatever the layout, and reading leaves the student as it was."""
+"""The text teacher's states equal plain full passes in every layout, and reading leaves the student as it was."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from rba_bench.errors import UserError
 from rba_bench.training.data.packing import Mode, Response
 from rba_bench.training.options.nested_options import TeacherOptions
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, frozen_copy, without_adapters
-from rba_bench.training.teachers.text_teacher import TextTwin, make_twin
+from rba_bench.training.teachers.text_teacher import TextTeacher, make_text_teacher
 
 TEXTS = ("what is the capital of france", "give me a plan for the garden", "der hund schläft im garten")
 Answers = list[tuple[int, ...]]
@@ -44,9 +44,9 @@ def test_states_are_those_of_one_answer_at_a_time(
     student: Callable[..., Any], answers: Answers, kind: str, attention: str
 ) -> None:
     family = student(kind, attention)
-    branches = branches_of(answers)
+    responses = branches_of(answers)
     expected = [
-        plain_logits(family.decoder, family.text_ids(TEXTS[b.clip]), b.tokens, family.head) for b in branches
+        plain_logits(family.decoder, family.text_ids(TEXTS[b.clip]), b.tokens, family.head) for b in responses
     ]
     cases: list[tuple[Mode, int | None]] = [
         ("pad", None),
@@ -56,38 +56,38 @@ def test_states_are_those_of_one_answer_at_a_time(
         ("pack", 40),
     ]
     for layout, room in cases:
-        twin = TextTwin(OwnReader(family, "w"), layout=layout, batch_tokens=room)
-        found = twin.targets(TEXTS, branches)
-        assert found.branches == tuple(range(6))
-        assert len(found) == sum(len(branch.tokens) for branch in branches)
+        text_teacher = TextTeacher(OwnReader(family, "w"), layout=layout, batch_tokens=room)
+        found = text_teacher.targets(TEXTS, responses)
+        assert found.responses == tuple(range(6))
+        assert len(found) == sum(len(response.tokens) for response in responses)
         torch.testing.assert_close(found.states, torch.cat([s for s, _ in expected]), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.logits(), torch.cat([x for _, x in expected]), rtol=1e-4, atol=1e-4)
 
 
 def test_places_choose_branches_in_ascending_order(student: Callable[..., Any], answers: Answers) -> None:
-    twin = TextTwin(OwnReader(student(), "w"))
-    branches = branches_of(answers)
-    every, some = twin.targets(TEXTS, branches), twin.targets(TEXTS, branches, [3, 1])
-    assert some.branches == (1, 3)
-    sizes = [len(branch.tokens) for branch in branches]
+    text_teacher = TextTeacher(OwnReader(student(), "w"))
+    responses = branches_of(answers)
+    every, some = text_teacher.targets(TEXTS, responses), text_teacher.targets(TEXTS, responses, [3, 1])
+    assert some.responses == (1, 3)
+    sizes = [len(response.tokens) for response in responses]
     parts = every.states.split(sizes)
     torch.testing.assert_close(some.states, torch.cat([parts[1], parts[3]]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(some.part(2, 4).logits(), some.logits()[2:4])
 
 
 def test_the_same_question_is_read_once(student: Callable[..., Any], answers: Answers) -> None:
-    twin = TextTwin(OwnReader(student(), "w"))
-    twin.targets([TEXTS[0]] * 4, [Response(clip, answers[0]) for clip in range(4)])
-    assert twin.tokens_read == len(twin.reader.text_ids(TEXTS[0])) + len(answers[0]) - 1
+    text_teacher = TextTeacher(OwnReader(student(), "w"))
+    text_teacher.targets([TEXTS[0]] * 4, [Response(clip, answers[0]) for clip in range(4)])
+    assert text_teacher.tokens_read == len(text_teacher.reader.text_ids(TEXTS[0])) + len(answers[0]) - 1
 
 
 def test_words_of_a_transcript(student: Callable[..., Any]) -> None:
     family = student("qwen2")
-    twin = TextTwin(OwnReader(family, "w"))
+    text_teacher = TextTeacher(OwnReader(family, "w"))
     ids = family.tokenizer(TEXTS[1])["input_ids"]
-    assert twin.word_ids(TEXTS)[1] == ids
+    assert text_teacher.word_ids(TEXTS)[1] == ids
     table = family.model.get_input_embeddings().weight
-    torch.testing.assert_close(twin.words(TEXTS)[1], table[ids])
+    torch.testing.assert_close(text_teacher.words(TEXTS)[1], table[ids])
 
 
 def test_reading_leaves_a_training_student_as_it_was(student: Callable[..., Any], answers: Answers) -> None:
@@ -96,9 +96,11 @@ def test_reading_leaves_a_training_student_as_it_was(student: Callable[..., Any]
     family.decoder.layers[0].eval()
     layer = torch.nn.Dropout(0.5)
     family.decoder.layers[1].mlp.act_fn = torch.nn.Sequential(torch.nn.SiLU(), layer)
-    twin = TextTwin(OwnReader(family, "w"))
-    found = twin.targets(TEXTS, [Response(0, answers[0])])
-    assert torch.equal(found.states, twin.targets(TEXTS, [Response(0, answers[0])]).states)  # no dropout
+    text_teacher = TextTeacher(OwnReader(family, "w"))
+    found = text_teacher.targets(TEXTS, [Response(0, answers[0])])
+    assert torch.equal(
+        found.states, text_teacher.targets(TEXTS, [Response(0, answers[0])]).states
+    )  # no dropout
     assert not found.states.requires_grad and not found.logits().requires_grad
     assert layer.training and family.model.training and not family.decoder.layers[0].training
     assert all(weight.requires_grad for weight in family.model.parameters())
@@ -107,17 +109,17 @@ def test_reading_leaves_a_training_student_as_it_was(student: Callable[..., Any]
 def test_a_copy_stays_when_the_student_moves(student: Callable[..., Any], answers: Answers) -> None:
     family = student()
     options = TeacherOptions()
-    copied = make_twin(options, family, weights="w", shared=False)
-    shared = make_twin(options, family, weights="w", shared=True)
-    branches = [Response(1, answers[1])]
-    before = copied.targets(TEXTS, branches).logits()
-    torch.testing.assert_close(shared.targets(TEXTS, branches).logits(), before)
+    copied = make_text_teacher(options, family, weights="w", shared=False)
+    shared = make_text_teacher(options, family, weights="w", shared=True)
+    responses = [Response(1, answers[1])]
+    before = copied.targets(TEXTS, responses).logits()
+    torch.testing.assert_close(shared.targets(TEXTS, responses).logits(), before)
     family.model.requires_grad_(True)
     with torch.no_grad():
         for weight in family.model.parameters():
             weight.add_(0.1)
-    assert torch.equal(copied.targets(TEXTS, branches).logits(), before)
-    assert (shared.targets(TEXTS, branches).logits() - before).abs().max() > 1e-3
+    assert torch.equal(copied.targets(TEXTS, responses).logits(), before)
+    assert (shared.targets(TEXTS, responses).logits() - before).abs().max() > 1e-3
 
 
 def test_a_copy_shares_what_it_does_not_need(student: Callable[..., Any]) -> None:
@@ -138,8 +140,8 @@ def test_adapters_are_off_while_the_twin_reads(student: Callable[..., Any], answ
 
     family = student("qwen2")
     family.model.requires_grad_(False)
-    branches = [Response(1, answers[1])]
-    before = TextTwin(OwnReader(family, "w")).targets(TEXTS, branches).logits()
+    responses = [Response(1, answers[1])]
+    before = TextTeacher(OwnReader(family, "w")).targets(TEXTS, responses).logits()
     inject_adapter_in_model(LoraConfig(target_modules=["q_proj", "v_proj"]), family.decoder)
     weights = [weight for name, weight in family.decoder.named_parameters() if "lora_" in name]
     with torch.no_grad():
@@ -147,7 +149,7 @@ def test_adapters_are_off_while_the_twin_reads(student: Callable[..., Any], answ
             weight.normal_()
     weights[0].requires_grad_(False)
     without, within = (
-        TextTwin(OwnReader(family, "w", adapters)).targets(TEXTS, branches).logits()
+        TextTeacher(OwnReader(family, "w", adapters)).targets(TEXTS, responses).logits()
         for adapters in (False, True)
     )
     torch.testing.assert_close(without, before)
@@ -156,7 +158,7 @@ def test_adapters_are_off_while_the_twin_reads(student: Callable[..., Any], answ
     with without_adapters(family.decoder), without_adapters(family.decoder):
         pass  # nested: switched on again by the outer one alone
     torch.testing.assert_close(
-        TextTwin(OwnReader(family, "w", True)).targets(TEXTS, branches).logits(), within
+        TextTeacher(OwnReader(family, "w", True)).targets(TEXTS, responses).logits(), within
     )
 
 
@@ -166,12 +168,14 @@ def test_another_model_reads_its_own_template(
     from transformers import AutoModelForCausalLM
 
     family = student("qwen2")  # head: 8 rows more than the teacher's
-    twin = make_twin(TeacherOptions(model=str(tiny_textlm_dir)), family, weights="w", shared=True)
-    reader = twin.reader
+    text_teacher = make_text_teacher(
+        TeacherOptions(model=str(tiny_textlm_dir)), family, weights="w", shared=True
+    )
+    reader = text_teacher.reader
     assert isinstance(reader, OtherReader) and not reader.loaded
     assert reader.identity()["kind"] == "text" and not reader.loaded  # hashes of files
-    branches = branches_of(answers)
-    found = twin.targets(TEXTS, branches)
+    responses = branches_of(answers)
+    found = text_teacher.targets(TEXTS, responses)
     model = AutoModelForCausalLM.from_pretrained(tiny_textlm_dir).eval()
     turn = reader.text_ids(TEXTS[1])
     assert reader.tokenizer.decode(turn) == f"<|bos|><|user|>{TEXTS[1]}<|end|><|assistant|>"
@@ -180,7 +184,7 @@ def test_another_model_reads_its_own_template(
     torch.testing.assert_close(
         found.logits()[start : start + len(answers[1])], expected, rtol=1e-4, atol=1e-4
     )
-    assert found.logits().shape[1] == twin.vocabulary == reader.vocabulary
+    assert found.logits().shape[1] == text_teacher.vocabulary == reader.vocabulary
     reader.unload()
     assert not reader.loaded
 
@@ -238,20 +242,22 @@ def test_a_head_that_does_not_tell_all_is_refused(
 
 
 def test_more_than_the_context_is_refused(student: Callable[..., Any]) -> None:
-    twin = TextTwin(OwnReader(student("qwen2"), "w"))
+    text_teacher = TextTeacher(OwnReader(student("qwen2"), "w"))
     with pytest.raises(UserError, match="the teacher's context is 256"):
-        twin.states([TEXTS[0]], [(1,) * 300])
+        text_teacher.states([TEXTS[0]], [(1,) * 300])
 
 
 def test_half_precision_is_the_students(student: Callable[..., Any], answers: Answers) -> None:
-    twin = TextTwin(OwnReader(student(), "w"), precision="bfloat16")
-    exact = TextTwin(OwnReader(student(), "w"))
-    branches = [Response(0, answers[1])]
-    rough, fine = twin.targets(TEXTS, branches).logits(), exact.targets(TEXTS, branches).logits()
+    text_teacher = TextTeacher(OwnReader(student(), "w"), precision="bfloat16")
+    exact = TextTeacher(OwnReader(student(), "w"))
+    responses = [Response(0, answers[1])]
+    rough, fine = text_teacher.targets(TEXTS, responses).logits(), exact.targets(TEXTS, responses).logits()
     assert rough.dtype == torch.float32 and 0 < (rough - fine).abs().max() < 0.5
-    assert twin.identity() != exact.identity()
+    assert text_teacher.identity() != exact.identity()
 
 
 def test_served_models_show_no_distributions(student: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match=r"teacher\.model openai:.*method sft"):
-        make_twin(TeacherOptions(model="openai:http://localhost:1/v1#x"), student(), weights="w", shared=True)
+        make_text_teacher(
+            TeacherOptions(model="openai:http://localhost:1/v1#x"), student(), weights="w", shared=True
+        )
