@@ -100,11 +100,14 @@ def test_installed_wheel_finds_its_own_weights_and_recipes(installed: Path, tmp_
     code = (
         "import json, rba_bench\n"
         "from rba_bench.assets import weights_folder\n"
+        "from rba_bench.installing import extra\n"
         "from rba_bench.recipes import recipes_dir\n"
         "weights = sorted(str(f.relative_to(weights_folder())) for f in weights_folder().rglob('*.safetensors'))\n"
-        "print(json.dumps([rba_bench.__file__, weights, sorted(f.name for f in recipes_dir().iterdir())]))\n"
+        "recipes = sorted(f.name for f in recipes_dir().iterdir())\n"
+        "print(json.dumps([rba_bench.__file__, weights, recipes, extra('tts')]))\n"
     )
-    origin, weights, recipes = _run(installed, tmp_path, "python", "-c", code)
+    origin, weights, recipes, hint = _run(installed, tmp_path, "python", "-c", code)
     assert Path(origin).is_relative_to(installed.parent)
     assert {name.split("/")[0] for name in weights} == set(WEIGHTS[MICRO].roles)
     assert "synth-micro.yaml" in recipes
+    assert hint == "pip install 'rba-bench[tts]'"

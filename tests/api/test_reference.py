@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rba_bench as rba
+from rba_bench.api import boards
 
 PAGE = (Path(rba.__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
 SIGNATURE = re.compile(r"^(\w+\(.*?\) -> \w+)", re.M | re.S)
@@ -19,7 +20,7 @@ def _signatures() -> list[str]:
 
 
 def _written(name: str) -> str:
-    function = rba.api.boards.leaderboard if name == "leaderboard" else getattr(rba, name)
+    function = boards.leaderboard if name == "leaderboard" else getattr(rba, name)
     signature = inspect.signature(function)
     bare = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
     returned = str(signature.return_annotation).split(".")[-1].removesuffix("'>")

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import rba_bench as rba
+from rba_bench.api import boards
 
 ROOT = Path(rba.__file__).parent.parent
 PUBLIC = [
@@ -61,7 +62,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(PUBLIC) - {"__version__"}))
 def test_everything_public_is_documented_and_typed(name: str) -> None:
-    thing = rba.api.boards.leaderboard if name == "leaderboard" else getattr(rba, name)
+    thing = boards.leaderboard if name == "leaderboard" else getattr(rba, name)
     assert inspect.getdoc(thing)
     members = [thing] if inspect.isfunction(thing) else []
     if inspect.isclass(thing) and thing.__module__.startswith("rba_bench.api"):
@@ -78,7 +79,7 @@ def test_the_board_function_is_the_package_too() -> None:
     import rba_bench.leaderboard.loaded_runs
 
     assert isinstance(rba.leaderboard, ModuleType) and callable(rba_bench.leaderboard.loaded_runs.read)
-    assert inspect.signature(rba.leaderboard) == inspect.signature(rba.api.boards.leaderboard)
+    assert inspect.signature(rba.leaderboard) == inspect.signature(boards.leaderboard)
 
 
 # Options of a command that a call has no use for, or that stand behind another function.
