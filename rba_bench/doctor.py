@@ -158,11 +158,11 @@ def _hardware() -> Check:
 
 
 def _speech() -> Check:
-    from rba_bench.audio.espeak import BANKS, speak
+    from rba_bench.audio.speech_engines import ENGINES
 
-    voice = next(iter(BANKS["train"]))
-    wave = speak("hello", "en", voice)
-    return Check("speech", len(wave) > 0, f"espeak-ng speaks ({len(wave) / 16_000:.2f} s for one word)")
+    engine = ENGINES[0]
+    wave = engine.speak("hello", "en", next(iter(engine.banks.values()))[0])
+    return Check("speech", len(wave) > 0, f"{engine.name} speaks ({len(wave) / 16_000:.2f} s for one word)")
 
 
 def _weights() -> Check:

@@ -1,19 +1,14 @@
-"""What can be written but not said: formulas, code, markup, tables, addresses, paths, long numbers, bare symbols.
-
-An instruction goes through a synthesiser and is then heard, so what only the eye can read makes a clip that nobody can
-answer. Signs that people do say stay: "$5", "50%", "C#", "and/or", "9/11", "3 x 4 metres", "<3", booking.com, Node.js.
-Rules look at signs of ASCII and mathematics alone: words of any script pass, accents, Arabic and CJK included.
-
-Texts may have been put on one line before, so no rule needs a line break. `tests/synthesis/speakable.tsv` holds
-sentences with labels, by which the rules are measured.
-
-What an instruction is: kind, topic, languages, and which part of it is spoken.
-
-Which sampled instructions and answers are kept; every candidate gets one reason, none vanishes.
+"""Filters of synthesis: which sampled instructions and answers are kept, with one reason for every candidate.
 
 The paper drops instructions that are too long or need complex maths (hard to say aloud) and gives no thresholds or
-rules; those here are ours, and the manifest lists them. What is written in signs that nobody says is `unspeakable`
-(see `speakable`); maths asked for in words is `maths`, sums included.
+rules; those here are ours, and the manifest lists them. What is written in signs that nobody says is `unspeakable`;
+maths that is asked for in words, sums included, is `maths`.
+
+An instruction goes through a speech synthesiser, so signs that only the eye can read (formulas, code, markup, tables,
+addresses, paths, long numbers) make a clip that nobody can answer. Signs that people do say stay: "$5", "50%", "C#",
+"and/or", "9/11", "3 x 4 metres", "<3", booking.com, Node.js. The rules look at signs of ASCII and mathematics alone, so
+words of any script pass. They need no line break, because texts may have been put on one line before.
+`tests/synthesis/speakable.tsv` holds labelled sentences by which the rules are measured.
 """
 
 import re
@@ -111,7 +106,7 @@ _LONG_NUMBER = (
 )
 # in this order: what an address or a path holds is not asked about as a formula
 _RULES = {
-    kind: re.compile("|".join(f"(?:{one})" for one in patterns), re.ASCII | re.MULTILINE)
+    kind: re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.ASCII | re.MULTILINE)
     for kind, patterns in (
         ("address", _ADDRESS),
         ("path", _PATH),
@@ -146,11 +141,11 @@ class Tags:
     held_out: bool = False
 
 
-Tagger = Callable[[str], Tags | None]  # None: not a text of the tagger's world
+Tagger = Callable[[str], Tags | None]  # None: a text that the tagger's world cannot make
 
 
 def micro_tags(text: str) -> Tags | None:
-    """Labels from the grammar of the micro world; None for a text the grammar cannot make."""
+    """Labels from the grammar of the micro world; None for a text that the grammar cannot make."""
     item = load_world("grammar").parse(text)
     if item is None:
         return None
@@ -167,7 +162,7 @@ def micro_tags(text: str) -> Tags | None:
 
 
 def make_tagger(recipe: SynthesisRecipe) -> Tagger:
-    """The tagger the recipe asks for; without one everything is a spoken instruction on "others"."""
+    """The tagger that the recipe names; without one every text is a spoken instruction on "others"."""
     if recipe.tagger == "micro":
         return micro_tags
     language, kind = recipe.language, recipe.kind
@@ -235,15 +230,15 @@ def tidy_lines(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
-def read(made: Generation, shape: Callable[[str], str] = tidy) -> tuple[str, str]:
-    """What counts of a reply of the teacher, and its status: that of the reply, or `unclosed`.
+def read_reply(reply: Generation, shape: Callable[[str], str] = tidy) -> tuple[str, str]:
+    """The text of a reply without its thinking, and its status: that of the reply, or `unclosed`.
 
     Args:
-        made: the reply.
+        reply: of the teacher.
         shape: `tidy` for what is spoken, and for translations of one utterance; `tidy_lines` for answers.
     """
-    parts = split_reply(made.text)
-    return shape(parts.answer), made.status if parts.complete else "unclosed"
+    parts = split_reply(reply.text)
+    return shape(parts.answer), reply.status if parts.complete else "unclosed"
 
 
 def normalise(text: str) -> str:
@@ -280,7 +275,7 @@ class InstructionFilter:
 
     def __init__(self, recipe: SynthesisRecipe) -> None:
         self.recipe = recipe
-        self._seen: set[str] = set()
+        self._texts: set[str] = set()
         self._kinds: Counter[str] = Counter()
 
     def restore(self, candidates: Iterable[dict[str, Any]]) -> None:
@@ -295,12 +290,13 @@ class InstructionFilter:
 
     def judge(self, text: str, status: str, tags: Tags | None) -> str:
         """KEPT or a key of INSTRUCTION_REASONS; `tags` is None for a text the tagger does not know."""
-        reason = self._on_its_own(text, status, tags) or self._among_others(text, tags)
+        reason = self._reason_of_text(text, status, tags) or self._reason_of_set(text, tags)
         if reason is None and tags is not None:
             self._keep(text, tags.kind)
         return reason or KEPT
 
-    def _on_its_own(self, text: str, status: str, tags: Tags | None) -> str | None:
+    def _reason_of_text(self, text: str, status: str, tags: Tags | None) -> str | None:
+        """Why the text itself cannot be used."""
         if status != "ok":
             return status
         if not text:
@@ -317,8 +313,9 @@ class InstructionFilter:
             return "unspeakable"
         return "maths" if self.recipe.drop_maths and needs_maths(text) else None
 
-    def _among_others(self, text: str, tags: Tags | None) -> str | None:
-        if normalise(text) in self._seen:
+    def _reason_of_set(self, text: str, tags: Tags | None) -> str | None:
+        """Why the set has no room for the text."""
+        if normalise(text) in self._texts:
             return "duplicate"
         quotas: Mapping[str, int] | None = self.recipe.kinds  # type: ignore[assignment]
         if quotas is not None and tags is not None and self._kinds[tags.kind] >= quotas.get(tags.kind, 0):
@@ -326,5 +323,5 @@ class InstructionFilter:
         return "surplus" if self._kinds.total() >= self.recipe.n_instructions else None
 
     def _keep(self, text: str, kind: str) -> None:
-        self._seen.add(normalise(text))
+        self._texts.add(normalise(text))
         self._kinds[kind] += 1

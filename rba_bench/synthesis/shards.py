@@ -1,9 +1,9 @@
-"""Parquet shards, each written in one piece with a marker beside it: a kill costs at most one shard.
+"""Shards and manifest of an alignment set.
 
-The marker `done/part-00000.json` holds the shard's checksum and a hash of everything that went into it. A
-later run keeps a shard whose marker, plan and bytes agree, else makes it again; equal plans give equal bytes.
-
-The manifest: where an alignment set comes from and what is in it, written last.
+Every parquet shard is written in one piece with a marker beside it, so a killed run loses at most one shard. The marker
+`done/part-00000.json` holds the shard's checksum and a hash of everything that went into it; a later run keeps a shard
+whose marker, plan and bytes agree, and makes any other again. Equal plans give equal bytes. The manifest says where the
+set comes from and what is in it; it is written last.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import rba_bench
 from rba_bench.audio.alignment_set import MANIFEST, ROW_GROUP_SIZE, SCHEMA_VERSION, shard_schema
-from rba_bench.audio.espeak import BANKS
+from rba_bench.audio.speech_engines import VOICE_BANKS
 from rba_bench.files import (
     read_json,
     read_jsonl,
@@ -37,30 +37,32 @@ from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 SHARDS, DONE = "shards", "done"
 WORKERS = min(4, os.cpu_count() or 1)  # threads: synthesis, noise and FLAC run outside the interpreter lock
+_COUNTED = ("kind", "topic", "difficulty", "split", "voice", "source_lang", "target_lang", "noise_colour")
+_PACKAGES = ("espeakng-loader", "numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers")
 
 
-class Maker(Protocol):
+class RowMaker(Protocol):
     """Makes the rows of a unit: by speaking it, or from a recording."""
 
     name: str
     version: str
 
     def plan(self, units: Sequence[Unit]) -> dict[str, Any]:
-        """What decides the rows beside the units, as JSON values."""
+        """Everything beside the units that decides the rows, as JSON values."""
         ...
 
     def rows(self, unit: Unit) -> list[dict[str, Any]]:
-        """Rows of the unit, with the columns of `alignment_set.shard_schema()` or the most of them."""
+        """Rows of the unit, with the columns of `alignment_set.shard_schema()`; those left out are null."""
         ...
 
 
-def write_shards(units: list[Unit], recipe: SynthesisRecipe, maker: Maker, out: Path) -> dict[str, str]:
+def write_shards(units: list[Unit], recipe: SynthesisRecipe, maker: RowMaker, out: Path) -> dict[str, str]:
     """Make the rows of all units, shard by shard; finished shards of an earlier run are kept.
 
     Returns:
         Checksums (hex SHA-256) by file name relative to `out`.
     """
-    _sweep(out / SHARDS)
+    sweep(out / SHARDS)  # half-written files of a killed run
     checksums = {}
     starts = range(0, len(units), recipe.shard_size)
     with bar("speaking", len(units), unit="instructions") as advance, ThreadPoolExecutor(WORKERS) as pool:
@@ -68,27 +70,25 @@ def write_shards(units: list[Unit], recipe: SynthesisRecipe, maker: Maker, out: 
             part = units[start : start + recipe.shard_size]
             name = f"{SHARDS}/part-{number:05d}.parquet"
             marker = out / DONE / f"part-{number:05d}.json"
-            plan = _plan(part, maker)
-            checksum = _finished(out / name, marker, plan)
+            decides = {"rba_bench": rba_bench.__version__, "units": [asdict(unit) for unit in part]}
+            plan = sha256_json({**decides, **maker.plan(part)})
+            checksum = _finished_checksum(out / name, marker, plan)
             if checksum is None:
                 rows: list[dict[str, Any]] = []
                 for clips in pool.map(maker.rows, part):
                     rows += clips
                     advance(1)
-                checksum = _write(out / name, marker, plan, rows)
+                data = parquet_bytes(rows)
+                checksum = sha256_bytes(data)
+                write_atomic(out / name, data)
+                write_json(marker, {"sha256": checksum, "plan": plan, "rows": len(rows)})
             else:
                 advance(len(part))
             checksums[name] = checksum
     return checksums
 
 
-def _plan(units: list[Unit], maker: Maker) -> str:
-    """Hash of what decides a shard's bytes."""
-    made = {"rba_bench": rba_bench.__version__, "units": [asdict(unit) for unit in units]}
-    return sha256_json({**made, **maker.plan(units)})
-
-
-def _finished(shard: Path, marker: Path, plan: str) -> str | None:
+def _finished_checksum(shard: Path, marker: Path, plan: str) -> str | None:
     """Checksum of a shard that need not be made again, else None."""
     if not marker.is_file() or not shard.is_file():
         return None
@@ -101,14 +101,6 @@ def _finished(shard: Path, marker: Path, plan: str) -> str | None:
         say(f"{shard} is damaged or out of date: making it again")
         return None
     return expected
-
-
-def _write(shard: Path, marker: Path, plan: str, rows: list[dict[str, Any]]) -> str:
-    data = parquet_bytes(rows)
-    checksum = sha256_bytes(data)
-    write_atomic(shard, data)
-    write_json(marker, {"sha256": checksum, "plan": plan, "rows": len(rows)})
-    return checksum
 
 
 def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
@@ -130,20 +122,11 @@ def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _sweep(folder: Path) -> None:
-    """Remove half-written files of a killed run; this process's own stay."""
-    sweep(folder)
-
-
-_COUNTED = ("kind", "topic", "difficulty", "split", "voice", "source_lang", "target_lang", "noise_colour")
-_PACKAGES = ("espeakng-loader", "numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers")
-
-
 def write_manifest(
     recipe: SynthesisRecipe,
     teacher: dict[str, Any],
     template: str,
-    maker: Maker,
+    maker: RowMaker,
     checksums: dict[str, str],
     out: Path,
 ) -> dict[str, Any]:
@@ -158,22 +141,27 @@ def write_manifest(
             "pre_query_template": template,
             "template_sha256": sha256_bytes(template.encode()),
         },
-        "sampling": _sampling(recipe),
+        "sampling": {
+            part: {
+                name: getattr(recipe, f"{part}_{name}") for name in ("temperature", "top_p", "max_new_tokens")
+            }
+            for part in ("instruction", "response")
+        },
         "seeds": {
             "seed": recipe.seed,
             "rule": "stable_seed(purpose, seed, candidate index or group id, voice)",
         },
         "filters": {
-            "instructions": _decisions(out / INSTRUCTIONS, INSTRUCTION_REASONS),
-            "answers": _decisions(out / ANSWERS, ANSWER_REASONS),
+            "instructions": _count_decisions(out / INSTRUCTIONS, INSTRUCTION_REASONS),
+            "answers": _count_decisions(out / ANSWERS, ANSWER_REASONS),
         },
         "tts": {
             "engine": maker.name,
             "version": maker.version,
-            "voices": [] if recipe.source else [voice.name for voice in BANKS[recipe.voice_bank]],
+            "voices": [] if recipe.source else [voice.name for voice in VOICE_BANKS[recipe.voice_bank]],
         },
         "asr": None,
-        "counts": _counts(out, checksums),
+        "counts": _count_clips(out, checksums),
         "versions": {
             "rba_bench": rba_bench.__version__,
             "python": platform.python_version(),
@@ -189,22 +177,14 @@ def write_manifest(
     return manifest
 
 
-def _sampling(recipe: SynthesisRecipe) -> dict[str, Any]:
-    names = ("temperature", "top_p", "max_new_tokens")
-    return {
-        part: {name: getattr(recipe, f"{part}_{name}") for name in names}
-        for part in ("instruction", "response")
-    }
-
-
-def _decisions(log: Path, meanings: dict[str, str]) -> dict[str, Any]:
+def _count_decisions(log: Path, meanings: dict[str, str]) -> dict[str, Any]:
     """How many were kept and dropped, by reason; every reason is listed, with 0 too."""
     reasons = Counter(record["reason"] for record in read_jsonl(log))
     dropped = {reason: {"n": reasons[reason], "meaning": meaning} for reason, meaning in meanings.items()}
     return {"n": reasons.total(), KEPT: reasons[KEPT], "dropped": dropped}
 
 
-def _counts(out: Path, checksums: dict[str, str]) -> dict[str, Any]:
+def _count_clips(out: Path, checksums: dict[str, str]) -> dict[str, Any]:
     """Groups, clips, hours and clips by label, counted on what is on disk."""
     import pyarrow.parquet as pq
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rba_bench.audio.espeak import BANKS
 from rba_bench.audio.perturbations import COLOURS
+from rba_bench.audio.speech_engines import VOICE_BANKS
 from rba_bench.metrics.languages import TRANSLATE
 from rba_bench.recipes import Recipe, suggest
 from rba_bench.textlm.chat import TemplateVariables
@@ -97,8 +97,8 @@ class SynthesisRecipe(Recipe):
     @field_validator("voice_bank")
     @classmethod
     def _known_bank(cls, name: str) -> str:
-        if name not in BANKS:
-            raise ValueError(f"unknown voice bank{suggest(name, BANKS)}")
+        if name not in VOICE_BANKS:
+            raise ValueError(f"unknown voice bank{suggest(name, VOICE_BANKS)}")
         return name
 
     @field_validator("noise_colours")
@@ -125,7 +125,7 @@ class SynthesisRecipe(Recipe):
 
     @model_validator(mode="after")
     def _possible(self) -> "SynthesisRecipe":
-        voices = len(BANKS[self.voice_bank])
+        voices = len(VOICE_BANKS[self.voice_bank])
         if self.voices_per_instruction > voices:
             raise ValueError(f"voices_per_instruction: bank '{self.voice_bank}' has only {voices} voices")
         if self.kinds is not None and sum(self.kinds.values()) < self.n_instructions:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from fake_teacher import FakeTeacher
 
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
 from rba_bench.audio.espeak import Voice
+from rba_bench.audio.speech_engines import engine_of_bank
 from rba_bench.cards import CARD, front_matter
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file
 from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.speech import Speaker, espeak_speaker
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 CHILD = """
@@ -83,19 +84,17 @@ def test_killed_run_ends_with_the_same_bytes(
 def test_interruption_anywhere_while_speaking(
     tmp_path: Path, finished: Path, small_recipe: SynthesisRecipe, clips_until_failure: int
 ) -> None:
-    real, left = espeak_speaker(), [clips_until_failure]
+    real, left = engine_of_bank(small_recipe.voice_bank), [clips_until_failure]
 
     def failing(text: str, language: str, voice: Voice):  # type: ignore[no-untyped-def]
         if left[0] <= 0:
             raise KeyboardInterrupt
         left[0] -= 1
-        return real.say(text, language, voice)
+        return real.speak(text, language, voice)
 
     out = tmp_path / "set"
     with pytest.raises(KeyboardInterrupt):
-        synthesize(
-            small_recipe, out, teacher=FakeTeacher(), speaker=Speaker(real.name, real.version, failing)
-        )
+        synthesize(small_recipe, out, teacher=FakeTeacher(), engine=replace(real, speak=failing))
     with pytest.raises(UserError, match="no finished alignment set"):
         AlignmentSet.open(out)
     synthesize(small_recipe, out, teacher=FakeTeacher())

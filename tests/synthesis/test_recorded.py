@@ -17,7 +17,7 @@ from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, read_jsonl, sha256_file
 from rba_bench.recipes import load_recipe
-from rba_bench.synthesis.corpora import utterances
+from rba_bench.synthesis.corpora import read_utterances
 from rba_bench.synthesis.pipeline import synthesize
 from rba_bench.synthesis.synthesis_recipe import SourceOptions, SynthesisRecipe
 from rba_bench.textlm.text_model import Decoding, Generation
@@ -157,19 +157,19 @@ def test_bad_manifests(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "list.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(UserError, match=message):
-        utterances(SourceOptions(manifest=str(path)))
+        read_utterances(SourceOptions(manifest=str(path)))
 
 
 def test_ids_must_differ_and_the_file_must_be_there(tmp_path: Path) -> None:
     line = {"id": "a", "audio": "a.wav", "transcript": "b", "source_lang": "de", "target_lang": "en"}
     (tmp_path / "list.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(line)}\n")
     with pytest.raises(UserError, match="'a' occurs twice"):
-        utterances(SourceOptions(manifest=str(tmp_path / "list.jsonl")))
+        read_utterances(SourceOptions(manifest=str(tmp_path / "list.jsonl")))
     for absent in (tmp_path / "no.csv", tmp_path / "no.jsonl"):
         with pytest.raises(MissingPrerequisite, match=r"no source\.manifest"):
-            utterances(SourceOptions(manifest=str(absent)))
+            read_utterances(SourceOptions(manifest=str(absent)))
     with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
-        utterances(SourceOptions(manifest=str(tmp_path / "list.txt")))
+        read_utterances(SourceOptions(manifest=str(tmp_path / "list.txt")))
 
 
 def test_nothing_usable(tmp_path: Path, manifest: Path) -> None:
@@ -257,11 +257,11 @@ def test_corpora_in_their_own_layout(
 def test_a_corpus_that_is_not_there(tmp_path: Path, corpora: dict[str, SourceOptions]) -> None:
     for options in corpora.values():
         with pytest.raises(MissingPrerequisite, match="name the folder"):
-            utterances(options.model_copy(update={"path": str(tmp_path / "elsewhere")}))
+            read_utterances(options.model_copy(update={"path": str(tmp_path / "elsewhere")}))
 
 
 def test_limit(corpora: dict[str, SourceOptions]) -> None:
-    assert len(utterances(corpora["fleurs"].model_copy(update={"limit": 1}))) == 1
+    assert len(read_utterances(corpora["fleurs"].model_copy(update={"limit": 1}))) == 1
 
 
 @pytest.mark.parametrize(

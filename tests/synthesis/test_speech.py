@@ -1,13 +1,16 @@
 """From text to clips."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from rba_bench.audio import clips
 from rba_bench.audio.espeak import BANKS, Voice
+from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine, engine_of_bank
 from rba_bench.files import sha256_bytes
 from rba_bench.synthesis.collection import Unit
-from rba_bench.synthesis.speech import Speaker, espeak_speaker, pick_voices, speak_unit
+from rba_bench.synthesis.speech import SpokenClips, draw_voices
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 UNIT = Unit(
@@ -30,12 +33,16 @@ def tone(text: str, language: str, voice: Voice) -> np.ndarray:
     return (0.3 * np.sin(np.arange(16_000) / voice.pitch)).astype(np.float32)
 
 
-FAKE = Speaker("tone", "1", tone)
+FAKE = SpeechEngine("tone", lambda: "1", tone, BANKS)
+
+
+def speak(recipe: SynthesisRecipe, engine: SpeechEngine = FAKE) -> list[dict[str, Any]]:
+    return SpokenClips(recipe, engine).rows(UNIT)
 
 
 def test_rows_are_reproducible_and_consistent() -> None:
-    rows = speak_unit(UNIT, RECIPE, FAKE)
-    assert rows == speak_unit(UNIT, RECIPE, FAKE)
+    rows = speak(RECIPE)
+    assert rows == speak(RECIPE)
     assert len({row["voice"] for row in rows}) == 4 == len({row["id"] for row in rows})
     for row in rows:
         data = row["audio"]["bytes"]
@@ -50,8 +57,8 @@ def test_rows_are_reproducible_and_consistent() -> None:
 
 def test_without_noise_the_clip_is_the_voice() -> None:
     clean = RECIPE.model_copy(update={"snr_db": None, "speed": (1.0, 1.0)})
-    row = speak_unit(UNIT, clean, FAKE)[0]
-    voice = pick_voices(clean, UNIT.group_id)[0]
+    row = speak(clean)[0]
+    voice = draw_voices(clean, UNIT.group_id)[0]
     assert row["snr_db"] is None and row["noise_colour"] is None
     np.testing.assert_allclose(
         clips.decode_clip(row["audio"]["bytes"], 16_000), tone("der hund schläft", "de", voice), atol=4e-5
@@ -59,8 +66,8 @@ def test_without_noise_the_clip_is_the_voice() -> None:
 
 
 def test_noise_level_is_what_the_row_says() -> None:
-    quiet = speak_unit(UNIT, RECIPE.model_copy(update={"snr_db": None, "speed": (1.0, 1.0)}), FAKE)
-    noisy = speak_unit(UNIT, RECIPE.model_copy(update={"speed": (1.0, 1.0)}), FAKE)
+    quiet = speak(RECIPE.model_copy(update={"snr_db": None, "speed": (1.0, 1.0)}))
+    noisy = speak(RECIPE.model_copy(update={"speed": (1.0, 1.0)}))
     for clean, row in zip(quiet, noisy, strict=True):
         speech = clips.decode_clip(clean["audio"]["bytes"], 16_000).astype(np.float64)
         noise = clips.decode_clip(row["audio"]["bytes"], 16_000) - speech
@@ -68,15 +75,21 @@ def test_noise_level_is_what_the_row_says() -> None:
 
 
 def test_voices_come_from_the_bank_and_differ_between_groups() -> None:
-    picks = {tuple(voice.name for voice in pick_voices(RECIPE, f"g{n}")) for n in range(20)}
+    picks = {tuple(voice.name for voice in draw_voices(RECIPE, f"g{n}")) for n in range(20)}
     assert len(picks) > 10
     assert {name for pick in picks for name in pick} <= {voice.name for voice in BANKS["train"]}
 
 
 def test_real_speech_is_reproducible() -> None:
     pytest.importorskip("espeakng_loader")
-    speaker = espeak_speaker()
-    rows = speak_unit(UNIT, RECIPE, speaker)
-    assert rows == speak_unit(UNIT, RECIPE, speaker)
+    engine = engine_of_bank(RECIPE.voice_bank)
+    rows = speak(RECIPE, engine)
+    assert rows == speak(RECIPE, engine)
     assert all(0.4 < row["duration"] < 5 for row in rows)
-    assert speaker.name == "espeak-ng" and speaker.version
+    assert engine.name == "espeak-ng" and engine.version()
+
+
+def test_every_bank_is_of_one_engine_and_its_voices_can_be_told_apart() -> None:
+    for bank, voices in VOICE_BANKS.items():
+        assert engine_of_bank(bank).banks[bank] is voices
+        assert len({voice.name for voice in voices}) == len(voices)

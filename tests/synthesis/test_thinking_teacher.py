@@ -7,9 +7,9 @@ import pytest
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.files import read_jsonl
 from rba_bench.synthesis import pipeline
-from rba_bench.synthesis.filters import ANSWER_REASONS, KEPT, read
+from rba_bench.synthesis.filters import ANSWER_REASONS, KEPT, read_reply
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.synthesis.teacher import answer, load, sample_round
+from rba_bench.synthesis.teacher import answer_candidates, load_teacher, sample_candidates
 from rba_bench.textlm.text_model import Generation
 from tests.thinking_lm import TURNS
 
@@ -46,14 +46,14 @@ def test_it_answers_without_thinking_and_the_manifest_says_so(
 
 def test_thinking_that_is_wanted_is_taken_away(recipe: SynthesisRecipe) -> None:
     thinks = recipe.model_copy(update={"template": {"enable_thinking": True}})
-    found = answer(load(thinks), thinks, asked())
+    found = answer_candidates(load_teacher(thinks), thinks, asked())
     assert [(one["response"], one["reason"]) for one in found] == [(right, KEPT) for _, right in TURNS]
     assert min(one["n_tokens"] for one in found) > 15, "it thought"
 
 
 def test_thinking_without_an_end_is_no_answer_and_is_counted(recipe: SynthesisRecipe) -> None:
     thinks = recipe.model_copy(update={"template": {"enable_thinking": True}, "response_max_new_tokens": 4})
-    found = answer(load(thinks), thinks, asked())
+    found = answer_candidates(load_teacher(thinks), thinks, asked())
     assert {(one["response"], one["status"], one["reason"]) for one in found} == {
         ("", "unclosed", "unclosed")
     }
@@ -73,7 +73,7 @@ def test_instructions_are_read_in_the_same_way(recipe: SynthesisRecipe) -> None:
             ]
             return [Generation(text, 5, "ok") for text in said]
 
-    found = sample_round(Teacher(), recipe.model_copy(update={"round_size": 3}), 0)
+    found = sample_candidates(Teacher(), recipe.model_copy(update={"round_size": 3}), 0)
     assert [(one["text"], one["status"]) for one in found] == [
         ("who painted it", "ok"),
         ("what is it", "ok"),
@@ -94,4 +94,4 @@ def test_a_folder_made_with_other_variables_is_not_gone_on_with(
 
 
 def test_a_block_with_nothing_behind_it_is_empty() -> None:
-    assert read(Generation("<think>so\nso</think>\n", 5, "ok")) == ("", "ok")
+    assert read_reply(Generation("<think>so\nso</think>\n", 5, "ok")) == ("", "ok")
