@@ -1,17 +1,19 @@
-"""Whose folder is this? Each stage signs its output folder: a rerun resumes, a different run is refused.
-
-While a process works in a folder it holds a lock on it, and a second one is refused: it would take what the first is
-writing for what a killed run has left. The lock is the operating system's, so `kill -9` frees it.
+"""Output folders: signed by the stage that writes them, locked while it works, resumed only by an equal run.
 
 The signature is `rba_config.json`: `{"schema_version": 1, "stage": "train", "config": {...}}`, where `config`
-holds everything that decides the folder's content and nothing else (no dates, machine names, worker counts).
+holds everything that decides the folder's content and nothing else (no dates, machine names, worker counts). A stage
+whose folder may be resumed under another rule than "equal config" gives `claim` a rule of its own; no other file has to
+change.
+
+While a process works in a folder it holds a lock on it, and a second process is refused: it would take the files that
+the first is writing for the remains of a killed run. The lock belongs to the operating system, so `kill -9` frees it.
 """
 
 import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,11 @@ LOCK = ".rba.lock"
 DAY_S = 86_400.0
 WRITTEN_BY_NOW_S = 600.0
 _ROOM = 2**16  # bytes that must fit, more than a data base of answers takes in the beginning
-_held: dict[Path, FileLock] = {}
+_locks: dict[Path, FileLock] = {}  # those that this process holds, by folder
+_ABSENT = object()
+
+ResumeRule = Callable[[Any, Any], Iterable[str]]
+"""From the config that a folder is signed with and the one of this run: why the folder may not be resumed, in parts."""
 
 
 def run_folder(stage: str, name: str, resolved: dict[str, Any]) -> Path:
@@ -39,7 +45,20 @@ def run_folder(stage: str, name: str, resolved: dict[str, Any]) -> Path:
     return RUNS / stage / f"{name}-{sha256_json(resolved)[:8]}"
 
 
-def claim(out: Path | str, stage: str, config: dict[str, Any]) -> bool:
+def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """Yield `key: old -> new` for every leaf in which two JSON values differ; `-` marks an absent side."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from differences(
+                old.get(name, _ABSENT), new.get(name, _ABSENT), f"{key}.{name}" if key else name
+            )
+    elif old != new or type(old) is not type(new):
+        texts = ["-" if side is _ABSENT else json.dumps(side, ensure_ascii=False) for side in (old, new)]
+        before, after = (text if len(text) <= 80 else text[:77] + "..." for text in texts)
+        yield f"{key}: {before} -> {after}"
+
+
+def claim(out: Path | str, stage: str, config: dict[str, Any], resume_rule: ResumeRule = differences) -> bool:
     """Sign the folder `out` for one stage and one configuration, or recognise it as ours, and lock it.
 
     The lock stays until `release(out)`, or until the process ends. What a killed process left half written is removed.
@@ -48,30 +67,87 @@ def claim(out: Path | str, stage: str, config: dict[str, Any]) -> bool:
         out: the output folder; made if absent.
         stage: "synth", "train", "eval" or "leaderboard".
         config: what decides the content, as JSON values.
+        resume_rule: which signed config may be resumed with this one; by default an equal one.
 
     Returns:
-        True when the folder carries this very signature, so that the stage resumes; False when it is new.
+        True when the folder carries a signature that this run may resume; False when it is new.
 
     Raises:
         UserError: the folder belongs to another stage or configuration (differences listed key by key), holds
             files of unknown origin, is not a folder, cannot be written, or another process works in it.
     """
     folder = Path(out)
-    wanted = {"schema_version": SCHEMA_VERSION, "stage": stage, "config": json.loads(json.dumps(config))}
+    ours = {"schema_version": SCHEMA_VERSION, "stage": stage, "config": json.loads(json.dumps(config))}
     try:
-        found = read_signature(folder)
-        if found is None:
-            found = _signed_since(folder)
-        if found is not None:
-            _refuse_other(folder, found, wanted)
-            lock(folder)
-            return True
+        signature = _existing_signature(folder)
+        if signature is not None:
+            _refuse_other_run(folder, signature, ours, resume_rule)
         lock(folder)
-        write_json(folder / SIGNATURE, wanted)
+        if signature is None:
+            write_json(folder / SIGNATURE, ours)
     except OSError as error:
         release(folder)
         raise UserError(f"cannot use {folder} as output folder: {error.strerror or error}") from error
-    return False
+    return signature is not None
+
+
+def read_signature(folder: Path) -> dict[str, Any] | None:
+    """The signature of a folder, None where there is none.
+
+    Raises:
+        UserError: the file is there but is not a signature.
+    """
+    path = folder / SIGNATURE
+    if not path.is_file():
+        return None
+    try:
+        signature = read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); remove {folder} or choose another --out") from error
+    if not isinstance(signature, dict) or not {"stage", "config"} <= signature.keys():
+        raise UserError(f"{path} is not a signature of rba-bench; choose another --out")
+    return signature
+
+
+def _existing_signature(folder: Path) -> dict[str, Any] | None:
+    """The signature of a folder, None for a new or empty one; hidden files (.gitkeep, torn writes) do not count.
+
+    Raises:
+        UserError: it is a file, or holds files of unknown origin, among which nothing is written.
+    """
+    signature = read_signature(folder)
+    if signature is not None:
+        return signature
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; --out must name a folder")
+    foreign = [e.name for e in folder.iterdir() if not e.name.startswith(".")] if folder.is_dir() else []
+    if not foreign:
+        return None
+    signature = read_signature(folder)  # another process of the same run may have written it meanwhile
+    if signature is None:
+        raise UserError(
+            f"{folder} is not empty ({min(foreign)}, ...) and has no {SIGNATURE}; "
+            "choose an empty or new folder for --out"
+        )
+    return signature
+
+
+def _refuse_other_run(
+    folder: Path, signature: dict[str, Any], ours: dict[str, Any], resume_rule: ResumeRule
+) -> None:
+    if signature["stage"] != ours["stage"]:
+        raise UserError(
+            f"{folder} holds the output of `{signature['stage']}`, not of `{ours['stage']}`; "
+            "choose another --out"
+        )
+    reasons = list(differences(signature.get("schema_version"), ours["schema_version"], "schema_version"))
+    reasons += resume_rule(signature["config"], ours["config"])
+    if reasons:
+        more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+        raise UserError(
+            f"{folder} belongs to another {ours['stage']} run (there -> asked): {'; '.join(reasons[:SHOWN])}{more}; "
+            "repeat that run's settings to resume it, or choose another --out"
+        )
 
 
 def check_writable(out: Path | str) -> None:
@@ -104,27 +180,32 @@ def lock(out: Path | str) -> None:
         return
     folder = Path(out).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    held = FileLock(folder / LOCK, timeout=0)
+    file_lock = FileLock(folder / LOCK, timeout=0)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout as error:
         raise UserError(
             f"{out} is in use by another process: wait until it has ended, or choose another --out"
         ) from error
-    _held[folder] = held
+    _locks[folder] = file_lock
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     sweep(folder, 0.0 if alone else WRITTEN_BY_NOW_S)  # the other processes of the run may be writing
-    _sweep_cache()
+    cache = cache_dir()
+    marker = cache / ".swept"
+    with suppress(OSError):  # once a day the cache too, in which others may be writing now
+        if cache.is_dir() and not (marker.exists() and time.time() - marker.stat().st_mtime < DAY_S):
+            marker.touch()
+            sweep(cache, older_than_s=DAY_S)
 
 
 def release(out: Path | str) -> None:
     """Let other processes into a folder again; nothing happens if this one does not hold it."""
     folder = Path(out).resolve()
-    held = _held.pop(folder, None)
-    if held is not None:
+    file_lock = _locks.pop(folder, None)
+    if file_lock is not None:
         with suppress(OSError):  # Windows keeps a file that is open
             (folder / LOCK).unlink(missing_ok=True)
-        held.release()
+        file_lock.release()
 
 
 @contextmanager
@@ -135,96 +216,3 @@ def locked(out: Path | str) -> Iterator[None]:
         yield
     finally:
         release(out)
-
-
-def _sweep_cache() -> None:
-    """Once a day remove from the cache what killed processes have left there; others may be writing now."""
-    cache = cache_dir()
-    note = cache / ".swept"
-    with suppress(OSError):
-        if cache.is_dir() and not (note.exists() and time.time() - note.stat().st_mtime < DAY_S):
-            note.touch()
-            sweep(cache, older_than_s=DAY_S)
-
-
-def read_signature(folder: Path) -> dict[str, Any] | None:
-    """The signature of a folder, None where there is none.
-
-    Raises:
-        UserError: the file is there but is not a signature.
-    """
-    path = folder / SIGNATURE
-    if not path.is_file():
-        return None
-    try:
-        found = read_json(path)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); remove {folder} or choose another --out") from error
-    if not isinstance(found, dict) or not {"stage", "config"} <= found.keys():
-        raise UserError(f"{path} is not a signature of rba-bench; choose another --out")
-    return found
-
-
-def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
-    """Yield `key: old -> new` for every leaf in which two JSON values differ; `-` marks an absent side."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            yield from differences(
-                old.get(name, _ABSENT), new.get(name, _ABSENT), f"{key}.{name}" if key else name
-            )
-    elif old != new or type(old) is not type(new):
-        yield f"{key}: {_show(old)} -> {_show(new)}"
-
-
-_ABSENT = object()
-
-
-def _show(value: Any) -> str:
-    text = "-" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    if found["stage"] != wanted["stage"]:
-        raise UserError(
-            f"{folder} holds the output of `{found['stage']}`, not of `{wanted['stage']}`; "
-            "choose another --out"
-        )
-    changed = list(differences(found.get("schema_version"), wanted["schema_version"], "schema_version"))
-    changed += differences(found["config"], wanted["config"])
-    if not changed:
-        return
-    shown = "; ".join(changed[:SHOWN])
-    more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    raise UserError(
-        f"{folder} belongs to another {wanted['stage']} run (there -> asked): {shown}{more}; "
-        "repeat that run's settings to resume it, or choose another --out"
-    )
-
-
-def _signed_since(folder: Path) -> dict[str, Any] | None:
-    """Of a folder that had no signature: the one that another process of the same run has written by now, or None."""
-    try:
-        _refuse_foreign(folder)
-    except UserError:
-        found = read_signature(folder)
-        if found is None:
-            raise
-        return found
-    return None
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Never write into somebody's folder by accident; hidden files (.gitkeep, torn writes) do not count."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; --out must name a folder")
-    strangers = (
-        [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if folder.is_dir()
-        else []
-    )
-    if strangers:
-        raise UserError(
-            f"{folder} is not empty ({min(strangers)}, ...) and has no {SIGNATURE}; "
-            "choose an empty or new folder for --out"
-        )

@@ -183,3 +183,17 @@ def test_a_process_whose_neighbour_signs_first_takes_part(
     (tmp_path / SIGNATURE).unlink()
     with pytest.raises(UserError, match="seed: 1 -> 2"):
         claim(tmp_path, "train", {"seed": 2})
+
+
+def test_a_stage_may_bring_a_resume_rule_of_its_own(tmp_path: Path) -> None:
+    def may_grow(signed: dict[str, int], asked: dict[str, int]) -> list[str]:
+        return [] if asked["n"] >= signed["n"] else [f"n: {signed['n']} -> {asked['n']}"]
+
+    assert not claim(tmp_path / "set", "synth", {"n": 3}, may_grow)
+    release(tmp_path / "set")
+    assert claim(tmp_path / "set", "synth", {"n": 5}, may_grow)
+    release(tmp_path / "set")
+    with pytest.raises(UserError, match="n: 3 -> 2"):
+        claim(tmp_path / "set", "synth", {"n": 2}, may_grow)
+    with pytest.raises(UserError, match="n: 3 -> 5"):  # without the rule
+        claim(tmp_path / "set", "synth", {"n": 5})
