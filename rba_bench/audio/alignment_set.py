@@ -109,10 +109,13 @@ class AlignmentSet:
     @property
     def origin(self) -> dict[str, str]:
         """Who made the set: teacher and speech, as far as its manifest says so; no paths."""
-        teacher, tts = self.manifest.get("teacher") or {}, self.manifest.get("tts") or {}
-        told = {"teacher": teacher.get("name"), "teacher_weights_sha256": teacher.get("weights_sha256")}
-        told["speech"] = f"{tts['engine']} {tts['version']}" if tts else None
-        return {key: last_part(value) for key, value in told.items() if value}
+        teacher, tts = (self.manifest.get(key) for key in ("teacher", "tts"))
+        told: dict[str, Any] = {}
+        if isinstance(teacher, dict):
+            told |= {"teacher": teacher.get("name"), "teacher_weights_sha256": teacher.get("weights_sha256")}
+        if isinstance(tts, dict):
+            told["speech"] = " ".join(str(tts[key]) for key in ("engine", "version") if tts.get(key))
+        return {key: last_part(str(value)) for key, value in told.items() if value}
 
     @cached_property
     def names(self) -> list[str]:

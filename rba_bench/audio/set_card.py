@@ -27,7 +27,17 @@ SIZES = (
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
 )
+LEAST = {"groups", "clips", "hours"}  # counts that every card has
 LISTED = 32  # shards whose checksums stand in the card; the manifest has all
+SYNTHESISED = {
+    "teacher",
+    "tts",
+    "recipe",
+    "sampling",
+    "seeds",
+    "versions",
+    "filters",
+}  # what `rba-bench synth` says
 RENEWED = ("dataset_info", "configs", "size_categories")
 
 
@@ -53,7 +63,7 @@ def _with_counts(alignment: AlignmentSet) -> dict[str, Any]:
     """The manifest, with the least counts if it has none: another tool may have written it."""
     import pyarrow.parquet as pq
 
-    if "counts" in alignment.manifest:
+    if LEAST.issubset(alignment.manifest.get("counts") or {}):
         return alignment.manifest
     groups: set[str] = set()
     splits: Counter[str] = Counter()
@@ -125,7 +135,7 @@ def _languages(alignment: AlignmentSet) -> Iterator[set[str]]:
 
 
 def _teacher(manifest: Mapping[str, Any]) -> str:
-    return str(manifest.get("teacher", {}).get("name", ""))
+    return str(manifest["teacher"]["name"]) if SYNTHESISED.issubset(manifest) else ""
 
 
 def _title(manifest: Mapping[str, Any]) -> str:
@@ -136,7 +146,7 @@ def _title(manifest: Mapping[str, Any]) -> str:
 def _text(alignment: AlignmentSet) -> str:
     manifest = cards.without_paths(alignment.manifest)
     origin = _sealed(manifest) if SEALED in manifest else []
-    if "filters" in manifest:
+    if SYNTHESISED.issubset(manifest):
         origin = _synthesised(manifest)
     parts = [
         f"# {_title(manifest)}",
@@ -222,7 +232,8 @@ def _filters(filters: Mapping[str, Any]) -> str:
 def _sealed(manifest: Mapping[str, Any]) -> list[str]:
     seal = manifest[SEALED]
     rows = [("checked by", f"rba-bench {seal['rba_bench']}")]
-    rows.append(("clips heard", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
+    if "clips_heard" in seal:
+        rows.append(("clips heard", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
     text = "The parquet files were made by another tool; rba-bench checked them and left them as they are."
     return [f"## How it was made\n\n{text}\n\n{cards.table(('what', 'value'), rows)}"]
 

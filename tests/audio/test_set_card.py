@@ -90,12 +90,13 @@ def test_a_readme_of_the_user_s_own_stays(sealed: Path, capsys: pytest.CaptureFi
     assert (sealed / MANIFEST).is_file()
 
 
-def test_a_manifest_without_counts_has_a_card_too(sealed: Path) -> None:
-    manifest = json.loads((sealed / MANIFEST).read_text())
-    (sealed / MANIFEST).write_text(
-        json.dumps({k: v for k, v in manifest.items() if k not in ("counts", "sealed")})
-    )
+def test_a_manifest_of_another_tool_has_a_card_too(sealed: Path) -> None:
+    ours = json.loads((sealed / MANIFEST).read_text())
+    kept = {key: ours[key] for key in ("schema_version", "status", "checksums")}
+    foreign = {"tts": "festival", "teacher": {"name": "/home/ann/llm"}, "counts": {"rows": 9}, "filters": 3}
+    (sealed / MANIFEST).write_text(json.dumps(kept | foreign))
     (sealed / CARD).unlink()
-    assert write_set_card(AlignmentSet.open(sealed))
+    alignment = AlignmentSet.open(sealed)
+    assert write_set_card(alignment) and alignment.origin == {"teacher": "llm"}
     text = (sealed / CARD).read_text()
     assert "of 9 instructions in 9 clips" in text and "train 7, validation 2" in text
