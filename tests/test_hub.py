@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+import rba_bench as rba
 from rba_bench import hub
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.cards import CARD, front_matter
@@ -107,6 +108,17 @@ def test_an_alignment_set_can_be_used_where_it_arrives(
     assert front_matter(arrived / CARD)["configs"]
     commits = [line for line in local.asked if "/commit/" in line]
     assert len(commits) == 3 and list(local.files("ann/set", "dataset"))[-1] == CARD
+
+
+def test_what_was_loaded_in_python_can_be_published(
+    local: LocalHub, checkpoint: Path, alignment_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    address = rba.load_checkpoint(checkpoint).push_to_hub("ann/mine")
+    assert address.startswith(f"{local.url}/models/ann/mine/commit/")
+    assert "publishing" in capfd.readouterr().err and local.repos["models/ann/mine"]["private"]
+    rba.load_alignment_set(alignment_dir).push_to_hub("ann/set", public=True, progress=False)
+    assert capfd.readouterr() == ("", "") and not local.repos["datasets/ann/set"]["private"]
+    assert "manifest.json" in local.files("ann/set", "dataset")
 
 
 def test_the_right_to_write_is_asked_for_before_the_work(

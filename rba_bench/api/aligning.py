@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rba_bench.api import tables
-from rba_bench.api.calling import Settings, assignments, called, path_of
+from rba_bench.api.calling import Settings, assignments, called, path_of, pushed
 from rba_bench.audio import alignment_set
 from rba_bench.audio.alignment_set import COLUMNS, SPLITS
 from rba_bench.errors import UserError
@@ -43,6 +43,21 @@ class Checkpoint:
         from rba_bench.api.evaluating import evaluate
 
         return evaluate(self, tasks, **options)
+
+    def push_to_hub(self, repo: str, *, public: bool = False, progress: bool = True) -> str:
+        """Publish weights, card and record on the Hub, as `rba-bench push` does; returns the address of the upload.
+
+        Args:
+            repo: `owner/name`; made if it is new.
+            public: Everybody may read it.
+            progress: Say on stderr what happens.
+
+        Raises:
+            MissingPrerequisite: no token that may write there, or no way to the Hub.
+            UserError: the repository is public, and `public` is not given.
+            RbaError: the upload failed; the same call goes on.
+        """
+        return pushed(self.path, repo, public, progress)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -125,6 +140,21 @@ class AlignmentSet:
         chosen = {} if split is None else {"filters": [("split", "==", split)]}
         shards = [str(shard) for shard in self._set.shards]
         return load_dataset("parquet", data_files=shards, split="train", **chosen)
+
+    def push_to_hub(self, repo: str, *, public: bool = False, progress: bool = True) -> str:
+        """Publish shards, card and manifest on the Hub, as `rba-bench push` does; returns the address of the upload.
+
+        Args:
+            repo: `owner/name`; made if it is new.
+            public: Everybody may read it.
+            progress: Say on stderr what happens.
+
+        Raises:
+            MissingPrerequisite: no token that may write there, or no way to the Hub.
+            UserError: the repository is public, and `public` is not given.
+            RbaError: the upload failed; the same call goes on.
+        """
+        return pushed(self.path, repo, public, progress)
 
     def __repr__(self) -> str:
         return f"AlignmentSet({str(self.path)!r}, clips={self.manifest['counts']['clips']})"

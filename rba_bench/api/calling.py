@@ -15,12 +15,12 @@ Settings = Mapping[str, Any] | Sequence[str]
 
 @contextmanager
 def called(progress: bool) -> Iterator[None]:
-    """Surround a call: nothing comes on stdout, and with `progress` off nothing of ours on stderr.
+    """Surround a call: nothing comes on stdout, and with `progress` off no progress on stderr.
 
     Raises:
         RbaError: instead of errors of the system or of SQLite that tell of a full disk, a locked file and the like.
     """
-    with stdout_reserved(), nullcontext() if progress else silenced():
+    with stdout_reserved(), nullcontext() if progress else _quiet():
         try:
             yield
         except RbaError:
@@ -30,6 +30,22 @@ def called(progress: bool) -> Iterator[None]:
             if told is None:
                 raise  # a bug stays what it is
             raise told from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No lines and bars of ours, and no bars of the Hub's client for what it loads and uploads."""
+    from huggingface_hub import utils
+
+    shown = not utils.are_progress_bars_disabled()
+    if shown:
+        utils.disable_progress_bars()
+    try:
+        with silenced():
+            yield
+    finally:
+        if shown:
+            utils.enable_progress_bars()
 
 
 def assignments(settings: Settings | None, **named: Any) -> list[str]:
@@ -59,6 +75,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(
         f"a setting cannot be of type {type(value).__name__}: give text, numbers, lists or mappings"
     )
+
+
+def pushed(folder: Path, repo: str, public: bool, progress: bool) -> str:
+    """Publish a finished checkpoint or alignment set; returns the address of the upload."""
+    with called(progress):
+        from rba_bench import hub
+
+        return hub.push(folder, hub.reserve(repo, hub.kind_of(folder, verify=False), public))
 
 
 def path_of(value: Any) -> Path | None:

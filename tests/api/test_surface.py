@@ -82,11 +82,11 @@ def test_the_board_function_is_the_package_too() -> None:
     assert inspect.signature(rba.leaderboard) == inspect.signature(boards.leaderboard)
 
 
-# Options of a command that a call has no use for, or that stand behind another function.
+# Options of a command that a call has no use for, or that stand behind another function or a method.
 ONLY_ON_THE_COMMAND_LINE = {
     "eval": {"gap", "dry_run", "as_json", "task", "model"},
-    "train": {"context", "explain", "show_plan", "assume", "probe", "as_json"},
-    "synth": {"seal", "sample", "as_json"},
+    "train": {"push_to_hub", "public", "context", "explain", "show_plan", "assume", "probe", "as_json"},
+    "synth": {"push_to_hub", "public", "seal", "sample", "as_json"},
     "build": {"records", "reported", "as_json"},
 }
 
