@@ -15,9 +15,10 @@ FROM ${BASE}
 ARG TORCH=cpu
 ARG EXTRAS=tts,train,codecs
 
+# The extras tts and codecs bring espeak-ng and parts of FFmpeg, which are GPL: whoever passes the image on passes them on.
 LABEL org.opencontainers.image.title="rba-bench" \
       org.opencontainers.image.description="Benchmark harness and alignment trainer for speech language models" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-or-later"
 
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
