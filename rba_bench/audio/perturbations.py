@@ -1,16 +1,18 @@
-"""Seeded damage to a clip: noise of a colour at a signal-to-noise ratio, another speed, a room, a telephone.
+"""Perturbations of clips: seeded noise, rooms, speed and channels, and the text form in which a user names them.
 
-Perturbations as the user writes them: `noise=10dB,reverb=small,speed=1.2,telephone`, applied from left to right.
+`noise=10dB,reverb=small,speed=1.2,telephone` is applied from left to right:
 
     noise=<dB>[:white|pink|brown]   signal-to-noise ratio over the whole clip
     reverb=small|medium|large       a synthetic room; see ROOMS
-    speed=<factor>                  played faster or slower, the pitch moves along
+    speed=<factor>                  played faster or slower; the pitch changes with it
     telephone                       8 kHz, 300 to 3400 Hz, 8-bit mu-law
-    gain=<dB>                       louder or softer, cut off at full scale
+    gain=<dB>                       louder or softer, clipped at full scale
     clip=<dB>                       peaks cut off this far below the loudest sample
 
-What is drawn (noise, echo) depends on the kind of step, its place in the chain and the clip's own hash. So a clip
-sounds the same in every run and for every model, two clips get different noise, and another ratio scales the same one.
+The random numbers of a step (noise, echo) depend on its kind, its place in the chain and the clip's own hash. So a clip
+sounds the same in every run and for every model, two clips get different noise, and another ratio scales it.
+
+A new perturbation is a function on samples and an entry of PERTURBATIONS, both in this file.
 """
 
 import difflib
@@ -18,7 +20,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,9 +74,9 @@ def reverberate(wave: np.ndarray, rt60: float, drr_db: float, rng: np.random.Gen
     Returns:
         Samples of the same power as `wave` (peak-limited), shape [n + the length of the echo].
     """
-    heard = convolve(wave, room_impulse_response(rt60, drr_db, rng))
-    power = np.mean(wave.astype(np.float64) ** 2) / max(float(np.mean(heard[: len(wave)] ** 2)), 1e-24)
-    return _limited(heard * np.sqrt(power))
+    reverberant = convolve(wave, room_impulse_response(rt60, drr_db, rng))
+    power = np.mean(wave.astype(np.float64) ** 2) / max(float(np.mean(reverberant[: len(wave)] ** 2)), 1e-24)
+    return _limit_peak(reverberant * np.sqrt(power))
 
 
 def room_impulse_response(rt60: float, drr_db: float, rng: np.random.Generator) -> np.ndarray:
@@ -92,10 +94,10 @@ def telephone(wave: np.ndarray) -> np.ndarray:
 
     low, high = (edge / 8_000 for edge in TELEPHONE_BAND)
     narrow = np.asarray(soxr.resample(wave, SAMPLING_RATE, 8_000), dtype=np.float64)
-    taps = len(_band_pass(low, high))
-    passed = convolve(narrow, _band_pass(low, high))[taps // 2 :][: len(narrow)]
+    kernel = _band_pass(low, high)
+    passed = convolve(narrow, kernel)[len(kernel) // 2 :][: len(narrow)]
     wide = np.asarray(soxr.resample(_mu_law(passed), 8_000, SAMPLING_RATE))[: len(wave)]
-    return _limited(np.pad(wide, (0, len(wave) - len(wide))))
+    return _limit_peak(np.pad(wide, (0, len(wave) - len(wide))))
 
 
 def gain(wave: np.ndarray, decibels: float) -> np.ndarray:
@@ -114,12 +116,12 @@ def convolve(wave: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     size = max(1 << (4 * len(kernel)).bit_length(), 1 << 16)
     step = size - len(kernel) + 1
     spectrum = np.fft.rfft(kernel, size)
-    heard = np.zeros(len(wave) + len(kernel) - 1)
+    result = np.zeros(len(wave) + len(kernel) - 1)
     for start in range(0, len(wave), step):
         block = np.fft.irfft(np.fft.rfft(wave[start : start + step], size) * spectrum, size)
-        end = min(start + size, len(heard))
-        heard[start:end] += block[: end - start]
-    return heard
+        end = min(start + size, len(result))
+        result[start:end] += block[: end - start]
+    return result
 
 
 def _band_pass(low: float, high: float, taps: int = 257) -> np.ndarray:
@@ -137,23 +139,82 @@ def _mu_law(wave: np.ndarray, mu: int = 255) -> np.ndarray:
     return np.asarray(np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(mu)) / mu)
 
 
-def _limited(wave: np.ndarray) -> np.ndarray:
+def _limit_peak(wave: np.ndarray) -> np.ndarray:
     """Scaled down to [-1, 1] if it is louder than that."""
     return (wave / max(1.0, float(np.abs(wave).max(initial=0.0)))).astype(np.float32)
 
 
 VERSION = 1  # raise it whenever the samples of a perturbation change
 ROOMS = {"small": (0.3, 6.0), "medium": (0.6, 3.0), "large": (1.2, 0.0)}  # RT60 in s, direct to echo in dB
-DEFAULT_COLOUR = "white"
 _NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(db)?")
+
+
+class PerturbationKind(NamedTuple):
+    """One kind of perturbation, as it is written and as it is computed.
+
+    Attributes:
+        usage: How it is written, for messages.
+        apply: `(wave, value, choice, rng)` to the perturbed samples.
+        limits: Least and greatest value; None where it takes no number.
+        unit: Of the value in canonical form, "" for a factor.
+        example: Of a value, for messages.
+        choices: Words that it takes; with `limits` they stand behind a colon.
+        default: The choice that may be left out.
+    """
+
+    usage: str
+    apply: Callable[[np.ndarray, float, str, np.random.Generator], np.ndarray]
+    limits: tuple[float, float] | None = None
+    unit: str = "dB"
+    example: str = ""
+    choices: tuple[str, ...] = ()
+    default: str = ""
+
+
+PERTURBATIONS = {
+    "noise": PerturbationKind(
+        "noise=<dB>[:white|pink|brown]",
+        lambda wave, value, choice, rng: add_noise(wave, value, rng, choice),
+        limits=(-30.0, 80.0),
+        example="noise=10dB:pink",
+        choices=tuple(COLOURS),
+        default="white",
+    ),
+    "reverb": PerturbationKind(
+        "reverb=small|medium|large",
+        lambda wave, value, choice, rng: reverberate(wave, *ROOMS[choice], rng),
+        choices=tuple(ROOMS),
+    ),
+    "speed": PerturbationKind(
+        "speed=<factor>",
+        lambda wave, value, choice, rng: change_speed(wave, value),
+        limits=(0.25, 4.0),
+        unit="",
+        example="speed=1.2",
+    ),
+    "telephone": PerturbationKind("telephone", lambda wave, value, choice, rng: telephone(wave)),
+    "gain": PerturbationKind(
+        "gain=<dB>",
+        lambda wave, value, choice, rng: gain(wave, value),
+        limits=(-60.0, 60.0),
+        example="gain=-6dB",
+    ),
+    "clip": PerturbationKind(
+        "clip=<dB>",
+        lambda wave, value, choice, rng: overdrive(wave, value),
+        limits=(0.0, 60.0),
+        example="clip=12dB",
+    ),
+}
+_USAGES = ", ".join(kind.usage for kind in PERTURBATIONS.values())
 
 
 @dataclass(frozen=True)
 class PerturbationStep:
-    """One link of the chain.
+    """One step of the chain.
 
     Attributes:
-        name: Key of KNOWN.
+        name: Key of PERTURBATIONS.
         value: Decibels or factor, 0.0 where there is none.
         choice: Colour of the noise or size of the room, "" where there is none.
     """
@@ -164,19 +225,17 @@ class PerturbationStep:
 
     @property
     def text(self) -> str:
-        """The step in canonical form; `parse` reads it back."""
-        if self.name == "telephone":
-            return self.name
-        if self.name == "reverb":
-            return f"reverb={self.choice}"
-        unit = "" if self.name == "speed" else "dB"
-        colour = f":{self.choice}" if self.choice not in ("", DEFAULT_COLOUR) else ""
-        return f"{self.name}={self.value:.10g}{unit}{colour}"
+        """The step in canonical form; `parse_perturbation` reads it back."""
+        kind = PERTURBATIONS[self.name]
+        if kind.limits is None:
+            return f"{self.name}={self.choice}" if self.choice else self.name
+        choice = "" if self.choice == kind.default else f":{self.choice}"
+        return f"{self.name}={self.value:.10g}{kind.unit}{choice}"
 
     def apply(self, wave: np.ndarray, position: int, key: str) -> np.ndarray:
-        """The clip with content `key` after this step, which stands at `position` of the chain."""
+        """The clip with content hash `key` after this step, which stands at `position` of the chain."""
         seed = stable_seed("perturb", VERSION, self.name, self.choice, position, key)
-        return _APPLY[self.name](self, wave, np.random.default_rng(seed))
+        return PERTURBATIONS[self.name].apply(wave, self.value, self.choice, np.random.default_rng(seed))
 
 
 @dataclass(frozen=True)
@@ -187,7 +246,7 @@ class Perturbation:
 
     @property
     def text(self) -> str:
-        """Canonical form, which goes into records and content keys; `parse(p.text) == p`."""
+        """Canonical form, which goes into records and content keys; `parse_perturbation(p.text) == p`."""
         return ",".join(step.text for step in self.steps)
 
     def identity(self) -> dict[str, Any]:
@@ -195,7 +254,7 @@ class Perturbation:
         return {"text": self.text, "version": VERSION}
 
     def apply(self, wave: np.ndarray, key: str) -> np.ndarray:
-        """The clip as it will be heard.
+        """The clip as the model gets it.
 
         Args:
             wave: float32 samples at 16 kHz, shape [n].
@@ -210,72 +269,40 @@ class Perturbation:
 
 
 def parse_perturbation(text: str) -> Perturbation:
-    """The chain that `text` describes; see the module for the words.
+    """The chain that `text` describes; see the module for the syntax.
 
     Raises:
         UserError: an unknown or ill-formed step, or none at all.
     """
-    steps = tuple(_step(part.strip()) for part in text.split(",") if part.strip())
+    steps = tuple(_parse_step(part.strip()) for part in text.split(",") if part.strip())
     if not steps:
-        raise UserError(f"no perturbation named; known: {_known()}")
+        raise UserError(f"no perturbation named; known: {_USAGES}")
     return Perturbation(steps)
 
 
-def _step(part: str) -> PerturbationStep:
+def _parse_step(part: str) -> PerturbationStep:
     name, equals, value = (piece.strip().lower() for piece in part.partition("="))
-    if name not in KNOWN:
-        near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.5)
-        hint = f"did you mean {KNOWN[near[0]]}? " if near else ""
-        raise UserError(f"unknown perturbation {part!r}; {hint}known: {_known()}")
-    if name == "telephone":
+    if name not in PERTURBATIONS:
+        near = difflib.get_close_matches(name, PERTURBATIONS, n=1, cutoff=0.5)
+        hint = f"did you mean {PERTURBATIONS[near[0]].usage}? " if near else ""
+        raise UserError(f"unknown perturbation {part!r}; {hint}known: {_USAGES}")
+    kind = PERTURBATIONS[name]
+    if kind.limits is None and not kind.choices:
         if equals:
-            raise UserError(f"telephone takes no value, found {part!r}")
+            raise UserError(f"{name} takes no value, found {part!r}")
         return PerturbationStep(name)
-    if name == "reverb":
-        return PerturbationStep(name, choice=_choice(part, value, ROOMS))
-    amount, _, colour = value.partition(":")
-    if name == "noise":
-        chosen = _choice(part, colour.strip() or DEFAULT_COLOUR, COLOURS)
-        return PerturbationStep(name, _amount(part, name, amount), chosen)
-    return PerturbationStep(name, _amount(part, name, value))
-
-
-def _choice(part: str, value: str, known: dict[str, Any]) -> str:
-    if value not in known:
-        raise UserError(f"cannot read {part!r}: want one of {', '.join(known)}")
-    return value
-
-
-def _amount(part: str, name: str, value: str) -> float:
-    low, high = LIMITS[name]
-    match = _NUMBER.fullmatch(value.strip())
-    if not match or (match[2] and name == "speed"):
-        raise UserError(f"cannot read {part!r}: want {KNOWN[name]}, for example {EXAMPLES[name]}")
-    number = float(match[1])
-    if not low <= number <= high or not math.isfinite(number):
+    number, choice = value, ""
+    if kind.choices:
+        number, _, choice = value.partition(":") if kind.limits else ("", "", value)
+        choice = choice.strip() or kind.default
+        if choice not in kind.choices:
+            raise UserError(f"cannot read {part!r}: want one of {', '.join(kind.choices)}")
+    if kind.limits is None:
+        return PerturbationStep(name, choice=choice)
+    match, (low, high) = _NUMBER.fullmatch(number.strip()), kind.limits
+    if not match or (match[2] and not kind.unit):
+        raise UserError(f"cannot read {part!r}: want {kind.usage}, for example {kind.example}")
+    amount = float(match[1])
+    if not low <= amount <= high or not math.isfinite(amount):
         raise UserError(f"{part!r} is out of range: {name} goes from {low:g} to {high:g}")
-    return number + 0.0  # -0.0 would be written another way
-
-
-def _known() -> str:
-    return ", ".join(KNOWN.values())
-
-
-KNOWN = {
-    "noise": "noise=<dB>[:white|pink|brown]",
-    "reverb": "reverb=small|medium|large",
-    "speed": "speed=<factor>",
-    "telephone": "telephone",
-    "gain": "gain=<dB>",
-    "clip": "clip=<dB>",
-}
-LIMITS = {"noise": (-30.0, 80.0), "speed": (0.25, 4.0), "gain": (-60.0, 60.0), "clip": (0.0, 60.0)}
-EXAMPLES = {"noise": "noise=10dB:pink", "speed": "speed=1.2", "gain": "gain=-6dB", "clip": "clip=12dB"}
-_APPLY: dict[str, Callable[[PerturbationStep, np.ndarray, np.random.Generator], np.ndarray]] = {
-    "noise": lambda step, wave, rng: add_noise(wave, step.value, rng, step.choice),
-    "reverb": lambda step, wave, rng: reverberate(wave, *ROOMS[step.choice], rng),
-    "speed": lambda step, wave, rng: change_speed(wave, step.value),
-    "telephone": lambda step, wave, rng: telephone(wave),
-    "gain": lambda step, wave, rng: gain(wave, step.value),
-    "clip": lambda step, wave, rng: overdrive(wave, step.value),
-}
+    return PerturbationStep(name, amount + 0.0, choice)  # -0.0 would be written another way
