@@ -1,4 +1,4 @@
-"""From what the user writes after `--model` to a model.
+"""Names of models: from what a user writes after `--model` to a loaded model.
 
     base | text | cascade | constant        the micro world
     text:<llm>                              gold transcript in, any text LLM: the ceiling
@@ -13,16 +13,16 @@ An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogni
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rba_bench.assets import model_folder
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
 from rba_bench.speechlm.speech_model import SpeechLM
-from rba_bench.textlm.chat import Scalar, Variables, template_variables, warn_unread_variables
+from rba_bench.textlm.chat import Variables, template_variables, warn_unread_variables
 from rba_bench.textlm.text_model import TextLM
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ BUILT_IN = {
     "cascade": "the base's encoder transcribes, the teacher answers",
     "constant": "one answer to everything: the floor",
 }
-SCHEMES = ("text", "cascade", "openai")
 EXAMPLE = "cascade:large-v3+Qwen/Qwen2.5-7B-Instruct"
 
 
@@ -99,43 +98,35 @@ def load_speech_model(
     options = LoadOptions(
         device, batch_size, trust_remote_code, true_length, encoder_cache, language, variables
     )
-    model = _load(text, options, weights)
-    if text != "constant":  # else a model with and without thinking would have one name in tables
-        model.name += "".join(f"+{key}={_shown(value)}" for key, value in variables.items())
-        # a server may decode otherwise than the protocol says only where the user allowed it: tables must show that
-        model.name += "".join(f"+without-{word}" for word in _may_omit(model.identity()))
+    model = _load_spec(text, options, None if weights is None else Path(weights))
+    if text == "constant":
+        return model
+    # the name tells what differs: a model with and without thinking must not have one name in tables
+    for key, value in variables.items():
+        model.name += f"+{key}={value if isinstance(value, str) else json.dumps(value)}"
+    # a server may decode in another way than the protocol says only where the user allowed it
+    identity = model.identity()
+    parts = [identity, *(part for part in identity.values() if isinstance(part, Mapping))]
+    omitted = {str(word) for part in parts for word in part.get("may_omit", ())}
+    model.name += "".join(f"+without-{word}" for word in sorted(omitted))
     return model
 
 
-def _may_omit(identity: Mapping[str, Any]) -> list[str]:
-    """What of the decoding an endpoint may leave out, its own or that of the text LLM behind a recogniser."""
-    parts = [identity, *(part for part in identity.values() if isinstance(part, Mapping))]
-    return sorted({str(word) for part in parts for word in part.get("may_omit", ())})
-
-
-def _shown(value: Scalar) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _load(text: str, options: LoadOptions, weights: Path | str | None) -> SpeechLM:
+def _load_spec(text: str, options: LoadOptions, weights: Path | None) -> SpeechLM:
     if text in BUILT_IN:
-        return _built_in(text, None if weights is None else Path(weights), options)
-    scheme, colon, rest = text.partition(":")
+        return _load_built_in(text, weights, options)
+    prefix, colon, rest = text.partition(":")
     if not colon or Path(text).exists():
-        return _checkpoint(text, options)
-    if scheme == "text":
-        return _text_oracle(rest, options)
-    if scheme == "cascade":
-        return _cascade(*split_cascade(rest), options)
-    if scheme == "openai":
-        return _endpoint(text, options)
-    close = difflib.get_close_matches(scheme, SCHEMES, 1)
+        return _load_checkpoint(text, options)
+    if prefix in PREFIXES:
+        return PREFIXES[prefix](rest, options)
+    close = difflib.get_close_matches(prefix, PREFIXES, 1)
     hint = (
         f"did you mean {close[0]}:{rest}"
         if close
-        else f"it may start with {', '.join(f'{s}:' for s in SCHEMES)}"
+        else f"it may start with {', '.join(f'{name}:' for name in PREFIXES)}"
     )
-    raise UserError(f"no kind of model is called {scheme!r} (in {text!r}); {hint}")
+    raise UserError(f"no kind of model is called {prefix!r} (in {text!r}); {hint}")
 
 
 def split_cascade(parts: str) -> tuple[str, str]:
@@ -144,9 +135,9 @@ def split_cascade(parts: str) -> tuple[str, str]:
     Raises:
         UserError: one of the two is missing.
     """
-    cuts = [i for i, character in enumerate(parts) if character == "+"]
-    at = next((i for i in cuts if Path(parts[:i]).exists()), cuts[0] if cuts else len(parts))
-    recognizer, llm = parts[:at].strip(), parts[at + 1 :].strip()
+    pluses = [i for i, character in enumerate(parts) if character == "+"]
+    place = next((i for i in pluses if Path(parts[:i]).exists()), pluses[0] if pluses else len(parts))
+    recognizer, llm = parts[:place].strip(), parts[place + 1 :].strip()
     if not recognizer or not llm:
         lacks = "recogniser" if not recognizer else "text LLM"
         raise UserError(
@@ -155,34 +146,33 @@ def split_cascade(parts: str) -> tuple[str, str]:
     return recognizer, llm
 
 
-def _text_oracle(llm: str, options: LoadOptions) -> SpeechLM:
+def _load_text_oracle(llm: str, options: LoadOptions) -> SpeechLM:
     if not llm:
         raise UserError("'text:' names no text LLM: write text:<llm>, such as text:Qwen/Qwen2.5-7B-Instruct")
-    from rba_bench.speechlm.reference_models import StreamingTextOracle, TextOracle
+    from rba_bench.speechlm.reference_models import TextOracle
 
-    textlm = _textlm(llm, options.device, options)
-    oracle = StreamingTextOracle if hasattr(textlm, "chat_stream") else TextOracle
-    return oracle(textlm, f"text-{short_name(llm)}")
+    return TextOracle(_load_textlm(llm, options.device, options), f"text-{short_name(llm)}")
 
 
-def _cascade(recognizer: str, llm: str, options: LoadOptions) -> SpeechLM:
+def _load_cascade(parts: str, options: LoadOptions) -> SpeechLM:
+    recognizer_spec, llm = split_cascade(parts)
     from rba_bench.speechlm.recognizers import load_recognizer
     from rba_bench.speechlm.reference_models import Cascade
     from rba_bench.textlm.weights import resolve_device
 
     device = resolve_device(options.device)
-    ear = load_recognizer(
-        recognizer,
+    recognizer = load_recognizer(
+        recognizer_spec,
         device=device,
         batch_size=options.batch_size,
         language=options.language,
         trust_remote_code=options.trust_remote_code,
     )
-    textlm = _textlm(llm, device, options)
-    return Cascade(ear, textlm, f"cascade-{short_name(recognizer)}-{short_name(llm)}", device)
+    name = f"cascade-{short_name(recognizer_spec)}-{short_name(llm)}"
+    return Cascade(recognizer, _load_textlm(llm, device, options), name, device)
 
 
-def _textlm(llm: str, device: str, options: LoadOptions) -> TextLM:
+def _load_textlm(llm: str, device: str, options: LoadOptions) -> TextLM:
     from rba_bench.textlm.text_model import load_textlm
 
     trusted, template = options.trust_remote_code, options.template
@@ -194,20 +184,27 @@ def short_name(spec: str) -> str:
     from rba_bench.textlm.weights import COMMIT, HUB_ID
 
     tail = spec.rpartition("#")[2] if spec.startswith("openai:") else str(spec)
-    path, named = Path(tail), HUB_ID.fullmatch(tail)
-    if not path.exists() and named is not None and named["revision"]:
-        revision = named["revision"][:8] if COMMIT.fullmatch(named["revision"]) else named["revision"]
-        return f"{Path(named['repo']).name}@{revision.replace('/', '-')}"
+    path, hub_id = Path(tail), HUB_ID.fullmatch(tail)
+    if not path.exists() and hub_id is not None and hub_id["revision"]:
+        revision = hub_id["revision"][:8] if COMMIT.fullmatch(hub_id["revision"]) else hub_id["revision"]
+        return f"{Path(hub_id['repo']).name}@{revision.replace('/', '-')}"
     return (path.resolve() if path.exists() else path).name.removesuffix(".pt")
 
 
-def _endpoint(spec: str, options: LoadOptions) -> SpeechLM:
+def _load_endpoint(address: str, options: LoadOptions) -> SpeechLM:
     from rba_bench.speechlm.endpoint import EndpointSpeechLM
 
-    return EndpointSpeechLM.from_spec(spec, template=options.template)
+    return EndpointSpeechLM.from_spec(f"openai:{address}", template=options.template)
 
 
-def _checkpoint(spec: str, options: LoadOptions) -> SpeechLM:
+PREFIXES: dict[str, Callable[[str, LoadOptions], SpeechLM]] = {  # what follows `prefix:`, to a model
+    "text": _load_text_oracle,
+    "cascade": _load_cascade,
+    "openai": _load_endpoint,
+}
+
+
+def _load_checkpoint(spec: str, options: LoadOptions) -> SpeechLM:
     from rba_bench.textlm.weights import HUB_ID
 
     if not Path(spec).exists() and not HUB_ID.fullmatch(spec):
@@ -216,10 +213,10 @@ def _checkpoint(spec: str, options: LoadOptions) -> SpeechLM:
             f"no model {spec!r}{f', did you mean {close[0]!r}?' if close else ':'} give a checkpoint folder "
             f"(`rba-bench train` makes one), a Hub id or one of {', '.join(BUILT_IN)}"
         )
-    return _local(spec, options, short_name(spec))
+    return _load_local(spec, options, short_name(spec))
 
 
-def _local(path: Path | str, options: LoadOptions, name: str) -> "TransformersSpeechLM":
+def _load_local(path: Path | str, options: LoadOptions, name: str) -> "TransformersSpeechLM":
     from rba_bench.speechlm.audiolm.engine import TransformersSpeechLM
 
     return TransformersSpeechLM.from_pretrained(
@@ -234,39 +231,37 @@ def _local(path: Path | str, options: LoadOptions, name: str) -> "TransformersSp
     )
 
 
-def _built_in(name: str, folder: Path | None, options: LoadOptions) -> SpeechLM:
+def _load_built_in(name: str, folder: Path | None, options: LoadOptions) -> SpeechLM:
     if name == "constant":
         from rba_bench.speechlm.reference_models import ConstantAnswer
 
         warn_unread_variables("", options.template, name)
         return ConstantAnswer()
     if name == "base":
-        return _local(model_folder("base", folder=folder), options, "base")
-    return _micro_text(folder, options) if name == "text" else _micro_cascade(folder, options)
-
-
-def _micro_text(folder: Path | None, options: LoadOptions) -> SpeechLM:
+        return _load_local(model_folder("base", folder=folder), options, "base")
+    if name == "cascade":
+        return _load_built_in_cascade(folder, options)
     from rba_bench.speechlm.reference_models import TextOracle
 
-    return TextOracle(_textlm(str(model_folder("teacher", folder=folder)), options.device, options))
+    return TextOracle(_load_textlm(str(model_folder("teacher", folder=folder)), options.device, options))
 
 
-def _micro_cascade(folder: Path | None, options: LoadOptions) -> SpeechLM:
+def _load_built_in_cascade(folder: Path | None, options: LoadOptions) -> SpeechLM:
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
     from rba_bench.speechlm.recognizers import EncoderCTC
     from rba_bench.speechlm.reference_models import Cascade
 
     head = model_folder("asr", folder=folder)
-    recognizer = CTCRecognizer.load(head)
-    base = _local(model_folder("base", folder=folder), replace(options, template={}), "base")
+    ctc_head = CTCRecognizer.load(head)
+    base = _load_local(model_folder("base", folder=folder), replace(options, template={}), "base")
     encoder = base.family.encoder
     files = sorted(file for file in head.iterdir() if file.suffix in (".safetensors", ".json"))
-    ear = EncoderCTC(
-        recognizer.to(encoder.device),
+    recognizer = EncoderCTC(
+        ctc_head.to(encoder.device),
         encoder,
         base.family.processor.feature_extractor,
         sha256_json([base.identity()["weights_sha256"], *(sha256_file(file) for file in files)]),
         options.batch_size,
     )
-    teacher = _textlm(str(model_folder("teacher", folder=folder)), options.device, options)
-    return Cascade(ear, teacher, device=str(encoder.device))
+    teacher = _load_textlm(str(model_folder("teacher", folder=folder)), options.device, options)
+    return Cascade(recognizer, teacher, device=str(encoder.device))
