@@ -161,7 +161,7 @@ def answer_all(plan: Plan, request: EvalRequest, lm: harness.RbaSpeechLM) -> Non
         said: dict[str, list[str]] = {}
         for together in lm.stream(requests, done):
             keeper.keep(together.answers)
-            cost, said, before = _cost(requests, together), _observed(lm), said
+            cost, said, before = _cost(requests, together), lm.model.observed(), said
             clock.write(cost | {"observed": said} if said != before else cost)
             advance(len(together.answers))
     lm.barrier()
@@ -282,12 +282,6 @@ def observed(folder: Path) -> dict[str, list[str]]:
             for key, values in (batch.get("observed") or {}).items():
                 found.setdefault(key, {}).update(dict.fromkeys(values))
     return {key: sorted(values) for key, values in sorted(found.items())}
-
-
-def _observed(lm: harness.RbaSpeechLM) -> dict[str, list[str]]:
-    """What only a server's answers tell of the model behind it, so far in this process."""
-    said: dict[str, list[str]] = getattr(lm.model, "observed", dict)()
-    return said
 
 
 def unscored(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> Sample:

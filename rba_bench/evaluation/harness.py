@@ -206,7 +206,7 @@ class RbaSpeechLM(LM):
         batches from then on.
         """
         planned = [plan for plan in requests if plan.index not in done]
-        if hasattr(self.model, "stream"):
+        if self.model.streams:
             yield from self._stream_single(planned)
             return
         with ThreadPoolExecutor(1) as reader:
@@ -263,20 +263,18 @@ class RbaSpeechLM(LM):
 
     def _stream_single(self, planned: list[Planned]) -> Iterator[Answered]:
         """For endpoints: each answer on its own the moment it arrives; a clip is read when it is about to be sent."""
-        streaming: Any = self.model
         by_decoding: dict[Decoding, list[Planned]] = {}
         for plan in planned:
             by_decoding.setdefault(plan.settings.decoding, []).append(plan)
         for decoding, plans in by_decoding.items():
             started = time.perf_counter()
-            for index, generation in streaming.stream(_Lazy(plans, self._read_one), decoding):
+            for index, generation in self.model.stream(_Lazy(plans, self._read_one), decoding):
                 now = time.perf_counter()
                 yield Answered([plans[index].answer(generation)], now - started, 0.0, {})
                 started = now
 
     def _stages(self) -> dict[str, float]:
-        clock = getattr(self.model, "clock", None)
-        return clock.seconds if clock is not None else {}
+        return self.model.clock.seconds if self.model.clock is not None else {}
 
     def _read(self, batch: Sequence[Planned]) -> list[SpeechRequest | AudioError]:
         """Decode a batch and extract its features, in the reading thread.
@@ -289,13 +287,11 @@ class RbaSpeechLM(LM):
                 read.append(self._read_one(plan))
             except AudioError as error:
                 read.append(error)
-        prepare = getattr(self.model, "prepare", None)
-        if prepare is not None:
-            prepare([one for one in read if not isinstance(one, AudioError)])
+        self.model.prepare([one for one in read if not isinstance(one, AudioError)])
         return read
 
     def _read_one(self, plan: Planned) -> SpeechRequest:
-        reads = getattr(self.model, "reads_transcript", False)
+        reads = self.model.reads_transcript
         if plan.audio is None and not reads:
             raise AudioError("the item has no clip")
         audio = None if reads else model_input.wave(plan.audio)

@@ -27,13 +27,13 @@ from rba_bench.evaluation.scorers.registry import finish
 from rba_bench.evaluation.scorers.scorer import Finisher, FinishOptions
 from rba_bench.leaderboard.loaded_runs import Run
 from rba_bench.metrics.text import is_blank
-from rba_bench.textlm.judging import Message, Question, Reply
+from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
 from rba_bench.textlm.replies import ReplyParts
 
 Asked = tuple[tuple[Message, ...], int]
 
 
-class RecordedJudge:
+class RecordedJudge(JudgeModel):
     """A judge whose replies are those of a record.
 
     Attributes:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rba_bench.audio.clips import AudioError
-from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechRequest, StageClock, audio_fault
+from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechLM, SpeechRequest, StageClock, audio_fault
 from rba_bench.textlm.chat import Variables
 from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
@@ -26,7 +26,7 @@ from rba_bench.textlm.endpoints.text_llm import sampling_parameters, to_generati
 from rba_bench.textlm.text_model import Decoding, Generation
 
 
-class EndpointSpeechLM:
+class EndpointSpeechLM(SpeechLM):
     """Sends each clip as WAV (16 kHz, 16 bits) with its prompt, many requests at a time.
 
     Args:
@@ -36,10 +36,10 @@ class EndpointSpeechLM:
     Attributes:
         name: Last part of the model's name.
         clock: Stage `endpoint`: time spent waiting for answers.
-        max_seconds: None: what is too long, the server says.
     """
 
-    max_seconds: float | None = None
+    clock: StageClock
+    streams = True
 
     def __init__(self, client: EndpointClient, prompt_first: bool = False) -> None:
         self.client = client

@@ -1,4 +1,4 @@
-"""Reference rows of every table: a text ceiling, a cascade, and an answer that hears nothing."""
+"""Reference rows of every table: a text LLM that reads the transcript, a cascade, and a constant answer."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,18 +8,19 @@ import numpy as np
 
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.speechlm.recognizers import Recognizer
-from rba_bench.speechlm.speech_model import SpeechRequest, answer_usable, device_clock
+from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest, StageClock, answer_usable, device_clock
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 
 CONSTANT = "i do not know"
 UNREADABLE = "no transcript to read"
 
 
-class TextOracle:
+class TextOracle(SpeechLM):
     """A text LLM that reads the gold transcript: what the SpeechLM would reach if it heard perfectly.
 
-    Attributes:
-        reads_transcript: True: clips need not be read for it.
+    Args:
+        textlm: the text LLM.
+        name: for tables and folders.
     """
 
     reads_transcript = True
@@ -27,6 +28,7 @@ class TextOracle:
     def __init__(self, textlm: TextLM, name: str = "text") -> None:
         self.textlm = textlm
         self.name = name
+        self.streams = textlm.streams
 
     def identity(self) -> dict[str, Any]:
         """Identity of the text model, of kind `text-oracle`."""
@@ -34,8 +36,7 @@ class TextOracle:
 
     def observed(self) -> dict[str, list[str]]:
         """What a server says of the text model, {} for a local one."""
-        said: dict[str, list[str]] = getattr(self.textlm, "observed", dict)()
-        return said
+        return self.textlm.observed()
 
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
         """Answer prompt + transcript; a request without a transcript is `not_heard`, never answered."""
@@ -45,15 +46,6 @@ class TextOracle:
         answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
         return answer_usable(requests, faults, answers)
 
-
-class StreamingTextOracle(TextOracle):
-    """The same over a text LLM that gives answers as they complete: a server, asked many questions at a time.
-
-    Args:
-        textlm: with `chat_stream(user_texts, decoding, seeds)`, which yields `(position, answer)`.
-        name: for tables and folders.
-    """
-
     def stream(
         self, requests: Sequence[SpeechRequest], decoding: Decoding
     ) -> Iterator[tuple[int, Generation]]:
@@ -62,12 +54,11 @@ class StreamingTextOracle(TextOracle):
         for i in sorted(set(range(len(requests))) - set(usable)):
             yield i, Generation("", 0, "not_heard", UNREADABLE)
         texts = [requests[i].user_text() for i in usable]
-        textlm: Any = self.textlm
-        for position, answer in textlm.chat_stream(texts, decoding, [requests[i].seed for i in usable]):
+        for position, answer in self.textlm.chat_stream(texts, decoding, [requests[i].seed for i in usable]):
             yield usable[position], answer
 
 
-class Cascade:
+class Cascade(SpeechLM):
     """Speech recognition, then a text LLM on the recognised words; the recogniser is greedy under any decoding.
 
     The words heard are kept with each answer. A clip whose content key is known is recognised once.
@@ -81,6 +72,8 @@ class Cascade:
     Attributes:
         clock: recognition counts as `encoder`, answering as `decoder`.
     """
+
+    clock: StageClock
 
     def __init__(
         self, recognizer: Recognizer, textlm: TextLM, name: str = "cascade", device: str = "cpu"
@@ -135,7 +128,7 @@ class Cascade:
         return [words[key] if key in words else self._heard[key] for key in keys]
 
 
-class ConstantAnswer:
+class ConstantAnswer(SpeechLM):
     """The same words whatever is asked: the floor that every metric must show."""
 
     def __init__(self, answer: str = CONSTANT, name: str = "constant") -> None:

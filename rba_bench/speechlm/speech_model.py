@@ -1,13 +1,11 @@
-"""Where the time of answering goes: seconds by stage, filled by the model, read by the harness.
-
-What a speech language model promises, whoever runs it.
-"""
+"""Speech language models under test: the interface that evaluation calls, its requests, and a clock by stage."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -84,24 +82,26 @@ class SpeechRequest:
         return f"{self.prompt} {self.transcript if spoken is None else spoken}".strip()
 
 
-@runtime_checkable
-class SpeechLM(Protocol):
-    """A speech language model.
+class SpeechLM(ABC):
+    """A speech language model. Whoever adds one writes `identity` and `generate`; the rest has defaults.
 
     Attributes:
         name: short name for tables and folders.
-
-    What a model may offer beside: `clock` (a StageClock), `prepare(requests)` (work ahead in another thread),
-    `stream(requests, decoding)` (answers as they complete), `reads_transcript` (True if it never listens), `observed()`
-    (what a server said of itself).
+        clock: seconds spent by stage, where the model measures them.
+        reads_transcript: True if it reads the transcript and needs no audio.
+        streams: True if `stream` gives answers as they complete (a server); then it gets the whole test set at once.
     """
 
     name: str
+    clock: StageClock | None = None
+    reads_transcript: bool = False
+    streams: bool = False
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What identifies the model in records: `kind`, `weights_sha256`, `n_parameters` and more by kind."""
-        ...
 
+    @abstractmethod
     def generate(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Generation]:
         """Answer each request, in order.
 
@@ -109,7 +109,19 @@ class SpeechLM(Protocol):
         be answered yields a status with the reason (`not_heard` for unusable audio, `error` for what is too long for
         the model, `no_reply` for a server that failed); it never ends the run.
         """
-        ...
+
+    def stream(
+        self, requests: Sequence[SpeechRequest], decoding: Decoding
+    ) -> Iterator[tuple[int, Generation]]:
+        """`(position, answer)` in any order, each position exactly once; by default the answers of `generate`."""
+        yield from enumerate(self.generate(requests, decoding))
+
+    def prepare(self, requests: Sequence[SpeechRequest]) -> None:  # noqa: B027 - a default, not a gap
+        """Work ahead for these requests, called from another thread; by default nothing."""
+
+    def observed(self) -> dict[str, list[str]]:
+        """What the answers so far said of the model behind a server; {} by default."""
+        return {}
 
 
 def audio_fault(audio: np.ndarray | None) -> str:

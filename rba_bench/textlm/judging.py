@@ -17,13 +17,14 @@ the poll ends. Votes that could be read are kept.
 import json
 import math
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from rba_bench.errors import RbaError
 from rba_bench.faults import database_error, explained
@@ -99,9 +100,8 @@ def quote_json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-@runtime_checkable
-class JudgeModel(Protocol):
-    """A text LLM that answers questions, many at a time.
+class JudgeModel(ABC):
+    """A text LLM that answers the questions of a judge, many at a time.
 
     Attributes:
         name: Short name for tables.
@@ -109,13 +109,17 @@ class JudgeModel(Protocol):
 
     name: str
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What identifies the model in records; never a key."""
-        ...
 
+    @abstractmethod
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
         """`(position, reply)` as they complete, each position exactly once. One that fails never ends the rest."""
-        ...
+
+    def observed(self) -> dict[str, list[str]]:
+        """What the replies so far said of the model behind a server; {} by default."""
+        return {}
 
 
 FILE = "votes.sqlite"
@@ -392,7 +396,7 @@ class Poll:
                 waiting = [row for row in waiting if row.vote(read, attempt) is None]
             if waiting:
                 advance(len(waiting))
-        self._note_models()
+        self.account.models = self.asker.observed()
         votes = {key: row.vote(read, self.retries) or row.failure(read) for key, row in rows.items()}
         return [votes[vote_key(self._judge, question)] for question in questions]
 
@@ -427,11 +431,6 @@ class Poll:
                 reply = self.cache.put(row.keys[attempt], reply, lambda kept: _usable(kept, read))
             row.replies[attempt] = reply
             yield row
-
-    def _note_models(self) -> None:
-        observed = getattr(self.asker, "observed", None)  # a server says which model answered
-        if callable(observed):
-            self.account.models = dict(observed())
 
 
 def verdict_of(reply: Reply) -> Reply:

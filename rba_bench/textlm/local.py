@@ -27,10 +27,10 @@ from rba_bench.textlm.chat import (
 from rba_bench.textlm.draws import TokenSampler
 from rba_bench.textlm.engine_support import causal_lm_decoder
 from rba_bench.textlm.generation import Decoder
-from rba_bench.textlm.judging import Message, Question, Reply
+from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
 from rba_bench.textlm.replies import opened_thinking
 from rba_bench.textlm.sampling import Continuation, continue_all, continue_batch, decode_tokens, to_generation
-from rba_bench.textlm.text_model import Decoding, Generation
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.textlm.weights import (
     compute_dtype,
     hub_commit,
@@ -43,7 +43,7 @@ from rba_bench.textlm.weights import (
 )
 
 
-class LocalTextLM:
+class LocalTextLM(TextLM):
     """A causal LM with a chat template: batches are padded and sorted by length, results in input order.
 
     A model that is spoken to or computed in another way overrides `_turn_ids`, `_decoder`, `_draw_batch` and
@@ -264,7 +264,7 @@ ANCHOR = "a"  # a token before another shows whether that one begins with a spac
 PROBE = ("zqsystemtextqz", "zqusertextqz")
 
 
-class LocalJudge:
+class LocalJudge(JudgeModel):
     """A local causal LM as judge: the `JudgeModel` protocol.
 
     A reply depends on model, question and seed alone, not on the batch. The weights are loaded at the first question,

@@ -1,13 +1,12 @@
-"""A text language model: what it promises, and from what the user writes to the model.
+"""Text LLMs: the interface that callers use, decoding and answers (shared with speech models), and how one is loaded.
 
-What a text language model promises, whoever runs it; the vocabulary is shared with speech models.
-
-From what the user writes for a text LLM to the model: a folder, a Hub id, or `openai:<base_url>#<model>`.
+A user names a text LLM as a folder, a Hub id, or `openai:<base_url>#<model>`.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from rba_bench.errors import UserError
 from rba_bench.textlm.chat import Variables
@@ -82,33 +81,47 @@ class Generation:
     reasoning: str = ""
 
 
-@runtime_checkable
-class TextLM(Protocol):
+class TextLM(ABC):
     """A text LLM: answers, continues and scores. Results are in the order of the requests.
 
     One request that cannot be answered yields a Generation of status `error` (`no_reply` where a server failed); it
     never ends the run.
+
+    Attributes:
+        streams: True if `chat_stream` gives answers as they complete (a server).
     """
 
+    streams: bool = False
+
+    @abstractmethod
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Answer each user turn. A sampled answer depends on model, text and its seed alone."""
-        ...
 
+    @abstractmethod
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text (special tokens written out, none added) up to the end of a turn."""
-        ...
 
+    @abstractmethod
     def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Natural-log probability of each response and its end token, given the user turn."""
-        ...
 
+    @abstractmethod
     def pre_query_template(self) -> str:
         """The chat template up to where the user's words begin: it makes the model ask (Magpie)."""
-        ...
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What identifies the model in records: kind, path, hash of the weights, number of parameters."""
-        ...
+
+    def chat_stream(
+        self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Generation]]:
+        """`(position, answer)` in any order, each position exactly once; by default the answers of `chat`."""
+        yield from enumerate(self.chat(user_texts, decoding, seeds))
+
+    def observed(self) -> dict[str, list[str]]:
+        """What the answers so far said of the model behind a server; {} by default."""
+        return {}
 
 
 __all__ = ["load_judge_model", "load_textlm", "parse_endpoint"]

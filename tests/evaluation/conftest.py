@@ -14,7 +14,7 @@ import yaml
 from rba_bench.audio.clips import encode_flac
 from rba_bench.evaluation import task_registry
 from rba_bench.files import sha256_bytes
-from rba_bench.speechlm.speech_model import SpeechRequest
+from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
 from rba_bench.textlm.text_model import Decoding, Generation
 
 ITEMS: dict[str, list[dict[str, Any]]] = {
@@ -121,7 +121,7 @@ def write_task(folder: Path, benchmark: str, sampled: bool = False, **changes: A
     return path
 
 
-class ScriptedModel:
+class ScriptedModel(SpeechLM):
     """Answers by a function of the request; remembers every batch it was asked."""
 
     name = "scripted"

@@ -102,6 +102,8 @@ def test_a_clip_that_never_fits_is_an_error_of_its_item(tmp_path):
 class Streaming(ScriptedModel):
     """As an endpoint: answers in another order, one at a time."""
 
+    streams = True
+
     def stream(self, requests, decoding):
         self.batches.append(list(requests))
         for index in reversed(range(len(requests))):

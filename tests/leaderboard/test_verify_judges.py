@@ -12,7 +12,7 @@ from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.leaderboard.verify import verify
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.judging import Question, Reply
+from rba_bench.textlm.judging import JudgeModel, Question, Reply
 from tests.evaluation import conftest as tiny
 from tests.leaderboard import forging
 from tests.leaderboard.forging import Edit, Json
@@ -26,7 +26,7 @@ FINISH = {
 }
 
 
-class Dice:
+class Dice(JudgeModel):
     """A judge that answers by a hash of what it is asked; one question in six it refuses at first, one for good."""
 
     name = "dice"

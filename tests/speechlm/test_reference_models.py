@@ -14,12 +14,12 @@ from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.recognizers import EncoderCTC
 from rba_bench.speechlm.reference_models import Cascade, ConstantAnswer, TextOracle
 from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
-from rba_bench.textlm.text_model import Decoding, Generation
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 
 GREEDY = Decoding()
 
 
-class Echo:
+class Echo(TextLM):
     """A TextLM that answers with the user's words and the seed."""
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:

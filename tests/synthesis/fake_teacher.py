@@ -6,10 +6,10 @@ from typing import Any
 
 from rba_bench.micro import world
 from rba_bench.micro.world import core
-from rba_bench.textlm.text_model import Decoding, Generation
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 
 
-class FakeTeacher:
+class FakeTeacher(TextLM):
     """Writes mostly usable instructions; `bad_answers` is how many answers in ten are empty."""
 
     def __init__(self, bad_answers: int = 0) -> None:

@@ -25,6 +25,7 @@ from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.audiolm.text_decoder import prefix_before_audio, speech_decoder, unpadded
 from rba_bench.speechlm.speech_model import (
     SAMPLING_RATE,
+    SpeechLM,
     SpeechRequest,
     StageClock,
     answer_usable,
@@ -51,7 +52,7 @@ RUNS_AHEAD = 64  # runs of clips whose features wait for `generate`
 ENCODE_WASTE = 1.2
 
 
-class TransformersSpeechLM:
+class TransformersSpeechLM(SpeechLM):
     """Composites, Qwen2-Audio and their like: each distinct clip is encoded once, answers are drawn in batches.
 
     An answer depends on model, request and decoding alone. Clips longer than the model can hear are heard up to

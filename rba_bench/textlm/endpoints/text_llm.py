@@ -11,8 +11,8 @@ from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
 from rba_bench.textlm.endpoints.health import RequestFailure
 from rba_bench.textlm.endpoints.replies import ServerAnswer
-from rba_bench.textlm.judging import Question, Reply
-from rba_bench.textlm.text_model import Decoding, Generation, Status
+from rba_bench.textlm.judging import JudgeModel, Question, Reply
+from rba_bench.textlm.text_model import Decoding, Generation, Status, TextLM
 
 # How OpenAI, vLLM, SGLang and llama.cpp say that a request does not fit into the model
 _TOO_LONG = re.compile(
@@ -21,7 +21,7 @@ _TOO_LONG = re.compile(
 MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's by default
 
 
-class EndpointLM:
+class EndpointLM(TextLM, JudgeModel):
     """Answers questions (`JudgeModel`) and user turns (`TextLM`) over HTTP.
 
     Greedy decoding is temperature 0; servers with batched kernels may still differ between runs. The seed is sent
@@ -33,6 +33,8 @@ class EndpointLM:
     Attributes:
         name: Last part of the model's name.
     """
+
+    streams = True
 
     def __init__(self, client: EndpointClient) -> None:
         self.client = client

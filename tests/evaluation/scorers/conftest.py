@@ -15,7 +15,7 @@ MakeAsker = Callable[[Script], "ScriptedAsker"]
 MakeSample = Callable[..., Sample]
 
 
-class ScriptedAsker:
+class ScriptedAsker(JudgeModel):
     """Says what `script` says to each question and remembers what it was asked."""
 
     def __init__(self, script: Script, **identity: Any) -> None:

@@ -18,7 +18,7 @@ from rba_bench.evaluation.runner import evaluate
 from rba_bench.evaluation.scorers import reasoning
 from rba_bench.evaluation.scorers.scorer import FinishOptions
 from rba_bench.evaluation.sources.source import Place, load
-from rba_bench.textlm.judging import Question, Reply
+from rba_bench.textlm.judging import JudgeModel, Question, Reply
 from tests.evaluation.sources.speech import encoded
 
 CLIPS = {
@@ -184,7 +184,7 @@ def test_the_rules_run_without_a_judge(clone: Path, tmp_path: Path) -> None:
     assert found["macro"] and set(found["breakdown"]) == set(parts)
 
 
-class Clerk:
+class Clerk(JudgeModel):
     """An asker that says Yes to answers with `because` in them."""
 
     name = "clerk"

@@ -11,7 +11,7 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
-from rba_bench.textlm.text_model import Decoding, Generation
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.training.data.groups import TrainingData, choices
 from rba_bench.training.options.nested_options import CONTINUE
 from rba_bench.training.run import train
@@ -27,7 +27,7 @@ from rba_bench.training.teachers.readers import PolicyTextLM
 Data = TrainingData
 
 
-class Author:
+class Author(TextLM):
     """Answers by rule, counts what it is asked, and may stop in the middle."""
 
     def __init__(self, weights: str = "w", stop_after: int | None = None) -> None:
