@@ -9,6 +9,11 @@ The command line prints these as one line. Anything else is a bug and keeps its 
 """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, the name of its class where there is none: for messages of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class RbaError(Exception):
     """Base of all expected failures."""
 

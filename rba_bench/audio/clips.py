@@ -14,7 +14,7 @@ import numpy as np
 
 from rba_bench.audio.decoding import CLIP_BYTES, SAMPLING_RATE, decode_clip, max_clip_seconds, measure_clip
 from rba_bench.audio.parquet import FILES, OpenFile, OpenFiles, RowGroupCache, nothing_stored, stored_bytes
-from rba_bench.errors import AudioError, MissingPrerequisite, UserError
+from rba_bench.errors import AudioError, MissingPrerequisite, UserError, first_line
 from rba_bench.files import sha256_bytes
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class _RowGroups(RowGroupCache):
         try:
             values, place = self.find(path, row, (column,))
         except (pa.ArrowException, OSError) as error:  # arrow reports torn pages as OSError
-            raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
+            raise UserError(f"{path} is damaged ({first_line(error)}); make it again") from error
         value = values[place].as_py()
         data = stored_bytes(path, value)
         if data is None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rba_bench.errors import UserError
+from rba_bench.errors import UserError, first_line
 from rba_bench.files import open_up, read_json, write_json
 from rba_bench.outputs import claim, release
 from rba_bench.speechlm.model_card import PROVENANCE, write_model_card
@@ -75,8 +75,7 @@ def _config(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder} has no usable config.json: {reason}") from error
+        raise UserError(f"{folder} has no usable config.json: {first_line(error)}") from error
     if config.model_type == "whisper":
         return config
     if config.model_type == "rba_composite":
@@ -256,8 +255,7 @@ def _tokenizer(folder: Path, audio_token: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder} has no usable tokenizer: {reason}") from error
+        raise UserError(f"{folder} has no usable tokenizer: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer in {folder} has no chat template: take an instruction-tuned LLM, or add "
@@ -275,8 +273,7 @@ def _text_model(folder: Path, dtype: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder} has no usable config.json: {reason}") from error
+        raise UserError(f"{folder} has no usable config.json: {first_line(error)}") from error
     if config.get_text_config(decoder=True) is not config or type(config) not in (
         AutoModelForCausalLM._model_mapping
     ):

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
@@ -254,7 +254,7 @@ class OpenAIWhisper(InPieces):
             model = whisper.load_model(name, resolve_device(device))
         except (OSError, RuntimeError) as error:  # URLError; RuntimeError: checksum
             raise MissingPrerequisite(
-                f"weights of openai-whisper {name} cannot be downloaded ({_line(error)}): "
+                f"weights of openai-whisper {name} cannot be downloaded ({first_line(error)}): "
                 f"put {name}.pt into ~/.cache/whisper, or give a transformers folder"
             ) from error
         return cls(model.eval(), name, batch_size, language)
@@ -386,7 +386,7 @@ def _transformers(
         features = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no usable recogniser: {_line(error)}") from error
+        raise UserError(f"{folder} holds no usable recogniser: {first_line(error)}") from error
 
     def identity(model: Any) -> dict[str, Any]:
         return weights_identity(folder, spec, model, trust_remote_code)
@@ -397,8 +397,8 @@ def _transformers(
     if language is not None:
         raise UserError(f"a recogniser of type {kind!r} takes no language; leave it out")
     # Stands for masked spans in training; some published checkpoints lack it.
-    spare = ("masked_spec_embed",)
-    model = load_model(AutoModelForCTC, folder, "recogniser", device, trust_remote_code, spare)
+    optional = ("masked_spec_embed",)
+    model = load_model(AutoModelForCTC, folder, "recogniser", device, trust_remote_code, optional)
     return TransformersCTC(model, features, tokenizer, identity(model), batch_size)
 
 
@@ -409,7 +409,7 @@ def _load_file(path: str, device: str) -> Any:
         return whisper.load_model(path, device).eval()
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{path} is no openai-whisper checkpoint (dims and model_state_dict): {_line(error)}"
+            f"{path} is no openai-whisper checkpoint (dims and model_state_dict): {first_line(error)}"
         ) from error
 
 
@@ -428,7 +428,3 @@ def _at_least(audio: np.ndarray, seconds: float) -> np.ndarray:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,36 +1,34 @@
-"""What a chat template says: how a user turn looks, where the user's words begin, which tokens end a turn.
+"""Chat templates: rendering turns, end-of-turn tokens, template variables, and token ids safe from control strings.
 
-Variables of chat templates, such as `enable_thinking`: given by the user, checked, and recorded with the model.
+**Rendering.** `render_chat` writes a conversation as the model's template does; `pre_query_template` and `stop_ids` say
+where the user's words begin and which tokens end a turn.
 
-A template that does not know a variable ignores it, so that a slip of the pen changes nothing and says nothing; where
-the template can be read, that is said in one line.
+**Variables**, such as `enable_thinking`, are given by the user, checked, and recorded with the model. A template that
+does not read a variable ignores it silently; where the template's text is known, one line says so.
 
-Token ids of conversations in which the words of others stay words.
-
-A tokenizer reads `<|im_end|>` as the end of a turn whoever wrote it: in an answer that is judged or learnt, or in a
-user's prompt, it would close the turn, open one in the judge's name, or stand for a clip. Here only what the chat
-template writes becomes a control token; the same characters in content are read as the ordinary text they are.
-
-How: the template is rendered with a private word in the place of each control string of the content, so that what is
-left of such strings is the template's own. These get another, unforgeable spelling, the content gets its characters
-back, and a copy of the tokenizer that knows its control tokens by the new spelling alone reads the whole in one go: it
-cannot make a control token of anything else, not from its vocabulary either (WordPiece and Unigram find `<|end|>` and
-`</s>` there, with `split_special_tokens` too), and pieces merge at their borders as ever. Content without such a token
-takes the usual way, with the ids it always had.
+**Control strings.** A tokenizer reads `<|im_end|>` as the end of a turn whoever wrote it: in an answer that is judged
+or learnt, or in a user's prompt, it would close the turn, open one in the judge's name, or stand for a clip.
+`ContentTokenizer` makes a control token only of what the chat template writes; the same characters in content are read
+as ordinary text. How: the template is rendered with a private word in the place of each control string of the content,
+so that the control strings that remain are the template's own. These get another, unforgeable spelling, the content
+gets its characters back, and a copy of the tokenizer that knows its control tokens by the new spelling alone reads the
+text in one call: it cannot make a control token of anything else, not from its vocabulary either (WordPiece and Unigram
+find `<|end|>` and `</s>` there, with `split_special_tokens` too), and pieces merge at their borders as usual. Content
+without such a string is tokenised in the usual way, to the usual ids.
 """
 
 import json
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from jinja2 import TemplateError
 from pydantic import PlainValidator
 
-from rba_bench.errors import UserError
+from rba_bench.errors import UserError, first_line
 from rba_bench.files import read_json
 from rba_bench.progress import say
 from rba_bench.textlm.replies import is_turn_mark
@@ -38,6 +36,20 @@ from rba_bench.textlm.replies import is_turn_mark
 # A word no template writes. No spaces or capitals: templates trim, and some tokenizers lower-case.
 SENTINEL = "zqusertextqz"
 ANSWER = "zqanswertextqz"
+
+Scalar = bool | int | float | str | None
+Variables = Mapping[str, Scalar]
+THINKING = "enable_thinking"  # Qwen3, GLM, SmolLM3, Hunyuan, EXAONE, Nemotron
+_NAME = re.compile(r"[A-Za-z_]\w*")
+# What `apply_chat_template` takes itself, and what every template gets
+_RESERVED = (
+    "conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize", "padding",
+    "continue_final_message", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs",
+    "return_assistant_tokens_mask", "processor_kwargs", "load_audio_from_video", "self",
+)  # fmt: skip
+
+Writer = Callable[[Sequence[str]], str]  # contents to text
+_BARS = re.compile(r"<[|\uff5c][^\s<>]*[|\uff5c]>")  # a control token by its looks, flagged as special or not
 
 
 def render_chat(speaker: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
@@ -54,11 +66,11 @@ def render_chat(speaker: Any, messages: Sequence[Mapping[str, Any]], **options: 
     try:
         return str(speaker.apply_chat_template(messages, tokenize=False, **options))
     except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
-        whose = getattr(getattr(speaker, "tokenizer", speaker), "name_or_path", "") or "this model"
+        reason = " ".join(first_line(error).split())
+        model = getattr(getattr(speaker, "tokenizer", speaker), "name_or_path", "") or "this model"
         roles = ", ".join(str(message.get("role")) for message in messages)
         raise UserError(
-            f"the chat template of {whose} cannot write a conversation of {roles} ({reason}): use an instruction-tuned "
+            f"the chat template of {model} cannot write a conversation of {roles} ({reason}): use an instruction-tuned "
             "model, or correct its chat_template.jinja"
         ) from error
 
@@ -74,7 +86,7 @@ def pre_query_template(tokenizer: Any, **template: Any) -> str:
     Raises:
         UserError: the template does not show the user's words.
     """
-    return _around(_render(tokenizer, template), SENTINEL)[0]
+    return _split_at(_render_probe(tokenizer, template), SENTINEL)[0]
 
 
 def stop_ids(tokenizer: Any, model: Any, **template: Any) -> tuple[list[int], list[int]]:
@@ -88,12 +100,12 @@ def stop_ids(tokenizer: Any, model: Any, **template: Any) -> tuple[list[int], li
     Raises:
         UserError: no chat template, or none of the three names a token.
     """
-    rendered = _render(tokenizer, template)
-    after_user = _around(rendered, SENTINEL)[1].partition(ANSWER)[0]
-    after_answer = _around(rendered, ANSWER)[1]
+    rendered = _render_probe(tokenizer, template)
+    after_user = _split_at(rendered, SENTINEL)[1].partition(ANSWER)[0]
+    after_answer = _split_at(rendered, ANSWER)[1]
     shipped = model.generation_config.eos_token_id
-    named = [tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
-    answer = [*_leading_special(tokenizer, after_answer), *(i for i in named if i is not None)]
+    eos_ids = [tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
+    answer = [*_leading_special(tokenizer, after_answer), *(i for i in eos_ids if i is not None)]
     if not answer:
         raise UserError(
             "no token ends a turn: the tokenizer needs an eos_token, or a template that writes one"
@@ -102,7 +114,7 @@ def stop_ids(tokenizer: Any, model: Any, **template: Any) -> tuple[list[int], li
     return list(dict.fromkeys(answer)), list(dict.fromkeys(either))
 
 
-def _render(tokenizer: Any, template: dict[str, Any]) -> str:
+def _render_probe(tokenizer: Any, template: dict[str, Any]) -> str:
     if not tokenizer.chat_template:
         raise UserError(
             "the tokenizer has no chat template: use an instruction-tuned model, or add chat_template.jinja"
@@ -111,9 +123,9 @@ def _render(tokenizer: Any, template: dict[str, Any]) -> str:
     return render_chat(tokenizer, messages, **template)
 
 
-def _around(rendered: str, word: str) -> tuple[str, str]:
-    before, found, after = rendered.partition(word)
-    if not found:
+def _split_at(rendered: str, word: str) -> tuple[str, str]:
+    before, match, after = rendered.partition(word)
+    if not match:
         raise UserError("the chat template does not show the words of a turn: it cannot be used here")
     return before, after
 
@@ -123,41 +135,29 @@ def _leading_special(tokenizer: Any, text: str) -> list[int]:
     return [i for i in ids if i in tokenizer.all_special_ids or i in tokenizer.added_tokens_decoder]
 
 
-Scalar = bool | int | float | str | None
-Variables = Mapping[str, Scalar]
-THINKING = "enable_thinking"  # Qwen3, GLM, SmolLM3, Hunyuan, EXAONE, Nemotron
-_NAME = re.compile(r"[A-Za-z_]\w*")
-# What `apply_chat_template` takes itself, and what every template gets
-_TAKEN = (
-    "conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize", "padding",
-    "continue_final_message", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs",
-    "return_assistant_tokens_mask", "processor_kwargs", "load_audio_from_video", "self",
-)  # fmt: skip
-
-
 def parse_template_variables(assignments: Sequence[str]) -> dict[str, Scalar]:
     """Variables from `key=value` texts; a value is a JSON scalar (`true`, `0.5`, `"text"`), anything else is its text.
 
     Raises:
         UserError: no `=`, a key that is no name, or a value that is a list or an object.
     """
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"template variable {text!r}: write key=value, such as {THINKING}=false")
         try:
-            found[key.strip()] = json.loads(value, parse_constant=str)
+            variables[key.strip()] = json.loads(value, parse_constant=str)
         except (ValueError, RecursionError):  # plain text; a number of thousands of digits too
-            found[key.strip()] = value
-    return check_template_variables(found)
+            variables[key.strip()] = value
+    return check_template_variables(variables)
 
 
 def template_variables(value: Mapping[str, Any] | str | None) -> dict[str, Scalar]:
     """Variables as lm-eval's `--model_args` may hold them: a mapping, its JSON text, or `key=value;key=value`.
 
     Raises:
-        UserError: see `parse`.
+        UserError: see `parse_template_variables`.
     """
     if value is None or isinstance(value, Mapping):
         return check_template_variables(value or {})
@@ -170,20 +170,20 @@ def template_variables(value: Mapping[str, Any] | str | None) -> dict[str, Scala
 
 
 def check_template_variables(variables: Mapping[str, Any]) -> dict[str, Scalar]:
-    """The same variables.
+    """The variables as they are, checked.
 
     Raises:
-        UserError: a key that no template can read or that is taken, or a value that is no scalar.
+        UserError: a key that no template can read or that is reserved, or a value that is no scalar.
     """
     for key, value in variables.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key):
             raise UserError(
-                f"template variable {key!r} is no name: write key=value, such as {THINKING}=false"
+                f"template variable {key!r} is not a name: write key=value, such as {THINKING}=false"
             )
-        if key in _TAKEN:
+        if key in _RESERVED:
             raise UserError(f"template variable {key} is set by rba-bench itself: leave it out")
         if not isinstance(value, Scalar) or (isinstance(value, float) and value - value != 0):
-            raise UserError(f"template variable {key}: {value!r} is no number, text, true or false")
+            raise UserError(f"template variable {key}: {value!r} is not a number, text, true or false")
     return dict(variables)
 
 
@@ -202,8 +202,7 @@ TemplateVariables = Annotated[dict[str, Scalar], PlainValidator(_recipe_value)] 
 
 def template_of(holder: Any) -> str:
     """The chat template of a tokenizer or processor, "" if it has none; of several, all together."""
-    template = getattr(holder, "chat_template", None)
-    return _joined(template)
+    return _template_text(getattr(holder, "chat_template", None))
 
 
 def template_in_folder(folder: Path) -> str:
@@ -216,8 +215,8 @@ def template_in_folder(folder: Path) -> str:
             config = read_json(folder / name) if (folder / name).is_file() else None
         except ValueError:
             continue  # loading the tokenizer says what is wrong with the file
-        if isinstance(config, Mapping) and (found := _joined(config.get("chat_template"))):
-            return found
+        if isinstance(config, Mapping) and (text := _template_text(config.get("chat_template"))):
+            return text
     return ""
 
 
@@ -227,28 +226,24 @@ def template_reads(template: str, variable: str) -> bool:
 
 
 def disable_thinking(template: str, variables: Variables) -> dict[str, Scalar]:
-    """The variables, and thinking switched off where the template knows how and the user does not say otherwise."""
+    """The variables, with thinking switched off where the template has a switch and the user does not set it."""
     off: dict[str, Scalar] = {THINKING: False} if template_reads(template, THINKING) else {}
     return {**off, **variables}
 
 
 def warn_unread_variables(template: str, variables: Variables, model: str) -> None:
-    """Say which variables the template does not know, if any: they change nothing."""
-    strange = [name for name in variables if not template_reads(template, name)]
-    if strange:
-        say(f"{model}: its chat template does not know {', '.join(strange)}, so nothing changes")
+    """Say which variables the template does not read, if any: they change nothing."""
+    unread = [name for name in variables if not template_reads(template, name)]
+    if unread:
+        say(f"{model}: its chat template does not read {', '.join(unread)}, so nothing changes")
 
 
-def _joined(template: Any) -> str:
+def _template_text(template: Any) -> str:
     if isinstance(template, Mapping):
         return "\n".join(str(text) for text in template.values())
     if isinstance(template, list):  # `[{"name": ..., "template": ...}]` of older files
-        return "\n".join(str(one.get("template", "")) for one in template if isinstance(one, Mapping))
+        return "\n".join(str(entry.get("template", "")) for entry in template if isinstance(entry, Mapping))
     return template if isinstance(template, str) else ""
-
-
-Writer = Callable[[Sequence[str]], str]  # contents to text
-_BARS = re.compile(r"<[|\uff5c][^\s<>]*[|\uff5c]>")  # a control token by its looks, flagged as special or not
 
 
 class ControlStringError(UserError):
@@ -260,7 +255,7 @@ class ContentTokenizer:
 
     Args:
         tokenizer: of transformers; those of `mistral-common` read content as text by themselves.
-        also: ids that are control tokens however they are flagged, such as the placeholder for audio.
+        also: ids that are control tokens whatever their flags say, such as the placeholder for audio.
 
     Attributes:
         control: control strings by id: special tokens, and others that mark turns or thinking.
@@ -268,12 +263,12 @@ class ContentTokenizer:
 
     def __init__(self, tokenizer: Any, also: Collection[int] = ()) -> None:
         self.tokenizer = tokenizer
-        known = getattr(tokenizer, "added_tokens_decoder", {})  # not every tokenizer of mistral-common has it
-        added = {i: str(token) for i, token in known.items() if str(token).strip()}
+        table = getattr(tokenizer, "added_tokens_decoder", {})  # not every tokenizer of mistral-common has it
+        added = {i: str(token) for i, token in table.items() if str(token).strip()}
         self.control: dict[int, str] = {
             i: text
             for i, text in added.items()
-            if known[i].special or i in also or is_turn_mark(text) or _BARS.fullmatch(text) is not None
+            if table[i].special or i in also or is_turn_mark(text) or _BARS.fullmatch(text) is not None
         }
         # An unknown word forges nothing, though its token has a name that does
         unknown = getattr(tokenizer, "unk_token_id", None)
@@ -281,6 +276,7 @@ class ContentTokenizer:
         self._forged = frozenset(i for i in self.control if i != unknown or i in ends)
         self._quiet = {"verbose": False} if hasattr(tokenizer, "backend_tokenizer") else {}
         longest_first = sorted(self.control.values(), key=len, reverse=True)
+        self._numbers = {text: i for i, text in self.control.items()}
         self._strings = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def ids(self, write: Writer, contents: Sequence[str], special: bool = False) -> list[int]:
@@ -297,21 +293,23 @@ class ContentTokenizer:
         if not any(map(self.forges, contents)):
             text = write(contents)
             return list(self.tokenizer(text, add_special_tokens=special, **self._quiet)["input_ids"])
-        masked, hidden = self._masked(contents)
-        parts = enumerate(_split(write(masked), hidden))
-        text = "".join(hidden[part] if i % 2 else self._spelled(part) for i, part in parts)
+        masked, hidden = self._mask(contents)
+        words = "|".join(map(re.escape, hidden)) or r"(?!)"
+        parts = enumerate(re.split(f"({words})", write(masked)))  # odd parts are the private words
+        respell = partial(self._strings.sub, lambda match: self._spelling(match[0]))
+        text = "".join(hidden[part] if i % 2 else respell(part) for i, part in parts)
         return list(self._backend.encode(text, add_special_tokens=special).ids)
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of content that stands alone, such as an answer, without control tokens."""
-        return self.ids(lambda told: told[0], [text])
+        return self.ids(lambda contents: contents[0], [text])
 
-    def pair(self, one: str, other: str) -> tuple[list[int], list[int]]:
-        """Token ids and types of two contents as the tokenizer itself joins them (`[CLS] one [SEP] other [SEP]`)."""
-        if not (self.forges(one) or self.forges(other)):
-            found = self.tokenizer(one, other, return_token_type_ids=True, **self._quiet)
-            return list(found["input_ids"]), list(found["token_type_ids"])
-        encoding = self._backend.encode(one, other)
+    def pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
+        """Token ids and types of two contents as the tokenizer joins them (`[CLS] first [SEP] second [SEP]`)."""
+        if not (self.forges(first) or self.forges(second)):
+            encoded = self.tokenizer(first, second, return_token_type_ids=True, **self._quiet)
+            return list(encoded["input_ids"]), list(encoded["token_type_ids"])
+        encoding = self._backend.encode(first, second)
         return list(encoding.ids), list(encoding.type_ids)
 
     def forges(self, content: str) -> bool:
@@ -319,30 +317,29 @@ class ContentTokenizer:
         if not self.control or self._strings.search(content):
             return bool(self.control)
         # the tokenizer may know it by other spellings: in capitals, or as a word of its vocabulary
-        found = self.tokenizer(content, add_special_tokens=False, **self._quiet)["input_ids"]
-        return not self._forged.isdisjoint(found)
+        ids = self.tokenizer(content, add_special_tokens=False, **self._quiet)["input_ids"]
+        return not self._forged.isdisjoint(ids)
 
-    def _masked(self, contents: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """The contents with a word for each control string, and what each word stands for."""
+    def _mask(self, contents: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """The contents with a private word for each control string, and what each word stands for.
+
+        No capitals or spaces in these words, which templates and tokenizers may change.
+        """
         hidden: dict[str, str] = {}
-        nonce = _unused(contents)
+        number = 0
+        while any(f"zqmark{number}qz" in content.lower() for content in contents):
+            number += 1
 
-        def hide(found: re.Match[str]) -> str:
-            word = f"{nonce}x{len(hidden)}x"
-            hidden[word] = found[0]
+        def hide(match: re.Match[str]) -> str:
+            word = f"zqmark{number}qzx{len(hidden)}x"
+            hidden[word] = match[0]
             return word
 
         return [self._strings.sub(hide, content) for content in contents], hidden
 
-    def _spelled(self, text: str) -> str:
-        return self._strings.sub(lambda found: self._spelling(found[0]), text)
-
     def _spelling(self, control: str) -> str:
+        """The unforgeable spelling of a control string."""
         return f"{self._nonce}{self._numbers[control]}{self._nonce}"
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {text: i for i, text in self.control.items()}
 
     @cached_property
     def _nonce(self) -> str:
@@ -366,7 +363,7 @@ class ContentTokenizer:
         for token in settings["added_tokens"]:
             if token["id"] in self.control:
                 token["content"] = self._spelling(self.control[token["id"]])
-        _rename(settings["model"], {text: self._spelling(text) for text in self.control.values()})
+        _rename_vocabulary(settings["model"], {text: self._spelling(text) for text in self.control.values()})
         renamed = Tokenizer.from_str(json.dumps(settings))
         if any(renamed.token_to_id(self._spelling(text)) != i for i, text in self.control.items()):
             raise self._refusal()
@@ -378,14 +375,14 @@ class ContentTokenizer:
             raise self._refusal()
 
     def _refusal(self) -> ControlStringError:
-        whose = getattr(self.tokenizer, "name_or_path", "") or "this model"
+        model = getattr(self.tokenizer, "name_or_path", "") or "this model"
         return ControlStringError(
-            f"the text contains a control string of {whose}, and its tokenizer ({type(self.tokenizer).__name__}) "
+            f"the text contains a control string of {model}, and its tokenizer ({type(self.tokenizer).__name__}) "
             f"cannot read it as text; control strings are {', '.join(list(self.control.values())[:5])}: remove it"
         )
 
 
-def _rename(model: dict[str, Any], names: dict[str, str]) -> None:
+def _rename_vocabulary(model: dict[str, Any], names: dict[str, str]) -> None:
     """Give entries of a tokenizer's vocabulary other names."""
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
@@ -395,23 +392,9 @@ def _rename(model: dict[str, Any], names: dict[str, str]) -> None:
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
     if "merges" in model:
-        model["merges"] = [merge for merge in model["merges"] if names.keys().isdisjoint(_words(merge))]
-
-
-def _words(merge: Sequence[str] | str) -> set[str]:
-    """The two words of a merge, and what they become."""
-    one, other = merge.split(" ", 1) if isinstance(merge, str) else merge
-    return {one, other, one + other}
-
-
-def _split(text: str, words: dict[str, str]) -> list[str]:
-    """The text before, of and after each of the words, in turn."""
-    return re.split(f"({'|'.join(map(re.escape, words))})", text) if words else [text]
-
-
-def _unused(contents: Sequence[str]) -> str:
-    """A word that is in none of the contents; no capitals or spaces, which templates and tokenizers may change."""
-    number = 0
-    while any(f"zqmark{number}qz" in content.lower() for content in contents):
-        number += 1
-    return f"zqmark{number}qz"
+        pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+        model["merges"] = [
+            merge
+            for merge, (first, second) in zip(model["merges"], pairs, strict=True)
+            if names.keys().isdisjoint({first, second, first + second})
+        ]

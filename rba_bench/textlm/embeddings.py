@@ -1,4 +1,4 @@
-"""Sentence embeddings: finding a sentence-transformers model, knowing it by its content, asking it for vectors."""
+"""Sentence embeddings by sentence-transformers: its model folder, the hash of its files, and vectors of texts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.files import read_json, sha256_file, sha256_json
 from rba_bench.installing import extra
 from rba_bench.textlm.weights import HUB_ID
@@ -26,7 +26,7 @@ class SentenceEmbedder:
             Qwen3-Embedding have some), "" for none.
 
     Attributes:
-        cut: Texts so far that were longer than the model reads; their end was left out.
+        cut: Number of texts so far that were longer than the model's input; their end was left out.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", batch_size: int = 32, prompt: str = "") -> None:
@@ -49,11 +49,11 @@ class SentenceEmbedder:
                     str(self.folder), device=self.device, local_files_only=True
                 )
             except (OSError, ValueError, KeyError, RuntimeError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 raise UserError(f"{self.folder} cannot be loaded as an embedding model: {reason}") from error
             if self.prompt and self.prompt not in model.prompts:
-                known = ", ".join(sorted(model.prompts)) or "none"
-                raise UserError(f"{self.folder} has no prompt {self.prompt!r}; it has: {known}")
+                names = ", ".join(sorted(model.prompts)) or "none"
+                raise UserError(f"{self.folder} has no prompt {self.prompt!r}; it has: {names}")
             self._model = model
         return self._model
 
@@ -62,14 +62,14 @@ class SentenceEmbedder:
         distinct = sorted({text for text in texts if text.strip()})
         if not distinct:
             return np.zeros((len(texts), 1))
-        self.cut += self._too_long(distinct)
+        self.cut += self._count_too_long(distinct)
         options: dict[str, Any] = {"prompt_name": self.prompt} if self.prompt else {}
-        found = self.model.encode(distinct, batch_size=self.batch_size, show_progress_bar=False, **options)
-        known = dict(zip(distinct, np.asarray(found), strict=True))
-        nothing = np.zeros(np.shape(found)[1])
-        return np.stack([known.get(text, nothing) for text in texts])
+        vectors = self.model.encode(distinct, batch_size=self.batch_size, show_progress_bar=False, **options)
+        by_text = dict(zip(distinct, np.asarray(vectors), strict=True))
+        zeros = np.zeros(np.shape(vectors)[1])
+        return np.stack([by_text.get(text, zeros) for text in texts])
 
-    def _too_long(self, texts: list[str]) -> int:
+    def _count_too_long(self, texts: list[str]) -> int:
         from transformers import PreTrainedTokenizerBase
 
         room, tokenizer = self.model.max_seq_length, getattr(self.model[0], "tokenizer", None)
@@ -105,15 +105,15 @@ def embedding_folder(name: str, revision: str = "main", remedy: str = "") -> Pat
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
-    folder, named = Path(name), HUB_ID.fullmatch(name)
+    folder, hub_id = Path(name), HUB_ID.fullmatch(name)
     if not folder.is_dir():
-        repo, revision = (named["repo"], named["revision"] or revision) if named else (name, revision)
+        repo, revision = (hub_id["repo"], hub_id["revision"] or revision) if hub_id else (name, revision)
         try:
             folder = Path(snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES))
         except HFValidationError as error:
             raise MissingPrerequisite(f"no embedding model at {name}: correct the path") from error
         except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise MissingPrerequisite(
                 f"cannot get the embedding model {name} from the Hub ({reason}): "
                 + (remedy or f"download it with `hf download {name} --local-dir DIR` and give DIR")

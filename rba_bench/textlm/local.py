@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rba_bench.errors import UserError
+from rba_bench.errors import UserError, first_line
 from rba_bench.textlm import chat
 from rba_bench.textlm.chat import (
     ContentTokenizer,
@@ -105,7 +105,7 @@ class LocalTextLM(TextLM):
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{folder} holds no usable tokenizer: {first_line(error)}") from error
         identity = {"kind": "text", **weights_identity(folder, path_or_id, model, trust_remote_code)}
         warn_unread_variables(template_of(tokenizer), template or {}, Path(str(path_or_id)).name)
         return cls(model, tokenizer, identity, batch_size, template)

@@ -1,6 +1,6 @@
-"""From prompts to continuations, by the engine or by transformers' `generate`, and from drawn tokens to text.
+"""From prompts to continuations, by our generation engine or by transformers' `generate`, and from token ids to text.
 
-Answers that are sampled depend on weights, prompt and seed alone, see `draws`.
+A sampled answer depends on weights, prompt and seed alone, see `draws`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from rba_bench.textlm.text_model import Decoding, Generation, Status
 
 
 class Continuation(NamedTuple):
-    """Drawn tokens of one row, without the stop token; `ended` tells whether one came."""
+    """New tokens of one row without the stop token; `ended` tells whether there was one."""
 
     tokens: list[int]
     ended: bool
@@ -43,19 +43,19 @@ def continue_all(
         slots: rows answered together.
         device: the model's.
     """
-    places: dict[tuple[int, ...], int] = {}
-    asked = [
-        GenerationRequest(places.setdefault(tuple(row), len(places)), seed)
+    numbers: dict[tuple[int, ...], int] = {}  # of distinct prompts
+    requests = [
+        GenerationRequest(numbers.setdefault(tuple(row), len(numbers)), seed)
         for row, seed in zip(rows, seeds, strict=True)
     ]
-    prompts = prompts_of_ids(list(places), decoder.words, device)
-    return continue_prompts(decoder, prompts, asked, decoding, stop_ids, slots)
+    prompts = prompts_of_ids(list(numbers), decoder.words, device)
+    return continue_prompts(decoder, prompts, requests, decoding, stop_ids, slots)
 
 
 def continue_prompts(
     decoder: Decoder,
     prompts: Prompts,
-    asked: Sequence[GenerationRequest],
+    requests: Sequence[GenerationRequest],
     decoding: Decoding,
     stop_ids: Sequence[int],
     slots: int,
@@ -63,8 +63,8 @@ def continue_prompts(
 ) -> list[Continuation]:
     """The same for prompts of any kind; `banned` tokens are never drawn."""
     sampler = TokenSampler(decoding.temperature, decoding.top_p, banned)
-    drawn = generate_tokens(decoder, prompts, asked, sampler, decoding.max_new_tokens, stop_ids, slots)
-    return [Continuation(one.tokens[:-1] if one.ended else one.tokens, one.ended) for one in drawn]
+    answers = generate_tokens(decoder, prompts, requests, sampler, decoding.max_new_tokens, stop_ids, slots)
+    return [Continuation(a.tokens[:-1] if a.ended else a.tokens, a.ended) for a in answers]
 
 
 def continue_batch(
@@ -97,7 +97,7 @@ def continue_batch(
         output = model.generate(
             **inputs,
             do_sample=False,
-            # One more than asked: an answer of exactly max_new_tokens tokens still gets to say that it ends.
+            # One more token than requested: an answer of exactly max_new_tokens tokens can still emit its stop token.
             max_new_tokens=decoding.max_new_tokens + 1,
             eos_token_id=list(stop_ids),
             pad_token_id=pad_id,
@@ -105,7 +105,12 @@ def continue_batch(
             logits_processor=processors,
         )
     start = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-    return [_cut(row, set(stop_ids), decoding.max_new_tokens) for row in output[:, start:].tolist()]
+    continuations = []
+    for row in output[:, start:].tolist():
+        end = next((place for place, token in enumerate(row) if token in stop_ids), None)
+        tokens = row[: decoding.max_new_tokens] if end is None else row[:end]
+        continuations.append(Continuation(tokens, end is not None))
+    return continuations
 
 
 def to_generation(tokenizer: Any, continuation: Continuation, opened: str = "") -> Generation:
@@ -122,7 +127,7 @@ def to_generation(tokenizer: Any, continuation: Continuation, opened: str = "") 
 
 
 def decode_tokens(tokenizer: Any, tokens: Sequence[int], opened: str = "") -> str:
-    """Text of drawn tokens without spaces around it, behind the tag that the prompt has opened.
+    """Text of new tokens without spaces around it, behind the tag that the prompt has opened.
 
     Special tokens are left out, but for those that mark thinking or turns: without them thinking could not be told
     from the answer (Magistral, gpt-oss), nor the answer from what a model says in the user's name.
@@ -131,26 +136,19 @@ def decode_tokens(tokenizer: Any, tokens: Sequence[int], opened: str = "") -> st
     if marks.isdisjoint(tokens):
         text = tokenizer.decode(tokens, skip_special_tokens=True)
     else:
-        kept = [token for token in tokens if token in marks or token not in special]
-        text = tokenizer.decode(kept, skip_special_tokens=False)
+        visible = [token for token in tokens if token in marks or token not in special]
+        text = tokenizer.decode(visible, skip_special_tokens=False)
     return f"{opened}{text}".strip()
 
 
 @lru_cache(maxsize=8)
 def _special_tokens(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
-    """Ids of special tokens, and of those among them that must be seen."""
-    known = getattr(tokenizer, "added_tokens_decoder", {})  # not every tokenizer of mistral-common has it
-    added = {i: str(token) for i, token in known.items() if token.special}
+    """Ids of special tokens, and of those among them that must stay visible."""
+    table = getattr(tokenizer, "added_tokens_decoder", {})  # not every tokenizer of mistral-common has it
+    added = {i: str(token) for i, token in table.items() if token.special}
     return frozenset({*added, *tokenizer.all_special_ids}), frozenset(
         i for i in added if is_turn_mark(added[i])
     )
-
-
-def _cut(tokens: list[int], stop_ids: set[int], longest: int) -> Continuation:
-    for position, token in enumerate(tokens):
-        if token in stop_ids:
-            return Continuation(tokens[:position], True)
-    return Continuation(tokens[:longest], False)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.files import sha256_file, sha256_json
 
 # owner/name, and after @ a commit, branch or tag
@@ -43,12 +43,12 @@ def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder of the {what}")
     if not folder.is_dir():
-        named = HUB_ID.fullmatch(str(path_or_id))
-        if named is None:
+        hub_id = HUB_ID.fullmatch(str(path_or_id))
+        if hub_id is None:
             raise MissingPrerequisite(
                 f"no {what} at {path_or_id}: train or download it first, or correct the path"
             )
-        folder = _snapshot(named["repo"], named["revision"], what)
+        folder = _download(hub_id["repo"], hub_id["revision"], what)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise MissingPrerequisite(f"{folder} holds no {what}: it needs config.json and *.safetensors")
     return folder
@@ -63,8 +63,6 @@ def weights_sha256(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise MissingPrerequisite(f"{folder} holds no *.safetensors")
-    if len(files) == 1:
-        return sha256_file(files[0])
     digest = hashlib.sha256()
     for file in files:
         with open(file, "rb") as handle:
@@ -126,30 +124,28 @@ def resolve_device(device: str) -> str:
         RuntimeError,
         AssertionError,
     ) as error:  # "Torch not compiled with CUDA enabled" is an AssertionError
-        raise UserError(
-            f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try cpu"
-        ) from error
+        raise UserError(f"device {device!r} cannot be used ({first_line(error)}); try cpu") from error
     return device
 
 
-_as_stored: ContextVar[bool] = ContextVar("as_stored", default=False)
+_stored_dtypes: ContextVar[bool] = ContextVar("stored_dtypes", default=False)
 
 
 @contextmanager
 def stored_dtypes() -> Iterator[None]:
-    """Models loaded meanwhile keep the number type they are stored in, on the CPU too."""
-    token = _as_stored.set(True)
+    """Models loaded inside keep the number type in which they are stored, on the CPU too."""
+    token = _stored_dtypes.set(True)
     try:
         yield
     finally:
-        _as_stored.reset(token)
+        _stored_dtypes.reset(token)
 
 
 def compute_dtype(device: str) -> Any:
     """Number type to compute in: float32 on the CPU (half precision is slow there), else as stored."""
     import torch
 
-    if _as_stored.get():
+    if _stored_dtypes.get():
         return "auto"
     return torch.float32 if device.startswith("cpu") else "auto"
 
@@ -160,7 +156,7 @@ def load_model(
     what: str,
     device: str,
     trust_remote_code: bool = False,
-    spare: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
     dtype: Any = None,
 ) -> Any:
     """`auto_class.from_pretrained` from safetensors onto `device`, with nothing left to random initialisation.
@@ -171,7 +167,7 @@ def load_model(
         what: how messages name it.
         device: a torch device as `resolve_device` returned it; `meta` reads no weights and makes the model without.
         trust_remote_code: run Python code that ships with the model.
-        spare: ends of names of weights that may be absent, because inference does not use them.
+        optional: ends of names of weights that may be absent, because inference does not use them.
         dtype: a torch number type, or "auto" as stored; `compute_dtype` by default.
 
     Returns:
@@ -184,7 +180,7 @@ def load_model(
     from transformers.utils import logging
 
     if device == "meta":
-        return _hollow(auto_class, folder, trust_remote_code)
+        return _load_without_weights(auto_class, folder, trust_remote_code)
     if folder.is_dir():  # a bar of a second; downloads keep theirs
         logging.disable_progress_bar()
     try:
@@ -196,17 +192,17 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: sizes differ
-        raise UserError(f"{folder} cannot be loaded as {what}: {str(error).splitlines()[0]}") from error
-    missing = sorted(key for key in map(str, report["missing_keys"]) if not key.endswith(spare))
-    absent = missing + sorted(map(str, report["mismatched_keys"]))
-    if absent:
+        raise UserError(f"{folder} cannot be loaded as {what}: {first_line(error)}") from error
+    missing = sorted(key for key in map(str, report["missing_keys"]) if not key.endswith(optional))
+    missing += sorted(map(str, report["mismatched_keys"]))
+    if missing:
         raise UserError(
-            f"{folder} lacks {len(absent)} weights of the {what} (first: {absent[0]}); copy it again"
+            f"{folder} lacks {len(missing)} weights of the {what} (first: {missing[0]}); copy it again"
         )
     return model.to(device).eval()
 
 
-def _hollow(auto_class: Any, folder: Path, trust_remote_code: bool) -> Any:
+def _load_without_weights(auto_class: Any, folder: Path, trust_remote_code: bool) -> Any:
     """The model of a folder's config on the meta device: names and shapes, no weights."""
     import torch
     from transformers import AutoConfig
@@ -220,14 +216,14 @@ def _hollow(auto_class: Any, folder: Path, trust_remote_code: bool) -> Any:
     return model.eval()
 
 
-def _snapshot(repo: str, revision: str | None, what: str) -> Path:
+def _download(repo: str, revision: str | None, what: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=LOADED_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise MissingPrerequisite(
             f"no {what} at {repo}{f'@{revision}' if revision else ''}: not a folder here, and the Hub says: {reason}"
         ) from error

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.speechlm.audiolm.families import family_class
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.textlm.chat import Variables
@@ -63,7 +63,7 @@ def load_family(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} has no usable config.json: {_first_line(error)}") from error
+        raise UserError(f"{folder} has no usable config.json: {first_line(error)}") from error
     family = family_class(config.model_type)
     processor = family.load_processor(folder, trust_remote_code)
     model = family.load_model(config, folder, device, trust_remote_code)
@@ -89,13 +89,9 @@ def load_processor(folder: Path, trust_remote_code: bool = False) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except ImportError as error:
-        raise MissingPrerequisite(f"the processor in {folder} cannot run: {_first_line(error)}") from error
+        raise MissingPrerequisite(f"the processor in {folder} cannot run: {first_line(error)}") from error
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} holds no usable processor: {_first_line(error)}") from error
+        raise UserError(f"{folder} holds no usable processor: {first_line(error)}") from error
     if not hasattr(processor, "tokenizer"):
         raise UserError(f"{folder} holds a {type(processor).__name__}, not a processor of audio and text")
     return processor
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rba_bench.errors import UserError
+from rba_bench.errors import UserError, first_line
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
@@ -34,7 +34,7 @@ class Composite(AudioFamily):
         try:
             return CompositeProcessor.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} holds no usable processor: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{folder} holds no usable processor: {first_line(error)}") from error
 
     def identity(self) -> dict[str, Any]:
         """What a record says of the model beside path, weights and setup: its kind."""

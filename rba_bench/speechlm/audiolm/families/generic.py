@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from rba_bench.errors import UserError
+from rba_bench.errors import UserError, first_line
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.chat import Variables
@@ -42,7 +42,7 @@ class Generic(AudioFamily):
             with torch.no_grad():
                 model.generate(**inputs, do_sample=False, max_new_tokens=1)
         except REFUSALS as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"a model of type {kind!r} has no adapter here, and the general way fails ({reason}): serve it "
                 "behind an OpenAI-compatible endpoint and give `openai:<base_url>#<model>`"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError, first_line
 from rba_bench.files import link_or_copy, read_json, sha256_file, write_atomic
 from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
@@ -78,8 +78,7 @@ def load_parts(folder: Path, make_features: Callable[[Path], Any], trust_remote_
         files = {name: (folder / name).read_bytes() for name in KEPT if (folder / name).is_file()}
         return Parts(tokenizer, make_features(folder), find_template(folder), files)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder} holds no usable processor: {reason}") from error
+        raise UserError(f"{folder} holds no usable processor: {first_line(error)}") from error
 
 
 def find_template(folder: Path) -> str:
@@ -176,7 +175,7 @@ def load_adapter(model: Any, folder: Path) -> None:
     try:
         report = model.load_adapter(str(folder), adapter_name=ADAPTER_NAME)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"adapter {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"adapter {folder} cannot be loaded: {first_line(error)}") from error
     # transformers (5.23) now takes the adapter's names for those the model was loaded under, and would save it so
     model._weight_conversions = conversions
     absent = sorted(key for key in map(str, report.missing_keys) if "lora_" in key)
