@@ -84,8 +84,8 @@ def front_matter(path: Path | str) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         return {}
-    found = _FRONT.match(file.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n"))
-    return {} if found is None else _parsed(found[1], file)
+    match = _FRONT.match(file.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n"))
+    return {} if match is None else _parse_front(match[1], file)
 
 
 def without_paths(value: Any) -> Any:
@@ -151,12 +151,12 @@ def _with_section(card: str, name: str, text: str) -> str:
 
 def _with_metadata(card: str, values: Mapping[str, Any], path: Path) -> str:
     """The card with some keys of its front matter replaced, added or (None) removed; all other lines as they were."""
-    found = _FRONT.match(card)
-    front, body = (found[1], card[found.end() :]) if found else ("", "\n" + card)
-    before = _parsed(front, path)
+    match = _FRONT.match(card)
+    front, body = (match[1], card[match.end() :]) if match else ("", "\n" + card)
+    before = _parse_front(front, path)
     for key, value in values.items():
         front = _with_key(front, key, "" if value is None else _yaml({key: value}))
-    after = _parsed(front, path)
+    after = _parse_front(front, path)
     if {key: before.get(key) for key in before.keys() - values.keys()} != {
         key: after.get(key) for key in after.keys() - values.keys()
     }:  # front matter in flow style, say
@@ -166,28 +166,30 @@ def _with_metadata(card: str, values: Mapping[str, Any], path: Path) -> str:
 
 def _with_key(front: str, key: str, new: str) -> str:
     """Front matter with the lines `new` in the place of a key and its value, at the end if it has no such key."""
-    kept, inside, placed = [], False, False
+    lines, inside, placed = [], False, False
     for line in front.splitlines(keepends=True):
         if _KEY.match(line):
             inside = line.startswith(f"{key}:")
             if inside and not placed:
-                kept.append(new)
+                lines.append(new)
                 placed = True
         elif line.startswith("#"):
             inside = False
         if not inside:
-            kept.append(line)
-    return "".join([*kept, *([] if placed else [new])])
+            lines.append(line)
+    return "".join([*lines, *([] if placed else [new])])
 
 
-def _parsed(front: str, path: Path) -> dict[str, Any]:
+def _parse_front(front: str, path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(front) or {}
+        values = yaml.safe_load(front) or {}
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"the front matter of {path} is no YAML ({plain(reason)}): correct it") from error
-    if not isinstance(found, dict):
-        raise UserError(f"the front matter of {path} is no list of keys and values: correct it")
-    return found
+        raise UserError(
+            f"the front matter of {path} is not valid YAML ({plain(reason)}): correct it"
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(f"the front matter of {path} must hold `key: value` lines: correct it")
+    return values

@@ -1,13 +1,12 @@
-"""Faults of the machine, told in one line: a full disk, a folder that cannot be written, a database file in trouble.
+"""Faults of the machine in one line: a full disk, a folder that cannot be written, a database file in trouble.
 
-They reach a program as `OSError`, as SQLite's errors, or wrapped by safetensors, torch and pyarrow, from whatever line
-happened to write. So they are recognised in one place, by their codes, and not at every write.
+They reach a program as `OSError`, as SQLite's errors, or wrapped by safetensors, torch and pyarrow, from any line that
+writes. So they are recognised in one place, by their codes, and not at every write.
 """
 
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
@@ -42,18 +41,22 @@ def is_full(error: BaseException) -> bool:
     return any(words in str(error) for words in FULL_WORDS)
 
 
-def explained(error: BaseException) -> RbaError | None:
-    """One line for an exception that tells of the machine; None for one that tells of a mistake in this program."""
-    for fault in _chain(error):
+def explain_fault(error: BaseException) -> RbaError | None:
+    """One line for an exception that comes from the machine; None for one that comes from a mistake in this program."""
+    cause: BaseException | None = error
+    for _ in range(_CHAIN):
+        if cause is None:
+            return None
+        fault, cause = cause, cause.__cause__ or cause.__context__
         if isinstance(fault, RbaError):
             continue
         if isinstance(fault, sqlite3.Error):
             return database_error(fault, None)
         if isinstance(fault, OSError | RuntimeError) or type(fault).__name__ == "SafetensorError":
             if is_full(fault):
-                return RbaError(_no_room(getattr(fault, "filename", None)))
+                return RbaError(_no_space(getattr(fault, "filename", None)))
             if isinstance(fault, OSError) and fault.errno in REFUSED and isinstance(fault.filename, str):
-                return _refused(fault)
+                return _explain_refusal(fault)
     return None
 
 
@@ -68,7 +71,7 @@ def database_error(error: sqlite3.Error, file: Path | None, remedy: str = "move 
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     name = str(file) if file is not None else "a database of this run"
     if code == sqlite3.SQLITE_FULL or is_full(error):
-        return RbaError(_no_room(file))
+        return RbaError(_no_space(file))
     if code in _SQLITE_UNWRITABLE:
         return UserError(f"{name} cannot be opened or written ({error}): choose a folder that can be written")
     if code in _SQLITE_BUSY:
@@ -83,22 +86,12 @@ def database_error(error: sqlite3.Error, file: Path | None, remedy: str = "move 
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it came from."""
-    current: BaseException | None = error
-    for _ in range(_CHAIN):
-        if current is None:
-            return
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _no_room(path: object) -> str:
+def _no_space(path: object) -> str:
     where = f" at {path}" if path else ""
     return f"no room left on the disk{where}: free some and give the same command again; what was finished is kept"
 
 
-def _refused(error: OSError) -> RbaError:
+def _explain_refusal(error: OSError) -> RbaError:
     path, reason = Path(str(error.filename)), os.strerror(error.errno or 0)
     cache = cache_dir()
     if path == cache or path.is_relative_to(cache) or cache.is_relative_to(path):

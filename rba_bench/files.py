@@ -1,11 +1,8 @@
-"""Writing files so that `kill -9` leaves either the old content or the new, and names that become paths.
+"""Files and paths: written so that `kill -9` at any moment leaves either the old content or the new; names as paths.
 
-Writing files so that `kill -9` at any moment leaves either the old content or the new.
-
-Names that become paths: which ones may be taken as they stand, how others are written, and what stays inside.
-
-A task, a run id, or a model's name may come from a file that somebody else wrote. As a path it could climb out of a
-folder, replace it (an absolute path), or be one that another system cannot store (`CON`, a trailing dot).
+A task, a run id or a model's name may come from a file that somebody else wrote. As a path it could climb out of a
+folder, replace it (an absolute path), or be one that another system cannot store (`CON`, a trailing dot). `is_name`,
+`folder_name`, `is_below` and `inside` say which names may be taken as they are, and how others are written.
 """
 
 import hashlib
@@ -24,13 +21,19 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
+LONGEST = 200  # characters of an identifier; file names hold 255 bytes
+LONGEST_PART = 255  # bytes
+LONGEST_FOLDER = 120  # bytes of a folder's name
+# An identifier: the same on every file system, in every table, in every script. Letters of other alphabets look like
+# these and are not.
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+=-]{{0,{LONGEST - 1}}}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\.|\Z)", re.IGNORECASE)
 
 
 def cache_dir() -> Path:
     """Folder for what can be made again: `$RBA_CACHE`, by default `~/.cache/rba-bench`."""
-    named = os.environ.get("RBA_CACHE")
-    if named:
-        return Path(named)
+    if folder := os.environ.get("RBA_CACHE"):
+        return Path(folder)
     try:
         return Path.home() / ".cache" / "rba-bench"
     except RuntimeError as error:
@@ -94,7 +97,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def _move(temporary: Path, target: Path) -> None:
-    """`os.replace`; Windows refuses it while somebody reads the target (a scanner for viruses does): wait a little."""
+    """`os.replace`, tried for a second on Windows, which refuses it while a virus scanner, say, reads the target."""
     for _ in range(20 if os.name == "nt" else 0):
         with suppress(PermissionError):
             os.replace(temporary, target)
@@ -134,8 +137,9 @@ def sweep(folder: Path | str, older_than_s: float = 0.0) -> None:
     """Remove temporary files that killed processes have left anywhere under `folder`; this process's own stay.
 
     Args:
-        folder: Where nobody else writes, or else
-        older_than_s: long enough for anybody to have finished a file.
+        folder: Where to look.
+        older_than_s: Age from which a file is removed: 0 where nobody else writes, otherwise long enough for anybody
+            to have finished a file.
     """
     for file in Path(folder).rglob(".*.tmp"):
         writer = _TEMPORARY.fullmatch(file.name)
@@ -152,7 +156,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Parsed content of a JSON file."""
+    """Content of a JSON file of our own; for somebody else's see `untrusted.read_untrusted_json`."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -177,9 +181,6 @@ class JsonlAppender:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = open(self.path, "ab+")  # noqa: SIM115 - closed in close()
-        self._cut_torn_line()
-
-    def _cut_torn_line(self) -> None:
         self._handle.seek(0)
         data = self._handle.read()
         if data and not data.endswith(b"\n"):
@@ -204,15 +205,6 @@ class JsonlAppender:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-LONGEST = 200  # characters of an identifier; file names hold 255 bytes
-LONGEST_PART = 255  # bytes
-LONGEST_FOLDER = 120  # bytes of a folder's name
-# An identifier: the same on every file system, in every table, in every script. Letters of other alphabets look like
-# these and are not.
-_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+=-]{{0,{LONGEST - 1}}}")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\.|\Z)", re.IGNORECASE)
 
 
 def is_name(text: object) -> bool:
@@ -266,9 +258,9 @@ def inside(folder: Path, name: str) -> Path:
         raise UserError(f"{name[:80]!r}... is too long for a file name")
     try:
         target, root = folder / name, folder.resolve()
-        found = target.resolve()
+        resolved = target.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL, too long a name, links in a circle
         raise UserError(f"{name[:80]!r} is no path inside {folder}: {error}") from error
-    if found == root or not found.is_relative_to(root):
+    if resolved == root or not resolved.is_relative_to(root):
         raise UserError(f"{name[:80]!r} leads out of {folder}: refused")
     return target

@@ -1,15 +1,12 @@
-"""What somebody else wrote: files read within bounds, and text made fit to be shown.
+"""What somebody else wrote: text made fit to be shown, and files read within bounds.
 
-Text that somebody else wrote (in a record, a manifest, a server's error), made fit to be shown.
+Text in a record, a manifest or a server's error: `printable` is for a terminal (one line without escapes, overrides of
+direction, or characters that nobody can see), `plain` for tables and pages as well (nothing in it is taken for HTML, a
+link, a code span, or markup). Whatever is replaced leaves a mark (U+FFFD), so two names that differ in invisible
+characters do not look the same.
 
-`printable` is for a terminal: one line without escapes, overrides of direction, or characters that nobody can see.
-`plain` is for tables and pages as well: nothing in it is taken for HTML, a link, a code span, or markup. What is
-replaced leaves a mark (U+FFFD), so two names that differ in what cannot be seen do not look the same.
-
-Files that somebody else wrote: read within bounds, and refused where they are not what they should be.
-
-A record can be a link to another file, a gigabyte of nothing, text that unpacks to a terabyte, or JSON whose numbers
-and nesting break a reader. Each of these is one line for the user and no memory.
+Files: a record can be a link to another file, a gigabyte of nothing, text that unpacks to a terabyte, or JSON whose
+numbers and nesting break a reader. Each of these becomes one line for the user and costs no memory.
 """
 
 import json
@@ -36,13 +33,22 @@ _LINK = re.compile(r"\](?=[(\[:])")
 _LOOK_ALIKES = str.maketrans({"<": "‹", ">": "›", "`": "'"})
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?")
 _FORMULA = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"  # as spreadsheets read them, full-width forms included
+MAX_JSON = 32 * 2**20  # bytes of one JSON file; the largest record so far has 90 kB
+MAX_TEXT = 2**30  # bytes of samples, unpacked
+RATIO = 100  # text packs tenfold; what unpacks to more than this times its size is no text
+FREE = 16 * 2**20  # bytes that any packed file may unpack to
+DIGITS = 40  # of an integer; seeds have 20
+_BLOCK = 2**20
+# Windows has neither of the first two, and alone has the third, without which it changes line ends.
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_PLAINLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def printable(text: object, limit: int | None = None) -> str:
     """One line of `text` without control characters, invisible ones, or more than `limit` characters."""
     line = str(text)
     if not _ASCII.fullmatch(line):
-        line = "".join(_shown(line, place) for place in range(len(line)))
+        line = "".join(_visible(line, place) for place in range(len(line)))
     line = " ".join(line.split())
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
@@ -51,7 +57,7 @@ def plain(text: object, limit: int = LIMIT) -> str:
     """`printable` text that Markdown, HTML and a terminal show as it is, without links of its own."""
     line = printable(text, limit).translate(_LOOK_ALIKES)
     line = _SCHEME.sub(r"\1 :", line)
-    return _LINK.sub("] ", _ADDRESS.sub(lambda found: found[0] + " ", line))
+    return _LINK.sub("] ", _ADDRESS.sub(lambda match: match[0] + " ", line))
 
 
 def csv_cell(value: object) -> object:
@@ -63,35 +69,36 @@ def csv_cell(value: object) -> object:
     return value if harmless and not value.startswith(("\t", "\r")) else "'" + value
 
 
-def clean(text: str) -> str:
+def visible_text(text: str) -> str:
     """`text` without control characters and invisible ones; its lines and spaces stay."""
     if _ASCII.fullmatch(text.replace("\n", "")):
         return text
-    return "".join("\n" if text[place] == "\n" else _shown(text, place) for place in range(len(text)))
+    return "".join("\n" if text[place] == "\n" else _visible(text, place) for place in range(len(text)))
 
 
 def json_safe(text: str) -> str:
     """JSON text whose characters can all be seen: others become escapes, which readers take for the same."""
     if _ASCII.fullmatch(text.replace("\n", "")):
         return text
-    return "".join(_escaped(letter) for letter in text)
+    letters = []
+    for letter in text:
+        if letter == "\n" or unicodedata.category(letter) not in (*_HIDDEN, "Zl", "Zp"):
+            letters.append(letter)
+        else:
+            units = letter.encode("utf-16-be", errors="surrogatepass")
+            letters += [f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)]
+    return "".join(letters)
 
 
-def _escaped(letter: str) -> str:
-    if letter == "\n" or unicodedata.category(letter) not in (*_HIDDEN, "Zl", "Zp"):
-        return letter
-    units = letter.encode("utf-16-be", errors="surrogatepass")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
-
-
-def _shown(text: str, place: int) -> str:
+def _visible(text: str, place: int) -> str:
+    """The letter at `place` as it may be shown there: itself, a space, a mark, or nothing."""
     letter = text[place]
     if letter.isspace():
         return " "
     kind = unicodedata.category(letter)
     if letter in _JOINERS:
-        around = (text[place - 1 : place], text[place + 1 : place + 2])
-        return letter if all(side and ord(side) > 127 for side in around) else MARK
+        neighbours = (text[place - 1 : place], text[place + 1 : place + 2])
+        return letter if all(each and ord(each) > 127 for each in neighbours) else MARK
     if kind in _HIDDEN:
         return MARK
     before = text[max(0, place - _STACKED) : place]
@@ -104,18 +111,7 @@ def _shown(text: str, place: int) -> str:
     return letter
 
 
-MAX_JSON = 32 * 2**20  # bytes of one JSON file; the largest record so far has 90 kB
-MAX_TEXT = 2**30  # bytes of samples, unpacked
-RATIO = 100  # text packs tenfold; what unpacks to more than this times its size is no text
-FREE = 16 * 2**20  # bytes that any packed file may unpack to
-DIGITS = 40  # of an integer; seeds have 20
-_BLOCK = 2**20
-# Windows has neither of the first two, and alone has the third, without which it changes line ends.
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
-_PLAINLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-
-def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
+def read_untrusted_file(path: Path, limit: int = MAX_JSON) -> bytes:
     """Content of an ordinary file of at most `limit` bytes.
 
     Raises:
@@ -141,7 +137,7 @@ def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
     return data
 
 
-def unpack(data: bytes, path: Path, limit: int = MAX_TEXT) -> bytes:
+def unpack_gzip(data: bytes, path: Path, limit: int = MAX_TEXT) -> bytes:
     """Content of a gzip file, unpacked block by block.
 
     Raises:
@@ -167,7 +163,7 @@ def unpack(data: bytes, path: Path, limit: int = MAX_TEXT) -> bytes:
     return b"".join(pieces)
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_untrusted_json(data: bytes | str) -> Any:
     """Parsed JSON that any reader agrees on.
 
     Raises:
@@ -178,10 +174,10 @@ def parse_json(data: bytes | str) -> Any:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         value = json.loads(
             text,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_short,
-            object_pairs_hook=_once,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_number,
+            parse_int=_short_integer,
+            object_pairs_hook=_unique_keys,
         )
         if "\\u" in text or not text.isascii():
             json.dumps(value, ensure_ascii=False).encode()
@@ -192,15 +188,15 @@ def parse_json(data: bytes | str) -> Any:
     return value
 
 
-def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """`parse_json` of a file.
+def read_untrusted_json(path: Path, limit: int = MAX_JSON) -> Any:
+    """`parse_untrusted_json` of a file.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: see `parse_json`.
-        UserError: see `read_file`.
+        ValueError: see `parse_untrusted_json`.
+        UserError: see `read_untrusted_file`.
     """
-    return parse_json(read_file(path, limit))
+    return parse_untrusted_json(read_untrusted_file(path, limit))
 
 
 def _is_link(path: Path) -> bool:
@@ -210,27 +206,27 @@ def _is_link(path: Path) -> bool:
         return False
 
 
-def _no_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _finite(text: str) -> float:
+def _finite_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:20]} is no finite number")
     return number
 
 
-def _short(text: str) -> int:
+def _short_integer(text: str) -> int:
     if len(text) > DIGITS:
         raise ValueError(f"an integer of {len(text)} digits")
     return int(text)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice[:40]!r} stands twice")
-    return found
+    return values

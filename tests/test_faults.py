@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.faults import database_error, explained
+from rba_bench.faults import database_error, explain_fault
 from rba_bench.textlm.judging import FILE, VoteCache
 
 
@@ -40,7 +40,7 @@ def wrapped(cause: BaseException) -> Exception:
     ],
 )
 def test_a_fault_of_the_machine_is_explained(error: Exception, code: int, words: str) -> None:
-    told = explained(error)
+    told = explain_fault(error)
     assert told is not None and told.exit_code == code
     assert words in str(told) and "\n" not in str(told)
 
@@ -56,14 +56,14 @@ def test_a_fault_of_the_machine_is_explained(error: Exception, code: int, words:
     ],
 )
 def test_a_mistake_of_the_program_is_not(error: Exception) -> None:
-    assert explained(error) is None
+    assert explain_fault(error) is None
 
 
 def test_a_cache_that_cannot_be_written_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBA_CACHE", "/data/cache")
     monkeypatch.setenv("HF_HOME", "/data/hf")
     for path, variable in (("/data/cache/index/a", "RBA_CACHE"), ("/data/hf/hub", "HF_HOME")):
-        told = explained(PermissionError(errno.EACCES, "x", path))
+        told = explain_fault(PermissionError(errno.EACCES, "x", path))
         assert isinstance(told, MissingPrerequisite) and variable in str(told)
 
 
@@ -104,4 +104,4 @@ def test_real_databases_tell_their_trouble(tmp_path: Path) -> None:
 def test_a_really_full_device_is_recognised() -> None:
     with pytest.raises(OSError) as full, open("/dev/full", "w") as device:
         device.write("x")
-    assert isinstance(explained(full.value), RbaError)
+    assert isinstance(explain_fault(full.value), RbaError)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rba_bench.untrusted import clean, csv_cell, json_safe, plain, printable
+from rba_bench.untrusted import csv_cell, json_safe, plain, printable, visible_text
 
 HARMLESS = [
     "Qwen2.5-7B (8-bit)",
@@ -81,7 +81,7 @@ def test_a_number_is_no_formula(value):
 
 
 def test_lines_and_json_stay_what_they_are():
-    assert clean("a  b\n  c\x1b\u202e") == "a  b\n  c\ufffd\ufffd"
+    assert visible_text("a  b\n  c\x1b\u202e") == "a  b\n  c\ufffd\ufffd"
     value = {"a": "x\u202e\x9b\ud800\U000e0041 é\n", "b": [1]}
     text = json_safe(json.dumps(value, ensure_ascii=False, indent=1))
     assert json.loads(text) == value and text.isprintable() is False and "é" in text

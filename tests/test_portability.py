@@ -43,14 +43,14 @@ from rba_bench.cli.main import main
 from rba_bench.cli.output import emit_json
 from rba_bench.training import machine
 from rba_bench.training.planning import assumptions
-from rba_bench.untrusted import read_json
+from rba_bench.untrusted import read_untrusted_json
 out = io.StringIO()
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(out):
     main(["tasks", "list", "--json"])
 link = Path(sys.argv[1]) / "link.json"
 link.symlink_to(__import__("tempfile").mkstemp()[1])
 try:
-    refused = str(read_json(link))
+    refused = str(read_untrusted_json(link))
 except rba_bench.errors.UserError as error:
     refused = str(error)
 doctor = importlib.import_module("rba_bench.doctor")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import RbaError
-from rba_bench.faults import explained
+from rba_bench.faults import explain_fault
 from rba_bench.progress import silenced, stdout_reserved
 
 Settings = Mapping[str, Any] | Sequence[str]
@@ -26,7 +26,7 @@ def called(progress: bool) -> Iterator[None]:
         except RbaError:
             raise
         except Exception as error:
-            told = explained(error)
+            told = explain_fault(error)
             if told is None:
                 raise  # a bug stays what it is
             raise told from error

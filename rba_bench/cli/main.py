@@ -22,7 +22,7 @@ from rba_bench import __version__
 from rba_bench.cli import doctor, evaluate, leaderboard, micro, push, study, synth, tasks, train
 from rba_bench.cli.output import emit, speak_utf8
 from rba_bench.errors import RbaError
-from rba_bench.faults import explained
+from rba_bench.faults import explain_fault
 from rba_bench.recipes import suggest
 from rba_bench.untrusted import printable
 
@@ -96,7 +96,7 @@ def _run(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
-        told = explained(error)
+        told = explain_fault(error)
         if told is None:
             raise  # a bug keeps its traceback
         _complain(str(told))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rba_bench.untrusted import clean, json_safe, printable
+from rba_bench.untrusted import json_safe, printable, visible_text
 
 
 def speak_utf8() -> None:
@@ -24,7 +24,7 @@ def speak_utf8() -> None:
 
 def emit(text: str = "") -> None:
     """Print a line of the result on stdout."""
-    print(clean(text))  # noqa: T201 - this module is the one door to stdout
+    print(visible_text(text))  # noqa: T201 - this module is the one door to stdout
 
 
 def emit_json(value: Any) -> None:

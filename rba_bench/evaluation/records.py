@@ -27,7 +27,14 @@ from pydantic import (
 
 from rba_bench.errors import UserError
 from rba_bench.files import check_name, read_jsonl
-from rba_bench.untrusted import MAX_TEXT, parse_json, plain, read_file, read_json, unpack
+from rba_bench.untrusted import (
+    MAX_TEXT,
+    parse_untrusted_json,
+    plain,
+    read_untrusted_file,
+    read_untrusted_json,
+    unpack_gzip,
+)
 
 SCHEMA_VERSION = 2  # 1 had the latency in each sample, and no judge but the rules of the micro world
 RUN_FILE = "run.json"
@@ -320,7 +327,7 @@ def read_record(path: Path | str) -> RunRecord:
     file = Path(path)
     file = file / RUN_FILE if file.is_dir() else file
     try:
-        return RunRecord.model_validate(read_json(file), strict=True)
+        return RunRecord.model_validate(read_untrusted_json(file), strict=True)
     except FileNotFoundError as error:
         raise UserError(
             f"no run record at {file}: the run has not finished, repeat its command to resume"
@@ -366,11 +373,11 @@ def sample_bytes(folder: Path) -> bytes:
     """Lines of the samples in a run folder, unpacked. Raises UserError where they are missing or damaged."""
     packed = folder / PACKED_FILE
     try:
-        return read_file(folder / SAMPLES_FILE, MAX_TEXT)
+        return read_untrusted_file(folder / SAMPLES_FILE, MAX_TEXT)
     except FileNotFoundError:
         pass
     try:
-        return unpack(read_file(packed, MAX_TEXT), packed)
+        return unpack_gzip(read_untrusted_file(packed, MAX_TEXT), packed)
     except FileNotFoundError as error:
         raise UserError(f"{folder} has a {RUN_FILE} but no {SAMPLES_FILE}; both are needed") from error
 
@@ -380,6 +387,6 @@ def parse(data: bytes, folder: Path) -> Iterator[Sample]:
     try:
         for line in data.split(b"\n"):
             if line.strip():
-                yield Sample.model_validate(parse_json(line), strict=True)
+                yield Sample.model_validate(parse_untrusted_json(line), strict=True)
     except ValueError as error:
         raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {first_line(error)}") from error

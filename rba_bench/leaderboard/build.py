@@ -38,7 +38,7 @@ from rba_bench.leaderboard.tables import LONGEST, Markdown, TextTable, csv_text,
 from rba_bench.leaderboard.verify import refuse_faulty, task_of
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
-from rba_bench.untrusted import json_safe, plain, printable, read_file, read_json
+from rba_bench.untrusted import json_safe, plain, printable, read_untrusted_file, read_untrusted_json
 
 INDEX = "index.md"
 RECORDS = "records.json"
@@ -374,7 +374,7 @@ def _remove_stale(out: Path, kept: set[str]) -> None:
     if not (out / RECORDS).is_file():
         return
     try:
-        listed = read_json(out / RECORDS)["files"]
+        listed = read_untrusted_json(out / RECORDS)["files"]
         stale = [name for name in listed if name not in kept and _OURS.fullmatch(name)]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
@@ -391,7 +391,7 @@ CLOSE = 1e-9  # relative; a shown number may also differ by one in its last plac
 def differences(board: Path) -> Iterator[str]:
     """Files of a board that are not what `leaderboard build` makes of its records."""
     try:
-        stated = read_json(board / RECORDS)
+        stated = read_untrusted_json(board / RECORDS)
         options = stated.get("options") or {}
         baseline, warnings = str(stated["baseline"]), [str(each) for each in stated["warnings"]]
         runs = distinct([read(folder) for folder in find([board / PUBLISHED])])
@@ -411,7 +411,7 @@ def differences(board: Path) -> Iterator[str]:
 
 def _compared(board: Path, name: str, content: bytes) -> str:
     try:
-        found = read_file(inside(board, name))
+        found = read_untrusted_file(inside(board, name))
     except FileNotFoundError:
         return "is missing"
     except UserError as error:

@@ -25,7 +25,7 @@ from rba_bench.evaluation.records import (
 from rba_bench.files import sha256_bytes
 from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
-from rba_bench.untrusted import plain, read_file
+from rba_bench.untrusted import plain, read_untrusted_file
 
 Identity = tuple[tuple[int, str, str, str], ...]
 
@@ -154,7 +154,7 @@ def read(folder: Path) -> Run:
             f"{folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
         )
     samples = tuple(sorted(parse(data, folder), key=lambda sample: sample.doc_id))
-    run = Run(record, samples, folder, read_file(folder / RUN_FILE), data)
+    run = Run(record, samples, folder, read_untrusted_file(folder / RUN_FILE), data)
     _verify(run)
     return run
 

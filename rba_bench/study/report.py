@@ -30,7 +30,7 @@ from rba_bench.study.analysis import Analysis, Estimate, Row, StudyData
 from rba_bench.study.folder import REFERENCE, Cell, StudyFolder
 from rba_bench.study.study_recipe import BUDGETS, StudyRecipe, overrides
 from rba_bench.study.time_budget import TimePlan
-from rba_bench.untrusted import json_safe, plain, read_json
+from rba_bench.untrusted import json_safe, plain, read_untrusted_json
 
 BUDGET_NAMES = {"steps": "equal steps", "time": "equal time"}
 
@@ -302,7 +302,7 @@ def load(folder: Path) -> StudyData:
         UserError: there is none, or it is damaged.
     """
     try:
-        facts = read_json(folder / FACTS)
+        facts = read_untrusted_json(folder / FACTS)
         study = StudyRecipe.model_validate(facts["recipe"])
         return StudyData(
             study, tuple(scores.read_all(folder / SCORES)), facts["time"], tuple(facts["failures"])

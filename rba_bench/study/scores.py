@@ -19,7 +19,7 @@ from rba_bench.leaderboard import loaded_runs
 from rba_bench.leaderboard.board_groups import data_hash
 from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
-from rba_bench.untrusted import parse_json, plain, read_file, unpack
+from rba_bench.untrusted import parse_untrusted_json, plain, read_untrusted_file, unpack_gzip
 
 SUFFIX = ".json.gz"
 MAX_FILE = 64 * 2**20  # bytes, packed
@@ -122,7 +122,9 @@ def read(file: Path) -> SystemScores | None:
     if not file.is_file():
         return None
     try:
-        found = SystemScores.model_validate(parse_json(unpack(read_file(file, MAX_FILE), file)), strict=True)
+        found = SystemScores.model_validate(
+            parse_untrusted_json(unpack_gzip(read_untrusted_file(file, MAX_FILE), file)), strict=True
+        )
     except (OSError, ValueError) as error:
         reason = plain(error)
         raise UserError(

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from rba_bench.errors import RbaError
-from rba_bench.faults import database_error, explained
+from rba_bench.faults import database_error, explain_fault
 from rba_bench.files import sha256_json
 from rba_bench.progress import bar
 from rba_bench.seeding import stable_seed
@@ -175,7 +175,7 @@ class VoteCache:
                 "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
             )
         except OSError as error:
-            raise explained(error) or error from error
+            raise explain_fault(error) or error from error
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

@@ -28,7 +28,7 @@ from rba_bench.installing import extra
 from rba_bench.training.callbacks.run_files import REPORT
 from rba_bench.training.options.explain import explain_keys, flatten_keys
 from rba_bench.training.report.content import Content, charts, read_run
-from rba_bench.untrusted import clean
+from rba_bench.untrusted import visible_text
 
 SECONDS = 20  # of a clip
 BYTES = 6 * 2**20  # of all clips of a page, as they stand in it
@@ -186,7 +186,7 @@ def _json(value: Any) -> str:
 
 def _finalize(value: Any) -> Any:
     """What a template prints: text without characters that nobody can see, or that turn the text around."""
-    return clean(value) if type(value) is str else value
+    return visible_text(value) if type(value) is str else value
 
 
 def _groups(content: Content) -> tuple[Groups | None, str]:
