@@ -28,9 +28,9 @@ ENV PIP_NO_CACHE_DIR=1 \
 WORKDIR /src
 COPY constraints.txt ./
 # torch first: it is by far the largest layer, and stays when only the code changes
-RUN python -m pip install --constraint constraints.txt pip \
- && python -m pip install --constraint constraints.txt \
-        --extra-index-url "https://download.pytorch.org/whl/${TORCH}" torch
+# (uv knows where the builds of torch lie, by their names)
+RUN python -m pip install --constraint constraints.txt pip uv \
+ && uv pip install --system --no-cache --torch-backend "${TORCH}" --constraint constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./
 COPY tasks tasks
 COPY recipes recipes
