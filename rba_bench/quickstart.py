@@ -129,6 +129,6 @@ def _evaluate(model: str, out: Path) -> list[Path]:
 
 
 def _build(records: list[Path], out: Path) -> "BuildResult":
-    from rba_bench.leaderboard.build import build
+    from rba_bench.leaderboard.build import build_board
 
-    return build(records, out, baseline_row=METHODS[0])
+    return build_board(records, out, baseline_row=METHODS[0])

@@ -65,7 +65,7 @@ def test_a_scorer_without_its_package_costs_its_own_record_alone(monkeypatch: py
     monkeypatch.setattr(whisper_text, "DISTRIBUTION", "no-such-package")
     whisper_text.american_spelling.cache_clear()
     try:
-        checked = verify.verify([_qa("base"), translated])
+        checked = verify.verify_records([_qa("base"), translated])
         by_task = {verdict.record.task: verdict for verdict in checked.verdicts if verdict.record}
         assert checked.ok
         assert by_task["micro_covost2"].unscored == ""

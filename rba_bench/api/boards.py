@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rba_bench.leaderboard.build import BuildResult
-    from rba_bench.leaderboard.compare_runs import Result
+    from rba_bench.leaderboard.compare_runs import ComparisonResult
 
 RunLike = str | os.PathLike[str] | Run
 
@@ -61,7 +61,7 @@ class Comparison:
         left_out: What could not be compared, in sentences.
     """
 
-    def __init__(self, result: "Result") -> None:
+    def __init__(self, result: "ComparisonResult") -> None:
         self._result = result
         self.left_out = result.left_out
 
@@ -121,11 +121,11 @@ def leaderboard(
         MissingPrerequisite: a package that a scorer needs is not installed.
     """
     with called(progress):
-        from rba_bench.leaderboard.build import build
+        from rba_bench.leaderboard.build import build_board
 
         records = [RUNS / "eval"] if runs is None else _folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)
-        return Leaderboard(build(records, folder, baseline, allow_partial, ceiling, equal_length))
+        return Leaderboard(build_board(records, folder, baseline, allow_partial, ceiling, equal_length))
 
 
 def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:
@@ -140,9 +140,9 @@ def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:
         UserError: there is nothing that may be compared; the message says what differs.
     """
     with called(True):
-        from rba_bench.leaderboard.compare_runs import compare as contrasts
+        from rba_bench.leaderboard.compare_runs import compare_runs
 
-        return Comparison(contrasts(_folders(a), _folders(b), across))
+        return Comparison(compare_runs(_folders(a), _folders(b), across))
 
 
 def _folders(runs: RunLike | Sequence[RunLike]) -> list[Path]:

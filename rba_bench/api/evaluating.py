@@ -62,9 +62,9 @@ class Samples:
 
     @cached_property
     def _all(self) -> "list[tuple[str, Sample]]":
-        from rba_bench.leaderboard.loaded_runs import read
+        from rba_bench.leaderboard.loaded_runs import load_run
 
-        runs = [read(folder) for folder in self._folders]
+        runs = [load_run(folder) for folder in self._folders]
         return [(run.record.task, sample) for run in runs for sample in run.samples]
 
     def __len__(self) -> int:
@@ -233,7 +233,7 @@ def evaluate(
     folder = Path(out) if out is not None else OUT
     with called(progress):
         from rba_bench.evaluation.runner import evaluate as run
-        from rba_bench.leaderboard.compare_runs import folder as folder_of
+        from rba_bench.leaderboard.compare_runs import record_folder
 
         request = make_request(
             [tasks] if isinstance(tasks, str) else tasks,
@@ -244,7 +244,7 @@ def evaluate(
             template=check_template_variables(template or {}), trust=trust, retry_errors=retry_errors, use_cache=cache,
         )  # fmt: skip
         records = run(request)
-        return Run([(folder_of(record, folder), record) for record in records])
+        return Run([(record_folder(folder, record), record) for record in records])
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -256,9 +256,9 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     Raises:
         UserError: no finished run there, a damaged one, runs of several models, or several runs of one task.
     """
-    from rba_bench.leaderboard.compare_runs import headers
+    from rba_bench.leaderboard.compare_runs import run_headers
 
-    found = headers(Path(path))
+    found = run_headers(Path(path))
     models = sorted({str(record.model["name"])[:LONGEST] for _, record in found})
     if len(models) > 1:
         raise UserError(f"{path} holds runs of several models ({', '.join(models)}): name the folder of one")

@@ -210,10 +210,10 @@ def _evaluate(
     records = evaluate(request)
     if gap is None:
         return records, {}
-    from rba_bench.leaderboard.compare_runs import gaps
+    from rba_bench.leaderboard.compare_runs import modality_gaps
 
     ceiling = evaluate(replace(request, model=gap))
-    return [*records, *ceiling], gaps(records, ceiling, request.out)
+    return [*records, *ceiling], modality_gaps(records, ceiling, request.out)
 
 
 def _render_plan(estimates: "list[Any]", as_json: bool) -> None:
@@ -262,7 +262,7 @@ def _render_exploits(records: "list[RunRecord]") -> None:
     for (task, _), table in tables.items():
         names = list(next(iter(table.scores.values()), {}))
         emit()
-        emit(f"{task}: what answers that know nothing would score ({table.n} of its questions)")
+        emit(f"{task}: score of uninformed answers ({table.n} of the questions)")
         rows = [
             (strategy, *(round(scores[name], 4) for name in names))
             for strategy, scores in table.scores.items()

@@ -59,7 +59,7 @@ def build(
         _build_reported(records or [], out, as_json)
         return
     with stdout_reserved():
-        from rba_bench.leaderboard.build import build as build_board
+        from rba_bench.leaderboard.build import build_board
 
         result = build_board(
             records or [RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length
@@ -67,9 +67,9 @@ def build(
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})
         return
-    from rba_bench.leaderboard.build import render_terminal
+    from rba_bench.leaderboard.build import print_board
 
-    render_terminal(result)
+    print_board(result)
 
 
 @app.command("verify")
@@ -112,9 +112,9 @@ def verify(
     with stdout_reserved():
         from rba_bench.leaderboard import verify as verification
 
-        checked = verification.verify(records or [RUNS / "eval"], data_dir)
+        checked = verification.verify_records(records or [RUNS / "eval"], data_dir)
         if rerun:
-            checked = verification.with_rerun(checked, rerun, seed, model, data_dir, device)
+            checked = verification.add_rerun(checked, rerun, seed, model, data_dir, device)
     if as_json:
         emit_json(checked.to_dict())
     else:
@@ -180,9 +180,9 @@ def compare_command(
     Takes runs of equal task, protocol and test set. Of two folders, every such pair.
     """
     with stdout_reserved():
-        from rba_bench.leaderboard.compare_runs import LEGEND, compare
+        from rba_bench.leaderboard.compare_runs import LEGEND, compare_runs
 
-        result = compare(run_a, run_b, across)
+        result = compare_runs(run_a, run_b, across)
     if as_json:
         emit_json(result.to_dict())
         return

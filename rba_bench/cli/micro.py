@@ -64,8 +64,8 @@ def quickstart_command(out: options.Out = None, as_json: options.Json = False) -
 
 
 def _render(result: Result) -> None:
-    from rba_bench.leaderboard.build import render_terminal
+    from rba_bench.leaderboard.build import print_board
 
-    render_terminal(result.board)
+    print_board(result.board)
     for name, path in result.paths():
         emit(f"{name:<22} {path}")

@@ -1,4 +1,4 @@
-"""Runs on the same items under the same protocol, compared in pairs."""
+"""Runs of one task, protocol and test set, ranked and compared with a baseline and a text ceiling in pairs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,16 @@ from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.length_control import NONE, TRUSTED
 from rba_bench.evaluation.task_registry import ORDER
 from rba_bench.files import sha256_json
-from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL, Run, ceilings_for, kind_of, names_of
-from rba_bench.leaderboard.pairing import Draws, Pair
+from rba_bench.leaderboard.loaded_runs import (
+    CEILING,
+    KINDS,
+    MODEL,
+    LoadedRun,
+    kind_of_run,
+    matching_ceilings,
+    reference_names,
+)
+from rba_bench.leaderboard.pairing import ResampledScores, RunPair
 from rba_bench.metrics.bootstrap import bootstrap_corpus
 from rba_bench.metrics.interval import Interval
 from rba_bench.metrics.paired import RankBand, apart_by_intervals, rank_bands
@@ -38,12 +46,22 @@ PRIMARY = (
 GroupKey = tuple[str, str, str]  # task, protocol hash, data hash
 
 
+def data_hash(record: RunRecord) -> str:
+    """Identity of the whole test set, texts and clips."""
+    return sha256_json([record.data["items_sha256"], record.data["audio_set_sha256"]])
+
+
+def group_key(record: RunRecord) -> GroupKey:
+    """What runs must have in common to be compared."""
+    return (record.task, record.protocol_hash, data_hash(record))
+
+
 @dataclass(frozen=True)
-class Row:
+class BoardRow:
     """One run in its group.
 
     Attributes:
-        kind: `model`, or what sort of reference it is: `ceiling`, `cascade`, `constant`.
+        kind: `model`, or the kind of reference: `ceiling`, `cascade`, `constant`.
         bands: Rank band per metric among the models; empty for references.
         versus: Paired difference to the baseline row per metric; empty if there is none (or it is that row).
         gap: Modality gap per metric: the text ceiling minus this row, paired; empty if there is none (or it is that
@@ -52,7 +70,7 @@ class Row:
         lengths: Mean lengths of answers and baseline per win rate; empty where there is none.
     """
 
-    run: Run
+    run: LoadedRun
     label: str
     kind: str
     is_baseline: bool
@@ -63,65 +81,76 @@ class Row:
     lengths: dict[str, MeanLengths]
 
 
-class Group:
+class BoardGroup:
     """Runs that may share a table: one task, one protocol hash, one test set.
 
     Args:
         key: Task, protocol hash, data hash.
         runs: All runs of the group.
         baseline: Name or training method of the row that the others are compared with.
-        ceiling: Name of the text ceiling that modality gaps are measured from; by default see `ceilings_for`.
+        ceiling: Name of the text ceiling that modality gaps are measured from; by default see `matching_ceilings`.
+
+    Attributes:
+        record: A record of the group, for what all of them have in common.
+        primary: The metric that the group is ranked by.
+        perturbation: How every clip was changed, "" if it was not.
+        labels: Names that tell the runs apart, in the order of `runs`.
+        ceilings: Positions of the runs that read the transcript.
 
     Raises:
         UserError: the records report different metrics.
     """
 
-    def __init__(self, key: GroupKey, runs: Sequence[Run], baseline: str, ceiling: str | None = None) -> None:
+    def __init__(
+        self, key: GroupKey, runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None
+    ) -> None:
         self.task, self.protocol_hash, self.data_hash = key
         self.baseline, self.ceiling = baseline, ceiling
         self.runs = sorted(runs, key=lambda run: (run.name, run.record.run_id))
-        self.record = self.runs[0].record  # speaks for all where they must be equal
+        self.record = self.runs[0].record
         self.metrics = list(self.record.metrics)
-        self.primary = _primary(self.runs[0])
-        self._draws = Draws()
-        self._pairs: dict[tuple[int, int], Pair | None] = {}
-        self._own_scores: dict[tuple[int, str], tuple[Interval, int]] = {}
         if any(list(run.record.metrics) != self.metrics for run in self.runs):
             raise UserError(
                 f"{self.task}: records of one protocol report different metrics; evaluate them again"
             )
+        self.primary = _primary_metric(self.runs[0])
+        self.perturbation = plain((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
+        self.labels = _labels(self.runs)
+        self.ceilings = [i for i, run in enumerate(self.runs) if kind_of_run(run) == CEILING]
+        named = [i for i, run in enumerate(self.runs) if run.name == baseline]
+        self._baselines = named or [
+            i for i, run in enumerate(self.runs) if _training(run, "method") == baseline
+        ]
+        self._resampled = ResampledScores()
+        self._pairs: dict[tuple[int, int], RunPair | None] = {}
+
+    @cached_property
+    def rows(self) -> list[BoardRow]:
+        """Models by falling score, then the references; ties by label."""
+        models = [i for i, run in enumerate(self.runs) if kind_of_run(run) == MODEL]
+        bands: dict[int, dict[str, RankBand]] = {index: {} for index in models}
+        for metric in self.metrics:
+            for index, band in zip(models, self._rank_bands(models, metric), strict=True):
+                bands[index][metric] = band
+        rows = [self._row(index, bands.get(index, {})) for index in range(len(self.runs))]
+        sign = 1 if self.record.metrics[self.primary].higher_is_better else -1
+
+        def place(row: BoardRow) -> tuple[int, float, str]:
+            return KINDS.index(row.kind), -sign * row.run.record.metrics[self.primary].value, row.label
+
+        return sorted(rows, key=place)
+
+    @property
+    def without_ceiling(self) -> list[str]:
+        """Labels of the runs that should have a modality gap and have none, as several ceilings might be theirs."""
+        if not self.ceilings:
+            return []
+        runs = [index for index in range(len(self.runs)) if index not in self.ceilings]
+        return [self.labels[index] for index in runs if self._ceiling_of(index) is None]
 
     def has_lengths(self, metric: str) -> bool:
         """Whether a metric is a win rate, which is read beside the lengths of the answers."""
         return any(metric in row.lengths for row in self.rows)
-
-    @property
-    def perturb(self) -> str:
-        """What was done to every clip, "" if nothing."""
-        return plain((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """Models by falling score, then the references; ties by label."""
-        bands = self._bands()
-        rows = [self._row(index, bands.get(index, {})) for index in range(len(self.runs))]
-        return sorted(rows, key=lambda row: (KINDS.index(row.kind), -self._goodness(row.run), row.label))
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """Names that tell the runs apart, in the order of `runs`."""
-        return labels(self.runs)
-
-    @cached_property
-    def ceilings(self) -> list[int]:
-        """Runs that read the transcript."""
-        return [index for index, run in enumerate(self.runs) if kind_of(run) == CEILING]
-
-    @property
-    def without_ceiling(self) -> list[str]:
-        """Labels of the rows that should have a modality gap and have none, as no single ceiling stands for them."""
-        rows = [index for index in range(len(self.runs)) if index not in self.ceilings]
-        return [self.labels[index] for index in rows if self.ceilings and self._ceiling(index) is None]
 
     def difference(self, a: int, b: int, metric: str) -> Interval | None:
         """Score of run `a` minus score of run `b` on the items that both have a score for, drawn together.
@@ -134,144 +163,114 @@ class Group:
         if (a, b) not in self._pairs:
             first, second = self.runs[a], self.runs[b]
             partial = first.record.partial or second.record.partial
-            apart = partial and first.items != second.items
-            self._pairs[a, b] = None if apart else Pair(first, second, self._draws)
+            unpaired = partial and first.items != second.items
+            self._pairs[a, b] = None if unpaired else RunPair(first, second, self._resampled)
         pair = self._pairs[a, b]
         return None if pair is None else pair.difference(metric)
 
-    def _row(self, index: int, bands: dict[str, RankBand]) -> Row:
+    def _row(self, index: int, bands: dict[str, RankBand]) -> BoardRow:
         run = self.runs[index]
-        baseline, ceiling = self._partner(index, self._baselines), self._ceiling(index)
-        return Row(
+        baseline, ceiling = self._partner(index, self._baselines), self._ceiling_of(index)
+        lengths = {metric: mean_lengths(run.samples, metric) for metric in self.metrics}
+        return BoardRow(
             run,
             self.labels[index],
-            kind_of(run),
+            kind_of_run(run),
             index in self._baselines,
             bands,
             versus={} if baseline is None else self._differences(index, baseline),
             gap={} if ceiling is None else self._differences(ceiling, index),
             ceiling="" if ceiling is None else self.labels[ceiling],
-            lengths={m: found for m in self.metrics if (found := mean_lengths(run.samples, m))},
+            lengths={metric: length for metric, length in lengths.items() if length},
         )
 
-    def _ceiling(self, index: int) -> int | None:
+    def _differences(self, a: int, b: int) -> dict[str, Interval]:
+        intervals = {metric: self.difference(a, b, metric) for metric in self.metrics}
+        return {metric: interval for metric, interval in intervals.items() if interval is not None}
+
+    def _ceiling_of(self, index: int) -> int | None:
         if index in self.ceilings:
             return None
-        fitting = ceilings_for(self.runs[index], [self.runs[each] for each in self.ceilings], self.ceiling)
-        chosen = {id(run) for run in fitting}
-        return self._partner(index, [each for each in self.ceilings if id(self.runs[each]) in chosen])
-
-    @cached_property
-    def _baselines(self) -> list[int]:
-        """Runs called like the baseline, else those trained by the method of that name."""
-        named = [index for index, run in enumerate(self.runs) if run.name == self.baseline]
-        return named or [
-            index for index, run in enumerate(self.runs) if _training(run, "method") == self.baseline
-        ]
+        matching = matching_ceilings(self.runs[index], [self.runs[i] for i in self.ceilings], self.ceiling)
+        ids = {id(run) for run in matching}
+        return self._partner(index, [i for i in self.ceilings if id(self.runs[i]) in ids])
 
     def _partner(self, index: int, candidates: Sequence[int]) -> int | None:
         """The one candidate to compare with; of several replicates, the one with the same seeds."""
         if index in candidates:
             return None
-        found = list(candidates)
-        if len(found) > 1:
-            found = [other for other in found if _seeds_agree(self.runs[index], self.runs[other])]
-        return found[0] if len(found) == 1 else None
+        if len(candidates) > 1:
+            candidates = [i for i in candidates if _have_equal_seeds(self.runs[index], self.runs[i])]
+        return candidates[0] if len(candidates) == 1 else None
 
-    def _differences(self, a: int, b: int) -> dict[str, Interval]:
-        found = {metric: self.difference(a, b, metric) for metric in self.metrics}
-        return {metric: interval for metric, interval in found.items() if interval is not None}
-
-    def _goodness(self, run: Run) -> float:
-        stated = run.record.metrics[self.primary]
-        return stated.value if stated.higher_is_better else -stated.value
-
-    def _bands(self) -> dict[int, dict[str, RankBand]]:
-        models = [index for index, run in enumerate(self.runs) if kind_of(run) == MODEL]
-        bands: dict[int, dict[str, RankBand]] = {index: {} for index in models}
-        for metric in self.metrics:
-            for index, band in zip(models, self._metric_bands(models, metric), strict=True):
-                bands[index][metric] = band
-        return bands
-
-    def _metric_bands(self, models: Sequence[int], metric: str) -> list[RankBand]:
+    def _rank_bands(self, models: Sequence[int], metric: str) -> list[RankBand]:
         """Bands that hold together: pairs on the same items, else (a partial run) by the scores' own intervals."""
+        own_scores: dict[int, tuple[Interval, int]] = {}
+
+        def own_score(index: int) -> tuple[Interval, int]:
+            """A run's score with its interval, computed from its samples, and the number of clusters."""
+            if index not in own_scores:
+                run = self.runs[index]
+                scored = run.has_score(metric)
+                clusters = [item.cluster for item, keep in zip(run.samples, scored, strict=True) if keep]
+                rows, score = run.rows(metric)
+                scale = run.record.metrics[metric].scale
+                interval = bootstrap_corpus(rows[scored], score, clusters, scale=scale)
+                own_scores[index] = (interval, len(set(clusters)))
+            return own_scores[index]
 
         def difference(i: int, j: int) -> Interval:
-            found = self.difference(models[i], models[j], metric)
-            return found or self._apart(models[i], models[j], metric)
+            paired = self.difference(models[i], models[j], metric)
+            if paired is not None:
+                return paired
+            (a, clusters_a), (b, clusters_b) = own_score(models[i]), own_score(models[j])
+            return apart_by_intervals(a, b, min(clusters_a, clusters_b))
 
         return rank_bands(len(models), difference, self.record.metrics[metric].higher_is_better)
 
-    def _apart(self, a: int, b: int, metric: str) -> Interval:
-        """Difference of two runs that do not share their items."""
-        (mine, clusters), (theirs, others) = self._own(a, metric), self._own(b, metric)
-        return apart_by_intervals(mine, theirs, min(clusters, others))
 
-    def _own(self, index: int, metric: str) -> tuple[Interval, int]:
-        """A run's score with its interval, computed from its samples, and the clusters behind it."""
-        if (index, metric) not in self._own_scores:
-            run = self.runs[index]
-            kept = run.scored(metric)
-            clusters = [each.cluster for each, there in zip(run.samples, kept, strict=True) if there]
-            rows, score = run.rows(metric)
-            scale = run.record.metrics[metric].scale
-            found = bootstrap_corpus(rows[kept], score, clusters, scale=scale)
-            self._own_scores[index, metric] = (found, len(set(clusters)))
-        return self._own_scores[index, metric]
-
-
-def group_runs(runs: Sequence[Run], baseline: str, ceiling: str | None = None) -> list[Group]:
+def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:
     """Runs sorted into groups by task, protocol hash and test set.
 
     Raises:
         UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
     """
-    _check_ceiling(runs, ceiling)
+    ceilings = [run for run in runs if kind_of_run(run) == CEILING]
+    if ceiling is not None and not any(ceiling.casefold() in reference_names(run) for run in ceilings):
+        names = ", ".join(sorted({run.name for run in ceilings}))
+        raise UserError(
+            f"no text ceiling is called {ceiling!r} (known: {names or 'none; evaluate one with --model text:<llm>'})"
+        )
     tracks = sorted({run.record.track for run in runs})
     if len(tracks) > 1:
         raise UserError(
-            f"records of the tracks {' and '.join(tracks)} never share a board; build one for each"
+            f"records of the tracks {' and '.join(tracks)} cannot share a leaderboard: build one for each track"
         )
-    groups: dict[GroupKey, list[Run]] = {}
+    by_key: dict[GroupKey, list[LoadedRun]] = {}
     for run in runs:
-        groups.setdefault(group_key(run.record), []).append(run)
-    found = [Group(key, groups[key], baseline, ceiling) for key in sorted(groups)]
-    return sorted(found, key=lambda group: (_place(group.record.benchmark), group.task))
+        by_key.setdefault(group_key(run.record), []).append(run)
+    groups = [BoardGroup(key, by_key[key], baseline, ceiling) for key in sorted(by_key)]
+
+    def place(group: BoardGroup) -> tuple[int, str, str]:
+        benchmark = group.record.benchmark
+        return ORDER.index(benchmark) if benchmark in ORDER else len(ORDER), benchmark, group.task
+
+    return sorted(groups, key=place)
 
 
-def group_key(record: RunRecord) -> GroupKey:
-    """What runs must have in common to be compared."""
-    return (record.task, record.protocol_hash, data_hash(record))
-
-
-def data_hash(record: RunRecord) -> str:
-    """Identity of the whole test set, texts and clips."""
-    return sha256_json([record.data["items_sha256"], record.data["audio_set_sha256"]])
-
-
-def labels(runs: Sequence[Run]) -> list[str]:
-    """Names that tell the runs apart: the model's, with the seed or else the run id where a model stands twice."""
+def _labels(runs: Sequence[LoadedRun]) -> list[str]:
+    """The model's name, with the seed or else the run id where a model stands twice."""
     names = [run.name for run in runs]
     seeded = [f"{run.name} (seed {run.record.seeds.get('generation')})" for run in runs]
-    return [
-        name
-        if names.count(name) == 1
-        else seed
-        if seeded.count(seed) == 1
-        else f"{name} ({run.record.run_id})"
-        for name, seed, run in zip(names, seeded, runs, strict=True)
-    ]
+    labels = []
+    for name, with_seed, run in zip(names, seeded, runs, strict=True):
+        if names.count(name) > 1:
+            name = with_seed if seeded.count(with_seed) == 1 else f"{name} ({run.record.run_id})"
+        labels.append(name)
+    return labels
 
 
-def _check_ceiling(runs: Sequence[Run], wanted: str | None) -> None:
-    found = [run for run in runs if kind_of(run) == CEILING]
-    if wanted is not None and not any(wanted.casefold() in names_of(run) for run in found):
-        known = ", ".join(sorted({run.name for run in found})) or "none; evaluate one with --model text:<llm>"
-        raise UserError(f"no text ceiling is called {wanted!r} (known: {known})")
-
-
-def _primary(run: Run) -> str:
+def _primary_metric(run: LoadedRun) -> str:
     """The metric that a task is ranked by; languages written without spaces go by characters."""
     metrics = list(run.record.metrics)
     errors = {primary_error(sample.target_lang) for sample in run.samples}
@@ -284,21 +283,16 @@ def _primary(run: Run) -> str:
 def _is_trusted(record: RunRecord, metric: str) -> bool:
     """Whether a length-controlled rate has the form that boards rank by, as its signature and the protocol both say."""
     entries = record.protocol_spec.get("finish") or []
-    stated = [entry["lc"].get("form") for entry in entries if isinstance(entry.get("lc"), Mapping)]
-    signed = f"lc:{TRUSTED}" in record.metrics[metric].signature.split("|")
-    return signed and set(stated) <= {TRUSTED, NONE}
+    forms = {entry["lc"].get("form") for entry in entries if isinstance(entry.get("lc"), Mapping)}
+    return f"lc:{TRUSTED}" in record.metrics[metric].signature.split("|") and forms <= {TRUSTED, NONE}
 
 
-def _place(benchmark: str) -> tuple[int, str]:
-    known = ORDER.index(benchmark) if benchmark in ORDER else len(ORDER)
-    return (known, benchmark)
-
-
-def _training(run: Run, key: str) -> object:
+def _training(run: LoadedRun, key: str) -> object:
     return (run.record.model.get("training") or {}).get(key)
 
 
-def _seeds_agree(a: Run, b: Run) -> bool:
+def _have_equal_seeds(a: LoadedRun, b: LoadedRun) -> bool:
+    """Seeds of training and of generation, as far as both runs name them."""
     pairs = [(_training(a, "seed"), _training(b, "seed"))]
     pairs.append((a.record.seeds.get("generation"), b.record.seeds.get("generation")))
     return all(None in pair or pair[0] == pair[1] for pair in pairs)

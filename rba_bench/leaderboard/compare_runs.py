@@ -1,50 +1,56 @@
 """`rba-bench compare`: what run A scores above run B, for two runs or for every pair of equal task in two folders.
 
-The modality gap: what the text ceiling scores above a model on the same items.
+Also the modality gap: what the text ceiling scores above a model on the same items.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RUN_FILE, RunRecord, read_record
 from rba_bench.files import folder_name
-from rba_bench.leaderboard import loaded_runs
 from rba_bench.leaderboard.board_groups import GroupKey, data_hash, group_key
-from rba_bench.leaderboard.loaded_runs import CEILING, Run, kind_of
-from rba_bench.leaderboard.pairing import Contrast, Pair
-from rba_bench.leaderboard.tables import NOTHING, TextTable
+from rba_bench.leaderboard.columns import metric_heading
+from rba_bench.leaderboard.loaded_runs import CEILING, LoadedRun, kind_of_run, load_run
+from rba_bench.leaderboard.pairing import Contrast, RunPair
+from rba_bench.leaderboard.tables import NOTHING, SHORT, TextTable, interval_text
 from rba_bench.metrics.interval import FEWEST, Interval
 from rba_bench.untrusted import printable
 
 HEADINGS = ("metric", "A", "B", "A-B [95 %]", "(A-B)/B % [95 %]", "n", "left out", "win/tie/loss")
 LEGEND = (
-    "A and B on the items scored in both; paired 95 % intervals, items of one cluster drawn together. * leaves out "
-    f"zero (never with fewer than {FEWEST} independent items) and is for its own line alone: of 20 lines without a "
-    "difference one may have it. Wins are items on which A is better."
+    "A and B are the scores on the items that are scored in both runs; intervals are paired 95 % intervals, items of "
+    "one cluster are drawn together. * marks a difference whose interval excludes zero (never with fewer than "
+    f"{FEWEST} independent items), each line for itself: of 20 lines without a difference, one may be marked by "
+    "chance. Wins are items on which A is better."
 )
-COMPUTED = (
-    "aggregation",
-    "macro",
-    "scale",
-    "signature",
-    "higher_is_better",
-)  # what makes a metric the same one
+SAME_METRIC = ("aggregation", "macro", "scale", "signature", "higher_is_better")  # fields that must be equal
+TEST_SET = {
+    "source": "source",
+    "n_items": "number of items",
+    "items_sha256": "texts",
+    "audio_set_sha256": "clips",
+}
 SHOWN = 3  # differences of two protocols that a refusal names
-SHORT = 8
 _ABSENT = "absent"
-Header = tuple[Path, RunRecord]
+
+
+class RunHeader(NamedTuple):
+    """A run folder and its record, the samples not read."""
+
+    folder: Path
+    record: RunRecord
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Two runs on the same items, metric by metric: of one task under one protocol, or else across protocols."""
 
-    first: Run
-    second: Run
+    first: LoadedRun
+    second: LoadedRun
     metrics: tuple[Contrast, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,11 +61,12 @@ class Comparison:
             "protocol": record.protocol,
             "protocol_hash": record.protocol_hash,
             "data_hash": data_hash(record),
-            "across": what_differs(self.first.record, self.second.record),
+            "across": difference_of_records(self.first.record, self.second.record),
             "a": _run_facts(self.first),
             "b": _run_facts(self.second),
             "metrics": [
-                {**asdict(found), "significant": found.difference.excludes(0.0)} for found in self.metrics
+                {**asdict(contrast), "significant": contrast.difference.excludes(0.0)}
+                for contrast in self.metrics
             ],
         }
 
@@ -73,27 +80,44 @@ class Comparison:
         for letter, run in (("A", self.first), ("B", self.second)):
             partial = f", partial: {run.record.n} items" if run.record.partial else ""
             lines.append(f"{letter} = {run.name} ({run.folder}, {run.record.created[:10]}{partial})")
-        differs = what_differs(record, self.second.record)
-        return lines + ([f"compared all the same, though {differs}"] if differs else self._modality())
+        if difference := difference_of_records(record, self.second.record):
+            return [*lines, f"compared with --across, although {difference}"]
+        reads_transcript = [kind_of_run(run) == CEILING for run in (self.first, self.second)]
+        if reads_transcript == [False, True]:
+            lines.append(
+                "B reads the transcript: (A-B)/B is the share of B's score that A loses with speech input (the "
+                "forgetting rate of speech_ifeval)"
+            )
+        elif reads_transcript == [True, False]:
+            lines.append("A reads the transcript: A-B is the modality gap")
+        return lines
 
     def table(self) -> TextTable:
         """One row per metric."""
-        return TextTable(HEADINGS, [_row(found) for found in self.metrics], self.first.record.task)
-
-    def _modality(self) -> list[str]:
-        reads = [kind_of(run) == CEILING for run in (self.first, self.second)]
-        if reads == [False, True]:
-            return [
-                "B reads the transcript: (A-B)/B is what A loses by listening (the forgetting rate of speech_ifeval)"
-            ]
-        return ["A reads the transcript: A-B is the modality gap"] if reads == [True, False] else []
+        rows = []
+        for each in self.metrics:
+            factor = 100.0 / each.scale
+            difference, relative = each.difference, each.relative
+            rows.append(
+                [
+                    metric_heading(each.metric, each.scale, each.higher_is_better),
+                    f"{each.a * factor:.2f}",
+                    f"{each.b * factor:.2f}",
+                    _signed_text(difference, factor) + (" *" if difference.excludes(0.0) else ""),
+                    NOTHING if relative is None else _signed_text(relative, 100.0),
+                    str(each.n),
+                    str(each.n_left_out),
+                    f"{each.wins}/{each.ties}/{each.losses}",
+                ]
+            )
+        return TextTable(HEADINGS, rows, self.first.record.task)
 
 
 @dataclass(frozen=True)
-class Result:
+class ComparisonResult:
     """All comparisons, and in sentences what could not be compared."""
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[RunComparison, ...]
     left_out: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,7 +125,9 @@ class Result:
         return {"comparisons": [each.to_dict() for each in self.comparisons], "left_out": list(self.left_out)}
 
 
-def compare(a: Path | Sequence[Path], b: Path | Sequence[Path], across: bool = False) -> Result:
+def compare_runs(
+    a: Path | Sequence[Path], b: Path | Sequence[Path], across: bool = False
+) -> ComparisonResult:
     """Compare two runs, or every run below `a` with the one below `b` of the same task, protocol and test set.
 
     Args:
@@ -114,25 +140,22 @@ def compare(a: Path | Sequence[Path], b: Path | Sequence[Path], across: bool = F
         UserError: no finished run in one of them, a damaged one, or nothing that may be compared; the message says
             what differs.
     """
-    first, second = headers(a), headers(b)
+    first, second = run_headers(a), run_headers(b)
+    names = [str(place) if isinstance(place, Path) else ", ".join(map(str, place)) for place in (a, b)]
     if across:
         if len(first) != 1 or len(second) != 1:
             raise UserError(
-                f"across protocols two single runs are compared: name one run folder each, not {_named(a)} and "
-                f"{_named(b)}"
+                "across protocols two single runs are compared: name one run folder each, not "
+                f"{names[0]} and {names[1]}"
             )
-        return Result((_compare(first[0][0], second[0][0]),), ())
-    pairs, left_out = _pair_up(first, second)
+        return ComparisonResult((_compare_pair(first[0].folder, second[0].folder),), ())
+    pairs, left_out = _match_runs(first, second)
     if not pairs:
-        raise UserError(f"{_named(a)} and {_named(b)} cannot be compared: {left_out[0]}")
-    return Result(tuple(_compare(*pair) for pair in pairs), tuple(left_out))
+        raise UserError(f"{names[0]} and {names[1]} cannot be compared: {left_out[0]}")
+    return ComparisonResult(tuple(_compare_pair(*pair) for pair in pairs), tuple(left_out))
 
 
-def _named(place: Path | Sequence[Path]) -> str:
-    return str(place) if isinstance(place, Path) else ", ".join(map(str, place))
-
-
-def headers(place: Path | Sequence[Path]) -> list[Header]:
+def run_headers(place: Path | Sequence[Path]) -> list[RunHeader]:
     """Folder and record of the run at `place` (a run folder or its `run.json`), else of all runs below it, sorted.
 
     Args:
@@ -141,152 +164,152 @@ def headers(place: Path | Sequence[Path]) -> list[Header]:
     Raises:
         UserError: there is none, or two different records carry one run id.
     """
-    found: dict[tuple[str, str], Header] = {}
-    for folder in (
-        folder for one in ([place] if isinstance(place, Path) else place) for folder in _folders(one)
-    ):
-        record = read_record(folder)
-        known = found.setdefault((str(record.model["name"]), record.run_id), (folder, record))
-        if known[1] != record:
-            raise UserError(f"{known[0]} and {folder} are different records of one run; remove one")
-    return list(found.values())
+    headers: dict[tuple[str, str], RunHeader] = {}
+    for path in [place] if isinstance(place, Path) else place:
+        if not path.exists():
+            raise UserError(f"no run at {path}: it does not exist")
+        folder = path.parent if path.name == RUN_FILE else path
+        is_run = (folder / RUN_FILE).is_file()
+        folders = [folder] if is_run else sorted(file.parent for file in folder.rglob(RUN_FILE))
+        if not folders:
+            raise UserError(f"no finished run ({RUN_FILE}) in or below {path}")
+        for header in (RunHeader(folder, read_record(folder)) for folder in folders):
+            key = (str(header.record.model["name"]), header.record.run_id)
+            first = headers.setdefault(key, header)
+            if first.record != header.record:
+                raise UserError(
+                    f"{first.folder} and {header.folder} are different records of one run; remove one"
+                )
+    return list(headers.values())
 
 
-def _folders(path: Path) -> list[Path]:
-    if not path.exists():
-        raise UserError(f"no run at {path}: it does not exist")
-    place = path.parent if path.name == RUN_FILE else path
-    own = (place / RUN_FILE).is_file()
-    folders = [place] if own else sorted(file.parent for file in place.rglob(RUN_FILE))
-    if not folders:
-        raise UserError(f"no finished run ({RUN_FILE}) in or below {path}")
-    return folders
-
-
-def what_differs(a: RunRecord, b: RunRecord) -> str:
+def difference_of_records(a: RunRecord, b: RunRecord) -> str:
     """Why two runs must not be compared, naming what differs; "" if they may be."""
     if a.task != b.task:
         return f"they are runs of different tasks, {a.task} and {b.task}"
     reasons = []
     if a.protocol_hash != b.protocol_hash:
-        reasons.append(f"their protocols differ in {_listed(list(_walk(a.protocol_spec, b.protocol_spec)))}")
+        leaves = list(_differing_leaves(a.protocol_spec, b.protocol_spec))
+        reasons.append(f"their protocols differ in {_leaves_text(leaves)}")
     if data_hash(a) != data_hash(b):
-        names = {
-            "source": "source",
-            "n_items": "number of items",
-            "items_sha256": "texts",
-            "audio_set_sha256": "clips",
-        }
-        found = [(name, a.data.get(key), b.data.get(key)) for key, name in names.items()]
-        reasons.append(f"their test sets differ in {_listed([each for each in found if each[1] != each[2]])}")
+        values = [(name, a.data.get(key), b.data.get(key)) for key, name in TEST_SET.items()]
+        leaves = [(name, mine, theirs) for name, mine, theirs in values if mine != theirs]
+        reasons.append(f"their test sets differ in {_leaves_text(leaves)}")
     return "; ".join(reasons)
 
 
-def _pair_up(first: Sequence[Header], second: Sequence[Header]) -> tuple[list[tuple[Path, Path]], list[str]]:
+def _match_runs(
+    first: Sequence[RunHeader], second: Sequence[RunHeader]
+) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Folders to compare, and why the rest is left out."""
-    left, right = _grouped(first), _grouped(second)
-    pairs, notes = [], []
+    left, right = _by_group(first), _by_group(second)
+    pairs: list[tuple[Path, Path]] = []
+    notes = []
     for key in sorted(left.keys() & right.keys()):
-        found = _replicates(left[key], right[key])
-        pairs += found
-        if len(found) < max(len(left[key]), len(right[key])):
+        matched = _match_replicates(left[key], right[key])
+        pairs += matched
+        if len(matched) < max(len(left[key]), len(right[key])):
             counts = f"{len(left[key])} and {len(right[key])} runs"
             notes.append(
                 f"{key[0]}: of {counts} not all have one counterpart of equal seed; name one run folder each"
             )
     if not pairs and len(first) == len(second) == 1:
-        return pairs, [what_differs(first[0][1], second[0][1])]
-    return pairs, notes + _unpaired(left, right)
+        return pairs, [difference_of_records(first[0].record, second[0].record)]
+    return pairs, notes + _unmatched_notes(left, right)
 
 
-def _unpaired(left: Mapping[GroupKey, list[Header]], right: Mapping[GroupKey, list[Header]]) -> list[str]:
-    """What only one side has, a sentence per task."""
-    odd = left.keys() ^ right.keys()
-    notes = []
-    for task in sorted({key[0] for key in odd}):
-        ours, theirs = (
-            [header for key in sorted(odd & side.keys()) for header in side[key] if key[0] == task]
-            for side in (left, right)
-        )
-        if ours and theirs:
-            notes.append(f"{task}: {what_differs(ours[0][1], theirs[0][1])}")
-        else:
-            side, record = ("A", ours[0][1]) if ours else ("B", theirs[0][1])
-            notes.append(f"{task} under protocol {record.protocol_hash[:SHORT]}: only {side} has a run of it")
-    return notes
-
-
-def _grouped(found: Sequence[Header]) -> dict[GroupKey, list[Header]]:
-    groups: dict[GroupKey, list[Header]] = {}
-    for header in found:
-        groups.setdefault(group_key(header[1]), []).append(header)
+def _by_group(headers: Sequence[RunHeader]) -> dict[GroupKey, list[RunHeader]]:
+    groups: dict[GroupKey, list[RunHeader]] = {}
+    for header in headers:
+        groups.setdefault(group_key(header.record), []).append(header)
     return groups
 
 
-def _replicates(left: Sequence[Header], right: Sequence[Header]) -> list[tuple[Path, Path]]:
+def _match_replicates(left: Sequence[RunHeader], right: Sequence[RunHeader]) -> list[tuple[Path, Path]]:
     """One run on each side, or else the runs of equal seed and limit where these are unambiguous."""
     if len(left) == len(right) == 1:
-        return [(left[0][0], right[0][0])]
+        return [(left[0].folder, right[0].folder)]
     mine, theirs = (
-        [(each.seeds.get("generation"), each.limit) for _, each in side] for side in (left, right)
+        [(record.seeds.get("generation"), record.limit) for _, record in side] for side in (left, right)
     )
     return [
-        (left[mine.index(key)][0], right[theirs.index(key)][0])
+        (left[mine.index(key)].folder, right[theirs.index(key)].folder)
         for key in mine
         if mine.count(key) == theirs.count(key) == 1
     ]
 
 
-def _compare(first: Path, second: Path) -> Comparison:
-    a, b = loaded_runs.read(first), loaded_runs.read(second)
-    shared = [metric for metric in a.record.metrics if _alike(a.record, b.record, metric)]
-    if not shared:
+def _unmatched_notes(
+    left: Mapping[GroupKey, list[RunHeader]], right: Mapping[GroupKey, list[RunHeader]]
+) -> list[str]:
+    """What only one side has, a sentence per task."""
+    unmatched = left.keys() ^ right.keys()
+    notes = []
+    for task in sorted({key[0] for key in unmatched}):
+        ours, theirs = (
+            [
+                header.record
+                for key in sorted(unmatched & side.keys())
+                for header in side[key]
+                if key[0] == task
+            ]
+            for side in (left, right)
+        )
+        if ours and theirs:
+            notes.append(f"{task}: {difference_of_records(ours[0], theirs[0])}")
+        else:
+            side, record = ("A", ours[0]) if ours else ("B", theirs[0])
+            notes.append(f"{task} under protocol {record.protocol_hash[:SHORT]}: only {side} has a run of it")
+    return notes
+
+
+def _compare_pair(first: Path, second: Path) -> RunComparison:
+    a, b = load_run(first), load_run(second)
+
+    def definition(run: LoadedRun, metric: str) -> list[Any]:
+        value = run.record.metrics.get(metric)
+        return [getattr(value, name) for name in SAME_METRIC] if value else []
+
+    metrics = [metric for metric in a.record.metrics if definition(a, metric) == definition(b, metric)]
+    if not metrics:
         raise UserError(f"{first} and {second} have no metric of one signature in common")
-    pair = Pair(a, b, across=bool(what_differs(a.record, b.record)))
-    found = [contrast for metric in shared if (contrast := pair.contrast(metric)) is not None]
-    if not found:
+    pair = RunPair(a, b, across=bool(difference_of_records(a.record, b.record)))
+    contrasts = [contrast for metric in metrics if (contrast := pair.contrast(metric)) is not None]
+    if not contrasts:
         raise UserError(f"{first} and {second} have no item with a score in both")
-    return Comparison(a, b, tuple(found))
+    return RunComparison(a, b, tuple(contrasts))
 
 
-def _alike(a: RunRecord, b: RunRecord, metric: str) -> bool:
-    """True if both runs computed the metric in the same way."""
-    if metric not in b.metrics:
-        return False
-    mine, theirs = ([getattr(each.metrics[metric], name) for name in COMPUTED] for each in (a, b))
-    return mine == theirs
-
-
-def _walk(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differing_leaves(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """`(path, value in A, value in B)` of every leaf that differs."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in sorted({*a, *b}):
-            yield from _walk(a.get(key, _ABSENT), b.get(key, _ABSENT), f"{path}.{key}" if path else str(key))
+            below = f"{path}.{key}" if path else str(key)
+            yield from _differing_leaves(a.get(key, _ABSENT), b.get(key, _ABSENT), below)
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for index, (mine, theirs) in enumerate(zip(a, b, strict=True)):
-            yield from _walk(mine, theirs, f"{path}[{index}]")
+            yield from _differing_leaves(mine, theirs, f"{path}[{index}]")
     elif a != b:
         yield path, a, b
 
 
-def _listed(found: Sequence[tuple[str, Any, Any]]) -> str:
-    if not found:
+def _leaves_text(leaves: Sequence[tuple[str, Any, Any]]) -> str:
+    if not leaves:
         return "their hashes, though not in what they record"
-    shown = [f"{path} ({_shown(a)} against {_shown(b)})" for path, a, b in found[:SHOWN]]
-    more = [f"{len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return ", ".join(shown + more)
+
+    def shorten(value: Any) -> str:
+        text = value if value == _ABSENT else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        return printable(text if len(text) <= 48 else text[:45] + "...")
+
+    texts = [f"{path} ({shorten(a)} against {shorten(b)})" for path, a, b in leaves[:SHOWN]]
+    return ", ".join(texts + ([f"{len(leaves) - SHOWN} more"] if len(leaves) > SHOWN else []))
 
 
-def _shown(value: Any) -> str:
-    text = value if value == _ABSENT else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return printable(text if len(text) <= 48 else text[:45] + "...")
-
-
-def _run_facts(run: Run) -> dict[str, Any]:
+def _run_facts(run: LoadedRun) -> dict[str, Any]:
     record = run.record
     return {
         "model": run.name,
-        "kind": kind_of(run),
+        "kind": kind_of_run(run),
         "run_id": record.run_id,
         "folder": str(run.folder),
         "partial": record.partial,
@@ -294,27 +317,11 @@ def _run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _row(found: Contrast) -> list[str]:
-    factor = 100.0 / found.scale
-    name = found.metric + (" %" if found.scale == 1 else "")
-    return [
-        name + ("" if found.higher_is_better else " (lower is better)"),
-        f"{found.a * factor:.2f}",
-        f"{found.b * factor:.2f}",
-        _signed(found.difference, factor) + (" *" if found.difference.excludes(0.0) else ""),
-        NOTHING if found.relative is None else _signed(found.relative, 100.0),
-        str(found.n),
-        str(found.n_left_out),
-        f"{found.wins}/{found.ties}/{found.losses}",
-    ]
+def _signed_text(interval: Interval, factor: float) -> str:
+    return interval_text((interval.value, interval.low, interval.high), factor, digits=2, signed=True)
 
 
-def _signed(interval: Interval, factor: float) -> str:
-    value, low, high = (f"{number * factor:+.2f}" for number in (interval.value, interval.low, interval.high))
-    return f"{value} [{low}, {high}]"
-
-
-def gaps(
+def modality_gaps(
     records: Sequence[RunRecord], ceiling: Sequence[RunRecord], out: Path
 ) -> dict[tuple[str, str], Interval]:
     """Ceiling minus model, paired, by run id of the model's record and metric.
@@ -327,14 +334,16 @@ def gaps(
     Raises:
         UserError: the two are not on the same items under the same protocol.
     """
-    found: dict[tuple[str, str], Interval] = {}
-    for own, above in zip(records, ceiling, strict=True):
-        [comparison] = compare(folder(above, out), folder(own, out)).comparisons
+    gaps: dict[tuple[str, str], Interval] = {}
+    for model_record, ceiling_record in zip(records, ceiling, strict=True):
+        [comparison] = compare_runs(
+            record_folder(out, ceiling_record), record_folder(out, model_record)
+        ).comparisons
         for contrast in comparison.metrics:
-            found[own.run_id, contrast.metric] = contrast.difference
-    return found
+            gaps[model_record.run_id, contrast.metric] = contrast.difference
+    return gaps
 
 
-def folder(record: RunRecord, out: Path) -> Path:
+def record_folder(out: Path, record: RunRecord) -> Path:
     """Where `evaluate` put a record."""
     return out / folder_name(str(record.model["name"])) / record.run_id

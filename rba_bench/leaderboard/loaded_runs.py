@@ -1,6 +1,7 @@
-"""Run records from disk, each checked against its own samples before it may stand on a board.
+"""Run records loaded from disk, each checked against its own samples before it may stand on a board.
 
-What a row is (a model, or a reference and which), and which text ceiling a model is measured against.
+Also what a run is on a board (a model, or a reference and which one), and which text ceiling a model is measured
+against.
 """
 
 from collections import Counter
@@ -27,17 +28,22 @@ from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_f
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.untrusted import plain, read_untrusted_file
 
-Identity = tuple[tuple[int, str, str, str], ...]
+ItemKeys = tuple[tuple[int, str, str, str], ...]
+MODEL = "model"
+CEILING = "ceiling"
+REFERENCES = {"text": CEILING, "cascade": "cascade", "constant": "constant"}  # by `--model`
+KINDS = (MODEL, *REFERENCES.values())
+_WITH_PARTS = ("text", "cascade")  # also `text:<llm>`, `cascade:<whisper>+<llm>`
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadedRun:
     """A record with the samples it was computed from.
 
     Attributes:
         record: Content of `run.json`.
         samples: All samples, in the order of the test set.
-        folder: Where it was read.
+        folder: The run folder.
         record_bytes: `run.json` as it is on disk, for publishing unchanged.
         sample_bytes: `samples.jsonl` as it was written.
     """
@@ -54,17 +60,17 @@ class Run:
         return plain(self.record.model["name"])
 
     @cached_property
-    def items(self) -> Identity:
-        """What was asked: position, clip, cluster and group of every item. Runs with equal items can be paired."""
+    def items(self) -> ItemKeys:
+        """Position, clip, cluster and group of every item. Runs with equal items can be paired."""
         return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.samples)
-
-    def scored(self, metric: str) -> NDArray[np.bool_]:
-        """Which items have a score of `metric`, `[n]`; the others were not heard, got no reply or no verdict."""
-        return np.array([metric in sample.scores for sample in self.samples])
 
     @cached_property
     def _item_rows(self) -> dict[str, Floats]:
         return {}
+
+    def has_score(self, metric: str) -> NDArray[np.bool_]:
+        """Which items have a score of `metric`, `[n]`; the others have no audio, no reply or no verdict."""
+        return np.array([metric in sample.scores for sample in self.samples])
 
     def item_rows(self, metric: str) -> Floats:
         """Summable rows of a metric `[n, k]`, one per item in the order of the test set; zeros where there is no score.
@@ -75,40 +81,61 @@ class Run:
         if metric not in self._item_rows:
             aggregation = self.record.metrics[metric].aggregation
             try:
-                score_function(aggregation)  # known?
-                empty = [0.0] * WIDTHS[aggregation]
-                rows = [_row(sample.scores.get(metric), empty) for sample in self.samples]
+                rows = summable_rows([sample.scores.get(metric) for sample in self.samples], aggregation)
             except ValueError as error:
                 raise UserError(
                     f"{self.folder}: {metric} cannot be computed from its samples: {error}"
                 ) from error
-            self._item_rows[metric] = np.asarray(rows, dtype=np.float64)
+            self._item_rows[metric] = rows
         return self._item_rows[metric]
 
     def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
-        """Summable rows as they are drawn, and the score of their sum; macro metrics have a block of columns per group.
+        """Summable rows as they are resampled, and the score of their sum; see `resampling_rows`.
 
         Raises:
             UserError: the samples do not hold what the record's aggregation needs.
         """
-        stated = self.record.metrics[metric]
-        rows, score = self.item_rows(metric), score_function(stated.aggregation)
-        if not stated.macro:
-            return rows, score
-        groups = [sample.group for sample in self.samples]
-        return macro_rows(rows, groups), macro_score(score, rows.shape[1])
+        value = self.record.metrics[metric]
+        groups = [sample.group for sample in self.samples] if value.macro else None
+        return resampling_rows(self.item_rows(metric), value.aggregation, groups)
 
 
-def _row(score: float | Sequence[int] | None, empty: Sequence[float]) -> Sequence[float]:
-    if score is None:
-        return empty
-    row = [float(score), 1.0] if isinstance(score, int | float) else score
-    if len(row) != len(empty):
-        raise ValueError(f"a row of {len(row)} statistics where {len(empty)} are needed")
-    return row
+def summable_rows(scores: Sequence[float | Sequence[int] | None], aggregation: str) -> Floats:
+    """Item scores as rows `[n, k]` whose sum gives the corpus score; an item without a score is a row of zeros.
+
+    Raises:
+        ValueError: an unknown aggregation, or statistics of another width.
+    """
+    score_function(aggregation)  # refuses an unknown one
+    width = WIDTHS[aggregation]
+    rows: list[Sequence[float]] = []
+    for score in scores:
+        row = [0.0] * width if score is None else score
+        if isinstance(row, int | float):
+            row = [float(row), 1.0]
+        if len(row) != width:
+            raise ValueError(f"a row of {len(row)} statistics where {width} are needed")
+        rows.append(row)
+    return np.asarray(rows, dtype=np.float64)
 
 
-def find(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
+def resampling_rows(
+    rows: Floats, aggregation: str, groups: Sequence[int | str] | None
+) -> tuple[Floats, ScoreFn]:
+    """Rows as they are resampled, and the score of their sum; a macro average has a block of columns per group.
+
+    Args:
+        rows: Summable rows `[n, k]`.
+        aggregation: How sums become a score.
+        groups: Group of each item `[n]` for the mean over groups, None for one score over all items.
+    """
+    score = score_function(aggregation)
+    if groups is None:
+        return rows, score
+    return macro_rows(rows, groups), macro_score(score, rows.shape[1])
+
+
+def find_runs(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
     """Folders with a `run.json` in or below `paths`, sorted.
 
     Copies that an earlier build left in `out` are passed over, unless a path names `out` or something in it.
@@ -117,32 +144,29 @@ def find(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
         UserError: a path does not exist, or nothing was found.
     """
     folders: set[Path] = set()
-    listed = list(paths)
-    for path in listed:
+    paths = list(paths)
+    for path in paths:
         if not path.exists():
             raise UserError(f"no run records at {path}: it does not exist")
         files = [path] if path.is_file() else path.rglob(RUN_FILE)
-        own = out is None or path.resolve().is_relative_to(out.resolve())
-        folders |= {file.parent for file in files if own or not _below(file, out)}
+        if out is not None and not path.resolve().is_relative_to(out.resolve()):
+            files = [file for file in files if not file.resolve().is_relative_to(out.resolve())]
+        folders |= {file.parent for file in files}
     if not folders:
         raise UserError(
-            f"no finished run ({RUN_FILE}) below {', '.join(map(str, listed)) or 'no path at all'}"
+            f"no finished run ({RUN_FILE}) below {', '.join(map(str, paths)) or 'no path at all'}"
         )
     return sorted(folders)
 
 
-def _below(file: Path, folder: Path | None) -> bool:
-    return folder is not None and file.resolve().is_relative_to(folder.resolve())
-
-
-def unfinished(paths: Iterable[Path]) -> list[Path]:
+def find_unfinished_runs(paths: Iterable[Path]) -> list[Path]:
     """Folders below `paths` with samples but no record: runs that were interrupted and not resumed."""
     samples = (file.parent for path in paths if path.is_dir() for file in path.rglob(SAMPLES_FILE))
     return sorted({folder for folder in samples if not (folder / RUN_FILE).exists()})
 
 
-def read(folder: Path) -> Run:
-    """One run, verified: hash of the samples, their number, and every metric recomputed from them.
+def load_run(folder: Path) -> LoadedRun:
+    """Load one run and check it: hash of the samples, their number, and every metric recomputed from them.
 
     Raises:
         UserError: something is missing, damaged, or does not follow from the samples.
@@ -154,105 +178,95 @@ def read(folder: Path) -> Run:
             f"{folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
         )
     samples = tuple(sorted(parse(data, folder), key=lambda sample: sample.doc_id))
-    run = Run(record, samples, folder, read_untrusted_file(folder / RUN_FILE), data)
-    _verify(run)
+    if len({sample.doc_id for sample in samples}) != len(samples) or len(samples) != record.n:
+        raise UserError(f"{folder}: {record.n} items recorded, {len(samples)} samples found, or some twice")
+    counts = Counter(sample.status for sample in samples)
+    if {status: count for status, count in record.statuses.items() if count} != dict(counts):
+        raise UserError(f"{folder}: statuses recorded {record.statuses}, counted {dict(counts)}")
+    run = LoadedRun(record, samples, folder, read_untrusted_file(folder / RUN_FILE), data)
+    for metric in record.metrics:
+        _check_metric(run, metric)
     return run
 
 
-def distinct(runs: Sequence[Run]) -> list[Run]:
-    """`runs` without exact copies.
-
-    Raises:
-        UserError: two different records carry the same run id.
-    """
-    kept: dict[tuple[str, str], Run] = {}
-    for run in runs:
-        known = kept.setdefault((run.name, run.record.run_id), run)
-        if known.record_bytes != run.record_bytes:
-            raise UserError(f"{known.folder} and {run.folder} are different records of one run; remove one")
-    return list(kept.values())
-
-
-def _verify(run: Run) -> None:
-    record = run.record
-    if len({sample.doc_id for sample in run.samples}) != len(run.samples) or len(run.samples) != record.n:
+def _check_metric(run: LoadedRun, metric: str) -> None:
+    recorded = run.record.metrics[metric]
+    n = int(run.has_score(metric).sum())
+    if (recorded.n, recorded.n_missing) != (n, len(run.samples) - n):
         raise UserError(
-            f"{run.folder}: {record.n} items recorded, {len(run.samples)} samples found, or some twice"
-        )
-    counts = Counter(sample.status for sample in run.samples)
-    if {status: count for status, count in record.statuses.items() if count} != dict(counts):
-        raise UserError(f"{run.folder}: statuses recorded {record.statuses}, counted {dict(counts)}")
-    for metric in record.metrics:
-        _verify_metric(run, metric)
-
-
-def _verify_metric(run: Run, metric: str) -> None:
-    stated = run.record.metrics[metric]
-    n = int(run.scored(metric).sum())
-    if (stated.n, stated.n_missing) != (n, len(run.samples) - n):
-        raise UserError(
-            f"{run.folder}: {metric} is recorded with n {stated.n} and {stated.n_missing} missing, "
+            f"{run.folder}: {metric} is recorded with n {recorded.n} and {recorded.n_missing} missing, "
             f"its samples hold {n} and {len(run.samples) - n}"
         )
     if not n:
         raise UserError(f"{run.folder}: no sample has a {metric}")
     rows, score = run.rows(metric)
-    found = score(rows.sum(axis=0).tolist())
-    if not abs(found - stated.value) <= 1e-6 * stated.scale:  # so that a NaN does not pass
-        raise UserError(f"{run.folder}: {metric} is recorded as {stated.value}, its samples give {found}")
+    value = score(rows.sum(axis=0).tolist())
+    if not abs(value - recorded.value) <= 1e-6 * recorded.scale:  # so that a NaN does not pass
+        raise UserError(f"{run.folder}: {metric} is recorded as {recorded.value}, its samples give {value}")
 
 
-MODEL = "model"
-CEILING = "ceiling"
-REFERENCES = {"text": CEILING, "cascade": "cascade", "constant": "constant"}  # what was asked for: what it is
-KINDS = (MODEL, *REFERENCES.values())
-_WITH_PARTS = ("text", "cascade")  # also `text:<llm>`, `cascade:<whisper>+<llm>`
+def without_copies(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    """`runs` without exact copies.
+
+    Raises:
+        UserError: two different records carry the same run id.
+    """
+    distinct: dict[tuple[str, str], LoadedRun] = {}
+    for run in runs:
+        first = distinct.setdefault((run.name, run.record.run_id), run)
+        if first.record_bytes != run.record_bytes:
+            raise UserError(f"{first.folder} and {run.folder} are different records of one run; remove one")
+    return list(distinct.values())
 
 
-def kind_of(run: Run) -> str:
-    """`model`, or the kind of reference the run is; by what was asked for, so no checkpoint can pose as one."""
+def kind_of_run(run: LoadedRun) -> str:
+    """`model`, or the kind of reference the run is; by the `--model` of the run, so no checkpoint can pose as one."""
     return kind_of_spec(str(run.record.model["spec"]))
 
 
 def kind_of_spec(spec: str) -> str:
-    """The same, of what was asked for (`--model`)."""
+    """`model`, or the kind of reference that `--model spec` stands for."""
     head, _, rest = spec.partition(":")
     return REFERENCES[head] if rest and head in _WITH_PARTS else REFERENCES.get(spec, MODEL)
 
 
-def names_of(run: Run) -> frozenset[str]:
+def reference_names(run: LoadedRun) -> frozenset[str]:
     """What a reference may be called by: its name, its spec, and the LLM in it by id and by last part; lower case."""
     spec = str(run.record.model["spec"])
     llm = spec.partition(":")[2].split("+")[-1]
-    return frozenset(name.casefold() for name in (run.name, spec, *_short(llm)) if name)
+    return _lower_case_names(run.name, spec, llm, _last_part(llm))
 
 
-def ceilings_for(run: Run, ceilings: Sequence[Run], wanted: str | None = None) -> list[Run]:
-    """The ceilings that fit a run: those called `wanted`; else the only one; else those of the run's own text LLM.
+def matching_ceilings(
+    run: LoadedRun, ceilings: Sequence[LoadedRun], name: str | None = None
+) -> list[LoadedRun]:
+    """The ceilings that fit a run: those called `name`; else the only one; else those of the run's own text LLM.
 
     Its own LLM is the one its training started from, or the second half of a cascade. Several are left where one model
     was run with several seeds; none where nothing tells which of several it should be.
     """
-    if wanted is not None:
-        return [ceiling for ceiling in ceilings if wanted.casefold() in names_of(ceiling)]
+    if name is not None:
+        return [ceiling for ceiling in ceilings if name.casefold() in reference_names(ceiling)]
     if len({ceiling.name for ceiling in ceilings}) <= 1:
         return list(ceilings)
-    own = _own_llm(run)
-    return [ceiling for ceiling in ceilings if own & names_of(ceiling) or _same_weights(run, ceiling)]
+    model = run.record.model
+    base = str((model.get("training") or {}).get("base") or "")
+    llm = str(model["spec"]).partition("+")[2] if kind_of_run(run) == "cascade" else ""
+    llm_names = _lower_case_names(base, _last_part(base), llm, _last_part(llm))
+    text = model.get("text")
+    weights = text.get("weights_sha256") if isinstance(text, dict) else None
+    return [
+        ceiling
+        for ceiling in ceilings
+        if llm_names & reference_names(ceiling)
+        or (weights is not None and weights == ceiling.record.model.get("weights_sha256"))
+    ]
 
 
-def _own_llm(run: Run) -> frozenset[str]:
-    base = str((run.record.model.get("training") or {}).get("base") or "")
-    llm = str(run.record.model["spec"]).partition("+")[2] if kind_of(run) == "cascade" else ""
-    return frozenset(name.casefold() for part in (base, llm) for name in _short(part) if name)
+def _lower_case_names(*names: str) -> frozenset[str]:
+    return frozenset(name.casefold() for name in names if name)
 
 
-def _short(llm: str) -> tuple[str, str]:
-    """`org/model`, a path or `openai:https://host/v1#model`, and its last part."""
-    return llm, llm.rpartition("#")[2].rstrip("/").rpartition("/")[2]
-
-
-def _same_weights(run: Run, ceiling: Run) -> bool:
-    text = run.record.model.get("text")
-    own = text.get("weights_sha256") if isinstance(text, dict) else None
-    return own is not None and own == ceiling.record.model.get("weights_sha256")
+def _last_part(llm: str) -> str:
+    """Of `org/model`, a path or `openai:https://host/v1#model`."""
+    return llm.rpartition("#")[2].rstrip("/").rpartition("/")[2]

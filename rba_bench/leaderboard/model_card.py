@@ -12,10 +12,10 @@ from typing import Any
 from rba_bench import cards
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import MetricValue, not_ok, read_record
-from rba_bench.leaderboard.board_groups import Group, GroupKey, group_key
-from rba_bench.leaderboard.build import MICRO
-from rba_bench.leaderboard.loaded_runs import MODEL, find, kind_of_spec, read
-from rba_bench.leaderboard.pages import heading, shown
+from rba_bench.leaderboard.board_groups import BoardGroup, GroupKey, group_key
+from rba_bench.leaderboard.columns import SCORE, score_texts
+from rba_bench.leaderboard.loaded_runs import MODEL, find_runs, kind_of_spec, load_run
+from rba_bench.leaderboard.pages import MICRO
 from rba_bench.leaderboard.verify import refuse_faulty
 from rba_bench.textlm.weights import local_folder, setup_sha256, weights_sha256
 
@@ -54,42 +54,46 @@ def write_results(checkpoint: Path, records: Sequence[Path]) -> CardResults:
     """
     folder = local_folder(checkpoint, "checkpoint")
     weights, setup = weights_sha256(folder), setup_sha256(folder)
-    places, left_out = _of_checkpoint(find(records), weights, setup)
-    if not places:
+    folders, left_out = _runs_of_checkpoint(find_runs(records), weights, setup)
+    if not folders:
         raise UserError(
             f"no complete record of the weights in {folder} below {', '.join(map(str, records))} "
             f"({'; '.join(left_out)}): make one with rba-bench eval --model {folder}"
         )
-    kept = [read(place) for place in places]
-    refuse_faulty(kept)
-    groups = [Group(group_key(run.record), [run], "") for run in kept]
+    runs = [load_run(place) for place in folders]
+    refuse_faulty(runs)
+    groups = [BoardGroup(group_key(run.record), [run], "") for run in runs]
     path = folder / cards.CARD
     index = _index(cards.front_matter(path), groups)
     cards.write_card(folder, {INDEX: index}, {RESULTS: _text(groups, weights)}, renewed=(INDEX,), adopt=True)
-    return CardResults(path, tuple(run.folder for run in kept), tuple(left_out))
+    return CardResults(path, tuple(run.folder for run in runs), tuple(left_out))
 
 
-def _of_checkpoint(places: Iterable[Path], weights: str, setup: str) -> tuple[list[Path], list[str]]:
+def _runs_of_checkpoint(folders: Iterable[Path], weights: str, setup: str) -> tuple[list[Path], list[str]]:
     """The newest complete record of each protocol and test set, and why the others are left out."""
     newest: dict[GroupKey, Path] = {}
-    other = partial = older = 0
-    records = [(read_record(place), place) for place in places]
-    for record, place in sorted(records, key=lambda each: (each[0].created, each[0].run_id)):
+    foreign = partial = older = 0
+    records = [(read_record(folder), folder) for folder in folders]
+    for record, folder in sorted(records, key=lambda each: (each[0].created, each[0].run_id)):
         model = record.model
-        own = model.get("weights_sha256") == weights and model.get("setup_sha256", setup) == setup
-        if not own or kind_of_spec(str(model["spec"])) != MODEL:
-            other += 1
+        is_own = model.get("weights_sha256") == weights and model.get("setup_sha256", setup) == setup
+        if not is_own or kind_of_spec(str(model["spec"])) != MODEL:
+            foreign += 1
         elif record.partial:
             partial += 1
         else:
             older += group_key(record) in newest
-            newest[group_key(record)] = place
-    told = ((other, "of other weights"), (partial, "partial"), (older, "older than one of the same protocol"))
-    left_out = [f"{number} {'is' if number == 1 else 'are'} {why}" for number, why in told if number]
+            newest[group_key(record)] = folder
+    reasons = (
+        (foreign, "of other weights"),
+        (partial, "partial"),
+        (older, "older than one of the same protocol"),
+    )
+    left_out = [f"{number} {'is' if number == 1 else 'are'} {why}" for number, why in reasons if number]
     return [newest[key] for key in sorted(newest)], left_out
 
 
-def _index(front: Mapping[str, Any], groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _index(front: Mapping[str, Any], groups: Sequence[BoardGroup]) -> list[dict[str, Any]]:
     """The `model-index` with our entries, and those of others as they were."""
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
@@ -98,46 +102,48 @@ def _index(front: Mapping[str, Any], groups: Sequence[Group]) -> list[dict[str, 
     name = groups[0].runs[0].name
     if INDEX in front:
         try:
-            name, found = model_index_to_eval_results(front[INDEX])
+            name, entries = model_index_to_eval_results(front[INDEX])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(
                 f"the model-index of the card is none ({error!r}): correct or remove it"
             ) from error
-        others = [each for each in found if OURS not in (each.metric_args or {})]
+        others = [entry for entry in entries if OURS not in (entry.metric_args or {})]
     ours = [_entry(group) for group in groups]
     index: list[dict[str, Any]] = eval_results_to_model_index(name, [*others, *ours])
     return index
 
 
-def _entry(group: Group) -> Any:
+def _entry(group: BoardGroup) -> Any:
     from huggingface_hub import EvalResult
 
     record, metric = group.record, group.primary
-    stated, data = record.metrics[metric], record.data
-    value, low, high = (float(number) for number in shown(metric, stated))
-    perturbed = f" ({group.perturb})" if group.perturb else ""
+    value, data = record.metrics[metric], record.data
+    score, low, high = map(float, score_texts(metric, value))
+    perturbed = f" ({group.perturbation})" if group.perturbation else ""
     return EvalResult(
         task_type=HUB_TASKS.get(group.runs[0].samples[0].kind, HUB_TASK),
         dataset_type=str(data.get("repo") or data["source"]),
         dataset_name=f"{record.task}{perturbed}",
         dataset_revision=str(data.get("revision") or data["items_sha256"]),
         metric_type=metric,
-        metric_name=heading(group, metric),
-        metric_value=value,
-        metric_args={"ci95": [low, high], "n": stated.n, OURS: record.protocol_hash},
+        metric_name=SCORE.title(group, metric),
+        metric_value=score,
+        metric_args={"ci95": [low, high], "n": value.n, OURS: record.protocol_hash},
     )
 
 
-def _text(groups: Sequence[Group], weights: str) -> str:
+def _text(groups: Sequence[BoardGroup], weights: str) -> str:
     rows = []
     for group in groups:
         record, metric = group.record, group.primary
-        stated = record.metrics[metric]
-        value, low, high = shown(metric, stated)
-        task = record.task + (f" ({group.perturb})" if group.perturb else "")
-        counts = (f"{value} [{low}, {high}]{_lengths(stated)}", stated.n, not_ok(record.statuses))
+        value = record.metrics[metric]
+        score, low, high = score_texts(metric, value)
+        task = record.task + (f" ({group.perturbation})" if group.perturbation else "")
+        counts = (f"{score} [{low}, {high}]{_lengths(value)}", value.n, not_ok(record.statuses))
         hashes = (record.protocol_hash, group.data_hash)
-        rows.append((task, record.protocol, heading(group, metric), *counts, *hashes, record.created[:10]))
+        rows.append(
+            (task, record.protocol, SCORE.title(group, metric), *counts, *hashes, record.created[:10])
+        )
     columns = ("task", "decoding", "metric", "score [95 %]", "n", "not ok", "protocol", "test set", "date")
     versions = sorted({group.record.versions.get("rba-bench", "unknown") for group in groups})
     measured = f"Measured with rba-bench {', '.join(versions)} on the weights `{weights}`. {READING}"
@@ -145,11 +151,11 @@ def _text(groups: Sequence[Group], weights: str) -> str:
     return "\n\n".join(["## Results", measured, *([MICRO] if micro else []), cards.table(columns, rows)])
 
 
-def _lengths(stated: MetricValue) -> str:
+def _lengths(value: MetricValue) -> str:
     """Of a win rate, the mean lengths that it is read beside."""
-    if stated.mean_length is None or stated.baseline_mean_length is None:
+    if value.mean_length is None or value.baseline_mean_length is None:
         return ""
-    return f", mean length {stated.mean_length:.0f} (baseline {stated.baseline_mean_length:.0f})"
+    return f", mean length {value.mean_length:.0f} (baseline {value.baseline_mean_length:.0f})"
 
 
 READING = """\

@@ -1,373 +1,330 @@
-"""Groups of compared runs as tables: the summary, a section per task and protocol, and the flat rows of CSV files."""
+"""The page of a leaderboard, `index.md`: legend, summary, a section per task and protocol, list of runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
-from rba_bench.evaluation.records import STATUSES, MetricValue, RunRecord, not_ok
-from rba_bench.leaderboard.board_groups import Group, Row
-from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL
-from rba_bench.leaderboard.tables import LONGEST, NOTHING, TextTable
-from rba_bench.metrics.interval import Interval
+from rba_bench.evaluation.records import RUN_FILE, RunRecord
+from rba_bench.files import folder_name
+from rba_bench.leaderboard.board_groups import BoardGroup
+from rba_bench.leaderboard.columns import (
+    MEAN_LENGTH,
+    MODEL_COLUMN,
+    SCORE,
+    SECTION_COLUMNS,
+    VERSUS,
+    Column,
+    gap_cell,
+    label_text,
+    versus_cell,
+)
+from rba_bench.leaderboard.equal_length import EqualLength
+from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL, LoadedRun
+from rba_bench.leaderboard.tables import LONGEST, NOTHING, SHORT, Markdown, TextTable, interval_text
+from rba_bench.leaderboard.test_sets import shipped_task
+from rba_bench.metrics.bootstrap import RESAMPLES
+from rba_bench.metrics.interval import FEWEST
 from rba_bench.untrusted import plain
 
+PUBLISHED = "records"
 JUDGE_WORDS = ("agreement", "bias", "unanimous", "judge stderr")
-SHORT = 8  # hex digits of a hash on a page; the full ones are in records.json
-LENGTH = "mean length"
-Cell = Callable[[Group, Row, str], str]
 REFERENCE_NAMES = {
-    CEILING: "reference: text LLM reading the transcript (ceiling)",
-    "cascade": "reference: recogniser, then the text LLM",
-    "constant": "reference: one constant answer",
+    CEILING: "the text LLM reads the transcript (ceiling)",
+    "cascade": "a speech recogniser, then the text LLM",
+    "constant": "one constant answer",
 }
+UNKNOWN_TASK = (
+    "This task does not come with rba-bench, so its protocol and test set were not compared with the task."
+)
+MICRO = (
+    "**The micro track is a miniature world that runs offline.** Its scores say nothing about real models and never "
+    "stand beside theirs; they show whether the harness and the trainer work."
+)
+LEGEND = """Each score has its 95 % interval: mid-p for independent right-or-wrong items, otherwise Student's t on
+{resamples} bootstrap resamples (items with equal text are drawn together); the CSV files name the method of each.
+*vs {baseline}* and *modality gap* (the score of the text LLM that reads the transcript, minus the score of the row)
+are paired differences on the same items. `*` marks an interval that excludes zero; with fewer than {fewest} independent
+items nothing is marked. Each `*` is for its own pair alone: of the {tests} differences of models from {baseline} on
+this page, up to {expected} would be marked by chance if all models were equal. *rank* is a band: the ranks that a
+model can have when all pairs of models are tested together, so that among boards of equal models at most 5 % put any
+pair in order (Holm's step-down procedure with Shaffer's refinement). Two models with `*` between them may therefore
+share their ranks. References are not ranked. *not ok* counts items without a good answer. The score includes *empty*
+and *truncated* answers and *error*, where the model failed. *not_heard* (the clip has no usable audio), *no_reply* (the
+server failed) and *judge_failed* are not failures of the model{unscored}{lengths}
+Intervals cover the choice of items, not the choice of the training seed. Only runs with the same protocol hash and the
+same test set share a table.
+"""
+LENGTHS = """
+*mean length*, beside a win rate, counts characters of the scored answers and of the baseline's answers, because judges
+prefer long answers. Models are ranked by the raw win rate, or by the length-controlled one of the form
+`lc:difficulty`."""
+ALL_SCORED = ";\nthis page has no such items, so all items are in every score."
+UNSCORED = """, and such items have no score: an n
+of `97 (-3)` says that three items have no score, not even 0. Differences use the items that are scored on both
+sides."""
 
 
-def overview(groups: Sequence[Group]) -> list[TextTable]:
+def index_page(
+    sections: Mapping[str, BoardGroup],
+    runs: Sequence[LoadedRun],
+    warnings: Sequence[str],
+    equal_length: Sequence[EqualLength],
+) -> str:
+    """The whole page.
+
+    Args:
+        sections: Groups by the name of their section.
+        runs: All runs.
+        warnings: Sentences that a reader should know.
+        equal_length: Estimates of win rates at equal length.
+    """
+    groups = list(sections.values())
+    track = groups[0].record.track
+    blocks = [f"# Leaderboard, {track} track"]
+    blocks += [MICRO] if track == "micro" else []
+    blocks += ["\n".join(f"- Note: {plain(warning, LONGEST)}." for warning in warnings)] if warnings else []
+    blocks += [_legend(groups)]
+    notes = reference_notes(groups)
+    blocks += ["\n".join(f"- {note}." for note in notes)] if notes else []
+    blocks += ["## Summary"]
+    for table in summary_tables(groups):
+        blocks += [f"### {plain(table.title)}", table.markdown()]
+    blocks += [_protocols(groups)]
+    for name, group in sections.items():
+        blocks += _section(name, group)
+        blocks += [text for each in equal_length if each.group is group for text in each.blocks()]
+    blocks += ["## Runs", _run_table(runs).markdown()]
+    return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def summary_tables(groups: Sequence[BoardGroup]) -> list[TextTable]:
     """Per protocol: primary metric of every task, then the differences from the baseline row, then the modality gap."""
     tables = []
     for protocol in sorted({group.record.protocol for group in groups}):
-        chosen = [group for group in groups if group.record.protocol == protocol]
-        tables.append(_overview(chosen, f"Scores, {protocol} decoding", score_cell, with_lengths=True))
-        if any(row.versus for group in chosen for row in group.rows):
-            title = f"Difference from {chosen[0].baseline}, {protocol} decoding, same items"
-            tables.append(_overview(chosen, title, versus_cell))
-        if any(row.gap for group in chosen for row in group.rows):
+        part = [group for group in groups if group.record.protocol == protocol]
+        tables.append(_summary_table(part, f"Scores, {protocol} decoding", SCORE, MEAN_LENGTH))
+        if any(row.versus for group in part for row in group.rows):
+            title = f"Difference from {part[0].baseline}, {protocol} decoding, same items"
+            tables.append(_summary_table(part, title, Column(SCORE.heading, versus_cell)))
+        if any(row.gap for group in part for row in group.rows):
             title = f"Modality gap, text minus speech, {protocol} decoding, same items"
-            tables.append(_overview(chosen, title, gap_cell))
+            tables.append(_summary_table(part, title, Column(SCORE.heading, gap_cell)))
     return tables
 
 
-def _overview(groups: Sequence[Group], title: str, cell: Cell, with_lengths: bool = False) -> TextTable:
-    rows = [(group, row) for group in groups for row in group.rows]
-    found = {(row.label, id(group)): row for group, row in rows}
-    kinds = {row.label: row.kind for _, row in rows}
-    names = sorted(
-        kinds, key=lambda label: (KINDS.index(kinds[label]), label)
-    )  # tasks disagree on any other order
-    columns: list[tuple[str, Group, Cell]] = []
-    for group in groups:
-        column = _column(group, groups)
-        columns.append((f"{column} {heading(group, group.primary)}", group, cell))
-        if with_lengths and group.has_lengths(group.primary):
-            columns.append((f"{column} {LENGTH}", group, length_cell))
-    cells = [
-        [
-            marked(name, kinds[name]),
-            *(
-                fill(group, found[name, id(group)], group.primary) if (name, id(group)) in found else NOTHING
-                for _, group, fill in columns
-            ),
-        ]
-        for name in names
+def _summary_table(groups: Sequence[BoardGroup], title: str, *columns: Column) -> TextTable:
+    rows = {(row.label, id(group)): row for group in groups for row in group.rows}
+    kinds = {row.label: row.kind for row in rows.values()}
+    shown = [
+        (group, column)
+        for group in groups
+        for column in columns
+        if not column.win_rates_only or group.has_lengths(group.primary)
     ]
-    kept = [line for line in cells if any(text != NOTHING for text in line[1:])]
-    return TextTable(["model", *(text for text, _, _ in columns)], kept, title)
-
-
-def _column(group: Group, groups: Sequence[Group]) -> str:
-    """Name of a group beside others: the benchmark, or the task where it has several, and what tells these apart."""
-    alike = [other for other in groups if other.record.benchmark == group.record.benchmark]
-    name = group.record.benchmark if len(alike) == 1 else group.task
-    twins = [other for other in alike if other.task == group.task and other.perturb == group.perturb]
-    code = f" {group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}" if len(twins) > 1 else ""
-    return name + (f" ({group.perturb})" if group.perturb else "") + code
-
-
-def heading(group: Group, metric: str) -> str:
-    """Name of a metric with its unit, its form of length control, and its direction where lower is better."""
-    stated = group.record.metrics[metric]
-    unit = " %" if stated.scale == 1 else ""
-    form = next((part for part in stated.signature.split("|") if part.startswith("lc:")), "")
-    unit += f" ({form})" if form else ""
-    return metric + unit + ("" if stated.higher_is_better else " (lower is better)")
-
-
-def score_cell(_group: Group, row: Row, metric: str) -> str:
-    """Score with its 95 % interval."""
-    mark = " (partial)" if row.run.record.partial else ""
-    value, low, high = shown(metric, row.run.record.metrics[metric])
-    return f"{value} [{low}, {high}]{mark}"
-
-
-def shown(metric: str, stated: MetricValue) -> tuple[str, str, str]:
-    """A score and the ends of its 95 % interval, on a scale of 100, with the digits that they are shown with."""
-    factor, digits = _factor(stated), _digits(metric, stated)
-    value, low, high = (f"{end * factor:.{digits}f}" for end in (stated.value, stated.low, stated.high))
-    return value, low, high
-
-
-def length_cell(_group: Group, row: Row, metric: str) -> str:
-    """Mean length of the answers behind a win rate, and of the answers to beat."""
-    return str(row.lengths[metric]) if metric in row.lengths else NOTHING
-
-
-def versus_cell(group: Group, row: Row, metric: str) -> str:
-    """Paired difference from the baseline row; an asterisk where its interval leaves out zero."""
-    return "(baseline)" if row.is_baseline else _difference(group, row.versus.get(metric), metric)
-
-
-def gap_cell(group: Group, row: Row, metric: str) -> str:
-    """Modality gap: the text ceiling's score minus the row's on the same items."""
-    return "(ceiling)" if row.kind == CEILING else _difference(group, row.gap.get(metric), metric)
-
-
-def main_table(group: Group) -> TextTable:
-    """The primary metric of a group with everything needed to judge it."""
-    metric = group.primary
-    told = group.has_lengths(metric)
+    lines = []
+    for label in sorted(kinds, key=lambda label: (KINDS.index(kinds[label]), label)):
+        cells = [
+            column.cell(group, rows[label, id(group)], group.primary)
+            if (label, id(group)) in rows
+            else NOTHING
+            for group, column in shown
+        ]
+        if any(cell != NOTHING for cell in cells):
+            lines.append([label_text(label, kinds[label]), *cells])
     headings = [
-        "rank",
-        "model",
-        heading(group, metric),
-        *([LENGTH] if told else []),
-        "n",
-        f"vs {group.baseline}",
-        "modality gap",
-        "not ok",
-        "date",
+        f"{_short_name(group, groups)} {column.title(group, group.primary)}" for group, column in shown
     ]
-    rows = [
-        [
-            str(row.bands[metric]) if row.bands else "ref",
-            marked(row.label, row.kind),
-            score_cell(group, row, metric),
-            *([length_cell(group, row, metric)] if told else []),
-            n_cell(row.run.record.metrics[metric]),
-            versus_cell(group, row, metric),
-            gap_cell(group, row, metric),
-            not_ok(row.run.record.statuses),
-            row.run.record.created[:10],
-        ]
-        for row in group.rows
-    ]
-    return TextTable(headings, rows, group.task, numeric_from=2)
+    return TextTable(["model", *headings], lines, title)
 
 
-def other_table(group: Group) -> TextTable | None:
-    """The other metrics with their differences from the baseline, None if there are none."""
-    others = [metric for metric in group.metrics if metric != group.primary]
-    if not others:
-        return None
-    headings = ["model"]
-    for metric in others:
-        headings += [heading(group, metric), f"vs {group.baseline}"]
-        headings += [LENGTH] if _has_own_lengths(group, metric) else []
-    rows = [
-        [
-            marked(row.label, row.kind),
-            *(
-                text
-                for metric in others
-                for text in (
-                    score_cell(group, row, metric),
-                    versus_cell(group, row, metric),
-                    *([length_cell(group, row, metric)] if _has_own_lengths(group, metric) else []),
-                )
-            ),
-        ]
-        for row in group.rows
-    ]
-    return TextTable(headings, rows, group.task)
+def _short_name(group: BoardGroup, groups: Sequence[BoardGroup]) -> str:
+    """Name of a group beside others: the benchmark, or the task where it has several, and what tells these apart."""
+    same = [each for each in groups if each.record.benchmark == group.record.benchmark]
+    name = group.record.benchmark if len(same) == 1 else group.task
+    name += f" ({group.perturbation})" if group.perturbation else ""
+    same = [each for each in same if (each.task, each.perturbation) == (group.task, group.perturbation)]
+    return name + (f" {group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}" if len(same) > 1 else "")
 
 
-def _has_own_lengths(group: Group, metric: str) -> bool:
-    """Whether a win rate is against another baseline, or on other items, than the one that is ranked by."""
-    return any(row.lengths.get(metric) not in (None, row.lengths.get(group.primary)) for row in group.rows)
-
-
-def exploit_table(group: Group) -> TextTable | None:
-    """What answers that know nothing would score on the section's questions, None where no record tells."""
-    table = next((run.record.exploits for run in group.runs if run.record.exploits), None)
-    if table is None:
-        return None
-    names = [name for name in group.metrics if any(name in scores for scores in table.scores.values())]
-    rows = [
-        [strategy, *(f"{100 * scores[name]:.1f}" if name in scores else NOTHING for name in names)]
-        for strategy, scores in table.scores.items()
-    ]
-    title = f"Answers that know nothing ({table.n} of the questions)"
-    return TextTable([title, *(heading(group, name) for name in names)], rows, group.task)
-
-
-def facts(group: Group) -> str:
-    """One line on what was run: protocol, test set, metric signature, dates."""
-    record = group.record
-    dates = sorted({run.record.created[:10] for run in group.runs})
-    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    decoding = plain(", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items())))
-    judge = "".join(f"; judge {name}" for name in _judges(record))
-    perturbed = f", clips changed by {group.perturb}" if group.perturb else ""
-    signature = plain(record.metrics[group.primary].signature, LONGEST).replace("|", " ")
-    return (
-        f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judge}; "
-        f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
-        f"{group.primary}: {signature}; run {days}."
+def _legend(groups: Sequence[BoardGroup]) -> str:
+    rows = [(group, row) for group in groups for row in group.rows]
+    tests = sum(len(row.versus) for _, row in rows if row.kind == MODEL)
+    missing = any(row.run.record.metrics[name].n_missing for group, row in rows for name in group.metrics)
+    lengths = any(group.has_lengths(name) for group in groups for name in group.metrics)
+    return LEGEND.format(
+        resamples=f"{RESAMPLES:,}",
+        fewest=FEWEST,
+        baseline=plain(groups[0].baseline),
+        tests=tests,
+        expected=round(tests * 0.05, 1),
+        unscored=UNSCORED if missing else ALL_SCORED,
+        lengths=LENGTHS if lengths else "",
     )
 
 
-def n_cell(stated: MetricValue) -> str:
-    """Items behind a score, and how many more have none: `633 (-3)`."""
-    return f"{stated.n} (-{stated.n_missing})" if stated.n_missing else str(stated.n)
+def reference_notes(groups: Sequence[BoardGroup]) -> list[str]:
+    """A sentence about each kind of reference row that the groups have."""
+    labels: dict[str, dict[str, None]] = {}  # ordered sets
+    for row in (row for group in groups for row in group.rows):
+        labels.setdefault(row.kind, {})[row.label] = None
+    return [
+        f"{', '.join(f'`{label}`' for label in labels[kind])} "
+        f"{'is a reference' if len(labels[kind]) == 1 else 'are references'}: {text}"
+        for kind, text in REFERENCE_NAMES.items()
+        if kind in labels
+    ]
 
 
-def judges_line(group: Group) -> str:
-    """How far the judges of a section agree and lean, run by run; "" where no judge reports on itself."""
-    told = {row.label: _told(row.run.record.finish) for row in group.rows}
-    parts = [f"`{label}` {', '.join(facts)}" for label, facts in told.items() if facts]
-    return f"Judges: {'; '.join(parts)}." if parts else ""
+def protocol_table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:
+    """The protocols and test sets of a page."""
+    return (
+        "### Protocols and test sets\n\n" + TextTable(headings, rows, numeric_from=len(headings)).markdown()
+    )
 
 
-def _judges(record: RunRecord) -> list[str]:
-    """Who judged what: the rules of the micro world, or the models behind the task's finishers."""
-    found = [f"`{plain(record.judge.get('name', record.judge))}`"] if record.judge else []
+def hash_cell(value: str) -> Markdown:
+    """The first digits of a hash."""
+    return Markdown(f"`{value[:SHORT]}`")
+
+
+def _protocols(groups: Sequence[BoardGroup]) -> str:
+    rows = []
+    for group in groups:
+        dates = _dates(run.record.created for run in group.runs)
+        counts = sorted({run.record.metrics[group.primary].n for run in group.runs})
+        hashes = hash_cell(group.protocol_hash), hash_cell(group.data_hash)
+        rows.append(
+            [group.task, group.record.protocol, group.primary, "/".join(map(str, counts)), *hashes, dates]
+        )
+    return protocol_table(rows, ["task", "decoding", "metric", "n", "protocol", "test set", "run"])
+
+
+def _dates(moments: Iterable[str]) -> str:
+    """First and last day."""
+    days = sorted({moment[:10] for moment in moments})
+    return " to ".join(dict.fromkeys((days[0], days[-1])))
+
+
+def _section(name: str, group: BoardGroup) -> list[str]:
+    """Blocks of text and tables about one group."""
+    facts = f"{_facts(group)} Data: `{name}.csv`."
+    facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
+    tables = [_metric_table(group), _other_metrics_table(group), _exploit_table(group)]
+    blocks = [f"## {name}", facts, *(table.markdown() for table in tables if table is not None)]
+    gaps = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
+    blocks += [f"Modality gap: {'; '.join(gaps)}."] if len(group.ceilings) > 1 and gaps else []
+    reports = {row.label: list(_judge_numbers(row.run.record.finish)) for row in group.rows}
+    judges = [f"`{label}` {', '.join(numbers)}" for label, numbers in reports.items() if numbers]
+    return blocks + ([f"Judges: {'; '.join(judges)}."] if judges else [])
+
+
+def _facts(group: BoardGroup) -> str:
+    """Protocol, test set, metric signature and dates in one line."""
+    record = group.record
+    decoding = plain(", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items())))
+    judges = "".join(f"; judge {name}" for name in _judge_names(record))
+    perturbed = f", clips changed by {group.perturbation}" if group.perturbation else ""
+    signature = plain(record.metrics[group.primary].signature, LONGEST).replace("|", " ")
+    return (
+        f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judges}; "
+        f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
+        f"{group.primary}: {signature}; run {_dates(run.record.created for run in group.runs)}."
+    )
+
+
+def _judge_names(record: RunRecord) -> Iterator[str]:
+    """The rules of the micro world, or the models of the task's judges."""
+    if record.judge:
+        yield f"`{plain(record.judge.get('name', record.judge))}`"
     for entry in record.protocol_spec.get("finish") or []:
         judge = entry.get("judge")
-        found += [f"`{plain(_judge_name(judge))}` ({plain(entry.get('name', 'judge'))})"] if judge else []
-    return found
+        if not judge:
+            continue
+        name = judge
+        if not isinstance(judge, str):
+            unnamed = f"weights {str(judge.get('weights_sha256', 'unknown'))[:SHORT]}"
+            name = str(judge.get("name") or judge.get("model") or unnamed)
+        yield f"`{plain(name)}` ({plain(entry.get('name', 'judge'))})"
 
 
-def _judge_name(judge: str | Mapping[str, Any]) -> str:
-    if isinstance(judge, str):
-        return judge
-    known = next((str(judge[key]) for key in ("name", "model") if judge.get(key)), "")
-    return known or f"weights {str(judge.get('weights_sha256', 'unknown'))[:SHORT]}"
-
-
-def _told(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+def _judge_numbers(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
     """Numbers called agreement or bias anywhere in the reports of judges, named by their path."""
-    found = []
     for key, value in report.items():
-        name = (*path, plain(key).replace("_", " "))
-        wanted = any(word in " ".join(name) for word in JUDGE_WORDS)
+        parts = (*path, plain(key).replace("_", " "))
+        name = " ".join(parts)
+        is_shown = any(word in name for word in JUDGE_WORDS)
         if isinstance(value, Mapping):
-            ends = [value.get(end) for end in ("value", "low", "high")]
-            stated = wanted and None not in ends
-            found += [f"{' '.join(name)} {_interval_text(ends)}"] if stated else _told(value, name)
-        elif wanted and isinstance(value, int | float) and not isinstance(value, bool):
-            found.append(f"{' '.join(name)} {value:.3g}")
-    return found
+            ends = value.get("value"), value.get("low"), value.get("high")
+            if is_shown and None not in ends:
+                yield f"{name} {interval_text(tuple(map(float, ends)), digits=3, signed=True)}"  # type: ignore[arg-type]
+            else:
+                yield from _judge_numbers(value, parts)
+        elif is_shown and isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{name} {value:.3g}"
 
 
-def _interval_text(ends: Sequence[Any]) -> str:
-    value, low, high = (f"{float(end):+.3f}" for end in ends)
-    return f"{value} [{low}, {high}]"
+def _metric_table(group: BoardGroup) -> TextTable:
+    """The primary metric of a group with everything needed to judge it."""
+    metric = group.primary
+    columns = [each for each in SECTION_COLUMNS if not each.win_rates_only or group.has_lengths(metric)]
+    rows = [[column.cell(group, row, metric) for column in columns] for row in group.rows]
+    return TextTable([column.title(group, metric) for column in columns], rows, group.task, numeric_from=2)
 
 
-def ceilings_line(group: Group) -> str:
-    """Whose text ceiling is whose, "" unless there are several."""
-    parts = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
-    return f"Modality gap: {'; '.join(parts)}." if len(group.ceilings) > 1 and parts else ""
+def _other_metrics_table(group: BoardGroup) -> TextTable | None:
+    """The other metrics with their differences from the baseline, None if there are none."""
+    columns = [(MODEL_COLUMN, group.primary)]
+    for metric in (name for name in group.metrics if name != group.primary):
+        columns += [(SCORE, metric), (VERSUS, metric)]
+        if any(row.lengths.get(metric) not in (None, row.lengths.get(group.primary)) for row in group.rows):
+            columns.append((MEAN_LENGTH, metric))  # of another baseline or other items than the primary's
+    if len(columns) == 1:
+        return None
+    rows = [[column.cell(group, row, metric) for column, metric in columns] for row in group.rows]
+    return TextTable([column.title(group, metric) for column, metric in columns], rows, group.task)
 
 
-def reference_notes(groups: Sequence[Group]) -> list[str]:
-    """What the reference rows are, as far as there are any."""
-    kinds: dict[str, dict[str, None]] = {}
-    for row in (row for group in groups for row in group.rows):
-        kinds.setdefault(row.kind, {})[row.label] = None
-    return [
-        f"{', '.join(f'`{label}`' for label in kinds[kind])} {'is a' if len(kinds[kind]) == 1 else 'are each a'} {text}"
-        for kind, text in REFERENCE_NAMES.items()
-        if kind in kinds
+def _exploit_table(group: BoardGroup) -> TextTable | None:
+    """Scores of uninformed answers (denials, echoes, lists of candidates); None where no record has them."""
+    table = next((run.record.exploits for run in group.runs if run.record.exploits), None)
+    if table is None:
+        return None
+    metrics = [name for name in group.metrics if any(name in scores for scores in table.scores.values())]
+    rows = [
+        [strategy, *(f"{100 * scores[name]:.1f}" if name in scores else NOTHING for name in metrics)]
+        for strategy, scores in table.scores.items()
     ]
+    title = f"Uninformed answers ({table.n} of the questions)"
+    return TextTable([title, *(SCORE.title(group, name) for name in metrics)], rows, group.task)
 
 
-def flat_rows(group: Group) -> list[dict[str, Any]]:
-    """One row per run and metric, in the units of the run records, for CSV and JSON."""
-    return [_flat(group, row, metric) for row in group.rows for metric in group.metrics]
+def _run_table(runs: Sequence[LoadedRun]) -> TextTable:
+    rows = []
+    for run in sorted(runs, key=published_folder):
+        record = run.record
+        name = run.name.replace("[", "(").replace("]", ")")  # brackets would end the text of the link
+        link = Markdown(f"[{name}]({quote(published_folder(run))}/{RUN_FILE})")
+        weights = plain(record.model.get("weights_sha256") or NOTHING)[:SHORT]
+        rows.append([link, record.task, weights, f"{record.timing.rtfx:.0f}", record.created])
+    return TextTable(["model", "task", "weights", "RTFx", "created"], rows, numeric_from=9)
 
 
-def breakdown_rows(group: Group) -> list[dict[str, Any]]:
-    """One row per run, metric and group of items (topic or direction)."""
+def published_folder(run: LoadedRun) -> str:
+    """Where a run lies below the folder of a board."""
+    return f"{PUBLISHED}/{folder_name(str(run.record.model['name']))}/{run.record.run_id}"
+
+
+def section_names(groups: Sequence[BoardGroup], reserved: Sequence[str]) -> list[str]:
+    """Task names; with hashes where one task was run under several protocols or on several test sets.
+
+    Args:
+        groups: The groups.
+        reserved: File names that no section may have.
+    """
+    tasks = [group.task.casefold() for group in groups]
     return [
-        {
-            "task": group.task,
-            "protocol": group.record.protocol,
-            "protocol_hash": group.protocol_hash,
-            "data_hash": group.data_hash,
-            "model": row.label,
-            "metric": metric,
-            "group": plain(name),
-            "value": part.value,
-            "low": part.low,
-            "high": part.high,
-            "n": part.n,
-            "date": row.run.record.created,
-        }
-        for row in group.rows
-        for metric in group.metrics
-        for name, part in sorted(row.run.record.metrics[metric].breakdown.items())
+        group.task
+        if tasks.count(task) == 1 and f"{task}.csv" not in reserved
+        else f"{group.task}.{group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}"
+        for group, task in zip(groups, tasks, strict=True)
     ]
-
-
-def _flat(group: Group, row: Row, metric: str) -> dict[str, Any]:
-    record = row.run.record
-    stated = record.metrics[metric]
-    band = row.bands.get(metric)
-    lengths = row.lengths.get(metric)
-    return {
-        "task": group.task,
-        "benchmark": record.benchmark,
-        "track": record.track,
-        "protocol": record.protocol,
-        "protocol_hash": group.protocol_hash,
-        "data_hash": group.data_hash,
-        "model": row.label,
-        "kind": row.kind,
-        "metric": metric,
-        "primary": metric == group.primary,
-        "value": stated.value,
-        "low": stated.low,
-        "high": stated.high,
-        "n": stated.n,
-        "n_missing": stated.n_missing,
-        "mean_length": lengths.answer if lengths else None,
-        "baseline_mean_length": lengths.baseline if lengths else None,
-        "scale": stated.scale,
-        "method": plain(stated.method, LONGEST),
-        "signature": plain(stated.signature, LONGEST),
-        "rank_best": band.best if band else None,
-        "rank_worst": band.worst if band else None,
-        "baseline": group.baseline,
-        **_prefixed("versus_baseline", row.versus.get(metric)),
-        "ceiling": row.ceiling,
-        **_prefixed("modality_gap", row.gap.get(metric)),
-        **{f"n_{status}": record.statuses.get(status, 0) for status in STATUSES},
-        "partial": record.partial,
-        "date": record.created,
-        "run_id": record.run_id,
-    }
-
-
-def _prefixed(name: str, interval: Interval | None) -> dict[str, float | None]:
-    if interval is None:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _difference(group: Group, interval: Interval | None, metric: str) -> str:
-    if interval is None:
-        return NOTHING
-    stated = group.record.metrics[metric]
-    factor, digits = _factor(stated), _digits(metric, stated)
-    star = " *" if interval.excludes(0.0) else ""
-    ends = (interval.value, interval.low, interval.high)
-    value, low, high = (_signed(end * factor, digits) for end in ends)
-    return f"{value} [{low}, {high}]{star}"
-
-
-def _signed(number: float, digits: int) -> str:
-    text = f"{number:+.{digits}f}"
-    return text[1:] if not text.strip("+-0.") else text
-
-
-def _digits(metric: str, stated: MetricValue) -> int:
-    """Ratings from 1 to 5 differ in the second digit; all else is shown in points of a hundred."""
-    return 2 if metric == "rating" and stated.scale == 100 else 1
-
-
-def _factor(stated: MetricValue) -> float:
-    return 100.0 / stated.scale
-
-
-def marked(label: str, kind: str) -> str:
-    """Label of a row, with a mark where it is a reference."""
-    return label if kind == MODEL else f"{label} (ref)"

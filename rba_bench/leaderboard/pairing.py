@@ -1,8 +1,8 @@
-"""Two runs on the same items: what one scores above the other, both drawn together.
+"""Paired differences of two runs on the same items, both resampled together.
 
-Only items that have a score in both runs count, on both sides: an item without a score in one run (not heard, no reply,
-judge failed) is left out of the other as well, so the difference never compares two sets of items. The number left out
-is stated.
+Only items that have a score in both runs count: an item without a score in one run (no usable audio, no reply, no
+verdict) is left out of the other as well, so the difference never compares two sets of items. The number left out is
+given.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rba_bench.errors import UserError
-from rba_bench.leaderboard.loaded_runs import Run
+from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics import paired
 from rba_bench.metrics.aggregate import item_scores
 from rba_bench.metrics.bootstrap import (
@@ -59,50 +59,55 @@ class Contrast:
     losses: int
 
 
-class Draws:
-    """Scores of the resamples of runs, computed once however many partners a run has."""
+class ResampledScores:
+    """Scores of the resamples of runs, computed once for all pairs that a run is part of."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, str, bytes], tuple[float, Floats, Run]] = {}
+        self._cache: dict[tuple[int, str, bytes], tuple[float, Floats, LoadedRun]] = {}
 
-    def of(self, run: Run, metric: str, items: Positions, clusters: Sequence[str]) -> tuple[float, Floats]:
+    def scores(
+        self, run: LoadedRun, metric: str, items: Positions, clusters: Sequence[str]
+    ) -> tuple[float, Floats]:
         """Score of a run on some of its items, and that of every resample of their clusters `[resamples]`."""
         key = (id(run), metric, items.tobytes())
-        if key not in self._kept:
+        if key not in self._cache:
             rows, score = run.rows(metric)
-            chosen = rows[items]
-            drawn = resampled_scores(chosen, score, clusters)
-            self._kept[key] = (
-                score(chosen.sum(axis=0).tolist()),
-                drawn,
-                run,
-            )  # the run stays: its id is the key
-        return self._kept[key][:2]
+            rows = rows[items]
+            resampled = resampled_scores(rows, score, clusters)
+            # The run is kept, as no other run may get its id meanwhile
+            self._cache[key] = (score(rows.sum(axis=0).tolist()), resampled, run)
+        return self._cache[key][:2]
 
 
-class Pair:
+class RunPair:
     """Two runs, item by item.
 
     Args:
         first: Run A.
         second: Run B.
-        draws: Kept from other pairs of the same items.
-        across: Items are the same if they have the same name, references, group and answer to beat, even if they
-            are heard or asked in another way.
+        resampled: Scores shared with other pairs.
+        across: Items are the same if they have the same name, references, group and answer to beat, even if their
+            clips or prompts differ.
 
     Raises:
         UserError: two complete runs do not hold the same items, or the runs have none in common.
     """
 
-    def __init__(self, first: Run, second: Run, draws: Draws | None = None, across: bool = False) -> None:
+    def __init__(
+        self,
+        first: LoadedRun,
+        second: LoadedRun,
+        resampled: ResampledScores | None = None,
+        across: bool = False,
+    ) -> None:
         self.first, self.second = first, second
-        self._draws = draws or Draws()
-        self._left, self._right = _common(first, second, across)
+        self._resampled = resampled or ResampledScores()
+        self._left, self._right = _common_items(first, second, across)
         self.n_items = len(first.items) + len(second.items) - len(self._left)
 
     def difference(self, metric: str) -> Difference | None:
         """A minus B with its 95 % interval; None if no item has a score in both."""
-        left, right = self._scored(metric)
+        left, right = self._scored_items(metric)
         if not len(left):
             return None
         (rows_a, score), (rows_b, _) = self.first.rows(metric), self.second.rows(metric)
@@ -110,37 +115,45 @@ class Pair:
         rows = paired_rows(rows_a[left], rows_b[right], score, self._clusters(left), scale)
         source = f"{RESAMPLES} resamples of {Clusters.of(rows.sizes)}, seed {SEED}"
 
-        def drawn() -> Floats:
-            (_, drawn_a), (_, drawn_b) = self._draw(metric, left, right)
-            return drawn_a - drawn_b
+        def resampled_differences() -> Floats:
+            (_, scores_a), (_, scores_b) = self._resampled_scores(metric, left, right)
+            return scores_a - scores_b
 
-        found = paired.difference(rows, drawn, source)
+        difference = paired.difference(rows, resampled_differences, source)
         missing = self.n_items - len(left)
         if not missing:
-            return found
+            return difference
         left_out = f"{missing} of {self.n_items} items not scored in both are left out"
-        return replace(found, method=f"{found.method}; {left_out}")
+        return replace(difference, method=f"{difference.method}; {left_out}")
 
     def contrast(self, metric: str) -> Contrast | None:
         """Everything about one metric of the two runs; None if no item has a score in both."""
-        left, right = self._scored(metric)
+        left, right = self._scored_items(metric)
         difference = self.difference(metric)
         if difference is None:
             return None
-        stated = self.first.record.metrics[metric]
-        (a, _), (b, _) = self._draw(metric, left, right)
-        better = self._item_scores(self.first, metric, left) - self._item_scores(self.second, metric, right)
-        better = better if stated.higher_is_better else -better
+        value = self.first.record.metrics[metric]
+        (a, scores_a), (b, scores_b) = self._resampled_scores(metric, left, right)
+        relative = None
+        if b and scores_b.all():
+            clusters = Clusters.of(cluster_sizes(len(left), self._clusters(left)))
+            ratios = (scores_a - scores_b) / scores_b
+            relative = relative_interval((a - b) / b, ratios, clusters, difference, b)
+        items_a = item_scores(value.aggregation, self.first.item_rows(metric)[left])
+        items_b = item_scores(
+            self.second.record.metrics[metric].aggregation, self.second.item_rows(metric)[right]
+        )
+        better = items_a - items_b if value.higher_is_better else items_b - items_a
         wins, losses = int((better > TIE).sum()), int((better < -TIE).sum())
         return Contrast(
             metric=metric,
-            aggregation=stated.aggregation,
-            scale=stated.scale,
-            higher_is_better=stated.higher_is_better,
+            aggregation=value.aggregation,
+            scale=value.scale,
+            higher_is_better=value.higher_is_better,
             a=a,
             b=b,
             difference=difference,
-            relative=self._relative(metric, difference),
+            relative=relative,
             n=len(left),
             n_left_out=self.n_items - len(left),
             wins=wins,
@@ -148,50 +161,42 @@ class Pair:
             losses=losses,
         )
 
-    def _scored(self, metric: str) -> tuple[Positions, Positions]:
-        both = self.first.scored(metric)[self._left] & self.second.scored(metric)[self._right]
+    def _scored_items(self, metric: str) -> tuple[Positions, Positions]:
+        """Positions in both runs of the common items that have a score in both."""
+        both = self.first.has_score(metric)[self._left] & self.second.has_score(metric)[self._right]
         return self._left[both], self._right[both]
 
-    def _draw(
+    def _resampled_scores(
         self, metric: str, left: Positions, right: Positions
     ) -> tuple[tuple[float, Floats], tuple[float, Floats]]:
         clusters = self._clusters(left)
         return (
-            self._draws.of(self.first, metric, left, clusters),
-            self._draws.of(self.second, metric, right, clusters),
+            self._resampled.scores(self.first, metric, left, clusters),
+            self._resampled.scores(self.second, metric, right, clusters),
         )
-
-    def _relative(self, metric: str, difference: Difference) -> Interval | None:
-        left, right = self._scored(metric)
-        (a, drawn_a), (b, drawn_b) = self._draw(metric, left, right)
-        if not b or not drawn_b.all():
-            return None
-        clusters = Clusters.of(cluster_sizes(len(left), self._clusters(left)))
-        return relative_interval((a - b) / b, (drawn_a - drawn_b) / drawn_b, clusters, difference, b)
 
     def _clusters(self, left: Positions) -> list[str]:
         return [self.first.samples[item].cluster for item in left]
 
-    def _item_scores(self, run: Run, metric: str, items: Positions) -> Floats:
-        return item_scores(run.record.metrics[metric].aggregation, run.item_rows(metric)[items])
 
-
-def _common(first: Run, second: Run, across: bool) -> tuple[Positions, Positions]:
+def _common_items(first: LoadedRun, second: LoadedRun, across: bool) -> tuple[Positions, Positions]:
     """Positions in both runs of the items that both hold, in the order of the first."""
-    mine, theirs = (_names(first), _names(second)) if across else (first.items, second.items)
-    if mine == theirs:
-        every = np.arange(len(mine))
-        return every, every
-    places = {item: place for place, item in enumerate(theirs)}
-    found = [(place, places[item]) for place, item in enumerate(mine) if item in places]
+    keys_a: tuple[tuple[object, ...], ...] = first.items
+    keys_b: tuple[tuple[object, ...], ...] = second.items
+    if across:
+        keys_a, keys_b = (
+            tuple((item.id, item.group, item.baseline, *item.references) for item in run.samples)
+            for run in (first, second)
+        )
+    if keys_a == keys_b:
+        positions = np.arange(len(keys_a))
+        return positions, positions
+    places = {key: place for place, key in enumerate(keys_b)}
+    common = [(place, places[key]) for place, key in enumerate(keys_a) if key in places]
     complete = not (first.record.partial or second.record.partial)
-    if complete and len(found) < max(len(mine), len(theirs)):
+    if complete and len(common) < max(len(keys_a), len(keys_b)):
         raise UserError(f"{first.folder} and {second.folder} are complete but hold different items")
-    if not found:
+    if not common:
         raise UserError(f"{first.folder} and {second.folder} have no item in common")
-    left, right = np.array(found, dtype=np.intp).T
+    left, right = np.array(common, dtype=np.intp).T
     return left, right
-
-
-def _names(run: Run) -> tuple[tuple[str, ...], ...]:
-    return tuple((item.id, item.group, item.baseline, *item.references) for item in run.samples)

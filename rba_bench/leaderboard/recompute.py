@@ -1,14 +1,14 @@
-"""Judges and other finishers of a record, made again to say what they are recorded to have said.
+"""What a record must say, computed again from its responses, references and votes, and compared with what it says.
 
-The finisher is the one that the evaluation makes; only its judge is replaced by one that looks its replies up in the
-votes of the samples. So rules, seeds of retries, verdicts and length control are those of the evaluation's own code.
-
-What a record must say, computed again from its responses and references alone.
+Judges and other scorers of the task are made again by the code of the evaluation; only the model of a judge is replaced
+by one that looks its replies up in the votes of the samples. So rules, seeds of retries, verdicts and length control
+are those of the evaluation.
 """
 
+import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,32 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import scoring
 from rba_bench.evaluation.lengths import VERSUS
-from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.model_input import scored_part
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, MetricValue, RunRecord, Sample, Status
 from rba_bench.evaluation.scorers import agreement
-from rba_bench.evaluation.scorers import registry as finishers
+from rba_bench.evaluation.scorers import registry as scorers
 from rba_bench.evaluation.scorers.judge import Judge
 from rba_bench.evaluation.scorers.length_control import NONE
 from rba_bench.evaluation.scorers.registry import finish
 from rba_bench.evaluation.scorers.scorer import Finisher, FinishOptions
-from rba_bench.leaderboard.loaded_runs import Run
+from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics.text import is_blank
 from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
 from rba_bench.textlm.replies import ReplyParts
+from rba_bench.untrusted import plain
 
-Asked = tuple[tuple[Message, ...], int]
+# What scoring a forged item may raise; anything else is a fault of ours
+UNSCORABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, UserError)
+TOLERANCE = 1e-6  # of scores, in units of their scale; other processors differ in the last digits
+VOLATILE = ("calls", "cached", "prompt_tokens", "completion_tokens", "answered_by")
+SHOWN = 3
 
 
 class RecordedJudge(JudgeModel):
-    """A judge whose replies are those of a record.
+    """A judge model whose replies are those of a record.
+
+    Args:
+        facts: How the record describes the judge model.
 
     Attributes:
         name: For tables.
@@ -45,7 +52,7 @@ class RecordedJudge(JudgeModel):
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self._facts = dict(facts)
-        self.replies: dict[Asked, Reply] = {}
+        self.replies: dict[tuple[tuple[Message, ...], int], Reply] = {}
 
     def identity(self) -> dict[str, Any]:
         """As the record has it."""
@@ -53,13 +60,11 @@ class RecordedJudge(JudgeModel):
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
         """Replies that are recorded; a refusal to any other question."""
+        unknown = Reply("", status="refused", error="not recorded")
         for position, question in enumerate(questions):
-            yield (
-                position,
-                self.replies.get(_asked(question), Reply("", status="refused", error="not recorded")),
-            )
+            yield position, self.replies.get((question.messages, question.seed), unknown)
 
-    def learn(self, judge: Judge[Any], samples: Sequence[Sample]) -> None:
+    def load_votes(self, judge: Judge[Any], samples: Sequence[Sample]) -> None:
         """Take the replies out of the votes of samples.
 
         Raises:
@@ -73,207 +78,197 @@ class RecordedJudge(JudgeModel):
             if not isinstance(votes, list) or len(votes) != len(questions):
                 raise ValueError(f"item {sample.id} has not the {len(questions)} votes of {judge.name}")
             for question, vote in zip(questions, votes, strict=True):
-                self._keep(question, vote)
-
-    def _keep(self, question: Question, vote: Any) -> None:
-        if not isinstance(vote, dict):
-            raise ValueError("a vote is no mapping")
-        if "reply" in vote:
-            odds = tuple((str(token), float(value)) for token, value in vote.get("top_logprobs") or ())
-            self.replies[question.messages, int(vote["seed"])] = Reply(str(vote["reply"]), odds)
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What finishes a record again.
-
-    Attributes:
-        finishers: In order.
-        not_computed: Metrics that need what is not here (tables, a model), and why.
-        faults: Entries of the protocol that no finisher here describes itself by.
-    """
-
-    finishers: tuple[Finisher, ...]
-    not_computed: dict[str, str]
-    faults: tuple[str, ...]
+                if not isinstance(vote, dict):
+                    raise ValueError("a vote is no mapping")
+                if "reply" in vote:
+                    logprobs = tuple(
+                        (str(token), float(value)) for token, value in vote.get("top_logprobs") or ()
+                    )
+                    reply = Reply(str(vote["reply"]), logprobs)
+                    self.replies[question.messages, int(vote["seed"])] = reply
 
 
-def replay(
-    record: RunRecord,
-    samples: Sequence[Sample],
-    config: Sequence[Mapping[str, Any]] | None,
-    options: FinishOptions,
-) -> Replay:
-    """The finishers of a record.
+class _Scorers:
+    """The scorers of a record, made again.
 
     Args:
         record: Its `protocol_spec` lists them.
         samples: With their votes.
         config: `metadata.finish` of the task, None if it is not known here.
         options: Where votes and tables lie.
+
+    Attributes:
+        scorers: In order.
+        not_computed: Metrics that need what is not here (tables, a model), and why.
+        faults: Entries of the protocol that no scorer here describes itself by.
     """
-    made: list[Finisher] = []
-    missing: dict[str, str] = {}
-    faults: list[str] = []
-    entries = record.protocol_spec.get("finish") or []
-    faults += _left_out(entries, config)
-    for entry in entries:
+
+    def __init__(
+        self,
+        record: RunRecord,
+        samples: Sequence[Sample],
+        config: Sequence[Mapping[str, Any]] | None,
+        options: FinishOptions,
+    ) -> None:
+        self._config, self._options = config, options
+        self.scorers: list[Finisher] = []
+        self.not_computed: dict[str, str] = {}
+        self.faults: list[str] = []
+        entries = record.protocol_spec.get("finish") or []
+        if config is not None:
+            self._check_names([_entry_name(entry) for entry in entries], config)
+        for entry in entries:
+            try:
+                scorer = self._make(entry, samples)
+                self.faults += self._description_faults(scorer, entry)
+                self.scorers.append(scorer)
+            except (UserError, ValueError, TypeError, LookupError, AttributeError) as error:
+                self.faults.append(
+                    f"the entry {_entry_name(entry)!r} of protocol_spec.finish cannot be: {error}"
+                )
+
+    def _check_names(self, names: list[str], config: Sequence[Mapping[str, Any]]) -> None:
+        """`--judge none` leaves all judges out; anything else that is missing is a fault."""
+        expected = [_config_name(each) for each in config]
+        without_judges = [_config_name(each) for each in config if each.get("name") not in scorers.JUDGES]
+        if names not in (expected, without_judges):
+            self.faults.append(f"finished by {names or 'nothing'}, the task says {expected or 'nothing'}")
+
+    def _make(self, entry: Mapping[str, Any], samples: Sequence[Sample]) -> Finisher:
+        name = _entry_name(entry).partition(VERSUS)[0]
+        if name == "consistency":
+            if entry.get("embedding"):
+                self.not_computed["answer_cosine"] = "it needs the embedding model"
+            return agreement.Consistency(None, "")
+        config = next((each for each in self._config or () if _config_name(each) == _entry_name(entry)), None)
+        settings = dict(config) if config is not None else _settings_of(name, entry)
+        form = (entry.get("lc") or {}).get("form", NONE) if name == "pairwise" else None
+        if form is not None:
+            settings["lc"] = form
+        settings = {key: value for key, value in settings.items() if key not in ("name", "judge")}
+        judge_model = RecordedJudge(entry["judge"])
+        if name not in scorers.FACTORIES:
+            raise UserError(f"there is no scorer {name!r}")
+        make = import_module(scorers.FACTORIES[name]).make
         try:
-            finisher = _finisher(entry, config, options, missing, record)
-            if isinstance(finisher, Judge):
-                finisher.give_up = None  # what is not recorded is a fault of the record, however much it is
-                finisher.asker.learn(finisher, samples)  # type: ignore[attr-defined]
-            faults += _described(finisher, entry, missing)
-            made.append(finisher)
-        except (UserError, ValueError, TypeError, LookupError, AttributeError) as error:
-            faults.append(f"the entry {_name(entry)!r} of protocol_spec.finish cannot be: {error}")
-    return Replay(tuple(made), missing, tuple(faults))
+            if form not in (None, NONE, "minimal") and self._options.data_dir is None:
+                raise MissingPrerequisite("it needs AlpacaEval's tables: name them with --data-dir")
+            scorer: Finisher = make(settings, self._options, asker=judge_model)
+        except MissingPrerequisite as error:
+            scorer = make({**settings, "lc": NONE}, self._options, asker=judge_model)
+            self.not_computed[f"lc_{scorer.metrics[0].name}"] = str(error)
+        if isinstance(scorer, Judge):
+            scorer.give_up = None  # what is not recorded is a fault of the record, however much it is
+            judge_model.load_votes(scorer, samples)
+        return scorer
+
+    def _description_faults(self, scorer: Finisher, entry: Mapping[str, Any]) -> list[str]:
+        own = scorer.describe()
+        ignored = {"embedding"} | (
+            {"lc"} if any(name.startswith("lc_") for name in self.not_computed) else set()
+        )
+        differing = [
+            key for key in sorted((own.keys() | entry.keys()) - ignored) if own.get(key) != entry.get(key)
+        ]
+        return [
+            f"protocol_spec.finish: {key} of {_entry_name(entry)} is not this task's" for key in differing
+        ]
 
 
-def _asked(question: Question) -> Asked:
-    return question.messages, question.seed
-
-
-def _name(entry: Any) -> str:
+def _entry_name(entry: Any) -> str:
     return str(entry.get("name")) if isinstance(entry, Mapping) else str(entry)
 
 
-def _left_out(entries: Sequence[Any], config: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """`--judge none` leaves all judges out; anything else that is missing is a fault."""
-    if config is None:
-        return []
-    wanted = [_full_name(each) for each in config]
-    judges = [_full_name(each) for each in config if each.get("name") in finishers.JUDGES]
-    found = [_name(entry) for entry in entries]
-    allowed = (wanted, [name for name in wanted if name not in judges])
-    return (
-        [] if found in allowed else [f"finished by {found or 'nothing'}, the task says {wanted or 'nothing'}"]
-    )
-
-
-def _full_name(config: Mapping[str, Any]) -> str:
+def _config_name(config: Mapping[str, Any]) -> str:
     against = config.get("against")
     return f"{config.get('name')}{VERSUS}{against}" if against else str(config.get("name"))
 
 
-def _finisher(
-    entry: Mapping[str, Any],
-    config: Sequence[Mapping[str, Any]] | None,
-    options: FinishOptions,
-    missing: dict[str, str],
-    record: RunRecord,
-) -> Finisher:
-    name = _name(entry).partition(VERSUS)[0]
-    if name == "consistency":
-        if (record.protocol_spec.get("finish") or []) and entry.get("embedding"):
-            missing["answer_cosine"] = "it needs the embedding model"
-        return agreement.Consistency(None, "")
-    known = next((each for each in config or () if _full_name(each) == _name(entry)), None)
-    chosen = dict(known) if known is not None else _derived(name, entry)
-    form = (entry.get("lc") or {}).get("form", NONE) if name == "pairwise" else None
-    if form is not None:
-        chosen["lc"] = form
-    judge = RecordedJudge(entry["judge"])
-    chosen = {key: value for key, value in chosen.items() if key not in ("name", "judge")}
-    if name not in finishers.FACTORIES:
-        raise UserError(f"there is no finisher {name!r}")
-    make = import_module(finishers.FACTORIES[name]).make
-    try:
-        if form not in (None, NONE, "minimal") and options.data_dir is None:
-            raise MissingPrerequisite("it needs AlpacaEval's tables: name them with --data-dir")
-        made: Finisher = make(chosen, options, asker=judge)
-    except MissingPrerequisite as error:
-        made = make({**chosen, "lc": NONE}, options, asker=judge)
-        missing[f"lc_{made.metrics[0].name}"] = str(error)
-    return made
-
-
-def _derived(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a task that is not known here, from how its finisher described itself."""
+def _settings_of(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a task that is not known here, from how its scorer described itself."""
     decoding = entry.get("decoding") or {}
-    found = {key: decoding[key] for key in ("max_tokens", "temperature", "top_logprobs", "seed", "retries")}
+    settings = {
+        key: decoding[key] for key in ("max_tokens", "temperature", "top_logprobs", "seed", "retries")
+    }
     if name == "pairwise":
-        found["against"] = entry.get("against") or None
+        settings["against"] = entry.get("against") or None
     if name in ("rating", "yesno"):
-        found["votes"] = entry.get("votes")
+        settings["votes"] = entry.get("votes")
     if name == "yesno":
-        found["weighted"] = bool(found["top_logprobs"])
-    return found
-
-
-def _described(finisher: Finisher, entry: Mapping[str, Any], missing: Mapping[str, str]) -> list[str]:
-    own = finisher.describe()
-    skipped = {"embedding"} | ({"lc"} if any(name.startswith("lc_") for name in missing) else set())
-    keys = sorted((own.keys() | entry.keys()) - skipped)
-    differing = [key for key in keys if own.get(key) != entry.get(key)]
-    return [f"protocol_spec.finish: {key} of {_name(entry)} is not this task's" for key in differing]
-
-
-# What scoring a forged item may raise; anything else is a fault of ours.
-UNSCORABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, UserError)
+        settings["weighted"] = bool(settings["top_logprobs"])
+    return settings
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A record as it should be.
+    """A record as it should be; without samples where it could not be computed.
 
     Attributes:
         samples: Scored again, in the order of the run's.
         metrics: Of the run.
-        reports: What its finishers say of themselves.
+        reports: What its scorers say of themselves.
         not_computed: Metrics taken as they are recorded, and why.
         faults: What could not be computed because it cannot be.
     """
 
-    samples: tuple[Sample, ...]
-    metrics: dict[str, MetricValue]
-    reports: dict[str, Any]
-    not_computed: dict[str, str]
-    faults: tuple[str, ...]
+    samples: tuple[Sample, ...] = ()
+    metrics: dict[str, MetricValue] = field(default_factory=dict)
+    reports: dict[str, Any] = field(default_factory=dict)
+    not_computed: dict[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
 
 def recompute(
-    run: Run, config: Sequence[Mapping[str, Any]] | None, data_dir: Path | None = None
+    run: LoadedRun, config: Sequence[Mapping[str, Any]] | None, data_dir: Path | None = None
 ) -> Recomputed:
-    """Score every answer again, ask the recorded judges again, and summarise.
+    """Score every answer again, look up the votes of the judges, and summarise.
 
     Args:
         run: The run.
         config: `metadata.finish` of its task, None if the task is not known here.
         data_dir: Folder with the tables of length control.
     """
-    until = _until(run)
-    plain: list[Sample] = []
+    stops = [str(stop) for stop in (run.record.protocol_spec.get("decoding") or {}).get("until") or []]
+    unjudged: list[Sample] = []
     for sample in run.samples:
         try:
-            plain.append(unjudged(sample, until))
+            unjudged.append(_score_unjudged(sample, stops))
         except UNSCORABLE as error:
-            return Recomputed((), {}, {}, {}, (f"item {sample.id} cannot be scored: {error!r}",))
-    with tempfile.TemporaryDirectory() as place:
-        options = FinishOptions(cache=Path(place), data_dir=data_dir)
-        again = replay(run.record, run.samples, config, options)
+            return Recomputed(faults=(f"item {sample.id} cannot be scored: {error!r}",))
+    with tempfile.TemporaryDirectory() as votes:
+        made = _Scorers(run.record, run.samples, config, FinishOptions(cache=Path(votes), data_dir=data_dir))
         try:
-            samples, judged, reports = finish(plain, again.finishers)
+            samples, judged, reports = finish(unjudged, made.scorers)
         except UNSCORABLE as error:
-            return Recomputed((), {}, {}, {}, (*again.faults, f"its votes cannot be counted: {error!r}"))
-    kept = [_recorded_metric(run, name) for name in again.not_computed if name in run.record.metrics]
-    samples = [_with_recorded(sample, own, kept) for sample, own in zip(samples, run.samples, strict=True)]
+            return Recomputed(faults=(*made.faults, f"its votes cannot be counted: {error!r}"))
+    recorded = [
+        replace(scoring.by_name(name), signature=run.record.metrics[name].signature)
+        for name in made.not_computed
+        if name in run.record.metrics
+    ]
+    names = {metric.name for metric in recorded}
+    samples = [
+        sample.model_copy(
+            update={"scores": {**sample.scores, **{k: v for k, v in own.scores.items() if k in names}}}
+        )
+        for sample, own in zip(samples, run.samples, strict=True)
+    ]
     try:
-        metrics = scoring.summarise(samples, (*judged, *kept))
+        metrics = scoring.summarise(samples, (*judged, *recorded))
     except UNSCORABLE as error:
-        return Recomputed((), {}, {}, {}, (*again.faults, f"its scores cannot be put together: {error}"))
-    return Recomputed(tuple(samples), metrics, reports, again.not_computed, again.faults)
+        return Recomputed(faults=(*made.faults, f"its scores cannot be put together: {error}"))
+    return Recomputed(tuple(samples), metrics, reports, made.not_computed, tuple(made.faults))
 
 
-def unjudged(sample: Sample, until: Sequence[str]) -> Sample:
+def _score_unjudged(sample: Sample, stops: Sequence[str]) -> Sample:
     """A sample as it is before any judge, scored from its response."""
-    parts = scored_part(sample.response, until)
-    text = parts.answer
-    unscored = sample.status in UNSCORED
-    scored = scoring.ItemScore({}) if unscored else scoring.score_item(sample.model_dump(), text)
+    parts = scored_part(sample.response, stops)
+    scored = scoring.ItemScore({})
+    if sample.status not in UNSCORED:
+        scored = scoring.score_item(sample.model_dump(), parts.answer)
     return sample.model_copy(
         update={
-            "extracted": text,
+            "extracted": parts.answer,
             "scores": scored.scores,
             "judge": scored.judge,
             "status": _status(sample, parts, scored),
@@ -292,15 +287,94 @@ def _status(sample: Sample, parts: ReplyParts, scored: scoring.ItemScore) -> Sta
     return "judge_failed" if scored.judge_failed else "ok"
 
 
-def _until(run: Run) -> list[str]:
-    found = (run.record.protocol_spec.get("decoding") or {}).get("until") or []
-    return [str(stop) for stop in found]
+def check_scores(run: LoadedRun, recomputed: Recomputed) -> Iterator[str]:
+    """Samples, metrics and reports against what was computed again."""
+    yield from recomputed.faults
+    if not recomputed.samples:
+        return
+    for fault, differs in _SAMPLE_FAULTS.items():
+        pairs = zip(run.samples, recomputed.samples, strict=True)
+        yield from items_fault(fault, [own.id for own, new in pairs if differs(own, new)])
+    own_metrics, metrics = run.record.metrics, recomputed.metrics
+    if list(own_metrics) != list(metrics):
+        yield f"its metrics are {', '.join(own_metrics)}; the task has {', '.join(metrics)}"
+    for name in (name for name in own_metrics if name in metrics):
+        yield from _metric_faults(name, own_metrics[name].model_dump(), metrics[name].model_dump())
+    own_reports, reports = run.record.finish, recomputed.reports
+    if own_reports.keys() != reports.keys():
+        yield f"finish reports of {sorted(own_reports)}, the protocol names {sorted(reports)}"
+    for name in own_reports.keys() & reports.keys():
+        keys = sorted((own_reports[name].keys() | reports[name].keys()) - set(VOLATILE))
+        differing = [
+            key for key in keys if not equal_values(own_reports[name].get(key), reports[name].get(key))
+        ]
+        if differing:
+            yield f"finish.{plain(name)}: {plain(', '.join(differing))} does not follow from the votes"
+    yield from exploit_faults(run)
 
 
-def _recorded_metric(run: Run, name: str) -> Metric:
-    return replace(scoring.by_name(name), signature=run.record.metrics[name].signature)
+def exploit_faults(run: LoadedRun) -> Iterator[str]:
+    """The recorded scores of uninformed answers, against the questions."""
+    recorded, computed = run.record.exploits, scoring.exploits(run.samples)
+    if not equal_values(recorded and recorded.model_dump(), computed and computed.model_dump()):
+        yield "its exploit table is not what its questions give"
 
 
-def _with_recorded(sample: Sample, own: Sample, kept: Sequence[Metric]) -> Sample:
-    scores = {metric.name: own.scores[metric.name] for metric in kept if metric.name in own.scores}
-    return sample.model_copy(update={"scores": {**sample.scores, **scores}}) if scores else sample
+def items_fault(fault: str, ids: Sequence[str]) -> Iterator[str]:
+    """A sentence about items, if there are any."""
+    examples = plain(", ".join(ids[:SHOWN]))
+    if len(ids) > 1:
+        yield f"{len(ids)} items, each of which {fault} ({examples})"
+    elif ids:
+        yield f"item {examples} {fault}"
+
+
+def equal_values(own: Any, new: Any, scale: float = 1.0) -> bool:
+    """Equal JSON values, numbers but for their last digits."""
+    if isinstance(own, bool) or isinstance(new, bool) or own is None or new is None:
+        return own is new
+    if isinstance(own, int | float) and isinstance(new, int | float):
+        return math.isclose(own, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
+    if isinstance(own, Mapping) and isinstance(new, Mapping):
+        return own.keys() == new.keys() and all(equal_values(own[key], new[key], scale) for key in own)
+    if isinstance(own, list | tuple) and isinstance(new, list | tuple):
+        return len(own) == len(new) and all(equal_values(a, b, scale) for a, b in zip(own, new, strict=True))
+    return bool(own == new)
+
+
+def _metric_faults(name: str, own: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    scale = float(new["scale"])
+    for key in new:
+        a, b = own[key], new[key]
+        if equal_values(a, b, scale):
+            continue
+        if key == "breakdown":
+            groups = sorted(
+                group for group in a.keys() | b.keys() if not equal_values(a.get(group), b.get(group), scale)
+            )
+            yield f"{name}.breakdown of {plain(', '.join(groups[:SHOWN]))} does not follow from the samples"
+        else:
+            texts = [f"{value:.6g}" if isinstance(value, float) else plain(value) for value in (a, b)]
+            yield f"{name}.{key} is recorded as {texts[0]}, its samples give {texts[1]}"
+
+
+def _equal_votes(own: Any, new: Any) -> bool:
+    """Equal, but for the words of a failure."""
+    if isinstance(own, Mapping) and isinstance(new, Mapping):
+        if "failures" in own and "failures" in new:
+            return bool(own["failures"])
+        return own.keys() == new.keys() and all(_equal_votes(own[key], new[key]) for key in own)
+    if isinstance(own, list) and isinstance(new, list):
+        return len(own) == len(new) and all(map(_equal_votes, own, new))
+    return equal_values(own, new)
+
+
+_SAMPLE_FAULTS: dict[str, Callable[[Sample, Sample], bool]] = {
+    "has an extracted answer that is not its response's": lambda own, new: own.extracted != new.extracted,
+    "has scores that do not follow from its response": lambda own, new: (
+        not equal_values(own.scores, new.scores)
+    ),
+    "has a status that does not follow from its response": lambda own, new: own.status != new.status,
+    "has votes that do not add up": lambda own, new: not _equal_votes(own.judge, new.judge),
+    "gives no reason": lambda own, new: bool(new.error.strip()) and not own.error.strip(),
+}

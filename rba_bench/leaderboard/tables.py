@@ -1,19 +1,23 @@
-"""One table of strings, written as Markdown, CSV or a terminal table."""
+"""Tables of text, written as Markdown, as CSV or for the terminal, and the way in which numbers are written in them."""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rba_bench.untrusted import csv_cell, plain, printable
+from rba_bench.untrusted import csv_cell, json_safe, plain, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 DIGITS = 12
 LONGEST = 2000  # characters of a cell
 NOTHING = "-"  # a cell that cannot be filled; never a zero
+SHORT = 8  # hex digits of a hash on a page; records.json has all of them
+WIDTH = 140  # columns of a table in a file or a pipe, which have no width of their own
 
 
 class Markdown(str):
@@ -40,8 +44,11 @@ class TextTable:
     def markdown(self) -> str:
         """GitHub Markdown, without the title."""
         rule = ["---:" if column >= self.numeric_from else "---" for column in range(len(self.headings))]
-        lines = [self.headings, rule, *self.rows]
-        return "\n".join("| " + " | ".join(map(_markdown_cell, line)) + " |" for line in lines) + "\n"
+        lines = []
+        for row in (self.headings, rule, *self.rows):
+            texts = (printable(cell) if isinstance(cell, Markdown) else plain(cell, LONGEST) for cell in row)
+            lines.append(" | ".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts))
+        return "".join(f"| {line} |\n" for line in lines)
 
     def rich(self) -> "Table":
         """The table for a terminal; cells are plain text, so brackets survive."""
@@ -60,6 +67,39 @@ class TextTable:
         return table
 
 
+def print_tables(
+    tables: Sequence[TextTable], lines: Sequence[str], width: int = WIDTH, console: "Console | None" = None
+) -> None:
+    """Print tables, then lines of text; by default on stdout, `width` columns wide where that is no terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=width)
+    for table in tables:
+        console.print(table.rich())
+    for line in lines:
+        console.print(Text(printable(line)))
+
+
+def number_texts(
+    numbers: Iterable[float], factor: float = 1.0, digits: int = 1, signed: bool = False
+) -> list[str]:
+    """Numbers as they are written in tables, each multiplied by `factor`; a zero has no sign."""
+    texts = [f"{number * factor:{'+' if signed else ''}.{digits}f}" for number in numbers]
+    return [text if text.strip("+-0.") else text.lstrip("+-") for text in texts]
+
+
+def interval_text(
+    ends: tuple[float, float, float], factor: float = 1.0, digits: int = 1, signed: bool = False
+) -> str:
+    """`value [low, high]`, see `number_texts`."""
+    value, low, high = number_texts(ends, factor, digits, signed)
+    return f"{value} [{low}, {high}]"
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """CSV of equal-keyed rows with Unix line ends; floats to 12 digits, None empty, no text that is a formula.
 
@@ -76,6 +116,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+def json_text(value: Any) -> str:
+    """JSON of a published file: indented, with a line end, and without letters that change how a page is read."""
+    return json_safe(json.dumps(value, indent=1, ensure_ascii=False)) + "\n"
+
+
 def rounded(value: Any) -> Any:
     """JSON values with every float at 12 significant digits, and none at all below 1e-12.
 
@@ -86,8 +131,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _markdown_cell(cell: str) -> str:
-    text = printable(cell) if isinstance(cell, Markdown) else plain(cell, LONGEST)
-    return text.replace("\\", "\\\\").replace("|", "\\|")

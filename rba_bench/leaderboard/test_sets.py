@@ -1,4 +1,4 @@
-"""The test set of a task where it can be had on this machine, and the test sets that records share."""
+"""The test set of a record: its task, its items where this machine has them, and other records on the same items."""
 
 import json
 from collections import Counter
@@ -10,13 +10,13 @@ from typing import Any
 
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import documents, model_input
+from rba_bench.evaluation import documents, model_input, task_registry
 from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.sources import source as sources
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.installing import extra
 from rba_bench.leaderboard.board_groups import data_hash
-from rba_bench.leaderboard.loaded_runs import Run
+from rba_bench.leaderboard.loaded_runs import LoadedRun
 
 TEXTS = (
     "id", "kind", "group", "cluster", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline",
@@ -25,51 +25,66 @@ TEXTS = (
 NOT_OPTIONS = ("source", "testset", "data")
 
 
+@lru_cache(maxsize=1024)
+def shipped_task(name: str) -> TaskSpec | None:
+    """The task of a name that comes with rba-bench, or that can be made of one; None for other tasks."""
+    tasks = {spec.name: spec for spec in task_registry.list_tasks()}
+    return tasks.get(name) or next(iter(task_registry.made(name)), None)
+
+
 @dataclass(frozen=True)
-class Docs:
-    """A test set at hand.
+class LocalTestSet:
+    """A test set on this machine.
 
     Attributes:
         documents: All of it, in order.
-        heard: Whether its clips are there; else only its texts can be compared.
+        has_audio: Whether its clips are there; else only its texts can be compared.
     """
 
     documents: list[dict[str, Any]]
-    heard: bool
+    has_audio: bool
 
-    def differences(self, run: Run) -> Iterator[str]:
-        """What a run asked that is not in this test set."""
-        found = documents.fingerprint(self.documents)
-        names = ["n_items", "items_sha256"] + (["audio_set_sha256"] if self.heard else [])
-        if odd := [name for name in names if run.record.data[name] != found[name]]:
-            yield f"data.{' and '.join(odd)} is not that of the test set on this machine"
-        fields: Counter[str] = Counter()
+    def differences(self, run: LoadedRun) -> Iterator[str]:
+        """In what the items of a run differ from this test set."""
+        fingerprint = documents.fingerprint(self.documents)
+        names = ["n_items", "items_sha256"] + (["audio_set_sha256"] if self.has_audio else [])
+        if differing := [name for name in names if run.record.data[name] != fingerprint[name]]:
+            yield f"data.{' and '.join(differing)} is not that of the test set on this machine"
+        counts: Counter[str] = Counter()
         first: dict[str, str] = {}
-        for sample, doc in zip(run.samples, self.documents, strict=False):
-            for name in self._odd(sample, doc):
-                fields[name] += 1
-                first.setdefault(name, sample.id)
-        for name, count in fields.items():
-            yield f"{name} of {count} items is not that of the test set on this machine (first: {first[name]})"
+        for sample, document in zip(run.samples, self.documents, strict=False):
+            for field in self._differing_fields(sample, document):
+                counts[field] += 1
+                first.setdefault(field, sample.id)
+        for field, count in counts.items():
+            yield f"{field} of {count} items is not that of the test set on this machine (first: {first[field]})"
 
-    def _odd(self, sample: Sample, doc: Mapping[str, Any]) -> list[str]:
-        odd = [name for name in TEXTS if getattr(sample, name) != doc[name]]
-        if self.heard:
-            odd += ["audio_sha256"] if sample.audio_sha256 != doc["audio"]["sha256"] else []
-            odd += ["duration"] if abs(sample.duration - doc["duration"]) > 1e-6 else []
-        return odd
+    def _differing_fields(self, sample: Sample, document: Mapping[str, Any]) -> Iterator[str]:
+        yield from (name for name in TEXTS if getattr(sample, name) != document[name])
+        if self.has_audio and sample.audio_sha256 != document["audio"]["sha256"]:
+            yield "audio_sha256"
+        if self.has_audio and abs(sample.duration - document["duration"]) > 1e-6:
+            yield "duration"
 
-    def audible(self, run: Run) -> list[str]:
-        """Items that a run could not hear, though their clips can be heard here."""
-        if not self.heard:
+    def decodable(self, run: LoadedRun) -> list[str]:
+        """Items that the run records as `not_heard`, although their clips can be decoded here."""
+        if not self.has_audio:
             return []
-        missed = [s for s in run.samples if s.status == "not_heard" and s.doc_id < len(self.documents)]
-        return [sample.id for sample in missed if _can_be_heard(self.documents[sample.doc_id]["audio"])]
+        ids = []
+        for sample in run.samples:
+            if sample.status != "not_heard" or sample.doc_id >= len(self.documents):
+                continue
+            try:
+                decoded = len(model_input.wave(self.documents[sample.doc_id]["audio"])) > 0
+            except (AudioError, UserError):
+                decoded = False
+            ids += [sample.id] if decoded else []
+        return ids
 
 
-def clip_key(sample: Sample, doc: Mapping[str, Any] | None) -> str:
-    """Content of the clip as it is heard, what is spoken before it included where the test set is at hand."""
-    audio = None if doc is None else doc["audio"]
+def clip_key(sample: Sample, document: Mapping[str, Any] | None) -> str:
+    """Content of the clip as the model gets it, with the clip before it where the test set is on this machine."""
+    audio = None if document is None else document["audio"]
     return (
         model_input.content_key(audio)
         if audio and audio["sha256"] == sample.audio_sha256
@@ -77,74 +92,67 @@ def clip_key(sample: Sample, doc: Mapping[str, Any] | None) -> str:
     )
 
 
-def of_task(spec: TaskSpec, data_dir: Path | None) -> tuple[Docs | None, str]:
-    """The test set of a task, and why it is not at hand, or not all of it.
+def load_test_set(spec: TaskSpec, data_dir: Path | None) -> tuple[LocalTestSet | None, str]:
+    """The test set of a task, and why it is not on this machine, or not all of it.
 
     Args:
         spec: The task.
         data_dir: Folder with local copies of public data sets; without it these are not looked at.
     """
-    said = dict(spec.config.get("dataset_kwargs") or {})
-    if "testset" in said:
-        return _micro(str(said["testset"]))
-    if data_dir is None or "source" not in said:
-        return None, "its test set is not at hand (--data-dir names a local copy)"
-    return _public(json.dumps(said, sort_keys=True), data_dir)
+    kwargs = dict(spec.config.get("dataset_kwargs") or {})
+    if "testset" in kwargs:
+        return _micro_test_set(str(kwargs["testset"]))
+    if data_dir is None or "source" not in kwargs:
+        return None, "its test set is not on this machine (--data-dir names a local copy)"
+    return _public_test_set(json.dumps(kwargs, sort_keys=True), data_dir)
 
 
 @lru_cache(maxsize=4)
-def _public(kwargs: str, data_dir: Path) -> tuple[Docs | None, str]:
-    said = json.loads(kwargs)
-    options = {key: value for key, value in said.items() if key not in NOT_OPTIONS}
+def _public_test_set(kwargs_json: str, data_dir: Path) -> tuple[LocalTestSet | None, str]:
+    kwargs = json.loads(kwargs_json)
+    options = {key: value for key, value in kwargs.items() if key not in NOT_OPTIONS}
     try:
-        loaded = sources.load(str(said["source"]), options, sources.Place.of(data_dir))
+        loaded = sources.load(str(kwargs["source"]), options, sources.Place.of(data_dir))
     except (MissingPrerequisite, UserError) as error:
-        return None, f"its test set is not at hand: {error}"
-    return Docs(loaded.documents, True), ""
-
-
-def clips_in_pairs(spec: TaskSpec | None) -> bool:
-    """Whether a clip is heard before each clip, so that samples do not tell all that was heard."""
-    said = (spec.config.get("dataset_kwargs") or {}) if spec else {}
-    return said.get("source") == "dowis" and said.get("form") != "written"
-
-
-def shared(runs: Sequence[Run]) -> dict[int, list[str]]:
-    """Faults by position: items in which a run differs from most others on the same test set."""
-    faults: dict[int, list[str]] = {}
-    groups: dict[tuple[str, str], list[int]] = {}
-    for place, run in enumerate(runs):
-        groups.setdefault((run.record.benchmark, data_hash(run.record)), []).append(place)
-    for places in groups.values():
-        longest = max(len(runs[place].samples) for place in places) if len(places) > 1 else 0
-        for item in range(longest):
-            asked = {p: _asked(runs[p].samples[item]) for p in places if item < len(runs[p].samples)}
-            [(most, count), *_] = Counter(asked.values()).most_common(1)
-            for place, mine in asked.items():
-                if count < len(asked) and (mine != most or 2 * count <= len(asked)):
-                    faults.setdefault(place, []).append(runs[place].samples[item].id)
-    return {
-        place: [f"{len(ids)} items differ from other records on the same test set (first: {ids[0]})"]
-        for place, ids in faults.items()
-    }
-
-
-def _asked(sample: Sample) -> tuple[Any, ...]:
-    texts = tuple(getattr(sample, name) for name in TEXTS if name != "references")
-    return (*texts, tuple(sample.references), sample.doc_id, sample.audio_sha256, round(sample.duration, 6))
+        return None, f"its test set is not on this machine: {error}"
+    return LocalTestSet(loaded.documents, True), ""
 
 
 @lru_cache(maxsize=16)
-def _micro(testset: str) -> tuple[Docs | None, str]:
+def _micro_test_set(testset: str) -> tuple[LocalTestSet | None, str]:
     try:
-        return Docs(documents.load(testset), True), ""
+        return LocalTestSet(documents.load(testset), True), ""
     except MissingPrerequisite:
-        note = f"its clips cannot be spoken here ({extra('tts')}): only its texts were compared"
-        return Docs(documents.without_clips(testset), False), note
+        note = f"its clips cannot be synthesised here ({extra('tts')}): only its texts were compared"
+        return LocalTestSet(documents.without_clips(testset), False), note
 
 
-def _can_be_heard(audio: Any) -> bool:
-    try:
-        return bool(len(model_input.wave(audio)))
-    except (AudioError, UserError):
-        return False
+def has_paired_clips(spec: TaskSpec | None) -> bool:
+    """Whether each clip comes after another clip, so that samples do not tell all audio that the model got."""
+    kwargs = (spec.config.get("dataset_kwargs") or {}) if spec else {}
+    return kwargs.get("source") == "dowis" and kwargs.get("form") != "written"
+
+
+def shared_test_set_faults(runs: Sequence[LoadedRun]) -> dict[int, list[str]]:
+    """Faults by position in `runs`: items in which a run differs from most others on the same test set."""
+    test_sets: dict[tuple[str, str], list[int]] = {}
+    for position, run in enumerate(runs):
+        test_sets.setdefault((run.record.benchmark, data_hash(run.record)), []).append(position)
+    differing: dict[int, list[str]] = {}
+    for positions in test_sets.values():
+        longest = max(len(runs[i].samples) for i in positions) if len(positions) > 1 else 0
+        for item in range(longest):
+            facts = {i: _item_facts(runs[i].samples[item]) for i in positions if item < len(runs[i].samples)}
+            [(common, count), *_] = Counter(facts.values()).most_common(1)
+            for i, own in facts.items():
+                if count < len(facts) and (own != common or 2 * count <= len(facts)):
+                    differing.setdefault(i, []).append(runs[i].samples[item].id)
+    return {
+        i: [f"{len(ids)} items differ from other records on the same test set (first: {ids[0]})"]
+        for i, ids in differing.items()
+    }
+
+
+def _item_facts(sample: Sample) -> tuple[Any, ...]:
+    texts = tuple(getattr(sample, name) for name in TEXTS if name != "references")
+    return (*texts, tuple(sample.references), sample.doc_id, sample.audio_sha256, round(sample.duration, 6))

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from rba_bench.errors import UserError
 from rba_bench.files import write_atomic
-from rba_bench.leaderboard.build import MICRO
+from rba_bench.leaderboard.pages import MICRO
 from rba_bench.leaderboard.tables import NOTHING, Markdown, TextTable, csv_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES, SEED
 from rba_bench.study import scores

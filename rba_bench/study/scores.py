@@ -151,7 +151,7 @@ def condense(folder: Path, metrics: Sequence[str]) -> TaskScores:
     Raises:
         UserError: the run is damaged or does not have a metric.
     """
-    run = loaded_runs.read(folder)
+    run = loaded_runs.load_run(folder)
     record = run.record
     if strangers := [name for name in metrics if name not in record.metrics]:
         raise UserError(
@@ -175,7 +175,7 @@ def condense(folder: Path, metrics: Sequence[str]) -> TaskScores:
     )
 
 
-def _metric(run: loaded_runs.Run, name: str) -> MetricScores:
+def _metric(run: loaded_runs.LoadedRun, name: str) -> MetricScores:
     stated = run.record.metrics[name]
     return MetricScores(
         aggregation=stated.aggregation,

@@ -96,8 +96,8 @@ def test_answers_match_aliases(tmp_path, use_model):
 
 def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use_model, capsys):
     from rba_bench.cli.evaluate import _render
-    from rba_bench.leaderboard import checks, loaded_runs
-    from rba_bench.leaderboard.build import build
+    from rba_bench.leaderboard import loaded_runs, recompute
+    from rba_bench.leaderboard.build import build_board
 
     use_model(ScriptedModel(lambda r: "the dorn"))
     record = run(write_task(tmp_path, "triviaqa"), tmp_path / "out")
@@ -105,20 +105,20 @@ def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use
     assert record.exploits.scores["list of candidates"]["alias_match"] == 1.0
     assert {scores["asserted_match"] for scores in record.exploits.scores.values()} == {0.0}
     _render([record], {}, as_json=False)
-    assert "what answers that know nothing would score (3 of its questions)" in capsys.readouterr().out
+    assert "score of uninformed answers (3 of the questions)" in capsys.readouterr().out
     folder = folder_of(record, tmp_path / "out")
-    assert list(checks.exploit_faults(loaded_runs.read(folder))) == []
+    assert list(recompute.exploit_faults(loaded_runs.load_run(folder))) == []
     forged = json.loads((folder / "run.json").read_text())
     forged["exploits"]["scores"]["list of candidates"]["alias_match"] = 0.0
     (tmp_path / "forged").mkdir()
     (tmp_path / "forged" / "run.json").write_text(json.dumps(forged))
     (tmp_path / "forged" / "samples.jsonl").write_bytes((folder / "samples.jsonl").read_bytes())
-    assert list(checks.exploit_faults(loaded_runs.read(tmp_path / "forged"))) == [
+    assert list(recompute.exploit_faults(loaded_runs.load_run(tmp_path / "forged"))) == [
         "its exploit table is not what its questions give"
     ]
-    board = build([tmp_path / "out"], tmp_path / "board")
+    board = build_board([tmp_path / "out"], tmp_path / "board")
     page = (board.out / "index.md").read_text()
-    assert "| list of candidates | 0.0 | 0.0 | 100.0 |" in page and "| Answers that know nothing" in page
+    assert "| list of candidates | 0.0 | 0.0 | 100.0 |" in page and "| Uninformed answers" in page
 
 
 def test_a_crash_in_the_middle_resumes_without_repeating(tmp_path, use_model):

@@ -12,8 +12,9 @@ from rich.console import Console
 from rba_bench.errors import UserError
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_bytes
-from rba_bench.leaderboard.build import build, differences, render, render_terminal
-from rba_bench.leaderboard.verify import verify
+from rba_bench.leaderboard.board_files import board_differences, render_board
+from rba_bench.leaderboard.build import build_board, print_board
+from rba_bench.leaderboard.verify import verify_records
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.evaluation.conftest import ScriptedModel, write_task
 from tests.leaderboard import board_records as made
@@ -28,7 +29,7 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def board(runs, tmp_path_factory):
-    return build([runs], tmp_path_factory.mktemp("board"))
+    return build_board([runs], tmp_path_factory.mktemp("board"))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -72,7 +73,7 @@ def test_pairing_sees_more_than_the_two_intervals_do(tmp_path):
     """A little better on the very same items: overlapping intervals, yet a clear difference."""
     for name, skill in (("sft", 0.5), ("rba-single", 0.6)):
         made.write_run(tmp_path, name, made.qa_samples(skill))
-    (group,) = build([tmp_path], tmp_path / "out").groups
+    (group,) = build_board([tmp_path], tmp_path / "out").groups
     rows = {row.label: row for row in group.rows}
     single, sft = (rows[name].run.record.metrics["alias_match"] for name in ("rba-single", "sft"))
     assert single.low < sft.high
@@ -129,10 +130,10 @@ def test_corpus_metrics_are_compared_as_corpus_metrics(board):
 
 def test_same_records_same_bytes_and_the_published_folder_rebuilds_itself(runs, board, tmp_path):
     before = contents(board.out)
-    build([runs], tmp_path / "again")
+    build_board([runs], tmp_path / "again")
     assert contents(tmp_path / "again") == before
     shutil.copytree(board.out, tmp_path / "published")
-    build([tmp_path / "published"], tmp_path / "published")
+    build_board([tmp_path / "published"], tmp_path / "published")
     assert contents(tmp_path / "published") == before
     assert any(name.endswith("samples.jsonl.gz") for name in before)
     assert sorted(before) == sorted(json.loads(before["records.json"])["files"])
@@ -140,28 +141,28 @@ def test_same_records_same_bytes_and_the_published_folder_rebuilds_itself(runs, 
 
 def test_a_board_inside_the_run_folder_does_not_read_itself(tmp_path):
     two_runs(tmp_path)
-    first = build([tmp_path], tmp_path / "leaderboard")
+    first = build_board([tmp_path], tmp_path / "leaderboard")
     before = contents(first.out)
-    second = build([tmp_path], tmp_path / "leaderboard")
+    second = build_board([tmp_path], tmp_path / "leaderboard")
     assert contents(second.out) == before
 
 
 def test_what_no_longer_belongs_is_removed_and_nothing_else(tmp_path):
     two_runs(tmp_path / "runs")
     made.write_run(tmp_path / "runs", "sft", made.translation_samples(0.3, n=20), "micro_covost2_greedy")
-    out = build([tmp_path / "runs"], tmp_path / "out").out
+    out = build_board([tmp_path / "runs"], tmp_path / "out").out
     (out / "notes.txt").write_text("mine")
     assert (out / "micro_covost2_greedy.csv").exists()
-    build([tmp_path / "runs" / "rba-single", *(tmp_path / "runs" / "sft").glob(f"{TASK}*")], out)
+    build_board([tmp_path / "runs" / "rba-single", *(tmp_path / "runs" / "sft").glob(f"{TASK}*")], out)
     assert not (out / "micro_covost2_greedy.csv").exists() and (out / "notes.txt").exists()
 
 
 def test_partial_runs_are_refused_or_marked(tmp_path):
     two_runs(tmp_path, partial=True, limit=30)
     with pytest.raises(UserError, match=r"partial \(--limit 30\)"):
-        build([tmp_path], tmp_path / "out")
+        build_board([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    result = build([tmp_path], tmp_path / "out", allow_partial=True)
+    result = build_board([tmp_path], tmp_path / "out", allow_partial=True)
     assert any("partial" in warning for warning in result.warnings)
     assert "(partial)" in (result.out / "index.md").read_text()
 
@@ -169,7 +170,7 @@ def test_partial_runs_are_refused_or_marked(tmp_path):
 def test_a_partial_run_on_fewer_items_has_no_paired_difference(tmp_path):
     made.write_run(tmp_path, "sft", made.qa_samples(0.5, n=30))
     made.write_run(tmp_path, "rba-single", made.qa_samples(0.7, n=10), partial=True, limit=10)
-    (group,) = build([tmp_path], tmp_path / "out", allow_partial=True).groups
+    (group,) = build_board([tmp_path], tmp_path / "out", allow_partial=True).groups
     assert all(row.versus == {} for row in group.rows) and all(row.bands for row in group.rows)
 
 
@@ -182,7 +183,7 @@ def test_a_partial_run_on_fewer_items_has_no_paired_difference(tmp_path):
 )
 def test_another_protocol_or_test_set_never_shares_a_table(tmp_path, changes):
     two_runs(tmp_path, **changes)
-    result = build([tmp_path], tmp_path / "out")
+    result = build_board([tmp_path], tmp_path / "out")
     assert [len(group.rows) for group in result.groups] == [1, 1]
     assert len(list((tmp_path / "out").glob(f"{TASK}.*.*.csv"))) == 2
     assert any("no paired differences" in warning for warning in result.warnings)
@@ -191,7 +192,7 @@ def test_another_protocol_or_test_set_never_shares_a_table(tmp_path, changes):
 def test_tracks_never_share_a_board(tmp_path):
     two_runs(tmp_path, track="full")
     with pytest.raises(UserError, match="tracks full and micro"):
-        build([tmp_path], tmp_path / "out")
+        build_board([tmp_path], tmp_path / "out")
 
 
 def test_samples_that_were_changed_are_refused(tmp_path):
@@ -199,7 +200,7 @@ def test_samples_that_were_changed_are_refused(tmp_path):
     file = next(tmp_path.rglob("samples.jsonl"))
     file.write_text(file.read_text().replace("no idea", "no clue", 1))
     with pytest.raises(UserError, match="hash differs"):
-        build([tmp_path], tmp_path / "out")
+        build_board([tmp_path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_a_record_that_does_not_follow_from_its_samples_is_refused(tmp_path, edi
     edit(record)
     file.write_text(json.dumps(record))
     with pytest.raises(UserError, match=message):
-        build([tmp_path], tmp_path / "out")
+        build_board([tmp_path], tmp_path / "out")
 
 
 def test_other_items_under_the_same_name_are_refused(tmp_path):
@@ -230,18 +231,18 @@ def test_other_items_under_the_same_name_are_refused(tmp_path):
     other = [s.model_copy(update={"audio_sha256": "0" * 64}) for s in made.qa_samples(0.5, n=30)]
     made.write_run(tmp_path, "rba-single", other)
     with pytest.raises(UserError, match="hold different items"):
-        build([tmp_path], tmp_path / "out")
+        build_board([tmp_path], tmp_path / "out")
 
 
 def test_unfinished_and_missing_runs_are_said(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        build([tmp_path / "nowhere"], tmp_path / "out")
+        build_board([tmp_path / "nowhere"], tmp_path / "out")
     with pytest.raises(UserError, match="no finished run"):
-        build([tmp_path], tmp_path / "out")
+        build_board([tmp_path], tmp_path / "out")
     two_runs(tmp_path)
     half = made.write_run(tmp_path, "rba-group", made.qa_samples(0.5, n=5))
     (half / "run.json").unlink()
-    result = build([tmp_path], tmp_path / "out")
+    result = build_board([tmp_path], tmp_path / "out")
     assert any("unfinished" in warning and "rba-group" in warning for warning in result.warnings)
 
 
@@ -250,7 +251,7 @@ def test_statuses_are_counted_and_shown(tmp_path):
     samples[0] = made.sample(0, "qa", "", ["word0"], "facts")
     samples[1] = samples[1].model_copy(update={"status": "truncated"})
     made.write_run(tmp_path, "sft", samples)
-    result = build([tmp_path], tmp_path / "out")
+    result = build_board([tmp_path], tmp_path / "out")
     assert "2 (empty 1, truncated 1)" in (result.out / "index.md").read_text()
     assert {line["n_empty"] for line in rows_of(result.out / f"{TASK}.csv")} == {"1"}
 
@@ -263,7 +264,7 @@ def test_baseline_by_training_method_and_seed(tmp_path):
             name = f"{method}-{seed}"
             model = {"name": name, "spec": f"runs/{name}", "weights_sha256": "0", "training": note}
             made.write_run(tmp_path, name, made.qa_samples(skill, seed=seed), model=model)
-    (group,) = build([tmp_path], tmp_path / "out").groups
+    (group,) = build_board([tmp_path], tmp_path / "out").groups
     rows = {row.label: row for row in group.rows}
     assert rows["sft-1"].versus == rows["sft-2"].versus == {}
     for seed in (1, 2):
@@ -276,14 +277,14 @@ def test_baseline_by_training_method_and_seed(tmp_path):
 
 def test_a_checkpoint_named_text_is_not_the_ceiling(tmp_path):
     two_runs(tmp_path, model={"name": "text", "spec": "runs/text", "weights_sha256": "0", "training": None})
-    (group,) = build([tmp_path], tmp_path / "out").groups
+    (group,) = build_board([tmp_path], tmp_path / "out").groups
     assert {row.kind for row in group.rows} == {"model"} and all(row.gap == {} for row in group.rows)
 
 
 def test_two_seeds_of_one_model_are_told_apart(tmp_path):
     two_runs(tmp_path)
     made.write_run(tmp_path, "sft", made.qa_samples(0.6, n=30), seeds={"generation": 8, "bootstrap": 1234})
-    (group,) = build([tmp_path], tmp_path / "out").groups
+    (group,) = build_board([tmp_path], tmp_path / "out").groups
     assert {row.label for row in group.rows} == {"sft (seed 7)", "sft (seed 8)", "rba-single"}
     single = next(row for row in group.rows if row.label == "rba-single")
     assert single.versus  # compared with the one of its own seed
@@ -292,11 +293,11 @@ def test_two_seeds_of_one_model_are_told_apart(tmp_path):
 def test_one_run_under_two_contents_is_refused(tmp_path):
     two_runs(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    assert len(build([tmp_path / "a", tmp_path / "b"], tmp_path / "out").groups[0].rows) == 2
+    assert len(build_board([tmp_path / "a", tmp_path / "b"], tmp_path / "out").groups[0].rows) == 2
     file = next((tmp_path / "b" / "sft").rglob("run.json"))
     file.write_text(file.read_text().replace("2026-11-20", "2026-11-21"))
     with pytest.raises(UserError, match="different records of one run"):
-        build([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        build_board([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
 def test_questions_are_ranked_by_alias_match_because_answers_are_sentences(board):
@@ -323,8 +324,8 @@ def test_records_of_the_real_runner_make_a_board(tmp_path, monkeypatch):
             for sampled in (False, True):
                 task = write_task(tmp_path / name, benchmark, sampled)
                 evaluate(EvalRequest(tasks=(str(task),), model=name, out=tmp_path / "eval"))
-    assert [verdict.faults for verdict in verify([tmp_path / "eval"]).verdicts] == [()] * 12
-    result = build([tmp_path / "eval"], tmp_path / "board")
+    assert [verdict.faults for verdict in verify_records([tmp_path / "eval"]).verdicts] == [()] * 12
+    result = build_board([tmp_path / "eval"], tmp_path / "board")
     assert [(group.primary, len(group.rows)) for group in result.groups] == [
         (metric, 2) for metric in ("win_rate", "asserted_match", "bleu") for _ in range(2)
     ]
@@ -350,35 +351,37 @@ def test_a_section_says_that_its_task_is_not_one_of_ours(board):
     ids=["one more", "one less"],
 )
 def test_warnings_of_a_board_are_those_of_its_records(runs, tmp_path, edit):
-    result = build([runs], tmp_path, baseline_row="nobody")
-    assert result.warnings and not list(differences(tmp_path))
+    result = build_board([runs], tmp_path, baseline_row="nobody")
+    assert result.warnings and not list(board_differences(tmp_path))
     stated = json.loads((tmp_path / "records.json").read_text())
     stated["warnings"] = edit(stated["warnings"])
     groups = list(result.groups)
     every = [run for group in groups for run in group.runs]
-    contents, _ = render(every, groups, stated["warnings"], stated["options"])
+    contents, _ = render_board(every, groups, stated["warnings"], stated["options"])
     for name in ("index.md", "records.json"):
         (tmp_path / name).write_bytes(contents[name])
-    assert "records.json has other warnings than the records give" in list(differences(tmp_path))
+    assert "records.json has other warnings than the records give" in list(board_differences(tmp_path))
 
 
 def test_the_terminal_shows_what_the_page_shows(board, capsys):
-    render_terminal(board)
+    print_board(board)
     shown = capsys.readouterr().out
     for group in board.groups:
         value = group.rows[0].run.record.metrics[group.primary]
         assert f"{value.value * 100 / value.scale:.1f} [{value.low * 100 / value.scale:.1f}," in shown
     assert "Difference from sft, sampled decoding" in shown and "(baseline)" in shown and "index.md" in shown
     narrow = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    render_terminal(board, narrow)
+    print_board(board, narrow)
     assert "rba-group" in narrow.export_text()
 
 
 def test_the_published_board_is_what_its_records_give(tmp_path):
     """Records of earlier schemas included: whoever has only the folder can make it again (to rounding of the CPU)."""
     published = Path(__file__).parents[2] / "leaderboards" / "micro"
-    assert not [verdict.line() for verdict in verify([published / "records"]).verdicts if not verdict.ok]
-    build([published], tmp_path)
+    assert not [
+        verdict.line() for verdict in verify_records([published / "records"]).verdicts if not verdict.ok
+    ]
+    build_board([published], tmp_path)
     before, after = contents(published), contents(tmp_path)
     before = {
         name: held for name, held in before.items() if not name.startswith("study/")

@@ -9,7 +9,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.records import read_record
 from rba_bench.files import sha256_json
 from rba_bench.leaderboard.checks import teacher_sha256
-from rba_bench.leaderboard.verify import verify
+from rba_bench.leaderboard.verify import verify_records
 from tests.leaderboard import forging
 from tests.leaderboard.forging import Edit, Json
 
@@ -130,13 +130,13 @@ def write(folder: Path, honest: tuple[Json, list[Json]], edit: Edit) -> Path:
 
 @pytest.mark.parametrize("edit", HONEST)
 def test_what_may_be_passes(honest, tmp_path, edit):
-    [verdict] = verify([write(tmp_path / "run", honest, HONEST[edit])]).verdicts
+    [verdict] = verify_records([write(tmp_path / "run", honest, HONEST[edit])]).verdicts
     assert verdict.faults == ()
 
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_what_cannot_be_is_found(honest, tmp_path, edit):
-    [verdict] = verify([write(tmp_path / "run", honest, EDITS[edit])]).verdicts
+    [verdict] = verify_records([write(tmp_path / "run", honest, EDITS[edit])]).verdicts
     assert verdict.faults, edit
 
 

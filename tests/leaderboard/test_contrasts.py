@@ -9,8 +9,8 @@ import sacrebleu
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard import loaded_runs
-from rba_bench.leaderboard.compare_runs import compare, headers
-from rba_bench.leaderboard.pairing import Contrast, Pair
+from rba_bench.leaderboard.compare_runs import compare_runs, run_headers
+from rba_bench.leaderboard.pairing import Contrast, RunPair
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.leaderboard import board_records as made
@@ -25,7 +25,7 @@ def unscored(samples: list[Sample], *doc_ids: int) -> list[Sample]:
 
 
 def the_contrast(a: Path, b: Path, metric: str) -> Contrast:
-    (comparison,) = compare(a, b).comparisons
+    (comparison,) = compare_runs(a, b).comparisons
     return next(found for found in comparison.metrics if found.metric == metric)
 
 
@@ -136,7 +136,7 @@ def test_other_protocols_are_refused_and_the_difference_is_named(tmp_path, chang
     other = {"protocol_hash": "cd" * 32, "protocol_spec": {**SPEC, **changed}}
     b = made.write_run(tmp_path, "b", made.qa_samples(0.5, n=10), **other)
     with pytest.raises(UserError) as refused:
-        compare(a, b)
+        compare_runs(a, b)
     assert named in str(refused.value) and "their protocols differ in" in str(refused.value)
 
 
@@ -145,10 +145,10 @@ def test_other_test_sets_and_other_tasks_are_refused(tmp_path):
     data = {"source": "x", "n_items": 9, "items_sha256": "11" * 32, "audio_set_sha256": "99" * 32}
     b = made.write_run(tmp_path, "b", made.qa_samples(0.5, n=10), data=data)
     with pytest.raises(UserError, match=r"number of items \(10 against 9\), clips"):
-        compare(a, b)
+        compare_runs(a, b)
     other = made.write_run(tmp_path, "b", made.translation_samples(0.5, n=10), BLEU_TASK)
     with pytest.raises(UserError, match=f"different tasks, micro_triviaqa_greedy and {BLEU_TASK}"):
-        compare(a, other)
+        compare_runs(a, other)
 
 
 def test_other_items_under_one_name_are_refused(tmp_path):
@@ -156,7 +156,7 @@ def test_other_items_under_one_name_are_refused(tmp_path):
     a = made.write_run(tmp_path, "a", samples)
     b = made.write_run(tmp_path, "b", [s.model_copy(update={"audio_sha256": "0" * 64}) for s in samples])
     with pytest.raises(UserError, match="are complete but hold different items"):
-        compare(a, b)
+        compare_runs(a, b)
 
 
 def noisy(samples: list[Sample]) -> list[Sample]:
@@ -172,8 +172,8 @@ def test_across_protocols_the_same_items_are_paired_and_what_differs_is_said(tmp
     a = made.write_run(tmp_path, "clean", clean)
     b = made.write_run(tmp_path, "noisy", changed, **ACROSS)
     with pytest.raises(UserError, match="their protocols differ in perturb"):
-        compare(a, b)
-    (comparison,) = compare(a, b, across=True).comparisons
+        compare_runs(a, b)
+    (comparison,) = compare_runs(a, b, across=True).comparisons
     assert "though their protocols differ in perturb (absent against" in comparison.heading()[-1]
     found = next(found for found in comparison.metrics if found.metric == "alias_match")
     values = [[s.scores["alias_match"] for s in side] for side in (clean, changed[::-1])]
@@ -188,15 +188,15 @@ def test_across_protocols_other_items_and_other_metrics_are_refused(tmp_path):
     renamed = [s.model_copy(update={"references": [*s.references, "more"]}) for s in samples]
     b = made.write_run(tmp_path, "b", renamed, **ACROSS)
     with pytest.raises(UserError, match="hold different items"):
-        compare(a, b, across=True)
+        compare_runs(a, b, across=True)
     metrics = {name: value.model_dump() for name, value in made.summarise(samples).items()}
     for value in metrics.values():
         value["signature"] = "another normaliser"
     c = made.write_run(tmp_path, "c", samples, metrics=metrics, **ACROSS)
     with pytest.raises(UserError, match="no metric of one signature"):
-        compare(a, c, across=True)
+        compare_runs(a, c, across=True)
     with pytest.raises(UserError, match="two single runs"):
-        compare(tmp_path, a, across=True)
+        compare_runs(tmp_path, a, across=True)
 
 
 def test_a_partial_run_is_compared_on_the_items_that_it_has(tmp_path):
@@ -205,7 +205,7 @@ def test_a_partial_run_is_compared_on_the_items_that_it_has(tmp_path):
     found = the_contrast(a, b, "alias_match")
     assert (found.n, found.n_left_out) == (30, 90)
     assert found.a == pytest.approx(np.mean([s.scores["alias_match"] for s in made.qa_samples(0.9)[:30]]))
-    (comparison,) = compare(a, b).comparisons
+    (comparison,) = compare_runs(a, b).comparisons
     assert any("partial: 30 items" in line for line in comparison.heading())
 
 
@@ -218,7 +218,7 @@ def test_two_folders_are_compared_task_by_task(tmp_path):
     made.write_run(
         root, "sft", made.qa_samples(0.5, n=20), "micro_alpacaeval_greedy", protocol_spec={"task": "t"}
     )
-    result = compare(root / "sft", root / "text")
+    result = compare_runs(root / "sft", root / "text")
     tasks = [f"micro_{name}_{way}" for name in ("covost2", "triviaqa") for way in ("greedy", "sampled")]
     assert [each.first.record.task for each in result.comparisons] == tasks
     assert all((each.first.name, each.second.name) == ("sft", "text") for each in result.comparisons)
@@ -233,7 +233,7 @@ def test_of_several_runs_those_of_equal_seed_are_paired(tmp_path):
             seeds = {"generation": seed, "bootstrap": 1234}
             made.write_run(tmp_path, name, made.qa_samples(skill, seed=seed), seeds=seeds)
     made.write_run(tmp_path, "a", made.qa_samples(0.8, seed=3), seeds={"generation": 3, "bootstrap": 1234})
-    result = compare(tmp_path / "a", tmp_path / "b")
+    result = compare_runs(tmp_path / "a", tmp_path / "b")
     seeds = [
         (c.first.record.seeds["generation"], c.second.record.seeds["generation"]) for c in result.comparisons
     ]
@@ -247,22 +247,22 @@ def test_several_models_on_one_side_are_refused(tmp_path):
     with pytest.raises(
         UserError, match="of 3 and 1 runs not all have one counterpart .* name one run folder each"
     ):
-        compare(tmp_path, tmp_path / "text")
+        compare_runs(tmp_path, tmp_path / "text")
 
 
 def test_missing_unfinished_and_doubled_runs(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        headers(tmp_path / "nowhere")
+        run_headers(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no finished run"):
-        headers(tmp_path)
+        run_headers(tmp_path)
     run = made.write_run(tmp_path / "x", "a", made.qa_samples(0.5, n=10))
     copy = tmp_path / "y" / run.name
     copy.mkdir(parents=True)
     (copy / "run.json").write_bytes((run / "run.json").read_bytes())
-    assert len(headers(tmp_path)) == 1  # a published copy is the same run
+    assert len(run_headers(tmp_path)) == 1  # a published copy is the same run
     (copy / "run.json").write_text((run / "run.json").read_text().replace("2026-11-20", "2026-11-21"))
     with pytest.raises(UserError, match="different records of one run"):
-        headers(tmp_path)
+        run_headers(tmp_path)
 
 
 def test_a_damaged_run_is_refused(tmp_path):
@@ -271,7 +271,7 @@ def test_a_damaged_run_is_refused(tmp_path):
     file = b / "samples.jsonl"
     file.write_text(file.read_text().replace("no idea", "no clue", 1))
     with pytest.raises(UserError, match="hash differs"):
-        compare(a, b)
+        compare_runs(a, b)
 
 
 def test_no_item_scored_on_both_sides(tmp_path):
@@ -280,6 +280,6 @@ def test_no_item_scored_on_both_sides(tmp_path):
         unscored(made.qa_samples(0.5, n=10), *range(5, 10)),
     )
     places = made.write_run(tmp_path, "a", a), made.write_run(tmp_path, "b", b)
-    assert Pair(*map(loaded_runs.read, places)).difference("alias_match") is None
+    assert RunPair(*map(loaded_runs.load_run, places)).difference("alias_match") is None
     with pytest.raises(UserError, match="no item with a score in both"):
-        compare(*places)
+        compare_runs(*places)

@@ -6,7 +6,8 @@ import pytest
 
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.scoring import summarise
-from rba_bench.leaderboard.build import EQUAL_LENGTH, build
+from rba_bench.leaderboard.board_files import EQUAL_LENGTH
+from rba_bench.leaderboard.build import build_board
 from tests.leaderboard import board_records as made
 from tests.metrics.test_lc_pooled import board
 
@@ -40,8 +41,8 @@ def runs(tmp_path_factory):
 def test_rates_stand_beside_the_raw_ones_and_rank_nothing(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("rba_bench.leaderboard.equal_length.RESAMPLES", 20)
     root, truth = runs
-    plain = build([root], tmp_path / "plain")
-    result = build([root], tmp_path / "out", equal_length=True)
+    plain = build_board([root], tmp_path / "plain")
+    result = build_board([root], tmp_path / "out", equal_length=True)
     with open(result.out / EQUAL_LENGTH, newline="") as handle:
         rows = {row["model"]: row for row in csv.DictReader(handle)}
     assert len(rows) == 12 and {row["n"] for row in rows.values()} == {"150", "149"}
@@ -62,21 +63,21 @@ def test_rates_stand_beside_the_raw_ones_and_rank_nothing(runs, tmp_path, monkey
         and "at equal length" not in (plain.out / "index.md").read_text()
     )
     assert not (plain.out / EQUAL_LENGTH).exists()
-    build([root], result.out)
+    build_board([root], result.out)
     assert not (result.out / EQUAL_LENGTH).exists(), "a file of the earlier build"
 
 
 def test_a_few_runs_or_runs_of_equal_length_are_told_apart_from_enough(tmp_path):
     write(tmp_path / "few", systems=5, items=40)
-    told = build([tmp_path / "few"], tmp_path / "a", equal_length=True)
+    told = build_board([tmp_path / "few"], tmp_path / "a", equal_length=True)
     assert any("5 runs, 12 are needed" in warning for warning in told.warnings)
     write(tmp_path / "alike", items=40, same_length=True)
-    told = build([tmp_path / "alike"], tmp_path / "b", equal_length=True)
+    told = build_board([tmp_path / "alike"], tmp_path / "b", equal_length=True)
     assert any("too alike in length" in warning for warning in told.warnings)
     assert not (told.out / EQUAL_LENGTH).exists()
 
 
 def test_boards_of_other_metrics_are_left_alone(tmp_path):
     made.write_run(tmp_path / "runs", "sft", made.qa_samples(0.5, n=30))
-    told = build([tmp_path / "runs"], tmp_path / "out", equal_length=True)
+    told = build_board([tmp_path / "runs"], tmp_path / "out", equal_length=True)
     assert not any("equal length" in warning for warning in told.warnings)

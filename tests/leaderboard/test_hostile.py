@@ -13,7 +13,7 @@ from rich.console import Console
 from rba_bench.cli.main import main
 from rba_bench.errors import RbaError, UserError
 from rba_bench.leaderboard import loaded_runs
-from rba_bench.leaderboard.build import build, render_terminal
+from rba_bench.leaderboard.build import build_board, print_board
 from rba_bench.untrusted import MARK
 from tests.leaderboard import board_records as made
 
@@ -51,7 +51,7 @@ def test_an_identifier_is_an_identifier(tmp_path, run, key, name):
     edit(run, **{key: name})
     before = everything(tmp_path)
     with pytest.raises(UserError, match=f"not a run record of schema.*{key}"):
-        build([tmp_path / "deep"], tmp_path / "deep" / "out")
+        build_board([tmp_path / "deep"], tmp_path / "deep" / "out")
     assert everything(tmp_path) == before
 
 
@@ -62,7 +62,7 @@ def test_an_identifier_is_an_identifier(tmp_path, run, key, name):
 def test_a_hash_is_a_hash(tmp_path, run, key, value):
     edit(run, **{key: value})
     with pytest.raises(UserError, match="not a run record"):
-        loaded_runs.read(run)
+        loaded_runs.load_run(run)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_hash_is_a_hash(tmp_path, run, key, value):
 def test_a_field_is_of_its_kind_and_no_other_is_there(run, key, value):
     edit(run, **{key: value})
     with pytest.raises(UserError, match="not a run record"):
-        loaded_runs.read(run)
+        loaded_runs.load_run(run)
 
 
 NAMES = [
@@ -122,11 +122,11 @@ def test_no_text_of_a_record_is_markup_a_formula_or_an_escape(tmp_path, place, n
     if place in ("signature", "method"):
         edit(run, **{f"metrics__alias_match__{place}": name})
     try:
-        board = build([tmp_path / "runs"], tmp_path / "out")
+        board = build_board([tmp_path / "runs"], tmp_path / "out")
     except RbaError:
         return  # refused: as good
     shown = StringIO()
-    render_terminal(board, Console(file=shown, highlight=False, width=200, color_system=None))
+    print_board(board, Console(file=shown, highlight=False, width=200, color_system=None))
     pages = [file for file in board.out.iterdir() if file.suffix in (".md", ".csv")]
     texts = [file.read_text() for file in pages] + [shown.getvalue()]
     for text in texts:
@@ -151,7 +151,7 @@ def test_names_that_differ_in_a_slash_do_not_share_a_folder(tmp_path):
     for number, name in enumerate(("a/b", "a-b", "a b", "a:b")):
         model = {"name": name, "spec": name, "weights_sha256": "33" * 32, "training": None}
         made.write_run(tmp_path / "runs", f"m{number}", made.qa_samples(0.5, n=12), model=model)
-    out = build([tmp_path / "runs"], tmp_path / "out").out
+    out = build_board([tmp_path / "runs"], tmp_path / "out").out
     folders = sorted(folder.name for folder in (out / "records").iterdir())
     assert len(folders) == 4 and "a-b" in folders and all(name.startswith("a-b") for name in folders)
 
@@ -162,12 +162,12 @@ def test_records_that_only_differ_in_case_are_not_published_into_one_folder(tmp_
     run_id = json.loads((first / "run.json").read_text())["run_id"]
     made.write_run(tmp_path / "runs", "two", made.qa_samples(0.7, n=12), model=model, run_id=run_id)
     with pytest.raises(UserError, match="into one folder"):
-        build([tmp_path / "runs"], tmp_path / "out")
+        build_board([tmp_path / "runs"], tmp_path / "out")
 
 
 def test_a_task_called_breakdown_does_not_replace_the_breakdown(tmp_path):
     made.write_run(tmp_path / "runs", "sft", made.qa_samples(0.5, n=12), "Breakdown", benchmark="x")
-    out = build([tmp_path / "runs"], tmp_path / "out").out
+    out = build_board([tmp_path / "runs"], tmp_path / "out").out
     names = sorted(file.name for file in out.glob("*.csv"))
     assert (
         len(names) == 2
@@ -177,7 +177,7 @@ def test_a_task_called_breakdown_does_not_replace_the_breakdown(tmp_path):
 
 
 def test_a_list_of_files_deletes_nothing_but_what_a_board_makes(tmp_path, run):
-    out = build([tmp_path / "deep"], tmp_path / "out").out
+    out = build_board([tmp_path / "deep"], tmp_path / "out").out
     mine = [tmp_path / "secret.csv", out / "notes.txt", out / "records" / "x.txt", out / "old.csv"]
     for file in mine:
         file.write_text("mine")
@@ -193,7 +193,7 @@ def test_a_list_of_files_deletes_nothing_but_what_a_board_makes(tmp_path, run):
         "a\0b",
     ]
     (out / "records.json").write_text(json.dumps(listed))
-    build([tmp_path / "deep"], out)
+    build_board([tmp_path / "deep"], out)
     assert [file.exists() for file in mine] == [True, True, True, False]
 
 
@@ -205,7 +205,7 @@ def test_a_strange_records_json_is_one_line(tmp_path, run, content):
     out.mkdir()
     (out / "records.json").write_text(content)
     with pytest.raises(UserError, match="is not of a leaderboard"):
-        build([tmp_path / "deep"], out)
+        build_board([tmp_path / "deep"], out)
 
 
 def test_nothing_is_written_through_a_link_in_the_board(tmp_path, run):
@@ -215,7 +215,7 @@ def test_nothing_is_written_through_a_link_in_the_board(tmp_path, run):
     out.mkdir()
     (out / "records").symlink_to(elsewhere)
     with pytest.raises(UserError, match="leads out"):
-        build([tmp_path / "deep"], out)
+        build_board([tmp_path / "deep"], out)
     assert not list(elsewhere.iterdir())
 
 
@@ -275,6 +275,6 @@ def refused(root: Path, capsys) -> None:
 
 def test_a_folder_of_odd_letters_is_shown_in_plain_ones(tmp_path, run):
     shown = Console(record=True, file=StringIO(), width=200)
-    render_terminal(build([run], tmp_path / "ou\u202et\x1b[31m"), shown)
+    print_board(build_board([run], tmp_path / "ou\u202et\x1b[31m"), shown)
     text = shown.export_text()
     assert f"ou{MARK}t{MARK}[31m/index.md" in text and "\u202e" not in text and "\x1b" not in text

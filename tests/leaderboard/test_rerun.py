@@ -8,7 +8,7 @@ import pytest
 
 from rba_bench.cli.main import main
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from rba_bench.leaderboard.verify import verify
+from rba_bench.leaderboard.verify import verify_records
 from tests.leaderboard import forging
 from tests.leaderboard.forging import Json
 from tests.textlm.misbehaving_server import answer, serving
@@ -60,12 +60,12 @@ def test_answers_of_an_older_sampler_are_no_fault_but_greedy_ones_are(runs, tmp_
     folder = forging.edited(tmp_path / "run", runs[task], older)
     found, out, _ = command(capsys, str(folder), "--rerun", "2")
     assert found == code
-    assert ("another version of the sampler, so this tells nothing" in out) == (code == 0)
+    assert ("another version of the sampler, so this proves nothing" in out) == (code == 0)
 
 
 def test_edited_responses_are_found_though_all_else_fits(runs, tmp_path, capsys):
     folder = forging.edited(tmp_path / "run", runs["micro_triviaqa"], right)
-    assert verify([folder]).ok
+    assert verify_records([folder]).ok
     code, out, _ = command(capsys, str(folder), "--rerun", str(2 * N))
     assert code == 1 and f"rerun of {N} items (seed 0): 0 answers are equal, not those of " in out
     assert "the responses were edited" in out
@@ -121,7 +121,7 @@ def test_a_server_is_asked_again_and_that_proves_nothing_is_said(tmp_path, capsy
         code, _, said = command(capsys, str(tmp_path), "--rerun", "2")
         assert code == 3 and "name it with --model" in said
         code, out, _ = command(capsys, str(tmp_path), "--rerun", "2", "--model", server.spec)
-        assert code == 0 and "2 answers are equal; a server's weights cannot be hashed" in out
+        assert code == 0 and "2 answers are equal; the weights of a server are not known" in out
     with serving(lambda seen: answer("something else")) as server:
         code, out, _ = command(capsys, str(tmp_path), "--rerun", "2", "--model", server.spec)
         assert code == 0 and "0 answers are equal, not those of micro_triviaqa-00" in out

@@ -10,7 +10,7 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard import loaded_runs
-from rba_bench.leaderboard.build import build
+from rba_bench.leaderboard.build import build_board
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.leaderboard import board_records as made
 
@@ -46,7 +46,7 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def board(runs, tmp_path_factory):
-    return build([runs], tmp_path_factory.mktemp("board"))
+    return build_board([runs], tmp_path_factory.mktemp("board"))
 
 
 def edited(runs: Path, tmp_path: Path, name: str, **changes: object) -> Path:
@@ -108,7 +108,7 @@ def test_the_page_says_how_many_are_missing_who_judged_and_how_they_lean(board):
 
 def test_where_nothing_is_missing_the_page_says_so(tmp_path):
     made.write_run(tmp_path, "sft", made.qa_samples(0.5, n=30))
-    page = (build([tmp_path], tmp_path / "out").out / "index.md").read_text()
+    page = (build_board([tmp_path], tmp_path / "out").out / "index.md").read_text()
     assert "so all items are in every score." in page and "(-" not in page and "Judges:" not in page
 
 
@@ -123,7 +123,7 @@ def test_where_nothing_is_missing_the_page_says_so(tmp_path):
 )
 def test_a_record_that_miscounts_its_missing_scores_is_refused(runs, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        loaded_runs.read(edited(runs, tmp_path, "sft", **changes))
+        loaded_runs.load_run(edited(runs, tmp_path, "sft", **changes))
 
 
 def test_a_record_whose_samples_have_no_score_at_all_is_refused(tmp_path):
@@ -134,7 +134,7 @@ def test_a_record_whose_samples_have_no_score_at_all_is_refused(tmp_path):
     metrics["alias_match"].update(n=0, n_missing=10)
     bare = made.write_run(tmp_path / "bare", "sft", samples, metrics=metrics)
     with pytest.raises(UserError, match="no sample has a alias_match"):
-        loaded_runs.read(bare)
+        loaded_runs.load_run(bare)
 
 
 def test_a_score_that_is_no_number_is_refused(runs, tmp_path):
@@ -146,7 +146,7 @@ def test_a_score_that_is_no_number_is_refused(runs, tmp_path):
     (tmp_path / "samples.jsonl").write_text(text)
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="NaN is no number"):
-        loaded_runs.read(tmp_path)
+        loaded_runs.load_run(tmp_path)
 
 
 def test_a_row_of_the_wrong_length_is_refused(tmp_path):
@@ -157,7 +157,7 @@ def test_a_row_of_the_wrong_length_is_refused(tmp_path):
     short = [samples[0].model_copy(update={"scores": cut}), *samples[1:]]
     bad = made.write_run(tmp_path / "bad", "sft", short, "micro_covost2_greedy", metrics=metrics)
     with pytest.raises(UserError, match="a row of 9 statistics where 10 are needed"):
-        loaded_runs.read(bad)
+        loaded_runs.load_run(bad)
 
 
 def test_ratings_are_shown_to_the_second_digit(tmp_path):
@@ -170,7 +170,7 @@ def test_ratings_are_shown_to_the_second_digit(tmp_path):
         interval = {"value": level + 0.5, "low": level + 0.3, "high": level + 0.7, "n": 30, "stderr": 0.1}
         about = {"method": "x", "aggregation": "mean", "macro": False, "scale": 100.0, "signature": "rating"}
         made.write_run(tmp_path, name, samples, metrics={"rating": interval | about})
-    result = build([tmp_path], tmp_path / "out")
+    result = build_board([tmp_path], tmp_path / "out")
     page = (result.out / "index.md").read_text()
     found = next(row for row in result.groups[0].rows if row.label == "rba-single").versus["rating"]
     assert 0.1 < found.low < 0.25 < found.high < 0.4, "equal differences on thirty items are no certainty"

@@ -10,7 +10,7 @@ import pytest
 from rba_bench.evaluation import scoring
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from rba_bench.leaderboard.verify import verify
+from rba_bench.leaderboard.verify import verify_records
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.judging import JudgeModel, Question, Reply
 from tests.evaluation import conftest as tiny
@@ -92,9 +92,9 @@ def resettle(record: Json, samples: list[Json]) -> None:
 
 @pytest.mark.parametrize("name", FINISH)
 def test_an_honest_judged_record_passes(honest, tmp_path, name):
-    [verdict] = verify([forging.write(tmp_path / "run", *honest[name])]).verdicts
+    [verdict] = verify_records([forging.write(tmp_path / "run", *honest[name])]).verdicts
     assert verdict.faults == ()
-    [verdict] = verify([forging.edited(tmp_path / "again", honest[name], resettle)]).verdicts
+    [verdict] = verify_records([forging.edited(tmp_path / "again", honest[name], resettle)]).verdicts
     assert verdict.faults == ()
 
 
@@ -199,7 +199,7 @@ def test_an_edit_of_votes_is_found(honest, tmp_path, edit):
         change(record, samples)
         resettle(record, samples)
 
-    [verdict] = verify([forging.edited(tmp_path / "run", honest[name], careful)]).verdicts
+    [verdict] = verify_records([forging.edited(tmp_path / "run", honest[name], careful)]).verdicts
     assert verdict.faults, edit
 
 
@@ -214,5 +214,5 @@ def test_what_a_judge_is_said_to_have_failed_at_cannot_be_known(honest, tmp_path
         record["finish"] = {}
 
     folder: Path = forging.edited(tmp_path / "run", honest["qa"], failing)
-    [verdict] = verify([folder]).verdicts
+    [verdict] = verify_records([folder]).verdicts
     assert [fault for fault in verdict.faults if "finish" not in fault] == []

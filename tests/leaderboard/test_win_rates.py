@@ -8,7 +8,7 @@ import pytest
 
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.scoring import summarise
-from rba_bench.leaderboard.build import build
+from rba_bench.leaderboard.build import build_board
 from tests.leaderboard import board_records as made
 
 TASK = "alpacaeval_full"
@@ -65,7 +65,7 @@ DIFFICULTY = MINIMAL.replace("lc:minimal", "lc:difficulty")
 @pytest.mark.parametrize("old", [False, True])
 def test_only_the_form_with_difficulties_ranks(tmp_path, signature, protocol_form, primary, order, old):
     write(tmp_path / "runs", signature, protocol_form, old)
-    board = build([tmp_path / "runs"], tmp_path / "out")
+    board = build_board([tmp_path / "runs"], tmp_path / "out")
     [group] = board.groups
     assert group.primary == primary and [row.label for row in group.rows] == order
     flagged = {row["metric"] for row in rows_of(board.out / f"{TASK}.csv") if row["primary"] == "True"}
@@ -81,14 +81,14 @@ def test_a_record_of_the_minimal_form_alone_is_still_shown(tmp_path):
         record = json.loads(file.read_text())
         del record["metrics"]["win_rate"]
         file.write_text(json.dumps(record))
-    board = build([tmp_path / "runs"], tmp_path / "out")
+    board = build_board([tmp_path / "runs"], tmp_path / "out")
     assert board.groups[0].primary == "lc_win_rate" and "(lc:minimal)" in board.tables[0].headings[1]
 
 
 @pytest.mark.parametrize("old", [False, True])
 def test_mean_lengths_stand_beside_a_win_rate(tmp_path, old):
     write(tmp_path / "runs", MINIMAL, "minimal", old)
-    board = build([tmp_path / "runs"], tmp_path / "out")
+    board = build_board([tmp_path / "runs"], tmp_path / "out")
     rows = {(row["model"], row["metric"]): row for row in rows_of(board.out / f"{TASK}.csv")}
     for (model, _), row in rows.items():
         assert (float(row["mean_length"]), float(row["baseline_mean_length"])) == (SYSTEMS[model][2], 2000.0)
@@ -98,7 +98,7 @@ def test_mean_lengths_stand_beside_a_win_rate(tmp_path, old):
     assert "| model | lc_win_rate % (lc:minimal) | vs sft |" in page  # of the same answers: told once
     [line] = [line for line in page.splitlines() if line.startswith("| 3") and "| terse |" in line]
     assert "| 4.5 [" in line and "| 68 (baseline 2000) |" in line
-    assert "*mean length*, beside a win rate, is in characters" in page
+    assert "*mean length*, beside a win rate, counts characters" in page
 
 
 def test_a_second_baseline_brings_its_own_length(tmp_path):
@@ -112,7 +112,7 @@ def test_a_second_baseline_brings_its_own_length(tmp_path):
         for index in range(20)
     ]
     made.write_run(tmp_path / "runs", "sft", samples, TASK, metrics=summarise(samples, judged))
-    page = (build([tmp_path / "runs"], tmp_path / "out").out / "index.md").read_text()
+    page = (build_board([tmp_path / "runs"], tmp_path / "out").out / "index.md").read_text()
     assert "| 100 (baseline 300) | 20 |" in page and "| 100 (baseline 900) |" in page
 
 
@@ -129,12 +129,12 @@ def test_the_minimal_form_against_another_baseline_does_not_rank_either(tmp_path
         for index in range(20)
     ]
     made.write_run(tmp_path / "runs", "sft", samples, TASK, metrics=summarise(samples, judged))
-    [group] = build([tmp_path / "runs"], tmp_path / "out").groups
+    [group] = build_board([tmp_path / "runs"], tmp_path / "out").groups
     assert group.primary == "win_rate_vs_sft"
 
 
 def test_boards_without_win_rates_say_nothing_of_lengths(tmp_path):
     made.write_run(tmp_path / "runs", "sft", made.qa_samples(0.5, n=30))
-    board = build([tmp_path / "runs"], tmp_path / "out")
+    board = build_board([tmp_path / "runs"], tmp_path / "out")
     assert "mean length" not in (board.out / "index.md").read_text()
     assert {row["mean_length"] for row in rows_of(board.out / "micro_triviaqa_greedy.csv")} == {""}

@@ -13,7 +13,7 @@ from rba_bench.evaluation import model_input
 from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.runner import evaluate
 from rba_bench.evaluation.sources.source import Place, load
-from rba_bench.leaderboard.compare_runs import compare
+from rba_bench.leaderboard.compare_runs import compare_runs
 from tests.evaluation.sources import speech_sets
 from tests.evaluation.sources.speech import audio_cell, encoded
 
@@ -164,8 +164,8 @@ def test_the_two_forms_are_compared_item_by_item(place: Path, tmp_path: Path) ->
     evaluate(request)
     spoken, written = (next(tmp_path.glob(f"*/{task}-*")) for task in tasks)
     with pytest.raises(UserError, match="different tasks"):
-        compare(spoken, written)
-    (comparison,) = compare(spoken, written, across=True).comparisons
+        compare_runs(spoken, written)
+    (comparison,) = compare_runs(spoken, written, across=True).comparisons
     assert {contrast.metric for contrast in comparison.metrics} == {"bleu", "chrf++"}
     for contrast in comparison.metrics:  # a model that hears nothing loses nothing by listening
         assert contrast.difference.value == 0 and contrast.ties == contrast.n == comparison.first.record.n

@@ -1,0 +1,168 @@
+"""The files of a leaderboard as bytes, made from its runs, and compared with a folder that somebody published.
+
+    index.md           summary, one section per task and protocol, list of runs
+    <task>.csv         every number of a section in full precision
+    breakdown.csv      the same scores by topic or translation direction
+    equal_length.csv   with --equal-length: win rates at equal length, estimated from the runs
+    records.json       all of it for programs, with the list of files of this folder
+    records/<model>/<run id>/{run.json, samples.jsonl.gz}   the runs themselves
+
+The same records give the same bytes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE, pack
+from rba_bench.files import inside
+from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
+from rba_bench.leaderboard.columns import breakdown_rows, flat_rows
+from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_length
+from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_run, without_copies
+from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
+from rba_bench.leaderboard.tables import csv_text, json_text, rounded
+from rba_bench.untrusted import plain, read_untrusted_file, read_untrusted_json
+
+INDEX = "index.md"
+RECORDS = "records.json"
+BREAKDOWN = "breakdown.csv"
+EQUAL_LENGTH = "equal_length.csv"
+UNFINISHED = "is unfinished and left out"  # of a folder that is not published
+SCHEMA_VERSION = 1
+CLOSE = 1e-9  # relative; a number on a page may also differ by one in its last place
+_NUMBER = re.compile(r"(?<![\w.])[+-]?\d+\.\d+(?:e[+-]?\d+)?(?![\w.])")
+
+
+def render_board(
+    runs: Sequence[LoadedRun],
+    groups: Sequence[BoardGroup],
+    warnings: Sequence[str],
+    options: Mapping[str, Any],
+    estimates: Sequence[EqualLength | str] = (),
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Every file of a board by its name, and what `records.json` holds.
+
+    Args:
+        runs: All runs.
+        groups: The same, compared.
+        warnings: For the page.
+        options: How the board was asked for, so that it can be made again.
+        estimates: Of win rates at equal length, or why there is none.
+
+    Raises:
+        UserError: two runs would get the same folder.
+    """
+    equal_length = [each for each in estimates if isinstance(each, EqualLength)]
+    names = section_names(groups, (BREAKDOWN, EQUAL_LENGTH))
+    sections = dict(zip(names, groups, strict=True))
+    tables = {f"{name}.csv": list(flat_rows(group)) for name, group in sections.items()}
+    tables[BREAKDOWN] = [row for group in groups for row in breakdown_rows(group)]
+    tables[EQUAL_LENGTH] = [row for estimate in equal_length for row in estimate.flat_rows()]
+    contents = {name: csv_text(rows).encode() for name, rows in tables.items() if rows}
+    contents |= _published_runs(runs)
+    data = {
+        "schema_version": SCHEMA_VERSION,
+        "track": groups[0].record.track,
+        "baseline": groups[0].baseline,
+        "warnings": list(warnings),
+        "sections": [
+            {"name": name, "task": group.task, "protocol": group.record.protocol,
+             "rows": rounded(tables[f"{name}.csv"])}
+            for name, group in sections.items()
+        ],
+        "records": [
+            {"path": f"{published_folder(run)}/{RUN_FILE}", "model": run.record.model, "task": run.record.task,
+             "run_id": run.record.run_id}
+            for run in sorted(runs, key=published_folder)
+        ],
+        "files": sorted([INDEX, RECORDS, *contents]),
+        "options": dict(options),
+    }  # fmt: skip
+    contents[INDEX] = index_page(sections, runs, warnings, equal_length).encode()
+    contents[RECORDS] = json_text(data).encode()
+    return contents, data
+
+
+def _published_runs(runs: Sequence[LoadedRun]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    folders: dict[str, LoadedRun] = {}
+    for run in runs:
+        folder = published_folder(run)
+        first = folders.setdefault(folder.casefold(), run)  # some file systems do not tell a from A
+        if first is not run:
+            raise UserError(
+                f"{first.folder} and {run.folder} would be published into one folder; rename one model"
+            )
+        files[f"{folder}/{RUN_FILE}"] = run.record_bytes
+        files[f"{folder}/{PACKED_FILE}"] = pack(run.sample_bytes)
+    return files
+
+
+def board_warnings(
+    groups: Sequence[BoardGroup], baseline: str, estimates: Sequence[EqualLength | str] = ()
+) -> tuple[str, ...]:
+    """What a reader of a board should know that follows from its records."""
+    partial = (run for group in groups for run in group.runs if run.record.partial)
+    warnings = [f"{run.name} on {run.record.task} is partial: {run.record.n} items" for run in partial]
+    warnings += [
+        f"{group.task}: no paired differences, as there is no row {baseline!r} (or several)"
+        for group in groups
+        if not any(row.versus or row.is_baseline for row in group.rows)
+    ]
+    for group in groups:
+        if rows := ", ".join(group.without_ceiling):
+            ceilings = ", ".join(group.labels[index] for index in group.ceilings)
+            warnings.append(
+                f"{group.task}: no modality gap for {rows}, as the ceiling could be any of {ceilings}; choose one with "
+                "--ceiling NAME"
+            )
+    return (*warnings, *(reason for reason in estimates if isinstance(reason, str) and reason))
+
+
+def board_differences(board: Path) -> Iterator[str]:
+    """Files of a board that are not what `leaderboard build` makes of its records."""
+    try:
+        data = read_untrusted_json(board / RECORDS)
+        options = data.get("options") or {}
+        baseline, warnings = str(data["baseline"]), [str(each) for each in data["warnings"]]
+        runs = without_copies([load_run(folder) for folder in find_runs([board / PUBLISHED])])
+        groups = group_runs(runs, baseline, options.get("ceiling"))
+        estimates = [estimate_equal_length(group) for group in groups] if options.get("equal_length") else []
+        expected_warnings = board_warnings(groups, baseline, estimates)
+        contents, _ = render_board(runs, groups, warnings, options, estimates)
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"cannot be made again: {plain(error)}"
+        return
+    if sorted(expected_warnings) != sorted(each for each in warnings if not each.endswith(UNFINISHED)):
+        yield f"{RECORDS} has other warnings than the records give"
+    for name, content in sorted(contents.items()):
+        if name.startswith(f"{PUBLISHED}/"):
+            continue
+        try:
+            published = read_untrusted_file(inside(board, name))
+        except FileNotFoundError:
+            fault = "is missing"
+        except UserError as error:
+            fault = f"cannot be read ({error})"
+        else:
+            if published == content or _equal_texts(published.decode(errors="replace"), content.decode()):
+                continue
+            fault = "is not what the records give"
+        yield f"{name} {fault}: rba-bench leaderboard build {board} --out {board}"
+
+
+def _equal_texts(a: str, b: str) -> bool:
+    """Equal, but for the last digits of numbers with a decimal point."""
+    if _NUMBER.split(a) != _NUMBER.split(b):
+        return False
+    return all(map(_are_close, _NUMBER.findall(a), _NUMBER.findall(b)))
+
+
+def _are_close(a: str, b: str) -> bool:
+    digits = len(a.partition(".")[2].partition("e")[0])
+    last_place = 0.0 if "e" in a else 10.0**-digits
+    x, y = float(a), float(b)
+    return abs(x - y) <= max(1.01 * last_place, CLOSE * max(abs(x), abs(y)))
