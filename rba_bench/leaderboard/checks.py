@@ -147,11 +147,11 @@ def _check_weights(model: Mapping[str, Any]) -> Iterator[str]:
         expected = sha256_json([part["url"], part.get("model")])
         if part.get("weights_sha256") != expected or part.get("weights_known", True):
             yield "the hash that stands for a server's weights is not that of its address and model"
-    own_hash: Any = weights
+    own_hash = weights
     if kind == "constant":
-        expected = sha256_bytes(str(model.get("answer")).encode())
+        own_hash = sha256_bytes(str(model.get("answer")).encode())
     elif kind == "cascade":
-        expected = sha256_json([model.get("asr_sha256"), (model.get("text") or {}).get("weights_sha256")])
+        own_hash = sha256_json([model.get("asr_sha256"), (model.get("text") or {}).get("weights_sha256")])
     if weights != own_hash:
         yield f"weights_sha256 is not that of this {kind}"
     if model["spec"] in ("text", "cascade"):

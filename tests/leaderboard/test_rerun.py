@@ -93,7 +93,7 @@ def test_nothing_in_a_record_makes_this_machine_fetch_or_call(runs, tmp_path, ca
     def named(record: Json, samples: list[Json]) -> None:
         record["model"]["spec"] = spec
 
-    monkeypatch.setattr("rba_bench.leaderboard.rerun.load", refuse)
+    monkeypatch.setattr("rba_bench.leaderboard.rerun.load_speech_model", refuse)
     folder = forging.edited(tmp_path / "run", runs["micro_triviaqa"], named)
     code, _, said = command(capsys, str(folder), "--rerun", "1")
     assert code == 3 and "name it with --model" in said
