@@ -1,15 +1,16 @@
-"""What this installation has: versions, hardware, voices, weights, tasks, models; and the fix for what is missing."""
+"""The state of this installation: versions, hardware, voices, weights, tasks, models; and the fix for what is missing."""
 
 import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, metadata, util
+from importlib import import_module, util
 from pathlib import Path
 
 from rba_bench import __version__
 from rba_bench.assets import MICRO, WEIGHTS, weights_folder
 from rba_bench.installing import extra, package
+from rba_bench.machine import package_version, usable_cpus
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
 from rba_bench.textlm.endpoints.keys import FILE_VARIABLE, KEY_VARIABLES, LOCAL_VARIABLE
 from rba_bench.untrusted import printable
@@ -48,14 +49,14 @@ SERVERS = "servers (openai:<base_url>#<model> as model or judge)"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """The state of one part of the installation.
 
     Attributes:
-        name: what it is.
+        name: of the part.
         ok: whether it can be used.
-        found: in a few words; never a secret.
+        found: what was found, in a few words; never a secret.
         fix: what to type where `ok` is false.
-        group: heading it stands under, "" for none.
+        group: heading of the part in the printed list, "" for none.
     """
 
     name: str
@@ -84,10 +85,10 @@ def examine() -> Report:
         *(_distribution(name, module) for name, module in DISTRIBUTIONS.items()),
         *(_extra(name, modules) for name, modules in EXTRAS.items()),
         _codecs(),
-        _guarded("hardware", _hardware),
-        _guarded("speech", _speech),
-        _guarded("micro weights", _weights),
-        _guarded("tasks", _tasks),
+        _check_safely("hardware", _hardware),
+        _check_safely("speech", _speech),
+        _check_safely("micro weights", _weights),
+        _check_safely("tasks", _tasks),
         *(_family(model_type, entry) for model_type, entry in FAMILIES.items()),
         Check("others", True, "through the generic adapter; not verified", group=MODELS),
         *_recognisers(),
@@ -99,9 +100,8 @@ def examine() -> Report:
 
 def _distribution(name: str, module: str) -> Check:
     """Whether a package is there and can be imported: a wheel for another machine has a version and does not load."""
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
+    version = package_version(name)
+    if version is None:
         return Check(name, False, "not installed", package(name))
     try:
         import_module(module)
@@ -113,31 +113,30 @@ def _distribution(name: str, module: str) -> Check:
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Check:
-    missing = [module for module in modules if not _there(module)]
+    missing = []
+    for module in modules:
+        try:
+            spec = util.find_spec(module)
+        except (ImportError, ValueError, OSError):
+            spec = None
+        missing += [] if spec is not None else [module]
     found = f"lacks {', '.join(missing)}" if missing else "installed"
     return Check(f"extra {name}", not missing, found, extra(name))
 
 
-def _there(module: str) -> bool:
-    try:
-        return util.find_spec(module) is not None
-    except (ImportError, ValueError, OSError):
-        return False
-
-
 def _codecs() -> Check:
-    """Whether clips can be heard that libsndfile does not read."""
+    """Whether audio formats can be decoded that libsndfile does not read."""
     from rba_bench.audio import codecs
 
     formats = "M4A, AAC, WebM, AMR, WMA"
-    found = f"PyAV {_version('av')} reads {formats}" if codecs.pyav_installed() else f"no {formats}"
+    found = f"PyAV {package_version('av')} reads {formats}" if codecs.pyav_installed() else f"no {formats}"
     return Check("extra codecs", codecs.pyav_installed(), found, extra("codecs"))
 
 
-def _guarded(name: str, look: Callable[[], Check]) -> Check:
-    """A check that fails is a finding, not a crash."""
+def _check_safely(name: str, check: Callable[[], Check]) -> Check:
+    """The result of a check; one that raises is a finding, not a crash."""
     try:
-        return look()
+        return check()
     except Exception as error:  # noqa: BLE001 - with a broken torch anything can be raised
         return Check(name, False, _reason(error), "see the message")
 
@@ -150,11 +149,8 @@ def _reason(error: Exception) -> str:
 def _hardware() -> Check:
     import torch
 
-    cores = (
-        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores"
-    )
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return Check("hardware", True, f"{cores}, {', '.join(gpus) if gpus else 'no GPU'}")
+    return Check("hardware", True, f"{usable_cpus()} CPU cores, {', '.join(gpus) if gpus else 'no GPU'}")
 
 
 def _speech() -> Check:
@@ -185,7 +181,7 @@ def _family(model_type: str, entry: Entry) -> Check:
     verified = "not verified"
     if entry.verified:
         verified = f"verified with transformers {VERIFIED_WITH}"
-        installed = _version("transformers")
+        installed = package_version("transformers") or "an unknown version"
         if not f"{installed}.".startswith(f"{VERIFIED_WITH}."):
             verified += f", not with {installed}"
     return Check(
@@ -195,12 +191,12 @@ def _family(model_type: str, entry: Entry) -> Check:
 
 def _recognisers() -> tuple[Check, ...]:
     weights = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
-    there = ", ".join(sorted(file.stem for file in weights.glob("*.pt"))) or "none yet"
+    downloaded = ", ".join(sorted(file.stem for file in weights.glob("*.pt"))) or "none yet"
     return (
         Check(
             "openai-whisper",
             True,
-            f"tiny ... large-v3, turbo, or a .pt file; downloaded: {there}",
+            f"tiny ... large-v3, turbo, or a .pt file; downloaded: {downloaded}",
             group=RECOGNISERS,
         ),
         Check("transformers", True, "Whisper and CTC checkpoints, folder or Hub id", group=RECOGNISERS),
@@ -208,26 +204,16 @@ def _recognisers() -> tuple[Check, ...]:
 
 
 def _keys() -> tuple[Check, ...]:
-    """Which keys are there, and whose they are; their values are nobody's business."""
+    """Which API keys are set and which servers get them; their values are never shown."""
     hosts = sorted(name for name in os.environ if name.startswith(f"{LOCAL_VARIABLE}_"))
-    goes = {
+    uses = {
         "OPENAI_API_KEY": "to api.openai.com",
         "AZURE_OPENAI_API_KEY": "to *.openai.azure.com",
         LOCAL_VARIABLE: "to servers on this machine",
         FILE_VARIABLE: "a file with lines `host = KEY`",
     }
-    found = [Check(name, True, f"{_is_set(name)}; {goes[name]}", group=SERVERS) for name in KEY_VARIABLES]
-    found += [Check(name, True, "set; to the host of its name", group=SERVERS) for name in hosts]
+    states = {name: "set" if os.environ.get(name, "").strip() else "not set" for name in KEY_VARIABLES}
+    checks = [Check(name, True, f"{state}; {uses[name]}", group=SERVERS) for name, state in states.items()]
+    checks += [Check(name, True, "set; to the host of its name", group=SERVERS) for name in hosts]
     hint = "RBA_API_KEY_API_EXAMPLE_ORG for api.example.org; what one offers: doctor --endpoint URL"
-    return (*found, Check("others", True, hint, group=SERVERS))
-
-
-def _is_set(name: str) -> str:
-    return "set" if os.environ.get(name, "").strip() else "not set"
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "an unknown version"
+    return (*checks, Check("others", True, hint, group=SERVERS))

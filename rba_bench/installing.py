@@ -14,11 +14,14 @@ PROJECT = "rba-bench"
 
 def extra(*names: str) -> str:
     """The command that installs extras of rba-bench, such as `tts`; not for records, as it may hold a path."""
-    wanted = f"[{','.join(names)}]"
+    extras = f"[{','.join(names)}]"
     root = checkout()
     if root is None:
-        return package(f"{PROJECT}{wanted}")
-    return f"pip install -e '{_seen_from_here(root)}{wanted}'"
+        return package(f"{PROJECT}{extras}")
+    with suppress(FileNotFoundError):  # the current folder was removed meanwhile
+        if Path(os.getcwd()).resolve() == root:
+            return f"pip install -e '.{extras}'"
+    return f"pip install -e '{root}{extras}'"
 
 
 def package(requirement: str, upgrade: bool = False) -> str:
@@ -30,10 +33,3 @@ def checkout() -> Path | None:
     """The folder of the checkout that this code runs from; None where it runs from an installed wheel."""
     root = Path(__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").is_file() else None
-
-
-def _seen_from_here(root: Path) -> str:
-    with suppress(FileNotFoundError):  # the current folder was removed meanwhile
-        if Path(os.getcwd()).resolve() == root:
-            return "."
-    return str(root)

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere. stdout is for results."""
+"""Progress on stderr: a bar on a terminal, otherwise a plain line every ten seconds. stdout is for results."""
 
 import os
 import sys
@@ -50,13 +50,13 @@ def bar(label: str, total: int, done: int = 0, unit: str = "") -> Iterator[Calla
 
 
 def _plain(label: str, total: int, done: int, unit: str) -> Callable[[int], None]:
-    state = {"done": done, "said": time.monotonic()}
+    state = {"done": done, "printed": time.monotonic()}
 
     def advance(n: int = 1) -> None:
         state["done"] += n
         now = time.monotonic()
-        if state["done"] >= total or now - state["said"] >= PLAIN_EVERY:
-            state["said"] = now
+        if state["done"] >= total or now - state["printed"] >= PLAIN_EVERY:
+            state["printed"] = now
             say(f"{label}: {int(state['done'])}/{total} {unit}".rstrip())
 
     return advance
@@ -64,7 +64,7 @@ def _plain(label: str, total: int, done: int, unit: str) -> Callable[[int], None
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Say nothing meanwhile, and show no bars."""
+    """Print no lines and show no bars inside the block."""
     before, console.quiet = console.quiet, True
     try:
         yield

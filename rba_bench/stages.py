@@ -1,6 +1,6 @@
-"""Synthesis and training as a user starts them: what is left out is chosen, and said on stderr.
+"""Synthesis and training with defaults for everything that the user leaves out; each choice is told on stderr.
 
-The commands and the Python interface both come through here.
+The commands and the Python interface both call these functions.
 """
 
 import os
@@ -42,14 +42,14 @@ def make_set(
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
     if isinstance(recipe, Mapping):
-        checked = load_recipe(SynthesisRecipe, None, overrides, values=recipe)
+        parsed = load_recipe(SynthesisRecipe, None, overrides, values=recipe)
     else:
-        checked = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), overrides)
+        parsed = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), overrides)
     standard = recipe is None and not overrides
-    folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", checked.resolved()))
+    folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", parsed.resolved()))
     if out is None:
         say(f"alignment set: {folder} (choose with --out)")
-    return synthesize(checked, folder)
+    return synthesize(parsed, folder)
 
 
 def training_recipe(
@@ -64,18 +64,18 @@ def training_recipe(
     from rba_bench.training.options.recipe_checks import unread_keys
 
     if continue_from is not None and recipe is None and method is None:
-        checked = continued_recipe(continue_from, overrides, trust)
+        parsed = continued_recipe(continue_from, overrides, trust)
     else:
-        checked = chosen_recipe(method, recipe, overrides, trust)
-    for line in unread_keys(checked) if os.environ.get("RANK", "0") == "0" else ():
+        parsed = chosen_recipe(method, recipe, overrides, trust)
+    for line in unread_keys(parsed) if os.environ.get("RANK", "0") == "0" else ():
         say(line)  # of several processes the first one speaks
-    return checked
+    return parsed
 
 
 def run_training(
     recipe: "TrainingRecipe", out: Path | None = None, continue_from: Path | None = None
 ) -> "TrainResult":
-    """Train, or go on with it; makes the standard alignment set of the micro track where that is wanted and absent.
+    """Train, or resume a training; makes the standard alignment set of the micro track where the recipe needs it.
 
     Args:
         recipe: The run.
@@ -85,22 +85,15 @@ def run_training(
     Raises:
         RbaError: see `rba_bench.training.run.train`.
     """
+    from rba_bench.audio.alignment_set import MANIFEST
     from rba_bench.training.run import train
 
     origin = {} if continue_from is None else {"continue_from": str(continue_from.resolve())}
     folder = out or run_folder("checkpoints", recipe.method, recipe.resolved() | origin)
-    _provide_standard_set(recipe)
+    uses_standard_set = STANDARD_SET in [Path(source.path) for source in recipe.alignment_sets]
+    if recipe.track == TRACK and uses_standard_set and not (STANDARD_SET / MANIFEST).is_file():
+        say(f"no alignment set at {STANDARD_SET} yet: making the standard one first")
+        make_set(SYNTHESIS, out=STANDARD_SET)
     if out is None:
         say(f"checkpoint: {folder} (choose with --out)")
     return train(recipe, folder, continue_from)
-
-
-def _provide_standard_set(recipe: "TrainingRecipe") -> None:
-    """Make (or finish) the standard micro set where a run wants it and it is not there."""
-    from rba_bench.audio.alignment_set import MANIFEST
-
-    wanted = STANDARD_SET in [Path(one.path) for one in recipe.alignment_sets]
-    if recipe.track != TRACK or not wanted or (STANDARD_SET / MANIFEST).is_file():
-        return
-    say(f"no alignment set at {STANDARD_SET} yet: making the standard one first")
-    make_set(SYNTHESIS, out=STANDARD_SET)

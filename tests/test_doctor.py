@@ -55,7 +55,7 @@ def _group(heading: str) -> dict[str, doctor.Check]:
 
 
 def test_every_family_says_whether_it_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda _: f"{VERIFIED_WITH}.9")
+    monkeypatch.setattr(doctor, "package_version", lambda _: f"{VERIFIED_WITH}.9")
     monkeypatch.setitem(
         doctor.FAMILIES, "strange", Entry("strange", "Strange", "", verified=False, note="new")
     )
@@ -70,7 +70,7 @@ def test_every_family_says_whether_it_is_verified(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("installed", ["5.3.0", "5.230", "6.0"])
 def test_another_transformers_is_named(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda _: installed)
+    monkeypatch.setattr(doctor, "package_version", lambda _: installed)
     assert f"verified with transformers {VERIFIED_WITH}, not with {installed};" in (
         _group(doctor.MODELS)["qwen2_audio"].found
     )
