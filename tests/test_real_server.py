@@ -15,7 +15,7 @@ from rba_bench.errors import RbaError
 from rba_bench.evaluation.records import Sample, read_record, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.evaluation.scorers import pairwise, rating, yesno
-from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.judging import Message, Question
@@ -124,31 +124,31 @@ def test_a_request_that_does_not_fit_is_its_items_failure(server: RealServer) ->
 
 def test_judges_read_a_real_model(server: RealServer, tmp_path: Path) -> None:
     lm = EndpointLM.from_spec(server.spec, PATIENT)
-    options = FinishOptions(cache=tmp_path)
+    options = ScorerOptions(cache=tmp_path)
     good = sample(0, "Name the capital of France.", "Paris.", "I like boats.", ("Paris",))
     wrong = sample(1, "Which animal says meow?", "A stone.", "A cat does.", ("cat",))
 
     # so small a judge has many first words beside the two that it was asked for
-    pair = pairwise.make({"lc": "none", "top_logprobs": 20}, options, asker=lm)
-    additions = pair.finish([good, wrong])
+    pair = pairwise.PairwiseJudge.from_config({"lc": "none", "top_logprobs": 20}, options, judge_model=lm)
+    additions = pair.score([good, wrong])
     for addition in additions:
         assert 0.0 <= addition.scores["win_rate"] <= 1.0 and addition.judge is not None
         assert addition.judge["pairwise"]["weighted"] is True
     assert pair.report()["n_judged"] == 2 and pair.report()["weighted_share"] == 1.0
     assert pair.report()["answered_by"]["model"] == [NAME]
 
-    verdicts = yesno.make({"weighted": True}, options, asker=lm)
-    assert all(0.0 <= one.scores["judge_accuracy"] <= 1.0 for one in verdicts.finish([good, wrong]))
+    verdicts = yesno.YesNoJudge.from_config({"weighted": True}, options, judge_model=lm)
+    assert all(0.0 <= one.scores["judge_accuracy"] <= 1.0 for one in verdicts.score([good, wrong]))
     assert verdicts.report()["weighted_share"] == 1.0
 
-    grades = rating.make({"votes": 2, "max_tokens": 4}, options, asker=lm)
+    grades = rating.RatingJudge.from_config({"votes": 2, "max_tokens": 4}, options, judge_model=lm)
     try:
-        for addition in grades.finish([good]):
+        for addition in grades.score([good]):
             assert addition.failed or 1.0 <= addition.scores["rating"] <= 5.0
     except RbaError as error:  # so small a judge may find no digit in any attempt
         assert "no usable vote" in str(error)
     calls = pair.report()["calls"]
-    assert calls == 4 and pair.finish([good, wrong]) == additions and pair.report()["calls"] == 0
+    assert calls == 4 and pair.score([good, wrong]) == additions and pair.report()["calls"] == 0
 
 
 def test_a_model_that_cannot_hear_fails_at_once_in_one_line(server: RealServer, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Run:
         return self.model + (" (partial: the test sets were cut)" if self.partial else "")
 
     def _rows(self) -> list[tuple[str, ...]]:
-        from rba_bench.evaluation.records import not_ok
+        from rba_bench.evaluation.records import describe_failures
 
         return [
             (
@@ -159,7 +159,7 @@ class Run:
                 f"{score.value:.4g}",
                 f"{score.low:.4g} .. {score.high:.4g}",
                 str(score.n),
-                not_ok(self._records[task].statuses),
+                describe_failures(self._records[task].statuses),
             )
             for task, scores in self.results.items()
             for name, score in scores.items()

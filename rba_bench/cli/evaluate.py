@@ -186,9 +186,9 @@ def command(
     with stdout_reserved():
         request = make_request(task, model or ("constant" if dry_run else None), track, **given)
         if dry_run:
-            from rba_bench.evaluation.runner import estimate
+            from rba_bench.evaluation.runner import estimate_costs
 
-            estimates = estimate(request)
+            estimates = estimate_costs(request)
         else:
             records, gaps = _evaluate(request, gap)
     if os.environ.get("RANK", "0") != "0":
@@ -271,9 +271,9 @@ def _render_exploits(records: "list[RunRecord]") -> None:
 
 
 def _rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> list[tuple[Any, ...]]:
-    from rba_bench.evaluation.records import not_ok
+    from rba_bench.evaluation.records import describe_failures
 
-    failed = not_ok(record.statuses)
+    failed = describe_failures(record.statuses)
     rows = []
     for name, metric in record.metrics.items():
         gap = gaps.get((record.run_id, name))

@@ -35,7 +35,7 @@ def show(
     """Show one task: source, licence, size, prompt, metrics."""
     from rba_bench.evaluation import task_registry
 
-    details = task_registry.show(name)
+    details = task_registry.describe_task(name)
     if as_json:
         emit_json(details)
         return

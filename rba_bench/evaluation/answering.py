@@ -18,8 +18,9 @@ from typing import Any
 
 from rba_bench.errors import RbaError, UserError
 from rba_bench.evaluation import harness, model_input, scoring
-from rba_bench.evaluation.model_input import Answer, Answered, Planned
-from rba_bench.evaluation.plan import EvalRequest, Plan, identifying
+from rba_bench.evaluation.metric import ItemScore
+from rba_bench.evaluation.model_input import Answer, AnswerBatch, PlannedRequest
+from rba_bench.evaluation.plan import EvalRequest, RunPlan, identifying_facts
 from rba_bench.evaluation.records import (
     RUN_FILE,
     SAMPLES_FILE,
@@ -135,7 +136,7 @@ _COPIED = (
 )  # fmt: skip
 
 
-def answer_all(plan: Plan, request: EvalRequest, lm: harness.RbaSpeechLM) -> None:
+def answer_all(plan: RunPlan, request: EvalRequest, lm: harness.RbaSpeechLM) -> None:
     """Answer what no earlier attempt has answered; this process's share of it under data parallelism."""
     requests = harness.build_requests(plan.task, request.limit, lm)
     lm.barrier()  # every process has looked for the record
@@ -171,9 +172,9 @@ class _Keeper:
     """Puts answers where they are found again: in the cache of all runs, and as scored samples of this one."""
 
     def __init__(
-        self, plan: Plan, requests: Sequence[Planned], cache: AnswerCache, samples: JsonlAppender
+        self, plan: RunPlan, requests: Sequence[PlannedRequest], cache: AnswerCache, samples: JsonlAppender
     ) -> None:
-        self.model = identifying(plan.model)
+        self.model = identifying_facts(plan.model)
         self.docs = plan.task.eval_docs
         self.name = plan.spec.name
         self.requests = requests
@@ -185,7 +186,7 @@ class _Keeper:
         self.cache.keep({self._key(self.requests[a.index]): a.generation for a in answers})
         self._write(answers)
 
-    def recall(self, open_: Sequence[Planned]) -> set[int]:
+    def recall(self, open_: Sequence[PlannedRequest]) -> set[int]:
         """Write the samples whose answers other runs have left; their positions."""
         found: set[int] = set()
         for start in range(0, len(open_), RECALLED_AT_ONCE):
@@ -197,8 +198,8 @@ class _Keeper:
             say(f"{self.name}: {len(found)} answers are known from other runs")
         return found
 
-    def _key(self, one: Planned) -> str:
-        spoken = model_input.transcript(one.audio)
+    def _key(self, one: PlannedRequest) -> str:
+        spoken = model_input.spoken_text(one.audio)
         return answer_key(self.model, one.key, spoken, one.prompt, one.settings.decoding, one.seed)
 
     def _write(self, answers: Sequence[Answer]) -> None:
@@ -244,13 +245,13 @@ def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
             os.remove(file)
 
 
-def kept_samples(folder: Path) -> list[Sample]:
+def read_all_samples(folder: Path) -> list[Sample]:
     """What has been answered so far by all processes, in the order of the test set."""
     found = {sample.doc_id: sample for file in sample_files(folder) for sample in read_samples(file)}
     return [found[doc_id] for doc_id in sorted(found)]
 
 
-def timing(folder: Path, judge_s: float) -> Timing:
+def summarise_timing(folder: Path, judge_s: float) -> Timing:
     """What answering cost, from the timing files of all processes; they worked side by side, so the slowest counts."""
     per_process = [list(read_jsonl(file)) for file in sorted(folder.glob("timing*.jsonl"))]
     batches = [batch for process in per_process for batch in process]
@@ -274,7 +275,7 @@ def timing(folder: Path, judge_s: float) -> Timing:
     )
 
 
-def observed(folder: Path) -> dict[str, list[str]]:
+def observed_facts(folder: Path) -> dict[str, list[str]]:
     """What a server has said of the model behind it, over all attempts and processes; {} for other models."""
     found: dict[str, dict[str, None]] = {}
     for file in sorted(folder.glob("timing*.jsonl")):
@@ -284,7 +285,7 @@ def observed(folder: Path) -> dict[str, list[str]]:
     return {key: sorted(values) for key, values in sorted(found.items())}
 
 
-def unscored(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> Sample:
+def unscored_sample(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> Sample:
     """A sample of an answer that came some other way than from a run: nothing scored, nothing timed."""
     return Sample(
         **{name: doc[name] for name in _COPIED},
@@ -305,9 +306,9 @@ def _ranked(name: str, rank: str) -> str:
     return f"{stem}{rank}.{ending}"
 
 
-def _sample(doc: Mapping[str, Any], one: Planned, answer: Answer) -> Sample:
+def _sample(doc: Mapping[str, Any], one: PlannedRequest, answer: Answer) -> Sample:
     unscored = answer.generation.status in UNSCORED
-    scored = scoring.ItemScore({}) if unscored else scoring.score_item(doc, answer.text)
+    scored = ItemScore() if unscored else scoring.score_item(doc, answer.text)
     return Sample(
         **{name: doc[name] for name in _COPIED},
         doc_id=one.doc_id,
@@ -320,21 +321,21 @@ def _sample(doc: Mapping[str, Any], one: Planned, answer: Answer) -> Sample:
         scores=scored.scores,
         judge=scored.judge,
         status=_status(answer, scored),
-        error=answer.generation.error or scored.judge_failed,
+        error=answer.generation.error or scored.failure,
         n_tokens=answer.generation.n_tokens,
         seed=answer.seed,
     )
 
 
-def _status(answer: Answer, scored: scoring.ItemScore) -> Status:
+def _status(answer: Answer, scored: ItemScore) -> Status:
     if answer.status != "ok":
         return answer.status
     if is_blank(answer.text):
         return "empty"
-    return "judge_failed" if scored.judge_failed else "ok"
+    return "judge_failed" if scored.failure else "ok"
 
 
-def _cost(requests: Sequence[Planned], together: Answered) -> dict[str, Any]:
+def _cost(requests: Sequence[PlannedRequest], together: AnswerBatch) -> dict[str, Any]:
     answered = [requests[a.index] for a in together.answers if a.generation.status not in UNANSWERED]
     return {
         "doc_ids": [one.doc_id for one in answered],

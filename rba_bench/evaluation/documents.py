@@ -27,7 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def load(testset: str | None = None, data: str | None = None) -> list[dict[str, Any]]:
+def load_documents(testset: str | None = None, data: str | None = None) -> list[dict[str, Any]]:
     """Documents of a micro test set by name, or of a parquet file or folder of the same columns.
 
     Args:
@@ -39,14 +39,14 @@ def load(testset: str | None = None, data: str | None = None) -> list[dict[str, 
         MissingPrerequisite: the file does not exist, or win rates need baseline answers that it does not hold.
     """
     if data is not None:
-        return read(Path(data))
+        return read_documents(Path(data))
     if testset is None:
         raise UserError("the task names no data: set dataset_kwargs to {testset: NAME} or {data: FILE}")
-    return read(load_world("testsets").load_testset(testset))
+    return read_documents(load_world("testsets").load_testset(testset))
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Documents of one parquet file (or `test.parquet` in a folder); see `load`."""
+def read_documents(path: Path) -> list[dict[str, Any]]:
+    """Documents of one parquet file (or `test.parquet` in a folder); see `load_documents`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -72,7 +72,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return unique_ids([_document(row, file, index) for index, row in enumerate(rows)])
 
 
-def without_clips(testset: str) -> list[dict[str, Any]]:
+def documents_without_clips(testset: str) -> list[dict[str, Any]]:
     """Documents of a micro test set whose clips nobody has spoken: hash "" and duration 0.
 
     Raises:
@@ -103,7 +103,7 @@ def _document(row: Mapping[str, Any], file: Path, index: int) -> dict[str, Any]:
     }
 
 
-def make(
+def make_document(
     *,
     id: str,
     kind: str,
@@ -228,11 +228,11 @@ def same_words(text: str | None) -> str:
 
 
 def user_text(doc: Mapping[str, Any]) -> str:
-    """The user turn as text: the prompt, then what is spoken."""
-    return f"{doc['prompt']} {doc['instruction']}".strip()
+    """The user turn as text: the prompt, then what is spoken; parts that the data set does not tell are left out."""
+    return f"{doc.get('prompt', '')} {doc.get('instruction', '')}".strip()
 
 
-def fingerprint(docs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def set_fingerprint(docs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Identity of a whole test set: number of items, hash of their texts and hash of their clips, each in order."""
     n, texts, clips = 0, _ListHash(), _ListHash()
     for doc in docs:

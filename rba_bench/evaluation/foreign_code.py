@@ -26,7 +26,7 @@ _MERGE = f"{_PLAIN}merge"
 _NO = ("false", "no", "off", "null", "~", "")
 
 
-def refuse(path: Path) -> None:
+def refuse_foreign_code(path: Path) -> None:
     """Raise UserError if a task file, or one that it includes, can run code of its authors."""
     whole = path.resolve()
     settings = _settings(whole, ())

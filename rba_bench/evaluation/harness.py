@@ -27,7 +27,7 @@ from lm_eval.api.model import LM
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
 from rba_bench.evaluation import model_input, outcomes
-from rba_bench.evaluation.model_input import Answered, Planned
+from rba_bench.evaluation.model_input import AnswerBatch, PlannedRequest
 from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.files import canonical_json
 from rba_bench.seeding import stable_seed
@@ -179,27 +179,29 @@ class RbaSpeechLM(LM):
         """Answers in the order of the requests; each is cached the moment its batch is done.
 
         Raises:
-            RbaError: too little was answered for a score, see `outcomes.check`.
+            RbaError: too little was answered for a score, see `outcomes.check_answers`.
         """
         from tqdm import tqdm
 
         texts = [""] * len(requests)
-        found: list[outcomes.Outcome] = []
+        found: list[outcomes.ItemOutcome] = []
         with tqdm(total=len(requests), desc="answers", disable=disable_tqdm or self.rank != 0) as progress:
             for together in self.stream(self.plan(requests)):
                 for answer in together.answers:
                     texts[answer.index] = answer.text
                     generation = answer.generation
-                    found.append(outcomes.of_item(generation.status, answer.text, generation.error))
+                    found.append(outcomes.item_outcome(generation.status, answer.text, generation.error))
                     if generation.status not in UNANSWERED:
                         self.cache_hook.add_partial(
                             "generate_until", requests[answer.index].args, answer.text
                         )
                 progress.update(len(together.answers))
-        outcomes.check(MODEL_NAME, found)
+        outcomes.check_answers(MODEL_NAME, found)
         return texts
 
-    def stream(self, requests: Sequence[Planned], done: Collection[int] = frozenset()) -> Iterator[Answered]:
+    def stream(
+        self, requests: Sequence[PlannedRequest], done: Collection[int] = frozenset()
+    ) -> Iterator[AnswerBatch]:
         """Answers as they come, without those `done` (positions among the requests).
 
         Clips are read one batch ahead. A model that runs out of memory gets the batch again in halves, and smaller
@@ -221,13 +223,13 @@ class RbaSpeechLM(LM):
                 following = reader.submit(self._read, upcoming) if upcoming else None
                 yield self._answer(batch, clips, started, io_s)
 
-    def plan(self, requests: Iterable[Instance]) -> list[Planned]:
+    def plan(self, requests: Iterable[Instance]) -> list[PlannedRequest]:
         """The requests as they will be sent, seeds and content keys included. Instances are not kept."""
         damage = "|" + canonical_json(self.perturbation.identity()).decode() if self.perturbation else ""
         seen: Counter[tuple[str, str]] = Counter()
         planned = []
         for index, request in enumerate(requests):
-            plan = Planned.of(index, request)
+            plan = PlannedRequest.of(index, request)
             plan.key = _content_key(plan.audio) + damage
             # The same question asked again (lm-eval's `repeats`) draws another sample.
             asked = (plan.prompt, plan.key)
@@ -237,8 +239,12 @@ class RbaSpeechLM(LM):
         return planned
 
     def _answer(
-        self, batch: list[Planned], clips: list[SpeechRequest | AudioError], started: float, io_s: float
-    ) -> Answered:
+        self,
+        batch: list[PlannedRequest],
+        clips: list[SpeechRequest | AudioError],
+        started: float,
+        io_s: float,
+    ) -> AnswerBatch:
         before = dict(self._stages())
         usable = [clip for clip in clips if not isinstance(clip, AudioError)]
         generated = iter(self._generate(usable, batch[0].settings.decoding))
@@ -247,7 +253,7 @@ class RbaSpeechLM(LM):
             for plan, clip in zip(batch, clips, strict=True)
         ]
         stages = {name: spent - before.get(name, 0.0) for name, spent in self._stages().items()}
-        return Answered(answers, time.perf_counter() - started, io_s, stages)
+        return AnswerBatch(answers, time.perf_counter() - started, io_s, stages)
 
     def _generate(self, requests: list[SpeechRequest], decoding: Decoding) -> list[Generation]:
         if not requests:
@@ -261,22 +267,22 @@ class RbaSpeechLM(LM):
         half = len(requests) // 2
         return self._generate(requests[:half], decoding) + self._generate(requests[half:], decoding)
 
-    def _stream_single(self, planned: list[Planned]) -> Iterator[Answered]:
+    def _stream_single(self, planned: list[PlannedRequest]) -> Iterator[AnswerBatch]:
         """For endpoints: each answer on its own the moment it arrives; a clip is read when it is about to be sent."""
-        by_decoding: dict[Decoding, list[Planned]] = {}
+        by_decoding: dict[Decoding, list[PlannedRequest]] = {}
         for plan in planned:
             by_decoding.setdefault(plan.settings.decoding, []).append(plan)
         for decoding, plans in by_decoding.items():
             started = time.perf_counter()
             for index, generation in self.model.stream(_Lazy(plans, self._read_one), decoding):
                 now = time.perf_counter()
-                yield Answered([plans[index].answer(generation)], now - started, 0.0, {})
+                yield AnswerBatch([plans[index].answer(generation)], now - started, 0.0, {})
                 started = now
 
     def _stages(self) -> dict[str, float]:
         return self.model.clock.seconds if self.model.clock is not None else {}
 
-    def _read(self, batch: Sequence[Planned]) -> list[SpeechRequest | AudioError]:
+    def _read(self, batch: Sequence[PlannedRequest]) -> list[SpeechRequest | AudioError]:
         """Decode a batch and extract its features, in the reading thread.
 
         A clip without usable sound makes its item `not_heard`; a damaged file ends the run.
@@ -290,16 +296,16 @@ class RbaSpeechLM(LM):
         self.model.prepare([one for one in read if not isinstance(one, AudioError)])
         return read
 
-    def _read_one(self, plan: Planned) -> SpeechRequest:
+    def _read_one(self, plan: PlannedRequest) -> SpeechRequest:
         reads = self.model.reads_transcript
         if plan.audio is None and not reads:
             raise AudioError("the item has no clip")
-        audio = None if reads else model_input.wave(plan.audio)
+        audio = None if reads else model_input.load_wave(plan.audio)
         if audio is not None and self.perturbation is not None:
             audio = self.perturbation.apply(
                 audio, plan.key.partition("|")[0]
             )  # the clip alone seeds its noise
-        return SpeechRequest(audio, model_input.transcript(plan.audio), plan.prompt, plan.seed, plan.key)
+        return SpeechRequest(audio, model_input.spoken_text(plan.audio), plan.prompt, plan.seed, plan.key)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: no task here asks for it. Raises UserError."""
@@ -362,7 +368,9 @@ def _perturbation(text: str) -> Any:
 class _Lazy(Sequence[SpeechRequest]):
     """Requests whose clips are read on access, so that no more of them are in memory than are under way."""
 
-    def __init__(self, plans: Sequence[Planned], read: Callable[[Planned], SpeechRequest]) -> None:
+    def __init__(
+        self, plans: Sequence[PlannedRequest], read: Callable[[PlannedRequest], SpeechRequest]
+    ) -> None:
         self._plans, self._read = plans, read
 
     def __len__(self) -> int:
@@ -375,7 +383,7 @@ class _Lazy(Sequence[SpeechRequest]):
 def _content_key(audio: Any) -> str:
     """As `clip_input.content_key`; of a clip that cannot be heard, which has no content, a name."""
     try:
-        return UNHEARD if audio is None else model_input.content_key(audio)
+        return UNHEARD if audio is None else model_input.clip_key(audio)
     except AudioError:
         return UNHEARD
 
@@ -425,7 +433,7 @@ def load_task(path: Path, seed: int | None = None, metadata: dict[str, Any] | No
     return task
 
 
-def build_requests(task: Any, limit: int | None, lm: RbaSpeechLM) -> list[Planned]:
+def build_requests(task: Any, limit: int | None, lm: RbaSpeechLM) -> list[PlannedRequest]:
     """This rank's requests, each built by lm-eval from its document; neither is kept, so large sets stay small."""
     return lm.plan(_instances(task, limit, lm))
 

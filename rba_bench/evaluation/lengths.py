@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation.metric import metrics_of
 from rba_bench.evaluation.records import Sample
 
-RATES = ("win_rate", "lc_win_rate")
 VERSUS = "_vs_"
 
 
@@ -46,7 +46,7 @@ def baseline_of(sample: Sample, against: str = "") -> str:
 
 def is_win_rate(metric: str) -> bool:
     """Whether a metric compares answers with a baseline's: `win_rate`, `lc_win_rate_vs_sft`."""
-    return metric.partition(VERSUS)[0] in RATES
+    return metric.partition(VERSUS)[0] in {rate.name for rate in metrics_of("pairwise")}
 
 
 def mean_lengths(samples: Sequence[Sample], metric: str) -> MeanLengths | None:

@@ -39,7 +39,7 @@ KEYS = ("protocol", "do_sample", "temperature", "top_p", "max_gen_toks", "seed",
 
 
 @dataclass(frozen=True)
-class Settings:
+class GenerationSettings:
     """How to answer.
 
     Attributes:
@@ -55,7 +55,7 @@ class Settings:
     until: tuple[str, ...]
 
 
-def settings(kwargs: Mapping[str, Any]) -> Settings:
+def read_generation_settings(kwargs: Mapping[str, Any]) -> GenerationSettings:
     """Read `generation_kwargs`; unnamed decoding is greedy.
 
     Raises:
@@ -79,7 +79,9 @@ def settings(kwargs: Mapping[str, Any]) -> Settings:
         raise UserError(
             f"protocol {named} contradicts {dict(kwargs)}: name it `custom` or leave the rest out"
         )
-    return Settings(protocol, decoding, int(kwargs.get("seed", DEFAULT_SEED)), _strings(kwargs.get("until")))
+    return GenerationSettings(
+        protocol, decoding, int(kwargs.get("seed", DEFAULT_SEED)), _strings(kwargs.get("until"))
+    )
 
 
 def _protocol(decoding: Decoding) -> str:
@@ -94,7 +96,7 @@ def _strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
     return (until,) if isinstance(until, str) else tuple(until)
 
 
-def cut(text: str, until: Sequence[str]) -> str:
+def cut_at_stops(text: str, until: Sequence[str]) -> str:
     """`text` up to the first of the stop strings."""
     ends = [text.find(stop) for stop in until if stop and stop in text]
     return text[: min(ends)] if ends else text
@@ -103,7 +105,7 @@ def cut(text: str, until: Sequence[str]) -> str:
 PAUSE = 0.5  # seconds between a prefix and the clip
 
 
-def wave(value: Any) -> np.ndarray:
+def load_wave(value: Any) -> np.ndarray:
     """Float32 mono samples at 16 kHz.
 
     Raises:
@@ -111,10 +113,14 @@ def wave(value: Any) -> np.ndarray:
         AudioError: the clip holds no usable sound.
     """
     if isinstance(value, Mapping) and "sha256" in value:
-        heard = clips.load_clip(reference(value))
-        return heard if _prefix(value) is None else _joined(clips.load_clip(reference(_prefix(value))), heard)
+        heard = clips.load_clip(clip_reference(value))
+        return (
+            heard
+            if _prefix(value) is None
+            else _joined(clips.load_clip(clip_reference(_prefix(value))), heard)
+        )
     if isinstance(value, Mapping) and value.get("array") is not None:
-        return of_array(value["array"], value.get("sampling_rate"))
+        return wave_from_array(value["array"], value.get("sampling_rate"))
     if isinstance(value, Mapping) and value.get("bytes"):
         return clips.decode_clip(_bytes(value["bytes"]))
     if isinstance(value, Mapping) and value.get("path"):
@@ -126,11 +132,11 @@ def wave(value: Any) -> np.ndarray:
             decoded = value.get_all_samples()
         except (RuntimeError, ValueError, IndexError, OSError) as error:  # torchcodec's, on damaged audio
             raise clips.AudioError(f"damaged audio ({' '.join(str(error).split())[:120]})") from error
-        return of_array(decoded.data, decoded.sample_rate)
+        return wave_from_array(decoded.data, decoded.sample_rate)
     raise UserError(f"cannot read audio from {type(value).__name__}: send a reference, array, bytes or path")
 
 
-def reference(value: Any) -> clips.AudioRef:
+def clip_reference(value: Any) -> clips.AudioRef:
     """The clip that a document's audio entry points at, without its prefix."""
     known = {
         name: part
@@ -140,24 +146,24 @@ def reference(value: Any) -> clips.AudioRef:
     return clips.AudioRef.from_dict(known)
 
 
-def transcript(value: Any) -> str:
+def spoken_text(value: Any) -> str:
     """What is spoken, prefix first, where the task knows it (for text oracles), else ""."""
     if not isinstance(value, Mapping):
         return ""
-    before = transcript(_prefix(value)) if _prefix(value) else ""
+    before = spoken_text(_prefix(value)) if _prefix(value) else ""
     return f"{before} {value.get('transcript') or ''}".strip()
 
 
-def content_key(value: Any) -> str:
+def clip_key(value: Any) -> str:
     """Hash of what is heard, for seeds: it must not depend on where the clip lies."""
     if isinstance(value, Mapping) and "sha256" in value:
         prefix = _prefix(value)
         own = str(value["sha256"])
-        return own if prefix is None else sha256_bytes(f"{content_key(prefix)}|{PAUSE}|{own}".encode())
-    return sha256_bytes(wave(value).tobytes())
+        return own if prefix is None else sha256_bytes(f"{clip_key(prefix)}|{PAUSE}|{own}".encode())
+    return sha256_bytes(load_wave(value).tobytes())
 
 
-def duration(value: Any) -> float:
+def clip_duration(value: Any) -> float:
     """Seconds, 0.0 where only decoding could tell; used to put clips of like length into one batch."""
     if not isinstance(value, Mapping):
         return 0.0
@@ -167,7 +173,7 @@ def duration(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):  # of a task written by others, where it may be anything
         own = 0.0
     own = own if math.isfinite(own) else 0.0
-    return own if prefix is None else duration(prefix) + PAUSE + own
+    return own if prefix is None else clip_duration(prefix) + PAUSE + own
 
 
 def _prefix(value: Mapping[str, Any]) -> Any:
@@ -179,7 +185,7 @@ def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate([first, silence, second])
 
 
-def of_array(values: Any, rate: Any) -> np.ndarray:
+def wave_from_array(values: Any, rate: Any) -> np.ndarray:
     """Float32 mono samples at 16 kHz of decoded samples of any number type, shape [n], [channels, n] or [n, channels].
 
     Integers are scaled by their type's range to [-1, 1).
@@ -244,7 +250,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnswerBatch:
     """Answers that came together, and what they cost.
 
     Attributes:
@@ -261,7 +267,7 @@ class Answered:
 
 
 @dataclass(slots=True)
-class Planned:
+class PlannedRequest:
     """A request as it will be sent; its seed and key depend on what it asks, not on where or when.
 
     Attributes:
@@ -279,13 +285,13 @@ class Planned:
     doc_id: int
     prompt: str
     audio: Any
-    settings: Settings
+    settings: GenerationSettings
     duration: float
     seed: int = 0
     key: str = ""
 
     @classmethod
-    def of(cls, index: int, request: "Instance") -> "Planned":
+    def of(cls, index: int, request: "Instance") -> "PlannedRequest":
         """Raises UserError if the item does not have exactly one clip; a clip that is null will not be heard."""
         prompt, kwargs, media = (*request.args, {})[:3]
         given = media.get("audio") if isinstance(media, dict) else None
@@ -293,7 +299,7 @@ class Planned:
         if len(clips) != 1 or given is None:
             raise UserError(f"{request.task_name}: expected one clip per item, found {len(clips)}")
         clip, doc_id = clips[0], -1 if request.doc_id is None else request.doc_id
-        return cls(index, doc_id, prompt, clip, _shared_settings(kwargs), duration(clip))
+        return cls(index, doc_id, prompt, clip, _shared_settings(kwargs), clip_duration(clip))
 
     def answer(self, generation: Generation) -> Answer:
         """What counts of what the model said."""
@@ -304,14 +310,14 @@ class Planned:
 def scored_part(response: str, until: Sequence[str]) -> ReplyParts:
     """What is scored of a raw response: the answer in it (see `textlm.replies`), cut at the task's stop strings."""
     parts = split_reply(response)
-    return replace(parts, answer=cut(parts.answer, until))
+    return replace(parts, answer=cut_at_stops(parts.answer, until))
 
 
 @lru_cache(maxsize=64)
-def _settings_of(text: str) -> Settings:
-    return settings(json.loads(text))
+def _settings_of(text: str) -> GenerationSettings:
+    return read_generation_settings(json.loads(text))
 
 
-def _shared_settings(kwargs: Mapping[str, Any]) -> Settings:
+def _shared_settings(kwargs: Mapping[str, Any]) -> GenerationSettings:
     """One object for equal `generation_kwargs`, of which lm-eval makes a copy for every item."""
     return _settings_of(json.dumps(dict(kwargs), sort_keys=True))

@@ -27,14 +27,14 @@ WORDS = {
     "no_reply": "the server gave no usable reply, so there is no score",
 }
 NOTHING_SAID = "empty"
-Outcome = tuple[
+ItemOutcome = tuple[
     str, str
 ]  # status of an item (`empty` wherever there is no text to score), and why it is not `ok`
 
 _REFUSAL = re.compile(r"4\d\d\b(?<!408)(?<!409)(?<!425)(?<!429)")  # the server finds the request itself wrong
 
 
-def of_item(status: str, text: str, reason: str) -> Outcome:
+def item_outcome(status: str, text: str, reason: str) -> ItemOutcome:
     """What came of one item.
 
     Args:
@@ -45,7 +45,7 @@ def of_item(status: str, text: str, reason: str) -> Outcome:
     return (status if status in UNANSWERED or text.strip() else NOTHING_SAID), reason
 
 
-def check(task: str, outcomes: Sequence[Outcome]) -> None:
+def check_answers(task: str, outcomes: Sequence[ItemOutcome]) -> None:
     """Say on stderr what was not answered, and why.
 
     Args:
@@ -85,7 +85,7 @@ def check_judged(task: str, samples: Sequence[Sample], reports: Mapping[str, Any
     Args:
         task: For messages.
         samples: Of the run, judged.
-        reports: Of its finishers, by name.
+        reports: Of its scorers, by name.
 
     Raises:
         RbaError: A judge gave a verdict on no item at all.
@@ -104,7 +104,7 @@ def check_judged(task: str, samples: Sequence[Sample], reports: Mapping[str, Any
         )
 
 
-def _failure(task: str, outcomes: Sequence[Outcome], what: str) -> RbaError:
+def _failure(task: str, outcomes: Sequence[ItemOutcome], what: str) -> RbaError:
     [(worst, _)] = Counter(status for status, _ in outcomes).most_common(1)
     reasons = [reason for status, reason in outcomes if status == worst]
     said = f"{task}: {what} ({_commonest(reasons)}): no record is written"

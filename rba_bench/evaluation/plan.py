@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import task_registry
-from rba_bench.evaluation.documents import fingerprint
-from rba_bench.evaluation.model_input import DEFAULT_SEED, Settings, settings
-from rba_bench.evaluation.scorers.scorer import Finisher
+from rba_bench.evaluation.documents import set_fingerprint
+from rba_bench.evaluation.model_input import DEFAULT_SEED, GenerationSettings, read_generation_settings
+from rba_bench.evaluation.scorers.scorer import Scorer
 from rba_bench.evaluation.scoring import signatures
-from rba_bench.evaluation.task_registry import BENCHMARKS, DECODINGS, TaskSpec, track_of
+from rba_bench.evaluation.task_registry import BENCHMARKS, DECODINGS, TaskSpec, common_track
 from rba_bench.files import folder_name, read_json, sha256_json
 from rba_bench.outputs import RUN_RECORD, RUNS
 from rba_bench.progress import say
@@ -161,7 +161,7 @@ def make_request(
         MissingPrerequisite: no model is named, and there is no checkpoint.
     """
     chosen = model if model is not None else _newest_checkpoint()
-    on = track or (track_of(tasks) if tasks else None) or _recorded_track(chosen)
+    on = track or (common_track(tasks) if tasks else None) or _recorded_track(chosen)
     if on == "full" and not tasks:
         raise UserError("--track full needs --task: `rba-bench tasks list` shows what there is")
     loading = {
@@ -199,7 +199,7 @@ TASK_KEYS = (
 
 def protocol_spec(
     spec: TaskSpec,
-    settings: Settings,
+    settings: GenerationSettings,
     docs: Iterable[Mapping[str, Any]],
     finish: Sequence[Mapping[str, Any]] = (),
     perturb: Mapping[str, Any] | None = None,
@@ -211,7 +211,7 @@ def protocol_spec(
         spec: The task.
         settings: Its decoding, as resolved from `generation_kwargs`.
         docs: The whole test set; its kind, target languages and prompts matter here.
-        finish: How each finisher describes itself (judge, prompts, decoding).
+        finish: How each scorer describes itself (judge, prompts, decoding).
         perturb: What is done to every clip: the chain in canonical form, and the version of what its names mean.
         baseline: Name and hash of the answers to beat, where the task has any.
     """
@@ -242,11 +242,11 @@ def protocol_hash(spec: Mapping[str, Any]) -> str:
 # Of a model: what it is called and how it came about, not what it is
 # (its hashes say that; a commit may change nothing but the model card)
 UNIDENTIFYING = ("name", "spec", "run", "training", "verified", "revision")
-SCORER = "rba_bench.evaluation.hooks.score"
+SCORE_HOOK = "rba_bench.evaluation.hooks.score"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """A task as it will be run.
 
     Attributes:
@@ -260,8 +260,8 @@ class Plan:
 
     spec: task_registry.TaskSpec
     task: Any
-    settings: Settings
-    finishers: tuple[Finisher, ...]
+    settings: GenerationSettings
+    scorers: tuple[Scorer, ...]
     protocol: dict[str, Any]
     data: dict[str, Any]
     model: dict[str, Any]
@@ -284,9 +284,9 @@ def load_task(spec: task_registry.TaskSpec, request: EvalRequest) -> Any:
     """
     from rba_bench.evaluation import harness  # brings lm-eval, which a board must not need
 
-    if spec.config.get("process_results") != SCORER:
+    if spec.config.get("process_results") != SCORE_HOOK:
         raise UserError(
-            f"{spec.path} is not scored by {SCORER}: run it with `lm_eval --model {harness.MODEL_NAME}`"
+            f"{spec.path} is not scored by {SCORE_HOOK}: run it with `lm_eval --model {harness.MODEL_NAME}`"
         )
     return harness.load_task(spec.path, request.seed, request.metadata())
 
@@ -295,49 +295,49 @@ def make_plan(
     spec: task_registry.TaskSpec,
     task: Any,
     request: EvalRequest,
-    finishers: tuple[Finisher, ...],
+    scorers: tuple[Scorer, ...],
     identity: dict[str, Any],
-) -> Plan:
+) -> RunPlan:
     """The plan of one task for one model."""
     docs = task.eval_docs
-    chosen = settings(task.get_config("generation_kwargs"))
+    chosen = read_generation_settings(task.get_config("generation_kwargs"))
     perturb = _perturbation(request.perturb)
     origin = _origin(task, spec)
     said = origin.get("baseline") or {}
     baseline = {name: said[name] for name in ("name", "sha256") if name in said}
-    described = [finisher.describe() for finisher in finishers]
+    described = [scorer.describe() for scorer in scorers]
     protocol = protocol_spec(spec, chosen, docs, described, perturb, baseline)
-    data = {**origin, **fingerprint(docs)}
+    data = {**origin, **set_fingerprint(docs)}
     limit = request.limit if request.limit is not None and request.limit < len(docs) else None
     key = {
         "protocol": protocol_hash(protocol),
-        "model": identifying(identity),
+        "model": identifying_facts(identity),
         "data": [data["items_sha256"], data["audio_set_sha256"]],
         "limit": limit,
         "seed": None if chosen.decoding.temperature == 0 else chosen.seed,
     }
     run_id = f"{spec.name}-{sha256_json(key)[:12]}"
     folder = request.out / folder_name(str(identity["name"])) / run_id
-    return Plan(spec, task, chosen, finishers, protocol, data, identity, limit, run_id, folder)
+    return RunPlan(spec, task, chosen, scorers, protocol, data, identity, limit, run_id, folder)
 
 
 def model_identity(lm: "RbaSpeechLM", spec: str) -> dict[str, Any]:
     """Who answered: the model's own identity, what the user called it, and how it was trained. No absolute paths."""
     found = _without_paths(lm.model.identity())
     training = training_note(spec) if Path(spec).is_dir() else None
-    return {**found, "name": lm.model.name, "spec": relative(spec), "training": training}
+    return {**found, "name": lm.model.name, "spec": relative_spec(spec), "training": training}
 
 
-def identifying(identity: Mapping[str, Any]) -> dict[str, Any]:
+def identifying_facts(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What the model is, without what it is called."""
     return {name: value for name, value in identity.items() if name not in UNIDENTIFYING}
 
 
-def relative(spec: str) -> str:
+def relative_spec(spec: str) -> str:
     """A path as seen from here, or its last part; anything else as it is. The parts of a cascade are treated alike."""
     for scheme in ("text:", "cascade:"):
         if spec.startswith(scheme):
-            return scheme + "+".join(relative(part) for part in spec.removeprefix(scheme).split("+"))
+            return scheme + "+".join(relative_spec(part) for part in spec.removeprefix(scheme).split("+"))
     if not Path(spec).is_absolute():
         return spec
     inside = Path(spec).is_relative_to(Path.cwd())

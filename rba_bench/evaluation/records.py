@@ -135,7 +135,7 @@ class MetricValue(_Record):
     """A score with its 95 % interval and all that is needed to compute it again from the samples.
 
     Attributes:
-        aggregation: Name in `rba_bench.metrics.aggregate`: `mean`, `bleu`, `chrf++`.
+        aggregation: Name in `rba_bench.metrics.aggregate`: `mean`, `bleu`, `chrf++`, `error_rate`.
         macro: True if the score is the unweighted mean over the samples' `group`s.
         scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
         breakdown: The same score for every group alone.
@@ -237,7 +237,7 @@ class RunRecord(_Record):
             ever was.
         partial: True if `limit` cut the test set; boards refuse such a record.
         exploits: Of tasks that ask questions, see `rba_bench.evaluation.scoring`; None in older records.
-        finish: What judges and other finishers report of themselves: agreement, order bias, calls.
+        finish: What judges and other scorers report of themselves: agreement, order bias, calls.
         samples_sha256: Hash of `samples.jsonl`.
         rescored: Each time that `rba-bench rescore` changed something, oldest first. Hardware, versions and timing stay
             those of the answers.
@@ -311,7 +311,7 @@ def status_counts(samples: Sequence[Sample]) -> dict[Status, int]:
     return {status: counts[status] for status in STATUSES}
 
 
-def not_ok(statuses: Mapping[Status, int]) -> str:
+def describe_failures(statuses: Mapping[Status, int]) -> str:
     """Number of items that are not `ok`, by status: `3 (empty 1, not_heard 2)`."""
     counts = {status: statuses.get(status, 0) for status in STATUSES if status != "ok"}
     named = ", ".join(f"{status} {count}" for status, count in counts.items() if count)
@@ -334,7 +334,7 @@ def read_record(path: Path | str) -> RunRecord:
         ) from error
     except (ValidationError, ValueError) as error:
         raise UserError(
-            f"{file} is not a run record of schema {SCHEMA_VERSION}: {first_line(error)}"
+            f"{file} is not a run record of schema {SCHEMA_VERSION}: {first_fault(error)}"
         ) from error
 
 
@@ -349,11 +349,11 @@ def read_samples(path: Path | str) -> list[Sample]:
     try:
         samples = {sample.doc_id: sample for sample in map(Sample.model_validate, read_jsonl(file))}
     except (ValidationError, ValueError) as error:
-        raise UserError(f"{file} is damaged: {first_line(error)}") from error
+        raise UserError(f"{file} is damaged: {first_fault(error)}") from error
     return [samples[doc_id] for doc_id in sorted(samples)]
 
 
-def first_line(error: Exception) -> str:
+def first_fault(error: Exception) -> str:
     """The first fault of a file, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
@@ -364,7 +364,7 @@ def first_line(error: Exception) -> str:
 PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
 
 
-def pack(data: bytes) -> bytes:
+def pack_samples(data: bytes) -> bytes:
     """Samples as published; the same bytes in, the same bytes out."""
     return gzip.compress(data, compresslevel=9, mtime=0)
 
@@ -382,11 +382,11 @@ def sample_bytes(folder: Path) -> bytes:
         raise UserError(f"{folder} has a {RUN_FILE} but no {SAMPLES_FILE}; both are needed") from error
 
 
-def parse(data: bytes, folder: Path) -> Iterator[Sample]:
+def parse_samples(data: bytes, folder: Path) -> Iterator[Sample]:
     """The samples in those lines, in their order. Raises UserError for a line that is none."""
     try:
         for line in data.split(b"\n"):
             if line.strip():
                 yield Sample.model_validate(parse_untrusted_json(line), strict=True)
     except ValueError as error:
-        raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {first_line(error)}") from error
+        raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {first_fault(error)}") from error

@@ -22,9 +22,16 @@ from rba_bench.evaluation import (
     scoring,
     task_registry,
 )
-from rba_bench.evaluation.answering import unscored
-from rba_bench.evaluation.model_input import settings
-from rba_bench.evaluation.plan import EvalRequest, Plan, load_task, make_plan, model_identity, protocol_hash
+from rba_bench.evaluation.answering import unscored_sample
+from rba_bench.evaluation.model_input import read_generation_settings
+from rba_bench.evaluation.plan import (
+    EvalRequest,
+    RunPlan,
+    load_task,
+    make_plan,
+    model_identity,
+    protocol_hash,
+)
 from rba_bench.evaluation.records import (
     RUN_FILE,
     SAMPLES_FILE,
@@ -33,10 +40,8 @@ from rba_bench.evaluation.records import (
     read_record,
     status_counts,
 )
-from rba_bench.evaluation.scorers import registry as finishers
-from rba_bench.evaluation.scorers.registry import finish
-from rba_bench.evaluation.scorers.scorer import Cost, Finisher
-from rba_bench.evaluation.scoring import exploits
+from rba_bench.evaluation.scorers.registry import add_scores, make_scorers
+from rba_bench.evaluation.scorers.scorer import Cost, Scorer
 from rba_bench.files import sha256_file, write_json
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.progress import say
@@ -48,14 +53,14 @@ def evaluate(request: EvalRequest) -> list[RunRecord]:
     A run without a record asks again for what was not answered; one with a record does where the request says so.
 
     Raises:
-        RbaError: too little was answered for a record; see `outcomes.check`.
+        RbaError: too little was answered for a record; see `outcomes.check_answers`.
         UserError: unknown task, bad limit, a damaged file.
         MissingPrerequisite: model, data or the key of a judge absent.
     """
-    specs = checked(request)
+    specs = requested_tasks(request)
     outputs.check_writable(request.out)  # before the model is loaded, too
     # Before the model is loaded: a judge without a key is found in a second, not after hours of answers.
-    finishing = {spec.name: finishers.of(spec, request) for spec in specs}
+    scorers = {spec.name: make_scorers(spec, request) for spec in specs}
     lm = harness.RbaSpeechLM(
         request.model,
         request.batch_size,
@@ -65,17 +70,17 @@ def evaluate(request: EvalRequest) -> list[RunRecord]:
         **request.model_options,
     )
     identity = model_identity(lm, request.model)
-    return [_evaluate_task(spec, request, lm, finishing[spec.name], identity) for spec in specs]
+    return [_evaluate_task(spec, request, lm, scorers[spec.name], identity) for spec in specs]
 
 
-def checked(request: EvalRequest) -> list[task_registry.TaskSpec]:
+def requested_tasks(request: EvalRequest) -> list[task_registry.TaskSpec]:
     """The tasks of a request. Raises UserError for values that cannot be meant."""
     if request.limit is not None and request.limit <= 0:
         raise UserError(f"--limit must be at least 1, not {request.limit}")
-    specs = task_registry.resolve(request.tasks, request.track, request.decodings)
+    specs = task_registry.resolve_tasks(request.tasks, request.track, request.decodings)
     if not request.trust:
         for spec in specs:
-            foreign_code.refuse(spec.path)
+            foreign_code.refuse_foreign_code(spec.path)
     return specs
 
 
@@ -83,10 +88,10 @@ def _evaluate_task(
     spec: task_registry.TaskSpec,
     request: EvalRequest,
     lm: harness.RbaSpeechLM,
-    finishing: tuple[Finisher, ...],
+    scorers: tuple[Scorer, ...],
     identity: dict[str, object],
 ) -> RunRecord:
-    plan = make_plan(spec, load_task(spec, request), request, finishing, identity)
+    plan = make_plan(spec, load_task(spec, request), request, scorers, identity)
     if (plan.folder / RUN_FILE).is_file() and not _to_retry(plan, request):
         say(f"{spec.name}: already done, {plan.folder}")
         return read_record(plan.folder)
@@ -98,24 +103,26 @@ def _evaluate_task(
     return read_record(plan.folder)
 
 
-def _to_retry(plan: Plan, request: EvalRequest) -> bool:
+def _to_retry(plan: RunPlan, request: EvalRequest) -> bool:
     counts = read_record(plan.folder).statuses
     return request.retry_errors and any(counts.get(status, 0) for status in (*UNANSWERED, "judge_failed"))
 
 
-def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
+def _finish(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
     """Scores and the record, from the samples alone."""
-    answered = answering.kept_samples(plan.folder)
+    answered = answering.read_all_samples(plan.folder)
     if len(answered) != plan.n:
         raise UserError(
             f"{plan.folder} holds {len(answered)} samples, expected {plan.n}: remove it and run again"
         )
-    outcomes.check(plan.spec.name, [outcomes.of_item(s.status, s.extracted, s.error) for s in answered])
+    outcomes.check_answers(
+        plan.spec.name, [outcomes.item_outcome(s.status, s.extracted, s.error) for s in answered]
+    )
     started = time.perf_counter()
-    samples, judged, reports = finish(answered, plan.finishers)
+    samples, added, reports = add_scores(answered, plan.scorers)
     outcomes.check_judged(plan.spec.name, samples, reports)
-    judge_s = time.perf_counter() - started if plan.finishers else 0.0
-    metrics = scoring.summarise(samples, judged)
+    judge_s = time.perf_counter() - started if plan.scorers else 0.0
+    metrics = scoring.summarise_metrics(samples, added)
     answering.write_samples(plan.folder, samples)
     record = RunRecord(
         run_id=plan.run_id,
@@ -129,18 +136,21 @@ def _finish(plan: Plan, lm: harness.RbaSpeechLM) -> None:
         decoding=asdict(plan.settings.decoding),
         judge=plan.protocol["judge"],
         data=plan.data,
-        model={**plan.model, **({"observed": said} if (said := answering.observed(plan.folder)) else {})},
+        model={
+            **plan.model,
+            **({"observed": said} if (said := answering.observed_facts(plan.folder)) else {}),
+        },
         seeds={"generation": plan.settings.seed, "bootstrap": BOOTSTRAP_SEED},
         n=len(samples),
         limit=plan.limit,
         partial=plan.limit is not None,
         metrics=metrics,
         statuses=status_counts(samples),
-        timing=answering.timing(plan.folder, judge_s),
+        timing=answering.summarise_timing(plan.folder, judge_s),
         hardware=environment.hardware(lm.device_name),
         versions=environment.versions(),
         finish=reports,
-        exploits=exploits(samples),
+        exploits=scoring.exploit_table(samples),
         samples_sha256=sha256_file(plan.folder / SAMPLES_FILE),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -151,8 +161,8 @@ WORD = "word "  # stands for a token of an answer that is not written yet
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """One judge (or other finisher) of one task; `judge` is "none" for a task without.
+class CostEstimate:
+    """One judge (or other scorer) of one task; `judge` is "none" for a task without.
 
     Attributes:
         items: Items to answer.
@@ -179,7 +189,7 @@ class Estimate:
         )
 
 
-def estimate(request: EvalRequest) -> list[Estimate]:
+def estimate_costs(request: EvalRequest) -> list[CostEstimate]:
     """What each judge of each task would be asked. Loads documents, no model.
 
     Raises:
@@ -187,14 +197,15 @@ def estimate(request: EvalRequest) -> list[Estimate]:
         MissingPrerequisite: the data is absent.
     """
     found = []
-    for spec in checked(request):
+    for spec in requested_tasks(request):
         task = load_task(spec, request)
-        longest = settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
+        longest = read_generation_settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
         docs = list(task.eval_docs)[: request.limit]
-        samples = [unscored(index, doc, WORD * longest, doc["prompt"]) for index, doc in enumerate(docs)]
-        costs = [(finisher, finisher.cost(samples)) for finisher in finishers.of(spec, request, asking=False)]
+        samples = [
+            unscored_sample(index, doc, WORD * longest, doc["prompt"]) for index, doc in enumerate(docs)
+        ]
         found += [
-            Estimate(spec.name, len(docs), str(finisher.describe().get("name")), cost)
-            for finisher, cost in costs
-        ] or [Estimate(spec.name, len(docs), "none", Cost(0, 0, dollars=0.0))]
+            CostEstimate(spec.name, len(docs), scorer.name, scorer.cost(samples))
+            for scorer in make_scorers(spec, request, needs_key=False)
+        ] or [CostEstimate(spec.name, len(docs), "none", Cost(0, 0, dollars=0.0))]
     return found

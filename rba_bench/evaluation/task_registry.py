@@ -62,6 +62,11 @@ class TaskSpec:
         return [name for name in names if not name.endswith("_stderr")]
 
     @property
+    def scorer_configs(self) -> list[dict[str, Any]]:
+        """Entries of `metadata.finish`: the scorers that add scores after all answers exist."""
+        return list((self.config.get("metadata") or {}).get("finish") or [])
+
+    @property
     def variant(self) -> bool:
         """Whether the task only runs under its own name, not under its benchmark's."""
         return bool((self.config.get("metadata") or {}).get("variant"))
@@ -176,7 +181,7 @@ def _check_forms(path: Path, config: dict[str, Any]) -> None:
         raise UserError(f"{path}: metric_list must be a list of mappings, such as `- metric: bleu`")
 
 
-def show(name: str) -> dict[str, Any]:
+def describe_task(name: str) -> dict[str, Any]:
     """Everything known about a task or a benchmark: its specs and its README.
 
     Raises:
@@ -203,7 +208,7 @@ def show(name: str) -> dict[str, Any]:
     }
 
 
-def resolve(
+def resolve_tasks(
     names: Iterable[str], track: str = "micro", decodings: Sequence[str] = DECODINGS
 ) -> list[TaskSpec]:
     """The tasks that `names` stand for, without repeats, saying on stderr what a short name became.
@@ -236,7 +241,7 @@ def resolve(
     return list(found.values())
 
 
-def track_of(names: Iterable[str]) -> str | None:
+def common_track(names: Iterable[str]) -> str | None:
     """The one track on which all named tasks, groups and benchmarks exist, None where the names leave it open."""
     shipped, groups = list_tasks(), {group.name: group for group in list_groups()}
     possible = set(TRACKS)
@@ -259,7 +264,7 @@ def _resolve_one(
     group = next((group for group in list_groups() if group.name == name), None)
     if group is not None:
         return _members(group, track, decodings, shipped)
-    exact = [spec for spec in shipped if spec.name == name] or made(name)
+    exact = [spec for spec in shipped if spec.name == name] or generated_task(name)
     if exact:
         if exact[0].track != track:
             raise UserError(f"{name} belongs to the {exact[0].track} track: use --track {exact[0].track}")
@@ -285,7 +290,7 @@ def _members(
     return [spec for name in group.tasks for spec in _resolve_one(name, track, decodings, shipped)]
 
 
-def made(name: str) -> list[TaskSpec]:
+def generated_task(name: str) -> list[TaskSpec]:
     """Any language or pair of FLEURS that has no file of its own: it is written into the cache, for lm_eval too."""
     from rba_bench.evaluation.sources import language_pairs
     from rba_bench.files import cache_dir

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE, pack
+from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE, pack_samples
 from rba_bench.files import inside
 from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.columns import breakdown_rows, flat_rows
@@ -97,7 +97,7 @@ def _published_runs(runs: Sequence[LoadedRun]) -> dict[str, bytes]:
                 f"{first.folder} and {run.folder} would be published into one folder; rename one model"
             )
         files[f"{folder}/{RUN_FILE}"] = run.record_bytes
-        files[f"{folder}/{PACKED_FILE}"] = pack(run.sample_bytes)
+        files[f"{folder}/{PACKED_FILE}"] = pack_samples(run.sample_bytes)
     return files
 
 

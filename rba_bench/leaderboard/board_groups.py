@@ -6,6 +6,7 @@ from functools import cached_property
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.lengths import MeanLengths, mean_lengths
+from rba_bench.evaluation.metric import RANKING
 from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.length_control import NONE, TRUSTED
 from rba_bench.evaluation.task_registry import ORDER
@@ -26,22 +27,7 @@ from rba_bench.metrics.paired import RankBand, apart_by_intervals, rank_bands
 from rba_bench.metrics.wer import primary_error
 from rba_bench.untrusted import plain
 
-# The metric a task is ranked by. Spoken answers come in sentences ("it is paris"), so questions go by the judge's
-# verdict or else by what a sentence asserts: exact match also punishes correct sentences, alias match pays for lists of
-# candidates, and older records have no better. Of win rates: the length-controlled one in the one form
-# that does not lift terse systems, else the raw one with the mean lengths beside it.
-PRIMARY = (
-    LC := "lc_win_rate",
-    "win_rate",
-    "judge_accuracy",
-    "asserted_match",
-    "alias_match",
-    "bleu",
-    "wer",
-    "if_rate",
-    "answer_cosine",
-    "answer_agreement",
-)
+LENGTH_CONTROLLED = "lc_win_rate"  # a task is ranked by it in one form alone, see `_is_trusted`
 
 GroupKey = tuple[str, str, str]  # task, protocol hash, data hash
 
@@ -276,8 +262,12 @@ def _primary_metric(run: LoadedRun) -> str:
     errors = {primary_error(sample.target_lang) for sample in run.samples}
     if errors == {"cer"} and "cer" in metrics:
         return "cer"
-    trusted = [metric for metric in metrics if not metric.startswith(LC) or _is_trusted(run.record, metric)]
-    return next((metric for metric in PRIMARY if metric in trusted), [*trusted, *metrics][0])
+    trusted = [
+        metric
+        for metric in metrics
+        if not metric.startswith(LENGTH_CONTROLLED) or _is_trusted(run.record, metric)
+    ]
+    return next((metric for metric in RANKING if metric in trusted), [*trusted, *metrics][0])
 
 
 def _is_trusted(record: RunRecord, metric: str) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 from rba_bench.assets import weights_folder
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents, outcomes
-from rba_bench.evaluation.model_input import scored_part, settings
-from rba_bench.evaluation.plan import identifying, protocol_hash, protocol_spec
+from rba_bench.evaluation.model_input import read_generation_settings, scored_part
+from rba_bench.evaluation.plan import identifying_facts, protocol_hash, protocol_spec
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, Timing, check_hash
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.files import canonical_json, sha256_bytes, sha256_json
@@ -65,7 +65,7 @@ def check_shape(run: LoadedRun) -> Iterator[str]:
         yield "protocol_hash is not the hash of protocol_spec"
     key = {  # a rescored record keeps the id that its first protocol gave it
         "protocol": record.rescored[0].from_protocol if record.rescored else record.protocol_hash,
-        "model": {k: value for k, value in identifying(record.model).items() if k != "observed"},
+        "model": {k: value for k, value in identifying_facts(record.model).items() if k != "observed"},
         "data": [record.data["items_sha256"], record.data["audio_set_sha256"]],
         "limit": limit,
         "seed": None if record.decoding.get("temperature") == 0 else record.seeds.get("generation"),
@@ -246,7 +246,7 @@ def _check_protocol(run: LoadedRun, spec: TaskSpec | None, test_set: LocalTestSe
         yield f"data.source is {plain(record.data.get('source'))}, not that of the task"
     if "testset" in kwargs and record.data.keys() - {"source", "n_items", "items_sha256", "audio_set_sha256"}:
         yield "data says more than is known of the test set"
-    generation = settings(spec.config.get("generation_kwargs") or {})
+    generation = read_generation_settings(spec.config.get("generation_kwargs") or {})
     if record.decoding != asdict(generation.decoding):
         yield "decoding is not the task's"
     items = test_set.documents if test_set else [_as_document(sample) for sample in run.samples]
@@ -283,7 +283,7 @@ def _check_items(run: LoadedRun, test_set: LocalTestSet | None, paired_clips: bo
     """The hashes of the whole test set, and item by item the test set where it is on this machine."""
     record, samples = run.record, run.samples
     if not record.partial:
-        fingerprint = documents.fingerprint([_as_document(sample) for sample in samples])
+        fingerprint = documents.set_fingerprint([_as_document(sample) for sample in samples])
         for name in ("n_items", "items_sha256", *(() if paired_clips else ("audio_set_sha256",))):
             if fingerprint[name] != record.data[name]:
                 yield f"data.{name} does not follow from its items"

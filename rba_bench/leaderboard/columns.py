@@ -7,7 +7,8 @@ To add a column, write a function of a group, a row and a metric, and name it in
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from rba_bench.evaluation.records import STATUSES, MetricValue, not_ok
+from rba_bench.evaluation.metric import shown_decimals
+from rba_bench.evaluation.records import STATUSES, MetricValue, describe_failures
 from rba_bench.leaderboard.board_groups import BoardGroup, BoardRow
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
 from rba_bench.leaderboard.tables import LONGEST, NOTHING, interval_text, number_texts
@@ -69,7 +70,7 @@ def score_cell(_group: BoardGroup, row: BoardRow, metric: str) -> str:
 def score_texts(metric: str, value: MetricValue) -> list[str]:
     """A score and the ends of its 95 % interval on a scale of 100, with the digits that are shown."""
     ends = (value.value, value.low, value.high)
-    return number_texts(ends, 100.0 / value.scale, _digits(metric, value.scale))
+    return number_texts(ends, 100.0 / value.scale, shown_decimals(metric, value.scale))
 
 
 def length_cell(_group: BoardGroup, row: BoardRow, metric: str) -> str:
@@ -95,7 +96,7 @@ def gap_cell(group: BoardGroup, row: BoardRow, metric: str) -> str:
 
 def not_ok_cell(_group: BoardGroup, row: BoardRow, _metric: str) -> str:
     """Numbers of items without a good answer, by status."""
-    return not_ok(row.run.record.statuses)
+    return describe_failures(row.run.record.statuses)
 
 
 def date_cell(_group: BoardGroup, row: BoardRow, _metric: str) -> str:
@@ -197,10 +198,5 @@ def _difference_text(group: BoardGroup, interval: Interval | None, metric: str) 
         return NOTHING
     scale = group.record.metrics[metric].scale
     ends = (interval.value, interval.low, interval.high)
-    text = interval_text(ends, 100.0 / scale, _digits(metric, scale), signed=True)
+    text = interval_text(ends, 100.0 / scale, shown_decimals(metric, scale), signed=True)
     return text + (" *" if interval.excludes(0.0) else "")
-
-
-def _digits(metric: str, scale: float) -> int:
-    """Ratings from 1 to 5 differ in the second digit; all else is shown in points of a hundred."""
-    return 2 if metric == "rating" and scale == 100 else 1

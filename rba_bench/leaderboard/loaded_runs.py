@@ -19,7 +19,7 @@ from rba_bench.evaluation.records import (
     SAMPLES_FILE,
     RunRecord,
     Sample,
-    parse,
+    parse_samples,
     read_record,
     sample_bytes,
 )
@@ -177,7 +177,7 @@ def load_run(folder: Path) -> LoadedRun:
         raise UserError(
             f"{folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
         )
-    samples = tuple(sorted(parse(data, folder), key=lambda sample: sample.doc_id))
+    samples = tuple(sorted(parse_samples(data, folder), key=lambda sample: sample.doc_id))
     if len({sample.doc_id for sample in samples}) != len(samples) or len(samples) != record.n:
         raise UserError(f"{folder}: {record.n} items recorded, {len(samples)} samples found, or some twice")
     counts = Counter(sample.status for sample in samples)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rba_bench import cards
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import MetricValue, not_ok, read_record
+from rba_bench.evaluation.records import MetricValue, describe_failures, read_record
 from rba_bench.leaderboard.board_groups import BoardGroup, GroupKey, group_key
 from rba_bench.leaderboard.columns import SCORE, score_texts
 from rba_bench.leaderboard.loaded_runs import MODEL, find_runs, kind_of_spec, load_run
@@ -139,7 +139,7 @@ def _text(groups: Sequence[BoardGroup], weights: str) -> str:
         value = record.metrics[metric]
         score, low, high = score_texts(metric, value)
         task = record.task + (f" ({group.perturbation})" if group.perturbation else "")
-        counts = (f"{score} [{low}, {high}]{_lengths(value)}", value.n, not_ok(record.statuses))
+        counts = (f"{score} [{low}, {high}]{_lengths(value)}", value.n, describe_failures(record.statuses))
         hashes = (record.protocol_hash, group.data_hash)
         rows.append(
             (task, record.protocol, SCORE.title(group, metric), *counts, *hashes, record.created[:10])

@@ -9,21 +9,20 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import scoring
 from rba_bench.evaluation.lengths import VERSUS
+from rba_bench.evaluation.metric import ItemScore, metric_named
 from rba_bench.evaluation.model_input import scored_part
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, MetricValue, RunRecord, Sample, Status
-from rba_bench.evaluation.scorers import agreement
-from rba_bench.evaluation.scorers import registry as scorers
+from rba_bench.evaluation.scorers.agreement import Consistency
 from rba_bench.evaluation.scorers.judge import Judge
 from rba_bench.evaluation.scorers.length_control import NONE
-from rba_bench.evaluation.scorers.registry import finish
-from rba_bench.evaluation.scorers.scorer import Finisher, FinishOptions
+from rba_bench.evaluation.scorers.registry import JUDGES, SCORERS, add_scores
+from rba_bench.evaluation.scorers.scorer import Scorer, ScorerOptions
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics.text import is_blank
 from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
@@ -108,10 +107,10 @@ class _Scorers:
         record: RunRecord,
         samples: Sequence[Sample],
         config: Sequence[Mapping[str, Any]] | None,
-        options: FinishOptions,
+        options: ScorerOptions,
     ) -> None:
         self._config, self._options = config, options
-        self.scorers: list[Finisher] = []
+        self.scorers: list[Scorer] = []
         self.not_computed: dict[str, str] = {}
         self.faults: list[str] = []
         entries = record.protocol_spec.get("finish") or []
@@ -130,16 +129,16 @@ class _Scorers:
     def _check_names(self, names: list[str], config: Sequence[Mapping[str, Any]]) -> None:
         """`--judge none` leaves all judges out; anything else that is missing is a fault."""
         expected = [_config_name(each) for each in config]
-        without_judges = [_config_name(each) for each in config if each.get("name") not in scorers.JUDGES]
+        without_judges = [_config_name(each) for each in config if each.get("name") not in JUDGES]
         if names not in (expected, without_judges):
             self.faults.append(f"finished by {names or 'nothing'}, the task says {expected or 'nothing'}")
 
-    def _make(self, entry: Mapping[str, Any], samples: Sequence[Sample]) -> Finisher:
+    def _make(self, entry: Mapping[str, Any], samples: Sequence[Sample]) -> Scorer:
         name = _entry_name(entry).partition(VERSUS)[0]
         if name == "consistency":
             if entry.get("embedding"):
                 self.not_computed["answer_cosine"] = "it needs the embedding model"
-            return agreement.Consistency(None, "")
+            return Consistency(None, "")
         config = next((each for each in self._config or () if _config_name(each) == _entry_name(entry)), None)
         settings = dict(config) if config is not None else _settings_of(name, entry)
         form = (entry.get("lc") or {}).get("form", NONE) if name == "pairwise" else None
@@ -147,22 +146,21 @@ class _Scorers:
             settings["lc"] = form
         settings = {key: value for key, value in settings.items() if key not in ("name", "judge")}
         judge_model = RecordedJudge(entry["judge"])
-        if name not in scorers.FACTORIES:
+        judge_class = SCORERS.get(name)
+        if judge_class is None or not issubclass(judge_class, Judge):
             raise UserError(f"there is no scorer {name!r}")
-        make = import_module(scorers.FACTORIES[name]).make
         try:
             if form not in (None, NONE, "minimal") and self._options.data_dir is None:
                 raise MissingPrerequisite("it needs AlpacaEval's tables: name them with --data-dir")
-            scorer: Finisher = make(settings, self._options, asker=judge_model)
+            judge: Judge[Any] = judge_class.from_config(settings, self._options, judge_model)
         except MissingPrerequisite as error:
-            scorer = make({**settings, "lc": NONE}, self._options, asker=judge_model)
-            self.not_computed[f"lc_{scorer.metrics[0].name}"] = str(error)
-        if isinstance(scorer, Judge):
-            scorer.give_up = None  # what is not recorded is a fault of the record, however much it is
-            judge_model.load_votes(scorer, samples)
-        return scorer
+            judge = judge_class.from_config({**settings, "lc": NONE}, self._options, judge_model)
+            self.not_computed[f"lc_{judge.metrics[0].name}"] = str(error)
+        judge.give_up = None  # what is not recorded is a fault of the record, however much it is
+        judge_model.load_votes(judge, samples)
+        return judge
 
-    def _description_faults(self, scorer: Finisher, entry: Mapping[str, Any]) -> list[str]:
+    def _description_faults(self, scorer: Scorer, entry: Mapping[str, Any]) -> list[str]:
         own = scorer.describe()
         ignored = {"embedding"} | (
             {"lc"} if any(name.startswith("lc_") for name in self.not_computed) else set()
@@ -236,13 +234,13 @@ def recompute(
         except UNSCORABLE as error:
             return Recomputed(faults=(f"item {sample.id} cannot be scored: {error!r}",))
     with tempfile.TemporaryDirectory() as votes:
-        made = _Scorers(run.record, run.samples, config, FinishOptions(cache=Path(votes), data_dir=data_dir))
+        made = _Scorers(run.record, run.samples, config, ScorerOptions(cache=Path(votes), data_dir=data_dir))
         try:
-            samples, judged, reports = finish(unjudged, made.scorers)
+            samples, judged, reports = add_scores(unjudged, made.scorers)
         except UNSCORABLE as error:
             return Recomputed(faults=(*made.faults, f"its votes cannot be counted: {error!r}"))
     recorded = [
-        replace(scoring.by_name(name), signature=run.record.metrics[name].signature)
+        replace(metric_named(name), signature=run.record.metrics[name].signature)
         for name in made.not_computed
         if name in run.record.metrics
     ]
@@ -254,7 +252,7 @@ def recompute(
         for sample, own in zip(samples, run.samples, strict=True)
     ]
     try:
-        metrics = scoring.summarise(samples, (*judged, *recorded))
+        metrics = scoring.summarise_metrics(samples, (*judged, *recorded))
     except UNSCORABLE as error:
         return Recomputed(faults=(*made.faults, f"its scores cannot be put together: {error}"))
     return Recomputed(tuple(samples), metrics, reports, made.not_computed, tuple(made.faults))
@@ -263,7 +261,7 @@ def recompute(
 def _score_unjudged(sample: Sample, stops: Sequence[str]) -> Sample:
     """A sample as it is before any judge, scored from its response."""
     parts = scored_part(sample.response, stops)
-    scored = scoring.ItemScore({})
+    scored = ItemScore()
     if sample.status not in UNSCORED:
         scored = scoring.score_item(sample.model_dump(), parts.answer)
     return sample.model_copy(
@@ -272,19 +270,19 @@ def _score_unjudged(sample: Sample, stops: Sequence[str]) -> Sample:
             "scores": scored.scores,
             "judge": scored.judge,
             "status": _status(sample, parts, scored),
-            "error": sample.error if sample.status in UNANSWERED else scored.judge_failed,
+            "error": sample.error if sample.status in UNANSWERED else scored.failure,
         }
     )
 
 
-def _status(sample: Sample, parts: ReplyParts, scored: scoring.ItemScore) -> Status:
+def _status(sample: Sample, parts: ReplyParts, scored: ItemScore) -> Status:
     if not parts.complete:
         return "truncated"
     if sample.status in (*UNANSWERED, "truncated"):
         return sample.status
     if is_blank(parts.answer):
         return "empty"
-    return "judge_failed" if scored.judge_failed else "ok"
+    return "judge_failed" if scored.failure else "ok"
 
 
 def check_scores(run: LoadedRun, recomputed: Recomputed) -> Iterator[str]:
@@ -315,7 +313,7 @@ def check_scores(run: LoadedRun, recomputed: Recomputed) -> Iterator[str]:
 
 def exploit_faults(run: LoadedRun) -> Iterator[str]:
     """The recorded scores of uninformed answers, against the questions."""
-    recorded, computed = run.record.exploits, scoring.exploits(run.samples)
+    recorded, computed = run.record.exploits, scoring.exploit_table(run.samples)
     if not equal_values(recorded and recorded.model_dump(), computed and computed.model_dump()):
         yield "its exploit table is not what its questions give"
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import harness
-from rba_bench.evaluation.model_input import Planned
-from rba_bench.evaluation.plan import identifying
+from rba_bench.evaluation.model_input import PlannedRequest
+from rba_bench.evaluation.plan import identifying_facts
 from rba_bench.evaluation.records import UNANSWERED, Sample
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.leaderboard.loaded_runs import LoadedRun
@@ -94,7 +94,7 @@ class ModelLoader:
             identity = model.identity()
             if not _has_weights(recorded) and not _has_weights(identity):
                 return model, spec, False
-            mine, theirs = identifying(recorded), identifying(identity)
+            mine, theirs = identifying_facts(recorded), identifying_facts(identity)
             if all(mine.get(key) == theirs.get(key) for key in ("weights_sha256", "kind")):
                 return model, spec, True
             if self.spec:
@@ -150,7 +150,7 @@ def rerun_items(
         raise UserError(f"{run.folder}: its items are not those of the test set on this machine")
     responses = {a.index: a.generation.text for batch in lm.stream(requests) for a in batch.answers}
 
-    def is_equal(sample: Sample, request: Planned) -> bool:
+    def is_equal(sample: Sample, request: PlannedRequest) -> bool:
         return sample.seed == request.seed and sample.response == responses[request.index]
 
     pairs = zip(samples, requests, strict=True)

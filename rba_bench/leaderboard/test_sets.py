@@ -29,7 +29,7 @@ NOT_OPTIONS = ("source", "testset", "data")
 def shipped_task(name: str) -> TaskSpec | None:
     """The task of a name that comes with rba-bench, or that can be made of one; None for other tasks."""
     tasks = {spec.name: spec for spec in task_registry.list_tasks()}
-    return tasks.get(name) or next(iter(task_registry.made(name)), None)
+    return tasks.get(name) or next(iter(task_registry.generated_task(name)), None)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LocalTestSet:
 
     def differences(self, run: LoadedRun) -> Iterator[str]:
         """In what the items of a run differ from this test set."""
-        fingerprint = documents.fingerprint(self.documents)
+        fingerprint = documents.set_fingerprint(self.documents)
         names = ["n_items", "items_sha256"] + (["audio_set_sha256"] if self.has_audio else [])
         if differing := [name for name in names if run.record.data[name] != fingerprint[name]]:
             yield f"data.{' and '.join(differing)} is not that of the test set on this machine"
@@ -75,7 +75,7 @@ class LocalTestSet:
             if sample.status != "not_heard" or sample.doc_id >= len(self.documents):
                 continue
             try:
-                decoded = len(model_input.wave(self.documents[sample.doc_id]["audio"])) > 0
+                decoded = len(model_input.load_wave(self.documents[sample.doc_id]["audio"])) > 0
             except (AudioError, UserError):
                 decoded = False
             ids += [sample.id] if decoded else []
@@ -86,7 +86,7 @@ def clip_key(sample: Sample, document: Mapping[str, Any] | None) -> str:
     """Content of the clip as the model gets it, with the clip before it where the test set is on this machine."""
     audio = None if document is None else document["audio"]
     return (
-        model_input.content_key(audio)
+        model_input.clip_key(audio)
         if audio and audio["sha256"] == sample.audio_sha256
         else sample.audio_sha256
     )
@@ -121,10 +121,10 @@ def _public_test_set(kwargs_json: str, data_dir: Path) -> tuple[LocalTestSet | N
 @lru_cache(maxsize=16)
 def _micro_test_set(testset: str) -> tuple[LocalTestSet | None, str]:
     try:
-        return LocalTestSet(documents.load(testset), True), ""
+        return LocalTestSet(documents.load_documents(testset), True), ""
     except MissingPrerequisite:
         note = f"its clips cannot be synthesised here ({extra('tts')}): only its texts were compared"
-        return LocalTestSet(documents.without_clips(testset), False), note
+        return LocalTestSet(documents.documents_without_clips(testset), False), note
 
 
 def has_paired_clips(spec: TaskSpec | None) -> bool:

@@ -96,6 +96,12 @@ class ChrfPP(CorpusMetric):
         return _chrf()
 
 
+@lru_cache(maxsize=64)
+def corpus_metric(name: str, target_lang: str) -> CorpusMetric:
+    """The metric called `bleu` or `chrf++` for a target language."""
+    return CorpusBleu(target_lang) if name == "bleu" else ChrfPP(target_lang)
+
+
 def corpus_score(name: str, total: Iterable[float]) -> float:
     """Corpus score in [0, 100] of `bleu` or `chrf++` from summed statistics, whatever the language.
 

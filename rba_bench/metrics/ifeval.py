@@ -49,21 +49,17 @@ def check(name: str, arguments: Mapping[str, Any], response: str) -> bool:
         raise UserError(f"instruction {name} with {dict(arguments)}: {error}") from error
 
 
-def score(extra: Mapping[str, Any], response: str) -> dict[str, float]:
-    """Scores of one item.
+def if_rate(extra: Mapping[str, Any], response: str) -> float | None:
+    """Share of an item's constraints that `response` follows, None if none of them is checked by rule.
 
     Args:
         extra: `instructions`: list of `{"name": ..., "arguments": {...}}`.
         response: The whole answer.
-
-    Returns:
-        `if_rate`, the share of its constraints that the answer follows; nothing if none of them is checked by rule.
     """
-    listed: Sequence[Mapping[str, Any]] = extra["instructions"]
-    if not listed:
-        return {}
-    followed = [check(item["name"], item["arguments"], response) for item in listed]
-    return {"if_rate": sum(followed) / len(followed)}
+    constraints: Sequence[Mapping[str, Any]] = extra["instructions"]
+    if not constraints:
+        return None
+    return sum(check(item["name"], item["arguments"], response) for item in constraints) / len(constraints)
 
 
 def count_sentences(text: str) -> int:

@@ -384,10 +384,10 @@ def _content(analysis: Analysis) -> dict[str, Any]:
 
 def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe without folders of this machine, for publishing."""
-    from rba_bench.evaluation.plan import relative
+    from rba_bench.evaluation.plan import relative_spec
 
     return {
-        key: relative(value) if key in ("base", "alignment_set") and value else value
+        key: relative_spec(value) if key in ("base", "alignment_set") and value else value
         for key, value in recipe.items()
     }
 

@@ -278,9 +278,9 @@ def _stale(kept: scores.TaskScores | None, task: str, metrics: Sequence[str], tr
 @lru_cache(maxsize=256)  # every look-up reads all task files
 def _spec(task: str, track: str) -> "TaskSpec":
     """The one task that a name or path stands for."""
-    from rba_bench.evaluation.task_registry import resolve
+    from rba_bench.evaluation.task_registry import resolve_tasks
 
-    found = resolve([task], track)
+    found = resolve_tasks([task], track)
     if len(found) != 1:
         raise UserError(f"tasks: {task} stands for {len(found)} tasks: name each, such as {found[0].name}")
     return found[0]

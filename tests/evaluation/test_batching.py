@@ -7,11 +7,11 @@ import pytest
 
 from rba_bench.evaluation import harness
 from rba_bench.evaluation.harness import Planner
-from rba_bench.evaluation.model_input import settings
+from rba_bench.evaluation.model_input import read_generation_settings
 from rba_bench.textlm.text_model import Generation
 from tests.evaluation.conftest import ScriptedModel, write_task
 
-GREEDY = settings({"protocol": "greedy"})
+GREEDY = read_generation_settings({"protocol": "greedy"})
 
 
 @dataclass
@@ -56,7 +56,7 @@ def test_equal_clips_are_neighbours():
 
 
 def test_decodings_are_not_mixed():
-    sampled = settings({"protocol": "sampled", "do_sample": True})
+    sampled = read_generation_settings({"protocol": "sampled", "do_sample": True})
     mixed = [Plan(0, 1.0), Plan(1, 1.0, settings=sampled), Plan(2, 1.0)]
     assert [[p.index for p in batch] for batch in Planner(8).batches(mixed)] == [[0, 2], [1]]
 

@@ -29,27 +29,27 @@ def entries(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_a_prefix_is_heard_first(entries: tuple[dict[str, Any], dict[str, Any]]) -> None:
     prompt, clip = entries
-    heard = model_input.wave({**clip, "prefix": prompt})
-    first, second = model_input.wave(prompt), model_input.wave(clip)
+    heard = model_input.load_wave({**clip, "prefix": prompt})
+    first, second = model_input.load_wave(prompt), model_input.load_wave(clip)
     np.testing.assert_array_equal(heard[: len(first)], first)
     np.testing.assert_array_equal(heard[-len(second) :], second)
     assert not heard[len(first) : -len(second)].any()
     assert len(heard) == pytest.approx((0.3 + model_input.PAUSE + 0.7) * RATE, abs=4)
-    assert model_input.duration({**clip, "prefix": prompt}) == pytest.approx(len(heard) / RATE, abs=1e-3)
-    assert model_input.transcript({**clip, "prefix": prompt}) == "the prompt the clip"
+    assert model_input.clip_duration({**clip, "prefix": prompt}) == pytest.approx(len(heard) / RATE, abs=1e-3)
+    assert model_input.spoken_text({**clip, "prefix": prompt}) == "the prompt the clip"
     assert heard.dtype == np.float32
 
 
 def test_the_key_is_of_what_is_heard(entries: tuple[dict[str, Any], dict[str, Any]]) -> None:
     prompt, clip = entries
     keys = {
-        model_input.content_key(value)
+        model_input.clip_key(value)
         for value in (prompt, clip, {**clip, "prefix": prompt}, {**prompt, "prefix": clip})
     }
     assert len(keys) == 4
     moved = {**clip, "path": "/elsewhere", "prefix": {**prompt, "path": "/there"}}
-    assert model_input.content_key(moved) in keys
-    assert model_input.content_key({**clip, "prefix": None}) == clip["sha256"]
+    assert model_input.clip_key(moved) in keys
+    assert model_input.clip_key({**clip, "prefix": None}) == clip["sha256"]
 
 
 def test_documents_with_and_without_prefix_survive_a_data_set(
@@ -59,10 +59,10 @@ def test_documents_with_and_without_prefix_survive_a_data_set(
     column = {**clip, "column": "audio"}
     docs = [{"audio": clip}, {"audio": {**column, "prefix": prompt}}]
     plain, prefixed = (row["audio"] for row in Dataset.from_list(docs))
-    np.testing.assert_array_equal(model_input.wave(plain), model_input.wave(clip))
-    assert model_input.content_key(plain) == clip["sha256"]
-    assert model_input.duration(prefixed) == pytest.approx(1.5, abs=1e-3)
-    assert model_input.wave(prefixed).shape == model_input.wave({**clip, "prefix": prompt}).shape
+    np.testing.assert_array_equal(model_input.load_wave(plain), model_input.load_wave(clip))
+    assert model_input.clip_key(plain) == clip["sha256"]
+    assert model_input.clip_duration(prefixed) == pytest.approx(1.5, abs=1e-3)
+    assert model_input.load_wave(prefixed).shape == model_input.load_wave({**clip, "prefix": prompt}).shape
 
 
 def test_a_prefix_without_sound_is_the_items_error(
@@ -70,7 +70,7 @@ def test_a_prefix_without_sound_is_the_items_error(
 ) -> None:
     (tmp_path / "empty.wav").write_bytes(b"")
     with pytest.raises(AudioError, match=r"empty\.wav"):
-        model_input.wave({**entries[1], "prefix": file_clip(tmp_path / "empty.wav").reference()})
+        model_input.load_wave({**entries[1], "prefix": file_clip(tmp_path / "empty.wav").reference()})
 
 
 def sine(seconds: float = 1.0) -> np.ndarray:
@@ -94,7 +94,7 @@ def sine(seconds: float = 1.0) -> np.ndarray:
 def test_arrays_of_every_number_type_are_equally_loud(kind: str, scale: int, middle: int) -> None:
     wave = sine()
     values = wave if scale == 1 else np.rint(wave * scale) + middle
-    heard = model_input.wave({"array": values.astype(kind), "sampling_rate": RATE})
+    heard = model_input.load_wave({"array": values.astype(kind), "sampling_rate": RATE})
     assert heard.dtype == np.float32
     np.testing.assert_allclose(heard, wave, atol=1 / min(scale, 2**15) if scale > 1 else 2e-4)
 
@@ -103,24 +103,24 @@ def test_lists_of_numbers_are_arrays() -> None:
     wave = sine(0.2)
     loud = [int(value) for value in np.rint(wave * 32768)]
     for values in (loud, [loud, loud], wave.tolist()):
-        heard = model_input.wave({"array": values, "sampling_rate": RATE})
+        heard = model_input.load_wave({"array": values, "sampling_rate": RATE})
         np.testing.assert_allclose(heard, wave, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(-1,), (1, -1), (-1, 1), (1, 1, -1), (1, -1, 1)])
 def test_shapes_of_one_channel(shape: tuple[int, ...]) -> None:
     wave = sine(0.2).astype(np.float32)
-    heard = model_input.wave({"array": wave.reshape(shape), "sampling_rate": RATE})
+    heard = model_input.load_wave({"array": wave.reshape(shape), "sampling_rate": RATE})
     np.testing.assert_array_equal(heard, wave)
 
 
 def test_channels_first_and_last_are_mixed_alike() -> None:
     both = np.stack([sine(0.2), 0.5 * sine(0.2)]).astype(np.float32)
     for values in (both, both.T, both[None]):
-        heard = model_input.wave({"array": values, "sampling_rate": RATE})
+        heard = model_input.load_wave({"array": values, "sampling_rate": RATE})
         np.testing.assert_allclose(heard, both.mean(axis=0), atol=1e-7)
     inverted = np.stack([both[0], -both[0]])
-    np.testing.assert_array_equal(model_input.wave({"array": inverted, "sampling_rate": RATE}), both[0])
+    np.testing.assert_array_equal(model_input.load_wave({"array": inverted, "sampling_rate": RATE}), both[0])
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_channels_first_and_last_are_mixed_alike() -> None:
 )
 def test_rates_that_no_recording_has(rate: Any) -> None:
     with pytest.raises(AudioError, match="sampling rate"):
-        model_input.wave({"array": sine(0.2), "sampling_rate": rate})
+        model_input.load_wave({"array": sine(0.2), "sampling_rate": rate})
     with pytest.raises(AudioError, match="sampling rate"):
-        model_input.wave({"array": sine(0.2)})
+        model_input.load_wave({"array": sine(0.2)})
 
 
 @pytest.mark.parametrize(
@@ -156,18 +156,18 @@ def test_rates_that_no_recording_has(rate: Any) -> None:
 )
 def test_arrays_that_are_no_sound(values: Any, message: str) -> None:
     with pytest.raises(AudioError, match=message):
-        model_input.wave({"array": values, "sampling_rate": RATE})
+        model_input.load_wave({"array": values, "sampling_rate": RATE})
 
 
 def test_bytes_that_are_none() -> None:
     for value in ("UklGRg==", 7, [82, 73]):
         with pytest.raises(AudioError, match="want bytes"):
-            model_input.wave({"bytes": value})
+            model_input.load_wave({"bytes": value})
 
 
 def test_an_array_is_heard_at_its_rate() -> None:
     wave = 0.3 * np.sin(2 * np.pi * 220 * np.arange(8_000) / 8_000)
-    heard = model_input.wave({"array": np.rint(wave * 32767).astype(np.int16), "sampling_rate": 8_000})
+    heard = model_input.load_wave({"array": np.rint(wave * 32767).astype(np.int16), "sampling_rate": 8_000})
     assert len(heard) == RATE
     np.testing.assert_allclose(heard[2_000:14_000], sine()[2_000:14_000], atol=2e-3)
 
@@ -178,19 +178,19 @@ def test_a_decoder_that_fails_is_the_items_error() -> None:
             raise RuntimeError("could not\ndecode")
 
     with pytest.raises(AudioError, match="could not decode"):
-        model_input.wave(Decoder())
+        model_input.load_wave(Decoder())
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_rate_too_long_to_be_printed_is_the_items_error(sign: int) -> None:
     with pytest.raises(AudioError, match="sampling rate of more than 12 digits"):
-        model_input.wave({"array": [0.1, 0.2], "sampling_rate": sign * 10**5000})
+        model_input.load_wave({"array": [0.1, 0.2], "sampling_rate": sign * 10**5000})
 
 
 def test_a_rate_that_is_an_array_of_one_number_is_that_number() -> None:
-    assert len(model_input.wave({"array": [0.1, 0.2], "sampling_rate": np.array(16_000)})) == 2
+    assert len(model_input.load_wave({"array": [0.1, 0.2], "sampling_rate": np.array(16_000)})) == 2
     with pytest.raises(AudioError, match="without a sampling rate"):
-        model_input.wave({"array": [0.1, 0.2], "sampling_rate": np.array([16_000])})
+        model_input.load_wave({"array": [0.1, 0.2], "sampling_rate": np.array([16_000])})
 
 
 @pytest.mark.parametrize("error", [IndexError("no frame"), OSError("torn"), RuntimeError("torn")])
@@ -200,19 +200,19 @@ def test_whatever_a_decoder_raises_on_damage_is_the_items_error(error: Exception
             raise error
 
     with pytest.raises(AudioError, match="damaged audio"):
-        model_input.wave(Decoder())
+        model_input.load_wave(Decoder())
 
 
 def test_a_path_may_be_an_object_and_one_that_no_file_has_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "clip.flac"
     path.write_bytes(encode_flac(np.full(160, 0.5, np.float32)))
-    assert len(model_input.wave(path)) == len(model_input.wave({"path": path})) == 160
+    assert len(model_input.load_wave(path)) == len(model_input.load_wave({"path": path})) == 160
     for name in ("a\0b", "a" * 5000):
         with pytest.raises(UserError, match="cannot read audio file") as refused:
-            model_input.wave(name)
+            model_input.load_wave(name)
         assert len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize("duration", ["long", [1], float("nan"), float("inf"), 10**400, None])
 def test_a_duration_that_is_none_counts_as_unknown(duration: Any) -> None:
-    assert model_input.duration({"array": [0.1], "duration": duration}) == 0.0
+    assert model_input.clip_duration({"array": [0.1], "duration": duration}) == 0.0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.evaluation import documents
-from rba_bench.evaluation.answering import unscored
+from rba_bench.evaluation.answering import unscored_sample
 from rba_bench.evaluation.sources import source
 from rba_bench.evaluation.sources.source import Loaded, Place
 from rba_bench.evaluation.sources.tables import Clip
@@ -15,7 +15,7 @@ CLIP = Clip("ab" * 32, 16_000, 1.0, "/nowhere.wav")
 
 def doc(name: str = "a", said: str = "words", **changes):
     fields = {"kind": "s2tt", "references": ["Wörter"], "target_lang": "de", "cluster": name, **changes}
-    return documents.make(id=name, clip=CLIP, instruction=said, **fields)
+    return documents.make_document(id=name, clip=CLIP, instruction=said, **fields)
 
 
 def names(docs):
@@ -87,7 +87,7 @@ def test_every_source_is_checked(monkeypatch, capsys):
     ("response", "status"), [(" \n", "empty"), ("\u200b", "empty"), ("\u3000", "empty"), (".", "ok")]
 )
 def test_an_answer_of_blanks_alone_is_empty(response, status):
-    assert unscored(0, doc(), response, "").status == status
+    assert unscored_sample(0, doc(), response, "").status == status
 
 
 def test_a_file_with_one_name_twice_gives_two_items(tmp_path: Path):
@@ -101,4 +101,4 @@ def test_a_file_with_one_name_twice_gives_two_items(tmp_path: Path):
         "duration": 1.0,
     }
     pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "test.parquet")
-    assert names(documents.read(tmp_path)) == ["x", "x-2"]
+    assert names(documents.read_documents(tmp_path)) == ["x", "x-2"]

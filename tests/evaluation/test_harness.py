@@ -8,7 +8,7 @@ import pytest
 from rba_bench.audio.clips import AudioError, encode_flac
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import harness, model_input
-from rba_bench.evaluation.documents import load
+from rba_bench.evaluation.documents import load_documents
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from tests.evaluation.conftest import ScriptedModel, write_task, write_test_set
 
@@ -102,14 +102,14 @@ def test_seed_depends_on_the_item_not_on_its_place(tmp_path):
 
 
 def test_clip_without_sound_is_not_heard(tmp_path, monkeypatch):
-    real = model_input.wave
+    real = model_input.load_wave
 
     def wave(value):
         if value["row"] == 1:
             raise AudioError("no samples")
         return real(value)
 
-    monkeypatch.setattr(model_input, "wave", wave)
+    monkeypatch.setattr(model_input, "load_wave", wave)
     lm = language_model()
     task = harness.load_task(write_task(tmp_path, "triviaqa"))
     answers = [a for batch in lm.stream(harness.build_requests(task, None, lm)) for a in batch.answers]
@@ -122,13 +122,15 @@ def test_stock_lm_eval_gets_no_score_where_nothing_was_heard(tmp_path, monkeypat
         raise AudioError(f"row {value['row']} holds no audio bytes")
 
     with monkeypatch.context() as deaf:
-        deaf.setattr(model_input, "wave", wave)
+        deaf.setattr(model_input, "load_wave", wave)
         with pytest.raises(
             MissingPrerequisite, match="none of 6 items was answered .6 times: row . holds no"
         ):
             stock(language_model(), write_task(tmp_path, "triviaqa"))
-    real = model_input.wave
-    monkeypatch.setattr(model_input, "wave", lambda value: wave(value) if value["row"] == 2 else real(value))
+    real = model_input.load_wave
+    monkeypatch.setattr(
+        model_input, "load_wave", lambda value: wave(value) if value["row"] == 2 else real(value)
+    )
     stock(language_model(), write_task(tmp_path, "triviaqa"))
     assert "not_heard 1 of 6" in capsys.readouterr().err
 
@@ -157,16 +159,14 @@ def test_audio_of_other_peoples_tasks(tmp_path):
     file = str(tmp_path / "clip.flac")
     forms = [array, {"bytes": data}, {"path": file, "bytes": None}, file, Decoder()]
     for form in forms:
-        found = model_input.wave(form)
+        found = model_input.load_wave(form)
         assert found.dtype == np.float32 and found.shape == (16000,)
-        np.testing.assert_allclose(found, model_input.wave(array), atol=1e-4)
-    assert model_input.content_key(array) != model_input.content_key(
-        {"array": wave * 0.5, "sampling_rate": 8000}
-    )
+        np.testing.assert_allclose(found, model_input.load_wave(array), atol=1e-4)
+    assert model_input.clip_key(array) != model_input.clip_key({"array": wave * 0.5, "sampling_rate": 8000})
     with pytest.raises(UserError, match="cannot read audio from int"):
-        model_input.wave(3)
+        model_input.load_wave(3)
     with pytest.raises(UserError, match="cannot read audio file"):
-        model_input.wave(str(tmp_path / "absent.wav"))
+        model_input.load_wave(str(tmp_path / "absent.wav"))
 
 
 def test_model_args_batch_size_wins_over_the_flag(use_model):
@@ -191,20 +191,20 @@ def test_documents_refuse_what_is_not_a_test_set(tmp_path):
     from rba_bench.errors import MissingPrerequisite
 
     with pytest.raises(MissingPrerequisite, match="does not exist"):
-        load(data=str(tmp_path / "absent"))
+        load_documents(data=str(tmp_path / "absent"))
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(UserError, match="lacks the columns kind, topic"):
-        load(data=str(tmp_path / "other.parquet"))
+        load_documents(data=str(tmp_path / "other.parquet"))
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match="is damaged"):
-        load(data=str(tmp_path / "torn.parquet"))
+        load_documents(data=str(tmp_path / "torn.parquet"))
     with pytest.raises(UserError, match="names no data"):
-        load()
+        load_documents()
     file = write_test_set(tmp_path / "set", "alpacaeval") / "test.parquet"
     rows = [{**row, "baseline": ""} for row in pq.read_table(file).to_pylist()]
     pq.write_table(pa.Table.from_pylist(rows), file)
     with pytest.raises(MissingPrerequisite, match="baseline answers"):
-        load(data=str(file))
+        load_documents(data=str(file))
 
 
 def test_lm_evals_default_device_is_ignored_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.evaluation.lengths import is_win_rate, mean_lengths
 from rba_bench.evaluation.metric import Metric
-from rba_bench.evaluation.scoring import summarise
+from rba_bench.evaluation.scoring import summarise_metrics
 from tests.leaderboard import board_records as made
 
 
@@ -49,7 +49,7 @@ def test_other_metrics_have_none():
 
 def test_the_record_states_them_beside_the_rate():
     samples = [s.model_copy(update={"scores": {**s.scores, "rating": 3.0}}) for s in answers()]
-    found = summarise(samples, (Metric("win_rate"), Metric("rating")))
+    found = summarise_metrics(samples, (Metric("win_rate"), Metric("rating")))
     assert (found["win_rate"].mean_length, found["win_rate"].baseline_mean_length) == (1.0, 10.5)
     assert found["win_rate"].n_missing == 1
     assert found["rating"].mean_length is None and found["rating"].baseline_mean_length is None

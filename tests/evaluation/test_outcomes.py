@@ -265,16 +265,16 @@ def test_most_clips_unheard_is_no_score_of_the_test_set(tmp_path, capsys, monkey
 )
 def test_where_a_record_may_be_written(found, error):
     if error is None:
-        outcomes.check("t", found)
+        outcomes.check_answers("t", found)
         return
     with pytest.raises(RbaError) as caught:
-        outcomes.check("t", found)
+        outcomes.check_answers("t", found)
     assert type(caught.value) is error and "\n" not in str(caught.value)
 
 
 def test_the_commonest_reason_is_named_though_items_differ_in_their_numbers(capsys):
     reasons = ["row 1 of a.parquet: not audio", "row 7 of a.parquet: not audio", "503"]
-    outcomes.check("t", [("not_heard", reason) for reason in reasons] + [("ok", "")] * 9)
+    outcomes.check_answers("t", [("not_heard", reason) for reason in reasons] + [("ok", "")] * 9)
     assert "not_heard 3 of 12" in (said := capsys.readouterr().err)
     assert "2 times: row 1 of a.parquet: not audio" in said
 
@@ -289,7 +289,7 @@ def test_the_commonest_reason_is_named_though_items_differ_in_their_numbers(caps
     ],
 )
 def test_a_reply_without_text_to_score_counts_as_empty(status, text, found):
-    assert outcomes.of_item(status, text, "why") == (found, "why")
+    assert outcomes.item_outcome(status, text, "why") == (found, "why")
 
 
 @pytest.mark.parametrize("more", [{"scores": {"exact_match": 0.0}}, {"response": "an answer"}])

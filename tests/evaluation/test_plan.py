@@ -2,7 +2,7 @@
 
 import pytest
 
-from rba_bench.evaluation.plan import identifying, relative
+from rba_bench.evaluation.plan import identifying_facts, relative_spec
 
 
 @pytest.mark.parametrize(
@@ -19,14 +19,14 @@ from rba_bench.evaluation.plan import identifying, relative
     ],
 )
 def test_specs_name_no_folder_of_this_machine(spec, shown):
-    assert relative(spec) == shown
+    assert relative_spec(spec) == shown
 
 
 def test_a_path_below_here_stays_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert relative(str(tmp_path / "runs" / "sft")) == "runs/sft"
+    assert relative_spec(str(tmp_path / "runs" / "sft")) == "runs/sft"
 
 
 def test_what_a_model_is_called_does_not_identify_it():
     named = {"name": "a", "spec": "b", "training": {}, "verified": True, "weights_sha256": "c"}
-    assert identifying(named) == {"weights_sha256": "c"}
+    assert identifying_facts(named) == {"weights_sha256": "c"}

@@ -3,8 +3,8 @@
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import scoring, task_registry
-from rba_bench.evaluation.model_input import cut, settings
+from rba_bench.evaluation import metric, scoring, task_registry
+from rba_bench.evaluation.model_input import cut_at_stops, read_generation_settings
 from rba_bench.evaluation.plan import protocol_hash, protocol_spec
 from tests.evaluation.conftest import write_task
 
@@ -13,7 +13,9 @@ DOCS = [{"kind": "qa", "target_lang": "en", "prompt": ""}]
 
 def hash_of(path, docs=DOCS, **more):
     spec = task_registry.read_spec(path)
-    return protocol_hash(protocol_spec(spec, settings(spec.config["generation_kwargs"]), docs, **more))
+    return protocol_hash(
+        protocol_spec(spec, read_generation_settings(spec.config["generation_kwargs"]), docs, **more)
+    )
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_seed_and_data_folder_do_not_count(tmp_path, base):
 
 
 def test_metric_signature_counts(tmp_path, base, monkeypatch):
-    monkeypatch.setattr(scoring, "_signature", lambda metric, langs: "another normaliser")
+    monkeypatch.setattr(metric, "_signature", lambda metric, langs: "another normaliser")
     assert hash_of(write_task(tmp_path, "triviaqa")) != base
 
 
@@ -82,7 +84,7 @@ def test_target_language_changes_the_tokenizer_and_so_the_hash(tmp_path):
     ],
 )
 def test_settings_name_their_protocol(kwargs, protocol, temperature):
-    found = settings(kwargs)
+    found = read_generation_settings(kwargs)
     assert (found.protocol, found.decoding.temperature) == (protocol, temperature)
 
 
@@ -98,9 +100,9 @@ def test_settings_name_their_protocol(kwargs, protocol, temperature):
 )
 def test_contradicting_settings_are_refused(kwargs):
     with pytest.raises(UserError):
-        settings(kwargs)
+        read_generation_settings(kwargs)
 
 
 def test_answers_are_cut_at_the_first_stop_string():
-    assert cut("one. two\nthree", ["\n", ". "]) == "one"
-    assert cut("one", ["\n", ""]) == "one"
+    assert cut_at_stops("one. two\nthree", ["\n", ". "]) == "one"
+    assert cut_at_stops("one", ["\n", ""]) == "one"

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from rba_bench.cli.main import main
+from rba_bench.evaluation import metric as metric_table
 from rba_bench.evaluation import rescoring, runner, scoring
+from rba_bench.evaluation.metric import ItemScore
 from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.records import RunRecord, Sample, read_record, read_samples
 from rba_bench.files import sha256_bytes
@@ -81,11 +83,13 @@ def strict_match(monkeypatch) -> None:
     def score(doc, response):
         found = real(doc, response)
         right = float(response.casefold().strip(" .") in doc["references"])
-        return scoring.ItemScore({**found.scores, "alias_match": right})
+        return ItemScore({**found.scores, "alias_match": right})
 
     monkeypatch.setattr(scoring, "score_item", score)
-    signature = scoring._signature
-    monkeypatch.setattr(scoring, "_signature", lambda metric, langs: f"{signature(metric, langs)}|strict")
+    signature = metric_table._signature
+    monkeypatch.setattr(
+        metric_table, "_signature", lambda metric, langs: f"{signature(metric, langs)}|strict"
+    )
 
 
 @pytest.fixture
@@ -161,7 +165,7 @@ def test_what_was_asked_stays_and_a_difference_is_said(folder, task, capsys):
     capsys.readouterr()
     assert ran("rescore", folder, "--task", task) == 0
     said = capsys.readouterr().err
-    assert "asked otherwise" in said and "decoding.max_new_tokens: 48 -> 7" in said
+    assert "asked in another way than today" in said and "decoding.max_new_tokens: 48 -> 7" in said
     after = read_record(folder)
     assert after.protocol_spec["decoding"] == before.protocol_spec["decoding"]
     assert after.protocol_hash == before.protocol_hash

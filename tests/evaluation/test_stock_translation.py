@@ -13,7 +13,7 @@ import yaml
 
 from rba_bench.evaluation import harness, task_registry
 from rba_bench.evaluation.documents import SPLIT
-from rba_bench.evaluation.model_input import settings
+from rba_bench.evaluation.model_input import read_generation_settings
 from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.records import read_samples
 from rba_bench.evaluation.runner import evaluate
@@ -179,7 +179,7 @@ def test_every_shipped_task_has_the_protocol_of_its_kind():
     specs = {spec.name: spec for spec in task_registry.list_tasks()}
     for name in language_pairs.SHIPPED:
         spec = specs[name]
-        chosen = settings(spec.config["generation_kwargs"])
+        chosen = read_generation_settings(spec.config["generation_kwargs"])
         assert (spec.track, spec.version, spec.protocol) == ("full", "2", "greedy")
         assert chosen.decoding.max_new_tokens == 256 and chosen.until == ()
         assert spec.metrics == (["wer", "cer"] if spec.benchmark == "asr" else ["bleu", "chrf++"])
@@ -197,13 +197,15 @@ def test_any_pair_of_fleurs_is_a_task(tmp_path):
     docs = list(task.dataset[SPLIT])
     assert [doc["references"] for doc in docs] == [[text] for text in sets.SENTENCES["it"][:2]]
     assert docs[0]["prompt"].startswith("Translate the speech into Italian.")
-    assert [spec.name for spec in task_registry.resolve(["fleurs_ja_it"], track="full")] == ["fleurs_ja_it"]
+    assert [spec.name for spec in task_registry.resolve_tasks(["fleurs_ja_it"], track="full")] == [
+        "fleurs_ja_it"
+    ]
 
 
 @pytest.mark.parametrize("group", list(language_pairs.GROUPS))
 def test_groups_resolve_to_their_tasks(group):
     assert (
-        tuple(spec.name for spec in task_registry.resolve([group], track="full"))
+        tuple(spec.name for spec in task_registry.resolve_tasks([group], track="full"))
         == language_pairs.GROUPS[group]
     )
 

@@ -34,8 +34,10 @@ def test_a_group_stands_for_its_tasks_by_name_and_by_path():
     group = next(group for group in task_registry.list_groups() if group.name == "covost2_en_x")
     assert len(group.tasks) == 15 and "covost2_en_zh-CN" in group.tasks
     for name in ("covost2_en_x", str(group.path)):
-        assert names(task_registry.resolve([name], "full")) == list(group.tasks)
-    assert names(task_registry.resolve(["covost2_x_en,covost2_de_en"], "full")).count("covost2_de_en") == 1
+        assert names(task_registry.resolve_tasks([name], "full")) == list(group.tasks)
+    assert (
+        names(task_registry.resolve_tasks(["covost2_x_en,covost2_de_en"], "full")).count("covost2_de_en") == 1
+    )
 
 
 def test_every_group_names_shipped_tasks():
@@ -44,19 +46,19 @@ def test_every_group_names_shipped_tasks():
 
 
 def test_the_short_name_leaves_other_versions_of_a_benchmark_out():
-    found = names(task_registry.resolve(["webquestions"], "full"))
+    found = names(task_registry.resolve_tasks(["webquestions"], "full"))
     variants = {s.name for s in task_registry.list_tasks() if s.benchmark == "webquestions" and s.variant}
     assert found == ["webquestions_openaudiobench"] and "webquestions_fixie" in variants
 
 
 def test_any_pair_of_fleurs_languages_is_a_task(tmp_path, monkeypatch):
     monkeypatch.setenv("RBA_CACHE", str(tmp_path))
-    [spec] = task_registry.resolve(["fleurs_sw_hi"], "full")
+    [spec] = task_registry.resolve_tasks(["fleurs_sw_hi"], "full")
     assert spec.config["dataset_kwargs"]["pair"] == "sw_ke-hi_in" and spec.track == "full"
     assert spec.path == tmp_path / "tasks" / "fleurs_sw_hi.yaml"
     for name in ("fleurs_sw_xx", "fleurs_sw_sw", "mustc_sw_hi"):
         with pytest.raises(UserError, match="unknown task"):
-            task_registry.resolve([name], "full")
+            task_registry.resolve_tasks([name], "full")
 
 
 @pytest.mark.parametrize(
@@ -73,23 +75,23 @@ def test_any_pair_of_fleurs_languages_is_a_task(tmp_path, monkeypatch):
     ],
 )
 def test_track_of_named_tasks(task, track):
-    assert task_registry.track_of([task]) == track
+    assert task_registry.common_track([task]) == track
 
 
 def test_sampled_task_differs_from_greedy_in_decoding_only():
-    greedy, sampled = task_registry.resolve(["covost2"])
+    greedy, sampled = task_registry.resolve_tasks(["covost2"])
     changed = {key for key in greedy.config if greedy.config[key] != sampled.config[key]}
     assert changed == {"task", "generation_kwargs"} and greedy.config.keys() == sampled.config.keys()
 
 
 def test_short_names_say_what_they_became(capsys):
-    found = task_registry.resolve(["covost2,fleurs", "covost2"], decodings=("greedy",))
+    found = task_registry.resolve_tasks(["covost2,fleurs", "covost2"], decodings=("greedy",))
     assert names(found) == ["micro_covost2", "micro_fleurs"]
     assert "covost2 on the micro track: micro_covost2" in capsys.readouterr().err
 
 
 def test_exact_name_is_that_task_alone():
-    assert names(task_registry.resolve(["micro_triviaqa_sampled"])) == ["micro_triviaqa_sampled"]
+    assert names(task_registry.resolve_tasks(["micro_triviaqa_sampled"])) == ["micro_triviaqa_sampled"]
 
 
 @pytest.mark.parametrize(
@@ -103,17 +105,17 @@ def test_exact_name_is_that_task_alone():
 )
 def test_unknown_task_names_the_nearest(name, near):
     with pytest.raises(UserError, match=f"unknown task '{name}'.*did you mean.*{near}"):
-        task_registry.resolve([name])
+        task_registry.resolve_tasks([name])
 
 
 def test_hopeless_name_lists_all():
     with pytest.raises(UserError, match="known: .*webquestions"):
-        task_registry.resolve(["zzzzzz"])
+        task_registry.resolve_tasks(["zzzzzz"])
 
 
 def test_a_track_without_the_benchmark_is_refused_as_missing():
     with pytest.raises(MissingPrerequisite, match="mustc has no micro-track tasks") as caught:
-        task_registry.resolve(["mustc"], track="micro")
+        task_registry.resolve_tasks(["mustc"], track="micro")
     assert caught.value.exit_code == 3
 
 
@@ -130,7 +132,7 @@ def test_a_track_without_the_benchmark_is_refused_as_missing():
 )
 def test_bad_requests_get_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
-        task_registry.resolve(*arguments)
+        task_registry.resolve_tasks(*arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -146,7 +148,7 @@ def test_bad_requests_get_one_line(arguments, message):
 def test_bad_task_files_get_one_line(tmp_path: Path, text, message):
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
-        task_registry.resolve([str(tmp_path / "t.yaml")])
+        task_registry.resolve_tasks([str(tmp_path / "t.yaml")])
 
 
 @pytest.mark.parametrize(
@@ -166,18 +168,18 @@ def test_keys_of_another_form_get_one_line(tmp_path: Path, content: bytes, messa
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as refused:
-        task_registry.resolve([str(path)])
+        task_registry.resolve_tasks([str(path)])
     assert "\n" not in str(refused.value)
 
 
 def test_show_gives_config_and_readme_without_machine_paths():
-    shown = task_registry.show("fleurs")
+    shown = task_registry.describe_task("fleurs")
     assert {"fleurs_de_en", "micro_fleurs", "micro_fleurs_sampled"} <= set(names_of(shown))
     assert shown["readme"].startswith("# fleurs")
     assert shown["tasks"][0]["config"]["process_results"] == "rba_bench.evaluation.hooks.score"
-    assert names_of(task_registry.show("micro_fleurs_sampled")) == ["micro_fleurs_sampled"]
+    assert names_of(task_registry.describe_task("micro_fleurs_sampled")) == ["micro_fleurs_sampled"]
     with pytest.raises(UserError, match="did you mean"):
-        task_registry.show("fleur")
+        task_registry.describe_task("fleur")
 
 
 def names_of(shown):

@@ -64,5 +64,5 @@ def test_a_new_voice_and_text_outside_the_grammar_still_get_answers(base) -> Non
 def test_the_judge_says_when_it_does_not_know_an_instruction() -> None:
     doc = {"kind": "instruct", "id": "x", "prompt": "", "instruction": OUTSIDE[0], "baseline": "the fox"}
     scored = scoring.score_item(doc, "the report is here")
-    assert "does not know" in scored.judge_failed
+    assert "does not know" in scored.failure
     assert scored.scores == {}

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from rba_bench.evaluation.records import STATUSES, RunRecord, Sample
-from rba_bench.evaluation.scoring import score_item, summarise
+from rba_bench.evaluation.scoring import score_item, summarise_metrics
 from rba_bench.files import sha256_bytes
 
 WORDS = ["the", "red", "house", "is", "old", "and", "a", "cat", "sleeps", "here"]
@@ -98,7 +98,7 @@ def write_run(
         "n": len(samples),
         "limit": None,
         "partial": False,
-        "metrics": changes.get("metrics") or summarise(samples),
+        "metrics": changes.get("metrics") or summarise_metrics(samples),
         "statuses": {status: sum(each.status == status for each in samples) for status in STATUSES},
         "timing": {"generation_s": 1.0, "audio_s": 90.0, "rtfx": 90.0, "samples_per_s": 60.0},
         "hardware": {},

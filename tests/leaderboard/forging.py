@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.evaluation import documents, scoring
-from rba_bench.evaluation.plan import identifying, protocol_hash
+from rba_bench.evaluation.plan import identifying_facts, protocol_hash
 from rba_bench.evaluation.records import Sample, status_counts
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_bytes, sha256_json
@@ -20,7 +20,9 @@ Edit = Callable[[Json, list[Json]], None]
 
 def half_right(testset: str) -> Callable[[Any], str]:
     """Answers to a micro test set, about half of them right."""
-    known = {documents.user_text(doc): (doc["references"] or [""])[0] for doc in documents.load(testset)}
+    known = {
+        documents.user_text(doc): (doc["references"] or [""])[0] for doc in documents.load_documents(testset)
+    }
 
     def answer(request: Any) -> str:
         text = request.user_text()
@@ -62,7 +64,7 @@ def write(folder: Path, record: Json, samples: list[Json], keep_hash: bool = Fal
 def settle(record: Json, samples: list[Json], judged: Any = ()) -> None:
     """Make everything consistent that is computed from the samples, the protocol, the model and the test set."""
     parsed = [Sample.model_validate(sample) for sample in samples]
-    found = scoring.summarise(parsed, judged)
+    found = scoring.summarise_metrics(parsed, judged)
     record["metrics"] = {name: value.model_dump(mode="json") for name, value in found.items()}
     record["n"], record["statuses"] = len(parsed), status_counts(parsed)
     identify(record)
@@ -73,7 +75,7 @@ def identify(record: Json) -> None:
     record["protocol_hash"] = protocol_hash(record["protocol_spec"])
     key = {
         "protocol": record["protocol_hash"],
-        "model": {k: v for k, v in identifying(record["model"]).items() if k != "observed"},
+        "model": {k: v for k, v in identifying_facts(record["model"]).items() if k != "observed"},
         "data": [record["data"]["items_sha256"], record["data"]["audio_set_sha256"]],
         "limit": record["limit"],
         "seed": None if record["decoding"]["temperature"] == 0 else record["seeds"]["generation"],
@@ -86,7 +88,7 @@ def rehash(record: Json, samples: list[Json]) -> None:
     docs = [
         {**Sample.model_validate(s).model_dump(), "audio": {"sha256": s["audio_sha256"]}} for s in samples
     ]
-    record["data"].update(documents.fingerprint(docs))
+    record["data"].update(documents.set_fingerprint(docs))
 
 
 def rescore(samples: list[Json]) -> None:

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from rba_bench.evaluation.metric import Metric
-from rba_bench.evaluation.scoring import summarise
+from rba_bench.evaluation.scoring import summarise_metrics
 from rba_bench.leaderboard.board_files import EQUAL_LENGTH
 from rba_bench.leaderboard.build import build_board
 from tests.leaderboard import board_records as made
@@ -27,7 +27,7 @@ def write(root, systems=12, items=150, same_length=False):
             )
             for item in range(items)
         ]  # fmt: skip
-        metrics = summarise(samples, (Metric("win_rate", signature="win_rate"),))
+        metrics = summarise_metrics(samples, (Metric("win_rate", signature="win_rate"),))
         made.write_run(root, f"system-{system:02d}", samples, TASK, metrics=metrics)
     return truth
 

@@ -454,7 +454,7 @@ def test_without_voices_the_texts_are_compared_and_that_is_said(honest, tmp_path
     def silent(name: str) -> Any:
         raise MissingPrerequisite("no espeak-ng")
 
-    monkeypatch.setattr("rba_bench.evaluation.documents.load", silent)
+    monkeypatch.setattr("rba_bench.evaluation.documents.load_documents", silent)
     test_sets._micro_test_set.cache_clear()
     folder = forging.write(tmp_path / "a", *honest[QA])
     [verdict] = verify_records([folder]).verdicts

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from rba_bench.evaluation import scoring
-from rba_bench.evaluation.metric import Metric
+from rba_bench.evaluation.metric import Metric, metrics_of
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.leaderboard.verify import verify_records
 from rba_bench.seeding import stable_seed
@@ -80,7 +79,7 @@ def honest(tmp_path_factory) -> dict[str, tuple[Json, list[Json]]]:
 
 def resettle(record: Json, samples: list[Json]) -> None:
     """Everything that follows from the samples, judged metrics included."""
-    own = {metric.name for metric in scoring.METRICS[samples[0]["kind"]]}
+    own = {metric.name for metric in metrics_of(samples[0]["kind"])}
     keys = ("aggregation", "scale", "higher_is_better", "macro", "signature")
     judged = [
         Metric(name, **{key: value[key] for key in keys})

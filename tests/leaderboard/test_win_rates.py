@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rba_bench.evaluation.metric import Metric
-from rba_bench.evaluation.scoring import summarise
+from rba_bench.evaluation.scoring import summarise_metrics
 from rba_bench.leaderboard.build import build_board
 from tests.leaderboard import board_records as made
 
@@ -30,7 +30,7 @@ def write(root: Path, signature: str, protocol_form: str | None, old: bool = Fal
             )
             for index in range(60)
         ]
-        metrics = {m: value.model_dump() for m, value in summarise(samples, judged).items()}
+        metrics = {m: value.model_dump() for m, value in summarise_metrics(samples, judged).items()}
         if old:  # as written before lengths were part of a record
             for value in metrics.values():
                 del value["mean_length"], value["baseline_mean_length"]
@@ -111,7 +111,7 @@ def test_a_second_baseline_brings_its_own_length(tmp_path):
         )
         for index in range(20)
     ]
-    made.write_run(tmp_path / "runs", "sft", samples, TASK, metrics=summarise(samples, judged))
+    made.write_run(tmp_path / "runs", "sft", samples, TASK, metrics=summarise_metrics(samples, judged))
     page = (build_board([tmp_path / "runs"], tmp_path / "out").out / "index.md").read_text()
     assert "| 100 (baseline 300) | 20 |" in page and "| 100 (baseline 900) |" in page
 
@@ -128,7 +128,7 @@ def test_the_minimal_form_against_another_baseline_does_not_rank_either(tmp_path
         )
         for index in range(20)
     ]
-    made.write_run(tmp_path / "runs", "sft", samples, TASK, metrics=summarise(samples, judged))
+    made.write_run(tmp_path / "runs", "sft", samples, TASK, metrics=summarise_metrics(samples, judged))
     [group] = build_board([tmp_path / "runs"], tmp_path / "out").groups
     assert group.primary == "win_rate_vs_sft"
 

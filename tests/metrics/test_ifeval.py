@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.metrics.ifeval import CHECKS, check, count_sentences, score
+from rba_bench.metrics.ifeval import CHECKS, check, count_sentences, if_rate
 
 # name, arguments, answers that follow, answers that do not
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
@@ -127,10 +127,12 @@ def test_an_items_score_is_the_share_of_its_constraints() -> None:
         {"name": "change_case:english_lowercase", "arguments": {}},
         {"name": "keywords:existence", "arguments": {"keywords": ["river"]}},
     ]
-    assert score({"instructions": listed}, "the river") == {"if_rate": 1.0}
-    assert score({"instructions": listed}, "The river") == {"if_rate": 0.5}
-    assert score({"instructions": listed}, "") == {"if_rate": 0.0}
-    assert score({"instructions": []}, "the river") == {}  # no rule speaks of it: left to a judge, never 0
+    assert if_rate({"instructions": listed}, "the river") == 1.0
+    assert if_rate({"instructions": listed}, "The river") == 0.5
+    assert if_rate({"instructions": listed}, "") == 0.0
+    assert (
+        if_rate({"instructions": []}, "the river") is None
+    )  # no rule speaks of it: left to a judge, never 0
 
 
 def test_unknown_names_and_arguments_are_one_line() -> None:

@@ -10,15 +10,16 @@ the breakdown is by topic, and intervals draw whole instructions. Metrics, all i
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.metric import Metric
+from rba_bench.evaluation.metric import ItemScore, metrics_of
 from rba_bench.evaluation.records import Sample
-from rba_bench.evaluation.scorers.scorer import Addition, Cost, FinishOptions
+from rba_bench.evaluation.scorers.scorer import Scorer, ScorerOptions
 from rba_bench.metrics.agreement import exact_agreement, mean_cosine, token_overlap
 from rba_bench.textlm.embeddings import (
     EMBEDDING,
@@ -28,56 +29,91 @@ from rba_bench.textlm.embeddings import (
     embedding_sha256,
 )
 
-_PAIRED = {"answer_agreement": exact_agreement, "answer_overlap": token_overlap}
 NO_EMBEDDING = "none"
 
 
-class Consistency:
-    """See the module.
+class Consistency(Scorer):
+    """Agreement over voices: the scorer of a `{name: consistency, ...}` entry.
+
+    Its options: `embedding`, folder or Hub id of a sentence-transformers model, or `none`; `revision` on the Hub.
 
     Args:
         embedding: Folder of a sentence-transformers model, None to leave the cosine out.
-        name: What the record calls that model.
+        embedding_name: What the record calls that model.
         device: Torch device it runs on.
         batch_size: Answers per batch.
     """
 
-    def __init__(self, embedding: Path | None, name: str, device: str = "cpu", batch_size: int = 32) -> None:
+    name = "consistency"
+
+    def __init__(
+        self, embedding: Path | None, embedding_name: str, device: str = "cpu", batch_size: int = 32
+    ) -> None:
         self.embedder = SentenceEmbedder(embedding, device, batch_size) if embedding else None
-        self._identity = {"name": name, "sha256": embedding_sha256(embedding)} if embedding else None
-        own = (
-            Metric("answer_agreement", signature="answer_agreement|pairs:equal|whisper-normalizer"),
-            Metric("answer_overlap", signature="answer_overlap|pairs:token-f1|whisper-normalizer"),
+        self._identity = (
+            {"name": embedding_name, "sha256": embedding_sha256(embedding)} if embedding else None
         )
-        cosine = Metric("answer_cosine", signature=f"answer_cosine|pairs:cosine|{name}")
-        self.metrics: tuple[Metric, ...] = (*own, cosine) if embedding else own
+        ways = {
+            "answer_agreement": "pairs:equal|whisper-normalizer",
+            "answer_overlap": "pairs:token-f1|whisper-normalizer",
+            "answer_cosine": f"pairs:cosine|{embedding_name}",
+        }
+        metrics = [replace(m, signature=f"{m.name}|{ways[m.name]}") for m in metrics_of(self.name)]
+        self.metrics = tuple(metrics if embedding else metrics[:2])
         self._report: dict[str, Any] = {}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], options: ScorerOptions) -> Self:
+        """The scorer of an entry.
+
+        Raises:
+            UserError: unknown options.
+            MissingPrerequisite: the package or the model is not there; found before anything is answered.
+        """
+        if unknown := sorted(set(config) - {"embedding", "revision"}):
+            raise UserError(f"unknown option {', '.join(unknown)} of consistency; known: embedding, revision")
+        name = str(config.get("embedding") or EMBEDDING)
+        if name == NO_EMBEDDING:
+            return cls(None, "")
+        embedding_library()
+        copy = options.data_dir / name if options.data_dir is not None else Path(name)  # absolute names stay
+        path = str(copy) if copy.is_dir() else name
+        remedy = (
+            f"download it with `hf download {name} --local-dir DATA/{name}` where DATA is your --data-dir"
+        )
+        folder = embedding_folder(path, str(config.get("revision") or "main"), remedy)
+        return cls(folder, Path(name).name, options.device, options.batch_size)
+
+    @classmethod
+    def metric_names(cls, config: Mapping[str, Any], options: ScorerOptions) -> tuple[str, ...]:
+        """Without the cosine where no embedding model is wanted."""
+        names = super().metric_names(config, options)
+        return names[:2] if str(config.get("embedding")) == NO_EMBEDDING else names
 
     def describe(self) -> dict[str, Any]:
         """The embedding model by content."""
-        return {"name": "consistency", "version": 1, "embedding": self._identity}
+        return {"name": self.name, "version": 1, "embedding": self._identity}
 
-    def cost(self, samples: Sequence[Sample]) -> Cost:
-        """Nothing is asked of a judge."""
-        del samples
-        return Cost(calls=0, cached=0, dollars=0.0)
-
-    def finish(self, samples: Sequence[Sample]) -> list[Addition]:
+    def score(self, samples: Sequence[Sample]) -> list[ItemScore]:
         """The values of each sample's group.
 
-        A clip that could not be heard has no answer to compare; its group goes on without it. A group with fewer
+        An item that the model failed on has no answer to compare; its group is scored without it. A group with fewer
         than two answers has no value.
         """
         groups: dict[str, list[int]] = {}
         for position, sample in enumerate(samples):
             if sample.status != "error":
                 groups.setdefault(sample.cluster, []).append(position)
-        vectors = self._vectors([sample.extracted for sample in samples])
-        additions = [Addition() for _ in samples]
+        vectors = None
+        if self.embedder is not None:
+            vectors = self.embedder.vectors(
+                [sample.extracted for sample in samples]
+            )  # [n, d], zeros if empty
+        scores = [ItemScore() for _ in samples]
         for members in groups.values():
-            addition = self._group([samples[i] for i in members], vectors[members] if len(vectors) else None)
+            score = _group_score([samples[i] for i in members], None if vectors is None else vectors[members])
             for position in members:
-                additions[position] = addition
+                scores[position] = score
         sizes = [len(members) for members in groups.values()]
         self._report = {
             "groups": len(sizes),
@@ -85,51 +121,27 @@ class Consistency:
             "groups_without_a_pair": sum(size < 2 for size in sizes),
             "answers_left_out": sum(sample.status == "error" for sample in samples),
         }
-        return additions
+        return scores
 
     def report(self) -> dict[str, Any]:
         """How many groups and pairs there were."""
         return dict(self._report)
 
-    def _group(self, members: Sequence[Sample], vectors: np.ndarray | None) -> Addition:
-        if len(members) < 2:
-            return Addition(failed="no other answer to the same instruction to compare with")
-        answers, lang = [sample.extracted for sample in members], members[0].target_lang
-        scores = {name: similarity(answers, lang) for name, similarity in _PAIRED.items()}
-        if vectors is not None:
-            scores["answer_cosine"] = mean_cosine(vectors)
-        return Addition(scores)
 
-    def _vectors(self, answers: Sequence[str]) -> np.ndarray:
-        """Sentence vectors [n, d], zeros for empty answers; nothing where no cosine is wanted."""
-        return np.zeros((0, 0)) if self.embedder is None else self.embedder.vectors(answers)
-
-
-def make(config: Mapping[str, Any], options: FinishOptions) -> Consistency:
-    """The finisher of a task.
+def _group_score(members: Sequence[Sample], vectors: np.ndarray | None) -> ItemScore:
+    """The agreement of the answers of one group.
 
     Args:
-        config: `embedding`: folder or Hub id of a sentence-transformers model, or `none`; `revision` on the Hub.
-        options: Device and batch size.
-
-    Raises:
-        UserError: unknown options.
-        MissingPrerequisite: the package or the model is not there; found before anything is answered.
+        members: Its samples.
+        vectors: Sentence vectors of their answers `[n, d]`, None without an embedding model.
     """
-    if strangers := sorted(set(config) - {"embedding", "revision"}):
-        raise UserError(f"unknown option {', '.join(strangers)} of consistency; known: embedding, revision")
-    name = str(config.get("embedding") or EMBEDDING)
-    if name == NO_EMBEDDING:
-        return Consistency(None, "")
-    embedding_library()
-    found = _beside_the_data(name, options.data_dir)
-    remedy = f"download it with `hf download {name} --local-dir DATA/{name}` where DATA is your --data-dir"
-    folder = embedding_folder(found, str(config.get("revision") or "main"), remedy)
-    shown = Path(name).name
-    return Consistency(folder, shown, options.device, options.batch_size)
-
-
-def _beside_the_data(name: str, data_dir: Path | None) -> str:
-    """A copy of the model in the data folder, under its whole name, if there is one."""
-    copy = None if data_dir is None or Path(name).is_absolute() else data_dir / name
-    return str(copy) if copy is not None and copy.is_dir() else name
+    if len(members) < 2:
+        return ItemScore(failure="no other answer to the same instruction to compare with")
+    answers, lang = [sample.extracted for sample in members], members[0].target_lang
+    scores: dict[str, float | list[int]] = {
+        "answer_agreement": exact_agreement(answers, lang),
+        "answer_overlap": token_overlap(answers, lang),
+    }
+    if vectors is not None:
+        scores["answer_cosine"] = mean_cosine(vectors)
+    return ItemScore(scores)

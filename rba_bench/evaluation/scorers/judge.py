@@ -1,26 +1,24 @@
-"""What a hosted judge costs, for `--dry-run`.
+"""What judges share: their options, what they cost, and the way from samples to votes to scores.
 
-List prices in US dollars per million tokens (prompt, completion) of the standard tier, without caching or batch
-discounts, of models whose name pins a version. Source: https://openai.com/api/pricing and the model pages under
-https://platform.openai.com/docs/models, as published by 2025-04-14; prices change, so an estimate is a guide and
-`price: [prompt, completion]` in a task's `finish` entry overrides it.
-
-What judges share: their options, what they would cost, and the way from samples to votes to scores.
+List prices for `--dry-run` are in US dollars per million tokens (prompt, completion) of the standard tier, without
+caching or batch discounts, of models whose name pins a version. Source: https://openai.com/api/pricing and the model
+pages under https://platform.openai.com/docs/models, as published by 2025-04-14; prices change, so an estimate is a
+guide and `price: [prompt, completion]` in a task's `finish` entry overrides it.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.documents import user_text
-from rba_bench.evaluation.metric import Metric
+from rba_bench.evaluation.metric import ItemScore
 from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.scorers import judge_prompts
-from rba_bench.evaluation.scorers.scorer import Addition, Cost, FinishOptions
+from rba_bench.evaluation.scorers.scorer import Cost, Scorer, ScorerOptions
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.judging import (
     GIVE_UP,
@@ -37,7 +35,6 @@ from rba_bench.textlm.judging import (
     judge_facts,
 )
 
-AS_OF = "2025-04-14"
 PRICES: dict[str, tuple[float, float]] = {
     "gpt-4o-mini-2024-07-18": (0.15, 0.60),
     "gpt-4o-2024-08-06": (2.50, 10.00),
@@ -50,11 +47,13 @@ BYTES_PER_TOKEN = 4  # of UTF-8: about right for English and, with three bytes a
 TOKENS_PER_MESSAGE = 4  # role and separators
 MILLION = 1_000_000
 
+Value = TypeVar("Value")
 
-def tokens(texts: list[str]) -> int:
-    """Estimated tokens of a conversation: a quarter of its UTF-8 bytes and four a message; no tokenizer is loaded."""
-    size = sum(len(text.encode()) for text in texts)
-    return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
+
+def estimated_tokens(question: Question) -> int:
+    """Estimated prompt tokens: a quarter of the UTF-8 bytes and four a message; no tokenizer is loaded."""
+    size = sum(len(message.content.encode()) for message in question.messages)
+    return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(question.messages)
 
 
 def price_in_dollars(
@@ -63,7 +62,7 @@ def price_in_dollars(
     completion_tokens: int,
     price: tuple[float, float] | None = None,
 ) -> float | None:
-    """Estimated dollars; 0.0 for a model run here, None if the price is not known.
+    """Estimated dollars; 0.0 for a model that runs on this machine, None if the price is not known.
 
     Args:
         identity: What the judge says of itself.
@@ -71,23 +70,20 @@ def price_in_dollars(
         completion_tokens: Of all calls.
         price: Dollars per million tokens (prompt, completion), instead of the list.
     """
-    known = price or PRICES.get(str(identity.get("model")))
-    if known is not None:
-        return (prompt_tokens * known[0] + completion_tokens * known[1]) / MILLION
+    price = price or PRICES.get(str(identity.get("model")))
+    if price is not None:
+        return (prompt_tokens * price[0] + completion_tokens * price[1]) / MILLION
     return None if identity.get("kind") == "endpoint" else 0.0
 
 
-Value = TypeVar("Value")
-
-
 @dataclass(frozen=True)
-class Settings:
+class JudgeSettings:
     """How a judge is asked: the options that every judge's entry in `metadata.finish` may hold.
 
     Attributes:
         max_tokens: Longest reply.
         temperature: Of the first attempt; 0 is greedy.
-        top_logprobs: First tokens whose odds are asked for; 0 = none.
+        top_logprobs: Number of first tokens whose log-probabilities are asked for; 0 = none.
         seed: Base seed; each vote and each retry has its own.
         retries: Attempts after the first that failed.
         price: Dollars per million tokens (prompt, completion), instead of the price list. Changes no score.
@@ -101,10 +97,10 @@ class Settings:
     price: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], **defaults: Any) -> "Settings":
+    def from_config(cls, config: Mapping[str, Any], **defaults: Any) -> "JudgeSettings":
         """From an entry of `metadata.finish`. Raises UserError for a value that cannot be."""
-        given = {key: config.get(key, defaults.get(key)) for key in cls.__dataclass_fields__}
-        values = {key: value for key, value in given.items() if value is not None}
+        options = {key: config.get(key, defaults.get(key)) for key in cls.__dataclass_fields__}
+        values = {key: value for key, value in options.items() if value is not None}
         try:
             if "price" in values:
                 prompt, completion = values["price"]
@@ -113,12 +109,7 @@ class Settings:
             settings = cls(**{**values, **whole, "temperature": float(values["temperature"])})
         except (TypeError, ValueError) as error:
             raise UserError(f"judge options {dict(config)} cannot be read: {error}") from error
-        if (
-            settings.max_tokens < 1
-            or settings.temperature < 0
-            or settings.retries < 0
-            or settings.top_logprobs < 0
-        ):
+        if settings.max_tokens < 1 or min(settings.temperature, settings.retries, settings.top_logprobs) < 0:
             raise UserError(
                 f"judge options {dict(config)}: max_tokens is at least 1, nothing else is below 0"
             )
@@ -149,8 +140,8 @@ def _loaded(spec: str, device: str, batch_size: int) -> JudgeModel:
     return load_judge_model(spec, device, batch_size)
 
 
-def asker_of(config: Mapping[str, Any], options: FinishOptions) -> JudgeModel:
-    """The judge that the user names, else the task's own.
+def choose_judge_model(config: Mapping[str, Any], options: ScorerOptions) -> JudgeModel:
+    """The judge model that the user names, else the task's own.
 
     Raises:
         MissingPrerequisite: Neither names one, or it is not there.
@@ -164,36 +155,65 @@ def asker_of(config: Mapping[str, Any], options: FinishOptions) -> JudgeModel:
     return _loaded(str(spec), options.device, options.batch_size)
 
 
-def check_keys(name: str, config: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raises UserError for an option that does not exist."""
-    allowed = ["judge", *Settings.__dataclass_fields__, *known]
-    if unknown := sorted(set(config) - set(allowed)):
-        raise UserError(f"unknown options {unknown} of judge {name!r}; known: {', '.join(allowed)}")
-
-
-class Judge(ABC, Generic[Value]):
-    """A finisher that asks a text LLM about each answer.
+class Judge(Scorer, Generic[Value]):
+    """A scorer that asks a text LLM about each answer.
 
     Attributes:
-        name: In records and reports.
-        metrics: What it adds.
         templates: The prompt texts, for the protocol.
-        give_up: Replies of no use in a row that end the asking; None where nobody is asked.
+        own_options: Names of its options in an entry of `metadata.finish`, beside those of `JudgeSettings`.
+        give_up: Number of unusable replies in a row that ends the asking; None where no model is asked.
+
+    Args:
+        judge_model: The text LLM.
+        settings: How it is asked.
+        cache_folder: Folder of the vote cache.
     """
 
-    name: str
-    metrics: tuple[Metric, ...]
     templates: tuple[str, ...]
+    own_options: tuple[str, ...] = ()
     give_up: int | None = GIVE_UP
 
-    def __init__(self, asker: JudgeModel, settings: Settings, cache_folder: Path) -> None:
-        self.asker = asker
+    def __init__(self, judge_model: JudgeModel, settings: JudgeSettings, cache_folder: Path) -> None:
+        self.judge_model = judge_model
         self.settings = settings
         self.cache_folder = cache_folder
         self._report: dict[str, Any] = {}
 
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], options: ScorerOptions, judge_model: JudgeModel | None = None
+    ) -> Self:
+        """The judge of an entry of `metadata.finish`.
+
+        Args:
+            config: `judge`, the options of `JudgeSettings`, and those in `own_options`.
+            options: What the user chose.
+            judge_model: The text LLM; None to load the one that is named.
+
+        Raises:
+            UserError: An option that does not exist, or a value that cannot be.
+            MissingPrerequisite: No judge is named, or something that it needs is not there.
+        """
+        allowed = ["judge", *JudgeSettings.__dataclass_fields__, *cls.own_options]
+        if unknown := sorted(set(config) - set(allowed)):
+            raise UserError(f"unknown options {unknown} of judge {cls.name!r}; known: {', '.join(allowed)}")
+        settings = JudgeSettings.from_config(config, **cls.default_settings(config))
+        judge_model = judge_model or choose_judge_model(config, options)
+        return cls(judge_model, settings, options.cache, **cls.read_own_options(config, options))
+
+    @classmethod
     @abstractmethod
-    def ruled(self, sample: Sample) -> Addition | None:
+    def default_settings(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of `JudgeSettings` where the entry says nothing."""
+
+    @classmethod
+    def read_own_options(cls, config: Mapping[str, Any], options: ScorerOptions) -> dict[str, Any]:
+        """Keyword arguments of the constructor from `own_options`."""
+        del config, options
+        return {}
+
+    @abstractmethod
+    def score_by_rule(self, sample: Sample) -> ItemScore | None:
         """The score of an item that needs no judge; None if it does."""
 
     @abstractmethod
@@ -205,14 +225,14 @@ class Judge(ABC, Generic[Value]):
         """The vote in a reply, None if it is malformed."""
 
     @abstractmethod
-    def verdict(self, values: Sequence[Value], facts: list[dict[str, Any]]) -> Addition:
+    def verdict(self, values: Sequence[Value], facts: list[dict[str, Any]]) -> ItemScore:
         """The score of an item from all its votes and their JSON forms."""
 
     @abstractmethod
     def summary(self, samples: Sequence[Sample], votes: Sequence[Sequence[Value]]) -> dict[str, Any]:
         """What the report says of the votes on the items that were judged."""
 
-    def options(self) -> dict[str, Any]:
+    def protocol_options(self) -> dict[str, Any]:
         """What else changes the scores: part of the protocol."""
         return {}
 
@@ -220,86 +240,90 @@ class Judge(ABC, Generic[Value]):
         """Judge, prompts, decoding, rules: part of the protocol hash."""
         return {
             "name": self.name,
-            "judge": judge_facts(self.asker.identity()),
-            "prompt": judge_prompts.fingerprint(*self.templates),
+            "judge": judge_facts(self.judge_model.identity()),
+            "prompt": judge_prompts.prompt_fingerprint(*self.templates),
             "decoding": self.settings.facts(),
             "reading": judge_prompts.VERDICTS_VERSION,
-            **self.options(),
+            **self.protocol_options(),
         }
 
     def cost(self, samples: Sequence[Sample]) -> Cost:
         """Calls still to be made, without retries; the completion tokens are an upper bound."""
-        asked = [
-            q for sample in samples if self._without_judge(sample) is None for q in self.questions(sample)
+        questions = [
+            question
+            for sample in samples
+            if self._score_without_judge(sample) is None
+            for question in self.questions(sample)
         ]
-        with self._votes() as votes:
-            missing, cached = self._poll(votes).open_questions(asked, self.read)
-        prompt = sum(tokens([m.content for m in question.messages]) for question in missing)
+        with VoteCache(self.cache_folder) as cache:
+            poll = Poll(self.judge_model, cache, self.settings.retries, self.give_up)
+            missing, cached = poll.open_questions(questions, self.read)
+        prompt = sum(estimated_tokens(question) for question in missing)
         completion = sum(question.max_tokens for question in missing)
-        dollars = price_in_dollars(self.asker.identity(), prompt, completion, self.settings.price)
+        dollars = price_in_dollars(self.judge_model.identity(), prompt, completion, self.settings.price)
         return Cost(len(missing), cached, prompt, completion, dollars)
 
-    def finish(self, samples: Sequence[Sample]) -> list[Addition]:
-        """One addition per sample, in order."""
-        additions = {i: known for i, s in enumerate(samples) if (known := self._without_judge(s)) is not None}
-        asked = [i for i in range(len(samples)) if i not in additions]
-        questions = [self.questions(samples[i]) for i in asked]
-        with self._votes() as kept:
-            poll = self._poll(kept)
+    def score(self, samples: Sequence[Sample]) -> list[ItemScore]:
+        """The scores of each sample, in order."""
+        scores = [self._score_without_judge(sample) for sample in samples]
+        open_items = [i for i, score in enumerate(scores) if score is None]
+        questions = [self.questions(samples[i]) for i in open_items]
+        with VoteCache(self.cache_folder) as cache:
+            poll = Poll(self.judge_model, cache, self.settings.retries, self.give_up)
             stream = iter(poll.collect([q for group in questions for q in group], self.read, self.name))
         judged: list[tuple[Sample, list[Value]]] = []
-        for i, group in zip(asked, questions, strict=True):
+        for i, group in zip(open_items, questions, strict=True):
             votes = [next(stream) for _ in group]
-            additions[i] = self._decided(votes)
-            if not additions[i].failed:
+            score = scores[i] = self._score_from_votes(votes)
+            if not score.failure:
                 judged.append((samples[i], [vote.value for vote in votes if vote.value is not None]))
+        complete = [score for score in scores if score is not None]
         self._report = {
             "n": len(samples),
             "n_judged": len(judged),
-            "n_failed": sum(bool(addition.failed) for addition in additions.values()),
+            "n_failed": sum(bool(score.failure) for score in complete),
             **poll.account.facts(),
             **(self.summary([s for s, _ in judged], [v for _, v in judged]) if judged else {}),
         }
-        return [additions[i] for i in range(len(samples))]
+        return complete
 
     def report(self) -> dict[str, Any]:
-        """Agreement, noise, bias, failures and calls of the last `finish`."""
+        """Agreement, noise, bias, failures and calls of the last `score`."""
         return self._report
 
-    def _votes(self) -> VoteCache:
-        return VoteCache(self.cache_folder)
+    def by_rule(self, metric: str, score: float, rule: str) -> ItemScore:
+        """A score without a judge, with the rule that gave it."""
+        return ItemScore({metric: score}, {self.name: {"rule": rule}})
 
-    def _poll(self, votes: VoteCache) -> Poll:
-        return Poll(self.asker, votes, self.settings.retries, self.give_up)
+    def _score_without_judge(self, sample: Sample) -> ItemScore | None:
+        if (score := self.score_by_rule(sample)) is not None:
+            return score
+        if request_text(sample):
+            return None
+        return ItemScore(failure=f"{self.name}: no text of what is spoken to show the judge")
 
-    def _without_judge(self, sample: Sample) -> Addition | None:
-        if (addition := self.ruled(sample)) is not None:
-            return addition
-        return (
-            None
-            if request(sample)
-            else Addition(failed=f"{self.name}: no text of what is spoken to show the judge")
-        )
-
-    def _decided(self, votes: Sequence[Vote[Value]]) -> Addition:
+    def _score_from_votes(self, votes: Sequence[Vote[Value]]) -> ItemScore:
         facts = [vote.facts() for vote in votes]
         values = [vote.value for vote in votes if vote.value is not None]
         if len(values) == len(votes):
             return self.verdict(values, facts)
         reason = next(vote.failures[-1] for vote in votes if vote.value is None)
-        return Addition(judge={self.name: {"votes": facts}}, failed=f"{self.name}: {reason}")
+        return ItemScore(judge={self.name: {"votes": facts}}, failure=f"{self.name}: {reason}")
 
 
-def request(sample: Sample) -> str:
+def request_text(sample: Sample) -> str:
     """What the user asked for: the text beside the audio, then what is spoken."""
     return user_text({"prompt": sample.prompt, "instruction": sample.instruction})
 
 
-def unanswered(sample: Sample) -> bool:
-    """Whether the model gave no answer at all."""
-    return sample.status == "error"
+def is_unanswered(sample: Sample) -> bool:
+    """Whether the model failed on an item, or answered it with nothing."""
+    return sample.status == "error" or not sample.extracted.strip()
 
 
-def ruled_addition(name: str, scores: dict[str, float], rule: str) -> Addition:
-    """A score without a judge, with the rule that gave it."""
-    return Addition(scores, judge={name: {"rule": rule}})
+def vote_count(config: Mapping[str, Any], default: int) -> int:
+    """The option `votes`. Raises UserError if it is no number from 1."""
+    votes = config.get("votes", default)
+    if not isinstance(votes, int) or isinstance(votes, bool) or votes < 1:
+        raise UserError(f"votes: {votes!r} of a judge: use 1 or more")
+    return votes

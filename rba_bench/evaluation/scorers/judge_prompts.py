@@ -1,15 +1,13 @@
-"""What judges are asked, word for word, and the verdict that a reply states.
+"""The prompts of judges, word for word, and how the verdict in a judge's reply is read.
 
-What judges are asked, word for word. Any change here changes the protocol hash; raise VERSION with it.
+Any change of a prompt changes the protocol hash; raise VERSION with it. Texts under judgement go in as JSON strings, so
+that quotes or headings inside an answer cannot end its block.
 
-Texts under judgement go in as JSON strings, so that quotes or headings inside an answer cannot end its block.
-
-The verdict that a judge's reply states, where it says more than the bare word it was asked for.
-
-Some servers write no fewer than sixteen tokens, some models answer in Markdown, in JSON, or with a reason. A verdict is
-taken where it stands apart: alone, in a field of a JSON object, behind a label ("Score: 4"), on the first or the last
-line, or, of a word, in front of a comma ("Yes, because"). Where two such places disagree there is no verdict: the vote
-is asked for again, and counted as failed in the end, which is better than one misread.
+A reply may say more than the bare word it was asked for: some servers write no fewer than sixteen tokens, some models
+answer in Markdown, in JSON, or with a reason. A verdict is accepted where it stands apart: alone, in a field of a JSON
+object, behind a label ("Score: 4"), on the first or the last line, or, of a word, in front of a comma ("Yes, because").
+Where two such places disagree there is no verdict: the vote is asked for again, and counted as failed in the end, which
+is better than a vote that was misread.
 """
 
 import json
@@ -93,26 +91,26 @@ contradict it. More text around it does no harm. Reply with one word, Yes or No,
 """
 
 
-def compare(request: str, first: str, second: str) -> tuple[Message, ...]:
+def compare_prompt(request: str, first: str, second: str) -> tuple[Message, ...]:
     """Which of two answers is better: the first is `m`, the second `M`."""
     block = json.dumps({"instruction": request}, ensure_ascii=False, indent=4)
     text = COMPARE.format(request=block, first=quote_json(first), second=quote_json(second))
     return Message("system", COMPARE_SYSTEM), Message("user", text)
 
 
-def rate(request: str, answer: str) -> tuple[Message, ...]:
+def rating_prompt(request: str, answer: str) -> tuple[Message, ...]:
     """How good an answer is, from 1 to 5."""
     return (Message("user", RATE.format(request=quote_json(request), answer=quote_json(answer))),)
 
 
-def verify(request: str, references: Sequence[str], answer: str) -> tuple[Message, ...]:
+def correctness_prompt(request: str, references: Sequence[str], answer: str) -> tuple[Message, ...]:
     """Whether an answer is one of the references in other words."""
-    known = json.dumps(list(references), ensure_ascii=False)
-    text = VERIFY.format(request=quote_json(request), references=known, answer=quote_json(answer))
+    listed = json.dumps(list(references), ensure_ascii=False)
+    text = VERIFY.format(request=quote_json(request), references=listed, answer=quote_json(answer))
     return (Message("user", text),)
 
 
-def fingerprint(*templates: str) -> dict[str, str | int]:
+def prompt_fingerprint(*templates: str) -> dict[str, str | int]:
     """Version and hash of the templates: part of the protocol."""
     return {"version": VERSION, "sha256": sha256_json(list(templates))}
 
@@ -138,7 +136,7 @@ _LABELLED = re.compile(
 _LEADING = re.compile(r"\A\W*(\w+)\s*[,.;:!–—，。、]")
 
 
-def stated(text: str, parse: Callable[[str], Value | None], leading: bool = False) -> Value | None:
+def parse_verdict(text: str, parse: Callable[[str], Value | None], leading: bool = False) -> Value | None:
     """The verdict in a reply, None where there is none, or more than one.
 
     Args:
@@ -147,35 +145,34 @@ def stated(text: str, parse: Callable[[str], Value | None], leading: bool = Fals
         leading: Whether a word in front of a comma or full stop counts.
     """
     text = unicodedata.normalize("NFKC", text[:_LONGEST]).strip()
-    if (alone := _bare(text, parse)) is not None:
-        return alone
-    if (fenced := _FENCE.match(text)) and text.startswith("```"):
+    if (verdict := _bare_verdict(text, parse)) is not None:
+        return verdict
+    if text.startswith("```") and (fenced := _FENCE.match(text)):
         text = fenced[1].strip()
     places = _fields(text) if text.startswith("{") else _places(text, leading)
-    found = [value for place in places if (value := _bare(place, parse)) is not None]
-    return found[0] if found and all(value == found[0] for value in found) else None
+    verdicts = [verdict for place in places if (verdict := _bare_verdict(place, parse)) is not None]
+    return verdicts[0] if verdicts and all(verdict == verdicts[0] for verdict in verdicts) else None
 
 
-def _bare(text: str, parse: Callable[[str], Value | None]) -> Value | None:
+def _bare_verdict(text: str, parse: Callable[[str], Value | None]) -> Value | None:
+    """The verdict that a text is, quotes and brackets aside; a number with a sign is none."""
     if boxed := _BOXED.search(text):
         text = boxed[1]
-    return (
-        parse(text.strip(_AROUND))
-        if not text.lstrip(_AROUND.replace(".", "")).startswith(("-", "+"))
-        else None
-    )
+    if text.lstrip(_AROUND.replace(".", "")).startswith(("-", "+")):
+        return None
+    return parse(text.strip(_AROUND))
 
 
 def _fields(text: str) -> Iterator[str]:
-    """The fields of a JSON object that are called like a verdict; of one that was cut off too."""
+    """The fields of a JSON object whose names are labels of verdicts, also of an object that was cut off."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         values = dict(re.findall(r"\"([^\"]+)\"\s*:\s*\"?([^\",}\n]+)\"?\s*[,}\n]", text))
     if not isinstance(values, dict):
         return
-    named = {key: value for key, value in values.items() if _KEY.search(str(key))}
-    for value in (named or values if len(values) == 1 else named).values():
+    labelled = {key: value for key, value in values.items() if _KEY.search(str(key))}
+    for value in (labelled or values if len(values) == 1 else labelled).values():
         if isinstance(value, bool):
             yield "yes" if value else "no"
         elif isinstance(value, str | int):

@@ -1,15 +1,15 @@
 """Length control of a win rate, and where the difficulties of AlpacaEval's instructions come from.
 
-Forms (`lc:` of a `pairwise` entry; of a list the first whose tables are to be had):
+Forms (`lc:` of a `pairwise` entry; of a list the first whose tables can be found):
 
     none              no `lc_win_rate`; the default
-    difficulty        `length_controlled_v1`: with difficulties, drawn towards the gamed baselines; AlpacaEval's board
+    difficulty        `length_controlled_v1`: with difficulties, regularised by the gamed baselines; AlpacaEval's board
     difficulty_noreg  `length_controlled_noreg`: with difficulties only
     minimal           length alone
 
-Boards rank by `lc_win_rate` in the form `difficulty` alone (`TRUSTED`). The other two leave the effect of length to be
-learnt from one system's answers, and a system that is terse throughout has no long ones to learn it from: what it lacks
-in quality is put down to length. `tasks/alpacaeval/README.md` has the numbers.
+Boards rank by `lc_win_rate` only in the form `difficulty` (`TRUSTED`). The other two estimate the effect of length from
+the answers of one system, and a system whose answers are all short has no long ones to estimate it from: what it lacks
+in quality is attributed to length. `tasks/alpacaeval/README.md` has the numbers.
 
 Difficulties exist for the 805 instructions of AlpacaEval, by position; a spoken subset is mapped by its text. The files
 are options of the entry, else those of the data set `tatsu-lab/alpaca_eval` in the local copy or on the Hub:
@@ -26,7 +26,7 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.records import Sample
-from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.evaluation.sources import hub
 from rba_bench.evaluation.sources.source import Place
 from rba_bench.files import read_json, sha256_file
@@ -72,20 +72,25 @@ class LengthControl:
     hashes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], options: FinishOptions) -> "LengthControl | None":
+    def from_config(cls, config: Mapping[str, Any], options: ScorerOptions) -> "LengthControl | None":
         """As an entry of `metadata.finish` says; None for `none`.
 
         Raises:
             UserError: Unknown form, or a file of another layout.
-            MissingPrerequisite: A table is not to be had.
+            MissingPrerequisite: A table cannot be found.
         """
-        chosen = settled(config, options)
-        form = chosen["lc"]
+        config = choose_form(config, options)
+        form = config["lc"]
         if form == NONE:
             return None
         if form == "minimal":
             return cls()
-        paths = {name: _named(name, chosen) for name in _tables(form, chosen)}
+        paths = {name: Path(str(config[name])) for name in _table_names(form, config)}
+        for name, path in paths.items():
+            if not path.is_file():
+                raise MissingPrerequisite(
+                    f"no file {path} ({name} of length control): it is {FILES[name]} of {REPO}"
+                )
         gamed = read_gamed(paths["gamed"]) if "gamed" in paths else None
         by_index = read_difficulty(paths["difficulty"]) if "difficulty" in paths else None
         if by_index is None and gamed is not None:
@@ -104,11 +109,11 @@ class LengthControl:
         """JSON form for the protocol."""
         return {"form": self.form, **({"tables_sha256": dict(self.hashes)} if self.hashes else {})}
 
-    def known(self, samples: Sequence[Sample]) -> list[bool]:
-        """Which items can be controlled.
+    def has_difficulty(self, samples: Sequence[Sample]) -> list[bool]:
+        """Which items have a difficulty, so that their length can be controlled.
 
         Raises:
-            UserError: too many cannot: the instructions are not those of the tables.
+            UserError: too many have none: the instructions are not those of the tables.
         """
         if self.by_index is None:
             return [True] * len(samples)
@@ -124,51 +129,48 @@ class LengthControl:
     def fit(
         self, samples: Sequence[Sample], preferences: Sequence[float], baselines: Sequence[str]
     ) -> LengthControlled:
-        """The length-controlled win rate of judged items, all of them `known`."""
-        hard = None
+        """The length-controlled win rate of judged items, all of which have a difficulty."""
+        difficulty = None
         if self.by_index is not None:
-            hard = difficulties([self.positions[_words(s.instruction)] for s in samples], self.by_index)
+            difficulty = difficulties([self.positions[_words(s.instruction)] for s in samples], self.by_index)
         return length_controlled(
             preferences,
             [len(sample.extracted) for sample in samples],
             [len(baseline) for baseline in baselines],
-            hard,
+            difficulty,
             self.gamed,
         )
 
 
-def settled(config: Mapping[str, Any], options: FinishOptions, aloud: bool = False) -> dict[str, Any]:
+def choose_form(config: Mapping[str, Any], options: ScorerOptions, aloud: bool = False) -> dict[str, Any]:
     """An entry with one form, and the paths of the tables that it needs.
 
-    Of a list of forms the first is taken whose tables are to be had, so the last one is best `none`. The choice is part
+    Of a list of forms the first whose tables can be found is used, so the last one is best `none`. The choice is part
     of the protocol: runs of different forms never share a table.
 
     Args:
-        config: The entry; a table that it names itself must be there.
+        config: The entry; a table that it names itself must exist.
         options: Where to look for the others.
-        aloud: Say on stderr which form was passed over, and how to get its tables.
+        aloud: Say on stderr which form is not used, and how to get its tables.
 
     Raises:
         UserError: Unknown form.
-        MissingPrerequisite: A table of the last form is not to be had.
+        MissingPrerequisite: A table of the last form cannot be found.
     """
-    wanted = config.get("lc", NONE)
-    forms = [str(form) for form in (wanted if isinstance(wanted, list | tuple) else [wanted])] or [NONE]
+    listed = config.get("lc", NONE)
+    forms = [str(form) for form in (listed if isinstance(listed, list | tuple) else [listed])] or [NONE]
     if unknown := [form for form in forms if form not in FORMS]:
         raise UserError(f"unknown length control lc: {unknown[0]}; known: {', '.join(FORMS)}")
-    for form, after in zip(forms, [*forms[1:], None], strict=True):
-        names = [name for name in _tables(form, config) if not config.get(name)]
+    for form, next_form in zip(forms, forms[1:], strict=False):
         try:
-            return {**config, "lc": form, **_found(names, options.data_dir)}
+            return _with_tables(form, config, options.data_dir)
         except MissingPrerequisite as error:
-            if after is None:
-                raise
             if aloud:
-                say(f"length control lc: {form} is left out, lc: {after} takes its place: {error}")
-    raise AssertionError("the last form returns or raises")
+                say(f"length control lc: {form} cannot be used, lc: {next_form} is used instead: {error}")
+    return _with_tables(forms[-1], config, options.data_dir)
 
 
-def _tables(form: str, config: Mapping[str, Any]) -> list[str]:
+def _table_names(form: str, config: Mapping[str, Any]) -> list[str]:
     """Names of the tables of a form."""
     if form in (NONE, "minimal"):
         return []
@@ -176,9 +178,10 @@ def _tables(form: str, config: Mapping[str, Any]) -> list[str]:
     return ["instructions", *gamed, *(["difficulty"] if config.get("difficulty") or not gamed else [])]
 
 
-def _found(names: Sequence[str], data_dir: Path | None) -> dict[str, str]:
-    """Paths of tables of the data set; what is missing is named all at once."""
+def _with_tables(form: str, config: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any]:
+    """The entry with a form and the paths of its tables; one error names all files that are missing."""
     place, paths = Place.of(data_dir), dict[str, str]()
+    names = [name for name in _table_names(form, config) if not config.get(name)]
     for name in names:
         try:
             paths[name] = str(hub.files(REPO, [FILES[name]], place).paths[0])
@@ -187,14 +190,7 @@ def _found(names: Sequence[str], data_dir: Path | None) -> dict[str, str]:
                 raise
     if missing := [FILES[name] for name in names if name not in paths]:
         hub.files(REPO, missing, place)
-    return paths
-
-
-def _named(name: str, config: Mapping[str, Any]) -> Path:
-    path = Path(str(config[name]))
-    if not path.is_file():
-        raise MissingPrerequisite(f"no file {path} ({name} of length control): it is {FILES[name]} of {REPO}")
-    return path
+    return {**config, "lc": form, **paths}
 
 
 def _positions(path: Path) -> dict[str, int]:

@@ -6,19 +6,20 @@ no; whether it is right does not matter. `if_rate_with_cot` is the mean of the t
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rba_bench.evaluation.metric import Metric
+from rba_bench.evaluation.metric import ItemScore, metrics_of
 from rba_bench.evaluation.records import Sample
-from rba_bench.evaluation.scorers.judge import Settings, asker_of, check_keys, ruled_addition, unanswered
-from rba_bench.evaluation.scorers.scorer import Addition, FinishOptions
-from rba_bench.evaluation.scorers.yesno import Verdict, YesNoJudge
-from rba_bench.metrics import ifeval
-from rba_bench.textlm.judging import JudgeModel, Message, Question
+from rba_bench.evaluation.scorers.judge import JudgeSettings, is_unanswered
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
+from rba_bench.evaluation.scorers.yesno import YesNoJudge, YesNoVote
+from rba_bench.metrics.ifeval import VERSION as RULES_VERSION
+from rba_bench.metrics.ifeval import if_rate
+from rba_bench.textlm.judging import JudgeModel, Message, Question, quote_json
 
 METRIC = "if_rate_with_cot"
-DEFAULTS = {"max_tokens": 4, "temperature": 0.0}
 PROMPT = """A model was asked to reason about a question before answering it. Decide whether its answer shows reasoning.
 
 ## Question
@@ -40,51 +41,49 @@ or No.
 class ReasoningJudge(YesNoJudge):
     """Adds `if_rate_with_cot` to every item of Speech-IFEval; only items without a rule are asked about.
 
+    The scorer of a `{name: reasoning, ...}` entry.
+
     Args:
-        asker: The judge.
+        judge_model: The judge.
         settings: How it is asked.
-        cache_folder: Where votes are kept.
+        cache_folder: Folder of the vote cache.
     """
 
     name = "reasoning"
     templates = (PROMPT,)
+    own_options: tuple[str, ...] = ()
 
-    def __init__(self, asker: JudgeModel, settings: Settings, cache_folder: Path) -> None:
-        super().__init__(asker, settings, cache_folder, votes=1)
-        signature = f"{METRIC}|rules:{ifeval.VERSION}|reasoning judged|mean of parts"
-        self.metrics = (Metric(METRIC, macro=True, signature=signature),)
+    def __init__(self, judge_model: JudgeModel, settings: JudgeSettings, cache_folder: Path) -> None:
+        super().__init__(judge_model, settings, cache_folder, votes=1)
+        (rate,) = metrics_of("reasoning")
+        signature = f"{METRIC}|rules:{RULES_VERSION}|reasoning judged|mean of parts"
+        self.metrics = (replace(rate, signature=signature),)
 
-    def ruled(self, sample: Sample) -> Addition | None:
+    @classmethod
+    def default_settings(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """One greedy vote."""
+        return {"max_tokens": 4, "temperature": 0.0}
+
+    @classmethod
+    def read_own_options(cls, config: Mapping[str, Any], options: ScorerOptions) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def score_by_rule(self, sample: Sample) -> ItemScore | None:
         """Constraints are checked by rule; no answer shows no reasoning."""
-        found = ifeval.score(json.loads(sample.extra), sample.extracted)
-        if found:
-            return Addition({METRIC: found["if_rate"]})
-        if unanswered(sample) or not sample.extracted.strip():
-            return ruled_addition(self.name, {METRIC: 0.0}, "no answer: no reasoning")
+        rate = if_rate(json.loads(sample.extra), sample.extracted)
+        if rate is not None:
+            return ItemScore({METRIC: rate})
+        if is_unanswered(sample):
+            return self.by_rule(METRIC, 0.0, "no answer: no reasoning")
         return None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """One question, which shows the judge what was asked and what was answered, but not the clip."""
-        request, answer = (json.dumps(text, ensure_ascii=False) for text in (sample.prompt, sample.extracted))
-        text = PROMPT.format(request=request, answer=answer)
+        text = PROMPT.format(request=quote_json(sample.prompt), answer=quote_json(sample.extracted))
         return (self.settings.question((Message("user", text),)),)
 
-    def verdict(self, values: Sequence[Verdict], facts: list[dict[str, Any]]) -> Addition:
+    def verdict(self, values: Sequence[YesNoVote], facts: list[dict[str, Any]]) -> ItemScore:
         """1 for Yes, 0 for No."""
         votes = [{"yes": value.yes, **fact} for value, fact in zip(values, facts, strict=True)]
-        return Addition({METRIC: values[0].yes}, {self.name: {"votes": votes}})
-
-
-def make(
-    config: Mapping[str, Any], options: FinishOptions, asker: JudgeModel | None = None
-) -> ReasoningJudge:
-    """The judge of a `{name: reasoning, ...}` entry.
-
-    Args:
-        config: `judge` and `Settings`.
-        options: What the user chose.
-        asker: The judge; None to load the one that is named.
-    """
-    check_keys("reasoning", config, ())
-    settings = Settings.of(config, **DEFAULTS)
-    return ReasoningJudge(asker or asker_of(config, options), settings, options.cache)
+        return ItemScore({METRIC: values[0].yes}, {self.name: {"votes": votes}})

@@ -1,96 +1,90 @@
-"""From `metadata.finish` of a task to finishers.
+"""From `metadata.finish` of a task to scorers, and from answers to samples with all scores.
 
 metadata:
   finish:
     - {name: pairwise, judge: "openai:https://api.openai.com/v1#gpt-4.1-2025-04-14"}
     - {name: rating, votes: 3}
-
-After the answers: judges and other finishers add their scores, each vote kept as it comes.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.metric import Metric
-from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.records import UNSCORED, Sample
-from rba_bench.evaluation.scorers import length_control
-from rba_bench.evaluation.scorers.scorer import Addition, Finisher, FinishOptions
+from rba_bench.evaluation.scorers.agreement import Consistency
+from rba_bench.evaluation.scorers.judge import Judge
+from rba_bench.evaluation.scorers.pairwise import PairwiseJudge
+from rba_bench.evaluation.scorers.rating import RatingJudge
+from rba_bench.evaluation.scorers.reasoning import ReasoningJudge
+from rba_bench.evaluation.scorers.scorer import Scorer, ScorerOptions
+from rba_bench.evaluation.scorers.yesno import YesNoJudge
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.textlm.endpoints.address import parse_endpoint
 from rba_bench.textlm.endpoints.keys import VENDORS, ApiKey, host_of, where_to_set
 
+if TYPE_CHECKING:
+    from rba_bench.evaluation.plan import EvalRequest
+
 NO_JUDGE = "none"
-# Name in the YAML -> where `make(config, options) -> Finisher` is
-FACTORIES = {
-    "pairwise": "rba_bench.evaluation.scorers.pairwise",
-    "rating": "rba_bench.evaluation.scorers.rating",
-    "yesno": "rba_bench.evaluation.scorers.yesno",
-    "consistency": "rba_bench.evaluation.scorers.agreement",
-    "reasoning": "rba_bench.evaluation.scorers.reasoning",
+SCORERS: dict[str, type[Scorer]] = {
+    scorer.name: scorer for scorer in (PairwiseJudge, RatingJudge, YesNoJudge, Consistency, ReasoningJudge)
 }
-JUDGES = ("pairwise", "rating", "yesno", "reasoning")
-METRICS = {  # of each finisher, at most
-    "pairwise": ("win_rate", "lc_win_rate"),
-    "rating": ("rating",),
-    "yesno": ("judge_accuracy",),
-    "consistency": ("answer_agreement", "answer_overlap", "answer_cosine"),
-    "reasoning": ("if_rate_with_cot",),
-}
+JUDGES = tuple(name for name, scorer in SCORERS.items() if issubclass(scorer, Judge))
 
 
-def metrics_of(config: Mapping[str, Any], options: FinishOptions | None = None) -> tuple[str, ...]:
-    """What the finisher of an entry adds; known without making it, which may need a key or a model.
+def scorer_class(config: Mapping[str, Any]) -> type[Scorer]:
+    """The class of an entry of `metadata.finish`. Raises UserError for an unknown name."""
+    name = str(config.get("name"))
+    if name not in SCORERS:
+        raise UserError(f"unknown scorer {name!r} in metadata.finish; known: {', '.join(SCORERS)}")
+    return SCORERS[name]
+
+
+def make_scorer(config: Mapping[str, Any], options: ScorerOptions) -> Scorer:
+    """One scorer.
 
     Args:
-        config: The entry.
-        options: What the user chose: where the tables of a length control are looked for.
+        config: Its entry in the YAML: `name` and options of its own.
+        options: What the user chose.
+
+    Raises:
+        UserError: unknown name or option.
     """
-    names = METRICS[str(config["name"])]
-    if config["name"] == "pairwise":
-        form = length_control.settled(config, options or FinishOptions(cache=Path()))["lc"]
-        return names[:1] if form == length_control.NONE else names
-    return names[:2] if str(config.get("embedding")) == "none" else names
+    own_options = {key: value for key, value in config.items() if key != "name"}
+    return scorer_class(config).from_config(own_options, options)
 
 
-def settled(config: Mapping[str, Any], options: FinishOptions) -> dict[str, Any]:
-    """The entry with what depends on the files at hand decided, so that whoever reads it decides alike."""
-    return length_control.settled(config, options) if config.get("name") == "pairwise" else dict(config)
-
-
-def of(spec: TaskSpec, request: EvalRequest, asking: bool = True) -> tuple[Finisher, ...]:
-    """The finishers of a task; judges are left out where the user says `--judge none`.
+def make_scorers(spec: TaskSpec, request: "EvalRequest", needs_key: bool = True) -> tuple[Scorer, ...]:
+    """The scorers of a task; judges are left out where the user says `--judge none`.
 
     Args:
         spec: The task.
         request: What the user chose.
-        asking: False if judges will not be asked anything, so that they need no key.
+        needs_key: False if judges will not be asked anything, so that they need no key.
 
     Raises:
-        UserError: the task names an unknown finisher or option.
+        UserError: the task names an unknown scorer or option.
         MissingPrerequisite: a judge needs a key or a package.
     """
-    options = FinishOptions(
+    options = ScorerOptions(
         cache=request.out / "votes",
         judge=request.judge,
-        baseline=request.baseline,
         data_dir=request.data_dir,
         device=request.device or "auto",
         batch_size=request.batch_size,
     )
-    configs = (spec.config.get("metadata") or {}).get("finish") or []
-    wanted = [c for c in configs if not (request.judge == NO_JUDGE and c.get("name") in JUDGES)]
-    for config in wanted if asking else ():
-        _need_key(str(request.judge or config.get("judge") or ""))
-    return tuple(make(config, options) for config in wanted)
+    configs = spec.scorer_configs
+    if request.judge == NO_JUDGE:
+        configs = [config for config in configs if config.get("name") not in JUDGES]
+    for config in configs if needs_key else ():
+        _require_key(str(request.judge or config.get("judge") or ""))
+    return tuple(make_scorer(config, options) for config in configs)
 
 
-def _need_key(judge: str) -> None:
-    """The shipped judges are hosted ones: without a key nothing would be judged after hours of answering."""
+def _require_key(judge: str) -> None:
+    """Raise MissingPrerequisite if a hosted judge has no key, before hours of answering that nobody could judge."""
     address = parse_endpoint(judge)
     host = host_of(address[0]) if address else ""
     if address and VENDORS["OPENAI_API_KEY"].fullmatch(host) and not ApiKey.of(address[0]).known:
@@ -100,55 +94,33 @@ def _need_key(judge: str) -> None:
         )
 
 
-def make(config: Mapping[str, Any], options: FinishOptions) -> Finisher:
-    """One finisher.
-
-    Args:
-        config: Its entry in the YAML: `name` and options of its own.
-        options: What the user chose.
-
-    Raises:
-        UserError: unknown name.
-    """
-    name = str(config.get("name"))
-    if name not in FACTORIES:
-        raise UserError(f"unknown finisher {name!r} in metadata.finish; known: {', '.join(FACTORIES)}")
-    factory: Callable[..., Finisher] = import_module(FACTORIES[name]).make
-    return factory({key: value for key, value in config.items() if key != "name"}, options)
-
-
-def finish(
-    samples: Sequence[Sample], finishers: Sequence[Finisher]
+def add_scores(
+    samples: Sequence[Sample], scorers: Sequence[Scorer]
 ) -> tuple[list[Sample], tuple[Metric, ...], dict[str, Any]]:
-    """Samples with all scores.
+    """Samples with the scores of all scorers.
 
     Args:
-        samples: All answers of a run. Items that may not be scored are not shown to finishers.
-        finishers: Of its task, in order.
+        samples: All answers of a run. Items that may not be scored are not shown to scorers.
+        scorers: Of its task, in order.
 
     Returns:
-        The samples, the metrics that were added, and what the finishers report of themselves by name.
+        The samples, the metrics that were added, and what the scorers report of themselves by name.
     """
-    finished, metrics = list(samples), tuple[Metric, ...]()
-    scored = [index for index, sample in enumerate(finished) if sample.status not in UNSCORED]
+    scored, metrics = list(samples), tuple[Metric, ...]()
+    places = [place for place, sample in enumerate(scored) if sample.status not in UNSCORED]
     reports: dict[str, Any] = {}
-    for finisher in finishers:
-        additions = finisher.finish([finished[index] for index in scored])
-        for index, addition in zip(scored, additions, strict=True):
-            finished[index] = _with(finished[index], addition)
-        metrics = (*metrics, *finisher.metrics)
-        reports[str(finisher.describe().get("name", type(finisher).__name__))] = finisher.report()
-    return finished, metrics, json.loads(json.dumps(reports))
-
-
-def _with(sample: Sample, addition: Addition) -> Sample:
-    judge = {**(sample.judge or {}), **(addition.judge or {})}
-    failed = bool(addition.failed)
-    return sample.model_copy(
-        update={
-            "scores": {**sample.scores, **addition.scores},
-            "judge": judge or None,
-            "status": "judge_failed" if failed and sample.status == "ok" else sample.status,
-            "error": sample.error or addition.failed,
-        }
-    )
+    for scorer in scorers:
+        for place, score in zip(places, scorer.score([scored[i] for i in places]), strict=True):
+            sample = scored[place]
+            failed = bool(score.failure) and sample.status == "ok"
+            scored[place] = sample.model_copy(
+                update={
+                    "scores": {**sample.scores, **score.scores},
+                    "judge": {**(sample.judge or {}), **(score.judge or {})} or None,
+                    "status": "judge_failed" if failed else sample.status,
+                    "error": sample.error or score.failure,
+                }
+            )
+        metrics = (*metrics, *scorer.metrics)
+        reports[scorer.name] = scorer.report()
+    return scored, metrics, json.loads(json.dumps(reports))

@@ -87,7 +87,7 @@ def _document(
     cluster: str = "",
 ) -> dict[str, Any]:
     code = language_pairs.short(language)
-    return documents.make(
+    return documents.make_document(
         id=id,
         kind="asr",
         clip=clip,

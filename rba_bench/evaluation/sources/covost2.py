@@ -52,7 +52,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     found = hub.files(REPO, [f"{direction}/test-*.parquet"], place)
     counts: Counter[str] = Counter()
     docs = [
-        documents.make(
+        documents.make_document(
             id=row["id"],
             kind="s2tt",
             clip=clip,

@@ -83,7 +83,7 @@ def _wrapped(name: str, place: Place) -> Loaded:
     if source == "dowis":
         raise UserError(f"dowis: {name} has its instruction spoken already")
     if source is None:
-        return Loaded(documents.load(options.get("testset"), options.get("data")), {"source": name})
+        return Loaded(documents.load_documents(options.get("testset"), options.get("data")), {"source": name})
     return base.load(str(source), options, place)
 
 
@@ -170,4 +170,4 @@ def _document(doc: Mapping[str, Any], prompts: _Prompts, form: str, seed: int) -
     if form == WRITTEN:
         return {**changed, "prompt": prompt.text}
     audio = {**doc["audio"], "prefix": prompt.recordings[voice].reference(prompt.text)}
-    return {**changed, "prompt": "", "audio": audio, "duration": model_input.duration(audio)}
+    return {**changed, "prompt": "", "audio": audio, "duration": model_input.clip_duration(audio)}

@@ -44,7 +44,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         recordings += 1
         if row["id"] in sentences:
             docs.append(
-                documents.make(
+                documents.make_document(
                     id=recording_id(row),
                     kind="s2tt",
                     clip=clip,

@@ -72,10 +72,10 @@ def rows_of_split(alignment: AlignmentSet, kind: str, wanted: str = "") -> tuple
 
 
 def document(row: AlignmentRow, **more: Any) -> dict[str, Any]:
-    """A row as a spoken instruction; `more` as in `documents.make`."""
+    """A row as a spoken instruction; `more` as in `documents.make_document`."""
     ref = row.audio
     path = str(Path(ref.path).resolve())
-    return documents.make(
+    return documents.make_document(
         id=row.id,
         kind="chat",
         clip=tables.Clip(ref.sha256, ref.sampling_rate, ref.duration, path, ref.row),
@@ -212,7 +212,9 @@ def load_consistency(options: Mapping[str, Any], place: Place) -> Loaded:
 def _micro(name: str) -> list[dict[str, Any]]:
     file = load_world("testsets").load_testset(name) / f"{documents.SPLIT}.parquet"
     return [
-        documents.make(kind="chat", clip=clip, cluster=_cluster(row["prompt"], row["instruction"]), **row)
+        documents.make_document(
+            kind="chat", clip=clip, cluster=_cluster(row["prompt"], row["instruction"]), **row
+        )
         for row, clip in tables.rows([file], COLUMNS)
     ]
 

@@ -70,7 +70,6 @@ SHIPPED = tuple(name for members in GROUPS.values() for name in members)
 
 PAIR = re.compile(r"fleurs_([a-z]{2,3})_([a-z]{2,3})")
 FLEURS_LANGUAGE = re.compile(r"asr_fleurs_([a-z]{2,3})")
-_METRICS = {"_translation.yaml": ("bleu", "chrf++"), "_asr.yaml": ("wer", "cer")}
 
 
 def dataset_kwargs(name: str) -> dict[str, str] | None:
@@ -116,10 +115,12 @@ def yaml_text(name: str, shared: str = "..") -> str | None:
 
 def group_text(name: str) -> str:
     """A group's YAML file: the unweighted mean over its tasks. Raises KeyError for an unknown group."""
+    from rba_bench.evaluation.metric import metrics_of
+
     members = "".join(f"  - {member}\n" for member in GROUPS[name])
     metrics = "".join(
-        f"  - metric: {metric}\n    aggregation: mean\n    weight_by_size: false\n"
-        for metric in _METRICS[_shared(name)]
+        f"  - metric: {metric.name}\n    aggregation: mean\n    weight_by_size: false\n"
+        for metric in metrics_of("asr" if benchmark(name) == "asr" else "s2tt")
     )
     return (
         f"group: {name}\ntask:\n{members}aggregate_metric_list:\n{metrics}"

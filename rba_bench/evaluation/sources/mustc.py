@@ -55,7 +55,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     for segment in segments:
         talk = Path(segment["wav"]).stem
         docs.append(
-            documents.make(
+            documents.make_document(
                 id=f"{talk}_{numbers[talk]}",
                 kind="s2tt",
                 clip=_clip(folder / "wav" / segment["wav"], segment),

@@ -55,7 +55,7 @@ class Loaded:
     """A test set.
 
     Attributes:
-        documents: See `rba_bench.evaluation.documents.make`.
+        documents: See `rba_bench.evaluation.documents.make_document`.
         origin: JSON facts for the record: repository, resolved revision (or `local`), what was left out and why.
             No paths of this machine.
     """

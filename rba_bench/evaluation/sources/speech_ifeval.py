@@ -103,7 +103,7 @@ def _document(part: str, row: Mapping[str, Any], clip: tables.Clip, names: Names
         for name, arguments in zip(row.get("instruction_id_list", ()), row.get("kwargs", ()), strict=True)
     ]
     number = row.get("id")
-    return documents.make(
+    return documents.make_document(
         id=names.of(f"{path} {question}") if number is None else f"{part}-{int(number):04d}",
         kind="qa" if part == "plain" else "ifeval",
         clip=clip,

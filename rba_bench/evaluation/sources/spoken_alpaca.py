@@ -51,7 +51,7 @@ def load_voicebench(options: Mapping[str, Any], place: Place) -> Loaded:
     found = hub.files(VOICEBENCH_REPO, (f"{config}/test-*.parquet",), place, str(chosen["revision"]))
     names = Names(f"voicebench-{config}")
     items = [
-        documents.make(id=names.of(row["prompt"]), kind="chat", clip=clip, instruction=row["prompt"])
+        documents.make_document(id=names.of(row["prompt"]), kind="chat", clip=clip, instruction=row["prompt"])
         for row, clip in tables.rows(found.paths, ["prompt"])
     ]
     origin = found.origin(config=config, **compare_size(config, len(items), VOICEBENCH_ITEMS[config]))
@@ -103,7 +103,7 @@ def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> Loaded:
         say(f"spoken_alpaca: only {len(drawn)} of {chosen['n']} items are there")
     names = Names("spoken-alpaca")
     items = [
-        documents.make(
+        documents.make_document(
             id=names.of(row.words),
             kind="chat",
             clip=clip,

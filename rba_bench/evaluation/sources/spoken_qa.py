@@ -153,7 +153,9 @@ def _documents(
             continue
         if references:
             items.append(
-                documents.make(id=item, kind="qa", clip=clip, instruction=question, references=references)
+                documents.make_document(
+                    id=item, kind="qa", clip=clip, instruction=question, references=references
+                )
             )
         else:
             unanswered[item] = ""

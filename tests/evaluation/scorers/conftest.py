@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rba_bench.evaluation.records import Sample
-from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.textlm.judging import JudgeModel, Question, Reply
 
 Script = Callable[[Question], Reply]
@@ -75,5 +75,5 @@ def sample() -> MakeSample:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> FinishOptions:
-    return FinishOptions(cache=tmp_path / "votes")
+def options(tmp_path: Path) -> ScorerOptions:
+    return ScorerOptions(cache=tmp_path / "votes")

@@ -12,7 +12,7 @@ import pytest
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.scorers import agreement
-from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
 
 WORDS = [
     "[PAD]",
@@ -60,7 +60,7 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(embedding: Path | str, tmp_path: Path) -> agreement.Consistency:
-    return agreement.make({"embedding": str(embedding)}, FinishOptions(cache=tmp_path))
+    return agreement.Consistency.from_config({"embedding": str(embedding)}, ScorerOptions(cache=tmp_path))
 
 
 def test_every_sample_gets_the_value_of_its_group(tmp_path: Path) -> None:
@@ -68,12 +68,12 @@ def test_every_sample_gets_the_value_of_its_group(tmp_path: Path) -> None:
     pairs = [(cluster, text) for cluster, texts in answers.items() for text in texts]
     mixed = [pairs[i] for i in (0, 3, 1, 4, 2)]  # the order of the samples does not matter
     finisher = make("none", tmp_path)
-    found = finisher.finish([sample(i, *pair) for i, pair in enumerate(mixed)])
+    found = finisher.score([sample(i, *pair) for i, pair in enumerate(mixed)])
     for (cluster, _), addition in zip(mixed, found, strict=True):
         expected = {"x": (1 / 3, (1 + 2 / 5 + 2 / 5) / 3), "y": (1.0, 1.0)}[cluster]
         assert addition.scores["answer_agreement"] == pytest.approx(expected[0])
         assert addition.scores["answer_overlap"] == pytest.approx(expected[1])
-        assert not addition.failed
+        assert not addition.failure
     assert [metric.name for metric in finisher.metrics] == ["answer_agreement", "answer_overlap"]
     assert finisher.report()["groups"] == 2 and finisher.report()["pairs"] == 4
 
@@ -83,7 +83,7 @@ def test_cosine_equals_that_of_the_models_own_vectors(embedding: Path, tmp_path:
 
     texts = ["paris is the capital", "london is a big city", "paris", "paris is the capital"]
     finisher = make(embedding, tmp_path)
-    found = finisher.finish([sample(i, "x", text) for i, text in enumerate(texts)])
+    found = finisher.score([sample(i, "x", text) for i, text in enumerate(texts)])
     vectors = SentenceTransformer(str(embedding), device="cpu").encode(texts)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     expected = np.mean([float(a @ b) for a, b in itertools.combinations(unit, 2)])
@@ -93,7 +93,7 @@ def test_cosine_equals_that_of_the_models_own_vectors(embedding: Path, tmp_path:
 
 def test_empty_answers_have_no_direction(embedding: Path, tmp_path: Path) -> None:
     finisher = make(embedding, tmp_path)
-    found = finisher.finish(
+    found = finisher.score(
         [sample(0, "x", "paris"), sample(1, "x", "paris"), sample(2, "x", "", "empty"), sample(3, "y", "", "empty"),
          sample(4, "y", "", "empty")]
     )  # fmt: skip
@@ -108,10 +108,10 @@ def test_a_clip_that_was_not_heard_is_left_out_and_a_single_answer_has_no_score(
         sample(0, "x", "paris"), sample(1, "x", "", "error"), sample(2, "x", "paris"),
         sample(3, "y", "london"), sample(4, "y", "", "error"),
     ]  # fmt: skip
-    found = make("none", tmp_path).finish(samples)
+    found = make("none", tmp_path).score(samples)
     assert found[0].scores["answer_agreement"] == found[2].scores["answer_agreement"] == 1.0
-    assert found[1].scores == {} and not found[1].failed  # its own status says why
-    assert found[3].scores == {} and "no other answer" in found[3].failed
+    assert found[1].scores == {} and not found[1].failure  # its own status says why
+    assert found[3].scores == {} and "no other answer" in found[3].failure
 
 
 def test_the_identity_is_the_models_content(embedding: Path, tmp_path: Path) -> None:
@@ -143,12 +143,14 @@ def test_bad_options_are_one_line(
 ) -> None:
     pytest.importorskip("sentence_transformers")
     with pytest.raises(error, match=message):
-        agreement.make(config, FinishOptions(cache=tmp_path))
+        agreement.Consistency.from_config(config, ScorerOptions(cache=tmp_path))
 
 
 def test_a_copy_in_the_data_folder_is_found_by_its_name(embedding: Path, tmp_path: Path) -> None:
-    options = FinishOptions(cache=tmp_path, data_dir=embedding.parent.parent)
-    found = agreement.make({"embedding": f"{embedding.parent.name}/{embedding.name}"}, options)
+    options = ScorerOptions(cache=tmp_path, data_dir=embedding.parent.parent)
+    found = agreement.Consistency.from_config(
+        {"embedding": f"{embedding.parent.name}/{embedding.name}"}, options
+    )
     assert found.describe() == make(embedding, tmp_path).describe()
 
 
@@ -167,7 +169,7 @@ def test_offline_the_hub_model_is_a_missing_prerequisite(
     with pytest.raises(
         MissingPrerequisite, match="hf download sentence-transformers/paraphrase-mpnet-base-v2"
     ):
-        agreement.make({}, FinishOptions(cache=tmp_path))
+        agreement.Consistency.from_config({}, ScorerOptions(cache=tmp_path))
 
 
 def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -180,5 +182,5 @@ def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingPrerequisite, match=r"\[consistency\]"):
-        agreement.make({}, FinishOptions(cache=tmp_path))
+        agreement.Consistency.from_config({}, ScorerOptions(cache=tmp_path))
     assert make("none", tmp_path).metrics  # needs no package

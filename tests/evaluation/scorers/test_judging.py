@@ -13,8 +13,8 @@ import pytest
 
 from rba_bench.errors import RbaError, UserError
 from rba_bench.evaluation.scorers import pairwise, rating
-from rba_bench.evaluation.scorers.pairwise import Choice, read_choice
-from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.scorers.pairwise import PairVote, read_pair_vote
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.textlm.judging import (
     GIVE_UP,
     Message,
@@ -295,10 +295,10 @@ class Dies(Exception):
 
 
 def test_after_a_break_only_the_missing_votes_are_asked(
-    scripted: Any, sample: Any, options: FinishOptions
+    scripted: Any, sample: Any, options: ScorerOptions
 ) -> None:
     samples = [sample(i, f"answer {i}") for i in range(10)]
-    whole = FinishOptions(cache=options.cache / "whole")
+    whole = ScorerOptions(cache=options.cache / "whole")
 
     def said(question: Question) -> Reply:
         return Reply("", (("m", -0.2), ("M", -float(len(question.messages[-1].content) % 7 + 1))))
@@ -310,35 +310,39 @@ def test_after_a_break_only_the_missing_votes_are_asked(
 
     broken = scripted(script)
     with pytest.raises(Dies):
-        pairwise.make({}, options, broken).finish(samples)
+        pairwise.PairwiseJudge.from_config({}, options, broken).score(samples)
     kept = broken.asked[:-1]
     resumed, fresh = scripted(said), scripted(said)
-    assert pairwise.make({}, options, resumed).cost(samples).calls == 20 - len(kept)
-    assert pairwise.make({}, options, resumed).finish(samples) == pairwise.make({}, whole, fresh).finish(
+    assert pairwise.PairwiseJudge.from_config({}, options, resumed).cost(samples).calls == 20 - len(kept)
+    assert pairwise.PairwiseJudge.from_config({}, options, resumed).score(
         samples
-    )
+    ) == pairwise.PairwiseJudge.from_config({}, whole, fresh).score(samples)
     assert len(resumed.asked) == 20 - len(kept) and len(fresh.asked) == 20
     assert not set(resumed.asked) & set(kept)
 
 
-def test_cost_before_any_call(scripted: Any, sample: Any, options: FinishOptions) -> None:
+def test_cost_before_any_call(scripted: Any, sample: Any, options: ScorerOptions) -> None:
     samples = [sample(i, f"answer {i}") for i in range(5)] + [sample(9, "", status="empty")]
     asker = scripted(lambda _: Reply("4"), kind="endpoint", model="gpt-4o-mini-2024-07-18", url="u")
-    judge = rating.make({}, options, asker)
+    judge = rating.RatingJudge.from_config({}, options, asker)
     before = judge.cost(samples)
     text = sum(len(q.messages[0].content.encode()) for s in samples[:5] for q in judge.questions(s))
     assert before.calls == 15 and before.cached == 0 and asker.asked == []
     assert before.prompt_tokens == pytest.approx(text / 4 + 4 * 15, abs=15)
     assert before.completion_tokens == 15 * 8
     assert before.dollars == pytest.approx((before.prompt_tokens * 0.15 + 120 * 0.60) / 1e6)
-    judge.finish(samples)
+    judge.score(samples)
     after = judge.cost(samples)
     assert (after.calls, after.cached, after.dollars) == (0, 15, 0.0)
 
 
-def test_prices(scripted: Any, sample: Any, options: FinishOptions) -> None:
+def test_prices(scripted: Any, sample: Any, options: ScorerOptions) -> None:
     def dollars(config: dict[str, Any], **identity: Any) -> float | None:
-        return rating.make(config, options, scripted(last_word, **identity)).cost([sample(0)]).dollars
+        return (
+            rating.RatingJudge.from_config(config, options, scripted(last_word, **identity))
+            .cost([sample(0)])
+            .dollars
+        )
 
     assert dollars({}) == 0.0
     assert dollars({}, kind="endpoint", model="some-new-model") is None
@@ -349,17 +353,17 @@ def test_prices(scripted: Any, sample: Any, options: FinishOptions) -> None:
 @pytest.mark.parametrize(
     ("said", "odds", "vote"),
     [
-        ("<think>m or M? M.</think>m", (), Choice(1.0, False)),
-        ("M is better?</think>\n\n**m**", (), Choice(1.0, False)),
+        ("<think>m or M? M.</think>m", (), PairVote(1.0, False)),
+        ("M is better?</think>\n\n**m**", (), PairVote(1.0, False)),
         ("<think>m", (), None),
-        ("m<|im_end|>", (("m", -0.1), ("M", -2.4)), Choice(1 / (1 + math.exp(-2.3)), True)),
+        ("m<|im_end|>", (("m", -0.1), ("M", -2.4)), PairVote(1 / (1 + math.exp(-2.3)), True)),
         # the first token of a thought says nothing of the verdict
-        ("<think>hm</think>M", (("<think>", -0.001), ("m", -7.0)), Choice(0.0, False)),
+        ("<think>hm</think>M", (("<think>", -0.001), ("m", -7.0)), PairVote(0.0, False)),
         ("<think>", (("<think>", -0.001), ("m", -7.0)), None),
     ],
 )
-def test_a_judge_that_thinks_votes_by_what_follows(said: str, odds: Any, vote: Choice | None) -> None:
-    found = read_choice(verdict_of(Reply(said, odds)))
+def test_a_judge_that_thinks_votes_by_what_follows(said: str, odds: Any, vote: PairVote | None) -> None:
+    found = read_pair_vote(verdict_of(Reply(said, odds)))
     assert (found is None) == (vote is None)
     if found is not None and vote is not None:
         assert (found.first, found.weighted) == (pytest.approx(vote.first), vote.weighted)
@@ -373,11 +377,14 @@ def test_the_raw_reply_of_a_judge_that_thinks_is_kept(scripted: Any, votes: Vote
 
 
 def test_a_judge_sees_what_is_scored_and_not_the_thinking(
-    scripted: Any, sample: Any, options: FinishOptions
+    scripted: Any, sample: Any, options: ScorerOptions
 ) -> None:
     asker = scripted(lambda _: Reply("4"))
     one = sample(0, "<think>secret</think>the answer").model_copy(update={"extracted": "the answer"})
     still = sample(1, "<think>secret").model_copy(update={"extracted": "", "status": "truncated"})
-    scores = [a.scores["rating"] for a in rating.make({"votes": 1}, options, asker).finish([one, still])]
+    scores = [
+        a.scores["rating"]
+        for a in rating.RatingJudge.from_config({"votes": 1}, options, asker).score([one, still])
+    ]
     assert scores == [4.0, 1.0]
     assert asker.asked and all("secret" not in q.messages[0].content for q in asker.asked)

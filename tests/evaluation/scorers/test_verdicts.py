@@ -3,10 +3,10 @@
 import pytest
 
 from rba_bench.evaluation.scorers import rating
-from rba_bench.evaluation.scorers.judge_prompts import stated
-from rba_bench.evaluation.scorers.pairwise import Choice, read_choice
-from rba_bench.evaluation.scorers.scorer import FinishOptions
-from rba_bench.evaluation.scorers.yesno import read_verdict
+from rba_bench.evaluation.scorers.judge_prompts import parse_verdict
+from rba_bench.evaluation.scorers.pairwise import PairVote, read_pair_vote
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
+from rba_bench.evaluation.scorers.yesno import read_yes_no
 from rba_bench.textlm.judging import Reply, verdict_of
 
 SCORES = {
@@ -36,31 +36,31 @@ CHOICES = {
 
 
 @pytest.mark.parametrize(("text", "expected"), SCORES.items(), ids=[repr(t[:30]) for t in SCORES])
-def test_a_score(scripted, options: FinishOptions, text: str, expected: int | None) -> None:
-    judge = rating.make({}, options, scripted(lambda _: Reply("")))
+def test_a_score(scripted, options: ScorerOptions, text: str, expected: int | None) -> None:
+    judge = rating.RatingJudge.from_config({}, options, scripted(lambda _: Reply("")))
     assert judge.read(verdict_of(Reply(text))) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), ANSWERS.items(), ids=[repr(t[:30]) for t in ANSWERS])
 def test_yes_or_no(text: str, expected: int | None) -> None:
-    found = read_verdict(Reply(text))
+    found = read_yes_no(Reply(text))
     assert (None if found is None else found.yes) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), CHOICES.items(), ids=[repr(t[:30]) for t in CHOICES])
 def test_one_of_two(text: str, expected: int | None) -> None:
-    found = read_choice(Reply(text))
-    assert found == (None if expected is None else Choice(float(expected), False))
+    found = read_pair_vote(Reply(text))
+    assert found == (None if expected is None else PairVote(float(expected), False))
 
 
 def test_odds_without_a_verdict_leave_it_to_the_words() -> None:
     quoted = (("**", -0.1), ("`", -3.0))
-    assert read_choice(Reply("**M**", quoted)) == Choice(0.0, False)
-    assert read_choice(Reply("neither", quoted)) is None
-    found = read_verdict(Reply("**Yes**", quoted))
+    assert read_pair_vote(Reply("**M**", quoted)) == PairVote(0.0, False)
+    assert read_pair_vote(Reply("neither", quoted)) is None
+    found = read_yes_no(Reply("**Yes**", quoted))
     assert found is not None and (found.yes, found.weighted) == (1.0, False)
 
 
 def test_a_long_reply_takes_no_time() -> None:
-    assert stated("Answer: " * 200_000, lambda _: None) is None
-    assert stated("{" * 1_000_000, lambda _: None) is None
+    assert parse_verdict("Answer: " * 200_000, lambda _: None) is None
+    assert parse_verdict("{" * 1_000_000, lambda _: None) is None

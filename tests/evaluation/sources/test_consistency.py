@@ -72,7 +72,7 @@ def test_every_drawn_instruction_comes_in_as_many_voices(folder: Path) -> None:
     assert loaded.origin["instructions"] == 4 and loaded.origin["voices"] == 4
     assert loaded.origin["split"] == "validation" and len(loaded.origin["revision"]) == 64
     assert str(folder) not in json.dumps(loaded.origin)
-    heard = model_input.wave(loaded.documents[0]["audio"])
+    heard = model_input.load_wave(loaded.documents[0]["audio"])
     assert len(heard) == pytest.approx(loaded.documents[0]["duration"] * 16_000, abs=1)
     voices = {frozenset(m["voice"] for m in members) for members in found.values()}
     assert len(voices) > 1  # not the same four for every instruction

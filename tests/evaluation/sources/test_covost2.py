@@ -67,7 +67,7 @@ def test_mp3_at_48_khz_is_heard_at_16(tmp_path):
     sets.write_covost2(tmp_path / "covost2", "de_en")
     doc = covost2.load({"direction": "de_en"}, Place(tmp_path)).documents[1]
     spoken = sets.spoken(doc["instruction"], "de", 1)
-    heard = model_input.wave(doc["audio"])
+    heard = model_input.load_wave(doc["audio"])
     assert doc["audio"]["sampling_rate"] == 48_000
     assert len(heard) == pytest.approx(len(spoken), rel=0.05) and doc["duration"] == pytest.approx(
         len(spoken) / 16_000, abs=0.2
@@ -83,7 +83,7 @@ def test_shards_are_one_test_set_in_order(tmp_path):
     assert [doc["references"][0] for doc in docs] == sets.SENTENCES["en"]
     assert len({doc["audio"]["path"] for doc in docs}) == 3
     assert {doc["group"] for doc in docs} == {"zh-en"}
-    assert all(len(model_input.wave(doc["audio"])) > 8000 for doc in docs)
+    assert all(len(model_input.load_wave(doc["audio"])) > 8000 for doc in docs)
 
 
 def test_quoting_of_the_csv_file_is_undone_in_transcripts_alone(tmp_path):

@@ -83,10 +83,10 @@ def test_the_instruction_is_heard_and_not_read(place: Path) -> None:
             "Bitte übersetze"
         )  # into German: the target chooses the language
         assert prefix["column"].startswith("audio_prompt_")
-        heard, alone = model_input.wave(after["audio"]), model_input.wave(before["audio"])
+        heard, alone = model_input.load_wave(after["audio"]), model_input.load_wave(before["audio"])
         np.testing.assert_array_equal(heard[-len(alone) :], alone)
         assert len(heard) == pytest.approx(after["duration"] * 16_000, abs=3)
-        assert model_input.transcript(after["audio"]) == f"{prefix['transcript']} {before['instruction']}"
+        assert model_input.spoken_text(after["audio"]) == f"{prefix['transcript']} {before['instruction']}"
 
 
 def test_spoken_and_written_differ_in_the_form_alone(place: Path) -> None:

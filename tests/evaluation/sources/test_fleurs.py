@@ -62,7 +62,9 @@ def test_items_are_recordings(place):
 
 def test_float_wav_is_heard_as_it_was_written(place):
     doc = fleurs.load({"pair": "de_de-ja_jp"}, place).documents[1]
-    np.testing.assert_array_equal(model_input.wave(doc["audio"]), sets.spoken(doc["instruction"], "de", 1))
+    np.testing.assert_array_equal(
+        model_input.load_wave(doc["audio"]), sets.spoken(doc["instruction"], "de", 1)
+    )
     assert sf.info(fleurs_audio(place, "de_de", 1)).subtype == "FLOAT"
 
 

@@ -58,7 +58,7 @@ def test_a_segment_is_the_very_samples_of_the_talk(tmp_path):
     talk, rate = sf.read(root / "en-de/data/tst-COMMON/wav/ted_768.wav", dtype="float32")
     start = 8000
     for doc in docs[3:]:
-        heard = model_input.wave(doc["audio"])
+        heard = model_input.load_wave(doc["audio"])
         np.testing.assert_array_equal(heard, talk[start : start + len(heard)])
         assert rate == 16_000 and doc["duration"] == len(heard) / 16_000
         start += len(heard) + 4000
@@ -101,10 +101,10 @@ def test_segments_beyond_the_end_of_a_talk(tmp_path):
     edit(root, "tst-COMMON.yaml", stretch)
     loaded = load(root)
     talk = sf.info(root / "en-de/data/tst-COMMON/wav/ted_767.wav").frames
-    assert len(model_input.wave(loaded.documents[1]["audio"])) == talk - 48_000
+    assert len(model_input.load_wave(loaded.documents[1]["audio"])) == talk - 48_000
     assert loaded.documents[2]["duration"] == 0.0 and loaded.origin["segments_longer_than_talk"] == 2
     with pytest.raises(AudioError):
-        model_input.wave(loaded.documents[2]["audio"])
+        model_input.load_wave(loaded.documents[2]["audio"])
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input
+from rba_bench.evaluation.metric import metric_named
 from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.records import read_samples
 from rba_bench.evaluation.runner import evaluate
 from rba_bench.evaluation.scorers import reasoning
-from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.evaluation.sources.source import Place, load
 from rba_bench.textlm.judging import JudgeModel, Question, Reply
 from tests.evaluation.sources.speech import encoded
@@ -106,7 +107,7 @@ def test_all_parts_become_items(clone: Path, capsys: pytest.CaptureFixture[str])
     first = items[0]
     assert first["id"] == "closed_ended-0000" and first["kind"] == "ifeval"
     assert first["prompt"] == "Write it down.\nOnly lowercase." and first["references"] == ["HE SAT DOWN"]
-    assert first["instruction"] == model_input.transcript(first["audio"]) == ABOUT.format(CLIPS[PATHS[0]][1])
+    assert first["instruction"] == model_input.spoken_text(first["audio"]) == ABOUT.format(CLIPS[PATHS[0]][1])
     assert json.loads(first["extra"])["instructions"] == [
         {"name": "change_case:english_lowercase", "arguments": {}}
     ]
@@ -114,7 +115,7 @@ def test_all_parts_become_items(clone: Path, capsys: pytest.CaptureFixture[str])
         PATHS[0]
     }  # one clip, several questions
     for item in items:  # FLAC, WAV and MP3 are heard
-        assert len(model_input.wave(item["audio"])) == pytest.approx(item["duration"] * 16_000, abs=1200)
+        assert len(model_input.load_wave(item["audio"])) == pytest.approx(item["duration"] * 16_000, abs=1200)
     assert loaded.origin["published_items"] == 1533
     assert "9 items, the published set has 1533" in capsys.readouterr().err
 
@@ -213,15 +214,15 @@ def test_reasoning_is_judged_and_the_rate_is_the_mean_of_the_parts(clone: Path, 
     for index, doc in enumerate(load("speech_ifeval", {}, Place(clone)).documents):
         answer = answers.get(doc["id"])
         text = next(thoughts) if answer is None else answer
-        samples.append(answering.unscored(index, doc, text, doc["prompt"]))
+        samples.append(answering.unscored_sample(index, doc, text, doc["prompt"]))
     clerk = Clerk()
-    finisher = reasoning.make({}, FinishOptions(cache=tmp_path / "votes"), clerk)
-    additions = finisher.finish(samples)
+    finisher = reasoning.ReasoningJudge.from_config({}, ScorerOptions(cache=tmp_path / "votes"), clerk)
+    additions = finisher.score(samples)
     assert [a.scores["if_rate_with_cot"] for a in additions] == [1, 0, 1, 1, 0, 1, 0, 0, 1]
     assert len(clerk.asked) == 3  # neither rules nor silence need a judge
     assert "Think step by step" in clerk.asked[0].messages[-1].content
     (metric,) = finisher.metrics
     groups = [sample.group for sample in samples]
-    value = scoring.point(metric, [a.scores[metric.name] for a in additions], groups)
+    value = scoring.metric_value(metric, [a.scores[metric.name] for a in additions], groups)
     assert value == pytest.approx((2 / 3 + 1 / 2 + 2 / 4) / 3)
-    assert scoring.by_name(metric.name).macro
+    assert metric_named(metric.name).macro

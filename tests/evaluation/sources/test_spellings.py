@@ -90,10 +90,10 @@ def test_the_message_names_it_first(name):
     with pytest.raises(
         UserError, match=f"unknown task '{name}'; did you mean {WRITTEN[name]}( or |\\?)"
     ) as caught:
-        task_registry.resolve([name], track="full")
+        task_registry.resolve_tasks([name], track="full")
     assert "\n" not in str(caught.value)
 
 
 def test_suggestions_do_not_mind_capitals():
     with pytest.raises(UserError, match="did you mean triviaqa or"):
-        task_registry.resolve(["TRIVIAQA"])
+        task_registry.resolve_tasks(["TRIVIAQA"])

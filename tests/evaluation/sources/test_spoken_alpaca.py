@@ -67,7 +67,7 @@ def test_drawn_items_hold_words_speaker_clip_and_gpt4s_answer(tmp_path, capsys):
         assert document["instruction"] == ROWS[number]["speech_input"]
         assert document["baseline"] == f"It is thing {number}." and document["kind"] == "chat"
         assert document["voice"] == f"speaker {number % 2}" and document["prompt"] == ""
-        heard = model_input.wave(document["audio"])
+        heard = model_input.load_wave(document["audio"])
         assert (heard == clips.decode_clip(ROWS[number]["input_audio"]["bytes"])).all()
     assert loaded.origin["pool"] == 12 and loaded.origin["format"] == "parquet"
     assert (
@@ -100,7 +100,8 @@ def test_clips_of_arrow_files_can_be_heard(tmp_path):
     for document in loaded.documents:
         number = int(document["instruction"].split()[4])
         assert (
-            model_input.wave(document["audio"]) == clips.decode_clip(ROWS[number]["input_audio"]["bytes"])
+            model_input.load_wave(document["audio"])
+            == clips.decode_clip(ROWS[number]["input_audio"]["bytes"])
         ).all()
 
 

@@ -156,7 +156,7 @@ def test_every_set_is_read_in_its_own_layout(data_dir, name, capsys):
     first = loaded.documents[0]
     assert (first["kind"], first["prompt"], first["instruction"]) == ("qa", "", QUESTIONS[0])
     assert first["references"] == EXPECTED[name]
-    heard = model_input.wave(first["audio"])
+    heard = model_input.load_wave(first["audio"])
     assert len(heard) == pytest.approx(len(clips.decode_clip(encoded(QUESTIONS[0]))), rel=0.1)
     assert first["duration"] == pytest.approx(len(heard) / 16_000, rel=0.01) and abs(heard).max() > 0.05
     assert loaded.origin["repo"] == SETS[name].repo and loaded.origin["set"] == name
@@ -230,7 +230,7 @@ def test_a_broken_clip_is_an_item_all_the_same(tmp_path):
     first, second = spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path)).documents
     assert first["duration"] > 0.5 and second["duration"] == 0.0
     with pytest.raises(clips.AudioError):
-        model_input.wave(second["audio"])
+        model_input.load_wave(second["audio"])
 
 
 def test_a_clip_that_was_not_downloaded_is_missing(tmp_path):
@@ -277,5 +277,5 @@ def test_every_set_has_a_task_of_its_name_and_one_is_the_usual():
         text = yaml.safe_load((tasks[name].path).read_text().replace("!function ", ""))
         assert text["metadata"].get("variant", False) == (not name.endswith("_openaudiobench"))
     for benchmark in ("triviaqa", "webquestions", "llama_questions"):
-        [usual] = task_registry.resolve([benchmark], "full")
+        [usual] = task_registry.resolve_tasks([benchmark], "full")
         assert usual.name == f"{benchmark}_openaudiobench"

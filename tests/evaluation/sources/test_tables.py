@@ -11,7 +11,7 @@ import soundfile as sf
 
 from rba_bench.audio import clips
 from rba_bench.errors import UserError
-from rba_bench.evaluation.model_input import wave
+from rba_bench.evaluation.model_input import load_wave
 from rba_bench.evaluation.sources import tables
 
 
@@ -48,13 +48,13 @@ def test_rows_carry_columns_and_clips_over_several_files(tmp_path):
     assert [clip.sampling_rate for _, clip in found] == [16_000, 48_000, 8_000, 24_000]
     for (_, clip), seconds in zip(found, (0.5, 1.0, 0.7, 2.0), strict=True):
         assert clip.duration == pytest.approx(seconds, abs=0.06)
-        assert len(wave(clip.reference("said"))) == pytest.approx(16_000 * seconds, abs=1000)
+        assert len(load_wave(clip.reference("said"))) == pytest.approx(16_000 * seconds, abs=1000)
 
 
 def test_a_column_of_another_name(tmp_path):
     file = write(tmp_path / "x.parquet", [encoded()], column="speech")
     [(_, clip)] = tables.rows([file], [], audio="speech")
-    assert clip.reference()["column"] == "speech" and len(wave(clip.reference())) == 8000
+    assert clip.reference()["column"] == "speech" and len(load_wave(clip.reference())) == 8000
 
 
 @pytest.mark.parametrize("broken", [b"", b"RIFFnonsense", None], ids=["empty", "garbage", "null"])
@@ -63,7 +63,7 @@ def test_unreadable_audio_is_still_an_item(tmp_path, broken):
     _, bad = [clip for _, clip in tables.rows([file], ["id"])]
     assert bad.duration == 0 and bad.fault
     with pytest.raises(clips.AudioError):
-        wave(bad.reference())
+        load_wave(bad.reference())
 
 
 def test_the_index_is_made_once_and_again_when_the_file_changes(tmp_path, cache, monkeypatch):

@@ -85,7 +85,7 @@ def test_one_clip_of_every_drawn_instruction(folder, capsys):
         assert document["kind"] == "chat" and not document["id"].startswith("train-")
         assert document["baseline"].startswith("the teacher on")
         wave = said(document["instruction"], int(document["voice"][-1]))
-        assert abs(model_input.wave(document["audio"]) - wave).max() < 2**-15
+        assert abs(model_input.load_wave(document["audio"]) - wave).max() < 2**-15
     assert {d["voice"] for d in loaded.documents} == {"voice-0", "voice-1"}
     assert loaded.origin["topics"] == {"others": 1, "planning": 3, "reasoning": 3}
     assert loaded.origin["split"] == "validation" and len(loaded.origin["revision"]) == 64

@@ -61,7 +61,7 @@ def test_items_are_heard_only_and_compared_with_gpt4(data_dir, capsys):
     loaded = load("voicebench", {"config": "alpacaeval_full"}, Place(data_dir))
     first = loaded.documents[0]
     assert (first["kind"], first["prompt"], first["instruction"]) == ("chat", "", PROMPTS[0])
-    assert model_input.wave(first["audio"]).shape == clips.decode_clip(encoded(PROMPTS[0])).shape
+    assert model_input.load_wave(first["audio"]).shape == clips.decode_clip(encoded(PROMPTS[0])).shape
     assert [d["baseline"] for d in loaded.documents] == ["answer 0", "answer 17", "answer 804", "", ""]
     assert [json.loads(d["extra"])["index"] for d in loaded.documents[:3]] == [0, 17, 804]
     assert loaded.documents[3]["extra"] == ""
@@ -79,7 +79,7 @@ def test_a_clip_that_cannot_be_heard_is_an_item_all_the_same(data_dir):
     torn = spoken_alpaca.load_voicebench({"config": "alpacaeval_full"}, Place(data_dir)).documents[4]
     assert torn["duration"] == 0.0 and torn["instruction"] == "Who wrote this?"
     with pytest.raises(clips.AudioError):
-        model_input.wave(torn["audio"])
+        model_input.load_wave(torn["audio"])
 
 
 def test_the_two_configurations_never_share_an_item_name(data_dir):

@@ -8,7 +8,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import task_registry as tasks
 from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.scorers import registry
-from rba_bench.evaluation.scorers.scorer import FinishOptions
+from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.textlm.endpoints.keys import KEY_VARIABLES
 
 
@@ -28,27 +28,27 @@ def request(tmp_path, **changes):
 
 def test_a_hosted_judge_without_a_key_is_found_before_anything_is_answered(tmp_path, monkeypatch):
     with pytest.raises(MissingPrerequisite, match="gpt-4.1-2025-04-14 needs a key.*--judge none") as caught:
-        registry.of(spec("alpacaeval_full"), request(tmp_path))
+        registry.make_scorers(spec("alpacaeval_full"), request(tmp_path))
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    found = registry.of(spec("alpacaeval_full"), request(tmp_path))
+    found = registry.make_scorers(spec("alpacaeval_full"), request(tmp_path))
     assert [finisher.describe()["name"] for finisher in found] == ["pairwise", "rating"]
 
 
 def test_a_judge_of_the_users_needs_no_key(tmp_path):
     local = request(tmp_path, judge="openai:http://127.0.0.1:9/v1#m")
-    assert len(registry.of(spec("alpacaeval_full"), local)) == 2
+    assert len(registry.make_scorers(spec("alpacaeval_full"), local)) == 2
 
 
 def test_no_judge_leaves_judged_metrics_out_and_keeps_the_rest(tmp_path):
-    assert registry.of(spec("alpacaeval_full"), request(tmp_path, judge="none")) == ()
-    [kept] = registry.of(spec("micro_speaker_consistency"), request(tmp_path, judge="none"))
+    assert registry.make_scorers(spec("alpacaeval_full"), request(tmp_path, judge="none")) == ()
+    [kept] = registry.make_scorers(spec("micro_speaker_consistency"), request(tmp_path, judge="none"))
     assert kept.describe()["name"] == "consistency"
 
 
 def test_unknown_finishers_are_named(tmp_path):
-    with pytest.raises(UserError, match="unknown finisher 'pairwize'.*known: pairwise"):
-        registry.make({"name": "pairwize"}, FinishOptions(cache=tmp_path))
+    with pytest.raises(UserError, match="unknown scorer 'pairwize'.*known: pairwise"):
+        registry.make_scorer({"name": "pairwize"}, ScorerOptions(cache=tmp_path))
 
 
 SHIPPED = {
@@ -61,9 +61,11 @@ SHIPPED = {
 
 @pytest.mark.parametrize("config", SHIPPED.values(), ids=SHIPPED)
 def test_metrics_known_without_making_are_those_of_the_finisher(config, tmp_path):
-    options = dataclasses.replace(FinishOptions(cache=tmp_path), judge="openai:http://127.0.0.1:9/v1#m")
-    made = registry.make(config, options)
-    assert registry.metrics_of(config, options) == tuple(metric.name for metric in made.metrics)
+    options = dataclasses.replace(ScorerOptions(cache=tmp_path), judge="openai:http://127.0.0.1:9/v1#m")
+    made = registry.make_scorer(config, options)
+    assert registry.scorer_class(config).metric_names(config, options) == tuple(
+        metric.name for metric in made.metrics
+    )
 
 
 def test_no_shipped_task_controls_length_by_length_alone():
@@ -77,8 +79,13 @@ def test_no_shipped_task_controls_length_by_length_alone():
     assert forms["alpacaeval_full"] == forms["alpacaeval_199"] == ["difficulty", "none"]
 
 
-def test_every_judged_metric_of_a_task_is_in_its_metric_list():
+def test_every_judged_metric_of_a_task_is_in_its_metric_list(tmp_path):
+    options = ScorerOptions(cache=tmp_path)
     for spec in tasks.list_tasks():
         configs = (spec.config.get("metadata") or {}).get("finish") or []
-        judged = {metric for config in configs for metric in registry.metrics_of(config)}
+        judged = {
+            metric
+            for config in configs
+            for metric in registry.scorer_class(config).metric_names(config, options)
+        }
         assert judged <= set(spec.metrics), spec.name
