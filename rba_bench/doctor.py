@@ -1,4 +1,4 @@
-"""The state of this installation: versions, hardware, voices, weights, tasks, models; and the fix for what is missing."""
+"""The state of this installation: versions, hardware, voices, weights, tasks, models, and fixes for what is missing."""
 
 import os
 import platform

@@ -18,7 +18,7 @@ import numpy as np
 from rba_bench import files, progress
 from rba_bench.assets import weights_folder
 from rba_bench.audio import clips, espeak, perturbations
-from rba_bench.audio.espeak import BANKS, Voice
+from rba_bench.audio.espeak import BANKS
 from rba_bench.errors import UserError
 from rba_bench.micro import world
 from rba_bench.seeding import stable_seed
@@ -28,7 +28,7 @@ ROW_GROUP = 64
 
 
 @dataclass(frozen=True)
-class Spec:
+class SetSpec:
     """One test set: `n` items of `kind` from `source`, each in `voices` voices.
 
     Items are balanced over topics or over the two translation directions. With `distinct` a text comes again, in
@@ -51,106 +51,140 @@ class Noise:
     colour: str = "pink"
 
 
-SPECS = {
+TEST_SETS = {
     spec.name: spec
     for spec in (
-        Spec("micro_alpacaeval", "instruct", 160),
-        Spec("micro_triviaqa", "qa", 96, "triviaqa"),
-        Spec("micro_webquestions", "qa", 96, "webquestions"),
-        Spec("micro_covost2", "s2tt", 120, "covost2"),
-        Spec("micro_fleurs", "s2tt", 120, "fleurs"),
+        SetSpec("micro_alpacaeval", "instruct", 160),
+        SetSpec("micro_triviaqa", "qa", 96, "triviaqa"),
+        SetSpec("micro_webquestions", "qa", 96, "webquestions"),
+        SetSpec("micro_covost2", "s2tt", 120, "covost2"),
+        SetSpec("micro_fleurs", "s2tt", 120, "fleurs"),
     )
 }
-# Not among SPECS: it measures no quality, so a build of the micro weights does not look at it.
-CONSISTENCY = Spec("micro_speaker_consistency", "instruct", 24, voices=4)
-# For `rba-bench study`, which looks for differences of a few points: larger, and of other texts than SPECS draws first.
-STUDY = {
+# Not among TEST_SETS: it measures no quality, so a build of the micro weights does not look at it.
+CONSISTENCY = SetSpec("micro_speaker_consistency", "instruct", 24, voices=4)
+# For `rba-bench study`, which looks for differences of a few points: larger, and of other texts than the first draws.
+STUDY_SETS = {
     spec.name: spec
     for spec in (
-        Spec("micro_study_instruct", "instruct", 480, distinct=True),
-        Spec("micro_study_qa", "qa", 240, distinct=True),
-        Spec("micro_study_s2tt", "s2tt", 480),
-        Spec("micro_study_consistency", "instruct", 64, voices=4),
+        SetSpec("micro_study_instruct", "instruct", 480, distinct=True),
+        SetSpec("micro_study_qa", "qa", 240, distinct=True),
+        SetSpec("micro_study_s2tt", "s2tt", 480),
+        SetSpec("micro_study_consistency", "instruct", 64, voices=4),
     )
 }
-MANY_DRAWS = (
-    3000  # after these, a text that was not drawn does not exist (114 questions, 28 texts of one topic)
-)
+# After so many draws, a text that was not drawn does not exist (114 questions, 28 texts of one topic).
+MANY_DRAWS = 3000
 
 
-def _items(spec: Spec) -> list[world.Item]:
+def load_testset(
+    name: str, cache: Path | None = None, voices: str = "test", noise: Noise | None = None
+) -> Path:
+    """Folder that holds `test.parquet` of a micro test set, spoken now if it is not in the cache.
+
+    Args:
+        name: a key of TEST_SETS or STUDY_SETS, or the name of CONSISTENCY.
+        cache: folder for the sets; by default `micro` under `files.cache_dir()`.
+        voices: a bank of `rba_bench.audio.espeak`.
+        noise: conditions; by default clean, 25 dB and 20 dB of pink noise in turn.
+
+    Raises:
+        UserError: unknown name.
+        MissingPrerequisite: no espeak-ng (extra `tts`).
+    """
+    spec, noise = _find_spec(name), noise or Noise()
+    folder = (cache or files.cache_dir() / "micro") / _content_hash(spec, voices, noise) / name
+    if not (folder / "test.parquet").exists():
+        # the folder comes first, so that one that cannot be written is found before the speaking
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _write(folder, list(_spoken_rows(spec, voices, noise)))
+    return folder
+
+
+def testset_texts(name: str) -> list[dict[str, Any]]:
+    """The rows of a micro test set without its clips, for machines that cannot speak.
+
+    Raises:
+        UserError: unknown name.
+    """
+    spec = _find_spec(name)
+    return _text_rows(spec, _draw_items(spec), "test")
+
+
+def _find_spec(name: str) -> SetSpec:
+    specs = {**TEST_SETS, CONSISTENCY.name: CONSISTENCY, **STUDY_SETS}
+    if name not in specs:
+        raise UserError(f"no micro test set {name!r}; there are {', '.join(specs)}")
+    return specs[name]
+
+
+def _draw_items(spec: SetSpec) -> list[world.Item]:
+    """The items of a set, drawn from a seed of its name."""
     rng = random.Random(stable_seed("testset", VERSION, spec.name))
+    per_topic = spec.n // len(world.TOPICS)
+    items: list[world.Item] = []
     if spec.voices > 1:
-        return [item for item in _distinct(spec, rng) for _ in range(spec.voices)]
+        return [item for item in _draw_instructions(spec, rng) for _ in range(spec.voices)]
     if spec.distinct:
-        topics = world.TOPICS if spec.kind == "instruct" else (None,)
-        return [item for topic in topics for item in _spread(spec, rng, topic, spec.n // len(topics))]
+        topics, n = (world.TOPICS, per_topic) if spec.kind == "instruct" else ((None,), spec.n)
+        return [item for topic in topics for item in _draw_distinct(spec, rng, topic, n)]
     if spec.kind == "instruct":
-        each = spec.n // len(world.TOPICS)
-        return [
-            world.sample_item(rng, topic=t, kind="instruct", split="test")
-            for t in world.TOPICS
-            for _ in range(each)
-        ]
-    drawn: list[world.Item] = []
-    wanted = {True: spec.n // 2, False: spec.n - spec.n // 2}  # out of English, into English
-    while len(drawn) < spec.n:
+        for topic in world.TOPICS:
+            items += [
+                world.sample_item(rng, topic=topic, kind="instruct", split="test") for _ in range(per_topic)
+            ]
+        return items
+    room = {True: spec.n // 2, False: spec.n - spec.n // 2}  # out of English, into English
+    while len(items) < spec.n:
         item = world.sample_item(rng, kind=spec.kind, source=spec.source, split="test")
         if spec.kind == "s2tt":
-            if wanted[item.source_lang == "en"] == 0 or any(d.user_text == item.user_text for d in drawn):
+            from_english = item.source_lang == "en"
+            if room[from_english] == 0 or any(each.user_text == item.user_text for each in items):
                 continue
-            wanted[item.source_lang == "en"] -= 1
-        drawn.append(item)
-    return drawn
+            room[from_english] -= 1
+        items.append(item)
+    return items
 
 
-def _distinct(spec: Spec, rng: random.Random) -> list[world.Item]:
+def _draw_instructions(spec: SetSpec, rng: random.Random) -> list[world.Item]:
     """Instructions of different words, the same number of every topic."""
-    drawn: dict[str, world.Item] = {}
+    by_text: dict[str, world.Item] = {}
     for topic in world.TOPICS:
-        end = len(drawn) + spec.n // len(world.TOPICS)
-        while len(drawn) < end:
+        end = len(by_text) + spec.n // len(world.TOPICS)
+        while len(by_text) < end:
             item = world.sample_item(rng, topic=topic, kind=spec.kind, split="test")
-            drawn.setdefault(item.user_text, item)
-    return list(drawn.values())
+            by_text.setdefault(item.user_text, item)
+    return list(by_text.values())
 
 
-def _spread(spec: Spec, rng: random.Random, topic: str | None, n: int) -> list[world.Item]:
-    """`n` items of a topic, no text a second time before every text was there once."""
-    found: dict[str, world.Item] = {}
+def _draw_distinct(spec: SetSpec, rng: random.Random, topic: str | None, n: int) -> list[world.Item]:
+    """`n` items of a topic; no text comes a second time before every text has come once."""
+    by_text: dict[str, world.Item] = {}
     for _ in range(MANY_DRAWS):
         item = world.sample_item(rng, kind=spec.kind, topic=topic, source=spec.source, split="test")
-        found.setdefault(item.user_text, item)
-        if len(found) == n:
+        by_text.setdefault(item.user_text, item)
+        if len(by_text) == n:
             break
-    drawn: list[world.Item] = []
-    while len(drawn) < n:
-        drawn += rng.sample(list(found.values()), len(found))
-    return drawn[:n]
+    items: list[world.Item] = []
+    while len(items) < n:
+        items += rng.sample(list(by_text.values()), len(by_text))
+    return items[:n]
 
 
-def _speak(item: world.Item, voice: Voice, snr_db: float | None, colour: str, seed: int) -> np.ndarray:
-    wave = espeak.speak(item.instruction, item.source_lang, voice)
-    if snr_db is None:
-        return wave
-    return perturbations.add_noise(wave, snr_db, np.random.default_rng(seed), colour)
-
-
-def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
-    items = _items(spec)
-    texts = _texts(spec, items, voices)
+def _spoken_rows(spec: SetSpec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
+    items, bank = _draw_items(spec), BANKS[voices]
     with progress.bar(f"speak {spec.name}", len(items), unit="clips") as advance:
-        for index, (item, text) in enumerate(zip(items, texts, strict=True)):
-            voice = BANKS[voices][index % len(BANKS[voices])]
+        for index, (item, row) in enumerate(zip(items, _text_rows(spec, items, voices), strict=True)):
             # the ratio changes slower than the voice, so that every voice meets every ratio
-            snr_db = noise.snr_db[(index // len(BANKS[voices])) % len(noise.snr_db)]
-            wave = _speak(
-                item, voice, snr_db, noise.colour, stable_seed("test-noise", VERSION, spec.name, index)
-            )
+            snr_db = noise.snr_db[(index // len(bank)) % len(noise.snr_db)]
+            wave = espeak.speak(item.instruction, item.source_lang, bank[index % len(bank)])
+            if snr_db is not None:
+                seed = stable_seed("test-noise", VERSION, spec.name, index)
+                wave = perturbations.add_noise(wave, snr_db, np.random.default_rng(seed), noise.colour)
             data = clips.encode_flac(wave, espeak.SAMPLING_RATE)
-            yield text | {
+            yield row | {
                 "snr_db": snr_db,
-                "audio": {"bytes": data, "path": f"{text['id']}.flac"},
+                "audio": {"bytes": data, "path": f"{row['id']}.flac"},
                 "sampling_rate": espeak.SAMPLING_RATE,
                 "duration": len(wave) / espeak.SAMPLING_RATE,
                 "audio_sha256": files.sha256_bytes(data),
@@ -158,9 +192,9 @@ def _rows(spec: Spec, voices: str, noise: Noise) -> Iterator[dict[str, Any]]:
             advance(1)
 
 
-def _texts(spec: Spec, items: list[world.Item], voices: str) -> list[dict[str, Any]]:
+def _text_rows(spec: SetSpec, items: list[world.Item], voices: str) -> list[dict[str, Any]]:
     """The columns that need no voice."""
-    baseline = _baseline()
+    baseline = _baseline_answers()
     rows = []
     for index, item in enumerate(items):
         key = f"{spec.name}-{index:03d}"
@@ -183,32 +217,26 @@ def _texts(spec: Spec, items: list[world.Item], voices: str) -> list[dict[str, A
     return rows
 
 
-def testset_texts(name: str) -> list[dict[str, Any]]:
-    """The rows of a micro test set without its clips, for machines that cannot speak.
-
-    Raises:
-        UserError: unknown name.
-    """
-    spec = _known(name)
-    return _texts(spec, _items(spec), "test")
-
-
-def _baseline() -> dict[str, str]:
+def _baseline_answers() -> dict[str, str]:
     path = weights_folder() / "baseline.json"
     return files.read_json(path) if path.exists() else {}
 
 
-def _key(spec: Spec, voices: str, noise: Noise) -> str:
+def _content_hash(spec: SetSpec, voices: str, noise: Noise) -> str:
     """Hash of all that the clips and rows depend on."""
-    compared = spec.kind == "instruct" and spec.voices == 1
-    baseline = {k: v for k, v in _baseline().items() if compared and k.startswith(f"{spec.name}-")}
-    described = asdict(spec)
+    has_baseline = spec.kind == "instruct" and spec.voices == 1
+    baseline = {
+        key: answer
+        for key, answer in _baseline_answers().items()
+        if has_baseline and key.startswith(f"{spec.name}-")
+    }
+    fields = asdict(spec)
     for name, usual in (("voices", 1), ("distinct", False)):
-        if described[name] == usual:
-            del described[name]  # sets made before there was a choice keep their folders
+        if fields[name] == usual:
+            del fields[name]  # sets made before there was a choice keep their folders
     parts = [
         VERSION,
-        described,
+        fields,
         [asdict(v) for v in BANKS[voices]],
         asdict(noise),
         espeak.espeak_version(),
@@ -217,60 +245,12 @@ def _key(spec: Spec, voices: str, noise: Noise) -> str:
     return files.sha256_json(parts)[:16]
 
 
-def load_testset(
-    name: str, cache: Path | None = None, voices: str = "test", noise: Noise | None = None
-) -> Path:
-    """Folder that holds `test.parquet` of a micro test set, spoken now if it is not in the cache.
-
-    Args:
-        name: a key of SPECS or STUDY, or the name of CONSISTENCY.
-        cache: folder for the sets; by default `micro` under `files.cache_dir()`.
-        voices: a bank of `rba_bench.audio.espeak`.
-        noise: conditions; by default clean, 25 dB and 20 dB of pink noise in turn.
-
-    Raises:
-        UserError: unknown name.
-        MissingPrerequisite: no espeak-ng (extra `tts`).
-    """
-    spec, noise = _known(name), noise or Noise()
-    folder = (cache or files.cache_dir() / "micro") / _key(spec, voices, noise) / name
-    if not (folder / "test.parquet").exists():
-        folder.parent.mkdir(
-            parents=True, exist_ok=True
-        )  # what cannot be written is found before the speaking
-        _write(folder, list(_rows(spec, voices, noise)))
-    return folder
-
-
-def _known(name: str) -> Spec:
-    known = {**SPECS, CONSISTENCY.name: CONSISTENCY, **STUDY}
-    if name not in known:
-        raise UserError(f"no micro test set {name!r}; there are {', '.join(known)}")
-    return known[name]
-
-
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-    try:
-        pq.write_table(
-            pa.Table.from_pylist(rows, _schema()), temporary / "test.parquet", row_group_size=ROW_GROUP
-        )
-        os.replace(temporary, folder)
-    except OSError:  # another process finished first: its folder holds the same bytes
-        if not (folder / "test.parquet").exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
     text = ("id", "group_id", "kind", "topic", "task", "instruction", "prompt")
-    return pa.schema(
+    schema = pa.schema(
         [
             *((name, pa.string()) for name in text),
             ("references", pa.list_(pa.string())),
@@ -283,3 +263,13 @@ def _schema() -> Any:
             ("baseline", pa.string()),
         ]
     )
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    try:
+        table = pa.Table.from_pylist(rows, schema)
+        pq.write_table(table, temporary / "test.parquet", row_group_size=ROW_GROUP)
+        os.replace(temporary, folder)
+    except OSError:  # another process finished first: its folder holds the same bytes
+        if not (folder / "test.parquet").exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

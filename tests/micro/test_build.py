@@ -16,7 +16,7 @@ pytest.importorskip("espeakng_loader")
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory):
-    return text_models.build(tmp_path_factory.mktemp("tokenizer"), samples=4000)
+    return text_models.build_tokenizer(tmp_path_factory.mktemp("tokenizer"), samples=4000)
 
 
 def test_a_word_of_the_world_is_one_token_and_other_text_is_spelt(words) -> None:
@@ -27,7 +27,7 @@ def test_a_word_of_the_world_is_one_token_and_other_text_is_spelt(words) -> None
 
 
 def test_the_quick_encoder_equals_the_tokenizer_behind_its_chat_template(words) -> None:
-    encode, rng = text_models.Encoder(words), random.Random(2)
+    encode, rng = text_models.WordEncoder(words), random.Random(2)
     for _ in range(50):
         item = world.sample_item(rng)
         answer = world.sample_answer(rng, item)
@@ -41,7 +41,7 @@ def test_a_language_model_learns(words) -> None:
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM(text_models.llama_config(words, text_models.Size(32, 1, 2, 64)))
-    encode = text_models.Encoder(words)
+    encode = text_models.WordEncoder(words)
     stream = text_models.dialogues(0, 0.0)
     ids = text_models.pad([encode.dialogue(*next(stream)) for _ in range(16)], words.pad_token_id)
     losses = text_models.optimise(
@@ -58,15 +58,15 @@ def test_a_stage_runs_once_and_again_only_when_its_key_changes(tmp_path: Path) -
         (folder / "result").write_text("x")
         return {"fact": len(made)}
 
-    assert stages._stage(tmp_path / "s", 1, make)["fact"] == 1
-    assert stages._stage(tmp_path / "s", 1, make)["fact"] == 1
-    assert stages._stage(tmp_path / "s", 2, make)["fact"] == 2
+    assert stages._run_stage(tmp_path / "s", 1, make)["fact"] == 1
+    assert stages._run_stage(tmp_path / "s", 1, make)["fact"] == 1
+    assert stages._run_stage(tmp_path / "s", 2, make)["fact"] == 2
     assert (tmp_path / "s" / "result").read_text() == "x"
 
 
 @pytest.mark.slow
 def test_the_whole_build_in_miniature(tmp_path: Path) -> None:
-    plan = stages.Plan(0, 3, 2, 2, 3, 3, 24, 3, 24, 3, 24, 3, 2, checked=8)
+    plan = stages.BuildPlan(0, 3, 2, 2, 3, 3, 24, 3, 24, 3, 24, 3, 2, checked=8)
     provenance = read_json(stages.build_weights(tmp_path, plan))
     assert set(WEIGHTS[MICRO].roles) <= {p.name for p in tmp_path.iterdir()}
     assert set(provenance["measured"]) == {

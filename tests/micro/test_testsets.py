@@ -17,8 +17,12 @@ pytest.importorskip("espeakng_loader")
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(testsets.SPECS, "micro_fleurs", testsets.Spec("micro_fleurs", "s2tt", 16, "fleurs"))
-    monkeypatch.setitem(testsets.SPECS, "micro_alpacaeval", testsets.Spec("micro_alpacaeval", "instruct", 16))
+    monkeypatch.setitem(
+        testsets.TEST_SETS, "micro_fleurs", testsets.SetSpec("micro_fleurs", "s2tt", 16, "fleurs")
+    )
+    monkeypatch.setitem(
+        testsets.TEST_SETS, "micro_alpacaeval", testsets.SetSpec("micro_alpacaeval", "instruct", 16)
+    )
 
 
 def rows(folder: Path) -> list[dict]:

@@ -1,10 +1,7 @@
-"""The base SpeechLM of the micro world: speech for the build, a CTC encoder, projector and a small LM.
+"""The base SpeechLM of the micro world: an encoder trained from nothing with CTC, a projector, and a small LM.
 
-Utterances for the build: the world's instructions spoken by a bank of voices, as log-mel features in memory.
-
-The ear of the micro world: a small Whisper-type encoder trained from nothing with CTC on characters.
-
-The base SpeechLM: encoder, projector and a small LM taught on clean speech in four voices.
+Speech for the build is made in memory: the world's instructions spoken by a bank of voices, as log-mel features. The
+encoder is a small one of Whisper's type, trained on characters; the base learns to answer clean speech in four voices.
 """
 
 import random
@@ -19,8 +16,15 @@ from rba_bench import progress
 from rba_bench.audio import espeak, perturbations
 from rba_bench.audio.espeak import Voice
 from rba_bench.micro import world
-from rba_bench.micro.build.text_models import Encoder, bucketed, optimise, pad
+from rba_bench.micro.build.text_models import WordEncoder, bucketed, optimise, pad
 from rba_bench.seeding import stable_seed
+
+CHARACTERS = " 'abcdefghijklmnopqrstuvwxyzßáâàäçèéêëíîïñóôöùúûü"
+WIDTH, LAYERS, HEADS, FEED_FORWARD = 176, 4, 4, 704
+MEL_STRIDE = 2  # states of 40 ms: half the cost of Whisper's 20 ms
+MAX_POSITIONS = 400  # states: 16 s
+STACK = 2  # encoder states in one audio token: 80 ms
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,14 @@ class Utterance:
     mel: torch.Tensor
 
 
-def damaged(wave: np.ndarray, conditions: Conditions, rng: np.random.Generator) -> np.ndarray:
+def perturb(wave: np.ndarray, conditions: Conditions, rng: np.random.Generator) -> np.ndarray:
     """`wave` at a drawn speed and, for `noisy_share` of the clips, with noise at a drawn ratio."""
-    out = perturbations.change_speed(wave, float(np.round(rng.uniform(*conditions.speed), 2)))
+    result = perturbations.change_speed(wave, float(np.round(rng.uniform(*conditions.speed), 2)))
     if rng.random() < conditions.noisy_share:
-        out = perturbations.add_noise(
-            out, rng.uniform(*conditions.snr_db), rng, str(rng.choice(conditions.colours))
+        result = perturbations.add_noise(
+            result, rng.uniform(*conditions.snr_db), rng, str(rng.choice(conditions.colours))
         )
-    return out
+    return result
 
 
 def log_mel(wave: np.ndarray) -> torch.Tensor:
@@ -60,7 +64,9 @@ def log_mel(wave: np.ndarray) -> torch.Tensor:
     return log_mel_spectrogram(wave, n_mels=80).half()
 
 
-def utterances(items: Sequence[world.Item], conditions: Conditions, seed: int, label: str) -> list[Utterance]:
+def speak_items(
+    items: Sequence[world.Item], conditions: Conditions, seed: int, label: str
+) -> list[Utterance]:
     """Speak each item once, in a voice drawn from the conditions."""
     pick = random.Random(stable_seed("voices", seed))
     spoken = []
@@ -68,7 +74,7 @@ def utterances(items: Sequence[world.Item], conditions: Conditions, seed: int, l
         for index, item in enumerate(items):
             voice = pick.choice(conditions.voices)
             rng = np.random.default_rng(stable_seed("noise", seed, index))
-            wave = damaged(espeak.speak(item.instruction, item.source_lang, voice), conditions, rng)
+            wave = perturb(espeak.speak(item.instruction, item.source_lang, voice), conditions, rng)
             spoken.append(Utterance(item, voice.name, log_mel(wave)))
             advance(1)
     return spoken
@@ -82,7 +88,7 @@ def draw_items(
     return [(draw or world.sample_item)(rng) for _ in range(n)]
 
 
-def batch(mels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_features(mels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Zero-padded float32 features [B, 80, T] and their lengths [B]."""
     lengths = torch.tensor([mel.shape[1] for mel in mels])
     features = torch.zeros(len(mels), mels[0].shape[0], int(lengths.max()))
@@ -91,7 +97,7 @@ def batch(mels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return features, lengths
 
 
-def mask(features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def mask_features(features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """SpecAugment (Park et al. 2019): one band of up to 15 mels and two spans of up to 15 frames set to the mean."""
     out = features.clone()
     fill = float(out.mean())
@@ -102,12 +108,6 @@ def mask(features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
             start = int(rng.integers(0, max(1, row.shape[1] - 15)))
             row[:, start : start + int(rng.integers(1, 16))] = fill
     return out
-
-
-CHARACTERS = " 'abcdefghijklmnopqrstuvwxyzßáâàäçèéêëíîïñóôöùúûü"
-WIDTH, LAYERS, HEADS, FEED_FORWARD = 176, 4, 4, 704
-MEL_STRIDE = 2  # states of 40 ms: half the cost of Whisper's 20 ms
-MAX_POSITIONS = 400  # states: 16 s
 
 
 def whisper_config() -> Any:
@@ -135,17 +135,17 @@ def whisper_config() -> Any:
     )
 
 
-def train(data: Sequence[Utterance], steps: int, seed: int) -> tuple[Any, Any]:
+def train_encoder(data: Sequence[Utterance], steps: int, seed: int) -> tuple[Any, Any]:
     """Encoder and CTC head from nothing; no masking in the first quarter, where alignment has to be found."""
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
     from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 
     torch.manual_seed(seed)
     encoder = TrueLengthWhisperEncoder(whisper_config())
-    return continue_training(encoder, CTCRecognizer(WIDTH, CHARACTERS), data, steps, seed, 2e-3, steps // 4)
+    return continue_encoder(encoder, CTCRecognizer(WIDTH, CHARACTERS), data, steps, seed, 2e-3, steps // 4)
 
 
-def continue_training(
+def continue_encoder(
     encoder: Any,
     head: Any,
     data: Sequence[Utterance],
@@ -158,25 +158,19 @@ def continue_training(
     """`steps` batches of `size` utterances of similar length; returns encoder and head."""
     pick = random.Random(stable_seed("ctc", seed))
     noise = np.random.default_rng(stable_seed("specaugment", seed))
-    groups = _batches(data, size, pick)
+    draws = iter(lambda: pick.choice(data), None)  # without end
+    batches = bucketed(draws, size, key=lambda utterance: utterance.mel.shape[1])
 
     def loss_of(step: int) -> torch.Tensor:
-        chosen = next(groups)
-        features, lengths = batch([u.mel for u in chosen])
-        heard = mask(features, noise) if step > unmasked_steps or not unmasked_steps else features
-        states, counts = encoder(heard, lengths)
-        return head.loss(states, counts, [u.item.instruction for u in chosen])
+        utterances = next(batches)
+        features, lengths = pad_features([u.mel for u in utterances])
+        if step > unmasked_steps or not unmasked_steps:
+            features = mask_features(features, noise)
+        states, counts = encoder(features, lengths)
+        return head.loss(states, counts, [u.item.instruction for u in utterances])
 
     optimise(torch.nn.ModuleList([encoder, head]), steps, peak, "encoder (CTC)", loss_of, warmup=200)
     return encoder.eval(), head.eval()
-
-
-def _batches(data: Sequence[Utterance], size: int, pick: random.Random) -> Any:
-    def stream() -> Any:
-        while True:
-            yield pick.choice(data)
-
-    return bucketed(stream(), size, key=lambda u: u.mel.shape[1])
 
 
 @torch.no_grad()
@@ -184,20 +178,16 @@ def error_rates(encoder: Any, head: Any, data: Sequence[Utterance]) -> dict[str,
     """Word and character error rate (percent) of greedy CTC transcripts."""
     import jiwer
 
-    said, heard = [], []
+    references, transcripts = [], []
     for start in range(0, len(data), 32):
         chunk = data[start : start + 32]
-        states, counts = encoder(*batch([u.mel for u in chunk]))
-        heard += head.decode(states, counts)
-        said += [u.item.instruction for u in chunk]
-    return {"wer": 100 * jiwer.wer(said, heard), "cer": 100 * jiwer.cer(said, heard)}
+        states, counts = encoder(*pad_features([u.mel for u in chunk]))
+        transcripts += head.decode(states, counts)
+        references += [u.item.instruction for u in chunk]
+    return {"wer": 100 * jiwer.wer(references, transcripts), "cer": 100 * jiwer.cer(references, transcripts)}
 
 
-STACK = 2  # encoder states in one audio token: 80 ms
-IGNORED = -100
-
-
-def assemble(encoder: Any, student: Any, tokenizer: Any) -> tuple[Any, Any]:
+def assemble_base(encoder: Any, student: Any, tokenizer: Any) -> tuple[Any, Any]:
     """Composite and processor from the parts, with a new projector."""
     from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
     from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
@@ -212,39 +202,38 @@ def assemble(encoder: Any, student: Any, tokenizer: Any) -> tuple[Any, Any]:
     return model, processor
 
 
-class States:
+class EncoderStates:
     """Encoder states of utterances, computed once (the encoder is frozen), float16 in memory."""
 
     def __init__(self, model: Any, data: Sequence[Utterance]) -> None:
-        self.states: list[torch.Tensor] = []
         order = sorted(range(len(data)), key=lambda i: data[i].mel.shape[1])
-        found: dict[int, torch.Tensor] = {}
+        by_index: dict[int, torch.Tensor] = {}
         with torch.no_grad():
             for start in range(0, len(order), 32):
                 rows = order[start : start + 32]
-                states, lengths = model.encode_audio(*batch([data[i].mel for i in rows]))
-                found.update(
+                states, lengths = model.encode_audio(*pad_features([data[i].mel for i in rows]))
+                by_index.update(
                     {i: s[:n].half() for i, s, n in zip(rows, states, lengths.tolist(), strict=True)}
                 )
-        self.states = [found[i] for i in range(len(data))]
+        self.states: list[torch.Tensor] = [by_index[i] for i in range(len(data))]
 
     def batch(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Zero-padded states [B, T', D] float32 and their lengths [B]."""
-        chosen = [self.states[i].float() for i in rows]
-        lengths = torch.tensor([len(s) for s in chosen])
-        return torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True), lengths
+        states = [self.states[i].float() for i in rows]
+        lengths = torch.tensor([len(s) for s in states])
+        return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), lengths
 
 
-def _prompt(encode: Encoder, item: world.Item, n_states: int) -> list[int]:
+def _prompt(encode: WordEncoder, item: world.Item, n_states: int) -> list[int]:
     audio = [encode.audio] * -(-n_states // STACK)
     return [encode.bos, encode.user, *encode.words(item.prompt), *audio, encode.end, encode.assistant]
 
 
-def tune(
+def tune_base(
     model: Any,
     tokenizer: Any,
     data: Sequence[Utterance],
-    states: States,
+    states: EncoderStates,
     steps: int,
     seed: int,
     peak: float = 2e-3,
@@ -255,14 +244,11 @@ def tune(
     """
     model.requires_grad_(True)
     model.model.audio_tower.requires_grad_(False)
-    encode, rng = Encoder(tokenizer), random.Random(stable_seed("tune", seed))
+    encode, rng = WordEncoder(tokenizer), random.Random(stable_seed("tune", seed))
     answers = [[world.sample_answer(rng, u.item) for _ in range(4)] for u in data]
 
-    def stream() -> Any:
-        while True:
-            yield rng.randrange(len(data))
-
-    batches = bucketed(stream(), 32, key=lambda i: len(states.states[i]))
+    draws = iter(lambda: rng.randrange(len(data)), None)  # without end
+    batches = bucketed(draws, 32, key=lambda i: len(states.states[i]))
 
     def loss_of(_: int) -> torch.Tensor:
         rows = next(batches)
@@ -285,12 +271,12 @@ def tune(
 
 
 @torch.no_grad()
-def answer(
-    model: Any, tokenizer: Any, data: Sequence[Utterance], states: States, sample: bool = False
+def answer_speech(
+    model: Any, tokenizer: Any, data: Sequence[Utterance], states: EncoderStates, sample: bool = False
 ) -> list[str]:
     """Greedy (or T = 1) answers to the utterances."""
-    encode = Encoder(tokenizer)
-    out = [""] * len(data)
+    encode = WordEncoder(tokenizer)
+    texts = [""] * len(data)
     order = sorted(range(len(data)), key=lambda i: len(states.states[i]))
     for start in range(0, len(order), 32):
         rows = order[start : start + 32]
@@ -298,7 +284,7 @@ def answer(
         width = max(map(len, prompts))
         ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts])
         features, lengths = states.batch(rows)
-        done = model.generate(
+        sequences = model.generate(
             input_ids=ids,
             attention_mask=(ids != tokenizer.pad_token_id).long(),
             audio_states=features,
@@ -308,13 +294,13 @@ def answer(
             pad_token_id=tokenizer.pad_token_id,
         )
         for row, text in zip(
-            rows, tokenizer.batch_decode(done[:, width:], skip_special_tokens=True), strict=True
+            rows, tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True), strict=True
         ):
-            out[row] = text
-    return out
+            texts[row] = text
+    return texts
 
 
-def validity(data: Sequence[Utterance], answers: Sequence[str]) -> dict[str, float]:
+def valid_percent(data: Sequence[Utterance], answers: Sequence[str]) -> dict[str, float]:
     """Percentage of valid answers by kind and in all."""
     valid = [(u.item.kind, world.grade(u.item, a).valid) for u, a in zip(data, answers, strict=True)]
     kinds = {kind: [ok for k, ok in valid if k == kind] for kind in world.KINDS}

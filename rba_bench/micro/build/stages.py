@@ -1,10 +1,8 @@
-"""What the build achieved: the base and the teacher on the micro test sets, by the rule judge.
-
-`rba-bench micro build`: teacher, reward model and base SpeechLM from nothing, seeded, in stages that resume.
+"""`rba-bench micro build`: teacher, reward model and base SpeechLM from nothing, seeded, in stages that resume.
 
 Two chains run side by side, one thread each: text (teacher, reward model, the base's own LM) and speech (utterances,
-encoder). Then the base is assembled and taught to answer speech. Intermediate results lie in `<out>/work`; delete a
-folder there to make its stage again.
+encoder). Then the base is assembled and taught to answer speech, and base and teacher are measured on the micro test
+sets by the rule judge. Intermediate results lie in `<out>/work`; delete a folder there to make its stage again.
 """
 
 import multiprocessing
@@ -13,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,84 +27,9 @@ from rba_bench.micro.build import speech_model, text_models
 COMPARED = ("micro_alpacaeval", "micro_study_instruct")  # sets with win rates
 
 
-def spoken_testset(name: str) -> list[speech_model.Utterance]:
-    """A micro test set as the build's own utterances."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(testsets.load_testset(name) / "test.parquet").to_pylist()
-    spoken = []
-    for row in rows:
-        item = world.parse(f"{row['prompt']} {row['instruction']}".strip())
-        if item is None:
-            raise RbaError(
-                f"{name} holds {row['instruction']!r}, which the world did not write: remove its cache folder"
-            )
-        spoken.append(
-            speech_model.Utterance(
-                item, row["voice"], speech_model.log_mel(clips.decode_clip(row["audio"]["bytes"]))
-            )
-        )
-    return spoken
-
-
-def _base(out: Path) -> tuple[Any, Any]:
-    from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
-    from rba_bench.speechlm.composite.processing import CompositeProcessor
-
-    model = CompositeForConditionalGeneration.from_pretrained(out / "base", dtype=torch.float32).eval()
-    return model, CompositeProcessor.from_pretrained(out / "base").tokenizer
-
-
-def baseline_answers(out: Path) -> dict[str, str]:
-    """The base's greedy answers to the spoken instructions: what win rates are measured against."""
-    model, tokenizer = _base(out)
-    found: dict[str, str] = {}
-    for name in COMPARED:
-        data = spoken_testset(name)
-        answers = speech_model.answer(model, tokenizer, data, speech_model.States(model, data))
-        found |= {f"{name}-{i:03d}": text for i, text in enumerate(answers)}
-    return found
-
-
-def base_validity(model: Any, tokenizer: Any) -> dict[str, float]:
-    """Percent of valid greedy answers over all test sets, in all and by kind."""
-    data = [utterance for name in testsets.SPECS for utterance in spoken_testset(name)]
-    found = speech_model.validity(
-        data, speech_model.answer(model, tokenizer, data, speech_model.States(model, data))
-    )
-    return {name: round(value, 1) for name, value in found.items()}
-
-
-def measure(out: Path) -> dict[str, Any]:
-    """Percent of valid answers on each test set (base greedy and sampled, teacher on the text); the ear's errors."""
-    from transformers import AutoModelForCausalLM
-
-    from rba_bench.speechlm.composite.ctc import CTCRecognizer
-
-    model, tokenizer = _base(out)
-    teacher = AutoModelForCausalLM.from_pretrained(out / "teacher", dtype=torch.float32).eval()
-    head = CTCRecognizer.load(out / "asr")
-    found: dict[str, Any] = {}
-    for name in testsets.SPECS:
-        data = spoken_testset(name)
-        states = speech_model.States(model, data)
-        torch.manual_seed(0)
-        found[name] = {
-            "base_greedy": speech_model.validity(data, speech_model.answer(model, tokenizer, data, states))[
-                "all"
-            ],
-            "base_sampled": speech_model.validity(
-                data, speech_model.answer(model, tokenizer, data, states, sample=True)
-            )["all"],
-            "teacher_text": 100 * text_models.valid_share(teacher, tokenizer, [u.item for u in data]),
-            **speech_model.error_rates(model.model.audio_tower, head, data),
-        }
-    return {name: {k: round(v, 1) for k, v in row.items()} for name, row in found.items()}
-
-
 @dataclass(frozen=True)
-class Plan:
-    """Everything that decides the result. The defaults are the shipped build."""
+class BuildPlan:
+    """Everything that decides the result; the defaults are those of the shipped weights."""
 
     seed: int = 0
     teacher_steps: int = 2000
@@ -123,7 +47,38 @@ class Plan:
     checked: int = 500  # held-out items on which each text model is measured
 
 
-def _stage(folder: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def build_weights(out: Path, plan: BuildPlan | None = None) -> Path:
+    """Build the micro world's models into `out` and return the path of `provenance.json`.
+
+    Raises:
+        RbaError: a chain died; its traceback is on stderr.
+    """
+    plan = plan or BuildPlan()
+    work = out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    chains = [context.Process(target=chain, args=(work, plan)) for chain in (_text_chain, _speech_chain)]
+    for chain in chains:
+        chain.start()
+    for chain in chains:
+        chain.join()
+    if any(chain.exitcode for chain in chains):
+        raise RbaError("the build stopped half-way; run the same command again to go on")
+    encoder_key = files.read_json(work / "encoder" / "stage.json")["key"]
+    base_key = [plan.base_clips, plan.base_steps, plan.seed, encoder_key]
+    _run_stage(work / "base", base_key, partial(_make_base, work=work, plan=plan))
+    shipped = {role: work / role for role in ("teacher", "reward", "base")} | {
+        "asr": work / "encoder" / "asr"
+    }
+    for role, source in shipped.items():
+        shutil.rmtree(out / role, ignore_errors=True)
+        shutil.copytree(source, out / role, ignore=shutil.ignore_patterns("stage.json"))
+    progress.say("measuring what was built")
+    return _write_provenance(out, work, plan, time.monotonic() - start)
+
+
+def _run_stage(folder: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Run `make(temporary folder)` once; its facts are kept in `stage.json` beside what it wrote."""
     marker = folder / "stage.json"
     if marker.exists():
@@ -147,212 +102,139 @@ def _save(model: Any, folder: Path) -> None:
         model.config,
         *(getattr(model.config, name) for name in getattr(model.config, "sub_configs", {})),
     ):
-        config._name_or_path = ""  # where the parts lay on this machine is nobody's business
+        config._name_or_path = ""  # a path of this machine would be published with the weights
     model.half().save_pretrained(folder)
 
 
-def _text_chain(work: Path, plan: Plan) -> None:
-    import torch
+def _text_chain(work: Path, plan: BuildPlan) -> None:
+    """Tokenizer, the base's own LM, the teacher in three cycles, and the reward model."""
     from transformers import AutoModelForCausalLM
 
-    from rba_bench.micro.build import text_models
-    from rba_bench.micro.build import text_models as tokenizer
-
     torch.set_num_threads(1)
-    _stage(work / "tokenizer", "tokenizer", lambda f: {"size": len(tokenizer.build(f))})
-    words = _tokenizer(work)
+    _run_stage(
+        work / "tokenizer", "tokenizer", lambda folder: {"size": len(text_models.build_tokenizer(folder))}
+    )
+    words = _load_tokenizer(work)
 
-    def lm(
+    def save(folder: Path, model: Any, **facts: float) -> dict[str, Any]:
+        _save(model, folder)
+        words.save_pretrained(folder)
+        return {"parameters": model.num_parameters(), **facts}
+
+    def first_cycle(
         size: text_models.Size, steps: int, seed: int, label: str, unusable: float
     ) -> Callable[[Path], dict[str, Any]]:
         def make(folder: Path) -> dict[str, Any]:
             model = text_models.train_lm(words, size, steps, seed, label, unusable_share=unusable)
-            held_out = text_models.greedy_validity(model, words, plan.checked, seed)
-            _save(model, folder)
-            words.save_pretrained(folder)
-            return {"parameters": model.num_parameters(), "held_out_valid": held_out}
+            valid = text_models.greedy_validity(model, words, plan.checked, seed)
+            return save(folder, model, held_out_valid=valid)
 
         return make
 
-    def second_cycle(folder: Path) -> dict[str, Any]:
-        model = AutoModelForCausalLM.from_pretrained(work / "teacher-first", dtype=torch.float32)
-        text_models.continue_lm(
-            model,
-            words,
-            plan.teacher_more_steps,
-            plan.seed + 3,
-            "teacher, second cycle",
-            2e-3,
-            diet=(65, 15, 20),
-        )
-        held_out = text_models.greedy_validity(model, words, plan.checked, plan.seed)
-        _save(model, folder)
-        words.save_pretrained(folder)
-        return {"parameters": model.num_parameters(), "held_out_valid": held_out}
+    def next_cycle(
+        start: str, steps: int, seed: int, label: str, **data: Any
+    ) -> Callable[[Path], dict[str, Any]]:
+        def make(folder: Path) -> dict[str, Any]:
+            model = AutoModelForCausalLM.from_pretrained(work / start, dtype=torch.float32)
+            text_models.continue_lm(model, words, steps, seed, label, 2e-3, **data)
+            valid = text_models.greedy_validity(model, words, plan.checked, plan.seed)
+            return save(folder, model, held_out_valid=valid)
 
-    def drill(folder: Path) -> dict[str, Any]:
-        model = AutoModelForCausalLM.from_pretrained(work / "teacher-second", dtype=torch.float32)
-        text_models.continue_lm(
-            model,
-            words,
-            plan.teacher_drill_steps,
-            plan.seed + 4,
-            "teacher, third cycle",
-            2e-3,
-            diet=(45, 20, 35),
-            drill=0.3,
-        )
-        held_out = text_models.greedy_validity(model, words, plan.checked, plan.seed)
-        _save(model, folder)
-        words.save_pretrained(folder)
-        return {"parameters": model.num_parameters(), "held_out_valid": held_out}
+        return make
 
     def reward(folder: Path) -> dict[str, Any]:
         model = text_models.train_reward(work / "teacher", words, plan.reward_steps, plan.seed + 2)
         accuracy = text_models.reward_accuracy(model, words, 2 * plan.checked, plan.seed)
-        _save(model, folder)
-        words.save_pretrained(folder)
-        return {"parameters": model.num_parameters(), "held_out_pair_accuracy": accuracy}
+        return save(folder, model, held_out_pair_accuracy=accuracy)
 
-    teacher = lm(text_models.TEACHER, plan.teacher_steps, plan.seed, "teacher", 0.05)
-    student = lm(text_models.STUDENT, plan.student_steps, plan.seed + 1, "student LM", 0.0)
-    first = [asdict(text_models.TEACHER), plan.teacher_steps, plan.seed]
-    _stage(work / "teacher-first", first, teacher)
-    _stage(work / "student", [asdict(text_models.STUDENT), plan.student_steps, plan.seed], student)
-    _stage(work / "teacher-second", [first, plan.teacher_more_steps], second_cycle)
-    cycles = [first, plan.teacher_more_steps, plan.teacher_drill_steps]
-    _stage(work / "teacher", cycles, drill)
-    _stage(work / "reward", [*cycles, plan.reward_steps], reward)
+    teacher = first_cycle(text_models.TEACHER, plan.teacher_steps, plan.seed, "teacher", 0.05)
+    student = first_cycle(text_models.STUDENT, plan.student_steps, plan.seed + 1, "student LM", 0.0)
+    second = next_cycle(
+        "teacher-first", plan.teacher_more_steps, plan.seed + 3, "teacher, second cycle", diet=(65, 15, 20)
+    )
+    third = next_cycle(
+        "teacher-second", plan.teacher_drill_steps, plan.seed + 4, "teacher, third cycle",
+        diet=(45, 20, 35), drill=0.3,
+    )  # fmt: skip
+    key = [asdict(text_models.TEACHER), plan.teacher_steps, plan.seed]
+    cycles = [key, plan.teacher_more_steps, plan.teacher_drill_steps]
+    _run_stage(work / "teacher-first", key, teacher)
+    _run_stage(work / "student", [asdict(text_models.STUDENT), plan.student_steps, plan.seed], student)
+    _run_stage(work / "teacher-second", cycles[:2], second)
+    _run_stage(work / "teacher", cycles, third)
+    _run_stage(work / "reward", [*cycles, plan.reward_steps], reward)
 
 
-def _tokenizer(work: Path) -> Any:
+def _speech_chain(work: Path, plan: BuildPlan) -> None:
+    """The encoder with its CTC head, in two cycles on different clips."""
+    from rba_bench.speechlm.composite.ctc import CTCRecognizer
+    from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
+
+    torch.set_num_threads(1)
+    conditions = speech_model.Conditions(BANKS["base"] + BANKS["train"][:8], (12, 35), 0.6)
+
+    def speak(n: int, seed: int) -> list[speech_model.Utterance]:
+        items = speech_model.draw_items(n, seed)
+        return speech_model.speak_items(items, conditions, seed, "speak for the encoder")
+
+    def save(folder: Path, encoder: Any, head: Any) -> dict[str, Any]:
+        encoder.half().save_pretrained(folder / "encoder")
+        head.half().save(folder / "asr")
+        return {"parameters": encoder.num_parameters()}
+
+    def first_cycle(folder: Path) -> dict[str, Any]:
+        data = speak(plan.encoder_clips, plan.seed)
+        return save(folder, *speech_model.train_encoder(data, plan.encoder_steps, plan.seed))
+
+    def second_cycle(folder: Path) -> dict[str, Any]:
+        start = work / "encoder-first"
+        encoder = TrueLengthWhisperEncoder.from_pretrained(start / "encoder", dtype=torch.float32)
+        data = speak(plan.encoder_more_clips, plan.seed + 10)
+        head = CTCRecognizer.load(start / "asr")
+        trained = speech_model.continue_encoder(encoder, head, data, plan.encoder_more_steps, plan.seed + 1)
+        return save(folder, *trained)
+
+    shape = [speech_model.WIDTH, speech_model.LAYERS, speech_model.HEADS, speech_model.FEED_FORWARD]
+    key = [shape, plan.encoder_clips, plan.encoder_steps, plan.seed]
+    _run_stage(work / "encoder-first", key, first_cycle)
+    _run_stage(work / "encoder", [*key, plan.encoder_more_clips, plan.encoder_more_steps], second_cycle)
+
+
+def _make_base(folder: Path, work: Path, plan: BuildPlan) -> dict[str, Any]:
+    """Assemble the base, teach it to answer clean speech, and measure whether more steps would still help."""
+    from transformers import AutoModelForCausalLM
+
+    from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
+
+    words = _load_tokenizer(work)
+    torch.manual_seed(plan.seed)
+    encoder = TrueLengthWhisperEncoder.from_pretrained(work / "encoder" / "encoder", dtype=torch.float32)
+    student = AutoModelForCausalLM.from_pretrained(work / "student", dtype=torch.float32)
+    model, processor = speech_model.assemble_base(encoder, student, words)
+    clean = speech_model.Conditions(BANKS["base"], (30, 30), 0.0, (1.0, 1.0))
+    items = speech_model.draw_items(plan.base_clips, plan.seed + 1)
+    data = speech_model.speak_items(items, clean, plan.seed + 1, "speak for the base")
+    states = speech_model.EncoderStates(model, data)
+    speech_model.tune_base(model, words, data, states, plan.base_steps, plan.seed)
+    _save(model, folder)
+    processor.save_pretrained(folder)
+    model.float()
+    valid = base_validity(model, words)
+    speech_model.tune_base(model, words, data, states, plan.saturation_steps, plan.seed + 1, peak=3e-4)
+    return {
+        "parameters": model.num_parameters(),
+        "test_valid": valid,
+        f"test_valid_after_{plan.saturation_steps}_more_steps": base_validity(model, words),
+    }
+
+
+def _load_tokenizer(work: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(work / "tokenizer")
 
 
-def _speech_chain(work: Path, plan: Plan) -> None:
-    import torch
-
-    from rba_bench.micro.build import speech_model
-    from rba_bench.speechlm.composite.ctc import CTCRecognizer
-    from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
-
-    torch.set_num_threads(1)
-    heard = speech_model.Conditions(BANKS["base"] + BANKS["train"][:8], (12, 35), 0.6)
-
-    def clips(n: int, seed: int) -> list[speech_model.Utterance]:
-        return speech_model.utterances(speech_model.draw_items(n, seed), heard, seed, "speak for the encoder")
-
-    def keep(folder: Path, model: Any, head: Any) -> dict[str, Any]:
-        model.half().save_pretrained(folder / "encoder")
-        head.half().save(folder / "asr")
-        return {"parameters": model.num_parameters()}
-
-    def first(folder: Path) -> dict[str, Any]:
-        made = speech_model.train(clips(plan.encoder_clips, plan.seed), plan.encoder_steps, plan.seed)
-        return keep(folder, *made)
-
-    def second(folder: Path) -> dict[str, Any]:
-        begun = work / "encoder-first"
-        model = TrueLengthWhisperEncoder.from_pretrained(begun / "encoder", dtype=torch.float32)
-        data = clips(plan.encoder_more_clips, plan.seed + 10)
-        made = speech_model.continue_training(
-            model, CTCRecognizer.load(begun / "asr"), data, plan.encoder_more_steps, plan.seed + 1
-        )
-        return keep(folder, *made)
-
-    shape = [speech_model.WIDTH, speech_model.LAYERS, speech_model.HEADS, speech_model.FEED_FORWARD]
-    key = [shape, plan.encoder_clips, plan.encoder_steps, plan.seed]
-    _stage(work / "encoder-first", key, first)
-    _stage(work / "encoder", [*key, plan.encoder_more_clips, plan.encoder_more_steps], second)
-
-
-def _make_base(work: Path, plan: Plan) -> dict[str, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from rba_bench.micro.build import speech_model
-    from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
-
-    words = _tokenizer(work)
-
-    def make(folder: Path) -> dict[str, Any]:
-        torch.manual_seed(plan.seed)
-        ear = TrueLengthWhisperEncoder.from_pretrained(work / "encoder" / "encoder", dtype=torch.float32)
-        student = AutoModelForCausalLM.from_pretrained(work / "student", dtype=torch.float32)
-        model, processor = speech_model.assemble(ear, student, words)
-        clean = speech_model.Conditions(BANKS["base"], (30, 30), 0.0, (1.0, 1.0))
-        data = speech_model.utterances(
-            speech_model.draw_items(plan.base_clips, plan.seed + 1),
-            clean,
-            plan.seed + 1,
-            "speak for the base",
-        )
-        states = speech_model.States(model, data)
-        speech_model.tune(model, words, data, states, plan.base_steps, plan.seed)
-        _save(model, folder)
-        processor.save_pretrained(folder)
-        model.float()
-        valid = base_validity(model, words)
-        speech_model.tune(model, words, data, states, plan.saturation_steps, plan.seed + 1, peak=3e-4)
-        return {
-            "parameters": model.num_parameters(),
-            "test_valid": valid,
-            f"test_valid_after_{plan.saturation_steps}_more_steps": base_validity(model, words),
-        }
-
-    return _stage(
-        work / "base",
-        [
-            plan.base_clips,
-            plan.base_steps,
-            plan.seed,
-            files.read_json(work / "encoder" / "stage.json")["key"],
-        ],
-        make,
-    )
-
-
-def _publish(work: Path, out: Path) -> None:
-    """Copy what ships, without the stages' own notes."""
-    shipped = {
-        "teacher": work / "teacher",
-        "reward": work / "reward",
-        "base": work / "base",
-        "asr": work / "encoder" / "asr",
-    }
-    for name, source in shipped.items():
-        shutil.rmtree(out / name, ignore_errors=True)
-        shutil.copytree(source, out / name, ignore=shutil.ignore_patterns("stage.json"))
-
-
-def build_weights(out: Path, plan: Plan | None = None) -> Path:
-    """Build the micro world's models into `out` and return the path of `provenance.json`.
-
-    Raises:
-        RbaError: a chain died; its traceback is on stderr.
-    """
-    plan = plan or Plan()
-    work = out / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    chains = [context.Process(target=chain, args=(work, plan)) for chain in (_text_chain, _speech_chain)]
-    for chain in chains:
-        chain.start()
-    for chain in chains:
-        chain.join()
-    if any(chain.exitcode for chain in chains):
-        raise RbaError("the build stopped half-way; run the same command again to go on")
-    _make_base(work, plan)
-    _publish(work, out)
-    progress.say("measuring what was built")
-    return _provenance(out, work, plan, time.monotonic() - start)
-
-
-def _provenance(out: Path, work: Path, plan: Plan, seconds: float) -> Path:
-    import torch
+def _write_provenance(out: Path, work: Path, plan: BuildPlan, seconds: float) -> Path:
     import transformers
 
     stages = {p.parent.name: files.read_json(p) for p in sorted(work.glob("*/stage.json"))}
@@ -376,3 +258,77 @@ def _provenance(out: Path, work: Path, plan: Plan, seconds: float) -> Path:
     }
     files.write_json(out / "provenance.json", facts)
     return out / "provenance.json"
+
+
+def spoken_testset(name: str) -> list[speech_model.Utterance]:
+    """A micro test set as the build's own utterances."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(testsets.load_testset(name) / "test.parquet").to_pylist()
+    spoken = []
+    for row in rows:
+        item = world.parse(f"{row['prompt']} {row['instruction']}".strip())
+        if item is None:
+            raise RbaError(
+                f"{name} holds {row['instruction']!r}, which the world did not write: remove its cache folder"
+            )
+        spoken.append(
+            speech_model.Utterance(
+                item, row["voice"], speech_model.log_mel(clips.decode_clip(row["audio"]["bytes"]))
+            )
+        )
+    return spoken
+
+
+def _load_base(out: Path) -> tuple[Any, Any]:
+    from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+    from rba_bench.speechlm.composite.processing import CompositeProcessor
+
+    model = CompositeForConditionalGeneration.from_pretrained(out / "base", dtype=torch.float32).eval()
+    return model, CompositeProcessor.from_pretrained(out / "base").tokenizer
+
+
+def baseline_answers(out: Path) -> dict[str, str]:
+    """The base's greedy answers to the spoken instructions: what win rates are measured against."""
+    model, tokenizer = _load_base(out)
+    answers_by_item: dict[str, str] = {}
+    for name in COMPARED:
+        data = spoken_testset(name)
+        answers = speech_model.answer_speech(model, tokenizer, data, speech_model.EncoderStates(model, data))
+        answers_by_item |= {f"{name}-{i:03d}": text for i, text in enumerate(answers)}
+    return answers_by_item
+
+
+def base_validity(model: Any, tokenizer: Any) -> dict[str, float]:
+    """Percent of valid greedy answers over all test sets, in all and by kind."""
+    data = [utterance for name in testsets.TEST_SETS for utterance in spoken_testset(name)]
+    answers = speech_model.answer_speech(model, tokenizer, data, speech_model.EncoderStates(model, data))
+    return {name: round(value, 1) for name, value in speech_model.valid_percent(data, answers).items()}
+
+
+def measure(out: Path) -> dict[str, Any]:
+    """Percent of valid answers on each test set: of the base (greedy and sampled) and of the teacher on the text.
+
+    Beside them the word and character error rates of the base's encoder.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from rba_bench.speechlm.composite.ctc import CTCRecognizer
+
+    model, tokenizer = _load_base(out)
+    teacher = AutoModelForCausalLM.from_pretrained(out / "teacher", dtype=torch.float32).eval()
+    head = CTCRecognizer.load(out / "asr")
+    rows: dict[str, Any] = {}
+    for name in testsets.TEST_SETS:
+        data = spoken_testset(name)
+        states = speech_model.EncoderStates(model, data)
+        torch.manual_seed(0)
+        greedy = speech_model.answer_speech(model, tokenizer, data, states)
+        sampled = speech_model.answer_speech(model, tokenizer, data, states, sample=True)
+        rows[name] = {
+            "base_greedy": speech_model.valid_percent(data, greedy)["all"],
+            "base_sampled": speech_model.valid_percent(data, sampled)["all"],
+            "teacher_text": 100 * text_models.valid_share(teacher, tokenizer, [u.item for u in data]),
+            **speech_model.error_rates(model.model.audio_tower, head, data),
+        }
+    return {name: {key: round(value, 1) for key, value in row.items()} for name, row in rows.items()}

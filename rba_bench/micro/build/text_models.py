@@ -1,12 +1,13 @@
-"""The tokenizer of the micro world: one token a word, characters for any other text.
+"""The text models of the micro world, trained from nothing: teacher, the base's own LM, and the reward model.
 
-The text models of the micro world: teacher, the base's own LM, and the reward model, trained from nothing.
+Their tokenizer has one token for each word of the world, and characters for any other text.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def vocabulary(samples: int = 60_000) -> list[str]:
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def build(folder: Path, samples: int = 60_000) -> Any:
+def build_tokenizer(folder: Path, samples: int = 60_000) -> Any:
     """Write the tokenizer (with its chat template) to `folder` and return it.
 
     WordPiece over whole words: the words of the world are single tokens, other words are spelt with character tokens.
@@ -103,7 +104,7 @@ def llama_config(tokenizer: Any, size: Size, **extra: Any) -> Any:
     )
 
 
-class Encoder:
+class WordEncoder:
     """Word to id without the tokenizer's call overhead; equal to it on the world's own text."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -121,16 +122,8 @@ class Encoder:
 
     def dialogue(self, user: str, answer: str) -> list[int]:
         """Token ids of one exchange, as the chat template renders it."""
-        turns = [
-            self.bos,
-            self.user,
-            *self.words(user),
-            self.end,
-            self.assistant,
-            *self.words(answer),
-            self.end,
-        ]
-        return turns
+        question = [self.bos, self.user, *self.words(user), self.end]
+        return [*question, self.assistant, *self.words(answer), self.end]
 
 
 def dialogues(
@@ -157,8 +150,8 @@ def bucketed(
     """Endless batches of rows of about equal length (sorted within `pool` batches): a third less padding."""
     shuffle = random.Random(0)
     while True:
-        drawn = sorted((next(rows) for _ in range(batch * pool)), key=key)
-        batches = [drawn[i : i + batch] for i in range(0, len(drawn), batch)]
+        items = sorted((next(rows) for _ in range(batch * pool)), key=key)
+        batches = [items[i : i + batch] for i in range(0, len(items), batch)]
         shuffle.shuffle(batches)
         yield from batches
 
@@ -195,8 +188,6 @@ def optimise(
 def _cosine(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
-    from math import cos, pi
-
     return 0.02 + 0.98 * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
 
 
@@ -223,7 +214,7 @@ def continue_lm(
     drill: float = 0.0,
 ) -> Any:
     """One more cycle of `steps` batches of 64 dialogues on a language model; returns the model."""
-    encode = Encoder(tokenizer)
+    encode = WordEncoder(tokenizer)
     batches = bucketed((encode.dialogue(*pair) for pair in dialogues(seed, unusable_share, diet, drill)), 64)
 
     def loss_of(_: int) -> torch.Tensor:
@@ -242,8 +233,10 @@ def damage(rng: random.Random, item: world.Item, answer: str) -> str:
     words = answer.split()
     kind = rng.randrange(6)
     if kind == 0 or len(words) < 3:
-        other = world.sample_item(rng, kind=item.kind, topic=item.topic if item.kind == "instruct" else None)
-        return world.sample_answer(rng, other)
+        another = world.sample_item(
+            rng, kind=item.kind, topic=item.topic if item.kind == "instruct" else None
+        )
+        return world.sample_answer(rng, another)
     place = rng.randrange(len(words) - 1)
     if kind == 1:
         return " ".join(words[: max(1, rng.randrange(len(words)))])
@@ -269,7 +262,7 @@ def train_reward(teacher: Any, tokenizer: Any, steps: int, seed: int, pairs: int
 
     torch.manual_seed(seed)
     model = LlamaForSequenceClassification.from_pretrained(teacher, num_labels=1, dtype=torch.float32)
-    encode, rng = Encoder(tokenizer), random.Random(stable_seed("reward", seed))
+    encode, rng = WordEncoder(tokenizer), random.Random(stable_seed("reward", seed))
 
     def stream() -> Iterator[tuple[list[int], list[int]]]:
         while True:
@@ -295,7 +288,7 @@ def train_reward(teacher: Any, tokenizer: Any, steps: int, seed: int, pairs: int
 @torch.no_grad()
 def valid_share(model: Any, tokenizer: Any, items: Sequence[world.Item]) -> float:
     """Share of `items` that the model, reading text, answers validly under greedy decoding."""
-    encode, good = Encoder(tokenizer), 0
+    encode, n_valid = WordEncoder(tokenizer), 0
     prompts = sorted(
         (
             ([encode.bos, encode.user, *encode.words(i.user_text), encode.end, encode.assistant], i)
@@ -308,12 +301,12 @@ def valid_share(model: Any, tokenizer: Any, items: Sequence[world.Item]) -> floa
         width = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p, _ in rows])
         mask = (ids != tokenizer.pad_token_id).long()
-        out = model.generate(
+        sequences = model.generate(
             ids, attention_mask=mask, max_new_tokens=32, do_sample=False, pad_token_id=tokenizer.pad_token_id
         )
-        texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-        good += sum(world.grade(item, text).valid for (_, item), text in zip(rows, texts, strict=True))
-    return good / len(items)
+        texts = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
+        n_valid += sum(world.grade(item, text).valid for (_, item), text in zip(rows, texts, strict=True))
+    return n_valid / len(items)
 
 
 def greedy_validity(model: Any, tokenizer: Any, n: int, seed: int, split: str = "test") -> float:
@@ -325,7 +318,7 @@ def greedy_validity(model: Any, tokenizer: Any, n: int, seed: int, split: str = 
 @torch.no_grad()
 def reward_accuracy(model: Any, tokenizer: Any, n: int, seed: int) -> float:
     """Share of held-out (valid, damaged) pairs that the reward model orders correctly."""
-    encode, rng = Encoder(tokenizer), random.Random(stable_seed("reward-test", seed))
+    encode, rng = WordEncoder(tokenizer), random.Random(stable_seed("reward-test", seed))
     right = total = 0
     while total < n:
         item = world.sample_item(rng, split="test")

@@ -81,7 +81,7 @@ def _choices(intent: Intent, slots: dict[str, str]) -> Choices:
     return {**{name: (value,) for name, value in slots.items()}, **intent.fill(slots)}
 
 
-def _distinct(values: dict[str, str]) -> bool:
+def _are_distinct(values: dict[str, str]) -> bool:
     """Slots that share a base (tip1, tip2) must hold different values."""
     bases = Counter(
         (re.sub(r"\d+$", "", name), value) for name, value in values.items() if name[-1].isdigit()
@@ -91,10 +91,10 @@ def _distinct(values: dict[str, str]) -> bool:
     )
 
 
-def _draw(rng: random.Random, template: str, choices: Choices) -> str:
+def _fill_randomly(rng: random.Random, template: str, choices: Choices) -> str:
     while True:
         values = {name: rng.choice(choices[name]) for name in dict.fromkeys(_SLOT.findall(template))}
-        if _distinct(values):
+        if _are_distinct(values):
             return template.format(**values)
 
 
@@ -106,9 +106,9 @@ def _draw_instruction(rng: random.Random, intent: Intent) -> Item:
             for name in dict.fromkeys(_SLOT.findall(ask))
             if name in intent.slots
         }
-        if _distinct(slots):
+        if _are_distinct(slots):
             break
-    text = _draw(rng, ask, _choices(intent, slots))
+    text = _fill_randomly(rng, ask, _choices(intent, slots))
     return Item(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
 
 
@@ -141,12 +141,12 @@ def sample_item(
         usable: False draws what the synthesis filters should drop.
     """
     while True:
-        wanted = kind or rng.choices(KINDS, (40, 15, 45))[0]
+        drawn_kind = kind or rng.choices(KINDS, (40, 15, 45))[0]
         if not usable:
             item = _draw_instruction(rng, rng.choice(UNUSABLE))
-        elif wanted == "s2tt":
+        elif drawn_kind == "s2tt":
             item = _draw_translation(rng, source)
-        elif wanted == "qa":
+        elif drawn_kind == "qa":
             item = _draw_instruction(rng, rng.choice([i for i in QUESTIONS if source in (None, i.source)]))
         else:
             theme = topic or rng.choice(TOPICS)
@@ -158,10 +158,10 @@ def sample_item(
 def sample_answer(rng: random.Random, item: Item) -> str:
     """A valid answer in a random wording."""
     if item.sentence is not None:
-        canonical, other = tr.wordings(item.sentence, item.target_lang)
-        return canonical if rng.random() < CANONICAL_SHARE else other
+        canonical, variant = tr.wordings(item.sentence, item.target_lang)
+        return canonical if rng.random() < CANONICAL_SHARE else variant
     intent = _BY_NAME[item.intent]
-    return _draw(rng, rng.choice(intent.answers), _choices(intent, dict(item.slots)))
+    return _fill_randomly(rng, rng.choice(intent.answers), _choices(intent, dict(item.slots)))
 
 
 def references(item: Item) -> list[str]:
@@ -178,28 +178,28 @@ def references(item: Item) -> list[str]:
 def _fillings(template: str, choices: Choices) -> Iterator[str]:
     names = list(dict.fromkeys(_SLOT.findall(template)))
     for values in product(*(choices[name] for name in names)):
-        filled = dict(zip(names, values, strict=True))
-        if _distinct(filled):
-            yield template.format(**filled)
+        slots = dict(zip(names, values, strict=True))
+        if _are_distinct(slots):
+            yield template.format(**slots)
 
 
 @lru_cache(maxsize=1)
 def _patterns() -> list[tuple[re.Pattern[str], Intent, str]]:
-    found = []
+    patterns = []
     for intent in _BY_NAME.values():
         for ask in intent.asks:
-            seen: set[str] = set()
+            names: set[str] = set()
 
-            def group(match: re.Match[str], intent: Intent = intent, seen: set[str] = seen) -> str:
+            def group(match: re.Match[str], intent: Intent = intent, names: set[str] = names) -> str:
                 name = match.group(1)
-                if name in seen:
+                if name in names:
                     return f"(?P={name})"
-                seen.add(name)
+                names.add(name)
                 values = intent.slots.get(name)
                 return f"(?P<{name}>{'|'.join(map(re.escape, values)) if values else '.+'})"
 
-            found.append((re.compile(_SLOT.sub(group, ask)), intent, ask))
-    return found
+            patterns.append((re.compile(_SLOT.sub(group, ask)), intent, ask))
+    return patterns
 
 
 def _parse_translation(text: str) -> Item | None:
@@ -224,12 +224,13 @@ def parse(user_text: str) -> Item | None:
         if match is None:
             continue
         slots = {name: value for name, value in match.groupdict().items() if name in intent.slots}
-        if _distinct(slots) and text in _fillings(ask, _choices(intent, slots)):
+        if _are_distinct(slots) and text in _fillings(ask, _choices(intent, slots)):
             return Item(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
     return None
 
 
 def _is_valid(item: Item, response: str) -> bool:
+    """Whether a response is exactly one of the valid answers."""
     if item.sentence is not None:
         return response in tr.wordings(item.sentence, item.target_lang)
     intent = _BY_NAME[item.intent]
@@ -238,9 +239,9 @@ def _is_valid(item: Item, response: str) -> bool:
 
 
 def _overlap(response: str, reference: str) -> float:
-    ours, theirs = Counter(response.split()), Counter(reference.split())
-    shared = sum((ours & theirs).values())
-    return 2 * shared / max(1, sum(ours.values()) + sum(theirs.values()))
+    words, expected = Counter(response.split()), Counter(reference.split())
+    shared = sum((words & expected).values())
+    return 2 * shared / max(1, words.total() + expected.total())
 
 
 def grade(item: Item, response: str) -> Grade:
@@ -250,27 +251,14 @@ def grade(item: Item, response: str) -> Grade:
         return Grade(0.0, False, "empty response")
     if _is_valid(item, text):
         return Grade(1.0, True, "one of the valid answers")
-    overlap = max(_overlap(text, reference) for reference in _nearby(item))
+    overlap = max(_overlap(text, reference) for reference in _some_answers(item))
     return Grade(0.5 * overlap, False, f"not a valid answer; word overlap {overlap:.2f}")
 
 
-def _nearby(item: Item) -> list[str]:
+def _some_answers(item: Item) -> list[str]:
+    """A few valid wordings of every form, to compare a wrong response with."""
     if item.kind != "instruct":
         return references(item)
     intent = _BY_NAME[item.intent]
     choices = _choices(intent, dict(item.slots))
     return [text for template in intent.answers for text in islice(_fillings(template, choices), 24)]
-
-
-__all__ = [
-    "KINDS",
-    "TOPICS",
-    "Grade",
-    "Item",
-    "grade",
-    "parse",
-    "references",
-    "sample_answer",
-    "sample_item",
-    "translation_prompt",
-]

@@ -23,10 +23,6 @@ TOPICS = (
 )
 
 
-def _nothing(_: Slots) -> Choices:
-    return {}
-
-
 @dataclass(frozen=True)
 class Intent:
     """One thing people ask: `asks` and `answers` are templates over `slots` and over what `fill` adds."""
@@ -36,7 +32,7 @@ class Intent:
     asks: tuple[str, ...]
     answers: tuple[str, ...]
     slots: dict[str, tuple[str, ...]]
-    fill: Callable[[Slots], Choices] = field(default=_nothing)
+    fill: Callable[[Slots], Choices] = field(default=lambda slots: {})
     kind: str = "instruct"
     source: str = ""  # which question set a qa intent belongs to
     usable: bool = True  # False: what the synthesis filters exist to drop (maths, overlong)

@@ -195,12 +195,9 @@ def _grammar(language: str) -> tuple[list[re.Pattern[str]], dict[str, dict[str, 
         name: f"(?P<{name}>{'|'.join(map(re.escape, sorted(texts, key=len, reverse=True)))})"
         for name, texts in table.items()
     }
-    german = language == "de"
-    orders = (
-        ("subject verb adverb object", "adverb verb subject object")
-        if german
-        else ("subject verb object adverb", "adverb subject verb object")
-    )
+    orders = ("subject verb object adverb", "adverb subject verb object")
+    if language == "de":
+        orders = ("subject verb adverb object", "adverb verb subject object")
     return [re.compile(" ".join(parts[name] for name in order.split())) for order in orders], table
 
 
@@ -210,9 +207,8 @@ def parse_sentence(text: str, language: str) -> Sentence | None:
     for pattern in patterns:
         match = pattern.fullmatch(text)
         if match is not None:
-            found = {name: table[name][phrase] for name, phrase in match.groupdict().items()}
             (subject, adjective, second), (verb,), (thing, quality), (adverb,) = (
-                found[n] for n in ("subject", "verb", "object", "adverb")
+                table[name][match[name]] for name in ("subject", "verb", "object", "adverb")
             )
             sentence = Sentence(subject, adjective, second, verb, thing, quality, adverb)
             return sentence if text in wordings(sentence, language) else None
