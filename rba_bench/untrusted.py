@@ -125,7 +125,7 @@ def read_untrusted_file(path: Path, limit: int = MAX_JSON) -> bytes:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        kind = "is a link: copy the file itself here" if _is_link(path) else f"cannot be read ({error})"
+        kind = "is a link: copy the file itself here" if os.path.islink(path) else f"cannot be read ({error})"
         raise UserError(f"{path} {kind}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -197,13 +197,6 @@ def read_untrusted_json(path: Path, limit: int = MAX_JSON) -> Any:
         UserError: see `read_untrusted_file`.
     """
     return parse_untrusted_json(read_untrusted_file(path, limit))
-
-
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except (OSError, ValueError):
-        return False
 
 
 def _refuse_constant(name: str) -> Any:

@@ -290,13 +290,13 @@ class InstructionFilter:
 
     def judge(self, text: str, status: str, tags: Tags | None) -> str:
         """KEPT or a key of INSTRUCTION_REASONS; `tags` is None for a text the tagger does not know."""
-        reason = self._reason_of_text(text, status, tags) or self._reason_of_set(text, tags)
+        reason = self._reason_to_drop(text, status, tags)
         if reason is None and tags is not None:
             self._keep(text, tags.kind)
         return reason or KEPT
 
-    def _reason_of_text(self, text: str, status: str, tags: Tags | None) -> str | None:
-        """Why the text itself cannot be used."""
+    def _reason_to_drop(self, text: str, status: str, tags: Tags | None) -> str | None:
+        """Why the text cannot be used: first what is wrong with itself, then whether the set has room for it."""
         if status != "ok":
             return status
         if not text:
@@ -311,14 +311,12 @@ class InstructionFilter:
             return "too_long"
         if self.recipe.drop_unspeakable and unspeakable(text):
             return "unspeakable"
-        return "maths" if self.recipe.drop_maths and needs_maths(text) else None
-
-    def _reason_of_set(self, text: str, tags: Tags | None) -> str | None:
-        """Why the set has no room for the text."""
+        if self.recipe.drop_maths and needs_maths(text):
+            return "maths"
         if normalise(text) in self._texts:
             return "duplicate"
         quotas: Mapping[str, int] | None = self.recipe.kinds  # type: ignore[assignment]
-        if quotas is not None and tags is not None and self._kinds[tags.kind] >= quotas.get(tags.kind, 0):
+        if quotas is not None and self._kinds[tags.kind] >= quotas.get(tags.kind, 0):
             return "quota"
         return "surplus" if self._kinds.total() >= self.recipe.n_instructions else None
 

@@ -1,8 +1,8 @@
-"""The recipe of an alignment set: every choice that decides its content."""
+"""The recipe of an alignment set: all settings that decide its content."""
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rba_bench.audio.perturbations import COLOURS
 from rba_bench.audio.speech_engines import VOICE_BANKS
@@ -17,19 +17,22 @@ Range = tuple[float, float]
 class SourceOptions(Recipe):
     """Existing speech with transcripts, which the teacher translates: a manifest, or a corpus in its own layout."""
 
-    manifest: str | None = Field(None, description="FILE.jsonl or .csv, see rba_bench/synthesis/corpora.py")
+    manifest: str | None = Field(
+        None, description="a .jsonl or .csv file, one utterance per line; see rba_bench/synthesis/corpora.py"
+    )
     corpus: Literal["covost2", "fleurs", "mustc"] | None = None
     path: str | None = Field(None, description="folder of the corpus")
     pairs: tuple[str, ...] = Field((), description="directions of the corpus, such as en_de")
-    split: str = Field("train", description="of the corpus; its test part belongs to evaluation")
-    limit: int | None = Field(None, ge=1, description="use so many utterances only")
-    max_seconds: float = Field(30.0, gt=0, description="longer ones are left out")
+    split: str = Field("train", description="part of the corpus to use; its test part is for evaluation")
+    limit: int | None = Field(None, ge=1, description="use only the first so many utterances")
+    max_seconds: float = Field(30.0, gt=0, description="longer utterances are left out")
     prompt: str = Field(
-        TRANSLATE, description="text beside the speech; {source} and {language} are filled in"
+        TRANSLATE,
+        description="text beside the speech; {source} and {language} become the names of the languages",
     )
     teacher_prompt: str = Field(
         "Translate the following {source} text into {language}. Write only the translation.\n\n{text}",
-        description="what the teacher is asked",
+        description="prompt of the teacher; {text} becomes the transcript",
     )
 
     @model_validator(mode="after")
@@ -53,15 +56,19 @@ class SynthesisRecipe(Recipe):
 
     teacher: str = Field("micro", description="'micro', a folder, or a Hub id of a chat model")
     template: TemplateVariables = Field(
-        {}, description="variables of the teacher's chat template; enable_thinking is false unless said here"
+        {}, description="variables of the teacher's chat template; enable_thinking is false unless set here"
     )
     device: str = "cpu"
-    batch_size: int = Field(64, ge=1, description="sequences the teacher generates at once")
+    batch_size: int = Field(64, ge=1, description="sequences that the teacher generates at once")
     seed: int = 0
     n_instructions: int = Field(400, ge=1)
-    kinds: dict[Kind, int] | None = Field(None, description="at most so many instructions of each kind")
-    round_size: int = Field(64, ge=1, description="candidates sampled together")
-    max_candidates: int | None = Field(None, ge=1, description="then give up; null: 50 per instruction")
+    kinds: dict[Kind, int] | None = Field(
+        None, description="the most instructions of each kind; null: no limit"
+    )
+    round_size: int = Field(64, ge=1, description="candidates that are sampled together")
+    max_candidates: int | None = Field(
+        None, ge=1, description="stop with an error after so many candidates; null: 50 per instruction"
+    )
 
     instruction_temperature: float = Field(1.0, gt=0)
     instruction_top_p: float = Field(1.0, gt=0, le=1)
@@ -71,27 +78,41 @@ class SynthesisRecipe(Recipe):
     response_max_new_tokens: int = Field(64, ge=1)
 
     instruction_prompt: str | None = Field(
-        None, description="asks the teacher for an instruction, {topic} from `topics`; null: Magpie sampling"
+        None, description="prompt for an instruction, {topic} is taken from `topics`; null: Magpie sampling"
     )
-    topics: tuple[str, ...] = Field((), description="what `instruction_prompt` is filled with, in turn")
-    answer_prompt: str | None = Field(None, description="said to the teacher behind each instruction")
+    topics: tuple[str, ...] = Field(
+        (), description="values of {topic} in `instruction_prompt`, drawn by the candidate's seed"
+    )
+    answer_prompt: str | None = Field(
+        None, description="text after each instruction that the teacher answers"
+    )
     max_answer_words: int | None = Field(None, ge=1, description="longer answers are dropped")
-    source: SourceOptions | None = Field(None, description="speech that exists, instead of instructions")
+    source: SourceOptions | None = Field(
+        None, description="existing speech to translate, instead of sampled instructions"
+    )
 
-    tagger: Literal["micro"] | None = Field("micro", description="null: all text is spoken, of `kind`")
-    kind: Kind = Field("instruct", description="of every instruction where there is no tagger")
-    language: str = Field("en", description="language of the speech where there is no tagger")
-    max_words: int = Field(20, ge=1, description="spoken words")
-    drop_unspeakable: bool = Field(True, description="drop what cannot be said: formulas, code, URLs, tables")
-    drop_maths: bool = Field(True, description="drop sums and advanced maths asked for in words")
-    exclude_test: bool = Field(True, description="drop instructions of the world's held-out test split")
+    tagger: Literal["micro"] | None = Field(
+        "micro", description="labels kind, topic and languages; null: every text is spoken and of `kind`"
+    )
+    kind: Kind = Field("instruct", description="kind of every instruction without a tagger")
+    language: str = Field("en", description="language of the speech without a tagger")
+    max_words: int = Field(20, ge=1, description="instructions with more spoken words are dropped")
+    drop_unspeakable: bool = Field(
+        True, description="drop texts that cannot be said: formulas, code, URLs, tables"
+    )
+    drop_maths: bool = Field(True, description="drop sums and advanced maths that are asked for in words")
+    exclude_test: bool = Field(
+        True, description="drop instructions of the held-out test split of the micro world"
+    )
 
     voice_bank: str = "train"
     voices_per_instruction: int = Field(4, ge=1)
-    snr_db: Range | None = Field((15.0, 40.0), description="drawn from this range; null: no noise")
+    snr_db: Range | None = Field(
+        (15.0, 40.0), description="signal-to-noise ratio in dB, drawn from this range; null: no noise"
+    )
     noise_colours: tuple[str, ...] = Field(("white", "brown"), min_length=1)
-    speed: Range = Field((0.9, 1.1), description="drawn from this range")
-    shard_size: int = Field(50, ge=1, description="instructions in a shard")
+    speed: Range = Field((0.9, 1.1), description="playing speed, drawn from this range")
+    shard_size: int = Field(50, ge=1, description="instructions per shard")
     validation_fraction: float = Field(0.05, ge=0, lt=1)
 
     @field_validator("voice_bank")
@@ -111,20 +132,15 @@ class SynthesisRecipe(Recipe):
 
     @field_validator("snr_db", "speed")
     @classmethod
-    def _ordered(cls, limits: Range | None) -> Range | None:
+    def _valid_range(cls, limits: Range | None, field: ValidationInfo) -> Range | None:
         if limits is not None and limits[0] > limits[1]:
             raise ValueError("the range must be [low, high]")
-        return limits
-
-    @field_validator("speed")
-    @classmethod
-    def _audible(cls, limits: Range) -> Range:
-        if limits[0] < 0.25 or limits[1] > 4:
+        if field.field_name == "speed" and limits is not None and (limits[0] < 0.25 or limits[1] > 4):
             raise ValueError("a playing speed lies between 0.25 and 4")
         return limits
 
     @model_validator(mode="after")
-    def _possible(self) -> "SynthesisRecipe":
+    def _consistent(self) -> "SynthesisRecipe":
         voices = len(VOICE_BANKS[self.voice_bank])
         if self.voices_per_instruction > voices:
             raise ValueError(f"voices_per_instruction: bank '{self.voice_bank}' has only {voices} voices")
@@ -132,10 +148,6 @@ class SynthesisRecipe(Recipe):
             raise ValueError(
                 f"kinds: the numbers must add up to {self.n_instructions} (n_instructions) or more"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _asking(self) -> "SynthesisRecipe":
         asks = self.instruction_prompt is not None and "{topic}" in self.instruction_prompt
         if asks != bool(self.topics):
             raise ValueError("topics and {topic} in instruction_prompt belong together")

@@ -5,7 +5,7 @@ encoder is a small one of Whisper's type, trained on characters; the base learns
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,16 +47,6 @@ class Utterance:
     mel: torch.Tensor
 
 
-def perturb(wave: np.ndarray, conditions: Conditions, rng: np.random.Generator) -> np.ndarray:
-    """`wave` at a drawn speed and, for `noisy_share` of the clips, with noise at a drawn ratio."""
-    result = perturbations.change_speed(wave, float(np.round(rng.uniform(*conditions.speed), 2)))
-    if rng.random() < conditions.noisy_share:
-        result = perturbations.add_noise(
-            result, rng.uniform(*conditions.snr_db), rng, str(rng.choice(conditions.colours))
-        )
-    return result
-
-
 def log_mel(wave: np.ndarray) -> torch.Tensor:
     """openai-whisper log-mel, float16 [80, T]."""
     from whisper.audio import log_mel_spectrogram
@@ -67,25 +57,27 @@ def log_mel(wave: np.ndarray) -> torch.Tensor:
 def speak_items(
     items: Sequence[world.Item], conditions: Conditions, seed: int, label: str
 ) -> list[Utterance]:
-    """Speak each item once, in a voice drawn from the conditions."""
+    """Speak each item once, in a voice, at a speed and with a noise (if any) drawn from the conditions."""
     pick = random.Random(stable_seed("voices", seed))
     spoken = []
     with progress.bar(label, len(items), unit="clips") as advance:
         for index, item in enumerate(items):
             voice = pick.choice(conditions.voices)
             rng = np.random.default_rng(stable_seed("noise", seed, index))
-            wave = perturb(espeak.speak(item.instruction, item.source_lang, voice), conditions, rng)
+            wave = espeak.speak(item.instruction, item.source_lang, voice)
+            wave = perturbations.change_speed(wave, float(np.round(rng.uniform(*conditions.speed), 2)))
+            if rng.random() < conditions.noisy_share:
+                snr_db = rng.uniform(*conditions.snr_db)
+                wave = perturbations.add_noise(wave, snr_db, rng, str(rng.choice(conditions.colours)))
             spoken.append(Utterance(item, voice.name, log_mel(wave)))
             advance(1)
     return spoken
 
 
-def draw_items(
-    n: int, seed: int, draw: Callable[[random.Random], world.Item] | None = None
-) -> list[world.Item]:
+def draw_items(n: int, seed: int) -> list[world.Item]:
     """`n` items of the training split."""
     rng = random.Random(stable_seed("items", seed))
-    return [(draw or world.sample_item)(rng) for _ in range(n)]
+    return [world.sample_item(rng) for _ in range(n)]
 
 
 def pad_features(mels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

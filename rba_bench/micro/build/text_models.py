@@ -168,7 +168,14 @@ def optimise(
     """AdamW with linear warm-up and cosine decay to 2 % of `peak`; returns the loss of each step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps, warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda step: (
+            (step + 1) / warmup
+            if step < warmup
+            else 0.02 + 0.98 * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
+        ),
+    )
     losses = []
     model.train()
     with progress.bar(label, steps, unit="steps") as advance:
@@ -183,12 +190,6 @@ def optimise(
             advance(1)
     model.eval()
     return losses
-
-
-def _cosine(step: int, steps: int, warmup: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.02 + 0.98 * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def train_lm(

@@ -202,23 +202,17 @@ def _patterns() -> list[tuple[re.Pattern[str], Intent, str]]:
     return patterns
 
 
-def _parse_translation(text: str) -> Item | None:
-    for source, target in tr.DIRECTIONS:
-        prompt = translation_prompt(source, target)
-        if text.startswith(prompt + " "):
-            spoken = text.removeprefix(prompt).strip()
-            sentence = tr.parse_sentence(spoken, source)
-            if sentence is not None:
-                domain = "fleurs" if sentence.subject2 else "covost2"
-                return Item("s2tt", "others", domain, spoken, prompt, source, target, sentence=sentence)
-    return None
-
-
 def parse(user_text: str) -> Item | None:
     """Recognise a user's turn of this world; None for anything else."""
     text = " ".join(user_text.split())
+    for source, target in tr.DIRECTIONS if text.startswith("translate ") else ():
+        prompt = translation_prompt(source, target)
+        spoken = text.removeprefix(prompt).strip()
+        if text.startswith(prompt + " ") and (sentence := tr.parse_sentence(spoken, source)) is not None:
+            domain = "fleurs" if sentence.subject2 else "covost2"
+            return Item("s2tt", "others", domain, spoken, prompt, source, target, sentence=sentence)
     if text.startswith("translate "):
-        return _parse_translation(text)
+        return None
     for pattern, intent, ask in _patterns():
         match = pattern.fullmatch(text)
         if match is None:
@@ -229,36 +223,28 @@ def parse(user_text: str) -> Item | None:
     return None
 
 
-def _is_valid(item: Item, response: str) -> bool:
-    """Whether a response is exactly one of the valid answers."""
-    if item.sentence is not None:
-        return response in tr.wordings(item.sentence, item.target_lang)
-    intent = _BY_NAME[item.intent]
-    choices = _choices(intent, dict(item.slots))
-    return any(response in _fillings(template, choices) for template in intent.answers)
-
-
-def _overlap(response: str, reference: str) -> float:
-    words, expected = Counter(response.split()), Counter(reference.split())
-    shared = sum((words & expected).values())
-    return 2 * shared / max(1, words.total() + expected.total())
-
-
 def grade(item: Item, response: str) -> Grade:
     """Rule judge: 1.0 for any valid answer, else half the best word overlap (F1) with a few valid wordings."""
     text = " ".join(response.lower().replace(".", " ").replace(",", " ").split())
     if not text:
         return Grade(0.0, False, "empty response")
-    if _is_valid(item, text):
+    if item.sentence is not None:
+        valid = text in tr.wordings(item.sentence, item.target_lang)
+        some_answers = references(item)
+    else:
+        intent = _BY_NAME[item.intent]
+        choices = _choices(intent, dict(item.slots))
+        valid = any(text in _fillings(template, choices) for template in intent.answers)
+        some_answers = references(item)
+        if item.kind == "instruct":
+            some_answers = [
+                answer for template in intent.answers for answer in islice(_fillings(template, choices), 24)
+            ]
+    if valid:
         return Grade(1.0, True, "one of the valid answers")
-    overlap = max(_overlap(text, reference) for reference in _some_answers(item))
+    words, overlap = Counter(text.split()), 0.0
+    for answer in some_answers:
+        expected = Counter(answer.split())
+        shared = (words & expected).total()
+        overlap = max(overlap, 2 * shared / max(1, words.total() + expected.total()))
     return Grade(0.5 * overlap, False, f"not a valid answer; word overlap {overlap:.2f}")
-
-
-def _some_answers(item: Item) -> list[str]:
-    """A few valid wordings of every form, to compare a wrong response with."""
-    if item.kind != "instruct":
-        return references(item)
-    intent = _BY_NAME[item.intent]
-    choices = _choices(intent, dict(item.slots))
-    return [text for template in intent.answers for text in islice(_fillings(template, choices), 24)]

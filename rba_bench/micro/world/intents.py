@@ -254,14 +254,6 @@ UNUSABLE: tuple[Intent, ...] = (
 )
 
 
-def _country(index: int) -> Callable[[Slots], Choices]:
-    def fill(slots: Slots) -> Choices:
-        name = lex.COUNTRIES[slots["country"]][index]
-        return {"answer": aliases(name)}
-
-    return fill
-
-
 def aliases(name: str) -> tuple[str, ...]:
     """Accepted short answers, the canonical one first: full name, without article, and a person's family name."""
     bare = name.removeprefix("the ")
@@ -269,11 +261,6 @@ def aliases(name: str) -> tuple[str, ...]:
 
 
 _MAKER = {title: maker for _, _, title, maker in lex.WORKS}
-
-
-def _maker(slots: Slots) -> Choices:
-    maker = _MAKER[slots["title"]]
-    return {"answer": (maker, maker.split()[1])}
 
 
 _QA_ANSWERS = ("{answer}", "it is {answer}", "the answer is {answer}")
@@ -295,7 +282,7 @@ def _web(name: str, index: int, *asks: str) -> Intent:
         _politely(asks),
         _QA_ANSWERS,
         _COUNTRY,
-        _country(index),
+        lambda slots: {"answer": aliases(lex.COUNTRIES[slots["country"]][index])},
         kind="qa",
         source="webquestions",
     )
@@ -315,7 +302,7 @@ def _trivia(verb: str, thing: str) -> Intent:
         _politely(asks),
         _QA_ANSWERS,
         {"title": titles},
-        _maker,
+        lambda slots: {"answer": (_MAKER[slots["title"]], _MAKER[slots["title"]].split()[1])},
         kind="qa",
         source="triviaqa",
     )
