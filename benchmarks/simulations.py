@@ -23,7 +23,7 @@ from rba_bench.metrics.bootstrap import (
 from rba_bench.metrics.interval import Interval
 from rba_bench.metrics.paired import apart as pairs_apart
 from rba_bench.metrics.paired import rank_bands, rank_bands_from_intervals
-from rba_bench.study.analysis import difference, score_systems
+from rba_bench.study.analysis import difference_over_seeds, resample_systems
 
 SEED = 20261128
 RESAMPLES = 400
@@ -346,8 +346,8 @@ def studies(effort: Effort) -> Iterator[Line]:
                 difficulty + rng.normal(0, times * alone) + rng.normal(0, 0.5, items)
                 for _ in range(2 * seeds)
             ]
-            found = score_systems([mean_rows(each) for each in values], mean_score, range(items))
-            gap = difference(found[:seeds], found[seeds:])
+            found = resample_systems([mean_rows(each) for each in values], mean_score, range(items))
+            gap = difference_over_seeds(found[:seeds], found[seeds:])
             marks.append(gap.mark != 0)
             widths.append((gap.high - gap.low) / alone)
         yield times, float(np.mean(marks)), f"{np.median(widths):.1f}"

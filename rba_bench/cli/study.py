@@ -12,8 +12,8 @@ from rba_bench.progress import stdout_reserved
 from rba_bench.untrusted import printable
 
 if TYPE_CHECKING:
-    from rba_bench.study.report import Report
-    from rba_bench.study.stages import Plan, Study
+    from rba_bench.study.report import StudyReport
+    from rba_bench.study.stages import Study, StudyPlan
 
 RECIPE = "study-micro"
 OUT = Path("runs/study-micro")
@@ -61,10 +61,10 @@ def micro(
     with stdout_reserved():
         study = _study(out or OUT, recipe, set_, (methods, seeds, budget), trust)
         if plan:
-            from rba_bench.study.stages import make_plan
+            from rba_bench.study.stages import plan_study
 
             study.check()
-            found = make_plan(study)
+            found = plan_study(study)
         else:
             study.run()
             report = _report(study, publish)
@@ -86,9 +86,9 @@ def report(
     The same scores give the same files, byte for byte.
     """
     with stdout_reserved():
-        from rba_bench.study.report import load, write
+        from rba_bench.study.report import load_study, write_report
 
-        made = write(load(folder), folder)
+        made = write_report(load_study(folder), folder)
     emit_json(made.data | {"folder": made.folder}) if as_json else _render(made)
 
 
@@ -100,13 +100,13 @@ def _study(
     trust: bool,
 ) -> "Study":
     from rba_bench.recipes import load_recipe, recipe_file
-    from rba_bench.study.stages import Selection, Study
+    from rba_bench.study.stages import Study, select_runs
     from rba_bench.study.study_recipe import StudyRecipe
 
     checked = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), set_ or (), trust)
     methods, seeds, budget = part
     wanted = () if budget == "both" else (budget,)
-    return Study(checked, out, Selection.of(checked, _names(methods), _numbers(seeds), wanted))  # type: ignore[arg-type]
+    return Study(checked, out, select_runs(checked, _names(methods), _numbers(seeds), wanted))  # type: ignore[arg-type]
 
 
 def _names(text: str | None) -> list[str]:
@@ -125,17 +125,17 @@ def _numbers(text: str | None) -> list[int]:
     return found
 
 
-def _report(study: "Study", publish: Path | None) -> "Report":
+def _report(study: "Study", publish: Path | None) -> "StudyReport":
     from rba_bench.progress import say
-    from rba_bench.study import report as reports
+    from rba_bench.study.report import collect_study, publish_report, write_report
 
-    made = reports.write(reports.collect(study.study, study.folder.out), study.folder.report)
+    made = write_report(collect_study(study.study, study.folder.out), study.folder.report)
     if publish is not None:
-        say(f"published in {reports.publish(made, publish)}")
+        say(f"published in {publish_report(made, publish)}")
     return made
 
 
-def _render(made: "Report") -> None:
+def _render(made: "StudyReport") -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -151,7 +151,7 @@ def _render(made: "Report") -> None:
     emit(f"Report: {made.folder / INDEX}")
 
 
-def _render_plan(found: "Plan") -> None:
+def _render_plan(found: "StudyPlan") -> None:
     def seconds(value: float | None) -> str:
         return "?" if value is None else f"{value:.0f}"
 

@@ -20,7 +20,15 @@ from rba_bench.leaderboard.columns import (
 )
 from rba_bench.leaderboard.equal_length import EqualLength
 from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL, LoadedRun
-from rba_bench.leaderboard.tables import LONGEST, NOTHING, SHORT, Markdown, TextTable, interval_text
+from rba_bench.leaderboard.tables import (
+    LONGEST,
+    NOTHING,
+    SHORT,
+    Markdown,
+    TextTable,
+    interval_text,
+    matrix_table,
+)
 from rba_bench.leaderboard.test_sets import shipped_task
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
@@ -113,28 +121,19 @@ def summary_tables(groups: Sequence[BoardGroup]) -> list[TextTable]:
 
 
 def _summary_table(groups: Sequence[BoardGroup], title: str, *columns: Column) -> TextTable:
-    rows = {(row.label, id(group)): row for group in groups for row in group.rows}
-    kinds = {row.label: row.kind for row in rows.values()}
-    shown = [
-        (group, column)
-        for group in groups
-        for column in columns
-        if not column.win_rates_only or group.has_lengths(group.primary)
-    ]
-    lines = []
-    for label in sorted(kinds, key=lambda label: (KINDS.index(kinds[label]), label)):
-        cells = [
-            column.cell(group, rows[label, id(group)], group.primary)
-            if (label, id(group)) in rows
-            else NOTHING
-            for group, column in shown
-        ]
-        if any(cell != NOTHING for cell in cells):
-            lines.append([label_text(label, kinds[label]), *cells])
-    headings = [
-        f"{_short_name(group, groups)} {column.title(group, group.primary)}" for group, column in shown
-    ]
-    return TextTable(["model", *headings], lines, title)
+    kinds = {row.label: row.kind for group in groups for row in group.rows}
+    labels = sorted(kinds, key=lambda label: (KINDS.index(kinds[label]), label))
+    headings: dict[tuple[int, int], str] = {}
+    cells: dict[tuple[str, tuple[int, int]], str] = {}
+    for i, group in enumerate(groups):
+        metric = group.primary
+        for j, column in enumerate(columns):
+            if column.win_rates_only and not group.has_lengths(metric):
+                continue
+            headings[i, j] = f"{_short_name(group, groups)} {column.title(group, metric)}"
+            cells |= {(row.label, (i, j)): column.cell(group, row, metric) for row in group.rows}
+    rows = {label: label_text(label, kinds[label]) for label in labels}
+    return matrix_table(title, "model", rows, headings, cells)
 
 
 def _short_name(group: BoardGroup, groups: Sequence[BoardGroup]) -> str:

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rba_bench.untrusted import csv_cell, json_safe, plain, printable
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+K = TypeVar("K")
+C = TypeVar("C")
 DIGITS = 12
 LONGEST = 2000  # characters of a cell
 NOTHING = "-"  # a cell that cannot be filled; never a zero
@@ -65,6 +67,30 @@ class TextTable:
         for row in self.rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         return table
+
+
+def matrix_table(
+    title: str,
+    corner: str,
+    rows: Mapping[K, str],
+    columns: Mapping[C, str],
+    cells: Mapping[tuple[K, C], str],
+) -> TextTable:
+    """A table of `cells` by row and column; a row without any cell is left out.
+
+    Args:
+        title: Title of the table.
+        corner: Heading of the first column.
+        rows: Text of the first cell of each row.
+        columns: Heading of each column.
+        cells: What is known; other cells are `-`.
+    """
+    lines = []
+    for row, label in rows.items():
+        texts = [cells.get((row, column), NOTHING) for column in columns]
+        if any(text != NOTHING for text in texts):
+            lines.append([label, *texts])
+    return TextTable([corner, *columns.values()], lines, title)
 
 
 def print_tables(

@@ -1,7 +1,7 @@
-"""Intervals over test items and training seeds together.
+"""Estimates of a study: every system on every task, pooled over training seeds, alone and against the baseline.
 
-The same items are answered by every system and every seed, so items and seeds are crossed, not nested. Two sources
-of chance add up:
+Intervals cover test items and training seeds together. The same items are answered by every system and every seed, so
+items and seeds are crossed, not nested. Two sources of chance add up:
 
 * items (clusters of equal text), drawn once for all systems and seeds: a bootstrap of summed statistics as everywhere
   here, a corpus score being computed per seed and then averaged over the seeds;
@@ -9,10 +9,8 @@ of chance add up:
 
 The interval is Student's t for the sum of both variances, with Satterthwaite's degrees of freedom: as many as there are
 clusters where items are all of it, S - 1 where seeds are. In simulation with 3 seeds and a true difference of zero, 2 %
-are marked where seeds stray no more than the items' standard error, 5 to 7 % where they stray up to eight times
-further (`benchmarks/statistics.py`); intervals are then wide. Tables show the spread over seeds beside the interval.
-
-From kept scores to estimates: every system on every task, pooled over seeds, alone and against the baseline.
+are marked where the spread of seeds is no more than the items' standard error, 5 to 7 % where it is up to eight times
+larger (`benchmarks/statistics.py`); intervals are then wide. Tables show the spread over seeds beside the interval.
 """
 
 import math
@@ -39,46 +37,36 @@ from rba_bench.metrics.bootstrap import (
 )
 from rba_bench.metrics.interval import Clusters, Scale, score_ends
 from rba_bench.study.folder import REFERENCE
-from rba_bench.study.scores import SystemScores, TaskScores
+from rba_bench.study.scores import SystemScores, scores_path
 from rba_bench.study.study_recipe import BUDGETS, StudyRecipe
 
 SYSTEMS_AT_ONCE = 32  # statistics of this many systems are drawn in one pass
+HOLDS, OPEN, CONTRADICTED = "holds", "not resolved", "contradicted"
 
 
 @dataclass(frozen=True)
-class Items:
-    """What all systems were asked.
+class ResampledSystem:
+    """One trained model on one test set: its score and that of every resample of the items.
 
     Attributes:
+        value: Score on all items, in units of the metric.
+        resampled: Scores `[resamples]`; equal positions of two systems come from equal items.
+        rows: Summed statistics of each cluster, `[G, k]`.
         sizes: Items in each cluster, `[G]`.
         score: Score of a summed row.
-        scale: Where it can lie.
+        scale: Where the score can lie.
     """
 
+    value: float
+    resampled: Floats
+    rows: Floats
     sizes: Floats
     score: ScoreFn
     scale: Scale
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One trained model on one test set: its score and that of every resample of the items.
-
-    Attributes:
-        value: Score on all items, in units of the metric.
-        drawn: Scores `[resamples]`; equal positions of two systems come from equal items.
-        rows: Summed statistics of each cluster, `[G, k]`.
-        items: What was asked.
-    """
-
-    value: float
-    drawn: Floats
-    rows: Floats
-    items: Items
-
-
-@dataclass(frozen=True)
-class Estimate:
+class SeedEstimate:
     """A number over several training seeds.
 
     Attributes:
@@ -101,9 +89,9 @@ class Estimate:
         return int(self.low > 1e-9) - int(self.high < -1e-9)
 
 
-def score_systems(
+def resample_systems(
     rows: Sequence[Floats], score: ScoreFn, clusters: Sequence[Hashable], scale: float | None = None
-) -> list[Scored]:
+) -> list[ResampledSystem]:
     """Scores of several systems on the same items, all with the same draws.
 
     Args:
@@ -118,33 +106,36 @@ def score_systems(
     """
     if len({matrix.shape for matrix in rows}) > 1:
         raise ValueError("systems on the same items have rows of one shape")
-    found: list[Scored] = []
-    items = Items(cluster_sizes(len(clusters), clusters), score, scale_of(score, np.vstack(rows), scale))
+    sizes, limits = cluster_sizes(len(clusters), clusters), scale_of(score, np.vstack(rows), scale)
+    systems: list[ResampledSystem] = []
     for start in range(0, len(rows), SYSTEMS_AT_ONCE):
         part = rows[start : start + SYSTEMS_AT_ONCE]
-        width = part[0].shape[1]
         sums = resampled_sums(np.hstack(part), clusters)
-        for index, matrix in enumerate(part):
-            drawn = score_all(score, sums[:, index * width : (index + 1) * width])
+        for matrix, block in zip(part, np.hsplit(sums, len(part)), strict=True):
             value = score(matrix.sum(axis=0).tolist())
-            found.append(Scored(value, drawn, cluster_rows(matrix, clusters), items))
-    return found
+            resampled = score_all(score, block)
+            by_cluster = cluster_rows(matrix, clusters)
+            systems.append(ResampledSystem(value, resampled, by_cluster, sizes, score, limits))
+    return systems
 
 
-def pooled(seeds: Sequence[Scored]) -> Estimate:
-    """Mean score over seeds. Raises ValueError for no seeds."""
-    values = _values([one.value for one in seeds])
-    items, between = seeds[0].items, _between(values)
-    clusters = Clusters.of(items.sizes)
-    error = bootstrap_error(np.mean([one.drawn for one in seeds], axis=0), clusters)
+def pool_seeds(seeds: Sequence[ResampledSystem]) -> SeedEstimate:
+    """Mean score over seeds.
+
+    Raises:
+        ValueError: no seeds.
+    """
+    values, between = _seed_values([seed.value for seed in seeds])
+    clusters = Clusters.of(seeds[0].sizes)
+    error = bootstrap_error(np.mean([seed.resampled for seed in seeds], axis=0), clusters)
     degrees = clusters.degrees
     if between is not None:
         error, degrees = paired.pooled_error(error, degrees, between)
-    ends = score_ends(float(values.mean()), error, clusters, items.scale, degrees)
+    ends = score_ends(float(values.mean()), error, clusters, seeds[0].scale, degrees)
     return _estimate(values, *ends)
 
 
-def difference(ours: Sequence[Scored], theirs: Sequence[Scored]) -> Estimate:
+def difference_over_seeds(ours: Sequence[ResampledSystem], theirs: Sequence[ResampledSystem]) -> SeedEstimate:
     """Mean of ours minus theirs, seed by seed on the same items.
 
     Args:
@@ -155,54 +146,50 @@ def difference(ours: Sequence[Scored], theirs: Sequence[Scored]) -> Estimate:
         ValueError: unequal numbers of seeds, or none.
     """
     pairs = list(zip(ours, theirs, strict=True))
-    values = _values([a.value - b.value for a, b in pairs])
-    items = ours[0].items
+    values, between = _seed_values([a.value - b.value for a, b in pairs])
+    sizes, score = ours[0].sizes, ours[0].score
+
+    def mean_score(totals: Floats) -> Floats:
+        """Mean over the seeds of the scores of their blocks of columns."""
+        blocks = np.hsplit(totals, len(ours))
+        return np.asarray(np.mean([score_all(score, block) for block in blocks], axis=0))
+
     rows = paired.Rows(
-        left=np.hstack([one.rows for one in ours]),
-        right=np.hstack([one.rows for one in theirs]),
-        sizes=items.sizes,
-        score=lambda totals: _mean_score(items.score, totals, len(ours)),
-        scale=items.scale,
+        left=np.hstack([seed.rows for seed in ours]),
+        right=np.hstack([seed.rows for seed in theirs]),
+        sizes=sizes,
+        score=mean_score,
+        scale=ours[0].scale,
     )
-    source = f"{RESAMPLES} resamples of {Clusters.of(items.sizes)}, seed {SEED}"
-    found = paired.difference(
-        rows, lambda: np.mean([a.drawn - b.drawn for a, b in pairs], axis=0), source, _between(values)
+    source = f"{RESAMPLES} resamples of {Clusters.of(sizes)}, seed {SEED}"
+    interval = paired.difference(
+        rows, lambda: np.mean([a.resampled - b.resampled for a, b in pairs], axis=0), source, between
     )
-    return _estimate(values, found.low, found.high)
+    return _estimate(values, interval.low, interval.high)
 
 
-def _values(values: Sequence[float]) -> Floats:
+def _seed_values(values: Sequence[float]) -> tuple[Floats, paired.Between | None]:
+    """The numbers of the seeds, and the variance of their mean where there are several."""
     if not values:
         raise ValueError("an estimate needs at least one seed")
-    return np.asarray(values, dtype=np.float64)
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        return array, None
+    return array, paired.Between(float(array.var(ddof=1)) / len(array), len(array) - 1)
 
 
-def _mean_score(score: ScoreFn, totals: Floats, seeds: int) -> Floats:
-    """Mean over the seeds of the scores of their blocks of columns."""
-    return np.asarray(np.mean([score_all(score, block) for block in np.hsplit(totals, seeds)], axis=0))
-
-
-def _between(values: Floats) -> paired.Between | None:
-    if len(values) < 2:
-        return None
-    return paired.Between(float(values.var(ddof=1)) / len(values), len(values) - 1)
-
-
-def _estimate(values: Floats, low: float, high: float) -> Estimate:
+def _estimate(values: Floats, low: float, high: float) -> SeedEstimate:
     spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    return Estimate(float(values.mean()), low, high, spread, tuple(values.tolist()))
-
-
-Key = tuple[str, str]  # part and method
-HOLDS, OPEN, CONTRADICTED = "holds", "not resolved", "contradicted"
+    return SeedEstimate(float(values.mean()), low, high, spread, tuple(values.tolist()))
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """One method under one budget on one metric.
 
     Attributes:
         part: The budget, or `reference`.
+        main: Whether the tables show the metric.
         seeds: Training seeds in the score.
         score: Pooled over seeds, in units of the metric.
         versus: Minus the baseline, same items and seeds; None for the baseline itself, or where it has no run.
@@ -221,8 +208,8 @@ class Row:
     n: int
     n_left_out: int
     seeds: tuple[int, ...]
-    score: Estimate
-    versus: Estimate | None
+    score: SeedEstimate
+    versus: SeedEstimate | None
     versus_seeds: tuple[int, ...]
 
     @property
@@ -232,21 +219,14 @@ class Row:
             return 0
         return self.versus.mark if self.higher_is_better else -self.versus.mark
 
-    @property
-    def gain(self) -> float:
-        """Difference from the baseline, positive where better; 0 without one."""
-        if self.versus is None:
-            return 0.0
-        return self.versus.value if self.higher_is_better else -self.versus.value
-
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """A claim on one task under one budget."""
 
     text: str
     budget: str
-    row: Row
+    row: StudyRow
 
     @property
     def word(self) -> str:
@@ -260,8 +240,8 @@ class StudyData:
 
     Attributes:
         study: The recipe.
-        systems: Kept scores of every finished run and reference.
-        time: The budget `time` as measured, see `timing.TimePlan`.
+        systems: Scores of every finished run and reference.
+        time: The budget `time` as measured, see `time_budget.TimePlan`.
         failures: Runs that stopped for good, with the reason.
     """
 
@@ -270,22 +250,22 @@ class StudyData:
     time: dict[str, Any] = field(default_factory=dict)
     failures: tuple[dict[str, Any], ...] = ()
 
-    def of(self, part: str) -> dict[str, list[SystemScores]]:
+    def runs(self, part: str) -> dict[str, list[SystemScores]]:
         """Runs of a budget by method, methods in the order of the recipe, seeds rising."""
-        found = {method: self._runs(part, method) for method in self._methods(part)}
-        return {method: runs for method, runs in found.items() if runs}
-
-    def _methods(self, part: str) -> Sequence[str]:
-        return self.study.references if part == REFERENCE else tuple(self.study.methods)
-
-    def _runs(self, part: str, method: str) -> list[SystemScores]:
-        found = [one for one in self.systems if (one.part, one.method) == (part, method)]
-        return sorted(found, key=lambda one: one.seed)
+        methods = self.study.references if part == REFERENCE else tuple(self.study.methods)
+        runs = {
+            method: sorted(
+                (run for run in self.systems if (run.part, run.method) == (part, method)),
+                key=lambda run: run.seed,
+            )
+            for method in methods
+        }
+        return {method: found for method, found in runs.items() if found}
 
     @property
     def budgets(self) -> tuple[str, ...]:
         """Budgets with a finished run."""
-        return tuple(budget for budget in BUDGETS if self.of(budget))
+        return tuple(budget for budget in BUDGETS if self.runs(budget))
 
 
 class Analysis:
@@ -303,17 +283,14 @@ class Analysis:
         self.study = data.study
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[StudyRow, ...]:
         """Every method on every metric, by task, then budget, then method."""
-        found: list[Row] = []
-        for task, metrics in self.study.tasks.items():
-            for place, metric in enumerate(metrics):
-                found += self._metric(task, metric, place == 0)
-        return tuple(found)
-
-    def table(self, part: str, protocol: str) -> list[Row]:
-        """Rows of the main metrics of one budget and decoding."""
-        return [row for row in self.rows if row.main and (row.part, row.protocol) == (part, protocol)]
+        return tuple(
+            row
+            for task, metrics in self.study.tasks.items()
+            for metric in metrics
+            for row in self._metric_rows(task, metric, metric == metrics[0])
+        )
 
     @cached_property
     def protocols(self) -> tuple[str, ...]:
@@ -321,68 +298,67 @@ class Analysis:
         return tuple(dict.fromkeys(row.protocol for row in self.rows))
 
     @cached_property
-    def compared(self) -> list[Row]:
+    def compared(self) -> list[StudyRow]:
         """Differences of trained methods from the baseline that the tables show."""
         return [row for row in self.rows if row.main and row.versus is not None and row.part != REFERENCE]
 
     @cached_property
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[ClaimVerdict]:
         """Every claim on each of its tasks under each budget, where both sides are there."""
-        found = {(row.part, row.task, row.method): row for row in self.compared}
+        rows = {(row.part, row.task, row.method): row for row in self.compared}
         return [
-            Verdict(claim.text, budget, found[budget, task, claim.method])
+            ClaimVerdict(claim.text, budget, rows[budget, task, claim.method])
             for claim in self.study.claims
             for budget in self.data.budgets
             for task in claim.tasks
-            if (budget, task, claim.method) in found
+            if (budget, task, claim.method) in rows
         ]
 
-    def _metric(self, task: str, metric: str, main: bool) -> Iterator[Row]:
+    def _metric_rows(self, task: str, metric: str, main: bool) -> Iterator[StudyRow]:
+        parts = (REFERENCE, *self.data.budgets)
+        methods = [(part, method) for part in parts for method in self.data.runs(part)]
         systems = [
-            one for one in self.data.systems if task in one.tasks and metric in one.tasks[task].metrics
+            system
+            for system in self.data.systems
+            if (system.part, system.method) in methods
+            and task in system.tasks
+            and metric in system.tasks[task].metrics
         ]
-        systems = [one for one in systems if one.method in self.data.of(one.part)]
         if not systems:
             return
+        _check_comparable(task, systems)
+        resampled, scored = _resample(systems, task, metric)
         first = systems[0].tasks[task]
-        self._check(task, [(one, one.tasks[task]) for one in systems])
-        rows, score, kept = _rows([one.tasks[task] for one in systems], metric)
-        labels = np.asarray(first.clusters)[kept].tolist()
-        scored = dict(
-            zip(_keys(systems), score_systems(rows, score, labels, first.metrics[metric].scale), strict=True)
-        )
-        stored = first.metrics[metric]
-        for part in (REFERENCE, *self.data.budgets):
-            for method in self.data.of(part):
-                seeds = sorted(seed for p, m, seed in scored if (p, m) == (part, method))
-                if not seeds:
-                    continue
-                versus, paired = self._versus(scored, part, method)
-                yield Row(
-                    part=part,
-                    method=method,
-                    task=task,
-                    protocol=first.protocol,
-                    metric=metric,
-                    main=main,
-                    scale=stored.scale,
-                    higher_is_better=stored.higher_is_better,
-                    n=int(kept.sum()),
-                    n_left_out=int((~kept).sum()),
-                    seeds=tuple(seeds),
-                    score=pooled([scored[part, method, seed] for seed in seeds]),
-                    versus=versus,
-                    versus_seeds=paired,
-                )
+        for part, method in methods:
+            seeds = sorted(seed for p, m, seed in resampled if (p, m) == (part, method))
+            if not seeds:
+                continue
+            versus, versus_seeds = self._versus(resampled, part, method)
+            yield StudyRow(
+                part=part,
+                method=method,
+                task=task,
+                protocol=first.protocol,
+                metric=metric,
+                main=main,
+                scale=first.metrics[metric].scale,
+                higher_is_better=first.metrics[metric].higher_is_better,
+                n=int(scored.sum()),
+                n_left_out=int((~scored).sum()),
+                seeds=tuple(seeds),
+                score=pool_seeds([resampled[part, method, seed] for seed in seeds]),
+                versus=versus,
+                versus_seeds=versus_seeds,
+            )
 
     def _versus(
-        self, scored: Mapping[tuple[str, str, int], Scored], part: str, method: str
-    ) -> tuple[Estimate | None, tuple[int, ...]]:
+        self, resampled: Mapping[tuple[str, str, int], ResampledSystem], part: str, method: str
+    ) -> tuple[SeedEstimate | None, tuple[int, ...]]:
         """Against the baseline's runs of the same budget and seeds; a reference against those at equal steps."""
         baseline = self.study.baseline
         budget = self.data.budgets[0] if part == REFERENCE and self.data.budgets else part
-        theirs = {seed: one for (p, m, seed), one in scored.items() if (p, m) == (budget, baseline)}
-        ours = {seed: one for (p, m, seed), one in scored.items() if (p, m) == (part, method)}
+        theirs = {seed: run for (p, m, seed), run in resampled.items() if (p, m) == (budget, baseline)}
+        ours = {seed: run for (p, m, seed), run in resampled.items() if (p, m) == (part, method)}
         if part == REFERENCE:
             ours = dict.fromkeys(theirs, next(iter(ours.values())))
         elif method == baseline:
@@ -390,31 +366,35 @@ class Analysis:
         seeds = tuple(sorted(ours.keys() & theirs.keys()))
         if not seeds:
             return None, ()
-        return difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]), seeds
-
-    @staticmethod
-    def _check(task: str, found: Sequence[tuple[SystemScores, TaskScores]]) -> None:
-        """All of one test set and protocol, or a table would compare what cannot be compared."""
-        (first, told), *others = found
-        for system, stored in others:
-            mine, theirs = ((one.protocol_hash, one.data_hash, one.items) for one in (told, stored))
-            if mine != theirs:
-                raise UserError(
-                    f"{task}: {first.place} and {system.place} were evaluated on other test sets or protocols; "
-                    "remove one of these files under report/scores to have it evaluated again"
-                )
+        return difference_over_seeds([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]), seeds
 
 
-def _keys(systems: Sequence[SystemScores]) -> list[tuple[str, str, int]]:
-    return [(one.part, one.method, one.seed) for one in systems]
+def _check_comparable(task: str, systems: Sequence[SystemScores]) -> None:
+    """All of one test set and protocol, or a table would compare what cannot be compared."""
+    first = systems[0].tasks[task]
+    for system in systems[1:]:
+        scores = system.tasks[task]
+        if any(
+            getattr(first, key) != getattr(scores, key) for key in ("protocol_hash", "data_hash", "items")
+        ):
+            paths = [scores_path(each.part, each.method, each.seed) for each in (systems[0], system)]
+            raise UserError(
+                f"{task}: {paths[0]} and {paths[1]} were evaluated on other test sets or protocols; "
+                "remove one of these files under report/scores to have it evaluated again"
+            )
 
 
-def _rows(found: Sequence[TaskScores], metric: str) -> tuple[list[Floats], ScoreFn, np.ndarray]:
-    """Rows of every system on the items that all of them have a score for, and which items these are."""
-    kept = np.ones(len(found[0].clusters), dtype=bool)
-    for task in found:
-        kept &= np.array([row is not None for row in task.metrics[metric].rows])
-    if not kept.any():
+def _resample(
+    systems: Sequence[SystemScores], task: str, metric: str
+) -> tuple[dict[tuple[str, str, int], ResampledSystem], np.ndarray]:
+    """Systems by part, method and seed on the items that all of them have a score for, and which items these are."""
+    tasks = [system.tasks[task] for system in systems]
+    scored = np.all([[row is not None for row in each.metrics[metric].rows] for each in tasks], axis=0)
+    if not scored.any():
         raise UserError(f"no item has a {metric} for every system")
-    matrices = [task.rows(metric) for task in found]
-    return [matrix[kept] for matrix, _ in matrices], matrices[0][1], kept
+    matrices = [each.rows(metric) for each in tasks]
+    clusters = np.asarray(tasks[0].clusters)[scored].tolist()
+    rows, score = [matrix[scored] for matrix, _ in matrices], matrices[0][1]
+    resampled = resample_systems(rows, score, clusters, tasks[0].metrics[metric].scale)
+    keys = [(system.part, system.method, system.seed) for system in systems]
+    return dict(zip(keys, resampled, strict=True)), scored

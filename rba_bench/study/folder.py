@@ -1,12 +1,12 @@
-"""Where everything of a study lies, and how far it is.
+"""Where everything of a study lies, and how far each training run is.
 
-OUT/rba_config.json                        whose folder this is
-OUT/alignment-set/                         what all methods learn from
-OUT/warmup/, OUT/warmup-set/               the study's base, if the study makes one, and the set it learnt from
+OUT/rba_config.json                        signature: the recipe that the folder belongs to
+OUT/alignment-set/                         training data of all methods
+OUT/warmup/, OUT/warmup-set/               the study's base, if the study makes one, and its training data
 OUT/time.json                              the budget `time` in seconds and in each method's steps, once measured
 OUT/<budget>/<method>-seed<N>/             one training run: a checkpoint
 OUT/eval/<budget>/<method>-seed<N>/        its run records
-OUT/report/scores/<budget>/<...>.json.gz   what the statistics need of them: per item, no texts
+OUT/report/scores/<budget>/<...>.json.gz   scores per item, from which the report is computed; no texts
 OUT/report/                                tables; can be published and rendered again from itself
 """
 
@@ -21,6 +21,7 @@ from rba_bench.study.study_recipe import Budget
 
 REFERENCE = "reference"
 REPORT = "report"
+SCORES = "scores"
 
 
 @dataclass(frozen=True)
@@ -31,59 +32,45 @@ class Cell:
     method: str
     seed: int
 
-    @property
-    def name(self) -> str:
-        """Name of its folders."""
-        return f"{self.method}-seed{self.seed}"
-
     def __str__(self) -> str:
         return f"{self.method}, seed {self.seed}, equal {self.budget}"
 
 
-@dataclass(frozen=True)
 class StudyFolder:
-    """The folder of a study."""
+    """The folder of a study.
 
-    out: Path
+    Args:
+        out: Its path.
 
-    @property
-    def alignment_set(self) -> Path:
-        """The common set, unless one made elsewhere is used."""
-        return self.out / "alignment-set"
+    Attributes:
+        alignment_set: The common training data, unless a set made elsewhere is used.
+        warmup: The base that the study made.
+        warmup_set: Training data of that base, if it has a set of its own.
+        time_file: The budget `time`, as measured.
+        report: Tables, and the scores that they are computed from.
+        scores: These scores.
+        eval: Run records, by budget.
+    """
 
-    @property
-    def warmup(self) -> Path:
-        """The base that the study made."""
-        return self.out / "warmup"
-
-    @property
-    def warmup_set(self) -> Path:
-        """What that base learnt from, if it is a set of its own."""
-        return self.out / "warmup-set"
-
-    @property
-    def time_file(self) -> Path:
-        """The budget `time`, as measured."""
-        return self.out / "time.json"
-
-    @property
-    def report(self) -> Path:
-        """Tables and what they are made from."""
-        return self.out / REPORT
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.alignment_set = out / "alignment-set"
+        self.warmup = out / "warmup"
+        self.warmup_set = out / "warmup-set"
+        self.time_file = out / "time.json"
+        self.report = out / REPORT
+        self.scores = self.report / SCORES
+        self.eval = out / "eval"
 
     def checkpoint(self, cell: Cell) -> Path:
-        """Of one training run."""
-        return self.out / cell.budget / cell.name
-
-    def records(self, part: str) -> Path:
-        """Run records of a budget, or of the reference systems."""
-        return self.out / "eval" / part
+        """Folder of one training run."""
+        return self.out / cell.budget / f"{cell.method}-seed{cell.seed}"
 
     def failure_file(self, cell: Cell) -> Path:
-        """Why a run stopped for good, where it did."""
-        return self.out / "failures" / cell.budget / f"{cell.name}.json"
+        """Written where a training run stopped for good."""
+        return self.out / "failures" / cell.budget / f"{cell.method}-seed{cell.seed}.json"
 
-    def run(self, cell: Cell) -> dict[str, Any] | None:
+    def run_record(self, cell: Cell) -> dict[str, Any] | None:
         """`rba_run.json` of a finished training, None if it is not finished.
 
         Raises:
@@ -93,14 +80,14 @@ class StudyFolder:
         if not file.is_file():
             return None
         try:
-            found: dict[str, Any] = read_json(file)
+            record: dict[str, Any] = read_json(file)
         except ValueError as error:
             raise UserError(
                 f"{file} is damaged ({error}): remove {file.parent} to train this run again"
             ) from error
-        return found
+        return record
 
-    def started(self, cell: Cell) -> bool:
+    def is_started(self, cell: Cell) -> bool:
         """Whether a training left anything to resume."""
         return (self.checkpoint(cell) / TRAIN_LOG).is_file()
 

@@ -1,21 +1,22 @@
-"""Doing a study: every stage through the same calls as the commands, every one of them resumable.
+"""Running a study: every stage makes the same calls as the commands and can be resumed; `--plan` estimates the rest.
 
 Runs of one seed follow each other, method after method, so that a study stopped half-way is balanced and a slow hour of
-the machine is shared. A training that fails for good (a loss that is not finite) is noted and shown; the others go on.
-
-`rba-bench study micro --plan`: what is done, what would be done, and how long it takes by what was measured.
+the machine affects all methods. A training that fails for good (a loss that is not finite) is noted and shown; the
+others go on.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import sha256_json, write_json
+from rba_bench.leaderboard.compare_runs import record_folder
 from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.recipes import load_recipe, recipe_file, suggest
@@ -25,10 +26,10 @@ from rba_bench.study.study_recipe import (
     BASE,
     BUDGETS,
     Budget,
-    Choice,
+    RecipeChoice,
     StudyRecipe,
-    overrides,
-    training_recipe,
+    cell_recipe,
+    dotted_changes,
     warmup_recipe,
 )
 from rba_bench.study.time_budget import TimePlan
@@ -43,11 +44,12 @@ COST = (
     "peak_memory_bytes", "base_sha256", "data_sha256", "alignment_set_sha256", "versions", "hardware", "created",
 )  # fmt: skip
 PEAK_RESET = Path("/proc/self/clear_refs")
+DONE, TRAINED, STARTED, TO_DO, FAILED = "done", "trained", "started", "to do", "failed"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a study is wanted now.
+    """The part of a study to run now.
 
     Attributes:
         methods: In the order of the recipe.
@@ -59,31 +61,30 @@ class Selection:
     seeds: tuple[int, ...]
     budgets: tuple[Budget, ...]
 
-    @classmethod
-    def of(
-        cls,
-        study: StudyRecipe,
-        methods: Sequence[str] = (),
-        seeds: Sequence[int] = (),
-        budgets: Sequence[Budget] = (),
-    ) -> "Selection":
-        """Everything, or the named part.
-
-        Raises:
-            UserError: a method that the study does not have.
-        """
-        for name in methods:
-            if name not in study.methods:
-                raise UserError(f"the study has no method {name!r}{suggest(name, study.methods)}")
-        return cls(
-            tuple(name for name in study.methods if not methods or name in methods),
-            tuple(seeds) or study.seeds,
-            tuple(budget for budget in BUDGETS if not budgets or budget in budgets),
-        )
-
     def cells(self, budget: Budget) -> list[Cell]:
         """The runs of one budget in the order in which they are made."""
         return [Cell(budget, method, seed) for seed in self.seeds for method in self.methods]
+
+
+def select_runs(
+    study: StudyRecipe,
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    budgets: Sequence[Budget] = (),
+) -> Selection:
+    """Everything, or the named part.
+
+    Raises:
+        UserError: a method that the study does not have.
+    """
+    for name in methods:
+        if name not in study.methods:
+            raise UserError(f"the study has no method {name!r}{suggest(name, study.methods)}")
+    return Selection(
+        tuple(name for name in study.methods if not methods or name in methods),
+        tuple(seeds) or study.seeds,
+        tuple(budget for budget in BUDGETS if not budgets or budget in budgets),
+    )
 
 
 class Study:
@@ -92,13 +93,19 @@ class Study:
     Args:
         study: The recipe.
         out: Its folder.
-        selection: What is wanted now.
+        selection: The part to run now.
+
+    Attributes:
+        alignment_set: Training data of all methods.
+        base: The model that all methods start from.
     """
 
     def __init__(self, study: StudyRecipe, out: Path, selection: Selection) -> None:
         self.study, self.selection = study, selection
         self.folder = StudyFolder(out)
         self.time = TimePlan(study, self.folder)
+        self.alignment_set = Path(study.alignment_set) if study.alignment_set else self.folder.alignment_set
+        self.base: Path | str = study.base if study.warmup is None else self.folder.warmup
 
     def check(self) -> None:
         """Refuse at once what cannot be trained or evaluated.
@@ -107,24 +114,14 @@ class Study:
             UserError: a recipe, a task or a metric that does not exist.
         """
         for method in self.study.methods:
-            training_recipe(self.study, method, 1, self.study.steps, self.base, self.alignment_set)
+            cell_recipe(self.study, method, 1, self.study.steps, self.base, self.alignment_set)
         if self.study.warmup is not None:
             warmup_recipe(self.study, self.alignment_set)
         for task, metrics in self.study.tasks.items():
-            known = _spec(task, self.study.track).metrics
-            if strangers := [name for name in metrics if name not in known]:
-                raise UserError(f"tasks: {task} has no metric {strangers[0]!r}{suggest(strangers[0], known)}")
-
-    @property
-    def alignment_set(self) -> Path:
-        """What all methods learn from."""
-        given = self.study.alignment_set
-        return Path(given) if given else self.folder.alignment_set
-
-    @property
-    def base(self) -> Path | str:
-        """What all methods start from."""
-        return self.folder.warmup if self.study.warmup is not None else self.study.base
+            known = _task_spec(task, self.study.track).metrics
+            for name in metrics:
+                if name not in known:
+                    raise UserError(f"tasks: {task} has no metric {name!r}{suggest(name, known)}")
 
     def run(self) -> None:
         """Do whatever is not done yet.
@@ -137,64 +134,64 @@ class Study:
         self.check()
         claim(self.folder.out, STAGE, self.study.identity())
         try:
-            self._provide()
+            self._prepare()
             for name in self.study.references:
-                self._evaluate_reference(name)
+                model = str(self.base) if name == BASE and self.base != "micro" else name
+                self._score(REFERENCE, name, 0, model, sha256_json([str(self.study.base), name]))
             for budget in self.selection.budgets:
-                for cell in self._cells(budget):
+                if budget == "time":
+                    self._measure_speed()
+                for cell in self.selection.cells(budget):
                     self._train(cell)
                     self._evaluate(cell)
         finally:
             release(self.folder.out)
 
-    def _cells(self, budget: Budget) -> Iterator[Cell]:
-        if budget == "time":
-            for cell in self._measured():
-                self._train(cell)
-            self._settle()
-        yield from self.selection.cells(budget)
-
-    def _measured(self) -> list[Cell]:
-        """Runs at equal steps that the budget `time` needs and that no file speaks for yet."""
-        like = self.study.time.like
-        wanted = [method for method in self.selection.methods if self.time.steps(method) is None]
-        if like and self.time.seconds is None and like not in wanted:
-            wanted.append(like)
-        return [Cell("steps", method, seed) for seed in self.selection.seeds for method in wanted]
-
-    def _settle(self) -> None:
-        for method in self.selection.methods:
-            if any(self.folder.run(cell) for cell in self.selection.cells("steps") if cell.method == method):
-                steps = self.time.settle(method, self.selection.seeds)
-                say(f"equal time, {self.time.seconds:.0f} s: {method} takes {steps} steps")
-
-    def _provide(self) -> None:
-        """The alignment set and the base."""
+    def _prepare(self) -> None:
+        """Make the alignment set and the base."""
         if not self.study.alignment_set:
             _synthesize(self.study.synthesis, self.folder.alignment_set)
         warmup = self.study.warmup
         if warmup is None:
             return
-        source = self.alignment_set
+        alignment_set = self.alignment_set
         if warmup.synthesis is not None:
-            source = self.folder.warmup_set
-            _synthesize(warmup.synthesis, source)
+            alignment_set = self.folder.warmup_set
+            _synthesize(warmup.synthesis, alignment_set)
         from rba_bench.training.run import train
 
-        say("the study's base")
-        train(warmup_recipe(self.study, source), self.folder.warmup)
+        say("train the base of the study")
+        train(warmup_recipe(self.study, alignment_set), self.folder.warmup)
+
+    def _measure_speed(self) -> None:
+        """Determine the steps of each method under the budget `time`; train what this needs at equal steps."""
+        like = self.study.time.like
+        methods = [method for method in self.selection.methods if self.time.steps(method) is None]
+        if like and self.time.seconds is None and like not in methods:
+            methods.append(like)
+        for seed in self.selection.seeds:
+            for method in methods:
+                self._train(Cell("steps", method, seed))
+        cells = self.selection.cells("steps")
+        for method in self.selection.methods:
+            if any(self.folder.run_record(cell) for cell in cells if cell.method == method):
+                steps = self.time.determine_steps(method, self.selection.seeds)
+                say(f"equal time, {self.time.seconds:.0f} s: {method} takes {steps} steps")
 
     def _train(self, cell: Cell) -> None:
         from rba_bench.training.run import train
 
-        if self.folder.run(cell) is not None:
+        if self.folder.run_record(cell) is not None:
             return
         steps = self.study.steps if cell.budget == "steps" else self.time.steps(cell.method)
         if steps is None:  # its runs at equal steps failed
             return
         say(f"train {cell}")
-        recipe = training_recipe(self.study, cell.method, cell.seed, steps, self.base, self.alignment_set)
-        _forget_peak_memory()
+        recipe = cell_recipe(self.study, cell.method, cell.seed, steps, self.base, self.alignment_set)
+        with suppress(
+            OSError
+        ):  # one process trains many methods: a new maximum of memory, where Linux has it
+            PEAK_RESET.write_text("5", encoding="ascii")
         try:
             train(recipe, self.folder.checkpoint(cell))
         except (UserError, MissingPrerequisite):
@@ -206,54 +203,55 @@ class Study:
             self.folder.failure_file(cell).unlink(missing_ok=True)
 
     def _evaluate(self, cell: Cell) -> None:
-        run = self.folder.run(cell)
+        run = self.folder.run_record(cell)
         if run is None:
             return
-        weights = sha256_json(run)
         frozen = "encoder" not in run["recipe"]["train_parts"]
         cost = {key: run[key] for key in COST if key in run}
-        self._score(
-            cell.budget, cell.method, cell.seed, str(self.folder.checkpoint(cell)), weights, cost, frozen
-        )
-
-    def _evaluate_reference(self, name: str) -> None:
-        model = str(self.base) if name == BASE and self.base != "micro" else name
-        self._score(REFERENCE, name, 0, model, sha256_json([str(self.study.base), name]), {}, True)
+        model = str(self.folder.checkpoint(cell))
+        self._score(cell.budget, cell.method, cell.seed, model, sha256_json(run), cost, frozen)
 
     def _score(
-        self, part: str, method: str, seed: int, model: str, weights: str, cost: dict, frozen: bool
+        self,
+        part: str,
+        method: str,
+        seed: int,
+        model: str,
+        weights: str,
+        cost: dict[str, Any] | None = None,
+        frozen_encoder: bool = True,
     ) -> None:
-        """Evaluate a system on the tasks that its kept scores do not hold yet."""
-        kept = scores.read(self.folder.report / "scores" / scores.place(part, method, seed))
-        tasks = dict(kept.tasks) if kept is not None and kept.weights == weights else {}
-        todo = {
-            name: metrics
-            for name, metrics in self.study.tasks.items()
-            if _stale(tasks.get(name), name, metrics, self.study.track)
-        }
+        """Evaluate a system on the tasks that its stored scores do not hold yet."""
+        stored = scores.load_scores(self.folder.scores / scores.scores_path(part, method, seed))
+        tasks = dict(stored.tasks) if stored is not None and stored.weights == weights else {}
+        todo = {}
+        for name, metrics in self.study.tasks.items():
+            task = tasks.get(name)
+            version = _task_spec(name, self.study.track).version
+            if task is None or set(metrics) - task.metrics.keys() or task.version != version:
+                todo[name] = metrics
         if not todo:
             return
         say(f"evaluate {method}" + (f", seed {seed}, equal {part}" if cost else ""))
         started = time.monotonic()
-        folders = self._run_tasks(part, model, seed, tuple(todo), frozen)
+        folders = self._run_tasks(part, model, seed, tuple(todo), frozen_encoder)
         for name, metrics in todo.items():
-            tasks[name] = scores.condense(folders[name], metrics)
-        spent = round(time.monotonic() - started, 1) * len(self.study.tasks) / len(todo)
+            tasks[name] = scores.condense_run(folders[name], metrics)
+        eval_s = round(time.monotonic() - started, 1) * len(self.study.tasks) / len(todo)
         scores.SystemScores(
-            part=part, method=method, seed=seed, cost=cost, eval_s=spent, weights=weights, tasks=tasks
-        ).save(self.folder.report / "scores")
+            part=part, method=method, seed=seed, cost=cost or {}, eval_s=eval_s, weights=weights, tasks=tasks
+        ).save(self.folder.scores)
 
     def _run_tasks(
-        self, part: str, model: str, seed: int, tasks: tuple[str, ...], frozen: bool
+        self, part: str, model: str, seed: int, tasks: tuple[str, ...], frozen_encoder: bool
     ) -> dict[str, Path]:
         """Run folders by task."""
         from rba_bench.evaluation.model_input import DEFAULT_SEED
         from rba_bench.evaluation.runner import EvalRequest, evaluate
-        from rba_bench.files import folder_name
 
-        out = self.folder.records(part)
-        # A frozen encoder says the same of a clip whatever was trained behind it
-        options = {"encoder_cache": self.folder.out / "encoder-cache"} if frozen else {}
+        out = self.folder.eval / part
+        # A frozen encoder has the same states for a clip in all runs
+        options = {"encoder_cache": self.folder.out / "encoder-cache"} if frozen_encoder else {}
         request = EvalRequest(
             tasks=tasks,
             model=model,
@@ -262,56 +260,36 @@ class Study:
             seed=DEFAULT_SEED + seed,
             model_options=options,
         )
-        keys = {_spec(task, self.study.track).name: task for task in tasks}
-        return {
-            keys[record.task]: out / folder_name(str(record.model["name"])) / record.run_id
-            for record in evaluate(request)
-        }
-
-
-def _stale(kept: scores.TaskScores | None, task: str, metrics: Sequence[str], track: str) -> bool:
-    if kept is None or set(metrics) - kept.metrics.keys():
-        return True
-    return kept.version != _spec(task, track).version
+        names = {_task_spec(task, self.study.track).name: task for task in tasks}
+        return {names[record.task]: record_folder(out, record) for record in evaluate(request)}
 
 
 @lru_cache(maxsize=256)  # every look-up reads all task files
-def _spec(task: str, track: str) -> "TaskSpec":
+def _task_spec(task: str, track: str) -> "TaskSpec":
     """The one task that a name or path stands for."""
     from rba_bench.evaluation.task_registry import resolve_tasks
 
-    found = resolve_tasks([task], track)
-    if len(found) != 1:
-        raise UserError(f"tasks: {task} stands for {len(found)} tasks: name each, such as {found[0].name}")
-    return found[0]
+    specs = resolve_tasks([task], track)
+    if len(specs) != 1:
+        raise UserError(f"tasks: {task} stands for {len(specs)} tasks: name each, such as {specs[0].name}")
+    return specs[0]
 
 
-def _synthesize(choice: Choice, out: Path) -> None:
+def _synthesize(choice: RecipeChoice, out: Path) -> None:
     from rba_bench.synthesis.pipeline import synthesize
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
-    synthesize(load_recipe(SynthesisRecipe, recipe_file(choice.recipe), overrides(choice.set)), out)
-
-
-def _forget_peak_memory() -> None:
-    """Begin a new maximum of resident memory, as one process trains many methods; Linux only, and not everywhere."""
-    try:
-        PEAK_RESET.write_text("5", encoding="ascii")
-    except OSError:
-        return
-
-
-DONE, TRAINED, STARTED, TO_DO, FAILED = "done", "trained", "started", "to do", "failed"
+    synthesize(load_recipe(SynthesisRecipe, recipe_file(choice.recipe), dotted_changes(choice.set)), out)
 
 
 @dataclass(frozen=True)
-class Line:
+class PlannedRun:
     """One run of the plan.
 
     Attributes:
         steps: Optimiser steps, None where equal time is not measured yet.
-        train_s: Seconds of training still to come, None where nothing tells.
-        eval_s: Seconds of evaluation still to come, None where nothing tells.
+        train_s: Seconds of training still to come, None without an estimate.
+        eval_s: Seconds of evaluation still to come, None without an estimate.
     """
 
     budget: str
@@ -324,7 +302,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What is to come.
 
     Attributes:
@@ -333,61 +311,54 @@ class Plan:
         unknown: Runs without an estimate.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[PlannedRun, ...]
     seconds: float
     unknown: int
 
 
-def make_plan(study: Study) -> Plan:
+def plan_study(study: Study) -> StudyPlan:
     """The plan of a study from what its folder holds; nothing is run or written.
 
-    Training is estimated by the method's own seconds a step (wall time and encoding), else by the mean of the methods
+    Training is estimated by the method's own seconds per step (wall time and encoding), else by the mean of the methods
     that have run; evaluation by the mean of the systems evaluated.
     """
-    rates = {method: _rate(study, method) for method in study.study.methods}
-    known = [rate for rate in rates.values() if rate is not None]
-    usual = fmean(known) if known else None
-    kept = {(one.part, one.method, one.seed): one for one in scores.read_all(study.folder.report / "scores")}
-    evaluated = [one.eval_s for one in kept.values()]
-    eval_s = fmean(evaluated) if evaluated else None
-    lines = [
-        _line(study, cell, rates[cell.method] or usual, eval_s, (cell.budget, cell.method, cell.seed) in kept)
-        for budget in study.selection.budgets
-        for cell in study.selection.cells(budget)
+    rates = {method: _seconds_per_step(study, method) for method in study.study.methods}
+    known_rates = [rate for rate in rates.values() if rate is not None]
+    mean_rate = fmean(known_rates) if known_rates else None
+    systems = scores.load_all_scores(study.folder.scores)
+    scored = {(system.part, system.method, system.seed) for system in systems}
+    mean_eval_s = fmean(system.eval_s for system in systems) if systems else None
+    lines = []
+    for budget in study.selection.budgets:
+        for cell in study.selection.cells(budget):
+            is_trained = study.folder.run_record(cell) is not None
+            if is_trained:
+                state = DONE if (cell.budget, cell.method, cell.seed) in scored else TRAINED
+            elif study.folder.failure(cell):
+                state = FAILED
+            else:
+                state = STARTED if study.folder.is_started(cell) else TO_DO
+            steps = study.study.steps if budget == "steps" else study.time.steps(cell.method)
+            rate = rates[cell.method] or mean_rate
+            train_s = None if steps is None or rate is None else steps * rate
+            if budget == "time" and steps is None:
+                train_s = study.time.seconds or study.study.time.seconds
+            train_s = 0.0 if is_trained else train_s
+            eval_s = 0.0 if state == DONE else mean_eval_s
+            lines.append(PlannedRun(budget, cell.method, cell.seed, state, steps, train_s, eval_s))
+    left = [line for line in lines if line.state != DONE]
+    estimates = [
+        line.train_s + line.eval_s for line in left if line.train_s is not None and line.eval_s is not None
     ]
-    open_ = [line for line in lines if line.state != DONE]
-    told = [line for line in open_ if line.train_s is not None and line.eval_s is not None]
-    seconds = sum((line.train_s or 0.0) + (line.eval_s or 0.0) for line in told)
-    return Plan(tuple(lines), seconds, len(open_) - len(told))
+    return StudyPlan(tuple(lines), sum(estimates, 0.0), len(left) - len(estimates))
 
 
-def _line(study: Study, cell: Cell, rate: float | None, eval_s: float | None, scored: bool) -> Line:
-    trained = study.folder.run(cell) is not None
-    steps = study.study.steps if cell.budget == "steps" else study.time.steps(cell.method)
-    if trained:
-        state = DONE if scored else TRAINED
-    else:
-        state = FAILED if study.folder.failure(cell) else STARTED if study.folder.started(cell) else TO_DO
-    train_s = 0.0 if trained else _expected(study, cell, steps, rate)
-    return Line(cell.budget, cell.method, cell.seed, state, steps, train_s, 0.0 if state == DONE else eval_s)
-
-
-def _expected(study: Study, cell: Cell, steps: int | None, rate: float | None) -> float | None:
-    if cell.budget == "time" and steps is None:
-        return study.time.seconds or study.study.time.seconds
-    return None if steps is None or rate is None else steps * rate
-
-
-def _rate(study: Study, method: str) -> float | None:
-    """Measured seconds a step of a method, encoding included."""
-    runs = [study.folder.run(Cell(budget, method, seed)) for budget, seed in _places(study)]
-    done = [run for run in runs if run is not None and run["steps"]]
-    if not done:
+def _seconds_per_step(study: Study, method: str) -> float | None:
+    """Measured speed of a method, encoding included."""
+    cells = [Cell(budget, method, seed) for budget in BUDGETS for seed in study.selection.seeds]
+    records = [study.folder.run_record(cell) for cell in cells]
+    finished = [record for record in records if record is not None and record["steps"]]
+    if not finished:
         return None
-    return float(
-        sum(run["wall_time_s"] + run["encoding_s"] for run in done) / sum(run["steps"] for run in done)
-    )
-
-
-def _places(study: Study) -> Sequence[tuple[Budget, int]]:
-    return [(budget, seed) for budget in BUDGETS for seed in study.selection.seeds]
+    seconds = sum(record["wall_time_s"] + record["encoding_s"] for record in finished)
+    return float(seconds / sum(record["steps"] for record in finished))

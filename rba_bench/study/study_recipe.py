@@ -1,4 +1,4 @@
-"""What a study is: `recipes/study-micro.yaml` is an instance of this."""
+"""The recipe of a study, of which `recipes/study-micro.yaml` is an instance, and the training recipes that follow."""
 
 import json
 import re
@@ -18,29 +18,31 @@ Budget = Literal["steps", "time"]
 BUDGETS: tuple[Budget, ...] = ("steps", "time")
 Positive = Annotated[int, Field(gt=0)]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-OWN = (
+STUDY_KEYS = (
     "base",
     "alignment_set",
     "seed",
     "steps",
     "epochs",
     "budget_s",
-)  # keys of a training recipe that the study decides
+)  # of a training recipe, set by the study
+# A study compares time and memory of many runs: none of them does what only serves for looking at it
+UNOBSERVED = {"validate_ends": False, "samples_every": 0, "report": False}
 BASE: Literal["base"] = "base"  # as a reference: the study's base, untrained
 
 
-class Choice(Recipe):
+class RecipeChoice(Recipe):
     """A recipe by name or file, and what is changed in it."""
 
     recipe: str
     set: dict[str, Any] = {}
 
 
-class WarmUp(Choice):
-    """A training run that first makes the study's base out of `base`: SFT to saturation, with the ear trained, say."""
+class WarmUp(RecipeChoice):
+    """A training run that first makes the study's base out of `base`, for example SFT to saturation."""
 
     recipe: str = "sft"
-    synthesis: Choice | None = None  # its own alignment set; null: the study's
+    synthesis: RecipeChoice | None = None  # its own alignment set, or null for the study's
     seed: int = 1
 
 
@@ -51,7 +53,7 @@ class TimeBudget(Recipe):
     like: str | None = None  # the mean wall time of this method's runs under the budget `steps`
 
     @model_validator(mode="after")
-    def _one(self) -> "TimeBudget":
+    def _check_one_given(self) -> "TimeBudget":
         if (self.seconds is None) == (self.like is None):
             raise ValueError("give either `seconds` or `like: METHOD`")
         return self
@@ -75,86 +77,77 @@ class StudyRecipe(Recipe):
     track: Literal["micro"] = "micro"
     base: str = "micro"  # checkpoint folder, or "micro" for the shipped base
     warmup: WarmUp | None = None
-    synthesis: Choice = Choice(recipe="synth-micro")
+    synthesis: RecipeChoice = RecipeChoice(recipe="synth-micro")
     alignment_set: str | None = None  # folder of a set made elsewhere, instead of `synthesis`
 
-    methods: Annotated[dict[str, Choice], Field(min_length=1)]
+    methods: Annotated[dict[str, RecipeChoice], Field(min_length=1)]
     baseline: str = "sft"
     common: dict[str, Any] = {}
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
     steps: Positive = 200  # optimiser steps of every method under the budget `steps`
     time: TimeBudget = TimeBudget(like="sft")
 
-    # task -> metrics; the first one stands in the tables, all of them in the CSV files
+    # task -> metrics; the first one is in the tables, all of them are in the CSV files
     tasks: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
     references: tuple[Literal["base", "text"], ...] = (BASE,)
     claims: tuple[Claim, ...] = ()
 
     @field_validator("methods", mode="before")
     @classmethod
-    def _expand(cls, value: Any) -> Any:
+    def _expand_methods(cls, value: Any) -> Any:
         """`[sft, dpo]` and `{sft: null, mine: my.yaml}` are short for recipes by name."""
         if isinstance(value, list):
             value = dict.fromkeys(value)
         if not isinstance(value, dict):
             return value
-        return {str(name): _choice(str(name), chosen) for name, chosen in value.items()}
+        methods: dict[str, Any] = {}
+        for name, choice in value.items():
+            if choice is None or isinstance(choice, str):
+                choice = {"recipe": choice or str(name)}
+            methods[str(name)] = {"recipe": str(name), **choice} if isinstance(choice, dict) else choice
+        return methods
 
     @field_validator("tasks", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
+    def _expand_tasks(cls, value: Any) -> Any:
+        """`{task: bleu}` is short for `{task: [bleu]}`."""
         if not isinstance(value, dict):
             return value
         return {name: [metrics] if isinstance(metrics, str) else metrics for name, metrics in value.items()}
 
     @model_validator(mode="after")
-    def _consistent(self) -> "StudyRecipe":
+    def _check_consistency(self) -> "StudyRecipe":
         for name in self.methods:
             if not NAME.fullmatch(name):
                 raise ValueError(f"method {name!r}: a name has letters, digits, dots and dashes only")
-        wanted = [("baseline", self.baseline), *(("claims", claim.method) for claim in self.claims)]
-        wanted += [("time.like", self.time.like)] if self.time.like else []
-        for key, name in wanted:
+        named = [("baseline", self.baseline), *(("claims", claim.method) for claim in self.claims)]
+        named += [("time.like", self.time.like)] if self.time.like else []
+        for key, name in named:
             if name not in self.methods:
                 raise ValueError(
                     f"{key} names {name!r}, which is no method here{suggest(name, self.methods)}"
                 )
-        for claim in self.claims:
-            for task in claim.tasks:
-                if task not in self.tasks:
-                    raise ValueError(f"claims: {task!r} is not among the tasks{suggest(task, self.tasks)}")
+        for task in (task for claim in self.claims for task in claim.tasks):
+            if task not in self.tasks:
+                raise ValueError(f"claims: {task!r} is not among the tasks{suggest(task, self.tasks)}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: name each once")
         if any(not metrics for metrics in self.tasks.values()):
             raise ValueError("tasks: name at least one metric for each task")
-        self._check_own(self.common, "common")
-        for name, choice in self.methods.items():
-            self._check_own(choice.set, f"methods.{name}.set")
+        sets = {"common": self.common} | {f"methods.{name}.set": c.set for name, c in self.methods.items()}
+        for place, changes in sets.items():
+            for key in STUDY_KEYS:
+                if key in changes:
+                    raise ValueError(f"{place}: `{key}` is the same for all methods; set it for the study")
         return self
 
-    @staticmethod
-    def _check_own(changes: Mapping[str, Any], where: str) -> None:
-        for key in OWN:
-            if key in changes:
-                raise ValueError(f"{where}: `{key}` is the same for all methods; set it for the study")
-
     def identity(self) -> dict[str, Any]:
-        """What decides the content of the folder as a whole; methods, seeds and tasks may be added to a study."""
+        """The keys that all content of the folder depends on; methods, seeds and tasks may be added to a study."""
         free = {"methods", "seeds", "tasks", "references", "claims", "baseline"}
         return {key: value for key, value in self.resolved().items() if key not in free}
 
 
-def _choice(name: str, chosen: Any) -> Any:
-    if chosen is None or isinstance(chosen, str):
-        return {"recipe": chosen or name}
-    return {"recipe": name, **chosen} if isinstance(chosen, dict) else chosen
-
-
-# A study compares time and memory of many runs: none of them shall do what only serves to look at it
-UNSEEN = {"validate_ends": False, "samples_every": 0, "report": False}
-
-
-def training_recipe(
+def cell_recipe(
     study: StudyRecipe, method: str, seed: int, steps: int, base: Path | str, alignment_set: Path | str
 ) -> "TrainingRecipe":
     """The training recipe of one run.
@@ -163,8 +156,8 @@ def training_recipe(
         UserError: no such recipe, or a key or value that a training recipe does not have.
     """
     choice = study.methods[method]
-    decided = {"base": str(base), "alignment_set": str(alignment_set), "seed": seed, "steps": steps}
-    return _load(choice, study.common, {**decided, "epochs": None, "budget_s": None})
+    fixed = {"base": str(base), "alignment_set": str(alignment_set), "seed": seed, "steps": steps}
+    return _load_training_recipe(choice, study.common, {**fixed, "epochs": None, "budget_s": None})
 
 
 def warmup_recipe(study: StudyRecipe, alignment_set: Path | str) -> "TrainingRecipe":
@@ -172,30 +165,33 @@ def warmup_recipe(study: StudyRecipe, alignment_set: Path | str) -> "TrainingRec
 
     Raises:
         ValueError: the study has none.
-        UserError: as `training_recipe`.
+        UserError: as `cell_recipe`.
     """
     if study.warmup is None:
         raise ValueError("this study has no warm-up")
-    decided = {"base": study.base, "alignment_set": str(alignment_set), "seed": study.warmup.seed}
-    return _load(study.warmup, {}, decided)
+    fixed = {"base": study.base, "alignment_set": str(alignment_set), "seed": study.warmup.seed}
+    return _load_training_recipe(study.warmup, {}, fixed)
 
 
-def _load(choice: Choice, common: Mapping[str, Any], decided: Mapping[str, Any]) -> "TrainingRecipe":
+def _load_training_recipe(
+    choice: RecipeChoice, common: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> "TrainingRecipe":
     from rba_bench.training.training_recipe import TrainingRecipe
 
-    changes = [*overrides(UNSEEN), *overrides(common), *overrides(choice.set), *overrides(decided)]
+    layers = (UNOBSERVED, common, choice.set, fixed)
+    changes = [change for layer in layers for change in dotted_changes(layer)]
     return load_recipe(TrainingRecipe, recipe_file(choice.recipe), changes)
 
 
-def overrides(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A mapping as `--set` would say it: dots for nested keys, values as JSON (which is YAML).
+def dotted_changes(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A mapping as `--set` takes it: dots for nested keys, values as JSON (which is YAML).
 
-    What stands under a key that has dots already is set as a whole: `reward.qa: {alias: 1.0}` replaces a name.
+    A mapping under a key that has dots already is set as a whole: `reward.qa: {alias: 1.0}` replaces a name.
     """
-    found = []
+    texts = []
     for key, value in changes.items():
         if isinstance(value, Mapping) and value and "." not in key:
-            found += overrides(value, f"{prefix}{key}.")
+            texts += dotted_changes(value, f"{prefix}{key}.")
         else:
-            found.append(f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}")
-    return found
+            texts.append(f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}")
+    return texts

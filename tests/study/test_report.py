@@ -13,6 +13,7 @@ from rba_bench.files import read_json
 from rba_bench.study import report, scores
 from rba_bench.study.analysis import Analysis, StudyData
 from rba_bench.study.study_recipe import StudyRecipe
+from rba_bench.study.study_tables import cost_rows, summary_sentences
 from tests.study.invented import system
 
 N = 200
@@ -91,14 +92,14 @@ def test_bleu_is_the_mean_over_seeds_of_corpus_scores(data: StudyData) -> None:
 
 def test_sentences_count_marks_and_say_where_a_claimed_method_loses(data: StudyData) -> None:
     analysis = Analysis(data)
-    first, *others = report.sentences(analysis)
+    first, *others = summary_sentences(analysis)
     assert (
         "12 differences from `sft`" in first
-        and "8 of them have intervals clear of zero (4 better, 4 worse)" in first
+        and "the intervals of 8 of them exclude zero (4 better, 4 worse)" in first
     )
     assert "about 0.6 would by chance" in first
     lost = next(line for line in others if line.startswith("`dpo`"))
-    assert "better on none; worse on instruct at equal steps -" in lost and "unresolved on 0" in lost
+    assert "better on none; worse on instruct at equal steps -" in lost and "not resolved on 0" in lost
     assert any("instruct: `rba-group` *" in line for line in others)
 
 
@@ -125,19 +126,19 @@ def test_other_test_sets_never_share_a_table(data: StudyData) -> None:
         Analysis(StudyData(data.study, (data.systems[0], other))).rows  # noqa: B018 - computed on first use
 
 
-def save(data: StudyData, folder: Path) -> report.Report:
+def save(data: StudyData, folder: Path) -> report.StudyReport:
     for one in data.systems:
         one.save(folder / report.SCORES)
-    return report.write(data, folder)
+    return report.write_report(data, folder)
 
 
 def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) -> None:
     made = save(data, tmp_path / "report")
-    published = report.publish(made, tmp_path / "published")
+    published = report.publish_report(made, tmp_path / "published")
     before = {
         file.relative_to(published): file.read_bytes() for file in published.rglob("*") if file.is_file()
     }
-    again = report.write(report.load(published), published)
+    again = report.write_report(report.load_study(published), published)
     assert again.data == made.data == read_json(published / "study.json")
     assert before == {
         file.relative_to(published): file.read_bytes() for file in published.rglob("*") if file.is_file()
@@ -152,7 +153,7 @@ def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) 
     ):
         assert part in page
     (published / "old.csv").write_text("x")
-    assert not (report.publish(made, published) / "old.csv").exists()
+    assert not (report.publish_report(made, published) / "old.csv").exists()
 
 
 def test_a_foreign_folder_is_not_replaced(data: StudyData, tmp_path: Path) -> None:
@@ -160,23 +161,23 @@ def test_a_foreign_folder_is_not_replaced(data: StudyData, tmp_path: Path) -> No
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="something else"):
-        report.publish(made, tmp_path / "mine")
+        report.publish_report(made, tmp_path / "mine")
     with pytest.raises(UserError, match="no study report"):
-        report.load(tmp_path / "mine")
+        report.load_study(tmp_path / "mine")
 
 
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run of this study is finished"):
-        report.write(StudyData(recipe(), ()), tmp_path)
+        report.write_report(StudyData(recipe(), ()), tmp_path)
 
 
 def test_damaged_scores_name_their_file(data: StudyData, tmp_path: Path) -> None:
     data.systems[0].save(tmp_path)
     (file,) = tmp_path.rglob("*.json.gz")
-    assert scores.read(file) == data.systems[0]
+    assert scores.load_scores(file) == data.systems[0]
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(UserError, match="seed1.json.gz is damaged"):
-        scores.read_all(tmp_path)
+        scores.load_all_scores(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -199,10 +200,10 @@ def test_scores_of_others_are_what_their_file_is_called(
     text = json.dumps({**data.systems[0].model_dump(mode="json"), **changes})
     file.write_bytes(gzip.compress(text.encode(), mtime=0))
     with pytest.raises(UserError, match="json.gz"):
-        scores.read_all(tmp_path)
+        scores.load_all_scores(tmp_path)
 
 
 def test_cost_is_the_mean_over_seeds(data: StudyData) -> None:
-    row = report.cost_rows(data)[0]
+    row = cost_rows(data)[0]
     assert (row["budget"], row["method"], row["seeds"], row["wall_time_s"]) == ("steps", "sft", 3, 7.0)
     assert row["seconds_per_step"] == pytest.approx(0.7) and row["peak_memory_mb"] is None

@@ -7,14 +7,14 @@ import pytest
 
 from rba_bench.metrics.bootstrap import mean_rows, mean_score, paired_difference
 from rba_bench.metrics.paired import Between, pooled_error
-from rba_bench.study.analysis import Scored, difference, pooled, score_systems
+from rba_bench.study.analysis import ResampledSystem, difference_over_seeds, pool_seeds, resample_systems
 
 N, SEEDS = 60, 3
 
 
 def simulate(
     rng: np.random.Generator, effect: float, between_seeds: float
-) -> tuple[list[Scored], list[Scored]]:
+) -> tuple[list[ResampledSystem], list[ResampledSystem]]:
     """Ours and theirs: items of varying difficulty, shared by all; seeds that differ; answers that differ at random."""
     difficulty = rng.normal(0, 0.3, N)
     values = [
@@ -22,14 +22,14 @@ def simulate(
         for mean in (effect, 0.0)
         for _ in range(SEEDS)
     ]
-    found = score_systems([mean_rows(value) for value in values], mean_score, range(N))
+    found = resample_systems([mean_rows(value) for value in values], mean_score, range(N))
     return found[:SEEDS], found[SEEDS:]
 
 
 def marks(effect: float, between_seeds: float, studies: int) -> tuple[float, float]:
     """Shares of studies that mark an effect as better and as worse."""
     rng = np.random.default_rng(5)
-    found = [difference(*simulate(rng, effect, between_seeds)).mark for _ in range(studies)]
+    found = [difference_over_seeds(*simulate(rng, effect, between_seeds)).mark for _ in range(studies)]
     return found.count(1) / studies, found.count(-1) / studies
 
 
@@ -48,8 +48,8 @@ def test_one_seed_gives_the_paired_interval_of_the_board() -> None:
     rng = np.random.default_rng(1)
     ours, theirs = rng.random(60), rng.random(60)
     clusters = [index // 3 for index in range(60)]
-    a, b = score_systems([mean_rows(ours), mean_rows(theirs)], mean_score, clusters)
-    found, board = difference([a], [b]), paired_difference(ours, theirs, clusters=clusters)
+    a, b = resample_systems([mean_rows(ours), mean_rows(theirs)], mean_score, clusters)
+    found, board = difference_over_seeds([a], [b]), paired_difference(ours, theirs, clusters=clusters)
     assert (found.value, found.low, found.high) == pytest.approx((board.value, board.low, board.high))
     assert math.isnan(found.spread)
 
@@ -59,9 +59,9 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     items = rng.random(N)
     alike = [mean_rows(items + shift) for shift in (0.1, 0.1, 0.1)]
     apart = [mean_rows(items + shift) for shift in (-0.2, 0.1, 0.4)]
-    base = score_systems([mean_rows(items)] * 3, mean_score, range(N))
-    same = difference(score_systems(alike, mean_score, range(N)), base)
-    torn = difference(score_systems(apart, mean_score, range(N)), base)
+    base = resample_systems([mean_rows(items)] * 3, mean_score, range(N))
+    same = difference_over_seeds(resample_systems(alike, mean_score, range(N)), base)
+    torn = difference_over_seeds(resample_systems(apart, mean_score, range(N)), base)
     assert same.value == pytest.approx(torn.value) == pytest.approx(0.1)
     assert same.mark == 1 and same.spread == pytest.approx(0)
     assert torn.mark == 0 and torn.spread == pytest.approx(0.3)
@@ -84,15 +84,15 @@ def test_straying_seeds_are_not_marked_more_often_than_nominal() -> None:
 def test_systems_are_drawn_with_equal_items() -> None:
     rng = np.random.default_rng(3)
     rows = [mean_rows(rng.random(40)) for _ in range(35)]  # more than one pass
-    found = score_systems([*rows, rows[0]], mean_score, range(40))
-    assert np.array_equal(found[0].drawn, found[-1].drawn)
+    found = resample_systems([*rows, rows[0]], mean_score, range(40))
+    assert np.array_equal(found[0].resampled, found[-1].resampled)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        score_systems([np.ones((4, 2)), np.ones((5, 2))], mean_score, range(4))
+        resample_systems([np.ones((4, 2)), np.ones((5, 2))], mean_score, range(4))
     with pytest.raises(ValueError, match="one seed"):
-        pooled([])
-    [one] = score_systems([np.ones((4, 2))], mean_score, range(4))
+        pool_seeds([])
+    [one] = resample_systems([np.ones((4, 2))], mean_score, range(4))
     with pytest.raises(ValueError, match="longer"):
-        difference([one], [one] * 2)
+        difference_over_seeds([one], [one] * 2)

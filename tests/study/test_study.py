@@ -11,7 +11,7 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.study import report, scores
 from rba_bench.study.folder import Cell, StudyFolder
-from rba_bench.study.stages import Selection, Study, make_plan
+from rba_bench.study.stages import Study, plan_study, select_runs
 from rba_bench.study.study_recipe import StudyRecipe
 from rba_bench.study.time_budget import TimePlan
 
@@ -19,7 +19,7 @@ Build = Callable[..., StudyRecipe]
 
 
 def study_of(recipe: StudyRecipe, out: Path, **part: Any) -> Study:
-    return Study(recipe, out, Selection.of(recipe, **part))
+    return Study(recipe, out, select_runs(recipe, **part))
 
 
 def stamps(out: Path) -> dict[str, int]:
@@ -37,10 +37,10 @@ def test_a_study_stopped_half_way_goes_on_and_a_finished_one_only_reads(
     real_study: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = real_study()
-    plan = make_plan(study_of(recipe, tmp_path))
+    plan = plan_study(study_of(recipe, tmp_path))
     assert {line.state for line in plan.lines} == {"to do"} and len(plan.lines) == 8 and plan.unknown == 8
 
-    real, calls = scores.condense, []
+    real, calls = scores.condense_run, []
 
     def stop(folder: Path, metrics: Any) -> Any:
         calls.append(folder)
@@ -48,23 +48,23 @@ def test_a_study_stopped_half_way_goes_on_and_a_finished_one_only_reads(
             raise KeyboardInterrupt
         return real(folder, metrics)
 
-    monkeypatch.setattr(scores, "condense", stop)
+    monkeypatch.setattr(scores, "condense_run", stop)
     with pytest.raises(KeyboardInterrupt):
         study_of(recipe, tmp_path).run()
     before = stamps(tmp_path)
-    states = [line.state for line in make_plan(study_of(recipe, tmp_path)).lines]
+    states = [line.state for line in plan_study(study_of(recipe, tmp_path)).lines]
     assert states == ["done", "trained", *["to do"] * 6]
 
     study_of(recipe, tmp_path).run()
     after = stamps(tmp_path)
     assert before.items() <= after.items()
     assert len([name for name in after if name.endswith("rba_run.json")]) == 8
-    plan = make_plan(study_of(recipe, tmp_path))
+    plan = plan_study(study_of(recipe, tmp_path))
     assert {line.state for line in plan.lines} == {"done"} and plan.seconds == 0
 
     study_of(recipe, tmp_path).run()
     assert stamps(tmp_path) == after
-    made = report.write(report.collect(recipe, tmp_path), tmp_path / "report")
+    made = report.write_report(report.collect_study(recipe, tmp_path), tmp_path / "report")
     assert made.data["comparisons"] == 2
     _check_time(recipe, tmp_path)
     _check_refusal(real_study, tmp_path)
@@ -73,12 +73,12 @@ def test_a_study_stopped_half_way_goes_on_and_a_finished_one_only_reads(
 def _check_time(recipe: StudyRecipe, out: Path) -> None:
     """Steps at equal time follow from the speed at equal steps."""
     folder, kept = StudyFolder(out), read_json(out / "time.json")
-    runs = {m: [folder.run(Cell("steps", m, s)) for s in (1, 2)] for m in recipe.methods}
+    runs = {m: [folder.run_record(Cell("steps", m, s)) for s in (1, 2)] for m in recipe.methods}
     assert kept["seconds"] == pytest.approx(sum(run["wall_time_s"] for run in runs["rba-single"]) / 2)
     for method, found in runs.items():
         rate = sum(run["wall_time_s"] for run in found) / 6
         assert kept["methods"][method]["steps"] == max(1, round(kept["seconds"] / rate))
-        trained = folder.run(Cell("time", method, 1))
+        trained = folder.run_record(Cell("time", method, 1))
         assert trained is not None and trained["steps"] == kept["methods"][method]["steps"]
 
 
@@ -87,7 +87,7 @@ def _check_refusal(real_study: Build, out: Path) -> None:
     with pytest.raises(UserError, match="belongs to another study run.*steps: 3 -> 4"):
         study_of(real_study(steps=4), out).run()
     grown = real_study(seeds=[1, 2, 3], methods=["sft", "rba-single", "rba-group"])
-    states = {line.state for line in make_plan(study_of(grown, out)).lines}
+    states = {line.state for line in plan_study(study_of(grown, out)).lines}
     assert states == {"done", "to do"}
     assert grown.identity() == real_study().identity()
 
@@ -112,15 +112,15 @@ def test_a_run_that_fails_for_good_is_noted_and_the_others_go_on(
     study_of(recipe, tmp_path, seeds=[1]).run()
     assert asked == ["sft", "rba-single", "rba-single", "sft"]  # tried again before the budget `time`
     assert read_json(tmp_path / "time.json")["methods"] == {"sft": {"steps": 15, "seconds_per_step": 2 / 3}}
-    (failure,) = report.collect(recipe, tmp_path).failures
+    (failure,) = report.collect_study(recipe, tmp_path).failures
     assert failure["method"] == "rba-single" and "step 2" in failure["error"]
-    assert "failed" in {line.state for line in make_plan(study_of(recipe, tmp_path)).lines}
+    assert "failed" in {line.state for line in plan_study(study_of(recipe, tmp_path)).lines}
 
 
 def test_equal_time_needs_a_measured_speed(tiny_study: Build, tmp_path: Path) -> None:
     plan = TimePlan(tiny_study(), StudyFolder(tmp_path))
     with pytest.raises(RbaError, match="needs the speed of rba-single"):
-        plan.settle("sft", (1, 2))
+        plan.determine_steps("sft", (1, 2))
     assert plan.seconds is None and plan.steps("sft") is None
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.recipes import load_recipe, recipe_file
-from rba_bench.study.stages import Selection, Study
-from rba_bench.study.study_recipe import StudyRecipe, overrides, training_recipe, warmup_recipe
+from rba_bench.study.stages import Study, select_runs
+from rba_bench.study.study_recipe import StudyRecipe, cell_recipe, dotted_changes, warmup_recipe
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +17,13 @@ def shipped() -> StudyRecipe:
 
 
 def test_the_shipped_study_can_be_run(shipped: StudyRecipe, tmp_path: Any) -> None:
-    Study(shipped, tmp_path, Selection.of(shipped)).check()
+    Study(shipped, tmp_path, select_runs(shipped)).check()
     assert {"sft", "rba-single", "rba-group"} <= set(shipped.methods) and len(shipped.seeds) >= 3
     assert {claim.method for claim in shipped.claims} == {"rba-single", "rba-group"}
 
 
 def test_methods_differ_in_nothing_but_the_method(shipped: StudyRecipe) -> None:
-    made = [
-        training_recipe(shipped, name, 2, 77, "BASE", "SET") for name in ("sft", "rba-single", "rba-group")
-    ]
+    made = [cell_recipe(shipped, name, 2, 77, "BASE", "SET") for name in ("sft", "rba-single", "rba-group")]
     for key in ("base", "alignment_set", "seed", "steps", "groups_per_step", "voices_per_group", "learning_rate",
                 "schedule", "train_parts", "precision", "budget_s", "epochs"):  # fmt: skip
         assert len({str(getattr(recipe, key)) for recipe in made}) == 1, key
@@ -38,10 +36,10 @@ def test_short_forms_and_the_order_of_changes(tiny_study: Callable[..., StudyRec
         "warm": {"recipe": "rba-single", "set": {"learning_rate": 0.5, "reward": {"qa": "exact"}}},
     }
     study = tiny_study(methods=methods, time={"like": "warm"}, common={"learning_rate": 0.1, "beta": 0.3})
-    made = training_recipe(study, "warm", 1, 5, "b", "s")
+    made = cell_recipe(study, "warm", 1, 5, "b", "s")
     assert (made.method, made.learning_rate, made.beta, made.reward.qa) == ("rba-single", 0.5, 0.3, "exact")
-    assert training_recipe(study, "sft", 1, 5, "b", "s").learning_rate == 0.1
-    assert overrides({"a": {"b": [1, "x"]}, "c": None}) == ['a.b=[1, "x"]', "c=null"]
+    assert cell_recipe(study, "sft", 1, 5, "b", "s").learning_rate == 0.1
+    assert dotted_changes({"a": {"b": [1, "x"]}, "c": None}) == ['a.b=[1, "x"]', "c=null"]
 
 
 def test_a_warm_up_is_a_training_recipe_of_its_own(tiny_study: Callable[..., StudyRecipe]) -> None:
@@ -80,7 +78,7 @@ def test_a_wrong_method_key_task_or_metric_is_refused_before_anything_runs(
 ) -> None:
     def check(**changes: Any) -> None:
         study = tiny_study(**changes)
-        Study(study, tmp_path / "out", Selection.of(study)).check()
+        Study(study, tmp_path / "out", select_runs(study)).check()
 
     with pytest.raises(UserError, match="learning_rat"):
         check(common={"learning_rat": 1})
@@ -91,5 +89,5 @@ def test_a_wrong_method_key_task_or_metric_is_refused_before_anything_runs(
     with pytest.raises(UserError, match="covost2 stands for 2 tasks"):
         check(tasks={"covost2": "bleu"})
     with pytest.raises(UserError, match="no method 'dpo'"):
-        Selection.of(tiny_study(), ["dpo"])
+        select_runs(tiny_study(), ["dpo"])
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,226 @@
+"""Tables and sentences of a study: scores and differences per budget and decoding, claims, cost, and the CSV rows."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rba_bench.leaderboard.columns import metric_heading
+from rba_bench.leaderboard.tables import NOTHING, TextTable, interval_text, matrix_table
+from rba_bench.study.analysis import Analysis, SeedEstimate, StudyData, StudyRow
+from rba_bench.study.folder import REFERENCE
+from rba_bench.untrusted import plain
+
+BUDGET_NAMES = {"steps": "equal steps", "time": "equal time"}
+COST_COLUMNS = {  # field of `cost_rows`: heading and format
+    "seeds": ("seeds", ".0f"),
+    "steps": ("steps", ".0f"),
+    "wall_time_s": ("wall time s", ".0f"),
+    "seconds_per_step": ("s per step", ".3f"),
+    "encoding_s": ("encoding s", ".0f"),
+    "answers_sampled": ("answers sampled", ".0f"),
+    "answers_judged": ("answers judged", ".0f"),
+    "peak_memory_mb": ("peak memory MB", ".0f"),
+}
+
+
+def score_tables(analysis: Analysis) -> list[TextTable]:
+    """Per budget and decoding: scores, then differences from the baseline."""
+    tables = []
+    for budget in analysis.data.budgets:
+        for protocol in analysis.protocols:
+            rows = [
+                row
+                for part in (REFERENCE, budget)
+                for row in analysis.rows
+                if row.main and (row.part, row.protocol) == (part, protocol)
+            ]
+            setting = f"{BUDGET_NAMES[budget]}, {protocol} decoding"
+            tables.append(_table_of_tasks(rows, f"Scores, {setting}", score_cell))
+            if budget != analysis.data.budgets[0]:  # references are compared at the first budget
+                rows = [row for row in rows if row.part != REFERENCE]
+            if any(row.versus for row in rows):
+                title = f"Difference from {analysis.study.baseline}, {setting}, same items and seeds"
+                tables.append(_table_of_tasks(rows, title, versus_cell))
+    return tables
+
+
+def _table_of_tasks(rows: Sequence[StudyRow], title: str, cell: Callable[[StudyRow], str]) -> TextTable:
+    methods: dict[tuple[str, str], str] = {}
+    tasks: dict[str, str] = {}
+    for row in rows:
+        methods[row.part, row.method] = row.method + (" (untrained)" if row.part == REFERENCE else "")
+        name = row.task.removeprefix("micro_study_").removesuffix("_sampled")
+        tasks.setdefault(row.task, f"{name} {metric_heading(row.metric, row.scale, row.higher_is_better)}")
+    cells = {((row.part, row.method), row.task): cell(row) for row in rows}
+    return matrix_table(title, "method", methods, tasks, cells)
+
+
+def score_cell(row: StudyRow) -> str:
+    """`mean [low, high] ±spread`."""
+    return _estimate_text(row.score, row.scale, signed=False)
+
+
+def versus_cell(row: StudyRow) -> str:
+    """The difference, with `*` where the interval excludes zero."""
+    if row.versus is None:
+        return "(baseline)"
+    return _estimate_text(row.versus, row.scale, signed=True) + (" *" if row.versus.mark else "")
+
+
+def _estimate_text(estimate: SeedEstimate, scale: float, signed: bool) -> str:
+    ends = (estimate.value, estimate.low, estimate.high)
+    spread = "" if math.isnan(estimate.spread) else f" ±{estimate.spread * 100.0 / scale:.1f}"
+    return interval_text(ends, 100.0 / scale, signed=signed) + spread
+
+
+def cost_rows(data: StudyData) -> list[dict[str, Any]]:
+    """What the training of every method cost, mean over its seeds."""
+    rows = []
+    for budget in data.budgets:
+        for method, runs in data.runs(budget).items():
+            costs = [run.cost for run in runs]
+
+            def mean(key: str, costs: Sequence[Mapping[str, Any]] = costs) -> float | None:
+                values = [float(cost[key]) for cost in costs if cost.get(key) is not None]
+                return sum(values) / len(values) if values else None
+
+            steps, wall_time, peak = mean("steps"), mean("wall_time_s"), mean("peak_memory_bytes")
+            rows.append(
+                {
+                    "budget": budget,
+                    "method": method,
+                    "seeds": len(runs),
+                    "steps": steps,
+                    "wall_time_s": wall_time,
+                    "seconds_per_step": None if not steps or wall_time is None else wall_time / steps,
+                    "encoding_s": mean("encoding_s"),
+                    "answers_sampled": mean("answers_sampled"),
+                    "answers_judged": mean("answers_judged"),
+                    "peak_memory_mb": None if peak is None else peak / 2**20,
+                }
+            )
+    return rows
+
+
+def cost_table(data: StudyData) -> TextTable:
+    """The cost of training."""
+    cells = [
+        [
+            BUDGET_NAMES[row["budget"]],
+            row["method"],
+            *(
+                NOTHING if row[key] is None else format(row[key], form)
+                for key, (_, form) in COST_COLUMNS.items()
+            ),
+        ]
+        for row in cost_rows(data)
+    ]
+    headings = ["budget", "method", *(heading for heading, _ in COST_COLUMNS.values())]
+    return TextTable(headings, cells, "Cost of training, mean over seeds", numeric_from=2)
+
+
+def claim_table(analysis: Analysis) -> TextTable | None:
+    """The claims and what became of them, None if the study has none."""
+    headings = ["claim", "budget", "task", "difference", "verdict"]
+    cells = [
+        [v.text, BUDGET_NAMES[v.budget], f"{v.row.task} {v.row.metric}", versus_cell(v.row), v.word]
+        for v in analysis.verdicts
+    ]
+    return TextTable(headings, cells, "Claims", numeric_from=9) if cells else None
+
+
+def summary_sentences(analysis: Analysis) -> Iterator[str]:
+    """What the numbers show: how many marks there are, where a claimed method is worse, which method is best."""
+    compared, baseline = analysis.compared, analysis.study.baseline
+    better, worse = (sum(row.better == sign for row in compared) for sign in (1, -1))
+    yield (
+        f"{len(compared)} differences from `{baseline}` are shown; the intervals of {better + worse} of them exclude "
+        f"zero ({better} better, {worse} worse), and about {round(0.05 * len(compared), 1)} would by chance alone if "
+        "all methods were equal."
+    )
+    for method in dict.fromkeys(claim.method for claim in analysis.study.claims):
+        if rows := [row for row in compared if row.method == method]:
+            yield _method_sentence(method, baseline, rows)
+    for budget in analysis.data.budgets:
+        leaders = []
+        for task in analysis.study.tasks:
+            rows = [row for row in analysis.rows if row.main and (row.part, row.task) == (budget, task)]
+            if rows:
+                best = max(rows, key=lambda row: _signed_up(row.score.value, row))
+                leaders.append(f"{plain(task)}: `{plain(best.method)}`" + (" *" if best.better else ""))
+        yield (
+            f"Highest mean at {BUDGET_NAMES[budget]} (`*`: its difference from `{baseline}` excludes zero): "
+            f"{', '.join(leaders)}."
+        )
+
+
+def _method_sentence(method: str, baseline: str, rows: Sequence[StudyRow]) -> str:
+    """Where one method is better, worse or not told apart from the baseline."""
+
+    def text(part: Sequence[StudyRow]) -> str:
+        return ", ".join(
+            f"{plain(row.task)} at {BUDGET_NAMES[row.part]} {versus_cell(row).removesuffix(' *')}"
+            for row in part
+        )
+
+    better, worse = ([row for row in rows if row.better == sign] for sign in (1, -1))
+    unresolved = [row for row in rows if not row.better]
+    below = [row for row in unresolved if row.versus and _signed_up(row.versus.value, row) < 0]
+    return (
+        f"`{plain(method)}` against `{baseline}`, {len(rows)} comparisons: better on {text(better) or 'none'}; "
+        f"worse on {text(worse) or 'none'}; not resolved on {len(unresolved)}, of which {len(below)} are below zero"
+        f"{f' ({text(below)})' if below else ''}."
+    )
+
+
+def _signed_up(value: float, row: StudyRow) -> float:
+    """A score or difference with the sign that makes larger better."""
+    return value if row.higher_is_better else -value
+
+
+def flat_scores(analysis: Analysis) -> list[dict[str, Any]]:
+    """Every score in full precision."""
+    return [
+        {**_row_fields(row), "seeds": len(row.seeds), **_estimate_fields(row.score)} for row in analysis.rows
+    ]
+
+
+def flat_differences(analysis: Analysis) -> list[dict[str, Any]]:
+    """Every difference from the baseline in full precision."""
+    return [
+        {
+            **_row_fields(row),
+            "baseline": analysis.study.baseline,
+            "seeds": len(row.versus_seeds),
+            **_estimate_fields(row.versus),
+            "better": row.better,
+        }
+        for row in analysis.rows
+        if row.versus is not None
+    ]
+
+
+def flat_seeds(analysis: Analysis) -> list[dict[str, Any]]:
+    """The score of every single run."""
+    return [
+        {**_row_fields(row), "seed": seed, "value": value}
+        for row in analysis.rows
+        for seed, value in zip(row.seeds, row.score.by_seed, strict=True)
+    ]
+
+
+def _row_fields(row: StudyRow) -> dict[str, Any]:
+    return {
+        "budget": row.part,
+        "method": row.method,
+        "task": row.task,
+        "decoding": row.protocol,
+        "metric": row.metric,
+        "n": row.n,
+        "left_out": row.n_left_out,
+    }
+
+
+def _estimate_fields(estimate: SeedEstimate) -> dict[str, Any]:
+    spread = None if math.isnan(estimate.spread) else estimate.spread
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "spread_over_seeds": spread}
