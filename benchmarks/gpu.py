@@ -164,12 +164,15 @@ class Bench:
         """Throughput of a method: a step to warm up, one in which operations are counted, then timed ones."""
         import torch
 
+        from rba_bench.training.callbacks.training_callback import TrainingCallback
+
         if self.device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         deadline = time.perf_counter() + seconds
         run = self.run(method, self.shape.steps)
-        trainer, callback, _ = run._trainer()
+        trainer = run.trainer()
+        trainer.add_callback(TrainingCallback(trainer))
         clock = Clock(trainer, run.store, self.device, deadline)
         trainer.add_callback(clock.callback())
         trainer.train()
@@ -190,7 +193,7 @@ class Bench:
         import torch
 
         run = self.run("rba-single", 1)
-        trainer, _, _ = run._trainer()
+        trainer = run.trainer()
         rows = [row for rows in list(run.store.groups.values())[: self.shape.groups] for row in rows]
         clips = run.store.get(rows)
         requests = list(range(len(clips))) * max(1, self.shape.rollout_batch // len(clips))
@@ -222,9 +225,12 @@ class Bench:
         """Two steps of RBA-Single under torch's profiler: a table of the 20 operations that take longest."""
         from torch.profiler import ProfilerActivity, profile
 
+        from rba_bench.training.callbacks.training_callback import TrainingCallback
+
         deadline = time.perf_counter() + seconds / 2  # the tables take their time too
         run = self.run("rba-single", 2)
-        trainer, _, _ = run._trainer()
+        trainer = run.trainer()
+        trainer.add_callback(TrainingCallback(trainer))
         clock = Clock(trainer, run.store, self.device, deadline, counts=False)
         trainer.add_callback(clock.callback())
         kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.device == "cuda" else [])

@@ -132,7 +132,7 @@ def make_trainer(given: argparse.Namespace, turns: Turns | None) -> Any:
         order,
         arguments(recipe, Path(tempfile.mkdtemp())),
         frozen_models,
-        callbacks,
+        callbacks=callbacks,
     )
 
 

@@ -134,12 +134,10 @@ class Both:
 
     def __init__(self, keys: list[str], folder: Path) -> None:
         from rba_bench.recipes import load_recipe
-        from rba_bench.training import methods
         from rba_bench.training.data.clips import ClipStore, ResponseTokens
         from rba_bench.training.data.groups import TrainingData, choices
         from rba_bench.training.model import building as build
-        from rba_bench.training.rollouts.buffer import RolloutBuffer
-        from rba_bench.training.rollouts.engines import use_engine
+        from rba_bench.training.rollouts.engines import make_rollout
         from rba_bench.training.training_recipe import TrainingRecipe
 
         recipe = load_recipe(TrainingRecipe, Path("recipes/grpo.yaml"), keys)
@@ -148,12 +146,11 @@ class Both:
         torch.manual_seed(0)
         self.policy = build.make_policy(build.load_base(build.base_folder(recipe), recipe), recipe)
         store, responder = ClipStore(self.policy.family, data.all), ResponseTokens(self.policy.family)
-        method = methods.make(recipe, responder.end_ids)
-        collector = RolloutBuffer(recipe, method, self.policy, store, responder)
-        self.local = collector.rollout
-        use_engine(collector, folder)
-        assert isinstance(collector.rollout, VllmRollout)
-        self.vllm = collector.rollout
+        plain = recipe.model_copy(update={"rollout": recipe.rollout.model_copy(update={"engine": "local"})})
+        self.local = make_rollout(plain, self.policy, store, responder.end_ids, folder)
+        vllm = make_rollout(recipe, self.policy, store, responder.end_ids, folder)
+        assert isinstance(vllm, VllmRollout)
+        self.vllm = vllm
         rows = [row for group in data.train.ids for row in data.train[group]]
         self.clips = store.get(rows[:32])
 

@@ -8,7 +8,6 @@ OUT/model.safetensors, config.json, processor, ...  and, last, OUT/rba_run.json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +29,17 @@ from rba_bench.training.model_card import write_run_card
 from rba_bench.training.training_recipe import TrainingRecipe
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
     from rba_bench.training.data.groups import TrainingData
+    from rba_bench.training.data.order import GroupOrder
+    from rba_bench.training.methods import Method
+    from rba_bench.training.model.frozen_models import FrozenModels
+    from rba_bench.training.model.policy import SpeechPolicy
     from rba_bench.training.preflight import ModelLimits
+    from rba_bench.training.rollouts.buffer import RolloutBuffer
     from rba_bench.training.trainer import AlignmentTrainer
+    from rba_bench.training.validation import Validator
 
 FINAL = f"{TRAINER}/final"
 SCHEMA_VERSION = 1
@@ -108,9 +115,8 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     try:
         if (out / RUN_RECORD).is_file():
             if os.environ.get("RANK", "0") == "0":
-                continuing.remove_trainer_files(
-                    out, recipe.keep_state
-                )  # of a run killed between its record and this
+                # a run that was killed between its record and this has left them
+                continuing.remove_trainer_files(out, recipe.keep_state)
                 complete_files(out, recipe.report, base)
             say(f"{out} is finished already")
             return _result(out)
@@ -158,7 +164,15 @@ def _result(out: Path) -> TrainResult:
 
 
 class _Run:
-    """The objects of one run, made in order; `execute` uses them."""
+    """The objects of one run, made in order; `execute` uses them.
+
+    Attributes:
+        resumed: the checkpoint that the run resumes from, with its state; None for a fresh run.
+        done: optimiser steps of earlier attempts.
+        shared: whether processes share the weights out.
+        own_answers: groups with answers of the model's own LLM, for the methods that train on these.
+        offline: given preference pairs, if the recipe names some.
+    """
 
     def __init__(
         self,
@@ -169,33 +183,47 @@ class _Run:
         sources: dict[str, str],
         origin: continuing.Origin | None = None,
     ) -> None:
+        from accelerate import PartialState
         from transformers import set_seed
 
         from rba_bench.training.data.clips import ClipStore, ResponseTokens
         from rba_bench.training.model import building as build
         from rba_bench.training.model.checkpoints import newest_checkpoint
         from rba_bench.training.model.sharded_loading import planned_sharding
+        from rba_bench.training.model.sharding import CollectiveSync, any_process
         from rba_bench.training.teachers.own_answers import WithOwnAnswers
 
         set_seed(recipe.seed)  # adapters start from random numbers
         self.recipe, self.out, self.data, self.base, self.sources = recipe, out, data, base, sources
         self.origin = origin
-        self.found = newest_checkpoint(out / TRAINER)
+        self.resumed = newest_checkpoint(out / TRAINER)
+        self.done = int(self.resumed[1]["step"]) if self.resumed else 0
         self.shared = planned_sharding() != "none"
+        self.sync = CollectiveSync(any_process if self.shared else None)
         self.policy = build.open_policy(base, recipe, self.shared)
         self.family = self.policy.family
         self.limits = self._limits()
         self.offline = build.load_given_pairs(recipe, data)
-        # of given pairs the policy itself says beforehand what the reference would
+        # the policy scores given pairs before the first step, while it still equals the reference
         needed = recipe.uses_reference and (self.offline is None or recipe.method == "tdpo" or self.shared)
         self.reference = build.make_reference(self.policy, weights=not self.shared) if needed else None
         weights = sources["base_sha256"]
-        self.answered = build.make_own_answers(recipe, self.family, data, weights, out, self.shared)
-        groups = data.all if self.answered is None else WithOwnAnswers(self.answered, data.validation)
-        cache = build.encoder_cache(recipe, self.family, weights) if recipe.encoder_frozen else None
-        strict, frozen = recipe.long_clips == "error", recipe.encoder_frozen
-        self.store = ClipStore(self.family, groups, frozen=frozen, cache=cache, strict=strict)
+        self.own_answers = build.make_own_answers(recipe, self.family, data, weights, out, self.shared)
+        groups = data.all if self.own_answers is None else WithOwnAnswers(self.own_answers, data.validation)
+        frozen = recipe.encoder_frozen
+        clips_per_step = (
+            recipe.groups_per_step // PartialState().num_processes * recipe.voices_per_group
+        )  # of this process
+        self.store = ClipStore(
+            self.family,
+            groups,
+            frozen=frozen,
+            cache=build.encoder_cache(recipe, self.family, weights) if frozen else None,
+            strict=recipe.long_clips == "error",
+            ahead=(recipe.prefetch + recipe.refresh_every) * clips_per_step if recipe.prefetch else 0,
+        )
         self.responder = ResponseTokens(self.family)
+        self.validator: Validator | None = None
 
     def _limits(self) -> "ModelLimits":
         """Leave out of the data what the model cannot take; the first process says what a user should know."""
@@ -212,124 +240,137 @@ class _Run:
     def execute(self) -> TrainResult:
         """Train, write, clean up."""
         from rba_bench.training.callbacks.display import display
-        from rba_bench.training.callbacks.run_files import RunFiles
-        from rba_bench.training.callbacks.training_callback import Interrupt
+        from rba_bench.training.callbacks.run_files import RunFiles, reporters
+        from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback
 
-        trainer, callback, done = self._trainer()
+        recipe, trainer = self.recipe, self.trainer()
+        writes = trainer.args.should_save  # one display and one log, however many processes
         with Interrupt() as interrupt:
-            callback.interrupt = interrupt
-            if done == 0 and self.shared:
-                trainer.when_shared = lambda: self._guard(trainer.args.should_save)
-            elif done == 0:
-                self._guard(trainer.args.should_save)
-            writes = trainer.args.should_save  # one display and one log however many processes
-            callback.files = RunFiles(self.out, done) if writes else None
+            if self.done == 0 and not self.shared:
+                self._guard()
+            files = RunFiles(self.out, self.done) if writes else None
             if writes:
                 write_json(self.out / START, self._start())
-            label, recipe = f"train {self.recipe.method}", self.recipe
+            shown = display(
+                f"train {recipe.method}", recipe.steps, self.done, recipe.log_every, recipe.budget_s, writes
+            )
             try:
-                with display(
-                    label, recipe.steps, done, recipe.log_every, recipe.budget_s, writes
-                ) as callback.display:
-                    trainer.train(resume_from_checkpoint=str(self.found[0]) if self.found else None)
+                with shown as board:
+                    callback = TrainingCallback(trainer, self.validator, interrupt, files, board)
+                    trainer.add_callback(callback)
+                    for reporter in reporters(recipe.report_to, self.out, self.done, writes):
+                        trainer.add_callback(reporter)
+                    trainer.train(resume_from_checkpoint=str(self.resumed[0]) if self.resumed else None)
                 trainer.saver.wait()
             finally:
                 self.store.waves.close()
-                if callback.files is not None:
-                    callback.files.close()
+                if files is not None:
+                    files.close()
+        step = trainer.state.global_step
         if callback.interrupted:
             if writes and recipe.report:
                 write_report(self.out, self.data.all)
-            raise KeyboardInterrupt(
-                f"stopped at step {trainer.state.global_step} of {self.recipe.steps}; saved"
-            )
-        if writes:
-            self._tell_early_end(trainer)
-        result = self._finish(trainer)
-        if writes and self.recipe.report:
-            write_report(self.out, self.data.all)
-        return result
-
-    def _tell_early_end(self, trainer: "AlignmentTrainer") -> None:
-        recipe, step = self.recipe, trainer.state.global_step
-        if step < recipe.steps:
+            raise KeyboardInterrupt(f"stopped at step {step} of {recipe.steps}; saved")
+        if writes and step < recipe.steps:
             spent = recipe.budget_s is not None and trainer.elapsed_s >= recipe.budget_s
             why = f"budget_s {recipe.budget_s:g} is used up" if spent else "validation.patience is at its end"
             say(f"ended at step {step} of {recipe.steps}: {why}")
+        result = self._finish(trainer)
+        if writes and recipe.report:
+            write_report(self.out, self.data.all)
+        return result
 
-    def _trainer(self) -> tuple["AlignmentTrainer", Any, int]:
-        from rba_bench.training import methods
-        from rba_bench.training.callbacks.run_files import make_watch, reporters
-        from rba_bench.training.callbacks.samples import SampleSelection
-        from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback, saved_first
-        from rba_bench.training.data.order import GroupOrder
+    def trainer(self) -> "AlignmentTrainer":
+        """The trainer with everything that it trains by; the validation of the run goes to `validator`."""
+        from rba_bench.training.methods import make_method
         from rba_bench.training.model import building as build
-        from rba_bench.training.model.frozen_models import FrozenModels
-        from rba_bench.training.rollouts.buffer import RolloutBuffer
-        from rba_bench.training.rollouts.engines import use_engine
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
         recipe = self.recipe
         args = arguments(recipe, self.out / TRAINER)
         if self.reference is not None and not self.shared:
             self.reference.to(args.device)
-        positions = recipe.steps * recipe.groups_per_step
-        order = (
-            self.data.order(positions, recipe.seed)
-            if self.answered is None
-            else GroupOrder(self.answered.ids, positions, recipe.seed)
-        )
-        method = methods.make_method(recipe, self.responder.end_ids)
-        reward = build.make_reward(recipe, self.data.kinds, self.family, str(args.device), self.out)
-        rollout_buffer = RolloutBuffer(
-            recipe, method, self.policy, self.store, self.responder, reward if recipe.uses_reward else None
-        )
-        use_engine(rollout_buffer, self.out / TRAINER / "rollout")
-        rollout_buffer.trajectories = build.make_trajectories(recipe, rollout_buffer, str(args.device))
+        order = self._order()
+        rollout_buffer = self._rollout_buffer(make_method(recipe, self.responder.end_ids), args)
         shell = build.make_teacher_shell(recipe, self.policy) if self.shared else None
-        teacher = build.make_teacher(
-            recipe, self.family, self.sources["base_sha256"], str(args.device), shell
-        )
-        trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
-        frozen_models = FrozenModels(self.store, self.reference, teacher, trained)
-        if self.offline is not None and recipe.uses_reference and self.reference is None:
-            frozen_models.kept = build.score_pairs(
-                self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
-            )
-        rollout_buffer.shown = SampleSelection(recipe, args.should_save)
-        watch = make_watch(recipe, self.data, rollout_buffer, reward, self.out / TRAINER, args)
-        self.validator = None if watch is None else watch.validator
-        done = int(self.found[1]["step"]) if self.found else 0
-        callback = TrainingCallback(Interrupt(), watch)
         trainer = AlignmentTrainer(
-            self.policy, recipe, method, rollout_buffer, order, args, frozen_models, [callback], self.offline
+            self.policy,
+            recipe,
+            rollout_buffer.method,
+            rollout_buffer,
+            order,
+            args,
+            self._frozen_models(order, shell, str(args.device)),
+            self.offline,
+            copies=[copy for copy in (self.reference, shell) if copy is not None],
+            when_sharded=self._guard if self.shared and self.done == 0 else lambda: None,
+            fresh_from=0 if self.origin is None else self.origin.fresh_from,
         )
         build.check_sharing(trainer.sharing, recipe)
-        trainer.copies = [one for one in (self.reference, shell) if one is not None]
-        if reward is not None and trainer.sharing != "none":
-            reward.join_collectives(trainer.sync, self.policy)
-        for reporter in reporters(recipe.report_to, self.out, done, args.should_save):
-            trainer.add_callback(reporter)
-        frozen_models.autocast = trainer.accelerator.autocast
-        if self.validator is not None:
-            self.validator.sync = frozen_models.sync
-        callback.trainer = trainer
-        rollout_buffer.stopped = partial(saved_first, trainer)
-        trainer.fresh_from = 0 if self.origin is None else self.origin.fresh_from
-        if self.found is not None:
-            trainer.restore(self.found[1])
+        if self.resumed is not None:
+            trainer.restore(self.resumed[1])
             if self.validator is not None:
-                self.validator.resume(done)
-        return trainer, callback, done
+                self.validator.resume(self.done)
+        return trainer
 
-    def _guard(self, tell: bool) -> None:
+    def _order(self) -> "GroupOrder":
+        from rba_bench.training.data.order import GroupOrder
+
+        positions = self.recipe.steps * self.recipe.groups_per_step
+        if self.own_answers is None:
+            return self.data.order(positions, self.recipe.seed)
+        return GroupOrder(self.own_answers.ids, positions, self.recipe.seed)
+
+    def _rollout_buffer(self, method: "Method", args: "TrainingArguments") -> "RolloutBuffer":
+        """What samples and rewards; the run's validation uses the same."""
+        from rba_bench.training.callbacks.samples import SampleSelection
+        from rba_bench.training.model import building as build
+        from rba_bench.training.rollouts.buffer import RolloutBuffer
+        from rba_bench.training.rollouts.engines import make_rollout
+        from rba_bench.training.validation import make_validator
+
+        recipe, policy, store, folder = self.recipe, self.policy, self.store, self.out / TRAINER
+        device = str(args.device)
+        reward = build.make_reward(recipe, self.data.kinds, policy, device, self.out, self.sync)
+        rollout_buffer = RolloutBuffer(
+            recipe,
+            method,
+            policy,
+            store,
+            self.responder,
+            reward if recipe.uses_reward else None,
+            make_rollout(recipe, policy, store, self.responder.end_ids, folder / "rollout", self.sync),
+            build.make_trajectories(recipe, policy, store, device),
+            SampleSelection(recipe, args.should_save),
+        )
+        self.validator = make_validator(recipe, self.data, rollout_buffer, reward, folder, self.sync)
+        return rollout_buffer
+
+    def _frozen_models(
+        self, order: "GroupOrder", shell: "SpeechPolicy | None", device: str
+    ) -> "FrozenModels":
+        from rba_bench.training.model import building as build
+        from rba_bench.training.model.frozen_models import FrozenModels
+
+        recipe, weights = self.recipe, self.sources["base_sha256"]
+        teacher = build.make_teacher(recipe, self.family, weights, device, shell, self.sync)
+        trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
+        kept = None
+        if self.offline is not None and recipe.uses_reference and self.reference is None:
+            kept = build.score_pairs(
+                self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
+            )
+        return FrozenModels(self.store, self.reference, teacher, trained, kept, self.sync)
+
+    def _guard(self) -> None:
+        """Refuse a model that does not use its audio; the first process says how much it gains from it."""
         from rba_bench.training.preflight import check_audio_is_used
 
-        ids = (self.data.train if self.answered is None else self.answered).ids
+        ids = (self.data.train if self.own_answers is None else self.own_answers).ids
         rows = [self.store.groups[group_id][0] for group_id in ids[:GUARD_CLIPS]]
         gain = check_audio_is_used(self.policy, self.store, self.responder, rows)
-        if tell:
-            say(f"audio guard: hearing the clip adds {gain:.2f} nats to the teacher's answer")
+        if os.environ.get("RANK", "0") == "0":
+            say(f"audio guard: the audio adds {gain:.2f} nats to the log-probability of the teacher's answer")
 
     def _finish(self, trainer: "AlignmentTrainer") -> TrainResult:
         """Write the checkpoint, `rba_run.json` last, and remove the Trainer's folder."""
@@ -356,21 +397,10 @@ class _Run:
         trainer.accelerator.wait_for_everyone()
         return _result(self.out)
 
-    def _validations(self) -> dict[str, Any] | None:
-        if self.validator is None or not self.validator.history:
-            return None
-        step, value = self.validator.best
-        return {"metric": self.recipe.validation.metric, "best_step": step, "best": value,
-                "history": self.validator.history}  # fmt: skip
-
-    def _lineage(self) -> list[dict[str, Any]]:
-        if self.origin is not None:
-            return self.origin.lineage()
-        return continuing.lineage_of(self.base, self.sources["base_sha256"])
-
     def _start(self) -> dict[str, Any]:
         """What is known of a run before its first step."""
-        recipe = self.recipe
+        recipe, origin = self.recipe, self.origin
+        base_lineage = continuing.lineage_of(self.base, self.sources["base_sha256"])
         return {
             "schema_version": SCHEMA_VERSION,
             "method": recipe.method,
@@ -380,8 +410,8 @@ class _Run:
             "seed": recipe.seed,
             "recipe": recipe.resolved(),
             **self.sources,
-            "continued_from": None if self.origin is None else self.origin.identity(),
-            "lineage": self._lineage(),
+            "continued_from": None if origin is None else origin.identity(),
+            "lineage": base_lineage if origin is None else origin.lineage(),
             "data": self.data.record(),
             "versions": version_record(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -391,6 +421,11 @@ class _Run:
         recipe, steps = self.recipe, trainer.state.global_step
         start = {name: value for name, value in self._start().items() if name != "created"}
         clips = steps * recipe.groups_per_step * recipe.voices_per_group
+        validations = None
+        if self.validator is not None and self.validator.history:
+            best_step, best = self.validator.best
+            metric, history = recipe.validation.metric, self.validator.history
+            validations = {"metric": metric, "best_step": best_step, "best": best, "history": history}
         return {
             **start,
             "steps": steps,
@@ -406,7 +441,7 @@ class _Run:
             "peak_memory_bytes": peak_memory(str(trainer.args.device)),
             "padding": self.family.padding,
             "layout": self.policy.layout,
-            "validations": self._validations(),
+            "validations": validations,
             "hardware": hardware_record(trainer.args),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }

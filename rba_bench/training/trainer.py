@@ -33,12 +33,12 @@ from rba_bench.training.data.pairs import OfflinePairs
 from rba_bench.training.methods import Method, Outcome
 from rba_bench.training.methods.method import Step, StepTargets
 from rba_bench.training.model.building import optimizer_groups
-from rba_bench.training.model.checkpoints import Saver
+from rba_bench.training.model.checkpoints import STATE, Saver
 from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharded_loading import shard_policy
 from rba_bench.training.model.sharding import (
-    CollectiveSync,
+    any_process,
     drive_zero3,
     layer_names,
     sharding_of,
@@ -47,6 +47,7 @@ from rba_bench.training.model.sharding import (
 from rba_bench.training.model.trainable_parts import schedule_factor
 from rba_bench.training.model.trainer_state import CheckpointingTrainer
 from rba_bench.training.rollouts.buffer import RolloutBuffer
+from rba_bench.training.rollouts.rollout import RolloutUnavailable
 from rba_bench.training.training_recipe import TrainingRecipe
 
 
@@ -98,14 +99,22 @@ class AlignmentTrainer(CheckpointingTrainer):
 
     Args:
         policy: what trains.
-        recipe: how.
+        recipe: the run.
         method: of the recipe.
         rollout_buffer: rollouts and rewards; its store and responder serve all methods.
         order: the sequence of groups.
         args: from `arguments`.
-        tools: reference and teacher.
-        callbacks: of the run.
+        frozen_models: reference and teacher.
         offline: given pairs; nothing is sampled then.
+        copies: frozen copies of the policy whose weights processes share out with it.
+        when_sharded: called once all processes have their share of the weights.
+        fresh_from: step at which a continued run starts with a new optimiser.
+        callbacks: beside the `TrainingCallback`, which is added to the finished trainer.
+
+    Attributes:
+        elapsed_s: training time over all resumes, in seconds, without encoding clips.
+        encoding_s: time spent on encoding clips, in seconds.
+        sharing: how processes share weights out; see `sharding.sharding_of`.
     """
 
     loss_is_scaled_for_ga = True  # compute_loss gives a share of the step's loss: nothing is left to divide
@@ -122,8 +131,11 @@ class AlignmentTrainer(CheckpointingTrainer):
         order: GroupOrder,
         args: TrainingArguments,
         frozen_models: FrozenModels,
-        callbacks: Sequence[TrainerCallback] = (),
         offline: OfflinePairs | None = None,
+        copies: Sequence[SpeechPolicy] = (),
+        when_sharded: Callable[[], object] = lambda: None,
+        fresh_from: int = 0,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         super().__init__(policy, args, data_collator=collate, train_dataset=order, callbacks=list(callbacks))
         self.remove_callback(PrinterCallback)  # stdout is for results
@@ -133,25 +145,17 @@ class AlignmentTrainer(CheckpointingTrainer):
         self.order = order
         self.frozen_models = frozen_models
         self.offline = offline
-        rollout_buffer.spare, rollout_buffer.agree = order.spare, self.agree
+        self.copies = copies
+        self.when_sharded = when_sharded
+        self.fresh_from = fresh_from
         self.sharing = sharding_of(self.accelerator)
-        self.sync = CollectiveSync(self.agree if self.sharing != "none" else None)
-        if self.sharing != "none":
-            rollout_buffer.rollout.join_collectives(self.sync)
-            frozen_models.join_collectives(self.sync)
-        self.elapsed_s = 0.0  # training time without encoding clips, over all resumes
+        self.elapsed_s = 0.0
         self.encoding_s = 0.0
         self.grad_norm = 0.0
-        self.fresh_from = 0  # step at which a continued run started with a new optimiser
         self.metrics = StepMetrics()
         self.alarms = Alarms(recipe)
         self.saver = Saver(Path(args.output_dir), args.should_save)
-        share = args.per_device_train_batch_size * recipe.accumulate * recipe.voices_per_group
-        ahead = (recipe.prefetch + recipe.refresh_every) * share
-        rollout_buffer.store.waves.limit = ahead if recipe.prefetch else 0
         self._groups: list[dict[str, Any]] | None = None
-        self.copies: list[SpeechPolicy] = []  # frozen, to be shared out with the policy
-        self.when_shared: Callable[[], object] = lambda: None  # what has to wait until all have their weights
         self._step_counts: dict[str, int] = {}
         self._positions: Sequence[int] = ()  # of the last batch taken
         rollout_buffer.store.coming = self._coming
@@ -162,18 +166,21 @@ class AlignmentTrainer(CheckpointingTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
         """This process's batches of the next optimiser step, with what all of them are divided by counted."""
-        given, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._positions = given[-1]["positions"] if given else ()
-        self.rollout_buffer.store.look_ahead(self._heard_next(given))
-        batches = [self._batch(one["positions"], one["groups"]) for one in given]
-        found = [self.method.counts(batch, self.frozen_models) for batch in batches]
-        if found:
-            asked, told = self.rollout_buffer.take_verdicts()
-            mine = {name: sum(one[name] for one in found) for name in found[0]}
-            self._step_counts = self._over_processes(mine | {"asked": asked, "told": told})
-            if self._step_counts["asked"] and not self._step_counts["told"]:
+        items, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._positions = items[-1]["positions"] if items else ()
+        self.rollout_buffer.store.look_ahead(self._upcoming(items))
+        batches = [self._batch(item["positions"], item["groups"]) for item in items]
+        counts = [self.method.counts(batch, self.frozen_models) for batch in batches]
+        if counts:
+            total, judged = self.rollout_buffer.take_verdicts()
+            sums = {name: sum(count[name] for count in counts) for name in counts[0]}
+            self._step_counts = self._over_processes(
+                sums | {"answers_total": total, "answers_judged": judged}
+            )
+            if self._step_counts["answers_total"] and not self._step_counts["answers_judged"]:
                 raise RbaError(
-                    f"none of {self._step_counts['asked']} answers could be judged: check `reward` in the recipe"
+                    f"none of {self._step_counts['answers_total']} answers could be judged: check `reward` in the "
+                    "recipe"
                 )
         return [{"batch": batch} for batch in batches], None
 
@@ -190,12 +197,9 @@ class AlignmentTrainer(CheckpointingTrainer):
         """
         batch: StepBatch = inputs["batch"]
         targets = self.rollout_buffer.policy.inside(lambda: self._targets(batch))
+        clips = self.rollout_buffer.store.inputs(batch.prompts)
         scores = model(
-            self.frozen_models.clips(batch),
-            batch.responses,
-            targets.distributions,
-            targets.measure,
-            self.method.extra_outputs,
+            clips, batch.responses, targets.distributions, targets.measure, self.method.extra_outputs
         )
         step = Step(batch, scores, targets, self._step_counts)
         terms = self.method.loss(step)
@@ -211,37 +215,53 @@ class AlignmentTrainer(CheckpointingTrainer):
         return (loss, {}) if return_outputs else loss
 
     def _batch(self, positions: Sequence[int], group_ids: Sequence[str]) -> StepBatch:
-        """Clips and answers of one batch; notes what its rollouts gave."""
+        """Clips and answers of one batch, with metrics of its rollouts."""
         outcomes = self._outcomes(positions, group_ids)
-        batch_rows = self._rows(group_ids)
-        batch = self.method.batch(batch_rows, outcomes, self.rollout_buffer.responder)
-        for name, count in (("clips", len(batch_rows)), ("tokens", batch.trained_tokens)):
-            self.metrics.share(name, count)
+        rows = self._rows(group_ids)
+        batch = self.method.batch(rows, outcomes, self.rollout_buffer.responder)
+        self.metrics.share("clips", len(rows))
+        self.metrics.share("tokens", batch.trained_tokens)
         self.metrics.rollouts(batch, outcomes, self.state.global_step)
-        self.rollout_buffer.show(positions, group_ids, outcomes)
+        self.rollout_buffer.keep_records(positions, group_ids, outcomes)
         return batch
 
     def _rows(self, group_ids: Sequence[str]) -> list[AlignmentRow]:
         groups = self.rollout_buffer.store.groups
         return [row for group_id in group_ids for row in groups[group_id][: self.recipe.voices_per_group]]
 
-    def _heard_next(self, given: Sequence[dict[str, Any]]) -> Iterator[AlignmentRow]:
+    def _upcoming(self, items: Sequence[dict[str, Any]]) -> Iterator[AlignmentRow]:
         """Rows of these batches and of the next steps, in the order in which their clips will be needed."""
-        for batch in given:
-            yield from self._rows(batch["groups"])
+        for item in items:
+            yield from self._rows(item["groups"])
         yield from self._coming()
 
     def _outcomes(self, positions: Sequence[int], group_ids: Sequence[str]) -> list[Outcome]:
-        """What the rollouts of this batch gave; draws those of the coming steps too when a refresh is due."""
+        """The outcomes of this batch; samples those of the coming steps too when a refresh is due."""
+        buffer = self.rollout_buffer
         if self.offline is not None:
-            groups, tokens = self.rollout_buffer.store.groups, self.rollout_buffer.responder
-            return [self.offline(groups[one][: self.recipe.voices_per_group], tokens) for one in group_ids]
+            return [
+                self.offline(buffer.store.groups[group_id][: self.recipe.voices_per_group], buffer.responder)
+                for group_id in group_ids
+            ]
         if not self.recipe.uses_rollout:
             return []
-        if any(position not in self.rollout_buffer.waiting for position in positions):
-            with self.accelerator.autocast():
-                self.rollout_buffer.draw(self._window(positions), self.state.global_step)
-        return [self.rollout_buffer.take(position) for position in positions]
+        if any(position not in buffer.waiting for position in positions):
+            try:
+                with self.accelerator.autocast():
+                    jobs = self._window(positions)
+                    buffer.draw(jobs, self.state.global_step, self.order.spare, any_process)
+            except RolloutUnavailable as error:
+                raise self._save_and_explain(error) from error
+        return [buffer.take(position) for position in positions]
+
+    def _save_and_explain(self, error: RolloutUnavailable) -> RolloutUnavailable:
+        """Save the run between two steps, as samples to continue with are missing; where it will continue."""
+        step = self.state.global_step
+        self.saver.wait()
+        if step and not (Path(self.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
+            self._save_checkpoint(self.model, None)
+            self.saver.wait()
+        return RolloutUnavailable(f"{error}: start it again; the same command then goes on from step {step}")
 
     def _window(self, positions: Sequence[int]) -> list[tuple[int, str]]:
         """This process's share of the batches up to the next refresh, this one first."""
@@ -249,8 +269,8 @@ class AlignmentTrainer(CheckpointingTrainer):
         step_batches = self.recipe.accumulate
         done = (positions[0] // stride) % step_batches  # batches of this optimiser step already taken
         ahead = range(step_batches * self.recipe.refresh_every - done)
-        wanted = [position + batch * stride for batch in ahead for position in positions]
-        return [self.order[position] for position in wanted if position < len(self.order)]
+        window = [position + batch * stride for batch in ahead for position in positions]
+        return [self.order[position] for position in window if position < len(self.order)]
 
     def _coming(self) -> Iterator[AlignmentRow]:
         """Rows of this process's next steps: what may be encoded together with what is needed now."""
@@ -291,13 +311,6 @@ class AlignmentTrainer(CheckpointingTrainer):
     def report(self, record: dict[str, float]) -> None:
         """Hand a step's numbers to TensorBoard or Weights & Biases."""
         self.callback_handler.on_log(self.args, self.state, self.control, record)
-
-    def agree(self, wish: bool) -> bool:
-        """Whether any process wishes so; all processes get the same answer."""
-        if self.args.world_size == 1:
-            return wish
-        votes = self.accelerator.reduce(torch.tensor([float(wish)], device=self.args.device), "sum")
-        return bool(votes.item() > 0)
 
     # hooks of the Trainer
 
@@ -351,7 +364,7 @@ class AlignmentTrainer(CheckpointingTrainer):
             if self.args.bf16:
                 use_bfloat16(plugin)
         for one in (policy, *self.copies):
-            one.whole = False
+            one.sharded = True
         shard_policy(policy, self.copies, self.accelerator, self.sharing, self.args.device)
         shared = dict(policy.named_parameters())
         held = [[shared[name] for name in one] for one in trained]
@@ -366,5 +379,5 @@ class AlignmentTrainer(CheckpointingTrainer):
             for one in self.copies:
                 drive_zero3(one, self.accelerator)
             unset_hf_deepspeed_config()  # models loaded from now on are whole
-        self.when_shared()
+        self.when_sharded()
         return prepared

@@ -1,15 +1,25 @@
-"""Held-out items of each kind, watched while training: which weights were best, and when to stop looking for better."""
+"""Validation on held-out items while a run trains: which weights are best, when to stop, and answers to read.
+
+The figure that decides is the mean over kinds, so that a frequent kind does not outvote a rare one: the mean negative
+log-probability (nats per answer) of the teacher's answers, or the mean reward of greedy answers.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.errors import UserError
 from rba_bench.files import read_json, write_json
-from rba_bench.training.data.clips import ResponseTokens
+from rba_bench.progress import say
+from rba_bench.training.callbacks.samples import bounded
+from rba_bench.training.data.groups import TrainingData, validation_rows
 from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import SampleRequest
 from rba_bench.training.losses import sequence_logprobs
@@ -21,26 +31,25 @@ from rba_bench.training.training_recipe import TrainingRecipe
 
 BEST = "best"
 STATE = "validation.json"
+ITEMS_SHOWN = 10  # that are answered before and after training, for people to read
 # Figures of items: by kind and place among the kind's rows
 Figures = dict[tuple[str, int], float]
 
 
 class Validator:
-    """Validates, remembers the best weights on disk, and says when patience is at its end.
-
-    The figure that decides is the mean over kinds, so that a frequent kind does not outvote a rare one: the mean
-    negative log-probability (nats per answer) of the teacher's answers, or the mean reward of greedy answers.
+    """Validates, keeps the best weights on disk, and says when patience is at its end. All processes must call.
 
     Args:
         recipe: `validation`, `select`, `eval_every`.
         rows: held-out clips of each kind.
         rollout_buffer: policy, clips and sampling.
-        reward: judges greedy answers, for `validation.metric: reward`.
+        reward: of greedy answers; None where the run has no reward.
         folder: where the best weights are kept.
-        writes: whether this process keeps them.
-        process: which of the processes this is, and how many there are. They share the items out, batch by batch, so
-            that a batch holds the same items whoever measures it, and the figures are those of one process.
-        gather: what all processes have found, for all of them.
+        writes: whether this process writes; the others keep no weights and do not judge the answers for people.
+        process: which of the processes this is, and how many there are. They share the items, batch by batch, so that a
+            batch holds the same items in whichever process, and the figures are those of one process.
+        gather: the figures of all processes, for all of them.
+        sync: of the processes, where they share weights out.
     """
 
     def __init__(
@@ -52,7 +61,8 @@ class Validator:
         folder: Path,
         writes: bool = True,
         process: tuple[int, int] = (0, 1),
-        gather: Callable[[Figures], Sequence[Figures]] = lambda found: [found],
+        gather: Callable[[Figures], Sequence[Figures]] = lambda figures: [figures],
+        sync: CollectiveSync | None = None,
     ) -> None:
         self.recipe = recipe
         self.rows = rows
@@ -62,7 +72,7 @@ class Validator:
         self.writes = writes
         self.process = process
         self.gather = gather
-        self.sync = CollectiveSync()  # of the processes, where they share weights out
+        self.sync = sync or CollectiveSync()
         self.history: list[tuple[int, float]] = []
 
     def __call__(self, step: int) -> dict[str, Any]:
@@ -74,20 +84,57 @@ class Validator:
         with torch.no_grad():
             figures = self._figures()
         policy.train(training)
-        found = {kind: _mean(figures, kind) for kind in sorted(self.rows)}
-        value = sum(found.values()) / len(found)
+        means = {kind: _mean(figures, kind) for kind in sorted(self.rows)}
+        value = sum(means.values()) / len(means)
         self.history.append((step, value))
         if self.best[0] == step and self.recipe.select == "best":
             save_weights(policy, self.folder / BEST, self.writes)
         if self.writes:
             write_json(self.folder / STATE, {"history": self.history})
-        return {name: value, **{f"{name}_{kind}": number for kind, number in found.items()}}
+        return {name: value, **{f"{name}_{kind}": mean for kind, mean in means.items()}}
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Greedy answers of the policy to some items, taken from the kinds in turn, as JSON values.
+
+        `teacher_nats` is the negative log-probability of the teacher's answer.
+        """
+        turns = zip_longest(*(self.rows[kind] for kind in sorted(self.rows)))
+        rows = [row for turn in turns for row in turn if row is not None][:ITEMS_SHOWN]
+        buffer, policy = self.rollout_buffer, self.rollout_buffer.policy
+        training = policy.training
+        policy.eval()
+        with torch.no_grad():
+            samples = buffer.answer([SampleRequest(row, 0, 0.0) for row in rows], 0)
+            responses = [Response(number, buffer.responder(row.response)) for number, row in enumerate(rows)]
+            scores = policy(buffer.store.get(rows), responses)
+            nats = (-sequence_logprobs(scores.logprobs, scores.mask)).tolist()
+        policy.train(training)
+        rewards: Sequence[float] = [math.nan] * len(samples)
+        if self.reward is not None and self.writes:
+            rewards = self.reward(rows, [sample.text for sample in samples])
+        return [
+            {
+                "group": row.group_id,
+                "clip": row.id,
+                "kind": row.kind,
+                "voice": row.voice,
+                "prompt": bounded(row.prompt),
+                "instruction": bounded(row.instruction),
+                "teacher": bounded(row.response),
+                "teacher_nats": round(cost, 4),
+                "answer": bounded(sample.text),
+                "tokens": len(sample.tokens),
+                "cut": not sample.ended,
+                "reward": None if math.isnan(reward) else reward,
+            }
+            for row, sample, cost, reward in zip(rows, samples, nats, rewards, strict=True)
+        ]
 
     def resume(self, step: int) -> None:
         """Take over the validations up to `step` of the attempt before."""
         if (self.folder / STATE).is_file():
-            kept = read_json(self.folder / STATE)["history"]
-            self.history = [(at, value) for at, value in kept if at <= step]
+            history = read_json(self.folder / STATE)["history"]
+            self.history = [(at, value) for at, value in history if at <= step]
 
     def restore_best(self) -> None:
         """Put the best weights into the policy."""
@@ -99,13 +146,9 @@ class Validator:
         """Step and figure of the best validation so far; of equal ones the first."""
         sign = 1 if self.recipe.validation.metric == "loss" else -1
         every = self.recipe.eval_every
-        asked = [
-            (at, value) for at, value in self.history if every and at and at % every == 0
-        ]  # not of the ends
-        return min(
-            asked or [one for one in self.history if one[0]] or self.history,
-            key=lambda seen: (sign * seen[1], seen[0]),
-        )
+        scheduled = [(at, value) for at, value in self.history if every and at and at % every == 0]
+        after_start = [(at, value) for at, value in self.history if at]
+        return min(scheduled or after_start or self.history, key=lambda pair: (sign * pair[1], pair[0]))
 
     @property
     def exhausted(self) -> bool:
@@ -116,56 +159,97 @@ class Validator:
         return sum(at > self.best[0] for at, _ in self.history) >= patience
 
     def _figures(self) -> Figures:
-        """What every item was found to be worth, by all processes.
+        """The figure of every item, computed by all processes together.
 
         All of them take equally many turns, as they must where they share weights out; a turn may have no items.
         """
-        mine, size = self.process
-        batches, found = self._batches(), Figures()
-        measure = self._losses if self.recipe.validation.metric == "loss" else self._rewards
-        for turn in range(math.ceil(len(batches) / size)):
-            batch = batches[turn * size + mine] if turn * size + mine < len(batches) else []
-            rows = [self.rows[kind][place] for kind, place in batch]
-            found.update(zip(batch, measure(rows), strict=True))
-        if self.recipe.validation.metric == "loss":
-            self.sync.leave(self._any_loss)
-        return {item: figure for part in self.gather(found) for item, figure in part.items()}
-
-    def _batches(self) -> list[list[tuple[str, int]]]:
-        """Items of one kind that are measured together."""
-        size = self.recipe.batch_size
-        return [
-            [(kind, place) for place in range(start, min(start + size, len(self.rows[kind])))]
+        index, size = self.process
+        batch_size = self.recipe.batch_size
+        batches = [
+            [(kind, place) for place in range(start, min(start + batch_size, len(self.rows[kind])))]
             for kind in sorted(self.rows)
-            for start in range(0, len(self.rows[kind]), size)
+            for start in range(0, len(self.rows[kind]), batch_size)
         ]
+        figures = Figures()
+        by_loss = self.recipe.validation.metric == "loss"
+        for turn in range(math.ceil(len(batches) / size)):
+            batch = batches[turn * size + index] if turn * size + index < len(batches) else []
+            rows = [self.rows[kind][place] for kind, place in batch]
+            figures.update(zip(batch, self._losses(rows) if by_loss else self._rewards(rows), strict=True))
+        if by_loss:
+            row = next(iter(self.rows.values()))[0]
+            self.sync.leave(lambda: self._forward([row]))
+        return {item: figure for part in self.gather(figures) for item, figure in part.items()}
+
+    def _forward(self, rows: Sequence[AlignmentRow]) -> torch.Tensor:
+        """[N] log-probabilities of the teacher's answers, in nats."""
+        buffer = self.rollout_buffer
+        responses = [Response(index, buffer.responder(row.response)) for index, row in enumerate(rows)]
+        scores = buffer.policy(buffer.store.get(rows), responses)
+        return sequence_logprobs(scores.logprobs, scores.mask)
 
     def _losses(self, rows: Sequence[AlignmentRow]) -> list[float]:
         """Negative log-probabilities of the teacher's answers, in nats."""
         if not rows:
             return []
-        responder: ResponseTokens = self.rollout_buffer.responder
-        clips = self.rollout_buffer.store.get(rows)
-        responses = [Response(i, responder(row.response)) for i, row in enumerate(rows)]
         self.sync.enter()
-        scores = self.rollout_buffer.policy(clips, responses)
-        return [-float(one) for one in sequence_logprobs(scores.logprobs, scores.mask)]
-
-    def _any_loss(self) -> None:
-        """One forward pass whose result nobody needs."""
-        row = next(iter(self.rows.values()))[0]
-        self.rollout_buffer.policy(
-            self.rollout_buffer.store.get([row]), [Response(0, self.rollout_buffer.responder(row.response))]
-        )
+        return [-float(logprob) for logprob in self._forward(rows)]
 
     def _rewards(self, rows: Sequence[AlignmentRow]) -> list[float]:
-        """Rewards of greedy answers, NaN where one could not be judged; asked by all processes, also for no rows."""
+        """Rewards of greedy answers, NaN where one could not be judged; all processes call, also without rows."""
         assert self.reward is not None  # the run made one
         samples = self.rollout_buffer.answer([SampleRequest(row, 0, 0.0) for row in rows], 0)
-        return self.reward(list(rows), [one.text for one in samples]) if rows else []
+        return self.reward(list(rows), [sample.text for sample in samples]) if rows else []
 
 
 def _mean(figures: Figures, kind: str) -> float:
-    """Mean over the items of a kind, those not judged left out; added in one order whoever found them."""
+    """Mean over the items of a kind, without those not judged; added in one order, whichever process computed them."""
     values = [figures[item] for item in sorted(figures) if item[0] == kind and not math.isnan(figures[item])]
     return sum(values) / max(len(values), 1)
+
+
+def make_validator(
+    recipe: TrainingRecipe,
+    data: TrainingData,
+    rollout_buffer: RolloutBuffer,
+    reward: Reward | None,
+    folder: Path,
+    sync: CollectiveSync,
+) -> Validator | None:
+    """The validation of a run; None where the recipe has none, or no item is held out.
+
+    Args:
+        recipe: `eval_every`, `validate_ends`, `validation`.
+        data: whose held-out rows are used.
+        rollout_buffer: policy, clips and sampling.
+        reward: of the run, if it has one.
+        folder: where the best weights are kept.
+        sync: of the processes, where they share weights out.
+
+    Raises:
+        UserError: no item is held out, and `eval_every` needs some.
+    """
+    state = PartialState()
+    if not recipe.eval_every and not recipe.validate_ends:
+        return None
+    rows = validation_rows(data.validation, recipe.validation_items, recipe.seed)
+    if not rows:
+        if recipe.eval_every:
+            raise UserError(
+                "the alignment set has no validation rows: set eval_every to 0, or validation_fraction when the set is "
+                "made"
+            )
+        if state.is_main_process:
+            say("the alignment set has no validation rows: start and end of the run are not compared")
+        return None
+    return Validator(
+        recipe,
+        rows,
+        rollout_buffer,
+        reward,
+        folder,
+        state.is_main_process,
+        (state.process_index, state.num_processes),
+        lambda figures: gather_object([figures]),
+        sync,
+    )

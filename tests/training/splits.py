@@ -48,7 +48,7 @@ def opened(recipe: TrainingRecipe, out: Path) -> Any:
 def first_step(run: Any, accumulate: int, model: Any = None) -> Step:
     """Loss and gradient of a run's first step in `accumulate` batches; nothing is changed by it."""
     run.recipe = run.recipe.model_copy(update={"accumulate": accumulate})
-    trainer, _, _ = run._trainer()
+    trainer = run.trainer()
     trainer.model.zero_grad(set_to_none=True)
     batches, counts = trainer.get_batch_samples(
         iter(trainer.get_train_dataloader()), accumulate, trainer.args.device

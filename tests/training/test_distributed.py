@@ -80,7 +80,7 @@ from rba_bench.training import run
 from rba_bench.training.model import building as build
 from rba_bench.training.callbacks import training_callback as callback
 from rba_bench.training.training_recipe import TrainingRecipe
-from rba_bench.training.model.sharding import reshard, whole
+from rba_bench.training.model.sharding import full_tensor, reshard
 
 given = json.loads(pathlib.Path(sys.argv[1]).read_text())
 rank = int(os.environ["RANK"])
@@ -97,7 +97,7 @@ class Stop(callback.TrainingCallback):
 
 def finish(self, trainer, plain=run._Run._finish):
     reshard(self.policy)
-    mine = sha256_json({n: whole(p).tolist() for n, p in self.policy.named_parameters() if p.requires_grad})
+    mine = sha256_json({n: full_tensor(p).tolist() for n, p in self.policy.named_parameters() if p.requires_grad})
     for one in trainer.copies:
         reshard(one)
     held = {

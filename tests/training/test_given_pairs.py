@@ -10,10 +10,10 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
-from rba_bench.training.data.batch import StepBatch
+from rba_bench.training.data.batch import StepBatch, assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.pairs import Answer, OfflinePairs, PreferencePair
-from rba_bench.training.model.frozen_models import FrozenModels, ReferenceCache, of_answers
+from rba_bench.training.model.frozen_models import FrozenModels, ReferenceCache
 from rba_bench.training.model.policy import SpeechPolicy
 
 
@@ -90,9 +90,9 @@ class Scorer:
 
 def test_known_answers_are_not_scored_again(tmp_path: Path, rows: list[AlignmentRow]) -> None:
     one, other = rows[0], rows[1]
-    batch = of_answers(
-        [Answer(one, (1, 2)), Answer(one, (3,)), Answer(other, (1, 2)), Answer(one, (1, 2), True)]
-    )
+    batch = StepBatch()
+    for answer in (Answer(one, (1, 2)), Answer(one, (3,)), Answer(other, (1, 2)), Answer(one, (1, 2), True)):
+        batch.add(answer)
     assert len(batch.prompts) == 3 and len(batch.responses) == 4
     score = Scorer()
     cache = ReferenceCache("tag", folder=tmp_path)
@@ -123,7 +123,7 @@ def test_filled_by_the_policy_it_holds_what_the_reference_would_say(
     def nobody(batch: StepBatch, places: Any) -> tuple[torch.Tensor, torch.Tensor]:
         raise AssertionError("all answers are known")
 
-    batch = of_answers([side for pair in pairs for side in (pair.chosen, pair.rejected)])
+    batch = assemble_batch([], pairs)
     kept, mask = cache.scores(batch, range(12), nobody)
     live, present = frozen_models.score(batch, range(12))
     assert torch.equal(mask, present)

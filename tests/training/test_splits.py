@@ -124,7 +124,7 @@ def test_a_batch_with_nothing_to_learn_from_still_hears_a_clip(
     mixed: Callable[..., TrainingRecipe], unsure: None, tmp_path: Path
 ) -> None:
     run = splits.opened(mixed(method="mrt", sft_weight=0.0, accumulate=8), tmp_path)
-    trainer, _, _ = run._trainer()
+    trainer = run.trainer()
     given, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 8, trainer.args.device)
     batches = [one["batch"] for one in given]
     assert [bool(batch.rated) for batch in batches].count(False) >= 1

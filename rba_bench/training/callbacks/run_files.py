@@ -1,110 +1,30 @@
-"""Before and after: a few held-out items answered at the start of a run and at its end, to read side by side.
+"""The files that a run writes for people while it trains, and its numbers in TensorBoard and Weights & Biases.
 
-What a run writes for people while it trains, and what it looks at between steps.
-
-OUT/rba_start.json     recipe with its paths, hashes and data, for who looks at a run that is not finished
+OUT/rba_start.json     recipe with its paths, hashes and data, for readers of a run that is not finished
 OUT/train_log.jsonl    one record per optimiser step
 OUT/validation.jsonl   figures of every validation, also of the one before the first step; answers at both ends
 OUT/samples.jsonl      some groups as they were trained on
 OUT/report.html        all of it on one page, at the end and on Ctrl-C
 OUT/README.md          the card: what the checkpoint is and came from, when it is finished
-
-A run's numbers in TensorBoard and Weights & Biases, through the Trainer's own callbacks.
 """
 
 import json
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.cards import CARD
-from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.errors import MissingPrerequisite, RbaError
 from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 from rba_bench.installing import extra
 from rba_bench.outputs import TRAIN_LOG
 from rba_bench.progress import say
-from rba_bench.training.callbacks.samples import bounded
-from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import SampleRequest
-from rba_bench.training.losses import sequence_logprobs
-from rba_bench.training.rewards import Reward
-from rba_bench.training.rollouts.buffer import RolloutBuffer
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback, TrainingArguments
-
-    from rba_bench.training.data.groups import TrainingData
-    from rba_bench.training.rewards import RewardByKind
-    from rba_bench.training.training_recipe import TrainingRecipe
-    from rba_bench.training.validation import Validator
-
-
-ITEMS = 10
-
-
-class HeldOutAnswers:
-    """Greedy answers to the same held-out items, with what speaks for them.
-
-    Args:
-        rows: held-out clips of each kind; items are taken from the kinds in turn.
-        rollout_buffer: policy, clips and sampling.
-        reward: judges the answers; None where the run has no reward, or another process judges.
-    """
-
-    def __init__(
-        self, rows: Mapping[str, Sequence[AlignmentRow]], rollout_buffer: RolloutBuffer, reward: Reward | None
-    ) -> None:
-        turns = zip_longest(*(rows[kind] for kind in sorted(rows)))
-        self.rows = [row for turn in turns for row in turn if row is not None][:ITEMS]
-        self.rollout_buffer = rollout_buffer
-        self.reward = reward
-
-    def __call__(self) -> list[dict[str, Any]]:
-        """The items with the policy's answers now, as JSON values. All processes must call.
-
-        `teacher_nats` is the negative log-probability of the teacher's answer.
-        """
-        policy = self.rollout_buffer.policy
-        training = policy.training
-        policy.eval()
-        with torch.no_grad():
-            samples = self.rollout_buffer.answer([SampleRequest(row, 0, 0.0) for row in self.rows], 0)
-            responses = [
-                Response(number, self.rollout_buffer.responder(row.response))
-                for number, row in enumerate(self.rows)
-            ]
-            scores = policy(self.rollout_buffer.store.get(self.rows), responses)
-            nats = (-sequence_logprobs(scores.logprobs, scores.mask)).tolist()
-        policy.train(training)
-        rewards: Sequence[float] = [math.nan] * len(samples)
-        if self.reward is not None:
-            rewards = self.reward(self.rows, [one.text for one in samples])
-        return [
-            {
-                "group": row.group_id,
-                "clip": row.id,
-                "kind": row.kind,
-                "voice": row.voice,
-                "prompt": bounded(row.prompt),
-                "instruction": bounded(row.instruction),
-                "teacher": bounded(row.response),
-                "teacher_nats": round(cost, 4),
-                "answer": bounded(sample.text),
-                "tokens": len(sample.tokens),
-                "cut": not sample.ended,
-                "reward": None if math.isnan(reward) else reward,
-            }
-            for row, sample, cost, reward in zip(self.rows, samples, nats, rewards, strict=True)
-        ]
-
+    from transformers import TrainerCallback
 
 START = "rba_start.json"
 VALIDATION = "validation.jsonl"
@@ -121,7 +41,7 @@ class StepLog:
 
     def __init__(self, path: Path, step: int) -> None:
         kept = [record for record in read_jsonl(path) if record["step"] <= step and step]
-        write_atomic(path, "".join(_line(record) for record in kept))
+        write_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
         self._file = JsonlAppender(path)
         self._pending: list[dict[str, Any]] = []
 
@@ -144,10 +64,6 @@ class StepLog:
         """Write what is pending and close the file."""
         self.flush()
         self._file.close()
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 class RunFiles:
@@ -200,70 +116,6 @@ def complete_files(out: Path, report: bool, base: Path) -> None:
         write_report(out)
     if not (out / CARD).is_file():
         write_run_card(out, base)
-
-
-@dataclass
-class Watch:
-    """What looks at the policy between steps. All processes must call.
-
-    Attributes:
-        validator: compares the weights on held-out items.
-        ends: answers some of them.
-    """
-
-    validator: "Validator"
-    ends: "HeldOutAnswers"
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the last validations brought nothing better."""
-        return self.validator.exhausted
-
-
-def make_watch(
-    recipe: "TrainingRecipe",
-    data: "TrainingData",
-    rollout_buffer: "RolloutBuffer",
-    reward: "RewardByKind | None",
-    folder: Path,
-    args: "TrainingArguments",
-) -> Watch | None:
-    """What a run watches; None where nobody asks for it or nothing is held out.
-
-    Args:
-        recipe: `eval_every`, `validate_ends`, `validation`.
-        data: whose held-out rows are used.
-        rollout_buffer: policy, clips and sampling.
-        reward: of the run, if it has one.
-        folder: where the best weights are kept.
-        args: which process this is; the first one keeps weights and has answers judged.
-
-    Raises:
-        UserError: nothing is held out, and `eval_every` asks for it.
-    """
-    from accelerate.utils import gather_object
-
-    from rba_bench.training.data.groups import validation_rows
-    from rba_bench.training.validation import Validator
-
-    writes = args.should_save
-    if not recipe.eval_every and not recipe.validate_ends:
-        return None
-    rows = validation_rows(data.validation, recipe.validation_items, recipe.seed)
-    if not rows:
-        if recipe.eval_every:
-            raise UserError(
-                "the alignment set has no validation rows: set eval_every to 0, or "
-                "validation_fraction when the set is made"
-            )
-        if writes:
-            say("the alignment set has no validation rows: start and end of the run are not compared")
-        return None
-    process = (args.process_index, args.world_size)
-    validator = Validator(
-        recipe, rows, rollout_buffer, reward, folder, writes, process, lambda one: gather_object([one])
-    )
-    return Watch(validator, HeldOutAnswers(rows, rollout_buffer, reward if writes else None))
 
 
 Reporter = Literal["tensorboard", "wandb"]

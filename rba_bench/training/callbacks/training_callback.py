@@ -1,23 +1,22 @@
-"""What happens between steps: the step log, what is shown, validating, stopping on request or when the time is up."""
+"""The callback between steps: step log, display, validation, and the stop on a signal or when the time is up."""
 
 import os
 import signal
 import threading
 import time
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rba_bench.training.callbacks.display import Display, NoDisplay
-from rba_bench.training.callbacks.run_files import RunFiles, Watch
-from rba_bench.training.model.checkpoints import STATE
+from rba_bench.training.callbacks.run_files import RunFiles
+from rba_bench.training.model.sharding import any_process
 from rba_bench.training.model.trainable_parts import rates_at
-from rba_bench.training.rollouts.rollout import RolloutUnavailable
 
 if TYPE_CHECKING:
     from rba_bench.training.trainer import AlignmentTrainer
+    from rba_bench.training.validation import Validator
 
 
 # SIGHUP: the terminal is gone; SIGUSR1: what SLURM sends before the time is up. Windows has neither.
@@ -67,40 +66,48 @@ class TrainingCallback(TrainerCallback):
     """The run's callback.
 
     Args:
+        trainer: the run's; add the callback to it.
+        validator: validates; None where the run has no validation.
         interrupt: asks for a stop.
-        watch: validates; None where nothing is held out, or nobody wants it.
+        files: what the run writes; None on processes that do not write.
+        display: where figures are shown.
 
     Attributes:
-        files: what the run writes, None on processes that do not.
-        display: where figures are shown.
-        trainer: set once it exists.
+        interrupted: whether a signal, and nothing else, has ended the run.
     """
 
-    def __init__(self, interrupt: Interrupt, watch: Watch | None = None) -> None:
-        self.interrupt = interrupt
-        self.watch = watch
-        self.files: RunFiles | None = None
-        self.display: Display = NoDisplay()
+    def __init__(
+        self,
+        trainer: "AlignmentTrainer",
+        validator: "Validator | None" = None,
+        interrupt: Interrupt | None = None,
+        files: RunFiles | None = None,
+        display: Display | None = None,
+    ) -> None:
+        self.trainer = trainer
+        self.validator = validator
+        self.interrupt = interrupt or Interrupt()
+        self.files = files
+        self.display = display or NoDisplay()
         self.interrupted = False
-        self.trainer: AlignmentTrainer | None = None
         self._since = 0.0
         self._encoded = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the policy before the first step; start the clock."""
-        if state.global_step == 0 and self._trainer().recipe.validate_ends:
+        """Validate before the first step; start the clock."""
+        if state.global_step == 0 and self.trainer.recipe.validate_ends:
             self._validate(0)
             self._answer(0)
-        self._restart()
+        self._restart_clock()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note the step; validate if it is time; stop and save if asked to or out of time."""
-        trainer, recipe, step = self._trainer(), self._trainer().recipe, state.global_step
-        spent = self._clock()
+        """Log the step; validate if it is due; stop and save on a signal, without patience, or out of time."""
+        trainer, recipe, step = self.trainer, self.trainer.recipe, state.global_step
+        seconds = self._stop_clock()
         trainer.after_step(step)
         record = {
             "step": step,
@@ -109,18 +116,18 @@ class TrainingCallback(TrainerCallback):
             **rates_at(step - 1, recipe, trainer.fresh_from),
             "elapsed_s": round(trainer.elapsed_s, 3),
         }
-        self.display.step(record, spent)
-        late = recipe.budget_s is not None and trainer.agree(trainer.elapsed_s >= recipe.budget_s)
+        self.display.step(record, seconds)
+        late = recipe.budget_s is not None and any_process(trainer.elapsed_s >= recipe.budget_s)
         last = late or step >= state.max_steps
         due = bool(recipe.eval_every) and step % recipe.eval_every == 0
         if due or (last and recipe.validate_ends):
             record |= self._validate(step)
-        patient = self.watch is None or not (due and self.watch.exhausted)
+        patient = self.validator is None or not (due and self.validator.exhausted)
         if recipe.validate_ends and (last or not patient):
             self._answer(step)
-        asked = trainer.agree(self.interrupt.requested)
-        self.interrupted = asked and patient and not last
-        if asked or late or not patient:
+        stop = any_process(self.interrupt.requested)
+        self.interrupted = stop and patient and not last
+        if stop or late or not patient:
             control.should_training_stop = True
             control.should_save = True
         self._write(record, state, control)
@@ -128,71 +135,50 @@ class TrainingCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Saving is not training time either."""
-        self._restart()
+        """Restart the clock: saving is not training time."""
+        self._restart_clock()
 
     def _validate(self, step: int) -> dict[str, Any]:
-        """The figures of a validation; watching is not training."""
-        if self.watch is None:
+        """The figures of a validation; validation is not training time."""
+        if self.validator is None:
             return {}
-        figures = self.watch.validator(step)
+        figures = self.validator(step)
         self.display.validated(step, figures)
         if self.files is not None:
             self.files.validation.write({"step": step, **figures})
-        self._restart()
+        self._restart_clock()
         return figures
 
     def _answer(self, step: int) -> None:
-        """Write down what held-out items are answered now."""
-        if self.watch is None:
+        """Write down how the policy answers held-out items now."""
+        if self.validator is None:
             return
-        answers = self.watch.ends()
+        answers = self.validator.answers()
         if self.files is not None:
             self.files.validation.write({"step": step, "answers": answers})
-        self._restart()
+        self._restart_clock()
 
     def _write(self, record: dict[str, Any], state: TrainerState, control: TrainerControl) -> None:
-        trainer = self._trainer()
-        if trainer.recipe.report_to:
-            trainer.report({name: value for name, value in record.items() if name != "step"})
-        shown = trainer.rollout_buffer.take_told()
+        recipe = self.trainer.recipe
+        if recipe.report_to:
+            self.trainer.report({name: value for name, value in record.items() if name != "step"})
+        groups = self.trainer.rollout_buffer.take_records()
         if self.files is None:
             return
-        if shown:
-            self.files.samples.write(*shown)  # before the checkpoint that a resumed run starts from
+        if groups:
+            self.files.samples.write(*groups)  # before the checkpoint that a resumed run starts from
         self.files.log.add(record)
-        if control.should_save or state.global_step % trainer.recipe.log_every == 0:
+        if control.should_save or state.global_step % recipe.log_every == 0:
             self.files.log.flush()
 
-    def _clock(self) -> float:
-        """Add the time since the last look to the trainer's account; the seconds, with those spent on encoding."""
-        trainer = self._trainer()
-        encoding = trainer.rollout_buffer.store.seconds - self._encoded
-        spent = time.monotonic() - self._since
-        trainer.encoding_s += encoding
-        trainer.elapsed_s += spent - encoding
-        self._restart()
-        return spent
+    def _stop_clock(self) -> float:
+        """Add the time since the last start to the trainer's account; the seconds, with those of encoding."""
+        encoding = self.trainer.rollout_buffer.store.seconds - self._encoded
+        seconds = time.monotonic() - self._since
+        self.trainer.encoding_s += encoding
+        self.trainer.elapsed_s += seconds - encoding
+        self._restart_clock()
+        return seconds
 
-    def _restart(self) -> None:
-        self._since, self._encoded = time.monotonic(), self._trainer().rollout_buffer.store.seconds
-
-    def _trainer(self) -> "AlignmentTrainer":
-        if self.trainer is None:
-            raise RuntimeError("the callback was not given its trainer")
-        return self.trainer
-
-
-def saved_first(trainer: "AlignmentTrainer", error: RolloutUnavailable) -> RolloutUnavailable:
-    """Save the run between two steps, for lack of answers to go on with, and say from where it goes on.
-
-    Args:
-        trainer: which has finished a step, and begun no other.
-        error: who does not answer.
-    """
-    step = trainer.state.global_step
-    trainer.saver.wait()
-    if step and not (Path(trainer.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
-        trainer._save_checkpoint(trainer.model, None)
-        trainer.saver.wait()
-    return RolloutUnavailable(f"{error}: start it again; the same command then goes on from step {step}")
+    def _restart_clock(self) -> None:
+        self._since, self._encoded = time.monotonic(), self.trainer.rollout_buffer.store.seconds

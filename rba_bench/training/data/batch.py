@@ -137,6 +137,19 @@ class StepBatch:
     ratings: list[ScoredSample] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     items: int = 0
+    _prompts: dict[tuple[str, bool], int] = field(default_factory=dict, init=False, repr=False)
+    _responses: dict[Response, int] = field(default_factory=dict, init=False, repr=False)
+
+    def add(self, answer: Answer) -> int:
+        """The index of an answer among `responses`; an answer, or prompt, that is not there yet is added."""
+        prompt = self._prompts.setdefault((answer.row.id, answer.as_text), len(self.prompts))
+        if prompt == len(self.prompts):
+            self.prompts.append((answer.row, answer.as_text))
+        response = Response(prompt, answer.tokens, answer.temperature)
+        index = self._responses.setdefault(response, len(self.responses))
+        if index == len(self.responses):
+            self.responses.append(response)
+        return index
 
     def length(self, places: Sequence[int]) -> int:
         """Tokens of the answers at `places`, those that are named twice counted twice."""
@@ -155,8 +168,7 @@ class StepBatch:
         Without any the projector would take no part in the step, and processes would not all do the same.
         """
         if all(as_text for _, as_text in self.prompts):
-            self.prompts.append((row, False))
-            self.responses.append(Response(len(self.prompts) - 1, tokens))
+            self.add(Answer(row, tokens))
 
 
 def assemble_batch(
@@ -176,27 +188,14 @@ def assemble_batch(
         items: see `StepBatch`.
     """
     batch = StepBatch(pairs=list(pairs), items=items)
-    clips: dict[tuple[str, bool], int] = {}
-    known: dict[Response, int] = {}
-
-    def place(answer: Answer) -> int:
-        clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
-        if clip == len(batch.prompts):
-            batch.prompts.append((answer.row, answer.as_text))
-        response = Response(clip, answer.tokens, answer.temperature)
-        number = known.setdefault(response, len(known))
-        if number == len(batch.responses):
-            batch.responses.append(response)
-        return number
-
     if teacher_tokens is not None:
-        batch.teacher = [place(Answer(row, teacher_tokens(row.response))) for row in rows]
+        batch.teacher = [batch.add(Answer(row, teacher_tokens(row.response))) for row in rows]
     for pair in pairs:
-        batch.chosen.append(place(pair.chosen))
-        batch.rejected.append(place(pair.rejected))
+        batch.chosen.append(batch.add(pair.chosen))
+        batch.rejected.append(batch.add(pair.rejected))
     for number, group in enumerate(rated):
-        for one in group:
-            batch.rated.append(place(one.answer))
-            batch.ratings.append(one)
+        for sample in group:
+            batch.rated.append(batch.add(sample.answer))
+            batch.ratings.append(sample)
             batch.groups.append(number)
     return batch

@@ -39,6 +39,7 @@ from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.chat import ControlStringError
+from rba_bench.training.data.pairs import Sample, SampleRequest
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -136,7 +137,9 @@ class ClipStore:
         groups: all groups by id.
         frozen: whether the encoder is frozen, so that states rather than waves are wanted.
         cache: where states are kept.
-        strict: whether a clip longer than its set says, and than the model hears, ends the run; else it is cut.
+        strict: whether a clip that is longer than its set says, and than the model's maximum, ends the run; otherwise
+            it is cut.
+        ahead: most clips that are read and decoded before they are needed.
 
     Attributes:
         coming: rows of the next steps, soonest first, whose clips may fill up a batch.
@@ -153,6 +156,7 @@ class ClipStore:
         frozen: bool = True,
         cache: EncoderCache | None = None,
         strict: bool = False,
+        ahead: int = 0,
     ) -> None:
         self.family = family
         self.groups = groups
@@ -166,7 +170,7 @@ class ClipStore:
         self.strict = strict
         self.misstated: set[str] = set()
         # what is heard of a clip, and how many samples it has
-        self.waves: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._load_wave, 0)
+        self.waves: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._load_wave, ahead)
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The clips of `rows`, in order."""
@@ -199,6 +203,26 @@ class ClipStore:
             with _named(f"row {row.id}"):
                 found.append(ClipInput(torch.tensor(self.family.text_ids(row.user_text)), None))
         return found
+
+    def inputs(self, prompts: Sequence[tuple[AlignmentRow, bool]]) -> list[ClipInput]:
+        """The inputs of prompts, in order. A prompt is a row, and whether its instruction is text instead of audio."""
+        audio = iter(self.get([row for row, as_text in prompts if not as_text]))
+        text = iter(self.text([row for row, as_text in prompts if as_text]))
+        return [next(text if as_text else audio) for _, as_text in prompts]
+
+    def distinct_inputs(self, samples: Sequence[SampleRequest | Sample]) -> tuple[list[ClipInput], list[int]]:
+        """The distinct inputs of some samples or requests, and for each of these the index of its input."""
+        prompts: dict[tuple[str, bool], tuple[AlignmentRow, bool]] = {}
+        for sample in samples:
+            prompts.setdefault((sample.row.id, sample.as_text), (sample.row, sample.as_text))
+        indices = {key: index for index, key in enumerate(prompts)}
+        return self.inputs(list(prompts.values())), [
+            indices[sample.row.id, sample.as_text] for sample in samples
+        ]
+
+    def any_input(self) -> ClipInput:
+        """The input of some clip, for a forward pass whose result is not used."""
+        return self.get([self.groups[next(iter(self.groups))][0]])[0]
 
     def silence(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The clips of `rows` with silence instead of sound, past the cache."""

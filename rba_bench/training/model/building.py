@@ -28,14 +28,18 @@ from rba_bench.training.model.checkpoints import load_weights
 from rba_bench.training.model.frozen_models import FrozenModels, ReferenceCache
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharded_loading import holds_base_weights, match_first_process, without_weights
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.model.trainable_parts import part_rates
-from rba_bench.training.rewards import RewardByKind, build_reward, needs_own_llm
+from rba_bench.training.rewards import RewardByKind, build_reward, reward_names
 from rba_bench.training.rewards.combined import make_similarity
 from rba_bench.training.rewards.trajectory import Trajectories, chrf
-from rba_bench.training.rollouts.buffer import RolloutBuffer
 from rba_bench.training.teachers.own_answers import AnswerSettings, AuthorMode, OwnAnswers, own_answers
 from rba_bench.training.teachers.readers import PolicyTextLM
-from rba_bench.training.teachers.text_teacher import make_cached_teacher, make_text_teacher
+from rba_bench.training.teachers.text_teacher import (
+    TextTeacher,
+    make_cached_teacher,
+    make_text_teacher,
+)
 from rba_bench.training.training_recipe import TrainingRecipe
 
 REFERENCE_PAIRS = 16  # pairs that the reference scores together
@@ -252,106 +256,119 @@ def score_pairs(
     responder: ResponseTokens,
     voices: int,
 ) -> ReferenceCache:
-    """Log-probabilities of all pairs that the run will meet, by the policy while it still is the reference."""
+    """Log-probabilities of all pairs that the run will use, by the policy while it still equals the reference."""
     groups = dict.fromkeys(order[position][1] for position in range(len(order)))
-    wanted = [pair for name in groups for pair in pairs(store.groups[name][:voices], responder).pairs]
-    kept, frozen_models = ReferenceCache("run", 2**34), FrozenModels(store, policy)
+    needed = [pair for name in groups for pair in pairs(store.groups[name][:voices], responder).pairs]
+    cache, frozen_models = ReferenceCache("run", 2**34), FrozenModels(store, policy)
     training = policy.training
     policy.eval()
-    with bar("reference", len(wanted), unit="pairs") as advance:
-        for start in range(0, len(wanted), REFERENCE_PAIRS):
-            part = wanted[start : start + REFERENCE_PAIRS]
-            kept.fill(part, frozen_models.score)
+    with bar("reference", len(needed), unit="pairs") as advance:
+        for start in range(0, len(needed), REFERENCE_PAIRS):
+            part = needed[start : start + REFERENCE_PAIRS]
+            cache.fill(part, frozen_models.score)
             advance(len(part))
     policy.train(training)
-    return kept
+    return cache
 
 
 def make_reward(
-    recipe: TrainingRecipe, kinds: Sequence[str], family: AudioFamily, device: str, folder: Path
+    recipe: TrainingRecipe,
+    kinds: Sequence[str],
+    policy: SpeechPolicy,
+    device: str,
+    folder: Path,
+    sync: CollectiveSync | None = None,
 ) -> RewardByKind | None:
-    """What judges samples, None where nothing is judged."""
+    """The reward of samples and of validation; None where the run uses none.
+
+    Args:
+        recipe: the run.
+        kinds: of items in the alignment set.
+        policy: whose language model is the judge of `self-judge`.
+        device: torch device of the reward's models.
+        folder: where judge replies are kept.
+        sync: of the processes, where they share the policy's weights out.
+
+    Raises:
+        UserError: a shipped micro model would judge real answers, or a model cannot be used.
+        MissingPrerequisite: a model is not there.
+    """
+    options = recipe.reward
     validates = recipe.eval_every or recipe.validate_ends
     if not recipe.uses_reward and not (validates and recipe.validation.metric == "reward"):
         return None
-    if recipe.track == "full":
-        _refuse_micro_judges(recipe, kinds)
-    half = recipe.precision == "bfloat16"
-    own = PolicyTextLM(family, "policy", half=half) if needs_own_llm(recipe.reward, kinds) else None
-    return build_reward(recipe.reward, kinds, device, own_llm=own, folder=folder)
+    names = reward_names(options, kinds)
+    # the shipped models know 270 words: their scores of real answers are noise, which a run would follow
+    micro = (("reward-model", "model", options.model), ("teacher-logprob", "teacher", options.teacher))
+    for name, key, model in micro if recipe.track == "full" else ():
+        if name in names and model == "micro":
+            raise UserError(
+                f"reward {name} would judge real answers by the shipped model of the micro world: set reward.{key} to "
+                "a folder or Hub id, or choose another reward (reward.instruct, reward.qa, reward.s2tt)"
+            )
+    own = None
+    if "self-judge" in names:
+        half = recipe.precision == "bfloat16"
+        own = PolicyTextLM(policy.family, "policy", half=half, shell=policy, sync=sync)
+    return build_reward(options, kinds, device, own_llm=own, folder=folder)
 
 
 def make_trajectories(
-    recipe: TrainingRecipe, rollout_buffer: RolloutBuffer, device: str
+    recipe: TrainingRecipe, policy: SpeechPolicy, store: ClipStore, device: str
 ) -> Trajectories | None:
     """What TARS adds to rewards; None for all other methods.
 
     Raises:
-        MissingPrerequisite: texts shall be compared by an embedding model, and none is named.
+        MissingPrerequisite: texts are to be compared by an embedding model, and none is named.
     """
     if recipe.method != "tars":
         return None
     likeness = None
     if recipe.tars.behavior > 0:
-        if recipe.tars.behavior_by == "embedding" and recipe.reward.similarity_model is None:
+        by_model = recipe.tars.behavior_by == "embedding"
+        if by_model and recipe.reward.similarity_model is None:
             raise MissingPrerequisite(
                 "tars compares texts by an embedding model: name it in reward.similarity_model (paper: "
                 "Qwen/Qwen3-Embedding-0.6B), or set tars.behavior_by to chrf or tars.behavior to 0"
             )
-        by_model = recipe.tars.behavior_by == "embedding"
         likeness = make_similarity(recipe.reward, device).between if by_model else chrf
-    return Trajectories(recipe.tars, rollout_buffer.policy, rollout_buffer.clips, likeness)
+    return Trajectories(recipe.tars, policy, store, likeness)
 
 
 def check_sharing(sharing: str, recipe: TrainingRecipe) -> None:
-    """Refuse what processes cannot do that share weights out; `sharing`: see `sharding.sharding_of`.
+    """Refuse what does not work with shared weights; `sharing`: see `sharding.sharding_of`.
 
     Raises:
         UserError: the recipe asks for it.
     """
     if sharing != "none" and recipe.method == "tars":
         raise UserError(
-            "tars reads the states of every layer of weights that the processes share out: launch with DDP or ZeRO-2"
+            "tars reads the states of every layer, which does not work with weights that processes share: launch with "
+            "DDP or ZeRO-2"
         )
 
 
-def _refuse_micro_judges(recipe: TrainingRecipe, kinds: Sequence[str]) -> None:
-    """The shipped models know 270 words: what they say of real answers is noise, and a run would follow it.
-
-    Raises:
-        UserError: one of them would judge real answers.
-    """
-    asked = {name for kind in kinds for name in recipe.reward.weights_for(kind)}
-    options = recipe.reward
-    for name, key, model in (
-        ("reward-model", "model", options.model),
-        ("teacher-logprob", "teacher", options.teacher),
-    ):
-        if name in asked and model in WEIGHTS:
-            raise UserError(
-                f"reward {name} would judge real answers by the shipped model of the micro world: set reward.{key} to "
-                "a folder or Hub id, or choose another reward (reward.instruct, reward.qa, reward.s2tt)"
-            )
-
-
 def make_teacher_shell(recipe: TrainingRecipe, policy: SpeechPolicy) -> SpeechPolicy | None:
-    """The LLM as it is now for a teacher, where it trains in full and processes share its weights out."""
+    """A copy of the LLM as it is now, for a teacher, where it trains in full and processes share its weights."""
     own = recipe.kind == "distillation" and recipe.teacher.model == "self"
-    return (
-        make_reference(policy, weights=False)
-        if own and not teacher_is_frozen(recipe, policy.family)
-        else None
-    )
+    if not own or llm_is_frozen(recipe, policy.family):
+        return None
+    return make_reference(policy, weights=False)
 
 
-def teacher_is_frozen(recipe: TrainingRecipe, family: AudioFamily) -> bool:
-    """Whether a teacher that is the model's own LLM can read with the weights in place, because they do not train."""
+def llm_is_frozen(recipe: TrainingRecipe, family: AudioFamily) -> bool:
+    """Whether the LLM's own weights do not train, so that a teacher can read with them in place."""
     return "llm" not in recipe.train_parts or recipe.lora is not None or bool(family.has_adapter)
 
 
 def make_teacher(
-    recipe: TrainingRecipe, family: AudioFamily, weights: str, device: str, shell: SpeechPolicy | None = None
-) -> Any:
+    recipe: TrainingRecipe,
+    family: AudioFamily,
+    weights: str,
+    device: str,
+    shell: SpeechPolicy | None = None,
+    sync: CollectiveSync | None = None,
+) -> TextTeacher | None:
     """The text teacher, None where there is none; to be made before the first step.
 
     Args:
@@ -360,26 +377,24 @@ def make_teacher(
         weights: hash of the base model.
         device: where another model is put.
         shell: where processes share weights out, what the model's own LLM is called through.
+        sync: of the processes, where they share weights out.
     """
     if recipe.kind != "distillation":
         return None
-    still = teacher_is_frozen(recipe, family)
     text_teacher = make_text_teacher(
         recipe.teacher,
         family,
         weights=weights,
-        shared=still,
+        shared=llm_is_frozen(recipe, family),
         layout=recipe.layout,
         precision="bfloat16" if recipe.precision == "bfloat16" else "float32",
         device=device,
         shell=shell,
+        sync=sync,
     )
-    # own samples differ from step to step, so nothing of theirs is worth keeping
-    return (
-        make_cached_teacher(recipe.teacher, text_teacher)
-        if recipe.method == "kd" and recipe.teacher.top_k
-        else text_teacher
-    )
+    # only the answers of the alignment set come back; samples differ from step to step
+    cached = recipe.method == "kd" and recipe.teacher.top_k
+    return make_cached_teacher(recipe.teacher, text_teacher) if cached else text_teacher
 
 
 def optimizer_groups(family: AudioFamily, recipe: TrainingRecipe) -> list[dict[str, Any]]:

@@ -1,18 +1,13 @@
-"""Log-probabilities of answers under a frozen reference, each computed once.
+"""The frozen models that a step is compared with: the reference policy and the text teacher. Without gradient.
 
-An answer that comes back (fixed pairs in later epochs, the teacher's answers of RBA-Single, equal samples) needs no
-second pass of the reference. Where all pairs are known before training, `fill` asks the policy itself, which is still
-the reference then: the run holds no second model and makes no reference pass at all. Entries are kept by content: clip
-or transcript, prompt and answer tokens, under a tag that names the reference.
-
-What a step is compared with: the reference policy, the text teacher, the clips. Nothing here has a gradient.
+The reference's log-probabilities may be kept (`ReferenceCache`): an answer that comes back (a given pair in later
+epochs, an equal sample) then needs no second forward pass. Where all pairs are known before training, the policy itself
+scores them while it still equals the reference, and the run holds no second model.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -23,12 +18,12 @@ from rba_bench.errors import RbaError
 from rba_bench.files import sha256_json
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.clips import ClipInput, ClipStore
-from rba_bench.training.data.pairs import Answer, PreferencePair
+from rba_bench.training.data.clips import ClipStore
+from rba_bench.training.data.pairs import PreferencePair
 from rba_bench.training.model.checkpoints import write_tensors
 from rba_bench.training.model.policy import Scores, SpeechPolicy
 from rba_bench.training.model.sharding import CollectiveSync, assign_full, full_tensor, reshard
-from rba_bench.training.teachers.readers import OwnReader
+from rba_bench.training.teachers.text_teacher import TextTeacher
 
 MEMORY = 256 * 2**20
 Score = Callable[[StepBatch, Sequence[int]], tuple[Tensor, Tensor]]  # -> log-probabilities, mask, both [n, L]
@@ -88,10 +83,10 @@ class ReferenceCache:
         A bound on memory that is too small for all of them is an error only where `scores` then has nobody to ask.
         """
         for start in range(0, len(pairs), batch_size):
-            sides = [
-                side for pair in pairs[start : start + batch_size] for side in (pair.chosen, pair.rejected)
-            ]
-            batch = of_answers(sides)
+            batch = StepBatch()
+            for pair in pairs[start : start + batch_size]:
+                batch.add(pair.chosen)
+                batch.add(pair.rejected)
             self.scores(batch, range(len(batch.responses)), score)
 
     @staticmethod
@@ -101,109 +96,77 @@ class ReferenceCache:
         return sha256_json([heard, list(tokens), *([temperature] if temperature != 1 else [])])
 
 
-def of_answers(answers: Sequence[Answer]) -> StepBatch:
-    """A batch of answers that play no role in a loss, each once."""
-    from rba_bench.training.data.packing import Response
-
-    batch = StepBatch()
-    clips: dict[tuple[str, bool], int] = {}
-    for answer in answers:
-        clip = clips.setdefault((answer.row.id, answer.as_text), len(clips))
-        if clip == len(batch.prompts):
-            batch.prompts.append((answer.row, answer.as_text))
-        response = Response(clip, answer.tokens, answer.temperature)
-        if response not in batch.responses:
-            batch.responses.append(response)
-    return batch
-
-
 REFERENCE = "reference.safetensors"
 
 
 class FrozenModels:
-    """The frozen models that a step is compared with: the reference policy and the text teacher.
+    """The reference policy and the text teacher of a run, as its method sees them.
 
     Args:
         store: clips.
         reference: frozen policy, for the methods with a reference.
         teacher: text teacher, for distillation.
-        trained: names of the policy's parameters that train: what a new reference must take over.
-        autocast: context of mixed precision.
-        kept: what the reference has said already, where answers come back.
+        trained: names of the policy's parameters that train: what a renewed reference takes over.
+        kept: log-probabilities that the reference has computed, where answers come back.
+        sync: of the processes, where they share weights out.
+
+    Attributes:
+        changed: whether the reference is no longer the base.
     """
 
     def __init__(
         self,
         store: ClipStore,
         reference: SpeechPolicy | None = None,
-        teacher: Any = None,
+        teacher: TextTeacher | None = None,
         trained: Sequence[str] = (),
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         kept: ReferenceCache | None = None,
+        sync: CollectiveSync | None = None,
     ) -> None:
         self.store = store
         self.reference_policy = reference
         self._teacher = teacher
-        self.autocast = autocast
         self.kept = kept
         self.trained = trained
-        self.sync = CollectiveSync()  # of the processes, where they share weights out
-        self.changed = False  # whether the reference is no longer the base
-
-    def clips(self, batch: StepBatch) -> list[ClipInput]:
-        """The batch's clips, heard or read."""
-        heard = [row for row, as_text in batch.prompts if not as_text]
-        read = [row for row, as_text in batch.prompts if as_text]
-        spoken, written = iter(self.store.get(heard)), iter(self.store.text(read))
-        return [next(written if as_text else spoken) for _, as_text in batch.prompts]
+        self.sync = sync or CollectiveSync()
+        self.changed = False
 
     @torch.no_grad()
     def reference(self, batch: StepBatch, places: Sequence[int], extra_outputs: Sequence[str] = ()) -> Scores:
         """The reference's scores of the responses at `places`, in their order."""
         if self.kept is None or extra_outputs:
             return self._score(batch, places, extra_outputs)
-
         values, mask = (tensor.to(self.device) for tensor in self.kept.scores(batch, places, self.score))
         none = values.new_zeros(0)
         return Scores(values, mask, *[none] * 5)
 
-    def score(self, batch: StepBatch, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and mask [n, L] under the reference, past what is kept."""
+    def score(self, batch: StepBatch, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and mask [n, L] under the reference, without the cache."""
         found = self._score(batch, places)
         return found.logprobs, found.mask
 
     @torch.no_grad()
     def _score(self, batch: StepBatch, places: Sequence[int], extra_outputs: Sequence[str] = ()) -> Scores:
         used = [batch.responses[place] for place in places]
-        needed = sorted({response.clip for response in used})
-        number = {clip: index for index, clip in enumerate(needed)}
-        part = StepBatch(prompts=[batch.prompts[clip] for clip in needed])
-        responses = [replace(response, clip=number[response.clip]) for response in used]
-        clips = self.clips(part)
+        clips = sorted({response.clip for response in used})
+        responses = [replace(response, clip=clips.index(response.clip)) for response in used]
+        inputs = self.store.inputs([batch.prompts[clip] for clip in clips])
         self.sync.enter()
-        with self.autocast():
-            scores: Scores = self._reference()(clips, responses, extra_outputs=extra_outputs)
+        scores: Scores = self._reference()(inputs, responses, extra_outputs=extra_outputs)
         return scores
-
-    def join_collectives(self, sync: CollectiveSync) -> None:
-        """From now on reference and teacher are called by all processes equally often."""
-        self.sync = sync
-        reader = getattr(getattr(self._teacher, "text_teacher", self._teacher), "reader", None)
-        if isinstance(reader, OwnReader):
-            reader.sync = sync
 
     @torch.no_grad()
     def run_dummy_forwards(self, batch: StepBatch) -> None:
-        """Wait until no process asks reference or teacher any more; `batch` is what is asked meanwhile, any will do."""
+        """Dummy forward passes, over any answer of `batch`, until no process asks reference or teacher any more."""
         row, tokens = batch.prompts[batch.responses[0].clip][0], batch.responses[0].tokens
 
-        def ask() -> None:
+        def forward() -> None:
             if self.reference_policy is not None:
-                self._score(StepBatch(prompts=batch.prompts, responses=batch.responses[:1]), [0])
+                self._score(batch, [0])
             elif self._teacher is not None:
-                getattr(self._teacher, "text_teacher", self._teacher).states([row.user_text], [tokens])
+                self._teacher.states([row.user_text], [tokens])
 
-        self.sync.leave(ask)
+        self.sync.leave(forward)
 
     @property
     def reference_head(self) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -216,7 +179,7 @@ class FrozenModels:
         return next(self.store.family.model.parameters()).device
 
     @property
-    def teacher(self) -> Any:
+    def teacher(self) -> TextTeacher:
         """The text teacher."""
         if self._teacher is None:
             raise RbaError("this method needs a text teacher, and none was made")

@@ -83,9 +83,7 @@ class SpeechPolicy(nn.Module):
             0
         ]  # shards have another shape
         self._reach = _reach(family.decoder)
-        self.whole = (
-            True  # False: processes share the weights out, and must all call the decoder equally often
-        )
+        self.sharded = False  # True: processes share the weights, and must all call the decoder equally often
         self.openings = OpeningStates(self._read_opening)
 
     def unsharded_modules(self) -> list[nn.Module]:
@@ -241,8 +239,10 @@ class SpeechPolicy(nn.Module):
     @property
     def still(self) -> bool:
         """Whether the language model is frozen and whole: what it makes of a text is then the same in every step."""
-        modules = self.family.parts()["llm"] if self.whole else []
-        return self.whole and not any(p.requires_grad for module in modules for p in module.parameters())
+        modules = self.family.parts()["llm"]
+        return not self.sharded and not any(
+            parameter.requires_grad for module in modules for parameter in module.parameters()
+        )
 
     def _openings(self, prompts: Sequence[Tensor]) -> Openings:
         if not self.still or not self._continues:

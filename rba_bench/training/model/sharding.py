@@ -2,7 +2,7 @@
 
 Every call of a shared-out model is a collective: all processes must make equally many, in the same order. A batch
 gives each process one forward pass, but how often it samples, or asks reference and teacher, depends on its clips.
-`CollectiveSync` evens that out: before a call a process says so, and who has nothing to ask keeps it company.
+`CollectiveSync` evens that out: before a call a process says so, and a process without work runs a dummy forward pass.
 
 What never trains does not take part: a frozen encoder, whose states come from a cache in another order in each
 process, and modules that nothing passes through. They are hidden from whoever wraps the model, and stay whole on every
@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor, nn
 
 Kind = Literal["none", "fsdp", "zero3"]
@@ -27,35 +29,43 @@ def sharding_of(accelerator: Any) -> Kind:
     return "fsdp" if getattr(accelerator.state, "fsdp_plugin", None) is not None else "none"
 
 
+def any_process(vote: bool) -> bool:
+    """Whether any process votes yes. All processes call, and get the same answer."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return vote
+    return bool(reduce(torch.tensor([float(vote)], device=state.device), "sum").item() > 0)
+
+
 class CollectiveSync:
     """Makes processes that share weights call them equally often.
 
     Args:
-        any_wants: whether any process wants to, asked by all of them at once; None where nothing is shared out: then
-            nothing here does anything.
+        any_wants: whether any process still has calls to make, asked by all of them at once (`any_process`). None where
+            no weights are shared: then nothing here does anything.
     """
 
     def __init__(self, any_wants: Callable[[bool], bool] | None = None) -> None:
         self._any_wants = any_wants
-        self._company = False
+        self._in_dummy_call = False
 
     def enter(self) -> None:
         """To be called right before every call of a model."""
-        if self._any_wants is not None and not self._company:
+        if self._any_wants is not None and not self._in_dummy_call:
             self._any_wants(True)
 
-    def leave(self, company: Callable[[], object]) -> None:
+    def leave(self, dummy_call: Callable[[], object]) -> None:
         """To be called when this process needs no more calls; returns when no process does.
 
         Args:
-            company: makes one call like those of the others, whose result nobody needs.
+            dummy_call: makes one call like those of the other processes; its result is not used.
         """
         while self._any_wants is not None and self._any_wants(False):
-            self._company = True
+            self._in_dummy_call = True
             try:
-                company()
+                dummy_call()
             finally:
-                self._company = False
+                self._in_dummy_call = False
 
     def all_done(self, done: bool) -> bool:
         """Whether all processes are done with a loop of calls that all of them are in."""

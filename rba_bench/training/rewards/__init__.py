@@ -18,7 +18,7 @@ from rba_bench.training.rewards.combined import (
     RewardByKind,
     WeightedSum,
     build_reward,
-    needs_own_llm,
+    reward_names,
 )
 from rba_bench.training.rewards.judge import JudgeReward, SelfJudgeReward
 from rba_bench.training.rewards.reward import (
@@ -44,5 +44,5 @@ __all__ = [
     "TextReward",
     "WeightedSum",
     "build_reward",
-    "needs_own_llm",
+    "reward_names",
 ]

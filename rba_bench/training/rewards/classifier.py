@@ -20,7 +20,7 @@ from rba_bench.files import read_json
 from rba_bench.progress import say
 from rba_bench.textlm.chat import ANSWER, SENTINEL, ContentTokenizer, render_chat
 from rba_bench.textlm.weights import load_model, local_folder, resolve_device
-from rba_bench.training.rewards.reward import NOT_JUDGED
+from rba_bench.training.rewards.reward import NOT_JUDGED, Reward
 
 
 class GatedOutput(NamedTuple):
@@ -124,7 +124,7 @@ class _Text(NamedTuple):
     types: list[int]  # 1 for the second text of a sentence pair
 
 
-class RewardModel:
+class RewardModel(Reward):
     """A frozen `AutoModelForSequenceClassification`.
 
     It reads the chat template's rendering of [user, assistant], or, where the tokenizer has none but knows sentence

@@ -1,12 +1,13 @@
-"""Rewards made of rewards: weighted sums, a price for length, one reward for each kind of item.
+"""The reward of a run: `build_reward` makes it from the recipe, out of the single rewards and their combinations.
 
-From the recipe to the rewards of a run: a model is loaded only if a kind of item that occurs needs it.
+Combinations are weighted sums, a price for length, and one reward for each kind of item.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from rba_bench.assets import resolve_model
 from rba_bench.audio.alignment_set import AlignmentRow
@@ -18,7 +19,6 @@ from rba_bench.training.rewards.classifier import RewardModel
 from rba_bench.training.rewards.judge import JudgeReward, SelfJudgeReward
 from rba_bench.training.rewards.reward import (
     TEXT_REWARDS,
-    CollectiveReward,
     Reward,
     Similarity,
     TeacherLogprob,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rba_bench.textlm.text_model import TextLM
 
 
-class WeightedSum:
+class WeightedSum(Reward):
     """Sum of raw values times weights; NaN where one of them is.
 
     Nothing is standardised: that would make a value depend on batch mates. Choose weights by the rewards' ranges
@@ -46,7 +46,7 @@ class WeightedSum:
         return [sum(values) for values in zip(*columns, strict=True)]
 
 
-class LengthPenalty:
+class LengthPenalty(Reward):
     """A reward minus `price` for every word that the answer has beyond those of the teacher's answer.
 
     Reward models and judges like long answers; a listener does not. Shorter answers than the teacher's cost nothing.
@@ -64,7 +64,7 @@ class LengthPenalty:
         ]
 
 
-class RewardByKind:
+class RewardByKind(Reward):
     """Sends each row to the reward of its kind; equal answers to one instruction are scored once.
 
     Scoring equal answers once also keeps rounding noise between batch positions from inventing a reward gap.
@@ -81,45 +81,37 @@ class RewardByKind:
 
     def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
         """One number per (row, response); NaN for an answer that could not be judged."""
-        keys = [(*_asked(row), response) for row, response in zip(rows, responses, strict=True)]
-        todo: dict[str, dict[tuple[str, ...], AlignmentRow]] = {}
+        # what a value may depend on; not the group's name, which several sets may use
+        keys = [
+            (row.kind, row.user_text, row.response, row.target_lang, response)
+            for row, response in zip(rows, responses, strict=True)
+        ]
+        by_kind: dict[str, dict[tuple[str, ...], AlignmentRow]] = {}
         for key, row in zip(keys, rows, strict=True):
-            todo.setdefault(row.kind, {}).setdefault(key, row)
-        known: dict[tuple[str, ...], float] = {}
-        for kind in sorted(todo):
-            distinct = todo[kind]
-            values = self.rewards[kind](list(distinct.values()), [key[-1] for key in distinct])
-            known.update(zip(distinct, values, strict=True))
-        self._unjudged += sum(math.isnan(known[key]) for key in keys)
-        return [known[key] for key in keys]
-
-    def join_collectives(self, sync: Any, shell: Any) -> None:
-        """Processes share out the weights that some rewards ask: see `SelfJudgeReward.join_collectives`."""
-        for reward in self._makers:
-            if isinstance(reward, CollectiveReward):
-                reward.join_collectives(sync, shell)
+            by_kind.setdefault(row.kind, {}).setdefault(key, row)
+        values: dict[tuple[str, ...], float] = {}
+        for kind, distinct in sorted(by_kind.items()):
+            scores = self.rewards[kind](list(distinct.values()), [key[-1] for key in distinct])
+            values.update(zip(distinct, scores, strict=True))
+        self._unjudged += sum(math.isnan(values[key]) for key in keys)
+        return [values[key] for key in keys]
 
     def run_dummy_forwards(self) -> None:
-        """Wait until no process asks those weights any more."""
+        """Dummy forward passes until no process scores any more."""
         for reward in self._makers:
-            if isinstance(reward, CollectiveReward):
-                reward.run_dummy_forwards()
+            reward.run_dummy_forwards()
 
     def counts(self) -> dict[str, int]:
         """What was left out so far: `unjudged` answers (NaN), and what the rewards themselves count."""
-        found = {"unjudged": self._unjudged}
+        counts = {"unjudged": self._unjudged}
         for reward in self._makers:
-            count = getattr(reward, "counts", None)
-            found |= count() if callable(count) else {}
-        return found
+            counts |= reward.counts()
+        return counts
 
 
-def _asked(row: AlignmentRow) -> tuple[str, ...]:
-    """What a value may depend on besides the answer: not the group's name, which several sets may use."""
-    return row.kind, row.user_text, row.response, row.target_lang
-
-
-VOTES = "votes"
+def reward_names(options: RewardOptions, kinds: Iterable[str]) -> set[str]:
+    """The rewards that some kinds of items need."""
+    return {name for kind in kinds for name in options.weights_for(kind)}
 
 
 def build_reward(
@@ -129,115 +121,112 @@ def build_reward(
     own_llm: "TextLM | None" = None,
     folder: Path | None = None,
 ) -> RewardByKind:
-    """The rewards for the kinds that occur.
+    """The rewards for the kinds that occur; a model is loaded only if one of them needs it.
 
     Args:
         options: `reward` of the recipe.
         kinds: Of the items of the alignment set.
         device: Torch device of the models.
-        own_llm: The policy's language model on text, for `self-judge`; see `needs_own_llm`.
+        own_llm: The policy's language model on text, for `self-judge`.
         folder: Where the judge's votes are kept; None for RBA_CACHE, which all runs share.
 
     Raises:
         MissingPrerequisite: a model is absent or not named; the message names the recipe key.
         UserError: a model cannot be used.
     """
-    wanted = sorted(set(kinds))
-    maker = _Maker(options, device, own_llm, (folder or cache_dir()) / VOTES)
-    made = {name: maker.make(name, kind) for name, kind in _users(options, wanted).items()}
+    kinds = sorted(set(kinds))
+    context = RewardContext(options, device, own_llm, (folder or cache_dir()) / "votes")
+    needed = reward_names(options, kinds)
+    parts = {name: make(context) for name, make in REWARDS.items() if name in needed}
     rewards: dict[str, Reward] = {}
-    for kind in wanted:
-        weights = options.weights_for(kind)
-        first = made[next(iter(weights))]
-        plain = list(weights.values()) == [1.0]
-        reward = first if plain else WeightedSum([(made[name], weight) for name, weight in weights.items()])
-        price = options.length_penalty
-        rewards[kind] = LengthPenalty(reward, price) if price else reward
-    return RewardByKind(rewards, list(made.values()))
-
-
-def needs_own_llm(options: RewardOptions, kinds: Iterable[str]) -> bool:
-    """Whether one of the kinds is judged by the policy's own language model."""
-    return "self-judge" in _users(options, sorted(set(kinds)))
-
-
-def _users(options: RewardOptions, kinds: Sequence[str]) -> dict[str, str]:
-    """The rewards that are needed, each with the first kind that needs it."""
-    users: dict[str, str] = {}
     for kind in kinds:
-        for name in options.weights_for(kind):
-            users.setdefault(name, kind)
-    return users
+        weights = options.weights_for(kind)
+        reward = parts[next(iter(weights))]
+        if list(weights.values()) != [1.0]:
+            reward = WeightedSum([(parts[name], weight) for name, weight in weights.items()])
+        if options.length_penalty:
+            reward = LengthPenalty(reward, options.length_penalty)
+        rewards[kind] = reward
+    return RewardByKind(rewards, list(parts.values()))
 
 
-class _Maker:
-    def __init__(self, options: RewardOptions, device: str, own_llm: "TextLM | None", votes: Path) -> None:
-        self.options, self.device, self.own_llm, self.votes = options, device, own_llm, votes
+class RewardContext(NamedTuple):
+    """What a reward may be made from.
 
-    def make(self, name: str, kind: str) -> Reward:
-        if name in TEXT_REWARDS:
-            return TEXT_REWARDS[name]
-        if name == "reward-model":
-            return self._classifier()
-        if name == "teacher-logprob":
-            return self._teacher()
-        if name == "similarity":
-            return self._similarity()
-        if name == "judge":
-            return self._judge()
-        if self.own_llm is None:
-            raise MissingPrerequisite(
-                f"reward.{kind}: {name} needs the language model of the policy, which this run does not hand out"
-            )
-        return SelfJudgeReward(self.own_llm)
+    Attributes:
+        options: `reward` of the recipe.
+        device: torch device of the reward's models.
+        own_llm: the policy's language model on text, where the run provides it.
+        votes: folder in which judge replies are kept.
+    """
 
-    def _classifier(self) -> Reward:
-        options = self.options
-        with naming_key("reward.model"):
-            return RewardModel.from_pretrained(
-                resolve_model(options.model, "reward"),
-                self.device,
-                options.batch_size,
-                options.output,
-                options.max_length,
-                options.trust_remote_code,
-            )
+    options: RewardOptions
+    device: str
+    own_llm: "TextLM | None"
+    votes: Path
 
-    def _teacher(self) -> Reward:
-        from rba_bench.textlm.local import LocalTextLM
-        from rba_bench.textlm.weights import local_folder
 
-        options = self.options
-        path = resolve_model(options.teacher, "teacher")
-        with naming_key("reward.teacher"):
-            # the answers it scores do not think, so neither does its turn begin with a thought
-            template = disable_thinking(
-                template_in_folder(local_folder(path, "text model")), options.teacher_template
-            )
-            return TeacherLogprob(
-                LocalTextLM.from_pretrained(
-                    path, device=self.device, batch_size=options.batch_size, template=template
-                )
-            )
+def _text_reward(name: str, context: RewardContext) -> Reward:
+    return TEXT_REWARDS[name]
 
-    def _similarity(self) -> Reward:
-        return make_similarity(self.options, self.device)
 
-    def _judge(self) -> Reward:
-        from rba_bench.textlm.text_model import load_judge_model
-
-        options = self.options
-        if options.judge is None:
-            raise MissingPrerequisite(
-                "reward.judge: name a judge (openai:<base_url>#<model>, a folder or a Hub id)"
-            )
-        with naming_key("reward.judge"):
-            asker = load_judge_model(
-                options.judge, self.device, options.batch_size, template=options.judge_template
-            )
-        return JudgeReward(
-            asker, self.votes, options.judge_reference, options.judge_patience, options.judge_max_tokens
+def _make_classifier(context: RewardContext) -> Reward:
+    options = context.options
+    with naming_key("reward.model"):
+        return RewardModel.from_pretrained(
+            resolve_model(options.model, "reward"),
+            context.device,
+            options.batch_size,
+            options.output,
+            options.max_length,
+            options.trust_remote_code,
         )
+
+
+def _make_teacher_logprob(context: RewardContext) -> Reward:
+    from rba_bench.textlm.local import LocalTextLM
+    from rba_bench.textlm.weights import local_folder
+
+    options = context.options
+    path = resolve_model(options.teacher, "teacher")
+    with naming_key("reward.teacher"):
+        # the answers that it scores contain no thinking, so its turn must not begin with a thought
+        template = disable_thinking(
+            template_in_folder(local_folder(path, "text model")), options.teacher_template
+        )
+        teacher = LocalTextLM.from_pretrained(
+            path, device=context.device, batch_size=options.batch_size, template=template
+        )
+        return TeacherLogprob(teacher)
+
+
+def _make_judge(context: RewardContext) -> Reward:
+    from rba_bench.textlm.text_model import load_judge_model
+
+    options = context.options
+    if options.judge is None:
+        raise MissingPrerequisite(
+            "reward.judge: name a judge (openai:<base_url>#<model>, a folder or a Hub id)"
+        )
+    with naming_key("reward.judge"):
+        judge_model = load_judge_model(
+            options.judge, context.device, options.batch_size, template=options.judge_template
+        )
+    return JudgeReward(
+        judge_model,
+        context.votes,
+        options.judge_reference,
+        options.judge_patience,
+        options.judge_max_tokens,
+    )
+
+
+def _make_self_judge(context: RewardContext) -> Reward:
+    if context.own_llm is None:
+        raise MissingPrerequisite(
+            "reward: self-judge needs the language model of the policy, which this run does not provide"
+        )
+    return SelfJudgeReward(context.own_llm)
 
 
 def make_similarity(options: RewardOptions, device: str) -> Similarity:
@@ -263,3 +252,14 @@ def make_similarity(options: RewardOptions, device: str) -> Similarity:
         embedder = SentenceEmbedder(folder, device, options.batch_size, options.similarity_prompt)
         embedder.vectors(["hello"])  # what does not work is found before the run begins
     return Similarity(embedder)
+
+
+# A new reward: its class, a line here, and its name in `nested_options.RewardName`
+REWARDS: dict[str, Callable[[RewardContext], Reward]] = {
+    **{name: partial(_text_reward, name) for name in TEXT_REWARDS},
+    "reward-model": _make_classifier,
+    "teacher-logprob": _make_teacher_logprob,
+    "similarity": lambda context: make_similarity(context.options, context.device),
+    "judge": _make_judge,
+    "self-judge": _make_self_judge,
+}

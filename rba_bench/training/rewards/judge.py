@@ -15,13 +15,14 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.progress import say
 from rba_bench.textlm.judging import JudgeModel, Message, Poll, Question, Reply, Vote, VoteCache, quote_json
-from rba_bench.training.rewards.reward import NOT_JUDGED, CollectiveReward
+from rba_bench.training.rewards.reward import NOT_JUDGED, Reward
+from rba_bench.training.teachers.readers import PolicyTextLM
 
 if TYPE_CHECKING:
     from rba_bench.textlm.text_model import TextLM
@@ -53,7 +54,7 @@ Reply with the grade alone, one digit."""
 _SAID = re.compile(r"\W*(?:(?:grade|rating|score)\W*)?([1-9])(?:\s*/\s*9)?\W*", re.IGNORECASE)
 
 
-class JudgeReward:
+class JudgeReward(Reward):
     """Grade of the answer in [1, 9], weighted by the odds of the first token where the model tells them.
 
     Replies are kept by what was asked, so that a resumed or repeated run asks nothing twice. An answer whose question
@@ -156,7 +157,7 @@ How good is the answer? Count one point for each of these that is true:
 Reply with the number of points, from 1 to 5, and nothing else."""
 
 
-class SelfJudgeReward:
+class SelfJudgeReward(Reward):
     """Expected number of points, in [1, 5], under the probabilities that the model gives to the words 1 to 5.
 
     Args:
@@ -175,13 +176,9 @@ class SelfJudgeReward:
         size = len(GRADES)
         return [expected_grade(values[i * size : (i + 1) * size]) for i in range(len(asked))]
 
-    def join_collectives(self, sync: Any, shell: Any) -> None:
-        """See `CollectiveReward`; the model then is a `PolicyTextLM`."""
-        self.lm.join_collectives(sync, shell)  # type: ignore[attr-defined]
-
     def run_dummy_forwards(self) -> None:
-        """See `CollectiveReward`."""
-        if isinstance(self.lm, CollectiveReward):
+        """See `Reward`; the model in a run is a `PolicyTextLM`."""
+        if isinstance(self.lm, PolicyTextLM):
             self.lm.run_dummy_forwards()
 
 

@@ -11,9 +11,10 @@ How likely the text teacher would have been to give the answer.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,29 +35,22 @@ if TYPE_CHECKING:
 NOT_JUDGED = math.nan
 
 
-class Reward(Protocol):
+class Reward(ABC):
     """Scores answers; higher is better, NaN means "not judged": such an answer takes part in nothing.
 
-    A value must not depend on batch mates or earlier calls, and no gradient runs through it. A reward that leaves
-    answers out, or reads less than all of one, counts them in an optional method `counts() -> dict[str, int]`.
+    A value must not depend on batch mates or earlier calls, and no gradient runs through it.
     """
 
+    @abstractmethod
     def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
         """One number per (row, response)."""
-        ...
 
+    def counts(self) -> dict[str, int]:
+        """Answers so far that were left out, or not read to their end, by reason."""
+        return {}
 
-@runtime_checkable
-class CollectiveReward(Protocol):
-    """A reward that asks weights which processes share out, and must do so as often as the others."""
-
-    def join_collectives(self, sync: Any, shell: Any) -> None:
-        """From now on; `shell` is what the weights are called through."""
-        ...
-
-    def run_dummy_forwards(self) -> None:
-        """To be called when this process has no more to ask; returns when none has."""
-        ...
+    def run_dummy_forwards(self) -> None:  # noqa: B027  # most rewards share no weights
+        """Where processes share the reward's weights: dummy forward passes until no process scores any more."""
 
 
 @contextmanager
@@ -68,7 +62,7 @@ def naming_key(key: str) -> Iterator[None]:
         raise type(error)(f"{key}: {error}") from error
 
 
-class TextReward:
+class TextReward(Reward):
     """A reward from one function of (answer, teacher's answer, target language)."""
 
     def __init__(self, score: Callable[[str, str, str], float]) -> None:
@@ -101,7 +95,7 @@ def _words(text: str, lang: str) -> int:
     return len("".join(text.split())) if base_language(lang) in UNSPACED else len(text.split())
 
 
-class Similarity:
+class Similarity(Reward):
     """Cosine of the sentence vectors of answer and teacher's answer, in [-1, 1]; 0 where one has no words.
 
     Embedding models read a few hundred tokens and drop the rest; how many texts that happened to is counted.
@@ -140,7 +134,7 @@ class Similarity:
         return {"similarity_cut": self.embedder.cut}
 
 
-class TeacherLogprob:
+class TeacherLogprob(Reward):
     """Log-likelihood (nats, summed over tokens) of the answer given the text instruction, under the text teacher."""
 
     def __init__(self, teacher: "TextLM") -> None:

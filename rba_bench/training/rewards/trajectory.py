@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rba_bench.metrics.bleu import sentence_chrf
-from rba_bench.training.data.clips import ClipInput
+from rba_bench.training.data.clips import ClipStore
 from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import Sample
 from rba_bench.training.model.policy import SpeechPolicy
@@ -63,7 +63,7 @@ class Trajectories:
     Args:
         options: `tars` of the recipe.
         policy: that drew the samples.
-        clips: the clips of samples, distinct ones and where each one's is.
+        store: clips of the samples.
         likeness: of texts; None where behaviour does not count.
     """
 
@@ -71,12 +71,12 @@ class Trajectories:
         self,
         options: TarsOptions,
         policy: SpeechPolicy,
-        clips: Callable[[Sequence[Sample]], tuple[list[ClipInput], list[int]]],
+        store: ClipStore,
         likeness: Likeness | None,
     ) -> None:
         self.options = options
         self.policy = policy
-        self.clips = clips
+        self.store = store
         self.likeness = likeness
 
     def __call__(
@@ -119,7 +119,7 @@ class Trajectories:
         for start in range(0, len(pairs), AT_ONCE):
             part = pairs[start : start + AT_ONCE]
             sides = [samples[place] for column in zip(*part, strict=True) for place in column]
-            clips, places = self.clips(sides)
+            clips, places = self.store.distinct_inputs(sides)
             responses = [Response(clip, one.tokens) for clip, one in zip(places, sides, strict=True)]
             means = self.policy.layer_means(clips, responses)
             found += layer_likeness(means[: len(part)], means[len(part) :]).tolist()

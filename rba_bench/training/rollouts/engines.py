@@ -5,7 +5,7 @@ The text decoder of a recipe's base model in a folder, and the command with whic
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,53 +14,54 @@ import torch
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_bytes
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
+from rba_bench.training.data.clips import ClipStore
 from rba_bench.training.model.policy import SpeechPolicy
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.model.trainable_parts import ALL_LINEAR
-from rba_bench.training.rollouts.buffer import RolloutBuffer
-from rba_bench.training.rollouts.rollout import BASE
+from rba_bench.training.rollouts.rollout import BASE, LocalRollout, Rollout
 from rba_bench.training.rollouts.vllm import VllmRollout
 from rba_bench.training.rollouts.vllm_client import ServerUnavailable, VllmClient
 from rba_bench.training.rollouts.weight_transfer import FolderTransfer, LoraTransfer, NcclTransfer, Transfer
 from rba_bench.training.training_recipe import TrainingRecipe
 
 
-def use_engine(rollout_buffer: RolloutBuffer, folder: Path) -> None:
-    """Give a rollout buffer the engine that its recipe names; it starts with the local one.
+def make_rollout(
+    recipe: TrainingRecipe,
+    policy: SpeechPolicy,
+    store: ClipStore,
+    end_ids: Collection[int],
+    folder: Path,
+    sync: CollectiveSync | None = None,
+) -> Rollout:
+    """The engine that the recipe names; the policy itself where the run samples nothing.
 
     Args:
-        rollout_buffer: of the run.
-        folder: for weights on their way, where the recipe names none.
+        recipe: the run.
+        policy: the policy as it trains.
+        store: clips of the run.
+        end_ids: tokens that end an answer.
+        folder: for weights on their way to a server, where the recipe names none.
+        sync: of the processes, where they share the weights out.
 
     Raises:
-        MissingPrerequisite: the server is not there.
-        UserError: it is another one, or the model's decoder cannot be served alone.
+        MissingPrerequisite: the server does not answer.
+        UserError: the server serves another model, or the model's decoder cannot be served alone.
     """
-    recipe = rollout_buffer.recipe
+    ends, longest, batch = sorted(end_ids), recipe.max_new_tokens, recipe.rollout_batch
     validates = recipe.eval_every and recipe.validation.metric == "reward"
-    if recipe.rollout.engine == "local" or not (recipe.uses_rollout or validates):
-        return
-    options, policy = recipe.rollout, rollout_buffer.policy
+    options = recipe.rollout
+    if options.engine == "local" or not (recipe.uses_rollout or validates):
+        return LocalRollout(policy, ends, longest, batch, store.any_input, sync)
     client = VllmClient(options.url, options.in_flight, options.timeout_s)
     check_there(client, recipe)
-    rollout_buffer.rollout = VllmRollout(
-        policy,
-        client,
-        _transfer(client, recipe, policy, _emptied(options.folder, folder)),
-        sorted(rollout_buffer.responder.end_ids),
-        recipe.max_new_tokens,
-        recipe.rollout_batch,
-        rollout_buffer.any_clip,
-        options.tolerance,
-    )
-
-
-def _emptied(wanted: str | None, folder: Path) -> Path:
-    """Where weights lie while they go over, without what a killed run of this folder has left there."""
     name = f"rba-{sha256_bytes(str(folder.resolve()).encode())[:12]}"
-    where = Path(wanted) / name if wanted else folder
+    where = Path(options.folder) / name if options.folder else folder
     if os.environ.get("RANK", "0") == "0":
-        shutil.rmtree(where, ignore_errors=True)
-    return where
+        shutil.rmtree(where, ignore_errors=True)  # what a killed run of this folder has left there
+    transfer = _transfer(client, recipe, policy, where)
+    return VllmRollout(
+        policy, client, transfer, ends, longest, batch, store.any_input, options.tolerance, sync
+    )
 
 
 def _transfer(client: VllmClient, recipe: TrainingRecipe, policy: SpeechPolicy, folder: Path) -> Transfer:

@@ -232,12 +232,6 @@ class Rollout(Protocol):
         """
         ...
 
-    def join_collectives(self, sync: CollectiveSync) -> None:
-        """The processes share weights out: calls of the model go through `sync`."""
-
-    def close(self) -> None:
-        """No more draws."""
-
 
 class LocalRollout:
     """Draws with the weights as they train: there is nothing to hand over.
@@ -247,7 +241,8 @@ class LocalRollout:
         end_ids: tokens that end an answer.
         max_new_tokens: longest answer.
         batch: answers sampled together.
-        any_clip: a clip for the answer that keeps other processes company.
+        any_clip: gives an input for the answers that are not used (see `CollectiveSync`).
+        sync: of the processes, where they share the weights out.
     """
 
     def __init__(
@@ -257,22 +252,16 @@ class LocalRollout:
         max_new_tokens: int,
         batch: int,
         any_clip: Callable[[], ClipInput],
+        sync: CollectiveSync | None = None,
     ) -> None:
         self.policy = policy
         self.end_ids = sorted(end_ids)
         self.max_new_tokens = max_new_tokens
         self.batch = batch
         self.any_clip = any_clip
-        self.sync = CollectiveSync()
+        self.sync = sync or CollectiveSync()
 
     def renew(self) -> None:
-        """Nothing to do."""
-
-    def join_collectives(self, sync: CollectiveSync) -> None:
-        """Call the model as often as the other processes do."""
-        self.sync = sync
-
-    def close(self) -> None:
         """Nothing to do."""
 
     def draw(

@@ -43,8 +43,9 @@ class VllmRollout:
         end_ids: tokens that end an answer.
         max_new_tokens: longest answer.
         batch: prompts embedded together.
-        any_clip: a clip for the probe, and for company of other processes.
-        tolerance: nats by which probabilities of the probe may differ.
+        any_clip: gives an input for the probe, and for embeddings that are not used (see `CollectiveSync`).
+        tolerance: nats by which log-probabilities of the probe may differ.
+        sync: of the processes, where they share the weights out.
 
     Attributes:
         transfers: how often weights went over.
@@ -61,6 +62,7 @@ class VllmRollout:
         batch: int,
         any_clip: Callable[[], ClipInput],
         tolerance: float | None = None,
+        sync: CollectiveSync | None = None,
     ) -> None:
         self.policy = policy
         self.client = client
@@ -71,7 +73,7 @@ class VllmRollout:
         self.any_clip = any_clip
         self.dtype = torch.bfloat16 if policy.half else torch.float32
         self.tolerance = TOLERANCE[self.dtype] if tolerance is None else tolerance
-        self.sync = CollectiveSync()
+        self.sync = sync or CollectiveSync()
         self.transfers = 0
         self.probed = 0.0
         self._run = secrets.token_hex(4)  # of this process: tags of an attempt before are not taken for ours
@@ -83,13 +85,6 @@ class VllmRollout:
         """See `Rollout.renew`; a decoder that does not train stays as it is."""
         if self._moves:
             self._tag = ""
-
-    def join_collectives(self, sync: CollectiveSync) -> None:
-        """Call the model as often as the other processes do."""
-        self.sync = sync
-
-    def close(self) -> None:
-        """Nothing to do: whoever started the server stops it."""
 
     def draw(
         self, clips: Sequence[ClipInput], requests: Sequence[Request], *, with_logprobs: bool = False

@@ -120,10 +120,16 @@ class OwnReader(Reader):
         weights: what names its weights in records.
         adapters: leave low-rank adapters on; without them it is the LLM they were put into.
         shell: of a copy whose weights processes share out; what reads in place needs none, its caller is inside.
+        sync: of the processes, where they share the weights out.
     """
 
     def __init__(
-        self, family: AudioFamily, weights: str, adapters: bool = False, shell: ShardedModel | None = None
+        self,
+        family: AudioFamily,
+        weights: str,
+        adapters: bool = False,
+        shell: ShardedModel | None = None,
+        sync: CollectiveSync | None = None,
     ) -> None:
         self.family = family
         self.shell = shell
@@ -134,7 +140,7 @@ class OwnReader(Reader):
         self.pad_id = family.pad_id
         self.context = family.context
         self.vocabulary: int = family.model.get_output_embeddings().weight.shape[0]
-        self.sync = CollectiveSync()  # of the processes, where they share the weights out
+        self.sync = sync or CollectiveSync()
         self.by_document = family.decoder.config._attn_implementation == BY_DOCUMENT
 
     def text_ids(self, text: str) -> tuple[int, ...]:
@@ -383,6 +389,8 @@ class PolicyTextLM(LocalTextLM):
         batch_size: rows per batch.
         adapters: leave low-rank adapters in the decoder on; without them it is the LLM they were put into.
         half: compute in bfloat16 (autocast), as a policy of that precision does.
+        shell: what the model is called through where processes share its weights out.
+        sync: of the processes, where they share the weights out.
     """
 
     def __init__(
@@ -392,6 +400,8 @@ class PolicyTextLM(LocalTextLM):
         batch_size: int = 32,
         adapters: bool = True,
         half: bool = False,
+        shell: ShardedModel | None = None,
+        sync: CollectiveSync | None = None,
     ) -> None:
         identity = {"kind": "self", "path": "self", "weights_sha256": weights}
         super().__init__(family.model, family.tokenizer, identity, batch_size, stops=_stops(family))
@@ -400,15 +410,11 @@ class PolicyTextLM(LocalTextLM):
         self.half = half
         self.pad_id = family.pad_id
         self.context = family.context
-        self.sync = CollectiveSync()  # of the processes, where they share the weights out
-        self.shell: ShardedModel | None = None
-
-    def join_collectives(self, sync: CollectiveSync, shell: ShardedModel) -> None:
-        """From now on scoring calls the model through `shell`, and as often as the other processes do."""
-        self.sync, self.shell = sync, shell
+        self.shell = shell
+        self.sync = sync or CollectiveSync()
 
     def run_dummy_forwards(self) -> None:
-        """Wait until no process scores any more."""
+        """Dummy forward passes until no process scores any more."""
         self.sync.leave(lambda: self.logprobs(["?"], ["!"]))
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from rba_bench.textlm.endpoints.address import parse_endpoint
 from rba_bench.training.data.batch import StateTargets, Targets, TopKTargets
 from rba_bench.training.data.packing import Mode, Response, plan_layout
 from rba_bench.training.losses.distillation import top_k
+from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.options.nested_options import TeacherOptions
 from rba_bench.training.teachers.keyed_store import MIB, Store
 from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, ShardedModel, frozen_copy
@@ -162,7 +163,7 @@ class TextTeacher:
 
     def targets(
         self, texts: Sequence[str], responses: Sequence[Response], places: Sequence[int] | None = None
-    ) -> StateTargets:
+    ) -> Targets:
         """Distributions at all positions of some answers.
 
         Args:
@@ -304,11 +305,11 @@ def decoded(data: bytes) -> Entry:
     )
 
 
-class CachedTeacher:
-    """A teacher that is asked at most once.
+class CachedTeacher(TextTeacher):
+    """A text teacher that reads an answer at most once.
 
     Args:
-        text_teacher: the teacher; it is used where something is not kept yet.
+        text_teacher: the same teacher without a cache.
         store: what is kept.
         k: likeliest tokens.
         temperature: at which probabilities are taken.
@@ -320,18 +321,19 @@ class CachedTeacher:
     ) -> None:
         if k < 1 or temperature <= 0:
             raise ValueError(f"k = {k} and T = {temperature} must be positive")
-        self.text_teacher = text_teacher
+        plain = text_teacher
+        super().__init__(plain.reader, plain.vocabulary, plain.layout, plain.batch_tokens, plain.precision)
         self.store = store
-        self.k = min(k, text_teacher.vocabulary)
+        self.k = min(k, self.vocabulary)
         self.temperature = float(temperature)
         self.kept: Kept = kept
-        teacher = {name: value for name, value in text_teacher.identity().items() if name != "path"}
+        teacher = {name: value for name, value in plain.identity().items() if name != "path"}
         self._tag = sha256_json([teacher, self.k, self.temperature, kept])
 
     def identity(self) -> dict[str, Any]:
         """The teacher's, with k and T."""
         return {
-            **self.text_teacher.identity(),
+            **super().identity(),
             "top_k": self.k,
             "temperature": self.temperature,
             "kept_as": self.kept,
@@ -373,24 +375,21 @@ class CachedTeacher:
         return len(missing)
 
     def _key(self, text: str, tokens: Tokens) -> bytes:
-        turn = self.text_teacher.reader.text_ids(text)
+        turn = self.reader.text_ids(text)
         value = np.array([len(turn), *turn, *tokens], dtype="<i8").tobytes()
         return bytes.fromhex(sha256_bytes(self._tag.encode() + value))
 
     def _ask(self, unknown: dict[bytes, tuple[str, Tokens]]) -> dict[bytes, bytes]:
         texts, answers = zip(*unknown.values(), strict=True)
-        states = self.text_teacher.states(texts, answers)
+        states = self.states(texts, answers)
         entries = self._entries(torch.cat(states), [len(one) for one in states])
         found = {key: encoded(entry, self.kept) for key, entry in zip(unknown, entries, strict=True)}
         self.store.put(found)
         return found
 
     def _entries(self, states: Tensor, lengths: Sequence[int]) -> Iterator[Entry]:
-        size = max(1, CHUNK_ELEMENTS // self.text_teacher.vocabulary)
-        parts = [
-            top_k(self.text_teacher.head(chunk).float(), self.k, self.temperature)
-            for chunk in states.split(size)
-        ]
+        size = max(1, CHUNK_ELEMENTS // self.vocabulary)
+        parts = [top_k(self.head(chunk).float(), self.k, self.temperature) for chunk in states.split(size)]
         ids, logprobs, rest = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         start = 0
         for length in lengths:
@@ -407,20 +406,6 @@ class CachedTeacher:
             ) from error
 
 
-class Teacher(Protocol):
-    """What gives distributions: `TextTeacher` over the whole vocabulary, `CachedTeacher` over the likeliest tokens."""
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the distributions, for the record."""
-        ...
-
-    def targets(
-        self, texts: Sequence[str], responses: Sequence[Response], places: Sequence[int] | None = None
-    ) -> Targets:
-        """Distributions at all positions of the responses at `places`; see `TextTeacher.targets`."""
-        ...
-
-
 def make_text_teacher(
     options: TeacherOptions,
     family: AudioFamily,
@@ -432,6 +417,7 @@ def make_text_teacher(
     device: str = "cpu",
     whole: bool = False,
     shell: ShardedModel | None = None,
+    sync: CollectiveSync | None = None,
 ) -> TextTeacher:
     """The text teacher of a student, before its first step.
 
@@ -447,6 +433,7 @@ def make_text_teacher(
         device: where another model is put.
         whole: everything in one forward pass; needed where processes share the LLM's weights.
         shell: what the LLM is called through where processes share weights out; the student's own, or that of the copy.
+        sync: of the processes, where they share weights out.
 
     Raises:
         MissingPrerequisite: no such model.
@@ -456,9 +443,9 @@ def make_text_teacher(
     if options.model == "self":
         layout = layout if family.shares_rows else "pad"
         if shell is not None:
-            reader = OwnReader(shell.family, weights, shell=shell)
+            reader = OwnReader(shell.family, weights, shell=shell, sync=sync)
         else:
-            reader = OwnReader(family if shared else frozen_copy(family), weights)
+            reader = OwnReader(family if shared else frozen_copy(family), weights, sync=sync)
     else:
         layout = "pad"
         reader = OtherReader(_found(options.model), device, options.template)

@@ -260,14 +260,16 @@ def test_a_real_reference_is_asked_about_the_pairs_and_compared_with(
     with torch.no_grad():
         targets = method.targets(batch, frozen_models)
         scores = policy(
-            frozen_models.clips(batch),
+            frozen_models.store.inputs(batch.prompts),
             batch.responses,
             targets.distributions,
             targets.measure,
             method.extra_outputs,
         )
-        told = reference(frozen_models.clips(batch), batch.responses, extra_outputs=("hidden",))
-        own = policy(frozen_models.clips(batch), batch.responses, extra_outputs=("hidden",))
+        told = reference(
+            frozen_models.store.inputs(batch.prompts), batch.responses, extra_outputs=("hidden",)
+        )
+        own = policy(frozen_models.store.inputs(batch.prompts), batch.responses, extra_outputs=("hidden",))
     mask, ends = scores.mask, [*batch.chosen, *batch.rejected]
     ours = Step(batch, scores, targets, method.counts(batch, frozen_models))
     normal = recipe.preference_reduction

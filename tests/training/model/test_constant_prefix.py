@@ -120,10 +120,10 @@ def test_nothing_is_left_out_where_the_language_model_moves(
     for change in ("trains", "recomputes", "shared out"):
         parts.freeze(family, ["projector", "llm"] if change == "trains" else ["projector"])
         family.decoder.gradient_checkpointing = change == "recomputes"
-        policy.whole = change != "shared out"
+        policy.sharded = change == "shared out"
         policy(clips, response)
         assert not policy.openings._known, change
-    policy.whole = True
+    policy.sharded = False
     policy(clips, response)
     assert list(policy.openings._known) == [(tuple(clips[0].prompt_ids[:2].tolist()), False)]
 

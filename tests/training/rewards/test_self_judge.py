@@ -9,7 +9,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.training.options.nested_options import RewardOptions
-from rba_bench.training.rewards import SelfJudgeReward, build_reward, needs_own_llm
+from rba_bench.training.rewards import SelfJudgeReward, build_reward, reward_names
 from rba_bench.training.rewards.judge import expected_grade, self_judge_prompt
 
 ANSWERS = ["go", "pack a map and go early", 'say "5"']
@@ -51,8 +51,10 @@ def test_expected_grade() -> None:
 
 def test_it_is_built_from_the_policys_model_or_refused(rows: list[AlignmentRow], lm: LocalTextLM) -> None:
     options = RewardOptions(instruct="self-judge")
-    assert needs_own_llm(options, ["instruct"]) and not needs_own_llm(options, ["qa", "s2tt"])
-    with pytest.raises(MissingPrerequisite, match=r"^reward\.instruct: self-judge needs"):
+    assert "self-judge" in reward_names(options, ["instruct"]) and "self-judge" not in reward_names(
+        options, ["qa"]
+    )
+    with pytest.raises(MissingPrerequisite, match="^reward: self-judge needs"):
         build_reward(options, ["instruct"])
     value = build_reward(options, ["instruct"], own_llm=lm)([rows[0]], ["go"])
     assert value == pytest.approx(SelfJudgeReward(lm)([rows[0]], ["go"]))

@@ -84,9 +84,11 @@ def rollout_buffer(family: Any, store_for: Callable[..., Any]) -> Callable[..., 
         recipe = TrainingRecipe(method="tars", voices_per_group=2, tars={"behavior_by": "chrf", **tars})
         policy, store, responder = SpeechPolicy(family), store_for(family), ResponseTokens(family)
         method = methods.make_method(recipe, responder.end_ids)
-        made = collect.RolloutBuffer(recipe, method, policy, store, responder, lambda *_: [])  # type: ignore[arg-type]
-        made.trajectories = build.make_trajectories(recipe, made, "cpu")
-        return made
+        trajectories = build.make_trajectories(recipe, policy, store, "cpu")
+        judge: Any = lambda *_: []  # noqa: E731
+        return collect.RolloutBuffer(
+            recipe, method, policy, store, responder, judge, trajectories=trajectories
+        )
 
     return make
 
@@ -101,7 +103,7 @@ def test_both_parts_go_to_spoken_answers_alone(
     trajectories: Trajectories = made.trajectories  # type: ignore[assignment]
     found = trajectories(group, [0.0, 1.0, 0.0, 1.0], [0, 4])
     assert set(found) == {0, 1} and made.policy.training  # as it was
-    clips, places = made.clips(group)
+    clips, places = made.store.distinct_inputs(group)
     means = made.policy.eval().layer_means(
         clips, [Response(place, one.tokens) for place, one in zip(places, group, strict=True)]
     )

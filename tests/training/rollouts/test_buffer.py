@@ -75,11 +75,15 @@ def test_a_position_takes_further_groups_until_one_teaches(
 
     always, wishes = Always(Draw((9, 4), True, (-1.0, -1.0))), []
     made = collect.RolloutBuffer(recipe, method, policy, store, responder, ByRow(worth), always)
-    made.spare = lambda position, turn, turns: {1: ["g1", "g4", "g2"], 2: ["g0", "g2", "g5"]}[position][
-        turn - 1
-    ]
-    made.agree = lambda wish: wishes.append(wish) or wish  # type: ignore[func-returns-value]
-    made.draw([(0, "g3"), (1, "g0"), (2, "g0")], 7)
+
+    def spare(position: int, turn: int, turns: int) -> str:
+        return {1: ["g1", "g4", "g2"], 2: ["g0", "g2", "g5"]}[position][turn - 1]
+
+    def any_process(wish: bool) -> bool:
+        wishes.append(wish)
+        return wish
+
+    made.draw([(0, "g3"), (1, "g0"), (2, "g0")], 7, spare, any_process)
     own, other, none = (made.take(position) for position in range(3))
     assert (own.group, own.redrawn, own.step) == ("", 0, 7) and own.rated[0][1].reward == 5
     assert (other.group, other.redrawn, len(other.rated[0])) == ("g4", 2, 2)
@@ -89,8 +93,7 @@ def test_a_position_takes_further_groups_until_one_teaches(
     assert first[4:] == first[2:4] and not set(first) & set(
         second
     )  # g0 once more, and not for the same answers
-    made.agree = lambda wish: True  # another process goes on
-    made.draw([(0, "g3")], 8)
+    made.draw([(0, "g3")], 8, spare, lambda wish: True)  # another process goes on
     assert made.take(0).redrawn == 0 and made.drawn == 18
 
 

@@ -23,7 +23,7 @@ from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.model.building import make_policy
 from rba_bench.training.rollouts import vllm
 from rba_bench.training.rollouts.buffer import RolloutBuffer
-from rba_bench.training.rollouts.engines import use_engine
+from rba_bench.training.rollouts.engines import make_rollout
 from rba_bench.training.rollouts.rollout import Request, RolloutUnavailable
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.textlm.misbehaving_server import Reaction, Seen, Server, body, failure, serving
@@ -117,7 +117,13 @@ def engine(rollout_buffer: RolloutBuffer, url: str, folder: Path) -> None:
     rollout = {"engine": "vllm", "url": url.removesuffix("/v1")}
     data = rollout_buffer.recipe.model_dump() | {"rollout": rollout}
     rollout_buffer.recipe = TrainingRecipe.model_validate(data)
-    use_engine(rollout_buffer, folder)
+    rollout_buffer.rollout = make_rollout(
+        rollout_buffer.recipe,
+        rollout_buffer.policy,
+        rollout_buffer.store,
+        rollout_buffer.responder.end_ids,
+        folder,
+    )
 
 
 def test_answers_are_those_of_the_local_engine(

@@ -85,7 +85,7 @@ def test_a_second_teacher_reads_nothing(
         (made.ids, made.logits, made.log_rest), (kept.ids, kept.logits, kept.log_rest), strict=True
     ):
         assert torch.equal(one, other)
-    reader = second.text_teacher.reader
+    reader = second.reader
     assert isinstance(reader, OtherReader) and not reader.loaded
     assert second.fill([TEXTS[0]], [answers[0]]) == 0 and not reader.loaded
     assert (second.store.hits, second.store.misses) == (4, 0)
@@ -141,7 +141,7 @@ def test_a_fill_that_was_stopped_goes_on(
             raise KeyboardInterrupt
         return states(*args)
 
-    monkeypatch.setattr(text_teacher, "states", stopping)
+    monkeypatch.setattr(CachedTeacher, "states", lambda self, *args: stopping(*args))
     with pytest.raises(KeyboardInterrupt):
         CachedTeacher(text_teacher, Store(path), 4, 1.0).fill(texts, tokens)
     assert CachedTeacher(text_teacher, Store(path), 4, 1.0).fill(texts, tokens) == 1
