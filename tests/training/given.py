@@ -9,15 +9,17 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import Answer, PreferencePair, ScoredSample
+from rba_bench.training.data.pairs import AnswerTokens, PreferencePair, ScoredSample
 from rba_bench.training.methods.method import Method, Step, StepTargets
 from rba_bench.training.model.policy import Scores
 
 
-def answers(row: AlignmentRow, mask: Tensor, end: int = 4) -> list[Answer]:
+def answers(row: AlignmentRow, mask: Tensor, end: int = 4) -> list[AnswerTokens]:
     """Different answers with as many tokens as `mask` [N, L] says, each with its end token."""
     lengths = mask.sum(-1).tolist()
-    return [Answer(row, (*([10 + number] * (length - 1)), end)) for number, length in enumerate(lengths)]
+    return [
+        AnswerTokens(row, (*([10 + number] * (length - 1)), end)) for number, length in enumerate(lengths)
+    ]
 
 
 def step_of(method: Method, batch: StepBatch, logprobs: Tensor, mask: Tensor, **targets: Any) -> Step:

@@ -12,7 +12,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.training.data.batch import StepBatch, assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, OfflinePairs, PreferencePair
+from rba_bench.training.data.pairs import AnswerTokens, OfflinePairs, PreferencePair
 from rba_bench.training.model.frozen_models import FrozenModels, ReferenceCache
 from rba_bench.training.model.policy import SpeechPolicy
 
@@ -91,7 +91,12 @@ class Scorer:
 def test_known_answers_are_not_scored_again(tmp_path: Path, rows: list[AlignmentRow]) -> None:
     one, other = rows[0], rows[1]
     batch = StepBatch()
-    for answer in (Answer(one, (1, 2)), Answer(one, (3,)), Answer(other, (1, 2)), Answer(one, (1, 2), True)):
+    for answer in (
+        AnswerTokens(one, (1, 2)),
+        AnswerTokens(one, (3,)),
+        AnswerTokens(other, (1, 2)),
+        AnswerTokens(one, (1, 2), True),
+    ):
         batch.add(answer)
     assert len(batch.prompts) == 3 and len(batch.responses) == 4
     score = Scorer()
@@ -115,7 +120,7 @@ def test_filled_by_the_policy_it_holds_what_the_reference_would_say(
     frozen_models = FrozenModels(store_for(family), SpeechPolicy(family))
 
     chosen, rejected = ResponseTokens(family)("the lake"), ResponseTokens(family)("a tree and water")
-    pairs = [PreferencePair(Answer(row, chosen), Answer(row, rejected)) for row in rows[:6]]
+    pairs = [PreferencePair(AnswerTokens(row, chosen), AnswerTokens(row, rejected)) for row in rows[:6]]
     cache = ReferenceCache("tag")
     cache.fill(pairs, frozen_models.score, batch_size=2)
     assert cache.computed == 12

@@ -15,7 +15,7 @@ from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.callbacks import samples
 from rba_bench.training.callbacks.training_callback import TrainingCallback
-from rba_bench.training.data.pairs import Answer, Outcome, PreferencePair, Sample
+from rba_bench.training.data.pairs import AnswerTokens, Outcome, PreferencePair, Sample
 from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
 
@@ -146,9 +146,9 @@ def test_a_record_says_where_each_side_of_a_pair_comes_from(rows: list[Alignment
     given = [Sample(mine[0], (1, 2), True, "one"), Sample(mine[1], (1, 2), False, "two" * 5_000)]
     pairs = [
         PreferencePair(
-            Answer(mine[1], (9,)), Answer(mine[1], (1, 2))
+            AnswerTokens(mine[1], (9,)), AnswerTokens(mine[1], (1, 2))
         ),  # the teacher's answer, and the second sample
-        PreferencePair(Answer(mine[1], (1, 2, 3)), Answer(mine[0], (1, 2))),
+        PreferencePair(AnswerTokens(mine[1], (1, 2, 3)), AnswerTokens(mine[0], (1, 2))),
     ]
     made = samples.group_record(
         mine, given, [0.5, float("nan")], Outcome(2, pairs), lambda row, tokens: f"said {list(tokens)}"

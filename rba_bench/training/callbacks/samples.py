@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentRow
-from rba_bench.training.data.pairs import Answer, Outcome, Sample
+from rba_bench.training.data.pairs import AnswerTokens, Outcome, Sample
 from rba_bench.training.training_recipe import TrainingRecipe
 
 GROUPS = 4  # of a step
@@ -64,7 +64,7 @@ def group_record(
     places = {(one.row.id, one.tokens): number for number, one in reversed(list(enumerate(samples)))}
     anywhere = {one.tokens: number for number, one in reversed(list(enumerate(samples)))}
 
-    def side(answer: Answer) -> dict[str, Any]:
+    def side(answer: AnswerTokens) -> dict[str, Any]:
         place = places.get((answer.row.id, answer.tokens), anywhere.get(answer.tokens))
         text = bounded(text_of(answer.row, answer.tokens) if place is None else samples[place].text)
         # a sample that equals the teacher's answer makes no pair with it, so what is no sample is given

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.packing import Response
-from rba_bench.training.data.pairs import Answer, PreferencePair, ScoredSample
+from rba_bench.training.data.pairs import AnswerTokens, PreferencePair, ScoredSample
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class StepBatch:
     _prompts: dict[tuple[str, bool], int] = field(default_factory=dict, init=False, repr=False)
     _responses: dict[Response, int] = field(default_factory=dict, init=False, repr=False)
 
-    def add(self, answer: Answer) -> int:
+    def add(self, answer: AnswerTokens) -> int:
         """The index of an answer among `responses`; an answer, or prompt, that is not there yet is added."""
         prompt = self._prompts.setdefault((answer.row.id, answer.as_text), len(self.prompts))
         if prompt == len(self.prompts):
@@ -168,7 +168,7 @@ class StepBatch:
         Without any the projector would take no part in the step, and processes would not all do the same.
         """
         if all(as_text for _, as_text in self.prompts):
-            self.add(Answer(row, tokens))
+            self.add(AnswerTokens(row, tokens))
 
 
 def assemble_batch(
@@ -189,7 +189,7 @@ def assemble_batch(
     """
     batch = StepBatch(pairs=list(pairs), items=items)
     if teacher_tokens is not None:
-        batch.teacher = [batch.add(Answer(row, teacher_tokens(row.response))) for row in rows]
+        batch.teacher = [batch.add(AnswerTokens(row, teacher_tokens(row.response))) for row in rows]
     for pair in pairs:
         batch.chosen.append(batch.add(pair.chosen))
         batch.rejected.append(batch.add(pair.rejected))

@@ -1,22 +1,19 @@
-"""From sampled answers to what the losses compare.
+"""Samples of the policy, and what the losses compare: preference pairs, and samples with their advantages.
 
-RBA-Single: the teacher's answer against the model's own sample, both on the sample's clip.
-RBA-Group: the best against the worst sample of a voice group by reward, each on its own voice's clip; the samples in
-between are dropped (paper section 5.1). A group whose samples are all equally good has no pair and gives only its SFT
-term.
+    SampleRequest -> Sample -> PreferencePair or ScoredSample -> Outcome, one for each group of a step
 
-What the rollout of one group gave: part of a run's state until its step comes, so it can be written down.
+RBA-Single pairs the teacher's answer with the model's own sample, both on the sample's clip. RBA-Group pairs the best
+sample of a voice group with the worst one by reward, each on its own voice's clip; the others are dropped (paper
+section 5.1). A group whose samples are all equally good has no pair and contributes only its SFT term.
 
-Preference pairs that are given instead of sampled.
-
-A JSON line per pair: `{"id": ROW OR GROUP, "chosen": TEXT, "rejected": TEXT, "gap": 1.5}`; `id` names a clip (a row of
-the alignment set) or an instruction, whose pair then goes to each of its voices in turn. `gap` (reward of the one less
-that of the other) is optional and serves ODPO.
+Pairs can also be given, instead of sampled, by a JSON-lines file: `{"id": ROW OR GROUP, "chosen": TEXT, "rejected":
+TEXT, "gap": 1.5}`. `id` names a clip (a row of the alignment set) or an instruction, whose pairs then go to its voices
+in turn. `gap` (reward of the chosen answer minus that of the rejected one) is optional; ODPO uses it.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,7 @@ class SampleRequest:
         row: the clip.
         repeat: which sample of it this is.
         temperature: 0 asks for the greedy answer.
-        as_text: the instruction is read instead of heard.
+        as_text: the instruction is given as text instead of audio.
     """
 
     row: AlignmentRow
@@ -48,13 +45,13 @@ class Sample:
 
     Attributes:
         row: its clip.
-        tokens: end token included where it came.
-        ended: whether it came.
+        tokens: with the end token, if the answer has one.
+        ended: whether the answer has an end token.
         text: without special tokens.
-        as_text: the instruction was read instead of heard.
-        greedy: the likeliest answer, not a draw.
-        logprobs: of each token at `temperature` under the policy that drew it; empty where nobody asks.
-        temperature: that it was drawn at; 0 for the greedy answer.
+        as_text: the instruction was given as text instead of audio.
+        greedy: the most likely answer, not a random one.
+        logprobs: of each token at `temperature` under the policy that sampled it; empty where the method needs none.
+        temperature: of sampling; 0 for the greedy answer.
     """
 
     row: AlignmentRow
@@ -68,8 +65,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An answer to be scored given the clip of `row`, or its transcript; see `Response` for the temperature."""
+class AnswerTokens:
+    """An answer to be scored given the clip of `row`, or its text (`as_text`); temperature as in `Response`."""
 
     row: AlignmentRow
     tokens: tuple[int, ...]
@@ -79,25 +76,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """A preferred and a rejected answer; `gap`: reward of the one minus that of the other, 0 where unknown."""
+    """A preferred and a rejected answer; `gap` is the difference of their rewards, 0 where unknown."""
 
-    chosen: Answer
-    rejected: Answer
+    chosen: AnswerTokens
+    rejected: AnswerTokens
     gap: float = 0.0
 
 
 @dataclass(frozen=True)
 class ScoredSample:
-    """A sample with its worth, for policy gradients.
+    """A sample with its reward and advantage, for policy gradients.
 
     Attributes:
         answer: the sample.
-        reward: as the reward function gave it.
-        advantage: what the method made of it.
+        reward: from the reward of the run.
+        advantage: computed by the method.
         logprobs: see `Sample`.
     """
 
-    answer: Answer
+    answer: AnswerTokens
     reward: float
     advantage: float
     logprobs: tuple[float, ...] = ()
@@ -110,8 +107,8 @@ def sample_requests(
 
     Args:
         rows: its clips.
-        size: requests at least; with fewer voices clips are asked again.
-        each: requests per clip at least.
+        size: least number of requests; with fewer voices, clips are repeated.
+        each: least number of requests per clip.
         temperatures: taken in turn.
     """
     used = list(rows[:size])
@@ -126,7 +123,7 @@ def single_pair(sample: Sample, teacher: tuple[int, ...]) -> PreferencePair | No
     """Teacher's answer (token ids) against the sample; None when the sample is the teacher's answer."""
     if sample.tokens == teacher:
         return None
-    return PreferencePair(Answer(sample.row, teacher), answer_of(sample))
+    return PreferencePair(AnswerTokens(sample.row, teacher), answer_tokens(sample))
 
 
 def group_pair(
@@ -154,17 +151,12 @@ def group_pair(
     gap = rewards[best] - rewards[worst]
     if not gap > min_gap:
         return None
-    return PreferencePair(answer_of(samples[best]), answer_of(samples[worst]), gap)
+    return PreferencePair(answer_tokens(samples[best]), answer_tokens(samples[worst]), gap)
 
 
-def answer_of(sample: Sample) -> Answer:
-    """The part of a sample that a loss needs."""
-    return Answer(sample.row, sample.tokens, sample.as_text)
-
-
-def drawn_answer(sample: Sample) -> Answer:
-    """The same, to be scored at the temperature that it was drawn at: what a policy gradient needs."""
-    return replace(answer_of(sample), temperature=sample.temperature or 1.0)
+def answer_tokens(sample: Sample, temperature: float = 1.0) -> AnswerTokens:
+    """The part of a sample that a loss scores; policy gradients score it at the temperature that it was drawn at."""
+    return AnswerTokens(sample.row, sample.tokens, sample.as_text, temperature)
 
 
 @dataclass(frozen=True)
@@ -194,11 +186,18 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON values, clips by row id."""
+
+        def side(answer: AnswerTokens) -> tuple[str, list[int], bool, float]:
+            return answer.row.id, list(answer.tokens), answer.as_text, answer.temperature
+
         return {
             "items": self.items,
-            "pairs": [[_side(pair.chosen), _side(pair.rejected), pair.gap] for pair in self.pairs],
+            "pairs": [[side(pair.chosen), side(pair.rejected), pair.gap] for pair in self.pairs],
             "rated": [
-                [[_side(one.answer), one.reward, one.advantage, list(one.logprobs)] for one in group]
+                [
+                    [side(sample.answer), sample.reward, sample.advantage, list(sample.logprobs)]
+                    for sample in group
+                ]
                 for group in self.rated
             ],
             "stats": self.stats,
@@ -212,30 +211,30 @@ class Outcome:
     def from_json(cls, value: dict[str, Any], rows: dict[str, AlignmentRow]) -> "Outcome":
         """The inverse of `to_json`."""
 
-        def answer(side: list[Any]) -> Answer:  # without a temperature in checkpoints of earlier versions
-            return Answer(rows[side[0]], tuple(side[1]), *side[2:])
+        def answer(
+            side: list[Any],
+        ) -> AnswerTokens:  # without a temperature in checkpoints of earlier versions
+            return AnswerTokens(rows[side[0]], tuple(side[1]), *side[2:])
 
-        pairs = [
-            PreferencePair(answer(chosen), answer(rejected), gap) for chosen, rejected, gap in value["pairs"]
-        ]
-        rated = [
-            [ScoredSample(answer(side), reward, worth, tuple(odds)) for side, reward, worth, odds in group]
-            for group in value["rated"]
-        ]
         return cls(
             value["items"],
-            pairs,
-            rated,
+            [
+                PreferencePair(answer(chosen), answer(rejected), gap)
+                for chosen, rejected, gap in value["pairs"]
+            ],
+            [
+                [
+                    ScoredSample(answer(side), reward, advantage, tuple(logprobs))
+                    for side, reward, advantage, logprobs in group
+                ]
+                for group in value["rated"]
+            ],
             value["stats"],
             value.get("shown"),
             value.get("group", ""),
             value.get("step"),
             value.get("redrawn"),
         )
-
-
-def _side(answer: Answer) -> tuple[str, list[int], bool, float]:
-    return answer.row.id, list(answer.tokens), answer.as_text, answer.temperature
 
 
 @dataclass(frozen=True)
@@ -266,13 +265,20 @@ class OfflinePairs:
         """
         if not path.is_file():
             raise UserError(f"no pairs in {path}: pairs_file names a JSON-lines file")
-        found: dict[str, list[TextPair]] = {}
+        pairs: dict[str, list[TextPair]] = {}
         for number, line in enumerate(read_jsonl(path), 1):
-            name, pair = _pair(line, f"{path}, line {number}")
-            found.setdefault(name, []).append(pair)
-        if not found:
+            texts = ("id", "chosen", "rejected")
+            if not isinstance(line, dict) or not all(isinstance(line.get(key), str) for key in texts):
+                raise UserError(
+                    f"{path}, line {number}: a pair is an object with the texts `id`, `chosen` and `rejected`"
+                )
+            gap = line.get("gap", 0.0)
+            if isinstance(gap, bool) or not isinstance(gap, int | float):
+                raise UserError(f"{path}, line {number}: gap must be a number")
+            pairs.setdefault(line["id"], []).append(TextPair(line["chosen"], line["rejected"], float(gap)))
+        if not pairs:
             raise UserError(f"{path} holds no pair")
-        return cls(found)
+        return cls(pairs)
 
     @staticmethod
     def sha256(path: Path) -> str:
@@ -281,16 +287,19 @@ class OfflinePairs:
             raise UserError(f"no pairs in {path}: pairs_file names a JSON-lines file")
         return sha256_file(path)
 
-    def check(self, known: Sequence[str]) -> None:
-        """Refuse groups without a pair.
+    def check(self, group_ids: Sequence[str]) -> None:
+        """Refuse a file whose pairs belong to another alignment set.
 
         Args:
-            known: group ids of the training split.
+            group_ids: of the training split.
 
         Raises:
-            UserError: none of them has a pair of its own or a clip with one.
+            UserError: no group has a pair, neither of its own nor of a clip.
         """
-        if not any(name in self.pairs or any(key.startswith(name) for key in self.pairs) for name in known):
+        if not any(
+            group_id in self.pairs or any(key.startswith(group_id) for key in self.pairs)
+            for group_id in group_ids
+        ):
             raise UserError(
                 "no pair of pairs_file names a row or group of the alignment set: check its `id`s"
             )
@@ -302,23 +311,14 @@ class OfflinePairs:
             rows: its clips.
             tokens: an answer to its tokens, end token included.
         """
-        given = [(row, pair) for row in rows for pair in self.pairs.get(row.id, ())]
+        texts = [(row, pair) for row in rows for pair in self.pairs.get(row.id, ())]
         shared = self.pairs.get(rows[0].group_id, ()) if rows else ()
-        given += [(rows[number % len(rows)], pair) for number, pair in enumerate(shared)]
-        made = [
-            PreferencePair(Answer(row, tokens(pair.chosen)), Answer(row, tokens(pair.rejected)), pair.gap)
-            for row, pair in given
+        texts += [(rows[number % len(rows)], pair) for number, pair in enumerate(shared)]
+        pairs = [
+            PreferencePair(
+                AnswerTokens(row, tokens(pair.chosen)), AnswerTokens(row, tokens(pair.rejected)), pair.gap
+            )
+            for row, pair in texts
         ]
-        different = [pair for pair in made if pair.chosen.tokens != pair.rejected.tokens]
-        return Outcome(len(made), different)
-
-
-def _pair(line: Any, place: str) -> tuple[str, TextPair]:
-    if not isinstance(line, dict) or not all(
-        isinstance(line.get(k), str) for k in ("id", "chosen", "rejected")
-    ):
-        raise UserError(f"{place}: a pair is an object with the texts `id`, `chosen` and `rejected`")
-    gap = line.get("gap", 0.0)
-    if isinstance(gap, bool) or not isinstance(gap, int | float):
-        raise UserError(f"{place}: gap must be a number")
-    return line["id"], TextPair(line["chosen"], line["rejected"], float(gap))
+        different = [pair for pair in pairs if pair.chosen.tokens != pair.rejected.tokens]
+        return Outcome(len(pairs), different)

@@ -1,31 +1,18 @@
-"""The methods by name; see `presets.PRESETS` for what each is."""
+"""The methods by name; `options.presets.PRESETS` says what each of them is."""
 
 from collections.abc import Collection
 
 from rba_bench.training.data.pairs import Outcome
-from rba_bench.training.methods.distillation import Diva, Likelihood, OnPolicyDistillation, TokenDistillation
+from rba_bench.training.methods import distillation, policy_gradient, preference
 from rba_bench.training.methods.method import Method
-from rba_bench.training.methods.policy_gradient import Grpo, MinimumRisk, SelfCritical
-from rba_bench.training.methods.preference import Ipo, Odpo, Preference, Simpo, TokenDpo
 from rba_bench.training.training_recipe import TrainingRecipe
 
-__all__ = ["CLASSES", "Method", "Outcome", "make"]
+__all__ = ["METHOD_CLASSES", "Method", "Outcome", "make_method"]
 
 METHOD_CLASSES: dict[str, type[Method]] = {
-    "sft": Likelihood,
-    "blsp": Likelihood,
-    "audiochatllama": Likelihood,
-    "kd": TokenDistillation,
-    "gkd": OnPolicyDistillation,
-    "diva": Diva,
-    "odpo": Odpo,
-    "ipo": Ipo,
-    "simpo": Simpo,
-    "tdpo": TokenDpo,
-    **dict.fromkeys(("rba-single", "rba-group", "dpo", "cpo", "spin"), Preference),
-    **dict.fromkeys(("grpo", "dapo", "tars"), Grpo),
-    "scst": SelfCritical,
-    "mrt": MinimumRisk,
+    **distillation.METHODS,
+    **preference.METHODS,
+    **policy_gradient.METHODS,
 }
 
 

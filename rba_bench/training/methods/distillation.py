@@ -1,6 +1,8 @@
-"""Cross entropy on given answers: TTS-SFT, and BLSP and AudioChatLlama, whose answers the own LLM has written.
+"""Methods that learn from given answers or from a text LLM that reads the transcript.
 
-Distillation from a text LLM that reads the transcript: token by token, on own samples, or state by state.
+Cross entropy on given answers: TTS-SFT; BLSP and AudioChatLlama, whose answers the model's own LLM has written.
+Distillation from a text teacher: its distributions token by token (kd), the same on own samples (gkd), its hidden
+states (DiVA).
 """
 
 from collections.abc import Sequence
@@ -13,12 +15,12 @@ from rba_bench.seeding import stable_seed
 from rba_bench.training.data.batch import StepBatch
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.pairs import (
-    Answer,
+    AnswerTokens,
     Outcome,
     Sample,
     SampleRequest,
     ScoredSample,
-    answer_of,
+    answer_tokens,
     sample_requests,
 )
 from rba_bench.training.losses import distillation
@@ -29,10 +31,7 @@ from rba_bench.training.methods.method import Divergence, FrozenModels, Method, 
 class Likelihood(Method):
     """L = -log pi(y|x), mean over tokens or (RBA Eq. (1)) over answers; the data decide whose answers y are."""
 
-    @property
-    def supervised(self) -> bool:
-        """Always."""
-        return True
+    always_supervised = True
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -47,10 +46,7 @@ class TokenDistillation(Method):
     `teacher.end_weight` more on the end of the turn.
     """
 
-    @property
-    def supervised(self) -> bool:
-        """The answers are needed in any case."""
-        return True
+    always_supervised = True
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The teacher on the same answers behind the transcript."""
@@ -61,9 +57,9 @@ class TokenDistillation(Method):
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
-        far, supervision = self._divergence(step, self.places(step.batch)), self.supervision(step)
-        notes = {"divergence": float(far.detach()), "sft": float(supervision.detach())}
-        return Terms(far + self.recipe.sft_weight * supervision, notes)
+        divergence, supervision = self._divergence(step, self.places(step.batch)), self.supervision(step)
+        notes = {"divergence": float(divergence.detach()), "sft": float(supervision.detach())}
+        return Terms(divergence + self.recipe.sft_weight * supervision, notes)
 
     def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Also answers, their tokens, and ends of turns."""
@@ -81,22 +77,18 @@ class TokenDistillation(Method):
         return batch.teacher
 
     def _divergence(self, step: Step, places: Sequence[int]) -> torch.Tensor:
-        reduction = self.recipe.distillation_reduction
+        reduction, mask = self.recipe.distillation_reduction, step.pick(step.scores.mask, places)
+        # own samples may be cut off, without an end token
+        ended = [step.batch.responses[place].tokens[-1] in self.end_ids for place in places]
         weights = distillation.end_weights(
-            step.pick(step.scores.mask, places),
+            mask,
             self.recipe.teacher.end_weight,
-            ended=self._ended(step, places),
+            ended=torch.tensor(ended, device=mask.device),
             count=step.counts["tokens" if reduction == "token" else "answers"],
             ends=step.counts["ends"],
             reduction=reduction,
         )
         return (step.pick(step.scores.divergence, places) * weights).sum()
-
-    def _ended(self, step: Step, places: Sequence[int]) -> torch.Tensor:
-        """Whether each answer ends with an end token: own samples may be cut off."""
-        ends = self.end_ids
-        flags = [step.batch.responses[place].tokens[-1] in ends for place in places]
-        return torch.tensor(flags, device=step.scores.mask.device)
 
 
 class OnPolicyDistillation(TokenDistillation):
@@ -106,10 +98,7 @@ class OnPolicyDistillation(TokenDistillation):
     else it is the given answers. The draw comes from seed and step alone.
     """
 
-    @property
-    def supervised(self) -> bool:
-        """Only where the recipe adds cross entropy; the teacher's answers to the other groups come as samples."""
-        return self.recipe.sft_weight > 0
+    always_supervised = False  # the given answers of groups that are not sampled come as samples
 
     def samples(self, step: int) -> bool:
         """Whether the student answers in this step."""
@@ -129,7 +118,7 @@ class OnPolicyDistillation(TokenDistillation):
         turn: int,
     ) -> Outcome:
         """The samples as they are."""
-        rated = [ScoredSample(answer_of(one), 0.0, 0.0) for one in samples]
+        rated = [ScoredSample(answer_tokens(sample), 0.0, 0.0) for sample in samples]
         stats = {"on_policy": float(bool(rated))}
         return Outcome(len(samples), rated=[rated] if rated else [], stats=stats)
 
@@ -138,16 +127,16 @@ class OnPolicyDistillation(TokenDistillation):
     ) -> StepBatch:
         """Own samples, and the teacher's answers to the groups that were not sampled."""
         sampled = {group[0].answer.row.group_id for outcome in outcomes for group in outcome.rated}
-        given = [
-            [ScoredSample(Answer(row, responder(row.response)), 0.0, 0.0)]
+        teachers = [
+            [ScoredSample(AnswerTokens(row, responder(row.response)), 0.0, 0.0)]
             for row in rows
             if row.group_id not in sampled
         ]
-        extra = Outcome(len(given), rated=given)
+        extra = Outcome(len(teachers), rated=teachers)
         return super().batch(rows, [*outcomes, extra], responder)
 
     def places(self, batch: StepBatch) -> list[int]:
-        """What the student said, and the given answers among the samples."""
+        """The student's samples, and the given answers among them."""
         return batch.rated
 
 
@@ -156,10 +145,7 @@ class Diva(Method):
 
     extra_outputs = ("hidden", "sound")
 
-    @property
-    def supervised(self) -> bool:
-        """States are compared along the teacher's answers."""
-        return True
+    always_supervised = True
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The LLM's states on the same answers, and the embeddings of the words."""
@@ -206,3 +192,13 @@ class Diva(Method):
 def _spoken(batch: StepBatch) -> list[str]:
     """The transcript behind each of the teacher's answers."""
     return [batch.prompts[batch.responses[place].clip][0].instruction for place in batch.teacher]
+
+
+METHODS: dict[str, type[Method]] = {
+    "sft": Likelihood,
+    "blsp": Likelihood,
+    "audiochatllama": Likelihood,
+    "kd": TokenDistillation,
+    "gkd": OnPolicyDistillation,
+    "diva": Diva,
+}

@@ -1,14 +1,13 @@
-"""How far logits are from a teacher's distributions, whichever form those have.
+"""The base class of the methods: what a method samples, what it makes of the samples, and its loss.
 
-What a method is to the trainer: what it wants sampled, what it makes of the samples, and its loss.
-
-    requests --sampled, judged--> outcome --batch--> counts --> targets (teacher, reference) --scored--> loss
+    requests --sampled, rewarded--> outcome --batch--> counts --> targets (teacher, reference) --scored--> loss
 
 An optimiser step may come in several batches, one after the other and in several processes. What a loss is divided by
 is counted over all of them before the first one is scored, and `loss` gives a batch's *share* of the step's loss: the
 sum of the shares is the loss, and the sum of their gradients its gradient, however the step is split.
 
-The trainer knows no method; a new one is a subclass here, a `Preset`, and a recipe.
+The trainer knows no method. A new one is a subclass in one of the modules here, a preset in `options/presets.py`, and,
+where its formula is new, a function in `losses`.
 """
 
 from abc import ABC, abstractmethod
@@ -33,9 +32,11 @@ from rba_bench.training.training_recipe import TrainingRecipe
 
 @dataclass(frozen=True)
 class Divergence:
-    """A `policy.Measure`; see `objectives.distillation` for kinds, temperature and weight.
+    """The divergence from a teacher, whichever form its distributions have (a `policy.Measure`).
 
-    Where student and teacher have padding rows behind the vocabulary, only what both have is compared.
+    See `losses.distillation` for kinds, temperature and weight.
+
+    Where heads have padding rows behind the vocabulary, only the rows that both have are compared.
     """
 
     kind: Kind = "forward"
@@ -104,28 +105,38 @@ class Step:
         return values.sum() / max(self.counts[over], 1)
 
     def sequence(
-        self, places: Sequence[int], reduction: Reduction = "sequence", mask: Tensor | None = None
+        self,
+        places: Sequence[int],
+        reduction: Reduction = "sequence",
+        mask: Tensor | None = None,
+        logprobs: Tensor | None = None,
     ) -> Tensor:
-        """[len(places)] log-probabilities of answers; of the tokens in `mask` [len(places), L] if that is given."""
-        return self._reduced(self.scores.logprobs, places, reduction, mask)
+        """Log-probabilities of answers.
+
+        Args:
+            places: indices of the responses.
+            reduction: sum over tokens (`sequence`) or their mean (`token`).
+            mask: [len(places), L], tokens that count; by default all of an answer.
+            logprobs: [N, L] of tokens; by default those of the policy.
+
+        Returns:
+            [len(places)] nats.
+        """
+        values = self.scores.logprobs if logprobs is None else logprobs
+        used = self.pick(self.scores.mask, places) if mask is None else mask
+        return sequence_logprobs(self.pick(values, places), used, reduction)
 
     def reference(
         self, places: Sequence[int], reduction: Reduction = "sequence", mask: Tensor | None = None
     ) -> Tensor:
-        """The same under the reference; zeros without one."""
+        """`sequence` under the reference; zeros without one."""
         values = self.targets.reference
-        given = torch.zeros_like(self.scores.logprobs) if values is None else values
-        return self._reduced(given, places, reduction, mask)
+        logprobs = torch.zeros_like(self.scores.logprobs) if values is None else values
+        return self.sequence(places, reduction, mask, logprobs)
 
     def pick(self, values: Tensor, places: Sequence[int]) -> Tensor:
         """Rows of `values` at `places`."""
         return values.index_select(0, torch.tensor(places, dtype=torch.long, device=values.device))
-
-    def _reduced(
-        self, values: Tensor, places: Sequence[int], reduction: Reduction, mask: Tensor | None
-    ) -> Tensor:
-        used = self.pick(self.scores.mask, places) if mask is None else mask
-        return sequence_logprobs(self.pick(values, places), used, reduction)
 
 
 @dataclass(frozen=True)
@@ -144,12 +155,14 @@ class Method(ABC):
 
     Attributes:
         want: what the policy's forward pass shall also return.
-        old_logprobs: whether samples carry the log-probabilities they were drawn with.
+        old_logprobs: whether samples carry the log-probabilities that they were drawn with.
+        always_supervised: whether the teacher's answers are scored whatever `sft_weight` is.
         end_ids: tokens that end an answer.
     """
 
     extra_outputs: tuple[str, ...] = ()
     old_logprobs = False
+    always_supervised = False
 
     def __init__(self, recipe: TrainingRecipe, end_ids: Collection[int] = ()) -> None:
         self.recipe = recipe
@@ -158,7 +171,7 @@ class Method(ABC):
     @property
     def supervised(self) -> bool:
         """Whether the teacher's answers are scored in every step."""
-        return self.recipe.sft_weight > 0
+        return self.always_supervised or self.recipe.sft_weight > 0
 
     def samples(self, step: int) -> bool:
         """Whether the groups of optimiser step `step` (0, 1, ...) are sampled, as far as `requests` wants."""
@@ -168,9 +181,9 @@ class Method(ABC):
         """Whether there is anything to learn from a group; else another one is drawn, where the recipe says so."""
         return True
 
-    def figures(self, found: dict[str, float]) -> dict[str, float]:
-        """A step's figures for the log, from the sums of its notes: for what is no sum itself."""
-        return found
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+        """A step's figures for the log, from the sums of its notes: for figures that are no sums."""
+        return sums
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """What to sample for one group; nothing unless the method samples."""
@@ -197,15 +210,15 @@ class Method(ABC):
         self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens
     ) -> StepBatch:
         """Clips and answers of a batch; at least one of the clips is heard."""
-        made = assemble_batch(
+        batch = assemble_batch(
             rows,
             [pair for outcome in outcomes for pair in outcome.pairs],
             [group for outcome in outcomes for group in outcome.rated],
             responder if self.supervised else None,
             sum(outcome.items for outcome in outcomes),
         )
-        made.ensure_audio(rows[0], responder(rows[0].response))
-        return made
+        batch.ensure_audio(rows[0], responder(rows[0].response))
+        return batch
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """What the responses are compared with."""
@@ -241,17 +254,11 @@ class Method(ABC):
         return token_mean(-values, mask, step.counts["teacher_tokens"])
 
 
-def reference_logprobs(
-    batch: StepBatch, places: Sequence[int], frozen_models: FrozenModels, like: tuple[int, int]
-) -> Tensor:
+def reference_logprobs(batch: StepBatch, places: Sequence[int], frozen_models: FrozenModels) -> Tensor:
     """[N, L] token log-probabilities under the reference at `places`, zeros elsewhere."""
     used = sorted(set(places))
-    found = frozen_models.reference(batch, used)
-    full = found.logprobs.new_zeros(like)
-    full[torch.tensor(used, device=full.device), : found.logprobs.shape[1]] = found.logprobs
+    logprobs = frozen_models.reference(batch, used).logprobs
+    longest = max(len(response.tokens) for response in batch.responses)
+    full = logprobs.new_zeros(len(batch.responses), longest)
+    full[torch.tensor(used, device=full.device), : logprobs.shape[1]] = logprobs
     return full
-
-
-def shape(batch: StepBatch) -> tuple[int, int]:
-    """N and L of a batch."""
-    return len(batch.responses), max(len(response.tokens) for response in batch.responses)

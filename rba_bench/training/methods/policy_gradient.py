@@ -13,7 +13,7 @@ from rba_bench.training.data.pairs import (
     Sample,
     SampleRequest,
     ScoredSample,
-    drawn_answer,
+    answer_tokens,
     sample_requests,
 )
 from rba_bench.training.losses import policy_gradient as forms
@@ -25,7 +25,6 @@ from rba_bench.training.methods.method import (
     StepTargets,
     Terms,
     reference_logprobs,
-    shape,
 )
 from rba_bench.training.methods.preference import comparison_groups
 
@@ -33,7 +32,7 @@ LARGEST_RATIO = 1e6  # importance weights as they are logged
 
 
 class PolicyGradient(Method):
-    """What they share: samples that could not be judged take no part, and every group is weighed on its own.
+    """What these methods share: samples without a reward take no part, and every group has advantages of its own.
 
     Samples are scored at the temperature that they were drawn at, by policy and reference: no other gradient
     is that of the expected reward.
@@ -62,14 +61,14 @@ class PolicyGradient(Method):
         """Samples with their advantages."""
         groups = []
         for members in comparison_groups(samples, self.recipe.group_by):
-            judged = [i for i in members if not math.isnan(rewards[i]) and self._weighed(samples[i])]
+            judged = [i for i in members if not math.isnan(rewards[i]) and self._in_baseline(samples[i])]
             rated = self.rate([samples[i] for i in judged], [rewards[i] for i in judged])
-            rated = [one for one in rated if self._learned(one)]
+            rated = [sample for sample in rated if self._in_loss(sample)]
             groups += [rated] if rated else []
         return Outcome(sum(len(group) for group in groups), rated=groups)
 
     def teaches(self, outcome: Outcome) -> bool:
-        """Whether a group is left."""
+        """Whether any sample of the group counts in the loss."""
         return bool(outcome.rated)
 
     def weights(self, step: Step) -> torch.Tensor:
@@ -80,7 +79,7 @@ class PolicyGradient(Method):
         cap = self.recipe.policy_gradient.ratio_cap
         return forms.importance_weights(new, _drawn(step.batch, new), mask, cap)
 
-    def watch(self, step: Step) -> dict[str, float]:
+    def token_notes(self, step: Step) -> dict[str, float]:
         """Shares of what the log says of sampled tokens.
 
         Means of the importance weights (not truncated), of their squares, of how many were truncated, of the entropy.
@@ -89,33 +88,36 @@ class PolicyGradient(Method):
             step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
         )
         ratio = forms.importance_weights(new, _drawn(step.batch, new), mask, LARGEST_RATIO)
-        seen = {
+        values_by_name = {
             "ratio": ratio,
             "ratio_square": ratio.square(),
             "ratio_capped": (ratio > self.recipe.policy_gradient.ratio_cap).to(ratio),
         }
         if step.scores.entropy.numel():
-            seen["entropy"] = step.pick(step.scores.entropy, step.batch.rated)
-        return {name: float(token_mean(values, mask, step.counts["tokens"])) for name, values in seen.items()}
+            values_by_name["entropy"] = step.pick(step.scores.entropy, step.batch.rated)
+        return {
+            name: float(token_mean(values, mask, step.counts["tokens"]))
+            for name, values in values_by_name.items()
+        }
 
-    def figures(self, found: dict[str, float]) -> dict[str, float]:
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
         """Also the effective sample size of the importance weights, as a share: (mean w)^2 / mean w^2 (Kong 1992)."""
-        square = found.pop("ratio_square", 0.0)
-        return {**found, "effective_samples": found["ratio"] ** 2 / square} if square else found
+        square = sums.pop("ratio_square", 0.0)
+        return {**sums, "effective_samples": sums["ratio"] ** 2 / square} if square else sums
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Advantages within one group; by default none."""
         return [
-            ScoredSample(drawn_answer(one), reward, 0.0, one.logprobs)
-            for one, reward in zip(samples, rewards, strict=True)
+            ScoredSample(answer_tokens(sample, sample.temperature or 1.0), reward, 0.0, sample.logprobs)
+            for sample, reward in zip(samples, rewards, strict=True)
         ]
 
-    def _weighed(self, sample: Sample) -> bool:
-        """Whether a sample counts in what its group's advantages are measured from."""
+    def _in_baseline(self, sample: Sample) -> bool:
+        """Whether a sample counts in the baseline of its group's advantages."""
         return sample.ended or self.recipe.truncated != "drop"
 
-    def _learned(self, rated: ScoredSample) -> bool:
-        """Whether the loss holds a sample."""
+    def _in_loss(self, rated: ScoredSample) -> bool:
+        """Whether a sample counts in the loss."""
         return self.recipe.truncated == "keep" or rated.answer.tokens[-1] in self.end_ids
 
     def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
@@ -162,11 +164,11 @@ class Grpo(PolicyGradient):
         turn: int,
     ) -> Outcome:
         """Also how much of their reward samples lose by their length."""
-        made = super().outcome(samples, rewards, teachers, turn)
+        outcome = super().outcome(samples, rewards, teachers, turn)
         if not samples or not self.recipe.overlong[1]:
-            return made
-        lost = self._lost(samples)
-        return replace(made, stats={"overlong": sum(lost) / len(lost)})
+            return outcome
+        penalties = self._overlong(samples)
+        return replace(outcome, stats={"overlong": sum(penalties) / len(penalties)})
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Advantages of the rewards with what length costs; none where the rewards are equal and others shall be drawn.
@@ -174,63 +176,63 @@ class Grpo(PolicyGradient):
         DAPO asks whether the answers differ in what they are rewarded for (arXiv 2503.14476, Eq. 11), not in length.
         """
         if self.recipe.policy_gradient.resample and not any(
-            one.advantage for one in self._compared(samples, rewards)
+            sample.advantage for sample in self._with_advantages(samples, rewards)
         ):
             return []
-        shaped = [reward + lost for reward, lost in zip(rewards, self._lost(samples), strict=True)]
-        compared = self._compared(samples, shaped)
-        return [replace(one, reward=reward) for one, reward in zip(compared, rewards, strict=True)]
+        shaped = [reward + penalty for reward, penalty in zip(rewards, self._overlong(samples), strict=True)]
+        scored = self._with_advantages(samples, shaped)
+        return [replace(sample, reward=reward) for sample, reward in zip(scored, rewards, strict=True)]
 
-    def _lost(self, samples: Sequence[Sample]) -> list[float]:
-        """What each sample loses by its length, never positive."""
+    def _overlong(self, samples: Sequence[Sample]) -> list[float]:
+        """The part of each sample's reward that its length takes away, never positive."""
         longest, cache = self.recipe.overlong
         if not cache:
             return [0.0] * len(samples)
-        lengths = torch.tensor([len(one.tokens) for one in samples])
-        price = self.recipe.policy_gradient.overlong_weight
-        return [price * lost for lost in forms.overlong_punishment(lengths, longest, cache).tolist()]
+        lengths = torch.tensor([len(sample.tokens) for sample in samples])
+        weight = self.recipe.policy_gradient.overlong_weight
+        return [weight * penalty for penalty in forms.overlong_punishment(lengths, longest, cache).tolist()]
 
-    def _compared(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
+    def _with_advantages(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Advantages as `policy_gradient.baseline` and `.scale` say."""
         if not samples:
             return []
         values, together = torch.tensor(rewards), torch.zeros(len(rewards), dtype=torch.long)
         options = self.recipe.policy_gradient
         if options.baseline == "modality":
-            read = torch.tensor([int(one.as_text) for one in samples])
-            advantages = forms.modality_advantages(values, together, read, scale=options.scale)
+            modality = torch.tensor([int(sample.as_text) for sample in samples])
+            advantages = forms.modality_advantages(values, together, modality, scale=options.scale)
         elif options.baseline == "leave-one-out":
             advantages = forms.leave_one_out(values, together)
         else:
             advantages = forms.group_advantages(values, together, scale=options.scale)
         return [
-            replace(one, advantage=float(worth))
-            for one, worth in zip(super().rate(samples, rewards), advantages.tolist(), strict=True)
+            replace(sample, advantage=float(advantage))
+            for sample, advantage in zip(super().rate(samples, rewards), advantages.tolist(), strict=True)
         ]
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The reference's log-probabilities, where there is a divergence to pay for."""
         if not batch.rated or not self.recipe.uses_reference:
             return StepTargets()
-        return StepTargets(reference=reference_logprobs(batch, batch.rated, frozen_models, shape(batch)))
+        return StepTargets(reference=reference_logprobs(batch, batch.rated, frozen_models))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
         batch, options = step.batch, self.recipe.policy_gradient
         new = step.pick(step.scores.logprobs, batch.rated)
         mask = step.pick(step.scores.mask, batch.rated)
-        advantage = new.new_tensor([one.advantage for one in batch.ratings])
+        advantage = new.new_tensor([sample.advantage for sample in batch.ratings])
         fresh = self.recipe.refresh_every == 1
         old = new.detach() if fresh else _drawn(batch, new)
         clip = {"clip_low": options.clip_low, "clip_high": options.clip_high or 0.2}
         tokens = forms.clipped_ratio(new, old, advantage, mask, **clip, cap=options.ratio_cap)
         tokens = tokens * self.weights(step) if fresh else tokens
         still = forms.beyond_clip(new, old, advantage, mask, **clip).to(new)
-        notes = {**self.watch(step), "clipped": float(token_mean(still, mask, step.counts["tokens"]))}
+        notes = {**self.token_notes(step), "clipped": float(token_mean(still, mask, step.counts["tokens"]))}
         if step.targets.reference is not None:
-            far = forms.kl_estimate(new, step.pick(step.targets.reference, batch.rated), mask)
-            tokens = tokens + options.kl_weight * far
-            notes["kl"] = float(token_mean(far.detach(), mask, step.counts["tokens"]))
+            kl = forms.kl_estimate(new, step.pick(step.targets.reference, batch.rated), mask)
+            tokens = tokens + options.kl_weight * kl
+            notes["kl"] = float(token_mean(kl.detach(), mask, step.counts["tokens"]))
         if self.recipe.policy_reduction == "token":
             return self.combine(step, token_mean(tokens, mask, step.counts["tokens"]), notes)
         return self.combine(step, sequence_mean(tokens, mask, step.counts["rated"]), notes)
@@ -258,17 +260,22 @@ class SelfCritical(PolicyGradient):
     ) -> Outcome:
         """Each sample against its clip's greedy answer; a clip without a judged one gives nothing."""
         judged = [
-            (one, r)
-            for one, r in zip(samples, rewards, strict=True)
-            if not math.isnan(r) and self._weighed(one)
+            (sample, reward)
+            for sample, reward in zip(samples, rewards, strict=True)
+            if not math.isnan(reward) and self._in_baseline(sample)
         ]
-        baseline = {one.row.id: reward for one, reward in judged if one.greedy}
+        baseline = {sample.row.id: reward for sample, reward in judged if sample.greedy}
         rated = [
-            ScoredSample(drawn_answer(one), reward, reward - baseline[one.row.id], one.logprobs)
-            for one, reward in judged
-            if not one.greedy and one.row.id in baseline
+            ScoredSample(
+                answer_tokens(sample, sample.temperature or 1.0),
+                reward,
+                reward - baseline[sample.row.id],
+                sample.logprobs,
+            )
+            for sample, reward in judged
+            if not sample.greedy and sample.row.id in baseline
         ]
-        rated = [one for one in rated if self._learned(one)]
+        rated = [sample for sample in rated if self._in_loss(sample)]
         return Outcome(len(rated), rated=[rated] if rated else [])
 
     def loss(self, step: Step) -> Terms:
@@ -276,18 +283,15 @@ class SelfCritical(PolicyGradient):
 
         Token by token with its importance weight, where samples are older or from another engine.
         """
-        scores = self._weighted(step).sequence(step.batch.rated)
-        rewards = scores.new_tensor([one.reward for one in step.batch.ratings])
-        greedy = scores.new_tensor([one.reward - one.advantage for one in step.batch.ratings])
+        ratings, logprobs = step.batch.ratings, step.scores.logprobs
+        places = torch.tensor(step.batch.rated, dtype=torch.long, device=logprobs.device)
+        weights = torch.ones_like(logprobs).index_copy(0, places, self.weights(step))
+        scores = step.sequence(step.batch.rated, logprobs=logprobs * weights)
+        rewards = scores.new_tensor([sample.reward for sample in ratings])
+        greedy = scores.new_tensor([sample.reward - sample.advantage for sample in ratings])
         over = "tokens" if self.recipe.policy_reduction == "token" else "rated"
         loss = step.mean(forms.self_critical(scores, rewards, greedy), over)
-        return self.combine(step, loss, self.watch(step))
-
-    def _weighted(self, step: Step) -> Step:
-        """The step with the log-probabilities of the samples times their weights."""
-        places = torch.tensor(step.batch.rated, dtype=torch.long, device=step.scores.logprobs.device)
-        weights = torch.ones_like(step.scores.logprobs).index_copy(0, places, self.weights(step))
-        return replace(step, scores=step.scores._replace(logprobs=step.scores.logprobs * weights))
+        return self.combine(step, loss, self.token_notes(step))
 
 
 class MinimumRisk(PolicyGradient):
@@ -302,8 +306,11 @@ class MinimumRisk(PolicyGradient):
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Each answer of the list once; how it was found does not matter, so its probability is the policy's own."""
-        seen = {one.answer.tokens: one for one in reversed(super().rate(samples, rewards))}
-        plain = [replace(one, answer=replace(one.answer, temperature=1.0)) for one in seen.values()]
+        rated = reversed(super().rate(samples, rewards))
+        distinct = {sample.answer.tokens: sample for sample in rated}
+        plain = [
+            replace(sample, answer=replace(sample.answer, temperature=1.0)) for sample in distinct.values()
+        ]
         return list(reversed(plain))
 
     def loss(self, step: Step) -> Terms:
@@ -314,7 +321,7 @@ class MinimumRisk(PolicyGradient):
         alpha = self.recipe.policy_gradient.mrt_sharpness
         scores = step.sequence(batch.rated, self.recipe.policy_reduction)
         groups = torch.tensor(batch.groups, device=scores.device)
-        rewards = scores.new_tensor([one.reward for one in batch.ratings])
+        rewards = scores.new_tensor([sample.reward for sample in batch.ratings])
         return self.combine(step, step.mean(forms.minimum_risk(scores, rewards, groups, alpha), "lists"), {})
 
     def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
@@ -325,6 +332,13 @@ class MinimumRisk(PolicyGradient):
 def _drawn(batch: StepBatch, new: torch.Tensor) -> torch.Tensor:
     """[Q, L] log-probabilities that the samples were drawn with; those of now where nobody has noted any."""
     old = new.detach().clone()
-    for row, one in zip(old, batch.ratings, strict=True):
-        row[: len(one.logprobs)] = torch.tensor(one.logprobs)
+    for row, sample in zip(old, batch.ratings, strict=True):
+        row[: len(sample.logprobs)] = torch.tensor(sample.logprobs)
     return old
+
+
+METHODS: dict[str, type[Method]] = {
+    **dict.fromkeys(("grpo", "dapo", "tars"), Grpo),
+    "scst": SelfCritical,
+    "mrt": MinimumRisk,
+}

@@ -23,7 +23,7 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StateTargets, StepBatch
 from rba_bench.training.data.pairs import (
-    Answer,
+    AnswerTokens,
     Outcome,
     PreferencePair,
     Sample,
@@ -41,7 +41,6 @@ from rba_bench.training.methods.method import (
     StepTargets,
     Terms,
     reference_logprobs,
-    shape,
 )
 
 
@@ -76,17 +75,19 @@ class Preference(Method):
     ) -> Outcome:
         """Pairs of one group."""
         if self.recipe.pairs == "single":
-            whole = self.recipe.truncated == "drop"
-            made = [
-                single_pair(one, teacher)
-                for one, teacher in zip(samples, teachers, strict=True)
-                if one.ended or not whole
+            drop = self.recipe.truncated == "drop"
+            pairs = [
+                single_pair(sample, teacher)
+                for sample, teacher in zip(samples, teachers, strict=True)
+                if sample.ended or not drop
             ]
-            return Outcome(len(samples), [pair for pair in made if pair is not None])
-        found = []
+            return Outcome(len(samples), [pair for pair in pairs if pair is not None])
+        pairs = []
         groups = comparison_groups(samples, self.recipe.group_by)
         if self.recipe.truncated != "keep":
-            rewards = [r if one.ended else math.nan for one, r in zip(samples, rewards, strict=True)]
+            rewards = [
+                reward if sample.ended else math.nan for sample, reward in zip(samples, rewards, strict=True)
+            ]
         for members in groups:
             pair = group_pair(
                 [samples[i] for i in members],
@@ -94,15 +95,16 @@ class Preference(Method):
                 self.recipe.reward.min_gap,
                 turn,
             )
-            found += [] if pair is None else [on_one_clip(pair, self.recipe.pair_audio)]
-        return Outcome(len(groups), found)
+            if pair is not None:
+                pairs.append(on_one_clip(pair, self.recipe.pair_audio))
+        return Outcome(len(groups), [pair for pair in pairs if pair is not None])
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The reference's log-probabilities of the pairs."""
         places = [*batch.chosen, *batch.rejected]
         if not places or not self.recipe.uses_reference:
             return StepTargets()
-        return StepTargets(reference=reference_logprobs(batch, places, frozen_models, shape(batch)))
+        return StepTargets(reference=reference_logprobs(batch, places, frozen_models))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -152,7 +154,7 @@ class Preference(Method):
         before = torch.arange(chosen.shape[1], device=chosen.device) < limits
         return chosen & before, rejected & before
 
-    def _cut_at(self, answer: Answer) -> float:
+    def _cut_at(self, answer: AnswerTokens) -> float:
         """Tokens after which an answer was cut off; infinity where it ended."""
         return math.inf if answer.tokens[-1] in self.end_ids else len(answer.tokens)
 
@@ -195,11 +197,12 @@ class TokenDpo(Preference):
         places = sorted({*batch.chosen, *batch.rejected})
         if not places:
             return StepTargets()
-        found = frozen_models.reference(batch, places, extra_outputs=("hidden",))
-        logprobs = found.logprobs.new_zeros(shape(batch))
-        logprobs[places, : found.logprobs.shape[1]] = found.logprobs
-        targets = StateTargets(tuple(places), found.hidden[found.mask], frozen_models.reference_head)
-        return StepTargets(targets, Divergence("forward"), logprobs)
+        scores = frozen_models.reference(batch, places, extra_outputs=("hidden",))
+        longest = max(len(response.tokens) for response in batch.responses)
+        logprobs = scores.logprobs.new_zeros(len(batch.responses), longest)
+        logprobs[places, : scores.logprobs.shape[1]] = scores.logprobs
+        distributions = StateTargets(tuple(places), scores.hidden[scores.mask], frozen_models.reference_head)
+        return StepTargets(distributions, Divergence("forward"), logprobs)
 
     def losses(self, step: Step) -> Tensor:
         """[P]."""
@@ -239,8 +242,8 @@ def on_one_clip(pair: PreferencePair, audio: str) -> PreferencePair:
     if audio == "own":
         return pair
     side = pair.chosen if audio == "chosen" else pair.rejected
-    chosen = Answer(side.row, pair.chosen.tokens, side.as_text)
-    return replace(pair, chosen=chosen, rejected=Answer(side.row, pair.rejected.tokens, side.as_text))
+    chosen = AnswerTokens(side.row, pair.chosen.tokens, side.as_text)
+    return replace(pair, chosen=chosen, rejected=AnswerTokens(side.row, pair.rejected.tokens, side.as_text))
 
 
 def comparison_groups(samples: Sequence[Sample], group_by: str) -> list[list[int]]:
@@ -248,6 +251,15 @@ def comparison_groups(samples: Sequence[Sample], group_by: str) -> list[list[int
     if group_by == "instruction":
         return [list(range(len(samples)))]
     clips: dict[str, list[int]] = {}
-    for index, one in enumerate(samples):
-        clips.setdefault(one.row.id, []).append(index)
+    for index, sample in enumerate(samples):
+        clips.setdefault(sample.row.id, []).append(index)
     return list(clips.values())
+
+
+METHODS: dict[str, type[Method]] = {
+    **dict.fromkeys(("rba-single", "rba-group", "dpo", "cpo", "spin"), Preference),
+    "odpo": Odpo,
+    "ipo": Ipo,
+    "simpo": Simpo,
+    "tdpo": TokenDpo,
+}

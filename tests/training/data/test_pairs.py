@@ -8,7 +8,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import assemble_batch
 from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import (
-    Answer,
+    AnswerTokens,
     PreferencePair,
     Sample,
     group_pair,
@@ -39,13 +39,17 @@ def test_slots_use_voices_then_repeat(rows: list[AlignmentRow]) -> None:
 
 def test_single_pair_is_teacher_against_own_sample_on_its_clip(rows: list[AlignmentRow]) -> None:
     sample = samples(rows)[1]
-    assert single_pair(sample, (7, 4)) == PreferencePair(Answer(rows[1], (7, 4)), Answer(rows[1], (11, 4)))
+    assert single_pair(sample, (7, 4)) == PreferencePair(
+        AnswerTokens(rows[1], (7, 4)), AnswerTokens(rows[1], (11, 4))
+    )
     assert single_pair(sample, (11, 4)) is None
 
 
 def test_group_pair_is_best_against_worst_each_on_its_own_voice(rows: list[AlignmentRow]) -> None:
     pair = group_pair(samples(rows), [0.5, 0.9, 0.1])
-    assert pair == PreferencePair(Answer(rows[1], (11, 4)), Answer(rows[2], (12, 4)), gap=pytest.approx(0.8))
+    assert pair == PreferencePair(
+        AnswerTokens(rows[1], (11, 4)), AnswerTokens(rows[2], (12, 4)), gap=pytest.approx(0.8)
+    )
 
 
 def test_no_gap_no_pair(rows: list[AlignmentRow]) -> None:
@@ -77,7 +81,7 @@ def test_an_answer_that_never_ended_is_never_preferred(rows: list[AlignmentRow])
 
 def test_an_answer_that_never_ended_may_be_the_rejected_one(rows: list[AlignmentRow]) -> None:
     pair = group_pair(samples(rows, (True, False, True)), [0.9, 0.1, 0.5])
-    assert pair is not None and pair.rejected == Answer(rows[1], (11, 4))
+    assert pair is not None and pair.rejected == AnswerTokens(rows[1], (11, 4))
 
 
 def test_ties_rotate(rows: list[AlignmentRow]) -> None:
@@ -93,10 +97,10 @@ def test_each_answer_is_scored_once(rows: list[AlignmentRow]) -> None:
     teacher = (7, 4)
     pairs = [
         PreferencePair(
-            Answer(rows[0], teacher), Answer(rows[0], (10, 4))
+            AnswerTokens(rows[0], teacher), AnswerTokens(rows[0], (10, 4))
         ),  # the chosen side is the teacher's answer
         PreferencePair(
-            Answer(rows[5], (10, 4)), Answer(rows[0], (10, 4))
+            AnswerTokens(rows[5], (10, 4)), AnswerTokens(rows[0], (10, 4))
         ),  # another clip, and a known rejected side
     ]
     batch = assemble_batch(rows[:2], pairs, teacher_tokens=lambda response: teacher)

@@ -10,7 +10,7 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, Outcome, Sample
+from rba_bench.training.data.pairs import AnswerTokens, Outcome, Sample
 from rba_bench.training.methods import make_method
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import step_of
@@ -116,8 +116,8 @@ def test_the_sides_of_a_pair_are_heard_on_the_clips_asked_for(
     )
     [pair] = made.pairs
     assert (pair.chosen, pair.rejected) == (
-        Answer(rows[voices[0]], (11, 4)),
-        Answer(rows[voices[1]], (12, 4)),
+        AnswerTokens(rows[voices[0]], (11, 4)),
+        AnswerTokens(rows[voices[1]], (12, 4)),
     )
     assert (made.items, pair.gap) == (1, pytest.approx(0.8))
 

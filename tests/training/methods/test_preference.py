@@ -13,7 +13,7 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Answer, PreferencePair
+from rba_bench.training.data.pairs import AnswerTokens, PreferencePair
 from rba_bench.training.losses import divergence, sequence_logprobs
 from rba_bench.training.methods import make_method
 from rba_bench.training.methods.method import Step
@@ -160,7 +160,7 @@ def cut_loss(row: AlignmentRow, mask: Tensor, **values: Any) -> tuple[float, Ten
     method = make_method(TrainingRecipe(beta=0.2, sft_weight=0, **values), [4])
     batch = pairs_of(row, mask)
     said = batch.pairs[0].rejected
-    cut = Answer(row, (*said.tokens[:-1], 11))
+    cut = AnswerTokens(row, (*said.tokens[:-1], 11))
     batch.responses[1] = replace(batch.responses[1], tokens=cut.tokens)
     batch.pairs = [replace(batch.pairs[0], rejected=cut)]
     policy = torch.where(mask, torch.tensor([[-1.0, -2.0, -4.0, -8.0], [-0.5, -0.5, -1.0, -3.0]]), 9.0)
@@ -253,7 +253,7 @@ def test_a_real_reference_is_asked_about_the_pairs_and_compared_with(
     method, tokens = make_method(recipe, [4]), ResponseTokens(family)
     texts = [("the lake", "a tree and water"), ("pack a map", "paris")]
     pairs = [
-        PreferencePair(Answer(row, tokens(chosen)), Answer(row, tokens(rejected)), 2.0)
+        PreferencePair(AnswerTokens(row, tokens(chosen)), AnswerTokens(row, tokens(rejected)), 2.0)
         for row, (chosen, rejected) in zip(rows[:2], texts, strict=True)
     ]
     batch = assemble_batch(rows[:2], pairs, teacher_tokens=tokens if method.supervised else None, items=2)
