@@ -1,9 +1,8 @@
-"""ArmoRM: many objectives, weighted by a gate that reads the prompt (Wang et al. 2024, arXiv 2406.12845).
+"""Reward models: sequence classifiers that read the instruction and the answer.
 
-The classifier of RLHFlow/ArmoRM-Llama3-8B-v0.1, written from its paper and the names and shapes of its weights. The
-code on the Hub imports a part of transformers that version 5 no longer has.
-
-Reward models: sequence classifiers that read the instruction and the answer.
+`LlamaForRewardModelWithGating` is ArmoRM (Wang et al. 2024, arXiv 2406.12845): many objectives, weighted by a gate that
+reads the prompt. It was written from the paper and the names and shapes of the weights of
+RLHFlow/ArmoRM-Llama3-8B-v0.1, because the code on the Hub needs a part of transformers that version 5 has removed.
 """
 
 from collections.abc import Sequence
@@ -95,9 +94,9 @@ class LlamaForRewardModelWithGating(LlamaPreTrainedModel):
         states = self.model(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         rows = torch.arange(len(input_ids), device=input_ids.device)
         last = attention_mask.sum(dim=1) - 1
-        asked = states[rows, self._end_of_prompt(input_ids)].float()
+        prompt_ends = states[rows, self._end_of_prompt(input_ids)].float()
         objectives = self.regression_layer.float()(states[rows, last].float())
-        weights = self.gating.float()(asked)
+        weights = self.gating.float()(prompt_ends)
         score = (weights * (objectives @ self.reward_transform_matrix.float())).sum(dim=-1)
         return GatedOutput(score, objectives)
 
@@ -106,11 +105,11 @@ class LlamaForRewardModelWithGating(LlamaPreTrainedModel):
         turn = torch.tensor(self.turn, device=input_ids.device)
         if not self.turn or input_ids.shape[1] < len(turn):
             raise UserError("the gate of the reward model finds no turn of the assistant")
-        found = (input_ids.unfold(1, len(turn), 1) == turn).all(dim=-1)
-        if not bool(found.any(dim=1).all()):
+        matches = (input_ids.unfold(1, len(turn), 1) == turn).all(dim=-1)
+        if not bool(matches.any(dim=1).all()):
             raise UserError("the gate of the reward model finds no turn of the assistant")
-        positions = torch.arange(found.shape[1], device=found.device)
-        return (positions * found).argmax(dim=1)
+        positions = torch.arange(matches.shape[1], device=matches.device)
+        return (positions * matches).argmax(dim=1)
 
 
 GATED = "LlamaForRewardModelWithGating"
@@ -156,7 +155,7 @@ class RewardModel(Reward):
     ) -> None:
         if tokenizer.chat_template is None and (tokenizer.sep_token is None or tokenizer.cls_token is None):
             raise UserError(
-                "the tokenizer has no chat template, so the reward model cannot be shown an answer"
+                "its tokenizer has no chat template, which the reward model needs to read an answer: use another model"
             )
         self.model = model.eval().requires_grad_(False)
         model.config.use_cache = False  # one pass a conversation: nothing to keep
@@ -196,7 +195,13 @@ class RewardModel(Reward):
             raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
         if hasattr(model, "turn"):
             model.turn = _turn_ids(tokenizer)
-        return cls(_reduced(model, where), tokenizer, batch_size, output, max_length)
+        if not where.startswith(
+            "cpu"
+        ):  # half the memory, twice the speed; a model stored in 16 bits stays as it is
+            if model.dtype == torch.float32:
+                model = model.to(torch.bfloat16)
+            head_in_float32(model)
+        return cls(model, tokenizer, batch_size, output, max_length)
 
     def render(self, row: AlignmentRow, response: str) -> str:
         """The conversation as the classifier reads it: user turn (prompt and instruction), assistant turn."""
@@ -207,7 +212,10 @@ class RewardModel(Reward):
         texts = [self._read(row.user_text, response) for row, response in zip(rows, responses, strict=True)]
         scores = [NOT_JUDGED] * len(texts)
         fitting = [i for i, text in enumerate(texts) if self.room is None or len(text.ids) <= self.room]
-        self._note(len(texts) - len(fitting))
+        too_long = len(texts) - len(fitting)
+        if too_long and not self.too_long:
+            say(f"reward model: it reads {self.room} tokens; longer conversations are left out")
+        self.too_long += too_long
         fitting.sort(key=lambda i: (-len(texts[i].ids), i))  # longest first: memory peaks at once
         for start in range(0, len(fitting), self.batch_size):
             batch = fitting[start : start + self.batch_size]
@@ -218,11 +226,6 @@ class RewardModel(Reward):
     def counts(self) -> dict[str, int]:
         """Conversations that were too long to judge."""
         return {"reward_model_too_long": self.too_long}
-
-    def _note(self, too_long: int) -> None:
-        if too_long and not self.too_long:
-            say(f"reward model: it reads {self.room} tokens; some conversations are longer and are left out")
-        self.too_long += too_long
 
     def _read(self, user_text: str, response: str) -> _Text:
         if self.tokenizer.chat_template is None:
@@ -243,8 +246,8 @@ class RewardModel(Reward):
             inputs["token_type_ids"] = torch.tensor([t.types + [0] * (width - len(t.types)) for t in texts])
         self.model.config.get_text_config().pad_token_id = pad
         with torch.inference_mode():
-            found = self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()})
-        return self._reward(found, len(rows)).double().tolist()
+            outputs = self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()})
+        return self._reward(outputs, len(rows)).double().tolist()
 
     def _pad_id(self, rows: Sequence[list[int]]) -> int:
         """The token that fills up rows.
@@ -261,11 +264,11 @@ class RewardModel(Reward):
             return int(preferred)
         return next(token for token in range(len(used) + 1) if token not in used)
 
-    def _reward(self, found: Any, count: int) -> Any:
+    def _reward(self, outputs: Any, count: int) -> Any:
         """Rewards [B], float32."""
-        if self.output is None and getattr(found, "score", None) is not None:
-            return found.score.float().reshape(count, -1)[:, 0]
-        logits = found.logits.float().reshape(count, -1)
+        if self.output is None and getattr(outputs, "score", None) is not None:
+            return outputs.score.float().reshape(count, -1)[:, 0]
+        logits = outputs.logits.float().reshape(count, -1)
         width = logits.shape[1]
         if self.output is not None:
             if self.output >= width:
@@ -310,28 +313,16 @@ def _load(folder: Path, device: str, trust_remote_code: bool) -> Any:
         raise UserError(f"the code that comes with {folder} does not run here: {reason}") from error
 
 
-def _reduced(model: Any, device: str) -> Any:
-    """Half the memory and twice the speed off the CPU; what is stored in 16 bits stays as it is."""
-    import torch
-
-    if not device.startswith("cpu"):
-        if model.dtype == torch.float32:
-            model = model.to(torch.bfloat16)
-        head_in_float32(model)
-    return model
-
-
-def _room(model: Any, tokenizer: Any, wanted: int | None) -> int | None:
+def _room(model: Any, tokenizer: Any, max_length: int | None) -> int | None:
     limits = (
         getattr(model.config.get_text_config(), "max_position_embeddings", None),
         tokenizer.model_max_length,
     )
-    known = [limit for limit in limits if limit is not None and 0 < limit < ENDLESS]
-    if wanted is None:
-        return min(known, default=None)
-    if known and wanted > min(known):
-        raise UserError(f"reward.max_length is {wanted}, but it reads {min(known)} tokens")
-    return wanted
+    known_limits = [limit for limit in limits if limit is not None and 0 < limit < ENDLESS]
+    room: int | None = min(known_limits, default=None)
+    if max_length is not None and room is not None and max_length > room:
+        raise UserError(f"reward.max_length is {max_length}, but the model reads at most {room} tokens")
+    return room if max_length is None else max_length
 
 
 def _render(tokenizer: Any, user_text: str, response: str) -> str:
@@ -342,6 +333,8 @@ def _render(tokenizer: Any, user_text: str, response: str) -> str:
 def _turn_ids(tokenizer: Any) -> tuple[int, ...]:
     """What the chat template writes between the user's words and the answer, without the spaces at its end."""
     if tokenizer.chat_template is None:
-        raise UserError("the tokenizer has no chat template, so the reward model cannot be shown an answer")
+        raise UserError(
+            "its tokenizer has no chat template, which the reward model needs to read an answer: use another model"
+        )
     between = _render(tokenizer, SENTINEL, ANSWER).partition(SENTINEL)[2].partition(ANSWER)[0]
     return tuple(tokenizer(between.rstrip(), add_special_tokens=False)["input_ids"])

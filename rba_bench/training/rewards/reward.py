@@ -1,13 +1,9 @@
-"""What a reward promises, and what it says when it cannot judge.
+"""The base class of rewards, and the rewards that compare an answer with the teacher's answer.
 
-Rewards that compare the answer's words with those of the teacher's; no model is needed. All lie between 0 and 1.
-
-Best-against-worst asks for the order alone, but where the size counts (SCST, minimum risk, ODPO, weighted sums) a
-translation may not weigh a hundred times what an answer weighs.
-
-How close the answer's meaning is to that of the teacher's answer: cosine of sentence embeddings.
-
-How likely the text teacher would have been to give the answer.
+Text rewards compare words and need no model; all lie between 0 and 1. Comparing the best sample with the worst one
+needs the order alone, but where the size counts (SCST, minimum risk, ODPO, weighted sums) a translation must not weigh
+a hundred times as much as an answer. `Similarity` compares meanings, by the cosine of sentence embeddings, and
+`TeacherLogprob` is how likely the text teacher would have given the answer.
 """
 
 import math
@@ -88,11 +84,11 @@ TEXT_REWARDS: dict[str, Reward] = {
 
 def extra_words(answer: str, teacher: str, lang: str) -> int:
     """Words of `answer` beyond the number of words of `teacher`; characters in languages written without spaces."""
-    return max(0, _words(answer, lang) - _words(teacher, lang))
-
-
-def _words(text: str, lang: str) -> int:
-    return len("".join(text.split())) if base_language(lang) in UNSPACED else len(text.split())
+    counts = [
+        len("".join(text.split())) if base_language(lang) in UNSPACED else len(text.split())
+        for text in (answer, teacher)
+    ]
+    return max(0, counts[0] - counts[1])
 
 
 class Similarity(Reward):
@@ -116,13 +112,13 @@ class Similarity(Reward):
         if not texts:
             return []
         before = self.embedder.cut
-        found = self.embedder.vectors([*texts, *others]).astype(np.float64)
+        vectors = self.embedder.vectors([*texts, *others]).astype(np.float64)
         if self.embedder.cut and not before:
             say(
                 f"similarity: {self.embedder.folder.name} reads {self.embedder.model.max_seq_length} tokens of a text;"
                 " some answers are longer, and their end does not count"
             )
-        ours, theirs = found[: len(texts)], found[len(texts) :]
+        ours, theirs = vectors[: len(texts)], vectors[len(texts) :]
         sizes = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         products = (ours * theirs).sum(axis=1)
         return [

@@ -47,9 +47,9 @@ def match_partners(
         rewards: of the samples; NaN is not correct.
         correct: reward from which a text answer is.
     """
-    right = [i for i, one in enumerate(samples) if one.as_text and rewards[i] >= correct]
-    spoken = [i for i, one in enumerate(samples) if not one.as_text and not one.greedy]
-    return [(place, right[number % len(right)]) for number, place in enumerate(spoken)] if right else []
+    texts = [i for i, sample in enumerate(samples) if sample.as_text and rewards[i] >= correct]
+    spoken = [i for i, sample in enumerate(samples) if not sample.as_text and not sample.greedy]
+    return [(index, texts[number % len(texts)]) for number, index in enumerate(spoken)] if texts else []
 
 
 def layer_likeness(one: Tensor, other: Tensor) -> Tensor:
@@ -89,15 +89,15 @@ class Trajectories:
             rewards: of the samples.
             bounds: where groups begin, and the end.
         """
-        found = {i: Extra() for i, one in enumerate(samples) if not one.as_text}
+        extras = {index: Extra() for index, sample in enumerate(samples) if not sample.as_text}
         pairs: list[tuple[int, int]] = []
         for start, stop in zip(bounds, bounds[1:], strict=False):
-            mine = match_partners(samples[start:stop], rewards[start:stop], self.options.correct)
-            pairs += [(start + spoken, start + read) for spoken, read in mine]
+            partners = match_partners(samples[start:stop], rewards[start:stop], self.options.correct)
+            pairs += [(start + spoken, start + text) for spoken, text in partners]
         states, texts = self._states(samples, pairs), self._texts(samples, pairs)
         for (spoken, _), inner, outer in zip(pairs, states, texts, strict=True):
-            found[spoken] = Extra(inner, outer)
-        return found
+            extras[spoken] = Extra(inner, outer)
+        return extras
 
     def worth(self, extra: Extra) -> float:
         """What is added to a reward."""
@@ -107,7 +107,7 @@ class Trajectories:
     def _texts(self, samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
         if self.likeness is None or not pairs or not self.options.behavior:
             return [0.0] * len(pairs)
-        columns = zip(*((samples[spoken].text, samples[read].text) for spoken, read in pairs), strict=True)
+        columns = zip(*((samples[spoken].text, samples[text].text) for spoken, text in pairs), strict=True)
         return self.likeness(*columns)
 
     def _states(self, samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
@@ -115,16 +115,16 @@ class Trajectories:
             return [0.0] * len(pairs)
         training = self.policy.training
         self.policy.eval()
-        found: list[float] = []
+        cosines: list[float] = []
         for start in range(0, len(pairs), AT_ONCE):
             part = pairs[start : start + AT_ONCE]
-            sides = [samples[place] for column in zip(*part, strict=True) for place in column]
+            sides = [samples[index] for column in zip(*part, strict=True) for index in column]
             clips, places = self.store.distinct_inputs(sides)
-            responses = [Response(clip, one.tokens) for clip, one in zip(places, sides, strict=True)]
+            responses = [Response(clip, sample.tokens) for clip, sample in zip(places, sides, strict=True)]
             means = self.policy.layer_means(clips, responses)
-            found += layer_likeness(means[: len(part)], means[len(part) :]).tolist()
+            cosines += layer_likeness(means[: len(part)], means[len(part) :]).tolist()
         self.policy.train(training)
-        return found
+        return cosines
 
 
 def chrf(texts: Sequence[str], others: Sequence[str]) -> list[float]:
@@ -140,6 +140,6 @@ def mean_extras(extras: Sequence[Extra]) -> dict[str, float]:
     if not extras:
         return {}
     return {
-        "representation": math.fsum(one.representation for one in extras) / len(extras),
-        "behavior": math.fsum(one.behavior for one in extras) / len(extras),
+        "representation": math.fsum(extra.representation for extra in extras) / len(extras),
+        "behavior": math.fsum(extra.behavior for extra in extras) / len(extras),
     }

@@ -1,7 +1,4 @@
-"""The rollout of a run, as its recipe asks for it.
-
-The text decoder of a recipe's base model in a folder, and the command with which vLLM serves it for a run.
-"""
+"""The rollout engine that a recipe names, and what a vLLM server needs for it: decoder folder and command."""
 
 import os
 import shutil
@@ -58,33 +55,31 @@ def make_rollout(
     where = Path(options.folder) / name if options.folder else folder
     if os.environ.get("RANK", "0") == "0":
         shutil.rmtree(where, ignore_errors=True)  # what a killed run of this folder has left there
-    transfer = _transfer(client, recipe, policy, where)
+    decoder, dtype = TextDecoder(policy.family), torch.bfloat16 if policy.half else torch.float32
+    transfer: Transfer
+    if weights_of(recipe) == "nccl":
+        transfer = NcclTransfer(client, decoder, options.master, dtype, str(policy.device))
+    else:
+        kind = LoraTransfer if weights_of(recipe) == "lora" else FolderTransfer
+        transfer = kind(client, decoder, where, dtype)
     return VllmRollout(
         policy, client, transfer, ends, longest, batch, store.any_input, options.tolerance, sync
     )
 
 
-def _transfer(client: VllmClient, recipe: TrainingRecipe, policy: SpeechPolicy, folder: Path) -> Transfer:
-    decoder, dtype = TextDecoder(policy.family), torch.bfloat16 if policy.half else torch.float32
-    if weights_of(recipe) == "nccl":
-        return NcclTransfer(client, decoder, recipe.rollout.master, dtype, str(policy.device))
-    kind = LoraTransfer if weights_of(recipe) == "lora" else FolderTransfer
-    return kind(client, decoder, folder, dtype)
-
-
 def weights_of(recipe: TrainingRecipe) -> str:
-    """How weights go over; see `RolloutOptions.weights`."""
+    """How weights reach the server; see `RolloutOptions.weights`."""
     if recipe.rollout.weights != "auto":
         return recipe.rollout.weights
     return "lora" if recipe.lora is not None else "folder"
 
 
 def check_there(client: VllmClient, recipe: TrainingRecipe) -> None:
-    """Say at once that no server is there, before anything is encoded.
+    """Refuse a server that does not answer or serves another model, before any clip is encoded.
 
     Raises:
-        MissingPrerequisite: nobody answers.
-        UserError: not a vLLM in its developers' mode, or not of a decoder that was made for it.
+        MissingPrerequisite: the server does not answer.
+        UserError: it is no vLLM in developers' mode, or serves another decoder.
     """
     try:
         client.get("/weight_info")

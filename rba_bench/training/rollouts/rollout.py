@@ -1,12 +1,9 @@
-"""Sampling answers from the current policy, one random stream per request.
+"""Sampling answers of the current policy, one random stream per request.
 
-The generation engine drives the decoder: prompts are read once however often they are asked, and rows that are done
-make room for others. Decoders that it cannot drive (sliding windows, a state) sample in a plain loop, a batch at a
-time.
-
-The seam between training and whatever draws answers of the policy.
-
-Rollouts by the policy itself, in this process.
+`Rollout` is the interface of the engines that sample during training; `LocalRollout` is the policy itself, in this
+process. There the generation engine drives the decoder: prompts are read once however often they are sampled on, and
+finished rows make room for others. Decoders that it cannot drive (sliding windows, a recurrent state) sample in a plain
+loop, a batch at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -75,51 +72,39 @@ def sample_answers(
     Returns:
         One `Draw` per request. Like `textlm.sampling`, an answer of exactly `max_new_tokens` tokens may still end.
     """
-    asked = [GenerationRequest(clip, seed) for clip, seed in zip(requests, seeds, strict=True)]
+    generation = [GenerationRequest(clip, seed) for clip, seed in zip(requests, seeds, strict=True)]
     sampler = TokenSampler(decoding.temperature, decoding.top_p, [policy.family.audio_token_id])
-    order = _Order(
-        asked, sampler, decoding.max_new_tokens, end_ids, with_logprobs, agree, slots or len(asked)
-    )
-    return _resting(policy, lambda: _sample(policy, clips, order))
+    longest = decoding.max_new_tokens
 
+    def draw() -> list[Draw]:
+        decoder = speech_decoder(policy.family)
+        if decoder is None:
+            return _sample_plainly(
+                policy, clips, generation, sampler, longest, end_ids, with_logprobs=with_logprobs, agree=agree
+            )
+        answers = generate_tokens(
+            decoder,
+            _prompts(policy, clips),
+            generation,
+            sampler,
+            longest,
+            end_ids,
+            slots or len(generation),
+            with_logprobs=with_logprobs,
+            agree=agree,
+        )
+        return [Draw(tuple(answer.tokens), answer.ended, tuple(answer.logprobs)) for answer in answers]
 
-class _Order(NamedTuple):
-    """What `sample` was asked for."""
-
-    asked: Sequence[GenerationRequest]
-    sampler: TokenSampler
-    longest: int
-    end_ids: Sequence[int]
-    with_logprobs: bool
-    agree: Callable[[bool], bool]
-    slots: int
-
-
-def _sample(policy: SpeechPolicy, clips: Sequence[ClipInput], order: _Order) -> list[Draw]:
-    decoder = speech_decoder(policy.family)
-    if decoder is None:
-        return _plainly(policy, clips, order)
-    found = generate_tokens(
-        decoder,
-        _prompts(policy, clips),
-        order.asked,
-        order.sampler,
-        order.longest,
-        order.end_ids,
-        order.slots,
-        with_logprobs=order.with_logprobs,
-        agree=order.agree,
-    )
-    return [Draw(tuple(one.tokens), one.ended, tuple(one.logprobs)) for one in found]
+    return _in_eval_mode(policy, draw)
 
 
 @torch.no_grad()
 def uses_generation_engine(policy: SpeechPolicy) -> bool:
-    """Whether the generation engine draws, so that requests need not come in batches."""
-    return _resting(policy, lambda: speech_decoder(policy.family)) is not None
+    """Whether the generation engine samples, so that requests need not come in batches."""
+    return _in_eval_mode(policy, lambda: speech_decoder(policy.family)) is not None
 
 
-def _resting(policy: SpeechPolicy, work: Callable[[], T]) -> T:
+def _in_eval_mode(policy: SpeechPolicy, work: Callable[[], T]) -> T:
     """Do something with the policy in eval mode."""
     training = policy.training
     policy.eval()
@@ -143,63 +128,68 @@ def _prompts(policy: SpeechPolicy, clips: Sequence[ClipInput]) -> Prompts:
     return Prompts([len(row) for row in rows], embed, prefix_before_audio(family, rows))
 
 
-def _plainly(policy: SpeechPolicy, clips: Sequence[ClipInput], order: _Order) -> list[Draw]:
+def _sample_plainly(
+    policy: SpeechPolicy,
+    clips: Sequence[ClipInput],
+    requests: Sequence[GenerationRequest],
+    sampler: TokenSampler,
+    longest: int,
+    end_ids: Sequence[int],
+    *,
+    with_logprobs: bool,
+    agree: Callable[[bool], bool],
+) -> list[Draw]:
     """One batch until its longest answer is done, with the cache that transformers makes for the decoder."""
-    device, family, asked = policy.device, policy.family, order.asked
-    ids, mask = (
-        tensor.to(device)
-        for tensor in family.collate([clips[one.prompt].prompt_ids.tolist() for one in asked])
-    )
-    embeds = policy.embed(clips, ids, torch.tensor([one.prompt for one in asked], device=device))
-    seeds = torch.tensor([one.seed for one in asked], device=device)
-    stop = torch.tensor(sorted(order.end_ids), device=device)
+    device, family = policy.device, policy.family
+    prompts = [clips[request.prompt].prompt_ids.tolist() for request in requests]
+    ids, mask = (tensor.to(device) for tensor in family.collate(prompts))
+    embeds = policy.embed(clips, ids, torch.tensor([request.prompt for request in requests], device=device))
+    seeds = torch.tensor([request.seed for request in requests], device=device)
+    stop = torch.tensor(sorted(end_ids), device=device)
     words = family.model.get_input_embeddings()
     cache = DynamicCache(config=family.decoder.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     full = bool(mask.all())
-    done = torch.zeros(len(asked), dtype=torch.bool, device=device)
+    done = torch.zeros(len(requests), dtype=torch.bool, device=device)
     columns: list[Tensor] = []
-    odds: list[Tensor] = []
-    for place in range(order.longest + 1):
+    logprobs: list[Tensor] = []
+    for place in range(longest + 1):
         # without padding the decoder may take its fast path
         hidden = family.decode(
             embeds, None if full else mask, positions, past_key_values=cache, use_cache=True
         )[:, -1]
-        drawn = order.sampler(family.head(hidden), seeds, torch.full_like(seeds, place), order.with_logprobs)
-        columns.append(drawn.tokens)
-        odds.append(drawn.logprobs)
-        done |= torch.isin(drawn.tokens, stop)
-        if order.agree(bool(done.all())):
+        draws = sampler(family.head(hidden), seeds, torch.full_like(seeds, place), with_logprobs)
+        columns.append(draws.tokens)
+        logprobs.append(draws.logprobs)
+        done |= torch.isin(draws.tokens, stop)
+        if agree(bool(done.all())):
             break
-        embeds = words(drawn.tokens)[:, None]
+        embeds = words(draws.tokens)[:, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         positions = positions[:, -1:] + 1
-    table = torch.stack(columns, dim=1).tolist()
-    worth = torch.stack(odds, dim=1).tolist() if order.with_logprobs else [[] for _ in table]
-    ends = frozenset(order.end_ids)
-    return [_cut(row, chances, ends, order.longest) for row, chances in zip(table, worth, strict=True)]
-
-
-def _cut(tokens: list[int], logprobs: list[float], end_ids: frozenset[int], longest: int) -> Draw:
-    for position, token in enumerate(tokens):
-        if token in end_ids:
-            return Draw(tuple(tokens[: position + 1]), True, tuple(logprobs[: position + 1]))
-    return Draw(tuple(tokens[:longest]), False, tuple(logprobs[:longest]))
+    rows = torch.stack(columns, dim=1).tolist()
+    row_logprobs = torch.stack(logprobs, dim=1).tolist() if with_logprobs else [[] for _ in rows]
+    answers = []
+    for tokens, values in zip(rows, row_logprobs, strict=True):
+        end = next((index for index, token in enumerate(tokens) if token in end_ids), None)
+        stop_at = longest if end is None else end + 1
+        answers.append(Draw(tuple(tokens[:stop_at]), end is not None, tuple(values[:stop_at])))
+    return answers
 
 
 BASE = "policy"  # the name that `rba-bench train server` serves the decoder under
 
 
 class RolloutUnavailable(RbaError):
-    """Whatever draws the answers does not answer any more, or not with what it should."""
+    """The engine that samples does not answer any more, or gives a wrong reply."""
 
 
 class Request(NamedTuple):
-    """One answer that is wanted.
+    """A request for one answer.
 
     Attributes:
         clip: index into the clips of the call.
-        seed: the answer depends on weights, clip, temperature and this alone.
+        seed: the answer depends on weights, clip, temperature and seed alone.
         temperature: 0 is greedy; the seed is unused then.
     """
 
@@ -209,13 +199,13 @@ class Request(NamedTuple):
 
 
 class Rollout(Protocol):
-    """Draws answers of the policy. Lengths and end tokens are those of the run.
+    """An engine that samples answers of the policy. Lengths and end tokens are those of the run.
 
     All processes of a run call `draw` equally often, each with its own clips.
     """
 
     def renew(self) -> None:
-        """The policy's weights have changed: the next draw is of the new ones."""
+        """To be called when the policy's weights have changed: the next draw uses the new ones."""
 
     def draw(
         self, clips: Sequence[ClipInput], requests: Sequence[Request], *, with_logprobs: bool = False
@@ -223,12 +213,12 @@ class Rollout(Protocol):
         """One answer for each request, in order.
 
         Args:
-            clips: what is asked about.
-            requests: a clip may be asked about several times, at several temperatures.
-            with_logprobs: also what the policy gave each token, see `Draw.logprobs`.
+            clips: the inputs.
+            requests: a clip may come several times, at several temperatures.
+            with_logprobs: also return log-probabilities, see `Draw.logprobs`.
 
         Raises:
-            RolloutUnavailable: the engine is gone; the same command goes on where the run stopped.
+            RolloutUnavailable: the engine does not answer; the same command continues where the run stopped.
         """
         ...
 
@@ -268,19 +258,19 @@ class LocalRollout:
         self, clips: Sequence[ClipInput], requests: Sequence[Request], *, with_logprobs: bool = False
     ) -> list[Draw]:
         """Answers to all requests, longest prompts first so that batches hold prompts of like length."""
-        drawn: dict[int, Draw] = {}
-        driven = uses_generation_engine(self.policy)  # may call the model, so all processes ask here
+        draws: dict[int, Draw] = {}
+        engine = uses_generation_engine(self.policy)  # may call the model, so all processes ask here
         for temperature in sorted({request.temperature for request in requests}):
-            mine = [i for i, request in enumerate(requests) if request.temperature == temperature]
-            mine.sort(key=lambda i: (-len(clips[requests[i].clip].prompt_ids), i))
-            size = len(mine) if driven else self.batch
-            for start in range(0, len(mine), size):
-                batch = mine[start : start + size]
+            order = [i for i, request in enumerate(requests) if request.temperature == temperature]
+            order.sort(key=lambda i: (-len(clips[requests[i].clip].prompt_ids), i))
+            size = len(order) if engine else self.batch
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
                 self.sync.enter()
                 answers = self._sample(clips, [requests[i] for i in batch], temperature, with_logprobs)
-                drawn.update(zip(batch, answers, strict=True))
+                draws.update(zip(batch, answers, strict=True))
         self.sync.leave(lambda: self._sample([self.any_clip()], [Request(0, 0, 0.0)], 0.0, False))
-        return [drawn[i] for i in range(len(requests))]
+        return [draws[i] for i in range(len(requests))]
 
     def _sample(
         self, clips: Sequence[ClipInput], batch: Sequence[Request], temperature: float, with_logprobs: bool

@@ -1,10 +1,10 @@
 """Rollouts by a vLLM server: the trainer merges words and sound, the server's decoder goes on from there.
 
-    prompts of a draw -> embeddings here -> (weights there, if they changed, and a probe) -> answers of the server
+    prompts of a draw -> embeddings here -> (weights to the server, if they changed, and a probe) -> its answers
 
-What the server answers with is never assumed: after each transfer of weights its log-probabilities of a probe must be
-those of the policy here, and after each draw it must still hold the weights that it was given. A server that is gone
-is waited for briefly and given the weights again; then the run stops where it can go on.
+The weights of the server are always verified: after each transfer its log-probabilities of a probe must equal those of
+the policy here, and after each draw it must still hold the weights that it was given. If the server does not answer,
+the run tries again for a short time, with a new transfer of weights; then it stops where it can continue.
 """
 
 import math
@@ -48,8 +48,8 @@ class VllmRollout:
         sync: of the processes, where they share the weights out.
 
     Attributes:
-        transfers: how often weights went over.
-        probed: how far the last probe was off, in nats.
+        transfers: how often weights were sent.
+        probed: error of the last probe, in nats per token.
     """
 
     def __init__(
@@ -79,11 +79,13 @@ class VllmRollout:
         self._run = secrets.token_hex(4)  # of this process: tags of an attempt before are not taken for ours
         self._tag = ""
         self._model = ""
-        self._moves = any(p.requires_grad for p in _decoder_parameters(policy))
+        family = policy.family
+        parameters = [*family.decoder.parameters(), *family.model.get_output_embeddings().parameters()]
+        self._trains = any(parameter.requires_grad for parameter in parameters)
 
     def renew(self) -> None:
         """See `Rollout.renew`; a decoder that does not train stays as it is."""
-        if self._moves:
+        if self._trains:
             self._tag = ""
 
     def draw(
@@ -97,12 +99,19 @@ class VllmRollout:
             answers = self._answers(prompts, requests)
         finally:
             self.policy.train(training)
-        return [self._cut(answers[i], request.temperature) for i, request in enumerate(requests)]
+        draws = []
+        for number, request in enumerate(requests):
+            answer = answers[number]
+            ended = answer.tokens[-1] in self.end_ids
+            longest = len(answer.tokens) if ended else self.max_new_tokens
+            logprobs = self._of_whole(answer, request.temperature)
+            draws.append(Draw(tuple(answer.tokens[:longest]), ended, tuple(logprobs[:longest])))
+        return draws
 
     # the server
 
     def _answers(self, prompts: Sequence[Tensor], requests: Sequence[Request]) -> dict[int, Completion]:
-        """All answers, through short absences of the server. All processes try equally often."""
+        """All answers; a server that does not answer is tried again. All processes try equally often."""
         text = [""] * len(prompts)
         answers: dict[int, Completion] = {}
         for pause in (*PAUSES_S, None):
@@ -113,7 +122,7 @@ class VllmRollout:
             if pause is None or not isinstance(worst, ServerUnavailable):
                 raise worst
             say(f"{worst}; trying again in {pause:g} s")
-            self._tag = ""  # whoever comes back may have started anew
+            self._tag = ""  # the server may have been started again
             answers.clear()
             time.sleep(pause)
         raise AssertionError("the last pause is None")
@@ -125,7 +134,7 @@ class VllmRollout:
         requests: Sequence[Request],
         answers: dict[int, Completion],
     ) -> RbaError | None:
-        """Weights if they are due, then the answers; what went wrong."""
+        """The weights if they have changed, then the answers; the error, None if all succeeds."""
         problem = worst_of_processes(self._hand_over() if not self._tag else None)
         if problem is not None:
             return problem
@@ -138,12 +147,20 @@ class VllmRollout:
             return self._payload(text[request.clip], request.seed, request.temperature, longest)
 
         makers = {number: lambda request=request: payload(request) for number, request in enumerate(requests)}
-        given, problem = self.client.complete(makers)
-        answers.update(given)
-        return problem or _tried(self._still_ours)
+        completions, problem = self.client.complete(makers)
+        answers.update(completions)
+
+        def check_weights() -> None:
+            if self.client.get("/weight_info").get("weight_version") != self._tag:
+                raise ServerUnavailable(
+                    f"the vLLM server at {self.client.url} has other weights than it was given"
+                )
+
+        return problem or _error_of(check_weights)
 
     def _payload(self, embeds: str, seed: int, temperature: float, longest: int) -> Mapping[str, Any]:
-        """One completion of whatever follows; everything that a server could have a default for is said."""
+        """The request for one completion; it sets everything that a server could have a default for."""
+        token = self._placeholder
         return {
             "model": self._model,
             "prompt_embeds": embeds,
@@ -153,16 +170,12 @@ class VllmRollout:
             **{"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
             "stop_token_ids": self.end_ids,
             "ignore_eos": True,  # the configuration may name others than the chat template does
-            **self._unspoken(),
+            # the audio placeholder is never sampled; its probability is returned
+            **({} if token is None else {"logit_bias": {str(token): UNSAID}, "logprob_token_ids": [token]}),
             "logprobs": 0,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }
-
-    def _unspoken(self) -> dict[str, Any]:
-        """The audio placeholder is never said; how probable it was is told."""
-        token = self._placeholder
-        return {} if token is None else {"logit_bias": {str(token): UNSAID}, "logprob_token_ids": [token]}
 
     @property
     def _placeholder(self) -> int | None:
@@ -172,56 +185,49 @@ class VllmRollout:
     def _of_whole(self, answer: Completion, temperature: float) -> list[float]:
         """Log-probabilities under the softmax over all tokens, the placeholder included, as the policy's are.
 
-        Those of the server are under the rest. It tells p' of the placeholder behind its bias; before, its odds
+        Those of the server leave the placeholder out. It returns p' of the placeholder with its bias; without, its odds
         against the rest were p' exp(-bias / temperature).
         """
         name, lifted = f"token_id:{self._placeholder}", -UNSAID / (temperature or 1.0)
         odds = [beside.get(name, float("-inf")) + lifted for beside in answer.beside]
         return [value - math.log1p(math.exp(odd)) for value, odd in zip(answer.logprobs, odds, strict=True)]
 
-    def _still_ours(self) -> None:
-        version = self.client.get("/weight_info").get("weight_version")
-        if version != self._tag:
-            raise ServerUnavailable(
-                f"the vLLM server at {self.client.url} has other weights than it was given"
-            )
-
     # its weights
 
     def _hand_over(self) -> RbaError | None:
-        """Weights to the server, then the probe. All processes call; what went wrong."""
+        """The weights to the server, then the probe. All processes call; the error, None if all succeeds."""
         tag, model = f"{self._run}-{self.transfers + 1}", ""
+
+        def reach() -> None:
+            if is_first_process():
+                self.client.get("/weight_info")
 
         def send() -> None:
             nonlocal model
             model = self.transfer.send(tag, is_first_process())
 
-        for work in (self._reach, send):  # the others join in writing only if there is somebody to write for
-            if (problem := worst_of_processes(_tried(work))) is not None:
+        for work in (reach, send):  # the other processes take part in sending only if the server answers
+            if (problem := worst_of_processes(_error_of(work))) is not None:
                 return problem
         self._model, self._tag = broadcast_from_rank0((model, tag))
         self.transfers += 1
-        problem = _tried(self._probe)
+        problem = _error_of(self._probe)
         if problem is not None:
             self._tag = ""
         return problem
 
-    def _reach(self) -> None:
-        if is_first_process():
-            self.client.get("/weight_info")
-
     def _probe(self) -> None:
         """A short answer to one clip must have the probabilities that the policy here gives it."""
         [prompt] = self._embedded([self.any_clip()])
-        told: Any = None
+        reply: Any = None
         if is_first_process():
-            ask = {0: lambda: self._payload(encode_embeds(prompt), 1, PROBE_TEMPERATURE, PROBE_TOKENS)}
-            given, problem = self.client.complete(ask)
-            told = problem or given[0]
-        told = broadcast_from_rank0(told)
-        if isinstance(told, RbaError):
-            raise told
-        here, there = self._logprobs(prompt, told.tokens), self._of_whole(told, PROBE_TEMPERATURE)
+            payloads = {0: lambda: self._payload(encode_embeds(prompt), 1, PROBE_TEMPERATURE, PROBE_TOKENS)}
+            answers, problem = self.client.complete(payloads)
+            reply = problem or answers[0]
+        reply = broadcast_from_rank0(reply)
+        if isinstance(reply, RbaError):
+            raise reply
+        here, there = self._logprobs(prompt, reply.tokens), self._of_whole(reply, PROBE_TEMPERATURE)
         self.probed = float((here - torch.tensor(there)).abs().mean())
         if not self.probed <= self.tolerance:
             raise UserError(
@@ -252,13 +258,13 @@ class VllmRollout:
     def _prompts(self, clips: Sequence[ClipInput]) -> list[Tensor]:
         """Embeddings [P, H] of each clip's prompt, on the CPU."""
         order = sorted(range(len(clips)), key=lambda i: -len(clips[i].prompt_ids))
-        made: dict[int, Tensor] = {}
+        embeds: dict[int, Tensor] = {}
         for start in range(0, len(order), self.batch):
             part = order[start : start + self.batch]
             self.sync.enter()
-            made.update(zip(part, self._embedded([clips[i] for i in part]), strict=True))
+            embeds.update(zip(part, self._embedded([clips[i] for i in part]), strict=True))
         self.sync.leave(lambda: self._embedded([self.any_clip()]))
-        return [made[i] for i in range(len(clips))]
+        return [embeds[i] for i in range(len(clips))]
 
     @torch.no_grad()
     def _embedded(self, clips: Sequence[ClipInput]) -> list[Tensor]:
@@ -268,16 +274,9 @@ class VllmRollout:
         embeds = self.policy.inside(lambda: self.policy.embed(clips, ids, rows))
         return [row[kept].to("cpu", self.dtype) for row, kept in zip(embeds, mask.bool(), strict=True)]
 
-    def _cut(self, answer: Completion, temperature: float) -> Draw:
-        """Up to the end token, or the longest that is allowed."""
-        tokens, logprobs = answer.tokens, self._of_whole(answer, temperature)
-        ended = tokens[-1] in self.end_ids
-        longest = len(tokens) if ended else self.max_new_tokens
-        return Draw(tuple(tokens[:longest]), ended, tuple(logprobs[:longest]))
 
-
-def _tried(work: Callable[[], None]) -> RbaError | None:
-    """What went wrong."""
+def _error_of(work: Callable[[], None]) -> RbaError | None:
+    """The error that some work raises, None if it succeeds."""
     try:
         work()
     except RbaError as error:
@@ -285,12 +284,7 @@ def _tried(work: Callable[[], None]) -> RbaError | None:
     return None
 
 
-def _decoder_parameters(policy: SpeechPolicy) -> list[torch.nn.Parameter]:
-    family = policy.family
-    return [*family.decoder.parameters(), *family.model.get_output_embeddings().parameters()]
-
-
-# processes: one of them talks about weights, all of them ask for answers
+# the first process sends weights, all processes request answers
 
 
 def is_first_process() -> bool:

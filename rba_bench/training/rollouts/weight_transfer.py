@@ -1,9 +1,8 @@
-"""How a vLLM server gets the policy's weights: all of the decoder through a folder, or the adapter alone.
+"""How a vLLM server gets the policy's weights: the decoder through a folder, the adapter alone, or all by NCCL.
 
-Weights from the trainer's GPU straight to a vLLM server's, by vLLM's own NCCL engine.
-
-Needs vLLM installed beside the trainer too: its classes are both ends of the wire. Written to the interface that vLLM
-0.32 documents (`vllm.distributed.weight_transfer`); unlike the folder and the adapter it could not be run without GPUs.
+`NcclTransfer` sends weights from the trainer's GPU to the server's by vLLM's own engine, and so needs vLLM installed
+beside the trainer. It follows the interface that vLLM 0.32 documents (`vllm.distributed.weight_transfer`), and has not
+been run, because that needs GPUs.
 """
 
 import shutil
@@ -23,7 +22,7 @@ from rba_bench.training.rollouts.vllm_client import LOAD_LORA, UNLOAD_LORA, Vllm
 
 
 class Transfer(Protocol):
-    """Brings weights over."""
+    """Sends the policy's weights to the server."""
 
     def send(self, tag: str, is_first: bool) -> str:
         """Make the server answer with the policy's weights; all processes call.
@@ -91,10 +90,10 @@ class LoraTransfer:
         name, folder = f"{BASE}-{tag}", self.folder / tag
         self.decoder.save_adapter(folder, self.dtype, full_tensor, is_first)
         if is_first:
-            known = {model["id"] for model in self.client.get("/v1/models")["data"]}
+            model_ids = {model["id"] for model in self.client.get("/v1/models")["data"]}
             try:
                 self.client.post(LOAD_LORA, {"lora_name": name, "lora_path": str(folder.resolve())})
-                if self._loaded in known:
+                if self._loaded in model_ids:
                     self.client.post(UNLOAD_LORA, {"lora_name": self._loaded})
                 self.client.post("/update_weight_version", {"new_version": tag})
             finally:

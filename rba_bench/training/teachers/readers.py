@@ -1,11 +1,8 @@
-"""The language models that read transcripts: the policy's own, in place or as a copy, or another one.
+"""Language models that read transcripts: the policy's own LLM, in place or as a copy, or another model.
 
-All look alike from outside: ids to states, states to logits, without gradient and in eval mode.
-
-The policy's own LLM as a text model: it reads turns, answers and scores them with the weights of this moment.
-
-Nothing is copied. It writes the answers of BLSP and AudioChatLlama before training, judges in self-rewarding, and its
-answers to the transcripts are the ceiling of what alignment can reach.
+A `Reader` turns ids into states and states into logits, without gradient and in eval mode; text teachers use it.
+`PolicyTextLM` is the policy's own LLM as a text model, with the weights of the moment and without a copy: it writes the
+answers of BLSP and AudioChatLlama before training, and is the judge in self-rewarding.
 """
 
 import copy
@@ -218,14 +215,14 @@ class OtherReader(Reader):
         self.context = getattr(self.config, "max_position_embeddings", None)
         pad = self.tokenizer.pad_token_id
         self.pad_id = 0 if pad is None else pad
-        self._turn = lru_cache(PROMPTS_KEPT)(self._tokenized)
+        self._cached_ids = lru_cache(PROMPTS_KEPT)(self._tokenized)
         self._model: Any = None
         self._identity: dict[str, Any] = {}
         self.text_ids("probe")  # refuses here what has no chat template
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """See `Reader.text_ids`."""
-        return self._turn(text)
+        return self._cached_ids(text)
 
     def _tokenized(self, text: str) -> tuple[int, ...]:
         if not self.tokenizer.chat_template:
@@ -254,10 +251,6 @@ class OtherReader(Reader):
         """Whether the weights are in memory."""
         return self._model is not None
 
-    def unload(self) -> None:
-        """Free the weights; reading again loads them again."""
-        self._model = None
-
     @property
     def model(self) -> Any:
         """The model, loaded now if it is not yet.
@@ -281,8 +274,9 @@ class OtherReader(Reader):
         if not close or logits.shape[-1] != self.vocabulary:
             self._model = None
             raise UserError(
-                f"teacher.model {self.path}: a {self.config.model_type} does more to its states than its head "
-                "tells, so they cannot be learnt from; use another teacher, or its answers (method sft)"
+                f"teacher.model {self.path}: the logits of a {self.config.model_type} cannot be recomputed from hidden "
+                "states and lm_head, so it cannot teach token by token; use another teacher, or its answers (method "
+                "sft)"
             )
 
     @contextmanager

@@ -1,19 +1,13 @@
-"""Token-level distillation needs one vocabulary: token n must be the same token to student and teacher.
+"""The text teacher of a student: it reads the transcript where the student gets the audio, and then the same answer.
 
-The student's text teacher: it reads the transcript where the student hears the clip, and then the same answer.
+`TextTeacher` gives hidden states and distributions. Equal requests, as in a voice group with one answer, are read once.
+Requests are taken by length, as many at a time as fit into `batch_tokens`; answers to one transcript share its turn
+where the layout allows it. Token n must be the same token to student and teacher (`shared_vocabulary`).
 
-What is asked for several times, as in a voice group with one answer, is read once. Requests are taken by length, as
-many at a time as fit into `batch_tokens`; answers to one transcript share its turn where the layout says so.
-
-The teacher's likeliest tokens, computed once for each transcript with its answer and kept.
-
-For answers that do not change in training (the alignment set's own). With all of them kept the teacher need not even be
-loaded. An entry belongs to exactly what decides it: the turn's tokens, the answer's tokens, the teacher, T and k.
-
-Values of an entry of n positions, little-endian: magic, number type, k, n; ids int32 [n, k]; log-probabilities [n, k];
-log of the rest float32 [n].
-
-From recipe keys to a teacher.
+`CachedTeacher` keeps the likeliest tokens of each transcript with its answer, for answers that do not change in
+training (the alignment set's own). With all of them kept, the teacher is not even loaded. An entry is keyed by exactly
+what decides it: the turn's tokens, the answer's tokens, the teacher, T and k. The value of an entry of n positions,
+little-endian: magic, number type, k, n; ids int32 [n, k]; log-probabilities [n, k]; log of the rest float32 [n].
 """
 
 import struct
@@ -73,33 +67,32 @@ def shared_vocabulary(
     Raises:
         UserError: a token that an answer can hold is another one to the teacher, or none.
     """
-    ours, theirs = _by_id(student), _by_id(teacher)
+    ours, theirs = (
+        {int(number): token for token, number in tokenizer.get_vocab().items()}
+        for tokenizer in (student, teacher)
+    )
     rows = min(student_rows, teacher_rows)
-    extra = {*_added(student), *_added(teacher)} - set(end_ids)
+    added = {
+        token
+        for tokenizer in (student, teacher)
+        for token in (*getattr(tokenizer, "added_tokens_decoder", {}), *tokenizer.all_special_ids)
+    }
+    extra = added - set(end_ids)
     for token in sorted({*ours, *theirs}):
         if token >= student_rows or token == audio_token_id:
-            continue  # nothing that the student says
+            continue  # the student never answers with this token
         same = ours.get(token) == theirs.get(token) and token < rows
         if not same and not (token in extra and (token not in ours or token not in theirs)):
+            shown = [
+                repr(vocabulary[token]) if token in vocabulary else "none" for vocabulary in (theirs, ours)
+            ]
             raise UserError(
-                f"teacher.model {name} has another vocabulary than the student: token {token} is "
-                f"{_shown(theirs.get(token))} to the one and {_shown(ours.get(token))} to the other; use "
+                f"teacher.model {name} has another vocabulary than the student: token {token} is {shown[0]} for the "
+                f"teacher and {shown[1]} for the student; use "
                 "`teacher.model: self` or a text model of the student's family, or learn from the teacher's text "
                 "(method sft)"
             )
     return rows
-
-
-def _by_id(tokenizer: Any) -> dict[int, str]:
-    return {int(number): token for token, number in tokenizer.get_vocab().items()}
-
-
-def _added(tokenizer: Any) -> set[int]:
-    return {*getattr(tokenizer, "added_tokens_decoder", {}), *tokenizer.all_special_ids}
-
-
-def _shown(token: str | None) -> str:
-    return "none" if token is None else repr(token)
 
 
 Tokens = tuple[int, ...]
@@ -174,11 +167,12 @@ class TextTeacher:
         Raises:
             UserError: turn and answer are longer than the teacher's context.
         """
-        wanted = tuple(sorted(set(range(len(responses)) if places is None else places)))
+        indices = tuple(sorted(set(range(len(responses)) if places is None else places)))
         states = self.states(
-            [texts[responses[place].clip] for place in wanted], [responses[place].tokens for place in wanted]
+            [texts[responses[index].clip] for index in indices],
+            [responses[index].tokens for index in indices],
         )
-        return StateTargets(wanted, torch.cat(states), self.head)
+        return StateTargets(indices, torch.cat(states), self.head)
 
     def states(self, texts: Sequence[str], answers: Sequence[Tokens]) -> list[Tensor]:
         """Last hidden state that each answer token is predicted from, end token included.
@@ -190,12 +184,12 @@ class TextTeacher:
         Returns:
             [n_i, H] for each answer.
         """
-        asked = [(self.reader.text_ids(text), tokens) for text, tokens in zip(texts, answers, strict=True)]
-        found: dict[tuple[Tokens, Tokens], Tensor] = {}
+        requests = [(self.reader.text_ids(text), tokens) for text, tokens in zip(texts, answers, strict=True)]
+        states: dict[tuple[Tokens, Tokens], Tensor] = {}
         with self.reading():
-            for batch in self._batches(list(dict.fromkeys(asked))):
-                found |= self.reader.call(partial(self._read, batch))
-        return [found[one] for one in asked]
+            for batch in self._batches(list(dict.fromkeys(requests))):
+                states |= self.reader.call(partial(self._read, batch))
+        return [states[request] for request in requests]
 
     def words(self, spoken: Sequence[str]) -> list[Tensor]:
         """Embeddings [T_i, H] of the words of transcripts, without template (DiVA)."""
@@ -211,21 +205,17 @@ class TextTeacher:
         """Token ids of the words of transcripts, without template."""
         return [self.reader.content.text_ids(text) for text in spoken]
 
-    def _batches(self, asked: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[_Job]]:
+    def _batches(self, requests: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[_Job]]:
         """Distinct requests, widest first so that memory peaks at once, those on one turn together."""
         by_prompt: dict[Tokens, list[Tokens]] = {}
-        for prompt, tokens in asked:
+        for prompt, tokens in requests:
             by_prompt.setdefault(prompt, []).append(tokens)
         jobs = [self._job(prompt, answers) for prompt, answers in by_prompt.items()]
         batch: list[_Job] = []
         rows = 0
         for job in sorted(jobs, key=lambda job: -job.width):
-            full = (
-                self.batch_tokens is not None and (rows + job.rows) * batch[0].width > self.batch_tokens
-                if batch
-                else False
-            )
-            if full:
+            limit = self.batch_tokens
+            if batch and limit is not None and (rows + job.rows) * batch[0].width > limit:
                 yield batch
                 batch, rows = [], 0
             batch.append(job)
@@ -272,7 +262,7 @@ Kept = Literal["float32", "float16"]
 Entry = tuple[Tensor, Tensor, Tensor]  # ids [n, k], log-probabilities [n, k], log of the rest [n]
 
 
-def encoded(entry: Entry, kept: Kept = "float32") -> bytes:
+def encode_entry(entry: Entry, kept: Kept = "float32") -> bytes:
     """An entry as it is kept."""
     ids, logprobs, rest = (tensor.detach().cpu().numpy() for tensor in entry)
     code = list(KINDS).index(kept)
@@ -281,8 +271,8 @@ def encoded(entry: Entry, kept: Kept = "float32") -> bytes:
     return head + b"".join(array.tobytes() for array in body)
 
 
-def decoded(data: bytes) -> Entry:
-    """The inverse of `encoded`, but for the rounding of half precision.
+def decode_entry(data: bytes) -> Entry:
+    """The inverse of `encode_entry`, but for the rounding of half precision.
 
     Raises:
         ValueError: not such an entry.
@@ -343,34 +333,35 @@ class CachedTeacher(TextTeacher):
         self, texts: Sequence[str], responses: Sequence[Response], places: Sequence[int] | None = None
     ) -> TopKTargets:
         """Distributions at all positions of some answers, on the CPU; see `TextTeacher.targets`."""
-        wanted = tuple(sorted(set(range(len(responses)) if places is None else places)))
-        asked = [(texts[responses[place].clip], responses[place].tokens) for place in wanted]
-        keys = [self._key(*one) for one in asked]
-        known = self.store.get(keys)
-        entries = {key: self._entry(data) for key, data in known.items()}
-        unknown = {key: one for key, one in zip(keys, asked, strict=True) if key not in entries}
-        if unknown:
-            entries |= {key: self._entry(data) for key, data in self._ask(unknown).items()}
+        indices = tuple(sorted(set(range(len(responses)) if places is None else places)))
+        requests = [(texts[responses[index].clip], responses[index].tokens) for index in indices]
+        keys = [self._key(*request) for request in requests]
+        entries = {key: self._entry(data) for key, data in self.store.get(keys).items()}
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in entries}
+        if missing:
+            entries |= {key: self._entry(data) for key, data in self._ask(missing).items()}
         columns = zip(*(entries[key] for key in keys), strict=True)
         ids, logprobs, rest = (torch.cat(column) for column in columns)
-        return TopKTargets(wanted, ids, logprobs, rest)
+        return TopKTargets(indices, ids, logprobs, rest)
 
     def fill(self, texts: Sequence[str], answers: Sequence[Tokens]) -> int:
-        """Ask ahead for everything that is not kept yet; a killed call goes on where it stopped.
+        """Read everything that is not kept yet, ahead of training; a killed call continues where it stopped.
 
         Returns:
             How many answers the teacher had to read.
         """
-        asked = {self._key(text, tokens): (text, tokens) for text, tokens in zip(texts, answers, strict=True)}
-        missing = self.store.missing(list(asked))
+        requests = {
+            self._key(text, tokens): (text, tokens) for text, tokens in zip(texts, answers, strict=True)
+        }
+        missing = self.store.missing(list(requests))
         if not missing:
             return 0
         # like lengths together, so that little padding is read
-        missing.sort(key=lambda key: (-len(asked[key][0]) - len(asked[key][1]), key))
+        missing.sort(key=lambda key: (-len(requests[key][0]) - len(requests[key][1]), key))
         with bar("teacher reads", len(missing), unit="answers") as advance:
             for start in range(0, len(missing), FILL_ANSWERS):
                 part = missing[start : start + FILL_ANSWERS]
-                self._ask({key: asked[key] for key in part})
+                self._ask({key: requests[key] for key in part})
                 advance(len(part))
         return len(missing)
 
@@ -379,13 +370,13 @@ class CachedTeacher(TextTeacher):
         value = np.array([len(turn), *turn, *tokens], dtype="<i8").tobytes()
         return bytes.fromhex(sha256_bytes(self._tag.encode() + value))
 
-    def _ask(self, unknown: dict[bytes, tuple[str, Tokens]]) -> dict[bytes, bytes]:
-        texts, answers = zip(*unknown.values(), strict=True)
+    def _ask(self, requests: dict[bytes, tuple[str, Tokens]]) -> dict[bytes, bytes]:
+        texts, answers = zip(*requests.values(), strict=True)
         states = self.states(texts, answers)
-        entries = self._entries(torch.cat(states), [len(one) for one in states])
-        found = {key: encoded(entry, self.kept) for key, entry in zip(unknown, entries, strict=True)}
-        self.store.put(found)
-        return found
+        entries = self._entries(torch.cat(states), [len(part) for part in states])
+        data = {key: encode_entry(entry, self.kept) for key, entry in zip(requests, entries, strict=True)}
+        self.store.put(data)
+        return data
 
     def _entries(self, states: Tensor, lengths: Sequence[int]) -> Iterator[Entry]:
         size = max(1, CHUNK_ELEMENTS // self.vocabulary)
@@ -399,7 +390,7 @@ class CachedTeacher(TextTeacher):
 
     def _entry(self, data: bytes) -> Entry:
         try:
-            return decoded(data)
+            return decode_entry(data)
         except ValueError as error:
             raise UserError(
                 f"{self.store.path} is damaged ({error}): delete it, it will be made again"
@@ -448,7 +439,12 @@ def make_text_teacher(
             reader = OwnReader(family if shared else frozen_copy(family), weights, sync=sync)
     else:
         layout = "pad"
-        reader = OtherReader(_found(options.model), device, options.template)
+        if parse_endpoint(options.model) is not None:
+            raise UserError(
+                f"teacher.model {options.model}: a served model gives no distributions over its vocabulary; use a "
+                "local one, or learn from its text (method sft)"
+            )
+        reader = OtherReader(resolve_model(options.model, "teacher"), device, options.template)
     vocabulary = shared_vocabulary(
         family.tokenizer,
         reader.tokenizer,
@@ -467,12 +463,3 @@ def make_cached_teacher(options: TeacherOptions, text_teacher: TextTeacher) -> C
     name = sha256_json({key: value for key, value in text_teacher.identity().items() if key != "path"})[:16]
     store = Store(folder / f"{name}.sqlite", int(options.memory_mb * MIB))
     return CachedTeacher(text_teacher, store, options.top_k, options.temperature, options.kept_as)
-
-
-def _found(model: str) -> str:
-    if parse_endpoint(model) is not None:
-        raise UserError(
-            f"teacher.model {model}: a served model shows no distributions over its vocabulary; use a local one, or "
-            "learn from its text (method sft)"
-        )
-    return resolve_model(model, "teacher")

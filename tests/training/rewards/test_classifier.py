@@ -105,7 +105,7 @@ def test_what_is_too_long_is_not_judged_and_never_cut(
     fits, cut = model([rows[3]] * 2, ["paris", "paris of course, where else"])
     assert [fits] == pytest.approx(free([rows[3]], ["paris"]), abs=1e-6) and math.isnan(cut)
     assert model.counts() == {"reward_model_too_long": 1} and "left out" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"reward\.max_length is 513, but it reads 512"):
+    with pytest.raises(UserError, match=r"reward\.max_length is 513, but the model reads at most 512"):
         RewardModel.from_pretrained(classifier_dir(), max_length=513)
 
 

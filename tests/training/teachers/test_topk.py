@@ -21,8 +21,8 @@ from rba_bench.training.teachers.readers import OtherReader, OwnReader
 from rba_bench.training.teachers.text_teacher import (
     CachedTeacher,
     TextTeacher,
-    decoded,
-    encoded,
+    decode_entry,
+    encode_entry,
     make_cached_teacher,
     make_text_teacher,
 )
@@ -118,13 +118,13 @@ def test_what_decides_a_distribution_is_in_its_key(
 def test_half_precision_errs_little(text_teacher: TextTeacher, answers: Answers) -> None:
     """Log-probabilities between -16 and 0 lie within 2^-8 of what they were."""
     entry = top_k(text_teacher.targets(TEXTS, branches_of(answers)).logits(), 64, 1.0)
-    half, full = decoded(encoded(entry, "float16")), decoded(encoded(entry))
+    half, full = decode_entry(encode_entry(entry, "float16")), decode_entry(encode_entry(entry))
     assert (
         torch.equal(full[0], entry[0]) and torch.equal(full[1], entry[1]) and torch.equal(full[2], entry[2])
     )
     assert torch.equal(half[0], entry[0]) and torch.equal(half[2], entry[2])
     assert 0 < (half[1] - entry[1]).abs().max() <= 2**-8
-    assert len(encoded(entry, "float16")) < 0.77 * len(encoded(entry))
+    assert len(encode_entry(entry, "float16")) < 0.77 * len(encode_entry(entry))
 
 
 def test_a_fill_that_was_stopped_goes_on(
@@ -164,9 +164,9 @@ def test_damage_is_told(text_teacher: TextTeacher, answers: Answers, tmp_path: P
     path.write_bytes(b"not a database, but long enough to be looked at " * 50)
     with pytest.raises(UserError, match=r"kept.sqlite is damaged .*: delete it"):
         CachedTeacher(text_teacher, Store(path), 4, 1.0).targets(TEXTS, branches_of(answers))
-    for data in (b"", b"RTK1", b"XXXX" + bytes(20), encoded(top_k(torch.randn(3, 9), 2, 1.0)) + b"x"):
+    for data in (b"", b"RTK1", b"XXXX" + bytes(20), encode_entry(top_k(torch.randn(3, 9), 2, 1.0)) + b"x"):
         with pytest.raises(ValueError, match="entry|format|length"):
-            decoded(data)
+            decode_entry(data)
 
 
 WRITER = """

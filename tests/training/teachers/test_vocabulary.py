@@ -50,18 +50,24 @@ def test_one_vocabulary(
 @pytest.mark.parametrize(
     ("ours", "theirs", "rows", "options", "named"),
     [
-        (Words("</s> a b"), Words("</s> b a"), (3, 3), {}, "token 1 is 'b' to the one and 'a' to the other"),
-        (Words("</s> a b c"), Words("</s> a b"), (4, 4), {}, "token 3 is none to the one and 'c'"),
-        (Words("</s> a b"), Words("</s> a b c"), (4, 4), {}, "token 3 is 'c' to the one and none"),
+        (
+            Words("</s> a b"),
+            Words("</s> b a"),
+            (3, 3),
+            {},
+            "token 1 is 'b' for the teacher and 'a' for the student",
+        ),
+        (Words("</s> a b c"), Words("</s> a b"), (4, 4), {}, "token 3 is none for the teacher and 'c'"),
+        (Words("</s> a b"), Words("</s> a b c"), (4, 4), {}, "token 3 is 'c' for the teacher and none"),
         (Words("</s> a b"), Words("</s> a b"), (3, 2), {}, "token 2"),  # its head does not name b
         (
             Words("a b", "<end>"),
             Words("a b"),
             (3, 3),
             {"end_ids": [2]},
-            "token 2 is none to the one and '<end>'",
+            "token 2 is none for the teacher and '<end>'",
         ),
-        (Words("a b", "<x>"), Words("a b", "<y>"), (3, 3), {}, "token 2 is '<y>' to the one and '<x>'"),
+        (Words("a b", "<x>"), Words("a b", "<y>"), (3, 3), {}, "token 2 is '<y>' for the teacher and '<x>'"),
     ],
 )
 def test_another_vocabulary(
