@@ -42,7 +42,9 @@ EXTRAS = {
 }
 
 
-MODELS = "audio LLMs (--model FOLDER_OR_HUB_ID; verified: answers of transformers itself, on random weights)"
+MODELS = (
+    "audio LLMs (--model FOLDER_OR_HUB_ID; verified: same answers as transformers itself, on random weights)"
+)
 RECOGNISERS = "recognisers (--model cascade:<recogniser>+<llm>)"
 SERVERS = "servers (openai:<base_url>#<model> as model or judge)"
 
@@ -68,7 +70,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks. `ready` is whether the quickstart can run: voices, trainer, weights and tasks are there."""
+    """All checks; `ready` says whether the quickstart can run (speech, trainer, weights and tasks are there)."""
 
     version: str
     ready: bool
@@ -173,7 +175,9 @@ def _tasks() -> Check:
     from rba_bench.evaluation.task_registry import list_tasks
 
     number = len(list_tasks())
-    return Check("tasks", number > 0, f"{number} tasks", "reinstall rba-bench: its tasks/ folder is missing")
+    return Check(
+        "tasks", number > 0, f"{number} tasks", "reinstall rba-bench, because its tasks/ folder is missing"
+    )
 
 
 def _family(model_type: str, entry: Entry) -> Check:
@@ -196,7 +200,7 @@ def _recognisers() -> tuple[Check, ...]:
         Check(
             "openai-whisper",
             True,
-            f"tiny ... large-v3, turbo, or a .pt file; downloaded: {downloaded}",
+            f"tiny to large-v3, turbo, or a .pt file; downloaded: {downloaded}",
             group=RECOGNISERS,
         ),
         Check("transformers", True, "Whisper and CTC checkpoints, folder or Hub id", group=RECOGNISERS),
@@ -207,13 +211,13 @@ def _keys() -> tuple[Check, ...]:
     """Which API keys are set and which servers get them; their values are never shown."""
     hosts = sorted(name for name in os.environ if name.startswith(f"{LOCAL_VARIABLE}_"))
     uses = {
-        "OPENAI_API_KEY": "to api.openai.com",
-        "AZURE_OPENAI_API_KEY": "to *.openai.azure.com",
-        LOCAL_VARIABLE: "to servers on this machine",
+        "OPENAI_API_KEY": "for api.openai.com",
+        "AZURE_OPENAI_API_KEY": "for *.openai.azure.com",
+        LOCAL_VARIABLE: "for servers on this machine",
         FILE_VARIABLE: "a file with lines `host = KEY`",
     }
     states = {name: "set" if os.environ.get(name, "").strip() else "not set" for name in KEY_VARIABLES}
     checks = [Check(name, True, f"{state}; {uses[name]}", group=SERVERS) for name, state in states.items()]
-    checks += [Check(name, True, "set; to the host of its name", group=SERVERS) for name in hosts]
-    hint = "RBA_API_KEY_API_EXAMPLE_ORG for api.example.org; what one offers: doctor --endpoint URL"
+    checks += [Check(name, True, "set; for the host in its name", group=SERVERS) for name in hosts]
+    hint = "RBA_API_KEY_API_EXAMPLE_ORG for api.example.org; `doctor --endpoint URL` shows what a server supports"
     return (*checks, Check("others", True, hint, group=SERVERS))

@@ -61,7 +61,7 @@ def explain_fault(error: BaseException) -> RbaError | None:
 
 
 def database_error(error: sqlite3.Error, file: Path | None, remedy: str = "move it away") -> RbaError:
-    """What SQLite's error means for its user.
+    """What an error of SQLite means for the user.
 
     Args:
         error: As it was raised.
@@ -76,19 +76,22 @@ def database_error(error: sqlite3.Error, file: Path | None, remedy: str = "move 
         return UserError(f"{name} cannot be opened or written ({error}): choose a folder that can be written")
     if code in _SQLITE_BUSY:
         return RbaError(
-            f"{name} is kept busy by another process ({error}): give the command again when that has ended"
+            f"{name} is locked by another process ({error}): run the command again when that process has ended"
         )
     if code in _SQLITE_DAMAGED:
         return UserError(f"{name} is damaged ({error}): {remedy}")
     # SQLITE_IOERR stands for a full disk too, where shared memory cannot grow
     return RbaError(
-        f"{name} cannot be read or written ({error}): is its disk full or gone? The command can be given again"
+        f"{name} cannot be read or written ({error}): check that its disk is there and not full, then run the command "
+        "again"
     )
 
 
 def _no_space(path: object) -> str:
     where = f" at {path}" if path else ""
-    return f"no room left on the disk{where}: free some and give the same command again; what was finished is kept"
+    return (
+        f"no space left on the disk{where}: free some and run the same command again; finished work is kept"
+    )
 
 
 def _explain_refusal(error: OSError) -> RbaError:
@@ -103,4 +106,4 @@ def _explain_refusal(error: OSError) -> RbaError:
         return MissingPrerequisite(
             f"cannot use {path} ({reason}): set HF_HOME to a folder that can be written"
         )
-    return UserError(f"cannot use {path} ({reason}): choose a place that can be read and written")
+    return UserError(f"cannot use {path} ({reason}): choose a folder or file that can be read and written")

@@ -107,7 +107,7 @@ def _move(temporary: Path, target: Path) -> None:
 
 
 def link_or_copy(source: Path, place: Path) -> None:
-    """`source` under another name: a link where the system and its user may make one (Windows often not), or a copy."""
+    """Make `source` available as `place`: a link where the system allows one (Windows often does not), else a copy."""
     try:
         place.symlink_to(source)
     except OSError:
@@ -220,7 +220,9 @@ def is_name(text: object) -> bool:
 def check_name(text: str) -> str:
     """`text`, for pydantic. Raises ValueError where it is no identifier."""
     if not is_name(text):
-        raise ValueError(f"{text[:60]!r} is no name: use letters, digits and . _ + = - (at most {LONGEST})")
+        raise ValueError(
+            f"{text[:60]!r} is not a valid name: use letters, digits and . _ + = - (at most {LONGEST})"
+        )
     return text
 
 
@@ -260,7 +262,7 @@ def inside(folder: Path, name: str) -> Path:
         target, root = folder / name, folder.resolve()
         resolved = target.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL, too long a name, links in a circle
-        raise UserError(f"{name[:80]!r} is no path inside {folder}: {error}") from error
+        raise UserError(f"{name[:80]!r} is not a path inside {folder}: {error}") from error
     if resolved == root or not resolved.is_relative_to(root):
-        raise UserError(f"{name[:80]!r} leads out of {folder}: refused")
+        raise UserError(f"{name[:80]!r} leads out of {folder}, so it is refused")
     return target

@@ -61,7 +61,7 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
 def claim(out: Path | str, stage: str, config: dict[str, Any], resume_rule: ResumeRule = differences) -> bool:
     """Sign the folder `out` for one stage and one configuration, or recognise it as ours, and lock it.
 
-    The lock stays until `release(out)`, or until the process ends. What a killed process left half written is removed.
+    The lock stays until `release(out)`, or until the process ends. Half-written files of a killed process are removed.
 
     Args:
         out: the output folder; made if absent.
@@ -151,7 +151,7 @@ def _refuse_other_run(
 
 
 def check_writable(out: Path | str) -> None:
-    """Make a folder and write in it, so that a place that cannot be written is found before the work and not after it.
+    """Make a folder and write in it, so that a folder that cannot be written is found before the work, not after it.
 
     Raises:
         UserError: it is a file, or cannot be written.
@@ -168,7 +168,7 @@ def check_writable(out: Path | str) -> None:
 
 
 def lock(out: Path | str) -> None:
-    """Keep other processes out of a folder, made if absent, and clear away what killed ones left half written in it.
+    """Keep other processes out of a folder, made if absent, and remove the half-written files of killed ones.
 
     Of the processes of one distributed run the first one holds the lock for all.
 

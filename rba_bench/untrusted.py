@@ -133,7 +133,9 @@ def read_untrusted_file(path: Path, limit: int = MAX_JSON) -> bytes:
     with open(descriptor, "rb") as handle:
         data = handle.read(limit + 1)
     if len(data) > limit:
-        raise UserError(f"{path} is larger than {limit // 2**20} MiB, which no file of its kind is")
+        raise UserError(
+            f"{path} is larger than {limit // 2**20} MiB, the largest size for a file of its kind"
+        )
     return data
 
 
@@ -154,7 +156,7 @@ def unpack_gzip(data: bytes, path: Path, limit: int = MAX_TEXT) -> bytes:
                 data = unpacker.unconsumed_tail or unpacker.unused_data
                 size += len(piece)
                 if size > most:
-                    raise UserError(f"{path} unpacks to more than {most // 2**20} MiB: refused")
+                    raise UserError(f"{path} unpacks to more than {most // 2**20} MiB, so it is refused")
                 pieces.append(piece)
             if not unpacker.eof:
                 raise UserError(f"{path} is damaged: it ends too early")
@@ -167,7 +169,7 @@ def parse_untrusted_json(data: bytes | str) -> Any:
     """Parsed JSON that any reader agrees on.
 
     Raises:
-        ValueError: not JSON, not UTF-8, NaN or infinite numbers, integers of more than 40 digits, a key that stands
+        ValueError: not JSON, not UTF-8, NaN or infinite numbers, integers of more than 40 digits, a key that occurs
             twice, half of a surrogate pair, or too deep.
     """
     try:
@@ -200,19 +202,19 @@ def read_untrusted_json(path: Path, limit: int = MAX_JSON) -> Any:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is no number that JSON allows")
 
 
 def _finite_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
+        raise ValueError(f"the number {text[:20]} is too large")
     return number
 
 
 def _short_integer(text: str) -> int:
     if len(text) > DIGITS:
-        raise ValueError(f"an integer of {len(text)} digits")
+        raise ValueError(f"an integer of {len(text)} digits; at most {DIGITS} are allowed")
     return int(text)
 
 
@@ -221,5 +223,5 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:40]!r} stands twice")
+        raise ValueError(f"the key {twice[:40]!r} occurs twice")
     return values

@@ -83,9 +83,9 @@ def test_keys_are_named_and_never_shown(
     monkeypatch.setenv("RBA_API_KEY_X_ORG", "another-secret")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     found = _group(doctor.SERVERS)
-    assert found["RBA_API_KEY"].found == "set; to servers on this machine"
-    assert found["OPENAI_API_KEY"].found == "not set; to api.openai.com"
-    assert found["RBA_API_KEY_X_ORG"].found == "set; to the host of its name"
+    assert found["RBA_API_KEY"].found == "set; for servers on this machine"
+    assert found["OPENAI_API_KEY"].found == "not set; for api.openai.com"
+    assert found["RBA_API_KEY_X_ORG"].found == "set; for the host in its name"
     for arguments in (["doctor"], ["doctor", "--json"]):
         with contextlib.suppress(SystemExit):  # 3 where the micro weights are not built
             main(arguments)

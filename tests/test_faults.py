@@ -29,11 +29,11 @@ def wrapped(cause: BaseException) -> Exception:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (OSError(errno.ENOSPC, "x", "/data/run.json"), 1, "no room left on the disk at /data/run.json"),
-        (OSError(errno.EDQUOT, "x"), 1, "no room left"),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), 1, "no room left"),
-        (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"), 1, "no room left"),
-        (wrapped(OSError(errno.ENOSPC, "x")), 1, "no room left"),
+        (OSError(errno.ENOSPC, "x", "/data/run.json"), 1, "no space left on the disk at /data/run.json"),
+        (OSError(errno.EDQUOT, "x"), 1, "no space left"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), 1, "no space left"),
+        (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"), 1, "no space left"),
+        (wrapped(OSError(errno.ENOSPC, "x")), 1, "no space left"),
         (PermissionError(errno.EACCES, "x", "/data/out"), 2, "cannot use /data/out (Permission denied)"),
         (OSError(errno.EROFS, "x", "/data/out"), 2, "Read-only file system"),
         (NotADirectoryError(errno.ENOTDIR, "x", "/data/file/below"), 2, "Not a directory"),
@@ -76,13 +76,13 @@ def sqlite_error(code: int) -> sqlite3.OperationalError:
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
-        (sqlite3.SQLITE_FULL, RbaError, "no room left"),
+        (sqlite3.SQLITE_FULL, RbaError, "no space left"),
         (sqlite3.SQLITE_READONLY, UserError, "cannot be opened or written"),
         (sqlite3.SQLITE_CANTOPEN | 2 << 8, UserError, "cannot be opened or written"),
-        (sqlite3.SQLITE_BUSY, RbaError, "busy"),
+        (sqlite3.SQLITE_BUSY, RbaError, "locked by another process"),
         (sqlite3.SQLITE_NOTADB, UserError, "damaged"),
         (sqlite3.SQLITE_CORRUPT | 1 << 8, UserError, "damaged"),
-        (sqlite3.SQLITE_IOERR | 19 << 8, RbaError, "full or gone"),
+        (sqlite3.SQLITE_IOERR | 19 << 8, RbaError, "not full, then run the command again"),
     ],
 )
 def test_only_a_damaged_database_is_to_be_removed(code: int, kind: type[RbaError], words: str) -> None:

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cache, lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ import numpy as np
 from rba_bench.audio import codecs, containers, mpeg
 from rba_bench.audio.samples import MOST_CHANNELS, cancelled, check_rate, check_samples, resample
 from rba_bench.errors import AudioError, UserError
+from rba_bench.machine import package_version
 
 SAMPLING_RATE = 16_000  # Hz, what every model here listens at
 CLIP_SECONDS = 3600.0  # longest clip that is heard, unless the variable says otherwise
@@ -144,10 +144,7 @@ def _recording(path: Path, size: int, changed_ns: int) -> tuple[np.ndarray, int]
 
 def decoding_signature() -> str:
     """What decides whether a clip can be heard, beside its bytes; remembered lengths hold for one signature."""
-    try:
-        pyav = metadata.version("av")
-    except metadata.PackageNotFoundError:
-        pyav = "none"
+    pyav = package_version("av") or "none"
     return f"decoding 2, av {pyav}, {max_clip_seconds():g} s"
 
 
