@@ -16,9 +16,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from rba_bench.assets import load_world
+from rba_bench.assets import MICRO, load_world
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.replies import split_reply
 from rba_bench.textlm.text_model import Generation
@@ -144,9 +145,9 @@ class Tags:
 Tagger = Callable[[str], Tags | None]  # None: a text that the tagger's world cannot make
 
 
-def micro_tags(text: str) -> Tags | None:
-    """Labels from the grammar of the micro world; None for a text that the grammar cannot make."""
-    item = load_world("grammar").parse(text)
+def world_tags(text: str, world: str = MICRO) -> Tags | None:
+    """Labels from the grammar of a world (a key of `assets.WORLDS`); None for a text that the grammar cannot make."""
+    item = load_world("grammar", world).parse(text)
     if item is None:
         return None
     return Tags(
@@ -163,8 +164,8 @@ def micro_tags(text: str) -> Tags | None:
 
 def make_tagger(recipe: SynthesisRecipe) -> Tagger:
     """The tagger that the recipe names; without one every text is a spoken instruction on "others"."""
-    if recipe.tagger == "micro":
-        return micro_tags
+    if recipe.tagger is not None:
+        return partial(world_tags, world=recipe.tagger)
     language, kind = recipe.language, recipe.kind
     return lambda text: Tags(kind, "others", "", "", text, language, language)
 

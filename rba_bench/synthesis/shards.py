@@ -131,6 +131,8 @@ def write_manifest(
     out: Path,
 ) -> dict[str, Any]:
     """Describe the finished shards of `out`; `teacher` is its identity, `template` its pre-query template."""
+    versions = {"rba_bench": rba_bench.__version__, "python": platform.python_version()}
+    versions |= {package: package_version(package) or "absent" for package in _PACKAGES}
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
@@ -141,12 +143,7 @@ def write_manifest(
             "pre_query_template": template,
             "template_sha256": sha256_bytes(template.encode()),
         },
-        "sampling": {
-            part: {
-                name: getattr(recipe, f"{part}_{name}") for name in ("temperature", "top_p", "max_new_tokens")
-            }
-            for part in ("instruction", "response")
-        },
+        "sampling": _sampling_settings(recipe),
         "seeds": {
             "seed": recipe.seed,
             "rule": "stable_seed(purpose, seed, candidate index or group id, voice)",
@@ -162,11 +159,7 @@ def write_manifest(
         },
         "asr": None,
         "counts": _count_clips(out, checksums),
-        "versions": {
-            "rba_bench": rba_bench.__version__,
-            "python": platform.python_version(),
-            **{package: package_version(package) or "absent" for package in _PACKAGES},
-        },
+        "versions": versions,
         "logs": {name: sha256_file(out / name) for name in (INSTRUCTIONS, ANSWERS) if (out / name).is_file()},
         "checksums": checksums,
     }
@@ -175,6 +168,14 @@ def write_manifest(
         manifest["counts"]["left_out_speech"] = kept - manifest["counts"]["groups"]  # too long, or no sound
     write_json(out / MANIFEST, manifest)
     return manifest
+
+
+def _sampling_settings(recipe: SynthesisRecipe) -> dict[str, Any]:
+    names = ("temperature", "top_p", "max_new_tokens")
+    return {
+        part: {name: getattr(recipe, f"{part}_{name}") for name in names}
+        for part in ("instruction", "response")
+    }
 
 
 def _count_decisions(log: Path, meanings: dict[str, str]) -> dict[str, Any]:

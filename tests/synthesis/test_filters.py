@@ -14,10 +14,10 @@ from rba_bench.synthesis.filters import (
     InstructionFilter,
     judge_answer,
     make_tagger,
-    micro_tags,
     needs_maths,
     normalise,
     tidy_lines,
+    world_tags,
 )
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
@@ -137,7 +137,7 @@ def test_quota_by_kind() -> None:
     filters, rng, kept, reasons = InstructionFilter(recipe), random.Random(0), Counter[str](), Counter[str]()
     for _ in range(200):
         text = world.sample_item(rng).user_text
-        tags = micro_tags(text)
+        tags = world_tags(text)
         assert tags is not None
         reason = filters.judge(text, "ok", tags)
         reasons[reason] += 1
@@ -153,26 +153,26 @@ def test_micro_world_usable_items_pass_and_others_do_not() -> None:
     reasons = Counter[str]()
     for _ in range(500):
         text = world.sample_item(rng).user_text
-        reasons[filters.judge(text, "ok", micro_tags(text))] += 1
+        reasons[filters.judge(text, "ok", world_tags(text))] += 1
     assert set(reasons) == {KEPT, "duplicate"}
     spoiled = [core.sample_item(rng, usable=False).user_text for _ in range(60)]
-    assert {filters.judge(text, "ok", micro_tags(text)) for text in spoiled} == {"maths", "too_long"}
+    assert {filters.judge(text, "ok", world_tags(text)) for text in spoiled} == {"maths", "too_long"}
 
 
 def test_held_out_and_foreign_texts_are_dropped() -> None:
     text = world.sample_item(random.Random(2), split="test").user_text
-    tags = micro_tags(text)
+    tags = world_tags(text)
     assert InstructionFilter(SynthesisRecipe()).judge(text, "ok", tags) == "held_out"
     assert InstructionFilter(SynthesisRecipe(exclude_test=False)).judge(text, "ok", tags) == KEPT
     assert (
-        InstructionFilter(SynthesisRecipe()).judge("no such text", "ok", micro_tags("no such text"))
+        InstructionFilter(SynthesisRecipe()).judge("no such text", "ok", world_tags("no such text"))
         == "unparsed"
     )
 
 
 def test_translation_is_tagged_with_its_spoken_part() -> None:
     item = world.sample_item(random.Random(3), kind="s2tt")
-    tags = micro_tags(item.user_text)
+    tags = world_tags(item.user_text)
     assert tags is not None
     assert (tags.prompt, tags.instruction) == (item.prompt, item.instruction)
     assert tags.prompt.startswith("translate") and tags.source_lang != tags.target_lang
