@@ -1,4 +1,4 @@
-"""`rba-bench doctor`: is everything there that a run needs?"""
+"""`rba-bench doctor`: what is installed, what is missing, and what a server offers."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,28 +13,31 @@ if TYPE_CHECKING:
     from rba_bench.doctor import Report
 
 
-def command(
+def doctor_command(
     endpoint: Annotated[
         str | None,
         typer.Option(
             "--endpoint",
             metavar="URL[#MODEL]",
-            help="Say what this server offers instead: key, models, context lengths.",
+            help="Check this OpenAI-compatible server instead: API key, models, context lengths.",
             show_default=False,
         ),
     ] = None,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="With --endpoint: send small requests to see what its model takes."),
+        typer.Option(
+            "--probe",
+            help="With --endpoint: send small requests to find out which inputs and options the model accepts.",
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check what is installed, and how to get the rest; or what a server offers."""
+    """Check what is installed and show how to get what is missing; or check a server."""
     if endpoint is not None:
-        _survey(endpoint, probe, as_json)
+        _print_server(endpoint, probe, as_json)
         return
     if probe:
-        raise UserError("--probe asks a server: name it with --endpoint URL#MODEL")
+        raise UserError("--probe sends requests to a server: name the server with --endpoint URL#MODEL")
     with stdout_reserved():
         from rba_bench import doctor
 
@@ -42,12 +45,12 @@ def command(
     if as_json:
         emit_json(report)
     else:
-        _render(report)
+        _print_report(report)
     if not report.ready:
         raise typer.Exit(MissingPrerequisite.exit_code)
 
 
-def _survey(endpoint: str, probe: bool, as_json: bool) -> None:
+def _print_server(endpoint: str, probe: bool, as_json: bool) -> None:
     from rba_bench.textlm.endpoints import survey
 
     with stdout_reserved():
@@ -62,7 +65,7 @@ def _survey(endpoint: str, probe: bool, as_json: bool) -> None:
         raise typer.Exit(RbaError.exit_code)
 
 
-def _render(report: "Report") -> None:
+def _print_report(report: "Report") -> None:
     width = max(len(check.name) for check in report.checks)
     group = ""
     for check in report.checks:

@@ -1,11 +1,4 @@
-"""`rba-bench eval` and `rba-bench rescore`: a model and tasks in, run records out.
-
-Options of `rba-bench eval`, with their help texts.
-
-`rba-bench eval`: a model and tasks in, run records out.
-
-`rba-bench rescore`: scores again from the responses that runs have kept.
-"""
+"""`rba-bench eval`: a model and tasks in, run records out; and `rba-bench rescore`: new scores of stored responses."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +14,6 @@ from rba_bench.progress import stdout_reserved
 if TYPE_CHECKING:
     from rba_bench.evaluation.plan import EvalRequest
     from rba_bench.evaluation.records import RunRecord
-    from rba_bench.evaluation.rescoring import Rescored
     from rba_bench.metrics.interval import Interval
 
 
@@ -32,7 +24,7 @@ Tasks = Annotated[
     typer.Option(
         "--task",
         metavar="NAME[,NAME]",
-        help="Task, group or benchmark; may be repeated. All of the micro track by default.",
+        help="Task, group of tasks, or benchmark. May be repeated. Default: all tasks of the micro track.",
     ),
 ]
 Model = Annotated[
@@ -40,42 +32,56 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="Checkpoint folder or Hub id; openai:URL#NAME; cascade:WHISPER+LLM; text:LLM; base|text|cascade|constant "
-        "(micro). The newest checkpoint under runs/ by default.",
+        help="Checkpoint folder or Hub id; openai:URL#NAME; cascade:WHISPER+LLM; text:LLM; or, in the micro track, "
+        "base|text|cascade|constant. Default: the newest checkpoint under runs/.",
     ),
 ]
 Track = Annotated[
     TrackName | None,
-    typer.Option("--track", help="By default the tasks' own, else the model's."),
+    typer.Option(
+        "--track", help="Track of the tasks. Default: that of the named tasks, else that of the model."
+    ),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", metavar="DIR", help="Local copies of data sets, instead of the Hub.", show_default=False
+        "--data-dir",
+        metavar="DIR",
+        help="Folder with local copies of data sets, used instead of the Hub.",
+        show_default=False,
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items per task; marks the run partial.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of sampled decoding.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most clips per batch.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Number of items per task. Marks the run as partial.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed for sampled decoding.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Maximum number of clips per batch.")]
 BatchSeconds = Annotated[
     float | None,
-    typer.Option("--batch-seconds", min=1.0, help="Most audio per batch, in seconds; 12 a clip by default."),
+    typer.Option(
+        "--batch-seconds",
+        min=1.0,
+        help="Maximum seconds of audio per batch. Default: 12 for each clip of --batch-size.",
+    ),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", help="Torch device; a GPU if there is one.", show_default=False)
+    str | None,
+    typer.Option("--device", help="Torch device. Default: a GPU if there is one.", show_default=False),
 ]
 Judge = Annotated[
     str | None,
     typer.Option(
         "--judge",
         metavar="MODEL|none",
-        help="Judge instead of the task's: openai:URL#NAME, folder, Hub id. Keys: see `doctor`.",
+        help="Judge model instead of the task's: openai:URL#NAME, folder, or Hub id. `doctor` shows where API keys go.",
     ),
 ]
 Baseline = Annotated[
     str | None,
     typer.Option(
-        "--baseline", metavar="FILE|RUN", help="Answers to beat in win rates, instead of the task's own."
+        "--baseline",
+        metavar="FILE|RUN",
+        help="Answers that win rates compare with, instead of the task's own.",
     ),
 ]
 Perturb = Annotated[
@@ -83,26 +89,32 @@ Perturb = Annotated[
     typer.Option(
         "--perturb",
         metavar="NAME=VALUE,...",
-        help="Seeded damage to every clip: noise=10dB,reverb=small,speed=1.2,telephone.",
+        help="Change every clip with a fixed seed, for example noise=10dB,reverb=small,speed=1.2,telephone.",
     ),
 ]
 Gap = Annotated[
     str | None,
     typer.Option(
-        "--gap", metavar="MODEL", help="Ceiling on the same items, such as text:LLM; adds the modality gap."
+        "--gap",
+        metavar="MODEL",
+        help="Also evaluate this text ceiling, such as text:LLM, on the same items and show the modality gap.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show items, judge calls and their cost.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only show the number of items and the cost of judging; run nothing."),
+]
 RetryErrors = Annotated[
-    bool, typer.Option("--retry-errors", help="Ask again for items that could not be answered or judged.")
+    bool, typer.Option("--retry-errors", help="Repeat items that could not be answered or judged.")
 ]
 Cache = Annotated[
-    bool, typer.Option("--cache/--no-cache", help="Take answers that other runs in the folder have kept.")
+    bool, typer.Option("--cache/--no-cache", help="Reuse responses of other runs in the output folder.")
 ]
 Pad = Annotated[
     bool,
     typer.Option(
-        "--pad", help="Pad clips as the model's own processor does, not to the longest of the batch."
+        "--pad",
+        help="Pad clips as the model's own processor does, instead of to the longest clip of the batch.",
     ),
 ]
 EncoderCache = Annotated[
@@ -110,7 +122,7 @@ EncoderCache = Annotated[
     typer.Option(
         "--encoder-cache",
         metavar="DIR",
-        help="Keep encoder states on disk for other tasks on the same clips.",
+        help="Keep the states of the audio encoder on disk, for other tasks with the same clips.",
     ),
 ]
 Template = Annotated[
@@ -118,14 +130,16 @@ Template = Annotated[
     typer.Option(
         "--template",
         metavar="KEY=VALUE",
-        help="Variable of the model's chat template, such as enable_thinking=false; may be repeated.",
+        help="Variable of the model's chat template, such as enable_thinking=false. May be repeated.",
         show_default=False,
     ),
 ]
 Language = Annotated[
     str | None,
     typer.Option(
-        "--language", metavar="CODE", help="Of the speech, for Whisper in a cascade; found out by default."
+        "--language",
+        metavar="CODE",
+        help="Language of the speech, for Whisper in a cascade. Default: detected by Whisper.",
     ),
 ]
 
@@ -142,10 +156,10 @@ COLUMNS = (
     "protocol hash",
     "date",
 )
-PLANNED = ("task", "items", "judge", "calls", "prompt tokens", "answer tokens", "dollars")
+ESTIMATE_COLUMNS = ("task", "items", "judge", "calls", "prompt tokens", "answer tokens", "dollars")
 
 
-def command(
+def eval_command(
     task: Tasks = None,
     model: Model = None,
     track: Track = None,
@@ -170,21 +184,22 @@ def command(
     cache: Cache = True,
     as_json: options.Json = False,
 ) -> None:
-    """Score a SpeechLM on spoken tasks.
+    """Evaluate a SpeechLM on spoken tasks.
 
-    Each task leaves a run record; micro tasks run under greedy and under sampled decoding. A rerun resumes.
+    Writes a run record for each task. Micro tasks are evaluated with greedy and with sampled decoding. The same command
+    resumes an interrupted run.
     """
     from rba_bench.evaluation.plan import OUT, make_request
     from rba_bench.textlm.chat import parse_template_variables
 
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
         "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
         "retry_errors": retry_errors, "use_cache": cache, "trust": trust, "pad": pad, "encoder_cache": encoder_cache,
         "language": language, "template": parse_template_variables(template or ()),
     }  # fmt: skip
     with stdout_reserved():
-        request = make_request(task, model or ("constant" if dry_run else None), track, **given)
+        request = make_request(task, model or ("constant" if dry_run else None), track, **settings)
         if dry_run:
             from rba_bench.evaluation.runner import estimate_costs
 
@@ -192,17 +207,17 @@ def command(
         else:
             records, gaps = _evaluate(request, gap)
     if os.environ.get("RANK", "0") != "0":
-        return  # of several processes the first one speaks
+        return  # of several processes, only the first one prints
     if dry_run:
-        _render_plan(estimates, as_json)
+        _print_estimates(estimates, as_json)
     else:
-        _render(records, gaps, as_json)
+        _print_records(records, gaps, as_json)
 
 
 def _evaluate(
     request: "EvalRequest", gap: str | None
 ) -> "tuple[list[RunRecord], dict[tuple[str, str], Interval]]":
-    """Records, and by run id and metric the paired difference to the ceiling where one is asked for."""
+    """Records, and the paired difference to the ceiling by run id and metric, where a ceiling is asked for."""
     from dataclasses import replace
 
     from rba_bench.evaluation.runner import evaluate
@@ -216,50 +231,24 @@ def _evaluate(
     return [*records, *ceiling], modality_gaps(records, ceiling, request.out)
 
 
-def _render_plan(estimates: "list[Any]", as_json: bool) -> None:
+def _print_estimates(estimates: "list[Any]", as_json: bool) -> None:
     if as_json:
         emit_json(estimates)
         return
-    emit_table(PLANNED, [estimate.row() for estimate in estimates])
-    emit("at most: answers are taken to be as long as the task allows, and no vote to be kept from before")
+    emit_table(ESTIMATE_COLUMNS, [estimate.row() for estimate in estimates])
+    emit("This is an upper bound: it assumes the longest answers that the task allows, and no stored votes.")
 
 
-def _render(records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]", as_json: bool) -> None:
+def _print_records(
+    records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]", as_json: bool
+) -> None:
     if as_json:
         emit_json(records)
         return
-    from rba_bench.evaluation.records import UNSCORED
-
     columns = (*COLUMNS[:6], "gap (ceiling - model)", *COLUMNS[6:]) if gaps else COLUMNS
-    emit_table(columns, [row for record in records for row in _rows(record, gaps)])
-    _render_exploits(records)
-    if any(record.partial for record in records):
-        emit("partial: --limit cut the test set, so no leaderboard takes these records")
-    for record in records:
-        missing = {name: metric.n_missing for name, metric in record.metrics.items() if metric.n_missing}
-        if missing:
-            counts = ", ".join(f"{name} {n}" for name, n in missing.items())
-            reasons = [status for status in (*UNSCORED, "judge_failed") if record.statuses.get(status)]
-            why = (
-                f" ({', '.join(f'{status} {record.statuses[status]}' for status in reasons)})"
-                if reasons
-                else ""
-            )
-            emit(f"{record.task}: without a score: {counts} of {record.n} items{why}")
-        for name, metric in record.metrics.items():
-            if metric.mean_length is not None and metric.baseline_mean_length is not None:
-                emit(
-                    f"{record.task} {name}: answers of {metric.mean_length:.0f} characters on average, "
-                    f"the baseline's of {metric.baseline_mean_length:.0f}"
-                )
-
-
-def _render_exploits(records: "list[RunRecord]") -> None:
-    """What answers that know nothing would score, once for every test set of questions."""
-    tables = {
-        (record.task, record.data["items_sha256"]): record.exploits for record in records if record.exploits
-    }
-    for (task, _), table in tables.items():
+    emit_table(columns, [row for record in records for row in _metric_rows(record, gaps)])
+    exploits = {(r.task, r.data["items_sha256"]): r.exploits for r in records if r.exploits}
+    for (task, _), table in exploits.items():
         names = list(next(iter(table.scores.values()), {}))
         emit()
         emit(f"{task}: score of uninformed answers ({table.n} of the questions)")
@@ -268,52 +257,75 @@ def _render_exploits(records: "list[RunRecord]") -> None:
             for strategy, scores in table.scores.items()
         ]
         emit_table(("strategy", *names), rows)
+    if any(record.partial for record in records):
+        emit("partial: --limit shortened the test set, so leaderboards refuse these records")
+    for record in records:
+        for note in _record_notes(record):
+            emit(note)
 
 
-def _rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> list[tuple[Any, ...]]:
+def _metric_rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -> "Iterator[tuple[Any, ...]]":
     from rba_bench.evaluation.records import describe_failures
 
-    failed = describe_failures(record.statuses)
-    rows = []
     for name, metric in record.metrics.items():
         gap = gaps.get((record.run_id, name))
-        shown = f"{gap.value:+.4g} [{gap.low:+.4g}, {gap.high:+.4g}]" if gap else "-"
-        rows.append(
-            (
-                record.model["name"],
-                record.task,
-                record.protocol,
-                name,
-                round(metric.value, 4),
-                f"{metric.low:.4g} .. {metric.high:.4g}",
-                *((shown,) if gaps else ()),
-                metric.n,
-                failed,
-                record.protocol_hash[:12],
-                record.created[:10],
-            )
+        gap_text = f"{gap.value:+.4g} [{gap.low:+.4g}, {gap.high:+.4g}]" if gap else "-"
+        yield (
+            record.model["name"],
+            record.task,
+            record.protocol,
+            name,
+            round(metric.value, 4),
+            f"{metric.low:.4g} .. {metric.high:.4g}",
+            *((gap_text,) if gaps else ()),
+            metric.n,
+            describe_failures(record.statuses),
+            record.protocol_hash[:12],
+            record.created[:10],
         )
-    return rows
+
+
+def _record_notes(record: "RunRecord") -> "Iterator[str]":
+    """Items without a score and why, and the lengths behind win rates."""
+    from rba_bench.evaluation.records import UNSCORED
+
+    missing = [f"{name} {m.n_missing}" for name, m in record.metrics.items() if m.n_missing]
+    if missing:
+        statuses = [status for status in (*UNSCORED, "judge_failed") if record.statuses.get(status)]
+        reasons = ", ".join(f"{status} {record.statuses[status]}" for status in statuses)
+        yield (
+            f"{record.task}: without a score: {', '.join(missing)} of {record.n} items"
+            f"{f' ({reasons})' if reasons else ''}"
+        )
+    for name, metric in record.metrics.items():
+        if metric.mean_length is not None and metric.baseline_mean_length is not None:
+            yield (
+                f"{record.task} {name}: answers of {metric.mean_length:.0f} characters on average, "
+                f"the baseline's of {metric.baseline_mean_length:.0f}"
+            )
 
 
 def rescore_command(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run folders, run.json files, or folders of runs."),
+        typer.Argument(metavar="RUN...", help="Run folders, run.json files, or folders that contain runs."),
     ],
     judge: Annotated[
         str | None,
         typer.Option(
             "--judge",
             metavar="MODEL|none",
-            help="Judge anew, or leave judged metrics out; by default the verdicts stay.",
+            help="New judge model, or `none` to leave judged metrics out. Default: the stored verdicts are used.",
             show_default=False,
         ),
     ] = None,
     task: Annotated[
         Path | None,
         typer.Option(
-            "--task", metavar="FILE", help="YAML of a task that is not shipped.", show_default=False
+            "--task",
+            metavar="FILE",
+            help="YAML file of a task that does not come with rba-bench.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -321,7 +333,7 @@ def rescore_command(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder for the new records; by default in place.",
+            help="Folder for the new records. Default: they replace the old ones.",
             show_default=False,
         ),
     ] = None,
@@ -329,25 +341,23 @@ def rescore_command(
     device: Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score finished runs again, without the model.
+    """Score finished runs again without running the model.
 
-    Takes the kept responses through today's task, metrics and normalisers. Each record says what it was before.
+    Applies the current task, metrics and normalisers to the stored responses. Each new record notes its old scores.
     """
     with stdout_reserved():
         from rba_bench.evaluation.rescoring import RescoreOptions, rescore_runs
 
-        chosen = RescoreOptions(judge=judge, task=task, data_dir=data_dir, device=device)
-        remaining = iter(rescore_runs(runs, chosen, out))
-    found = []
-    for one in iter(lambda: _next(remaining), None):
-        found.append(one)
-        if not as_json:
-            emit(one.line())
+        settings = RescoreOptions(judge=judge, task=task, data_dir=data_dir, device=device)
+        remaining = iter(rescore_runs(runs, settings, out))
+    rescored = []
+    while True:
+        with stdout_reserved():
+            result = next(remaining, None)
+        if result is None:
+            break
+        rescored.append(result)
+        if not as_json:  # each at once, as a later one may fail
+            emit(result.line())
     if as_json:
-        emit_json([one.to_dict() for one in found])
-
-
-def _next(remaining: "Iterator[Rescored]") -> "Rescored | None":
-    """The next run; each is told when it is done, as a later one may fail."""
-    with stdout_reserved():
-        return next(remaining, None)
+        emit_json([result.to_dict() for result in rescored])

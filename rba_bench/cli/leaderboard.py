@@ -1,9 +1,4 @@
-"""`rba-bench leaderboard` and `rba-bench compare`: run records in, tables out.
-
-`rba-bench leaderboard`: run records in, tables out.
-
-`rba-bench compare`: two runs on the same items, in pairs.
-"""
+"""`rba-bench leaderboard`: run records in, tables out; and `rba-bench compare`: paired differences of two runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,44 +11,56 @@ from rba_bench.errors import UserError
 from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
 
-app = typer.Typer(help="Tables from run records.", rich_markup_mode=None)
+app = typer.Typer(help="Build and verify leaderboards from run records.", rich_markup_mode=None)
 OUT = RUNS / "leaderboard"
 
 
 @app.command("build")
-def build(
+def build_command(
     records: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RECORDS]...", help="Run folders or folders of them; runs/eval by default."),
+        typer.Argument(
+            metavar="[RECORDS]...", help="Run folders, or folders that contain them. Default: runs/eval."
+        ),
     ] = None,
     out: options.Out = None,
     baseline: Annotated[
-        str, typer.Option("--baseline", metavar="MODEL", help="Row that the others are compared with.")
+        str,
+        typer.Option(
+            "--baseline",
+            metavar="MODEL",
+            help="Model, or training method, that the other rows are compared with.",
+        ),
     ] = "sft",
     ceiling: Annotated[
         str | None,
         typer.Option(
             "--ceiling",
             metavar="NAME",
-            help="Text LLM to measure modality gaps from, of several.",
+            help="Text LLM that modality gaps are measured from, if there are several.",
             show_default=False,
         ),
     ] = None,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Take in runs with --limit, marked as partial.")
+        bool, typer.Option("--allow-partial", help="Include partial runs (--limit) and mark them.")
     ] = False,
     equal_length: Annotated[
         bool,
-        typer.Option("--equal-length", help="Add win rates at equal length, estimated from 12 runs or more."),
+        typer.Option(
+            "--equal-length", help="Add win rates at equal length, which are estimated from at least 12 runs."
+        ),
     ] = False,
     reported: Annotated[
-        bool, typer.Option("--reported", help="RECORDS is one folder of tables typed in from a paper.")
+        bool,
+        typer.Option(
+            "--reported", help="Build the tables of a paper; RECORDS is the folder with their YAML files."
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build Markdown and CSV tables.
+    """Build a leaderboard: tables in Markdown and CSV.
 
-    Takes complete runs; only runs of equal protocol share a table.
+    Verifies every record first. Only runs with the same protocol share a table.
     """
     if reported:
         _build_reported(records or [], out, as_json)
@@ -73,28 +80,37 @@ def build(
 
 
 @app.command("verify")
-def verify(
+def verify_command(
     records: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RECORDS]...", help="Run folders, folders of them, or a board; runs/eval by default."
+            metavar="[RECORDS]...",
+            help="Run folders, folders that contain them, or a leaderboard. Default: runs/eval.",
         ),
     ] = None,
     rerun: Annotated[
         int,
         typer.Option(
-            "--rerun", metavar="N", min=0, help="Ask the model N random items of each record again."
+            "--rerun", metavar="N", min=0, help="Let the model answer N random items of each record again."
         ),
     ] = 0,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODEL", help="Model for --rerun, as in eval.", show_default=False),
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="Model for --rerun, in the form of `eval --model`.",
+            show_default=False,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Which items --rerun draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the items that --rerun chooses.")] = 0,
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            "--data-dir", metavar="DIR", help="Local copies of public data sets.", show_default=False
+            "--data-dir",
+            metavar="DIR",
+            help="Folder with local copies of public data sets.",
+            show_default=False,
         ),
     ] = None,
     device: Annotated[
@@ -103,12 +119,12 @@ def verify(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compute records again from their responses.
+    """Verify run records by computing them again from their responses.
 
-    Says what does not follow and what nobody can know. Exit code 1 if a record is at fault.
+    Shows what does not follow from the responses and what cannot be verified. Exit code 1 if a record is at fault.
     """
     if model is not None and not rerun:
-        raise UserError("--model is for --rerun N, which asks it again")
+        raise UserError("--model is for --rerun N: add --rerun N, or leave out --model")
     with stdout_reserved():
         from rba_bench.leaderboard import verify as verification
 
@@ -125,17 +141,19 @@ def verify(
 
 
 @app.command("card")
-def card(
+def card_command(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder of the checkpoint.")],
     records: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RECORDS]...", help="Run folders or folders of them; runs/eval by default."),
+        typer.Argument(
+            metavar="[RECORDS]...", help="Run folders, or folders that contain them. Default: runs/eval."
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Put a checkpoint's scores into its card.
+    """Write a checkpoint's scores into its model card.
 
-    Takes complete records of these very weights and verifies them; those of an earlier call are replaced.
+    Uses complete records of exactly these weights and verifies them. Scores of an earlier call are replaced.
     """
     with stdout_reserved():
         from rba_bench.hub import ensure_card
@@ -144,7 +162,7 @@ def card(
         ensure_card(checkpoint)
         written = write_results(checkpoint, records or [RUNS / "eval"])
     for line in written.left_out:
-        say(f"of the records {line}")
+        say(f"records left out: {line}")
     if as_json:
         emit_json(written)
     else:
@@ -155,7 +173,7 @@ def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> Non
     from rba_bench.leaderboard import paper
 
     if len(folders) != 1:
-        raise UserError("--reported takes one folder of tables, e.g. leaderboards/paper")
+        raise UserError("--reported takes one folder of tables, such as leaderboards/paper")
     result = paper.build(folders[0], out)
     if as_json:
         emit_json({"tables": list(result.tables), "files": result.files})
@@ -164,20 +182,26 @@ def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> Non
         emit(str(file))
 
 
-RUN_HELP = "Run folder or run.json; or a folder of runs, e.g. runs/eval/sft."
+RUN_HELP = "Run folder, run.json, or a folder that contains runs, such as runs/eval/sft."
 
 
 def compare_command(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help=RUN_HELP)],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other one, subtracted from RUN_A.")],
+    run_b: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_B", help="The other run; its scores are subtracted from those of RUN_A."),
+    ],
     across: Annotated[
-        bool, typer.Option("--across", help="Two runs of the same items, though task or protocol differ.")
+        bool,
+        typer.Option(
+            "--across", help="Compare two runs on the same items although their task or protocol differs."
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare two runs item by item.
 
-    Takes runs of equal task, protocol and test set. Of two folders, every such pair.
+    The runs must have the same task, protocol and test set. Of two folders, every such pair is compared.
     """
     with stdout_reserved():
         from rba_bench.leaderboard.compare_runs import LEGEND, compare_runs

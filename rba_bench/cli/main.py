@@ -1,4 +1,4 @@
-"""`rba-bench`: the list of commands, and what happens when one fails.
+"""`rba-bench`: the list of commands, and how a failure ends the program.
 
 Exit codes: 0 done; 1 the run failed; 2 wrong usage, recipe or file; 3 something only the user can provide is missing;
 130 interrupted (the same command resumes). Expected failures are one line on stderr, bugs keep their traceback.
@@ -20,7 +20,7 @@ import typer
 
 from rba_bench import __version__
 from rba_bench.cli import doctor, evaluate, leaderboard, micro, push, study, synth, tasks, train
-from rba_bench.cli.output import emit, speak_utf8
+from rba_bench.cli.output import emit, set_utf8_output
 from rba_bench.errors import RbaError
 from rba_bench.faults import explain_fault
 from rba_bench.recipes import suggest
@@ -38,18 +38,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("quickstart")(micro.quickstart_command)
-app.command("synth")(synth.command)
+app.command("synth")(synth.synth_command)
 app.command("compose")(synth.compose_command)
 app.add_typer(train.app, name="train")
-app.command("eval")(evaluate.command)
+app.command("eval")(evaluate.eval_command)
 app.command("rescore")(evaluate.rescore_command)
 app.command("compare")(leaderboard.compare_command)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(micro.app, name="micro")
-app.command("push")(push.command)
-app.command("doctor")(doctor.command)
+app.command("push")(push.push_command)
+app.command("doctor")(doctor.doctor_command)
 
 
 def _version(asked: bool) -> None:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str]) -> int:
     _stop_on_signals()
-    speak_utf8()
+    set_utf8_output()
     try:
         code: Any = app(words, standalone_mode=False, prog_name="rba-bench")
     except RbaError as error:

@@ -1,9 +1,4 @@
-"""`rba-bench quickstart` and `rba-bench micro`: the miniature world that makes everything run offline.
-
-`rba-bench micro`: the miniature world that makes everything run offline.
-
-`rba-bench quickstart`: the whole way, teacher to leaderboard, in one go.
-"""
+"""`rba-bench quickstart`: the whole pipeline in one command; `rba-bench micro`: the models of the miniature world."""
 
 from pathlib import Path
 
@@ -17,7 +12,7 @@ from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
 from rba_bench.quickstart import OUT, Result, run
 
-app = typer.Typer(help="The miniature world: make its models.", rich_markup_mode=None)
+app = typer.Typer(help="The miniature world that makes everything run offline.", rich_markup_mode=None)
 
 
 @app.callback()
@@ -26,10 +21,10 @@ def _group() -> None:
 
 
 @app.command("build")
-def build(out: options.Out = None, as_json: options.Json = False) -> None:
-    """Make teacher, base, reward model again.
+def build_command(out: options.Out = None, as_json: options.Json = False) -> None:
+    """Train the teacher, base and reward model of the miniature world again.
 
-    From nothing, seeded; up to 40 minutes on two cores.
+    From random weights, with fixed seeds. Takes up to 40 minutes on two cores.
     """
     folder = out or _folder()
     with stdout_reserved():
@@ -50,10 +45,10 @@ def _folder() -> Path:
 
 
 def quickstart_command(out: options.Out = None, as_json: options.Json = False) -> None:
-    """Run the whole way, offline: synth, train, eval, leaderboard.
+    """Run the whole pipeline offline: synth, train, eval, leaderboard.
 
-    Trains SFT, RBA-Single and RBA-Group on one alignment set of the micro world, evaluates them beside the base and
-    the reference systems, and prints the table. A rerun resumes.
+    Trains SFT, RBA-Single and RBA-Group on one alignment set of the micro world, evaluates them, the base and the
+    reference systems, and prints the leaderboard. The same command resumes an interrupted run.
     """
     with stdout_reserved():
         result = run(out or OUT)

@@ -5,19 +5,22 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
         "--trust-remote-code",
-        help="Run Python code that comes with models and task files. Off unless you say so.",
+        help="Allow Python code from models and task files to run. Not allowed by default.",
     ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Output folder; the same command resumes there.", show_default=False
+        "--out",
+        metavar="DIR",
+        help="Output folder. The same command with the same folder resumes an unfinished run.",
+        show_default=False,
     ),
 ]
 PushToHub = Annotated[
@@ -25,19 +28,19 @@ PushToHub = Annotated[
     typer.Option(
         "--push-to-hub",
         metavar="REPO",
-        help="Publish the result on the Hub when it is finished; needs `hf auth login` or HF_TOKEN.",
+        help="Publish the result on the Hugging Face Hub when it is finished. Needs `hf auth login` or HF_TOKEN.",
         show_default=False,
     ),
 ]
 Public = Annotated[
-    bool, typer.Option("--public", help="On the Hub: let everybody read it. Private unless you say so.")
+    bool, typer.Option("--public", help="Make the repository on the Hub public. It is private by default.")
 ]
 RecipeFile = Annotated[
     Path | None,
     typer.Option(
         "--recipe",
         metavar="FILE",
-        help="YAML recipe: a file, or the name of a shipped one.",
+        help="YAML recipe: a file, or the name of a recipe that comes with rba-bench.",
         show_default=False,
     ),
 ]
@@ -46,7 +49,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one key of the recipe; may be repeated.",
+        help="Set one key of the recipe. May be repeated.",
         show_default=False,
     ),
 ]

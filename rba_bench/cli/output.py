@@ -1,4 +1,4 @@
-"""What leaves on stdout: results and nothing else, as a table for people or as one JSON value for programs."""
+"""Results on stdout, and nothing else there: tables for people, or one JSON value for programs."""
 
 import dataclasses
 import io
@@ -11,7 +11,7 @@ from typing import Any
 from rba_bench.untrusted import json_safe, printable, visible_text
 
 
-def speak_utf8() -> None:
+def set_utf8_output() -> None:
     """Make stdout UTF-8 with a line feed at the ends of lines on every system, and stderr never fail.
 
     Windows would take the code page of its region, in which many results cannot be written, and its own line ends.

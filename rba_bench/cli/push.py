@@ -1,4 +1,4 @@
-"""`rba-bench push`, and `--push-to-hub` of the commands that make something: a finished folder goes to the Hub."""
+"""`rba-bench push`, and `--push-to-hub` of other commands: upload a finished folder to the Hugging Face Hub."""
 
 import os
 from pathlib import Path
@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from rba_bench.hub import Kind, Repository
 
 
-def command(
+def push_command(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of a finished checkpoint or alignment set.")
     ],
     repo: Annotated[
-        str, typer.Argument(metavar="REPO", help="Where it goes: OWNER/NAME; made if it is new.")
+        str,
+        typer.Argument(
+            metavar="REPO", help="Repository on the Hub: OWNER/NAME. It is created if it does not exist."
+        ),
     ],
     public: options.Public = False,
     as_json: options.Json = False,
 ) -> None:
     """Publish a checkpoint or an alignment set on the Hub.
 
-    Uploads weights or shards, the card and the record, without paths of this machine; nothing of a training state.
-    Given again, it uploads what is missing.
+    Uploads weights or shards, the card and the record, without local paths and without the state of the training. The
+    same command again uploads what is missing.
     """
     with stdout_reserved():
         from rba_bench import hub
@@ -40,7 +43,7 @@ def command(
         emit(address)
 
 
-def reserve(repo: str | None, kind: "Kind", public: bool) -> "Repository | None":
+def reserve_repository(repo: str | None, kind: "Kind", public: bool) -> "Repository | None":
     """The repository of `--push-to-hub`, before the work begins; None where nobody asked, or another process does.
 
     Raises:
@@ -59,8 +62,8 @@ def reserve(repo: str | None, kind: "Kind", public: bool) -> "Repository | None"
         return hub.reserve(repo, kind, public)
 
 
-def publish(folder: Path, repository: "Repository | None") -> None:
-    """Upload what a command has made, if `reserve` gave it a place; the address goes to stderr.
+def publish_folder(folder: Path, repository: "Repository | None") -> None:
+    """Upload what a command has made, if `reserve_repository` gave it a place; the address goes to stderr.
 
     Raises:
         RbaError: the upload failed; the folder is finished all the same.

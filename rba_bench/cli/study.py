@@ -1,4 +1,4 @@
-"""`rba-bench study`: all methods on equal terms, in several seeds, with what can be said of their differences."""
+"""`rba-bench study`: train all methods under equal conditions with several seeds, and compare them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,8 +8,7 @@ import typer
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import UserError
-from rba_bench.progress import stdout_reserved
-from rba_bench.untrusted import printable
+from rba_bench.progress import say, stdout_reserved
 
 if TYPE_CHECKING:
     from rba_bench.study.report import StudyReport
@@ -19,83 +18,92 @@ RECIPE = "study-micro"
 OUT = Path("runs/study-micro")
 WIDE = 160  # columns where stdout is a file or a pipe and has no width of its own
 
-app = typer.Typer(help="Train all methods on equal terms and compare them.", rich_markup_mode=None)
+app = typer.Typer(help="Train all methods under equal conditions and compare them.", rich_markup_mode=None)
 
 
 @app.command("micro")
-def micro(
+def micro_command(
     out: options.Out = None,
     methods: Annotated[
         str | None,
         typer.Option(
-            "--methods", metavar="A,B", help="Only these methods of the recipe.", show_default=False
+            "--methods", metavar="A,B", help="Run only these methods of the recipe.", show_default=False
         ),
     ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(
-            "--seeds", metavar="1,2,3", help="These training seeds, not the recipe's.", show_default=False
+            "--seeds",
+            metavar="1,2,3",
+            help="Training seeds, instead of those of the recipe.",
+            show_default=False,
         ),
     ] = None,
     budget: Annotated[
         Literal["steps", "time", "both"],
-        typer.Option("--budget", help="Equal steps, equal wall time, or both."),
+        typer.Option("--budget", help="Compare at equal steps, at equal wall time, or at both."),
     ] = "both",
     recipe: options.RecipeFile = None,
     set_: options.Overrides = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be run, and how long it takes.")
+        bool, typer.Option("--plan", help="Show which runs are left and how long they take; run nothing.")
     ] = False,
     publish: Annotated[
         Path | None,
-        typer.Option("--publish", metavar="DIR", help="Also copy the report there.", show_default=False),
+        typer.Option(
+            "--publish", metavar="DIR", help="Also copy the report to this folder.", show_default=False
+        ),
     ] = None,
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train every method from one base on one set and compare them.
+    """Train every method from one base on one alignment set and compare them.
 
-    At equal steps and at equal wall time, in several seeds. Shows quality, speaker consistency and cost with paired
-    intervals. A rerun resumes; finished trainings and evaluations are only read.
+    At equal steps and at equal wall time, with several seeds. Shows quality, speaker consistency and cost with paired
+    intervals. The same command resumes; finished trainings and evaluations are not repeated.
     """
     with stdout_reserved():
-        study = _study(out or OUT, recipe, set_, (methods, seeds, budget), trust)
+        study = _load_study(out or OUT, recipe, set_, (methods, seeds, budget), trust)
         if plan:
             from rba_bench.study.stages import plan_study
 
             study.check()
-            found = plan_study(study)
+            study_plan = plan_study(study)
         else:
+            from rba_bench.study.report import collect_study, publish_report, write_report
+
             study.run()
-            report = _report(study, publish)
+            report = write_report(collect_study(study.study, study.folder.out), study.folder.report)
+            if publish is not None:
+                say(f"published in {publish_report(report, publish)}")
     if plan:
-        emit_json(found) if as_json else _render_plan(found)
+        _print_plan(study_plan, as_json)
     else:
-        emit_json(report.data | {"folder": report.folder}) if as_json else _render(report)
+        _print_report(report, as_json)
 
 
 @app.command("report")
-def report(
+def report_command(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A study's report, or a published copy of it.")
+        Path, typer.Argument(metavar="DIR", help="Folder of a study's report, or of a published copy.")
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Compute the tables of a report again from its scores.
+    """Compute the tables of a report again from its stored scores.
 
     The same scores give the same files, byte for byte.
     """
     with stdout_reserved():
         from rba_bench.study.report import load_study, write_report
 
-        made = write_report(load_study(folder), folder)
-    emit_json(made.data | {"folder": made.folder}) if as_json else _render(made)
+        report = write_report(load_study(folder), folder)
+    _print_report(report, as_json)
 
 
-def _study(
+def _load_study(
     out: Path,
     recipe: Path | None,
-    set_: list[str] | None,
+    overrides: list[str] | None,
     part: tuple[str | None, str | None, str],
     trust: bool,
 ) -> "Study":
@@ -103,63 +111,51 @@ def _study(
     from rba_bench.study.stages import Study, select_runs
     from rba_bench.study.study_recipe import StudyRecipe
 
-    checked = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), set_ or (), trust)
+    study = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), overrides or (), trust)
     methods, seeds, budget = part
-    wanted = () if budget == "both" else (budget,)
-    return Study(checked, out, select_runs(checked, _names(methods), _numbers(seeds), wanted))  # type: ignore[arg-type]
+    budgets = () if budget == "both" else (budget,)
+    return Study(study, out, select_runs(study, _split(methods), _parse_seeds(seeds), budgets))  # type: ignore[arg-type]
 
 
-def _names(text: str | None) -> list[str]:
+def _split(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def _numbers(text: str | None) -> list[int]:
+def _parse_seeds(text: str | None) -> list[int]:
     try:
-        found = [int(word) for word in _names(text)]
+        seeds = [int(word) for word in _split(text)]
     except ValueError as error:
         raise UserError(
             f"--seeds {text}: write whole numbers with commas between them, such as 1,2,3"
         ) from error
-    if len(set(found)) != len(found):
+    if len(set(seeds)) != len(seeds):
         raise UserError(f"--seeds {text}: name each seed once")
-    return found
+    return seeds
 
 
-def _report(study: "Study", publish: Path | None) -> "StudyReport":
-    from rba_bench.progress import say
-    from rba_bench.study.report import collect_study, publish_report, write_report
-
-    made = write_report(collect_study(study.study, study.folder.out), study.folder.report)
-    if publish is not None:
-        say(f"published in {publish_report(made, publish)}")
-    return made
-
-
-def _render(made: "StudyReport") -> None:
-    from rich.console import Console
-    from rich.text import Text
-
+def _print_report(report: "StudyReport", as_json: bool) -> None:
+    if as_json:
+        emit_json(report.data | {"folder": report.folder})
+        return
+    from rba_bench.leaderboard.tables import print_tables
     from rba_bench.study.report import INDEX
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE)
-    for table in made.tables:
-        console.print(table.rich())
-    for line in made.sentences:
-        console.print(Text(printable(line)))
-    emit(f"Report: {made.folder / INDEX}")
+    print_tables(report.tables, report.sentences, width=WIDE)
+    emit(f"Report: {report.folder / INDEX}")
 
 
-def _render_plan(found: "StudyPlan") -> None:
-    def seconds(value: float | None) -> str:
+def _print_plan(plan: "StudyPlan", as_json: bool) -> None:
+    if as_json:
+        emit_json(plan)
+        return
+
+    def whole(value: float | None) -> str:
         return "?" if value is None else f"{value:.0f}"
 
     rows = [
-        [line.budget, line.method, line.seed, line.state, "?" if line.steps is None else str(line.steps),
-         seconds(line.train_s), seconds(line.eval_s)]
-        for line in found.lines
-    ]  # fmt: skip
+        [run.budget, run.method, run.seed, run.state, whole(run.steps), whole(run.train_s), whole(run.eval_s)]
+        for run in plan.lines
+    ]
     emit_table(["budget", "method", "seed", "state", "steps", "train s", "eval s"], rows)
-    unknown = f", and {found.unknown} runs that nothing measured speaks for" if found.unknown else ""
-    emit(f"to come: about {found.seconds / 60:.0f} min{unknown}")
+    unknown = f", and {plan.unknown} runs without a time estimate" if plan.unknown else ""
+    emit(f"remaining: about {plan.seconds / 60:.0f} min{unknown}")

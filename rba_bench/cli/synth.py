@@ -1,9 +1,4 @@
-"""`rba-bench synth` and `rba-bench compose`: alignment sets, and base models to train.
-
-`rba-bench synth`: a teacher model and voices in, an alignment set out.
-
-`rba-bench compose`: an encoder and a language model in, a SpeechLM to train out.
-"""
+"""`rba-bench synth`: a teacher and voices in, an alignment set out; `rba-bench compose`: an untrained SpeechLM out."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +12,7 @@ from rba_bench.progress import say, stdout_reserved
 from rba_bench.stages import make_set
 
 
-def command(
+def synth_command(
     recipe: options.RecipeFile = None,
     set_: options.Overrides = None,
     out: options.Out = None,
@@ -26,7 +21,7 @@ def command(
         typer.Option(
             "--seal",
             metavar="DIR",
-            help="Make nothing: check DIR, parquet files of another tool, and write its manifest.",
+            help="Check DIR, the parquet files of another tool, and write their manifest; synthesise nothing.",
             show_default=False,
         ),
     ] = None,
@@ -35,7 +30,8 @@ def command(
         typer.Option(
             "--sample",
             metavar="N",
-            help="With --seal: hear N clips, drawn at random, not all; the manifest says what that can miss.",
+            help="With --seal: decode N random clips instead of all. The manifest states how many faults this can "
+            "miss.",
             show_default=False,
         ),
     ] = None,
@@ -43,15 +39,16 @@ def command(
     public: options.Public = False,
     as_json: options.Json = False,
 ) -> None:
-    """Make an alignment set.
+    """Synthesise an alignment set.
 
-    The teacher writes instructions and answers them, voices speak the instructions. A rerun resumes.
+    The teacher LLM writes instructions and answers them; text-to-speech voices speak the instructions. The same command
+    resumes an interrupted run.
     """
     if seal is not None:
         _refuse_beside_seal(recipe, set_, out)
     elif sample is not None:
-        raise UserError("--sample goes with --seal DIR: a set that is made here needs no hearing")
-    repository = push.reserve(push_to_hub, "dataset", public)
+        raise UserError("--sample belongs to --seal DIR: clips that are synthesised here need no check")
+    repository = push.reserve_repository(push_to_hub, "dataset", public)
     with stdout_reserved():
         if seal is not None:
             from rba_bench.audio.sealing import seal_alignment_set as check
@@ -60,12 +57,12 @@ def command(
         else:
             made = make_set(recipe, set_ or (), out)
     _render(made, as_json)
-    push.publish(made, repository)
+    push.publish_folder(made, repository)
 
 
 def _refuse_beside_seal(*given: object) -> None:
     if any(given):
-        raise UserError("--seal takes a folder as it is: drop --recipe, --set and --out")
+        raise UserError("--seal checks a folder as it is: leave out --recipe, --set and --out")
 
 
 def _render(made: Path, as_json: bool) -> None:
@@ -83,45 +80,59 @@ def compose_command(
     encoder: Annotated[
         str,
         typer.Option(
-            "--encoder", metavar="ID", help="Whisper-type encoder: folder or Hub id (openai/whisper-small)."
+            "--encoder",
+            metavar="ID",
+            help="Whisper-type audio encoder: folder or Hub id, such as openai/whisper-small.",
         ),
     ],
     llm: Annotated[
         str,
-        typer.Option("--llm", metavar="ID", help="Causal LM with a chat template: folder or Hub id."),
+        typer.Option(
+            "--llm", metavar="ID", help="Causal language model with a chat template: folder or Hub id."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the checkpoint.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder of the checkpoint.")],
     stack: Annotated[
-        int, typer.Option("--stack", min=1, help="Encoder states (20 ms each) in one audio token.")
+        int, typer.Option("--stack", min=1, help="Number of encoder states (20 ms each) in one audio token.")
     ] = 4,
     projector_size: Annotated[
-        int, typer.Option("--projector-size", min=0, help="Hidden width of the projector; 0 = the LM's.")
+        int,
+        typer.Option(
+            "--projector-size",
+            min=0,
+            help="Hidden width of the projector; 0 for the width of the language model.",
+        ),
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the projector's weights.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the projector's weights.")] = 0,
     audio_token: Annotated[
-        str, typer.Option("--audio-token", metavar="TOKEN", help="Placeholder of an audio token.")
+        str,
+        typer.Option("--audio-token", metavar="TOKEN", help="Placeholder of an audio token in the prompt."),
     ] = "<|audio|>",
     dtype: Annotated[
         str,
-        typer.Option("--dtype", metavar="TYPE", help="auto (the LM's), float32, bfloat16 or float16."),
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="Data type of the weights: auto (that of the language model), float32, bfloat16 or float16.",
+        ),
     ] = "auto",
     push_to_hub: options.PushToHub = None,
     public: options.Public = False,
     as_json: options.Json = False,
 ) -> None:
-    """Join a speech encoder and a language model.
+    """Join an audio encoder and a language model into a SpeechLM.
 
-    The projector between them is new: train it with `rba-bench train --set base=DIR`.
+    The projector between them has random weights: train it with `rba-bench train --set base=DIR`.
     """
-    repository = push.reserve(push_to_hub, "model", public)
+    repository = push.reserve_repository(push_to_hub, "model", public)
     with stdout_reserved():
         from rba_bench.speechlm.compose import ComposeOptions, compose
 
         chosen = ComposeOptions(stack, projector_size, seed, audio_token, dtype)
         result = compose(encoder, llm, out, chosen)
-    say(f"teach it to hear: rba-bench train --set base={out}")
+    say(f"train its projector: rba-bench train --set base={out}")
     if as_json:
         emit_json(result)
     else:
         emit(str(result.path))
-    push.publish(result.path, repository)
+    push.publish_folder(result.path, repository)

@@ -1,4 +1,4 @@
-"""`rba-bench tasks`: what can be measured."""
+"""`rba-bench tasks`: the tasks that come with rba-bench."""
 
 from typing import Annotated, Any
 
@@ -8,11 +8,11 @@ from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
 
 COLUMNS = ("name", "benchmark", "track", "protocol", "version", "metrics")
-app = typer.Typer(help="List tasks, or show one.", rich_markup_mode=None)
+app = typer.Typer(help="List the tasks, or describe one.", rich_markup_mode=None)
 
 
 @app.command("list")
-def list_(as_json: options.Json = False) -> None:
+def list_command(as_json: options.Json = False) -> None:
     """List all tasks."""
     from rba_bench.evaluation import task_registry
 
@@ -28,11 +28,13 @@ def list_(as_json: options.Json = False) -> None:
 
 
 @app.command("show")
-def show(
-    name: Annotated[str, typer.Argument(metavar="TASK", help="A task or a benchmark, as in `tasks list`.")],
+def show_command(
+    name: Annotated[
+        str, typer.Argument(metavar="TASK", help="Name of a task or benchmark, see `tasks list`.")
+    ],
     as_json: options.Json = False,
 ) -> None:
-    """Show one task: source, licence, size, prompt, metrics."""
+    """Describe one task: source, licence, size, prompt, metrics."""
     from rba_bench.evaluation import task_registry
 
     details = task_registry.describe_task(name)

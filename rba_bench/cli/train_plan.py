@@ -1,4 +1,4 @@
-"""`rba-bench train --plan`: what a run will take, as tables or as one JSON value."""
+"""`rba-bench train --plan`: the estimated cost of a training run, as tables or as one JSON value."""
 
 from typing import TYPE_CHECKING
 
@@ -9,41 +9,45 @@ if TYPE_CHECKING:
     from rba_bench.training.planning.plan import Fit, TrainingPlan
     from rba_bench.training.training_recipe import TrainingRecipe
 
+COLUMNS = (
+    "hardware", "fits", "GB", "weights", "gradients", "AdamW", "reference", "judges", "activations", "logits", "KV",
+    "s/step", "sampling", "hours",
+)  # fmt: skip
 
-def show(recipe: "TrainingRecipe", assume: list[str], probe: bool, as_json: bool) -> None:
+
+def print_plan(recipe: "TrainingRecipe", assume: list[str], probe: bool, as_json: bool) -> None:
     """Print the plan of a run; nothing is downloaded, loaded or written."""
     with stdout_reserved():
         from rba_bench.training.planning import assumptions, shapes
         from rba_bench.training.planning.plan import plan_training
 
-        assumed = assumptions.parse_assumptions(assume)
-        here = None
+        machine = None
         if probe:
             shape = shapes.model_shape(recipe.base, shapes.find_config(recipe.base))
-            here = assumptions.probe_device(shape.hidden, shape.ffn)
-        made = plan_training(recipe, assumed, here)
+            machine = assumptions.probe_device(shape.hidden, shape.ffn)
+        plan = plan_training(recipe, assumptions.parse_assumptions(assume), machine)
     if as_json:
-        emit_json({"plan": made, "totals": made.totals, "machine": here})
+        emit_json({"plan": plan, "totals": plan.totals, "machine": machine})
         return
-    _print(made, recipe)
-    if here is not None:
+    _print_tables(plan, recipe)
+    if machine is not None:
         emit(
-            f"this machine: {here.tflops * 1000:.0f} GFLOP/s in matrix products, {here.bandwidth:.1f} GB/s copied"
+            f"this machine: {machine.tflops * 1000:.0f} GFLOP/s in matrix products, {machine.bandwidth:.1f} GB/s copied"
         )
 
 
-def _print(made: "TrainingPlan", recipe: "TrainingRecipe") -> None:
-    shape, data, step, totals = made.shape, made.data, made.step, made.totals
+def _print_tables(plan: "TrainingPlan", recipe: "TrainingRecipe") -> None:
+    shape, data, step, totals = plan.shape, plan.data, plan.step, plan.totals
     parts = ", ".join(f"{name} {_count(getattr(shape, name))}" for name in ("encoder", "projector", "llm"))
-    moving = " + ".join(f"{name} {_count(number)}" for name, number in made.trained.items())
+    trained = " + ".join(f"{name} {_count(number)}" for name, number in plan.trained.items())
     emit(f"model    {shape.name}: {shape.parameters:,} parameters ({parts})")
-    emit(f"trains   {moving}" + (" (low-rank adapters)" if recipe.lora else ""))
+    emit(f"trains   {trained}" + (" (low-rank adapters)" if recipe.lora else ""))
     emit(
         f"data     {data.groups:,} groups of {data.voices} clips, {data.seconds:.1f} s each, answers of "
         f"{data.answer_tokens:.0f} tokens ({data.source})"
     )
     emit(
-        f"run      {made.steps:,} steps of {recipe.groups_per_step} groups: {totals['clips']:,.0f} clips "
+        f"run      {plan.steps:,} steps of {recipe.groups_per_step} groups: {totals['clips']:,.0f} clips "
         f"({totals['passes']:.2f} passes), {totals['samples']:,.0f} samples, "
         f"{totals['trained_tokens']:,.0f} tokens trained on, {totals['sampled_tokens']:,.0f} sampled"
     )
@@ -52,27 +56,16 @@ def _print(made: "TrainingPlan", recipe: "TrainingRecipe") -> None:
         f"{(step.train + step.other + step.prefill) / 1e12:,.1f} TFLOP"
     )
     emit()
-    columns = [
-        "hardware",
-        "fits",
-        "GB",
-        "weights",
-        "gradients",
-        "AdamW",
-        "reference",
-        "judges",
-        "activations",
-    ]
-    columns += ["logits", "KV", "s/step", "sampling", "hours"]
-    emit_table(columns, [_row(fit) for fit in made.fits])
+    emit_table(COLUMNS, [_row(fit) for fit in plan.fits])
     emit()
-    assumed = made.assumed
     emit(
-        f"assumed: {assumed.mfu:.0%} of the peak in training, {assumed.decode_share:.0%} of the memory's bandwidth "
-        "in sampling, samples as long as a"
+        f"Assumed: {plan.assumed.mfu:.0%} of the peak speed in training, {plan.assumed.decode_share:.0%} of the memory "
+        "bandwidth in sampling;"
     )
-    emit("teacher's answer, at most max_new_tokens; validation, loading and saving are not counted")
-    emit("change with --assume KEY=VALUE: groups, voices, seconds, answer_tokens, mfu, decode_share, ...")
+    emit(
+        "samples are as long as a teacher's answer, at most max_new_tokens. Not counted: validation, loading, saving."
+    )
+    emit("Change with --assume KEY=VALUE: groups, voices, seconds, answer_tokens, mfu, decode_share, ...")
 
 
 def _row(fit: "Fit") -> list[object]:

@@ -99,10 +99,10 @@ def test_a_function_has_the_options_of_its_command(command: str, function: str) 
     from rba_bench.cli import evaluate, leaderboard, synth, train
 
     commands = {
-        "eval": evaluate.command,
-        "train": train.command,
-        "synth": synth.command,
-        "build": leaderboard.build,
+        "eval": evaluate.eval_command,
+        "train": train.train_command,
+        "synth": synth.synth_command,
+        "build": leaderboard.build_command,
     }
     offered = {name.rstrip("_") for name in inspect.signature(commands[command]).parameters}
     taken = inspect.signature(getattr(rba, function)).parameters

@@ -30,7 +30,7 @@ def test_a_folder_of_shards_is_sealed_once_and_again(
 def test_it_makes_nothing_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["synth", "--seal", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert end.value.code == 2 and "drop --recipe" in capsys.readouterr().err
+    assert end.value.code == 2 and "leave out --recipe" in capsys.readouterr().err
 
 
 def test_a_sample_goes_with_sealing_only(
@@ -44,4 +44,4 @@ def test_a_sample_goes_with_sealing_only(
     assert AlignmentSet.open(foreign).manifest["sealed"]["clips_heard"] == 5
     with pytest.raises(SystemExit) as end:
         main(["synth", "--sample", "5", "--out", str(tmp_path / "out")])
-    assert end.value.code == 2 and "--sample goes with --seal" in capsys.readouterr().err
+    assert end.value.code == 2 and "--sample belongs to --seal" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_answers_match_aliases(tmp_path, use_model):
 
 
 def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use_model, capsys):
-    from rba_bench.cli.evaluate import _render
+    from rba_bench.cli.evaluate import _print_records
     from rba_bench.leaderboard import loaded_runs, recompute
     from rba_bench.leaderboard.build import build_board
 
@@ -104,7 +104,7 @@ def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use
     assert record.exploits is not None and record.exploits.n == 3
     assert record.exploits.scores["list of candidates"]["alias_match"] == 1.0
     assert {scores["asserted_match"] for scores in record.exploits.scores.values()} == {0.0}
-    _render([record], {}, as_json=False)
+    _print_records([record], {}, as_json=False)
     assert "score of uninformed answers (3 of the questions)" in capsys.readouterr().out
     folder = folder_of(record, tmp_path / "out")
     assert list(recompute.exploit_faults(loaded_runs.load_run(folder))) == []

@@ -189,7 +189,7 @@ def test_across_protocols_other_items_and_other_metrics_are_refused(tmp_path):
     b = made.write_run(tmp_path, "b", renamed, **ACROSS)
     with pytest.raises(UserError, match="hold different items"):
         compare_runs(a, b, across=True)
-    metrics = {name: value.model_dump() for name, value in made.summarise(samples).items()}
+    metrics = {name: value.model_dump() for name, value in made.summarise_metrics(samples).items()}
     for value in metrics.values():
         value["signature"] = "another normaliser"
     c = made.write_run(tmp_path, "c", samples, metrics=metrics, **ACROSS)
