@@ -118,11 +118,11 @@ def _find_spec(name: str) -> SetSpec:
     return specs[name]
 
 
-def _draw_items(spec: SetSpec) -> list[world.Item]:
+def _draw_items(spec: SetSpec) -> list[world.WorldItem]:
     """The items of a set, drawn from a seed of its name."""
     rng = random.Random(stable_seed("testset", VERSION, spec.name))
     per_topic = spec.n // len(world.TOPICS)
-    items: list[world.Item] = []
+    items: list[world.WorldItem] = []
     if spec.voices > 1:
         return [item for item in _draw_instructions(spec, rng) for _ in range(spec.voices)]
     if spec.distinct:
@@ -146,9 +146,9 @@ def _draw_items(spec: SetSpec) -> list[world.Item]:
     return items
 
 
-def _draw_instructions(spec: SetSpec, rng: random.Random) -> list[world.Item]:
+def _draw_instructions(spec: SetSpec, rng: random.Random) -> list[world.WorldItem]:
     """Instructions of different words, the same number of every topic."""
-    by_text: dict[str, world.Item] = {}
+    by_text: dict[str, world.WorldItem] = {}
     for topic in world.TOPICS:
         end = len(by_text) + spec.n // len(world.TOPICS)
         while len(by_text) < end:
@@ -157,15 +157,15 @@ def _draw_instructions(spec: SetSpec, rng: random.Random) -> list[world.Item]:
     return list(by_text.values())
 
 
-def _draw_distinct(spec: SetSpec, rng: random.Random, topic: str | None, n: int) -> list[world.Item]:
+def _draw_distinct(spec: SetSpec, rng: random.Random, topic: str | None, n: int) -> list[world.WorldItem]:
     """`n` items of a topic; no text comes a second time before every text has come once."""
-    by_text: dict[str, world.Item] = {}
+    by_text: dict[str, world.WorldItem] = {}
     for _ in range(MANY_DRAWS):
         item = world.sample_item(rng, kind=spec.kind, topic=topic, source=spec.source, split="test")
         by_text.setdefault(item.user_text, item)
         if len(by_text) == n:
             break
-    items: list[world.Item] = []
+    items: list[world.WorldItem] = []
     while len(items) < n:
         items += rng.sample(list(by_text.values()), len(by_text))
     return items[:n]
@@ -192,7 +192,7 @@ def _spoken_rows(spec: SetSpec, voices: str, noise: Noise) -> Iterator[dict[str,
             advance(1)
 
 
-def _text_rows(spec: SetSpec, items: list[world.Item], voices: str) -> list[dict[str, Any]]:
+def _text_rows(spec: SetSpec, items: list[world.WorldItem], voices: str) -> list[dict[str, Any]]:
     """The columns that need no voice."""
     baseline = _baseline_answers()
     rows = []

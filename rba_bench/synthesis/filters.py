@@ -24,7 +24,7 @@ from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.replies import split_reply
 from rba_bench.textlm.text_model import Generation
 
-KINDS = {
+UNSPEAKABLE_KINDS = {
     "formula": "formulas, equations, LaTeX",
     "code": "program code, shell commands, queries, structured data",
     "markup": "HTML, XML, Markdown, placeholders",
@@ -121,7 +121,7 @@ _RULES = {
 
 
 def unspeakable(text: str) -> str | None:
-    """What of a text cannot be said aloud: a key of KINDS, the first that applies; None where all of it can."""
+    """Why a text cannot be said aloud: the first key of UNSPEAKABLE_KINDS that applies; None where all of it can."""
     for kind, rule in _RULES.items():
         if rule.search(text):
             return kind

@@ -29,7 +29,7 @@ def teacher_folder(recipe: SynthesisRecipe) -> Path:
     return local_folder(resolve_model(recipe.teacher, "teacher"), "teacher")
 
 
-def template_variables(recipe: SynthesisRecipe) -> dict[str, Any]:
+def teacher_template(recipe: SynthesisRecipe) -> dict[str, Any]:
     """Variables of the teacher's chat template: the recipe's, and no thinking where the template can switch it off.
 
     Thinking is neither spoken nor learnt, and takes the room of the answer.
@@ -45,7 +45,7 @@ def teacher_identity(recipe: SynthesisRecipe) -> dict[str, Any]:
         "weights_sha256": weights_sha256(folder),
         "setup_sha256": setup_sha256(folder),
         **({"revision": commit} if (commit := hub_commit(folder)) else {}),
-        **({"template": variables} if (variables := template_variables(recipe)) else {}),
+        **({"template": variables} if (variables := teacher_template(recipe)) else {}),
     }
 
 
@@ -57,7 +57,7 @@ def load_teacher(recipe: SynthesisRecipe) -> TextLM:
         teacher_folder(recipe),
         device=recipe.device,
         batch_size=recipe.batch_size,
-        template=template_variables(recipe),
+        template=teacher_template(recipe),
     )
 
 

@@ -10,19 +10,19 @@ from rba_bench.micro.world import translation as tr
 
 
 @pytest.fixture
-def items() -> list[world.Item]:
+def items() -> list[world.WorldItem]:
     rng = random.Random(3)
     return [world.sample_item(rng, split=("train", "test")[i % 2], usable=i % 10 > 0) for i in range(600)]
 
 
-def test_every_sampled_answer_is_graded_valid(items: list[world.Item]) -> None:
+def test_every_sampled_answer_is_graded_valid(items: list[world.WorldItem]) -> None:
     rng = random.Random(4)
     for item in items:
         answer = world.sample_answer(rng, item)
         assert world.grade(item, answer) == world.Grade(1.0, True, "one of the valid answers"), (item, answer)
 
 
-def test_parse_recovers_what_was_asked(items: list[world.Item]) -> None:
+def test_parse_recovers_what_was_asked(items: list[world.WorldItem]) -> None:
     for item in items:
         found = world.parse(item.user_text)
         assert found is not None, item.user_text
@@ -50,7 +50,7 @@ def test_other_text_is_not_recognised(text: str) -> None:
     assert world.parse(text) is None
 
 
-def test_damaged_answers_score_at_most_half(items: list[world.Item]) -> None:
+def test_damaged_answers_score_at_most_half(items: list[world.WorldItem]) -> None:
     from rba_bench.micro.build.text_models import damage
 
     rng = random.Random(5)

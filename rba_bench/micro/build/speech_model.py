@@ -39,10 +39,10 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Utterance:
+class SpokenItem:
     """An item as spoken: log-mel float16 [80, T]."""
 
-    item: world.Item
+    item: world.WorldItem
     voice: str
     mel: torch.Tensor
 
@@ -55,8 +55,8 @@ def log_mel(wave: np.ndarray) -> torch.Tensor:
 
 
 def speak_items(
-    items: Sequence[world.Item], conditions: Conditions, seed: int, label: str
-) -> list[Utterance]:
+    items: Sequence[world.WorldItem], conditions: Conditions, seed: int, label: str
+) -> list[SpokenItem]:
     """Speak each item once, in a voice, at a speed and with a noise (if any) drawn from the conditions."""
     pick = random.Random(stable_seed("voices", seed))
     spoken = []
@@ -69,12 +69,12 @@ def speak_items(
             if rng.random() < conditions.noisy_share:
                 snr_db = rng.uniform(*conditions.snr_db)
                 wave = perturbations.add_noise(wave, snr_db, rng, str(rng.choice(conditions.colours)))
-            spoken.append(Utterance(item, voice.name, log_mel(wave)))
+            spoken.append(SpokenItem(item, voice.name, log_mel(wave)))
             advance(1)
     return spoken
 
 
-def draw_items(n: int, seed: int) -> list[world.Item]:
+def draw_items(n: int, seed: int) -> list[world.WorldItem]:
     """`n` items of the training split."""
     rng = random.Random(stable_seed("items", seed))
     return [world.sample_item(rng) for _ in range(n)]
@@ -127,7 +127,7 @@ def whisper_config() -> Any:
     )
 
 
-def train_encoder(data: Sequence[Utterance], steps: int, seed: int) -> tuple[Any, Any]:
+def train_encoder(data: Sequence[SpokenItem], steps: int, seed: int) -> tuple[Any, Any]:
     """Encoder and CTC head from nothing; no masking in the first quarter, where alignment has to be found."""
     from rba_bench.speechlm.composite.ctc import CTCRecognizer
     from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
@@ -140,7 +140,7 @@ def train_encoder(data: Sequence[Utterance], steps: int, seed: int) -> tuple[Any
 def continue_encoder(
     encoder: Any,
     head: Any,
-    data: Sequence[Utterance],
+    data: Sequence[SpokenItem],
     steps: int,
     seed: int,
     peak: float = 1.5e-3,
@@ -166,7 +166,7 @@ def continue_encoder(
 
 
 @torch.no_grad()
-def error_rates(encoder: Any, head: Any, data: Sequence[Utterance]) -> dict[str, float]:
+def error_rates(encoder: Any, head: Any, data: Sequence[SpokenItem]) -> dict[str, float]:
     """Word and character error rate (percent) of greedy CTC transcripts."""
     import jiwer
 
@@ -197,7 +197,7 @@ def assemble_base(encoder: Any, student: Any, tokenizer: Any) -> tuple[Any, Any]
 class EncoderStates:
     """Encoder states of utterances, computed once (the encoder is frozen), float16 in memory."""
 
-    def __init__(self, model: Any, data: Sequence[Utterance]) -> None:
+    def __init__(self, model: Any, data: Sequence[SpokenItem]) -> None:
         order = sorted(range(len(data)), key=lambda i: data[i].mel.shape[1])
         by_index: dict[int, torch.Tensor] = {}
         with torch.no_grad():
@@ -216,7 +216,7 @@ class EncoderStates:
         return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), lengths
 
 
-def _prompt(encode: WordEncoder, item: world.Item, n_states: int) -> list[int]:
+def _prompt(encode: WordEncoder, item: world.WorldItem, n_states: int) -> list[int]:
     audio = [encode.audio] * -(-n_states // STACK)
     return [encode.bos, encode.user, *encode.words(item.prompt), *audio, encode.end, encode.assistant]
 
@@ -224,7 +224,7 @@ def _prompt(encode: WordEncoder, item: world.Item, n_states: int) -> list[int]:
 def tune_base(
     model: Any,
     tokenizer: Any,
-    data: Sequence[Utterance],
+    data: Sequence[SpokenItem],
     states: EncoderStates,
     steps: int,
     seed: int,
@@ -264,7 +264,7 @@ def tune_base(
 
 @torch.no_grad()
 def answer_speech(
-    model: Any, tokenizer: Any, data: Sequence[Utterance], states: EncoderStates, sample: bool = False
+    model: Any, tokenizer: Any, data: Sequence[SpokenItem], states: EncoderStates, sample: bool = False
 ) -> list[str]:
     """Greedy (or T = 1) answers to the utterances."""
     encode = WordEncoder(tokenizer)
@@ -292,7 +292,7 @@ def answer_speech(
     return texts
 
 
-def valid_percent(data: Sequence[Utterance], answers: Sequence[str]) -> dict[str, float]:
+def valid_percent(data: Sequence[SpokenItem], answers: Sequence[str]) -> dict[str, float]:
     """Percentage of valid answers by kind and in all."""
     valid = [(u.item.kind, world.grade(u.item, a).valid) for u, a in zip(data, answers, strict=True)]
     kinds = {kind: [ok for k, ok in valid if k == kind] for kind in world.KINDS}

@@ -173,7 +173,7 @@ def _speech_chain(work: Path, plan: BuildPlan) -> None:
     torch.set_num_threads(1)
     conditions = speech_model.Conditions(BANKS["base"] + BANKS["train"][:8], (12, 35), 0.6)
 
-    def speak(n: int, seed: int) -> list[speech_model.Utterance]:
+    def speak(n: int, seed: int) -> list[speech_model.SpokenItem]:
         items = speech_model.draw_items(n, seed)
         return speech_model.speak_items(items, conditions, seed, "speak for the encoder")
 
@@ -260,7 +260,7 @@ def _write_provenance(out: Path, work: Path, plan: BuildPlan, seconds: float) ->
     return out / "provenance.json"
 
 
-def spoken_testset(name: str) -> list[speech_model.Utterance]:
+def spoken_testset(name: str) -> list[speech_model.SpokenItem]:
     """A micro test set as the build's own utterances."""
     import pyarrow.parquet as pq
 
@@ -273,7 +273,7 @@ def spoken_testset(name: str) -> list[speech_model.Utterance]:
                 f"{name} holds {row['instruction']!r}, which the world did not write: remove its cache folder"
             )
         spoken.append(
-            speech_model.Utterance(
+            speech_model.SpokenItem(
                 item, row["voice"], speech_model.log_mel(clips.decode_clip(row["audio"]["bytes"]))
             )
         )

@@ -229,7 +229,7 @@ def continue_lm(
     return model
 
 
-def damage(rng: random.Random, item: world.Item, answer: str) -> str:
+def damage(rng: random.Random, item: world.WorldItem, answer: str) -> str:
     """A worse answer: for another question, cut off, shuffled, with a word lost, replaced or repeated."""
     words = answer.split()
     kind = rng.randrange(6)
@@ -287,7 +287,7 @@ def train_reward(teacher: Any, tokenizer: Any, steps: int, seed: int, pairs: int
 
 
 @torch.no_grad()
-def valid_share(model: Any, tokenizer: Any, items: Sequence[world.Item]) -> float:
+def valid_share(model: Any, tokenizer: Any, items: Sequence[world.WorldItem]) -> float:
     """Share of `items` that the model, reading text, answers validly under greedy decoding."""
     encode, n_valid = WordEncoder(tokenizer), 0
     prompts = sorted(

@@ -23,7 +23,7 @@ _SLOT = re.compile(r"{(\w+)}")
 
 
 @dataclass(frozen=True)
-class Item:
+class WorldItem:
     """Something to ask: `prompt` is text beside the audio ("" unless s2tt), `instruction` is what is spoken."""
 
     kind: str
@@ -98,7 +98,7 @@ def _fill_randomly(rng: random.Random, template: str, choices: Choices) -> str:
             return template.format(**values)
 
 
-def _draw_instruction(rng: random.Random, intent: Intent) -> Item:
+def _draw_instruction(rng: random.Random, intent: Intent) -> WorldItem:
     ask = rng.choice(intent.asks)
     while True:
         slots = {
@@ -109,15 +109,15 @@ def _draw_instruction(rng: random.Random, intent: Intent) -> Item:
         if _are_distinct(slots):
             break
     text = _fill_randomly(rng, ask, _choices(intent, slots))
-    return Item(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
+    return WorldItem(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
 
 
-def _draw_translation(rng: random.Random, domain: str | None) -> Item:
+def _draw_translation(rng: random.Random, domain: str | None) -> WorldItem:
     source, target = rng.choice((tr.DIRECTIONS[0], rng.choice(tr.DIRECTIONS[1:])))
     domain = domain or rng.choice(("covost2", "fleurs"))
     sentence = tr.sample_sentence(rng, domain)
     text = tr.wordings(sentence, source)[0 if domain == "covost2" else rng.randrange(2)]
-    return Item(
+    return WorldItem(
         "s2tt", "others", domain, text, translation_prompt(source, target), source, target, sentence=sentence
     )
 
@@ -129,7 +129,7 @@ def sample_item(
     split: str = "train",
     source: str | None = None,
     usable: bool = True,
-) -> Item:
+) -> WorldItem:
     """Draw an item of `split`.
 
     Args:
@@ -155,7 +155,7 @@ def sample_item(
             return item
 
 
-def sample_answer(rng: random.Random, item: Item) -> str:
+def sample_answer(rng: random.Random, item: WorldItem) -> str:
     """A valid answer in a random wording."""
     if item.sentence is not None:
         canonical, variant = tr.wordings(item.sentence, item.target_lang)
@@ -164,7 +164,7 @@ def sample_answer(rng: random.Random, item: Item) -> str:
     return _fill_randomly(rng, rng.choice(intent.answers), _choices(intent, dict(item.slots)))
 
 
-def references(item: Item) -> list[str]:
+def references(item: WorldItem) -> list[str]:
     """Valid answers, canonical first: aliases (qa), both word orders (s2tt), a few wordings (instruct)."""
     if item.sentence is not None:
         return list(tr.wordings(item.sentence, item.target_lang))
@@ -202,7 +202,7 @@ def _patterns() -> list[tuple[re.Pattern[str], Intent, str]]:
     return patterns
 
 
-def parse(user_text: str) -> Item | None:
+def parse(user_text: str) -> WorldItem | None:
     """Recognise a user's turn of this world; None for anything else."""
     text = " ".join(user_text.split())
     for source, target in tr.DIRECTIONS if text.startswith("translate ") else ():
@@ -210,7 +210,7 @@ def parse(user_text: str) -> Item | None:
         spoken = text.removeprefix(prompt).strip()
         if text.startswith(prompt + " ") and (sentence := tr.parse_sentence(spoken, source)) is not None:
             domain = "fleurs" if sentence.subject2 else "covost2"
-            return Item("s2tt", "others", domain, spoken, prompt, source, target, sentence=sentence)
+            return WorldItem("s2tt", "others", domain, spoken, prompt, source, target, sentence=sentence)
     if text.startswith("translate "):
         return None
     for pattern, intent, ask in _patterns():
@@ -219,11 +219,11 @@ def parse(user_text: str) -> Item | None:
             continue
         slots = {name: value for name, value in match.groupdict().items() if name in intent.slots}
         if _are_distinct(slots) and text in _fillings(ask, _choices(intent, slots)):
-            return Item(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
+            return WorldItem(intent.kind, intent.topic, intent.name, text, slots=tuple(slots.items()))
     return None
 
 
-def grade(item: Item, response: str) -> Grade:
+def grade(item: WorldItem, response: str) -> Grade:
     """Rule judge: 1.0 for any valid answer, else half the best word overlap (F1) with a few valid wordings."""
     text = " ".join(response.lower().replace(".", " ").replace(",", " ").split())
     if not text:
