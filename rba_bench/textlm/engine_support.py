@@ -1,8 +1,8 @@
-"""Whether the engine can drive a decoder: what its config says is read, the rest is tried out.
+"""Whether the generation engine can drive a decoder: its config is read, and the rest is tried with a few tokens.
 
 The engine gives positions and masks of its own and keeps keys and values in slots. Decoders with sliding windows, a
 state, convolutions, distances taken from the order (ALiBi), rotary factors that depend on how long the batch is, or
-that build a cache of their own do something else with it, most of them silently.
+that build a cache of their own would compute something else, most of them silently.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotary factors that change with th
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError)
 TRIAL = (5, 3, 4)  # tokens of its rows behind their common beginning
 STEPS = 3  # tokens drawn in it
-_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_drivable: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 Stock = Callable[[Tensor], Tensor]
 
@@ -59,7 +59,7 @@ def causal_lm_decoder(model: Any) -> Decoder | None:
 def is_drivable(decoder: Decoder, module: nn.Module, config: Any, stock: Stock | None = None) -> bool:
     """Whether the engine's answers are those of the model.
 
-    The first question about a module is tried out with a few tokens; its answer is kept.
+    The first call for a module tries it with a few tokens; the result is kept.
 
     Args:
         decoder: the model as the engine sees it.
@@ -67,14 +67,19 @@ def is_drivable(decoder: Decoder, module: nn.Module, config: Any, stock: Stock |
         config: of its text backbone.
         stock: logits [1, V] behind ids [1, L] by the model's own forward pass; by default the decoder without a cache.
     """
-    if module not in _known:
-        _known[module] = _plain(config) and _tried(decoder, config, stock)
-    return _known[module]
+    if module not in _drivable:
+        try:
+            _drivable[module] = _is_plain(config) and _agrees(decoder, config.vocab_size, stock)
+        except torch.OutOfMemoryError:  # says nothing about the decoder, and would be remembered
+            raise
+        except REFUSALS:  # takes no such mask, positions or cache; each decoder fails in its own words
+            _drivable[module] = False
+    return _drivable[module]
 
 
 def remember_drivable(module: nn.Module, driven: bool) -> None:
-    """Keep an answer that was found out elsewhere."""
-    _known[module] = driven
+    """Keep the result of another process."""
+    _drivable[module] = driven
 
 
 def has_window(config: Any) -> bool:
@@ -89,7 +94,7 @@ def has_window(config: Any) -> bool:
     return any(context is None or size < context for size in sizes)
 
 
-def _plain(config: Any) -> bool:
+def _is_plain(config: Any) -> bool:
     """Whether the config names nothing that a short trial would not show."""
     kinds = set(getattr(config, "layer_types", None) or ())
     rotary = getattr(config, "rope_parameters", None) or {}
@@ -103,17 +108,8 @@ def _plain(config: Any) -> bool:
     )
 
 
-def _tried(decoder: Decoder, config: Any, stock: Stock | None) -> bool:
-    try:
-        return _agrees(decoder, config.vocab_size, stock)
-    except torch.OutOfMemoryError:  # says nothing of the decoder, and would be remembered
-        raise
-    except REFUSALS:  # takes no such mask, positions or cache, each in its own words
-        return False
-
-
 class _Script:
-    """In the place of a sampler: draws what it was told, and keeps the logits behind which it drew last."""
+    """In the place of a sampler: draws given tokens, and keeps the logits of each row's last draw."""
 
     def __init__(self, tokens: Tensor) -> None:
         self.tokens = tokens
@@ -134,18 +130,20 @@ def _agrees(decoder: Decoder, vocabulary: int, stock: Stock | None) -> bool:
     sizes = [SHARED_LEAST + size for size in TRIAL]
     rows = [row[:size].tolist() for row, size in zip(ids, sizes, strict=True)]
     script = _Script(torch.stack([row[size : size + STEPS] for row, size in zip(ids, sizes, strict=True)]))
-    asked = [GenerationRequest(row, row) for row in range(len(rows))]
+    requests = [GenerationRequest(row, row) for row in range(len(rows))]
     prompts = prompts_of_ids(rows, decoder.words, device)
-    generate_tokens(decoder, prompts, asked, script, STEPS - 1, (), len(rows) - 1)
+    generate_tokens(decoder, prompts, requests, script, STEPS - 1, (), len(rows) - 1)
     for row, size in enumerate(sizes):
         whole = ids[row : row + 1, : size + STEPS - 1].to(device)
         positions = torch.arange(whole.shape[1], device=device)[None]
         alone = decoder.logits(decoder.words(whole), None, positions, None) if stock is None else stock(whole)
-        if not _close(script.logits[row], alone[0]):
+        if not close(script.logits[row], alone[0]):
             return False
     return True
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    bound = 1e-4 if one.dtype == torch.float32 else 3e-2
-    return bool((one.float() - other.float()).norm() <= bound * other.float().norm())
+def close(states: Tensor, expected: Tensor) -> bool:
+    """Whether vectors [..., H] are equal but for the rounding of their number type, each relative to its length."""
+    bound = 1e-4 if states.dtype == torch.float32 else 3e-2
+    difference = (states.float() - expected.float()).norm(dim=-1)
+    return bool((difference <= bound * expected.float().norm(dim=-1)).all())

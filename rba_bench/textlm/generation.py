@@ -1,21 +1,16 @@
-"""Answers from a decoder directly: finished rows leave, waiting ones enter, shared prompts are read once.
+"""Generation engine: continuous batching over a decoder, with key-value slots and prompts that are read once.
 
-A key-value cache of slots: rows of any length side by side, written in place, left and taken one by one.
+Transformers' `generate` keeps a batch until its longest answer is finished: of 32 answers of geometric length, three
+quarters of the work is waiting. Its dynamic cache also copies all keys and values at every token and pads every row to
+the longest. Here a fixed number of slots is kept full from a queue (continuous batching; Yu et al. 2022, "Orca"). A row
+owns a slot of the cache (`SlotCache`): its states lie at the slot's beginning, without padding; those of a token are
+written behind them. The rows being answered lie in the first slots, so that what the decoder attends to is a view; a
+row that is finished gives its slot to the last one. A prompt that is asked several times is read once, and so is the
+common beginning of all prompts.
 
-The dynamic cache of transformers copies all keys and values at every token, and keeps every row as long as the longest
-(padded to it) for as long as the batch lives. Here a row owns a slot. Its states lie at the slot's beginning, without
-padding; a token's states are written behind them; the rows that are being answered lie in the first slots, so that what
-the decoder attends to is a view. A row that is done gives its slot to the last one.
-
-Answers from a decoder directly: rows that are done leave, waiting ones enter, shared prompts are read once.
-
-Transformers' `generate` keeps a batch until its longest answer is done: of 32 answers of geometric length, three
-quarters of the work is waiting. Here a fixed number of slots is kept full from a queue (continuous batching; Yu et al.
-2022, "Orca"). Rows have lengths of their own and no padding (`slots.SlotCache`), a prompt that is asked several times
-is read once, and so is what all prompts begin with. What is drawn is what `generate` would draw: an answer depends on
-weights, prompt and seed alone (`draws`), and tests hold that greedy answers are equal.
-
-Which decoders can be driven so, `drivable` finds out; the others go through `generate` (`sampling.continue_batch`).
+The tokens are those that `generate` would draw: an answer depends on weights, prompt and seed alone (`draws`), and
+tests hold that greedy answers are equal. `engine_support.is_drivable` finds out which decoders can be driven so; the
+others go through `generate` (`sampling.continue_batch`).
 """
 
 from collections import deque
@@ -30,6 +25,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from rba_bench.textlm.draws import SampledTokens
 
+ENTER_SHARE = 8  # prompts are read when one slot in so many is free: reading has a price of its own
+SHARED_LEAST = 8  # tokens that all prompts must begin with for these to be read apart
 GRAIN = 64  # positions that a slot grows by at least
 
 
@@ -48,16 +45,16 @@ class SlotLayer(CacheLayerMixin):
         self.capacity = capacity
         self.rows = 0
         self.length = 0
-        self.flat = torch.empty(0, dtype=torch.long)  # where the next tokens go
+        self.targets = torch.empty(0, dtype=torch.long)  # where the next tokens are written
         self.store = (torch.empty(0), torch.empty(0))
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make room like given states [N, heads, length, width]."""
-        self.store = (self._room(key_states), self._room(value_states))
+        """Allocate slots for states such as these [N, heads, length, width]."""
+        self.store = (self._allocate(key_states), self._allocate(value_states))
         self.keys, self.values = self.store
         self.is_initialized = True
 
-    def _room(self, states: Tensor) -> Tensor:
+    def _allocate(self, states: Tensor) -> Tensor:
         return states.new_zeros(self.slots, states.shape[1], self.capacity, states.shape[3])
 
     def update(
@@ -66,8 +63,8 @@ class SlotLayer(CacheLayerMixin):
         """Write the states of one token a row; returns views of all that may be looked at."""
         keys, values = self.store
         for room, states in ((keys, key_states), (values, value_states)):
-            given = states.to(room.dtype).reshape(-1, states.shape[-1])
-            room.view(-1, room.shape[-1]).index_copy_(0, self.flat, given)
+            rows = states.to(room.dtype).reshape(-1, states.shape[-1])
+            room.view(-1, room.shape[-1]).index_copy_(0, self.targets, rows)
         return keys[: self.rows, :, : self.length], values[: self.rows, :, : self.length]
 
     def grow(self, capacity: int) -> None:
@@ -75,13 +72,10 @@ class SlotLayer(CacheLayerMixin):
         self.capacity = capacity
         if not self.is_initialized:
             return
-        made = []
-        for room in self.store:
-            larger = self._room(room)
+        keys, values = (self._allocate(room) for room in self.store)
+        for larger, room in zip((keys, values), self.store, strict=True):
             larger[:, :, : room.shape[2]] = room
-            made.append(larger)
-        self.store = (made[0], made[1])
-        self.keys, self.values = self.store
+        self.store = self.keys, self.values = keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """See transformers: all that may be looked at, from the beginning."""
@@ -130,11 +124,11 @@ class SlotCache(Cache):
         for layer, read in zip(self.layers, states.layers, strict=True):
             if not layer.is_initialized:
                 layer.lazy_initialization(read.keys, read.values)
-            for room, given in zip(layer.store, (read.keys, read.values), strict=True):
+            for room, source in zip(layer.store, (read.keys, read.values), strict=True):
                 start = 0
                 for span in spans:
                     size = span.stop - span.start
-                    room[slot, :, start : start + size] = given[row, :, span]
+                    room[slot, :, start : start + size] = source[row, :, span]
                     start += size
         return length
 
@@ -162,29 +156,23 @@ class SlotCache(Cache):
         rows = len(lengths)
         for layer in self.layers:
             layer.rows, layer.length = rows, longest + 1
-        heads = {layer.store[0].shape[1] for layer in self.layers} | {
-            layer.store[1].shape[1] for layer in self.layers
-        }
-        flat = {count: self._flat(lengths, count) for count in heads}
+        targets: dict[
+            int, Tensor
+        ] = {}  # by number of heads: [n * heads] of a layer's [slots * heads * capacity]
         for layer in self.layers:
-            layer.flat = flat[layer.store[0].shape[1]]
-
-    def _flat(self, lengths: Tensor, heads: int) -> Tensor:
-        """[n * heads] places in a layer's [slots * heads * capacity]."""
-        first = torch.arange(len(lengths) * heads, device=lengths.device) * self.capacity
-        return first + lengths.repeat_interleave(heads)
+            heads = layer.store[0].shape[1]
+            if heads not in targets:
+                first = torch.arange(rows * heads, device=lengths.device) * self.capacity
+                targets[heads] = first + lengths.repeat_interleave(heads)
+            layer.targets = targets[heads]
 
 
 def _rounded(length: int) -> int:
     return -(-length // GRAIN) * GRAIN
 
 
-ENTER_SHARE = 8  # prompts are read when one slot in so many is free: reading has a price of its own
-SHARED_LEAST = 8  # tokens that all prompts must begin with for these to be read apart
-
-
 class Decoder(NamedTuple):
-    """What is asked of a model.
+    """The functions of a model that the engine calls.
 
     Attributes:
         logits: `(embeds [B, T, H], mask, positions [B, T], cache)` to logits [B, V] of each row's last position; the
@@ -207,7 +195,7 @@ class Prompts:
 
     Attributes:
         lengths: tokens of each.
-        embed: input embeddings [P, H] of some of them, asked when they are about to be read.
+        embed: input embeddings [P, H] of some of them, called when they are about to be read.
         shared: tokens that all of them begin with.
     """
 
@@ -217,7 +205,7 @@ class Prompts:
 
 
 class GenerationRequest(NamedTuple):
-    """One answer that is wanted.
+    """A request for one answer.
 
     Attributes:
         prompt: which of the prompts.
@@ -245,10 +233,10 @@ class GeneratedTokens(NamedTuple):
 
 
 def prompts_of_ids(rows: Sequence[Sequence[int]], words: Callable[[Tensor], Tensor], device: Any) -> Prompts:
-    """Prompts of text: what they share is found out."""
+    """Prompts of token ids, with the length of their common beginning."""
 
-    def embed(chosen: Sequence[int]) -> list[Tensor]:
-        return [words(torch.tensor(list(rows[i]), device=device)) for i in chosen]
+    def embed(numbers: Sequence[int]) -> list[Tensor]:
+        return [words(torch.tensor(list(rows[i]), device=device)) for i in numbers]
 
     return Prompts([len(row) for row in rows], embed, common_prefix(rows))
 
@@ -265,7 +253,7 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
 def generate_tokens(
     decoder: Decoder,
     prompts: Prompts,
-    asked: Sequence[GenerationRequest],
+    requests: Sequence[GenerationRequest],
     sampler: Sampler,
     longest: int,
     stop_ids: Collection[int],
@@ -274,12 +262,12 @@ def generate_tokens(
     with_logprobs: bool = False,
     agree: Callable[[bool], bool] = bool,
 ) -> list[GeneratedTokens]:
-    """Draw one answer for each request. The caller has put the model into eval mode, without gradient.
+    """Generate one answer for each request. The caller has put the model into eval mode, without gradient.
 
     Args:
         decoder: the model.
-        prompts: what is asked about.
-        asked: the requests; one prompt may be asked about several times.
+        prompts: the distinct prompts.
+        requests: several may be about one prompt.
         sampler: draws tokens, see `draws.TokenSampler`.
         longest: tokens after which an answer is cut; one of exactly so many may still end.
         stop_ids: tokens that end an answer.
@@ -291,15 +279,15 @@ def generate_tokens(
     Returns:
         One `Answer` per request, in order.
     """
-    if not asked:
+    if not requests:
         return []
-    run = _Run(
-        decoder, prompts, asked, sampler, longest, frozenset(stop_ids), min(slots, len(asked)), with_logprobs
-    )
+    stops = frozenset(stop_ids)
+    slots = min(slots, len(requests))
+    batch = _RunningBatch(decoder, prompts, requests, sampler, longest, stops, slots, with_logprobs)
     while True:
-        run.step()
-        if agree(run.done):
-            return run.answers
+        batch.step()
+        if agree(batch.done):
+            return batch.answers
 
 
 class _Row(NamedTuple):
@@ -310,14 +298,14 @@ class _Row(NamedTuple):
     last: int  # the token drawn last, whose states do not yet
 
 
-class _Run:
-    """Requests being answered; slot i holds row i."""
+class _RunningBatch:
+    """The state of generation; slot i holds row i."""
 
     def __init__(
         self,
         decoder: Decoder,
         prompts: Prompts,
-        asked: Sequence[GenerationRequest],
+        requests: Sequence[GenerationRequest],
         sampler: Sampler,
         longest: int,
         stops: frozenset[int],
@@ -326,24 +314,25 @@ class _Run:
     ) -> None:
         self.decoder = decoder
         self.prompts = prompts
-        self.asked = asked
-        self.longest = [longest if one.longest is None else one.longest for one in asked]
+        self.requests = requests
+        self.longest = [longest if request.longest is None else request.longest for request in requests]
         self.stops = stops
         self.slots = slots
         self.sampler = sampler
         self.with_logprobs = with_logprobs
-        self.answers = [GeneratedTokens([], False, []) for _ in asked]
+        self.answers = [GeneratedTokens([], False, []) for _ in requests]
         lengths = prompts.lengths
         # longest prompts first: memory peaks at once, and prompts read together are of like length
-        order = sorted(range(len(asked)), key=lambda i: (-lengths[asked[i].prompt], asked[i].prompt, i))
+        order = sorted(
+            range(len(requests)), key=lambda i: (-lengths[requests[i].prompt], requests[i].prompt, i)
+        )
         self.waiting = deque(order)
-        distinct = len({one.prompt for one in asked})
+        distinct = len({request.prompt for request in requests})
         self.shared = prompts.shared if distinct > 1 and prompts.shared >= SHARED_LEAST else 0
         self.start: DynamicCache | None = None  # states of what all prompts begin with
-        self.ahead: dict[int, Tensor] = {}  # embeddings of prompts that are still to be read
-        self.held: tuple[int, Tensor] | None = (
-            None  # a prompt that was read and is waited for, and its logits
-        )
+        self.embeds: dict[int, Tensor] = {}  # of prompts that are still to be read
+        # a prompt that was read and that more requests wait for, with the logits behind it; its slot is the last
+        self.held: tuple[int, Tensor] | None = None
         self.rows: list[_Row] = []
         self.cache = SlotCache(decoder.n_layers, slots + 1, max(lengths, default=0) + longest // 4 + 2)
 
@@ -354,7 +343,7 @@ class _Run:
 
     def step(self) -> None:
         """One call of the decoder: prompts are read, or every row gets a token."""
-        self._enter_held()
+        self._start_rows_of_held_prompt()
         free = self.slots - len(self.rows)
         least = min(max(1, self.slots // ENTER_SHARE), len(self.waiting))
         if self.shared and self.start is None:
@@ -362,57 +351,54 @@ class _Run:
         elif self.waiting and (free >= least or not self.rows):
             self._read([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))])
         elif self.rows:
-            self._go_on()
-        else:  # keep other processes company
-            self._company()
-
-    # --- prompts
+            self._next_tokens()
+        else:  # a dummy forward pass: all processes must call a decoder with sharded weights equally often
+            place = torch.zeros(1, 1, dtype=torch.long, device=self.cache.layers[0].keys.device)
+            self.decoder.logits(self.decoder.words(place), None, place, DynamicCache())
 
     def _read_start(self) -> None:
-        """Read what all prompts begin with."""
-        prompt = self.asked[self.waiting[0]].prompt
-        self.ahead[prompt] = self.prompts.embed([prompt])[0]
-        first = self.ahead[prompt][None, : self.shared]
+        """Read the common beginning of all prompts."""
+        prompt = self.requests[self.waiting[0]].prompt
+        self.embeds[prompt] = self.prompts.embed([prompt])[0]
+        first = self.embeds[prompt][None, : self.shared]
         self.start = DynamicCache()
         self.decoder.logits(first, None, torch.arange(self.shared, device=first.device)[None], self.start)
 
-    def _read(self, requests: list[int]) -> None:
+    def _read(self, numbers: list[int]) -> None:
         """Read the prompts of some requests, each once, and draw the first tokens."""
-        prompts = list(dict.fromkeys(self.asked[i].prompt for i in requests))
-        rests = [embeds[self.shared :] for embeds in self._embeds(prompts)]
+        prompts = list(dict.fromkeys(self.requests[i].prompt for i in numbers))
+        missing = [i for i in prompts if i not in self.embeds]
+        self.embeds.update(zip(missing, self.prompts.embed(missing) if missing else (), strict=True))
+        rests = [self.embeds.pop(i)[self.shared :] for i in prompts]
         width = max(map(len, rests))
         pads = [width - len(rest) for rest in rests]
-        states = self._started(len(prompts))
-        logits = self.decoder.logits(*self._padded(rests, pads), states)
-        first: dict[int, int] = {}
-        slots: list[int] = []
-        for request in requests:
-            prompt = self.asked[request].prompt
+        states = self._shared_states(len(prompts))
+        logits = self.decoder.logits(*self._pad(rests, pads), states)
+        first: dict[int, int] = {}  # slot of a prompt
+        order = []
+        for slot, number in enumerate(numbers, len(self.rows)):
+            prompt = self.requests[number].prompt
             row = prompts.index(prompt)
-            slot = len(self.rows) + len(slots)
             if prompt in first:
                 self.cache.copy(first[prompt], slot, self.prompts.lengths[prompt])
             else:
                 spans = [slice(0, self.shared), slice(self.shared + pads[row], self.shared + width)]
                 self.cache.take(states, row, spans, slot)
                 first[prompt] = slot
-            slots.append(row)
-        self._hold(prompts[-1], first[prompts[-1]], logits[-1])
-        self._begin(requests, logits[slots])
+            order.append(row)
+        if self._waits_for(prompts[-1]):
+            self.held = (prompts[-1], logits[-1].clone())
+            self.cache.copy(first[prompts[-1]], self.slots, self.prompts.lengths[prompts[-1]])
+        self._start_rows(numbers, logits[order])
 
-    def _embeds(self, prompts: list[int]) -> list[Tensor]:
-        missing = [i for i in prompts if i not in self.ahead]
-        self.ahead.update(zip(missing, self.prompts.embed(missing) if missing else (), strict=True))
-        return [self.ahead.pop(i) for i in prompts]
-
-    def _started(self, rows: int) -> DynamicCache:
-        """The states of the common beginning, for each of some rows."""
+    def _shared_states(self, rows: int) -> DynamicCache:
+        """The states of the common beginning, once for each row."""
         cache = DynamicCache()
         for number, layer in enumerate(self.start.layers if self.start is not None else ()):
             cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), number)
         return cache
 
-    def _padded(self, rests: list[Tensor], pads: list[int]) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _pad(self, rests: list[Tensor], pads: list[int]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Embeddings [B, T, H] padded on the left, mask [B, shared + T] (None where nothing is hidden), positions."""
         width = len(rests[0]) + pads[0]
         embeds = rests[0].new_zeros(len(rests), width, rests[0].shape[-1])
@@ -424,43 +410,35 @@ class _Run:
         whole = not self.shared and not any(pads)  # without a mask the decoder may take its fast path
         return embeds, None if whole else mask, places.clamp(min=0) + self.shared
 
-    def _hold(self, prompt: int, slot: int, logits: Tensor) -> None:
-        """Keep a prompt that more requests wait for, with the logits [V] behind it, in the slot behind all rows."""
-        if self._waits_for(prompt):
-            self.held = (prompt, logits.clone())
-            self.cache.copy(slot, self.slots, self.prompts.lengths[prompt])
-
-    def _enter_held(self) -> None:
-        """Rows for a prompt that was read before."""
+    def _start_rows_of_held_prompt(self) -> None:
+        """Start rows for a prompt that was read before."""
         if self.held is None:
             return
         prompt, logits = self.held
-        requests: list[int] = []
-        while len(self.rows) + len(requests) < self.slots and self._waits_for(prompt):
-            self.cache.copy(self.slots, len(self.rows) + len(requests), self.prompts.lengths[prompt])
-            requests.append(self.waiting.popleft())
+        numbers: list[int] = []
+        while len(self.rows) + len(numbers) < self.slots and self._waits_for(prompt):
+            self.cache.copy(self.slots, len(self.rows) + len(numbers), self.prompts.lengths[prompt])
+            numbers.append(self.waiting.popleft())
         if not self._waits_for(prompt):
             self.held = None
-        if requests:
-            self._begin(requests, logits.repeat(len(requests), 1))
+        if numbers:
+            self._start_rows(numbers, logits.repeat(len(numbers), 1))
 
     def _waits_for(self, prompt: int) -> bool:
-        return bool(self.waiting) and self.asked[self.waiting[0]].prompt == prompt
+        return bool(self.waiting) and self.requests[self.waiting[0]].prompt == prompt
 
-    # --- tokens
-
-    def _begin(self, requests: list[int], logits: Tensor) -> None:
-        """First tokens of rows whose prompts lie in the next slots."""
+    def _start_rows(self, numbers: list[int], logits: Tensor) -> None:
+        """Draw the first tokens of requests whose prompts lie in the next slots."""
         start = len(self.rows)
-        self.rows += [_Row(i, self.prompts.lengths[self.asked[i].prompt], -1) for i in requests]
-        seeds = torch.tensor([self.asked[i].seed for i in requests], device=logits.device)
+        self.rows += [_Row(i, self.prompts.lengths[self.requests[i].prompt], -1) for i in numbers]
+        seeds = torch.tensor([self.requests[i].seed for i in numbers], device=logits.device)
         self._draw(logits, seeds, torch.zeros_like(seeds), start)
 
-    def _go_on(self) -> None:
-        """A token for every row."""
+    def _next_tokens(self) -> None:
+        """Draw a token for every row."""
         device = self.cache.layers[0].keys.device
         table = [
-            (row.length, row.last, self.asked[row.request].seed, len(self.answers[row.request].tokens))
+            (row.length, row.last, self.requests[row.request].seed, len(self.answers[row.request].tokens))
             for row in self.rows
         ]
         lengths, last, seeds, places = torch.tensor(table).to(device).unbind(1)
@@ -477,40 +455,32 @@ class _Run:
         self._draw(logits, seeds, places, 0)
 
     def _draw(self, logits: Tensor, seeds: Tensor, places: Tensor, start: int) -> None:
-        """Draw for the rows from `start` on; rows that are done leave."""
-        drawn = self.sampler(logits, seeds, places, self.with_logprobs)
-        tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
+        """Draw for the rows from `start` on; finished rows leave their slots."""
+        sampled = self.sampler(logits, seeds, places, self.with_logprobs)
+        tokens, logprobs = sampled.tokens.tolist(), sampled.logprobs.tolist()
         for slot, token in enumerate(tokens, start):
             row = self.rows[slot]
             self.rows[slot] = row._replace(last=token)
             self.answers[row.request].tokens.append(token)
             if logprobs:
                 self.answers[row.request].logprobs.append(logprobs[slot - start])
-        # from behind: what moves into a slot that becomes free has been looked at
+        # from behind: the row that moves into a free slot has been looked at already
         for slot in range(len(self.rows) - 1, start - 1, -1):
-            if self._over(self.rows[slot]):
-                self._leave(slot)
+            if not self._is_finished(self.rows[slot]):
+                continue
+            last = self.rows.pop()
+            if slot < len(self.rows):
+                self.cache.copy(len(self.rows), slot, last.length)
+                self.rows[slot] = last
 
-    def _over(self, row: _Row) -> bool:
-        """Whether a row's answer is complete, or cut."""
+    def _is_finished(self, row: _Row) -> bool:
+        """Whether a row's answer has ended, or is cut here."""
         answer, limit = self.answers[row.request], self.longest[row.request]
         if row.last in self.stops:
             self.answers[row.request] = answer._replace(ended=True)
             return True
         if len(answer.tokens) <= limit:
             return False
-        # one more than asked: an answer of exactly `limit` tokens still got to say that it ends
+        # one more token than requested: an answer of exactly `limit` tokens can still emit its stop token
         self.answers[row.request] = GeneratedTokens(answer.tokens[:limit], False, answer.logprobs[:limit])
         return True
-
-    def _leave(self, slot: int) -> None:
-        """Give a slot to the last row."""
-        last = self.rows.pop()
-        if slot < len(self.rows):
-            self.cache.copy(len(self.rows), slot, last.length)
-            self.rows[slot] = last
-
-    def _company(self) -> None:
-        """A call of the decoder whose result nobody needs."""
-        place = torch.zeros(1, 1, dtype=torch.long, device=self.cache.layers[0].keys.device)
-        self.decoder.logits(self.decoder.words(place), None, place, DynamicCache())

@@ -1,17 +1,12 @@
-"""A text LLM as judge: its questions, its replies kept by what was asked, and how votes are read from them.
+"""Text LLMs as judges: questions and replies, replies kept in a file, and votes collected from them.
 
-Questions to a text LLM that judges: full control of the messages, and the log-probabilities of its first token.
+`Question`, `Reply` and `JudgeModel` give full control of the messages and the log-probabilities of the first token.
+`VoteCache` keeps replies by what was asked, in one SQLite file. A reply is committed the moment it arrives, so
+`kill -9` loses at most the call under way; several processes may share the file. It uses the classic rollback journal
+and not write-ahead logging, which demands shared memory and breaks on the network folders of clusters.
 
-Replies of judges, kept by what was asked.
-
-One SQLite file. A reply is committed the moment it arrives, so `kill -9` loses at most the call under way; several
-processes may share the file. The classic rollback journal is used and not write-ahead logging, for that one demands
-shared memory and breaks on the network folders of clusters.
-
-Getting votes out of a judge: from the cache, else by asking; a vote that cannot be read is asked for again.
-
-A judge of which hardly a reply can be read is not asked about everything: after `GIVE_UP` replies of no use in a row
-the poll ends. Votes that could be read are kept.
+`Poll` collects votes: from the cache, else by asking; a reply that cannot be read is asked for again. It stops with an
+error where hardly any reply holds a vote (`GIVE_UP` in a row). Votes that could be read are kept.
 """
 
 import json
@@ -125,7 +120,7 @@ class JudgeModel(ABC):
 FILE = "votes.sqlite"
 WAIT_S = 60.0  # for another process that is writing
 _REMEDY = "move it away, its votes will be asked for again"
-_AT_ONCE = 500  # SQLite binds at most 999 values in old versions
+_KEYS_AT_ONCE = 500  # SQLite binds at most 999 values in old versions
 _ROUNDING = 1e-3  # by which a log-probability may exceed 0
 # What a judge says of itself that does not change its votes: where it lies, how large it is.
 _VOLATILE = ("path", "n_parameters", "weights_known")
@@ -135,16 +130,16 @@ def judge_facts(identity: Mapping[str, Any], with_address: bool = False) -> dict
     """What identifies a judge, wherever it lies.
 
     Args:
-        identity: What the asker says.
+        identity: Of the judge model.
         with_address: Tell servers apart: two of them may call different weights by one name. Votes are kept with the
             address; a protocol goes by the name alone, or nobody else's numbers could be compared with.
     """
-    kept = {key: value for key, value in identity.items() if key not in _VOLATILE}
+    facts = {key: value for key, value in identity.items() if key not in _VOLATILE}
     if identity.get("kind") == "endpoint":
-        kept.pop("weights_sha256", None)  # a stand-in made of address and name
+        facts.pop("weights_sha256", None)  # a stand-in made of address and name
         if not with_address:
-            kept.pop("url", None)
-    return kept
+            facts.pop("url", None)
+    return facts
 
 
 def vote_key(judge: Mapping[str, Any], question: Question) -> str:
@@ -181,18 +176,17 @@ class VoteCache:
 
     def get(self, keys: Iterable[str]) -> dict[str, Reply]:
         """The replies that are there; one that cannot be read, whoever wrote it, is not."""
-        wanted = list(dict.fromkeys(keys))
-        found: dict[str, Reply] = {}
+        distinct = list(dict.fromkeys(keys))
+        replies: dict[str, Reply] = {}
         try:
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT key, reply FROM votes WHERE key IN ({marks})"
-                rows = ((key, _read(text)) for key, text in self._database.execute(query, some))
-                found.update((key, reply) for key, reply in rows if reply is not None)
+            for start in range(0, len(distinct), _KEYS_AT_ONCE):
+                batch = distinct[start : start + _KEYS_AT_ONCE]
+                query = f"SELECT key, reply FROM votes WHERE key IN ({','.join('?' * len(batch))})"
+                rows = ((key, _reply_from_json(text)) for key, text in self._database.execute(query, batch))
+                replies.update((key, reply) for key, reply in rows if reply is not None)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return found
+        return replies
 
     def put(self, key: str, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
         """Keep a reply; the first usable one stays.
@@ -208,19 +202,18 @@ class VoteCache:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                kept = self.get([key]).get(key)
-                if kept is None or not usable(kept):
-                    self._database.execute(
-                        "INSERT OR REPLACE INTO votes VALUES (?, ?)", (key, _written(reply))
-                    )
-                    kept = replace(reply, latency_s=0.0)  # as it is read again
+                stored = self.get([key]).get(key)
+                if stored is None or not usable(stored):
+                    row = (key, _reply_to_json(reply))
+                    self._database.execute("INSERT OR REPLACE INTO votes VALUES (?, ?)", row)
+                    stored = replace(reply, latency_s=0.0)  # as it is read again
             except BaseException:
                 self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return kept
+        return stored
 
     def close(self) -> None:
         """Close the file."""
@@ -238,7 +231,7 @@ class VoteCache:
         return database_error(error, self.path, _REMEDY)
 
 
-def _written(reply: Reply) -> str:
+def _reply_to_json(reply: Reply) -> str:
     return json.dumps(
         {
             "text": reply.text,
@@ -253,37 +246,29 @@ def _written(reply: Reply) -> str:
 
 
 def readable(reply: Reply) -> bool:
-    """Whether a reply can be kept and read again: text without half characters, log-probabilities that are any."""
+    """Whether a reply can be kept and read again: text without half characters, log-probabilities that are numbers."""
     try:
-        return _read(_written(reply).encode().decode()) is not None
+        return _reply_from_json(_reply_to_json(reply).encode().decode()) is not None
     except UnicodeEncodeError:
         return False
 
 
-def _read(text: object) -> Reply | None:
+def _reply_from_json(text: object) -> Reply | None:
     """The reply in a row of the file, None if it holds none."""
     try:
         values: Any = json.loads(text) if isinstance(text, str) else None
-        return Reply(**{**values, "top_logprobs": _odds(values["top_logprobs"])}) if _sound(values) else None
+        if not isinstance(values, dict) or values.get("status") not in get_args(ReplyStatus):
+            return None
+        counts = (values.get(key, 0) for key in ("prompt_tokens", "completion_tokens"))
+        texts = (values.get("text"), values.get("error", ""))
+        if not all(isinstance(n, int) for n in counts) or not all(isinstance(t, str) for t in texts):
+            return None
+        logprobs = tuple((str(token), float(value)) for token, value in values["top_logprobs"])
+        if any(math.isnan(value) or value > _ROUNDING for _, value in logprobs):  # a probability above 1
+            return None
+        return Reply(**{**values, "top_logprobs": logprobs})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-
-
-def _sound(values: object) -> bool:
-    """Whether each field has its type."""
-    if not isinstance(values, dict) or values.get("status") not in get_args(ReplyStatus):
-        return False
-    counts = (values.get(key, 0) for key in ("prompt_tokens", "completion_tokens"))
-    texts = (values.get("text"), values.get("error", ""))
-    return all(isinstance(one, int) for one in counts) and all(isinstance(one, str) for one in texts)
-
-
-def _odds(rows: list[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    """Raises ValueError or TypeError for what are no log-probabilities."""
-    odds = tuple((str(token), float(value)) for token, value in rows)
-    if any(math.isnan(value) or value > _ROUNDING for _, value in odds):
-        raise ValueError("a probability above 1")
-    return odds
 
 
 Value = TypeVar("Value")
@@ -300,7 +285,7 @@ _SHOWN = 100  # characters of a reply in a message
 
 @dataclass(frozen=True)
 class Vote(Generic[Value]):
-    """What a judge said to one question, or why it said nothing of use.
+    """What a judge answered to one question, or why there is no usable answer.
 
     Attributes:
         value: What was read out of the reply; None if no attempt gave one.
@@ -318,13 +303,13 @@ class Vote(Generic[Value]):
         """JSON form for the record: nothing in it depends on when, where or how often was asked."""
         if self.reply is None:
             return {"failures": list(self.failures)}
-        odds = {"top_logprobs": [[token, value] for token, value in self.reply.top_logprobs]}
-        return {"reply": self.reply.text, "seed": self.seed, **(odds if self.reply.top_logprobs else {})}
+        logprobs = {"top_logprobs": [[token, value] for token, value in self.reply.top_logprobs]}
+        return {"reply": self.reply.text, "seed": self.seed, **(logprobs if self.reply.top_logprobs else {})}
 
 
 @dataclass
 class Account:
-    """What was asked and used so far."""
+    """Calls, cached votes and tokens so far."""
 
     calls: int = 0
     cached: int = 0
@@ -347,21 +332,21 @@ class Poll:
     for again by the next run.
 
     Args:
-        asker: The judge.
+        model: The judge model.
         cache: Of the votes.
         retries: Attempts after the first that failed.
-        give_up: Replies of no use in a row that end the poll; None where the caller watches.
+        give_up: Unusable replies in a row that end the poll; None where the caller watches.
     """
 
     def __init__(
-        self, asker: JudgeModel, cache: VoteCache, retries: int = RETRIES, give_up: int | None = GIVE_UP
+        self, model: JudgeModel, cache: VoteCache, retries: int = RETRIES, give_up: int | None = GIVE_UP
     ) -> None:
-        self.asker = asker
+        self.model = model
         self.cache = cache
         self.retries = retries
         self.give_up = give_up
         self.account = Account()
-        self._judge = judge_facts(asker.identity(), with_address=True)
+        self._judge = judge_facts(model.identity(), with_address=True)
 
     def open_questions(self, questions: Sequence[Question], read: Read[Any]) -> tuple[list[Question], int]:
         """The different questions without a usable reply, and how many have one."""
@@ -384,51 +369,55 @@ class Poll:
         """
         rows = self._rows(questions, read)
         waiting = [row for row in rows.values() if row.vote(read, self.retries) is None]
-        self.account.cached += len(rows) - len(waiting)
-        watch = _Watch(self.asker.name, self.give_up, len(rows) - len(waiting))
-        with _votes_bar(label, len(rows), len(rows) - len(waiting)) as advance:
+        n_cached = len(rows) - len(waiting)
+        self.account.cached += n_cached
+        watch = _Watch(self.model.name, self.give_up, n_cached)
+        no_bar: AbstractContextManager[Callable[[int], None]] = nullcontext(lambda _: None)
+        with no_bar if label is None else bar(label, len(rows), n_cached, "votes") as advance:
             for attempt in range(self.retries + 1):
                 unasked = [row for row in waiting if attempt not in row.replies]
                 for row in self._ask(unasked, attempt, read):
-                    found = row.vote(read, attempt) is not None
-                    watch.note(row.replies[attempt], found)
-                    advance(int(found))
+                    is_vote = row.vote(read, attempt) is not None
+                    watch.note(row.replies[attempt], is_vote)
+                    advance(int(is_vote))
                 waiting = [row for row in waiting if row.vote(read, attempt) is None]
             if waiting:
                 advance(len(waiting))
-        self.account.models = self.asker.observed()
-        votes = {key: row.vote(read, self.retries) or row.failure(read) for key, row in rows.items()}
+        self.account.models = self.model.observed()
+        votes = {key: row.vote(read, self.retries) or row.failure() for key, row in rows.items()}
         return [votes[vote_key(self._judge, question)] for question in questions]
 
     def _rows(self, questions: Sequence[Question], read: Read[Any]) -> dict[str, "_Row"]:
         """Attempts and kept votes by the key of the first attempt; what older versions kept may hold none."""
         rows: dict[str, _Row] = {}
         for question in questions:
-            attempts = list(self._attempts(question))
+            attempts = [question]
+            for number in range(1, self.retries + 1):
+                seed = stable_seed("retry", question.seed, number) % SEEDS
+                warmer = max(question.temperature, RETRY_TEMPERATURE)
+                attempts.append(replace(question, seed=seed, temperature=warmer))
             keys = [vote_key(self._judge, attempt) for attempt in attempts]
             rows.setdefault(keys[0], _Row(attempts, keys))
-        kept = self.cache.get(key for row in rows.values() for key in row.keys)
+        cached = self.cache.get(key for row in rows.values() for key in row.keys)
         for row in rows.values():
-            found = {number: kept[key] for number, key in enumerate(row.keys) if key in kept}
-            row.replies = {number: reply for number, reply in found.items() if _usable(reply, read)}
+            row.replies = {
+                number: cached[key]
+                for number, key in enumerate(row.keys)
+                if key in cached and _value(cached[key], read) is not None
+            }
         return rows
-
-    def _attempts(self, question: Question) -> Iterator[Question]:
-        yield question
-        warmer = max(question.temperature, RETRY_TEMPERATURE)
-        for number in range(1, self.retries + 1):
-            seed = stable_seed("retry", question.seed, number) % SEEDS
-            yield replace(question, seed=seed, temperature=warmer)
 
     def _ask(self, rows: Sequence["_Row"], attempt: int, read: Read[Any]) -> Iterator["_Row"]:
         """Ask, and yield each row when its reply has come and, if it is a vote, is kept."""
-        for position, reply in self.asker.ask([row.attempts[attempt] for row in rows]) if rows else ():
+        for position, reply in self.model.ask([row.attempts[attempt] for row in rows]) if rows else ():
             self.account.calls += 1
             self.account.prompt_tokens += reply.prompt_tokens
             self.account.completion_tokens += reply.completion_tokens
             row = rows[position]
-            if _usable(reply, read):
-                reply = self.cache.put(row.keys[attempt], reply, lambda kept: _usable(kept, read))
+            if _value(reply, read) is not None:
+                reply = self.cache.put(
+                    row.keys[attempt], reply, usable=lambda stored: _value(stored, read) is not None
+                )
             row.replies[attempt] = reply
             yield row
 
@@ -436,8 +425,8 @@ class Poll:
 def verdict_of(reply: Reply) -> Reply:
     """A judge's reply without its thinking and leaked marks, as votes are read from it.
 
-    The odds are those of the first token that was written. Where that is not the verdict's (the judge thought first, or
-    was still thinking at the end), they say nothing of the verdict and go.
+    The log-probabilities are those of the first token written. Where that is not the verdict's (the judge thought
+    first, or was still thinking at the end), they say nothing about the verdict and are dropped.
     """
     parts = split_reply(reply.text)
     direct = parts.complete and reply.text.startswith(parts.answer)
@@ -449,12 +438,8 @@ def _value(reply: Reply, read: Read[Value]) -> Value | None:
     return read(verdict_of(reply)) if reply.status == "ok" and readable(reply) else None
 
 
-def _usable(reply: Reply, read: Read[Any]) -> bool:
-    return _value(reply, read) is not None
-
-
 class _Watch:
-    """Ends a poll of a judge that is of no use.
+    """Ends a poll whose judge gives hardly any usable vote.
 
     Args:
         name: Of the judge, for messages.
@@ -486,23 +471,16 @@ class _Watch:
             raise RbaError(self._message())
 
     def _message(self) -> str:
-        kinds = Counter(_kind(reply) for reply in self.row)
-        [(kind, count)] = kinds.most_common(1)
-        example = next(reply for reply in self.row if _kind(reply) == kind)
+        kinds = {"ok": "no verdict", "refused": "refused", "error": "no reply"}
+        [(status, count)] = Counter(reply.status for reply in self.row).most_common(1)
+        example = next(reply for reply in self.row if reply.status == status)
+        words = plain(example.text if status == "ok" else example.error or example.text)
+        shown = words if len(words) <= _SHOWN else words[: _SHOWN - 3] + "..."
         return (
-            f"judge {self.name} gave no usable vote in {len(self.row)} replies in a row; {count} times {kind}, such as "
-            f"{_shown(example)}: votes that could be read are kept; choose another judge, or leave it out with "
-            "--judge none"
+            f"judge {self.name} gave no usable vote in {len(self.row)} replies in a row; {count} times "
+            f"{kinds[status]}, such as {shown!r}: votes that could be read are kept; choose another judge, or leave it "
+            "out with --judge none"
         )
-
-
-def _kind(reply: Reply) -> str:
-    return {"ok": "no verdict", "refused": "refused", "error": "no reply"}[reply.status]
-
-
-def _shown(reply: Reply) -> str:
-    said = plain(reply.text if reply.status == "ok" else reply.error or reply.text)
-    return repr(said if len(said) <= _SHOWN else said[: _SHOWN - 3] + "...")
 
 
 @dataclass
@@ -521,17 +499,12 @@ class _Row:
                 return Vote(value, reply, self.attempts[attempt].seed)
         return None
 
-    def failure(self, read: Read[Value]) -> Vote[Value]:
+    def failure(self) -> Vote[Any]:
         """Why there is no vote."""
-        reasons = tuple(_reason(self.replies[attempt]) for attempt in sorted(self.replies))
-        return Vote(None, failures=reasons or ("the judge did not reply",))
-
-
-def _votes_bar(label: str | None, total: int, done: int) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda _: None) if label is None else bar(label, total, done, "votes")
-
-
-def _reason(reply: Reply) -> str:
-    if reply.status == "ok":
-        return f"malformed: {reply.text[:200]!r}"
-    return f"{reply.status}: {(reply.error or reply.text)[:200]}"
+        reasons = []
+        for _, reply in sorted(self.replies.items()):
+            if reply.status == "ok":
+                reasons.append(f"malformed: {reply.text[:200]!r}")
+            else:
+                reasons.append(f"{reply.status}: {(reply.error or reply.text)[:200]}")
+        return Vote(None, failures=tuple(reasons) or ("the judge did not reply",))

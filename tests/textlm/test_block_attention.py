@@ -11,7 +11,7 @@ from rba_bench.speechlm.audiolm.families import shared_rows as families_rows
 from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document
 from rba_bench.textlm import block_attention
 from rba_bench.textlm.block_attention import NAME
-from rba_bench.training.data.packing import Layout, Response, plan
+from rba_bench.training.data.packing import BatchLayout, Response, plan_layout
 from rba_bench.training.model.constant_prefix import Openings
 
 LENGTHS = (12, 3, 11, 5, 9, 4)  # of prompts, some in one block and some not
@@ -30,17 +30,19 @@ def model(**changes: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=50, num_key_value_heads=2, **sizes, **changes)).eval()
 
 
-def layout(openings: Openings | None, by_document: bool, mode: Any = "pack", reach: float = 20.0) -> Layout:
+def layout(
+    openings: Openings | None, by_document: bool, mode: Any = "pack", reach: float = 20.0
+) -> BatchLayout:
     """With `reach`, several rows with padding where attention obeys masks."""
     prompts = [torch.arange(1, 1 + length + (8 if openings else 0)) for length in LENGTHS]
-    return plan(prompts, BRANCHES, mode, 0, openings, reach, by_document)
+    return plan_layout(prompts, BRANCHES, mode, 0, openings, reach, by_document)
 
 
-def same_rows(openings: Openings | None, columns: int) -> tuple[Layout, Layout]:
+def same_rows(openings: Openings | None, columns: int) -> tuple[BatchLayout, BatchLayout]:
     """The same rows for both kinds of attention: what lies where, but not by which mask."""
     made = layout(openings, False, reach=columns)
     blocks = block_attention.make_blocks(made.documents, made.segments, made.openings, made.columns)
-    return made, Layout(**{**vars(made), "blocks": blocks})
+    return made, BatchLayout(**{**vars(made), "blocks": blocks})
 
 
 class Attention(torch.nn.Module):
@@ -50,7 +52,7 @@ class Attention(torch.nn.Module):
     is_causal = True
 
 
-def attended(made: Layout, attention: Any = block_attention.attend_by_document) -> list[torch.Tensor]:
+def attended(made: BatchLayout, attention: Any = block_attention.attend_by_document) -> list[torch.Tensor]:
     """Of random queries, keys and values: states, zero at padding, and gradients of all three."""
     generator = torch.Generator().manual_seed(1)
     size, before = made.segments.shape[1], len(made.columns)
@@ -114,7 +116,7 @@ def test_a_decoder_that_passes_the_trial_attends_by_document() -> None:
     assert attends_by_document(decoder) and decoder.config._attn_implementation == NAME
     prompts = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
     branches = [Response(0, (6, 7, 8)), Response(0, (9, 10)), Response(1, (11, 12))]
-    made = plan(prompts, branches, by_document=True)
+    made = plan_layout(prompts, branches, by_document=True)
     together = decoder(
         input_ids=made.input_ids,
         attention_mask=made.attention_mask(torch.float32),

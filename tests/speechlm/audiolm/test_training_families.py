@@ -14,7 +14,7 @@ from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.audiolm.families.shared_rows import shares_rows
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training.data.packing import Mode, Response, plan
+from rba_bench.training.data.packing import Mode, Response, plan_layout
 from rba_bench.training.model import trainable_parts as parts
 from tests.speechlm.audiolm import contract
 from tests.speechlm.audiolm.omni_granite_phi import granite_inputs, omni_inputs, phi_inputs
@@ -99,7 +99,7 @@ def _ours(case: Case, mode: Mode) -> tuple[list[torch.Tensor], Gradients]:
     family.model.zero_grad()
     embeds, counts = family.project(*family.encode_audio(family.features(case.clips)))
     prompts = [torch.tensor(family.expand(family.prompt_ids(PROMPT), int(n))) for n in counts]
-    layout = plan(prompts, case.branches, mode, family.pad_id)
+    layout = plan_layout(prompts, case.branches, mode, family.pad_id)
     order = layout.clip_of_document
     merged = family.merge(layout.input_ids, embeds[order], counts[order])
     mask = layout.attention_mask(merged.dtype)

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from rba_bench.textlm.block_attention import NAME, make_blocks
-from rba_bench.textlm.engine_support import OBEYS_MASKS, has_window
+from rba_bench.textlm.engine_support import OBEYS_MASKS, close, has_window
 
 PROMPT, ANSWERS = 6, (4, 3)  # tokens of the trial
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
@@ -94,7 +94,7 @@ def continues_cache(decoder: Any) -> bool:
         whole = _states(decoder, embeds, positions, None)[0, first.shape[1] :]
         rest = _states(decoder, embeds[:, first.shape[1] :], positions[first.shape[1] :],
                        blocked[None, None].to(embeds.device), past_key_values=cache, use_cache=True)[0]  # fmt: skip
-        return _close(rest, whole)
+        return close(rest, whole)
     except torch.OutOfMemoryError:
         raise
     except REFUSALS:
@@ -121,7 +121,7 @@ def _agrees(decoder: Any, by_document: bool = False) -> bool:
     for number in range(1, len(ANSWERS) + 1):
         rows = ((segments == 0) | (segments == number)).to(embeds.device)
         alone = _states(decoder, embeds[:, rows], torch.arange(int(rows.sum())), None)[0]
-        if not _close(shared[rows], alone):
+        if not close(shared[rows], alone):
             return False
     return True
 
@@ -144,9 +144,3 @@ def _states(
         **({"use_cache": False} | cache),
     ).last_hidden_state
     return states
-
-
-def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    bound = 1e-4 if one.dtype == torch.float32 else 3e-2
-    difference = (one.float() - other.float()).norm(dim=-1)
-    return bool((difference <= bound * other.float().norm(dim=-1)).all())
