@@ -8,8 +8,8 @@ with the plain causal rule, for which every device has its fastest kernel.
     rows  [R, S]:   a a a a b b b c c c c        blocks:   a a a a      b b b .
                                                            c c c c
 
-The blocks travel as an attribute of the mask that the decoder hands to its layers. Its values are NaN: a layer that
-looks at them, instead of the blocks, cannot go unseen.
+The blocks travel as an attribute of the mask that the decoder hands to its layers. The mask's values are NaN, so that a
+layer that uses them instead of the blocks fails visibly.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_by_document"  # as transformers knows it
-UNKNOWN = ("position_bias", "softcap", "s_aux")  # what some decoders hand to their attention beside the mask
+UNSUPPORTED = (
+    "position_bias",
+    "softcap",
+    "s_aux",
+)  # what some decoders hand to their attention beside the mask
 SPREAD = 1.4  # longest over shortest document of a block
 # Keys of a block up to which products of matrices beat the processor's fused kernel, forward and backward together: 20
 # against 90 ms at 116 keys in bfloat16, 29 against 48 in float32, on two cores.
@@ -175,7 +179,7 @@ def attend_by_document(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **named: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers: by document where the mask brings blocks, else as `sdpa`.
 
@@ -187,7 +191,7 @@ def attend_by_document(
         attention_mask: of `Blocks.as_mask`, or any that `sdpa` takes.
         dropout: share of weights dropped.
         scaling: of the products.
-        named: what else the decoder hands over.
+        options: what else the decoder hands over.
 
     Returns:
         [R, S, heads, D], and None for weights.
@@ -195,54 +199,60 @@ def attend_by_document(
     blocks: Blocks | None = getattr(attention_mask, "blocks", None)
     if blocks is None:
         states, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, **named
+            module, query, key, value, attention_mask, dropout, scaling, **options
         )
         return states, None
-    if extra := [name for name in UNKNOWN if named.get(name) is not None]:
-        raise ValueError(f"attention by document knows no {extra[0]}")  # whose shape is that of rows
+    if extra := [name for name in UNSUPPORTED if options.get(name) is not None]:
+        raise ValueError(f"attention by document does not support {extra[0]}")  # whose shape is that of rows
     rows, _, size, _ = query.shape
     first = key.shape[2] - size
-    sent = [_sent(states[:, :, -size:], blocks) for states in (query, key, value)]
-    found, done = [], 0
+    packed = [_to_blocks(states[:, :, -size:], blocks) for states in (query, key, value)]
+    results, done = [], 0
     for block in blocks.blocks:
         stop = done + block.documents * block.size
-        asked, keys, values = (
-            x[done:stop].unflatten(0, (block.documents, block.size)).transpose(1, 2) for x in sent
+        queries, keys, values = (
+            x[done:stop].unflatten(0, (block.documents, block.size)).transpose(1, 2) for x in packed
         )
         if first and block.before[1]:
-            keys, values = (_behind(x, y, block) for x, y in ((key, keys), (value, values)))
-        if query.device.type == "cpu" and not dropout and keys.shape[2] <= PLAIN.get(_computed(query), 0):
-            states = _plain(asked, keys, values, block.mask, scaling)
+            keys, values = (_prepend(x, y, block) for x, y in ((key, keys), (value, values)))
+        if (
+            query.device.type == "cpu"
+            and not dropout
+            and keys.shape[2] <= PLAIN.get(_compute_dtype(query), 0)
+        ):
+            states = _plain_attention(queries, keys, values, block.mask, scaling)
         else:
             states, _ = sdpa_attention_forward(
-                module, asked, keys, values, block.mask, dropout, scaling, **named
+                module, queries, keys, values, block.mask, dropout, scaling, **options
             )
-        found.append(states.flatten(0, 1))
+        results.append(states.flatten(0, 1))
         done = stop
-    states = _Rearranged.apply(torch.cat(found), blocks.back, blocks.there, blocks.spare)
+    states = _Rearranged.apply(torch.cat(results), blocks.back, blocks.there, blocks.spare)
     return states.unflatten(0, (rows, size)), None
 
 
-def _sent(states: Tensor, blocks: Blocks) -> Tensor:
+def _to_blocks(states: Tensor, blocks: Blocks) -> Tensor:
     """[R, heads, S, D] to [T, heads, D]."""
     flat = states.transpose(1, 2).flatten(0, 1)
-    sent: Tensor = _Rearranged.apply(flat, blocks.there, blocks.back, blocks.padding)
-    return sent
+    packed: Tensor = _Rearranged.apply(flat, blocks.there, blocks.back, blocks.padding)
+    return packed
 
 
-def _behind(constant: Tensor, states: Tensor, block: Block) -> Tensor:
+def _prepend(constant: Tensor, states: Tensor, block: Block) -> Tensor:
     """The block's constant keys or values before [documents, heads, M, D]."""
     start, stop = block.before
     return torch.cat([constant[:1, :, start:stop].expand(len(states), -1, -1, -1), states], dim=2)
 
 
-def _computed(states: Tensor) -> torch.dtype:
-    """What attention is computed in."""
+def _compute_dtype(states: Tensor) -> torch.dtype:
+    """Number type in which attention is computed."""
     kind = states.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
-def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+def _plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
+) -> Tensor:
     """[D, M, heads, C] attention as products of matrices; query heads that share a key head in one product.
 
     Args:
@@ -252,7 +262,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
         mask: [D or 1, 1, M, K] added to the products; None for the causal rule.
         scaling: of the products; by default 1 / sqrt(C).
     """
-    dtype, (documents, heads, size, width) = _computed(query), query.shape
+    dtype, (documents, heads, size, width) = _compute_dtype(query), query.shape
     key, value = key.to(dtype), value.to(dtype)
     groups, keys = key.shape[1], key.shape[2]
     with torch.autocast(query.device.type, enabled=False):  # softmax would be widened, and narrowed again

@@ -1,15 +1,15 @@
-"""Counter-based sampling: a drawn token depends on its distribution, its row's seed and its place in the answer alone.
+"""Counter-based sampling: a token depends on its distribution, its row's seed and its place in the answer alone.
 
 `torch.multinomial` draws for a whole batch from one stream, so another batch size, order or resumption gives other
-answers. Here the random words of a token are a hash of (seed, place), made where the logits are, with no state to keep:
+answers. Here the random words of a token are a hash of (seed, place), computed where the logits are, without a state:
 SplitMix64's finaliser (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195; constants by Stafford, variant 13).
 
 A word becomes a token by the inverse of the cumulative distribution, down a tree whose nodes have at most 16 children:
 the vocabulary's weights are summed in sixteens, the sums again, and each level is decided by a word of its own, hashed
-from the token's. Two things follow. No token is too rare: a weight is only ever compared with the sum of its fifteen
-neighbours, in float64, where one cumulative sum over 151,936 tokens in float32 loses all below 2^-24. And rounding
-hardly ever shows: logits differ in their last bits between batch sizes, which moves every border behind a likely
-token; with one sum over the vocabulary that changes one token in a thousand, with the tree one in a hundred thousand.
+from the token's. Two things follow. No token is too rare: a weight is only compared with the sum of its fifteen
+neighbours, in float64, whereas one cumulative sum over 151,936 tokens in float32 loses all below 2^-24. And rounding
+hardly matters: logits differ in their last bits between batch sizes, which moves every border behind a likely token;
+with one sum over the vocabulary that changes one token in a thousand, with the tree one in a hundred thousand.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def random_words(seeds: Tensor, places: Tensor) -> Tensor:
     Returns:
         [B] int64.
     """
-    return _mixed(_mixed(seeds) + (places + 1) * GOLDEN)
+    return _mix(_mix(seeds) + (places + 1) * GOLDEN)
 
 
 def uniforms(words: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class TokenSampler:
     Args:
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_p: nucleus; 1.0 = off.
-        banned: tokens that are never drawn. They count in the distribution that `logprobs` tells of.
+        banned: tokens that are never drawn; they still count in the distribution of `logprobs`.
     """
 
     def __init__(self, temperature: float = 1.0, top_p: float = 1.0, banned: Sequence[int] = ()) -> None:
@@ -85,35 +85,33 @@ class TokenSampler:
             logits: [B, V]; may be overwritten.
             seeds: [B] int64; not looked at when greedy.
             places: [B] int64, see `random_words`.
-            with_logprobs: whether log-probabilities are wanted: at the sampling temperature, over all tokens
+            with_logprobs: also return log-probabilities: at the sampling temperature, over all tokens
                 (of the nucleus and not); at temperature 1 when greedy. Empty otherwise.
         """
         if len(seeds) != len(logits):
             raise ValueError(f"{len(logits)} rows for {len(seeds)} seeds")
         logits = logits.float()
-        whole = self._tempered_sum(logits) if with_logprobs else logits.new_zeros(0)
+        log_sum = logits.new_zeros(0)
+        if with_logprobs:
+            log_sum = (logits if self.temperature in (0, 1) else logits / self.temperature).logsumexp(-1)
         for token in self.banned:
             if token < logits.shape[1]:
                 logits[:, token] = float("-inf")
         tokens = logits.argmax(-1) if self.temperature == 0 else self._draw(logits, seeds, places)
         if not with_logprobs:
-            return SampledTokens(tokens, whole)
-        chosen = logits.gather(1, tokens[:, None])[:, 0]
-        return SampledTokens(tokens, chosen / (self.temperature or 1.0) - whole)
-
-    def _tempered_sum(self, logits: Tensor) -> Tensor:
-        """[B] logarithm of the sum that the distribution is divided by."""
-        return (logits if self.temperature in (0, 1) else logits / self.temperature).logsumexp(-1)
+            return SampledTokens(tokens, log_sum)
+        token_logits = logits.gather(1, tokens[:, None])[:, 0]
+        return SampledTokens(tokens, token_logits / (self.temperature or 1.0) - log_sum)
 
     def _draw(self, logits: Tensor, seeds: Tensor, places: Tensor) -> Tensor:
         weights = (logits - logits.amax(-1, keepdim=True)).div_(self.temperature).exp_()
         words = random_words(seeds, places)
         tokens, sound = draw_tokens(weights, words)
         if self.top_p < 1:
-            tokens = self._inside(logits, weights, words, tokens)
+            tokens = self._redraw_outside(logits, weights, words, tokens)
         return tokens if bool(sound.all()) else torch.where(sound, tokens, logits.argmax(-1))
 
-    def _inside(self, logits: Tensor, weights: Tensor, words: Tensor, tokens: Tensor) -> Tensor:
+    def _redraw_outside(self, logits: Tensor, weights: Tensor, words: Tensor, tokens: Tensor) -> Tensor:
         """Tokens [B] of the nucleus: those outside are drawn again.
 
         Whether one token is inside takes one sum over the likelier ones, where cutting the nucleus out takes an order
@@ -124,7 +122,7 @@ class TokenSampler:
         for _ in range(TRIES):
             if not len(outside):
                 return tokens
-            words = _mixed(words + GOLDEN)
+            words = _mix(words + GOLDEN)
             again = draw_tokens(weights[outside], words[outside])[0]
             tokens = tokens.index_copy(0, outside, again)
             before = weight_before(logits[outside], weights[outside], again)
@@ -132,7 +130,7 @@ class TokenSampler:
         if not len(outside):
             return tokens
         inside = keep_nucleus(logits[outside], self.top_p, self.temperature).isfinite()
-        last = draw_tokens(weights[outside] * inside, _mixed(words[outside] + GOLDEN))[0]
+        last = draw_tokens(weights[outside] * inside, _mix(words[outside] + GOLDEN))[0]
         return tokens.index_copy(0, outside, last)
 
 
@@ -148,7 +146,7 @@ def draw_tokens(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
     """
     levels = [weights]
     while levels[-1].shape[1] > FAN:
-        levels.append(_sums(levels[-1]))
+        levels.append(_sum_in_fans(levels[-1]))
     node = torch.zeros_like(words)[:, None]
     sound = torch.ones_like(words, dtype=torch.bool)
     for level in reversed(levels):
@@ -159,7 +157,7 @@ def draw_tokens(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         sums = values.cumsum(1)
         total = sums[:, -1:]
         words = words + LEVEL_STEP
-        aim = uniforms(_mixed(words))[:, None] * total
+        aim = uniforms(_mix(words))[:, None] * total
         # the first child whose sum exceeds the aim: never one of weight 0
         picked = (sums <= aim).sum(1, keepdim=True).clamp_(max=FAN - 1)
         sound &= (total[:, 0] > 0) & total[:, 0].isfinite()
@@ -168,7 +166,7 @@ def draw_tokens(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
     return node[:, 0], sound
 
 
-def _sums(level: Tensor) -> Tensor:
+def _sum_in_fans(level: Tensor) -> Tensor:
     """[B, n] to [B, ceil(n / FAN)]: column i is the sum of columns i, i + stride, ... (whole columns add fast)."""
     size = level.shape[1]
     stride = -(-size // FAN)
@@ -187,10 +185,10 @@ def weight_before(logits: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
         weights: [B, V] proportional to their probabilities.
         tokens: [B].
     """
-    own = logits.gather(1, tokens[:, None])
+    token_logits = logits.gather(1, tokens[:, None])
     marks = torch.empty_like(weights)  # as numbers: sums and products of bool are ten times slower on a CPU
-    sums = torch.gt(logits, own, out=marks).mul_(weights).sum(-1)
-    torch.eq(logits, own, out=marks)
+    sums = torch.gt(logits, token_logits, out=marks).mul_(weights).sum(-1)
+    torch.eq(logits, token_logits, out=marks)
     if bool((marks.sum(-1) > 1).any()):
         marks *= torch.arange(logits.shape[1], device=logits.device) < tokens[:, None]
         sums += marks.mul_(weights).sum(-1)
@@ -206,7 +204,7 @@ def keep_nucleus(logits: Tensor, top_p: float, temperature: float = 1.0) -> Tens
     size = min(CANDIDATES, logits.shape[1])
     whole = (logits / temperature).logsumexp(-1, keepdim=True)
     ordered, index = logits.topk(size, dim=-1)
-    inside = _before(ordered, whole, temperature) < top_p
+    inside = _probability_before(ordered, whole, temperature) < top_p
     inside[:, 0] = True
     cut = torch.full_like(logits, float("-inf"))
     cut.scatter_(1, index, ordered.masked_fill(~inside, float("-inf")))
@@ -221,12 +219,12 @@ def keep_nucleus(logits: Tensor, top_p: float, temperature: float = 1.0) -> Tens
 
 def _sorted_nucleus(logits: Tensor, whole: Tensor, top_p: float, temperature: float) -> Tensor:
     ordered, index = logits.sort(dim=-1, descending=True, stable=True)
-    outside = _before(ordered, whole, temperature) >= top_p
+    outside = _probability_before(ordered, whole, temperature) >= top_p
     outside[:, 0] = False
     return logits.masked_fill(outside.scatter(-1, index, outside), float("-inf"))
 
 
-def _before(ordered: Tensor, whole: Tensor, temperature: float) -> Tensor:
+def _probability_before(ordered: Tensor, whole: Tensor, temperature: float) -> Tensor:
     """[B, k] probability of all tokens before each."""
     probability = (ordered / temperature - whole).double().exp_()
     return probability.cumsum(-1) - probability
@@ -257,13 +255,13 @@ class SeededSampling(LogitsProcessor):
         return scores.scatter(1, tokens[:, None], float("inf"))
 
 
-def _mixed(words: Tensor) -> Tensor:
+def _mix(words: Tensor) -> Tensor:
     """Stafford's variant 13 of MurmurHash3's finaliser, a bijection of 64-bit words."""
-    words = (words ^ _shifted(words, 30)) * FIRST
-    words = (words ^ _shifted(words, 27)) * SECOND
-    return words ^ _shifted(words, 31)
+    words = (words ^ _shift_right(words, 30)) * FIRST
+    words = (words ^ _shift_right(words, 27)) * SECOND
+    return words ^ _shift_right(words, 31)
 
 
-def _shifted(words: Tensor, by: int) -> Tensor:
+def _shift_right(words: Tensor, by: int) -> Tensor:
     """Logical shift to the right: int64 shifts copy the sign."""
     return (words >> by) & (2 ** (64 - by) - 1)

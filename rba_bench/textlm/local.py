@@ -1,12 +1,7 @@
-"""A text LLM run in this process by transformers: answers, log-probabilities, and the questions of judges.
-
-A text LLM run in this process by transformers.
-
-Questions to a text LLM run in this process: whole conversations, batched, with the odds of the first token.
-"""
+"""A text LLM run in this process by transformers: `LocalTextLM` answers and scores, `LocalJudge` judges."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -42,12 +37,14 @@ from rba_bench.textlm.weights import (
     weights_sha256,
 )
 
+ANCHOR = "a"  # a token before another shows whether that one begins with a space
+PROBE = ("zqsystemtextqz", "zqusertextqz")
+
 
 class LocalTextLM(TextLM):
     """A causal LM with a chat template: batches are padded and sorted by length, results in input order.
 
-    A model that is spoken to or computed in another way overrides `_turn_ids`, `_decoder`, `_draw_batch` and
-    `_edge_logits`.
+    A model whose turns or forward pass differ overrides `_turn_ids`, `_decoder`, `_draw_batch` and `_edge_logits`.
 
     Attributes:
         name: the folder's name.
@@ -117,7 +114,8 @@ class LocalTextLM(TextLM):
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text; see `TextLM.complete`."""
-        return self._generate([self._ids(text) for text in prompts], decoding, seeds, self.complete_stops)
+        rows = [self._ids(text) for text in prompts]
+        return self._generate(rows, decoding, seeds, self.complete_stops)
 
     def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Summed natural-log probability of each response and the end token; see `TextLM.logprobs`.
@@ -127,9 +125,7 @@ class LocalTextLM(TextLM):
         """
         if len(user_texts) != len(responses):
             raise ValueError(f"{len(user_texts)} user turns for {len(responses)} responses")
-        rows = [
-            self._scored_ids(text, response) for text, response in zip(user_texts, responses, strict=True)
-        ]
+        rows = [self._scored_ids(*pair) for pair in zip(user_texts, responses, strict=True)]
         longest = max((len(prompt) + len(answer) for prompt, answer in rows), default=0)
         if self.context is not None and longest > self.context:
             raise UserError(f"{longest} tokens to score, but the model's context is {self.context}")
@@ -178,11 +174,11 @@ class LocalTextLM(TextLM):
         decoder = self._decoder() if rows else None
         if decoder is not None:
             return continue_all(decoder, rows, decoding, seeds, stops, self.batch_size, self.model.device)
-        found: dict[int, Continuation] = {}
+        continuations: dict[int, Continuation] = {}
         for batch in self._batches([len(row) for row in rows]):
             drawn = self._draw_batch([rows[i] for i in batch], decoding, [seeds[i] for i in batch], stops)
-            found.update(zip(batch, drawn, strict=True))
-        return [found[i] for i in range(len(rows))]
+            continuations.update(zip(batch, drawn, strict=True))
+        return [continuations[i] for i in range(len(rows))]
 
     def _decoder(self) -> Decoder | None:
         """The model as the engine drives it, None where it cannot."""
@@ -192,21 +188,20 @@ class LocalTextLM(TextLM):
         self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
     ) -> list[Continuation]:
         """The same for a batch, by the model's own `generate`."""
-        inputs = self._padded(rows)
+        inputs = self.pad(rows)
         return continue_batch(self.model, inputs, decoding, seeds, stop_ids=stops, pad_id=self.pad_id)
 
     def _turn_ids(self, user_text: str) -> list[int]:
         """A user turn up to the answer."""
-        return self.content.ids(self._rendered, [user_text])
+        return self.content.ids(self._render, [user_text])
 
-    def _rendered(self, told: Sequence[str]) -> str:
-        """A user turn up to the answer, and the answer if it is told too."""
-        return chat.render_user_turn(self.tokenizer, told[0], **self.template) + "".join(told[1:])
+    def _render(self, contents: Sequence[str]) -> str:
+        """A user turn up to the answer, and the answer if it is given too."""
+        return chat.render_user_turn(self.tokenizer, contents[0], **self.template) + "".join(contents[1:])
 
     def _ids(self, text: str) -> list[int]:
-        return list(
-            self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        )  # the template writes them out
+        """Token ids of raw text, whose special tokens are written out."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
         """Prompt ids and ids of the response with its end token.
@@ -215,7 +210,7 @@ class LocalTextLM(TextLM):
         that spans prompt and response cannot be drawn after the prompt).
         """
         prompt = self._turn_ids(user_text)
-        whole = self.content.ids(self._rendered, [user_text, response])
+        whole = self.content.ids(self._render, [user_text, response])
         answer = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self.content.text_ids(response)
         return prompt, [*answer, self.chat_stops[0]]
 
@@ -226,7 +221,8 @@ class LocalTextLM(TextLM):
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
-    def _padded(self, rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    def pad(self, rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` [B, L] of rows, padded on the left, on the model's device."""
         width = max(len(row) for row in rows)
         ids = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -240,7 +236,7 @@ class LocalTextLM(TextLM):
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        inputs = self._padded([prompt + answer for prompt, answer in rows])
+        inputs = self.pad([prompt + answer for prompt, answer in rows])
         longest = max(len(answer) for _, answer in rows)
         # Left padding puts all answers at the right edge, so the head runs over that edge alone.
         logits = self._edge_logits(inputs, longest + 1)
@@ -260,12 +256,8 @@ def _unanswerable(row: list[int], room: int | None) -> Generation | None:
     return None
 
 
-ANCHOR = "a"  # a token before another shows whether that one begins with a space
-PROBE = ("zqsystemtextqz", "zqusertextqz")
-
-
 class LocalJudge(JudgeModel):
-    """A local causal LM as judge: the `JudgeModel` protocol.
+    """A local causal LM as judge model.
 
     A reply depends on model, question and seed alone, not on the batch. The weights are loaded at the first question,
     so that a judge may be named long before it is needed; its identity is that of the files.
@@ -290,7 +282,7 @@ class LocalJudge(JudgeModel):
             device: A torch device, or `auto`. On the CPU the model computes in float32 however it is stored.
             batch_size: Questions per batch.
             trust_remote_code: Run Python code that ships with the model.
-            template: Extra variables of the chat template. Where it knows `enable_thinking`, that is False unless said
+            template: Extra variables of the chat template. Where it reads `enable_thinking`, that is False unless set
                 here: a judge is asked for a word or a digit, and has no room to think.
 
         Raises:
@@ -338,7 +330,11 @@ class LocalJudge(JudgeModel):
         for position, (row, question) in enumerate(zip(rows, questions, strict=True)):
             if (reason := self._unanswerable(row, question)) is not None:
                 yield position, Reply("", status="error", error=reason, prompt_tokens=len(row))
-        for setting, members in _settings(questions).items():
+        groups: dict[_Setting, list[int]] = {}
+        for position, question in enumerate(questions):
+            setting = _Setting(question.max_tokens, question.temperature, question.top_logprobs)
+            groups.setdefault(setting, []).append(position)
+        for setting, members in groups.items():
             fitting = [i for i in members if self._unanswerable(rows[i], questions[i]) is None]
             fitting.sort(key=lambda i: (-len(rows[i]), i))  # longest first: memory peaks at once
             for start in range(0, len(fitting), self.batch_size):
@@ -350,13 +346,15 @@ class LocalJudge(JudgeModel):
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation as the model reads it, ready for the answer; special tokens are written out."""
         lm = self.lm  # loading it tells whether its template takes a system turn
-        return _render(lm.tokenizer, messages if self._takes_system else fold_system(messages), lm.template)
+        return _render_messages(
+            lm.tokenizer, messages if self._takes_system else fold_system(messages), lm.template
+        )
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         roles = [message.role for message in messages]
 
-        def write(told: Sequence[str]) -> str:
-            return self.render([Message(role, content) for role, content in zip(roles, told, strict=True)])
+        def write(contents: Sequence[str]) -> str:
+            return self.render([Message(*turn) for turn in zip(roles, contents, strict=True)])
 
         # what is judged may hold the marks of a turn: it must not answer in the judge's name
         return self.lm.content.ids(write, [message.content for message in messages])
@@ -383,13 +381,17 @@ class LocalJudge(JudgeModel):
     @torch.inference_mode()
     def _answer(self, rows: list[list[int]], setting: "_Setting", seeds: list[int]) -> list[Reply]:
         began = perf_counter()
-        wants_odds = setting.top_logprobs or setting.max_tokens == 1
-        first = self._first_logits(self.lm._padded(rows)) if wants_odds else None
-        if setting.max_tokens == 1 and first is not None:
-            drawn = [_until(self.lm.chat_stops, [token]) for token in _draw(first, setting, seeds)]
+        first = None  # logits [B, V] of the first token of each answer
+        if setting.top_logprobs or setting.max_tokens == 1:
+            first = self.lm._edge_logits(self.lm.pad(rows), 1)[:, -1].float()
+        if setting.max_tokens == 1 and first is not None:  # the token that a longer answer would begin with
+            words = torch.tensor(seeds, device=first.device)
+            tokens = TokenSampler(setting.temperature)(first, words, torch.zeros_like(words)).tokens
+            drawn = [[] if token in self.lm.chat_stops else [token] for token in tokens.tolist()]
         else:
-            drawn = self._continue(rows, setting, seeds)
-        odds = [()] * len(rows) if first is None else self._odds(first, setting.top_logprobs)
+            decoding = Decoding(max_new_tokens=setting.max_tokens, temperature=setting.temperature)
+            drawn = [c.tokens for c in self.lm._draw(rows, decoding, seeds, self.lm.chat_stops)]
+        logprobs = [()] * len(rows) if first is None else self._top_logprobs(first, setting.top_logprobs)
         seconds = (perf_counter() - began) / len(rows)
         return [
             Reply(
@@ -399,38 +401,24 @@ class LocalJudge(JudgeModel):
                 completion_tokens=len(tokens),
                 latency_s=seconds,
             )
-            for row, tokens, likeliest in zip(rows, drawn, odds, strict=True)
+            for row, tokens, likeliest in zip(rows, drawn, logprobs, strict=True)
         ]
 
-    def _first_logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits of the first answer token, `[rows, vocabulary]`, float32."""
-        positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-        logits = self.lm.model(**inputs, position_ids=positions, logits_to_keep=1).logits
-        return torch.as_tensor(logits[:, -1]).float()
-
-    def _continue(self, rows: list[list[int]], setting: "_Setting", seeds: list[int]) -> list[list[int]]:
-        decoding = Decoding(max_new_tokens=setting.max_tokens, temperature=setting.temperature)
-        drawn = self.lm._draw(rows, decoding, seeds, self.lm.chat_stops)
-        return [continuation.tokens for continuation in drawn]
-
-    def _odds(self, logits: torch.Tensor, count: int) -> list[tuple[tuple[str, float], ...]]:
+    def _top_logprobs(self, logits: torch.Tensor, count: int) -> list[tuple[tuple[str, float], ...]]:
         """The likeliest first tokens of each row as written (spaces kept) with their natural-log probabilities."""
         if not count:
             return [()] * len(logits)
         values, tokens = logits.log_softmax(dim=-1).topk(min(count, logits.shape[1]), dim=-1)
         return [
-            tuple((self._written(token), value) for token, value in zip(*row, strict=True))
+            tuple((self._token_text(token), value) for token, value in zip(*row, strict=True))
             for row in zip(tokens.tolist(), values.double().tolist(), strict=True)
         ]
 
-    def _written(self, token: int) -> str:
+    def _token_text(self, token: int) -> str:
         """A token as it is written inside a text: decoders drop the space of a first token."""
-        tokenizer = self.lm.tokenizer
-        before = tokenizer(ANCHOR, add_special_tokens=False)["input_ids"]
-        told = [
-            tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (before, [*before, token])
-        ]
-        return str(told[1][len(told[0]) :])
+        decode = partial(self.lm.tokenizer.decode, clean_up_tokenization_spaces=False)
+        before = self.lm.tokenizer(ANCHOR, add_special_tokens=False)["input_ids"]
+        return str(decode([*before, token])[len(decode(before)) :])
 
 
 class _Setting(NamedTuple):
@@ -452,15 +440,7 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
     return turns
 
 
-def _settings(questions: Sequence[Question]) -> dict[_Setting, list[int]]:
-    groups: dict[_Setting, list[int]] = {}
-    for position, question in enumerate(questions):
-        setting = _Setting(question.max_tokens, question.temperature, question.top_logprobs)
-        groups.setdefault(setting, []).append(position)
-    return groups
-
-
-def _render(tokenizer: Any, messages: Sequence[Message], template: dict[str, Any]) -> str:
+def _render_messages(tokenizer: Any, messages: Sequence[Message], template: dict[str, Any]) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
     return render_chat(tokenizer, turns, add_generation_prompt=True, **template)
 
@@ -469,18 +449,7 @@ def _takes_system(tokenizer: Any, template: dict[str, Any]) -> bool:
     """Whether the chat template writes a system turn: some refuse it (Gemma 2), some leave it out."""
     probe = [Message("system", PROBE[0]), Message("user", PROBE[1])]
     try:
-        rendered = _render(tokenizer, probe, template)
+        rendered = _render_messages(tokenizer, probe, template)
     except UserError:
         return False
     return all(word in rendered for word in PROBE)
-
-
-def _draw(logits: torch.Tensor, setting: _Setting, seeds: list[int]) -> list[int]:
-    """One token for each row, the same that a longer answer would begin with."""
-    rows = torch.tensor(seeds, device=logits.device)
-    tokens = TokenSampler(setting.temperature)(logits, rows, torch.zeros_like(rows)).tokens
-    return list(map(int, tokens))
-
-
-def _until(stops: list[int], tokens: list[int]) -> list[int]:
-    return [] if tokens[0] in stops else tokens

@@ -126,7 +126,7 @@ def test_top_logprobs_are_those_of_an_unpadded_forward(judge: LocalJudge, max_to
             logprobs = judge.lm.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(dim=-1)
         expected = logprobs.topk(5)
         assert [value for _, value in likeliest] == pytest.approx(expected.values.tolist(), abs=1e-4)
-        assert [token for token, _ in likeliest] == [judge._written(int(i)) for i in expected.indices]
+        assert [token for token, _ in likeliest] == [judge._token_text(int(i)) for i in expected.indices]
 
 
 def test_the_odds_of_all_tokens_sum_to_one_and_spaces_are_kept(judge: LocalJudge) -> None:
@@ -148,7 +148,7 @@ def test_tokens_of_a_decoder_that_drops_first_spaces_keep_them(tmp_path: Path, j
     assert tokenizer.decode([3]) == "m"
     other = LocalJudge(judge._load[0])
     other.lm.tokenizer = tokenizer
-    assert [other._written(i) for i in (3, 4, 5, 6)] == [" m", "m", " M", "M"]
+    assert [other._token_text(i) for i in (3, 4, 5, 6)] == [" m", "m", " M", "M"]
 
 
 def test_a_question_beyond_the_context_fails_alone(judge: LocalJudge) -> None:

@@ -458,7 +458,7 @@ class PolicyTextLM(LocalTextLM):
     def _draw_batch(
         self, rows: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int], stops: list[int]
     ) -> list[Continuation]:
-        inputs = self._padded(rows)
+        inputs = self.pad(rows)
         words = self.model.get_input_embeddings()(inputs.pop("input_ids"))
         with last_logits_only(self.model.get_output_embeddings()):
             return continue_batch(
