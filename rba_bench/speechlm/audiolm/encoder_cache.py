@@ -1,6 +1,6 @@
-"""What the encoder made of a clip, kept in memory up to a bound and, if asked, on disk.
+"""Cache of encoder states by clip, in memory up to a bound and optionally on disk.
 
-States are kept before the projector: they depend on the encoder alone. An entry belongs to a clip as it was heard
+States are kept before the projector: they depend on the encoder alone. An entry belongs to a clip with its perturbation
 (`SpeechRequest.key`) and to a tag that names everything else that decides the states (`encoder_tag`).
 """
 
@@ -19,7 +19,7 @@ from rba_bench.speechlm.speech_model import SpeechRequest
 
 DEFAULT_BYTES = 128 * 2**20
 VERSION = (
-    2  # raise it whenever a family's states change their meaning (2: Qwen2.5-Omni's, before the projector)
+    2  # raise it whenever the states of a family change (2: those of Qwen2.5-Omni, before the projector)
 )
 
 
@@ -47,25 +47,25 @@ class EncoderCache:
         self.folder = folder
         self.hits = 0
         self.misses = 0
-        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._memory: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: str) -> torch.Tensor | None:
         """States [S, D] of a clip, on the CPU; None where unknown."""
-        found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
+        states = self._memory.get(key)
+        if states is not None:
+            self._memory.move_to_end(key)
         else:
-            found = self._read(key)
-            if found is not None:
-                self._keep(key, found)
-        self.hits += found is not None
-        self.misses += found is None
-        return found
+            states = self._read(key)
+            if states is not None:
+                self._keep(key, states)
+        self.hits += states is not None
+        self.misses += states is None
+        return states
 
     def __contains__(self, key: str) -> bool:
         """Whether a clip's states are known, without reading or counting a lookup."""
-        return key in self._kept or (self.folder is not None and self._path(key).exists())
+        return key in self._memory or (self.folder is not None and self._path(key).exists())
 
     def put(self, key: str, states: torch.Tensor) -> None:
         """Keep states [S, D] of a clip."""
@@ -75,30 +75,26 @@ class EncoderCache:
         if self.folder is None:
             return
         try:
-            self._write(self._path(key), states)
+            # Whole or not at all, but not forced to disk as `files.write_atomic` does: thousands of entries that can be
+            # made again are not worth the waiting.
+            with replacing(self._path(key)) as temporary:
+                temporary.write_bytes(save({"states": states}))
         except OSError as error:  # full, or not ours to write to
             say(f"encoded clips are not kept on disk any longer: {error}")
             self.folder = None
 
     def _keep(self, key: str, states: torch.Tensor) -> None:
-        if key in self._kept:
-            self._bytes -= self._kept.pop(key).nbytes
-        self._kept[key] = states
+        if key in self._memory:
+            self._bytes -= self._memory.pop(key).nbytes
+        self._memory[key] = states
         self._bytes += states.nbytes
         while self._bytes > self.max_bytes:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            self._bytes -= self._memory.popitem(last=False)[1].nbytes
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None  # asked for only with a folder
         name = sha256_bytes(key.encode())  # keys may hold any character
         return self.folder / self.tag[:16] / name[:2] / f"{name}.safetensors"
-
-    @staticmethod
-    def _write(path: Path, states: torch.Tensor) -> None:
-        # Whole or not at all, but not forced to disk as `files.write_atomic` does: thousands of entries that can be
-        # made again are not worth the waiting.
-        with replacing(path) as temporary:
-            temporary.write_bytes(save({"states": states}))
 
     def _read(self, key: str) -> torch.Tensor | None:
         if self.folder is None:
@@ -128,20 +124,20 @@ def encode_with_cache(
     Returns:
         One tensor [S_i, D] per request; requests on one clip share it.
     """
-    places: dict[str | int, torch.Tensor | None] = {}
-    clips: dict[str | int, np.ndarray] = {}
-    names: list[str | int] = [request.key or id(request.audio) for request in requests]
-    for name, request in zip(names, requests, strict=True):
-        if name in places:
+    states: dict[str | int, torch.Tensor] = {}
+    to_encode: dict[str | int, np.ndarray] = {}
+    keys: list[str | int] = [request.key or id(request.audio) for request in requests]
+    for key, request in zip(keys, requests, strict=True):
+        if key in states or key in to_encode:
             continue
-        known = cache.get(request.key) if cache is not None and request.key else None
-        places[name] = None if known is None else known.to(device)
-        if known is None and request.audio is not None:
-            clips[name] = request.audio
-    fresh = encode(list(clips.values())) if clips else []
-    for name, states in zip(clips, fresh, strict=True):
-        places[name] = states
-        if cache is not None and isinstance(name, str):
-            cache.put(name, states)
-    found = [places[name] for name in names]
-    return [states for states in found if states is not None]
+        cached = cache.get(request.key) if cache is not None and request.key else None
+        if cached is not None:
+            states[key] = cached.to(device)
+        elif request.audio is not None:
+            to_encode[key] = request.audio
+    encoded = encode(list(to_encode.values())) if to_encode else []
+    for key, rows in zip(to_encode, encoded, strict=True):
+        states[key] = rows
+        if cache is not None and isinstance(key, str):
+            cache.put(key, rows)
+    return [states[key] for key in keys]

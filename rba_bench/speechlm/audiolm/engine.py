@@ -46,17 +46,17 @@ RUN_KEYS = (  # of RUN_RECORD, into the identity
     "steps",
     "alignment_set_sha256",
 )
+RUNS_AHEAD = 64  # runs of clips whose features wait for `generate`
 # Clips are encoded together while the longest is at most this many times the shortest: less pads less, more calls the
 # encoder less often. Of 1.0 to 3.0 the cheapest on a CPU; batches planned by length make one or two runs of it.
-RUNS_AHEAD = 64  # runs of clips whose features wait for `generate`
 ENCODE_WASTE = 1.2
 
 
 class TransformersSpeechLM(SpeechLM):
     """Composites, Qwen2-Audio and their like: each distinct clip is encoded once, answers are drawn in batches.
 
-    An answer depends on model, request and decoding alone. Clips longer than the model can hear are heard up to
-    there, and the answer's `error` says so.
+    An answer depends on model, request and decoding alone. Clips longer than the model's limit are cut there, and the
+    answer's `error` says so.
 
     Attributes:
         name: for tables and folders.
@@ -83,8 +83,8 @@ class TransformersSpeechLM(SpeechLM):
         self.device = family.model.device
         self.clock: StageClock = device_clock(str(self.device))
         self._identity = identity
-        # Features by the clips they are of, and these clips, so that no other array gets their address meanwhile
-        self._ahead: OrderedDict[tuple[int, ...], tuple[list[np.ndarray], dict[str, torch.Tensor]]] = (
+        # Features by `_array_ids` of their clips, and these clips, so that no other array gets their address meanwhile
+        self._prepared: OrderedDict[tuple[int, ...], tuple[list[np.ndarray], dict[str, torch.Tensor]]] = (
             OrderedDict()
         )
 
@@ -128,7 +128,7 @@ class TransformersSpeechLM(SpeechLM):
         identity = {
             **family.identity(),
             **weights_identity(folder, path_or_id, family.model, trust_remote_code),
-            **_run(folder),
+            **_training_facts(folder),
             **({"template": family.template} if family.template else {}),
         }
         cache = None
@@ -140,7 +140,7 @@ class TransformersSpeechLM(SpeechLM):
 
     @property
     def max_seconds(self) -> float | None:
-        """Audio behind this is not heard; None without such a limit."""
+        """Longest audio that the model takes; the rest is cut off. None without such a limit."""
         return self.family.max_seconds
 
     def identity(self) -> dict[str, Any]:
@@ -155,13 +155,12 @@ class TransformersSpeechLM(SpeechLM):
         answers: dict[int, Generation] = {}
         decoder = speech_decoder(self.family) if usable else None
         for batch in [usable] if decoder is not None else self._batches(usable, requests):
-            chosen = [requests[i] for i in batch]
-            drawn = (
-                self._continue(chosen, decoding)
-                if decoder is None
-                else self._drive(decoder, chosen, decoding)
-            )
-            answers.update(zip(batch, map(self._told, drawn, chosen), strict=True))
+            some = [requests[i] for i in batch]
+            if decoder is None:
+                continuations = self._continue(some, decoding)
+            else:
+                continuations = self._continue_by_engine(decoder, some, decoding)
+            answers.update(zip(batch, map(self._answer, continuations, some), strict=True))
         return answer_usable(requests, faults, [answers[i] for i in usable])
 
     def _fault(self, request: SpeechRequest, decoding: Decoding) -> str:
@@ -191,43 +190,47 @@ class TransformersSpeechLM(SpeechLM):
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
-    def _told(self, drawn: Continuation, request: SpeechRequest) -> Generation:
-        """What was drawn, as an answer to a request."""
+    def _answer(self, continuation: Continuation, request: SpeechRequest) -> Generation:
+        """Text and status, with a remark where the audio was longer than the model's limit."""
         opened = self.family.opened(request.prompt)
-        return self._remark(to_generation(self.family.tokenizer, drawn, opened), _n_samples(request))
+        answer = to_generation(self.family.tokenizer, continuation, opened)
+        limit, seconds = self.max_seconds, _n_samples(request) / SAMPLING_RATE
+        if limit is None or _n_samples(request) <= limit * SAMPLING_RATE:
+            return answer
+        return replace(answer, error=f"heard the first {limit:g} of {seconds:.1f} s of audio")
 
-    def _drive(
+    def _continue_by_engine(
         self, decoder: Decoder, requests: Sequence[SpeechRequest], decoding: Decoding
     ) -> list[Continuation]:
         """Answers by the generation engine. Clips are encoded a batch at a time, shortly before they are read."""
-        places: dict[object, int] = {}
+        numbers: dict[object, int] = {}  # of distinct prompts
         distinct: list[SpeechRequest] = []
-        asked = []
+        to_generate = []
         for request in requests:
-            name = (request.prompt, request.key or id(request.audio))
-            if name not in places:
-                places[name] = len(distinct)
+            content = (request.prompt, request.key or id(request.audio))
+            if content not in numbers:
+                numbers[content] = len(distinct)
                 distinct.append(request)
-            asked.append(GenerationRequest(places[name], request.seed))
-        rows = [self._expanded(request) for request in distinct]
+            to_generate.append(GenerationRequest(numbers[content], request.seed))
+        family = self.family
+        rows = [
+            family.expand(family.prompt_ids(request.prompt), family.n_tokens(_n_samples(request)))
+            for request in distinct
+        ]
         order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
         ready: dict[int, torch.Tensor] = {}
         embed = partial(self._embeds, distinct, rows, order, ready)
-        lengths, start = [len(row) for row in rows], prefix_before_audio(self.family, rows)
-        with self.clock("decoder"), self.family.hearing():
+        lengths, start = [len(row) for row in rows], prefix_before_audio(family, rows)
+        with self.clock("decoder"), family.reading_speech():
             return continue_prompts(
                 decoder,
                 Prompts(lengths, embed, start),
-                asked,
+                to_generate,
                 decoding,
-                self.family.stops,
+                family.stops,
                 self.batch_size,
-                self.family.banned,
+                family.banned,
             )
-
-    def _expanded(self, request: SpeechRequest) -> list[int]:
-        ids = self.family.prompt_ids(request.prompt)
-        return self.family.expand(ids, self.family.n_tokens(_n_samples(request)))
 
     def _embeds(
         self,
@@ -235,20 +238,20 @@ class TransformersSpeechLM(SpeechLM):
         rows: Sequence[Sequence[int]],
         order: Sequence[int],
         ready: dict[int, torch.Tensor],
-        chosen: Sequence[int],
+        numbers: Sequence[int],
     ) -> list[torch.Tensor]:
         """Input embeddings of some prompts; those next in `order` are made with them, and kept until they are read."""
-        while missing := [i for i in chosen if i not in ready]:
+        while missing := [i for i in numbers if i not in ready]:
             begin = order.index(missing[0])
             batch = order[begin : begin + self.batch_size]
-            made = self._merged([requests[i] for i in batch])
+            merged = self._merge([requests[i] for i in batch])
             sizes = [len(rows[i]) for i in batch]
-            if made["attention_mask"].sum(1).tolist() != sizes:
+            if merged["attention_mask"].sum(1).tolist() != sizes:
                 raise ValueError("the projector made another number of audio tokens than it announces")
-            ready.update(zip(batch, unpadded(made["inputs_embeds"], sizes), strict=True))
-        return [ready.pop(i) for i in chosen]
+            ready.update(zip(batch, unpadded(merged["inputs_embeds"], sizes), strict=True))
+        return [ready.pop(i) for i in numbers]
 
-    def _merged(self, requests: Sequence[SpeechRequest]) -> dict[str, torch.Tensor]:
+    def _merge(self, requests: Sequence[SpeechRequest]) -> dict[str, torch.Tensor]:
         """Embeddings with the audio in its places, left-padded."""
         family = self.family
         states, lengths = pad_states(encode_with_cache(requests, self.cache, self._encode, self.device))
@@ -274,37 +277,35 @@ class TransformersSpeechLM(SpeechLM):
             if not audio_fault(request.audio) and not self.family.refusal(_n_samples(request))
         ]
         usable.sort(key=lambda request: -_n_samples(request))
-        unknown = {
+        not_cached = {
             request.key or id(request.audio): request.audio
             for request in usable
             if self.cache is None or not request.key or request.key not in self.cache
         }
-        clips = [clip for clip in unknown.values() if clip is not None]
+        clips = [clip for clip in not_cached.values() if clip is not None]
         for run in _runs(clips):
-            chosen = [clips[i] for i in run]
-            self._ahead[_names(chosen)] = (chosen, self.family.features(chosen))
-            while len(self._ahead) > RUNS_AHEAD:
-                self._ahead.popitem(last=False)
-
-    def _features(self, clips: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        with self.clock("features"):
-            ready = self._ahead.pop(_names(clips), None)
-            features = ready[1] if ready else self.family.features(clips)
-            return {name: value.to(self.device) for name, value in features.items()}
+            some = [clips[i] for i in run]
+            self._prepared[_array_ids(some)] = (some, self.family.features(some))
+            while len(self._prepared) > RUNS_AHEAD:
+                self._prepared.popitem(last=False)
 
     def _encode(self, clips: list[np.ndarray]) -> list[torch.Tensor]:
         """States of clips, in runs of like length so that little padding is encoded."""
-        found: dict[int, torch.Tensor] = {}
+        encoded: dict[int, torch.Tensor] = {}
         for run in _runs(clips):
-            features = self._features([clips[i] for i in run])
+            some = [clips[i] for i in run]
+            with self.clock("features"):
+                prepared = self._prepared.pop(_array_ids(some), None)
+                features = prepared[1] if prepared else self.family.features(some)
+                features = {name: value.to(self.device) for name, value in features.items()}
             with self.clock("encoder"):
                 states, lengths = self.family.encode_audio(features)
             for i, row, length in zip(run, states, lengths.tolist(), strict=True):
-                found[i] = row[:length]
-        return [found[i] for i in range(len(clips))]
+                encoded[i] = row[:length]
+        return [encoded[i] for i in range(len(clips))]
 
-    def _plain(self, requests: Sequence[SpeechRequest]) -> dict[str, Any]:
-        """Inputs as the processor makes them, for models that are not taken apart."""
+    def _processor_inputs(self, requests: Sequence[SpeechRequest]) -> dict[str, Any]:
+        """Inputs as the processor makes them, for models that are not run step by step."""
         clips = [request.audio for request in requests if request.audio is not None]
         with self.clock("features"):
             inputs = self.family.plain_inputs([request.prompt for request in requests], clips)
@@ -316,19 +317,12 @@ class TransformersSpeechLM(SpeechLM):
     def _continue(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Continuation]:
         """Answers of a batch by the model's own `generate`."""
         family = self.family
-        inputs = self._merged(requests) if family.splits else self._plain(requests)
+        inputs = self._merge(requests) if family.splits else self._processor_inputs(requests)
         seeds = [request.seed for request in requests]
         with self.clock("decoder"), last_logits_only(family.model.get_output_embeddings()):
             return continue_batch(
                 family.generator, inputs, decoding, seeds, stop_ids=family.stops, pad_id=family.pad_id
             )
-
-    def _remark(self, answer: Generation, n_samples: int) -> Generation:
-        heard = self.max_seconds
-        if heard is None or n_samples <= heard * SAMPLING_RATE:
-            return answer
-        seconds = n_samples / SAMPLING_RATE
-        return replace(answer, error=f"heard the first {heard:g} of {seconds:.1f} s of audio")
 
 
 def _runs(clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
@@ -341,8 +335,8 @@ def _runs(clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
         yield run
 
 
-def _names(clips: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """Which very arrays these are; who keeps the name keeps the arrays."""
+def _array_ids(clips: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Which very arrays these are; valid as long as the arrays are kept."""
     return tuple(map(id, clips))
 
 
@@ -363,7 +357,7 @@ def _n_samples(request: SpeechRequest) -> int:
     return 0 if request.audio is None else len(request.audio)
 
 
-def _run(folder: Path) -> dict[str, Any]:
+def _training_facts(folder: Path) -> dict[str, Any]:
     """How a checkpoint was trained, if it says so."""
     path = folder / RUN_RECORD
     if not path.is_file():

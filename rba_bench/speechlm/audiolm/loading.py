@@ -25,11 +25,11 @@ def auto_class(config: Any) -> Any:
     """
     import transformers
 
-    named = getattr(config, "auto_map", None) or {}
+    auto_map = getattr(config, "auto_map", None) or {}
     for name in AUTO_CLASSES:
-        found = getattr(transformers, name)
-        if name in named or type(config) in found._model_mapping:
-            return found
+        candidate = getattr(transformers, name)
+        if name in auto_map or type(config) in candidate._model_mapping:
+            return candidate
     raise UserError(
         f"transformers has no audio-in, text-out class for a model of type {config.model_type!r}: "
         "serve it behind an OpenAI-compatible endpoint and give `openai:<base_url>#<model>`"
@@ -64,17 +64,17 @@ def load_family(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} has no usable config.json: {first_line(error)}") from error
-    family = family_class(config.model_type)
-    processor = family.load_processor(folder, trust_remote_code)
-    model = family.load_model(config, folder, device, trust_remote_code)
-    loaded = family(model, processor, true_length, template)
-    found = loaded.prompt_ids("").count(loaded.audio_token_id)  # raises where turns cannot be written
-    if loaded.splits and found != 1:
+    adapter = family_class(config.model_type)
+    processor = adapter.load_processor(folder, trust_remote_code)
+    model = adapter.load_model(config, folder, device, trust_remote_code)
+    family = adapter(model, processor, true_length, template)
+    count = family.prompt_ids("").count(family.audio_token_id)  # raises where turns cannot be written
+    if family.splits and count != 1:
         raise UserError(
-            f"the chat template in {folder} writes {found} placeholders for one clip: it does not fit a model of "
+            f"the chat template in {folder} writes {count} placeholders for one clip: it does not fit a model of "
             f"type {config.model_type!r}; copy chat_template.jinja and config.json again"
         )
-    return loaded
+    return family
 
 
 def load_processor(folder: Path, trust_remote_code: bool = False) -> Any:

@@ -303,7 +303,7 @@ class ClipStore:
             wave = load_clip(row.audio)
         except RbaError as error:
             raise type(error)(f"row {row.id}: {error}") from error
-        return self.family.heard(wave), len(wave)
+        return self.family.truncate(wave), len(wave)
 
     def _misstated(self, row: AlignmentRow, seconds: float) -> None:
         """A clip that is longer than the model hears and than the set says, so that nobody has left it out."""
@@ -322,7 +322,7 @@ class ClipStore:
         filled = [*waves, *[waves[0]] * (self._rows - len(waves))] if frames is not None else waves
         features = self.family.plain_features(filled)
         if frames is not None:
-            features = self.family.lengthened(features, frames)
+            features = self.family.pad_frames(features, frames)
         training = model.training
         model.eval()
         states, lengths = self.family.encode_audio(

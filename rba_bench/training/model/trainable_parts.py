@@ -88,7 +88,7 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: Lora | None 
             whole = name not in adapted and not (name == "llm" and family.has_adapter)
             for key, parameter in module.named_parameters():
                 parameter.requires_grad_(whole or "lora_" in key)
-    for parameter in family.fixed():
+    for parameter in family.frozen_parameters():
         parameter.requires_grad_(False)
     for module in family.model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -148,7 +148,7 @@ def test_every_parameter_is_in_one_part_or_unused(case: Case) -> None:
     ]
     assert sum(map(len, sets)) == len(set().union(*sets))
     assert set().union(*sets) == {id(parameter) for parameter in family.model.parameters()}
-    assert all(id(parameter) in sets[0] for parameter in family.fixed())
+    assert all(id(parameter) in sets[0] for parameter in family.frozen_parameters())
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -230,7 +230,7 @@ def test_steady_batches_give_a_clip_its_own_states_to_the_last_bit_in_any_compan
         for batch in ([clip, *mates], [mates[2], mates[0], clip, clip], [clip] * 4):
             place = next(i for i, wave in enumerate(batch) if wave is clip)
             with torch.no_grad():
-                states, lengths = family.encode_audio(family.lengthened(family.features(batch), frames))
+                states, lengths = family.encode_audio(family.pad_frames(family.features(batch), frames))
             found.append(states[place, : lengths[place]])
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
         with torch.no_grad():

@@ -62,7 +62,7 @@ def test_only_what_is_asked_for_trains(composite: AudioFamily, chosen: tuple[str
         for part in chosen
         for module in composite.parts()[part]
         for parameter in module.parameters()
-    } - {id(parameter) for parameter in composite.fixed()}
+    } - {id(parameter) for parameter in composite.frozen_parameters()}
     found = {id(parameter) for parameter in composite.model.parameters() if parameter.requires_grad}
     assert found == expected
     assert not any("embed_positions" in name for name in trained(composite))

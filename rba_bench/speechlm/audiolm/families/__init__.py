@@ -1,10 +1,10 @@
-"""Which adapter belongs to which `config.model_type`. Nothing heavy is imported before one is asked for.
+"""Families of audio LLMs: which adapter belongs to which `config.model_type`; adapters are imported when needed.
 
-A new family is a subclass of `base.AudioFamily` (of `whisper_type.WhisperType` where the encoder is of Whisper's kind)
-with `n_tokens`, `features`, `encode_audio` and `project`, and with `encoder`, `parts` and `unused` where its modules
-have other names than most; an `Entry` below; and a tiny random checkpoint that passes
-`tests/speechlm/audiolm/contract.py` and `test_training_families.py`. `allows_true_length` is for encoders whose result
-does not change by it.
+A new family touches three files: a module with a subclass of `adapter.AudioFamily` (of `whisper_type.WhisperType` where
+the encoder is of Whisper's kind) that writes `n_tokens`, `features`, `encode_audio` and `project`, and overrides
+`encoder`, `parts` and `unused` where its modules have other names than most; an `Entry` below; and its tests, a tiny
+random checkpoint that passes `tests/speechlm/audiolm/contract.py` and `test_training_families.py`. Set
+`allows_true_length` only for encoders whose states do not depend on padding to 30 s.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,9 @@ VERIFIED_WITH = "5.23"  # transformers that the tests of `verified` families ran
 
 FAMILIES: dict[str, Entry] = {
     "rba_composite": Entry("composite", "Composite", "", note="any encoder and LLM: `rba-bench compose`"),
-    "qwen2_audio": Entry("whisper_type", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct", note="hears 30 s"),
+    "qwen2_audio": Entry(
+        "whisper_type", "Qwen2Audio", "Qwen/Qwen2-Audio-7B-Instruct", note="takes 30 s of audio"
+    ),
     "voxtral": Entry(
         "whisper_type",
         "Voxtral",
@@ -46,10 +48,10 @@ FAMILIES: dict[str, Entry] = {
         note="padded to 30 s; needs mistral-common",
     ),
     "audioflamingo3": Entry(
-        "whisper_type", "AudioFlamingo3", "nvidia/audio-flamingo-3-hf", note="hears 10 minutes"
+        "whisper_type", "AudioFlamingo3", "nvidia/audio-flamingo-3-hf", note="takes 10 minutes"
     ),
     "glmasr": Entry(
-        "whisper_type", "GlmAsr", "zai-org/GLM-ASR-Nano-2512", note="padded to 30 s; hears 10 minutes"
+        "whisper_type", "GlmAsr", "zai-org/GLM-ASR-Nano-2512", note="padded to 30 s; takes 10 minutes"
     ),
     "granite_speech": Entry(
         "granite_speech",
@@ -58,7 +60,7 @@ FAMILIES: dict[str, Entry] = {
         note="LoRA for audio: needs peft",
     ),
     "qwen2_5_omni": Entry(
-        "qwen2_5_omni", "Qwen25Omni", "Qwen/Qwen2.5-Omni-7B", note="the Thinker; hears 5 minutes"
+        "qwen2_5_omni", "Qwen25Omni", "Qwen/Qwen2.5-Omni-7B", note="the Thinker; takes 5 minutes"
     ),
     "qwen2_5_omni_thinker": Entry("qwen2_5_omni", "Qwen25Omni", "", note="the Thinker alone"),
     "phi4_multimodal": Entry(

@@ -1,12 +1,11 @@
-"""What training and saving need to know of an architecture: its parts, what never trains, how a row may be shared.
-
-What an adapter does: prompt, features, encoder, projector, merge, decoder and head of one architecture.
+"""Adapters of audio-in, text-out architectures: what evaluation runs step by step, and what training needs to know.
 
     waves --features--> mels --encode_audio--> states --project--> audio tokens --merge--> inputs_embeds
     inputs_embeds --decode--> hidden states --head--> logits
 
 Each step stands alone, so that states can be cached, one clip shared by many prompts, and a trainer can run the
-decoder on embeddings it has made itself. Tensors are batch first; N clips, B sequences.
+decoder on embeddings it has made itself. Tensors are batch first; N clips, B sequences. `Trainable` is the half that
+training and saving use: the model's parts, what never trains, how a row may be shared. `AudioFamily` is the whole.
 """
 
 from abc import ABC, abstractmethod
@@ -75,38 +74,39 @@ class Trainable:
         }
 
     def unused(self) -> list[nn.Module]:
-        """Modules that no turn of speech and text passes through (eyes, voices): they never train."""
+        """Modules that no turn of speech and text passes through (vision, speech output): they never train."""
         return []
 
-    def fixed(self) -> list[nn.Parameter]:
-        """Parameters that stay as they are even where their part trains: the encoder's table of positions."""
+    def frozen_parameters(self) -> list[nn.Parameter]:
+        """Parameters that never train even where their part trains: the encoder's table of positions."""
         positions = getattr(self.encoder, "embed_positions", None)
         return [] if positions is None else list(positions.parameters())
 
     def part_of(self) -> dict[int, str]:
         """Part by `id` of a parameter; those in `unused()` and tied heads' second names left out."""
-        found: dict[int, str] = {}
-        for name, modules in self.parts().items():
-            for module in modules:
-                found.update({id(parameter): name for parameter in module.parameters()})
-        return found
+        return {
+            id(parameter): name
+            for name, modules in self.parts().items()
+            for module in modules
+            for parameter in module.parameters()
+        }
 
     @cached_property
     def shares_rows(self) -> bool:
         """Whether several answers may stand behind one prompt in a row: the decoder obeys our mask and positions.
 
-        See `rows.shares_rows`; asked of the decoder as it is when first needed, so ask before it is wrapped.
+        See `shared_rows.shares_rows`; asked of the decoder as it is when first needed, so ask before it is wrapped.
         """
         return shares_rows(self.decoder)
 
     @contextmanager
     def reading_text(self) -> Iterator[None]:
-        """What a turn of text alone must run in: models with an adapter for speech read text without it."""
+        """Context for a turn of text alone: models with an adapter for speech switch it off."""
         yield
 
     @contextmanager
-    def hearing(self) -> Iterator[None]:
-        """What a turn with speech must run in, whatever ran before."""
+    def reading_speech(self) -> Iterator[None]:
+        """Context for a turn with speech: models with an adapter for speech switch it on."""
         yield
 
     def save(self, folder: Path) -> None:
@@ -192,8 +192,6 @@ class AudioFamily(Trainable, ABC):
         self.prompt_ids = lru_cache(PROMPTS_KEPT)(self._prompt_ids)
         self.text_ids = lru_cache(PROMPTS_KEPT)(self._text_ids)
 
-    # --- what the model is
-
     @classmethod
     def model_class(cls, config: Any) -> Any:
         """The class to load a checkpoint with this config; by default the first auto class that knows it.
@@ -250,13 +248,13 @@ class AudioFamily(Trainable, ABC):
 
     @property
     def max_seconds(self) -> float | None:
-        """Audio behind this is not heard; None without such a limit."""
+        """Longest audio that the model takes; the rest is cut off. None without such a limit."""
         return None
 
     def refusal(self, n_samples: int) -> str:
-        """Why a clip of `n_samples` at 16 kHz cannot be heard at all; "" where it can."""
+        """Why the model cannot take a clip of `n_samples` at 16 kHz; "" where it can."""
         if self.n_tokens(n_samples) < 1:
-            return f"audio of {1000 * n_samples / SAMPLING_RATE:.0f} ms is too short for the model to hear"
+            return f"audio of {1000 * n_samples / SAMPLING_RATE:.0f} ms is too short for the model"
         return ""
 
     @property
@@ -283,13 +281,11 @@ class AudioFamily(Trainable, ABC):
             return stop_ids(self.tokenizer, self.model, **self.template)[0]
         except (UserError, TypeError, ValueError):
             shipped = self.model.generation_config.eos_token_id
-            named = [self.tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
-            found = list(dict.fromkeys(token for token in named if token is not None))
-            if not found:
+            eos_ids = [self.tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
+            stops = list(dict.fromkeys(token for token in eos_ids if token is not None))
+            if not stops:
                 raise
-            return found
-
-    # --- text
+            return stops
 
     def user_turn(self, prompt: str) -> list[dict[str, Any]]:
         """Parts of the user's turn: audio, and `prompt` where there is one."""
@@ -324,7 +320,7 @@ class AudioFamily(Trainable, ABC):
         return self._turn(self.render, prompt)
 
     def _turn(self, write: Callable[[str], str], words: str) -> tuple[int, ...]:
-        return tuple(self.content.ids(lambda told: write(told[0]), [words], self._adds_special))
+        return tuple(self.content.ids(lambda contents: write(contents[0]), [words], self._adds_special))
 
     @cached_property
     def _adds_special(self) -> bool:
@@ -361,11 +357,9 @@ class AudioFamily(Trainable, ABC):
         mask = pad_sequence([torch.ones_like(row) for row in tensors], True, 0, padding_side=side)
         return ids, mask
 
-    # --- audio
-
     @abstractmethod
     def n_tokens(self, n_samples: int) -> int:
-        """Audio tokens of a clip of `n_samples` at 16 kHz; 0 where the clip is too short to be heard."""
+        """Audio tokens of a clip of `n_samples` at 16 kHz; 0 where the clip is too short for the model."""
 
     def plain_features(self, clips: Sequence[np.ndarray]) -> Features:
         """`features` whatever autocast surrounds the call: on a processor it would round spectra to bfloat16."""
@@ -393,32 +387,32 @@ class AudioFamily(Trainable, ABC):
         """States [N, S, D] to audio tokens [N, A, H] in the decoder's width, and their numbers [N]."""
 
     def frames_needed(self, n_samples: int) -> int:
-        """Frames of a rectangle in which a clip of `n_samples` has padding behind it; for `steady` families."""
+        """Frames of a batch in which a clip of `n_samples` has padding behind it; for `steady` families."""
         raise TypeError(f"{type(self).__name__} is not fed by one rectangle of frames")
 
     @property
-    def most_frames(self) -> int:
-        """Frames of the longest rectangle; for `steady` families."""
+    def max_frames(self) -> int:
+        """Frames of the longest batch; for `steady` families."""
         raise TypeError(f"{type(self).__name__} is not fed by one rectangle of frames")
 
     def steady_frames(self, n_samples: int) -> tuple[int, int]:
-        """Frames of the rectangle that a clip is encoded in, longer than it by at most an eighth or 16.
+        """Frames of the batch in which a clip is encoded, longer than it by at most an eighth or 16.
 
         It depends on the clip alone: in batches of one number of rows its states then have the same bits whatever is
-        encoded with it. The second number keeps clips apart that fill the longest rectangle, as these have no mask.
+        encoded with it. The second number keeps clips apart that fill the longest batch, as these have no mask.
         """
         needed = self.frames_needed(n_samples)
         grain = max(16, 1 << max(needed.bit_length() - 4, 0))
-        frames = min(-(-needed // grain) * grain, self.most_frames)
+        frames = min(-(-needed // grain) * grain, self.max_frames)
         return frames, needed if needed > frames else 0
 
-    def lengthened(self, features: Features, frames: int) -> Features:
-        """Features with `input_features` [N, M, T] filled with zeros up to `frames`, which no clip hears."""
+    def pad_frames(self, features: Features, frames: int) -> Features:
+        """Features with `input_features` [N, M, T] filled with zeros up to `frames`; they change no clip's states."""
         mels = features["input_features"]
         return {**features, "input_features": torch.nn.functional.pad(mels, (0, frames - mels.shape[-1]))}
 
-    def heard(self, audio: np.ndarray) -> np.ndarray:
-        """The part of a clip that is heard."""
+    def truncate(self, audio: np.ndarray) -> np.ndarray:
+        """The part of a clip within `max_seconds`."""
         limit = self.max_seconds
         return audio if limit is None else audio[: int(limit * SAMPLING_RATE)]
 
@@ -436,12 +430,10 @@ class AudioFamily(Trainable, ABC):
         places = input_ids == self.audio_token_id
         # the placeholder may lie outside the embedding table; its own row is never used
         words = self.model.get_input_embeddings()(input_ids.masked_fill(places, 0))
-        kept = embeds[length_mask(n_tokens.to(embeds.device), embeds.shape[1])]
-        if int(places.sum()) != len(kept):
-            raise ValueError(f"the text has {int(places.sum())} placeholders for {len(kept)} audio tokens")
-        return words.masked_scatter(places[..., None], kept.to(words.device, words.dtype))
-
-    # --- language model
+        audio = embeds[length_mask(n_tokens.to(embeds.device), embeds.shape[1])]
+        if int(places.sum()) != len(audio):
+            raise ValueError(f"the text has {int(places.sum())} placeholders for {len(audio)} audio tokens")
+        return words.masked_scatter(places[..., None], audio.to(words.device, words.dtype))
 
     def decode(
         self,
@@ -471,8 +463,8 @@ class AudioFamily(Trainable, ABC):
         return logits
 
     def plain_inputs(self, prompts: Sequence[str], clips: Sequence[np.ndarray]) -> dict[str, Any]:
-        """Inputs of the model's own `generate` for families that do not `split`: left-padded, on the CPU."""
-        raise TypeError(f"{type(self).__name__} is taken apart; it needs no plain inputs")
+        """Inputs of the model's own `generate`, where `splits` is false: left-padded, on the CPU."""
+        raise TypeError(f"{type(self).__name__} runs step by step; it needs no plain inputs")
 
 
 def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:

@@ -47,8 +47,10 @@ class Composite(AudioFamily):
 
     def encoder_sha256(self) -> str:
         """Hash of the encoder's weights: checkpoints that trained other parts share its states."""
-        weights = sorted(self.encoder.state_dict().items())
-        return sha256_json([[name, _sha256(weight)] for name, weight in weights])
+        weights = (
+            (name, weight.cpu().contiguous()) for name, weight in sorted(self.encoder.state_dict().items())
+        )
+        return sha256_json([[n, sha256_bytes(w.view(torch.uint8).numpy().tobytes())] for n, w in weights])
 
     @property
     def padding(self) -> str:
@@ -62,9 +64,9 @@ class Composite(AudioFamily):
 
     def refusal(self, n_samples: int) -> str:
         """See `AudioFamily.refusal`: the encoder's table of positions may end before the processor cuts."""
-        if self.processor.feature_extractor.n_frames(n_samples) > self.most_frames:
+        if self.processor.feature_extractor.n_frames(n_samples) > self.max_frames:
             seconds = n_samples / SAMPLING_RATE
-            return f"audio of {seconds:.1f} s is longer than the encoder's {self.most_frames / 100:g} s"
+            return f"audio of {seconds:.1f} s is longer than the encoder's {self.max_frames / 100:g} s"
         return ""
 
     def render(self, prompt: str) -> str:
@@ -85,22 +87,23 @@ class Composite(AudioFamily):
         Raises:
             UserError: the template does not put the answer right behind the generation prompt, or does not end it.
         """
-        ids = self.content.ids(self._closed, [answer])
+        opening = self.processor.render("")
+
+        def write(contents: Sequence[str]) -> str:  # what the template writes behind its generation prompt
+            turn = str(self.processor.render("", contents[0]))
+            if not turn.startswith(opening):
+                raise UserError(
+                    "the chat template does not put the answer behind its generation prompt: cannot train on it"
+                )
+            return turn[len(opening) :]
+
+        ids = self.content.ids(write, [answer])
         for position, token in enumerate(ids):
             if token in self.stops:
                 return ids[: position + 1]
         raise UserError(
             "the chat template does not close the assistant's turn with an end token: cannot train on it"
         )
-
-    def _closed(self, answers: Sequence[str]) -> str:
-        """What the template writes behind its generation prompt for an answer."""
-        opened, closed = self.processor.render(""), self.processor.render("", answers[0])
-        if not closed.startswith(opened):
-            raise UserError(
-                "the chat template does not put the answer behind its generation prompt: cannot train on it"
-            )
-        return str(closed[len(opened) :])
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `AudioFamily.head`."""
@@ -116,14 +119,14 @@ class Composite(AudioFamily):
         return int(self.processor.feature_extractor.n_frames(n_samples)) + 2 * self.encoder.mel_stride
 
     @property
-    def most_frames(self) -> int:
-        """See `AudioFamily.most_frames`: what the encoder has positions for."""
+    def max_frames(self) -> int:
+        """See `AudioFamily.max_frames`: what the encoder has positions for."""
         return 2 * int(self.encoder.mel_stride) * int(self.encoder.config.max_source_positions)
 
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """See `AudioFamily.features`."""
-        made = self.processor.feature_extractor(list(clips), sampling_rate=SAMPLING_RATE)
-        return {name: made[name] for name in ("input_features", "feature_lengths")}
+        features = self.processor.feature_extractor(list(clips), sampling_rate=SAMPLING_RATE)
+        return {name: features[name] for name in ("input_features", "feature_lengths")}
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.encode_audio`."""
@@ -136,7 +139,3 @@ class Composite(AudioFamily):
         """See `AudioFamily.project`."""
         embeds, counts = self.model.project(states, lengths)
         return embeds, counts
-
-
-def _sha256(weight: torch.Tensor) -> str:
-    return sha256_bytes(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -1,7 +1,7 @@
 """Any other audio-in, text-out model: the processor's own inputs and the model's own `generate`, unverified.
 
-Nothing is taken apart, so nothing is shared or cached, and requests go one at a time: whether an unknown model keeps
-batch mates apart cannot be known.
+The model does not run step by step, so nothing is shared or cached, and requests go one at a time: whether an unknown
+model keeps the rows of a batch apart cannot be known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,16 +84,17 @@ class Generic(AudioFamily):
 
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """Not known for such a model."""
-        raise UserError(_unknown(self.model))
+        raise self._unknown()
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Not known for such a model."""
-        raise UserError(_unknown(self.model))
+        raise self._unknown()
 
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Not known for such a model."""
-        raise UserError(_unknown(self.model))
+        raise self._unknown()
 
-
-def _unknown(model: Any) -> str:
-    return f"how a model of type {model.config.model_type!r} is taken apart is not known"
+    def _unknown(self) -> UserError:
+        return UserError(
+            f"a model of type {self.model.config.model_type!r} has no adapter that runs it in steps"
+        )

@@ -138,7 +138,7 @@ class GraniteSpeech(Unpadded):
         return _WithAdapter(self.model)
 
     @contextmanager
-    def hearing(self) -> Iterator[None]:
+    def reading_speech(self) -> Iterator[None]:
         """With the adapter."""
         if not self.has_adapter:
             yield
@@ -161,7 +161,7 @@ class GraniteSpeech(Unpadded):
 
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """`input_features` [N, T, 160], padded behind, and `frames` [N]."""
-        rows = [self.processor.feature_extractor(self.heard(clip)) for clip in clips]
+        rows = [self.processor.feature_extractor(self.truncate(clip)) for clip in clips]
         return {
             "input_features": pad_sequence(rows, batch_first=True),
             "frames": torch.tensor([len(row) for row in rows]),

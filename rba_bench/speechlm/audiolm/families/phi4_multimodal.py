@@ -119,7 +119,7 @@ class Phi4Multimodal(Unpadded):
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """`input_features` [N, T, M], padded behind, and `frames` [N]; each clip by itself."""
         rows = [
-            self.extractor(np.array(self.heard(clip), dtype=np.float32), sampling_rate=SAMPLING_RATE)[
+            self.extractor(np.array(self.truncate(clip), dtype=np.float32), sampling_rate=SAMPLING_RATE)[
                 "audio_input_features"
             ][0]
             for clip in clips

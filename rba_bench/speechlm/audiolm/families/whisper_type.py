@@ -102,7 +102,7 @@ class WhisperType(AudioFamily):
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """See `AudioFamily.features`; log-mel by the model's own feature extractor."""
         size = self.extractor.n_samples
-        heard = [np.asarray(self.heard(clip), dtype=np.float32) for clip in clips]
+        heard = [np.asarray(self.truncate(clip), dtype=np.float32) for clip in clips]
         pieces = [[clip[at : at + size] for at in range(0, max(len(clip), 1), size)] for clip in heard]
         windows = [piece for clip in pieces for piece in clip]
         frames = torch.tensor([self.n_frames(len(piece)) for piece in windows])
@@ -169,11 +169,11 @@ class Qwen2Audio(WhisperType):
     def frames_needed(self, n_samples: int) -> int:
         """See `AudioFamily.frames_needed`."""
         needed = self.n_frames(n_samples) + MARGIN
-        return needed if self.true_length else max(needed, self.most_frames)
+        return needed if self.true_length else max(needed, self.max_frames)
 
     @property
-    def most_frames(self) -> int:
-        """See `AudioFamily.most_frames`: one window."""
+    def max_frames(self) -> int:
+        """See `AudioFamily.max_frames`: one window."""
         return int(self.extractor.nb_max_frames)
 
     def tokens_of(self, frames: Any) -> Any:
