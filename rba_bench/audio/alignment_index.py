@@ -1,4 +1,4 @@
-"""Group by group through an alignment set of any size: where each group lies, rows read when they are asked for.
+"""Index of the groups of an alignment set of any size; rows are read when they are asked for.
 
 The index holds 22 bytes a group, the group's id, and 8 bytes a clip. It is written once to `$RBA_CACHE/alignment-index`
 and mapped into memory, so a second start reads none of the shards. Rows of one group usually lie together (synthesis
@@ -65,15 +65,15 @@ class GroupIndex:
 
     def find(self, group_id: str) -> int:
         """Number of a group. Raises KeyError if there is none of that id."""
-        wanted = group_id.encode()
+        key = group_id.encode()
         low, high = 0, len(self.order)
         while low < high:
             middle = (low + high) // 2
-            if self.ids[self.order[middle]] < wanted:
+            if self.ids[self.order[middle]] < key:
                 low = middle + 1
             else:
                 high = middle
-        if low == len(self.order) or self.ids[self.order[low]] != wanted:
+        if low == len(self.order) or self.ids[self.order[low]] != key:
             raise KeyError(group_id)
         return int(self.order[low])
 
@@ -96,7 +96,7 @@ class GroupIndex:
 class IndexedSet:
     """An alignment set, read group by group.
 
-    Every shard is checked against its checksum before a row of it is handed out. What was found right is remembered in
+    Every shard is checked against its checksum before a row of it is returned. Shards that passed are remembered in
     `$RBA_CACHE/verified` by path, size, time and checksum, so that a resumed run does not hash again.
 
     Args:
@@ -110,8 +110,10 @@ class IndexedSet:
     def __init__(self, data: AlignmentSet, verify_now: bool = True) -> None:
         self.data = data
         self._notes = cache_dir() / "verified" / f"{data.sha256[:24]}.txt"
-        self._right: set[int] = set()
-        self._known = self._remembered()
+        self._verified: set[int] = set()
+        # marks of shards that any process has verified; a torn line is the mark of nothing
+        text = self._notes.read_text("ascii", "replace") if self._notes.is_file() else ""
+        self._marks = set(text.split())
         if verify_now:
             self.verify_all()
         self.index = self._load() or self._build()
@@ -119,19 +121,19 @@ class IndexedSet:
     def rows(self, number: int, prefix: str = "") -> list[AlignmentRow]:
         """Rows of a group, in the order of the shards; ids are given a prefix."""
         index = self.index
-        found: list[tuple[tuple[str, int], dict[str, Any]]] = []
+        records: list[tuple[tuple[str, int], dict[str, Any]]] = []
         for run in range(int(index.first[number]), int(index.first[number + 1])):
             shard = int(index.shard[run])
             self.verify(shard)
-            found += self._run(shard, int(index.row[run]), int(index.count[run]))
+            records += self._read_run(shard, int(index.row[run]), int(index.count[run]))
         name = index.name(number)
-        if any(record["group_id"] != name for _, record in found):
+        if any(record["group_id"] != name for _, record in records):
             raise UserError(f"{self.data.path} was changed while in use: start again")
-        made = []
-        for (path, row), record in found:
+        rows = []
+        for (path, row), record in records:
             record["id"], record["group_id"] = prefix + record["id"], prefix + record["group_id"]
-            made.append(make_row(record, path, row))
-        return made
+            rows.append(make_row(record, path, row))
+        return rows
 
     def verify(self, shard: int) -> None:
         """Check a shard unless that was done before, here or in an earlier process.
@@ -139,35 +141,38 @@ class IndexedSet:
         Raises:
             UserError: it is absent or damaged.
         """
-        if shard in self._right:
+        if shard in self._verified:
             return
         mark = self._mark(shard)  # before hashing: a file that changes meanwhile is not remembered
-        if mark not in self._known:
+        if mark not in self._marks:
             try:
                 self.data.verify(shard)
             except UserError:
                 shutil.rmtree(self._folder, ignore_errors=True)  # it may have been made of the damaged rows
                 raise
-            self._remember(mark)
-        self._right.add(shard)
+            with suppress(OSError):  # a cache that cannot be written costs time, nothing else
+                self._notes.parent.mkdir(parents=True, exist_ok=True)
+                with open(self._notes, "ab") as notes:
+                    notes.write(f"\n{mark}\n".encode())
+        self._verified.add(shard)
 
     def verify_all(self) -> None:
         """Check all shards, with a bar where there is something to hash."""
         numbers = range(len(self.data.names))
-        left = [number for number in numbers if self._mark(number) not in self._known]
-        if left:
-            with bar("checksums", len(numbers), len(numbers) - len(left), "shards") as advance:
-                for number in left:
+        unverified = [number for number in numbers if self._mark(number) not in self._marks]
+        if unverified:
+            with bar("checksums", len(numbers), len(numbers) - len(unverified), "shards") as advance:
+                for number in unverified:
                     self.verify(number)
                     advance(1)
-        self._right.update(numbers)
+        self._verified.update(numbers)
 
     @cached_property
     def bytes(self) -> int:
         """Size of the shards on disk."""
         return sum(path.stat().st_size for path in self.data.shards)
 
-    def _run(self, shard: int, row: int, count: int) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    def _read_run(self, shard: int, row: int, count: int) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
         import pyarrow as pa
 
         path = self.data.shards[shard]
@@ -183,16 +188,6 @@ class IndexedSet:
             for offset, record in enumerate(part):
                 yield (str(path), row + offset), record
             row += len(part)
-
-    def _remembered(self) -> set[str]:
-        """Marks of shards found right by any process; a torn line is the mark of nothing."""
-        return set(self._notes.read_text("ascii", "replace").split()) if self._notes.is_file() else set()
-
-    def _remember(self, mark: str) -> None:
-        with suppress(OSError):  # a cache that cannot be written costs time, nothing else
-            self._notes.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._notes, "ab") as notes:
-                notes.write(f"\n{mark}\n".encode())
 
     def _mark(self, shard: int) -> str:
         """What a verified shard is remembered by. Raises UserError if it is not there."""
@@ -221,20 +216,20 @@ class IndexedSet:
             return None
 
     def _build(self) -> GroupIndex:
-        made = build_group_index(self.data)
+        index = build_group_index(self.data)
         scratch = None
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder.parent))
             for name in _ARRAYS:
-                np.save(scratch / f"{name}.npy", getattr(made, name))
-            facts = {"kinds": list(made.kinds), "rows": made.rows, "unanswered": made.unanswered}
+                np.save(scratch / f"{name}.npy", getattr(index, name))
+            facts = {"kinds": list(index.kinds), "rows": index.rows, "unanswered": index.unanswered}
             write_json(scratch / "facts.json", facts)
             os.replace(scratch, self._folder)
         except OSError:  # another process was faster, or the cache cannot be written
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
-        return self._load() or made
+        return self._load() or index
 
 
 def build_group_index(data: AlignmentSet) -> GroupIndex:
@@ -243,11 +238,14 @@ def build_group_index(data: AlignmentSet) -> GroupIndex:
     Raises:
         UserError: a shard cannot be read, or the rows of one group differ in kind or split.
     """
+    import pyarrow.compute as pc
+
     parts, kinds, rows, unanswered = [], dict[str, int](), 0, 0
     with bar("alignment index", len(data.shards), unit="shards") as advance:
         for number, path in enumerate(data.shards):
             for start, columns in _batches(path):
-                answered = _answered(columns["response"])
+                has_words = pc.not_equal(pc.utf8_trim_whitespace(columns["response"]), "").fill_null(False)
+                answered = np.asarray(has_words.to_numpy(zero_copy_only=False), dtype=bool)
                 parts.append(_runs(path, number, start, columns, answered, kinds))
                 rows += int(answered.sum())
                 unanswered += int((~answered).sum())
@@ -279,13 +277,6 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _answered(responses: Any) -> np.ndarray:
-    import pyarrow.compute as pc
-
-    found = pc.not_equal(pc.utf8_trim_whitespace(responses), "")
-    return np.asarray(found.fill_null(False).to_numpy(zero_copy_only=False), dtype=bool)
-
-
 def _codes(column: Any, names: dict[str, int]) -> np.ndarray:
     """Numbers of the values of a column of few values; new ones are added to `names`."""
     coded = column.dictionary_encode()
@@ -294,7 +285,7 @@ def _codes(column: Any, names: dict[str, int]) -> np.ndarray:
 
 
 def _runs(
-    path: Path, shard: int, start: int, columns: Any, answered: np.ndarray, kinds: dict[str, int]
+    path: Path, shard: int, start: int, columns: Any, is_answered: np.ndarray, kinds: dict[str, int]
 ) -> dict[str, np.ndarray]:
     """Runs of answered rows of one group in a batch that begins at row `start`."""
     if any(columns[name].null_count for name in ("group_id", "split", "kind")):
@@ -304,12 +295,15 @@ def _runs(
     kind, split = _codes(columns["kind"], kinds), _codes(columns["split"], splits)
     if len(splits) > len(SPLIT_NAMES):
         raise UserError(f"shard {path} has a split {list(splits)[-1]!r}; valid: {', '.join(SPLIT_NAMES)}")
-    kept = np.flatnonzero(answered)
+    answered = np.flatnonzero(is_answered)
     code = np.stack(
-        [group.indices.to_numpy(zero_copy_only=False)[kept], kind[kept], split[kept], kept], axis=1
+        [group.indices.to_numpy(zero_copy_only=False)[answered], kind[answered], split[answered], answered],
+        axis=1,
     )
     step = np.diff(code, axis=0)
-    begins = np.flatnonzero(np.concatenate([[True] * bool(len(kept)), (step != [0, 0, 0, 1]).any(axis=1)]))
+    begins = np.flatnonzero(
+        np.concatenate([[True] * bool(len(answered)), (step != [0, 0, 0, 1]).any(axis=1)])
+    )
     heads = code[begins]
     used, places = np.unique(heads[:, 0], return_inverse=True)
     names = [str(name).encode() for name in group.dictionary.take(used).to_pylist()]
@@ -317,11 +311,11 @@ def _runs(
         "ids": np.asarray(names, dtype=np.bytes_)[places] if names else np.zeros(0, "S1"),
         "shard": np.full(len(heads), shard, dtype=np.uint32),
         "row": (heads[:, 3] + start).astype(np.uint32),
-        "count": np.diff(np.append(begins, len(kept))).astype(np.uint32),
+        "count": np.diff(np.append(begins, len(answered))).astype(np.uint32),
         "kind": heads[:, 1].astype(np.uint8),
         "split": heads[:, 2].astype(np.uint8),
-        "seconds": _seconds(path, columns["duration"])[kept],
-        "text": (_bytes(columns["prompt"]) + _bytes(columns["response"]))[kept],
+        "seconds": _seconds(path, columns["duration"])[answered],
+        "text": (_text_bytes(columns["prompt"]) + _text_bytes(columns["response"]))[answered],
     }
 
 
@@ -336,7 +330,7 @@ def _seconds(path: Path, column: Any) -> np.ndarray:
     return np.asarray(stated, dtype=np.float32)
 
 
-def _bytes(column: Any) -> np.ndarray:
+def _text_bytes(column: Any) -> np.ndarray:
     """Length of each text of a column, [n] uint32."""
     import pyarrow.compute as pc
 
@@ -356,11 +350,16 @@ def _grouped(
     group = number[member]
     for name in ("kind", "split"):
         if (mixed := np.flatnonzero(runs[name] != runs[name][head][member])).size:
-            other = bytes(runs["ids"][mixed[0]]).decode()
-            raise UserError(f"{data.path}: the rows of group {other!r} differ in {name}; give each group one")
+            group_id = bytes(runs["ids"][mixed[0]]).decode()
+            raise UserError(
+                f"{data.path}: the rows of group {group_id!r} differ in {name}; give each group one"
+            )
     placed = np.argsort(group, kind="stable")
     heads = np.sort(head)
-    clips = _rows_of(runs["count"], placed)
+    # places of the clips of runs of `count` rows each, in the new order of runs
+    lengths = runs["count"][placed].astype(np.int64)
+    firsts = (np.cumsum(runs["count"], dtype=np.int64) - runs["count"])[placed]
+    clips = np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
     return GroupIndex(
         ids=runs["ids"][heads],
         order=number,
@@ -376,11 +375,3 @@ def _grouped(
         rows=rows,
         unanswered=unanswered,
     )
-
-
-def _rows_of(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Places of the rows of runs of `counts` rows each, the runs put into an order."""
-    firsts = np.cumsum(counts, dtype=np.int64) - counts
-    lengths = counts[order].astype(np.int64)
-    begun = np.cumsum(lengths) - lengths
-    return np.repeat(firsts[order] - begun, lengths) + np.arange(int(lengths.sum()))

@@ -135,7 +135,7 @@ class AlignmentSet:
         """Rows of one split ("train", "validation") or of all, in the order of the shards."""
         if split is not None and split not in SPLITS:
             raise UserError(f"unknown split {split!r}; valid: {', '.join(SPLITS)}")
-        return [row for row in self._all if split is None or row.split == split]
+        return [row for row in self._rows if split is None or row.split == split]
 
     def groups(self, split: str | None = None) -> dict[str, list[AlignmentRow]]:
         """Rows by group id (one instruction, its voices), groups in the order of the shards."""
@@ -145,7 +145,7 @@ class AlignmentSet:
         return grouped
 
     @cached_property
-    def _all(self) -> list[AlignmentRow]:
+    def _rows(self) -> list[AlignmentRow]:
         return [row for shard in self.shards for row in _read_shard(shard)]
 
 
@@ -176,14 +176,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _verify(folder: Path, name: str, manifest: dict[str, Any]) -> None:
     shard = folder / name
-    again = f"run `rba-bench synth --out {folder}` again"
+    repeat = f"run `rba-bench synth --out {folder}` again"
     restore = "restore the file, or run `rba-bench synth --seal` on the folder again"
     if not shard.is_file():
         raise UserError(
-            f"shard {shard} is missing; {restore if manifest.get(SEALED) else again + ' to make it'}"
+            f"shard {shard} is missing; {restore if manifest.get(SEALED) else repeat + ' to make it'}"
         )
     if sha256_file(shard) != manifest["checksums"][name]:
-        fix = restore if manifest.get(SEALED) else f"{again} to repair it"
+        fix = restore if manifest.get(SEALED) else f"{repeat} to repair it"
         raise UserError(f"shard {shard} is damaged; {fix}")
 
 

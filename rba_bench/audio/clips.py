@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rba_bench.audio.decoding import CLIP_BYTES, SAMPLING_RATE, decode_clip, max_clip_seconds, measure_clip
-from rba_bench.audio.parquet import FILES, OpenFile, OpenFiles, RowGroupCache, nothing_stored, stored_bytes
+from rba_bench.audio.parquet import FILES, OpenFile, RowGroupCache, nothing_stored, stored_bytes
 from rba_bench.errors import AudioError, MissingPrerequisite, UserError, first_line
 from rba_bench.files import sha256_bytes
 
@@ -62,10 +62,10 @@ class AudioRef:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "AudioRef":
         """The inverse of `to_dict`. Raises UserError for missing or unknown keys."""
-        known = {field.name for field in fields(cls)}
+        names = {field.name for field in fields(cls)}
         missing = {"sha256", "sampling_rate", "duration", "path"} - value.keys()
-        if missing or value.keys() - known:
-            raise UserError(f"not an audio reference: {sorted(value)}; it needs {sorted(known)}")
+        if missing or value.keys() - names:
+            raise UserError(f"not an audio reference: {sorted(value)}; it needs {sorted(names)}")
         return cls(**value)
 
     @classmethod
@@ -84,10 +84,10 @@ def load_clip(ref: AudioRef, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
         AudioError: the right bytes, but no usable sound in them.
     """
     data = read_clip_bytes(ref)
-    found = sha256_bytes(data)
-    if found != ref.sha256:
+    sha256 = sha256_bytes(data)
+    if sha256 != ref.sha256:
         raise UserError(
-            f"{_place(ref)} is damaged or was replaced: sha256 {found[:12]}..., "
+            f"{_place(ref)} is damaged or was replaced: sha256 {sha256[:12]}..., "
             f"expected {ref.sha256[:12]}...; restore the file or make it again"
         )
     try:
@@ -105,7 +105,7 @@ def read_clip_bytes(ref: AudioRef) -> bytes:
     try:
         if ref.row is None and path.stat().st_size > CLIP_BYTES:
             raise AudioError(f"{path.name} has {path.stat().st_size} bytes, more than {CLIP_BYTES}: split it")
-        return path.read_bytes() if ref.row is None else _ROW_GROUPS.clip(path, ref.row, ref.column)
+        return path.read_bytes() if ref.row is None else _CLIPS.clip(path, ref.row, ref.column)
     except OSError as error:
         raise UserError(f"cannot read {_place(ref)}: {error.strerror or error}") from error
 
@@ -132,11 +132,8 @@ def _place(ref: AudioRef) -> str:
     return ref.path if ref.row is None else f"row {ref.row} of {ref.path}"
 
 
-class _RowGroups(RowGroupCache):
+class _ClipCache(RowGroupCache):
     """The audio bytes of the row groups read last: a shard of real speech does not fit in memory."""
-
-    def __init__(self, limit: int, files: OpenFiles = FILES) -> None:
-        super().__init__(limit, files)
 
     def clip(self, path: Path, row: int, column: str = "audio") -> bytes:
         """Bytes of the clip in `row`. Raises UserError if there is no such row, AudioError if it is empty."""
@@ -165,4 +162,4 @@ class _RowGroups(RowGroupCache):
         return opened.file.read_row_group(group, columns=parts, use_threads=False).column(column)
 
 
-_ROW_GROUPS = _RowGroups(CACHE_BYTES)
+_CLIPS = _ClipCache(CACHE_BYTES, FILES)

@@ -97,11 +97,11 @@ class Codec:
             raise AudioError(f"damaged {label} ({_reason(error)})") from error
         self.label = label
         # a stream of a codec that FFmpeg does not know has no codec context
-        heard = [stream for stream in self._file.streams.audio if stream.codec_context is not None]
-        if not heard:
+        streams = [stream for stream in self._file.streams.audio if stream.codec_context is not None]
+        if not streams:
             self._file.close()
             raise AudioError(f"no sound that FFmpeg can decode in this {label}")
-        self._stream = heard[0]
+        self._stream = streams[0]
         self._stream.codec_context.thread_count = 1
         self.rate = 0
         self.stated = self._stated() if name in _STATES_DURATION else None
@@ -132,7 +132,7 @@ class Codec:
             raise AudioError(f"audio is cut short ({seconds:.2f} of {self.stated:.2f} s are there)")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         self._file.close()
 
 

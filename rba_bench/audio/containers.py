@@ -1,17 +1,15 @@
-"""What a clip's container says of its length, held against the bytes that are there.
+"""Containers of clips: the length that a header states, compared with the bytes that are there.
 
 libsndfile reads what is left of a torn file and says nothing, and refuses or shortens a good one whose sizes a writer
-never filled in. `truthful` walks the chunks itself, in WAV (RIFF, RIFX, RF64, BW64), Sony Wave64, AIFF, IFF and CAF,
-and reads the headers of AU and NIST. A torn file raises AudioError; one that is whole but says something else about
-itself comes back with its sizes put right; all others come back as they are.
+never filled in. `repair_container` walks the chunks itself, in WAV (RIFF, RIFX, RF64, BW64), Sony Wave64, AIFF, IFF and
+CAF, and reads the headers of AU and NIST. A torn file raises AudioError; a complete file with wrong sizes comes back
+with its sizes corrected; all others come back as they are. `check_ogg` reads Ogg page by page: of a torn file
+libsndfile reads what is left, and of two recordings the first.
 
 Sources: Microsoft's RIFF specification (chunks are padded to even sizes), EBU Tech 3306 (RF64), Apple's CAF
-specification 1.0 (a data chunk of size -1 reaches to the end), Sun's AU header (size 0xFFFFFFFF is unknown).
-
-Ogg page by page: libsndfile reads what is left of a torn file, and the first of two recordings.
-
-Source: RFC 3533, section 6 (the page header: 4 bytes `OggS`, flags at 5, serial number at 14, page number at 18, then
-27 bytes on the sizes of the segments, as many as byte 26 says).
+specification 1.0 (a data chunk of size -1 reaches to the end), Sun's AU header (size 0xFFFFFFFF is unknown), RFC 3533,
+section 6 (the page header: 4 bytes `OggS`, flags at 5, serial number at 14, page number at 18, then 27 bytes on the
+sizes of the segments, as many as byte 26 says).
 """
 
 from collections.abc import Iterator
@@ -25,6 +23,8 @@ STREAMED = 0x7F000000  # bytes; writers to a pipe put 0x7FFFF000 (sox), 0x7FFFFF
 MOST_CHUNKS = 10_000  # a file of chunks without content must not take minutes
 MPEG_TAGS = {0x50, 0x55}  # WAVE format tags: MPEG audio layers I and II, layer III
 TWO = "two recordings in one clip: split them"
+MOST_STREAMS = 64
+_FIRST, _LAST = 2, 4  # flags of Ogg: first and last page of a stream
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class _Samples:
 
 
 def repair_container(data: bytes) -> bytes:
-    """The clip with a header that says what is there: the same object where it already does.
+    """The clip with a header that states its true length: the same object where it already does.
 
     Of a WAV file that holds MPEG audio, the MPEG audio.
 
@@ -105,17 +105,17 @@ def repair_container(data: bytes) -> bytes:
     """
     kind, form = data[:4], data[8:12]
     if kind in (b"RIFF", b"RIFX", b"RF64", b"BW64") and form == b"WAVE":
-        return _wave(data, RIFX if kind == b"RIFX" else RIFF)
+        return _repair_wav(data, RIFX if kind == b"RIFX" else RIFF)
     if kind == b"riff":
-        return _patched(data, WAVE64, (16, 0))
+        return _fix_sizes(data, WAVE64, (16, 0))
     if kind == b"FORM" and form in (b"AIFF", b"AIFC"):
-        return _patched(data, AIFF, (4, 8))
+        return _fix_sizes(data, AIFF, (4, 8))
     if kind == b"FORM" and form in (b"8SVX", b"16SV"):
-        return _patched(data, IFF, (4, 8))
+        return _fix_sizes(data, IFF, (4, 8))
     if kind == b"caff":
-        return _patched(data, CAF, None)
+        return _fix_sizes(data, CAF, None)
     if kind == b".snd":
-        return _sun(data)
+        return _repair_au(data)
     if kind == b"NIST":
         _check_nist(data)
     return data
@@ -137,7 +137,7 @@ def _chunks(data: bytes, layout: Layout) -> Iterator[Chunk]:
             at = end
 
 
-def _all(data: bytes, layout: Layout) -> list[Chunk]:
+def _list_chunks(data: bytes, layout: Layout) -> list[Chunk]:
     return list(islice(_chunks(data, layout), MOST_CHUNKS))
 
 
@@ -164,20 +164,20 @@ def _samples(data: bytes, layout: Layout, stated: int | None = None) -> _Samples
 
 def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
     """Bytes of samples from `start`, where the header states `stated`. Raises AudioError if the clip is torn."""
-    there = len(data) - start
-    if stated > there and stated >= STREAMED:
-        return there
-    if stated <= layout.inside < there:
+    present = len(data) - start
+    if stated > present and stated >= STREAMED:
+        return present
+    if stated <= layout.inside < present:
         # Never filled in, unless other chunks follow to the end: then the clip is truly empty.
-        rest = _all(data, replace(layout, first=_aligned(start + stated, layout)))
-        return stated if rest and rest[-1].start + rest[-1].size <= len(data) + 1 else there
-    if stated <= there:
+        rest = _list_chunks(data, replace(layout, first=_aligned(start + stated, layout)))
+        return stated if rest and rest[-1].start + rest[-1].size <= len(data) + 1 else present
+    if stated <= present:
         _refuse_more(data, start + stated, stated, layout)
         return stated
     # the size of the file instead of that of the samples; or, of a RIFF size that counts its own header, 36 less
     if stated in (len(data), len(data) - 8, len(data) - 36):
-        return there
-    raise AudioError(f"audio is cut short ({there} of {stated} bytes are there)")
+        return present
+    raise AudioError(f"audio is cut short ({present} of {stated} bytes are present)")
 
 
 def _refuse_more(data: bytes, end: int, size: int, layout: Layout) -> None:
@@ -188,53 +188,53 @@ def _refuse_more(data: bytes, end: int, size: int, layout: Layout) -> None:
     if end >= len(data):
         return
     padded = _aligned(end, layout)
-    rest = _all(data, replace(layout, first=padded))
+    rest = _list_chunks(data, replace(layout, first=padded))
     if any(data[at : at + 4] == data[:4] for at in (end, padded)) or any(c.name == layout.data for c in rest):
         raise AudioError(TWO)
-    known = min(rest[-1].start + rest[-1].size, len(data)) if rest else end
-    if len(data) - known > size and data[known:].strip(b"\0"):
-        raise AudioError(f"its header speaks of {size} bytes of samples, and {len(data) - known} more follow")
+    last = min(rest[-1].start + rest[-1].size, len(data)) if rest else end
+    if len(data) - last > size and data[last:].strip(b"\0"):
+        raise AudioError(f"its header states {size} bytes of samples, and {len(data) - last} more follow")
 
 
-def _wave(data: bytes, layout: Layout) -> bytes:
+def _repair_wav(data: bytes, layout: Layout) -> bytes:
     """Any WAV file: as it is if its sizes agree, else its format and its samples as a plain one."""
-    stated = _of_ds64(data)
-    found = _samples(data, layout, stated)
-    if found is None or b"fmt " not in found.before:
+    stated = _ds64_size(data)
+    samples = _samples(data, layout, stated)
+    if samples is None or b"fmt " not in samples.before:
         return data  # the decoder says what is wrong
-    form = found.before[b"fmt "].of(data)
-    end = found.start + found.size
+    form = samples.before[b"fmt "].of(data)
+    end = samples.start + samples.size
     if layout.number(form[:2]) in MPEG_TAGS:
-        return data[found.start : end]
-    if data[:4] == b"RF64" and found.size == stated:
+        return data[samples.start : end]
+    if data[:4] == b"RF64" and samples.size == stated:
         return data
     size = layout.number(data[4:8]) + 8
     if (
         data[:4] in (b"RIFF", b"RIFX")
-        and found.agreed
+        and samples.agreed
         and abs(size - len(data)) <= 1
-        and _walks(data, layout)
+        and _is_contiguous(data, layout)
     ):
         return data
     parts = [_chunk(b"fmt ", form, layout)]
-    if b"fact" in found.before:
-        parts.append(_chunk(b"fact", found.before[b"fact"].of(data), layout))
-    body = b"".join([b"WAVE", *parts, _chunk(b"data", data[found.start : end], layout)])
+    if b"fact" in samples.before:
+        parts.append(_chunk(b"fact", samples.before[b"fact"].of(data), layout))
+    body = b"".join([b"WAVE", *parts, _chunk(b"data", data[samples.start : end], layout)])
     return _chunk(b"RIFX" if layout is RIFX else b"RIFF", body, layout)
 
 
-def _of_ds64(data: bytes) -> int | None:
+def _ds64_size(data: bytes) -> int | None:
     """Bytes of samples by the 64-bit chunk of an RF64 file; None where the data chunk's own size counts."""
     if data[:4] not in (b"RF64", b"BW64") or data[12:16] != b"ds64":
         return None
-    chunk = next((chunk for chunk in _all(data, RIFF) if chunk.name == b"data"), None)
+    chunk = next((chunk for chunk in _list_chunks(data, RIFF) if chunk.name == b"data"), None)
     return int.from_bytes(data[28:36], "little") if chunk is not None and chunk.size == 0xFFFFFFFF else None
 
 
-def _walks(data: bytes, layout: Layout) -> bool:
+def _is_contiguous(data: bytes, layout: Layout) -> bool:
     """Whether the chunks follow each other, padded, to the end: what libsndfile reads without guessing."""
     at = layout.first
-    for chunk in _all(data, layout):
+    for chunk in _list_chunks(data, layout):
         if chunk.start - layout.header != at:
             return False
         at = _aligned(chunk.start + chunk.size, layout)
@@ -245,7 +245,7 @@ def _chunk(name: bytes, content: bytes, layout: Layout) -> bytes:
     return name + layout.write(len(content)) + content + bytes(len(content) % 2)
 
 
-def _patched(data: bytes, layout: Layout, container: tuple[int, int] | None) -> bytes:
+def _fix_sizes(data: bytes, layout: Layout, container: tuple[int, int] | None) -> bytes:
     """The file up to the end of its samples, sizes put right, where they did not agree.
 
     Args:
@@ -253,19 +253,19 @@ def _patched(data: bytes, layout: Layout, container: tuple[int, int] | None) -> 
         layout: of its chunks.
         container: where the size of the whole file stands, and how much of the file it leaves out; None if nowhere.
     """
-    found = _samples(data, layout)
-    if found is None or found.agreed:
+    samples = _samples(data, layout)
+    if samples is None or samples.agreed:
         return data
-    whole = bytearray(data[: found.start + found.size])
-    own = layout.header if layout.counted else 0
-    whole[found.start - layout.width : found.start] = layout.write(found.size + own)
+    repaired = bytearray(data[: samples.start + samples.size])
+    header = layout.header if layout.counted else 0
+    repaired[samples.start - layout.width : samples.start] = layout.write(samples.size + header)
     if container is not None:
         at, without = container
-        whole[at : at + layout.width] = layout.write(len(whole) - without)
-    return bytes(whole)
+        repaired[at : at + layout.width] = layout.write(len(repaired) - without)
+    return bytes(repaired)
 
 
-def _sun(data: bytes) -> bytes:
+def _repair_au(data: bytes) -> bytes:
     """An AU file; its header has the offset and the size of the samples."""
     start, stated = int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big")
     if len(data) < 24 or start > len(data) or stated == 0xFFFFFFFF:
@@ -289,12 +289,8 @@ def _check_nist(data: bytes) -> None:
 
 def wave_tag(data: bytes) -> int | None:
     """The format tag of a RIFF WAV file; None if it has none."""
-    chunk = next((chunk for chunk in _all(data, RIFF) if chunk.name == b"fmt "), None)
+    chunk = next((chunk for chunk in _list_chunks(data, RIFF) if chunk.name == b"fmt "), None)
     return int.from_bytes(data[chunk.start : chunk.start + 2], "little") if chunk is not None else None
-
-
-MOST_STREAMS = 64
-_FIRST, _LAST = 2, 4  # flags: first and last page of a stream
 
 
 def check_ogg(data: bytes) -> None:
@@ -308,7 +304,7 @@ def check_ogg(data: bytes) -> None:
             if not ended:
                 raise AudioError(f"audio is cut short (an Ogg page ends at byte {at}, before the last one)")
             return  # junk behind the last page
-        end = _end(data, at)
+        end = _page_end(data, at)
         flags, serial = data[at + 5], data[at + 14 : at + 18]
         number = int.from_bytes(data[at + 18 : at + 22], "little")
         if flags & _FIRST and body_began:
@@ -328,7 +324,7 @@ def first_packet(data: bytes) -> bytes:
     return data[27 + data[26] :][: data[27]] if len(data) > 28 else b""
 
 
-def _end(data: bytes, at: int) -> int:
+def _page_end(data: bytes, at: int) -> int:
     """Where the page at `at` ends. Raises AudioError where the file ends before."""
     sizes = data[at + 27 : at + 27 + data[at + 26]] if at + 26 < len(data) else b""
     end = at + 27 + len(sizes) + sum(sizes)

@@ -1,10 +1,8 @@
-"""The voices of the micro world: who speaks in the base's data, in the alignment set and in the tests.
+"""espeak-ng: voices of the micro world, and speech by the optional package `espeakng-loader` (GPL-3, extra `tts`).
 
 A voice is a speaker shape of espeak-ng (formants, timbre) with a pitch and a speaking rate. It can speak every
 language: `en-us+f2` and `de+f2` are the same voice. The three banks share no shape, so the test voices are unseen in
 training.
-
-Speech from espeak-ng, loaded at run time from the optional package `espeakng-loader` (GPL-3, extra `tts`).
 
 Only the C interface documented in espeak-ng's `speak_lib.h` is used (ctypes). The library keeps oscillator phases in
 static variables that `espeak_Terminate` does not reset, so the same text in the same voice differs from call to call
@@ -21,6 +19,12 @@ import numpy as np
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.installing import extra, package
+
+SAMPLING_RATE = 16_000  # Hz of what `speak` returns
+AUDIO_OUTPUT_SYNCHRONOUS, CHARS_UTF8, POSITION_CHARACTER = 2, 1, 1
+PARAMETER_RATE, PARAMETER_PITCH = 1, 3
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_lock = threading.Lock()  # one loaded copy at a time: a second CDLL would share its static state
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,6 @@ BANKS: dict[str, tuple[Voice, ...]] = {
 }
 
 
-SAMPLING_RATE = 16_000  # Hz of what `speak` returns
-AUDIO_OUTPUT_SYNCHRONOUS, CHARS_UTF8, POSITION_CHARACTER = 2, 1, 1
-PARAMETER_RATE, PARAMETER_PITCH = 1, 3
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-_lock = threading.Lock()  # one loaded copy at a time: a second CDLL would share its static state
-
-
 class _Library:
     """espeak-ng from load to unload; `native_rate` in Hz."""
 
@@ -106,8 +103,11 @@ class _Library:
         return self
 
     def __exit__(self, *_: object) -> None:
+        import _ctypes
+
         self.lib.espeak_Terminate()
-        _unload(self.lib._handle)
+        unload: Any = getattr(_ctypes, "dlclose", None) or getattr(_ctypes, "FreeLibrary")  # noqa: B009 - Windows alone
+        unload(self.lib._handle)
 
     def render(self, text: str, language: str, voice: Voice) -> np.ndarray:
         chunks: list[np.ndarray] = []
@@ -131,13 +131,6 @@ class _Library:
         if not chunks:  # nothing to say: a tenth of a second of silence
             return np.zeros(self.native_rate // 10, dtype=np.float32)
         return np.concatenate(chunks).astype(np.float32) / 32768.0
-
-
-def _unload(handle: int) -> None:
-    import _ctypes
-
-    unload: Any = getattr(_ctypes, "dlclose", None) or getattr(_ctypes, "FreeLibrary")  # noqa: B009 - Windows alone
-    unload(handle)
 
 
 def espeak_version() -> str:

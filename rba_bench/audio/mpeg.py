@@ -1,9 +1,9 @@
-"""MPEG audio (MP3) frame by frame: how long a recording is, and a header that says so.
+"""MPEG audio (MP3): the frames of a recording, and a header that states how many there are.
 
 libsndfile guesses the length of an MP3 without a Xing header from its first frame, and reads no further than that: of
 one whose bit rate varies it silently reads a part. It trusts a Xing header too, also where a second recording follows.
-Here the frames are counted. Where libsndfile would read fewer, `truthful` puts a Xing header in front that says how
-many there are.
+Here the frames are counted. Where libsndfile would read fewer, `repair_mp3` puts a Xing header in front that states the
+true number.
 
 Source: ISO/IEC 11172-3 and 13818-3, 2.4.1.3 (frame header) and 2.4.3.1 (frame length); the Xing header's layout is
 four bytes of name, flags (1: frames, 2: bytes), and the two numbers, after the side information of the first frame.
@@ -135,13 +135,13 @@ def read_frames(data: bytes, most: int = 2**28) -> Recording:
         raise AudioError("an MP3 whose frames cannot be counted (free bit rate): convert it to FLAC")
     spans: list[tuple[int, int]] = []
     stated, torn = None, False
-    for start, found in _walk(data, at, frame):
-        if start + found.size > len(data):
+    for start, current in _walk(data, at, frame):
+        if start + current.size > len(data):
             torn = True
             break
-        count = _xing(data, start, found)
+        count = _xing_count(data, start, current)
         if count is None:
-            spans.append((start, start + found.size))
+            spans.append((start, start + current.size))
         elif not spans:
             stated = count or None
         if len(spans) * frame.samples > most:
@@ -151,10 +151,10 @@ def read_frames(data: bytes, most: int = 2**28) -> Recording:
 
 def _walk(data: bytes, at: int, like: Frame) -> Iterator[tuple[int, Frame]]:
     while at < len(data):
-        found = parse_frame_header(data, at)
-        if found is not None and found.size and found.like(like):
-            yield at, found
-            at += found.size
+        frame = parse_frame_header(data, at)
+        if frame is not None and frame.size and frame.like(like):
+            yield at, frame
+            at += frame.size
         elif data[at : at + 3] == b"ID3":
             at += max(after_tags(data[at:]), 1)
         elif data[at : at + 3] == b"TAG" and len(data) > at + 128:
@@ -174,15 +174,15 @@ def _resync(data: bytes, at: int, like: Frame) -> int | None:
     if len(data) - at > JUNK:
         raise AudioError(f"damaged MP3 (no frame at byte {at} of {len(data)})")
     while (at := data.find(b"\xff", at + 1)) >= 0:
-        found = parse_frame_header(data, at)
-        if found is not None and found.size and found.channels == like.channels:
-            after = parse_frame_header(data, at + found.size)
-            if after is not None and after.like(found):
+        frame = parse_frame_header(data, at)
+        if frame is not None and frame.size and frame.channels == like.channels:
+            after = parse_frame_header(data, at + frame.size)
+            if after is not None and after.like(frame):
                 return at
     return None
 
 
-def _xing(data: bytes, start: int, frame: Frame) -> int | None:
+def _xing_count(data: bytes, start: int, frame: Frame) -> int | None:
     """Frames by the Xing (or Info, or VBRI) header in this frame, 0 if it does not say; None for a frame of sound."""
     if frame.layer != 3:
         return None
@@ -196,47 +196,47 @@ def _xing(data: bytes, start: int, frame: Frame) -> int | None:
     return None
 
 
-def repair_mp3(data: bytes, found: Recording, promised: int) -> bytes:
+def repair_mp3(data: bytes, recording: Recording, promised: int) -> bytes:
     """The recording as libsndfile must be given it, to read it whole.
 
     Args:
         data: the file.
-        found: its frames.
+        recording: its frames.
         promised: samples that libsndfile would read of `data`.
 
     Raises:
         AudioError: the recording is torn, or holds no frames.
     """
-    count = len(found.spans)
+    count = len(recording.spans)
     if not count:
         raise AudioError("audio holds no samples")
-    if found.stated is not None and found.stated > count + SLACK:
-        raise AudioError(f"audio is cut short ({count} of {found.stated} MP3 frames are there)")
-    if found.torn and found.stated is None:
+    if recording.stated is not None and recording.stated > count + SLACK:
+        raise AudioError(f"audio is cut short ({count} of {recording.stated} MP3 frames are there)")
+    if recording.torn and recording.stated is None:
         raise AudioError(f"audio is cut short (the last of {count + 1} MP3 frames is not all there)")
-    encoder_padding = 3 * found.frame.samples  # a LAME header lets the decoder drop it
-    if found.samples - encoder_padding <= promised <= found.samples:
+    encoder_padding = 3 * recording.frame.samples  # a LAME header lets the decoder drop it
+    if recording.samples - encoder_padding <= promised <= recording.samples:
         return data
-    if found.frame.layer != 3:
+    if recording.frame.layer != 3:
         raise AudioError(
-            f"its length cannot be known ({promised} or {found.samples} samples): convert it to FLAC"
+            f"its length cannot be known ({promised} or {recording.samples} samples): convert it to FLAC"
         )
-    sound = b"".join(data[start:end] for start, end in found.spans)
-    return _with_xing(data, found, sound)
+    sound = b"".join(data[start:end] for start, end in recording.spans)
+    return _with_xing(data, recording, sound)
 
 
-def _with_xing(data: bytes, found: Recording, sound: bytes) -> bytes:
-    """The frames behind one more, of silence, that says how many they are."""
-    start = found.spans[0][0]
+def _with_xing(data: bytes, recording: Recording, sound: bytes) -> bytes:
+    """The frames behind one more, of silence, whose Xing header states their number."""
+    start = recording.spans[0][0]
     head = bytearray(data[start : start + 4])
     head[1] |= 1  # no checksum
-    side = _SIDE[found.frame.first, found.frame.channels]
+    side = _SIDE[recording.frame.first, recording.frame.channels]
     for speed in range(1, 15):
         head[2] = speed << 4 | head[2] & 0x0C
         frame = parse_frame_header(bytes(head), 0)
         if frame is not None and frame.size >= 4 + side + 16:
             break
     assert frame is not None
-    numbers = len(found.spans).to_bytes(4, "big") + (len(sound) + frame.size).to_bytes(4, "big")
-    told = bytes(head) + bytes(side) + b"Xing" + (3).to_bytes(4, "big") + numbers
-    return told.ljust(frame.size, b"\0") + sound
+    numbers = len(recording.spans).to_bytes(4, "big") + (len(sound) + frame.size).to_bytes(4, "big")
+    silence = bytes(head) + bytes(side) + b"Xing" + (3).to_bytes(4, "big") + numbers
+    return silence.ljust(frame.size, b"\0") + sound

@@ -1,4 +1,4 @@
-"""Rows of large parquet files one row group at a time: few files open, few row groups kept, safe in threads and forks.
+"""Rows of large parquet files, read by row group: few files open, few row groups kept, safe in threads and forks.
 
 A row of a parquet file cannot be read alone, and to open a file its footer must be parsed, which for a shard of 40,000
 rows takes 35 ms and 13 MB. So open files are kept while their footers are small enough together, and the row groups
@@ -53,8 +53,8 @@ def stored_bytes(file: Path, value: Mapping[str, Any] | None) -> bytes | None:
 
 def nothing_stored(file: Path, row: int, value: Mapping[str, Any] | None) -> str:
     """Why a row has no clip, and what to do; without folders, for the message goes into records."""
-    said = str((value or {}).get("path") or "")
-    name = (Path(said).name or said)[:80]
+    path = str((value or {}).get("path") or "")
+    name = (Path(path).name or path)[:80]
     beside = f", and the file {name!r} is not beside it" if name else ""
     fix = "embed them when writing the file" + (", or put the audio there" if name else "")
     return f"row {row} of {file.name} holds no audio bytes{beside}: {fix}"
@@ -106,14 +106,11 @@ class OpenFiles:
         with self._lock:
             if version not in self._files:
                 self._files[version] = OpenFile(str(path))
-                self._shrink()
+                weight = sum(file.weight for file in self._files.values())
+                while len(self._files) > 1 and (weight > self.limit or len(self._files) > OPEN_FILES):
+                    weight -= self._files.popitem(last=False)[1].weight
             self._files.move_to_end(version)
             return version, self._files[version]
-
-    def _shrink(self) -> None:
-        held = sum(file.weight for file in self._files.values())
-        while len(self._files) > 1 and (held > self.limit or len(self._files) > OPEN_FILES):
-            held -= self._files.popitem(last=False)[1].weight
 
     def _forget(self) -> None:
         """A forked child starts empty: a lock may have been held by a thread that it does not have."""
@@ -134,7 +131,7 @@ class RowGroupCache:
 
     def __init__(self, limit: int, files: OpenFiles) -> None:
         self.limit = limit
-        self.held = 0
+        self.nbytes = 0
         self.files = files
         self.groups: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -154,31 +151,31 @@ class RowGroupCache:
             raise UserError(f"{path} has {error}: the reference belongs to another file") from error
         key = (*version, tag, columns, group)
         with self._lock:
-            found = self.groups.get(key)
-            if found is not None:
+            values = self.groups.get(key)
+            if values is not None:
                 self.groups.move_to_end(key)
-        if found is None:
+        if values is None:
             with opened.lock:
-                found = self.read(path, opened, group, columns)
-            self._keep(key, found)
-        return found, row - int(opened.starts[group])
+                values = self.read(path, opened, group, columns)
+            self._keep(key, values)
+        return values, row - int(opened.starts[group])
 
     def read(self, path: Path, opened: OpenFile, group: int, columns: tuple[str, ...]) -> Any:
         """What is kept of a row group: its table; anything with `nbytes`."""
         return opened.file.read_row_group(group, columns=list(columns), use_threads=False)
 
-    def _keep(self, key: tuple[Any, ...], found: Any) -> None:
+    def _keep(self, key: tuple[Any, ...], values: Any) -> None:
         with self._lock:
             if key in self.groups:  # another thread was faster
                 return
-            self.groups[key] = found
-            self.held += found.nbytes
-            while self.held > self.limit and len(self.groups) > 1:
-                self.held -= self.groups.popitem(last=False)[1].nbytes
+            self.groups[key] = values
+            self.nbytes += values.nbytes
+            while self.nbytes > self.limit and len(self.groups) > 1:
+                self.nbytes -= self.groups.popitem(last=False)[1].nbytes
 
     def _forget(self) -> None:
         self.groups = OrderedDict()
-        self.held = 0
+        self.nbytes = 0
         self._lock = threading.Lock()
 
 

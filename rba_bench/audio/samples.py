@@ -1,4 +1,4 @@
-"""Samples as numbers: integers to floats, channels to one, one rate to another, and what is refused as no sound."""
+"""Samples as numbers: integers to floats, channels to one, one rate to another, and refusal of unusable samples."""
 
 from typing import Any
 
@@ -82,13 +82,13 @@ def check_samples(wave: np.ndarray) -> None:
         )
 
 
-def resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+def resample(wave: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     """Samples [n] at another rate in Hz. Raises AudioError if nothing is left of them."""
-    if rate == wanted:
+    if rate == target_rate:
         return wave
     import soxr
 
-    resampled = np.asarray(soxr.resample(wave, rate, wanted), dtype=np.float32)
+    resampled = np.asarray(soxr.resample(wave, rate, target_rate), dtype=np.float32)
     if not len(resampled):
         raise AudioError(f"audio of {len(wave)} samples at {rate} Hz is too short")
     return resampled

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rba_bench.audio.clips import AudioError, AudioRef, _RowGroups, decode_clip, encode_flac, load_clip
+from rba_bench.audio.clips import AudioError, AudioRef, _ClipCache, decode_clip, encode_flac, load_clip
+from rba_bench.audio.parquet import FILES
 from rba_bench.errors import MissingPrerequisite, UserError
 
 RATE = 16_000
@@ -155,11 +156,11 @@ def test_row_group_cache_keeps_to_its_limit(tmp_path: Path) -> None:
     path = tmp_path / "shard.parquet"
     clips = [encode_flac(tone(0.1 * (i + 1))) for i in range(6)]
     write_shard(path, clips, row_group_size=1)
-    cache = _RowGroups(limit=len(clips[0]) + len(clips[1]) + 64)
+    cache = _ClipCache(limit=len(clips[0]) + len(clips[1]) + 64, files=FILES)
     for row in (0, 1, 0, 5, 0):
         assert cache.clip(path, row) == clips[row]
     assert len(cache.groups) <= 2
-    assert cache.held == sum(group.nbytes for group in cache.groups.values())
+    assert cache.nbytes == sum(group.nbytes for group in cache.groups.values())
 
 
 @pytest.mark.parametrize("offset", [-1, 0])

@@ -176,7 +176,7 @@ def test_what_attention_is_given_beside_the_mask_is_not_passed_over() -> None:
     def biased(*given: Any) -> Any:
         return block_attention.attend_by_document(*given, position_bias=torch.zeros(1))
 
-    with pytest.raises(ValueError, match="knows no position_bias"):
+    with pytest.raises(ValueError, match="does not support position_bias"):
         attended(blocked, biased)
 
 
