@@ -204,4 +204,4 @@ def test_features_that_are_never_asked_for_do_not_pile_up(qwen2_audio_dir: Path)
     lm = TransformersSpeechLM.from_pretrained(qwen2_audio_dir, cache_bytes=0)
     for seed in range(RUNS_AHEAD + 5):
         lm.prepare([SpeechRequest(_noise(0.2, seed))])
-    assert len(lm._ahead) == RUNS_AHEAD
+    assert len(lm._prepared) == RUNS_AHEAD
