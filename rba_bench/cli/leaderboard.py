@@ -205,6 +205,7 @@ def compare_command(
     """
     with stdout_reserved():
         from rba_bench.leaderboard.compare_runs import LEGEND, compare_runs
+        from rba_bench.leaderboard.tables import print_tables
 
         result = compare_runs(run_a, run_b, across)
     if as_json:
@@ -216,5 +217,4 @@ def compare_command(
         table = comparison.table()
         emit_table(table.headings, table.rows)
         emit()
-    for line in (LEGEND, *(f"left out: {reason}" for reason in result.left_out)):
-        emit(line)
+    print_tables([], [LEGEND, *(f"left out: {reason}" for reason in result.left_out)])

@@ -3,9 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rba_bench.untrusted import csv_cell, json_safe, plain, printable
 
@@ -52,6 +52,26 @@ class TextTable:
             lines.append(" | ".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts))
         return "".join(f"| {line} |\n" for line in lines)
 
+    def split(self, width: int) -> Iterator["TextTable"]:
+        """Tables that fit into a terminal of `width` columns: some numbers each, all with the columns of text."""
+        first = self.numeric_from
+        if first >= len(self.headings):  # only text, which can be wrapped
+            yield self
+            return
+        columns = list(zip(self.headings, *self.rows, strict=True))
+        widths = [
+            3 + max(map(len, [*printable(heading).split(), *map(printable, cells)]), default=0)
+            for heading, *cells in columns
+        ]
+        parts: list[list[int]] = [[]]
+        for column in range(first, len(columns)):
+            if parts[-1] and sum(widths[:first]) + sum(widths[i] for i in (*parts[-1], column)) > width:
+                parts.append([])
+            parts[-1].append(column)
+        for part in parts:
+            headings, *rows = zip(*columns[:first], *(columns[i] for i in part), strict=True)
+            yield TextTable(headings, rows, self.title, first)
+
     def rich(self) -> "Table":
         """The table for a terminal; cells are plain text, so brackets survive."""
         from rich import box
@@ -61,9 +81,8 @@ class TextTable:
         title = Text(printable(self.title), style="table.title") if self.title else None
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column, heading in enumerate(self.headings):
-            table.add_column(
-                Text(printable(heading)), justify="right" if column >= self.numeric_from else "left"
-            )
+            justify: Literal["left", "right"] = "right" if column >= self.numeric_from else "left"
+            table.add_column(Text(printable(heading)), justify=justify, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         return table
@@ -105,7 +124,8 @@ def print_tables(
         if not console.is_terminal:
             console = Console(highlight=False, width=width)
     for table in tables:
-        console.print(table.rich())
+        for part in table.split(console.width):
+            console.print(part.rich())
     for line in lines:
         console.print(Text(printable(line)))
 
