@@ -7,7 +7,7 @@
     ...
     <!-- /rba-bench:about -->
 
-Whatever else stands in the file is its owner's. A README without marks is never changed, except by who asks for it.
+Everything else in the file belongs to its owner. A README without marks is changed only on request (`adopt`).
 """
 
 import re
@@ -34,14 +34,14 @@ def write_card(
     renewed: Iterable[str] = (),
     adopt: bool = False,
 ) -> bool:
-    """Write a card, or renew what is ours in one that is there.
+    """Write a card, or renew our sections in an existing one.
 
     Args:
         folder: of the checkpoint or the set.
         metadata: front matter of a new card; values are JSON values.
-        sections: text by name, in the order of a new card; one that a card with marks lacks is put at its end.
-        renewed: keys of `metadata` that are replaced in a card that is there; None as a value removes the key.
-        adopt: put sections at the end of a card that has none of our marks, too.
+        sections: text by name, in the order of a new card; a section that the card does not have yet is put at its end.
+        renewed: keys of `metadata` that are replaced in an existing card; None as a value removes the key.
+        adopt: also put sections at the end of a card that has none of our marks.
 
     Returns:
         Whether the folder has a card of ours now; False for a README of somebody else, which stays as it is.
@@ -89,7 +89,7 @@ def front_matter(path: Path | str) -> dict[str, Any]:
 
 
 def without_paths(value: Any) -> Any:
-    """JSON values in which each absolute path is its last part: where files lay on a machine is nobody else's business.
+    """JSON values with only the last part of each absolute path, so that a card does not show where files lay.
 
     The parts of a model's name (`text:PATH`, `cascade:small+PATH`) are treated alike.
     """

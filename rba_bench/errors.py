@@ -3,7 +3,7 @@
     RbaError                    exit 1   the run failed; the message says what to do
     |- UserError                exit 2   an option, recipe or file is wrong
     |- MissingPrerequisite      exit 3   data, weights, a key or an extra must be provided
-    |- AudioError               exit 1   one clip holds no usable sound; whoever has other clips goes on without it
+    |- AudioError               exit 1   one clip holds no usable sound; a run with other clips goes on without it
 
 The command line prints these as one line. Anything else is a bug and keeps its traceback.
 """

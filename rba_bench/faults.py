@@ -1,4 +1,4 @@
-"""Faults of the machine in one line: a full disk, a folder that cannot be written, a database file in trouble.
+"""Faults of the machine in one line: a full disk, a folder that cannot be written, a damaged database file.
 
 They reach a program as `OSError`, as SQLite's errors, or wrapped by safetensors, torch and pyarrow, from any line that
 writes. So they are recognised in one place, by their codes, and not at every write.

@@ -31,7 +31,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|
 
 
 def cache_dir() -> Path:
-    """Folder for what can be made again: `$RBA_CACHE`, by default `~/.cache/rba-bench`."""
+    """Cache folder, whose content can be made again: `$RBA_CACHE`, by default `~/.cache/rba-bench`."""
     if folder := os.environ.get("RBA_CACHE"):
         return Path(folder)
     try:

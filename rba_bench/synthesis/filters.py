@@ -37,7 +37,7 @@ UNSPEAKABLE_KINDS = {
 
 _NAME = r"[A-Za-z_]\w*"
 _FORMULA = (
-    r"\\(?:[a-zA-Z]{2,}|[()\[\]])",  # LaTeX; paths are asked about before
+    r"\\(?:[a-zA-Z]{2,}|[()\[\]])",  # LaTeX; paths are recognised before
     # $...$ as pandoc reads it, with a sign of mathematics or a lone variable in it
     r"(?<![\w$])\$(?=\S)(?:[^$\n]*[\\^_=+*<>{}][^$\n]*|[A-Za-z]\d?)(?<=\S)\$(?!\w)",
     # signs of mathematics, without those that prose uses: minus, infinity, tilde, ratio, slash, dots
@@ -105,7 +105,7 @@ _LONG_NUMBER = (
     r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b|\b(?=[0-9A-F]*\d)(?=[0-9A-F]*[A-F])[0-9A-F]{8,}\b",
     r"\b(?=\w*\d)(?=\w*[a-z])(?=\w*[A-Z])[A-Za-z0-9]{12,}\b|[A-Za-z0-9+/]{16,}={1,2}(?!\w)",
 )
-# in this order: what an address or a path holds is not asked about as a formula
+# in this order: an address or a path is recognised first, so that its signs are not taken for a formula
 _RULES = {
     kind: re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.ASCII | re.MULTILINE)
     for kind, patterns in (
