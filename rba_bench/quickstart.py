@@ -1,31 +1,31 @@
-"""The whole way in one folder: alignment set, three checkpoints, run records, leaderboard. All of it micro track.
+"""The whole pipeline in one folder, on the micro track: alignment set, three checkpoints, run records, leaderboard.
 
     OUT/alignment-set  OUT/checkpoints/{sft,rba-single,rba-group}  OUT/eval/<model>/<run>  OUT/leaderboard
 
-Every stage resumes itself, so a rerun after an interruption goes on, and a rerun of a finished one only reads.
+Every stage resumes itself, so the same call continues after an interruption, and of a finished folder it only reads.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.progress import say
-from rba_bench.recipes import recipe_file
+from rba_bench.recipes import load_recipe, recipe_file
 from rba_bench.stages import STANDARD_SET, SYNTHESIS, TRACK, make_set
 
 if TYPE_CHECKING:
     from rba_bench.leaderboard.build import BuildResult
 
 METHODS = ("sft", "rba-single", "rba-group")  # each has a shipped recipe of its name
-REFERENCES = ("text", "cascade", "constant")  # ceiling, what the encoder alone gives, floor
+REFERENCES = ("text", "cascade", "constant")  # text ceiling, cascade baseline, lower bound
 OUT = STANDARD_SET.parent
 
 
 @dataclass(frozen=True)
-class Result:
+class QuickstartResult:
     """Where everything is.
 
     Attributes:
@@ -42,14 +42,18 @@ class Result:
     board: "BuildResult"
     seconds: dict[str, float]
 
+    @property
+    def tables(self) -> list[Path]:
+        """The files of the leaderboard for people."""
+        return [file for file in self.board.files if file.suffix in (".md", ".csv")]
+
     def paths(self) -> list[tuple[str, Path]]:
         """Name and path of every artefact, for the last screen."""
-        tables = [file for file in self.board.files if file.suffix in (".md", ".csv")]
         return [
             ("alignment set", self.alignment_set),
             *((f"checkpoint {method}", folder) for method, folder in self.checkpoints.items()),
             ("run records", self.out / "eval"),
-            *(("table", file) for file in tables),
+            *(("table", file) for file in self.tables),
         ]
 
     def summary(self) -> dict[str, Any]:
@@ -59,76 +63,54 @@ class Result:
             "alignment_set": self.alignment_set,
             "checkpoints": self.checkpoints,
             "records": self.records,
-            "tables": [file for file in self.board.files if file.suffix in (".md", ".csv")],
+            "tables": self.tables,
             "leaderboard": {name: value for name, value in self.board.data.items() if name != "files"},
             "seconds": self.seconds,
         }
 
 
-@dataclass
-class _Clock:
-    """Announces the stages and keeps their times."""
-
-    total: int
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        say(f"[{len(self.seconds) + 1}/{self.total}] {name}")
-        started = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - started, 1)
-
-
-def run(out: Path) -> Result:
+def run_quickstart(out: Path) -> QuickstartResult:
     """Do whatever is not done yet in `out`.
 
     Raises:
         UserError: a sub-folder belongs to other recipes.
         MissingPrerequisite: voices or micro weights are missing (`rba-bench doctor` says how to get them).
     """
-    models = ("base", *METHODS, *REFERENCES)
-    clock = _Clock(total=2 + len(METHODS) + len(models))
-    alignment_set = out / "alignment-set"
-    checkpoints = {method: out / "checkpoints" / method for method in METHODS}
-    with clock.stage("synth"):
-        _synthesize(alignment_set)
-    for method, folder in checkpoints.items():
-        with clock.stage(f"train {method}"):
-            _train(method, alignment_set, folder)
-    records: list[Path] = []
-    for model in models:
-        with clock.stage(f"eval {model}"):
-            records += _evaluate(str(checkpoints.get(model, model)), out / "eval")
-    with clock.stage("leaderboard"):
-        board = _build(records, out / "leaderboard")
-    say(f"done in {sum(clock.seconds.values()):.0f} s")
-    return Result(out, alignment_set, checkpoints, tuple(records), board, clock.seconds)
-
-
-def _synthesize(out: Path) -> None:
-    make_set(SYNTHESIS, out=out)
-
-
-def _train(method: str, alignment_set: Path, out: Path) -> None:
-    from rba_bench.recipes import load_recipe
+    from rba_bench.evaluation.runner import EvalRequest, evaluate
+    from rba_bench.evaluation.task_registry import BENCHMARKS
+    from rba_bench.leaderboard.build import build_board
     from rba_bench.training.run import train
     from rba_bench.training.training_recipe import TrainingRecipe
 
-    overrides = [f"alignment_set={alignment_set}"]
-    train(load_recipe(TrainingRecipe, recipe_file(method), overrides), out)
+    models = ("base", *METHODS, *REFERENCES)
+    n_stages = 2 + len(METHODS) + len(models)
+    seconds: dict[str, float] = {}
 
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        """Announce a stage and measure its time."""
+        say(f"[{len(seconds) + 1}/{n_stages}] {name}")
+        started = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - started, 1)
 
-def _evaluate(model: str, out: Path) -> list[Path]:
-    from rba_bench.evaluation.runner import EvalRequest, evaluate
-    from rba_bench.evaluation.task_registry import BENCHMARKS
-
-    done = evaluate(EvalRequest(tasks=BENCHMARKS, model=model, track=TRACK, out=out))
-    found = {file.parent.name: file.parent for file in out.rglob("run.json")}
-    return [found[record.run_id] for record in done]
-
-
-def _build(records: list[Path], out: Path) -> "BuildResult":
-    from rba_bench.leaderboard.build import build_board
-
-    return build_board(records, out, baseline_row=METHODS[0])
+    alignment_set = out / "alignment-set"
+    checkpoints = {method: out / "checkpoints" / method for method in METHODS}
+    with stage("synth"):
+        make_set(SYNTHESIS, out=alignment_set)
+    for method, folder in checkpoints.items():
+        with stage(f"train {method}"):
+            overrides = [f"alignment_set={alignment_set}"]
+            train(load_recipe(TrainingRecipe, recipe_file(method), overrides), folder)
+    records: list[Path] = []
+    for name in models:
+        with stage(f"eval {name}"):
+            model = str(checkpoints.get(name, name))
+            request = EvalRequest(tasks=BENCHMARKS, model=model, track=TRACK, out=out / "eval")
+            run_ids = [record.run_id for record in evaluate(request)]
+            folders = {file.parent.name: file.parent for file in (out / "eval").rglob("run.json")}
+            records += [folders[run_id] for run_id in run_ids]
+    with stage("leaderboard"):
+        board = build_board(records, out / "leaderboard", baseline_row=METHODS[0])
+    say(f"done in {sum(seconds.values()):.0f} s")
+    return QuickstartResult(out, alignment_set, checkpoints, tuple(records), board, seconds)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,25 +21,31 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Stages replaced by notes of their calls."""
     noted: list[tuple[Any, ...]] = []
 
-    def evaluate(model: str, out: Path) -> list[Path]:
-        noted.append(("eval", model, out))
-        return [out / Path(model).name / "run"]
+    def evaluate(request: Any) -> list[Any]:
+        noted.append(("eval", request.model, request.out))
+        folder = request.out / Path(request.model).name / f"run-{Path(request.model).name}"
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+        return [SimpleNamespace(run_id=folder.name)]
 
-    def build(records: list[Path], out: Path) -> Board:
-        noted.append(("leaderboard", len(records), out))
+    def build_board(records: list[Path], out: Path, baseline_row: str) -> Board:
+        noted.append(("leaderboard", len(set(records)), out))
         return Board(
             (out / "index.md", out / "a.csv", out / "records.json"), {"sections": [], "files": ["a.csv"]}
         )
 
-    monkeypatch.setattr(quickstart, "_synthesize", lambda out: noted.append(("synth", out)))
-    monkeypatch.setattr(quickstart, "_train", lambda *words: noted.append(("train", *words)))
-    monkeypatch.setattr(quickstart, "_evaluate", evaluate)
-    monkeypatch.setattr(quickstart, "_build", build)
+    def train(recipe: Any, out: Path) -> None:
+        noted.append(("train", recipe.method, Path(recipe.alignment_set), out))
+
+    monkeypatch.setattr(quickstart, "make_set", lambda recipe, out: noted.append(("synth", out)))
+    monkeypatch.setattr("rba_bench.training.run.train", train)
+    monkeypatch.setattr("rba_bench.evaluation.runner.evaluate", evaluate)
+    monkeypatch.setattr("rba_bench.leaderboard.build.build_board", build_board)
     return noted
 
 
 def test_stages_run_in_order_on_one_data_set(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    result = quickstart.run(tmp_path)
+    result = quickstart.run_quickstart(tmp_path)
     assert [call[0] for call in calls] == ["synth", *["train"] * 3, *["eval"] * 7, "leaderboard"]
     assert {call[2] for call in calls if call[0] == "train"} == {tmp_path / "alignment-set"}
     assert [call[1] for call in calls if call[0] == "train"] == ["sft", "rba-single", "rba-group"]
@@ -50,7 +57,7 @@ def test_stages_run_in_order_on_one_data_set(calls: list[tuple[Any, ...]], tmp_p
 
 
 def test_result_names_every_artefact(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    result = quickstart.run(tmp_path)
+    result = quickstart.run_quickstart(tmp_path)
     shown = dict(result.paths())
     assert shown["checkpoint rba-group"] == tmp_path / "checkpoints" / "rba-group"
     assert shown["run records"] == tmp_path / "eval"

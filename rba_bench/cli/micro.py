@@ -1,7 +1,5 @@
 """`rba-bench quickstart`: the whole pipeline in one command; `rba-bench micro`: the models of the miniature world."""
 
-from pathlib import Path
-
 import typer
 
 from rba_bench.assets import load_world, weights_folder
@@ -10,7 +8,7 @@ from rba_bench.cli.output import emit, emit_json
 from rba_bench.files import read_json
 from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
-from rba_bench.quickstart import OUT, Result, run
+from rba_bench.quickstart import OUT, run_quickstart
 
 app = typer.Typer(help="The miniature world that makes everything run offline.", rich_markup_mode=None)
 
@@ -26,7 +24,11 @@ def build_command(out: options.Out = None, as_json: options.Json = False) -> Non
 
     From random weights, with fixed seeds. Takes up to 40 minutes on two cores.
     """
-    folder = out or _folder()
+    folder = out
+    if folder is None:  # where the package looks for its models, unless that would overwrite the shipped ones
+        is_missing = not (weights_folder() / "provenance.json").is_file()
+        folder = weights_folder() if is_missing else RUNS / "micro-build"
+        say(f"micro models: {folder} (choose with --out)")
     with stdout_reserved():
         provenance = load_world("builder").build_weights(folder)
     say(f"use these models with RBA_MICRO_WEIGHTS={folder}")
@@ -36,14 +38,6 @@ def build_command(out: options.Out = None, as_json: options.Json = False) -> Non
         emit(str(folder))
 
 
-def _folder() -> Path:
-    """Where the package looks for its models, unless that would overwrite the shipped ones."""
-    missing = not (weights_folder() / "provenance.json").is_file()
-    folder = weights_folder() if missing else RUNS / "micro-build"
-    say(f"micro models: {folder} (choose with --out)")
-    return folder
-
-
 def quickstart_command(out: options.Out = None, as_json: options.Json = False) -> None:
     """Run the whole pipeline offline: synth, train, eval, leaderboard.
 
@@ -51,14 +45,10 @@ def quickstart_command(out: options.Out = None, as_json: options.Json = False) -
     reference systems, and prints the leaderboard. The same command resumes an interrupted run.
     """
     with stdout_reserved():
-        result = run(out or OUT)
+        result = run_quickstart(out or OUT)
     if as_json:
         emit_json(result.summary())
         return
-    _render(result)
-
-
-def _render(result: Result) -> None:
     from rba_bench.leaderboard.build import print_board
 
     print_board(result.board)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from rba_bench.untrusted import json_safe, printable, visible_text
 
 
@@ -28,13 +30,13 @@ def emit(text: str = "") -> None:
 
 
 def emit_json(value: Any) -> None:
-    """Print one JSON value on stdout, indented."""
+    """Print a value as indented JSON on stdout."""
     emit(json_safe(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def jsonable(value: Any) -> Any:
     """Plain JSON data from pydantic models, dataclasses, paths and containers; NaN and infinity become null."""
-    if hasattr(value, "model_dump"):
+    if isinstance(value, BaseModel):
         return jsonable(value.model_dump(mode="json"))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -1,6 +1,6 @@
 """`rba-bench tasks`: the tasks that come with rba-bench."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,10 +43,10 @@ def show_command(
         return
     for spec in details["tasks"]:
         facts = {key: value for key, value in spec.items() if key not in ("name", "config")}
-        emit(f"{spec['name']}: " + ", ".join(f"{key} {_plain(value)}" for key, value in facts.items()))
+        texts = (
+            f"{key} {' + '.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in facts.items()
+        )
+        emit(f"{spec['name']}: {', '.join(texts)}")
     emit()
     emit(details["readme"].rstrip())
-
-
-def _plain(value: Any) -> str:
-    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
