@@ -22,9 +22,9 @@ def wanted() -> dict[Path, str]:
     for name in language_pairs.SHIPPED:
         text = language_pairs.yaml_text(name)
         assert text is not None  # every shipped name is one that can be made
-        found[Path(language_pairs.benchmark(name)) / f"{name}.yaml"] = text
+        found[Path(language_pairs.benchmark_of(name)) / f"{name}.yaml"] = text
     for name in language_pairs.GROUPS:
-        found[Path(language_pairs.benchmark(name)) / f"{name}.yaml"] = language_pairs.group_text(name)
+        found[Path(language_pairs.benchmark_of(name)) / f"{name}.yaml"] = language_pairs.group_text(name)
     return found
 
 

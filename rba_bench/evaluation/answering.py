@@ -1,10 +1,9 @@
-"""Answers kept across runs, by everything that decides them: model, clip as heard, prompt, decoding and seed.
+"""Answering every item of a run once, and keeping each answer the moment it exists.
 
-A change of metric, judge or task version makes another run, but not another answer. What was not answered is not
-kept: it is asked again. One SQLite file; several processes may use it at once, and a kill loses nothing that was
-written.
-
-Answers every item of a plan once, and keeps each answer the moment it exists.
+Answers are kept twice. `samples.jsonl` in the run folder makes a run resumable. `answers.sqlite` beside all runs keeps
+them by everything that decides an answer: model, clip as the model hears it, prompt, decoding and seed. So a change of
+metric, judge or task version makes another run, but asks for no answer again. Failures are not kept: those items are
+asked again. Several processes may use the cache at once, and a kill loses nothing that was written.
 """
 
 import json
@@ -17,9 +16,10 @@ from types import TracebackType
 from typing import Any
 
 from rba_bench.errors import RbaError, UserError
-from rba_bench.evaluation import harness, model_input, scoring
+from rba_bench.evaluation import harness, scoring
+from rba_bench.evaluation.documents import Document
 from rba_bench.evaluation.metric import ItemScore
-from rba_bench.evaluation.model_input import Answer, AnswerBatch, PlannedRequest
+from rba_bench.evaluation.model_input import Answer, AnswerBatch, PlannedRequest, spoken_text
 from rba_bench.evaluation.plan import EvalRequest, RunPlan, identifying_facts
 from rba_bench.evaluation.records import (
     RUN_FILE,
@@ -40,23 +40,26 @@ from rba_bench.textlm.text_model import Decoding, Generation
 
 FILE = "answers.sqlite"
 WAIT_S = 60.0  # for another process to finish writing
+LOOKUPS_AT_ONCE = 500
+_SHARED = tuple(n for n in Document.__annotations__ if n in Sample.model_fields and n != "prompt")
 
 
 def answer_key(
     model: Mapping[str, Any], clip: str, transcript: str, prompt: str, decoding: Decoding, seed: int
 ) -> str:
-    """Hash of all that decides an answer; the seed counts only where something is drawn.
+    """Hash of all that decides an answer; the seed counts only where something is sampled.
 
     Args:
         model: Identity of the model, without names and paths.
-        clip: Content key of the clip as heard.
+        clip: Content key of the clip as the model hears it.
         transcript: What is spoken: text oracles read it.
         prompt: Text beside the audio.
         decoding: Length, temperature, top-p.
         seed: Of this request.
     """
-    drawn = None if decoding.greedy else seed
-    return sha256_json([dict(model), clip, transcript, prompt, asdict(decoding), drawn])
+    return sha256_json(
+        [dict(model), clip, transcript, prompt, asdict(decoding), None if decoding.greedy else seed]
+    )
 
 
 class AnswerCache:
@@ -64,7 +67,7 @@ class AnswerCache:
 
     Raises:
         UserError: the file is not such a cache, or cannot be written.
-        RbaError: the disk is full, or another process does not let go of the file. All methods raise these.
+        RbaError: the disk is full, or another process does not release the file. All methods raise these.
     """
 
     def __init__(self, file: Path) -> None:
@@ -82,14 +85,21 @@ class AnswerCache:
             raise UserError(f"{file} is another kind of file (its table has other columns): move it away")
 
     def find(self, keys: Iterable[str]) -> dict[str, Generation]:
-        """The answers that are known."""
+        """The answers that are in the cache; what cannot be read as an answer is asked again and overwritten."""
         query = "SELECT answer FROM answers WHERE key = ?"
         try:
-            found = {key: self._connection.execute(query, (key,)).fetchone() for key in keys}
+            rows = {key: self._connection.execute(query, (key,)).fetchone() for key in keys}
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        read = {key: _answer(row[0]) for key, row in found.items() if row is not None}
-        return {key: answer for key, answer in read.items() if answer is not None}
+        answers = {}
+        for key, row in rows.items():
+            try:
+                answer = Generation(**json.loads(row[0])) if row and isinstance(row[0], str | bytes) else None
+            except (ValueError, TypeError, RecursionError):  # no JSON, or other fields
+                answer = None
+            if answer is not None and isinstance(answer.text, str):
+                answers[key] = answer
+        return answers
 
     def keep(self, answers: Mapping[str, Generation]) -> None:
         """Keep what was answered; durable when this returns."""
@@ -120,22 +130,6 @@ class AnswerCache:
         self.close()
 
 
-def _answer(stored: object) -> Generation | None:
-    """An answer as it was kept; None for what is none: it is asked again, and kept in its place."""
-    try:
-        answer = Generation(**json.loads(stored)) if isinstance(stored, str | bytes) else None
-    except (ValueError, TypeError, RecursionError):  # no JSON, or other fields
-        return None
-    return answer if answer is not None and isinstance(answer.text, str) else None
-
-
-RECALLED_AT_ONCE = 500
-_COPIED = (
-    "id", "kind", "group", "cluster", "duration", "instruction", "source_lang", "target_lang", "references",
-    "baseline", "extra",
-)  # fmt: skip
-
-
 def answer_all(plan: RunPlan, request: EvalRequest, lm: harness.RbaSpeechLM) -> None:
     """Answer what no earlier attempt has answered; this process's share of it under data parallelism."""
     requests = harness.build_requests(plan.task, request.limit, lm)
@@ -144,32 +138,36 @@ def answer_all(plan: RunPlan, request: EvalRequest, lm: harness.RbaSpeechLM) -> 
         forget_unanswered(plan.folder)
     lm.barrier()
     answered = {sample.doc_id for file in sample_files(plan.folder) for sample in read_samples(file)}
-    done = {one.index for one in requests if one.doc_id in answered}
+    done = {planned.index for planned in requests if planned.doc_id in answered}
     if done:
         say(f"{plan.spec.name}: resuming, {len(done)} of {len(requests)} items are answered")
-    rank = "" if lm.world_size == 1 else f".rank-{lm.rank}"
+
+    def path(name: str) -> Path:
+        stem, _, suffix = name.rpartition(".")
+        return plan.folder / (name if lm.world_size == 1 else f"{stem}.rank-{lm.rank}.{suffix}")
+
     with (
-        JsonlAppender(plan.folder / _ranked(SAMPLES_FILE, rank)) as samples,
-        JsonlAppender(plan.folder / _ranked(TIMING_FILE, rank)) as clock,
+        JsonlAppender(path(SAMPLES_FILE)) as samples,
+        JsonlAppender(path(TIMING_FILE)) as timing,
         AnswerCache(request.out / FILE) as cache,
         bar(plan.spec.name, len(requests), len(done), "items") as advance,
     ):
-        keeper = _Keeper(plan, requests, cache, samples)
+        writer = _AnswerWriter(plan, requests, cache, samples)
         if request.use_cache:
-            found = keeper.recall([one for one in requests if one.index not in done])
-            done |= found
-            advance(len(found))
-        said: dict[str, list[str]] = {}
-        for together in lm.stream(requests, done):
-            keeper.keep(together.answers)
-            cost, said, before = _cost(requests, together), lm.model.observed(), said
-            clock.write(cost | {"observed": said} if said != before else cost)
-            advance(len(together.answers))
+            recalled = writer.recall([planned for planned in requests if planned.index not in done])
+            done |= recalled
+            advance(len(recalled))
+        observed: dict[str, list[str]] = {}
+        for batch in lm.stream(requests, done):
+            writer.keep(batch.answers)
+            cost, before, observed = _cost(requests, batch), observed, lm.model.observed()
+            timing.write(cost | {"observed": observed} if observed != before else cost)
+            advance(len(batch.answers))
     lm.barrier()
 
 
-class _Keeper:
-    """Puts answers where they are found again: in the cache of all runs, and as scored samples of this one."""
+class _AnswerWriter:
+    """Writes answers to the cache of all runs, and as scored samples of this run."""
 
     def __init__(
         self, plan: RunPlan, requests: Sequence[PlannedRequest], cache: AnswerCache, samples: JsonlAppender
@@ -184,31 +182,74 @@ class _Keeper:
     def keep(self, answers: Sequence[Answer]) -> None:
         """New answers."""
         self.cache.keep({self._key(self.requests[a.index]): a.generation for a in answers})
-        self._write(answers)
+        self._write_samples(answers)
 
-    def recall(self, open_: Sequence[PlannedRequest]) -> set[int]:
-        """Write the samples whose answers other runs have left; their positions."""
-        found: set[int] = set()
-        for start in range(0, len(open_), RECALLED_AT_ONCE):
-            keys = {self._key(one): one for one in open_[start : start + RECALLED_AT_ONCE]}
-            known = [keys[key].answer(answer) for key, answer in self.cache.find(keys).items()]
-            self._write(known)
-            found |= {answer.index for answer in known}
-        if found:
-            say(f"{self.name}: {len(found)} answers are known from other runs")
-        return found
+    def recall(self, waiting: Sequence[PlannedRequest]) -> set[int]:
+        """Write the samples whose answers other runs have left; returns their positions."""
+        recalled: set[int] = set()
+        for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
+            keys = {self._key(planned): planned for planned in waiting[start : start + LOOKUPS_AT_ONCE]}
+            answers = [keys[key].answer(generation) for key, generation in self.cache.find(keys).items()]
+            self._write_samples(answers)
+            recalled |= {answer.index for answer in answers}
+        if recalled:
+            say(f"{self.name}: {len(recalled)} answers are known from other runs")
+        return recalled
 
-    def _key(self, one: PlannedRequest) -> str:
-        spoken = model_input.spoken_text(one.audio)
-        return answer_key(self.model, one.key, spoken, one.prompt, one.settings.decoding, one.seed)
+    def _key(self, planned: PlannedRequest) -> str:
+        decoding, transcript = planned.settings.decoding, spoken_text(planned.audio)
+        return answer_key(self.model, planned.key, transcript, planned.prompt, decoding, planned.seed)
 
-    def _write(self, answers: Sequence[Answer]) -> None:
-        lines = []
-        for answer in answers:
-            one = self.requests[answer.index]
-            lines.append(_sample(self.docs[one.doc_id], one, answer).values())
+    def _write_samples(self, answers: Sequence[Answer]) -> None:
+        planned = [self.requests[answer.index] for answer in answers]
+        lines = [
+            _sample(self.docs[request.doc_id], request, answer).values()
+            for request, answer in zip(planned, answers, strict=True)
+        ]
         if lines:
             self.samples.write(*lines)
+
+
+def _sample(doc: Mapping[str, Any], planned: PlannedRequest, answer: Answer) -> Sample:
+    unscored = answer.generation.status in UNSCORED
+    score = ItemScore() if unscored else scoring.score_item(doc, answer.text)
+    status: Status = answer.status
+    if status == "ok" and is_blank(answer.text):
+        status = "empty"
+    elif status == "ok" and score.failure:
+        status = "judge_failed"
+    return Sample(
+        **{name: doc[name] for name in _SHARED},
+        doc_id=planned.doc_id,
+        audio_sha256=doc["audio"]["sha256"],
+        prompt=planned.prompt,
+        response=answer.generation.text,
+        extracted=answer.text,
+        heard=answer.generation.heard,
+        reasoning=answer.generation.reasoning,
+        scores=score.scores,
+        judge=score.judge,
+        status=status,
+        error=answer.generation.error or score.failure,
+        n_tokens=answer.generation.n_tokens,
+        seed=answer.seed,
+    )
+
+
+def unscored_sample(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> Sample:
+    """A sample of an answer that does not come from a run: nothing scored, nothing timed."""
+    return Sample(
+        **{name: doc[name] for name in _SHARED},
+        doc_id=index,
+        audio_sha256=doc["audio"]["sha256"],
+        prompt=prompt,
+        response=response,
+        extracted=response,
+        scores={},
+        status="empty" if is_blank(response) else "ok",
+        n_tokens=0,
+        seed=0,
+    )
 
 
 def sample_files(folder: Path) -> list[Path]:
@@ -219,19 +260,18 @@ def sample_files(folder: Path) -> list[Path]:
 def forget_unanswered(folder: Path) -> None:
     """Drop the items that were not answered, so that they are asked again, and the record that counts them.
 
-    Answers on which a judge gave no verdict stay, and wait for one.
+    Answers on which a judge gave no verdict stay, without the failure of the judge, which is asked again.
     """
     (folder / RUN_FILE).unlink(missing_ok=True)
     for file in sample_files(folder):
         samples = read_samples(file)
-        kept = [_unjudged(sample) for sample in samples if sample.status not in UNANSWERED]
-        if kept != samples:
-            write_atomic(file, (sample.line() for sample in kept))
+        answered = [_without_judge_failure(sample) for sample in samples if sample.status not in UNANSWERED]
+        if answered != samples:
+            write_atomic(file, (sample.line() for sample in answered))
 
 
-def _unjudged(sample: Sample) -> Sample:
-    """The same without the failure of a judge."""
-    votes = [vote for said in (sample.judge or {}).values() for vote in (said or {}).get("votes") or ()]
+def _without_judge_failure(sample: Sample) -> Sample:
+    votes = [vote for entry in (sample.judge or {}).values() for vote in (entry or {}).get("votes") or ()]
     if sample.status != "judge_failed" or not any("failures" in vote for vote in votes):
         return sample
     return sample.model_copy(update={"status": "ok", "error": "", "judge": None})
@@ -247,12 +287,24 @@ def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
 
 def read_all_samples(folder: Path) -> list[Sample]:
     """What has been answered so far by all processes, in the order of the test set."""
-    found = {sample.doc_id: sample for file in sample_files(folder) for sample in read_samples(file)}
-    return [found[doc_id] for doc_id in sorted(found)]
+    by_doc = {sample.doc_id: sample for file in sample_files(folder) for sample in read_samples(file)}
+    return [by_doc[doc_id] for doc_id in sorted(by_doc)]
+
+
+def _cost(requests: Sequence[PlannedRequest], batch: AnswerBatch) -> dict[str, Any]:
+    """A line of the timing file."""
+    answered = [requests[a.index] for a in batch.answers if a.generation.status not in UNANSWERED]
+    return {
+        "doc_ids": [planned.doc_id for planned in answered],
+        "audio_s": round(sum(planned.duration for planned in answered), 4),
+        "wall_s": round(batch.wall_s, 6),
+        "io_s": round(batch.io_s, 6),
+        "stages": {name: round(spent, 6) for name, spent in batch.stages.items()},
+    }
 
 
 def summarise_timing(folder: Path, judge_s: float) -> Timing:
-    """What answering cost, from the timing files of all processes; they worked side by side, so the slowest counts."""
+    """Cost of answering, from the timing files of all processes; they ran side by side, so the slowest counts."""
     per_process = [list(read_jsonl(file)) for file in sorted(folder.glob("timing*.jsonl"))]
     batches = [batch for process in per_process for batch in process]
     wall = max((sum(batch["wall_s"] for batch in process) for process in per_process), default=0.0)
@@ -264,83 +316,22 @@ def summarise_timing(folder: Path, judge_s: float) -> Timing:
     seconds["io"] = sum(batch["io_s"] for batch in batches)
     seconds["other"] = max(0.0, sum(batch["wall_s"] for batch in batches) - sum(seconds.values()))
     seconds["judge"] = judge_s
-    whole = max(sum(seconds.values()), 1e-9)
+    total = max(sum(seconds.values()), 1e-9)
     return Timing(
         generation_s=round(wall, 3),
         audio_s=round(audio, 3),
         rtfx=round(audio / max(wall, 1e-9), 3),
         samples_per_s=round(n / max(wall, 1e-9), 3),
         seconds={name: round(spent, 3) for name, spent in seconds.items()},
-        shares={name: round(spent / whole, 4) for name, spent in seconds.items()},
+        shares={name: round(spent / total, 4) for name, spent in seconds.items()},
     )
 
 
 def observed_facts(folder: Path) -> dict[str, list[str]]:
     """What a server has said of the model behind it, over all attempts and processes; {} for other models."""
-    found: dict[str, dict[str, None]] = {}
+    facts: dict[str, set[str]] = {}
     for file in sorted(folder.glob("timing*.jsonl")):
         for batch in read_jsonl(file):
             for key, values in (batch.get("observed") or {}).items():
-                found.setdefault(key, {}).update(dict.fromkeys(values))
-    return {key: sorted(values) for key, values in sorted(found.items())}
-
-
-def unscored_sample(index: int, doc: Mapping[str, Any], response: str, prompt: str) -> Sample:
-    """A sample of an answer that came some other way than from a run: nothing scored, nothing timed."""
-    return Sample(
-        **{name: doc[name] for name in _COPIED},
-        doc_id=index,
-        audio_sha256=doc["audio"]["sha256"],
-        prompt=prompt,
-        response=response,
-        extracted=response,
-        scores={},
-        status="empty" if is_blank(response) else "ok",
-        n_tokens=0,
-        seed=0,
-    )
-
-
-def _ranked(name: str, rank: str) -> str:
-    stem, _, ending = name.rpartition(".")
-    return f"{stem}{rank}.{ending}"
-
-
-def _sample(doc: Mapping[str, Any], one: PlannedRequest, answer: Answer) -> Sample:
-    unscored = answer.generation.status in UNSCORED
-    scored = ItemScore() if unscored else scoring.score_item(doc, answer.text)
-    return Sample(
-        **{name: doc[name] for name in _COPIED},
-        doc_id=one.doc_id,
-        audio_sha256=doc["audio"]["sha256"],
-        prompt=one.prompt,
-        response=answer.generation.text,
-        extracted=answer.text,
-        heard=answer.generation.heard,
-        reasoning=answer.generation.reasoning,
-        scores=scored.scores,
-        judge=scored.judge,
-        status=_status(answer, scored),
-        error=answer.generation.error or scored.failure,
-        n_tokens=answer.generation.n_tokens,
-        seed=answer.seed,
-    )
-
-
-def _status(answer: Answer, scored: ItemScore) -> Status:
-    if answer.status != "ok":
-        return answer.status
-    if is_blank(answer.text):
-        return "empty"
-    return "judge_failed" if scored.failure else "ok"
-
-
-def _cost(requests: Sequence[PlannedRequest], together: AnswerBatch) -> dict[str, Any]:
-    answered = [requests[a.index] for a in together.answers if a.generation.status not in UNANSWERED]
-    return {
-        "doc_ids": [one.doc_id for one in answered],
-        "audio_s": round(sum(one.duration for one in answered), 4),
-        "wall_s": round(together.wall_s, 6),
-        "io_s": round(together.io_s, 6),
-        "stages": {name: round(spent, 6) for name, spent in together.stages.items()},
-    }
+                facts.setdefault(key, set()).update(values)
+    return {key: sorted(values) for key, values in sorted(facts.items())}

@@ -1,8 +1,9 @@
 """Test sets as documents that carry their audio by reference.
 
-A test set is a parquet file with the columns of `COLUMNS`. The documents made from it hold everything but the audio,
-which becomes `{sha256, sampling_rate, duration, path, row, transcript}`: small, JSON, hashed by content. So lm-eval can
-hash, cache, log and shard documents without a single clip being decoded before the model wants it.
+A test set of ours is a parquet file with the columns of `COLUMNS`; public data sets come from
+`rba_bench.evaluation.sources`. A document holds everything but the audio, which becomes `{sha256, sampling_rate,
+duration, path, row, transcript}`: small, JSON, hashed by content. So lm-eval can hash, cache, log and shard documents,
+and no clip is decoded before the model needs it.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from rba_bench.assets import load_world
 from rba_bench.errors import MissingPrerequisite, UserError
@@ -19,20 +20,64 @@ from rba_bench.files import canonical_json, sha256_bytes
 from rba_bench.metrics.text import is_blank, plain_characters
 from rba_bench.progress import say
 
+
+class Document(TypedDict):
+    """One item of a test set; a plain dict, as lm-eval wants it.
+
+    Attributes:
+        id: Name of the item, unique in the test set.
+        kind: Of `rba_bench.evaluation.metric.KINDS`.
+        topic: For breakdowns.
+        instruction: What is spoken, "" if the data set does not tell.
+        prompt: Text beside the audio.
+        references: Right answers.
+        source_lang: Language spoken.
+        target_lang: Language of the answer.
+        voice: Who speaks.
+        duration: Of the clip, in seconds.
+        baseline: Answer to beat in a win rate, "" if there is none.
+        group: What breakdowns and macro averages go by.
+        cluster: Items that share it are drawn together by the bootstrap.
+        extra: JSON text of further facts that the scorer needs, "" if none.
+        audio: The clip by reference; with `prefix`, a reference to a clip that is played before it.
+    """
+
+    id: str
+    kind: str
+    topic: str
+    instruction: str
+    prompt: str
+    references: list[str]
+    source_lang: str
+    target_lang: str
+    voice: str
+    duration: float
+    baseline: str
+    group: str
+    cluster: str
+    extra: str
+    audio: dict[str, Any]
+
+
 SPLIT = "test"
 REFERENCED = ("qa", "s2tt", "asr")  # kinds that are scored against references
+# Of a parquet file: what is not made from the other columns, and the facts of the clip
 COLUMNS = (
-    "id", "kind", "topic", "instruction", "prompt", "references", "source_lang", "target_lang",
-    "voice", "sampling_rate", "duration", "audio_sha256", "baseline",
+    *(name for name in Document.__annotations__ if name not in ("group", "cluster", "extra", "audio")),
+    "sampling_rate",
+    "audio_sha256",
+)
+_FINGERPRINTED = (
+    "id", "kind", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline",
 )  # fmt: skip
 
 
-def load_documents(testset: str | None = None, data: str | None = None) -> list[dict[str, Any]]:
+def load_documents(testset: str | None = None, data: str | None = None) -> list[Document]:
     """Documents of a micro test set by name, or of a parquet file or folder of the same columns.
 
     Args:
         testset: Name of a test set of the micro world; synthesised on first use.
-        data: Parquet file, or folder with `test.parquet`; wins over `testset`.
+        data: Parquet file, or folder with `test.parquet`; used instead of `testset`.
 
     Raises:
         UserError: neither is given, or the file lacks columns.
@@ -45,7 +90,7 @@ def load_documents(testset: str | None = None, data: str | None = None) -> list[
     return read_documents(load_world("testsets").load_testset(testset))
 
 
-def read_documents(path: Path) -> list[dict[str, Any]]:
+def read_documents(path: Path) -> list[Document]:
     """Documents of one parquet file (or `test.parquet` in a folder); see `load_documents`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -69,38 +114,27 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
         raise MissingPrerequisite(
             f"{file} holds no baseline answers to compare with: run `rba-bench micro build`"
         )
-    return unique_ids([_document(row, file, index) for index, row in enumerate(rows)])
+    return unique_ids([_document_of_row(row, file, index) for index, row in enumerate(rows)])
 
 
-def documents_without_clips(testset: str) -> list[dict[str, Any]]:
-    """Documents of a micro test set whose clips nobody has spoken: hash "" and duration 0.
+def documents_without_clips(testset: str) -> list[Document]:
+    """Documents of a micro test set whose clips have not been synthesised: hash "" and duration 0.
 
     Raises:
         UserError: unknown name.
     """
-    silent = {"sampling_rate": 0, "duration": 0.0, "audio_sha256": ""}
+    no_clip = {"sampling_rate": 0, "duration": 0.0, "audio_sha256": ""}
     rows = load_world("testsets").testset_texts(testset)
-    return [_document(row | silent, Path(testset), index) for index, row in enumerate(rows)]
+    return [_document_of_row(row | no_clip, Path(testset), index) for index, row in enumerate(rows)]
 
 
-def _document(row: Mapping[str, Any], file: Path, index: int) -> dict[str, Any]:
-    translated = row["kind"] == "s2tt"
-    text = user_text(row)
-    return {
-        **{name: row[name] for name in COLUMNS if name not in ("sampling_rate", "audio_sha256")},
-        "baseline": row["baseline"] or "",
-        "group": f"{row['source_lang']}-{row['target_lang']}" if translated else row["topic"],
-        "cluster": sha256_bytes(text.encode())[:12],
-        "extra": "",
-        "audio": {
-            "sha256": row["audio_sha256"],
-            "sampling_rate": row["sampling_rate"],
-            "duration": row["duration"],
-            "path": str(file.resolve()),
-            "row": index,
-            "transcript": row["instruction"],
-        },
-    }
+def _document_of_row(row: Mapping[str, Any], file: Path, index: int) -> Document:
+    clip = Clip(
+        row["audio_sha256"], row["sampling_rate"], row["duration"], path=str(file.resolve()), row=index
+    )
+    own = {name: row[name] for name in COLUMNS if name not in ("sampling_rate", "duration", "audio_sha256")}
+    cluster = text_cluster(row["prompt"], row["instruction"])
+    return make_document(**{**own, "baseline": row["baseline"] or ""}, clip=clip, cluster=cluster)
 
 
 def make_document(
@@ -119,28 +153,14 @@ def make_document(
     group: str = "",
     cluster: str = "",
     extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """One document of a public test set.
+) -> Document:
+    """One document, with defaults for an English item.
 
-    Args:
-        id: Name of the item in the data set, unique in the test set.
-        kind: `chat`, `qa`, `s2tt`, `asr` or `ifeval`.
-        clip: What is heard.
-        instruction: What is spoken, "" if the data set does not tell.
-        prompt: Text beside the audio.
-        references: Answers that are right.
-        source_lang: Language spoken.
-        target_lang: Language of the answer.
-        topic: For breakdowns.
-        voice: Who speaks.
-        baseline: Answer to beat in a win rate.
-        group: What breakdowns and macro averages go by; by default the direction, or the topic.
-        cluster: Items that share it are drawn together; by default a hash of prompt and instruction (of the clip
-            where the words are unknown).
-        extra: JSON facts that the scorer needs beside these.
+    The arguments are the fields of `Document`, with a clip for its audio and duration. The group is by default the
+    direction of a translation (`de-en`), else the topic; the cluster a hash of prompt and instruction, or of the clip
+    where the words are unknown.
     """
-    spoken = f"{prompt} {instruction}".strip() if instruction else clip.sha256
-    translated = kind == "s2tt"
+    direction = f"{source_lang}-{target_lang}"
     return {
         "id": id,
         "kind": kind,
@@ -153,53 +173,66 @@ def make_document(
         "voice": voice,
         "duration": clip.duration,
         "baseline": baseline,
-        "group": group or (f"{source_lang}-{target_lang}" if translated else topic),
-        "cluster": cluster or sha256_bytes(spoken.encode())[:12],
+        "group": group or (direction if kind == "s2tt" else topic),
+        "cluster": cluster
+        or (text_cluster(prompt, instruction) if instruction else text_cluster(clip.sha256)),
         "extra": json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else "",
         "audio": clip.reference(instruction),
     }
 
 
-def unique_ids(docs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def changed(document: Document, **changes: Any) -> Document:
+    """A copy of a document with other values."""
+    return cast(Document, {**document, **changes})
+
+
+def text_cluster(*texts: str) -> str:
+    """Name of the cluster of items with these words."""
+    return sha256_bytes(" ".join(texts).strip().encode())[:12]
+
+
+def unique_ids(documents: Sequence[Document]) -> list[Document]:
     """Documents with names of their own: of equal ones the second is called `NAME-2`, or the next that is free."""
-    taken = {doc["id"] for doc in docs}
-    seen: set[str] = set()
-    found = []
-    for doc in docs:
-        name, number = doc["id"], 2
-        while name in seen or (name != doc["id"] and name in taken):
-            name, number = f"{doc['id']}-{number}", number + 1
-        seen.add(name)
-        found.append(doc if name == doc["id"] else {**doc, "id": name})
-    return found
+    original = {document["id"] for document in documents}
+    used: set[str] = set()
+    renamed = []
+    for document in documents:
+        name, number = document["id"], 2
+        while name in used or (name != document["id"] and name in original):
+            name, number = f"{document['id']}-{number}", number + 1
+        used.add(name)
+        renamed.append(document if name == document["id"] else changed(document, id=name))
+    return renamed
 
 
-def with_references(docs: Sequence[dict[str, Any]], name: str) -> tuple[list[dict[str, Any]], int]:
-    """Documents that can be scored, without blank references, and how many have none to be compared with.
+def with_references(documents: Sequence[Document], name: str) -> tuple[list[Document], int]:
+    """Documents that can be scored, without blank references, and the number of those without any reference.
 
     Args:
-        docs: Of any kind; only those of REFERENCED need a reference.
+        documents: Of any kind; only those of REFERENCED need a reference.
         name: Of the set, for the line on stderr that tells the number.
     """
-    kept = []
-    for doc in docs:
-        references = [text for text in doc["references"] if not is_blank(text)]
-        if references or doc["kind"] not in REFERENCED:
-            same = len(references) == len(doc["references"])
-            kept.append(doc if same else {**doc, "references": references})
-    left_out = len(docs) - len(kept)
+    scorable = []
+    for document in documents:
+        references = [text for text in document["references"] if not is_blank(text)]
+        if references or document["kind"] not in REFERENCED:
+            same = len(references) == len(document["references"])
+            scorable.append(document if same else changed(document, references=references))
+    left_out = len(documents) - len(scorable)
     if left_out:
-        say(f"{name}: {left_out} of {len(docs)} items have no reference, or a blank one, and are left out")
-    return kept, left_out
+        say(
+            f"{name}: {left_out} of {len(documents)} items have no reference, or a blank one, and are left out"
+        )
+    return scorable, left_out
 
 
-def joined_by_text(docs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Documents of which those that say the same share a cluster, and with them all of their clusters.
+def joined_by_text(documents: Sequence[Document]) -> list[Document]:
+    """Documents of which those with the same words share a cluster, and with them all of their clusters.
 
-    The same is said in one pair of languages by the same letters, digits and marks; case, punctuation and spaces do not
-    matter. A cluster that is joined with others keeps the name of the first.
+    Words are the same in one pair of languages if their letters, digits and marks are; case, punctuation and spaces do
+    not matter. A cluster that is joined with others keeps the name of the first.
     """
-    parents: dict[Any, Any] = {}
+    parents: dict[Any, Any] = {}  # a union-find forest over clusters and texts
 
     def root(node: Any) -> Any:
         while parents.setdefault(node, node) != node:
@@ -208,62 +241,56 @@ def joined_by_text(docs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return node
 
     nodes = []
-    for doc in docs:
-        nodes.append(("cluster", doc["cluster"]))
-        if said := same_words(doc["instruction"]):
-            parents[root(("text", doc["source_lang"], doc["target_lang"], said))] = root(nodes[-1])
+    for document in documents:
+        nodes.append(("cluster", document["cluster"]))
+        if text := same_words(document["instruction"]):
+            languages = (document["source_lang"], document["target_lang"])
+            parents[root(("text", *languages, text))] = root(nodes[-1])
     names: dict[Any, str] = {}
-    for doc, node in zip(docs, nodes, strict=True):
-        names.setdefault(root(node), doc["cluster"])
+    for document, node in zip(documents, nodes, strict=True):
+        names.setdefault(root(node), document["cluster"])
     return [
-        doc if names[root(node)] == doc["cluster"] else {**doc, "cluster": names[root(node)]}
-        for doc, node in zip(docs, nodes, strict=True)
+        document if names[root(node)] == document["cluster"] else changed(document, cluster=names[root(node)])
+        for document, node in zip(documents, nodes, strict=True)
     ]
 
 
 def same_words(text: str | None) -> str:
-    """What two wordings have in common that differ in case, punctuation and spaces alone."""
+    """The letters, digits and marks of a text: equal for wordings that differ in case, punctuation and spaces alone."""
     plain = plain_characters(text or "").casefold()
     return "".join(letter for letter in plain if unicodedata.category(letter)[0] in "LNM")
 
 
-def user_text(doc: Mapping[str, Any]) -> str:
+def user_text(item: Mapping[str, Any]) -> str:
     """The user turn as text: the prompt, then what is spoken; parts that the data set does not tell are left out."""
-    return f"{doc.get('prompt', '')} {doc.get('instruction', '')}".strip()
+    return f"{item.get('prompt', '')} {item.get('instruction', '')}".strip()
 
 
-def set_fingerprint(docs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def set_fingerprint(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Identity of a whole test set: number of items, hash of their texts and hash of their clips, each in order."""
     n, texts, clips = 0, _ListHash(), _ListHash()
-    for doc in docs:
+    for document in documents:
         n += 1
-        texts.add([doc[name] for name in _FINGERPRINTED] + ([doc["extra"]] if doc.get("extra") else []))
-        clips.add(_clip_hash(doc["audio"]))
+        extra = [document["extra"]] if document.get("extra") else []
+        texts.add([document[name] for name in _FINGERPRINTED] + extra)
+        audio = document["audio"]
+        prefix = audio.get("prefix")
+        clips.add([prefix["sha256"], audio["sha256"]] if prefix else audio["sha256"])
     return {"n_items": n, "items_sha256": texts.hexdigest(), "audio_set_sha256": clips.hexdigest()}
 
 
-_FINGERPRINTED = (
-    "id", "kind", "prompt", "instruction", "references", "source_lang", "target_lang", "baseline",
-)  # fmt: skip
-
-
 class _ListHash:
-    """`sha256_json` of a list that is never held."""
+    """`sha256_json` of a list whose values come one by one."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256(b"[")
-        self._gap = b""
+        self._separator = b""
 
     def add(self, value: Any) -> None:
-        self._digest.update(self._gap + canonical_json(value))
-        self._gap = b","
+        self._digest.update(self._separator + canonical_json(value))
+        self._separator = b","
 
     def hexdigest(self) -> str:
         closed = self._digest.copy()
         closed.update(b"]")
         return closed.hexdigest()
-
-
-def _clip_hash(audio: Mapping[str, Any]) -> Any:
-    """Hash of a clip; with the one that is heard before it, where there is one."""
-    return [audio["prefix"]["sha256"], audio["sha256"]] if audio.get("prefix") else audio["sha256"]

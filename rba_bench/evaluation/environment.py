@@ -1,4 +1,4 @@
-"""On what a run was made: hardware and versions, without names of people or machines."""
+"""Hardware and package versions of a run, without names of people or machines."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def hardware(device: str) -> dict[str, Any]:
     """Device, processor and thread count."""
     import torch
 
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "device": device,
         "machine": platform.machine(),
         "cpu": cpu_name(),
@@ -34,8 +34,8 @@ def hardware(device: str) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
     }
     if device.startswith("cuda"):
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
 
 
 def versions() -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""What in a task file can run Python code that is not this package's: found by reading, before lm-eval loads the file.
+"""Refusal of task files that can run Python code of others, found by reading them before lm-eval loads them.
 
 lm-eval imports whatever a `!function` names while it reads the YAML, looking beside the file first, renders templates
 (`doc_to_text: "{{...}}"`, or those of the file that `use_prompt` names) without a sandbox, and has the package
 `evaluate` run the script of any metric that it does not know itself (lm_eval 0.4.13, `tasks/_yaml_loader.py`,
-`utils.py`, `prompts/__init__.py`, `api/registry.py`). So a task file of somebody else is a program. What may run
-unasked: the functions of `rba_bench.evaluation.hooks`, unless a file beside it takes that name, and everything in the
-task files that this package ships.
+`utils.py`, `prompts/__init__.py`, `api/registry.py`). So a task file of somebody else is a program. Allowed without
+`--trust` are the functions of `rba_bench.evaluation.hooks`, unless a file beside it takes that name, and everything in
+the task files that this package ships.
 """
 
 import re
@@ -28,23 +28,23 @@ _NO = ("false", "no", "off", "null", "~", "")
 
 def refuse_foreign_code(path: Path) -> None:
     """Raise UserError if a task file, or one that it includes, can run code of its authors."""
-    whole = path.resolve()
-    settings = _settings(whole, ())
+    resolved = path.resolve()
+    settings = _settings(resolved, ())
     if "task_list" in settings or isinstance(settings.get("task"), yaml.CollectionNode):
         raise UserError(f"{path} is not a single task: give the file of one task")
-    for file, what in [*_found(whole, ()), *((whole, what) for what in _scripts(settings))]:
+    for file, what in [*_code_in_tags(resolved, ()), *((resolved, what) for what in _scripts(settings))]:
         raise UserError(
             f"{file} runs code of its own ({what}): read it, then add --trust if you trust its authors"
         )
 
 
-def _found(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
+def _code_in_tags(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
     """Pairs of file and what in it runs code by tag or by template, included files first."""
     if path in seen or path.is_relative_to(tasks_dir()):
         return
     tree = _tree(path)
     for other in _included(path, tree):
-        yield from _found(other, (*seen, path))
+        yield from _code_in_tags(other, (*seen, path))
     beside = path.parent / _BESIDE
     shadowed = beside.exists() and beside.resolve() != _HOOKS.resolve()
     for node in _nodes(tree):
@@ -65,21 +65,25 @@ def _scripts(settings: Mapping[str, yaml.Node]) -> Iterator[str]:
         yield f"the prompts of {' '.join(str(prompts.value).split())[:80]}"
     results = settings.get("process_results")
     if results is None or results.tag != "!function":  # else metrics are names of what it returns
-        yield from (f"the metric {name[:80]!r} of the package `evaluate`" for name in _unknown(settings))
+        yield from (
+            f"the metric {name[:80]!r} of the package `evaluate`" for name in _foreign_metrics(settings)
+        )
 
 
-def _unknown(settings: Mapping[str, yaml.Node]) -> Iterator[str]:
+def _foreign_metrics(settings: Mapping[str, yaml.Node]) -> Iterator[str]:
     """Names of metrics that lm-eval would look for in the package `evaluate`."""
     import lm_eval.api.metrics  # noqa: F401 - registers them
     from lm_eval.api.registry import metric_registry
 
-    known = set(metric_registry.keys())
+    registered = set(metric_registry.keys())
     for node in _nodes(settings.get("metric_list")):
         entry = _entries(node)
         metric, elsewhere = entry.get("metric"), entry.get("hf_evaluate")
         if not isinstance(metric, yaml.ScalarNode) or metric.tag == "!function":
             continue
-        if metric.value not in known or (elsewhere is not None and str(elsewhere.value).lower() not in _NO):
+        if metric.value not in registered or (
+            elsewhere is not None and str(elsewhere.value).lower() not in _NO
+        ):
             yield " ".join(metric.value.split())
 
 
@@ -115,26 +119,26 @@ def _entries(node: yaml.Node | None, above: tuple[yaml.Node, ...] = ()) -> dict[
     """Entries of a mapping by name, those of its merge keys (`<<`) included; {} for anything else."""
     if not isinstance(node, yaml.MappingNode) or node in above:
         return {}
-    own: dict[str, yaml.Node] = {}
+    entries: dict[str, yaml.Node] = {}
     merged: dict[str, yaml.Node] = {}
     for key, value in node.value:
         if key.tag != _MERGE:
-            own[str(key.value)] = value
+            entries[str(key.value)] = value
             continue
         parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
         for part in reversed(parts):  # the first one counts
             merged |= _entries(part, (*above, node))
-    return merged | own
+    return merged | entries
 
 
 def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
     """Every node once, also where aliases repeat or contain it."""
-    waiting, met = [root] if root is not None else [], set()
+    waiting, seen = [root] if root is not None else [], set()
     while waiting:
         node = waiting.pop()
-        if id(node) in met:
+        if id(node) in seen:
             continue
-        met.add(id(node))
+        seen.add(id(node))
         yield node
         if isinstance(node, yaml.MappingNode):
             waiting += [part for pair in reversed(node.value) for part in reversed(pair)]

@@ -1,58 +1,51 @@
-"""Which clips are answered together: windows of neighbours, like lengths inside a window, a budget of audio.
-
-Sorting a whole set by length would read its files in random order, and a parquet file can only be read in groups of
-rows. So a window of a few hundred neighbours is sorted, and batches are cut where the padded audio reaches the budget.
-
-The one module that touches lm-eval (0.4.12 to 0.4.x): our model as an `LM`, and tasks as lm-eval builds them.
+"""lm-eval (0.4.12 to 0.4.x): our model as its `LM`, and tasks as it builds them. No other module touches lm-eval.
 
 `RbaSpeechLM` is what stock `lm_eval --model rba-speechlm` runs. `rba-bench eval` drives the same class over the same
-`Instance`s, so both send the same prompts, the same audio and the same seeds. What lm-eval's own audio path gets wrong
-and this one does not: clips are decoded lazily, one batch ahead; partial results are cached under the whole request,
-audio included; batches hold clips of like length.
+`Instance`s, so both send the same prompts, the same audio and the same seeds. It avoids the faults of lm-eval's own
+audio path: clips are decoded lazily, one batch ahead; partial results are cached under the whole request, audio
+included; batches hold clips of similar length.
 """
 
 import logging
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
+from rba_bench.audio import perturbations
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
-from rba_bench.evaluation import model_input, outcomes
-from rba_bench.evaluation.model_input import AnswerBatch, PlannedRequest
+from rba_bench.evaluation import outcomes
+from rba_bench.evaluation.model_input import (
+    AnswerBatch,
+    PlannedRequest,
+    load_wave,
+    plan_requests,
+    spoken_text,
+)
 from rba_bench.evaluation.records import UNANSWERED
-from rba_bench.files import canonical_json
-from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest
+from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechLM, SpeechRequest
 from rba_bench.textlm.text_model import Decoding, Generation
 
+MODEL_NAME = "rba-speechlm"
+BATCH_SIZE = 32
 WINDOW = 512  # items
 SECONDS_PER_CLIP = 12.0  # the default budget is as many of such clips as the batch size says
 SMALLEST_BUDGET = 1.0
 
 
-class Item(Protocol):
-    """What is planned: a request with its place, length, content and decoding."""
+class BatchPlanner:
+    """Cuts requests into batches by number of clips and seconds of audio; learns from running out of memory.
 
-    index: int
-    duration: float
-    key: str
-    settings: Any
-
-
-Plan = TypeVar("Plan", bound=Item)
-
-
-class Planner:
-    """Cuts batches; learns from running out of memory.
+    Sorting a whole set by length would read its files in random order, and a parquet file can only be read in groups of
+    rows. So a window of a few hundred neighbours is sorted, and batches are cut where the padded audio reaches the
+    budget.
 
     Args:
         batch_size: Most clips in a batch.
@@ -67,58 +60,47 @@ class Planner:
         self.seconds = batch_seconds or batch_size * SECONDS_PER_CLIP
         self._lock = threading.Lock()
 
-    def batches(self, planned: Sequence[Plan]) -> Iterator[list[Plan]]:
+    def batches(self, requests: Sequence[PlannedRequest]) -> Iterator[list[PlannedRequest]]:
         """Batches of one decoding each. Lazily, so that a smaller budget holds from the next batch on."""
-        by_decoding: dict[Any, list[Plan]] = {}
-        for plan in planned:
-            by_decoding.setdefault(plan.settings.decoding, []).append(plan)
-        for plans in by_decoding.values():
-            for window in windows(plans, max(WINDOW, self.batch_size)):
+        size = max(WINDOW, self.batch_size)
+        for same_decoding in by_decoding(requests).values():
+            for first in range(0, len(same_decoding), size):
+                window = same_decoding[first : first + size]
                 # Longest first: memory peaks at once. Requests for one clip are neighbours, so it is encoded once.
-                yield from self._cut(sorted(window, key=lambda p: (-p.duration, p.key, p.index)))
+                ordered = sorted(window, key=lambda request: (-request.duration, request.key, request.index))
+                start = 0
+                while start < len(ordered):
+                    longest = max(ordered[start].duration, 0.1)
+                    n = max(1, min(self.batch_size, int(self.seconds / longest)))
+                    yield ordered[start : start + n]
+                    start += n
 
-    def halve(self, requests: Sequence[Any]) -> None:
+    def halve(self, requests: Sequence[SpeechRequest]) -> None:
         """Memory ran out on these requests: keep to half of their padded audio from now on."""
-        longest = max(len(request.audio) for request in requests) / 16_000
+        lengths = [0 if request.audio is None else len(request.audio) for request in requests]
+        seconds = max(lengths) / SAMPLING_RATE * len(requests)
         with self._lock:
-            self.seconds = max(SMALLEST_BUDGET, min(self.seconds, longest * len(requests)) / 2)
-
-    def _cut(self, ordered: Sequence[Plan]) -> Iterator[list[Plan]]:
-        start = 0
-        while start < len(ordered):
-            longest = max(ordered[start].duration, 0.1)
-            n = max(1, min(self.batch_size, int(self.seconds / longest)))
-            yield list(ordered[start : start + n])
-            start += n
+            self.seconds = max(SMALLEST_BUDGET, min(self.seconds, seconds) / 2)
 
 
-def windows(items: Sequence[Plan], size: int) -> Iterator[list[Plan]]:
-    """`items` in order, `size` at a time."""
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
-
-
-def out_of_memory() -> tuple[type[BaseException], ...]:
-    """What is raised when memory runs out, on a GPU or off."""
-    import torch
-
-    return (torch.OutOfMemoryError, MemoryError)
-
-
-MODEL_NAME = "rba-speechlm"
-BATCH_SIZE = 32
-UNHEARD = "unheard"  # in place of a content hash
+def by_decoding(requests: Sequence[PlannedRequest]) -> dict[Decoding, list[PlannedRequest]]:
+    """Requests by their decoding: one call of a model has one."""
+    groups: dict[Decoding, list[PlannedRequest]] = {}
+    for request in requests:
+        groups.setdefault(request.settings.decoding, []).append(request)
+    return groups
 
 
 class RbaSpeechLM(LM):
     """A speech language model under lm-eval.
 
     Args:
-        pretrained: Checkpoint folder, or a name that `speechlm.load` knows (`base`, `text`, `cascade`, `constant`).
+        pretrained: Checkpoint folder, or a name that `speechlm.model_names.load_speech_model` knows (`base`, `text`,
+            `cascade`, `constant`).
         batch_size: Clips per batch; "auto" is 32.
         device: Torch device; by default a GPU if there is one.
         batch_seconds: Most audio per batch in seconds, padding included; halved whenever memory runs out.
-        perturb: What is done to every clip before the model hears it, such as `noise=10dB,telephone`.
+        perturb: What is done to every clip before the model gets it, such as `noise=10dB,telephone`.
         model: A loaded model instead of `pretrained`.
         model_options: Passed on to the loader: `true_length`, `encoder_cache`, `trust_remote_code`,
             `template` (`enable_thinking=false`).
@@ -146,8 +128,8 @@ class RbaSpeechLM(LM):
         self.batch_size = BATCH_SIZE if batch_size in (None, "auto") else int(str(batch_size))
         if self.batch_size < 1:
             raise UserError(f"batch size must be at least 1, not {batch_size}")
-        self.planner = Planner(self.batch_size, batch_seconds)
-        self.perturbation = _perturbation(perturb)
+        self.planner = BatchPlanner(self.batch_size, batch_seconds)
+        self.perturbation = perturbations.parse_perturbation(perturb) if perturb else None
         self.pretrained = str(pretrained)
         self.device_name = device or _default_device()
         if model is None:
@@ -184,20 +166,23 @@ class RbaSpeechLM(LM):
         from tqdm import tqdm
 
         texts = [""] * len(requests)
-        found: list[outcomes.ItemOutcome] = []
+        item_outcomes: list[outcomes.ItemOutcome] = []
         with tqdm(total=len(requests), desc="answers", disable=disable_tqdm or self.rank != 0) as progress:
-            for together in self.stream(self.plan(requests)):
-                for answer in together.answers:
+            for batch in self.stream(self.plan(requests)):
+                for answer in batch.answers:
                     texts[answer.index] = answer.text
-                    generation = answer.generation
-                    found.append(outcomes.item_outcome(generation.status, answer.text, generation.error))
-                    if generation.status not in UNANSWERED:
-                        self.cache_hook.add_partial(
-                            "generate_until", requests[answer.index].args, answer.text
-                        )
-                progress.update(len(together.answers))
-        outcomes.check_answers(MODEL_NAME, found)
+                    status, error = answer.generation.status, answer.generation.error
+                    item_outcomes.append(outcomes.item_outcome(status, answer.text, error))
+                    if status not in UNANSWERED:
+                        args = requests[answer.index].args
+                        self.cache_hook.add_partial("generate_until", args, answer.text)
+                progress.update(len(batch.answers))
+        outcomes.check_answers(MODEL_NAME, item_outcomes)
         return texts
+
+    def plan(self, instances: Any) -> list[PlannedRequest]:
+        """See `model_input.plan_requests`."""
+        return plan_requests(instances, self.perturbation.identity() if self.perturbation else None)
 
     def stream(
         self, requests: Sequence[PlannedRequest], done: Collection[int] = frozenset()
@@ -207,105 +192,91 @@ class RbaSpeechLM(LM):
         Clips are read one batch ahead. A model that runs out of memory gets the batch again in halves, and smaller
         batches from then on.
         """
-        planned = [plan for plan in requests if plan.index not in done]
+        waiting = [request for request in requests if request.index not in done]
         if self.model.streams:
-            yield from self._stream_single(planned)
+            yield from self._stream_single(waiting)
             return
         with ThreadPoolExecutor(1) as reader:
-            batches = self.planner.batches(planned)
+            batches = self.planner.batches(waiting)
             upcoming = next(batches, None)
-            following = reader.submit(self._read, upcoming) if upcoming else None
-            while upcoming is not None and following is not None:
+            reading = reader.submit(self._read_batch, upcoming) if upcoming else None
+            while upcoming is not None and reading is not None:
                 started = time.perf_counter()
-                batch, clips = upcoming, following.result()
+                batch, clips = upcoming, reading.result()
                 io_s = time.perf_counter() - started
                 upcoming = next(batches, None)
-                following = reader.submit(self._read, upcoming) if upcoming else None
-                yield self._answer(batch, clips, started, io_s)
+                reading = reader.submit(self._read_batch, upcoming) if upcoming else None
+                yield self._answer_batch(batch, clips, started, io_s)
 
-    def plan(self, requests: Iterable[Instance]) -> list[PlannedRequest]:
-        """The requests as they will be sent, seeds and content keys included. Instances are not kept."""
-        damage = "|" + canonical_json(self.perturbation.identity()).decode() if self.perturbation else ""
-        seen: Counter[tuple[str, str]] = Counter()
-        planned = []
-        for index, request in enumerate(requests):
-            plan = PlannedRequest.of(index, request)
-            plan.key = _content_key(plan.audio) + damage
-            # The same question asked again (lm-eval's `repeats`) draws another sample.
-            asked = (plan.prompt, plan.key)
-            plan.seed = stable_seed("eval", plan.settings.seed, *asked, seen[asked])
-            seen[asked] += 1
-            planned.append(plan)
-        return planned
+    def _stream_single(self, requests: list[PlannedRequest]) -> Iterator[AnswerBatch]:
+        """For servers: each answer on its own the moment it arrives; a clip is read when it is about to be sent."""
+        for decoding, group in by_decoding(requests).items():
+            started = time.perf_counter()
+            for index, generation in self.model.stream(_LazyRequests(group, self._read_clip), decoding):
+                now = time.perf_counter()
+                yield AnswerBatch([group[index].answer(generation)], now - started, 0.0, {})
+                started = now
 
-    def _answer(
+    def _answer_batch(
         self,
         batch: list[PlannedRequest],
         clips: list[SpeechRequest | AudioError],
         started: float,
         io_s: float,
     ) -> AnswerBatch:
-        before = dict(self._stages())
+        """Answers to a batch; a clip without usable sound makes its item `not_heard`."""
+        clock = self.model.clock
+        before = {} if clock is None else dict(clock.seconds)
         usable = [clip for clip in clips if not isinstance(clip, AudioError)]
-        generated = iter(self._generate(usable, batch[0].settings.decoding))
+        generations = iter(self._generate(usable, batch[0].settings.decoding))
         answers = [
-            plan.answer(_unheard(clip) if isinstance(clip, AudioError) else next(generated))
-            for plan, clip in zip(batch, clips, strict=True)
+            request.answer(
+                Generation("", 0, "not_heard", str(clip))
+                if isinstance(clip, AudioError)
+                else next(generations)
+            )
+            for request, clip in zip(batch, clips, strict=True)
         ]
-        stages = {name: spent - before.get(name, 0.0) for name, spent in self._stages().items()}
+        after = {} if clock is None else clock.seconds
+        stages = {name: spent - before.get(name, 0.0) for name, spent in after.items()}
         return AnswerBatch(answers, time.perf_counter() - started, io_s, stages)
 
     def _generate(self, requests: list[SpeechRequest], decoding: Decoding) -> list[Generation]:
+        """The model's answers, in halves where memory runs out, on a GPU or off."""
+        import torch
+
         if not requests:
             return []
         try:
             return self.model.generate(requests, decoding)
-        except out_of_memory() as error:
+        except (torch.OutOfMemoryError, MemoryError) as error:
             if len(requests) == 1:
                 return [Generation("", 0, "error", f"out of memory: {str(error).splitlines()[0]}")]
         self.planner.halve(requests)
         half = len(requests) // 2
         return self._generate(requests[:half], decoding) + self._generate(requests[half:], decoding)
 
-    def _stream_single(self, planned: list[PlannedRequest]) -> Iterator[AnswerBatch]:
-        """For endpoints: each answer on its own the moment it arrives; a clip is read when it is about to be sent."""
-        by_decoding: dict[Decoding, list[PlannedRequest]] = {}
-        for plan in planned:
-            by_decoding.setdefault(plan.settings.decoding, []).append(plan)
-        for decoding, plans in by_decoding.items():
-            started = time.perf_counter()
-            for index, generation in self.model.stream(_Lazy(plans, self._read_one), decoding):
-                now = time.perf_counter()
-                yield AnswerBatch([plans[index].answer(generation)], now - started, 0.0, {})
-                started = now
-
-    def _stages(self) -> dict[str, float]:
-        return self.model.clock.seconds if self.model.clock is not None else {}
-
-    def _read(self, batch: Sequence[PlannedRequest]) -> list[SpeechRequest | AudioError]:
-        """Decode a batch and extract its features, in the reading thread.
-
-        A clip without usable sound makes its item `not_heard`; a damaged file ends the run.
-        """
-        read: list[SpeechRequest | AudioError] = []
-        for plan in batch:
+    def _read_batch(self, batch: Sequence[PlannedRequest]) -> list[SpeechRequest | AudioError]:
+        """Decode the clips of a batch and extract their features, in the reading thread; a damaged file raises."""
+        clips: list[SpeechRequest | AudioError] = []
+        for request in batch:
             try:
-                read.append(self._read_one(plan))
+                clips.append(self._read_clip(request))
             except AudioError as error:
-                read.append(error)
-        self.model.prepare([one for one in read if not isinstance(one, AudioError)])
-        return read
+                clips.append(error)
+        self.model.prepare([clip for clip in clips if not isinstance(clip, AudioError)])
+        return clips
 
-    def _read_one(self, plan: PlannedRequest) -> SpeechRequest:
-        reads = self.model.reads_transcript
-        if plan.audio is None and not reads:
-            raise AudioError("the item has no clip")
-        audio = None if reads else model_input.load_wave(plan.audio)
-        if audio is not None and self.perturbation is not None:
-            audio = self.perturbation.apply(
-                audio, plan.key.partition("|")[0]
-            )  # the clip alone seeds its noise
-        return SpeechRequest(audio, model_input.spoken_text(plan.audio), plan.prompt, plan.seed, plan.key)
+    def _read_clip(self, request: PlannedRequest) -> SpeechRequest:
+        audio = None
+        if not self.model.reads_transcript:
+            if request.audio is None:
+                raise AudioError("the item has no clip")
+            audio = load_wave(request.audio)
+            if self.perturbation is not None:
+                content = request.key.partition("|")[0]  # the clip alone seeds its noise
+                audio = self.perturbation.apply(audio, content)
+        return SpeechRequest(audio, spoken_text(request.audio), request.prompt, request.seed, request.key)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: no task here asks for it. Raises UserError."""
@@ -357,39 +328,19 @@ class RbaSpeechLM(LM):
             dist.barrier()
 
 
-def _perturbation(text: str) -> Any:
-    if not text:
-        return None
-    from rba_bench.audio import perturbations
-
-    return perturbations.parse_perturbation(text)
-
-
-class _Lazy(Sequence[SpeechRequest]):
-    """Requests whose clips are read on access, so that no more of them are in memory than are under way."""
+class _LazyRequests(Sequence[SpeechRequest]):
+    """Requests whose clips are read on access, so that only those being answered are in memory."""
 
     def __init__(
-        self, plans: Sequence[PlannedRequest], read: Callable[[PlannedRequest], SpeechRequest]
+        self, requests: Sequence[PlannedRequest], read: Callable[[PlannedRequest], SpeechRequest]
     ) -> None:
-        self._plans, self._read = plans, read
+        self._requests, self._read = requests, read
 
     def __len__(self) -> int:
-        return len(self._plans)
+        return len(self._requests)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._read(self._plans[index])
-
-
-def _content_key(audio: Any) -> str:
-    """As `clip_input.content_key`; of a clip that cannot be heard, which has no content, a name."""
-    try:
-        return UNHEARD if audio is None else model_input.clip_key(audio)
-    except AudioError:
-        return UNHEARD
-
-
-def _unheard(error: AudioError) -> Generation:
-    return Generation("", 0, "not_heard", str(error))
+        return self._read(self._requests[index])
 
 
 def _default_device() -> str:
@@ -444,7 +395,6 @@ def _instances(task: Any, limit: int | None, lm: RbaSpeechLM) -> Iterator[Instan
         context = task.fewshot_context(
             doc, num_fewshot=task.config.num_fewshot or 0, gen_prefix=task.doc_to_prefix(doc)
         )
-        made = task.construct_requests(
-            doc=doc, ctx=context, metadata=(task.config.task, doc_id, task.config.repeats)
-        )
-        yield from made if isinstance(made, list) else [made]
+        metadata = (task.config.task, doc_id, task.config.repeats)
+        instances = task.construct_requests(doc=doc, ctx=context, metadata=metadata)
+        yield from instances if isinstance(instances, list) else [instances]

@@ -66,7 +66,7 @@ def load_dataset(
         docs, origin = documents.load_documents(testset, data), {"source": testset or "local"}
     else:
         own_options = {name: value for name, value in options.items() if name not in METADATA_KEYS}
-        loaded = sources.load(source, own_options, sources.Place.of(data_dir, baseline=baseline))
+        loaded = sources.load_source(source, own_options, sources.Place.of(data_dir, baseline=baseline))
         docs, origin = loaded.documents, {"source": source, **loaded.origin}
     configs = [dict(config) for config in finish]
     if _judge() != NO_JUDGE:  # the files that scorers need are looked for once, not for every document
@@ -82,7 +82,7 @@ def _judge() -> str:
     return os.environ.get(JUDGE_VARIABLE, NO_JUDGE)
 
 
-def _table(docs: list[dict[str, Any]], finish: str) -> Any:
+def _table(docs: list[documents.Document], finish: str) -> Any:
     """The documents as an arrow table, made in pieces and taken out of `docs`: both are never held whole."""
     import pyarrow as pa
 

@@ -1,21 +1,17 @@
-"""What goes to a model and what comes back: clips, prompts, decoding, answers.
+"""What goes to a model and what comes back: generation settings, clips, requests and answers.
 
-From lm-eval's `generation_kwargs` to a `Decoding`, a base seed and stop strings.
-
-What an audio task may put beside a prompt, turned into samples at the model's rate.
-
-Our own documents send a reference. It may name a `prefix`, another reference that is heard first (an instruction that
-is spoken): its clip, `PAUSE` seconds of silence, then the clip itself, as one recording. Tasks written by others may
-send decoded samples (`{"array", "sampling_rate"}`), encoded bytes (`{"bytes"}`), a path, or the decoder objects of
-`datasets` >= 4.
-
-What goes to a model and what comes back, between lm-eval's instances and our samples.
+The `generation_kwargs` of a task become a `Decoding`, a base seed and stop strings. The audio of an item becomes
+samples at the model's rate. Our own documents send a reference; it may name a `prefix`, another reference that is
+played first (an instruction that is spoken): the model gets the clip of the prefix, `PAUSE` seconds of silence, then
+the clip itself, as one recording. Tasks written by others may send decoded samples (`{"array", "sampling_rate"}`),
+encoded bytes (`{"bytes"}`), a path, or the decoder objects of `datasets` >= 4.
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,7 +21,8 @@ import numpy as np
 from rba_bench.audio import clips, samples
 from rba_bench.audio.decoding import CLIP_BYTES
 from rba_bench.errors import UserError
-from rba_bench.files import sha256_bytes
+from rba_bench.files import canonical_json, sha256_bytes
+from rba_bench.seeding import stable_seed
 from rba_bench.textlm.replies import ReplyParts, split_reply
 from rba_bench.textlm.text_model import Decoding, Generation, Status
 
@@ -36,6 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_SEED = 1234
 PROTOCOLS = ("greedy", "sampled")
 KEYS = ("protocol", "do_sample", "temperature", "top_p", "max_gen_toks", "seed", "until")
+PAUSE = 0.5  # seconds between a prefix and the clip
+NO_CONTENT = "unheard"  # in place of the content hash of a clip that cannot be decoded; part of seeds
 
 
 @dataclass(frozen=True)
@@ -64,69 +63,48 @@ def read_generation_settings(kwargs: Mapping[str, Any]) -> GenerationSettings:
     unknown = sorted(kwargs.keys() - set(KEYS))
     if unknown:
         raise UserError(f"unknown generation setting {', '.join(unknown)}; known: {', '.join(KEYS)}")
-    named = str(kwargs.get("protocol", "custom"))
-    if named not in (*PROTOCOLS, "custom"):
-        raise UserError(f"unknown protocol {named!r}; known: greedy, sampled, custom")
-    sampled = bool(kwargs.get("do_sample", named == "sampled"))
+    name = str(kwargs.get("protocol", "custom"))
+    if name not in (*PROTOCOLS, "custom"):
+        raise UserError(f"unknown protocol {name!r}; known: greedy, sampled, custom")
+    sampled = bool(kwargs.get("do_sample", name == "sampled"))
     temperature = float(kwargs.get("temperature", 1.0)) if sampled else 0.0
     decoding = Decoding(
         max_new_tokens=int(kwargs.get("max_gen_toks", Decoding().max_new_tokens)),
         temperature=temperature,
         top_p=float(kwargs.get("top_p", 1.0)) if temperature else 1.0,
     )
-    protocol = _protocol(decoding)
-    if named in PROTOCOLS and protocol != named:
-        raise UserError(
-            f"protocol {named} contradicts {dict(kwargs)}: name it `custom` or leave the rest out"
-        )
-    return GenerationSettings(
-        protocol, decoding, int(kwargs.get("seed", DEFAULT_SEED)), _strings(kwargs.get("until"))
-    )
-
-
-def _protocol(decoding: Decoding) -> str:
-    if decoding.temperature == 0:
-        return "greedy"
-    return "sampled" if decoding.temperature == 1 and decoding.top_p == 1 else "custom"
-
-
-def _strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
-    if until is None:
-        return ()
-    return (until,) if isinstance(until, str) else tuple(until)
-
-
-def cut_at_stops(text: str, until: Sequence[str]) -> str:
-    """`text` up to the first of the stop strings."""
-    ends = [text.find(stop) for stop in until if stop and stop in text]
-    return text[: min(ends)] if ends else text
-
-
-PAUSE = 0.5  # seconds between a prefix and the clip
+    unchanged = temperature == 1 and decoding.top_p == 1
+    protocol = "greedy" if temperature == 0 else "sampled" if unchanged else "custom"
+    if name in PROTOCOLS and protocol != name:
+        raise UserError(f"protocol {name} contradicts {dict(kwargs)}: name it `custom` or leave the rest out")
+    until = kwargs.get("until")
+    stops = (until,) if isinstance(until, str) else tuple(until or ())
+    return GenerationSettings(protocol, decoding, int(kwargs.get("seed", DEFAULT_SEED)), stops)
 
 
 def load_wave(value: Any) -> np.ndarray:
-    """Float32 mono samples at 16 kHz.
+    """Float32 mono samples at 16 kHz of audio in any form that an item may send.
 
     Raises:
         UserError: a form of audio that is not known, or a damaged file.
         AudioError: the clip holds no usable sound.
     """
-    if isinstance(value, Mapping) and "sha256" in value:
-        heard = clips.load_clip(clip_reference(value))
-        return (
-            heard
-            if _prefix(value) is None
-            else _joined(clips.load_clip(clip_reference(_prefix(value))), heard)
-        )
-    if isinstance(value, Mapping) and value.get("array") is not None:
-        return wave_from_array(value["array"], value.get("sampling_rate"))
-    if isinstance(value, Mapping) and value.get("bytes"):
-        return clips.decode_clip(_bytes(value["bytes"]))
-    if isinstance(value, Mapping) and value.get("path"):
-        value = value["path"]
+    if isinstance(value, Mapping):
+        if "sha256" in value:
+            wave = clips.load_clip(clip_reference(value))
+            if not value.get("prefix"):
+                return wave
+            pause = np.zeros(round(PAUSE * clips.SAMPLING_RATE), dtype=np.float32)
+            return np.concatenate([clips.load_clip(clip_reference(value["prefix"])), pause, wave])
+        if value.get("array") is not None:
+            return wave_from_array(value["array"], value.get("sampling_rate"))
+        if data := value.get("bytes"):
+            if not isinstance(data, bytes | bytearray | memoryview):
+                raise clips.AudioError(f"audio bytes of type {type(data).__name__}: want bytes")
+            return clips.decode_clip(bytes(data))
+        value = value.get("path") or value
     if isinstance(value, str | os.PathLike):
-        return clips.decode_clip(_file_bytes(os.fspath(value)))
+        return clips.decode_clip(_read_clip_file(os.fspath(value)))
     if hasattr(value, "get_all_samples"):
         try:
             decoded = value.get_all_samples()
@@ -136,53 +114,13 @@ def load_wave(value: Any) -> np.ndarray:
     raise UserError(f"cannot read audio from {type(value).__name__}: send a reference, array, bytes or path")
 
 
-def clip_reference(value: Any) -> clips.AudioRef:
-    """The clip that a document's audio entry points at, without its prefix."""
-    known = {
-        name: part
-        for name, part in value.items()
-        if name not in ("transcript", "prefix") and part is not None  # lm-eval fills absent keys with None
-    }
-    return clips.AudioRef.from_dict(known)
-
-
-def spoken_text(value: Any) -> str:
-    """What is spoken, prefix first, where the task knows it (for text oracles), else ""."""
-    if not isinstance(value, Mapping):
-        return ""
-    before = spoken_text(_prefix(value)) if _prefix(value) else ""
-    return f"{before} {value.get('transcript') or ''}".strip()
-
-
-def clip_key(value: Any) -> str:
-    """Hash of what is heard, for seeds: it must not depend on where the clip lies."""
-    if isinstance(value, Mapping) and "sha256" in value:
-        prefix = _prefix(value)
-        own = str(value["sha256"])
-        return own if prefix is None else sha256_bytes(f"{clip_key(prefix)}|{PAUSE}|{own}".encode())
-    return sha256_bytes(load_wave(value).tobytes())
-
-
-def clip_duration(value: Any) -> float:
-    """Seconds, 0.0 where only decoding could tell; used to put clips of like length into one batch."""
-    if not isinstance(value, Mapping):
-        return 0.0
-    prefix = _prefix(value)
+def _read_clip_file(path: str | bytes) -> bytes:
     try:
-        own = float(value.get("duration") or 0.0)
-    except (TypeError, ValueError, OverflowError):  # of a task written by others, where it may be anything
-        own = 0.0
-    own = own if math.isfinite(own) else 0.0
-    return own if prefix is None else clip_duration(prefix) + PAUSE + own
-
-
-def _prefix(value: Mapping[str, Any]) -> Any:
-    return value.get("prefix") or None
-
-
-def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    silence = np.zeros(round(PAUSE * clips.SAMPLING_RATE), dtype=np.float32)
-    return np.concatenate([first, silence, second])
+        with open(path, "rb") as handle:
+            return handle.read(CLIP_BYTES + 1)  # the decoder refuses what is longer
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"cannot read audio file {str(path)[:300]}: {reason}") from error
 
 
 def wave_from_array(values: Any, rate: Any) -> np.ndarray:
@@ -213,19 +151,44 @@ def wave_from_array(values: Any, rate: Any) -> np.ndarray:
     return samples.resample(floats, rate, clips.SAMPLING_RATE)
 
 
-def _bytes(value: Any) -> bytes:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        raise clips.AudioError(f"audio bytes of type {type(value).__name__}: want bytes")
-    return bytes(value)
+def clip_reference(value: Mapping[str, Any]) -> clips.AudioRef:
+    """The clip that a document's audio entry points at, without its prefix."""
+    facts = {
+        name: part
+        for name, part in value.items()
+        if name not in ("transcript", "prefix") and part is not None  # lm-eval fills absent keys with None
+    }
+    return clips.AudioRef.from_dict(facts)
 
 
-def _file_bytes(path: str | bytes) -> bytes:
+def spoken_text(value: Any) -> str:
+    """What is spoken, prefix first, where the task knows it (for text oracles), else ""."""
+    if not isinstance(value, Mapping):
+        return ""
+    before = spoken_text(value["prefix"]) if value.get("prefix") else ""
+    return f"{before} {value.get('transcript') or ''}".strip()
+
+
+def clip_key(value: Any) -> str:
+    """Hash of the audio that the model hears, for seeds: it must not depend on where the clip lies."""
+    if not (isinstance(value, Mapping) and "sha256" in value):
+        return sha256_bytes(load_wave(value).tobytes())
+    key = str(value["sha256"])
+    prefix = value.get("prefix")
+    return sha256_bytes(f"{clip_key(prefix)}|{PAUSE}|{key}".encode()) if prefix else key
+
+
+def clip_duration(value: Any) -> float:
+    """Seconds, 0.0 where only decoding could tell; used to put clips of like length into one batch."""
+    if not isinstance(value, Mapping):
+        return 0.0
     try:
-        with open(path, "rb") as handle:
-            return handle.read(CLIP_BYTES + 1)  # what is longer the decoder refuses
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read audio file {str(path)[:300]}: {reason}") from error
+        seconds = float(value.get("duration") or 0.0)
+    except (TypeError, ValueError, OverflowError):  # of a task written by others, where it may be anything
+        seconds = 0.0
+    seconds = seconds if math.isfinite(seconds) else 0.0
+    prefix = value.get("prefix")
+    return clip_duration(prefix) + PAUSE + seconds if prefix else seconds
 
 
 @dataclass(frozen=True)
@@ -257,7 +220,7 @@ class AnswerBatch:
         answers: In no particular order.
         wall_s: Time since the answers before them.
         io_s: The part of it spent waiting for clips to be read and decoded.
-        stages: The parts that the model knows: `features`, `encoder`, `decoder`, ...
+        stages: The parts that the model measures: `features`, `encoder`, `decoder`, ...
     """
 
     answers: list[Answer]
@@ -266,7 +229,7 @@ class AnswerBatch:
     stages: dict[str, float]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PlannedRequest:
     """A request as it will be sent; its seed and key depend on what it asks, not on where or when.
 
@@ -274,11 +237,11 @@ class PlannedRequest:
         index: Position among the requests of this process.
         doc_id: Position of its document in the test set.
         prompt: Text beside the audio.
-        audio: Clip, in any form that `clip_input` knows.
+        audio: Clip, in any form that `load_wave` knows.
         settings: Decoding and stop strings.
         duration: Of the clip, in seconds.
         seed: Of its sampled answer.
-        key: Content of the clip as it is heard.
+        key: Content of the clip as the model hears it, perturbations included.
     """
 
     index: int
@@ -287,24 +250,54 @@ class PlannedRequest:
     audio: Any
     settings: GenerationSettings
     duration: float
-    seed: int = 0
-    key: str = ""
-
-    @classmethod
-    def of(cls, index: int, request: "Instance") -> "PlannedRequest":
-        """Raises UserError if the item does not have exactly one clip; a clip that is null will not be heard."""
-        prompt, kwargs, media = (*request.args, {})[:3]
-        given = media.get("audio") if isinstance(media, dict) else None
-        clips = given if isinstance(given, list) else [given]
-        if len(clips) != 1 or given is None:
-            raise UserError(f"{request.task_name}: expected one clip per item, found {len(clips)}")
-        clip, doc_id = clips[0], -1 if request.doc_id is None else request.doc_id
-        return cls(index, doc_id, prompt, clip, _shared_settings(kwargs), clip_duration(clip))
+    seed: int
+    key: str
 
     def answer(self, generation: Generation) -> Answer:
-        """What counts of what the model said."""
+        """The part of a reply that counts as the answer."""
         parts = scored_part(generation.text, self.settings.until)
         return Answer(self.index, parts.answer, generation, self.seed, parts.complete)
+
+
+def plan_requests(
+    instances: Iterable["Instance"], perturbation: Mapping[str, Any] | None = None
+) -> list[PlannedRequest]:
+    """lm-eval's instances as the requests that will be sent. Instances are not kept.
+
+    Args:
+        instances: One for each item, or several for `repeats`: the same question again draws another sample.
+        perturbation: Identity of what is done to every clip.
+
+    Raises:
+        UserError: an item does not have exactly one clip. A clip that is null cannot be decoded, which is no error.
+    """
+    suffix = "|" + canonical_json(perturbation).decode() if perturbation else ""
+    repeats: Counter[tuple[str, str]] = Counter()
+    planned = []
+    for index, instance in enumerate(instances):
+        prompt, kwargs, media = (*instance.args, {})[:3]
+        audio = media.get("audio") if isinstance(media, dict) else None
+        listed = audio if isinstance(audio, list) else [audio]
+        if len(listed) != 1 or audio is None:
+            raise UserError(f"{instance.task_name}: expected one clip per item, found {len(listed)}")
+        [clip] = listed
+        # One object for equal settings, of which lm-eval makes a copy for every item
+        settings = _parsed_settings(json.dumps(dict(kwargs), sort_keys=True))
+        try:
+            key = NO_CONTENT if clip is None else clip_key(clip)
+        except clips.AudioError:
+            key = NO_CONTENT
+        key += suffix
+        seed = stable_seed("eval", settings.seed, prompt, key, repeats[prompt, key])
+        repeats[prompt, key] += 1
+        doc_id = -1 if instance.doc_id is None else instance.doc_id
+        planned.append(PlannedRequest(index, doc_id, prompt, clip, settings, clip_duration(clip), seed, key))
+    return planned
+
+
+@lru_cache(maxsize=64)
+def _parsed_settings(text: str) -> GenerationSettings:
+    return read_generation_settings(json.loads(text))
 
 
 def scored_part(response: str, until: Sequence[str]) -> ReplyParts:
@@ -313,11 +306,7 @@ def scored_part(response: str, until: Sequence[str]) -> ReplyParts:
     return replace(parts, answer=cut_at_stops(parts.answer, until))
 
 
-@lru_cache(maxsize=64)
-def _settings_of(text: str) -> GenerationSettings:
-    return read_generation_settings(json.loads(text))
-
-
-def _shared_settings(kwargs: Mapping[str, Any]) -> GenerationSettings:
-    """One object for equal `generation_kwargs`, of which lm-eval makes a copy for every item."""
-    return _settings_of(json.dumps(dict(kwargs), sort_keys=True))
+def cut_at_stops(text: str, until: Sequence[str]) -> str:
+    """`text` up to the first of the stop strings."""
+    ends = [text.find(stop) for stop in until if stop and stop in text]
+    return text[: min(ends)] if ends else text

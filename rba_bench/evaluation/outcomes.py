@@ -1,14 +1,14 @@
-"""Whether a run may leave a record: a number is written only where enough of the test set was answered.
+"""Whether a run may have a record: a score is written only where enough of the test set was answered.
 
-What went wrong is told apart by whose trouble it is, since only the model's own may cost it points:
+Failures are told apart by their cause, since only the model's own may cost it points:
 
     error      the model failed on this item: scored as an empty answer
-    not_heard  the clip cannot be heard: no score
+    not_heard  the clip cannot be decoded: no score
     no_reply   the server gave no usable reply, after all retries: no score
 
-A run without a single reply leaves no record, and neither does one in which more than `UNSCORED_SHARE` of the items
-have no score for a reason outside the model. Answers that came are kept, and the same command asks for the rest. Empty
-replies are replies: a model that says nothing to anything scores what silence scores, and that is said aloud.
+A run without a single reply gets no record, and neither does one in which more than `UNSCORED_SHARE` of the items have
+no score for a reason outside the model. Answers that came are kept, and the same command asks for the rest. Empty
+replies are replies: a model that answers every item with nothing gets the score of empty answers, with a warning.
 """
 
 import re
@@ -20,29 +20,26 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, Sample
 from rba_bench.progress import say
 
-UNSCORED_SHARE = 0.5  # beyond it, a score would tell of another test set than the one it is named after
-WORDS = {
+UNSCORED_SHARE = 0.5  # beyond it, the score would describe another test set than the one it is named after
+MEANING = {
     "error": "the model failed, which counts as an empty answer",
-    "not_heard": "the clip cannot be heard, so there is no score",
+    "not_heard": "the clip cannot be decoded, so there is no score",
     "no_reply": "the server gave no usable reply, so there is no score",
 }
-NOTHING_SAID = "empty"
-ItemOutcome = tuple[
-    str, str
-]  # status of an item (`empty` wherever there is no text to score), and why it is not `ok`
+ItemOutcome = tuple[str, str]  # status (`empty` wherever there is no text to score), and why it is not `ok`
 
 _REFUSAL = re.compile(r"4\d\d\b(?<!408)(?<!409)(?<!425)(?<!429)")  # the server finds the request itself wrong
 
 
 def item_outcome(status: str, text: str, reason: str) -> ItemOutcome:
-    """What came of one item.
+    """The outcome of one item.
 
     Args:
         status: Of the item.
         text: What of its reply is scored.
         reason: Why it is not `ok`.
     """
-    return (status if status in UNANSWERED or text.strip() else NOTHING_SAID), reason
+    return (status if status in UNANSWERED or text.strip() else "empty"), reason
 
 
 def check_answers(task: str, outcomes: Sequence[ItemOutcome]) -> None:
@@ -66,13 +63,13 @@ def check_answers(task: str, outcomes: Sequence[ItemOutcome]) -> None:
             task, unscored, f"{len(unscored)} of {n} items cannot be scored, too many for a record"
         )
     for status in UNANSWERED:
-        reasons = [reason for found, reason in unanswered if found == status]
+        reasons = [reason for outcome, reason in unanswered if outcome == status]
         if reasons:
             say(
-                f"{task}: {status} {len(reasons)} of {n}: {WORDS[status]}; {_commonest(reasons)}; "
+                f"{task}: {status} {len(reasons)} of {n}: {MEANING[status]}; {_commonest(reasons)}; "
                 "ask again with --retry-errors"
             )
-    if n and all(status in (*UNANSWERED, NOTHING_SAID) for status, _ in outcomes):
+    if n and all(status in (*UNANSWERED, "empty") for status, _ in outcomes):
         say(
             f"{task}: all {n - len(unanswered)} replies are empty or end within the model's thinking, and are "
             "scored as such: check the prompt, the chat template and the length of answers"
@@ -107,18 +104,17 @@ def check_judged(task: str, samples: Sequence[Sample], reports: Mapping[str, Any
 def _failure(task: str, outcomes: Sequence[ItemOutcome], what: str) -> RbaError:
     [(worst, _)] = Counter(status for status, _ in outcomes).most_common(1)
     reasons = [reason for status, reason in outcomes if status == worst]
-    said = f"{task}: {what} ({_commonest(reasons)}): no record is written"
+    message = f"{task}: {what} ({_commonest(reasons)}): no record is written"
     if worst == "not_heard":
         return MissingPrerequisite(
-            f"{said}; get the clips again, or as WAV or FLAC, and run the same command"
+            f"{message}; get the clips again, or as WAV or FLAC, and run the same command"
         )
     if worst == "no_reply":
-        wrong = all(_REFUSAL.match(reason) for reason in reasons)
-        kind = UserError if wrong else RbaError
-        return kind(
-            f"{said}; answers that came are kept, run the same command when the server takes requests"
+        error = UserError if all(_REFUSAL.match(reason) for reason in reasons) else RbaError
+        return error(
+            f"{message}; answers that came are kept, run the same command when the server takes requests"
         )
-    return RbaError(f"{said}; answers that came are kept, run the same command when the model can answer")
+    return RbaError(f"{message}; answers that came are kept, run the same command when the model can answer")
 
 
 def _commonest(reasons: Sequence[str]) -> str:

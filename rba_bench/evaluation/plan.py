@@ -1,16 +1,9 @@
-"""What a user asks to be evaluated, as tasks with everything that a run id and a protocol hash are made from.
+"""What a user asks to be evaluated, and the plan of each task: protocol, data, model, run id and folder.
 
-Finding what training left behind: checkpoints are folders with `rba_run.json`.
-
-What the user asks to be evaluated.
-
-What exactly was asked and how it was scored, as JSON and as one hash.
-
-Two records may share a table only if their protocol hashes are equal. So everything that changes a score without being
-the model or the data goes in (task YAML, prompt, decoding, what counts as the answer, metric signatures, judge), and
-all else stays out: the seed, which is a replicate, and file paths.
-
-One task of a request with everything that its run id is made from.
+Two records may share a table only if their protocol hashes are equal. So the protocol holds everything that changes a
+score without being the model or the data (task YAML, prompt, decoding, what counts as the answer, metric signatures,
+judge), and nothing else: not the seed, which is a replicate, and no file paths. A run id hashes protocol, model, data,
+limit and, where answers are sampled, the seed.
 """
 
 import json
@@ -19,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rba_bench.audio import perturbations
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation import task_registry
 from rba_bench.evaluation.documents import set_fingerprint
 from rba_bench.evaluation.model_input import DEFAULT_SEED, GenerationSettings, read_generation_settings
 from rba_bench.evaluation.scorers.scorer import Scorer
@@ -36,49 +29,15 @@ if TYPE_CHECKING:
     from rba_bench.evaluation.harness import RbaSpeechLM
 
 
-def latest_checkpoint(runs_dir: Path | str = "runs") -> Path:
-    """The newest checkpoint anywhere under `runs_dir`, by its `created` date and then by file time.
-
-    Raises:
-        MissingPrerequisite: there is none.
-    """
-    notes = list(Path(runs_dir).glob(f"**/{RUN_RECORD}"))
-    if not notes:
-        raise MissingPrerequisite(
-            f"no checkpoint under {runs_dir}/: make one with `rba-bench train`, "
-            "or name a model with --model PATH|base|text|cascade"
-        )
-    newest = max(notes, key=lambda note: (str(_read(note).get("created", "")), note.stat().st_mtime))
-    return newest.parent
-
-
-def training_note(folder: Path | str) -> dict[str, Any] | None:
-    """What `rba_run.json` of a checkpoint says about its training, None where there is none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    note = Path(folder) / RUN_RECORD
-    return _read(note) if note.is_file() else None
-
-
-def checkpoint_track(folder: Path | str) -> str:
-    """The track a checkpoint was trained on, `micro` where it does not say."""
-    return str((training_note(folder) or {}).get("track", "micro"))
-
-
-def _read(note: Path) -> dict[str, Any]:
-    try:
-        content = read_json(note)
-    except ValueError as error:
-        raise UserError(f"{note} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{note} is damaged: it holds no mapping")
-    return content
-
-
 BATCH_SIZE = 32
 OUT = RUNS / "eval"
+SCORE_HOOK = "rba_bench.evaluation.hooks.score"
+TASK_KEYS = (
+    "output_type", "test_split", "process_docs", "description", "doc_to_text", "doc_to_audio", "doc_to_target",
+    "gen_prefix", "num_fewshot", "repeats", "filter_list", "process_results", "metric_list",
+)  # fmt: skip
+# Of a model's identity: its names and its history. The hashes say what it is; a commit may change the model card alone.
+UNIDENTIFYING = ("name", "spec", "run", "training", "verified", "revision")
 
 
 @dataclass(frozen=True)
@@ -86,7 +45,7 @@ class EvalRequest:
     """What to evaluate.
 
     Attributes:
-        tasks: Task names, group names, benchmark names or YAML paths; see `registry.resolve`.
+        tasks: Task names, group names, benchmark names or YAML paths; see `task_registry.resolve_tasks`.
         model: See `rba_bench.speechlm.model_names.load_speech_model`.
         track: `micro` or `full`.
         out: Folder of the run records, and of the cache of answers.
@@ -100,7 +59,7 @@ class EvalRequest:
         judge: Model that judges instead of the tasks' own; `none` leaves judged metrics out.
         baseline: File or run folder with answers to beat, instead of the tasks' own.
         perturb: What is done to every clip, such as `noise=10dB,telephone`.
-        use_cache: Whether answers kept by other runs in `out` are taken.
+        use_cache: Whether answers of other runs in `out` are used again.
         retry_errors: Ask again for items that an earlier attempt could not answer, or a judge could not judge.
         trust: Run Python code that task files of others name; `model_options` has `trust_remote_code` for models.
         model_options: Passed on to the model's loader.
@@ -127,8 +86,8 @@ class EvalRequest:
 
     def metadata(self) -> dict[str, Any]:
         """What the tasks' data loading must know, as `lm_eval --metadata` would say it."""
-        told = {"data_dir": self.data_dir, "baseline": self.baseline}
-        return {name: str(value) for name, value in told.items() if value is not None}
+        options = {"data_dir": self.data_dir, "baseline": self.baseline}
+        return {name: str(value) for name, value in options.items() if value is not None}
 
 
 def make_request(
@@ -141,9 +100,9 @@ def make_request(
     language: str | None = None,
     template: Mapping[str, Any] | None = None,
     trust: bool = False,
-    **given: Any,
+    **fields: Any,
 ) -> EvalRequest:
-    """A request as a user makes it, with what was left open chosen, and said on stderr.
+    """A request as a user makes it; what was left open is chosen, and the choice is said on stderr.
 
     Args:
         tasks: None for all benchmarks of the track.
@@ -154,47 +113,79 @@ def make_request(
         language: Of the speech, for Whisper in a cascade.
         template: Variables of the model's chat template.
         trust: Run Python code that comes with models and task files.
-        given: Other fields of `EvalRequest`.
+        fields: Other fields of `EvalRequest`.
 
     Raises:
         UserError: the track `full` without tasks.
         MissingPrerequisite: no model is named, and there is no checkpoint.
     """
-    chosen = model if model is not None else _newest_checkpoint()
-    on = track or (common_track(tasks) if tasks else None) or _recorded_track(chosen)
-    if on == "full" and not tasks:
+    if model is None:
+        model = str(latest_checkpoint(RUNS))
+        say(f"model: {model} (the newest checkpoint under {RUNS}/)")
+    track = track or (common_track(tasks) if tasks else None) or _track_of_model(model)
+    if track == "full" and not tasks:
         raise UserError("--track full needs --task: `rba-bench tasks list` shows what there is")
-    loading = {
-        "true_length": not pad, "encoder_cache": encoder_cache, "language": language, "trust_remote_code": trust,
+    model_options = {
+        "true_length": not pad,
+        "encoder_cache": encoder_cache,
+        "language": language,
+        "trust_remote_code": trust,
         "template": dict(template or {}),
-    }  # fmt: skip
+    }
     return EvalRequest(
-        tasks=tuple(tasks or BENCHMARKS), model=chosen, track=on, trust=trust, model_options=loading, **given
+        tasks=tuple(tasks or BENCHMARKS),
+        model=model,
+        track=track,
+        trust=trust,
+        model_options=model_options,
+        **fields,
     )
 
 
-def _newest_checkpoint() -> str:
-    newest = str(latest_checkpoint(RUNS))
-    say(f"model: {newest} (the newest checkpoint under {RUNS}/)")
-    return newest
-
-
-def _recorded_track(model: str) -> str:
+def _track_of_model(model: str) -> str:
     recorded = (training_note(model) or {}).get("track")
     if recorded:
         say(f"track: {recorded} (recorded in {model})")
         return str(recorded)
-    track = "micro" if model in BUILT_IN else "full"
-    say(
-        f"track: {track} (as {model} is {'of' if track == 'micro' else 'not of'} the micro world; --track chooses)"
-    )
-    return track
+    if model in BUILT_IN:
+        say(f"track: micro (as {model} belongs to the micro world; --track chooses)")
+        return "micro"
+    say(f"track: full (as {model} does not belong to the micro world; --track chooses)")
+    return "full"
 
 
-TASK_KEYS = (
-    "output_type", "test_split", "process_docs", "description", "doc_to_text", "doc_to_audio", "doc_to_target",
-    "gen_prefix", "num_fewshot", "repeats", "filter_list", "process_results", "metric_list",
-)  # fmt: skip
+def latest_checkpoint(runs_dir: Path | str = "runs") -> Path:
+    """The newest checkpoint anywhere under `runs_dir`, by its `created` date and then by file time.
+
+    Raises:
+        MissingPrerequisite: there is none.
+    """
+    notes = list(Path(runs_dir).glob(f"**/{RUN_RECORD}"))
+    if not notes:
+        raise MissingPrerequisite(
+            f"no checkpoint under {runs_dir}/: make one with `rba-bench train`, "
+            "or name a model with --model PATH|base|text|cascade"
+        )
+    dates = {note: str((training_note(note.parent) or {}).get("created", "")) for note in notes}
+    return max(notes, key=lambda note: (dates[note], note.stat().st_mtime)).parent
+
+
+def training_note(folder: Path | str) -> dict[str, Any] | None:
+    """What `rba_run.json` of a checkpoint says about its training, None where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    note = Path(folder) / RUN_RECORD
+    if not note.is_file():
+        return None
+    try:
+        content = read_json(note)
+    except ValueError as error:
+        raise UserError(f"{note} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{note} is damaged: it holds no mapping")
+    return content
 
 
 def protocol_spec(
@@ -221,7 +212,7 @@ def protocol_spec(
         langs.add(doc["target_lang"])
         prompts.add(doc["prompt"])
     wording = sha256_json(sorted(prompts)) if prompts != {""} else ""
-    asked_for = {"prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline}
+    optional = {"prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline}
     return {
         "task": spec.name,
         "version": spec.version,
@@ -230,7 +221,7 @@ def protocol_spec(
         "answer": replies.RULE,
         "metrics": signatures(kinds.pop(), sorted(langs)),
         "judge": (spec.config.get("metadata") or {}).get("judge"),
-        **{name: value for name, value in asked_for.items() if value},
+        **{name: value for name, value in optional.items() if value},
     }
 
 
@@ -239,26 +230,20 @@ def protocol_hash(spec: Mapping[str, Any]) -> str:
     return sha256_json(spec)
 
 
-# Of a model: what it is called and how it came about, not what it is
-# (its hashes say that; a commit may change nothing but the model card)
-UNIDENTIFYING = ("name", "spec", "run", "training", "verified", "revision")
-SCORE_HOOK = "rba_bench.evaluation.hooks.score"
-
-
 @dataclass(frozen=True)
 class RunPlan:
     """A task as it will be run.
 
     Attributes:
         task: lm-eval's task, documents included.
-        protocol: See `protocol.protocol_spec`.
+        protocol: See `protocol_spec`.
         data: Where the test set came from, and what is in it.
         model: Identity of the model, with its name.
         limit: Number of items if the test set is cut, else None.
         folder: Of the run.
     """
 
-    spec: task_registry.TaskSpec
+    spec: TaskSpec
     task: Any
     settings: GenerationSettings
     scorers: tuple[Scorer, ...]
@@ -275,24 +260,8 @@ class RunPlan:
         return int(self.limit or self.data["n_items"])
 
 
-def load_task(spec: task_registry.TaskSpec, request: EvalRequest) -> Any:
-    """lm-eval's task with its documents.
-
-    Raises:
-        UserError: the task is scored by other functions than ours.
-        MissingPrerequisite: its data is absent.
-    """
-    from rba_bench.evaluation import harness  # brings lm-eval, which a board must not need
-
-    if spec.config.get("process_results") != SCORE_HOOK:
-        raise UserError(
-            f"{spec.path} is not scored by {SCORE_HOOK}: run it with `lm_eval --model {harness.MODEL_NAME}`"
-        )
-    return harness.load_task(spec.path, request.seed, request.metadata())
-
-
 def make_plan(
-    spec: task_registry.TaskSpec,
+    spec: TaskSpec,
     task: Any,
     request: EvalRequest,
     scorers: tuple[Scorer, ...],
@@ -300,13 +269,16 @@ def make_plan(
 ) -> RunPlan:
     """The plan of one task for one model."""
     docs = task.eval_docs
-    chosen = read_generation_settings(task.get_config("generation_kwargs"))
-    perturb = _perturbation(request.perturb)
-    origin = _origin(task, spec)
-    said = origin.get("baseline") or {}
-    baseline = {name: said[name] for name in ("name", "sha256") if name in said}
-    described = [scorer.describe() for scorer in scorers]
-    protocol = protocol_spec(spec, chosen, docs, described, perturb, baseline)
+    settings = read_generation_settings(task.get_config("generation_kwargs"))
+    perturb = perturbations.parse_perturbation(request.perturb).identity() if request.perturb else {}
+    # What the data loading said of itself travels in the description of the data set.
+    description = task.dataset[task.config.test_split].info.description
+    testset = (spec.config.get("dataset_kwargs") or {}).get("testset")
+    origin = {"source": str(testset or "local"), **json.loads(description or "{}")}
+    facts = origin.get("baseline") or {}
+    baseline = {name: facts[name] for name in ("name", "sha256") if name in facts}
+    descriptions = [scorer.describe() for scorer in scorers]
+    protocol = protocol_spec(spec, settings, docs, descriptions, perturb, baseline)
     data = {**origin, **set_fingerprint(docs)}
     limit = request.limit if request.limit is not None and request.limit < len(docs) else None
     key = {
@@ -314,18 +286,18 @@ def make_plan(
         "model": identifying_facts(identity),
         "data": [data["items_sha256"], data["audio_set_sha256"]],
         "limit": limit,
-        "seed": None if chosen.decoding.temperature == 0 else chosen.seed,
+        "seed": None if settings.decoding.temperature == 0 else settings.seed,
     }
     run_id = f"{spec.name}-{sha256_json(key)[:12]}"
     folder = request.out / folder_name(str(identity["name"])) / run_id
-    return RunPlan(spec, task, chosen, scorers, protocol, data, identity, limit, run_id, folder)
+    return RunPlan(spec, task, settings, scorers, protocol, data, identity, limit, run_id, folder)
 
 
 def model_identity(lm: "RbaSpeechLM", spec: str) -> dict[str, Any]:
     """Who answered: the model's own identity, what the user called it, and how it was trained. No absolute paths."""
-    found = _without_paths(lm.model.identity())
+    identity = _without_paths(lm.model.identity())
     training = training_note(spec) if Path(spec).is_dir() else None
-    return {**found, "name": lm.model.name, "spec": relative_spec(spec), "training": training}
+    return {**identity, "name": lm.model.name, "spec": relative_spec(spec), "training": training}
 
 
 def identifying_facts(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,21 +314,6 @@ def relative_spec(spec: str) -> str:
         return spec
     inside = Path(spec).is_relative_to(Path.cwd())
     return Path(spec).relative_to(Path.cwd()).as_posix() if inside else Path(spec).name
-
-
-def _perturbation(text: str) -> dict[str, Any]:
-    if not text:
-        return {}
-    from rba_bench.audio import perturbations
-
-    return perturbations.parse_perturbation(text).identity()
-
-
-def _origin(task: Any, spec: task_registry.TaskSpec) -> dict[str, Any]:
-    """What the data loading said of itself; it travels in the description of the data set."""
-    said = json.loads(task.dataset[task.config.test_split].info.description or "{}")
-    name = str((spec.config.get("dataset_kwargs") or {}).get("testset") or "local")
-    return {"source": name, **said}
 
 
 def _without_paths(identity: Mapping[str, Any]) -> dict[str, Any]:

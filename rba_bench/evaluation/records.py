@@ -1,10 +1,11 @@
-"""The files a run leaves behind: `samples.jsonl`, one `Sample` a line, and `run.json`, a `RunRecord`.
+"""The files of a run: `samples.jsonl`, one `Sample` a line, and `run.json`, a `RunRecord`.
 
-<out>/<model>/<run id>/samples.jsonl   appended while running, so a kill loses at most one batch; sorted at the end
-<out>/<model>/<run id>/timing.jsonl    what each batch cost; apart, so that equal answers make equal samples
-<out>/<model>/<run id>/run.json        written once, when every item has been answered and scored
+    <out>/<model>/<run id>/samples.jsonl   appended while running, so a kill loses at most one batch; sorted at the end
+    <out>/<model>/<run id>/timing.jsonl    what each batch cost; apart, so that equal answers make equal samples
+    <out>/<model>/<run id>/run.json        written once, when every item has been answered and scored
 
-The samples of a finished run on disk: as lines, or packed as they are published.
+Published samples are packed: `samples.jsonl.gz`. A record may be somebody else's file, so everything in it is checked:
+its names become paths and headings.
 """
 
 import gzip
@@ -40,6 +41,7 @@ SCHEMA_VERSION = 2  # 1 had the latency in each sample, and no judge but the rul
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 TIMING_FILE = "timing.jsonl"
+PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
 
 Status = Literal["ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed"]
 STATUSES: tuple[Status, ...] = ("ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed")
@@ -47,10 +49,9 @@ UNSCORED: tuple[Status, ...] = ("not_heard", "no_reply")  # no failure of the mo
 UNANSWERED: tuple[Status, ...] = ("error", *UNSCORED)  # asked again by `--retry-errors`
 
 
-# A record may be somebody else's file, and its names become paths and headings: see `rba_bench.files`.
 Name = Annotated[str, AfterValidator(check_name)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
-# Of a clip: whether it is that clip's is for `leaderboard verify` to say; hexadecimal digits are no path and no markup.
+# Hexadecimal digits are no path and no markup; `leaderboard verify` checks that they are the hash of the clip.
 ClipHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}\z")]
 Moment = Annotated[
     str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)\z")
@@ -76,10 +77,10 @@ class Sample(_Record):
         extracted: The part of the response that was scored: what follows the thinking, up to the end of the turn.
         baseline: Stored answer the response is compared with in a win rate.
         extra: JSON text of further facts that the scorer needs, "" if none.
-        heard: Words that a cascade's recogniser wrote down, "" for other models.
+        heard: Transcript by the recogniser of a cascade, "" for other models.
         reasoning: Thinking that a server sent apart from the response (`reasoning_content`); never scored.
         scores: Per metric a number, or the row of sufficient statistics of a corpus metric. A metric that could not
-            be computed for this item (not heard, no reply, judge failed) is absent.
+            be computed for this item (clip not decoded, no reply, judge failed) is absent.
         judge: Votes of the judge with reasons, None where no judge is asked.
         status: `ok`; `empty` and `truncated` answers are scored as they are; `error`: the model failed (out of memory,
             too long for it, refused by its content filter), which is scored as an empty answer. No failures of the
@@ -139,7 +140,7 @@ class MetricValue(_Record):
         macro: True if the score is the unweighted mean over the samples' `group`s.
         scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
         breakdown: The same score for every group alone.
-        n_missing: Items without this score: the clip could not be heard, the server gave no reply, the judge failed,
+        n_missing: Items without this score: the clip could not be decoded, the server gave no reply, the judge failed,
             or there was nothing to compare with; `n` counts the others.
         mean_length: Of a win rate, mean length of the scored answers, in characters; None for other metrics.
         baseline_mean_length: Of a win rate, mean length of the answers to beat.
@@ -193,12 +194,12 @@ class Timing(_Record):
 
 
 class Rescoring(_Record):
-    """What a record said before its scores were computed again from the kept responses.
+    """Facts of a record before its scores were computed again from the kept responses.
 
     Attributes:
         at: When that was.
         rba_bench: Version of the code that scored.
-        judge: Judge that was asked anew, "" where the votes of before were kept, `none` where they were left out.
+        judge: Judge that was asked again, "" where the earlier votes were kept, `none` where they were left out.
         from_version: Version of the task before.
         from_protocol: Protocol hash before.
         from_samples: Hash of `samples.jsonl` before.
@@ -213,10 +214,10 @@ class Rescoring(_Record):
 
 
 class ExploitTable(_Record):
-    """What answers that know nothing would score: lists of candidates, denials, echoes, silence.
+    """What answers without any knowledge would score: lists of candidates, denials, echoes, empty answers.
 
     Attributes:
-        n: Questions of the task that they were tried on.
+        n: Questions of the task that the strategies were tried on.
         scores: Per strategy the mean score under each metric, in [0, 1].
     """
 
@@ -314,8 +315,8 @@ def status_counts(samples: Sequence[Sample]) -> dict[Status, int]:
 def describe_failures(statuses: Mapping[Status, int]) -> str:
     """Number of items that are not `ok`, by status: `3 (empty 1, not_heard 2)`."""
     counts = {status: statuses.get(status, 0) for status in STATUSES if status != "ok"}
-    named = ", ".join(f"{status} {count}" for status, count in counts.items() if count)
-    return f"{sum(counts.values())} ({named})" if named else "0"
+    listed = ", ".join(f"{status} {count}" for status, count in counts.items() if count)
+    return f"{sum(counts.values())} ({listed})" if listed else "0"
 
 
 def read_record(path: Path | str) -> RunRecord:
@@ -359,9 +360,6 @@ def first_fault(error: Exception) -> str:
         first = error.errors()[0]
         return plain(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     return plain(error)
-
-
-PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
 
 
 def pack_samples(data: bytes) -> bytes:

@@ -1,9 +1,8 @@
-"""`rba-bench eval`: answer every item once, keep each answer the moment it exists, score from what was kept.
+"""`rba-bench eval`: answer every item once, keep each answer the moment it exists, score from the kept answers.
 
-A run lives in `<out>/<model>/<run id>/`. The run id hashes task, protocol, model weights, data, seed and limit, so
-the same command finds its half-finished run again and goes on, and a change of anything starts another one beside it.
-
-What a run would take, before anything is answered, judged or paid.
+A run lives in `<out>/<model>/<run id>/`. The run id hashes task, protocol, model weights, data, seed and limit, so the
+same command finds its unfinished run and resumes it, and a change of anything starts another run beside it. `--dry-run`
+estimates what judges would cost before anything is answered.
 """
 
 import time
@@ -22,12 +21,11 @@ from rba_bench.evaluation import (
     scoring,
     task_registry,
 )
-from rba_bench.evaluation.answering import unscored_sample
 from rba_bench.evaluation.model_input import read_generation_settings
 from rba_bench.evaluation.plan import (
+    SCORE_HOOK,
     EvalRequest,
     RunPlan,
-    load_task,
     make_plan,
     model_identity,
     protocol_hash,
@@ -45,6 +43,8 @@ from rba_bench.evaluation.scorers.scorer import Cost, Scorer
 from rba_bench.files import sha256_file, write_json
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.progress import say
+
+WORD = "word "  # stands for a token of an answer that is not written yet
 
 
 def evaluate(request: EvalRequest) -> list[RunRecord]:
@@ -91,24 +91,36 @@ def _evaluate_task(
     scorers: tuple[Scorer, ...],
     identity: dict[str, object],
 ) -> RunRecord:
-    plan = make_plan(spec, load_task(spec, request), request, scorers, identity)
-    if (plan.folder / RUN_FILE).is_file() and not _to_retry(plan, request):
-        say(f"{spec.name}: already done, {plan.folder}")
-        return read_record(plan.folder)
+    plan = make_plan(spec, _load_task(spec, request), request, scorers, identity)
+    if (plan.folder / RUN_FILE).is_file():
+        statuses = read_record(plan.folder).statuses
+        failed = any(statuses.get(status, 0) for status in (*UNANSWERED, "judge_failed"))
+        if not (request.retry_errors and failed):
+            say(f"{spec.name}: already done, {plan.folder}")
+            return read_record(plan.folder)
     with outputs.locked(plan.folder):
         answering.answer_all(plan, request, lm)
         if lm.rank == 0:
-            _finish(plan, lm)
+            _write_record(plan, lm)
         lm.barrier()
     return read_record(plan.folder)
 
 
-def _to_retry(plan: RunPlan, request: EvalRequest) -> bool:
-    counts = read_record(plan.folder).statuses
-    return request.retry_errors and any(counts.get(status, 0) for status in (*UNANSWERED, "judge_failed"))
+def _load_task(spec: task_registry.TaskSpec, request: EvalRequest) -> Any:
+    """lm-eval's task with its documents.
+
+    Raises:
+        UserError: the task is scored by other functions than ours.
+        MissingPrerequisite: its data is absent.
+    """
+    if spec.config.get("process_results") != SCORE_HOOK:
+        raise UserError(
+            f"{spec.path} is not scored by {SCORE_HOOK}: run it with `lm_eval --model {harness.MODEL_NAME}`"
+        )
+    return harness.load_task(spec.path, request.seed, request.metadata())
 
 
-def _finish(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
+def _write_record(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
     """Scores and the record, from the samples alone."""
     answered = answering.read_all_samples(plan.folder)
     if len(answered) != plan.n:
@@ -124,6 +136,7 @@ def _finish(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
     judge_s = time.perf_counter() - started if plan.scorers else 0.0
     metrics = scoring.summarise_metrics(samples, added)
     answering.write_samples(plan.folder, samples)
+    observed = answering.observed_facts(plan.folder)
     record = RunRecord(
         run_id=plan.run_id,
         task=plan.spec.name,
@@ -136,10 +149,7 @@ def _finish(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
         decoding=asdict(plan.settings.decoding),
         judge=plan.protocol["judge"],
         data=plan.data,
-        model={
-            **plan.model,
-            **({"observed": said} if (said := answering.observed_facts(plan.folder)) else {}),
-        },
+        model={**plan.model, **({"observed": observed} if observed else {})},
         seeds={"generation": plan.settings.seed, "bootstrap": BOOTSTRAP_SEED},
         n=len(samples),
         limit=plan.limit,
@@ -157,16 +167,13 @@ def _finish(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
     write_json(plan.folder / RUN_FILE, record.model_dump(mode="json"))
 
 
-WORD = "word "  # stands for a token of an answer that is not written yet
-
-
 @dataclass(frozen=True)
 class CostEstimate:
     """One judge (or other scorer) of one task; `judge` is "none" for a task without.
 
     Attributes:
         items: Items to answer.
-        cost: Upper bound: every answer as long as the task allows, no vote kept.
+        cost: Upper bound: every answer as long as the task allows, no vote in the cache.
     """
 
     task: str
@@ -176,8 +183,8 @@ class CostEstimate:
 
     def row(self) -> tuple[Any, ...]:
         """The estimate as cells of a table; an unknown price is "?"."""
-        dollars = "?" if self.cost.dollars is None else f"{self.cost.dollars:.2f}"
         cost = self.cost
+        dollars = "?" if cost.dollars is None else f"{cost.dollars:.2f}"
         return (
             self.task,
             self.items,
@@ -196,16 +203,17 @@ def estimate_costs(request: EvalRequest) -> list[CostEstimate]:
         UserError: as `evaluate`.
         MissingPrerequisite: the data is absent.
     """
-    found = []
+    estimates = []
     for spec in requested_tasks(request):
-        task = load_task(spec, request)
+        task = _load_task(spec, request)
         longest = read_generation_settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
         docs = list(task.eval_docs)[: request.limit]
         samples = [
-            unscored_sample(index, doc, WORD * longest, doc["prompt"]) for index, doc in enumerate(docs)
+            answering.unscored_sample(index, doc, WORD * longest, doc["prompt"])
+            for index, doc in enumerate(docs)
         ]
-        found += [
+        estimates += [
             CostEstimate(spec.name, len(docs), scorer.name, scorer.cost(samples))
             for scorer in make_scorers(spec, request, needs_key=False)
         ] or [CostEstimate(spec.name, len(docs), "none", Cost(0, 0, dollars=0.0))]
-    return found
+    return estimates

@@ -1,4 +1,4 @@
-"""Names of tasks: which YAML a name, a benchmark or a path stands for. Reads YAML only, so listing is instant.
+"""Task names: which YAML files a name, group, benchmark or path stands for. Reads YAML only, so listing is instant.
 
     tasks/<benchmark>/<task>.yaml   metadata: {version, benchmark, track, judge?}; generation_kwargs: {protocol, ...}
     tasks/<benchmark>/<group>.yaml  group: NAME, task: [names]: several tasks at once, as in lm-eval
@@ -97,15 +97,16 @@ def tasks_dir() -> Path:
 
 def list_tasks() -> list[TaskSpec]:
     """All shipped tasks, benchmarks in their usual order, greedy before sampled."""
-    specs = [read_spec(path) for path in _files() if not _is_group(path)]
-    known = {name: position for position, name in enumerate(ORDER)}
-    return sorted(specs, key=lambda spec: (known.get(spec.benchmark, len(known)), spec.track, spec.name))
+    paths = [path for path in sorted(tasks_dir().glob("*/*.yaml")) if not path.name.startswith("_")]
+    specs = [read_spec(path) for path in paths if not _is_group(path)]
+    order = {name: position for position, name in enumerate(ORDER)}
+    return sorted(specs, key=lambda spec: (order.get(spec.benchmark, len(order)), spec.track, spec.name))
 
 
 def list_groups() -> list[GroupSpec]:
     """All shipped groups, by name."""
-    found = (path for path in sorted(tasks_dir().glob("*/*.yaml")) if _is_group(path))
-    return sorted((read_group(path) for path in found), key=lambda group: group.name)
+    paths = (path for path in sorted(tasks_dir().glob("*/*.yaml")) if _is_group(path))
+    return sorted((read_group(path) for path in paths), key=lambda group: group.name)
 
 
 def read_group(path: Path) -> GroupSpec:
@@ -118,23 +119,17 @@ def read_group(path: Path) -> GroupSpec:
     members = config.get("task")
     if not isinstance(config.get("group"), str) or not isinstance(members, list) or not members:
         raise UserError(f"{path} does not define a group: it needs `group: NAME` and a list of tasks")
-    names = tuple(_member(member, path) for member in members)
-    return GroupSpec(config["group"], path.resolve().parent.name, names, path.resolve())
-
-
-def _member(member: Any, path: Path) -> str:
-    """Name of a group's task: as it stands, or of the file it includes."""
-    if isinstance(member, dict) and "task" not in member and "include" in member:
-        return read_spec(path.parent / str(member["include"])).name
-    return str(member["task"] if isinstance(member, dict) else member)
-
-
-def _files() -> list[Path]:
-    return [path for path in sorted(tasks_dir().glob("*/*.yaml")) if not path.name.startswith("_")]
+    names = []
+    for member in members:  # a name, or a mapping that names its task or a file with it
+        if isinstance(member, dict) and "task" not in member and "include" in member:
+            names.append(read_spec(path.parent / str(member["include"])).name)
+        else:
+            names.append(str(member["task"] if isinstance(member, dict) else member))
+    return GroupSpec(config["group"], path.resolve().parent.name, tuple(names), path.resolve())
 
 
 def _is_group(path: Path) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as handle:  # who reads it in earnest complains
+    with open(path, encoding="utf-8", errors="replace") as handle:  # read_group complains
         return any(line.startswith("group:") for line in handle)
 
 
@@ -147,7 +142,12 @@ def read_spec(path: Path) -> TaskSpec:
     config = _read_yaml(path.resolve())
     if not isinstance(config.get("task"), str):
         raise UserError(f"{path} does not define a task: it has no `task: NAME`")
-    _check_forms(path, config)
+    for key in ("metadata", "generation_kwargs"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise UserError(f"{path}: {key} must be a mapping of names to values")
+    metrics = config.get("metric_list") or []
+    if not isinstance(metrics, list) or not all(isinstance(entry, dict) for entry in metrics):
+        raise UserError(f"{path}: metric_list must be a list of mappings, such as `- metric: bleu`")
     metadata = config.get("metadata") or {}
     spec = TaskSpec(
         name=config["task"],
@@ -158,27 +158,13 @@ def read_spec(path: Path) -> TaskSpec:
         path=path.resolve(),
         config=config,
     )
-    for key, value in (
-        ("task", spec.name),
-        ("benchmark", spec.benchmark),
-        ("track", spec.track),
-        ("version", spec.version),
-    ):
+    names = {"task": spec.name, "benchmark": spec.benchmark, "track": spec.track, "version": spec.version}
+    for key, value in names.items():
         if not is_name(value):
             raise UserError(
                 f"{path}: {key} {plain(value)!r} becomes the name of files: use letters, digits and . _ + = -"
             )
     return spec
-
-
-def _check_forms(path: Path, config: dict[str, Any]) -> None:
-    """Raise UserError where a key that is read here holds something of another form."""
-    for key in ("metadata", "generation_kwargs"):
-        if not isinstance(config.get(key) or {}, dict):
-            raise UserError(f"{path}: {key} must be a mapping of names to values")
-    metrics = config.get("metric_list") or []
-    if not isinstance(metrics, list) or not all(isinstance(entry, dict) for entry in metrics):
-        raise UserError(f"{path}: metric_list must be a list of mappings, such as `- metric: bleu`")
 
 
 def describe_task(name: str) -> dict[str, Any]:
@@ -189,7 +175,7 @@ def describe_task(name: str) -> dict[str, Any]:
     """
     specs = [spec for spec in list_tasks() if name in (spec.name, spec.benchmark)]
     if not specs:
-        raise _unknown(name, list_tasks())
+        raise _unknown_task(name, list_tasks())
     readme = specs[0].path.parent / "README.md"
     return {
         "benchmark": specs[0].benchmark,
@@ -225,90 +211,88 @@ def resolve_tasks(
     """
     if track not in TRACKS:
         raise UserError(f"unknown track {track!r}; known: {', '.join(TRACKS)}")
-    strange = [decoding for decoding in decodings if decoding not in DECODINGS]
-    if strange or not decodings:
+    unknown = [decoding for decoding in decodings if decoding not in DECODINGS]
+    if unknown or not decodings:
         raise UserError(
-            f"unknown decoding {', '.join(strange) or '(none given)'}; known: {', '.join(DECODINGS)}"
+            f"unknown decoding {', '.join(unknown) or '(none given)'}; known: {', '.join(DECODINGS)}"
         )
-    wanted = [part.strip() for name in names for part in name.split(",") if part.strip()]
-    if not wanted:
+    parts = _split_names(names)
+    if not parts:
         raise UserError(f"no task named; known: {', '.join(BENCHMARKS)}")
     shipped = list_tasks()
-    found: dict[str, TaskSpec] = {}
-    for name in wanted:
-        for spec in _resolve_one(name, track, decodings, shipped):
-            found.setdefault(spec.name, spec)
-    return list(found.values())
+    specs: dict[str, TaskSpec] = {}
+    for name in parts:
+        for spec in _resolve_name(name, track, decodings, shipped):
+            specs.setdefault(spec.name, spec)
+    return list(specs.values())
+
+
+def _split_names(names: Iterable[str]) -> list[str]:
+    return [part.strip() for name in names for part in name.split(",") if part.strip()]
 
 
 def common_track(names: Iterable[str]) -> str | None:
     """The one track on which all named tasks, groups and benchmarks exist, None where the names leave it open."""
     shipped, groups = list_tasks(), {group.name: group for group in list_groups()}
     possible = set(TRACKS)
-    for name in [part.strip() for each in names for part in each.split(",") if part.strip()]:
-        group = groups.get(name)
-        wanted = set(group.tasks) if group else {name}
-        # Unknown names and paths say nothing here; whoever resolves them will.
-        possible &= {spec.track for spec in shipped if wanted & {spec.name, spec.benchmark}} or set(TRACKS)
+    for name in _split_names(names):
+        members = set(groups[name].tasks) if name in groups else {name}
+        # An unknown name or a path leaves the track open; `resolve_tasks` checks it.
+        possible &= {spec.track for spec in shipped if members & {spec.name, spec.benchmark}} or set(TRACKS)
     return possible.pop() if len(possible) == 1 else None
 
 
-def _resolve_one(
+def _resolve_name(
     name: str, track: str, decodings: Sequence[str], shipped: Sequence[TaskSpec]
 ) -> list[TaskSpec]:
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if path.is_file() and _is_group(path):
-            return _members(read_group(path), track, decodings, shipped)
-        return [read_spec(path)]
-    group = next((group for group in list_groups() if group.name == name), None)
+    path = Path(name)
+    is_path = name.endswith((".yaml", ".yml"))
+    if is_path:
+        group = read_group(path) if path.is_file() and _is_group(path) else None
+    else:
+        group = next((group for group in list_groups() if group.name == name), None)
     if group is not None:
-        return _members(group, track, decodings, shipped)
+        return [spec for task in group.tasks for spec in _resolve_name(task, track, decodings, shipped)]
+    if is_path:
+        return [read_spec(path)]
     exact = [spec for spec in shipped if spec.name == name] or generated_task(name)
     if exact:
         if exact[0].track != track:
             raise UserError(f"{name} belongs to the {exact[0].track} track: use --track {exact[0].track}")
         return exact
     if name not in {*BENCHMARKS, *(spec.benchmark for spec in shipped)}:
-        raise _unknown(name, shipped)
+        raise _unknown_task(name, shipped)
     on_track = [s for s in shipped if s.benchmark == name and s.track == track and not s.variant]
     if not on_track:
+        tracks = sorted({spec.track for spec in shipped if spec.benchmark == name})
         raise MissingPrerequisite(
             f"{name} has no {track}-track tasks in this version; it runs on: "
-            + ", ".join(
-                f"--track {other}" for other in sorted({s.track for s in shipped if s.benchmark == name})
-            )
+            + ", ".join(f"--track {other}" for other in tracks)
         )
-    chosen = [spec for spec in on_track if spec.protocol in decodings]
-    say(f"{name} on the {track} track: {', '.join(spec.name for spec in chosen)}")
-    return chosen
-
-
-def _members(
-    group: GroupSpec, track: str, decodings: Sequence[str], shipped: Sequence[TaskSpec]
-) -> list[TaskSpec]:
-    return [spec for name in group.tasks for spec in _resolve_one(name, track, decodings, shipped)]
+    specs = [spec for spec in on_track if spec.protocol in decodings]
+    say(f"{name} on the {track} track: {', '.join(spec.name for spec in specs)}")
+    return specs
 
 
 def generated_task(name: str) -> list[TaskSpec]:
-    """Any language or pair of FLEURS that has no file of its own: it is written into the cache, for lm_eval too."""
+    """The task of a FLEURS language or pair without a shipped file, [] for other names. Its file is in the cache."""
     from rba_bench.evaluation.sources import language_pairs
     from rba_bench.files import cache_dir
 
     path = language_pairs.task_file(name, tasks_dir(), cache_dir() / "tasks")
     if path is None:
         return []
-    say(f"{name}: not among the shipped files, made {path}")
+    say(f"{name}: has no shipped file, wrote {path}")
     return [read_spec(path)]
 
 
-def _unknown(name: str, shipped: Sequence[TaskSpec]) -> UserError:
+def _unknown_task(name: str, shipped: Sequence[TaskSpec]) -> UserError:
     from rba_bench.evaluation.sources import language_pairs
 
     names = sorted({*BENCHMARKS, *(s.name for s in shipped), *(group.name for group in list_groups())})
-    plain = {known.lower(): known for known in names}
-    alike = difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5)
-    near = list(dict.fromkeys([*language_pairs.meant(name), *(plain[one] for one in alike)]))[:3]
+    by_lower = {task.lower(): task for task in names}
+    similar = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    near = list(dict.fromkeys([*language_pairs.tasks_meant(name), *(by_lower[key] for key in similar)]))[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown task {name!r}; {hint} (`rba-bench tasks list` shows all)")
 
@@ -317,11 +301,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """YAML in which `!function a.b` is the string "a.b": nothing is imported to read a task."""
 
 
-def _scalar(loader: yaml.SafeLoader, node: yaml.Node) -> str:
-    return str(node.value)
-
-
-_Loader.add_constructor("!function", _scalar)
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

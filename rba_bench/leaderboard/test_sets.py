@@ -41,7 +41,7 @@ class LocalTestSet:
         has_audio: Whether its clips are there; else only its texts can be compared.
     """
 
-    documents: list[dict[str, Any]]
+    documents: list[documents.Document]
     has_audio: bool
 
     def differences(self, run: LoadedRun) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _public_test_set(kwargs_json: str, data_dir: Path) -> tuple[LocalTestSet | N
     kwargs = json.loads(kwargs_json)
     options = {key: value for key, value in kwargs.items() if key not in NOT_OPTIONS}
     try:
-        loaded = sources.load(str(kwargs["source"]), options, sources.Place.of(data_dir))
+        loaded = sources.load_source(str(kwargs["source"]), options, sources.Place.of(data_dir))
     except (MissingPrerequisite, UserError) as error:
         return None, f"its test set is not on this machine: {error}"
     return LocalTestSet(loaded.documents, True), ""

@@ -1,23 +1,10 @@
-"""Language codes and names as data sets write them.
-
-Language codes as data sets write them, reduced to the two letters that tokenizers and normalisers know.
-
-The languages of FLEURS: short codes, configurations, English names, and how prompts ask for a translation.
-"""
+"""Language codes as data sets write them, and the languages of FLEURS: short codes, configurations, English names."""
 
 from rba_bench.errors import UserError
 
 ALIASES = {
-    "cmn": "zh",
-    "zho": "zh",
-    "yue": "zh",
-    "jpn": "ja",
-    "kor": "ko",
-    "eng": "en",
-    "deu": "de",
-    "fra": "fr",
-    "spa": "es",
-}
+    "cmn": "zh", "zho": "zh", "yue": "zh", "jpn": "ja", "kor": "ko", "eng": "en", "deu": "de", "fra": "fr", "spa": "es",
+}  # fmt: skip
 
 
 def base_language(code: str) -> str:
@@ -74,10 +61,10 @@ def short(code: str) -> str:
     Raises:
         UserError: no language of that code is known.
     """
-    found = _SHORT.get(code, code.split("-")[0])
-    if found not in FLEURS:
+    language = _SHORT.get(code, code.split("-")[0])
+    if language not in FLEURS:
         raise UserError(f"unknown language {code!r}; known: {', '.join(sorted(FLEURS))}")
-    return found
+    return language
 
 
 def english_name(code: str) -> str:

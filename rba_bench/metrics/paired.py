@@ -1,12 +1,10 @@
-"""The interval of a difference of two systems on the same items, and whether it is told from zero.
+"""The difference of two systems on the same items with its interval, and rank bands from the differences of all pairs.
 
-The rules are those of `rba_bench.metrics.interval`; this is their one place, for boards, `compare` and studies.
-
-Ranks that do not pretend: a band from the best to the worst rank that the differences of all pairs leave open.
-
-The bands hold together: with probability 0.95 no pair of equal systems of a board is put in order, however many pairs
-there are. Pairs are ordered by their p-values after Holm's step-down (1979) with Shaffer's refinement (1986): once some
-pairs differ, not all of the others can be equal, since equality is transitive.
+The rules of intervals are those of `rba_bench.metrics.interval`; boards, `compare` and studies apply them through this
+module. A rank band goes from the best to the worst rank that the differences of all pairs leave open. The bands of a
+board hold together: with probability 0.95 no pair of equal systems is put in order, however many pairs there are. Pairs
+are ordered by their p-values after Holm's step-down (1979) with Shaffer's refinement (1986): once some pairs differ,
+not all of the others can be equal, since equality is transitive.
 """
 
 import math

@@ -1,10 +1,7 @@
-"""Win rates: from pairwise preferences, and AlpacaEval 2's length-controlled rate.
+"""Pairwise preferences, and the length-controlled win rate of AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475).
 
-Pairwise preferences from per-item scores, and the win rate over them.
-
-Length-controlled win rate of AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475): the win rate at equal length.
-
-A logistic regression of the preferences for one model over the baseline:
+The length-controlled win rate is the win rate at equal length, from a logistic regression of the preferences for one
+model over the baseline:
 
     preference_i = sigmoid(a * tanh(d_i / sd(d)) + b * difficulty_i + c),    d_i = len(baseline_i) - len(answer_i)
 
@@ -14,7 +11,7 @@ liblinear, no intercept (c stands for it), each item twice with labels 1 and 0 a
 
     length_controlled_minimal  without b: needs nothing but the comparisons
     length_controlled_noreg    with a difficulty for every item
-    length_controlled_v1       and drawn a little towards two gamed copies of the baseline; AlpacaEval's board
+    length_controlled_v1       and regularised by two gamed copies of the baseline; AlpacaEval's board
 
 Per item the package predicts, at equal length, the same number for all items (minimal) or one that follows difficulty
 alone. The spread of these predictions says nothing about how sure the rate is: its `lc_standard_error` is 0 in the
@@ -35,6 +32,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rba_bench.errors import MissingPrerequisite, UserError
+
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+SEED = 123
+STRENGTHS = np.logspace(-4, 4, 10)  # inverse strength of the penalty, weakest last
+GAMED_WEIGHT = 0.2 / 2  # there are two gamed baselines
+CLIP = 1e-15
+WILD = 10.0  # spread of linearised values, in that of the preferences, beyond which they are not believed
+TRACE = 1e-12  # weight of a label that does not occur
 
 
 def preference(score_a: float, score_b: float, tie: float = 1e-9) -> float:
@@ -61,17 +68,6 @@ def win_rate(preferences: Sequence[float]) -> float:
     if not all(0.0 <= value <= 1.0 for value in preferences):
         raise ValueError("preferences lie between 0 and 1")
     return math.fsum(preferences) / len(preferences)
-
-
-Floats = NDArray[np.float64]
-
-FOLDS = 5
-SEED = 123
-STRENGTHS = np.logspace(-4, 4, 10)  # inverse strength of the penalty, weakest last
-GAMED_WEIGHT = 0.2 / 2  # there are two gamed baselines
-CLIP = 1e-15
-WILD = 10.0  # spread of linearised values, in that of the preferences, beyond which they are not believed
-TRACE = 1e-12  # weight of a label that does not occur
 
 
 @dataclass(frozen=True)

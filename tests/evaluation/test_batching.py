@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rba_bench.evaluation import harness
-from rba_bench.evaluation.harness import Planner
+from rba_bench.evaluation.harness import BatchPlanner
 from rba_bench.evaluation.model_input import read_generation_settings
 from rba_bench.textlm.text_model import Generation
 from tests.evaluation.conftest import ScriptedModel, write_task
@@ -31,19 +31,19 @@ def sizes(planner, planned):
 
 
 def test_batches_hold_like_lengths_within_both_limits():
-    found = sizes(Planner(3, 10.0), plans(1, 9, 2, 4, 5, 2, 2, 2))
+    found = sizes(BatchPlanner(3, 10.0), plans(1, 9, 2, 4, 5, 2, 2, 2))
     assert found == [[9], [5, 4], [2, 2, 2], [2, 1]]
     assert all(max(batch) * len(batch) <= 10 and len(batch) <= 3 for batch in found)
 
 
 def test_a_clip_longer_than_the_budget_goes_alone():
-    assert sizes(Planner(8, 5.0), plans(30, 1)) == [[30], [1]]
+    assert sizes(BatchPlanner(8, 5.0), plans(30, 1)) == [[30], [1]]
 
 
 def test_every_item_is_planned_once_and_windows_stay_in_order():
     rng = np.random.default_rng(0)
     planned = plans(*rng.uniform(0.02, 20, 1500))
-    batches = list(Planner(16, 60.0).batches(planned))
+    batches = list(BatchPlanner(16, 60.0).batches(planned))
     assert sorted(p.index for batch in batches for p in batch) == list(range(1500))
     windows = [plan.index // harness.WINDOW for batch in batches for plan in batch]
     assert windows == sorted(windows), "a batch from a later window would read the files in random order"
@@ -51,14 +51,14 @@ def test_every_item_is_planned_once_and_windows_stay_in_order():
 
 def test_equal_clips_are_neighbours():
     mixed = [Plan(i, 3.0, f"clip-{i % 3}") for i in range(12)]
-    order = [plan.key for batch in Planner(4, 100.0).batches(mixed) for plan in batch]
+    order = [plan.key for batch in BatchPlanner(4, 100.0).batches(mixed) for plan in batch]
     assert order == sorted(order)
 
 
 def test_decodings_are_not_mixed():
     sampled = read_generation_settings({"protocol": "sampled", "do_sample": True})
     mixed = [Plan(0, 1.0), Plan(1, 1.0, settings=sampled), Plan(2, 1.0)]
-    assert [[p.index for p in batch] for batch in Planner(8).batches(mixed)] == [[0, 2], [1]]
+    assert [[p.index for p in batch] for batch in BatchPlanner(8).batches(mixed)] == [[0, 2], [1]]
 
 
 class Small(ScriptedModel):

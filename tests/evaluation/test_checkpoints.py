@@ -5,7 +5,7 @@ import os
 import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.plan import checkpoint_track, latest_checkpoint, training_note
+from rba_bench.evaluation.plan import latest_checkpoint, training_note
 from rba_bench.files import write_json
 
 
@@ -27,7 +27,7 @@ def test_none_names_the_ways_out(tmp_path):
 
 def test_track_and_note(tmp_path):
     write_json(tmp_path / "x" / "rba_run.json", {"track": "full"})
-    assert checkpoint_track(tmp_path / "x") == "full" and checkpoint_track(tmp_path) == "micro"
+    assert (training_note(tmp_path / "x") or {})["track"] == "full" and training_note(tmp_path) is None
     assert training_note(tmp_path) is None
     (tmp_path / "x" / "rba_run.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):

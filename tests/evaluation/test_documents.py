@@ -7,7 +7,7 @@ import pytest
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.answering import unscored_sample
 from rba_bench.evaluation.sources import source
-from rba_bench.evaluation.sources.source import Loaded, Place
+from rba_bench.evaluation.sources.source import LoadedSet, Place
 from rba_bench.evaluation.sources.tables import Clip
 
 CLIP = Clip("ab" * 32, 16_000, 1.0, "/nowhere.wav")
@@ -77,8 +77,10 @@ def test_every_source_is_checked(monkeypatch, capsys):
     from rba_bench.evaluation.sources import spoken_alpaca
 
     made = [doc("a"), doc("a", "others"), doc("b", references=[" "])]
-    monkeypatch.setattr(spoken_alpaca, "load_voicebench", lambda options, place: Loaded(made, {"repo": "x"}))
-    loaded = source.load("voicebench", {}, Place())
+    monkeypatch.setattr(
+        spoken_alpaca, "load_voicebench", lambda options, place: LoadedSet(made, {"repo": "x"})
+    )
+    loaded = source.load_source("voicebench", {}, Place())
     assert names(loaded.documents) == ["a", "a-2"] and loaded.origin == {"repo": "x", "without_reference": 1}
     assert "voicebench: 1 of 3 items" in capsys.readouterr().err
 

@@ -228,7 +228,7 @@ def test_a_share_of_unheard_clips_is_counted_apart_and_said(tmp_path, capsys, mo
         assert spoken(tmp_path, clips, server, monkeypatch) == 0
     captured = capsys.readouterr()
     assert "1 (not_heard 1)" in captured.out and "of 4 items (not_heard 1)" in captured.out
-    assert "not_heard 1 of 4: the clip cannot be heard" in captured.err and "not audio" in captured.err
+    assert "not_heard 1 of 4: the clip cannot be decoded" in captured.err and "not audio" in captured.err
     [file] = (tmp_path / "out").rglob("run.json")
     record = read_record(file)
     found = record.metrics["exact_match"]

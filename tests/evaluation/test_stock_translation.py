@@ -34,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def path_of(name: str) -> Path:
-    return TASKS / language_pairs.benchmark(name) / f"{name}.yaml"
+    return TASKS / language_pairs.benchmark_of(name) / f"{name}.yaml"
 
 
 def half_right(request) -> str:
@@ -214,5 +214,5 @@ def test_readmes_name_every_task():
     for benchmark in ("covost2", "fleurs", "mustc", "asr"):
         text = (TASKS / benchmark / "README.md").read_text(encoding="utf-8")
         for name in (*language_pairs.SHIPPED, *language_pairs.GROUPS):
-            if language_pairs.benchmark(name) == benchmark:
+            if language_pairs.benchmark_of(name) == benchmark:
                 assert f"`{name}`" in text, name

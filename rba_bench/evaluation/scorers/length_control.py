@@ -184,12 +184,12 @@ def _with_tables(form: str, config: Mapping[str, Any], data_dir: Path | None) ->
     names = [name for name in _table_names(form, config) if not config.get(name)]
     for name in names:
         try:
-            paths[name] = str(hub.files(REPO, [FILES[name]], place).paths[0])
+            paths[name] = str(hub.find_files(REPO, [FILES[name]], place).paths[0])
         except MissingPrerequisite:
             if place.data_dir is None:
                 raise
     if missing := [FILES[name] for name in names if name not in paths]:
-        hub.files(REPO, missing, place)
+        hub.find_files(REPO, missing, place)
     return {**config, "lc": form, **paths}
 
 

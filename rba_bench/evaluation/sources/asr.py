@@ -12,12 +12,12 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import covost2, fleurs, hub, language_pairs, tables
 from rba_bench.evaluation.sources.language_pairs import COVOST2_TO_ENGLISH
-from rba_bench.evaluation.sources.source import Loaded, Place
+from rba_bench.evaluation.sources.source import LoadedSet, Place
 
 ENGLISH_FROM = "en_de"  # every en_* direction of CoVoST 2 has the same English clips
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_asr(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """Transcription in one language.
 
     Args:
@@ -31,49 +31,40 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     """
     corpus, language = str(options.get("corpus", "")), str(options.get("spoken", ""))
     if corpus == "fleurs":
-        return _fleurs(language, options, place)
-    if corpus == "covost2":
-        return _covost2(language, options, place)
-    raise UserError(f"no transcripts of corpus {corpus!r}; known: fleurs, covost2")
-
-
-def _fleurs(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
-    config = language_pairs.fleurs_config(language)
-    found = fleurs.files(config, place)
-    docs = [
-        _document(
-            config,
-            options,
-            clip,
-            id=fleurs.recording_id(row),
-            text=row["transcription"] or "",
-            voice=fleurs.gender(row),
-            cluster=f"fleurs-{row['id']}",
-        )
-        for row, clip in tables.rows(found.paths, ("id", "path", "transcription", "gender"))
-    ]
-    return _loaded(docs, f"FLEURS {config}", found.origin(config=config, rows=len(docs)))
-
-
-def _covost2(language: str, options: Mapping[str, Any], place: Place) -> Loaded:
-    if language not in ("en", *COVOST2_TO_ENGLISH):
-        raise UserError(f"CoVoST 2 has no clips in {language!r}; it has en, {', '.join(COVOST2_TO_ENGLISH)}")
-    direction = ENGLISH_FROM if language == "en" else f"{language}_en"
-    found = hub.files(covost2.REPO, [f"{direction}/test-*.parquet"], place)
-    counts: Counter[str] = Counter()
-    docs = [
-        _document(language, options, clip, id=row["id"], text=row["sentence"], voice=row["client_id"])
-        for row, clip in covost2.rows(found, counts)
-    ]
-    facts = {**counts, "published_rows": covost2.TEST_ROWS[language]}
-    return _loaded(docs, f"covost2 {direction}", found.origin(direction=direction, **facts))
-
-
-def _loaded(docs: list[dict[str, Any]], name: str, origin: dict[str, Any]) -> Loaded:
-    """The items that have a transcript."""
-    kept, left_out = documents.with_references(docs, name)
-    counted = {"without_reference": left_out} if left_out else {}
-    return Loaded(documents.joined_by_text(documents.unique_ids(kept)), {**origin, **counted})
+        language = language_pairs.fleurs_config(language)
+        found = fleurs.test_files(language, place)
+        docs = [
+            _document(
+                language,
+                options,
+                clip,
+                id=fleurs.recording_id(row),
+                text=row["transcription"] or "",
+                voice=fleurs.gender(row),
+                cluster=f"fleurs-{row['id']}",
+            )
+            for row, clip in tables.parquet_rows(found.paths, ("id", "path", "transcription", "gender"))
+        ]
+        origin = found.origin(config=language, rows=len(docs))
+    elif corpus == "covost2":
+        if language not in ("en", *COVOST2_TO_ENGLISH):
+            languages = ", ".join(COVOST2_TO_ENGLISH)
+            raise UserError(f"CoVoST 2 has no clips in {language!r}; it has en, {languages}")
+        direction = ENGLISH_FROM if language == "en" else f"{language}_en"
+        found = hub.find_files(covost2.REPO, [f"{direction}/test-*.parquet"], place)
+        counts: Counter[str] = Counter()
+        docs = [
+            _document(language, options, clip, id=row["id"], text=row["sentence"], voice=row["client_id"])
+            for row, clip in covost2.transcript_rows(found, counts)
+        ]
+        facts = {**counts, "published_rows": covost2.TEST_ROWS[language]}
+        origin = found.origin(direction=direction, **facts)
+    else:
+        raise UserError(f"no transcripts of corpus {corpus!r}; known: fleurs, covost2")
+    name = f"FLEURS {language}" if corpus == "fleurs" else f"covost2 {origin['direction']}"
+    docs, left_out = documents.with_references(docs, name)
+    origin |= {"without_reference": left_out} if left_out else {}
+    return LoadedSet(documents.joined_by_text(documents.unique_ids(docs)), origin)
 
 
 def _document(
@@ -85,14 +76,14 @@ def _document(
     text: str,
     voice: str,
     cluster: str = "",
-) -> dict[str, Any]:
+) -> documents.Document:
     code = language_pairs.short(language)
     return documents.make_document(
         id=id,
         kind="asr",
         clip=clip,
         instruction=text,
-        prompt=language_pairs.prompt(language_pairs.TRANSCRIBE, language, options),
+        prompt=language_pairs.task_prompt(language_pairs.TRANSCRIBE, language, options),
         references=[text],
         source_lang=code,
         target_lang=code,

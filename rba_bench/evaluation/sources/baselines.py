@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.documents import unique_ids
+from rba_bench.evaluation.documents import Document, changed, unique_ids
 from rba_bench.evaluation.sources import hub
-from rba_bench.evaluation.sources.source import Loaded, Place
+from rba_bench.evaluation.sources.source import LoadedSet, Place
 from rba_bench.files import read_json, read_jsonl, sha256_json
 from rba_bench.progress import say
 from rba_bench.textlm.replies import answer_of
@@ -39,10 +39,10 @@ class Baseline:
 
     Attributes:
         by_id: Answers by name of the item.
-        by_instruction: Answers by `normalised` instruction; the first one where an instruction occurs again.
+        by_instruction: Answers by the normalised words of an instruction; of equal instructions the first counts.
         name: Who answered.
         sha256: Hash of the answers.
-        position: Place of an instruction among AlpacaEval's 805, by `normalised` instruction; empty for other lists.
+        position: Place of an instruction among AlpacaEval's 805, by its normalised words; empty for other lists.
     """
 
     by_id: Mapping[str, str]
@@ -52,7 +52,7 @@ class Baseline:
     position: Mapping[str, int] = field(default_factory=dict)
 
 
-def normalised(instruction: str) -> str:
+def normalise_instruction(instruction: str) -> str:
     """Letters and digits of an instruction, lower case, single spaces: spoken copies differ in the rest."""
     plain = unicodedata.normalize("NFKC", instruction).casefold()
     return " ".join(re.findall(r"[^\W_]+", plain))
@@ -69,24 +69,28 @@ def read_baseline(path: Path | str) -> Baseline:
         MissingPrerequisite: nothing there.
         UserError: not of these forms, or a run that has not finished.
     """
-    found = Path(path)
-    if not found.exists():
+    path = Path(path)
+    if not path.exists():
         raise MissingPrerequisite(
-            f"no baseline at {found}: give a JSON or JSONL file of answers, or a run folder"
+            f"no baseline at {path}: give a JSON or JSONL file of answers, or a run folder"
         )
-    if found.is_dir():
-        return _of_run(found)
-    return _of_rows(_read_rows(found), found.stem)
+    if path.is_dir():
+        from rba_bench.evaluation.records import SAMPLES_FILE, read_record
+
+        record = read_record(path)
+        rows = list(read_jsonl(path / SAMPLES_FILE))
+        return _of_rows(rows, f"{record.model.get('name', 'model')} ({record.run_id})")
+    return _of_rows(_read_rows(path), path.stem)
 
 
-def alpaca_eval(place: Place) -> Baseline:
+def alpaca_eval_baseline(place: Place) -> Baseline:
     """AlpacaEval's GPT-4 Turbo answers to its 805 instructions, with their positions.
 
     Raises:
         MissingPrerequisite: neither in the local copy nor on the Hub; the message names all ways to get a baseline.
     """
     try:
-        files = hub.files(ALPACA_EVAL, (ALPACA_FILE,), place, ALPACA_REVISION)
+        files = hub.find_files(ALPACA_EVAL, (ALPACA_FILE,), place, ALPACA_REVISION)
     except MissingPrerequisite as error:
         raise MissingPrerequisite(
             f"no answers to beat: {error}; or name your own with --baseline FILE (JSON or JSONL with `instruction` and "
@@ -96,18 +100,18 @@ def alpaca_eval(place: Place) -> Baseline:
     return _of_rows(rows, files.paths[0].stem, indexed=True)
 
 
-def attach(documents: Sequence[dict[str, Any]], baseline: Baseline) -> tuple[list[dict[str, Any]], list[str]]:
+def attach_baseline(documents: Sequence[Document], baseline: Baseline) -> tuple[list[Document], list[str]]:
     """Documents with the baseline's answers, and the names of those it has none for.
 
-    An item is found by its name, else by its `normalised` instruction. An empty answer is no answer. Where the
-    position among AlpacaEval's instructions is known it goes into `extra` as `index`.
+    An item is found by its name, else by the normalised words of its instruction. An empty answer is no answer. Where
+    the position among AlpacaEval's instructions is known it goes into `extra` as `index`.
 
     Raises:
         UserError: the baseline answers none of the items.
     """
     attached, unmatched = [], []
     for document in documents:
-        key = normalised(document["instruction"])
+        key = normalise_instruction(document["instruction"])
         answer = baseline.by_id.get(document["id"], "") or baseline.by_instruction.get(key, "")
         if not answer.strip():
             unmatched.append(document["id"])
@@ -115,7 +119,7 @@ def attach(documents: Sequence[dict[str, Any]], baseline: Baseline) -> tuple[lis
         if key in baseline.position:
             extra["index"] = baseline.position[key]
         text = json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else ""
-        attached.append({**document, "baseline": answer if answer.strip() else "", "extra": text})
+        attached.append(changed(document, baseline=answer if answer.strip() else "", extra=text))
     if documents and len(unmatched) == len(documents):
         raise UserError(
             f"baseline {baseline.name} answers none of the {len(documents)} items: is it of another test set?"
@@ -123,12 +127,12 @@ def attach(documents: Sequence[dict[str, Any]], baseline: Baseline) -> tuple[lis
     return attached, unmatched
 
 
-def compared(
-    documents: Sequence[dict[str, Any]],
+def with_baseline(
+    documents: Sequence[Document],
     origin: Mapping[str, Any],
     place: Place,
     stored: Callable[[Place], Baseline] | str,
-) -> Loaded:
+) -> LoadedSet:
     """A test set with the answers to beat that the user or the data set names.
 
     Args:
@@ -142,15 +146,18 @@ def compared(
         UserError: it is damaged, or of another test set.
     """
     documents = unique_ids(documents)  # before answers are found by name
-    wanted = place.options.get("baseline")
-    if wanted == NONE:
-        bare = [{**document, "baseline": ""} for document in documents]
-        return Loaded(bare, {**origin, "baseline": {"name": NONE}})
-    if wanted is not None:
-        baseline = read_baseline(wanted)
+    named = place.options.get("baseline")
+    if named == NONE:
+        bare = [changed(document, baseline="") for document in documents]
+        return LoadedSet(bare, {**origin, "baseline": {"name": NONE}})
+    if named is not None:
+        baseline = read_baseline(named)
+    elif isinstance(stored, str):
+        answers = {document["id"]: document["baseline"] for document in documents}
+        baseline = Baseline(answers, {}, stored, sha256_json(answers))
     else:
-        baseline = _inside(documents, stored) if isinstance(stored, str) else stored(place)
-    attached, unmatched = attach(documents, baseline)
+        baseline = stored(place)
+    attached, unmatched = attach_baseline(documents, baseline)
     if unmatched:
         say(
             f"baseline {baseline.name} has no answer to {len(unmatched)} of {len(documents)} items: no win rate there"
@@ -161,20 +168,7 @@ def compared(
         "unmatched": len(unmatched),
         "unmatched_items": unmatched[:LISTED],
     }
-    return Loaded(attached, {**origin, "baseline": facts})
-
-
-def _inside(documents: Sequence[dict[str, Any]], name: str) -> Baseline:
-    answers = {document["id"]: document["baseline"] for document in documents}
-    return Baseline(answers, {}, name, sha256_json(answers))
-
-
-def _of_run(folder: Path) -> Baseline:
-    from rba_bench.evaluation.records import SAMPLES_FILE, read_record
-
-    record = read_record(folder)
-    rows = list(read_jsonl(folder / SAMPLES_FILE))
-    return _of_rows(rows, f"{record.model.get('name', 'model')} ({record.run_id})")
+    return LoadedSet(attached, {**origin, "baseline": facts})
 
 
 def _read_rows(file: Path) -> list[Any]:
@@ -191,30 +185,26 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], name: str, indexed: bool = False
     by_id: dict[str, str] = {}
     by_instruction: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
-        said = next((row[key] for key in ANSWERS if isinstance(row.get(key), str)), None)
-        if said is None or not (row.get("id") or row.get("instruction")):
+        text = next((row[key] for key in ANSWERS if isinstance(row.get(key), str)), None)
+        if text is None or not (row.get("id") or row.get("instruction")):
             raise UserError(
                 f"baseline {name}: entry {number} needs `instruction` or `id`, and `output`; it has {', '.join(row)}"
             )
-        answer = answer_of(said)
+        answer = answer_of(text)
         if row.get("id"):
             by_id.setdefault(str(row["id"]), answer)
         if row.get("instruction"):
-            by_instruction.setdefault(normalised(str(row["instruction"])), answer)
-    makers = {str(row["generator"]) for row in rows if row.get("generator")}
-    known = len(makers) == 1 and makers <= set(ALPACA_GENERATORS)
-    indexed = indexed or (known and len(rows) == ALPACA_ITEMS and all("dataset" in row for row in rows))
+            by_instruction.setdefault(normalise_instruction(str(row["instruction"])), answer)
+    generators = {str(row["generator"]) for row in rows if row.get("generator")}
+    usual = len(generators) == 1 and generators <= set(ALPACA_GENERATORS)
+    indexed = indexed or (usual and len(rows) == ALPACA_ITEMS and all("dataset" in row for row in rows))
+    positions: dict[str, int] = {}
+    for index, row in enumerate(rows if indexed else ()):
+        positions.setdefault(normalise_instruction(str(row.get("instruction", ""))), index)
     return Baseline(
         by_id,
         by_instruction,
-        makers.pop() if len(makers) == 1 else name,
+        generators.pop() if len(generators) == 1 else name,
         sha256_json([by_id, by_instruction]),
-        _positions(rows) if indexed else {},
+        positions,
     )
-
-
-def _positions(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    positions: dict[str, int] = {}
-    for index, row in enumerate(rows):
-        positions.setdefault(normalised(str(row.get("instruction", ""))), index)
-    return positions

@@ -3,8 +3,8 @@
     <direction>/test-00000-of-000NN.parquet   client_id, file, audio {bytes, path} (MP3, 48 kHz), sentence, translation,
                                               id
 
-Transcripts (`sentence`) of many rows still carry the quoting of the CSV file that they were taken from; it is undone.
-Translations never do, and are used as they are.
+Transcripts (`sentence`) of many rows still have the quotes of the CSV file that they were taken from; these are
+removed. Translations never have them, and are used as they are.
 """
 
 import re
@@ -16,7 +16,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, language_pairs, tables
 from rba_bench.evaluation.sources.language_pairs import COVOST2_FROM_ENGLISH, COVOST2_TO_ENGLISH
-from rba_bench.evaluation.sources.source import Loaded, Place
+from rba_bench.evaluation.sources.source import LoadedSet, Place
 
 REPO = "fixie-ai/covost2"
 DIRECTIONS = (
@@ -33,7 +33,7 @@ TEST_ROWS = {
 }  # fmt: skip
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_covost2(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """Speech translation in one direction.
 
     Args:
@@ -48,8 +48,8 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     if direction not in DIRECTIONS:
         raise UserError(f"CoVoST 2 has no direction {direction!r}; it has {', '.join(DIRECTIONS)}")
     source, target = direction.split("_")
-    prompt = language_pairs.prompt(language_pairs.TRANSLATE, target, options)
-    found = hub.files(REPO, [f"{direction}/test-*.parquet"], place)
+    prompt = language_pairs.task_prompt(language_pairs.TRANSLATE, target, options)
+    found = hub.find_files(REPO, [f"{direction}/test-*.parquet"], place)
     counts: Counter[str] = Counter()
     docs = [
         documents.make_document(
@@ -63,23 +63,23 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
             target_lang=language_pairs.short(target),
             voice=row["client_id"],
         )
-        for row, clip in rows(found, counts)
+        for row, clip in transcript_rows(found, counts)
     ]
-    kept, counts["without_translation"] = documents.with_references(docs, f"covost2 {direction}")
-    facts = {**counts, "published_rows": TEST_ROWS[source]}
-    return Loaded(
-        documents.joined_by_text(documents.unique_ids(kept)), found.origin(direction=direction, **facts)
-    )
+    docs, counts["without_translation"] = documents.with_references(docs, f"covost2 {direction}")
+    origin = found.origin(direction=direction, **counts, published_rows=TEST_ROWS[source])
+    return LoadedSet(documents.joined_by_text(documents.unique_ids(docs)), origin)
 
 
-def rows(found: hub.HubFiles, counts: Counter[str]) -> Iterator[tuple[dict[str, Any], tables.Clip]]:
+def transcript_rows(
+    found: hub.HubFiles, counts: Counter[str]
+) -> Iterator[tuple[dict[str, Any], tables.Clip]]:
     """Rows with unquoted transcripts and short speaker ids.
 
     Args:
         found: Files of one direction.
-        counts: Takes the number of `rows`, and of transcripts `unquoted`.
+        counts: Takes the number of `transcript_rows`, and of transcripts `unquoted`.
     """
-    for row, clip in tables.rows(found.paths, COLUMNS):
+    for row, clip in tables.parquet_rows(found.paths, COLUMNS):
         transcript = unquote(row["sentence"] or "")
         counts["rows"] += 1
         counts["unquoted"] += transcript != row["sentence"]

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation import documents, model_input, task_registry
+from rba_bench.evaluation import model_input, task_registry
+from rba_bench.evaluation.documents import Document, changed, load_documents
 from rba_bench.evaluation.sources import hub, tables
 from rba_bench.evaluation.sources import source as base
-from rba_bench.evaluation.sources.source import Loaded, Place, checked, compare_size
+from rba_bench.evaluation.sources.source import LoadedSet, Place, check_options, compare_size
 from rba_bench.files import sha256_bytes
 from rba_bench.seeding import stable_seed
 
@@ -47,7 +48,7 @@ class Prompt:
     recordings: Mapping[str, tables.Clip]
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_dowis(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """The items of another task under prompts of DOWIS.
 
     Args:
@@ -60,21 +61,25 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         UserError: unknown options, a task without such prompts, or no prompt in the language.
         MissingPrerequisite: DOWIS or the task's data is not there.
     """
-    chosen = checked(options, task=..., form=SPOKEN, styles=STYLES, voices=VOICES, language="", seed=SEED)
+    chosen = check_options(
+        options, task=..., form=SPOKEN, styles=STYLES, voices=VOICES, language="", seed=SEED
+    )
     if chosen["form"] not in (SPOKEN, WRITTEN):
         raise UserError(f"dowis: form is {SPOKEN} or {WRITTEN}, not {chosen['form']!r}")
     wrapped = _wrapped(str(chosen["task"]), place)
     kind = wrapped.documents[0]["kind"]
     if kind not in PROMPTS:
         raise UserError(f"dowis has no prompts for {chosen['task']}: its items are of kind {kind}")
-    found = hub.files(REPO, [PATTERN], place)
+    found = hub.find_files(REPO, [PATTERN], place)
     drawn = _Prompts(found, PROMPTS[kind], chosen)
     items = [_document(doc, drawn, str(chosen["form"]), int(chosen["seed"])) for doc in wrapped.documents]
     facts = {"form": chosen["form"], "seed": int(chosen["seed"]), "prompts": drawn.counts}
-    return Loaded(items, found.origin(**facts, **drawn.size, task=str(chosen["task"]), items=wrapped.origin))
+    return LoadedSet(
+        items, found.origin(**facts, **drawn.size, task=str(chosen["task"]), items=wrapped.origin)
+    )
 
 
-def _wrapped(name: str, place: Place) -> Loaded:
+def _wrapped(name: str, place: Place) -> LoadedSet:
     files = list(task_registry.tasks_dir().glob(f"*/{name}.yaml")) if re.fullmatch(r"\w[\w-]*", name) else []
     if not files or name.startswith("_"):
         raise UserError(f"dowis: no task {name!r}; `rba-bench tasks list` shows all")
@@ -83,8 +88,8 @@ def _wrapped(name: str, place: Place) -> Loaded:
     if source == "dowis":
         raise UserError(f"dowis: {name} has its instruction spoken already")
     if source is None:
-        return Loaded(documents.load_documents(options.get("testset"), options.get("data")), {"source": name})
-    return base.load(str(source), options, place)
+        return LoadedSet(load_documents(options.get("testset"), options.get("data")), {"source": name})
+    return base.load_source(str(source), options, place)
 
 
 class _Prompts:
@@ -104,7 +109,7 @@ class _Prompts:
         """Number of prompts by language."""
         return {language: len(prompts) for language, prompts in sorted(self._known.items())}
 
-    def of(self, doc: Mapping[str, Any]) -> list[Prompt]:
+    def of(self, doc: Document) -> list[Prompt]:
         """Prompts that fit an item, in the order of the data set."""
         language = self.language or str(doc["target_lang"])
         if language not in self._known:
@@ -127,7 +132,7 @@ class _Prompts:
 
     def _recorded(self, path: Any, language: str) -> list[Prompt]:
         columns = {
-            voice: [clip for _, clip in tables.rows([path], (), f"audio_prompt_{voice}")]
+            voice: [clip for _, clip in tables.parquet_rows([path], (), f"audio_prompt_{voice}")]
             for voice in self.voices
         }
         found = []
@@ -159,15 +164,15 @@ def _as_spoken(text: str) -> str:
     return text.replace("<question>", "").rstrip(" .:?") if "<question>" in text else text.strip()
 
 
-def _document(doc: Mapping[str, Any], prompts: _Prompts, form: str, seed: int) -> dict[str, Any]:
+def _document(doc: Document, prompts: _Prompts, form: str, seed: int) -> Document:
     fitting = prompts.of(doc)
     prompt = fitting[stable_seed("dowis", seed, doc["id"]) % len(fitting)]
     voices = sorted(prompt.recordings)
     voice = voices[stable_seed("dowis voice", seed, doc["id"]) % len(voices)]
     facts = {"text": prompt.text, "style": prompt.style, "voice": voice, "form": form}
     extra = {**json.loads(doc["extra"] or "{}"), "dowis": facts}
-    changed = {**doc, "extra": json.dumps(extra, ensure_ascii=False, sort_keys=True)}
+    doc = changed(doc, extra=json.dumps(extra, ensure_ascii=False, sort_keys=True))
     if form == WRITTEN:
-        return {**changed, "prompt": prompt.text}
+        return changed(doc, prompt=prompt.text)
     audio = {**doc["audio"], "prefix": prompt.recordings[voice].reference(prompt.text)}
-    return {**changed, "prompt": "", "audio": audio, "duration": model_input.clip_duration(audio)}
+    return changed(doc, prompt="", audio=audio, duration=model_input.clip_duration(audio))

@@ -15,7 +15,7 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, language_pairs, tables
-from rba_bench.evaluation.sources.source import Loaded, Place
+from rba_bench.evaluation.sources.source import LoadedSet, Place
 from rba_bench.metrics.text import is_blank
 from rba_bench.progress import say
 
@@ -24,7 +24,7 @@ REVISION = "refs/convert/parquet"
 GENDERS = ("male", "female", "other")
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_fleurs(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """Speech translation between two languages.
 
     Args:
@@ -36,11 +36,11 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         MissingPrerequisite: the data is not there.
     """
     source, target = _pair(str(options.get("pair", "")))
-    heard, read = files(source, place), files(target, place)
+    heard, read = test_files(source, place), test_files(target, place)
     sentences, differing = _sentences(read)
-    prompt = language_pairs.prompt(language_pairs.TRANSLATE, target, options)
+    prompt = language_pairs.task_prompt(language_pairs.TRANSLATE, target, options)
     docs, recordings = [], 0
-    for row, clip in tables.rows(heard.paths, ("id", "path", "raw_transcription", "gender")):
+    for row, clip in tables.parquet_rows(heard.paths, ("id", "path", "raw_transcription", "gender")):
         recordings += 1
         if row["id"] in sentences:
             docs.append(
@@ -74,12 +74,12 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         "target_sentences_unheard": len(sentences) - len(joined),
         "target_sentences_in_several_wordings": differing,
     }
-    return Loaded(docs, heard.origin(**facts))
+    return LoadedSet(docs, heard.origin(**facts))
 
 
-def files(config: str, place: Place) -> hub.HubFiles:
+def test_files(config: str, place: Place) -> hub.HubFiles:
     """Test files of one language. Raises MissingPrerequisite if they are not there."""
-    return hub.files(REPO, [f"{config}/test/*.parquet"], place, REVISION)
+    return hub.find_files(REPO, [f"{config}/test/*.parquet"], place, REVISION)
 
 
 def recording_id(row: Mapping[str, Any]) -> str:

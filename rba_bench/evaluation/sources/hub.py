@@ -41,7 +41,7 @@ class HubFiles:
         return {"repo": self.repo, "revision": self.revision, **more}
 
 
-def files(repo: str, patterns: Sequence[str], place: Place, revision: str = "main") -> HubFiles:
+def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str = "main") -> HubFiles:
     """Files of a data set that match any of `patterns` (globs relative to its root).
 
     Args:
@@ -55,7 +55,7 @@ def files(repo: str, patterns: Sequence[str], place: Place, revision: str = "mai
     """
     if place.data_dir is not None:
         return _local(repo, patterns, place.data_dir, revision)
-    commit = pinned(repo, revision)
+    commit = pinned_commit(repo, revision)
     root = _download(repo, patterns, commit)
     found = _matching(root, patterns)
     if not found:
@@ -63,7 +63,7 @@ def files(repo: str, patterns: Sequence[str], place: Place, revision: str = "mai
     return HubFiles(found, root, repo, commit)
 
 
-def pinned(repo: str, revision: str) -> str:
+def pinned_commit(repo: str, revision: str) -> str:
     """The commit that `revision` of `repo` stands for on this machine.
 
     Raises:

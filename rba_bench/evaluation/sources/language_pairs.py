@@ -1,8 +1,4 @@
-"""Names of translation and transcription tasks: languages, directions, and the ways people write them.
-
-Languages by the codes of data sets, their English names, and the prompts that name them.
-
-Names of the translation and transcription tasks, and the YAML that each name stands for. Imports nothing heavy.
+"""Translation and transcription tasks: their languages, names and YAML files, and other spellings of their names.
 
     covost2_en_de, covost2_zh-CN_en     CoVoST 2, codes as the data set writes them
     fleurs_en_de, fleurs_sw_hi          FLEURS joined on `id`: any two of its 102 languages
@@ -12,10 +8,9 @@ Names of the translation and transcription tasks, and the YAML that each name st
 The shipped YAMLs are `yaml_text(name)` for every name in `SHIPPED`, and `group_text(name)` for every name in `GROUPS`.
 Other pairs of FLEURS need no file of their own: `task_file` writes one when a run asks for it.
 
-Which task somebody meant who wrote a language in another way: `fleurs_cmn_hans_cn_en`, `covost2_en_zh`, `mustc_deu`.
-
 Data sets, tokenizers and translation models write languages as ISO 639-1, 639-2 or 639-3, as locales (`pt_BR`,
-`zho_Hans`) or by name. All of these are read; the names of the tasks themselves stay one for each.
+`zho_Hans`) or by name. `tasks_meant` understands all of these (`fleurs_cmn_hans_cn_en`, `covost2_en_zh`, `mustc_deu`);
+each task has one name. This module imports nothing heavy.
 """
 
 import re
@@ -26,7 +21,7 @@ from typing import Any
 from rba_bench.files import write_atomic
 from rba_bench.metrics.languages import FLEURS, TRANSLATE, english_name, short
 
-__all__ = ["FLEURS", "TRANSCRIBE", "TRANSLATE", "english_name", "fleurs_config", "prompt", "short"]
+__all__ = ["FLEURS", "TRANSCRIBE", "TRANSLATE", "english_name", "fleurs_config", "short", "task_prompt"]
 
 TRANSCRIBE = "Transcribe the {language} speech. Write only the transcript."
 
@@ -36,8 +31,8 @@ def fleurs_config(code: str) -> str:
     return FLEURS[short(code)][0]
 
 
-def prompt(template: str, code: str, options: Mapping[str, Any]) -> str:
-    """The prompt of a task: `template`, or the task's own `prompt` option, with `{language}` filled in."""
+def task_prompt(template: str, code: str, options: Mapping[str, Any]) -> str:
+    """The prompt of a task: `template`, or the task's own `task_prompt` option, with `{language}` filled in."""
     return str(options.get("prompt") or template).replace("{language}", english_name(code))
 
 
@@ -75,9 +70,9 @@ FLEURS_LANGUAGE = re.compile(r"asr_fleurs_([a-z]{2,3})")
 def dataset_kwargs(name: str) -> dict[str, str] | None:
     """What the task of this name loads, None if no such task can be made."""
     if pair := PAIR.fullmatch(name):
-        heard, wanted = pair.groups()
-        known = heard in FLEURS and wanted in FLEURS and heard != wanted
-        return {"source": "fleurs", "pair": f"{FLEURS[heard][0]}-{FLEURS[wanted][0]}"} if known else None
+        source, target = pair.groups()
+        exists = source in FLEURS and target in FLEURS and source != target
+        return {"source": "fleurs", "pair": f"{FLEURS[source][0]}-{FLEURS[target][0]}"} if exists else None
     if (spoken := FLEURS_LANGUAGE.fullmatch(name)) and spoken[1] in FLEURS:
         return {"source": "asr", "corpus": "fleurs", "spoken": FLEURS[spoken[1]][0]}
     if name not in SHIPPED:
@@ -89,7 +84,7 @@ def dataset_kwargs(name: str) -> dict[str, str] | None:
     return {"source": corpus, "direction": rest}
 
 
-def benchmark(name: str) -> str:
+def benchmark_of(name: str) -> str:
     """The folder under `tasks/` that a task or group belongs to."""
     return name.split("_")[0]
 
@@ -101,15 +96,15 @@ def yaml_text(name: str, shared: str = "..") -> str | None:
         name: Name of the task.
         shared: Folder of `_translation.yaml` and `_asr.yaml`, absolute or relative to the file.
     """
-    loaded = dataset_kwargs(name)
-    if loaded is None:
+    kwargs = dataset_kwargs(name)
+    if kwargs is None:
         return None
-    options = "".join(f"  {key}: {value}\n" for key, value in loaded.items())
+    options = "".join(f"  {key}: {value}\n" for key, value in kwargs.items())
     return (
-        f"include: {shared}/{_shared(name)}\n"
+        f"include: {shared}/{'_asr.yaml' if benchmark_of(name) == 'asr' else '_translation.yaml'}\n"
         f"task: {name}\n"
         f"dataset_kwargs:\n{options}"
-        f"metadata:\n  version: 2\n  benchmark: {benchmark(name)}\n  track: full\n"
+        f"metadata:\n  version: 2\n  benchmark: {benchmark_of(name)}\n  track: full\n"
     )
 
 
@@ -120,11 +115,11 @@ def group_text(name: str) -> str:
     members = "".join(f"  - {member}\n" for member in GROUPS[name])
     metrics = "".join(
         f"  - metric: {metric.name}\n    aggregation: mean\n    weight_by_size: false\n"
-        for metric in metrics_of("asr" if benchmark(name) == "asr" else "s2tt")
+        for metric in metrics_of("asr" if benchmark_of(name) == "asr" else "s2tt")
     )
     return (
         f"group: {name}\ntask:\n{members}aggregate_metric_list:\n{metrics}"
-        f"metadata:\n  version: 2\n  benchmark: {benchmark(name)}\n  track: full\n"
+        f"metadata:\n  version: 2\n  benchmark: {benchmark_of(name)}\n  track: full\n"
     )
 
 
@@ -142,10 +137,6 @@ def task_file(name: str, tasks_dir: Path, folder: Path) -> Path | None:
     path = folder / f"{name}.yaml"
     write_atomic(path, text)
     return path
-
-
-def _shared(name: str) -> str:
-    return "_asr.yaml" if benchmark(name) == "asr" else "_translation.yaml"
 
 
 # Other codes of a language: ISO 639-2 and 639-3 (also of the main variety of a macrolanguage), withdrawn ones.
@@ -171,16 +162,10 @@ _SCRIPTS = frozenset(
     {"hans", "hant", "latn", "cyrl", "arab", "deva", "jpan", "hang", "grek", "hebr", "beng", "taml"}
 )
 _REGION = re.compile(r"[a-z]{2}|\d{3}")
-_CORPORA: tuple[tuple[str, ...], ...] = (
-    ("covost", "2"),
-    ("covost", "v2"),
-    ("covost2",),
-    ("covost",),
-    ("fleurs",),
-    ("fleur",),
-    ("must", "c"),
-    ("mustc",),
-)
+_CORPORA = {
+    ("covost", "2"): "covost2", ("covost", "v2"): "covost2", ("covost2",): "covost2", ("covost",): "covost2",
+    ("fleurs",): "fleurs", ("fleur",): "fleurs", ("must", "c"): "mustc", ("mustc",): "mustc",
+}  # fmt: skip
 _FILLERS = frozenset({"to", "into", "from", "2", "and", "s2tt", "st"})
 _TRANSCRIBING = frozenset({"asr", "transcribe", "transcription"})
 _ANY_REGION, _COUNTRY = 1, 2  # how far a reading is from what is written
@@ -196,37 +181,31 @@ _KNOWN: dict[tuple[str, ...], str] = {
 _IN_COVOST2 = {code.split("-")[0]: code for code in COVOST2_TO_ENGLISH + COVOST2_FROM_ENGLISH}
 
 
-def meant(name: str) -> list[str]:
+def tasks_meant(name: str) -> list[str]:
     """Names of tasks that exist and are what `name` means, likeliest first; [] where it means none."""
     words = [
         word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])2(?=[a-z])", "_", name.lower())) if word
     ]
     transcribing = bool(_TRANSCRIBING & set(words))
     words = [word for word in words if word not in _TRANSCRIBING]
-    corpora: list[tuple[str, ...]] = [("covost2",), ("fleurs",)] if transcribing else []
-    for start in _CORPORA:
+    corpora = ["covost2", "fleurs"] if transcribing else []
+    for start, corpus in _CORPORA.items():
         if tuple(words[: len(start)]) == start:
-            corpora, words = [start], words[len(start) :]
+            corpora, words = [corpus], words[len(start) :]
             break
     spoken = [word for word in words if word not in _FILLERS]
     readings = sorted(_readings(spoken), key=lambda reading: reading[1])
     if any(len(languages) == 2 and not distance for languages, distance in readings):
         readings = [reading for reading in readings if len(reading[0]) == 2]  # de_fr is no German of France
-    found: list[str] = []
+    tasks: list[str] = []
     for languages, _ in readings:
-        for start in corpora:
-            corpus = (
-                "covost2"
-                if start[0].startswith("covost")
-                else "mustc"
-                if start[0].startswith("must")
-                else "fleurs"
-            )
-            found += [task for task in _tasks(corpus, languages, transcribing) if _exists(task)]
-    return list(dict.fromkeys(found))
+        for corpus in corpora:
+            names = _task_names(corpus, languages, transcribing)
+            tasks += [task for task in names if dataset_kwargs(task) is not None]
+    return list(dict.fromkeys(tasks))
 
 
-def _tasks(corpus: str, languages: Sequence[str], transcribing: bool) -> Iterator[str]:
+def _task_names(corpus: str, languages: Sequence[str], transcribing: bool) -> Iterator[str]:
     """Names for languages in their order, then in the other order."""
     written = [_IN_COVOST2.get(code, code) if corpus == "covost2" else code for code in languages]
     if transcribing:
@@ -240,21 +219,17 @@ def _tasks(corpus: str, languages: Sequence[str], transcribing: bool) -> Iterato
         yield f"{corpus}_{written[0]}_en"
 
 
-def _exists(task: str) -> bool:
-    return dataset_kwargs(task) is not None
-
-
 def _readings(words: Sequence[str]) -> Iterator[tuple[tuple[str, ...], int]]:
     """All ways to read words as one or two languages, each with its distance from what is written."""
     if not words:
         yield (), 0
         return
     for length in (1, 2, 3):
-        if len(words) < length or (found := _language(tuple(words[:length]))) is None:
+        if len(words) < length or (language := _language(tuple(words[:length]))) is None:
             continue
         for rest, distance in _readings(words[length:]):
-            if len(rest) < 2 and found[0] not in rest:
-                yield (found[0], *rest), found[1] + distance
+            if len(rest) < 2 and language[0] not in rest:
+                yield (language[0], *rest), language[1] + distance
 
 
 def _language(words: tuple[str, ...]) -> tuple[str, int] | None:

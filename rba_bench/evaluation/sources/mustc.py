@@ -22,7 +22,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, language_pairs, tables
 from rba_bench.evaluation.sources.language_pairs import MUSTC_TARGETS
-from rba_bench.evaluation.sources.source import DATA_DIR_VARIABLE, Loaded, Place
+from rba_bench.evaluation.sources.source import DATA_DIR_VARIABLE, LoadedSet, Place
 from rba_bench.files import cache_dir, sha256_bytes, sha256_file, write_atomic
 
 SPLITS = ("tst-COMMON", "tst-HE", "dev")
@@ -30,7 +30,7 @@ STOCK_WORDS = 4  # longest sentence that several speakers say by themselves
 FOLDERS = ("mustc", "must-c", "MUSTC", "MuST-C", ".")  # under --data-dir
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_mustc(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """Speech translation from English.
 
     Args:
@@ -49,7 +49,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         raise UserError(f"no test split {split!r} of MuST-C; known: {', '.join(SPLITS)}")
     folder = _folder(place, target, split)
     segments = _segments(folder, split, target)
-    prompt = language_pairs.prompt(language_pairs.TRANSLATE, target, options)
+    prompt = language_pairs.task_prompt(language_pairs.TRANSLATE, target, options)
     numbers: Counter[str] = Counter()
     docs = []
     for segment in segments:
@@ -69,9 +69,9 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
             )
         )
         numbers[talk] += 1
-    stated = [float(segment["duration"]) for segment in segments]
-    cut_short = sum(doc["duration"] < seconds - 0.001 for doc, seconds in zip(docs, stated, strict=True))
-    kept, left_out = documents.with_references(docs, f"MuST-C en_{target}")
+    lengths = [float(segment["duration"]) for segment in segments]
+    cut_short = sum(doc["duration"] < seconds - 0.001 for doc, seconds in zip(docs, lengths, strict=True))
+    scorable, left_out = documents.with_references(docs, f"MuST-C en_{target}")
     origin = {
         "repo": "MuST-C",
         "revision": hub.LOCAL,
@@ -82,24 +82,25 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         "segments_longer_than_talk": cut_short,
         **({"without_reference": left_out} if left_out else {}),
     }
-    return Loaded(_clustered(kept), origin)
+    return LoadedSet(_clustered(scorable), origin)
 
 
-def _clustered(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _clustered(docs: list[documents.Document]) -> list[documents.Document]:
     """Documents with equal sentences in one cluster, whatever talk they are from.
 
-    Talks that share a long sentence are one cluster: one is a part of the other. A short one ("Thank you.") is a phrase
-    of all speakers; joining their talks would leave a single cluster, so it stands in a cluster of its own.
+    Talks that share a long sentence are one cluster: one is a part of the other. A short one ("Thank you.") is said by
+    all speakers; joining their talks would leave a single cluster, so it gets a cluster of its own.
     """
     talks: dict[str, set[str]] = {}
     for doc in docs:
         talks.setdefault(documents.same_words(doc["instruction"]), set()).add(doc["cluster"])
-    apart = []
+    separated = []
     for doc in docs:
-        said = documents.same_words(doc["instruction"])
-        stock = said and len(talks[said]) > 1 and len(doc["instruction"].split()) <= STOCK_WORDS
-        apart.append({**doc, "cluster": f"text-{sha256_bytes(said.encode())[:12]}"} if stock else doc)
-    return documents.joined_by_text(apart)
+        words = documents.same_words(doc["instruction"])
+        stock = words and len(talks[words]) > 1 and len(doc["instruction"].split()) <= STOCK_WORDS
+        cluster = f"text-{sha256_bytes(words.encode())[:12]}"
+        separated.append(documents.changed(doc, cluster=cluster) if stock else doc)
+    return documents.joined_by_text(separated)
 
 
 def _folder(place: Place, target: str, split: str) -> Path:
@@ -159,7 +160,7 @@ def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:
     path = cache_dir() / "mustc" / talk / f"{start}-{frames}.flac"
     if not path.is_file():
         try:
-            write_atomic(path, _cut(wav, offset, seconds))
+            write_atomic(path, encode_flac(*decoding.load_segment(wav, offset, seconds)))
         except AudioError:
             write_atomic(path, b"")
     return tables.file_clip(path)
@@ -174,8 +175,3 @@ def _talk(wav: Path) -> tuple[int, str]:
         return decoding.load_recording(wav)[1], sha256_file(wav)[:16]
     except AudioError as error:
         raise UserError(f"{wav} is damaged ({error}): unpack it again") from error
-
-
-def _cut(wav: Path, offset: float, seconds: float) -> bytes:
-    """FLAC of a part of a talk, or of what the talk has of it; raises AudioError if that is nothing."""
-    return encode_flac(*decoding.load_segment(wav, offset, seconds))

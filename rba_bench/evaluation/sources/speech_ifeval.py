@@ -18,7 +18,7 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, tables
-from rba_bench.evaluation.sources.source import Loaded, Names, Place, checked, compare_size
+from rba_bench.evaluation.sources.source import ItemNames, LoadedSet, Place, check_options, compare_size
 from rba_bench.files import read_jsonl
 from rba_bench.metrics.ifeval import CHECKS
 
@@ -35,7 +35,7 @@ FIELDS = ("audio_filepath", "textual_audio", "instruction", "dataset", "metric")
 TRANSCRIBE = "wer"  # `metric` of items that ask for a transcript
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_speech_ifeval(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """Items of the wanted parts, in the order of the files.
 
     Args:
@@ -47,7 +47,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         UserError: unknown part or constraint, or files of another layout.
         MissingPrerequisite: questions or clips are absent.
     """
-    parts = checked(options, parts=PARTS)["parts"]
+    parts = check_options(options, parts=PARTS)["parts"]
     parts = [parts] if isinstance(parts, str) else list(parts)
     strange = [part for part in parts if part not in FILES]
     if strange or not parts or ("plain" in parts and len(parts) > 1):
@@ -55,22 +55,21 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
     rows = [(part, row) for part in parts for row in _rows(part, place)]
     questions = _questions(place, FILES[parts[0]][0])
     clips = _clips({row["audio_filepath"] for _, row in rows}, place)
-    names = Names("cot")
+    names = ItemNames("cot")
     items = [_document(part, row, clips[row["audio_filepath"]], names) for part, row in rows]
     size = compare_size("speech_ifeval", len(rows), sum(FILES[part][1] for part in parts))
-    kept = [item for item, (part, row) in zip(items, rows, strict=True) if not _transcript(part, row)]
-    left_out = {"transcripts_left_out": len(items) - len(kept)} if "plain" in parts else {}
-    return Loaded(kept, questions.origin(parts=parts, **size, **left_out))
-
-
-def _transcript(part: str, row: Mapping[str, Any]) -> bool:
-    return part == "plain" and row["metric"] == TRANSCRIBE
+    left_out = {}
+    if "plain" in parts:  # which stands alone
+        scorable = [item for item, (_, row) in zip(items, rows, strict=True) if row["metric"] != TRANSCRIBE]
+        left_out = {"transcripts_left_out": len(items) - len(scorable)}
+        items = scorable
+    return LoadedSet(items, questions.origin(parts=parts, **size, **left_out))
 
 
 def _questions(place: Place, name: str) -> hub.HubFiles:
     patterns = [f"{folder}{name}.jsonl" for folder in ("eval_data/", "data/eval_data/", "")]
     try:
-        return hub.files(REPO, patterns, place)
+        return hub.find_files(REPO, patterns, place)
     except MissingPrerequisite as error:
         raise MissingPrerequisite(
             f"no {name}.jsonl of Speech-IFEval here: `git clone {GITHUB} DIR`, then `hf download {REPO} audios.tar "
@@ -96,7 +95,7 @@ def _rows(part: str, place: Place) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _document(part: str, row: Mapping[str, Any], clip: tables.Clip, names: Names) -> dict[str, Any]:
+def _document(part: str, row: Mapping[str, Any], clip: tables.Clip, names: ItemNames) -> documents.Document:
     path, question = str(row["audio_filepath"]), str(row["instruction"])
     constraints = [
         {"name": name, "arguments": arguments}
@@ -135,5 +134,5 @@ def _audio_folder(place: Place) -> Path:
             for folder in (root / "audios", root / "data" / "audios"):
                 if folder.is_dir():
                     return folder
-    unpacked = tables.unpacked(hub.files(REPO, ["audios.tar", "data/audios.tar"], place).paths[0])
+    unpacked = tables.unpack_archive(hub.find_files(REPO, ["audios.tar", "data/audios.tar"], place).paths[0])
     return unpacked / "audios" if (unpacked / "audios").is_dir() else unpacked

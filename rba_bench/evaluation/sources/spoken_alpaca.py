@@ -1,17 +1,17 @@
-"""Spoken AlpacaEval of VoiceBench: `hlt-lab/voicebench`, configurations `alpacaeval_full` and `alpacaeval`.
+"""Spoken versions of AlpacaEval and Alpaca: instructions read aloud, with answers to beat.
 
-<config>/test-00000-of-00001.parquet    audio {bytes, path}, prompt (the words spoken)
+`voicebench` is `hlt-lab/voicebench`, configurations `alpacaeval_full` and `alpacaeval`. The answers to beat are
+AlpacaEval's GPT-4 Turbo answers, found by the words of the instruction.
 
-The answers to beat are AlpacaEval's GPT-4 Turbo answers, found by the words of the instruction.
+    <config>/test-00000-of-00001.parquet     audio {bytes, path}, prompt (the words spoken)
 
-200 items of `GSQA/spoken-alpaca-gpt4`: Alpaca's instructions read aloud, with GPT-4's answers.
+`spoken_alpaca` is 200 items of `GSQA/spoken-alpaca-gpt4`, with GPT-4's answers. They are chosen by hash of seed and
+words, so the choice depends neither on order nor on file format, but on which items there are.
 
     default/partial-train/0000.parquet ...   the Hub's own conversion: the first 18,600 of 51,349 items, 4.9 GB
     data-00000-of-00035.arrow ...            as uploaded: all items, 13.7 GB; read where a local copy has no parquet
 
 Columns: instruction, input, output, speech_input, input_speaker, output_speaker, input_audio, output_audio.
-
-The draw is by hash of seed and words, so it depends neither on order nor on file format, but on which items there are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from rba_bench.audio.parquet import stored_bytes
 from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import baselines, hub, tables
-from rba_bench.evaluation.sources.source import Loaded, Names, Place, checked, compare_size
+from rba_bench.evaluation.sources.source import ItemNames, LoadedSet, Place, check_options, compare_size
 from rba_bench.files import cache_dir, sha256_bytes, write_atomic
 from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
@@ -31,9 +31,17 @@ from rba_bench.seeding import stable_seed
 VOICEBENCH_REPO = "hlt-lab/voicebench"
 VOICEBENCH_REVISION = "aaa46d405d681aeb220047d3e8be782094b4cd31"
 VOICEBENCH_ITEMS = {"alpacaeval_full": 636, "alpacaeval": 199}
+REPO = "GSQA/spoken-alpaca-gpt4"
+REVISION = "433327c1a4ab814ab0aecf901cb23e98cfdb1f49"  # of refs/convert/parquet
+PARQUET, ARROW = "default/partial-train/*.parquet", "data-*-of-*.arrow"
+AUDIO = "input_audio"
+NEEDED = ("instruction", "input", "output")
+WORDS = "speech_input"  # what is said; where the column is missing, instruction and input
+SEED = 1234
+ITEMS = 200
 
 
-def load_voicebench(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_voicebench(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """The items of a configuration with answers to beat.
 
     Args:
@@ -44,28 +52,18 @@ def load_voicebench(options: Mapping[str, Any], place: Place) -> Loaded:
         UserError: unknown configuration, or files of another layout.
         MissingPrerequisite: data or baseline is not there.
     """
-    chosen = checked(options, config=..., revision=VOICEBENCH_REVISION)
+    chosen = check_options(options, config=..., revision=VOICEBENCH_REVISION)
     config = str(chosen["config"])
     if config not in VOICEBENCH_ITEMS:
         raise UserError(f"unknown VoiceBench configuration {config!r}; known: {', '.join(VOICEBENCH_ITEMS)}")
-    found = hub.files(VOICEBENCH_REPO, (f"{config}/test-*.parquet",), place, str(chosen["revision"]))
-    names = Names(f"voicebench-{config}")
+    found = hub.find_files(VOICEBENCH_REPO, (f"{config}/test-*.parquet",), place, str(chosen["revision"]))
+    names = ItemNames(f"voicebench-{config}")
     items = [
         documents.make_document(id=names.of(row["prompt"]), kind="chat", clip=clip, instruction=row["prompt"])
-        for row, clip in tables.rows(found.paths, ["prompt"])
+        for row, clip in tables.parquet_rows(found.paths, ["prompt"])
     ]
     origin = found.origin(config=config, **compare_size(config, len(items), VOICEBENCH_ITEMS[config]))
-    return baselines.compared(items, origin, place, baselines.alpaca_eval)
-
-
-REPO = "GSQA/spoken-alpaca-gpt4"
-REVISION = "433327c1a4ab814ab0aecf901cb23e98cfdb1f49"  # of refs/convert/parquet
-PARQUET, ARROW = "default/partial-train/*.parquet", "data-*-of-*.arrow"
-AUDIO = "input_audio"
-NEEDED = ("instruction", "input", "output")
-WORDS = "speech_input"  # what is said; where the column is missing, instruction and input
-SEED = 1234
-ITEMS = 200
+    return baselines.with_baseline(items, origin, place, baselines.alpaca_eval_baseline)
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,12 @@ class _Row:
     @property
     def words(self) -> str:
         """What is said."""
-        said = self.texts.get(WORDS, "") or f"{self.texts['instruction']} {self.texts['input']}"
-        return " ".join(said.split())
+        spoken = self.texts.get(WORDS, "") or f"{self.texts['instruction']} {self.texts['input']}"
+        return " ".join(spoken.split())
 
 
-def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> Loaded:
-    """The drawn items, with GPT-4's answers to beat.
+def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> LoadedSet:
+    """The chosen items, with GPT-4's answers to beat.
 
     Args:
         options: `n` items, `seed` of the draw, `revision` of the Hub.
@@ -94,14 +92,18 @@ def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> Loaded:
         UserError: files of another layout.
         MissingPrerequisite: the data is not there.
     """
-    chosen = checked(options, n=ITEMS, seed=SEED, revision=REVISION)
-    found = hub.files(REPO, (PARQUET, ARROW), place, str(chosen["revision"]))
+    chosen = check_options(options, n=ITEMS, seed=SEED, revision=REVISION)
+    found = hub.find_files(REPO, (PARQUET, ARROW), place, str(chosen["revision"]))
     parquet = [path for path in found.paths if path.suffix == ".parquet"]
-    pool = list(_distinct(_rows(parquet or found.paths)))
-    drawn = _draw(pool, int(chosen["n"]), int(chosen["seed"]))
-    if len(drawn) < int(chosen["n"]):
-        say(f"spoken_alpaca: only {len(drawn)} of {chosen['n']} items are there")
-    names = Names("spoken-alpaca")
+    pool: dict[str, _Row] = {}
+    for row in _rows(parquet or found.paths):
+        if row.words:
+            pool.setdefault(row.words, row)
+    n, seed = int(chosen["n"]), int(chosen["seed"])
+    rows = sorted(pool.values(), key=lambda row: stable_seed("spoken_alpaca", seed, row.words))[:n]
+    if len(rows) < n:
+        say(f"spoken_alpaca: only {len(rows)} of {n} items are there")
+    names = ItemNames("spoken-alpaca")
     items = [
         documents.make_document(
             id=names.of(row.words),
@@ -111,22 +113,10 @@ def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> Loaded:
             voice=row.texts.get("input_speaker", ""),
             baseline=row.texts["output"],
         )
-        for row, clip in zip(drawn, _clips(drawn), strict=True)
+        for row, clip in zip(rows, _clips(rows), strict=True)
     ]
-    origin = found.origin(format="parquet" if parquet else "arrow", pool=len(pool), seed=int(chosen["seed"]))
-    return baselines.compared(items, origin, place, "GPT-4 (stored with the set)")
-
-
-def _draw(pool: Sequence[_Row], n: int, seed: int) -> list[_Row]:
-    return sorted(pool, key=lambda row: stable_seed("spoken_alpaca", seed, row.words))[:n]
-
-
-def _distinct(rows: Iterator[_Row]) -> Iterator[_Row]:
-    seen: set[str] = set()
-    for row in rows:
-        if row.words and row.words not in seen:
-            seen.add(row.words)
-            yield row
+    origin = found.origin(format="parquet" if parquet else "arrow", pool=len(pool), seed=seed)
+    return baselines.with_baseline(items, origin, place, "GPT-4 (stored with the set)")
 
 
 def _rows(files: Sequence[Path]) -> Iterator[_Row]:
@@ -134,8 +124,8 @@ def _rows(files: Sequence[Path]) -> Iterator[_Row]:
         names = _columns(file)
         if missing := [name for name in (*NEEDED, AUDIO) if name not in names]:
             raise UserError(f"{file} lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
-        wanted = [name for name in (*NEEDED, WORDS, "input_speaker") if name in names]
-        for number, texts in enumerate(_texts(file, wanted)):
+        columns = [name for name in (*NEEDED, WORDS, "input_speaker") if name in names]
+        for number, texts in enumerate(_texts(file, columns)):
             yield _Row({name: text or "" for name, text in texts.items()}, file, number)
 
 
@@ -171,24 +161,21 @@ def _batches(file: Path) -> Iterator[Any]:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
 
 
-def _clips(drawn: Sequence[_Row]) -> list[tables.Clip]:
-    """Clips of the drawn rows, in their order."""
-    wanted: dict[Path, set[int]] = {}
-    for row in drawn:
-        wanted.setdefault(row.file, set()).add(row.number)
-    found: dict[tuple[Path, int], tables.Clip] = {}
-    for file, numbers in wanted.items():
-        clips = _of_parquet(file) if file.suffix == ".parquet" else _of_arrow(file, numbers)
-        found.update({(file, number): clip for number, clip in clips if number in numbers})
-    return [found[row.file, row.number] for row in drawn]
+def _clips(rows: Sequence[_Row]) -> list[tables.Clip]:
+    """Clips of rows, in their order."""
+    by_file: dict[Path, set[int]] = {}
+    for row in rows:
+        by_file.setdefault(row.file, set()).add(row.number)
+    clips: dict[tuple[Path, int], tables.Clip] = {}
+    for file, numbers in by_file.items():
+        numbered: Iterator[tuple[int, tables.Clip]] = _clips_of_arrow(file, numbers)
+        if file.suffix == ".parquet":
+            numbered = enumerate(clip for _, clip in tables.parquet_rows([file], [], AUDIO))
+        clips.update({(file, number): clip for number, clip in numbered if number in numbers})
+    return [clips[row.file, row.number] for row in rows]
 
 
-def _of_parquet(file: Path) -> Iterator[tuple[int, tables.Clip]]:
-    for number, (_, clip) in enumerate(tables.rows([file], [], AUDIO)):
-        yield number, clip
-
-
-def _of_arrow(file: Path, numbers: set[int]) -> Iterator[tuple[int, tables.Clip]]:
+def _clips_of_arrow(file: Path, numbers: set[int]) -> Iterator[tuple[int, tables.Clip]]:
     """Clips copied out of an Arrow file into the cache: a row of such a file cannot be read by reference."""
     start = 0
     for batch in _batches(file):

@@ -19,7 +19,7 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.sources import hub, tables
-from rba_bench.evaluation.sources.source import Loaded, Names, Place, checked, compare_size
+from rba_bench.evaluation.sources.source import ItemNames, LoadedSet, Place, check_options, compare_size
 from rba_bench.metrics.text import is_blank
 from rba_bench.progress import say
 
@@ -102,7 +102,7 @@ SETS: dict[str, SpokenSet] = {
 }
 
 
-def load(options: Mapping[str, Any], place: Place) -> Loaded:
+def load_spoken_qa(options: Mapping[str, Any], place: Place) -> LoadedSet:
     """The questions of one set.
 
     Args:
@@ -113,7 +113,7 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
         UserError: unknown set, or files of another layout.
         MissingPrerequisite: the table, or clips that it names, are not there.
     """
-    chosen = checked(options, set=..., revision=None)
+    chosen = check_options(options, set=..., revision=None)
     name = str(chosen["set"])
     if name not in SETS:
         raise UserError(f"unknown spoken question set {name!r}; known: {', '.join(SETS)}")
@@ -133,15 +133,15 @@ def load(options: Mapping[str, Any], place: Place) -> Loaded:
             "n": len(unanswered),
             "items": list(unanswered)[:LISTED],
         }
-    return Loaded(items, origin)
+    return LoadedSet(items, origin)
 
 
 def _documents(
     name: str, spoken: SpokenSet, rows: Iterator[tuple[str, dict[str, Any], tables.Clip]]
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+) -> tuple[list[documents.Document], dict[str, str]]:
     """The items, and the names of those without answers, with what is wrong with the answers if they are there."""
-    names = Names(name)
-    items: list[dict[str, Any]] = []
+    names = ItemNames(name)
+    items: list[documents.Document] = []
     unanswered: dict[str, str] = {}
     for label, row, clip in rows:
         question = str(row[spoken.question] or "")
@@ -221,16 +221,16 @@ def _joins_strings(text: str) -> bool:
 def _from_parquet(
     spoken: SpokenSet, place: Place, revision: str
 ) -> tuple[hub.HubFiles, Iterator[tuple[str, dict[str, Any], tables.Clip]]]:
-    found = hub.files(spoken.repo, (spoken.files,), place, revision)
+    found = hub.find_files(spoken.repo, (spoken.files,), place, revision)
     columns = [spoken.question, *dict.fromkeys(column.partition(".")[0] for column in spoken.answers)]
-    return found, (("", row, clip) for row, clip in tables.rows(found.paths, columns, spoken.audio))
+    return found, (("", row, clip) for row, clip in tables.parquet_rows(found.paths, columns, spoken.audio))
 
 
 def _from_csv(
     spoken: SpokenSet, place: Place, revision: str
 ) -> tuple[hub.HubFiles, Iterator[tuple[str, dict[str, Any], tables.Clip]]]:
     folder = spoken.files.rpartition("/")[0]
-    found = hub.files(spoken.repo, (spoken.files, f"{folder}/audios/*"), place, revision)
+    found = hub.find_files(spoken.repo, (spoken.files, f"{folder}/audios/*"), place, revision)
     table = found.root / spoken.files
     if not table.is_file():
         raise MissingPrerequisite(f"{spoken.repo} at {revision}: {spoken.files} is missing")

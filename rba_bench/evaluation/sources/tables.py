@@ -68,7 +68,7 @@ class Clip:
         return found if self.column == "audio" else {**found, "column": self.column}
 
 
-def rows(
+def parquet_rows(
     files: Sequence[Path], columns: Sequence[str], audio: str = "audio"
 ) -> Iterator[tuple[dict[str, Any], Clip]]:
     """Rows of parquet files with an undecoded Audio column `{bytes, path}`.
@@ -93,7 +93,7 @@ def rows(
 
 
 def read_columns(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Text columns of a parquet file as rows. Raises UserError as `rows` does."""
+    """Text columns of a parquet file as rows. Raises UserError as `parquet_rows` does."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,7 +106,7 @@ def read_columns(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
                 "is it of another data set or revision?"
             )
         if not columns:
-            return [{} for _ in range(n_rows(file))]
+            return [{} for _ in range(count_rows(file))]
         return list(pq.read_table(file, columns=list(columns)).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
@@ -121,7 +121,7 @@ def file_clip(path: Path | str) -> Clip:
         raise UserError(f"cannot read audio file {file}: {error.strerror or error}") from error
 
 
-def unpacked(archive: Path) -> Path:
+def unpack_archive(archive: Path) -> Path:
     """Folder with the content of a tar archive, unpacked into the cache once.
 
     Raises:
@@ -161,7 +161,7 @@ def _clips(file: Path, audio: str) -> list[Clip]:
         except (ValueError, TypeError):
             index.unlink()  # made again below
     embedded = True
-    with bar(f"index of {file.name}", n_rows(file), 0, "clips") as advance:
+    with bar(f"index of {file.name}", count_rows(file), 0, "clips") as advance:
         found = []
         for row, value in enumerate(_audio_cells(file, audio)):
             data = stored_bytes(file, value)
@@ -178,7 +178,7 @@ def _by_path(value: dict[str, Any] | None) -> bool:
     return value is not None and not value["bytes"] and bool(value.get("path"))
 
 
-def n_rows(file: Path) -> int:
+def count_rows(file: Path) -> int:
     """Rows of a parquet file. Raises UserError if it is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq

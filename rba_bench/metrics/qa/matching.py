@@ -1,22 +1,17 @@
-"""Answers in other languages than English: words as written, and a careful reading of what is asserted.
-
-Nothing language-specific is known but words for not, or and and. Case is folded, accents are kept; languages written
-without spaces go character by character. An answer counts as asserted if the whole response is it, or if it stands in
-a sentence without a negative word and not in a list with other short entries.
-
-Matching short answers to lists of right answers, in three degrees of strictness.
+"""Matching of short answers to lists of right answers, in three degrees of strictness.
 
     exact_match      the whole response is an answer
-    asserted_match   the response asserts an answer and no other (`rba_bench.metrics.qa.claims`): what QA is ranked by
+    asserted_match   the response asserts an answer and no other: what questions are ranked by
     alias_match      the words of an answer stand in a row somewhere: the loose match, for comparison with others
 
-English is read by `rba_bench.metrics.qa.readings`, other languages by `rba_bench.metrics.qa.matching`.
+English is read by `rba_bench.metrics.qa.readings` and `rba_bench.metrics.qa.claims`. Of other languages only the words
+for not, or, and, but are known. Case is folded, accents are kept; languages written without spaces go character by
+character. There an answer counts as asserted if the whole response is it, or if it stands in a sentence without a
+negative word and not in a list with other short entries.
 
-Answers that know nothing, to see what a metric pays for them.
-
-Each strategy turns a question and the set's right answers into one response. A strategy that lists takes the first
-right answer of every question it is tried on, which is the best that a model which has memorised a set's answers, but
-not which belongs where, could do.
+`STRATEGIES` are responses without knowledge, to measure what a metric gives them. Each turns a question and the set's
+right answers into one response. A strategy that lists takes the first right answer of every question, which is the best
+that a model could do which has memorised a set's answers, but not which belongs where.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""Closed classes of English words, and what abbreviations and units stand for. Data only.
-
-Countries, states and continents: what follows a town's name after a comma tells where it lies.
-"""
+"""Closed classes of English words, the meaning of abbreviations and units, and names of regions. Data only."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -153,7 +150,7 @@ HONORIFICS = words(
     "sir dr doctor mr mister mrs missus ms miss prof professor king queen president pope saint st"
 )
 
-
+# Countries, states and continents: after a town's name and a comma they say where it lies
 REGIONS = frozenset(
     name.strip()
     for name in """

@@ -6,7 +6,7 @@ import pytest
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.sources import baselines
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 
 
 def document(name, instruction, baseline="", extra=""):
@@ -43,7 +43,7 @@ def test_samples_of_a_run_answer_by_name_before_words(tmp_path):
         {"id": "b", "instruction": "say it", "response": "second voice", "extracted": "second voice"},
     ]
     found = baselines.read_baseline(write(tmp_path / "samples.jsonl", rows))
-    documents, unmatched = baselines.attach(
+    documents, unmatched = baselines.attach_baseline(
         [document("a", "say it"), document("b", "say it"), document("c", "Say it!")], found
     )
     assert [d["baseline"] for d in documents] == ["raw", "second voice", "raw"] and unmatched == []
@@ -52,7 +52,7 @@ def test_samples_of_a_run_answer_by_name_before_words(tmp_path):
 def test_an_empty_answer_is_no_answer(tmp_path):
     rows = [{"id": "a", "output": "  "}, {"id": "b", "output": "yes"}]
     found = baselines.read_baseline(write(tmp_path / "a.json", rows))
-    documents, unmatched = baselines.attach([document("a", "x"), document("b", "y")], found)
+    documents, unmatched = baselines.attach_baseline([document("a", "x"), document("b", "y")], found)
     assert [d["baseline"] for d in documents] == ["", "yes"] and unmatched == ["a"]
 
 
@@ -66,13 +66,13 @@ def test_positions_are_known_for_alpaca_evals_own_answers_alone(tmp_path):
     others = [{**row, "generator": "another"} for row in rows]
     assert not baselines.read_baseline(write(tmp_path / "others.json", others)).position
     assert not baselines.read_baseline(write(tmp_path / "few.json", rows[:-1])).position
-    documents, _ = baselines.attach([document("a", "Item: 3", extra='{"key": 1}')], known)
+    documents, _ = baselines.attach_baseline([document("a", "Item: 3", extra='{"key": 1}')], known)
     assert json.loads(documents[0]["extra"]) == {"index": 3, "key": 1}
 
 
 def test_words_are_compared_without_case_spacing_and_punctuation():
-    assert baselines.normalised("  What's “Ä_1”,\nthen?") == "what s ä 1 then"
-    assert baselines.normalised("one") != baselines.normalised("two")
+    assert baselines.normalise_instruction("  What's “Ä_1”,\nthen?") == "what s ä 1 then"
+    assert baselines.normalise_instruction("one") != baselines.normalise_instruction("two")
 
 
 @pytest.mark.parametrize(
@@ -102,21 +102,21 @@ def test_absent_file_and_unfinished_run(tmp_path):
 def test_a_baseline_of_another_test_set_is_refused(tmp_path):
     found = baselines.read_baseline(write(tmp_path / "a.json", ROWS))
     with pytest.raises(UserError, match="somebody answers none of the 1 items"):
-        baselines.attach([document("a", "something else")], found)
+        baselines.attach_baseline([document("a", "something else")], found)
 
 
 def test_stored_answers_and_their_replacement(tmp_path, capsys):
     documents = [document("a", "Name a river", "Spree"), document("b", "Name a sea", "")]
-    stored = baselines.compared(documents, {"repo": "x"}, Place(), "teacher")
+    stored = baselines.with_baseline(documents, {"repo": "x"}, Place(), "teacher")
     assert [d["baseline"] for d in stored.documents] == ["Spree", ""]
     assert stored.origin["baseline"]["name"] == "teacher" and stored.origin["baseline"]["unmatched"] == 1
     assert "teacher has no answer to 1 of 2 items" in capsys.readouterr().err
     own = str(write(tmp_path / "a.json", ROWS))
-    replaced = baselines.compared(documents, {}, Place(options={"baseline": own}), "teacher")
+    replaced = baselines.with_baseline(documents, {}, Place(options={"baseline": own}), "teacher")
     assert [d["baseline"] for d in replaced.documents] == ["The Rhine", ""]
 
 
 def test_helpers_are_no_sources():
     for name in ("baselines", "source", "hub", "../asr"):
         with pytest.raises(UserError, match=f"unknown source '{name}'"):
-            load(name, {}, Place())
+            load_source(name, {}, Place())

@@ -11,7 +11,7 @@ import pytest
 from rba_bench.audio import clips
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from rba_bench.files import sha256_bytes
 from tests.evaluation.sources.speech import said
 from tests.evaluation.sources.test_topics import write_set
@@ -61,7 +61,7 @@ def groups(documents: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_every_drawn_instruction_comes_in_as_many_voices(folder: Path) -> None:
-    loaded = load("consistency", {"n_instructions": 4, "n_voices": 4}, Place(folder))
+    loaded = load_source("consistency", {"n_instructions": 4, "n_voices": 4}, Place(folder))
     found = groups(loaded.documents)
     assert len(loaded.documents) == 16 and [len(members) for members in found.values()] == [4] * 4
     for members in found.values():
@@ -81,14 +81,14 @@ def test_every_drawn_instruction_comes_in_as_many_voices(folder: Path) -> None:
 def test_the_draw_is_seeded_and_grows_from_the_same_start(folder: Path) -> None:
     def drawn(n: int, seed: int = 1) -> list[str]:
         options = {"n_instructions": n, "n_voices": 2, "seed": seed}
-        return [d["id"] for d in load("consistency", options, Place(folder)).documents]
+        return [d["id"] for d in load_source("consistency", options, Place(folder)).documents]
 
     assert drawn(3) == drawn(3) == drawn(6)[:6]
     assert drawn(3) != drawn(3, seed=2)
 
 
 def test_fewer_instructions_than_asked_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    loaded = load("consistency", {}, Place(folder))
+    loaded = load_source("consistency", {}, Place(folder))
     assert loaded.origin["instructions"] == 6 and len(loaded.documents) == 24
     assert "6 instructions in 4 voices, 500 are asked for" in capsys.readouterr().err
 
@@ -104,13 +104,13 @@ def test_fewer_instructions_than_asked_is_said(folder: Path, capsys: pytest.Capt
 )
 def test_wrong_options_are_named(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load("consistency", options, Place(folder))
+        load_source("consistency", options, Place(folder))
 
 
 def test_without_a_set_the_message_says_how_to_make_one(tmp_path: Path) -> None:
     for place in (Place(), Place(tmp_path)):
         with pytest.raises(MissingPrerequisite, match="rba-bench synth"):
-            load("consistency", {}, place)
+            load_source("consistency", {}, place)
 
 
 def test_the_micro_task_runs_and_its_score_is_that_of_its_samples(tmp_path: Path) -> None:

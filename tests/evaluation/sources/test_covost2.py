@@ -10,7 +10,7 @@ import pytest
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import hooks, model_input
 from rba_bench.evaluation.sources import covost2
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from tests.evaluation.sources import speech_sets as sets
 
 
@@ -32,7 +32,7 @@ def row(number: int = 0, sentence: str = "Good morning.", translation: str = "Gu
 
 def test_documents_hold_everything_but_the_audio(tmp_path):
     sets.write_covost2(tmp_path / "fixie-ai" / "covost2", "en_zh-CN")
-    loaded = load("covost2", {"direction": "en_zh-CN"}, Place(tmp_path))
+    loaded = load_source("covost2", {"direction": "en_zh-CN"}, Place(tmp_path))
     doc = loaded.documents[0]
     assert len(loaded.documents) == 6
     assert doc | {"audio": {}, "cluster": "", "duration": 0} == {
@@ -65,7 +65,7 @@ def test_documents_hold_everything_but_the_audio(tmp_path):
 
 def test_mp3_at_48_khz_is_heard_at_16(tmp_path):
     sets.write_covost2(tmp_path / "covost2", "de_en")
-    doc = covost2.load({"direction": "de_en"}, Place(tmp_path)).documents[1]
+    doc = covost2.load_covost2({"direction": "de_en"}, Place(tmp_path)).documents[1]
     spoken = sets.spoken(doc["instruction"], "de", 1)
     heard = model_input.load_wave(doc["audio"])
     assert doc["audio"]["sampling_rate"] == 48_000
@@ -79,7 +79,7 @@ def test_mp3_at_48_khz_is_heard_at_16(tmp_path):
 
 def test_shards_are_one_test_set_in_order(tmp_path):
     sets.write_covost2(tmp_path, "zh-CN_en", shards=3)
-    docs = covost2.load({"direction": "zh-CN_en"}, Place(tmp_path)).documents
+    docs = covost2.load_covost2({"direction": "zh-CN_en"}, Place(tmp_path)).documents
     assert [doc["references"][0] for doc in docs] == sets.SENTENCES["en"]
     assert len({doc["audio"]["path"] for doc in docs}) == 3
     assert {doc["group"] for doc in docs} == {"zh-en"}
@@ -92,7 +92,7 @@ def test_quoting_of_the_csv_file_is_undone_in_transcripts_alone(tmp_path):
         row(1, 'He said "no" to it.', "„Nein“"),
         row(2, '"', "Ein Zeichen"),
     ]
-    loaded = covost2.load({"direction": "en_de"}, write(tmp_path, rows))
+    loaded = covost2.load_covost2({"direction": "en_de"}, write(tmp_path, rows))
     spoken = [doc["instruction"] for doc in loaded.documents]
     assert spoken == ['A "chanson", by contrast, is a song.', 'He said "no" to it.', '"']
     assert loaded.documents[0]["references"] == ['"Ein ""Chanson"" ist ein Lied."']
@@ -101,14 +101,14 @@ def test_quoting_of_the_csv_file_is_undone_in_transcripts_alone(tmp_path):
 
 def test_rows_without_a_translation_are_left_out_and_counted(tmp_path):
     rows = [row(0), {**row(1), "translation": None}, {**row(2), "translation": ""}, row(3)]
-    loaded = covost2.load({"direction": "en_de"}, write(tmp_path, rows))
+    loaded = covost2.load_covost2({"direction": "en_de"}, write(tmp_path, rows))
     assert [doc["id"][-1] for doc in loaded.documents] == ["0", "3"]
     assert loaded.origin["without_translation"] == 2 and loaded.origin["rows"] == 4
     assert [doc["audio"]["row"] for doc in loaded.documents] == [0, 3]
 
 
 def test_clips_of_one_sentence_are_one_cluster_and_ids_stay_unique(tmp_path):
-    docs = covost2.load(
+    docs = covost2.load_covost2(
         {"direction": "en_de"}, write(tmp_path, [row(0), row(0), row(1, "Good night.")])
     ).documents
     assert docs[0]["cluster"] == docs[1]["cluster"] != docs[2]["cluster"]
@@ -117,13 +117,13 @@ def test_clips_of_one_sentence_are_one_cluster_and_ids_stay_unique(tmp_path):
 
 def test_unreadable_clips_keep_their_item(tmp_path):
     rows = [row(0, audio=b""), row(1, audio=b"no sound at all"), row(2), {**row(3), "audio": None}]
-    docs = covost2.load({"direction": "en_de"}, write(tmp_path, rows)).documents
+    docs = covost2.load_covost2({"direction": "en_de"}, write(tmp_path, rows)).documents
     assert [doc["duration"] > 0 for doc in docs] == [False, False, True, False]
 
 
 def test_prompt_of_the_task_is_its_own(tmp_path):
     wording = "Detect the language and translate the speech into {language}: <|en|>"
-    docs = covost2.load({"direction": "en_de", "prompt": wording}, write(tmp_path, [row()])).documents
+    docs = covost2.load_covost2({"direction": "en_de", "prompt": wording}, write(tmp_path, [row()])).documents
     assert docs[0]["prompt"] == "Detect the language and translate the speech into German: <|en|>"
 
 
@@ -144,7 +144,7 @@ def test_through_the_hook_of_the_task_files(tmp_path, monkeypatch):
 
 def test_absent_data_names_the_download(tmp_path):
     with pytest.raises(MissingPrerequisite) as caught:
-        covost2.load({"direction": "en_de"}, Place(tmp_path))
+        covost2.load_covost2({"direction": "en_de"}, Place(tmp_path))
     assert "hf download fixie-ai/covost2 --repo-type dataset --include 'en_de/test-*.parquet'" in str(
         caught.value
     )
@@ -154,7 +154,7 @@ def test_absent_data_names_the_download(tmp_path):
 @pytest.mark.parametrize("direction", ["en_fr", "de_fr", "", "../en_de", "en_zh"])
 def test_unknown_direction_lists_the_known(direction, tmp_path):
     with pytest.raises(UserError, match="CoVoST 2 has no direction .* it has en_ar, .*en_zh-CN"):
-        covost2.load({"direction": direction}, Place(tmp_path))
+        covost2.load_covost2({"direction": direction}, Place(tmp_path))
 
 
 def test_files_of_another_layout_are_refused(tmp_path):
@@ -162,10 +162,10 @@ def test_files_of_another_layout_are_refused(tmp_path):
     file.parent.mkdir()
     pq.write_table(pa.table({"id": ["a"], "text": ["b"]}), file)
     with pytest.raises(UserError, match="lacks the columns client_id, sentence, translation"):
-        covost2.load({"direction": "en_de"}, Place(tmp_path))
+        covost2.load_covost2({"direction": "en_de"}, Place(tmp_path))
     file.write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match="is damaged"):
-        covost2.load({"direction": "en_de"}, Place(tmp_path))
+        covost2.load_covost2({"direction": "en_de"}, Place(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,9 @@ def test_only_a_field_as_csv_writes_it_is_unquoted(stored, spoken):
 
 @pytest.mark.parametrize("blank", [" ", "\u00a0", "\t \n", "\u200b", "\ufeff \u2060"])
 def test_a_blank_translation_is_none(tmp_path, capsys, blank):
-    loaded = covost2.load({"direction": "en_de"}, write(tmp_path, [row(0), row(1, translation=blank)]))
+    loaded = covost2.load_covost2(
+        {"direction": "en_de"}, write(tmp_path, [row(0), row(1, translation=blank)])
+    )
     assert len(loaded.documents) == 1 and loaded.origin["without_translation"] == 1
     assert (
         "covost2 en_de: 1 of 2 items have no reference, or a blank one, and are left out"
@@ -201,6 +203,7 @@ def test_a_blank_translation_is_none(tmp_path, capsys, blank):
 def test_equal_words_are_one_cluster_whatever_their_case(tmp_path):
     rows = [row(0, "Good morning."), row(1, "good morning"), row(2, "Good night.")]
     clusters = [
-        doc["cluster"] for doc in covost2.load({"direction": "en_de"}, write(tmp_path, rows)).documents
+        doc["cluster"]
+        for doc in covost2.load_covost2({"direction": "en_de"}, write(tmp_path, rows)).documents
     ]
     assert clusters[0] == clusters[1] != clusters[2]

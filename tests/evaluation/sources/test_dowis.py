@@ -12,7 +12,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input
 from rba_bench.evaluation.plan import EvalRequest
 from rba_bench.evaluation.runner import evaluate
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from rba_bench.leaderboard.compare_runs import compare_runs
 from tests.evaluation.sources import speech_sets
 from tests.evaluation.sources.speech import audio_cell, encoded
@@ -67,11 +67,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def items(place: Path, **options: Any) -> list[dict[str, Any]]:
-    return load("dowis", {"task": "fleurs_en_de", **options}, Place(place)).documents
+    return load_source("dowis", {"task": "fleurs_en_de", **options}, Place(place)).documents
 
 
 def test_the_instruction_is_heard_and_not_read(place: Path) -> None:
-    plain = load("fleurs", {"pair": "en_us-de_de"}, Place(place)).documents
+    plain = load_source("fleurs", {"pair": "en_us-de_de"}, Place(place)).documents
     found = items(place)
     assert len(found) == len(plain) > 5
     for before, after in zip(plain, found, strict=True):
@@ -110,14 +110,14 @@ def test_wordings_styles_and_voices_vary_with_the_seed_and_obey_the_options(plac
 
 
 def test_a_voice_that_did_not_record_is_never_drawn(place: Path) -> None:
-    docs = load("dowis", {"task": "fleurs_de_en"}, Place(place)).documents
+    docs = load_source("dowis", {"task": "fleurs_de_en"}, Place(place)).documents
     assert {json.loads(doc["extra"])["dowis"]["voice"] for doc in docs} <= set(RECORDED["en"])
     with pytest.raises(UserError, match="no recorded st prompt in 'en'"):
-        load("dowis", {"task": "fleurs_de_en", "voices": ["male_2"]}, Place(place))
+        load_source("dowis", {"task": "fleurs_de_en", "voices": ["male_2"]}, Place(place))
 
 
 def test_transcription_has_prompts_of_its_own(place: Path) -> None:
-    loaded = load("dowis", {"task": "asr_fleurs_en"}, Place(place))
+    loaded = load_source("dowis", {"task": "asr_fleurs_en"}, Place(place))
     assert {doc["kind"] for doc in loaded.documents} == {"asr"}
     assert loaded.documents[0]["audio"]["prefix"]["transcript"].startswith("Please transcribe")
     assert loaded.origin["prompts"] == {"en": 10} and loaded.origin["published_items"] == 1320
@@ -147,7 +147,7 @@ def test_the_question_is_not_in_the_words_of_its_prompt() -> None:
 )
 def test_what_cannot_be_spoken_is_said(place: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load("dowis", options, Place(place))
+        load_source("dowis", options, Place(place))
 
 
 def test_without_dowis_the_message_says_how_to_get_it(place: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_join_keeps_every_recording_whose_sentence_both_have(place):
-    loaded = fleurs.load({"pair": "de_de-ja_jp"}, place)
+    loaded = fleurs.load_fleurs({"pair": "de_de-ja_jp"}, place)
     docs = loaded.documents
     assert [doc["cluster"] for doc in docs] == [
         f"fleurs-{number}" for number in (1650, 1650, 1653, 1653, 1653, 1654, 1655)
@@ -52,7 +52,7 @@ def test_join_keeps_every_recording_whose_sentence_both_have(place):
 
 
 def test_items_are_recordings(place):
-    docs = fleurs.load({"pair": "de-ja"}, place).documents
+    docs = fleurs.load_fleurs({"pair": "de-ja"}, place).documents
     assert docs[0]["id"] == "1650-10000000000000011550"
     assert len({doc["id"] for doc in docs}) == len(docs)
     assert [doc["voice"] for doc in docs[:2]] == ["male", "female"]
@@ -61,7 +61,7 @@ def test_items_are_recordings(place):
 
 
 def test_float_wav_is_heard_as_it_was_written(place):
-    doc = fleurs.load({"pair": "de_de-ja_jp"}, place).documents[1]
+    doc = fleurs.load_fleurs({"pair": "de_de-ja_jp"}, place).documents[1]
     np.testing.assert_array_equal(
         model_input.load_wave(doc["audio"]), sets.spoken(doc["instruction"], "de", 1)
     )
@@ -73,7 +73,7 @@ def fleurs_audio(place: Place, config: str, row: int):
 
     import pyarrow.parquet as pq
 
-    [file] = fleurs.files(config, place).paths
+    [file] = fleurs.test_files(config, place).paths
     return io.BytesIO(pq.read_table(file)["audio"][row]["bytes"].as_py())
 
 
@@ -83,7 +83,7 @@ def test_reference_is_the_first_wording_and_others_are_counted(tmp_path):
     rows = [sets.fleurs_row(config, 1650, text, audio, take) for take, text in enumerate(("Eins.", "Ein."))]
     sets.write_parquet(tmp_path / config / "test" / "0000.parquet", rows, sets.FLEURS_FEATURES)
     sets.write_fleurs(tmp_path, "en")
-    loaded = fleurs.load({"pair": "en-de"}, Place(tmp_path))
+    loaded = fleurs.load_fleurs({"pair": "en-de"}, Place(tmp_path))
     assert [doc["references"] for doc in loaded.documents] == [["Eins."]]
     assert loaded.origin["target_sentences_in_several_wordings"] == 1
 
@@ -96,7 +96,7 @@ def test_large_languages_have_several_files(tmp_path):
     audio = sets.float_wav(np.full(4000, 0.1, dtype=np.float32))
     first = [sets.fleurs_row("de_de", 1649, "Nur auf Deutsch.", audio, 0)]
     sets.write_parquet(folder / "0000.parquet", first, sets.FLEURS_FEATURES)
-    loaded = fleurs.load({"pair": "de-en"}, Place(tmp_path))
+    loaded = fleurs.load_fleurs({"pair": "de-en"}, Place(tmp_path))
     assert loaded.origin["recordings"] == 7 and loaded.origin["left_out_without_target"] == 1
     assert {Path(doc["audio"]["path"]).name for doc in loaded.documents} == {"0001.parquet"}
 
@@ -105,7 +105,7 @@ def test_nothing_in_common_is_an_error(tmp_path):
     sets.write_fleurs(tmp_path, "de", (1, 1))
     sets.write_fleurs(tmp_path, "ja", (0, 0, 1))
     with pytest.raises(UserError, match="de_de and ja_jp have no sentence in common"):
-        fleurs.load({"pair": "de-ja"}, Place(tmp_path))
+        fleurs.load_fleurs({"pair": "de-ja"}, Place(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_nothing_in_common_is_an_error(tmp_path):
 )
 def test_bad_pairs_get_one_line(pair, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
-        fleurs.load({"pair": pair}, Place(tmp_path))
+        fleurs.load_fleurs({"pair": pair}, Place(tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_absent_language_names_the_download_at_the_parquet_revision(place):
     with pytest.raises(MissingPrerequisite) as caught:
-        fleurs.load({"pair": "de-fr"}, place)
+        fleurs.load_fleurs({"pair": "de-fr"}, place)
     assert "--revision refs/convert/parquet --include 'fr_fr/test/*.parquet'" in str(caught.value)
 
 
@@ -177,21 +177,21 @@ def test_sentences_of_several_ids_that_say_the_same_are_one_cluster(tmp_path):
         tmp_path, "de", [(1, "Guten Tag.", 0), (2, "Gute Nacht.", 0), (3, "guten  tag", 0), (3, "Hallo.", 1)]
     )
     written(tmp_path, "en", [(1, "Good day.", 0), (2, "Good night.", 0), (3, "Good day.", 0)])
-    docs = fleurs.load({"pair": "de-en"}, Place(tmp_path)).documents
+    docs = fleurs.load_fleurs({"pair": "de-en"}, Place(tmp_path)).documents
     assert [doc["cluster"] for doc in docs] == ["fleurs-1", "fleurs-2", "fleurs-1", "fleurs-1"]
 
 
 def test_one_path_in_two_rows_gives_two_items_with_names_of_their_own(tmp_path):
     written(tmp_path, "de", [(1, "Guten Tag.", 0), (1, "Guten Tag.", 0)])
     written(tmp_path, "en", [(1, "Good day.", 0)])
-    ids = [doc["id"] for doc in fleurs.load({"pair": "de-en"}, Place(tmp_path)).documents]
+    ids = [doc["id"] for doc in fleurs.load_fleurs({"pair": "de-en"}, Place(tmp_path)).documents]
     assert len(ids) == 2 and ids[1] == f"{ids[0]}-2"
 
 
 def test_a_blank_translation_is_none(tmp_path, capsys):
     written(tmp_path, "de", [(1, "Guten Tag.", 0), (2, "Gute Nacht.", 0)])
     written(tmp_path, "en", [(1, "Good day.", 0), (2, " \u200b", 0)])
-    loaded = fleurs.load({"pair": "de-en"}, Place(tmp_path))
+    loaded = fleurs.load_fleurs({"pair": "de-en"}, Place(tmp_path))
     assert [doc["references"] for doc in loaded.documents] == [["Good day."]]
     assert loaded.origin["left_out_without_target"] == 1
     assert "1 of 2 recordings have no translation" in capsys.readouterr().err

@@ -18,7 +18,7 @@ def test_local_copies_in_three_layouts(tmp_path, inside):
     folder.mkdir(parents=True)
     for name in ("test-00001-of-00002.parquet", "test-00000-of-00002.parquet", "train-00000.parquet"):
         (folder / name).touch()
-    found = hub.files(REPO, ["en_de/test-*.parquet"], Place(tmp_path))
+    found = hub.find_files(REPO, ["en_de/test-*.parquet"], Place(tmp_path))
     assert [path.name for path in found.paths] == [
         "test-00000-of-00002.parquet",
         "test-00001-of-00002.parquet",
@@ -28,7 +28,7 @@ def test_local_copies_in_three_layouts(tmp_path, inside):
 
 def test_what_is_missing_comes_with_the_command_that_gets_it(tmp_path):
     with pytest.raises(MissingPrerequisite) as caught:
-        hub.files(REPO, ["en_de/test-*.parquet"], Place(tmp_path), "refs/convert/parquet")
+        hub.find_files(REPO, ["en_de/test-*.parquet"], Place(tmp_path), "refs/convert/parquet")
     text = str(caught.value)
     assert "hf download fixie-ai/covost2 --repo-type dataset --revision refs/convert/parquet" in text
     assert "--include 'en_de/test-*.parquet'" in text and "\n" not in text
@@ -36,7 +36,7 @@ def test_what_is_missing_comes_with_the_command_that_gets_it(tmp_path):
 
 def test_a_data_dir_that_does_not_exist(tmp_path):
     with pytest.raises(MissingPrerequisite, match="is not a folder"):
-        hub.files(REPO, ["*"], Place(tmp_path / "no"))
+        hub.find_files(REPO, ["*"], Place(tmp_path / "no"))
 
 
 def test_the_environment_names_the_data_dir_too(tmp_path, monkeypatch):
@@ -50,16 +50,16 @@ def test_a_branch_is_resolved_once_and_remembered(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setenv("RBA_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "_resolve", lambda repo, revision: asked.append((repo, revision)) or COMMIT)
-    assert [hub.pinned(REPO, "main") for _ in range(3)] == [COMMIT] * 3 and len(asked) == 1
+    assert [hub.pinned_commit(REPO, "main") for _ in range(3)] == [COMMIT] * 3 and len(asked) == 1
     assert json.loads((tmp_path / "revisions.json").read_text()) == {f"{REPO}@main": COMMIT}
     shared = tmp_path / "shared.json"
     shared.write_text(json.dumps({f"{REPO}@main": "f" * 40}))
     monkeypatch.setenv("RBA_REVISIONS", str(shared))
-    assert hub.pinned(REPO, "main") == "f" * 40, "a shared file pins the commit for everybody"
-    assert hub.pinned(REPO, COMMIT) == COMMIT and len(asked) == 1
+    assert hub.pinned_commit(REPO, "main") == "f" * 40, "a shared file pins the commit for everybody"
+    assert hub.pinned_commit(REPO, COMMIT) == COMMIT and len(asked) == 1
     shared.write_text("[")
     with pytest.raises(UserError, match="damaged"):
-        hub.pinned(REPO, "main")
+        hub.pinned_commit(REPO, "main")
 
 
 def test_the_hub_is_asked_for_that_commit_and_those_files(tmp_path, monkeypatch):
@@ -71,12 +71,12 @@ def test_the_hub_is_asked_for_that_commit_and_those_files(tmp_path, monkeypatch)
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda *a, **k: calls.append((a, k)) or str(tmp_path)
     )
-    found = hub.files(REPO, ["en_de/test-*.parquet"], Place(), COMMIT)
+    found = hub.find_files(REPO, ["en_de/test-*.parquet"], Place(), COMMIT)
     assert found.revision == COMMIT and found.root == tmp_path
     wanted = {"repo_type": "dataset", "revision": COMMIT, "allow_patterns": ["en_de/test-*.parquet"]}
     assert calls == [((REPO,), wanted)]
     with pytest.raises(MissingPrerequisite, match="holds no en_fr"):
-        hub.files(REPO, ["en_fr/test-*.parquet"], Place(), COMMIT)
+        hub.find_files(REPO, ["en_fr/test-*.parquet"], Place(), COMMIT)
 
 
 def test_offline_is_one_line_that_names_the_way_out(tmp_path, monkeypatch):
@@ -84,11 +84,11 @@ def test_offline_is_one_line_that_names_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingPrerequisite, match="--data-dir") as caught:
-        hub.files(REPO, ["*"], Place())
+        hub.find_files(REPO, ["*"], Place())
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_sources_and_empty_sets(monkeypatch):
     for name in ("nonsense", "hub", "../x"):
         with pytest.raises(UserError, match="unknown source"):
-            source.load(name, {}, Place())
+            source.load_source(name, {}, Place())

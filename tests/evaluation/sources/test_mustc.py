@@ -28,7 +28,7 @@ def edit(root: Path, name: str, change) -> None:
 
 
 def load(root: Path, direction: str = "en_de", **options: str):
-    return mustc.load({"direction": direction, **options}, Place(root))
+    return mustc.load_mustc({"direction": direction, **options}, Place(root))
 
 
 def test_segments_in_file_order_with_both_texts(tmp_path):
@@ -134,7 +134,7 @@ def test_files_that_do_not_fit_get_one_line(name, change, message, tmp_path):
 
 def test_absent_parts_say_where_to_get_them(tmp_path):
     with pytest.raises(MissingPrerequisite, match=r"without --data-dir.*your copy of the archive"):
-        mustc.load({"direction": "en_de"}, Place())
+        mustc.load_mustc({"direction": "en_de"}, Place())
     root = sets.write_mustc(tmp_path, "de")
     with pytest.raises(MissingPrerequisite, match="no en-ja/data/tst-COMMON of MuST-C under"):
         load(root, "en_ja")

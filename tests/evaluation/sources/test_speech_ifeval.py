@@ -18,7 +18,7 @@ from rba_bench.evaluation.records import read_samples
 from rba_bench.evaluation.runner import evaluate
 from rba_bench.evaluation.scorers import reasoning
 from rba_bench.evaluation.scorers.scorer import ScorerOptions
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from rba_bench.textlm.judging import JudgeModel, Question, Reply
 from tests.evaluation.sources.speech import encoded
 
@@ -98,7 +98,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_parts_become_items(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    loaded = load("speech_ifeval", {}, Place(clone))
+    loaded = load_source("speech_ifeval", {}, Place(clone))
     items = loaded.documents
     assert Counter(item["group"] for item in items) == {
         "closed_ended": 3, "creative_writing": 2, "chain_of_thought": 4,
@@ -127,16 +127,16 @@ def test_the_data_folder_may_be_unpacked(clone: Path, tmp_path: Path) -> None:
     shutil.copytree(clone / "data" / "eval_data", folder / "eval_data")
     with tarfile.open(clone / "data" / "audios.tar") as tar:
         tar.extractall(folder, filter="data")
-    unpacked = load("speech_ifeval", {"parts": ["creative_writing"]}, Place(folder)).documents
-    packed = load("speech_ifeval", {"parts": ["creative_writing"]}, Place(clone)).documents
+    unpacked = load_source("speech_ifeval", {"parts": ["creative_writing"]}, Place(folder)).documents
+    packed = load_source("speech_ifeval", {"parts": ["creative_writing"]}, Place(clone)).documents
     assert [d["audio"]["sha256"] for d in unpacked] == [d["audio"]["sha256"] for d in packed]
     (folder / "audios" / PATHS[3]).unlink()
     with pytest.raises(MissingPrerequisite, match=r"1 of 2 clips .* such as MMAU"):
-        load("speech_ifeval", {"parts": ["creative_writing"]}, Place(folder))
+        load_source("speech_ifeval", {"parts": ["creative_writing"]}, Place(folder))
 
 
 def test_the_plain_questions_are_items_of_their_own_kind(clone: Path) -> None:
-    loaded = load("speech_ifeval", {"parts": "plain"}, Place(clone))
+    loaded = load_source("speech_ifeval", {"parts": "plain"}, Place(clone))
     assert [item["kind"] for item in loaded.documents] == ["qa", "qa"]
     assert loaded.origin["transcripts_left_out"] == 1
     assert loaded.documents[0]["references"] == ["Male"] and "JSON" not in loaded.documents[0]["prompt"]
@@ -148,7 +148,7 @@ def test_the_plain_questions_are_items_of_their_own_kind(clone: Path) -> None:
 )
 def test_wrong_parts(clone: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load("speech_ifeval", options, Place(clone))
+        load_source("speech_ifeval", options, Place(clone))
 
 
 def test_another_version_of_the_set_is_said(tmp_path: Path) -> None:
@@ -156,15 +156,15 @@ def test_another_version_of_the_set_is_said(tmp_path: Path) -> None:
         tmp_path / "eval_data", "creative_writing", [{**CREATIVE[0], "instruction_id_list": ["keywords:new"]}]
     )
     with pytest.raises(UserError, match=r"line 1: unknown instruction keywords:new"):
-        load("speech_ifeval", {"parts": ["creative_writing"]}, Place(tmp_path))
+        load_source("speech_ifeval", {"parts": ["creative_writing"]}, Place(tmp_path))
     write_lines(tmp_path / "eval_data", "creative_writing", [{"audio_filepath": "x"}])
     with pytest.raises(UserError, match=r"no textual_audio, instruction"):
-        load("speech_ifeval", {"parts": ["creative_writing"]}, Place(tmp_path))
+        load_source("speech_ifeval", {"parts": ["creative_writing"]}, Place(tmp_path))
 
 
 def test_without_data_the_message_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(MissingPrerequisite, match=r"git clone .*audios\.tar"):
-        load("speech_ifeval", {}, Place(tmp_path))
+        load_source("speech_ifeval", {}, Place(tmp_path))
 
 
 def test_the_rules_run_without_a_judge(clone: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_reasoning_is_judged_and_the_rate_is_the_mean_of_the_parts(clone: Path, 
     }  # fmt: skip
     thoughts = iter(["They do, because of the voice.", "A.", "", "B, because it is later."])
     samples = []
-    for index, doc in enumerate(load("speech_ifeval", {}, Place(clone)).documents):
+    for index, doc in enumerate(load_source("speech_ifeval", {}, Place(clone)).documents):
         answer = answers.get(doc["id"])
         text = next(thoughts) if answer is None else answer
         samples.append(answering.unscored_sample(index, doc, text, doc["prompt"]))

@@ -4,7 +4,7 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation import task_registry
-from rba_bench.evaluation.sources.language_pairs import FLEURS, meant
+from rba_bench.evaluation.sources.language_pairs import FLEURS, tasks_meant
 
 WRITTEN = {
     "fleurs_cmn_hans_cn_en": "fleurs_zh_en",
@@ -52,18 +52,18 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_direction_that_the_codes_mean_is_suggested_first(name):
-    assert meant(name)[0] == WRITTEN[name]
+    assert tasks_meant(name)[0] == WRITTEN[name]
 
 
 def test_every_language_is_found_by_its_configuration_and_by_its_name():
     for code, (configuration, english) in FLEURS.items():
         if code != "en":
-            assert meant(f"fleurs_{configuration}_en_us")[0] == f"fleurs_{code}_en", code
-            assert meant(f"fleurs_en_{english.replace(' ', '_')}")[0] == f"fleurs_en_{code}", code
+            assert tasks_meant(f"fleurs_{configuration}_en_us")[0] == f"fleurs_{code}_en", code
+            assert tasks_meant(f"fleurs_en_{english.replace(' ', '_')}")[0] == f"fleurs_en_{code}", code
 
 
 def test_one_language_means_both_directions():
-    assert meant("covost2_de") == ["covost2_en_de", "covost2_de_en"]
+    assert tasks_meant("covost2_de") == ["covost2_en_de", "covost2_de_en"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_one_language_means_both_directions():
     ],
 )
 def test_what_means_no_task_gives_none(name):
-    assert meant(name) == []
+    assert tasks_meant(name) == []
 
 
 @pytest.mark.parametrize("name", ["fleurs_cmn_hans_cn_en", "covost2_en_zh_cn", "covost2_en_zh"])

@@ -8,7 +8,7 @@ from rba_bench.audio import clips
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input
 from rba_bench.evaluation.sources import spoken_alpaca
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from tests.evaluation.sources.speech import audio_cell, encoded, write_arrow, write_parquet
 
 AUDIO = ("input_audio", "output_audio")
@@ -56,7 +56,7 @@ def drawn(root, **options):
 
 
 def test_drawn_items_hold_words_speaker_clip_and_gpt4s_answer(tmp_path, capsys):
-    loaded = load(
+    loaded = load_source(
         "spoken_alpaca",
         {"n": 5},
         Place(parquet(tmp_path / "GSQA" / "spoken-alpaca-gpt4", ROWS).parent.parent),

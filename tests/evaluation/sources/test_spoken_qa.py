@@ -9,7 +9,7 @@ from rba_bench.audio import clips
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input, task_registry
 from rba_bench.evaluation.sources import spoken_qa
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from rba_bench.evaluation.sources.spoken_qa import SETS, split_answers
 from tests.evaluation.sources.speech import audio_cell, encoded, write_parquet
 
@@ -152,7 +152,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", list(SETS))
 def test_every_set_is_read_in_its_own_layout(data_dir, name, capsys):
-    loaded = load("spoken_qa", {"set": name}, Place(data_dir))
+    loaded = load_source("spoken_qa", {"set": name}, Place(data_dir))
     first = loaded.documents[0]
     assert (first["kind"], first["prompt"], first["instruction"]) == ("qa", "", QUESTIONS[0])
     assert first["references"] == EXPECTED[name]
@@ -164,15 +164,17 @@ def test_every_set_is_read_in_its_own_layout(data_dir, name, capsys):
 
 
 def test_item_names_tell_the_sets_apart(data_dir):
-    names = [d["id"] for name in SETS for d in spoken_qa.load({"set": name}, Place(data_dir)).documents]
+    names = [
+        d["id"] for name in SETS for d in spoken_qa.load_spoken_qa({"set": name}, Place(data_dir)).documents
+    ]
     assert len(names) == len(set(names)) == 12
     assert "triviaqa_openaudiobench-trivia_qa_1" in names
 
 
 def test_lists_written_in_a_csv_cell(data_dir):
-    second = spoken_qa.load({"set": "triviaqa_openaudiobench"}, Place(data_dir)).documents[1]
+    second = spoken_qa.load_spoken_qa({"set": "triviaqa_openaudiobench"}, Place(data_dir)).documents[1]
     assert second["references"] == ["seine", "river seine", "seine's"]
-    second = spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(data_dir)).documents[1]
+    second = spoken_qa.load_spoken_qa({"set": "webquestions_openaudiobench"}, Place(data_dir)).documents[1]
     assert second["references"] == ["Seine", "La Seine"]
 
 
@@ -210,7 +212,7 @@ def test_an_answer_that_cannot_be_read_costs_its_item_and_not_the_set(tmp_path, 
     rows = [dict(row) for row in OPEN_AUDIO_BENCH["web_questions"]]
     rows[1]["answers"] = "['Seine' 'La Seine']"
     write_open_audio_bench(tmp_path, "web_questions", rows)
-    loaded = spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path))
+    loaded = spoken_qa.load_spoken_qa({"set": "webquestions_openaudiobench"}, Place(tmp_path))
     assert [doc["references"] for doc in loaded.documents] == [["William Shakespeare"]]
     assert loaded.origin["left_out"]["n"] == 1 and "read" in loaded.origin["left_out"]["reason"]
     assert "its commas are missing" in capsys.readouterr().err
@@ -220,14 +222,16 @@ def test_a_set_of_which_no_answer_can_be_read_is_refused(tmp_path):
     rows = [{**row, "answers": "[a, b]"} for row in OPEN_AUDIO_BENCH["web_questions"]]
     write_open_audio_bench(tmp_path, "web_questions", rows)
     with pytest.raises(UserError, match="cannot read the answer list"):
-        spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path))
+        spoken_qa.load_spoken_qa({"set": "webquestions_openaudiobench"}, Place(tmp_path))
 
 
 def test_a_broken_clip_is_an_item_all_the_same(tmp_path):
     write_open_audio_bench(
         tmp_path, "web_questions", OPEN_AUDIO_BENCH["web_questions"], {"web_questions_1.mp3"}
     )
-    first, second = spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path)).documents
+    first, second = spoken_qa.load_spoken_qa(
+        {"set": "webquestions_openaudiobench"}, Place(tmp_path)
+    ).documents
     assert first["duration"] > 0.5 and second["duration"] == 0.0
     with pytest.raises(clips.AudioError):
         model_input.load_wave(second["audio"])
@@ -239,14 +243,14 @@ def test_a_clip_that_was_not_downloaded_is_missing(tmp_path):
     with pytest.raises(
         MissingPrerequisite, match=r"1 of 2 clips .*web_questions_1.mp3.*hf download baichuan-inc"
     ):
-        spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path))
+        spoken_qa.load_spoken_qa({"set": "webquestions_openaudiobench"}, Place(tmp_path))
 
 
 def test_a_question_without_answers_is_left_out_and_counted(tmp_path, capsys):
     rows = [dict(row) for row in OPEN_AUDIO_BENCH["web_questions"]]
     rows[0]["answers"] = " "
     write_open_audio_bench(tmp_path, "web_questions", rows)
-    loaded = spoken_qa.load({"set": "webquestions_openaudiobench"}, Place(tmp_path))
+    loaded = spoken_qa.load_spoken_qa({"set": "webquestions_openaudiobench"}, Place(tmp_path))
     assert len(loaded.documents) == 1 and loaded.origin["left_out"]["n"] == 1
     assert loaded.origin["left_out"]["items"] == ["webquestions_openaudiobench-web_questions_0"]
     assert "1 questions have no answer" in capsys.readouterr().err
@@ -254,19 +258,19 @@ def test_a_question_without_answers_is_left_out_and_counted(tmp_path, capsys):
 
 def test_tables_of_another_layout(tmp_path):
     with pytest.raises(MissingPrerequisite, match="hf download baichuan-inc/OpenAudioBench"):
-        spoken_qa.load({"set": "triviaqa_openaudiobench"}, Place(tmp_path))
+        spoken_qa.load_spoken_qa({"set": "triviaqa_openaudiobench"}, Place(tmp_path))
     folder = write_open_audio_bench(tmp_path, "llama_questions", OPEN_AUDIO_BENCH["llama_questions"])
     (folder / "llama_questions.csv").write_text("question,answer\na,b\n")
     with pytest.raises(UserError, match="lacks the columns Questions, Answer, audio_filename"):
-        spoken_qa.load({"set": "llama_questions_openaudiobench"}, Place(tmp_path))
+        spoken_qa.load_spoken_qa({"set": "llama_questions_openaudiobench"}, Place(tmp_path))
     (folder / "llama_questions.csv").write_text("Questions,Answer,audio_filename\na,b,../../secret.mp3\n")
     with pytest.raises(UserError, match="that is no file name"):
-        spoken_qa.load({"set": "llama_questions_openaudiobench"}, Place(tmp_path))
+        spoken_qa.load_spoken_qa({"set": "llama_questions_openaudiobench"}, Place(tmp_path))
     (folder / "llama_questions.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):
-        spoken_qa.load({"set": "llama_questions_openaudiobench"}, Place(tmp_path))
+        spoken_qa.load_spoken_qa({"set": "llama_questions_openaudiobench"}, Place(tmp_path))
     with pytest.raises(UserError, match="unknown spoken question set 'nq'"):
-        spoken_qa.load({"set": "nq"}, Place(tmp_path))
+        spoken_qa.load_spoken_qa({"set": "nq"}, Place(tmp_path))
 
 
 def test_every_set_has_a_task_of_its_name_and_one_is_the_usual():

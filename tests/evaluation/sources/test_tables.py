@@ -42,7 +42,7 @@ def test_rows_carry_columns_and_clips_over_several_files(tmp_path):
         encoded(2.0, 24_000, "MP3"),
     ]
     files = [write(tmp_path / "0.parquet", audios[:3]), write(tmp_path / "1.parquet", audios[3:])]
-    found = list(tables.rows(files, ["id"]))
+    found = list(tables.parquet_rows(files, ["id"]))
     assert [row for row, _ in found] == [{"id": 0}, {"id": 1}, {"id": 2}, {"id": 0}]
     assert [clip.row for _, clip in found] == [0, 1, 2, 0]
     assert [clip.sampling_rate for _, clip in found] == [16_000, 48_000, 8_000, 24_000]
@@ -53,14 +53,14 @@ def test_rows_carry_columns_and_clips_over_several_files(tmp_path):
 
 def test_a_column_of_another_name(tmp_path):
     file = write(tmp_path / "x.parquet", [encoded()], column="speech")
-    [(_, clip)] = tables.rows([file], [], audio="speech")
+    [(_, clip)] = tables.parquet_rows([file], [], audio="speech")
     assert clip.reference()["column"] == "speech" and len(load_wave(clip.reference())) == 8000
 
 
 @pytest.mark.parametrize("broken", [b"", b"RIFFnonsense", None], ids=["empty", "garbage", "null"])
 def test_unreadable_audio_is_still_an_item(tmp_path, broken):
     file = write(tmp_path / "x.parquet", [encoded(), broken])
-    _, bad = [clip for _, clip in tables.rows([file], ["id"])]
+    _, bad = [clip for _, clip in tables.parquet_rows([file], ["id"])]
     assert bad.duration == 0 and bad.fault
     with pytest.raises(clips.AudioError):
         load_wave(bad.reference())
@@ -68,32 +68,32 @@ def test_unreadable_audio_is_still_an_item(tmp_path, broken):
 
 def test_the_index_is_made_once_and_again_when_the_file_changes(tmp_path, cache, monkeypatch):
     file = write(tmp_path / "x.parquet", [encoded(0.5), encoded(0.6)])
-    first = [clip for _, clip in tables.rows([file], [])]
+    first = [clip for _, clip in tables.parquet_rows([file], [])]
     monkeypatch.setattr(tables, "_audio_cells", lambda *_: pytest.fail("read again"))
-    assert [clip for _, clip in tables.rows([file], [])] == first
+    assert [clip for _, clip in tables.parquet_rows([file], [])] == first
     monkeypatch.undo()
     monkeypatch.setenv("RBA_CACHE", str(cache))
     write(file, [encoded(0.9)])
-    assert [clip.duration for _, clip in tables.rows([file], [])] == [pytest.approx(0.9)]
+    assert [clip.duration for _, clip in tables.parquet_rows([file], [])] == [pytest.approx(0.9)]
 
 
 def test_a_torn_index_is_made_again(tmp_path, cache):
     file = write(tmp_path / "x.parquet", [encoded()])
-    first = list(tables.rows([file], ["id"]))
+    first = list(tables.parquet_rows([file], ["id"]))
     [index] = (cache / "index").iterdir()
     index.write_text("[[")
-    assert list(tables.rows([file], ["id"])) == first
+    assert list(tables.parquet_rows([file], ["id"])) == first
 
 
 def test_wrong_files_get_one_line(tmp_path):
     file = write(tmp_path / "x.parquet", [encoded()])
     with pytest.raises(UserError, match="lacks the columns sentence; it has"):
-        list(tables.rows([file], ["sentence"]))
+        list(tables.parquet_rows([file], ["sentence"]))
     with pytest.raises(UserError, match="no column 'context'"):
-        list(tables.rows([file], ["id"], audio="context"))
+        list(tables.parquet_rows([file], ["id"], audio="context"))
     (tmp_path / "y.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UserError, match="get it again"):
-        list(tables.rows([tmp_path / "y.parquet"], []))
+        list(tables.parquet_rows([tmp_path / "y.parquet"], []))
 
 
 def test_archives_are_unpacked_once_and_never_outside(tmp_path, cache):
@@ -104,11 +104,11 @@ def test_archives_are_unpacked_once_and_never_outside(tmp_path, cache):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    folder = tables.unpacked(good)
+    folder = tables.unpack_archive(good)
     assert tables.file_clip(folder / "a" / "b.wav").duration == pytest.approx(0.5)
-    assert tables.unpacked(good) == folder
+    assert tables.unpack_archive(good) == folder
     with pytest.raises(UserError, match="cannot unpack"):
-        tables.unpacked(evil)
+        tables.unpack_archive(evil)
     assert not list(tmp_path.glob("**/escaped.wav"))
 
 
@@ -126,7 +126,7 @@ def test_clips_named_by_path_are_looked_for_again_each_time(tmp_path, cache):
     pq.write_table(pa.table({"audio": cells}), place)
 
     def clip():
-        [(_, found)] = tables.rows([place], [])
+        [(_, found)] = tables.parquet_rows([place], [])
         return found
 
     missing = clip()

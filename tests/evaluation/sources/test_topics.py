@@ -11,7 +11,7 @@ from rba_bench.audio.alignment_set import MANIFEST, shard_schema
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input
 from rba_bench.evaluation.sources import held_out
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from rba_bench.files import sha256_bytes, sha256_file
 from tests.evaluation.sources.speech import said
 
@@ -77,7 +77,7 @@ def folder(tmp_path):
 
 
 def test_one_clip_of_every_drawn_instruction(folder, capsys):
-    loaded = load("topics", {"per_topic": 3}, Place(folder))
+    loaded = load_source("topics", {"per_topic": 3}, Place(folder))
     found = [(d["group"], d["instruction"]) for d in loaded.documents]
     assert len(found) == len(set(found)) == 7
     assert [group for group, _ in found] == ["others"] + ["planning"] * 3 + ["reasoning"] * 3

@@ -8,7 +8,7 @@ from rba_bench.audio import clips
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import model_input
 from rba_bench.evaluation.sources import baselines, spoken_alpaca
-from rba_bench.evaluation.sources.source import Place, load
+from rba_bench.evaluation.sources.source import Place, load_source
 from tests.evaluation.sources.speech import audio_cell, encoded, write_parquet
 
 PROMPTS = (
@@ -58,7 +58,7 @@ def data_dir(tmp_path):
 
 
 def test_items_are_heard_only_and_compared_with_gpt4(data_dir, capsys):
-    loaded = load("voicebench", {"config": "alpacaeval_full"}, Place(data_dir))
+    loaded = load_source("voicebench", {"config": "alpacaeval_full"}, Place(data_dir))
     first = loaded.documents[0]
     assert (first["kind"], first["prompt"], first["instruction"]) == ("chat", "", PROMPTS[0])
     assert model_input.load_wave(first["audio"]).shape == clips.decode_clip(encoded(PROMPTS[0])).shape
