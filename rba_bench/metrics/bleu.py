@@ -114,8 +114,8 @@ def corpus_score(name: str, total: Iterable[float]) -> float:
         raise ValueError(f"no corpus metric is called {name!r}")
     if len(counts) != expected:
         raise ValueError(f"{name} has {expected} statistics, got {len(counts)}")
-    metric = _scorer(name)
-    return float(metric._compute_score_from_stats(counts).score)
+    metric = corpus_metric(name, "en")  # the language matters to tokens alone, and these are counted
+    return float(metric._metric._compute_score_from_stats(counts).score)
 
 
 def sentence_bleu(hypothesis: str, references: str | Sequence[str], target_lang: str = "en") -> float:
@@ -128,11 +128,6 @@ def sentence_chrf(hypothesis: str, references: str | Sequence[str]) -> float:
     """Sentence chrF++ in [0, 100]; for rewards."""
     listed = [references] if isinstance(references, str) else list(references)
     return float(_sentence_metric("chrf++").sentence_score(hypothesis, listed).score)
-
-
-@lru_cache(maxsize=2)
-def _scorer(name: str) -> Any:
-    return _bleu("13a", effective_order=False) if name == "bleu" else _chrf()
 
 
 @lru_cache(maxsize=16)

@@ -89,14 +89,6 @@ def _relation(count: int, relation: str, threshold: int) -> bool:
     return count < threshold if relation == "less than" else count >= threshold
 
 
-def _sentences(text: str, num_sentences: int, relation: str) -> bool:
-    return _relation(count_sentences(text), relation, num_sentences)
-
-
-def _words(text: str, num_words: int, relation: str) -> bool:
-    return _relation(len(re.findall(r"\w+", text)), relation, num_words)
-
-
 def _paragraphs(text: str, num_paragraphs: int) -> bool:
     """Pieces between line breaks or `***`; an empty piece between two others is a fault."""
     pieces = [piece.strip() for piece in re.split(r"\s*\*\*\*\s*|\n+", text.strip())]
@@ -109,10 +101,6 @@ def _bullets(text: str, num_bullets: int) -> bool:
     starred = [line for line in lines if line.startswith("*") and line[1:2] not in ("", "*")]
     others = [line for line in lines if line.startswith(BULLETS) or line[:1].isdecimal()]
     return len(starred) + len(others) == num_bullets
-
-
-def _keywords(text: str, keywords: Sequence[str]) -> bool:
-    return all(keyword.lower() in text.lower() for keyword in keywords)
 
 
 def _no_words(text: str, forbidden_words: Sequence[str]) -> bool:
@@ -132,35 +120,33 @@ def _json(text: str) -> bool:
     return True
 
 
-def _title(text: str) -> bool:
-    return any(found.strip("<>").strip() for found in re.findall(r"<<[^\n]+>>", text))
-
-
 def _quoted(text: str) -> bool:
     inside = text.strip()
     return len(inside) > 1 and inside.startswith('"') and inside.endswith('"')
 
 
-def _begins(text: str, prompt_to_repeat: str) -> bool:
-    return text.strip().lower().strip("\"'").startswith(prompt_to_repeat.strip().lower())
-
-
-def _ends(text: str, end_phrase: str) -> bool:
-    return text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
-
-
 CHECKS: dict[str, Callable[..., bool]] = {
     "change_case:english_capital": lambda text: text.isupper(),
     "change_case:english_lowercase": lambda text: text.islower(),
-    "combination:repeat_prompt": _begins,
+    "combination:repeat_prompt": lambda text, prompt_to_repeat: (
+        text.strip().lower().strip("\"'").startswith(prompt_to_repeat.strip().lower())
+    ),
     "detectable_format:json_format": _json,
     "detectable_format:number_bullet_lists": _bullets,
-    "detectable_format:title": _title,
-    "keywords:existence": _keywords,
+    "detectable_format:title": lambda text: any(
+        title.strip("<>").strip() for title in re.findall(r"<<[^\n]+>>", text)
+    ),
+    "keywords:existence": lambda text, keywords: all(keyword.lower() in text.lower() for keyword in keywords),
     "keywords:forbidden_words": _no_words,
     "length_constraints:number_paragraphs": _paragraphs,
-    "length_constraints:number_sentences": _sentences,
-    "length_constraints:number_words": _words,
-    "startend:end_checker": _ends,
+    "length_constraints:number_sentences": lambda text, num_sentences, relation: _relation(
+        count_sentences(text), relation, num_sentences
+    ),
+    "length_constraints:number_words": lambda text, num_words, relation: _relation(
+        len(re.findall(r"\w+", text)), relation, num_words
+    ),
+    "startend:end_checker": lambda text, end_phrase: (
+        text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
+    ),
     "startend:quotation": _quoted,
 }

@@ -107,7 +107,9 @@ def normalize(text: str, lang: str = "en") -> str:
 
 
 def _basic(text: str, lang: str) -> str:
-    text = _BRACKETED.sub("", _lower(text, lang))
+    if lang in ("tr", "az"):
+        text = text.replace("I", "ı").replace("İ", "i")
+    text = _BRACKETED.sub("", text.lower())
     text = _STRESS.sub(r"\1", unicodedata.normalize("NFD", text))
     text = _SARA_AM.sub(_joined_am, unicodedata.normalize("NFC", _POINTS.sub("", text)))
     if lang == "ca":
@@ -120,12 +122,6 @@ def _basic(text: str, lang: str) -> str:
     return " ".join(_UNITS.findall(text) if lang in UNSPACED else text.split())
 
 
-def _lower(text: str, lang: str) -> str:
-    if lang in ("tr", "az"):
-        text = text.replace("I", "ı").replace("İ", "i")
-    return text.lower()
-
-
 def _spoken(character: str) -> str:
     """A letter, mark or digit as it is, digits as 0 to 9; a space for anything else."""
     kind = unicodedata.category(character)
@@ -134,7 +130,7 @@ def _spoken(character: str) -> str:
     return character if kind[0] in "LN" or kind in ("Mn", "Mc") else " "
 
 
-def _joined_am(found: re.Match[str]) -> str:
+def _joined_am(match: re.Match[str]) -> str:
     """Thai and Lao write the vowel AM as one character, after a tone mark; compatibility forms take it apart."""
-    tone = found[2] or ""
-    return tone + ("\u0e33" if found[3] == "\u0e32" else "\u0eb3")
+    tone = match[2] or ""
+    return tone + ("\u0e33" if match[3] == "\u0e32" else "\u0eb3")

@@ -112,9 +112,7 @@ def _wait_for_samples(out: Path, process, n: int) -> None:
 
 def test_a_served_text_llm_is_a_ceiling_that_hears_nothing(tmp_path, monkeypatch):
     task = write_task(tmp_path, "triviaqa")
-    monkeypatch.setattr(
-        "rba_bench.evaluation.model_input.load_wave", lambda _: pytest.fail("a clip was read")
-    )
+    monkeypatch.setattr("rba_bench.evaluation.harness.load_wave", lambda _: pytest.fail("a clip was read"))
     with serving(lambda seen: answer("the dorn" if "river" in seen.text else "castle")) as server:
         [record] = evaluate(
             EvalRequest((str(task),), f"text:{server.spec}", out=tmp_path / "out", device="cpu")

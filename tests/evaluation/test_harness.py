@@ -109,7 +109,7 @@ def test_clip_without_sound_is_not_heard(tmp_path, monkeypatch):
             raise AudioError("no samples")
         return real(value)
 
-    monkeypatch.setattr(model_input, "load_wave", wave)
+    monkeypatch.setattr(harness, "load_wave", wave)
     lm = language_model()
     task = harness.load_task(write_task(tmp_path, "triviaqa"))
     answers = [a for batch in lm.stream(harness.build_requests(task, None, lm)) for a in batch.answers]
@@ -122,15 +122,13 @@ def test_stock_lm_eval_gets_no_score_where_nothing_was_heard(tmp_path, monkeypat
         raise AudioError(f"row {value['row']} holds no audio bytes")
 
     with monkeypatch.context() as deaf:
-        deaf.setattr(model_input, "load_wave", wave)
+        deaf.setattr(harness, "load_wave", wave)
         with pytest.raises(
             MissingPrerequisite, match="none of 6 items was answered .6 times: row . holds no"
         ):
             stock(language_model(), write_task(tmp_path, "triviaqa"))
     real = model_input.load_wave
-    monkeypatch.setattr(
-        model_input, "load_wave", lambda value: wave(value) if value["row"] == 2 else real(value)
-    )
+    monkeypatch.setattr(harness, "load_wave", lambda value: wave(value) if value["row"] == 2 else real(value))
     stock(language_model(), write_task(tmp_path, "triviaqa"))
     assert "not_heard 1 of 6" in capsys.readouterr().err
 

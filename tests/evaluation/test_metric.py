@@ -1,5 +1,6 @@
 """One table of metrics, from which hooks, scorers, rankings and the page for readers follow."""
 
+import importlib.util
 import re
 
 import pytest
@@ -57,3 +58,11 @@ def test_a_metric_is_named_with_its_scale():
     assert [row.name for row in metrics_of("pairwise")] == ["win_rate", "lc_win_rate"]
     with pytest.raises(AttributeError):
         hooks.no_such_metric  # noqa: B018 - a name that the table does not know
+
+
+def test_the_page_for_readers_is_that_of_the_table():
+    script = task_registry.tasks_dir().parent / "dev" / "make_metrics_page.py"
+    spec = importlib.util.spec_from_file_location("make_metrics_page", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.FILE.read_text(encoding="utf-8") == module.page(), "run dev/make_metrics_page.py"

@@ -36,11 +36,11 @@ def load_fleurs(options: Mapping[str, Any], place: Place) -> LoadedSet:
         MissingPrerequisite: the data is not there.
     """
     source, target = _pair(str(options.get("pair", "")))
-    heard, read = test_files(source, place), test_files(target, place)
-    sentences, differing = _sentences(read)
+    spoken, written = test_files(source, place), test_files(target, place)
+    sentences, differing = _sentences(written)
     prompt = language_pairs.task_prompt(language_pairs.TRANSLATE, target, options)
     docs, recordings = [], 0
-    for row, clip in tables.parquet_rows(heard.paths, ("id", "path", "raw_transcription", "gender")):
+    for row, clip in tables.parquet_rows(spoken.paths, ("id", "path", "raw_transcription", "gender")):
         recordings += 1
         if row["id"] in sentences:
             docs.append(
@@ -67,14 +67,14 @@ def load_fleurs(options: Mapping[str, Any], place: Place) -> LoadedSet:
     docs = documents.joined_by_text(documents.unique_ids(docs))
     facts = {
         "pair": f"{source}-{target}",
-        "revision_of_target": read.revision,
+        "revision_of_target": written.revision,
         "recordings": recordings,
         "left_out_without_target": recordings - len(docs),
         "target_sentences": len(sentences),
         "target_sentences_unheard": len(sentences) - len(joined),
         "target_sentences_in_several_wordings": differing,
     }
-    return LoadedSet(docs, heard.origin(**facts))
+    return LoadedSet(docs, spoken.origin(**facts))
 
 
 def test_files(config: str, place: Place) -> hub.HubFiles:
@@ -103,13 +103,13 @@ def _pair(pair: str) -> tuple[str, str]:
     return source, target
 
 
-def _sentences(read: hub.HubFiles) -> tuple[dict[int, str], int]:
+def _sentences(files: hub.HubFiles) -> tuple[dict[int, str], int]:
     """The sentence of each id, and the number of ids whose recordings have more than one wording (the first counts)."""
-    found: dict[int, str] = {}
+    sentences: dict[int, str] = {}
     differing: set[int] = set()
-    for file in read.paths:
+    for file in files.paths:
         for row in tables.read_columns(file, ("id", "raw_transcription")):
             text = row["raw_transcription"]
-            if not is_blank(text) and found.setdefault(row["id"], text) != text:
+            if not is_blank(text) and sentences.setdefault(row["id"], text) != text:
                 differing.add(row["id"])
-    return found, len(differing)
+    return sentences, len(differing)

@@ -48,7 +48,7 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
         repo: `owner/name` on the Hub.
         patterns: Such as `en_de/test-*.parquet`.
         place: A local copy is looked for in `DIR/<owner>/<name>`, `DIR/<name>` and `DIR`, in this order.
-        revision: Response or commit on the Hub; a local copy stands for itself.
+        revision: Branch or commit on the Hub; a local copy stands for itself.
 
     Raises:
         MissingPrerequisite: not in the local copy, or not to be had from the Hub.
@@ -57,10 +57,10 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
         return _local(repo, patterns, place.data_dir, revision)
     commit = pinned_commit(repo, revision)
     root = _download(repo, patterns, commit)
-    found = _matching(root, patterns)
-    if not found:
+    paths = _matching(root, patterns)
+    if not paths:
         raise MissingPrerequisite(f"{repo} at {commit[:12]} holds no {' or '.join(patterns)}")
-    return HubFiles(found, root, repo, commit)
+    return HubFiles(paths, root, repo, commit)
 
 
 def pinned_commit(repo: str, revision: str) -> str:
@@ -72,12 +72,14 @@ def pinned_commit(repo: str, revision: str) -> str:
     if COMMIT.fullmatch(revision):
         return revision
     book = Path(os.environ.get("RBA_REVISIONS") or cache_dir() / "revisions.json")
-    known = _read_book(book)
+    commits = _read_book(book)
     key = f"{repo}@{revision}"
-    if key not in known:
-        known[key] = _resolve(repo, revision)
-        write_json(book, dict(sorted(known.items())))
-    return known[key]
+    if key not in commits:
+        from huggingface_hub import HfApi
+
+        commits[key] = str(_ask_hub(repo, lambda: HfApi().dataset_info(repo, revision=revision).sha))
+        write_json(book, dict(sorted(commits.items())))
+    return commits[key]
 
 
 def _local(repo: str, patterns: Sequence[str], data_dir: Path, revision: str) -> HubFiles:
@@ -85,17 +87,14 @@ def _local(repo: str, patterns: Sequence[str], data_dir: Path, revision: str) ->
         raise MissingPrerequisite(f"--data-dir {data_dir} is not a folder")
     owner, _, name = repo.partition("/")
     for root in (data_dir / owner / name, data_dir / name, data_dir):
-        if found := _matching(root, patterns):
-            return HubFiles(found, root, repo, LOCAL)
-    raise MissingPrerequisite(
-        f"no {' or '.join(patterns)} of {repo} under {data_dir}: {_download_line(repo, patterns, data_dir, revision)}"
-    )
-
-
-def _download_line(repo: str, patterns: Sequence[str], data_dir: Path, revision: str) -> str:
-    wanted = " ".join(f"--include '{pattern}'" for pattern in patterns)
+        if paths := _matching(root, patterns):
+            return HubFiles(paths, root, repo, LOCAL)
+    includes = " ".join(f"--include '{pattern}'" for pattern in patterns)
     branch = "" if revision == "main" else f" --revision {revision}"
-    return f"hf download {repo} --repo-type dataset{branch} {wanted} --local-dir {data_dir / repo}"
+    raise MissingPrerequisite(
+        f"no {' or '.join(patterns)} of {repo} under {data_dir}: "
+        f"hf download {repo} --repo-type dataset{branch} {includes} --local-dir {data_dir / repo}"
+    )
 
 
 def _matching(root: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
@@ -108,18 +107,12 @@ def _read_book(book: Path) -> dict[str, str]:
     if not book.is_file():
         return {}
     try:
-        known = read_json(book)
+        commits = read_json(book)
     except ValueError as error:
         raise UserError(f"{book} is damaged ({error}): restore or remove it") from error
-    if not isinstance(known, dict):
+    if not isinstance(commits, dict):
         raise UserError(f"{book} is damaged: it holds no mapping; restore or remove it")
-    return known
-
-
-def _resolve(repo: str, revision: str) -> str:
-    from huggingface_hub import HfApi
-
-    return str(_asked(repo, lambda: HfApi().dataset_info(repo, revision=revision).sha))
+    return commits
 
 
 def _download(repo: str, patterns: Sequence[str], commit: str) -> Path:
@@ -130,10 +123,10 @@ def _download(repo: str, patterns: Sequence[str], commit: str) -> Path:
             snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
         )
 
-    return Path(_asked(repo, get))
+    return Path(_ask_hub(repo, get))
 
 
-def _asked(repo: str, request: Any) -> Any:
+def _ask_hub(repo: str, request: Any) -> Any:
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HTTPError,

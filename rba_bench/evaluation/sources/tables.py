@@ -32,7 +32,7 @@ class Clip:
         duration: Seconds, 0.0 if unreadable.
         path: Audio or parquet file, absolute.
         row: Row of the parquet file, None for an audio file.
-        fault: Why the clip cannot be heard, "" if it can.
+        fault: Why the clip cannot be decoded, "" if it can.
         column: Column of the parquet file.
     """
 
@@ -57,7 +57,7 @@ class Clip:
 
     def reference(self, transcript: str = "") -> dict[str, Any]:
         """The `audio` entry of a document."""
-        found = {
+        entry = {
             "sha256": self.sha256,
             "sampling_rate": self.sampling_rate,
             "duration": self.duration,
@@ -65,7 +65,7 @@ class Clip:
             "row": self.row,
             "transcript": transcript,
         }
-        return found if self.column == "audio" else {**found, "column": self.column}
+        return entry if self.column == "audio" else {**entry, "column": self.column}
 
 
 def parquet_rows(
@@ -153,29 +153,26 @@ def _clips(file: Path, audio: str) -> list[Clip]:
     index = cache_dir() / "index" / f"{key[:24]}.json"
     if index.is_file():
         try:
-            known = read_json(index)
+            entries = read_json(index)
             return [
                 Clip(sha, rate, seconds, str(file), row, fault, audio)
-                for sha, rate, seconds, row, fault in known
+                for sha, rate, seconds, row, fault in entries
             ]
         except (ValueError, TypeError):
             index.unlink()  # made again below
     embedded = True
     with bar(f"index of {file.name}", count_rows(file), 0, "clips") as advance:
-        found = []
+        clips = []
         for row, value in enumerate(_audio_cells(file, audio)):
             data = stored_bytes(file, value)
             clip = Clip.of(data, file, row, audio)
-            found.append(clip if data is not None else replace(clip, fault=nothing_stored(file, row, value)))
-            embedded = embedded and not _by_path(value)
+            clips.append(clip if data is not None else replace(clip, fault=nothing_stored(file, row, value)))
+            beside = value is not None and not value["bytes"] and bool(value.get("path"))
+            embedded = embedded and not beside
             advance(1)
     if embedded:  # files beside may come, go and change without the parquet file knowing
-        write_json(index, [[c.sha256, c.sampling_rate, c.duration, c.row, c.fault] for c in found])
-    return found
-
-
-def _by_path(value: dict[str, Any] | None) -> bool:
-    return value is not None and not value["bytes"] and bool(value.get("path"))
+        write_json(index, [[c.sha256, c.sampling_rate, c.duration, c.row, c.fault] for c in clips])
+    return clips
 
 
 def count_rows(file: Path) -> int:

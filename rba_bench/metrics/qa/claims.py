@@ -141,15 +141,15 @@ def _place(text: str, position: int) -> int:
 def corrections(tokens: Sequence[Token]) -> list[tuple[int, bool]]:
     """Where a correction ends, and whether its words can be nothing else."""
     text = joined(tokens)
-    strong = [(_place(text, found.end()), True) for found in _STRONG.finditer(text)]
-    weak = [(_place(text, found.end()), False) for found in _WEAK.finditer(text)]
+    strong = [(_place(text, result.end()), True) for result in _STRONG.finditer(text)]
+    weak = [(_place(text, result.end()), False) for result in _WEAK.finditer(text)]
     return sorted(strong + weak)
 
 
 def final_answer(tokens: Sequence[Token]) -> int:
     """Where the last `the answer is` begins; 0 if there is none."""
     text = joined(tokens)
-    starts = [found.start() for found in _FINAL.finditer(text)]
+    starts = [result.start() for result in _FINAL.finditer(text)]
     return _place(text, starts[-1]) if starts else 0
 
 
@@ -163,8 +163,8 @@ def denied_before(clause: Sequence[Token]) -> bool:
             break
     if _DENIED.search(text):
         return True
-    found = list(_EXCEPTED.finditer(text))
-    return bool(found) and not any(word in VERBS for word in text[found[-1].end() :].split())
+    result = list(_EXCEPTED.finditer(text))
+    return bool(result) and not any(word in VERBS for word in text[result[-1].end() :].split())
 
 
 def denied_behind(rest: Sequence[Token]) -> bool:
@@ -187,10 +187,10 @@ def related(before: Sequence[Token], asked: frozenset[str], numeric: bool) -> bo
         return "between" not in asked
     if numeric:
         return _BOUNDED.search(text) is not None
-    found = _RELATED.search(text)
-    if not found or _LIKE_FILLER.search(text):
+    result = _RELATED.search(text)
+    if not result or _LIKE_FILLER.search(text):
         return False
-    return not set(found[0].split()) - {"the", "a", "an", "of", "to"} <= asked
+    return not set(result[0].split()) - {"the", "a", "an", "of", "to"} <= asked
 
 
 def inquires(sentence: Sequence[Token]) -> bool:

@@ -51,7 +51,7 @@ SHORT = 3  # words of an entry of a list; twice as many characters in languages 
 @lru_cache(maxsize=4096)
 def read_plain(text: str, lang: str) -> tuple[Token, ...]:
     """The tokens of a text: words (characters in languages without spaces), signs, and marks."""
-    found: list[Token] = []
+    result: list[Token] = []
     word = ""
     for char in [*plain_characters(text).casefold(), " "]:
         category = unicodedata.category(char)
@@ -61,18 +61,15 @@ def read_plain(text: str, lang: str) -> tuple[Token, ...]:
         elif char in "+#" and word or char in "%$€£°" or (char == "-" and not word):
             word += char if char != "-" else ""
         else:
-            found += [_token(word)] if word else []
+            if word:
+                kind = "number" if word.isdigit() else "word"
+                result.append(Token(word, word, frozenset({word}), kind=kind))
             word = ""
             if category[0] in "LN":
                 word = char
             elif char in _SEPARATORS:
-                found.append(Token(char, char, frozenset(), kind="mark"))
-    return tuple(found)
-
-
-def _token(word: str) -> Token:
-    kind = "number" if word.isdigit() else "word"
-    return Token(word, word, frozenset({word}), kind=kind)
+                result.append(Token(char, char, frozenset(), kind="mark"))
+    return tuple(result)
 
 
 def asserts(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token], lang: str) -> bool:
@@ -95,19 +92,19 @@ def _echoed(span: Span, text: Sequence[Token], asked: set[str]) -> bool:
 
 def _cut(text: Sequence[Token], mentions: Sequence[Span]) -> list[Segment]:
     inside = {place for span in mentions for place in range(span.start, span.end)}
-    found: list[Segment] = []
+    result: list[Segment] = []
     sep: set[str] = set()
     start: int | None = None
     for place, token in enumerate(text):
         divides = token.kind == "mark" or token.text in _OR | _AND | _BUT
         if divides and place not in inside:
-            found += [Segment(start, place, frozenset(sep))] if start is not None else []
+            result += [Segment(start, place, frozenset(sep))] if start is not None else []
             sep = sep if start is None else set()
             sep.add(token.text)
             start = None
         elif start is None:
             start = place
-    return found + ([Segment(start, len(text), frozenset(sep))] if start is not None else [])
+    return result + ([Segment(start, len(text), frozenset(sep))] if start is not None else [])
 
 
 def _asserted(
@@ -172,7 +169,9 @@ def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", ques
     Raises:
         ValueError: no aliases, or aliases given as one string.
     """
-    text, asked = _within_bounds(_lone_numeral(_read(response, lang))), _read(question, lang)
+    text, asked = _lone_numeral(_read(response, lang)), _read(question, lang)
+    if len(text) > 2 * MOST_TOKENS:  # far too long for a short answer; lists are compared with every entry
+        text = (*text[:MOST_TOKENS], *text[-MOST_TOKENS:])
     wanted = _wanted(aliases, lang, question)
     if not text or not wanted:
         return 0.0
@@ -195,11 +194,6 @@ def _lone_numeral(text: tuple[Token, ...]) -> tuple[Token, ...]:
     return tuple(lone if token is words[0] else token for token in text)
 
 
-def _within_bounds(text: tuple[Token, ...]) -> tuple[Token, ...]:
-    """Beginning and end of what is far too long for a short answer; lists are compared with every entry."""
-    return text if len(text) <= 2 * MOST_TOKENS else (*text[:MOST_TOKENS], *text[-MOST_TOKENS:])
-
-
 def _wanted(aliases: Sequence[str], lang: str, question: str = "") -> tuple[Wanted, ...]:
     if isinstance(aliases, str) or not aliases:
         raise ValueError("aliases must be a non-empty list of strings")
@@ -210,8 +204,8 @@ def _wanted(aliases: Sequence[str], lang: str, question: str = "") -> tuple[Want
 def _wanted_cached(aliases: tuple[str, ...], lang: str, question: str) -> tuple[Wanted, ...]:
     if lang == "en":
         return tuple(each for alias in aliases for each in wanted_of(alias, read(question)))
-    found = (tuple(token for token in read_plain(alias, lang) if token.kind != "mark") for alias in aliases)
-    return tuple(Wanted(tokens) for tokens in found if tokens)
+    result = (tuple(token for token in read_plain(alias, lang) if token.kind != "mark") for alias in aliases)
+    return tuple(Wanted(tokens) for tokens in result if tokens)
 
 
 MOST_QUESTIONS = 50
@@ -233,17 +227,14 @@ def _candidates(items: Sequence[Asked]) -> list[str]:
     return list(dict.fromkeys(item.aliases[0] for item in items))
 
 
-def _every_alias(items: Sequence[Asked]) -> str:
-    words = " ".join(alias for item in items for alias in item.aliases).split()
-    return " ".join(words[:MOST_WORDS])
-
-
 STRATEGIES: dict[str, Strategy] = {
     "list of candidates": lambda item, items: ", ".join(_candidates(items)),
     "candidates joined by or": lambda item, items: " or ".join(_candidates(items)),
     "a sentence for each candidate": lambda item, items: " ".join(f"It is {c}." for c in _candidates(items)),
     "a line for each candidate": lambda item, items: "\n".join(f"- {c}" for c in _candidates(items)),
-    "every alias of every question": lambda item, items: _every_alias(items),
+    "every alias of every question": lambda item, items: " ".join(
+        " ".join(alias for each in items for alias in each.aliases).split()[:MOST_WORDS]
+    ),
     "denial of the right answer": lambda item, items: f"It is not {item.aliases[0]}.",
     "right answer or another": lambda item, items: f"It is {item.aliases[0]} or {_other(item, items)}.",
     "echo of the question": lambda item, items: item.question,

@@ -11,7 +11,7 @@ Leading zeros of digits are kept: 007 is not 7.
 Dates in any order as one token: 4 July 1776, July 4th, 1776, the fourth of July 1776, 1776-07-04.
 
 A date also contains its parts (its year, its month, its month and year), so that a less exact answer in the list is
-found in it. `44 BC` is one token, never the year 44; `AD 79` and `79 CE` equal 79.
+result in it. `44 BC` is one token, never the year 44; `AD 79` and `79 CE` equal 79.
 """
 
 import re
@@ -67,36 +67,33 @@ _BEFORE_PRONOUN = words("no the which this that any some every each another othe
 
 def read_numbers(tokens: Sequence[Token]) -> list[Token]:
     """The tokens with every run of number words and digits made one number token."""
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while place < len(tokens):
         if tokens[place].text in _TIMES:
-            found += [number(_TIMES[tokens[place].text], tokens[place].raw), word("time", "", "times")]
+            result += [number(_TIMES[tokens[place].text], tokens[place].raw), word("time", "", "times")]
             place += 1
             continue
-        token, used = _read(tokens, place, found)
+        token, used = _read(tokens, place, result)
         if token.text == "once" and not _text(tokens, place + 1):
             token = replace(token, own=token.own | {"1"})  # just once
-        found.append(token)
+        result.append(token)
         place += used
-    return _in_years(found)
+    return _in_years(result)
 
 
 def _in_years(tokens: Sequence[Token]) -> list[Token]:
     """`a century` and `two decades` as years."""
-    found: list[Token] = []
+    result: list[Token] = []
     for token in tokens:
-        count = found[-1] if found else None
-        if token.text not in _SPANS or count is None or not (count.text in ("a", "1") or _counts(count)):
-            found.append(token)
+        count = result[-1] if result else None
+        small = count is not None and count.kind == "number" and count.text.isdigit() and len(count.text) < 3
+        if token.text not in _SPANS or count is None or not (count.text in ("a", "1") or small):
+            result.append(token)
             continue
         years = _SPANS[token.text] * (1 if count.text == "a" else int(count.text))
-        found[-1:] = [number(str(years), f"{count.raw} {token.raw}"), word("years", "", "year")]
-    return found
-
-
-def _counts(token: Token) -> bool:
-    return token.kind == "number" and token.text.isdigit() and len(token.text) < 3
+        result[-1:] = [number(str(years), f"{count.raw} {token.raw}"), word("years", "", "year")]
+    return result
 
 
 def _read(tokens: Sequence[Token], start: int, before: Sequence[Token]) -> tuple[Token, int]:
@@ -335,21 +332,21 @@ def read_dates(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _years(tokens: Sequence[Token]) -> list[Token]:
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while place < len(tokens):
         token = tokens[place]
         after = tokens[place + 1] if place + 1 < len(tokens) else None
         if token.kind == "number" and after and after.text in _ERAS and token.text.isdigit():
-            found.append(_in_era(token, after, _ERAS[after.text]))
+            result.append(_in_era(token, after, _ERAS[after.text]))
             place += 2
         elif _ERAS.get(token.text) == "ad" and token.raw.isupper() and after and after.text.isdigit():
-            found.append(_in_era(after, token, "ad"))
+            result.append(_in_era(after, token, "ad"))
             place += 2
         else:
-            found.append(token)
+            result.append(token)
             place += 1
-    return found
+    return result
 
 
 def _in_era(year: Token, era: Token, name: str) -> Token:
@@ -359,13 +356,13 @@ def _in_era(year: Token, era: Token, name: str) -> Token:
 
 
 def _whole_dates(tokens: Sequence[Token]) -> list[Token]:
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while place < len(tokens):
         date, used = _date(tokens, place)
-        found.append(date or tokens[place])
+        result.append(date or tokens[place])
         place += used if date else 1
-    return found
+    return result
 
 
 def _date(tokens: Sequence[Token], start: int) -> tuple[Token | None, int]:
@@ -469,11 +466,7 @@ def _token(tokens: Sequence[Token], dates: set[tuple[str, int, str]]) -> Token:
     for year, month, day in dates:
         own.add(f"{year}-{month}-{day}")
         also |= {year, f"{year}-{month}-", f"-{month}-{day}", _NAMES.get(month, "")}
-        also |= {f"{day}th", *(_ordinals(day))} if day else set()
+        also |= {f"{day}{ending}" for ending in ("st", "nd", "rd", "th")} if day else set()
     raw = " ".join(token.raw for token in tokens)
     kept = frozenset(form for form in also - own if form not in ("", "--") and not form.startswith("-0"))
     return Token(sorted(own)[0] if own else raw, raw, frozenset(own), kept, kind="number")
-
-
-def _ordinals(day: str) -> set[str]:
-    return {f"{day}{ending}" for ending in ("st", "nd", "rd", "th")}

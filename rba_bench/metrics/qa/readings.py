@@ -47,7 +47,7 @@ def _letter(tokens: Sequence[Token], place: int) -> bool:
 
 def _with_initials(tokens: Sequence[Token]) -> list[Token]:
     """`J. R. R.`, `J R R` and `JRR` alike; stops behind single letters are already gone."""
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while place < len(tokens):
         end = place
@@ -58,23 +58,23 @@ def _with_initials(tokens: Sequence[Token]) -> list[Token]:
         dotted = all(token.raw.endswith(".") for token in run[:-1])
         spelled = len(run) > 2 or (len(run) == 2 and (dotted or raw.isupper() and not set(raw) <= {"A", "I"}))
         if spelled and (raw.isupper() or raw.islower()):
-            found.append(replace(merged(list(run), raw.lower()), raw=raw.upper()))
+            result.append(replace(merged(list(run), raw.lower()), raw=raw.upper()))
         else:
-            found.extend(run)
+            result.extend(run)
             end += 0 if run else 1
-            found.extend(tokens[place:end] if not run else ())
+            result.extend(tokens[place:end] if not run else ())
         place = end
-    return [_shortened(token) for token in found]
-
-
-def _shortened(token: Token) -> Token:
-    long = _SHORT_NAMES.get(token.text)
-    return replace(token, own=token.own | {long}) if long and token.raw.isupper() else token
+    return [
+        replace(token, own=token.own | {_SHORT_NAMES[token.text]})
+        if token.text in _SHORT_NAMES and token.raw.isupper()
+        else token
+        for token in result
+    ]
 
 
 def _with_signs(tokens: Sequence[Token]) -> list[Token]:
     """`C plus plus`, `C sharp`, `O negative` and `A plus` as their signs."""
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while place < len(tokens):
         first = tokens[place]
@@ -82,10 +82,10 @@ def _with_signs(tokens: Sequence[Token]) -> list[Token]:
         single = first.kind == "word" and first.text.isalpha() and (len(first.raw) == 1 or first.raw == "AB")
         last = place + 2 >= len(tokens) or tokens[place + 2].kind == "mark"
         if single and follows == ["plus", "plus"]:
-            found.append(merged(list(tokens[place : place + 3]), f"{first.text}++", kind="word"))
+            result.append(merged(list(tokens[place : place + 3]), f"{first.text}++", kind="word"))
             place += 3
         elif single and follows[:1] == ["sharp"]:
-            found.append(merged(list(tokens[place : place + 2]), f"{first.text}#"))
+            result.append(merged(list(tokens[place : place + 2]), f"{first.text}#"))
             place += 2
         elif (
             single
@@ -94,12 +94,12 @@ def _with_signs(tokens: Sequence[Token]) -> list[Token]:
             and (first.raw.isupper() or last)
             and not _number(tokens, place + 2)
         ):
-            found.append(merged(list(tokens[place : place + 2]), first.text + _SIGNS[follows[0]]))
+            result.append(merged(list(tokens[place : place + 2]), first.text + _SIGNS[follows[0]]))
             place += 2
         else:
-            found.append(first)
+            result.append(first)
             place += 1
-    return found
+    return result
 
 
 _SIGNS = {"plus": "+", "positive": "+", "minus": "-", "negative": "-"}
@@ -115,46 +115,46 @@ def _text(tokens: Sequence[Token], place: int) -> str:
 
 def _with_units(tokens: Sequence[Token]) -> list[Token]:
     """Units in one spelling; currency signs go behind their number."""
-    found: list[Token] = []
+    result: list[Token] = []
     for place, token in enumerate(tokens):
         unit = UNITS.get(token.raw.lower())
-        behind = bool(found) and (found[-1].kind == "number" or found[-1].text == "degree")
+        behind = bool(result) and (result[-1].kind == "number" or result[-1].text == "degree")
         if token.raw in tuple("$€£¥¢₹") and place + 1 < len(tokens) and tokens[place + 1].kind == "number":
             continue
         if behind and token.text in ("us", "american") and _text(tokens, place + 1) in ("dollar", "dollars"):
             continue
         before = tokens[place - 1] if place else None
         if unit and (behind or token.raw.lower() not in LETTER_UNITS) and token.kind == "word":
-            found.append(replace(token, text=unit, own=token.own | {unit}))
+            result.append(replace(token, text=unit, own=token.own | {unit}))
         else:
-            found.append(token)
+            result.append(token)
         if token.kind == "number" and before is not None and before.raw in tuple("$€£¥¢₹"):
-            found.append(word(UNITS[before.raw], before.raw))
-    return found
+            result.append(word(UNITS[before.raw], before.raw))
+    return result
 
 
 def _with_names(tokens: Sequence[Token]) -> list[Token]:
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while place < len(tokens):
         for name, own in _NAMES.items():
             run = tokens[place : place + len(name)]
             if tuple(token.text for token in run) == name:
-                found.append(merged(list(run), own[0], *own))
+                result.append(merged(list(run), own[0], *own))
                 place += len(name)
                 break
         else:
-            found.append(tokens[place])
+            result.append(tokens[place])
             place += 1
-    return found
+    return result
 
 
 def _with_roman(tokens: Sequence[Token]) -> list[Token]:
     """Roman numerals, and ordinals behind names, also count as numbers behind another word."""
-    found: list[Token] = []
+    result: list[Token] = []
     for token in tokens:
-        words = [before for before in found[-3:] if before.kind != "mark"]
-        behind = words[-1].text if words and found[-1].kind != "mark" else ""
+        words = [before for before in result[-3:] if before.kind != "mark"]
+        behind = words[-1].text if words and result[-1].kind != "mark" else ""
         value = roman(token, behind)
         if value:
             token = replace(token, later=frozenset({str(value), *_ordinal_forms(value)}))
@@ -162,8 +162,8 @@ def _with_roman(tokens: Sequence[Token]) -> list[Token]:
             digits = token.text[:-2]
             if digits.isdigit() and token.text[-1].isalpha() and token.text[-1] != "s":
                 token = replace(token, later=frozenset({digits}))
-        found.append(token)
-    return found
+        result.append(token)
+    return result
 
 
 def _ordinal_forms(value: int) -> set[str]:
@@ -186,23 +186,23 @@ def roman(token: Token, behind: str) -> int:
 
 def _with_wars(tokens: Sequence[Token]) -> list[Token]:
     """`Second World War`, `WWII` and `WW 2` as `World War II`."""
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while place < len(tokens):
         texts = [token.text for token in tokens[place : place + 3]]
         ordinal = re.fullmatch(r"([123])(?:st|nd|rd)", texts[0])
         if ordinal and texts[1:] == ["world", "war"]:
-            found += [*tokens[place + 1 : place + 3], _war_number(int(ordinal[1]), tokens[place].raw)]
+            result += [*tokens[place + 1 : place + 3], _war_number(int(ordinal[1]), tokens[place].raw)]
             place += 3
         elif texts[0] in _WAR:
-            found += [word("world", "WW"), word("war", "WW")]
+            result += [word("world", "WW"), word("war", "WW")]
             if _WAR[texts[0]]:
-                found.append(_war_number(_WAR[texts[0]], tokens[place].raw))
+                result.append(_war_number(_WAR[texts[0]], tokens[place].raw))
             place += 1
         else:
-            found.append(tokens[place])
+            result.append(tokens[place])
             place += 1
-    return found
+    return result
 
 
 def _war_number(value: int, raw: str) -> Token:

@@ -238,7 +238,7 @@ def _parallel(
     """Other candidates asserted in segments of their own: `the capital is Lyon`, `Lyon is the capital`."""
     own = segments[place]
     frame = [token.text for token in reading.words(own.start, span.start)]
-    found = 0
+    result = 0
     for index, segment in enumerate(segments):
         if index == place or any(segment.start <= each.start < segment.end for each in mentions):
             continue
@@ -247,7 +247,7 @@ def _parallel(
         words = reading.words(segment.start, segment.end)
         against = bool(segment.sep & CONTRAST) and segment.start > span.start
         against = against or (index == place - 1 and bool(own.sep & _CONCEDES))
-        found += (
+        result += (
             _predicate(words, frame, span, reading, against)
             or _subject(words, span, reading)
             or _same_tail(words, [token.text for token in reading.words(span.end, own.end)], span, reading)
@@ -255,12 +255,12 @@ def _parallel(
     if (
         not reading.named(span)
         and not span.numeric
-        and found == 1
+        and result == 1
         and "could" not in frame
         and "might" not in frame
     ):
         return 0  # without capitals one more "it is ..." is as likely a description
-    return found
+    return result
 
 
 def _same_tail(words: list[Token], tail: Sequence[str], span: Span, reading: Reading) -> bool:

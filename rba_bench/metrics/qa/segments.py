@@ -76,21 +76,21 @@ class Segment:
 def cut(text: Sequence[Token], spans: Sequence[Span]) -> list[Segment]:
     """The segments of a text, in order."""
     inside = {place for span in spans for place in range(span.start, span.end)}
-    found: list[Segment] = []
+    result: list[Segment] = []
     quotes = sum(token.text in _QUOTES for token in text) > 2  # a list of quoted names
     sep: set[str] = set()
     start: int | None = None
     for place, token in enumerate(text):
         if place not in inside and _separates(text, place, quotes):
             if start is not None:
-                found.append(Segment(start, place, frozenset(sep)))
+                result.append(Segment(start, place, frozenset(sep)))
                 start, sep = None, set()
             sep.add(token.text)
         elif start is None:
             start = place
     if start is not None:
-        found.append(Segment(start, len(text), frozenset(sep)))
-    return found
+        result.append(Segment(start, len(text), frozenset(sep)))
+    return result
 
 
 def _separates(text: Sequence[Token], place: int, quotes: bool) -> bool:
@@ -170,14 +170,14 @@ def participle(token: Token) -> bool:
 
 def _offered(asked: Sequence[Token]) -> list[Token]:
     """Names on both sides of an "or": a question that offers them makes neither the right one."""
-    found: list[Token] = []
+    result: list[Token] = []
     for place, token in enumerate(asked):
         if token.text == "or":
             around = [each for each in asked[max(0, place - 3) : place + 4] if each.kind != "mark"]
             names = [each for each in around if each.raw[:1].isupper()]
             near = [*asked[max(0, place - 1) : place], *asked[place + 1 : place + 2]]
-            found += names or [each for each in near if each.kind != "mark"]
-    return found
+            result += names or [each for each in near if each.kind != "mark"]
+    return result
 
 
 def _common(token: Token) -> bool:

@@ -58,14 +58,14 @@ def wanted_of(alias: str, question: Sequence[Token] = ()) -> list[Wanted]:
         forms.append(read(plain))
     asked = {form for token in question for form in token.own}
     asked |= {"percent"} if "percentage" in asked else set()
-    found: dict[tuple[Token, ...], Wanted] = {}
+    result: dict[tuple[Token, ...], Wanted] = {}
     for form in forms:
         words = tuple(token for token in form if token.kind != "mark")
         for variant, unitless in _variants(words, asked):
             wanted = _wanted(variant, unitless)
             if wanted:
-                found.setdefault(wanted.tokens, wanted)
-    return list(found.values())
+                result.setdefault(wanted.tokens, wanted)
+    return list(result.values())
 
 
 def _wanted(tokens: tuple[Token, ...], unitless: bool) -> Wanted | None:
@@ -112,7 +112,7 @@ def is_initial(token: Token) -> bool:
 
 def spans(text: Sequence[Token], wanted: Sequence[Wanted]) -> list[Span]:
     """Every place where one of the spellings stands, the longest first where several begin; in order."""
-    found = []
+    result = []
     for start, token in enumerate(text):
         if token.kind == "mark":
             continue
@@ -121,8 +121,8 @@ def spans(text: Sequence[Token], wanted: Sequence[Wanted]) -> list[Span]:
         ]
         if ends:
             end, each = max(ends, key=lambda pair: (pair[0], not pair[1].ordinary))
-            found.append(Span(start, end, each))
-    return found
+            result.append(Span(start, end, each))
+    return result
 
 
 def _end(wanted: Wanted, text: Sequence[Token], start: int) -> int:

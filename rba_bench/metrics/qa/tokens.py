@@ -107,7 +107,7 @@ def scan(text: str) -> list[Token]:
 
 def _prepared(text: str) -> str:
     text = plain_characters(text).replace("*", "").replace("_", " ")
-    text = re.sub(r"[^\W\D0-9]", lambda found: str(unicodedata.decimal(found[0])), text)
+    text = re.sub(r"[^\W\D0-9]", lambda result: str(unicodedata.decimal(result[0])), text)
     if len(_BULLET.findall(text)) > 1:  # one such line may be the answer itself: "7. That is all."
         text = _BULLET.sub("\n", text)
     text = re.sub(r"(?<=[A-Za-z])\$(?=[A-Za-z])", "s", text)  # Ke$ha
@@ -117,21 +117,21 @@ def _prepared(text: str) -> str:
         text = _CHOICES.sub("\n", text)
     if len(_LETTERED.findall(text)) > 1:
         text = _LETTERED.sub("\n", text)
-    text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", lambda found: "^" + found[0].translate(_SUPER), text)
+    text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", lambda match: "^" + match[0].translate(_SUPER), text)
     text = re.sub(r"(\d?)([¼-¾⅐-⅞])", _fraction, text.translate(_SUPER))
     return re.sub(r"\bN[o°º]\.?\s*(?=\d)|#(?=\d)", "number ", text)
 
 
-def _fraction(found: re.Match[str]) -> str:
-    written = unicodedata.normalize("NFKC", found[2]).replace("\u2044", "/")
-    return f"{found[1]} {written}" if found[1] else written
+def _fraction(match: re.Match[str]) -> str:
+    written = unicodedata.normalize("NFKC", match[2]).replace("\u2044", "/")
+    return f"{match[1]} {written}" if match[1] else written
 
 
 def _scan(text: str) -> Iterator[Token]:
     last = Token("", "", NONE)
-    for found in _PATTERN.finditer(text):
-        kind, raw = str(found.lastgroup), found[0]
-        if raw == "." and _abbreviates(last, text, found):
+    for result in _PATTERN.finditer(text):
+        kind, raw = str(result.lastgroup), result[0]
+        if raw == "." and _abbreviates(last, text, result):
             last = replace(last, raw=f"{last.raw}.")  # initials are put together later
             continue
         if last.text:
@@ -181,7 +181,9 @@ def _word_tokens(raw: str) -> list[Token]:
         return [word("n", raw, "and")]
     head, _, tail = text.rpartition("'")
     if text in _NEGATED or (tail == "t" and head.endswith("n")):
-        return _negated(text.replace("'", ""), raw)
+        text = text.replace("'", "")
+        verb = {"aint": "is", "cant": "can", "wont": "will"}.get(text, text[:-2])
+        return [word(verb, raw), word("not", "")]
     if head and tail in _CLITICS:
         return [word(head, raw[: len(head)]), word(_CLITICS[tail], tail)]
     if head and tail == "s":
@@ -193,11 +195,6 @@ def _word_tokens(raw: str) -> list[Token]:
     if text == "cannot":
         return [word("can", raw), word("not", "")]
     return [_spelt(text.replace("'", ""), raw)]
-
-
-def _negated(text: str, raw: str) -> list[Token]:
-    verb = {"aint": "is", "cant": "can", "wont": "will"}.get(text, text[:-2])
-    return [word(verb, raw), word("not", "")]
 
 
 def _spelt(text: str, raw: str) -> Token:

@@ -1,6 +1,7 @@
 """Where files are looked for, and which commit is read."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,7 +50,11 @@ def test_the_environment_names_the_data_dir_too(tmp_path, monkeypatch):
 def test_a_branch_is_resolved_once_and_remembered(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setenv("RBA_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub, "_resolve", lambda repo, revision: asked.append((repo, revision)) or COMMIT)
+    found = SimpleNamespace(sha=COMMIT)
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.dataset_info",
+        lambda _, repo, revision: asked.append((repo, revision)) or found,
+    )
     assert [hub.pinned_commit(REPO, "main") for _ in range(3)] == [COMMIT] * 3 and len(asked) == 1
     assert json.loads((tmp_path / "revisions.json").read_text()) == {f"{REPO}@main": COMMIT}
     shared = tmp_path / "shared.json"
