@@ -174,7 +174,7 @@ def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> Non
 
     if len(folders) != 1:
         raise UserError("--reported takes one folder of tables, such as leaderboards/paper")
-    result = paper.build(folders[0], out)
+    result = paper.build_paper_tables(folders[0], out)
     if as_json:
         emit_json({"tables": list(result.tables), "files": result.files})
         return

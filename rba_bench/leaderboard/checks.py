@@ -172,15 +172,15 @@ def teacher_sha256() -> str:
 def _check_dates(record: RunRecord) -> Iterator[str]:
     """The record was made and scored again in this order, and not in the future."""
     try:
-        made = datetime.fromisoformat(record.created)
+        created = datetime.fromisoformat(record.created)
         rescored = [datetime.fromisoformat(each.at) for each in record.rescored]
     except ValueError:
         yield f"created {record.created}, or a date of rescored, is no date"
         return
     latest = datetime.now(UTC) + CLOCK_ERROR
-    if not FIRST_DAY <= made <= latest:
+    if not FIRST_DAY <= created <= latest:
         yield f"created {record.created} cannot be"
-    if rescored and (sorted([made, *rescored]) != [made, *rescored] or rescored[-1] > latest):
+    if rescored and (sorted([created, *rescored]) != [created, *rescored] or rescored[-1] > latest):
         yield "the dates of rescored are out of order, before the answers, or in the future"
     versions = [*(each.from_version for each in record.rescored), record.task_version]
     if versions != sorted(versions, key=_version_numbers):

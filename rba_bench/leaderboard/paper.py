@@ -1,4 +1,4 @@
-"""The numbers reported in the paper, typed in with their source, checked and rendered. Nothing is measured here.
+"""Tables of the paper: reported numbers, typed in with their source, checked and rendered. Nothing is measured here.
 
 One YAML file per table. A file names one version of the paper; a table cannot hold two, so versions are never mixed.
 """
@@ -19,12 +19,12 @@ from rba_bench.untrusted import plain
 INDEX = "index.md"
 ABOUT = """# The paper's numbers
 
-Typed in from the source named under each table; nothing here was measured by rba-bench, and nothing here may stand
-beside a measured number: test sets, prompts, judges and n differ or are unknown. The two versions of the paper differ a
-lot and never share a column. `-` means not reported. Columns marked *ours* are computed from the typed numbers. The
-paper gives no intervals; the half-widths are plain binomial ones at a rate of 50 %.
+These numbers are copied from the source named under each table. rba-bench measured none of them, and they must not be
+compared with measured numbers: test sets, prompts, judges and n differ or are unknown. The two versions of the paper
+differ a lot and never share a column. `-` means not reported. Columns marked *ours* are computed from the copied
+numbers. The paper gives no intervals; the half-widths are plain binomial ones at a rate of 50 %.
 
-Made from the YAML files beside it by `rba_bench.leaderboard.paper`; edit those, not this page.
+Made from the YAML files in this folder by `rba-bench leaderboard build --reported`; edit those, not this page.
 """
 
 
@@ -58,8 +58,8 @@ class PaperRow(_Strict):
 
     def recomputed_average(self) -> float | None:
         """Mean of the row's values, None if one is missing."""
-        known = [value for value in self.values if value is not None]
-        return sum(known) / len(known) if len(known) == len(self.values) else None
+        numbers = [value for value in self.values if value is not None]
+        return sum(numbers) / len(numbers) if len(numbers) == len(self.values) else None
 
 
 class PaperTable(_Strict):
@@ -91,13 +91,13 @@ class PaperTable(_Strict):
 
 @dataclass(frozen=True)
 class PaperBuild:
-    """What was read and the files written."""
+    """The tables and the files written."""
 
     tables: dict[str, PaperTable]
     files: tuple[Path, ...]
 
 
-def read_table(path: Path) -> PaperTable:
+def load_paper_table(path: Path) -> PaperTable:
     """One table from its YAML file.
 
     Raises:
@@ -112,13 +112,13 @@ def read_table(path: Path) -> PaperTable:
         raise UserError(f"{path} is not a table of the paper: {fault}") from error
 
 
-def build(folder: Path, out: Path | None = None) -> PaperBuild:
+def build_paper_tables(folder: Path, out: Path | None = None) -> PaperBuild:
     """Render every `*.yaml` of `folder` into `out` (default: the same folder) as `index.md` and one CSV each.
 
     Raises:
         UserError: there are no tables, or one is malformed.
     """
-    tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.yaml"))}
+    tables = {path.stem: load_paper_table(path) for path in sorted(folder.glob("*.yaml"))}
     if not tables:
         raise UserError(f"no tables (*.yaml) in {folder}")
     target = out or folder
@@ -129,22 +129,22 @@ def build(folder: Path, out: Path | None = None) -> PaperBuild:
     return PaperBuild(tables, tuple(target / name for name in texts))
 
 
-def text_table(table: PaperTable) -> TextTable:
+def _text_table(table: PaperTable) -> TextTable:
     """The table as shown: printed values, and beside them what can be computed from them."""
-    averaged = any(row.average is not None for row in table.rows)
-    counted = any(row.n is not None for row in table.rows)
-    headings = [table.row_header, *table.columns]
-    headings += ["average, printed", "average, ours"] if averaged else []
-    headings += ["n"] if counted else []
-    headings += ["95 % half-width, ours"] if table.binomial else []
-    rows = []
-    for row in table.rows:
-        cells = [row.name, *map(_number, row.values)]
-        cells += [_number(row.average), _number(row.recomputed_average(), 2)] if averaged else []
-        cells += [NOTHING if row.n is None else str(row.n)] if counted else []
-        cells += [f"±{half_width(row.n):.1f}"] if table.binomial and row.n else []
-        rows.append(cells)
-    return TextTable(headings, rows, title=table.title)
+    columns = [(table.row_header, [row.name for row in table.rows])]
+    for i, name in enumerate(table.columns):
+        columns.append((name, [_number_text(row.values[i]) for row in table.rows]))
+    if any(row.average is not None for row in table.rows):
+        columns.append(("average, printed", [_number_text(row.average) for row in table.rows]))
+        columns.append(("average, ours", [_number_text(row.recomputed_average(), 2) for row in table.rows]))
+    if any(row.n is not None for row in table.rows):
+        columns.append(("n", [_number_text(row.n) for row in table.rows]))
+    if table.binomial:
+        columns.append(
+            ("95 % half-width, ours", [f"±{half_width(row.n):.1f}" for row in table.rows if row.n])
+        )
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
+    return TextTable([heading for heading, _ in columns], rows, title=table.title)
 
 
 def half_width(n: int) -> float:
@@ -153,27 +153,23 @@ def half_width(n: int) -> float:
 
 
 def _section(name: str, table: PaperTable) -> str:
+    """Heading, source, table and remarks of one table, in Markdown."""
+
+    def text(typed: str) -> str:
+        return plain(typed, LONGEST)
+
     source = table.source
-    counted = any(row.n is not None for row in table.rows)
     origin = (
-        f"{_text(table.metric)}. Source: {_text(source.paper)}, {source.version} of {source.date}, "
-        f"{_text(source.place)}, {source.url}; "
-        f"{source.evidence}. Data: `{name}.yaml`, `{name}.csv`."
+        f"{text(table.metric)}. Source: {text(source.paper)}, {source.version} of {source.date}, {text(source.place)}, "
+        f"{source.url}; {source.evidence}. Data: `{name}.yaml`, `{name}.csv`."
     )
-    blocks = [
-        f"## {source.version}, {_text(table.title)}",
-        origin if counted else f"{origin} n is not reported.",
-        text_table(table).markdown().rstrip("\n"),
-    ]
-    remarks = [*map(_text, table.notes)]
-    remarks += [f"{_text(row.name)}: {_text(row.misprint)}." for row in table.rows if row.misprint]
-    if remarks:
-        blocks.append("\n".join(f"- {remark}" for remark in remarks))
+    if all(row.n is None for row in table.rows):
+        origin += " n is not reported."
+    blocks = [f"## {source.version}, {text(table.title)}", origin, _text_table(table).markdown().rstrip("\n")]
+    remarks = [*map(text, table.notes)]
+    remarks += [f"{text(row.name)}: {text(row.misprint)}." for row in table.rows if row.misprint]
+    blocks += ["\n".join(f"- {remark}" for remark in remarks)] if remarks else []
     return "\n\n".join(blocks) + "\n"
-
-
-def _text(typed: str) -> str:
-    return plain(typed, LONGEST)
 
 
 def _csv_rows(table: PaperTable) -> list[dict[str, Any]]:
@@ -192,16 +188,14 @@ def _csv_rows(table: PaperTable) -> list[dict[str, Any]]:
             "url": source.url,
         }
         for row in table.rows
-        for column, value in _cells(table.columns, row)
+        for column, value in zip(
+            (*table.columns, "average, printed"), (*row.values, row.average), strict=True
+        )
+        if column in table.columns or row.average is not None
     ]
 
 
-def _cells(columns: tuple[str, ...], row: PaperRow) -> list[tuple[str, float | None]]:
-    cells: list[tuple[str, float | None]] = list(zip(columns, row.values, strict=True))
-    return cells if row.average is None else [*cells, ("average, printed", row.average)]
-
-
-def _number(value: float | None, digits: int | None = None) -> str:
+def _number_text(value: float | None, digits: int | None = None) -> str:
     if value is None:
         return NOTHING
     return str(value) if digits is None else f"{value:.{digits}f}"

@@ -161,12 +161,14 @@ class _Scorers:
         return judge
 
     def _description_faults(self, scorer: Scorer, entry: Mapping[str, Any]) -> list[str]:
-        own = scorer.describe()
+        description = scorer.describe()
         ignored = {"embedding"} | (
             {"lc"} if any(name.startswith("lc_") for name in self.not_computed) else set()
         )
         differing = [
-            key for key in sorted((own.keys() | entry.keys()) - ignored) if own.get(key) != entry.get(key)
+            key
+            for key in sorted((description.keys() | entry.keys()) - ignored)
+            if description.get(key) != entry.get(key)
         ]
         return [
             f"protocol_spec.finish: {key} of {_entry_name(entry)} is not this task's" for key in differing
@@ -234,17 +236,19 @@ def recompute(
         except UNSCORABLE as error:
             return Recomputed(faults=(f"item {sample.id} cannot be scored: {error!r}",))
     with tempfile.TemporaryDirectory() as votes:
-        made = _Scorers(run.record, run.samples, config, ScorerOptions(cache=Path(votes), data_dir=data_dir))
+        scorers = _Scorers(
+            run.record, run.samples, config, ScorerOptions(cache=Path(votes), data_dir=data_dir)
+        )
         try:
-            samples, judged, reports = add_scores(unjudged, made.scorers)
+            samples, judged, reports = add_scores(unjudged, scorers.scorers)
         except UNSCORABLE as error:
-            return Recomputed(faults=(*made.faults, f"its votes cannot be counted: {error!r}"))
-    recorded = [
+            return Recomputed(faults=(*scorers.faults, f"its votes cannot be counted: {error!r}"))
+    recorded_metrics = [
         replace(metric_named(name), signature=run.record.metrics[name].signature)
-        for name in made.not_computed
+        for name in scorers.not_computed
         if name in run.record.metrics
     ]
-    names = {metric.name for metric in recorded}
+    names = {metric.name for metric in recorded_metrics}
     samples = [
         sample.model_copy(
             update={"scores": {**sample.scores, **{k: v for k, v in own.scores.items() if k in names}}}
@@ -252,10 +256,10 @@ def recompute(
         for sample, own in zip(samples, run.samples, strict=True)
     ]
     try:
-        metrics = scoring.summarise_metrics(samples, (*judged, *recorded))
+        metrics = scoring.summarise_metrics(samples, (*judged, *recorded_metrics))
     except UNSCORABLE as error:
-        return Recomputed(faults=(*made.faults, f"its scores cannot be put together: {error}"))
-    return Recomputed(tuple(samples), metrics, reports, made.not_computed, tuple(made.faults))
+        return Recomputed(faults=(*scorers.faults, f"its scores cannot be put together: {error}"))
+    return Recomputed(tuple(samples), metrics, reports, scorers.not_computed, tuple(scorers.faults))
 
 
 def _score_unjudged(sample: Sample, stops: Sequence[str]) -> Sample:
@@ -292,19 +296,21 @@ def check_scores(run: LoadedRun, recomputed: Recomputed) -> Iterator[str]:
         return
     for fault, differs in _SAMPLE_FAULTS.items():
         pairs = zip(run.samples, recomputed.samples, strict=True)
-        yield from items_fault(fault, [own.id for own, new in pairs if differs(own, new)])
-    own_metrics, metrics = run.record.metrics, recomputed.metrics
-    if list(own_metrics) != list(metrics):
-        yield f"its metrics are {', '.join(own_metrics)}; the task has {', '.join(metrics)}"
-    for name in (name for name in own_metrics if name in metrics):
-        yield from _metric_faults(name, own_metrics[name].model_dump(), metrics[name].model_dump())
-    own_reports, reports = run.record.finish, recomputed.reports
-    if own_reports.keys() != reports.keys():
-        yield f"finish reports of {sorted(own_reports)}, the protocol names {sorted(reports)}"
-    for name in own_reports.keys() & reports.keys():
-        keys = sorted((own_reports[name].keys() | reports[name].keys()) - set(VOLATILE))
+        yield from items_fault(
+            fault, [recorded.id for recorded, computed in pairs if differs(recorded, computed)]
+        )
+    recorded_metrics, metrics = run.record.metrics, recomputed.metrics
+    if list(recorded_metrics) != list(metrics):
+        yield f"its metrics are {', '.join(recorded_metrics)}; the task has {', '.join(metrics)}"
+    for name in (name for name in recorded_metrics if name in metrics):
+        yield from _metric_faults(name, recorded_metrics[name].model_dump(), metrics[name].model_dump())
+    recorded_reports, reports = run.record.finish, recomputed.reports
+    if recorded_reports.keys() != reports.keys():
+        yield f"finish reports of {sorted(recorded_reports)}, the protocol names {sorted(reports)}"
+    for name in recorded_reports.keys() & reports.keys():
+        keys = sorted((recorded_reports[name].keys() | reports[name].keys()) - set(VOLATILE))
         differing = [
-            key for key in keys if not equal_values(own_reports[name].get(key), reports[name].get(key))
+            key for key in keys if not equal_values(recorded_reports[name].get(key), reports[name].get(key))
         ]
         if differing:
             yield f"finish.{plain(name)}: {plain(', '.join(differing))} does not follow from the votes"
@@ -327,23 +333,23 @@ def items_fault(fault: str, ids: Sequence[str]) -> Iterator[str]:
         yield f"item {examples} {fault}"
 
 
-def equal_values(own: Any, new: Any, scale: float = 1.0) -> bool:
+def equal_values(a: Any, b: Any, scale: float = 1.0) -> bool:
     """Equal JSON values, numbers but for their last digits."""
-    if isinstance(own, bool) or isinstance(new, bool) or own is None or new is None:
-        return own is new
-    if isinstance(own, int | float) and isinstance(new, int | float):
-        return math.isclose(own, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
-    if isinstance(own, Mapping) and isinstance(new, Mapping):
-        return own.keys() == new.keys() and all(equal_values(own[key], new[key], scale) for key in own)
-    if isinstance(own, list | tuple) and isinstance(new, list | tuple):
-        return len(own) == len(new) and all(equal_values(a, b, scale) for a, b in zip(own, new, strict=True))
-    return bool(own == new)
+    if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
+        return a is b
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(equal_values(a[key], b[key], scale) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(equal_values(x, y, scale) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
 
 
-def _metric_faults(name: str, own: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    scale = float(new["scale"])
-    for key in new:
-        a, b = own[key], new[key]
+def _metric_faults(name: str, recorded: dict[str, Any], computed: dict[str, Any]) -> Iterator[str]:
+    scale = float(computed["scale"])
+    for key in computed:
+        a, b = recorded[key], computed[key]
         if equal_values(a, b, scale):
             continue
         if key == "breakdown":
@@ -356,23 +362,31 @@ def _metric_faults(name: str, own: dict[str, Any], new: dict[str, Any]) -> Itera
             yield f"{name}.{key} is recorded as {texts[0]}, its samples give {texts[1]}"
 
 
-def _equal_votes(own: Any, new: Any) -> bool:
+def _equal_votes(recorded: Any, computed: Any) -> bool:
     """Equal, but for the words of a failure."""
-    if isinstance(own, Mapping) and isinstance(new, Mapping):
-        if "failures" in own and "failures" in new:
-            return bool(own["failures"])
-        return own.keys() == new.keys() and all(_equal_votes(own[key], new[key]) for key in own)
-    if isinstance(own, list) and isinstance(new, list):
-        return len(own) == len(new) and all(map(_equal_votes, own, new))
-    return equal_values(own, new)
+    if isinstance(recorded, Mapping) and isinstance(computed, Mapping):
+        if "failures" in recorded and "failures" in computed:
+            return bool(recorded["failures"])
+        return recorded.keys() == computed.keys() and all(
+            _equal_votes(recorded[key], computed[key]) for key in recorded
+        )
+    if isinstance(recorded, list) and isinstance(computed, list):
+        return len(recorded) == len(computed) and all(map(_equal_votes, recorded, computed))
+    return equal_values(recorded, computed)
 
 
 _SAMPLE_FAULTS: dict[str, Callable[[Sample, Sample], bool]] = {
-    "has an extracted answer that is not its response's": lambda own, new: own.extracted != new.extracted,
-    "has scores that do not follow from its response": lambda own, new: (
-        not equal_values(own.scores, new.scores)
+    "has an extracted answer that is not its response's": lambda recorded, computed: (
+        recorded.extracted != computed.extracted
     ),
-    "has a status that does not follow from its response": lambda own, new: own.status != new.status,
-    "has votes that do not add up": lambda own, new: not _equal_votes(own.judge, new.judge),
-    "gives no reason": lambda own, new: bool(new.error.strip()) and not own.error.strip(),
+    "has scores that do not follow from its response": lambda recorded, computed: (
+        not equal_values(recorded.scores, computed.scores)
+    ),
+    "has a status that does not follow from its response": lambda recorded, computed: (
+        recorded.status != computed.status
+    ),
+    "has votes that do not add up": lambda recorded, computed: (
+        not _equal_votes(recorded.judge, computed.judge)
+    ),
+    "gives no reason": lambda recorded, computed: bool(computed.error.strip()) and not recorded.error.strip(),
 }

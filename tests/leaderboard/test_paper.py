@@ -8,7 +8,7 @@ from rba_bench.errors import UserError
 from rba_bench.leaderboard import paper
 
 FOLDER = Path(__file__).parents[2] / "leaderboards" / "paper"
-TABLES = {path.stem: paper.read_table(path) for path in sorted(FOLDER.glob("*.yaml"))}
+TABLES = {path.stem: paper.load_paper_table(path) for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def row(table: str, name: str) -> paper.PaperRow:
@@ -93,7 +93,7 @@ def test_versions_differ_where_the_reference_says_so():
 
 
 def test_rendered_files_are_up_to_date(tmp_path):
-    for file in paper.build(FOLDER, tmp_path).files:
+    for file in paper.build_paper_tables(FOLDER, tmp_path).files:
         assert (FOLDER / file.name).read_text() == file.read_text(), (
             f"{file.name} is stale: run leaderboard.paper.build"
         )
@@ -123,9 +123,9 @@ def test_a_malformed_table_is_refused(tmp_path, old, new, message):
     assert old in text
     (tmp_path / "x.yaml").write_text(text.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
-        paper.build(tmp_path)
+        paper.build_paper_tables(tmp_path)
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no tables"):
-        paper.build(tmp_path)
+        paper.build_paper_tables(tmp_path)
