@@ -81,7 +81,7 @@ def collect(recipe: SynthesisRecipe, teacher: TextLM, out: Path) -> list[Unit]:
     """Sample, filter and answer until `recipe.n_instructions` are usable; resumes from the logs in `out`.
 
     Raises:
-        RbaError: `recipe.candidate_limit` candidates did not yield enough; the message counts the reasons.
+        RbaError: `recipe.max_candidates` candidates did not yield enough; the message counts the reasons.
     """
     tagger, filters, units = make_tagger(recipe), InstructionFilter(recipe), list[Unit]()
     with (
@@ -89,9 +89,9 @@ def collect(recipe: SynthesisRecipe, teacher: TextLM, out: Path) -> list[Unit]:
         RecordLog(out / ANSWERS) as answers,
         bar("instructions", recipe.n_instructions, unit="usable") as advance,
     ):
-        number = 0
+        number, limit = 0, recipe.max_candidates or 50 * recipe.n_instructions
         while len(units) < recipe.n_instructions:
-            if number * recipe.round_size >= recipe.candidate_limit:
+            if number * recipe.round_size >= limit:
                 reasons = Counter(r["reason"] for r in instructions.records if r["reason"] != KEPT)
                 reasons.update(f"answer {r['reason']}" for r in answers.records if r["reason"] != KEPT)
                 counts = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())

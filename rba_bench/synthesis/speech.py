@@ -50,32 +50,31 @@ class SpokenClips:
 
     def rows(self, unit: Unit) -> list[dict[str, Any]]:
         """Rows of one unit, one per voice, with the columns of `alignment_set.shard_schema()`."""
-        voices = draw_voices(self.recipe, unit.group_id)
-        return [self._row(unit, number, voice) for number, voice in enumerate(voices)]
-
-    def _row(self, unit: Unit, number: int, voice: Any) -> dict[str, Any]:
-        recipe = self.recipe
-        seed = stable_seed("clip", recipe.seed, unit.group_id, voice.name)
-        rng = random.Random(seed)
-        speed = round(rng.uniform(*recipe.speed), 3)
-        wave = change_speed(self.engine.speak(unit.instruction, unit.source_lang, voice), speed)
-        snr_db, colour = None, None
-        if recipe.snr_db is not None:
-            snr_db, colour = round(rng.uniform(*recipe.snr_db), 2), rng.choice(recipe.noise_colours)
-            wave = add_noise(wave, snr_db, np.random.default_rng(seed), colour)
-        data = clips.encode_flac(wave, SAMPLING_RATE)
-        name = f"{unit.group_id}-{number}"
-        return {
-            "id": name,
-            **vars(unit),
-            "voice": voice.name,
-            "audio": {"bytes": data, "path": f"{name}.flac"},
-            "audio_sha256": sha256_bytes(data),
-            "sampling_rate": SAMPLING_RATE,
-            "duration": len(wave) / SAMPLING_RATE,
-            "snr_db": snr_db,
-            "noise_colour": colour,
-            "speed": speed,
-            "asr_text": None,  # the round trip through a recogniser is not done
-            "asr_wer": None,
-        }
+        recipe, rows = self.recipe, []
+        for number, voice in enumerate(draw_voices(recipe, unit.group_id)):
+            seed = stable_seed("clip", recipe.seed, unit.group_id, voice.name)
+            rng = random.Random(seed)
+            speed = round(rng.uniform(*recipe.speed), 3)
+            wave = change_speed(self.engine.speak(unit.instruction, unit.source_lang, voice), speed)
+            snr_db, colour = None, None
+            if recipe.snr_db is not None:
+                snr_db, colour = round(rng.uniform(*recipe.snr_db), 2), rng.choice(recipe.noise_colours)
+                wave = add_noise(wave, snr_db, np.random.default_rng(seed), colour)
+            data = clips.encode_flac(wave, SAMPLING_RATE)
+            name = f"{unit.group_id}-{number}"
+            row = {
+                "id": name,
+                **vars(unit),
+                "voice": voice.name,
+                "audio": {"bytes": data, "path": f"{name}.flac"},
+                "audio_sha256": sha256_bytes(data),
+                "sampling_rate": SAMPLING_RATE,
+                "duration": len(wave) / SAMPLING_RATE,
+                "snr_db": snr_db,
+                "noise_colour": colour,
+                "speed": speed,
+                "asr_text": None,  # the round trip through a recogniser is not done
+                "asr_wer": None,
+            }
+            rows.append(row)
+        return rows

@@ -152,8 +152,3 @@ class SynthesisRecipe(Recipe):
         if asks != bool(self.topics):
             raise ValueError("topics and {topic} in instruction_prompt belong together")
         return self
-
-    @property
-    def candidate_limit(self) -> int:
-        """How many instructions may be sampled before giving up."""
-        return self.max_candidates or 50 * self.n_instructions

@@ -47,11 +47,6 @@ class WorldItem:
         return "test" if stable_seed("split", self.user_text) % TEST_SHARE == 0 else "train"
 
     @property
-    def usable(self) -> bool:
-        """False for what the synthesis filters exist to drop."""
-        return self.kind == "s2tt" or _BY_NAME[self.intent].usable
-
-    @property
     def source(self) -> str:
         """The question set or sentence domain the item belongs to ("" for instructions)."""
         return self.intent if self.kind == "s2tt" else _BY_NAME[self.intent].source
