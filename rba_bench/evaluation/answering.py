@@ -1,7 +1,7 @@
 """Answering every item of a run once, and keeping each answer the moment it exists.
 
 Answers are kept twice. `samples.jsonl` in the run folder makes a run resumable. `answers.sqlite` beside all runs keeps
-them by everything that decides an answer: model, clip as the model hears it, prompt, decoding and seed. So a change of
+them by everything that decides an answer: model, clip with its perturbation, prompt, decoding and seed. So a change of
 metric, judge or task version makes another run, but asks for no answer again. Failures are not kept: those items are
 asked again. Several processes may use the cache at once, and a kill loses nothing that was written.
 """
@@ -51,7 +51,7 @@ def answer_key(
 
     Args:
         model: Identity of the model, without names and paths.
-        clip: Content key of the clip as the model hears it.
+        clip: Content key of the clip, perturbations included.
         transcript: What is spoken: text oracles read it.
         prompt: Text beside the audio.
         decoding: Length, temperature, top-p.

@@ -132,9 +132,11 @@ def _document_of_row(row: Mapping[str, Any], file: Path, index: int) -> Document
     clip = Clip(
         row["audio_sha256"], row["sampling_rate"], row["duration"], path=str(file.resolve()), row=index
     )
-    own = {name: row[name] for name in COLUMNS if name not in ("sampling_rate", "duration", "audio_sha256")}
+    fields = {
+        name: row[name] for name in COLUMNS if name not in ("sampling_rate", "duration", "audio_sha256")
+    }
     cluster = text_cluster(row["prompt"], row["instruction"])
-    return make_document(**{**own, "baseline": row["baseline"] or ""}, clip=clip, cluster=cluster)
+    return make_document(**{**fields, "baseline": row["baseline"] or ""}, clip=clip, cluster=cluster)
 
 
 def make_document(

@@ -40,5 +40,5 @@ def hardware(device: str) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package, its sampler and what it computes with."""
-    own = {"python": platform.python_version(), "rba-bench": rba_bench.__version__, "sampler": SAMPLER}
-    return own | package_versions(PACKAGES)
+    base = {"python": platform.python_version(), "rba-bench": rba_bench.__version__, "sampler": SAMPLER}
+    return base | package_versions(PACKAGES)

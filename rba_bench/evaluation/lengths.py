@@ -38,10 +38,10 @@ def baseline_of(sample: Sample, against: str = "") -> str:
     """
     if not against:
         return sample.baseline
-    known: Mapping[str, object] = json.loads(sample.extra or "{}").get("baselines", {})
-    if against not in known:
-        raise UserError(f"item {sample.id} has no answer of {against!r} to beat; it has {sorted(known)}")
-    return str(known[against])
+    baselines: Mapping[str, object] = json.loads(sample.extra or "{}").get("baselines", {})
+    if against not in baselines:
+        raise UserError(f"item {sample.id} has no answer of {against!r} to beat; it has {sorted(baselines)}")
+    return str(baselines[against])
 
 
 def is_win_rate(metric: str) -> bool:

@@ -43,7 +43,7 @@ class GenerationSettings:
 
     Attributes:
         protocol: `greedy`, `sampled` (T = 1, no truncation) or `custom`.
-        decoding: What the model is told.
+        decoding: Length, temperature and top-p.
         seed: Base seed; an item's seed is derived from it, its prompt and its audio hash.
         until: Strings at whose first occurrence an answer is cut.
     """
@@ -170,7 +170,7 @@ def spoken_text(value: Any) -> str:
 
 
 def clip_key(value: Any) -> str:
-    """Hash of the audio that the model hears, for seeds: it must not depend on where the clip lies."""
+    """Hash of the audio content, for seeds: it must not depend on where the clip lies."""
     if not (isinstance(value, Mapping) and "sha256" in value):
         return sha256_bytes(load_wave(value).tobytes())
     key = str(value["sha256"])
@@ -241,7 +241,7 @@ class PlannedRequest:
         settings: Decoding and stop strings.
         duration: Of the clip, in seconds.
         seed: Of its sampled answer.
-        key: Content of the clip as the model hears it, perturbations included.
+        key: Content of the clip, perturbations included.
     """
 
     index: int

@@ -6,7 +6,7 @@ pairs without the model. An item whose clip cannot be decoded, that got no reply
 has no score: it is counted, never scored as 0.
 
 The exploit table says what answers without any knowledge would score on a task's own questions. It is printed by
-`rba-bench eval`, kept in the run record and shown on boards, so that nobody has to trust that a metric cannot be gamed.
+`rba-bench eval`, kept in the run record and shown on boards, so that readers see how far a metric can be gamed.
 Metrics of judges are left out: they cost money, and judges are asked only about the model's own answers.
 """
 

@@ -58,8 +58,8 @@ def mean_cosine(vectors: np.ndarray) -> float:
 def _pairwise(answers: Sequence[list[str]], similarity: Callable[[list[str], list[str]], float]) -> float:
     if len(answers) < 2:
         raise ValueError("agreement needs at least two answers")
-    found = [similarity(a, b) for a, b in combinations(answers, 2)]
-    return sum(found) / len(found)
+    values = [similarity(a, b) for a, b in combinations(answers, 2)]
+    return sum(values) / len(values)
 
 
 def _words(answer: str, lang: str) -> list[str]:

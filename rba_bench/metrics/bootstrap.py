@@ -4,8 +4,8 @@ Everything is a function of a *sum of rows*: BLEU of its sentence statistics, a 
 resample is then a vector of counts (how often each row was drawn) times the matrix of rows: no text is scored
 twice and no copy of the data is made. Rows of one cluster (an instruction in several voices, a passage with
 many questions) are summed first and drawn together, which is the clustered bootstrap. Two systems drawn with
-the same counts give the paired bootstrap. The spread of the resamples is the standard error; how it becomes an interval
-says `rba_bench.metrics.interval`.
+the same counts give the paired bootstrap. The spread of the resamples is the standard error; `rba_bench.metrics.interval`
+makes an interval of it.
 """
 
 import math
@@ -62,14 +62,16 @@ def bootstrap_mean(
         right = int(data.sum())
         method = f"Wilson 95 %, {groups}, all equal" if right in (0, groups.n) else f"mid-p 95 %, {groups}"
         return Interval(float(data.mean()), *share_ends(right, groups.n), groups.n, method)
-    found = bootstrap_corpus(rows, mean_score, clusters, seed, resamples, scale)
+    interval = bootstrap_corpus(rows, mean_score, clusters, seed, resamples, scale)
     means = mean_score.many(cluster_rows(rows, clusters))
-    alike = int(np.unique(means.round(9), return_counts=True)[1].max())
-    if not groups.few and paired.MOST * groups.count < alike and groups.count - alike <= SWAPPED:
+    most_equal = int(np.unique(means.round(9), return_counts=True)[1].max())
+    if not groups.few and paired.MOST * groups.count < most_equal and groups.count - most_equal <= SWAPPED:
         # Nearly all clusters agree: the few others are too few to tell how far from the rest an item may lie.
-        ends = widened(found.value, found.low, found.high, groups, scale_of(mean_score, rows, scale))
-        return Interval(found.value, *ends, found.n, f"{found.method}; nearly all equal, room for the unseen")
-    return found
+        ends = widened(interval.value, interval.low, interval.high, groups, scale_of(mean_score, rows, scale))
+        return Interval(
+            interval.value, *ends, interval.n, f"{interval.method}; nearly all equal, room for the unseen"
+        )
+    return interval
 
 
 def bootstrap_corpus(
@@ -91,10 +93,10 @@ def bootstrap_corpus(
         scale: Largest value of the metric; None if the score function knows.
     """
     rows, groups = _matrix(stats), Clusters.of(cluster_sizes(len(stats), clusters))  # type: ignore[arg-type]
-    drawn = resampled_scores(rows, score_fn, clusters, seed, resamples)
+    draws = resampled_scores(rows, score_fn, clusters, seed, resamples)
     value = float(score_fn(rows.sum(axis=0).tolist()))
     return score_interval(
-        value, drawn, groups, scale_of(score_fn, rows, scale), _source(groups, seed, resamples)
+        value, draws, groups, scale_of(score_fn, rows, scale), _source(groups, seed, resamples)
     )
 
 
@@ -228,8 +230,8 @@ def resampled_sums(
     chunk = max(1, _CHUNK_CELLS // n)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        counts = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n)
         sums[start : start + size] = counts.astype(np.float64) @ rows
     return sums
 
@@ -287,9 +289,9 @@ def align(
 
 
 def scale_of(score_fn: ScoreFn, rows: Floats, width: float | None = None) -> Scale:
-    """Where a score can lie: what the score function says of itself, else up to `width` (100) from the value."""
-    known = getattr(score_fn, "scale", None)
-    return known(rows, width) if known else Scale(width or 100.0)
+    """Where a score can lie: the scale of the score function if it has one, else up to `width` (100) from the value."""
+    own_scale = getattr(score_fn, "scale", None)
+    return own_scale(rows, width) if own_scale else Scale(width or 100.0)
 
 
 def cluster_sizes(n: int, clusters: Sequence[Hashable] | None) -> Floats:

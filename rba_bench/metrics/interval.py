@@ -12,7 +12,7 @@ difference    Value +- t (K - 1 degrees) times the standard error. Independent 0
               do not differ: one item more in favour of each side (Bonett and Price 2012, an adjusted Wald interval).
 zero          belongs to a difference whenever an exact test does not exclude it: the sign test (McNemar's) for 0/1
               items, else all swaps of the two systems' clusters if at most `SWAPPED` differ. With fewer than `FEWEST`
-              clusters no such test can fall below 0.05 (2 / 2^5 = 0.06), so nothing is told apart.
+              clusters no such test can fall below 0.05 (2 / 2^5 = 0.06), so no difference is significant.
 no spread     If all or nearly all clusters agree, the interval leaves room for what was not seen: a share of
               z^2 / (G + z^2) of them (Wilson's bound for none in G) may lie at either end of the scale.
 """
@@ -154,8 +154,8 @@ class Clusters:
         return Z**2 / (self.count + Z**2)
 
     def __str__(self) -> str:
-        one = "independent items" if self.count == self.n else f"clusters of {self.n} items"
-        return f"{self.count} {one}"
+        unit = "independent items" if self.count == self.n else f"clusters of {self.n} items"
+        return f"{self.count} {unit}"
 
 
 def t_quantile(degrees: float) -> float:
@@ -253,7 +253,7 @@ def kept_on(scale: Scale, value: float, low: float, high: float) -> tuple[float,
 
 
 def with_zero(low: float, high: float, told_apart: bool) -> tuple[float, float]:
-    """Ends stretched to zero unless the difference was told from it."""
+    """Ends stretched to zero unless the difference is significant."""
     return (low, high) if told_apart else (min(low, 0.0), max(high, 0.0))
 
 

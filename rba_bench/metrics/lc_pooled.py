@@ -76,16 +76,16 @@ def pooled(
     """
     preferred = np.asarray(preferences, dtype=np.float64)
     longer = np.asarray(baseline_lengths, dtype=np.float64) - np.asarray(lengths, dtype=np.float64)
-    seen = ~np.isnan(preferred)
+    present = ~np.isnan(preferred)
     if preferred.ndim != 2 or longer.shape != preferred.shape:
         raise ValueError("preferences and lengths are not two tables of systems and items")
-    if not seen.any(axis=1).all() or not seen.any(axis=0).all():
+    if not present.any(axis=1).all() or not present.any(axis=0).all():
         raise ValueError("a system or an item has no preference at all")
-    if not ((preferred[seen] >= 0) & (preferred[seen] <= 1)).all():
+    if not ((preferred[present] >= 0) & (preferred[present] <= 1)).all():
         raise ValueError("preferences lie between 0 and 1")
-    length = _standardised(longer, seen)
-    known = np.where(seen, preferred, 0.0)
-    return _fitted(known, length, seen.astype(np.float64), start)
+    length = _standardised(longer, present)
+    filled = np.where(present, preferred, 0.0)
+    return _fitted(filled, length, present.astype(np.float64), start)
 
 
 def _standardised(longer: Floats, seen: NDArray[np.bool_]) -> Floats:
@@ -137,11 +137,11 @@ def _tastes(length: Floats, weight: Floats, residual: Floats) -> tuple[float, Fl
     turn = -(weight * length).sum(axis=1) / total
     centred = length + turn[:, None]
     information = (weight * centred**2).sum(axis=1)
-    told = information > 1e-9 * total
-    if not told.any():
+    informative = information > 1e-9 * total
+    if not informative.any():
         return 0.0, turn
-    steps = (residual * centred).sum(axis=1)[told] / information[told]
-    errors = ((residual * centred) ** 2).sum(axis=1)[told] / information[told] ** 2
+    steps = (residual * centred).sum(axis=1)[informative] / information[informative]
+    errors = ((residual * centred) ** 2).sum(axis=1)[informative] / information[informative] ** 2
     trust = 1 / (errors + errors.mean())
     return float(np.sqrt(max(0.0, np.average(steps**2 - errors, weights=trust)))), turn
 
@@ -150,14 +150,14 @@ def _newton(
     length: Floats, weight: Floats, residual: Floats, difficulty: Floats, variance: float
 ) -> tuple[Floats, Floats]:
     """One step in slope and skills `[1 + m]`, and in difficulties `[n]`, which are solved for item by item."""
-    own = weight.sum(axis=0) + 1 / variance
+    item_weight = weight.sum(axis=0) + 1 / variance
     ascent = residual.sum(axis=0) - difficulty / variance
     cross = np.vstack([(weight * length).sum(axis=0), weight])
     gradient = np.concatenate([[(residual * length).sum()], residual.sum(axis=1)])
-    reduced = _information(length, weight) - (cross / own) @ cross.T
-    step = np.linalg.pinv(reduced, hermitian=True) @ (gradient - (cross / own) @ ascent)
+    reduced = _information(length, weight) - (cross / item_weight) @ cross.T
+    step = np.linalg.pinv(reduced, hermitian=True) @ (gradient - (cross / item_weight) @ ascent)
     step = np.clip(step, -LONGEST_STEP, LONGEST_STEP)
-    return step, np.clip((ascent - step @ cross) / own, -LONGEST_STEP, LONGEST_STEP)
+    return step, np.clip((ascent - step @ cross) / item_weight, -LONGEST_STEP, LONGEST_STEP)
 
 
 def _information(length: Floats, weight: Floats) -> Floats:
@@ -169,9 +169,9 @@ def _information(length: Floats, weight: Floats) -> Floats:
 
 
 def _slope_error(length: Floats, weight: Floats) -> float:
-    own = np.maximum(weight.sum(axis=0), np.finfo(float).tiny)
+    item_weight = np.maximum(weight.sum(axis=0), np.finfo(float).tiny)
     cross = np.vstack([(weight * length).sum(axis=0), weight])
-    reduced = _information(length, weight) - (cross / own) @ cross.T
+    reduced = _information(length, weight) - (cross / item_weight) @ cross.T
     skills = np.linalg.pinv(
         reduced[1:, 1:], hermitian=True
     )  # their sum is free: difficulties have no prior here
@@ -212,21 +212,21 @@ def pooled_intervals(
     for item, name in enumerate(names):
         members.setdefault(name, []).append(item)
     parts = [np.array(items) for items in members.values()]
-    rng, drawn = np.random.default_rng(seed), []
+    rng, draws = np.random.default_rng(seed), []
     for _ in range(resamples):
         items = np.concatenate([parts[part] for part in rng.integers(0, len(parts), len(parts))])
-        begun = replace(whole, difficulty=whole.difficulty[items])
+        start = replace(whole, difficulty=whole.difficulty[items])
         if np.isnan(tables[0][:, items]).all(axis=1).any():
             continue  # a system without any answer in this draw
-        rates = pooled(tables[0][:, items], tables[1][:, items], baseline[items], begun).rates
-        drawn.append(rates + whole.taste_spread * rng.standard_normal(len(rates)) * whole.reach)
-    low, high = np.clip(np.quantile(np.array(drawn), [0.025, 0.975], axis=0), 0, 1)
+        rates = pooled(tables[0][:, items], tables[1][:, items], baseline[items], start).rates
+        draws.append(rates + whole.taste_spread * rng.standard_normal(len(rates)) * whole.reach)
+    low, high = np.clip(np.quantile(np.array(draws), [0.025, 0.975], axis=0), 0, 1)
     method = (
-        f"bootstrap percentile 95 %, {len(drawn)} fits to {len(parts)} clusters, seed {seed}, "
+        f"bootstrap percentile 95 %, {len(draws)} fits to {len(parts)} clusters, seed {seed}, "
         f"slopes between systems differ by {whole.taste_spread:.2f}"
     )
-    seen = (~np.isnan(tables[0])).sum(axis=1)
+    counts = (~np.isnan(tables[0])).sum(axis=1)
     return whole, [
         Interval(float(rate), float(min(rate, a)), float(max(rate, b)), int(n), method)
-        for rate, a, b, n in zip(whole.rates, low, high, seen, strict=True)
+        for rate, a, b, n in zip(whole.rates, low, high, counts, strict=True)
     ]

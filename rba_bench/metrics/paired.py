@@ -161,11 +161,11 @@ def swap_test(rows: Rows, value: float) -> float | None:
     if not count:
         return 1.0
     swaps = np.arange(2 ** (count - 1))  # the first stays: swapping all of them only turns the sign
-    kept = 1.0 - (swaps[:, None] >> np.arange(count) & 1)
+    stays = 1.0 - (swaps[:, None] >> np.arange(count) & 1)
     left, right = rows.left[changed], rows.right[changed]
     rest_left, rest_right = rows.left[~changed].sum(axis=0), rows.right[~changed].sum(axis=0)
-    gaps = rows.score(kept @ left + (1 - kept) @ right + rest_left)
-    gaps = gaps - rows.score(kept @ right + (1 - kept) @ left + rest_right)
+    gaps = rows.score(stays @ left + (1 - stays) @ right + rest_left)
+    gaps = gaps - rows.score(stays @ right + (1 - stays) @ left + rest_right)
     return float((np.abs(gaps) >= abs(value) - _ROUNDING * rows.scale.width).mean())
 
 
@@ -256,13 +256,13 @@ def rank_bands_from_intervals(
 def apart_by_intervals(a: Interval, b: Interval, independent: int) -> Difference:
     """Difference of two scores from their own intervals, which exclude zero where they are disjoint.
 
-    More cautious than paired differences: two systems may be told apart although their intervals overlap. The p-value
+    More cautious than paired differences: the difference of two systems may be significant although their intervals overlap. The p-value
     is that of Student's t for a standard error as wide as the two facing halves together.
 
     Args:
         a: One score.
         b: The other.
-        independent: Items or clusters behind the lesser of them; below `FEWEST` nothing is told apart.
+        independent: Items or clusters behind the lesser of them; below `FEWEST` no difference is significant.
     """
     gap = a.value - b.value
     facing = (a.value - a.low) + (b.high - b.value) if gap > 0 else (a.high - a.value) + (b.value - b.low)
@@ -275,18 +275,18 @@ def apart_by_intervals(a: Interval, b: Interval, independent: int) -> Difference
 
 
 def apart(n: int, p_values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
-    """Pairs of `n` systems that are told apart, wrongly so in at most 5 % of boards.
+    """Pairs of `n` systems with a significant difference; wrongly so in at most 5 % of boards.
 
     Args:
         n: Number of systems.
         p_values: Of every pair `(i, j)`, i < j.
     """
-    found = []
+    pairs = []
     for rank, (p, pair) in enumerate(sorted((p, pair) for pair, p in p_values.items())):
         if p * _most_equal(n, len(p_values) - rank) > 1 - LEVEL:
             break
-        found.append(pair)
-    return found
+        pairs.append(pair)
+    return pairs
 
 
 @lru_cache(maxsize=4096)

@@ -19,13 +19,13 @@ def word_statistics(hypothesis: str, reference: str, lang: str = "en") -> tuple[
     """Word errors of one transcript and the number of words of its reference.
 
     An empty hypothesis deletes every word. A reference that is empty, or normalises to nothing (`[laughter]`), has
-    length 0, and every word heard there is an insertion.
+    length 0, and every word of the hypothesis is an insertion.
     """
     import jiwer
 
-    wanted = normalize(reference, lang)
-    found = jiwer.process_words(wanted, normalize(hypothesis, lang))
-    return found.substitutions + found.deletions + found.insertions, len(wanted.split())
+    target = normalize(reference, lang)
+    alignment = jiwer.process_words(target, normalize(hypothesis, lang))
+    return alignment.substitutions + alignment.deletions + alignment.insertions, len(target.split())
 
 
 def character_statistics(hypothesis: str, reference: str, lang: str = "en") -> tuple[int, int]:
@@ -38,9 +38,9 @@ def character_statistics(hypothesis: str, reference: str, lang: str = "en") -> t
 
     if base_language(lang) in UNSPACED:
         return word_statistics(hypothesis, reference, lang)
-    wanted, heard = (" ".join(normalize(text, lang).split()) for text in (reference, hypothesis))
-    found = jiwer.process_characters(wanted, heard)
-    return found.substitutions + found.deletions + found.insertions, len(wanted)
+    target, output = (" ".join(normalize(text, lang).split()) for text in (reference, hypothesis))
+    alignment = jiwer.process_characters(target, output)
+    return alignment.substitutions + alignment.deletions + alignment.insertions, len(target)
 
 
 def primary_error(target_lang: str) -> str:

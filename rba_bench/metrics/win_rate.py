@@ -171,15 +171,15 @@ def read_gamed(path: Path | str) -> Gamed:
     rows = _table(path)
     header = {name: column for column, name in enumerate(rows[0])}
     try:
-        wanted = [header[n] for n in ("preference", "std_delta_len", "instruction_difficulty", "index")]
-        table = np.array([[float(row[c] or "nan") for c in wanted] for row in rows[1:]], dtype=np.float64)
+        columns = [header[n] for n in ("preference", "std_delta_len", "instruction_difficulty", "index")]
+        table = np.array([[float(row[c] or "nan") for c in columns] for row in rows[1:]], dtype=np.float64)
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path} is not the table of gamed baselines: {error}") from error
     by_index = {
         int(index): float(value) for value, index in table[::-1, 2:]
     }  # of equal indices the first counts
-    known = table[~np.isnan(table[:, 0])]
-    return Gamed(known[:, 0], known[:, 1], known[:, 2], by_index)
+    judged = table[~np.isnan(table[:, 0])]
+    return Gamed(judged[:, 0], judged[:, 1], judged[:, 2], by_index)
 
 
 def difficulties(indices: Sequence[int], by_index: Mapping[int, float]) -> Floats:

@@ -65,7 +65,7 @@ def price_in_dollars(
     """Estimated dollars; 0.0 for a model that runs on this machine, None if the price is not known.
 
     Args:
-        identity: What the judge says of itself.
+        identity: Of the judge model.
         prompt_tokens: Of all calls.
         completion_tokens: Of all calls.
         price: Dollars per million tokens (prompt, completion), instead of the list.

@@ -117,14 +117,14 @@ class LengthControl:
         """
         if self.by_index is None:
             return [True] * len(samples)
-        known = [self.positions.get(_words(s.instruction)) in self.by_index for s in samples]
-        if samples and sum(known) < KNOWN_SHARE * len(samples):
-            first = samples[known.index(False)].instruction
+        has = [self.positions.get(_words(s.instruction)) in self.by_index for s in samples]
+        if samples and sum(has) < KNOWN_SHARE * len(samples):
+            first = samples[has.index(False)].instruction
             raise UserError(
-                f"{len(known) - sum(known)} of {len(known)} instructions are not among AlpacaEval's "
+                f"{len(has) - sum(has)} of {len(has)} instructions are not among AlpacaEval's "
                 f"(first: {first[:60]!r}): their difficulty is unknown, use lc: {NONE}"
             )
-        return known
+        return has
 
     def fit(
         self, samples: Sequence[Sample], preferences: Sequence[float], baselines: Sequence[str]

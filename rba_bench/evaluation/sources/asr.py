@@ -32,7 +32,7 @@ def load_asr(options: Mapping[str, Any], place: Place) -> LoadedSet:
     corpus, language = str(options.get("corpus", "")), str(options.get("spoken", ""))
     if corpus == "fleurs":
         language = language_pairs.fleurs_config(language)
-        found = fleurs.test_files(language, place)
+        files = fleurs.test_files(language, place)
         docs = [
             _document(
                 language,
@@ -43,22 +43,22 @@ def load_asr(options: Mapping[str, Any], place: Place) -> LoadedSet:
                 voice=fleurs.gender(row),
                 cluster=f"fleurs-{row['id']}",
             )
-            for row, clip in tables.parquet_rows(found.paths, ("id", "path", "transcription", "gender"))
+            for row, clip in tables.parquet_rows(files.paths, ("id", "path", "transcription", "gender"))
         ]
-        origin = found.origin(config=language, rows=len(docs))
+        origin = files.origin(config=language, rows=len(docs))
     elif corpus == "covost2":
         if language not in ("en", *COVOST2_TO_ENGLISH):
             languages = ", ".join(COVOST2_TO_ENGLISH)
             raise UserError(f"CoVoST 2 has no clips in {language!r}; it has en, {languages}")
         direction = ENGLISH_FROM if language == "en" else f"{language}_en"
-        found = hub.find_files(covost2.REPO, [f"{direction}/test-*.parquet"], place)
+        files = hub.find_files(covost2.REPO, [f"{direction}/test-*.parquet"], place)
         counts: Counter[str] = Counter()
         docs = [
             _document(language, options, clip, id=row["id"], text=row["sentence"], voice=row["client_id"])
-            for row, clip in covost2.transcript_rows(found, counts)
+            for row, clip in covost2.transcript_rows(files, counts)
         ]
         facts = {**counts, "published_rows": covost2.TEST_ROWS[language]}
-        origin = found.origin(direction=direction, **facts)
+        origin = files.origin(direction=direction, **facts)
     else:
         raise UserError(f"no transcripts of corpus {corpus!r}; known: fleurs, covost2")
     name = f"FLEURS {language}" if corpus == "fleurs" else f"covost2 {origin['direction']}"

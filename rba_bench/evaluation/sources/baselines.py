@@ -142,7 +142,7 @@ def with_baseline(
         stored: How to get the usual baseline; or the name of the one that is in the documents already.
 
     Raises:
-        MissingPrerequisite: no baseline is to be had.
+        MissingPrerequisite: no baseline can be found.
         UserError: it is damaged, or of another test set.
     """
     documents = unique_ids(documents)  # before answers are found by name

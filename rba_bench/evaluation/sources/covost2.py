@@ -49,7 +49,7 @@ def load_covost2(options: Mapping[str, Any], place: Place) -> LoadedSet:
         raise UserError(f"CoVoST 2 has no direction {direction!r}; it has {', '.join(DIRECTIONS)}")
     source, target = direction.split("_")
     prompt = language_pairs.task_prompt(language_pairs.TRANSLATE, target, options)
-    found = hub.find_files(REPO, [f"{direction}/test-*.parquet"], place)
+    files = hub.find_files(REPO, [f"{direction}/test-*.parquet"], place)
     counts: Counter[str] = Counter()
     docs = [
         documents.make_document(
@@ -63,10 +63,10 @@ def load_covost2(options: Mapping[str, Any], place: Place) -> LoadedSet:
             target_lang=language_pairs.short(target),
             voice=row["client_id"],
         )
-        for row, clip in transcript_rows(found, counts)
+        for row, clip in transcript_rows(files, counts)
     ]
     docs, counts["without_translation"] = documents.with_references(docs, f"covost2 {direction}")
-    origin = found.origin(direction=direction, **counts, published_rows=TEST_ROWS[source])
+    origin = files.origin(direction=direction, **counts, published_rows=TEST_ROWS[source])
     return LoadedSet(documents.joined_by_text(documents.unique_ids(docs)), origin)
 
 

@@ -61,21 +61,21 @@ def load_dowis(options: Mapping[str, Any], place: Place) -> LoadedSet:
         UserError: unknown options, a task without such prompts, or no prompt in the language.
         MissingPrerequisite: DOWIS or the task's data is not there.
     """
-    chosen = check_options(
+    values = check_options(
         options, task=..., form=SPOKEN, styles=STYLES, voices=VOICES, language="", seed=SEED
     )
-    if chosen["form"] not in (SPOKEN, WRITTEN):
-        raise UserError(f"dowis: form is {SPOKEN} or {WRITTEN}, not {chosen['form']!r}")
-    wrapped = _wrapped(str(chosen["task"]), place)
-    kind = wrapped.documents[0]["kind"]
+    if values["form"] not in (SPOKEN, WRITTEN):
+        raise UserError(f"dowis: form is {SPOKEN} or {WRITTEN}, not {values['form']!r}")
+    inner = _wrapped(str(values["task"]), place)
+    kind = inner.documents[0]["kind"]
     if kind not in PROMPTS:
-        raise UserError(f"dowis has no prompts for {chosen['task']}: its items are of kind {kind}")
-    found = hub.find_files(REPO, [PATTERN], place)
-    drawn = _Prompts(found, PROMPTS[kind], chosen)
-    items = [_document(doc, drawn, str(chosen["form"]), int(chosen["seed"])) for doc in wrapped.documents]
-    facts = {"form": chosen["form"], "seed": int(chosen["seed"]), "prompts": drawn.counts}
+        raise UserError(f"dowis has no prompts for {values['task']}: its items are of kind {kind}")
+    files = hub.find_files(REPO, [PATTERN], place)
+    prompts = _Prompts(files, PROMPTS[kind], values)
+    items = [_document(doc, prompts, str(values["form"]), int(values["seed"])) for doc in inner.documents]
+    facts = {"form": values["form"], "seed": int(values["seed"]), "prompts": prompts.counts}
     return LoadedSet(
-        items, found.origin(**facts, **drawn.size, task=str(chosen["task"]), items=wrapped.origin)
+        items, files.origin(**facts, **prompts.size, task=str(values["task"]), items=inner.origin)
     )
 
 
@@ -135,14 +135,16 @@ class _Prompts:
             voice: [clip for _, clip in tables.parquet_rows([path], (), f"audio_prompt_{voice}")]
             for voice in self.voices
         }
-        found = []
+        prompts = []
         for number, row in enumerate(self._texts[path]):
-            heard = {
+            recordings = {
                 voice: clips[number] for voice, clips in columns.items() if clips[number].sha256 != _NOTHING
             }
-            if heard and self._wanted(row, language):
-                found.append(Prompt(_as_spoken(str(row["text_prompt"])), str(row["prompt_type"]), heard))
-        return found
+            if recordings and self._wanted(row, language):
+                prompts.append(
+                    Prompt(_as_spoken(str(row["text_prompt"])), str(row["prompt_type"]), recordings)
+                )
+        return prompts
 
     def _wanted(self, row: Mapping[str, Any], language: str) -> bool:
         return (

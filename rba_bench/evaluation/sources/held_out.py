@@ -100,16 +100,16 @@ def load_topics(options: Mapping[str, Any], place: Place) -> LoadedSet:
         UserError: unknown options, no held-out instructions, or a baseline beside `versus: teacher`.
         MissingPrerequisite: no alignment set, or no baseline.
     """
-    chosen = check_options(options, versus=TEACHER, set="", split="", per_topic=PER_TOPIC, seed=TOPICS_SEED)
-    _check_baseline(str(chosen["versus"]), place)
-    alignment = open_set(str(chosen["set"]), "rba_topics", place)
-    split, rows = rows_of_split(alignment, "instruct", str(chosen["split"]))
-    topics = _choose_by_topic(rows, int(chosen["per_topic"]), int(chosen["seed"]))
+    values = check_options(options, versus=TEACHER, set="", split="", per_topic=PER_TOPIC, seed=TOPICS_SEED)
+    _check_baseline(str(values["versus"]), place)
+    alignment = open_set(str(values["set"]), "rba_topics", place)
+    split, rows = rows_of_split(alignment, "instruct", str(values["split"]))
+    topics = _choose_by_topic(rows, int(values["per_topic"]), int(values["seed"]))
     counts = {topic: len(members) for topic, members in topics.items()}
-    short = {topic: n for topic, n in counts.items() if n < int(chosen["per_topic"])}
+    short = {topic: n for topic, n in counts.items() if n < int(values["per_topic"])}
     if short:
         say(
-            f"rba_topics: fewer than {chosen['per_topic']} held-out instructions in "
+            f"rba_topics: fewer than {values['per_topic']} held-out instructions in "
             + ", ".join(f"{topic} ({n})" for topic, n in short.items())
         )
     items = [_document(row, baseline=row.response) for members in topics.values() for row in members]
@@ -117,7 +117,7 @@ def load_topics(options: Mapping[str, Any], place: Place) -> LoadedSet:
         "repo": "alignment set",
         "revision": alignment.sha256,
         "split": split,
-        "seed": int(chosen["seed"]),
+        "seed": int(values["seed"]),
         "topics": counts,
     }
     teacher = alignment.manifest.get("teacher")
@@ -157,11 +157,11 @@ def _choose_by_topic(
         previous = clips.get(row.instruction)
         if previous is None or voice_rank(row) < voice_rank(previous):
             clips[row.instruction] = row
-    chosen = {}
+    by_topic = {}
     for topic, clips in sorted(topics.items()):
         texts = sorted(clips, key=lambda text: stable_seed("rba_topics", seed, text))
-        chosen[topic] = [clips[text] for text in texts[:per_topic]]
-    return chosen
+        by_topic[topic] = [clips[text] for text in texts[:per_topic]]
+    return by_topic
 
 
 def load_consistency(options: Mapping[str, Any], place: Place) -> LoadedSet:
@@ -176,7 +176,7 @@ def load_consistency(options: Mapping[str, Any], place: Place) -> LoadedSet:
         UserError: unknown options, or no instruction in so many voices.
         MissingPrerequisite: no alignment set.
     """
-    chosen = check_options(
+    values = check_options(
         options,
         micro="",
         set="",
@@ -186,11 +186,11 @@ def load_consistency(options: Mapping[str, Any], place: Place) -> LoadedSet:
         n_voices=N_VOICES,
         seed=CONSISTENCY_SEED,
     )
-    if int(chosen["n_voices"]) < 2 or int(chosen["n_instructions"]) < 1:
+    if int(values["n_voices"]) < 2 or int(values["n_instructions"]) < 1:
         raise UserError("speaker consistency needs n_voices of at least 2 and n_instructions of at least 1")
     cluster = documents.text_cluster
-    if chosen["micro"]:
-        name = str(chosen["micro"])
+    if values["micro"]:
+        name = str(values["micro"])
         file = load_world("testsets").load_testset(name) / f"{documents.SPLIT}.parquet"
         items = [
             documents.make_document(
@@ -200,12 +200,12 @@ def load_consistency(options: Mapping[str, Any], place: Place) -> LoadedSet:
         ]
         origin = {"repo": name, "revision": "local"}
     else:
-        alignment = open_set(str(chosen["set"]), "speaker_consistency", place)
-        split, rows = rows_of_split(alignment, str(chosen["kind"]), str(chosen["split"]))
+        alignment = open_set(str(values["set"]), "speaker_consistency", place)
+        split, rows = rows_of_split(alignment, str(values["kind"]), str(values["split"]))
         items = [_document(row, cluster=cluster(row.prompt, row.instruction)) for row in rows]
         origin = {"repo": "alignment set", "revision": alignment.sha256, "split": split}
-    clips, n = _choose_voices(items, chosen)
-    facts = {"instructions": n, "voices": int(chosen["n_voices"]), "seed": int(chosen["seed"])}
+    clips, n = _choose_voices(items, values)
+    facts = {"instructions": n, "voices": int(values["n_voices"]), "seed": int(values["seed"])}
     return LoadedSet(clips, {**origin, **facts})
 
 

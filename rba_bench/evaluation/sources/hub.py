@@ -51,7 +51,7 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
         revision: Branch or commit on the Hub; a local copy stands for itself.
 
     Raises:
-        MissingPrerequisite: not in the local copy, or not to be had from the Hub.
+        MissingPrerequisite: not in the local copy, or the Hub does not deliver it.
     """
     if place.data_dir is not None:
         return _local(repo, patterns, place.data_dir, revision)

@@ -84,9 +84,9 @@ def _rows(part: str, place: Place) -> Iterator[dict[str, Any]]:
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): get it again") from error
     ruled = part in ("closed_ended", "creative_writing")
-    wanted = (*FIELDS, *(("instruction_id_list", "kwargs") if ruled else ()))
+    required = (*FIELDS, *(("instruction_id_list", "kwargs") if ruled else ()))
     for number, row in enumerate(listed, 1):
-        if missing := [name for name in wanted if name not in row]:
+        if missing := [name for name in required if name not in row]:
             raise UserError(
                 f"{file}, line {number}: no {', '.join(missing)}; is it another version of the set?"
             )
@@ -119,13 +119,13 @@ def _document(part: str, row: Mapping[str, Any], clip: tables.Clip, names: ItemN
 def _clips(wanted: set[str], place: Place) -> dict[str, tables.Clip]:
     """Clips by `audio_filepath`."""
     folder = _audio_folder(place)
-    found = {path: folder / path for path in sorted(wanted)}
-    if missing := [path for path, file in found.items() if not file.is_file()]:
+    files = {path: folder / path for path in sorted(wanted)}
+    if missing := [path for path, file in files.items() if not file.is_file()]:
         raise MissingPrerequisite(
-            f"{len(missing)} of {len(found)} clips of Speech-IFEval are missing, such as {missing[0]}: "
+            f"{len(missing)} of {len(files)} clips of Speech-IFEval are missing, such as {missing[0]}: "
             "unpack audios.tar again"
         )
-    return {path: tables.file_clip(file) for path, file in found.items()}
+    return {path: tables.file_clip(file) for path, file in files.items()}
 
 
 def _audio_folder(place: Place) -> Path:

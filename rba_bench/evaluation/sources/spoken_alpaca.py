@@ -52,17 +52,17 @@ def load_voicebench(options: Mapping[str, Any], place: Place) -> LoadedSet:
         UserError: unknown configuration, or files of another layout.
         MissingPrerequisite: data or baseline is not there.
     """
-    chosen = check_options(options, config=..., revision=VOICEBENCH_REVISION)
-    config = str(chosen["config"])
+    values = check_options(options, config=..., revision=VOICEBENCH_REVISION)
+    config = str(values["config"])
     if config not in VOICEBENCH_ITEMS:
         raise UserError(f"unknown VoiceBench configuration {config!r}; known: {', '.join(VOICEBENCH_ITEMS)}")
-    found = hub.find_files(VOICEBENCH_REPO, (f"{config}/test-*.parquet",), place, str(chosen["revision"]))
+    files = hub.find_files(VOICEBENCH_REPO, (f"{config}/test-*.parquet",), place, str(values["revision"]))
     names = ItemNames(f"voicebench-{config}")
     items = [
         documents.make_document(id=names.of(row["prompt"]), kind="chat", clip=clip, instruction=row["prompt"])
-        for row, clip in tables.parquet_rows(found.paths, ["prompt"])
+        for row, clip in tables.parquet_rows(files.paths, ["prompt"])
     ]
-    origin = found.origin(config=config, **compare_size(config, len(items), VOICEBENCH_ITEMS[config]))
+    origin = files.origin(config=config, **compare_size(config, len(items), VOICEBENCH_ITEMS[config]))
     return baselines.with_baseline(items, origin, place, baselines.alpaca_eval_baseline)
 
 
@@ -92,14 +92,14 @@ def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> LoadedSet:
         UserError: files of another layout.
         MissingPrerequisite: the data is not there.
     """
-    chosen = check_options(options, n=ITEMS, seed=SEED, revision=REVISION)
-    found = hub.find_files(REPO, (PARQUET, ARROW), place, str(chosen["revision"]))
-    parquet = [path for path in found.paths if path.suffix == ".parquet"]
+    values = check_options(options, n=ITEMS, seed=SEED, revision=REVISION)
+    files = hub.find_files(REPO, (PARQUET, ARROW), place, str(values["revision"]))
+    parquet = [path for path in files.paths if path.suffix == ".parquet"]
     pool: dict[str, _Row] = {}
-    for row in _rows(parquet or found.paths):
+    for row in _rows(parquet or files.paths):
         if row.words:
             pool.setdefault(row.words, row)
-    n, seed = int(chosen["n"]), int(chosen["seed"])
+    n, seed = int(values["n"]), int(values["seed"])
     rows = sorted(pool.values(), key=lambda row: stable_seed("spoken_alpaca", seed, row.words))[:n]
     if len(rows) < n:
         say(f"spoken_alpaca: only {len(rows)} of {n} items are there")
@@ -115,7 +115,7 @@ def load_spoken_alpaca(options: Mapping[str, Any], place: Place) -> LoadedSet:
         )
         for row, clip in zip(rows, _clips(rows), strict=True)
     ]
-    origin = found.origin(format="parquet" if parquet else "arrow", pool=len(pool), seed=seed)
+    origin = files.origin(format="parquet" if parquet else "arrow", pool=len(pool), seed=seed)
     return baselines.with_baseline(items, origin, place, "GPT-4 (stored with the set)")
 
 

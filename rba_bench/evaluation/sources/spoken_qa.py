@@ -113,15 +113,15 @@ def load_spoken_qa(options: Mapping[str, Any], place: Place) -> LoadedSet:
         UserError: unknown set, or files of another layout.
         MissingPrerequisite: the table, or clips that it names, are not there.
     """
-    chosen = check_options(options, set=..., revision=None)
-    name = str(chosen["set"])
+    values = check_options(options, set=..., revision=None)
+    name = str(values["set"])
     if name not in SETS:
         raise UserError(f"unknown spoken question set {name!r}; known: {', '.join(SETS)}")
     spoken = SETS[name]
-    revision = str(chosen["revision"] or spoken.revision)
-    found, rows = (_from_csv if spoken.files.endswith(".csv") else _from_parquet)(spoken, place, revision)
+    revision = str(values["revision"] or spoken.revision)
+    files, rows = (_from_csv if spoken.files.endswith(".csv") else _from_parquet)(spoken, place, revision)
     items, unanswered = _documents(name, spoken, rows)
-    origin = found.origin(set=name, **compare_size(name, len(items) + len(unanswered), spoken.items))
+    origin = files.origin(set=name, **compare_size(name, len(items) + len(unanswered), spoken.items))
     if unanswered:
         unreadable = [reason for reason in unanswered.values() if reason]
         if unreadable and not items:
@@ -164,13 +164,13 @@ def _documents(
 
 def _references(row: Mapping[str, Any], spoken: SpokenSet, item: str) -> list[str]:
     """Right answers without repeats, in the order of the set."""
-    found: dict[str, None] = {}
+    references: dict[str, None] = {}
     for column in spoken.answers:
         outer, _, inner = column.partition(".")
         value = row[outer]
         value = value.get(inner) if inner and isinstance(value, Mapping) else value
-        found.update(dict.fromkeys(split_answers(value, spoken.separator, item)))
-    return list(found)
+        references.update(dict.fromkeys(split_answers(value, spoken.separator, item)))
+    return list(references)
 
 
 def split_answers(value: Any, separator: str, item: str) -> list[str]:
@@ -221,17 +221,17 @@ def _joins_strings(text: str) -> bool:
 def _from_parquet(
     spoken: SpokenSet, place: Place, revision: str
 ) -> tuple[hub.HubFiles, Iterator[tuple[str, dict[str, Any], tables.Clip]]]:
-    found = hub.find_files(spoken.repo, (spoken.files,), place, revision)
+    files = hub.find_files(spoken.repo, (spoken.files,), place, revision)
     columns = [spoken.question, *dict.fromkeys(column.partition(".")[0] for column in spoken.answers)]
-    return found, (("", row, clip) for row, clip in tables.parquet_rows(found.paths, columns, spoken.audio))
+    return files, (("", row, clip) for row, clip in tables.parquet_rows(files.paths, columns, spoken.audio))
 
 
 def _from_csv(
     spoken: SpokenSet, place: Place, revision: str
 ) -> tuple[hub.HubFiles, Iterator[tuple[str, dict[str, Any], tables.Clip]]]:
     folder = spoken.files.rpartition("/")[0]
-    found = hub.find_files(spoken.repo, (spoken.files, f"{folder}/audios/*"), place, revision)
-    table = found.root / spoken.files
+    files = hub.find_files(spoken.repo, (spoken.files, f"{folder}/audios/*"), place, revision)
+    table = files.root / spoken.files
     if not table.is_file():
         raise MissingPrerequisite(f"{spoken.repo} at {revision}: {spoken.files} is missing")
     rows = _read_csv(table, (spoken.question, *spoken.answers, "audio_filename"))
@@ -241,7 +241,7 @@ def _from_csv(
             f"{len(absent)} of {len(clips)} clips that {table.name} names are missing (first: {absent[0]}): run `hf "
             f"download {spoken.repo} --repo-type dataset --include '{folder}/*' --local-dir DIR` again"
         )
-    return found, ((clip.stem, row, tables.file_clip(clip)) for clip, row in zip(clips, rows, strict=True))
+    return files, ((clip.stem, row, tables.file_clip(clip)) for clip, row in zip(clips, rows, strict=True))
 
 
 def _read_csv(table: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -1,6 +1,6 @@
 """Clips by reference from parquet files, audio files and archives, without ever holding the audio of a whole set.
 
-A clip whose bytes are no sound is a clip all the same (duration 0): its item becomes `not_heard`, which is counted.
+A clip whose bytes cannot be decoded stays in the set (duration 0): its item becomes `not_heard`, which is counted.
 """
 
 import os
