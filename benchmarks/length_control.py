@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rba_bench.metrics.lc_pooled import pooled, pooled_intervals
+from rba_bench.metrics.lc_pooled import fit_pooled, pooled_intervals
 from rba_bench.metrics.win_rate import Gamed, length_controlled
 
 Floats = NDArray[np.float64]
@@ -103,7 +103,7 @@ FORMS: dict[str, Callable[[Board], Floats]] = {
     "`lc: minimal`": lambda board: _each(board, None, None),
     "`lc: difficulty_noreg`": lambda board: _each(board, board.difficulty, None),
     "`lc: difficulty`": lambda board: _each(board, board.difficulty, board.gamed),
-    "pooled over the board": lambda board: pooled(board.preferences, board.lengths, board.baseline).rates,
+    "pooled over the board": lambda board: fit_pooled(board.preferences, board.lengths, board.baseline).rates,
 }
 
 
@@ -138,7 +138,7 @@ def simulation(rng: np.random.Generator) -> None:
     for systems in (4, 8, 12, 20, 40):
         for items in (200, 636):
             boards = [simulated(rng, systems, items) for _ in range(20)]
-            fits = [pooled(board.preferences, board.lengths, board.baseline) for board in boards]
+            fits = [fit_pooled(board.preferences, board.lengths, board.baseline) for board in boards]
             known = f"{np.mean([fit.slope_error for fit in fits]):.2f}"
             raw = judged(boards, "raw win rate")[1:3]
             rows.append([str(systems), str(items), *judged(boards, "pooled over the board"), known, *raw])

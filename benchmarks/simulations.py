@@ -21,8 +21,8 @@ from rba_bench.metrics.bootstrap import (
     resampled_scores,
 )
 from rba_bench.metrics.interval import Interval
-from rba_bench.metrics.paired import apart as pairs_apart
 from rba_bench.metrics.paired import rank_bands, rank_bands_from_intervals
+from rba_bench.metrics.paired import significant_pairs as pairs_apart
 from rba_bench.study.analysis import difference_over_seeds, resample_systems
 
 SEED = 20261128
@@ -267,7 +267,7 @@ def board(values: Floats, labels: Sequence[int] | None) -> tuple[bool, bool]:
 
     def gap(i: int, j: int) -> Interval:
         pair = paired_rows(rows[i], rows[j], score, labels)
-        return paired.difference(pair, lambda: drawn[i] - drawn[j], f"{RESAMPLES} resamples")
+        return paired.difference_interval(pair, lambda: drawn[i] - drawn[j], f"{RESAMPLES} resamples")
 
     bands = rank_bands(systems, gap)
     pairs = combinations(range(systems), 2)

@@ -32,7 +32,7 @@ from rba_bench.metrics.bootstrap import (
     resampled_scores,
 )
 from rba_bench.metrics.interval import Clusters, Interval, Z
-from rba_bench.metrics.qa.matching import STRATEGIES, Asked, chosen
+from rba_bench.metrics.qa.matching import STRATEGIES, QuestionItem, spread_positions
 from rba_bench.metrics.win_rate import preference
 
 
@@ -187,7 +187,7 @@ def exploit_table(samples: Sequence[Sample]) -> ExploitTable | None:
         return None
     questions = tuple(
         (user_text(sample.model_dump()), tuple(sample.references), sample.target_lang)
-        for sample in (distinct[place] for place in chosen(len(distinct)))
+        for sample in (distinct[place] for place in spread_positions(len(distinct)))
     )
     return ExploitTable(n=len(questions), scores=_exploit_scores(questions))
 
@@ -195,7 +195,7 @@ def exploit_table(samples: Sequence[Sample]) -> ExploitTable | None:
 @lru_cache(maxsize=32)  # boards read many runs on the same questions
 def _exploit_scores(questions: tuple[tuple[str, tuple[str, ...], str], ...]) -> dict[str, dict[str, float]]:
     """Mean score of every strategy under every metric of the kind `qa`."""
-    items = [Asked(question, references) for question, references, _ in questions]
+    items = [QuestionItem(question, references) for question, references, _ in questions]
     docs = [
         {"id": "", "kind": "qa", "instruction": question, "references": list(references), "target_lang": lang}
         for question, references, lang in questions

@@ -23,7 +23,7 @@ from rba_bench.leaderboard.loaded_runs import (
 from rba_bench.leaderboard.pairing import ResampledScores, RunPair
 from rba_bench.metrics.bootstrap import bootstrap_corpus
 from rba_bench.metrics.interval import Interval
-from rba_bench.metrics.paired import RankBand, apart_by_intervals, rank_bands
+from rba_bench.metrics.paired import RankBand, difference_of_intervals, rank_bands
 from rba_bench.metrics.wer import primary_error
 from rba_bench.untrusted import plain
 
@@ -210,7 +210,7 @@ class BoardGroup:
             if paired is not None:
                 return paired
             (a, clusters_a), (b, clusters_b) = own_score(models[i]), own_score(models[j])
-            return apart_by_intervals(a, b, min(clusters_a, clusters_b))
+            return difference_of_intervals(a, b, min(clusters_a, clusters_b))
 
         return rank_bands(len(models), difference, self.record.metrics[metric].higher_is_better)
 

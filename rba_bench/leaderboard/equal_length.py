@@ -20,8 +20,8 @@ from rba_bench.metrics.lc_pooled import (
     FEWEST_SYSTEMS,
     LARGEST_ERROR,
     RESAMPLES,
-    Pooled,
-    pooled,
+    PooledFit,
+    fit_pooled,
     pooled_intervals,
 )
 
@@ -39,7 +39,7 @@ class EqualLength:
     """
 
     group: BoardGroup
-    fit: Pooled
+    fit: PooledFit
     intervals: Sequence[Interval]
 
     def blocks(self) -> list[str]:
@@ -104,7 +104,7 @@ def estimate_equal_length(group: BoardGroup) -> EqualLength | str:
     baseline = np.array([len(baseline_of(sample, against)) for sample in samples], dtype=float)
     scored = ~np.isnan(wins).all(axis=0)
     tables = wins[:, scored], chars[:, scored], baseline[scored]
-    if not pooled(*tables).is_enough:
+    if not fit_pooled(*tables).is_enough:
         return (
             f"{none}: the answers of the {len(rows)} runs are too alike in length to estimate its effect "
             f"(standard error above {LARGEST_ERROR})"

@@ -119,7 +119,7 @@ class RunPair:
             (_, scores_a), (_, scores_b) = self._resampled_scores(metric, left, right)
             return scores_a - scores_b
 
-        difference = paired.difference(rows, resampled_differences, source)
+        difference = paired.difference_interval(rows, resampled_differences, source)
         missing = self.n_items - len(left)
         if not missing:
             return difference

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rba_bench.metrics.bleu import BLEU_WIDTH, CHRF_WIDTH, corpus_score
-from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_score, scale_of, score_all
+from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_score, score_all, score_scale
 from rba_bench.metrics.interval import Scale
 
 CHRF_BETA = 2
@@ -91,7 +91,7 @@ class MacroScore:
 
     def scale(self, rows: Floats, width: float | None) -> Scale:
         """That of the parts."""
-        return scale_of(self.inner, rows.reshape(-1, self.width), width)
+        return score_scale(self.inner, rows.reshape(-1, self.width), width)
 
 
 def score_function(aggregation: str) -> ScoreFn:

@@ -1,21 +1,19 @@
 """Bootstrap intervals for means and corpus scores, alone and paired, by item or by cluster.
 
-Everything is a function of a *sum of rows*: BLEU of its sentence statistics, a mean of `(value, 1)`. A
-resample is then a vector of counts (how often each row was drawn) times the matrix of rows: no text is scored
-twice and no copy of the data is made. Rows of one cluster (an instruction in several voices, a passage with
-many questions) are summed first and drawn together, which is the clustered bootstrap. Two systems drawn with
-the same counts give the paired bootstrap. The spread of the resamples is the standard error; `rba_bench.metrics.interval`
-makes an interval of it.
+Everything is a function of a *sum of rows*: BLEU of its sentence statistics, a mean of `(value, 1)`. A resample is
+then a vector of counts (how often each row was drawn) times the matrix of rows: no text is scored twice and no copy
+of the data is made. Rows of one cluster (an instruction in several voices, a passage with many questions) are summed
+first and drawn together, which is the clustered bootstrap. Two systems drawn with the same counts give the paired
+bootstrap. The spread of the resamples is the standard error; `rba_bench.metrics.interval` makes an interval of it.
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rba_bench.errors import UserError
 from rba_bench.metrics import paired
 from rba_bench.metrics.interval import (
     LEVEL,
@@ -29,7 +27,7 @@ from rba_bench.metrics.interval import (
     score_ends,
     share_ends,
     t_quantile,
-    widened,
+    widen_for_unseen,
 )
 
 ScoreFn = Callable[[Sequence[float]], float]
@@ -67,7 +65,9 @@ def bootstrap_mean(
     most_equal = int(np.unique(means.round(9), return_counts=True)[1].max())
     if not groups.few and paired.MOST * groups.count < most_equal and groups.count - most_equal <= SWAPPED:
         # Nearly all clusters agree: the few others are too few to tell how far from the rest an item may lie.
-        ends = widened(interval.value, interval.low, interval.high, groups, scale_of(mean_score, rows, scale))
+        ends = widen_for_unseen(
+            interval.value, interval.low, interval.high, groups, score_scale(mean_score, rows, scale)
+        )
         return Interval(
             interval.value, *ends, interval.n, f"{interval.method}; nearly all equal, room for the unseen"
         )
@@ -96,7 +96,7 @@ def bootstrap_corpus(
     draws = resampled_scores(rows, score_fn, clusters, seed, resamples)
     value = float(score_fn(rows.sum(axis=0).tolist()))
     return score_interval(
-        value, draws, groups, scale_of(score_fn, rows, scale), _source(groups, seed, resamples)
+        value, draws, groups, score_scale(score_fn, rows, scale), _source(groups, seed, resamples)
     )
 
 
@@ -153,7 +153,7 @@ def paired_difference(
         a_sums, b_sums = np.hsplit(sums, 2)
         return score_all(score, a_sums) - score_all(score, b_sums)
 
-    return paired.difference(rows, drawn, _source(Clusters.of(rows.sizes), seed, resamples))
+    return paired.difference_interval(rows, drawn, _source(Clusters.of(rows.sizes), seed, resamples))
 
 
 def paired_rows(
@@ -162,14 +162,14 @@ def paired_rows(
     score_fn: ScoreFn,
     clusters: Sequence[Hashable] | None,
     scale: float | None = None,
-) -> paired.Rows:
+) -> paired.PairedRows:
     """Two systems' rows `[n, k]` summed by cluster."""
-    return paired.Rows(
+    return paired.PairedRows(
         left=cluster_rows(left, clusters),
         right=cluster_rows(right, clusters),
         sizes=cluster_sizes(len(left), clusters),
         score=lambda totals: score_all(score_fn, totals),
-        scale=scale_of(score_fn, np.vstack([left, right]), scale),
+        scale=score_scale(score_fn, np.vstack([left, right]), scale),
     )
 
 
@@ -271,24 +271,7 @@ def score_all(score_fn: ScoreFn, totals: Floats) -> Floats:
     return np.array([score_fn(row) for row in totals.tolist()])
 
 
-def align(
-    a: Mapping[str, Value], b: Mapping[str, Value], names: tuple[str, str] = ("A", "B")
-) -> tuple[list[str], list[Value], list[Value]]:
-    """Sorted common ids and the values of both systems in that order.
-
-    Raises:
-        UserError: the systems were not scored on the same ids; their difference would compare test sets.
-    """
-    if a.keys() != b.keys():
-        odd = sorted(a.keys() ^ b.keys())
-        raise UserError(
-            f"{names[0]} and {names[1]} were not run on the same items: {len(odd)} ids differ, e.g. {odd[0]}"
-        )
-    ids = sorted(a)
-    return ids, [a[key] for key in ids], [b[key] for key in ids]
-
-
-def scale_of(score_fn: ScoreFn, rows: Floats, width: float | None = None) -> Scale:
+def score_scale(score_fn: ScoreFn, rows: Floats, width: float | None = None) -> Scale:
     """Where a score can lie: the scale of the score function if it has one, else up to `width` (100) from the value."""
     own_scale = getattr(score_fn, "scale", None)
     return own_scale(rows, width) if own_scale else Scale(width or 100.0)

@@ -28,7 +28,7 @@ ABBREVIATIONS = frozenset({
 _END = re.compile(r"(\S*?)([.!?…]+)([\"'”’)\]*_]*)(?=\s|$)")
 
 
-def check(name: str, arguments: Mapping[str, Any], response: str) -> bool:
+def check_constraint(name: str, arguments: Mapping[str, Any], response: str) -> bool:
     """Whether `response` follows one constraint.
 
     Args:
@@ -59,7 +59,9 @@ def if_rate(extra: Mapping[str, Any], response: str) -> float | None:
     constraints: Sequence[Mapping[str, Any]] = extra["instructions"]
     if not constraints:
         return None
-    return sum(check(item["name"], item["arguments"], response) for item in constraints) / len(constraints)
+    return sum(check_constraint(item["name"], item["arguments"], response) for item in constraints) / len(
+        constraints
+    )
 
 
 def count_sentences(text: str) -> int:

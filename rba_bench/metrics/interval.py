@@ -217,16 +217,18 @@ def score_ends(
     if clusters.count < 2:
         ends = scale.bottom(value), scale.top(value)
     elif error <= _NOTHING * scale.width:
-        ends = widened(value, value, value, clusters, scale)
+        ends = widen_for_unseen(value, value, value, clusters, scale)
     elif math.isfinite(scale.low) and 0 < value - scale.low < scale.high - scale.low:
         low, high = _score_ends(value - scale.low, error**2, t, scale.high - scale.low)
         ends = low + scale.low, high + scale.low
     else:
         ends = value - t * error, value + t * error
-    return kept_on(scale, value, *ends)
+    return clip_to_scale(scale, value, *ends)
 
 
-def widened(value: float, low: float, high: float, clusters: Clusters, scale: Scale) -> tuple[float, float]:
+def widen_for_unseen(
+    value: float, low: float, high: float, clusters: Clusters, scale: Scale
+) -> tuple[float, float]:
     """Ends with room for clusters unlike all those seen, which may lie at either end of the scale."""
     share = clusters.unseen
     return min(low, value - share * (value - scale.bottom(value))), max(
@@ -234,7 +236,7 @@ def widened(value: float, low: float, high: float, clusters: Clusters, scale: Sc
     )
 
 
-def adjusted(value: float, error: float, count: int, width: float) -> tuple[float, float]:
+def adjusted_difference(value: float, error: float, count: int, width: float) -> tuple[float, float]:
     """Centre and standard error of a mean difference after one cluster more in favour of each side.
 
     Bonett and Price (2012, Statistics in Medicine 31:1105): of 0/1 items, b and c of them discordant, the shares
@@ -247,12 +249,12 @@ def adjusted(value: float, error: float, count: int, width: float) -> tuple[floa
     return centre, math.sqrt(max(square - centre**2, 0.0) / more)
 
 
-def kept_on(scale: Scale, value: float, low: float, high: float) -> tuple[float, float]:
+def clip_to_scale(scale: Scale, value: float, low: float, high: float) -> tuple[float, float]:
     """Ends on the scale, with the value between them."""
     return max(min(low, value), scale.low), min(max(high, value), scale.high)
 
 
-def with_zero(low: float, high: float, told_apart: bool) -> tuple[float, float]:
+def include_zero(low: float, high: float, told_apart: bool) -> tuple[float, float]:
     """Ends stretched to zero unless the difference is significant."""
     return (low, high) if told_apart else (min(low, 0.0), max(high, 0.0))
 

@@ -30,7 +30,7 @@ LARGEST_ERROR = 0.35  # of the slope, which is about -1.5: beyond it lengths do 
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledFit:
     """A fitted board.
 
     Attributes:
@@ -60,9 +60,9 @@ class Pooled:
         return len(self.rates) >= FEWEST_SYSTEMS and self.slope_error <= LARGEST_ERROR
 
 
-def pooled(
-    preferences: ArrayLike, lengths: ArrayLike, baseline_lengths: ArrayLike, start: Pooled | None = None
-) -> Pooled:
+def fit_pooled(
+    preferences: ArrayLike, lengths: ArrayLike, baseline_lengths: ArrayLike, start: PooledFit | None = None
+) -> PooledFit:
     """Win rates at equal length of all systems of a board.
 
     Args:
@@ -96,7 +96,7 @@ def _standardised(longer: Floats, seen: NDArray[np.bool_]) -> Floats:
     return np.tanh(np.divide(longer, spread[:, None], out=np.zeros_like(longer), where=spread[:, None] > 0))
 
 
-def _fitted(preferred: Floats, length: Floats, seen: Floats, start: Pooled | None) -> Pooled:
+def _fitted(preferred: Floats, length: Floats, seen: Floats, start: PooledFit | None) -> PooledFit:
     systems, items = preferred.shape
     mean = preferred.sum(axis=1) / seen.sum(axis=1)
     skill = np.log((mean + EDGE) / (1 + EDGE - mean)) if start is None else start.skill.copy()
@@ -125,7 +125,7 @@ def _fitted(preferred: Floats, length: Floats, seen: Floats, start: Pooled | Non
     taste_spread, turn = _tastes(length, weight, seen * (preferred - fitted))
     reach = turn * (predicted * (1 - predicted) * seen).sum(axis=1) / seen.sum(axis=1)
     error = _slope_error(length, weight)
-    return Pooled(rates, slope, error, skill, difficulty, float(np.sqrt(variance)), taste_spread, reach)
+    return PooledFit(rates, slope, error, skill, difficulty, float(np.sqrt(variance)), taste_spread, reach)
 
 
 def _tastes(length: Floats, weight: Floats, residual: Floats) -> tuple[float, Floats]:
@@ -191,22 +191,22 @@ def pooled_intervals(
     clusters: Sequence[Hashable] | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> tuple[Pooled, list[Interval]]:
+) -> tuple[PooledFit, list[Interval]]:
     """The fit, and every system's rate with a 95 % interval.
 
     The board is fitted again to drawn items, and each system is given a slope of its own around the common one.
 
     Args:
-        preferences: See `pooled`.
-        lengths: See `pooled`.
-        baseline_lengths: See `pooled`.
+        preferences: See `fit_pooled`.
+        lengths: See `fit_pooled`.
+        baseline_lengths: See `fit_pooled`.
         clusters: Items of one cluster are drawn together; by default each stands alone.
         resamples: Number of fits.
         seed: Of the draws.
     """
     tables = np.asarray(preferences, dtype=np.float64), np.asarray(lengths, dtype=np.float64)
     baseline = np.asarray(baseline_lengths, dtype=np.float64)
-    whole = pooled(*tables, baseline)
+    whole = fit_pooled(*tables, baseline)
     names = list(range(len(baseline))) if clusters is None else list(clusters)
     members: dict[Hashable, list[int]] = {}
     for item, name in enumerate(names):
@@ -218,7 +218,7 @@ def pooled_intervals(
         start = replace(whole, difficulty=whole.difficulty[items])
         if np.isnan(tables[0][:, items]).all(axis=1).any():
             continue  # a system without any answer in this draw
-        rates = pooled(tables[0][:, items], tables[1][:, items], baseline[items], start).rates
+        rates = fit_pooled(tables[0][:, items], tables[1][:, items], baseline[items], start).rates
         draws.append(rates + whole.taste_spread * rng.standard_normal(len(rates)) * whole.reach)
     low, high = np.clip(np.quantile(np.array(draws), [0.025, 0.975], axis=0), 0, 1)
     method = (

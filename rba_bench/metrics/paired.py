@@ -24,13 +24,13 @@ from rba_bench.metrics.interval import (
     Interval,
     Scale,
     Z,
-    adjusted,
-    kept_on,
+    adjusted_difference,
+    clip_to_scale,
+    include_zero,
     normal_p,
     sign_test,
     t_p,
     t_quantile,
-    with_zero,
 )
 
 MOST = 0.5  # share of clusters that agree, above which a spread between them is not to be trusted
@@ -38,7 +38,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Rows:
+class PairedRows:
     """Two systems on the same clusters.
 
     Attributes:
@@ -103,7 +103,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Between:
+class SeedVariance:
     """Variance of a difference between training seeds, over and above that between items.
 
     Attributes:
@@ -115,8 +115,8 @@ class Between:
     degrees: float
 
 
-def difference(
-    rows: Rows, drawn: Callable[[], Floats], source: str, between: Between | None = None
+def difference_interval(
+    rows: PairedRows, drawn: Callable[[], Floats], source: str, between: SeedVariance | None = None
 ) -> Difference:
     """Left minus right with its 95 % interval and p-value.
 
@@ -128,7 +128,7 @@ def difference(
     """
     clusters, scale, value = Clusters.of(rows.sizes), rows.scale.of_differences, rows.value
     if clusters.count < 2:
-        low, high = with_zero(scale.bottom(value), scale.top(value), False)
+        low, high = include_zero(scale.bottom(value), scale.top(value), False)
         return Difference(value, low, high, clusters.n, "too few clusters: 1, the whole scale", 1.0)
     votes = rows.votes if between is None else None
     if votes is not None:
@@ -144,11 +144,11 @@ def difference(
     if clusters.few:
         p, method = 1.0, f"{method}; too few clusters to tell anything apart: {clusters.count}"
     half = (Z if math.isinf(degrees) else t_quantile(degrees)) * error
-    ends = with_zero(centre - half, centre + half, p <= 1 - LEVEL)
-    return Difference(value, *kept_on(scale, value, *ends), clusters.n, method, p)
+    ends = include_zero(centre - half, centre + half, p <= 1 - LEVEL)
+    return Difference(value, *clip_to_scale(scale, value, *ends), clusters.n, method, p)
 
 
-def swap_test(rows: Rows, value: float) -> float | None:
+def swap_test(rows: PairedRows, value: float) -> float | None:
     """Exact p-value of swapping the two systems' answers, cluster by cluster; None if more than `SWAPPED` differ.
 
     All swaps of the clusters that differ are counted, so this is approximate randomisation (Noreen 1989) without the
@@ -175,7 +175,7 @@ def _of_votes(
     """Centre, standard error, degrees of freedom and method for independent 0/1 items."""
     share, gap = sum(votes) / clusters.n, (votes[0] - votes[1]) / clusters.n
     error = width * math.sqrt(max(share - gap**2, 0.0) / clusters.n)
-    centre, error = adjusted(value, error, clusters.n, width)
+    centre, error = adjusted_difference(value, error, clusters.n, width)
     method = (
         f"Bonett-Price 95 %, {clusters}, {votes[0]} against {votes[1]} differ; zero by the exact sign test"
     )
@@ -183,7 +183,7 @@ def _of_votes(
 
 
 def _of_clusters(
-    rows: Rows, value: float, drawn: Floats, clusters: Clusters, source: str
+    rows: PairedRows, value: float, drawn: Floats, clusters: Clusters, source: str
 ) -> tuple[float, float, float, str]:
     """The same for clusters, ratings and corpus scores."""
     scored = drawn[~np.isnan(drawn)]
@@ -197,12 +197,12 @@ def _of_clusters(
     if changed <= SWAPPED:
         method += f"; zero by all swaps of the {changed} clusters that differ"
     if rows.mostly_equal or error <= _ROUNDING * rows.scale.width:
-        centre, error = adjusted(value, error, clusters.count, rows.reach)
+        centre, error = adjusted_difference(value, error, clusters.count, rows.reach)
         return centre, error, degrees, method + "; most are equal, so one more for each side"
     return value, error * clusters.inflation, degrees, method
 
 
-def pooled_error(error: float, degrees: float, between: Between) -> tuple[float, float]:
+def pooled_error(error: float, degrees: float, between: SeedVariance) -> tuple[float, float]:
     """Standard error of both sources and its degrees of freedom (Satterthwaite 1946)."""
     parts = error**2, between.variance
     total = sum(parts)
@@ -234,7 +234,7 @@ def rank_bands(
     """
     above = [[0, 0] for _ in range(n)]  # per system: surely better ones, surely worse ones
     pairs = {(i, j): difference(i, j) for i in range(n) for j in range(i + 1, n)}
-    for i, j in apart(n, {pair: gap.p_zero for pair, gap in pairs.items()}):
+    for i, j in significant_pairs(n, {pair: gap.p_zero for pair, gap in pairs.items()}):
         winner, loser = (i, j) if (pairs[i, j].value > 0) == higher_is_better else (j, i)
         above[loser][0] += 1
         above[winner][1] += 1
@@ -244,20 +244,20 @@ def rank_bands(
 def rank_bands_from_intervals(
     intervals: Sequence[Interval], higher_is_better: bool = True, independent: Sequence[int] | None = None
 ) -> list[RankBand]:
-    """Bands from the systems' own intervals where items are not at hand, see `apart_by_intervals`."""
+    """Bands from the systems' own intervals where items are not at hand, see `difference_of_intervals`."""
     counts = independent or [each.n for each in intervals]
 
     def difference(i: int, j: int) -> Interval:
-        return apart_by_intervals(intervals[i], intervals[j], min(counts[i], counts[j]))
+        return difference_of_intervals(intervals[i], intervals[j], min(counts[i], counts[j]))
 
     return rank_bands(len(intervals), difference, higher_is_better)
 
 
-def apart_by_intervals(a: Interval, b: Interval, independent: int) -> Difference:
+def difference_of_intervals(a: Interval, b: Interval, independent: int) -> Difference:
     """Difference of two scores from their own intervals, which exclude zero where they are disjoint.
 
-    More cautious than paired differences: the difference of two systems may be significant although their intervals overlap. The p-value
-    is that of Student's t for a standard error as wide as the two facing halves together.
+    More cautious than paired differences: the difference of two systems may be significant although their intervals
+    overlap. The p-value is that of Student's t for a standard error as wide as the two facing halves together.
 
     Args:
         a: One score.
@@ -270,11 +270,11 @@ def apart_by_intervals(a: Interval, b: Interval, independent: int) -> Difference
     if facing > 0 and independent >= FEWEST:
         degrees = independent - 1.0
         p = t_p(t_quantile(degrees) * gap / facing, degrees)
-    ends = with_zero(a.low - b.high, a.high - b.low, p <= 1 - LEVEL)
+    ends = include_zero(a.low - b.high, a.high - b.low, p <= 1 - LEVEL)
     return Difference(gap, *ends, min(a.n, b.n), "from the scores' own intervals", p)
 
 
-def apart(n: int, p_values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
+def significant_pairs(n: int, p_values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
     """Pairs of `n` systems with a significant difference; wrongly so in at most 5 % of boards.
 
     Args:

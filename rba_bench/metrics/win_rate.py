@@ -57,19 +57,6 @@ def preference(score_a: float, score_b: float, tie: float = 1e-9) -> float:
     return 1.0 if score_a > score_b else 0.0
 
 
-def win_rate(preferences: Sequence[float]) -> float:
-    """Mean preference in [0, 1]: wins plus half the ties.
-
-    Raises:
-        ValueError: no preferences, or one outside [0, 1].
-    """
-    if not preferences:
-        raise ValueError("a win rate needs at least one comparison")
-    if not all(0.0 <= value <= 1.0 for value in preferences):
-        raise ValueError("preferences lie between 0 and 1")
-    return math.fsum(preferences) / len(preferences)
-
-
 @dataclass(frozen=True)
 class Gamed:
     """Comparisons of gamed copies of the baseline (verbose, concise) with it: `df_gamed.csv` of AlpacaEval.

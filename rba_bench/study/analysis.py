@@ -32,8 +32,8 @@ from rba_bench.metrics.bootstrap import (
     cluster_rows,
     cluster_sizes,
     resampled_sums,
-    scale_of,
     score_all,
+    score_scale,
 )
 from rba_bench.metrics.interval import Clusters, Scale, score_ends
 from rba_bench.study.folder import REFERENCE
@@ -106,7 +106,7 @@ def resample_systems(
     """
     if len({matrix.shape for matrix in rows}) > 1:
         raise ValueError("systems on the same items have rows of one shape")
-    sizes, limits = cluster_sizes(len(clusters), clusters), scale_of(score, np.vstack(rows), scale)
+    sizes, limits = cluster_sizes(len(clusters), clusters), score_scale(score, np.vstack(rows), scale)
     systems: list[ResampledSystem] = []
     for start in range(0, len(rows), SYSTEMS_AT_ONCE):
         part = rows[start : start + SYSTEMS_AT_ONCE]
@@ -154,7 +154,7 @@ def difference_over_seeds(ours: Sequence[ResampledSystem], theirs: Sequence[Resa
         blocks = np.hsplit(totals, len(ours))
         return np.asarray(np.mean([score_all(score, block) for block in blocks], axis=0))
 
-    rows = paired.Rows(
+    rows = paired.PairedRows(
         left=np.hstack([seed.rows for seed in ours]),
         right=np.hstack([seed.rows for seed in theirs]),
         sizes=sizes,
@@ -162,20 +162,20 @@ def difference_over_seeds(ours: Sequence[ResampledSystem], theirs: Sequence[Resa
         scale=ours[0].scale,
     )
     source = f"{RESAMPLES} resamples of {Clusters.of(sizes)}, seed {SEED}"
-    interval = paired.difference(
+    interval = paired.difference_interval(
         rows, lambda: np.mean([a.resampled - b.resampled for a, b in pairs], axis=0), source, between
     )
     return _estimate(values, interval.low, interval.high)
 
 
-def _seed_values(values: Sequence[float]) -> tuple[Floats, paired.Between | None]:
+def _seed_values(values: Sequence[float]) -> tuple[Floats, paired.SeedVariance | None]:
     """The numbers of the seeds, and the variance of their mean where there are several."""
     if not values:
         raise ValueError("an estimate needs at least one seed")
     array = np.asarray(values, dtype=np.float64)
     if len(array) < 2:
         return array, None
-    return array, paired.Between(float(array.var(ddof=1)) / len(array), len(array) - 1)
+    return array, paired.SeedVariance(float(array.var(ddof=1)) / len(array), len(array) - 1)
 
 
 def _estimate(values: Floats, low: float, high: float) -> SeedEstimate:

@@ -6,11 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rba_bench.errors import UserError
 from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
 from rba_bench.metrics.bleu import CorpusBleu
 from rba_bench.metrics.bootstrap import (
-    align,
     bootstrap_corpus,
     bootstrap_mean,
     mean_rows,
@@ -220,13 +218,6 @@ def test_fifteen_thousand_pairs_a_thousand_resamples_stay_small(name, width, mac
 def test_misuse_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_align_orders_by_id_and_refuses_other_items():
-    ids, a, b = align({"y": 1, "x": 2}, {"x": 20, "y": 10})
-    assert (ids, a, b) == (["x", "y"], [2, 1], [20, 10])
-    with pytest.raises(UserError, match="rba and sft were not run on the same items: 2 ids differ, e.g. x"):
-        align({"y": 1, "x": 2}, {"y": 1, "z": 2}, ("rba", "sft"))
 
 
 def test_interval_round_trip():

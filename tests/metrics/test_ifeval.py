@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.metrics.ifeval import CHECKS, check, count_sentences, if_rate
+from rba_bench.metrics.ifeval import CHECKS, check_constraint, count_sentences, if_rate
 
 # name, arguments, answers that follow, answers that do not
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
@@ -89,16 +89,16 @@ def test_every_constraint_has_cases() -> None:
 @pytest.mark.parametrize(("name", "arguments", "followed", "broken"), CASES, ids=[case[0] for case in CASES])
 def test_both_verdicts(name: str, arguments: dict[str, Any], followed: list[str], broken: list[str]) -> None:
     for answer in followed:
-        assert check(name, arguments, answer), answer
+        assert check_constraint(name, arguments, answer), answer
     for answer in [*broken, "", " \n"]:
-        assert not check(name, arguments, answer), answer
+        assert not check_constraint(name, arguments, answer), answer
 
 
 def test_relations_meet_at_the_threshold() -> None:
     for relation, verdict in (("at least", True), ("less than", False)):
         for name, count in (("number_words", "num_words"), ("number_sentences", "num_sentences")):
             arguments = {count: 2, "relation": relation}
-            assert check(f"length_constraints:{name}", arguments, "Go. Stop.") is verdict
+            assert check_constraint(f"length_constraints:{name}", arguments, "Go. Stop.") is verdict
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_an_items_score_is_the_share_of_its_constraints() -> None:
 
 def test_unknown_names_and_arguments_are_one_line() -> None:
     with pytest.raises(UserError, match="unknown instruction 'keywords:frequency'"):
-        check("keywords:frequency", {}, "x")
+        check_constraint("keywords:frequency", {}, "x")
     with pytest.raises(UserError, match="num_wrods"):
-        check("length_constraints:number_words", {"num_wrods": 3, "relation": "at least"}, "x")
+        check_constraint("length_constraints:number_words", {"num_wrods": 3, "relation": "at least"}, "x")
     with pytest.raises(UserError, match="unknown relation"):
-        check("length_constraints:number_words", {"num_words": 3, "relation": "about"}, "x")
+        check_constraint("length_constraints:number_words", {"num_words": 3, "relation": "about"}, "x")
 
 
 # Where Speech-IFEval left IFEval's rule alone, lm-eval's port of it is an oracle.
@@ -178,4 +178,4 @@ def test_unchanged_rules_agree_with_lm_eval(name: str, checkers: dict[str, Any])
             continue
         theirs = checkers[name](name)
         theirs.build_description(**arguments)
-        assert check(name, arguments, answer) == bool(theirs.check_following(answer)), answer
+        assert check_constraint(name, arguments, answer) == bool(theirs.check_following(answer)), answer

@@ -5,7 +5,14 @@ import math
 import pytest
 from scipy import stats
 
-from rba_bench.metrics.interval import Clusters, Difference, Interval, adjusted, share_ends, sign_test
+from rba_bench.metrics.interval import (
+    Clusters,
+    Difference,
+    Interval,
+    adjusted_difference,
+    share_ends,
+    sign_test,
+)
 
 
 @pytest.mark.parametrize(("wins", "losses", "p"), [(1, 0, 1.0), (4, 0, 0.125), (5, 0, 0.0625), (6, 0, 0.03125),
@@ -36,8 +43,8 @@ def test_one_more_for_each_side_is_bonett_and_prices_adjustment():
     error = math.sqrt(((b + c) / n - ((b - c) / n) ** 2) / n)
     p, q = (b + 1) / (n + 2), (c + 1) / (n + 2)
     by_hand = (p - q, math.sqrt((p + q - (p - q) ** 2) / (n + 2)))
-    assert adjusted((b - c) / n, error, n, 1.0) == pytest.approx(by_hand)
-    assert adjusted(100 * (b - c) / n, 100 * error, n, 100.0) == pytest.approx(
+    assert adjusted_difference((b - c) / n, error, n, 1.0) == pytest.approx(by_hand)
+    assert adjusted_difference(100 * (b - c) / n, 100 * error, n, 100.0) == pytest.approx(
         [100 * each for each in by_hand]
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from rba_bench.metrics.lc_pooled import FEWEST_SYSTEMS, pooled, pooled_intervals
+from rba_bench.metrics.lc_pooled import FEWEST_SYSTEMS, fit_pooled, pooled_intervals
 
 
 def sigmoid(values):
@@ -31,7 +31,7 @@ def board(seed=0, systems=14, items=300, taste=-1.8):
 
 def test_what_the_judge_would_say_at_equal_length_is_found():
     wins, lengths, baseline, truth = board()
-    found = pooled(wins, lengths, baseline)
+    found = fit_pooled(wins, lengths, baseline)
     raw = np.abs(wins.mean(axis=1) - truth).mean()
     assert np.abs(found.rates - truth).mean() < 0.025 < 0.05 < raw
     assert found.is_enough and found.slope < -1.2 and found.slope_error < 0.2
@@ -40,22 +40,24 @@ def test_what_the_judge_would_say_at_equal_length_is_found():
 def test_a_terse_system_is_not_lifted_above_its_worth():
     for seed in range(4):
         wins, lengths, baseline, truth = board(seed)
-        found = pooled(wins, lengths, baseline)
+        found = fit_pooled(wins, lengths, baseline)
         assert wins[0].mean() < truth[0] and abs(found.rates[0] - truth[0]) < 0.05
 
 
 def test_where_length_changes_nothing_the_rates_are_the_raw_ones():
     wins, lengths, baseline, _ = board(taste=0.0)
-    found = pooled(wins, lengths, baseline)
+    found = fit_pooled(wins, lengths, baseline)
     assert found.rates == pytest.approx(wins.mean(axis=1), abs=0.02) and abs(found.slope) < 0.2
-    alike = pooled(wins, np.tile(baseline, (len(wins), 1)), baseline)  # as long as the baseline, all of them
+    alike = fit_pooled(
+        wins, np.tile(baseline, (len(wins), 1)), baseline
+    )  # as long as the baseline, all of them
     assert alike.rates == pytest.approx(wins.mean(axis=1), abs=1e-4)
     assert alike.slope == 0 and alike.slope_error == float("inf") and not alike.is_enough
 
 
 def test_the_fit_is_where_another_optimiser_ends():
     wins, lengths, baseline, _ = board(systems=4, items=30)
-    found = pooled(wins, lengths, baseline)
+    found = fit_pooled(wins, lengths, baseline)
     longer = baseline - lengths
     shown = np.tanh(longer / longer.std(axis=1, ddof=1, keepdims=True))
 
@@ -75,15 +77,15 @@ def test_scores_that_are_missing_count_for_nothing():
     holes = wins.copy()
     holes[3, :60] = np.nan
     lengths[3, :60] = 10**6
-    found = pooled(holes, lengths, baseline)
+    found = fit_pooled(holes, lengths, baseline)
     assert np.isfinite(found.rates).all() and np.abs(found.rates - truth).mean() < 0.03
 
 
 def test_copies_of_one_system_say_nothing_of_length():
     wins, lengths, baseline, _ = board()
-    copies = pooled(np.tile(wins[1], (20, 1)), np.tile(lengths[1], (20, 1)), baseline)
+    copies = fit_pooled(np.tile(wins[1], (20, 1)), np.tile(lengths[1], (20, 1)), baseline)
     assert copies.slope_error == float("inf") and not copies.is_enough
-    few = pooled(wins[: FEWEST_SYSTEMS - 1], lengths[: FEWEST_SYSTEMS - 1], baseline)
+    few = fit_pooled(wins[: FEWEST_SYSTEMS - 1], lengths[: FEWEST_SYSTEMS - 1], baseline)
     assert np.isfinite(few.slope_error) and not few.is_enough
 
 
@@ -113,4 +115,4 @@ def test_intervals_hold_the_rate_and_widen_with_clusters():
 )
 def test_wrong_input(wins, lengths, baseline, message):
     with pytest.raises(ValueError, match=message):
-        pooled(wins, lengths, baseline)
+        fit_pooled(wins, lengths, baseline)

@@ -7,24 +7,17 @@ import pytest
 
 from rba_bench.metrics.bootstrap import bootstrap_mean, paired_difference
 from rba_bench.metrics.interval import Difference, Interval
-from rba_bench.metrics.paired import apart, rank_bands, rank_bands_from_intervals
-from rba_bench.metrics.win_rate import preference, win_rate
+from rba_bench.metrics.paired import rank_bands, rank_bands_from_intervals, significant_pairs
+from rba_bench.metrics.win_rate import preference
 
 
 def interval(low: float, high: float) -> Interval:
     return Interval((low + high) / 2, low, high, 100, "by hand")
 
 
-def test_preference_and_win_rate():
+def test_preference():
     votes = [preference(1, 0), preference(0, 1), preference(0.5, 0.5), preference(0.1 + 0.2, 0.3)]
     assert votes == [1.0, 0.0, 0.5, 0.5]
-    assert win_rate(votes) == 0.5
-
-
-@pytest.mark.parametrize("votes", [[], [1.5], [-0.1]])
-def test_win_rate_refuses_what_is_not_a_vote(votes):
-    with pytest.raises(ValueError):
-        win_rate(votes)
 
 
 def test_a_broken_judge_is_not_a_tie():
@@ -60,14 +53,16 @@ def test_the_more_pairs_the_surer_each_must_be():
     """Two systems with p = 0.02 are told apart alone, and not among ten."""
     alone = {(0, 1): 0.02}
     many = {(i, j): 0.02 if (i, j) == (0, 1) else 0.9 for i in range(10) for j in range(i + 1, 10)}
-    assert apart(2, alone) == [(0, 1)] and apart(10, many) == []
-    assert apart(10, {**many, (0, 1): 0.05 / 45 - 1e-9}) == [(0, 1)]
+    assert significant_pairs(2, alone) == [(0, 1)] and significant_pairs(10, many) == []
+    assert significant_pairs(10, {**many, (0, 1): 0.05 / 45 - 1e-9}) == [(0, 1)]
 
 
 def test_after_one_pair_of_three_differs_at_most_one_other_can_be_equal():
     """Shaffer's step: the second smallest p-value is held against 0.05, where Holm has 0.025."""
-    assert apart(3, {(0, 1): 0.01, (0, 2): 0.04, (1, 2): 0.6}) == [(0, 1), (0, 2)]
-    assert apart(3, {(0, 1): 0.02, (0, 2): 0.04, (1, 2): 0.6}) == []  # the first is held against 0.05 / 3
+    assert significant_pairs(3, {(0, 1): 0.01, (0, 2): 0.04, (1, 2): 0.6}) == [(0, 1), (0, 2)]
+    assert (
+        significant_pairs(3, {(0, 1): 0.02, (0, 2): 0.04, (1, 2): 0.6}) == []
+    )  # the first is held against 0.05 / 3
 
 
 def test_ten_perfect_pairs_of_few_items_order_nothing():

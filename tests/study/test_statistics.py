@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rba_bench.metrics.bootstrap import mean_rows, mean_score, paired_difference
-from rba_bench.metrics.paired import Between, pooled_error
+from rba_bench.metrics.paired import SeedVariance, pooled_error
 from rba_bench.study.analysis import ResampledSystem, difference_over_seeds, pool_seeds, resample_systems
 
 N, SEEDS = 60, 3
@@ -69,9 +69,9 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 
 
 def test_seeds_alone_give_the_degrees_of_seeds_and_items_alone_those_of_items() -> None:
-    assert pooled_error(0.0, 59.0, Between(0.04, 2.0)) == pytest.approx((0.2, 2.0))
-    assert pooled_error(0.1, 59.0, Between(0.0, 2.0)) == pytest.approx((0.1, 59.0))
-    error, degrees = pooled_error(0.1, 59.0, Between(0.01, 2.0))
+    assert pooled_error(0.0, 59.0, SeedVariance(0.04, 2.0)) == pytest.approx((0.2, 2.0))
+    assert pooled_error(0.1, 59.0, SeedVariance(0.0, 2.0)) == pytest.approx((0.1, 59.0))
+    error, degrees = pooled_error(0.1, 59.0, SeedVariance(0.01, 2.0))
     assert error == pytest.approx(0.1 * math.sqrt(2)) and degrees == pytest.approx(4 / (1 / 59 + 1 / 2))
 
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from rba_bench.metrics.qa import rivals
-from rba_bench.metrics.qa.segments import POLAR, Reading, cut, is_cased, is_meant
+from rba_bench.metrics.qa.segments import POLAR, Reading, cut_segments, is_cased, is_meant
 from rba_bench.metrics.qa.spans import Span, Wanted, spans
 from rba_bench.metrics.qa.tokens import Token
 from rba_bench.metrics.qa.words import (
@@ -214,7 +214,7 @@ NEAR = 16  # tokens around an answer in which phrases are looked for
 MOST_MENTIONS = 5  # at either end of a response; more are a repetition
 
 
-def asserts(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token]) -> bool:
+def asserts_english(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token]) -> bool:
     """Whether a response asserts an answer and no other candidate; see above."""
     polar = any(token.text in POLAR for each in wanted for token in each.tokens)
     cased = is_cased(text)
@@ -289,7 +289,7 @@ class _Claim:
     ) -> None:
         self.text, self.mentions, self.asked = text, mentions, asked
         self.reading = Reading(text, asked, cased)
-        self.segments = cut(text, mentions)
+        self.segments = cut_segments(text, mentions)
 
     def verdict(self, span: Span) -> bool | None:
         """True if the answer is asserted, False if denied, None if it is only mentioned."""

@@ -22,7 +22,7 @@ from functools import lru_cache
 
 from rba_bench.metrics.languages import base_language
 from rba_bench.metrics.qa import claims
-from rba_bench.metrics.qa.readings import read, roman
+from rba_bench.metrics.qa.readings import read_english, roman
 from rba_bench.metrics.qa.segments import Segment, is_meant
 from rba_bench.metrics.qa.spans import Span, Wanted, spans, wanted_of, whole
 from rba_bench.metrics.qa.tokens import Token
@@ -72,7 +72,7 @@ def read_plain(text: str, lang: str) -> tuple[Token, ...]:
     return tuple(result)
 
 
-def asserts(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token], lang: str) -> bool:
+def asserts_plain(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token], lang: str) -> bool:
     """Whether an answer is named without negation and not in a list; see above."""
     mentions = spans(text, wanted)
     segments = _cut(text, mentions)
@@ -176,13 +176,13 @@ def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", ques
     if not text or not wanted:
         return 0.0
     if base_language(lang) == "en":
-        return float(claims.asserts(text, wanted, asked))
-    return float(whole(text, wanted) or asserts(text, wanted, asked, base_language(lang)))
+        return float(claims.asserts_english(text, wanted, asked))
+    return float(whole(text, wanted) or asserts_plain(text, wanted, asked, base_language(lang)))
 
 
 def _read(text: str, lang: str) -> tuple[Token, ...]:
     code = base_language(lang)
-    return read(text) if code == "en" else read_plain(text, code)
+    return read_english(text) if code == "en" else read_plain(text, code)
 
 
 def _lone_numeral(text: tuple[Token, ...]) -> tuple[Token, ...]:
@@ -203,7 +203,7 @@ def _wanted(aliases: Sequence[str], lang: str, question: str = "") -> tuple[Want
 @lru_cache(maxsize=4096)
 def _wanted_cached(aliases: tuple[str, ...], lang: str, question: str) -> tuple[Wanted, ...]:
     if lang == "en":
-        return tuple(each for alias in aliases for each in wanted_of(alias, read(question)))
+        return tuple(each for alias in aliases for each in wanted_of(alias, read_english(question)))
     result = (tuple(token for token in read_plain(alias, lang) if token.kind != "mark") for alias in aliases)
     return tuple(Wanted(tokens) for tokens in result if tokens)
 
@@ -213,17 +213,17 @@ MOST_WORDS = 500  # of a listing of every alias
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionItem:
     """A question with its right answers, as a strategy sees it."""
 
     question: str
     aliases: Sequence[str]
 
 
-Strategy = Callable[[Asked, Sequence[Asked]], str]
+Strategy = Callable[[QuestionItem, Sequence[QuestionItem]], str]
 
 
-def _candidates(items: Sequence[Asked]) -> list[str]:
+def _candidates(items: Sequence[QuestionItem]) -> list[str]:
     return list(dict.fromkeys(item.aliases[0] for item in items))
 
 
@@ -242,13 +242,13 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def _other(item: Asked, items: Sequence[Asked]) -> str:
+def _other(item: QuestionItem, items: Sequence[QuestionItem]) -> str:
     """Another question's answer; where there is none, a name that answers nothing."""
     right = {alias.casefold() for alias in item.aliases}
     return next((c for c in _candidates(items) if c.casefold() not in right), "Atlantis")
 
 
-def chosen(count: int) -> list[int]:
+def spread_positions(count: int) -> list[int]:
     """Places of the questions that the strategies are tried on: at most `MOST_QUESTIONS`, evenly spread."""
     if count <= MOST_QUESTIONS:
         return list(range(count))

@@ -31,7 +31,7 @@ _WAR = {"ww": 0, "wwi": 1, "wwii": 2, "wwiii": 3, "ww1": 1, "ww2": 2, "ww3": 3}
 
 
 @lru_cache(maxsize=4096)
-def read(text: str) -> tuple[Token, ...]:
+def read_english(text: str) -> tuple[Token, ...]:
     """The tokens of an English text."""
     tokens = _with_initials(scan(text))
     tokens = _with_signs(tokens)

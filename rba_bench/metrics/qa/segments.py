@@ -73,7 +73,7 @@ class Segment:
         return "," in self.sep and bool(_OPPOSES & self.sep)
 
 
-def cut(text: Sequence[Token], spans: Sequence[Span]) -> list[Segment]:
+def cut_segments(text: Sequence[Token], spans: Sequence[Span]) -> list[Segment]:
     """The segments of a text, in order."""
     inside = {place for span in spans for place in range(span.start, span.end)}
     result: list[Segment] = []

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rba_bench.metrics.qa.readings import read
+from rba_bench.metrics.qa.readings import read_english
 from rba_bench.metrics.qa.tokens import NONE, Token, singular
 from rba_bench.metrics.qa.words import ARTICLES, HONORIFICS, ORDINARY, UNITS
 
@@ -52,10 +52,10 @@ def wanted_of(alias: str, question: Sequence[Token] = ()) -> list[Wanted]:
     The leading article, an explanation in brackets, honorifics (of names with two more words), `Jr.` and `circa` may be
     left out; so may the unit of a number if the question names it, and the scale of degrees.
     """
-    forms = [read(alias)]
+    forms = [read_english(alias)]
     plain = re.sub(r"\s*\([^()]*\)\s*$", "", alias)
     if plain.strip() and plain != alias:
-        forms.append(read(plain))
+        forms.append(read_english(plain))
     asked = {form for token in question for form in token.own}
     asked |= {"percent"} if "percentage" in asked else set()
     result: dict[tuple[Token, ...], Wanted] = {}
