@@ -1,8 +1,8 @@
-"""The one way from encoded bytes to samples: float32, mono, for evaluation, synthesis, sealing and training alike.
+"""Decoding: the one way from encoded bytes to float32 mono samples, for evaluation, synthesis and training alike.
 
-    bytes -> container held against its bytes -> decoder, block by block -> one channel -> wanted rate
+    bytes -> container compared with its bytes -> decoder, block by block -> one channel -> requested rate
 
-What comes out does not depend on what is installed: libsndfile reads what it can, and PyAV only what libsndfile cannot.
+The result does not depend on what is installed: libsndfile reads what it can, and PyAV only what libsndfile cannot.
 Lengths are those of the samples decoded, whatever a header says; where header and samples disagree, the clip is
 refused. A clip that is longer than `RBA_MAX_CLIP_SECONDS` (an hour by default) is refused too, never cut.
 """
@@ -22,8 +22,8 @@ from rba_bench.audio.samples import MOST_CHANNELS, cancelled, check_rate, check_
 from rba_bench.errors import AudioError, UserError
 from rba_bench.machine import package_version
 
-SAMPLING_RATE = 16_000  # Hz, what every model here listens at
-CLIP_SECONDS = 3600.0  # longest clip that is heard, unless the variable says otherwise
+SAMPLING_RATE = 16_000  # Hz, the rate at which every model here takes audio
+CLIP_SECONDS = 3600.0  # longest clip, unless the variable says otherwise
 CLIP_SECONDS_VARIABLE = "RBA_MAX_CLIP_SECONDS"
 CLIP_BYTES = (
     2**30
@@ -32,7 +32,7 @@ BLOCK = 2**18  # samples decoded at a time, all channels together
 LOSSY_SLACK = (
     0.05,
     0.2,
-)  # share, and seconds, by which a lossy codec's header may overstate the length; the lesser
+)  # share, and seconds, by which a lossy codec's header may overstate; the lesser counts
 _PLAIN = (
     "PCM_",
     "FLOAT",
@@ -59,7 +59,7 @@ class Sound(Protocol):
         """Raise AudioError if fewer were decoded than promised."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
 
 
 def decode_clip(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
@@ -67,7 +67,7 @@ def decode_clip(data: bytes, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
 
     Args:
         data: the bytes of an audio file.
-        sampling_rate: wanted rate in Hz.
+        sampling_rate: of the result, in Hz.
 
     Returns:
         float32 mono samples, shape [n] with n >= 1, all finite.
@@ -98,12 +98,12 @@ def measure_clip(data: bytes) -> tuple[int, int]:
         AudioError: no audio, or the clip is torn or too long. One without any samples is measured.
     """
     with closing(open_sound(data)) as sound:
-        # a FLAC that holds another number than it states is refused when it is heard
-        known = sound.promised if isinstance(sound, _Sndfile) and sound.proven else None
-        known = sound.stated or None if isinstance(sound, _Flac) else known
-        if known is not None:
-            _refuse_long(known, sound.rate, max_clip_seconds())
-            return sound.rate, known
+        # a FLAC that holds another number than it states is refused when it is decoded
+        length = sound.promised if isinstance(sound, _Sndfile) and sound.proven else None
+        length = sound.stated or None if isinstance(sound, _Flac) else length
+        if length is not None:
+            _refuse_long(length, sound.rate, max_clip_seconds())
+            return sound.rate, length
     wave, rate = _mono(data, max_clip_seconds())
     return rate, len(wave)
 
@@ -123,10 +123,10 @@ def load_segment(path: Path, offset: float, seconds: float | None) -> tuple[np.n
     wave, rate = load_recording(path)
     start = round(offset * rate)
     count = len(wave) if seconds is None else round(seconds * rate)
-    cut = wave[start : start + count] if start >= 0 and count > 0 else wave[:0]
-    if not len(cut):
+    segment = wave[start : start + count] if start >= 0 and count > 0 else wave[:0]
+    if not len(segment):
         raise AudioError(f"{offset:g} s lies outside of {path.name}")
-    return cut, rate
+    return segment, rate
 
 
 def load_recording(path: Path) -> tuple[np.ndarray, int]:
@@ -143,13 +143,13 @@ def _recording(path: Path, size: int, changed_ns: int) -> tuple[np.ndarray, int]
 
 
 def decoding_signature() -> str:
-    """What decides whether a clip can be heard, beside its bytes; remembered lengths hold for one signature."""
+    """What decides, beside its bytes, whether a clip can be decoded; cached lengths hold for one signature."""
     pyav = package_version("av") or "none"
     return f"decoding 2, av {pyav}, {max_clip_seconds():g} s"
 
 
 def max_clip_seconds() -> float:
-    """Seconds of the longest clip that is heard. Raises UserError if the variable is no positive number."""
+    """Seconds of the longest clip that is accepted. Raises UserError if the variable is no positive number."""
     text = os.environ.get(CLIP_SECONDS_VARIABLE, "").strip()
     try:
         seconds = float(text) if text else CLIP_SECONDS
@@ -169,11 +169,11 @@ def open_sound(data: bytes) -> Sound:
     behind = mpeg.after_tags(data) if data[:3] == b"ID3" else 0
     if data[:4] == b"OggS":
         containers.check_ogg(data)
-    known = codecs.detect_container(data[behind : behind + 65536] if behind else data)
-    if known is not None:
-        return codecs.Codec(data, *known)
+    container = codecs.detect_container(data[behind : behind + 65536] if behind else data)
+    if container is not None:
+        return codecs.Codec(data, *container)
     if mpeg.is_mpeg(data):
-        return _mp3(data)
+        return _open_mp3(data)
     if data[behind : behind + 4] == b"fLaC":
         return _Flac(data, behind)
     return _Sndfile(data)
@@ -183,28 +183,25 @@ def _mono(data: bytes, limit: float) -> tuple[np.ndarray, int]:
     """All samples of one channel, and their rate, if they last no more than `limit` seconds."""
     # samples of damaged floats overflow; `check` refuses them
     with closing(open_sound(data)) as sound, np.errstate(over="ignore", invalid="ignore"):
-        waves, own, powers = [], 0.0, 0.0
+        waves, power, powers = [], 0.0, 0.0  # of the mean of channels, and of each channel
         count = 0
         for block in sound.blocks():
             count += len(block)
             _refuse_long(count, sound.rate, limit)
             wave = block.mean(axis=1)
             if block.shape[1] > 1:
-                own += float(np.vdot(wave, wave))
+                power += float(np.vdot(wave, wave))
                 powers = powers + np.einsum("nc,nc->c", block, block).astype(np.float64)
             waves.append(wave)
         if not sound.rate:  # FFmpeg knows it from the first frame
             raise AudioError("audio holds no samples")
         sound.check_length(count / sound.rate)
         rate = check_rate(sound.rate)
-    if isinstance(powers, np.ndarray) and cancelled(own, powers):
-        waves = _channel(data, int(powers.argmax()))
+    if isinstance(powers, np.ndarray) and cancelled(power, powers):
+        loudest = int(powers.argmax())
+        with closing(open_sound(data)) as sound:
+            waves = [np.ascontiguousarray(block[:, loudest]) for block in sound.blocks()]
     return waves[0] if len(waves) == 1 else np.concatenate([np.zeros(0, np.float32), *waves]), rate
-
-
-def _channel(data: bytes, number: int) -> list[np.ndarray]:
-    with closing(open_sound(data)) as sound:
-        return [np.ascontiguousarray(block[:, number]) for block in sound.blocks()]
 
 
 @cache
@@ -281,19 +278,19 @@ class _Sndfile:
                 raise AudioError(f"audio is cut short ({self.kind})")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         self._file.close()
 
 
-def _mp3(data: bytes) -> Sound:
+def _open_mp3(data: bytes) -> Sound:
     """An MP3 whose frames were counted."""
-    found = mpeg.read_frames(data, CLIP_BYTES // 4)
+    recording = mpeg.read_frames(data, CLIP_BYTES // 4)
     sound = _Sndfile(data)
-    told = mpeg.repair_mp3(data, found, sound.promised)
-    if told is data:
+    repaired = mpeg.repair_mp3(data, recording, sound.promised)
+    if repaired is data:
         return sound
     sound.close()
-    return _Sndfile(told)
+    return _Sndfile(repaired)
 
 
 class _Flac:
@@ -326,10 +323,10 @@ class _Flac:
         except AudioError:
             more = self._data.find(b"fLaC", self._behind) >= 0  # else a tag
         if more:
-            raise AudioError(f"more sound follows the {self.stated} samples that its header speaks of")
+            raise AudioError(f"more sound follows the {self.stated} samples that its header states")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         self._sound.close()
 
 

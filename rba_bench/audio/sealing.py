@@ -1,7 +1,8 @@
-"""The manifest of an alignment set that another tool made, so that training can trust it.
+"""Sealing: the checks and the manifest that make the parquet files of another tool an alignment set.
 
 Any folder of parquet files with the columns of `alignment_set.shard_schema()` that training needs (`COLUMNS` and
-`audio {bytes, path}`) becomes an alignment set: `seal` checks it and writes `manifest.json` with its checksums.
+`audio {bytes, path}`) becomes an alignment set: `seal_alignment_set` checks it and writes `manifest.json` with its
+checksums.
 """
 
 from collections.abc import Iterator
@@ -32,8 +33,8 @@ from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
 
 KINDS = ("instruct", "qa", "s2tt")
-SILENT = 2**-13  # a clip whose samples stay so close to one value, four steps of 16 bits, says nothing
-SAID, NAMED = 100, 3  # bad clips told on stderr, and in the message of the failure
+SILENT = 2**-13  # a clip whose samples stay so close to one value, four steps of 16 bits, is silent
+SHOWN, NAMED = 100, 3  # bad clips shown on stderr, and in the message of the failure
 CONFIDENCE = 0.95
 
 
@@ -41,24 +42,25 @@ def seal_alignment_set(folder: Path | str, sample: int | None = None) -> Alignme
     """Check the parquet files under a folder and write the manifest that makes them an alignment set.
 
     What is checked: columns and their types, ids that differ, kinds and splits that are known, no group in two splits,
-    and of each clip that it can be heard, is not silent, and has the hash, the rate and the duration that its row says.
+    and of each clip that it can be decoded, is not silent, and has the hash, rate and duration that its row says.
 
     Args:
         folder: searched for `*.parquet` at any depth; the files stay as they are. A manifest that `seal` wrote is
             written anew, one of `rba-bench synth` is left alone.
-        sample: hear only so many clips, drawn at random; what they cannot rule out is in the manifest. None = all.
+        sample: decode only so many clips, drawn at random; the share of bad clips that this cannot rule out is in the
+            manifest. None = all.
 
     Returns:
         The set, opened.
 
     Raises:
-        UserError: no parquet files, a set of `rba-bench synth`, or files that do not pass. Bad clips are said aloud by
-            id and reason; the message has their number and the first.
+        UserError: no parquet files, a set of `rba-bench synth`, or files that do not pass. Bad clips are listed on
+            stderr by id and reason; the message has their number and the first.
     """
     place = Path(folder)
     _refuse_synthesised(place)
     if sample is not None and sample < 1:
-        raise UserError(f"a sample of {sample} clips shows nothing: want 1 or more")
+        raise UserError(f"a sample of {sample} clips: use 1 or more")
     names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*.parquet"))
     if not names:
         raise UserError(f"no parquet files under {place}")
@@ -73,8 +75,8 @@ def seal_alignment_set(folder: Path | str, sample: int | None = None) -> Alignme
     index = build_group_index(AlignmentSet(place, manifest))
     if unknown := sorted(set(index.kinds) - set(KINDS)):
         raise UserError(f"{place} has groups of kind {', '.join(unknown)}; valid: {', '.join(KINDS)}")
-    manifest["counts"] = _counts(index) | {"hours": round(_ids_differ(place, names) / 3600, 4)}
-    manifest[SEALED] = sealed | _hear(place, names, index.rows, sample, sha256_json(checksums))
+    manifest["counts"] = _counts(index) | {"hours": round(_check_ids(place, names) / 3600, 4)}
+    manifest[SEALED] = sealed | _check_clips(place, names, index.rows, sample, sha256_json(checksums))
     write_json(place / MANIFEST, manifest)
     alignment = AlignmentSet.open(place, verify=False)
     write_set_card(alignment)
@@ -95,10 +97,10 @@ def _checksums(place: Path, names: list[str]) -> dict[str, str]:
 def _refuse_synthesised(folder: Path) -> None:
     path = folder / MANIFEST
     try:
-        found = read_json(path) if path.is_file() else None
+        manifest = read_json(path) if path.is_file() else None
     except ValueError:
-        found = None  # a torn manifest is written anew
-    if isinstance(found, dict) and not found.get(SEALED):
+        manifest = None  # a torn manifest is written anew
+    if isinstance(manifest, dict) and not manifest.get(SEALED):
         raise UserError(
             f"{path} was not written by sealing: run `rba-bench synth --out {folder}` again instead"
         )
@@ -109,12 +111,12 @@ def _check_columns(path: Path) -> None:
     import pyarrow.parquet as pq
 
     try:
-        found = pq.read_schema(path)
+        columns = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
-    refuse_missing(path, found.names)
+    refuse_missing(path, columns.names)
     for name in NEEDED:
-        _check_type(path, found.field(name), shard_schema().field(name).type)
+        _check_type(path, columns.field(name), shard_schema().field(name).type)
 
 
 def _check_type(path: Path, field: Any, wanted: Any) -> None:
@@ -126,48 +128,48 @@ def _check_type(path: Path, field: Any, wanted: Any) -> None:
         raise UserError(f"{path}: column {field.name} is of type {field.type}, not {wanted}")
 
 
-def _hear(folder: Path, names: list[str], total: int, sample: int | None, key: str) -> dict[str, Any]:
-    """Hear the clips, all or a sample, as training will.
+def _check_clips(folder: Path, names: list[str], total: int, sample: int | None, key: str) -> dict[str, Any]:
+    """Decode the clips, all or a sample, as training will.
 
     Returns:
-        For the manifest: how many of how many were heard, and the share of bad ones that this cannot rule out.
+        For the manifest: how many of how many were decoded, and the share of bad ones that this cannot rule out.
 
     Raises:
         UserError: some are bad.
     """
-    wanted = np.arange(total)
+    numbers = np.arange(total)
     if sample is not None and sample < total:
         draw = np.random.default_rng(stable_seed("seal", key))
-        wanted = np.sort(draw.choice(total, sample, replace=False))
+        numbers = np.sort(draw.choice(total, sample, replace=False))
     bad: list[str] = []
-    with bar("hearing", len(wanted), unit="clips") as advance:
-        for row, place in _rows(folder, names, wanted):
+    with bar("decoding", len(numbers), unit="clips") as advance:
+        for row, place in _rows(folder, names, numbers):
             if fault := _fault(row):
                 bad.append(f"{row.id} (row {row.audio.row} of {place}): {fault}")
-                if len(bad) <= SAID:
+                if len(bad) <= SHOWN:
                     say(f"bad clip {bad[-1]}")
             advance(1)
     if bad:
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        said = "; ".join(bad[:NAMED])
-        raise UserError(f"{len(bad)} of {len(wanted)} clips heard cannot be trained on: {said}{more}")
-    return {"clips_heard": len(wanted), "clips": total, **_bound(len(wanted), total)}
+        examples = "; ".join(bad[:NAMED])
+        raise UserError(f"{len(bad)} of {len(numbers)} decoded clips cannot be trained on: {examples}{more}")
+    return {"clips_heard": len(numbers), "clips": total, **_bound(len(numbers), total)}
 
 
-def _bound(heard: int, total: int) -> dict[str, Any]:
-    """The share of bad clips among all that `heard` good ones, drawn at random, leave possible.
+def _bound(n: int, total: int) -> dict[str, Any]:
+    """The share of bad clips among all that `n` good ones, drawn at random, cannot rule out.
 
     With a share p of bad ones, none is among n with probability (1 - p)^n; p is bounded where that is 5 %: about 3 / n.
     """
-    if heard == total:
+    if n == total:
         return {}
-    bound = 1 - (1 - CONFIDENCE) ** (1 / heard)
-    say(f"heard {heard} of {total} clips, none bad: at most {bound:.2%} of all are, with 95 % confidence")
+    bound = 1 - (1 - CONFIDENCE) ** (1 / n)
+    say(f"decoded {n} of {total} clips, none bad: at most {bound:.2%} of all are bad, with 95 % confidence")
     return {"bad_share_at_most": round(bound, 6), "confidence": CONFIDENCE}
 
 
-def _rows(folder: Path, names: list[str], wanted: np.ndarray) -> Iterator[tuple[AlignmentRow, str]]:
-    """The wanted rows of all files, counted through, row group by row group."""
+def _rows(folder: Path, names: list[str], numbers: np.ndarray) -> Iterator[tuple[AlignmentRow, str]]:
+    """The numbers rows of all files, counted through, row group by row group."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -179,8 +181,8 @@ def _rows(folder: Path, names: list[str], wanted: np.ndarray) -> Iterator[tuple[
                 start = 0  # row of the file where the group begins
                 for group in range(file.metadata.num_row_groups):
                     size = file.metadata.row_group(group).num_rows
-                    low, high = np.searchsorted(wanted, [first + start, first + start + size])
-                    places = wanted[low:high] - first - start
+                    low, high = np.searchsorted(numbers, [first + start, first + start + size])
+                    places = numbers[low:high] - first - start
                     if len(places):
                         records = file.read_row_group(group, columns=list(NEEDED)).take(places).to_pylist()
                         for record, row in zip(records, places + start, strict=True):
@@ -210,7 +212,7 @@ def _fault(row: AlignmentRow) -> str:
     return "silent" if np.ptp(wave) <= 2 * SILENT else ""
 
 
-def _ids_differ(folder: Path, names: list[str]) -> float:
+def _check_ids(folder: Path, names: list[str]) -> float:
     """Seconds of speech. Raises UserError if two clips have the same id."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -220,11 +222,11 @@ def _ids_differ(folder: Path, names: list[str]) -> float:
         table = pq.read_table(folder / name, columns=["id", "duration"])
         if table["id"].null_count or table["duration"].null_count:
             raise UserError(f"{folder / name} has rows without id or duration")
-        ids.append(np.asarray([one.encode() for one in table["id"].to_pylist()], dtype=np.bytes_))
+        ids.append(np.asarray([clip_id.encode() for clip_id in table["id"].to_pylist()], dtype=np.bytes_))
         seconds += pc.sum(table["duration"]).as_py() or 0.0
-    found = np.sort(np.concatenate(ids))
-    if (twice := np.flatnonzero(found[1:] == found[:-1])).size:
-        raise UserError(f"{folder}: the clip id {bytes(found[twice[0]]).decode()!r} occurs twice")
+    ordered = np.sort(np.concatenate(ids))
+    if (twice := np.flatnonzero(ordered[1:] == ordered[:-1])).size:
+        raise UserError(f"{folder}: the clip id {bytes(ordered[twice[0]]).decode()!r} occurs twice")
     return seconds
 
 

@@ -233,7 +233,7 @@ def _sealed(manifest: Mapping[str, Any]) -> list[str]:
     seal = manifest[SEALED]
     rows = [("checked by", f"rba-bench {seal['rba_bench']}")]
     if "clips_heard" in seal:
-        rows.append(("clips heard", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
+        rows.append(("clips decoded", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
     text = "The parquet files were made by another tool; rba-bench checked them and left them as they are."
     return [f"## How it was made\n\n{text}\n\n{cards.table(('what', 'value'), rows)}"]
 

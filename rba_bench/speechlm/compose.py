@@ -1,14 +1,10 @@
-"""Encoders of Whisper's kind, out of whatever checkpoint they lie in, as `TrueLengthWhisperEncoder`.
+"""Composites from parts: any Whisper-type encoder and any causal LM joined by a new projector.
 
-Whisper itself, and the audio towers of Qwen2-Audio, Voxtral and AudioFlamingo3, which have its layers under its names.
-Only the encoder's weights are read. Qwen2-Audio's and AudioFlamingo3's towers average pairs of states before their last
-norm; here the states are those of the same layers at 50 a second, normalised one by one, for a projector to stack.
-
-Any Whisper-type encoder and any causal language model as one SpeechLM, with a new projector between them.
-
-The result is a checkpoint like any other: `rba-bench train --set base=DIR` teaches it to hear. Encoders are those of
-Whisper and of models that took theirs from it; text models are what transformers loads as a causal LM, with a chat
-template. `compose.json` says what it was made of.
+The result is a checkpoint like any other, to be trained with `rba-bench train --set base=DIR`; `compose.json` says what
+it was made of. Encoders are those of Whisper and the audio towers of Qwen2-Audio, Voxtral and AudioFlamingo3, which
+have its layers under its names; only the encoder's weights are read. The towers of Qwen2-Audio and AudioFlamingo3
+average pairs of states before their last norm; here the states are those of the same layers at 50 a second, normalised
+one by one, for a projector to stack. Text models are what transformers loads as a causal LM, with a chat template.
 """
 
 from collections.abc import Iterator
@@ -46,26 +42,26 @@ def load_whisper_encoder(folder: Path) -> Any:
 
     from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 
-    config = _config(folder)
+    config = _encoder_config(folder)
     if config.num_mel_bins not in MEL_BINS:
         raise UserError(
-            f"the encoder in {folder} hears {config.num_mel_bins} mel bins; composites hear 80 or 128"
+            f"the encoder in {folder} takes {config.num_mel_bins} mel bins; composites take 80 or 128"
         )
-    weights = dict(_weights(folder))
+    weights = dict(_encoder_weights(folder))
     with torch.device("meta"):
         encoder = TrueLengthWhisperEncoder(config)
-    wanted = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
-    absent = sorted(n for n, shape in wanted.items() if n not in weights or weights[n].shape != shape)
-    if absent:
+    shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
+    missing = sorted(n for n, shape in shapes.items() if n not in weights or weights[n].shape != shape)
+    if missing:
         raise UserError(
-            f"{folder} lacks {len(absent)} weights of the encoder (first: {absent[0]}); copy it again"
+            f"{folder} lacks {len(missing)} weights of the encoder (first: {missing[0]}); copy it again"
         )
-    encoder.load_state_dict({name: weights[name] for name in wanted}, assign=True)
+    encoder.load_state_dict({name: weights[name] for name in shapes}, assign=True)
     encoder.embed_positions.requires_grad_(False)
     return encoder.eval()
 
 
-def _config(folder: Path) -> Any:
+def _encoder_config(folder: Path) -> Any:
     """The encoder's sizes as a `WhisperConfig`."""
     from transformers import AutoConfig, WhisperConfig
 
@@ -85,11 +81,11 @@ def _config(folder: Path) -> Any:
             f"{folder} holds a {config.model_type}, not an encoder of Whisper's kind (whisper, {', '.join(TOWERS)})"
         )
     tower = config.audio_config.to_dict()
-    sizes = {name: tower[name] if name in tower else tower[other] for name, other in SIZES.items()}
+    sizes = {name: tower[name] if name in tower else tower[alias] for name, alias in SIZES.items()}
     return WhisperConfig(**sizes, **{name: tower[name] for name in SAME if name in tower})
 
 
-def _weights(folder: Path) -> Iterator[tuple[str, Any]]:
+def _encoder_weights(folder: Path) -> Iterator[tuple[str, Any]]:
     """The encoder's tensors by their names within it."""
     from safetensors import SafetensorError, safe_open
 
@@ -156,7 +152,7 @@ def compose(
     """Join an encoder and a language model into a composite checkpoint.
 
     Args:
-        encoder: folder or Hub id of a Whisper-type encoder (see `whisper_encoders`).
+        encoder: folder or Hub id of a Whisper-type encoder (see the module).
         llm: folder or Hub id of a causal language model with a chat template.
         out: the checkpoint's folder; one that holds this very composite already is left as it is.
         options: see `ComposeOptions`.
@@ -167,17 +163,17 @@ def compose(
     """
     options = options or ComposeOptions()
     _check(options)
-    ear, text = local_folder(encoder, "encoder"), local_folder(llm, "text LLM")
+    encoder_folder, llm_folder = local_folder(encoder, "encoder"), local_folder(llm, "text LLM")
     provenance: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "encoder": _source(encoder, ear),
-        "llm": {**_source(llm, text), "setup_sha256": setup_sha256(text)},
+        "encoder": _part_identity(encoder, encoder_folder),
+        "llm": {**_part_identity(llm, llm_folder), "setup_sha256": setup_sha256(llm_folder)},
         "options": asdict(options),
     }
     known = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
-    identity = {"parts_sha256": known, "llm_setup_sha256": setup_sha256(text), **asdict(options)}
+    identity = {"parts_sha256": known, "llm_setup_sha256": setup_sha256(llm_folder), **asdict(options)}
     made = (out / PROVENANCE).is_file()
-    model, processor = (None, None) if made else _join(ear, text, options)
+    model, processor = (None, None) if made else _join(encoder_folder, llm_folder, options)
     claim(out, "compose", identity)  # only now: a mistake leaves no signed folder behind
     try:
         if model is None or processor is None:
@@ -204,24 +200,24 @@ def _check(options: ComposeOptions) -> None:
         )
 
 
-def _source(given: str | Path, folder: Path) -> dict[str, Any]:
-    """What a part is: as it was named, its commit where it came from the Hub, its weights."""
+def _part_identity(name: str | Path, folder: Path) -> dict[str, Any]:
+    """Identity of a part: the name that the user gave, its commit on the Hub if any, the hash of its weights."""
     return {
-        "id": str(given),
+        "id": str(name),
         "revision": hub_commit(folder),
         "weights_sha256": weights_sha256(folder),
     }
 
 
-def _join(ear: Path, text: Path, options: ComposeOptions) -> tuple[Any, Any]:
+def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tuple[Any, Any]:
     import torch
 
     from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
     from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
 
-    tokenizer = _tokenizer(text, options.audio_token)
-    tower = load_whisper_encoder(ear)
-    text_model = _text_model(text, options.dtype)
+    tokenizer = _load_tokenizer(llm_folder, options.audio_token)
+    tower = load_whisper_encoder(encoder_folder)
+    text_model = _load_text_model(llm_folder, options.dtype)
     expected = _text_logits(text_model)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
@@ -234,7 +230,8 @@ def _join(ear: Path, text: Path, options: ComposeOptions) -> tuple[Any, Any]:
         )
     if not torch.allclose(_text_logits(model), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
         raise UserError(
-            f"{text}: a {text_model.config.model_type} does more to its logits than a composite can: take another LLM"
+            f"{llm_folder}: the logits of a {text_model.config.model_type} cannot be computed from its hidden states "
+            "and lm_head: use another LLM"
         )
     stride = tower.mel_stride
     processor = CompositeProcessor(
@@ -248,7 +245,7 @@ def _join(ear: Path, text: Path, options: ComposeOptions) -> tuple[Any, Any]:
     return model, processor
 
 
-def _tokenizer(folder: Path, audio_token: str) -> Any:
+def _load_tokenizer(folder: Path, audio_token: str) -> Any:
     """The text model's tokenizer with a placeholder that is one token."""
     from transformers import AddedToken, AutoTokenizer
 
@@ -267,7 +264,7 @@ def _tokenizer(folder: Path, audio_token: str) -> Any:
     return tokenizer
 
 
-def _text_model(folder: Path, dtype: str) -> Any:
+def _load_text_model(folder: Path, dtype: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -304,10 +301,10 @@ def _check_turns(model: Any, processor: Any) -> None:
     from rba_bench.speechlm.audiolm.families.composite import Composite
 
     family = Composite(model, processor)
-    found = family.prompt_ids("").count(family.audio_token_id)
-    if found != 1:
+    count = family.prompt_ids("").count(family.audio_token_id)
+    if count != 1:
         raise UserError(
-            f"the LLM's chat template writes {found} placeholders for one clip: it cannot be used here"
+            f"the LLM's chat template writes {count} placeholders for one clip: it cannot be used here"
         )
     family.answer_ids("yes")
 

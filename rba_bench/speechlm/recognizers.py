@@ -1,9 +1,7 @@
-"""Recognising in batches of pieces: clips longer than 30 s are cut where they are quietest, and their words joined.
+"""Speech recognisers for cascades: openai-whisper, Whisper and CTC models of transformers, and our own CTC head.
 
-Speech recognisers: the ear of a cascade.
-
-All decode greedily and by themselves: a transcript depends on recogniser, language and clip alone. Long clips
-are heard in pieces (`pieces`).
+All decode greedily: a transcript depends on recogniser, language and clip alone. Clips longer than 30 s are cut where
+they are quietest, and the words of the pieces joined (`RecognizerByPieces`).
 """
 
 import difflib
@@ -24,12 +22,14 @@ from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
 from rba_bench.speechlm.speech_model import SAMPLING_RATE, audio_fault
 from rba_bench.textlm.weights import HUB_ID, load_model, local_folder, resolve_device, weights_identity
 
-PIECE_S = 30.0  # what Whisper hears at once; others are held to it, since attention grows with its square
+PIECE_S = 30.0  # what Whisper takes at once; the others too, since attention grows with its square
 SEARCH_S = 5.0  # a cut lies within so much of the end of a piece
 QUIET_S = 0.2  # loudness is averaged over so much
+SHORTEST_S = 0.1  # shorter clips get silence behind them: convolutions need a few frames
+MAX_NEW_TOKENS = 224  # of a transcript of one piece, as in openai-whisper
 
 
-class InPieces(ABC):
+class RecognizerByPieces(ABC):
     """What recognisers of up to 30 s at a time share."""
 
     rows: int
@@ -40,20 +40,20 @@ class InPieces(ABC):
         return {**self._identity, "decoding": f"greedy, pieces of {PIECE_S:g} s"}
 
     def fault(self, audio: np.ndarray | None) -> str:
-        """Unusable samples; no clip is too long."""
+        """Why the samples are unusable, "" if they are fine; no clip is too long."""
         return audio_fault(audio)
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Words of each clip, in order."""
         pieces = [(i, piece) for i, clip in enumerate(clips) for piece in split_long_clip(clip)]
-        heard = transcribe_in_batches([piece for _, piece in pieces], self.rows, self._hear)
+        texts = transcribe_in_batches([piece for _, piece in pieces], self.rows, self._transcribe_batch)
         words: list[list[str]] = [[] for _ in clips]
-        for (i, _), text in zip(pieces, heard, strict=True):
+        for (i, _), text in zip(pieces, texts, strict=True):
             words[i] += [text] if text else []
         return [" ".join(parts) for parts in words]
 
     @abstractmethod
-    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+    def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
         """Words of pieces that fit the recogniser, in order."""
 
 
@@ -71,20 +71,16 @@ def split_long_clip(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.nd
 
 
 def transcribe_in_batches(
-    clips: Sequence[np.ndarray], size: int, hear: Callable[[Sequence[np.ndarray]], list[str]]
+    clips: Sequence[np.ndarray], size: int, transcribe: Callable[[Sequence[np.ndarray]], list[str]]
 ) -> list[str]:
-    """`hear` on batches of like length, longest first, so that memory peaks at once; results in input order."""
+    """`transcribe` on batches of like length, longest first, so that memory peaks at once; results in input order."""
     order = sorted(range(len(clips)), key=lambda i: (-len(clips[i]), i))
     words = [""] * len(clips)
     for start in range(0, len(order), size):
         batch = order[start : start + size]
-        for i, text in zip(batch, hear([clips[i] for i in batch]), strict=True):
+        for i, text in zip(batch, transcribe([clips[i] for i in batch]), strict=True):
             words[i] = text.strip()
     return words
-
-
-SHORTEST_S = 0.1  # shorter clips get silence behind them: convolutions need a few frames
-MAX_NEW_TOKENS = 224  # of a transcript of one piece, as in openai-whisper
 
 
 @runtime_checkable
@@ -132,9 +128,17 @@ def load_recognizer(
     if is_openai_name(spec) or Path(spec).is_file():
         return OpenAIWhisper.load(spec, device, batch_size, language)
     if not Path(spec).is_dir() and not HUB_ID.fullmatch(spec):
-        raise MissingPrerequisite(f"no recogniser {spec!r}{_nearest(spec)}")
+        import whisper
+
+        names = whisper.available_models()
+        close = difflib.get_close_matches(spec, names, 1)
+        hint = f", did you mean {close[0]!r}?" if close else ":"
+        raise MissingPrerequisite(
+            f"no recogniser {spec!r}{hint} give one of openai-whisper ({', '.join(names)}), a .pt file, a folder or a "
+            "Hub id"
+        )
     folder = local_folder(spec, "recogniser")
-    return _transformers(folder, spec, resolve_device(device), batch_size, language, trust_remote_code)
+    return _load_transformers(folder, spec, resolve_device(device), batch_size, language, trust_remote_code)
 
 
 def is_openai_name(spec: str) -> bool:
@@ -144,15 +148,6 @@ def is_openai_name(spec: str) -> bool:
     import whisper
 
     return spec in whisper.available_models()
-
-
-def _nearest(spec: str) -> str:
-    import whisper
-
-    names = whisper.available_models()
-    close = difflib.get_close_matches(spec, names, 1)
-    hint = f", did you mean {close[0]!r}?" if close else ":"
-    return f"{hint} give one of openai-whisper ({', '.join(names)}), a .pt file, a folder or a Hub id"
 
 
 class EncoderCTC:
@@ -186,7 +181,7 @@ class EncoderCTC:
         return {"weights_sha256": self.weights_sha256, "n_parameters": sum(part.numel() for part in parts)}
 
     def fault(self, audio: np.ndarray | None) -> str:
-        """Unusable samples, or more than the encoder's positions."""
+        """Why the samples are unusable, or longer than the encoder's positions; "" if they are fine."""
         if fault := audio_fault(audio):
             return fault
         frames = self.features.n_frames(0 if audio is None else len(audio))
@@ -195,15 +190,15 @@ class EncoderCTC:
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Words of each clip, in order."""
-        return transcribe_in_batches(clips, self.batch_size, self._hear)
+        return transcribe_in_batches(clips, self.batch_size, self._transcribe_batch)
 
     @torch.no_grad()
-    def _hear(self, clips: Sequence[np.ndarray]) -> list[str]:
+    def _transcribe_batch(self, clips: Sequence[np.ndarray]) -> list[str]:
         mel = self.features(list(clips)).to(self.encoder.device)
         return self.recognizer.transcribe(self.encoder, mel["input_features"], mel["feature_lengths"])
 
 
-class OpenAIWhisper(InPieces):
+class OpenAIWhisper(RecognizerByPieces):
     """Whisper as OpenAI's own package runs it: greedy, without timestamps, no fallback to sampling.
 
     Args:
@@ -219,9 +214,9 @@ class OpenAIWhisper(InPieces):
     def __init__(self, model: Any, name: str, batch_size: int = 16, language: str | None = None) -> None:
         from whisper.tokenizer import LANGUAGES
 
-        known = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
-        if language is not None and language not in known:
-            raise UserError(f"recogniser {name} does not know language {language!r}; use {_few(known)}")
+        languages = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
+        if language is not None and language not in languages:
+            raise UserError(f"recogniser {name} does not know language {language!r}; use {_few(languages)}")
         self.model = model
         self.rows = batch_size
         self.language = language
@@ -259,7 +254,7 @@ class OpenAIWhisper(InPieces):
             ) from error
         return cls(model.eval(), name, batch_size, language)
 
-    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+    def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
         import whisper
 
         # One by one: loudness is clipped relative to the loudest frame of what is passed.
@@ -272,11 +267,11 @@ class OpenAIWhisper(InPieces):
         options = whisper.DecodingOptions(
             language=self.language, without_timestamps=True, fp16=self.model.device.type == "cuda"
         )
-        found = whisper.decode(self.model, torch.stack(mels).to(self.model.device), options)
-        return [result.text.strip() for result in found]
+        results = whisper.decode(self.model, torch.stack(mels).to(self.model.device), options)
+        return [result.text.strip() for result in results]
 
 
-class TransformersWhisper(InPieces):
+class TransformersWhisper(RecognizerByPieces):
     """A Whisper checkpoint of transformers: greedy, without timestamps, suppressed tokens as shipped.
 
     Args:
@@ -308,27 +303,27 @@ class TransformersWhisper(InPieces):
         shipped = model.generation_config
         self.options: dict[str, Any] = {}
         if getattr(shipped, "is_multilingual", False):
-            known = [token.strip("<|>") for token in shipped.lang_to_id]
-            if language is not None and language not in known:
-                raise UserError(f"this recogniser does not know language {language!r}; use {_few(known)}")
+            languages = [token.strip("<|>") for token in shipped.lang_to_id]
+            if language is not None and language not in languages:
+                raise UserError(f"this recogniser does not know language {language!r}; use {_few(languages)}")
             self.options = {"language": language, "task": "transcribe"}
         elif language not in (None, "en"):
-            raise UserError(f"this recogniser hears English only, not {language!r}")
+            raise UserError(f"this recogniser transcribes English only, not {language!r}")
         room = model.config.max_target_positions // 2
         self.options["max_new_tokens"] = min(MAX_NEW_TOKENS, room)
 
     @torch.no_grad()
-    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+    def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
         inputs = self.features(list(pieces), sampling_rate=SAMPLING_RATE, return_tensors="pt")
         mel = inputs["input_features"].to(self.model.device, self.model.dtype)
         ids = self.model.generate(mel, do_sample=False, num_beams=1, return_timestamps=False, **self.options)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-class TransformersCTC(InPieces):
+class TransformersCTC(RecognizerByPieces):
     """A CTC checkpoint of transformers (wav2vec 2.0, HuBERT, WavLM, ...): best class per frame, collapsed.
 
-    Models that cannot tell padding from speech hear one clip at a time, as their makers advise.
+    Models that cannot tell padding from speech get one clip at a time, as their makers advise.
 
     Args:
         model: what `AutoModelForCTC` loaded, in eval mode.
@@ -349,9 +344,10 @@ class TransformersCTC(InPieces):
         self._identity = {"kind": "ctc", **identity}
 
     @torch.no_grad()
-    def _hear(self, pieces: Sequence[np.ndarray]) -> list[str]:
+    def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
+        shortest = round(SHORTEST_S * SAMPLING_RATE)
         inputs = self.features(
-            [_at_least(piece, SHORTEST_S) for piece in pieces],
+            [np.pad(piece, (0, max(0, shortest - len(piece)))) for piece in pieces],
             sampling_rate=SAMPLING_RATE,
             padding=True,
             return_tensors="pt",
@@ -361,11 +357,12 @@ class TransformersCTC(InPieces):
         if len(pieces) > 1:
             lengths = self.model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
         best = logits.argmax(dim=-1).tolist()
-        found = [self.tokenizer.decode(row[:length]) for row, length in zip(best, lengths, strict=True)]
-        return [text.strip() for text in found]
+        return [
+            self.tokenizer.decode(row[:length]).strip() for row, length in zip(best, lengths, strict=True)
+        ]
 
 
-def _transformers(
+def _load_transformers(
     folder: Path, spec: str, device: str, batch_size: int, language: str | None, trust_remote_code: bool
 ) -> Recognizer:
     from transformers import (
@@ -420,10 +417,6 @@ def _state_sha256(model: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _at_least(audio: np.ndarray, seconds: float) -> np.ndarray:
-    return np.pad(audio, (0, max(0, round(seconds * SAMPLING_RATE) - len(audio))))
 
 
 def _few(names: Sequence[str]) -> str:

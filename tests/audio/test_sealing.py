@@ -105,11 +105,11 @@ def test_a_sample_says_what_it_can_miss(tmp_path: Path, capsys: pytest.CaptureFi
     assert sealed["bad_share_at_most"] == pytest.approx(0.0950, abs=1e-3), (
         "1 - 0.05 ** (1 / 30), about 3 / 30"
     )
-    assert "heard 30 of 60 clips, none bad: at most 9.50% of all are" in capsys.readouterr().err
+    assert "decoded 30 of 60 clips, none bad: at most 9.50% of all are" in capsys.readouterr().err
     assert "bad_share_at_most" not in seal_alignment_set(tmp_path, sample=1_000).manifest["sealed"], (
         "that is all of them"
     )
-    with pytest.raises(UserError, match="shows nothing"):
+    with pytest.raises(UserError, match="use 1 or more"):
         seal_alignment_set(tmp_path, sample=0)
 
 
@@ -125,5 +125,5 @@ def test_a_sample_finds_bad_clips_as_often_as_it_says(tmp_path: Path) -> None:
             seal_alignment_set(folder_of(place, renamed), sample=8)
             missed += 1
         except UserError as error:
-            assert "of 8 clips heard" in str(error)
+            assert "of 8 decoded clips" in str(error)
     assert missed <= 11, "more than 11 of 30 has probability 4e-4"

@@ -40,7 +40,7 @@ def test_a_sample_goes_with_sealing_only(
     (foreign / "manifest.json").unlink()
     with pytest.raises(SystemExit) as end:
         main(["synth", "--seal", str(foreign), "--sample", "5"])
-    assert end.value.code in (0, None) and "heard 5 of 21 clips, none bad" in capsys.readouterr().err
+    assert end.value.code in (0, None) and "decoded 5 of 21 clips, none bad" in capsys.readouterr().err
     assert AlignmentSet.open(foreign).manifest["sealed"]["clips_heard"] == 5
     with pytest.raises(SystemExit) as end:
         main(["synth", "--sample", "5", "--out", str(tmp_path / "out")])

@@ -1,9 +1,7 @@
-"""The decoder of a speech model as the generation engine wants it.
+"""The text decoder of a speech model on its own: for the generation engine, and for servers of text models.
 
-The text decoder of a speech model on its own, as servers of text models load it: configuration, weights, adapter.
-
-Whoever merges the embeddings of words and sound himself needs no more of a server than the decoder. So one that takes
-embeddings as prompts (vLLM) serves every family.
+A caller that merges the embeddings of text and audio itself needs no more of a server than the decoder. So one that
+takes embeddings as prompts (vLLM) serves every family.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +17,22 @@ from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.textlm.engine_support import is_drivable, remember_drivable
 from rba_bench.textlm.generation import Decoder, common_prefix
 
+WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_model.safetensors"
+# Decoders that transformers has no class of their own for. Without images all three position tables of Qwen2.5-Omni
+# count alike, which is plain rotation; Phi-4-multimodal's decoder is that of Phi-3 with tables of other senses beside.
+_EQUIVALENT_TYPE = {"qwen2_5_omni_text": "qwen2", "phi4_multimodal": "phi3"}
+# What text models do to the head's result; speech models around them (Granite Speech, transformers 5.23) leave it out.
+_PLAIN_HEAD = {"logits_scaling": 1.0, "logit_scale": 1.0, "final_logit_softcapping": None}
+_OTHER_SENSES = "embed_tokens_extend."
+
+Gather = Callable[[Tensor], Tensor]  # the full tensor of a parameter that may be sharded
+
 
 def speech_decoder(family: AudioFamily) -> Decoder | None:
-    """None where the engine cannot drive it, or where the family is not taken apart.
+    """The decoder as the engine drives it; None where it cannot, or where the model does not run step by step.
 
-    To be asked in eval mode and without gradient.
+    Call it in eval mode and without gradient.
     """
     if not family.splits:
         return None
@@ -40,9 +49,9 @@ def speech_decoder(family: AudioFamily) -> Decoder | None:
 
 @torch.no_grad()
 def try_engine(family: AudioFamily) -> bool:
-    """Whether the decoder can be driven, found out before processes share its weights out.
+    """Whether the engine can drive the decoder, tried before its weights are sharded over processes.
 
-    The trial calls the decoder; a process that knew the outcome already would then not call it with the others.
+    The trial calls the decoder; a process that knew the result already would then not call it with the others.
     """
     decoder = family.decoder
     training = decoder.training
@@ -54,7 +63,7 @@ def try_engine(family: AudioFamily) -> bool:
 
 
 def remember_engine(family: AudioFamily, driven: bool) -> None:
-    """Take over what the process that has the weights found out."""
+    """Take over the result of the process that has the weights."""
     remember_drivable(family.decoder, driven)
 
 
@@ -70,20 +79,8 @@ def unpadded(embeds: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     return [row[embeds.shape[1] - size :] for row, size in zip(embeds, sizes, strict=True)]
 
 
-WEIGHTS = "model.safetensors"
-ADAPTER = "adapter_model.safetensors"
-# Decoders that transformers has no class of their own for. Without images all three position tables of Qwen2.5-Omni
-# count alike, which is plain rotation; Phi-4-multimodal's decoder is that of Phi-3 with tables of other senses beside.
-_SAME_AS = {"qwen2_5_omni_text": "qwen2", "phi4_multimodal": "phi3"}
-# What text models do to the head's result; speech models around them (Granite Speech, transformers 5.23) leave it out.
-_PLAIN_HEAD = {"logits_scaling": 1.0, "logit_scale": 1.0, "final_logit_softcapping": None}
-_OTHER_SENSES = "embed_tokens_extend."
-
-Gather = Callable[[Tensor], Tensor]  # the whole of a parameter that processes may share out
-
-
 def unsharded(parameter: Tensor) -> Tensor:
-    """A parameter that is whole here."""
+    """A parameter that is not sharded."""
     return parameter.detach()
 
 
@@ -104,13 +101,13 @@ class TextDecoder:
         from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
         self.family = family
-        given = family.decoder.config
-        kind = _SAME_AS.get(given.model_type, given.model_type)
+        config = family.decoder.config
+        kind = _EQUIVALENT_TYPE.get(config.model_type, config.model_type)
         config_class = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else None  # noqa: SIM401 - a lazy mapping, without get
         if config_class is None or config_class not in AutoModelForCausalLM._model_mapping:
-            raise UserError(f"a decoder of type {given.model_type!r} cannot be served on its own")
+            raise UserError(f"a decoder of type {config.model_type!r} cannot be served on its own")
         self._class = AutoModelForCausalLM._model_mapping[config_class]
-        self.config = config_class.from_dict(_plain(given.to_dict(), kind))
+        self.config = config_class.from_dict(_plain_config(config.to_dict(), kind))
         if type(family).head is AudioFamily.head:
             for name in _PLAIN_HEAD.keys() & vars(self.config).keys():
                 setattr(self.config, name, _PLAIN_HEAD[name])
@@ -124,9 +121,9 @@ class TextDecoder:
         expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         shapes = dict(self.shapes())
         if shapes != expected:
-            odd = sorted(set(shapes.items()) ^ set(expected.items()))[0][0]
+            name = sorted(set(shapes.items()) ^ set(expected.items()))[0][0]
             raise UserError(
-                f"the decoder cannot be served as a {self._class.__name__}: {odd} is not what that has there"
+                f"the decoder cannot be served as a {self._class.__name__}: the weights {name} differ"
             )
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -147,7 +144,7 @@ class TextDecoder:
             yield f"lm_head.{name}", parameter, self.family.model.get_output_embeddings()
 
     def weights(self, gather: Gather = unsharded) -> Iterator[tuple[str, Tensor]]:
-        """All weights by name, adapters folded in. Where processes share weights out all of them must iterate."""
+        """All weights by name, adapters merged. Where weights are sharded, all processes must iterate."""
         for name, parameter, layer in self._parameters():
             weight = gather(parameter)
             adapted = name.endswith(".weight") and hasattr(layer, "lora_A")
@@ -217,13 +214,13 @@ class TextDecoder:
             write_json(folder / "adapter_config.json", _adapter_config(rank, alpha, tensors))
 
 
-def _plain(config: dict[str, Any], kind: str) -> dict[str, Any]:
+def _plain_config(config: dict[str, Any], kind: str) -> dict[str, Any]:
     """The text model's own configuration, head and embeddings apart."""
-    kept = {name: value for name, value in config.items() if not name.endswith("_config")}
+    fields = {name: value for name, value in config.items() if not name.endswith("_config")}
     rope = {k: v for k, v in (config.get("rope_parameters") or {}).items() if k != "mrope_section"}
     if rope.get("rope_type") == "mrope":
         rope["rope_type"] = "default"
-    return {**kept, "model_type": kind, "tie_word_embeddings": False, "rope_parameters": rope or None}
+    return {**fields, "model_type": kind, "tie_word_embeddings": False, "rope_parameters": rope or None}
 
 
 def _adapter_config(rank: int, alpha: float, names: Mapping[str, Any]) -> dict[str, Any]:
