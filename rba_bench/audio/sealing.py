@@ -152,7 +152,7 @@ def _check_clips(folder: Path, names: list[str], total: int, sample: int | None,
     if bad:
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         examples = "; ".join(bad[:NAMED])
-        raise UserError(f"{len(bad)} of {len(numbers)} decoded clips cannot be trained on: {examples}{more}")
+        raise UserError(f"{len(bad)} of {len(numbers)} clips cannot be trained on: {examples}{more}")
     return {"clips_heard": len(numbers), "clips": total, **_bound(len(numbers), total)}
 
 

@@ -125,5 +125,5 @@ def test_a_sample_finds_bad_clips_as_often_as_it_says(tmp_path: Path) -> None:
             seal_alignment_set(folder_of(place, renamed), sample=8)
             missed += 1
         except UserError as error:
-            assert "of 8 decoded clips" in str(error)
+            assert "of 8 clips" in str(error)
     assert missed <= 11, "more than 11 of 30 has probability 4e-4"

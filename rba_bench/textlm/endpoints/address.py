@@ -1,10 +1,6 @@
-"""Where a server is, and how patiently and how fast it is asked.
-
-Where a server is: `openai:<base_url>#<model>`.
+"""Servers: their address `openai:<base_url>#<model>`, and the options of requests, some of them from the environment.
 
 The base URL may end in `?api-version=...`, as Azure's do; it is then sent with every request.
-
-How patiently and how fast a server is asked; some of it from the environment.
 """
 
 import os
@@ -39,10 +35,10 @@ def parse_endpoint(spec: str) -> tuple[str, str] | None:
         raise UserError(
             f"an openai: spec without a {lacks}: write openai:<base_url>#<model>, such as {EXAMPLE}"
         )
-    return _checked(url), model
+    return _check_url(url), model
 
 
-def _checked(url: str) -> str:
+def _check_url(url: str) -> str:
     """The base URL without the slash at its end. Raises UserError; a URL that may hold a secret is not repeated."""
     address, mark, query = url.partition("?")
     if "@" in url:
@@ -86,10 +82,10 @@ def one_line(text: str, longest: int = 200) -> str:
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what brought it about, outermost first."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 _VARIABLES = {
@@ -109,7 +105,7 @@ _LEAST = {
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """How patiently and how fast a server is asked. Each has an environment variable, named here.
+    """Timeouts, retries and concurrency of requests. Some have an environment variable, named here.
 
     Attributes:
         timeout_s: Seconds for one whole answer (`RBA_ENDPOINT_TIMEOUT`).
@@ -148,19 +144,19 @@ class EndpointOptions:
             value = getattr(self, name)
             if not least <= value < float("inf"):
                 raise UserError(f"{name} of the endpoint is {value}: use {least} or more")
-        if strange := sorted(self.without - set(OPTIONAL)):
-            raise UserError(f"{WITHOUT} names {', '.join(strange)}: it may name {', '.join(OPTIONAL)}")
+        if unknown := sorted(self.without - set(OPTIONAL)):
+            raise UserError(f"{WITHOUT} names {', '.join(unknown)}: it may name {', '.join(OPTIONAL)}")
 
     @classmethod
     def from_environment(cls) -> "EndpointOptions":
         """The defaults, but for what the environment says. Raises UserError for what is no number."""
-        said = {name: os.environ.get(variable, "").strip() for name, variable in _VARIABLES.items()}
         values: dict[str, Any] = {}
-        for name, text in said.items():
+        for name, variable in _VARIABLES.items():
+            text = os.environ.get(variable, "").strip()
             try:
                 values |= {name: (float if name == "timeout_s" else int)(text)} if text else {}
             except ValueError as error:
-                raise UserError(f"{_VARIABLES[name]} is {text!r}: give a number") from error
+                raise UserError(f"{variable} is {text!r}: give a number") from error
         without = frozenset(filter(None, re.split(r"[\s,]+", os.environ.get(WITHOUT, ""))))
         return cls(**values, without=without, stream=os.environ.get(STREAM, "").strip() not in ("", "0"))
 

@@ -1,14 +1,10 @@
-"""Requests to an OpenAI-compatible server: as many at once as it answers in time, each answered or accounted for.
+"""Client of an OpenAI-compatible server: many requests at once, each answered or accounted for, none lost.
 
-How many requests a server gets at once: found out by trying, as TCP finds its window.
-
-Additive increase, multiplicative decrease: the window opens by one for each answer until the server first says that
-it is too much (then by one for each window of answers), and halves when it does.
-
-Requests to an OpenAI-compatible server: many at once, each answered or accounted for, none lost.
-
-Every item ends in an answer or in a `Trouble`: after bounded retries with growing, jittered pauses (`Retry-After` is
-obeyed), under a concurrency that adapts. A server of which nothing works ends the run with one line.
+Every item ends in an answer or in a `RequestFailure`: after bounded retries with growing, jittered pauses
+(`Retry-After` is obeyed), under a concurrency that adapts to the server. A server of which nothing works ends the run
+with one line. The concurrency is found as TCP finds its window, by additive increase and multiplicative decrease
+(`Pace`): it grows by one for each answer until the server first signals overload (then by one for each window of
+answers), and halves when it does.
 """
 
 import asyncio
@@ -19,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -59,6 +55,16 @@ from rba_bench.textlm.endpoints.keys import VENDORS, ApiKey, host_of, is_local
 from rba_bench.textlm.endpoints.replies import Route, ServerAnswer, Unusable, clean_text, parse_answer
 
 T = TypeVar("T")
+
+TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
+SUSPECT_RETRIES = 1  # where a server is seen to work and items fail one after another
+_PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
+CONNECT_S = 15.0  # longest wait for a connection
+LIST_S = 10.0  # longest wait for the list of models
+JOIN_S = 15.0  # longest wait for the background thread to tidy up
+THREAD_NAME = "rba-endpoint"
+_SAMPLES_OF_REPORTS = 20  # distinct models and fingerprints remembered
+_MOST_LESSONS = 12  # times one request is put in another way
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
@@ -169,17 +175,6 @@ class Window:
                 place.set_result(None)
 
 
-TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
-SUSPECT_RETRIES = 1  # where a server is seen to work and items fail one after another
-_PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
-CONNECT_S = 15.0  # longest wait for a connection
-LIST_S = 10.0  # longest wait for the list of models
-JOIN_S = 15.0  # longest wait for the background thread to tidy up
-THREAD_NAME = "rba-endpoint"
-_SAMPLES_OF_REPORTS = 20  # distinct models and fingerprints remembered
-_MOST_LESSONS = 12  # times one request is put in another way
-
-
 @dataclass
 class _Done:
     """The background work is over, well or not."""
@@ -187,26 +182,32 @@ class _Done:
     error: BaseException | None = None
 
 
-@dataclass
 class EndpointClient:
-    """Asks one model of one server. What it learns of the server (pace, health, dialect) lasts from run to run.
+    """Sends requests to one model of one server.
 
-    Attributes:
+    What it learns of the server (pace, health, dialect) lasts from run to run.
+
+    Args:
         base_url: Without credentials and final slash; an `api-version` may follow.
         model: As the server calls it.
         key: Sent with every request; by default the one that belongs to the host.
-        options: See there.
+        options: By default from the environment.
         template: Variables of the chat template, sent as `chat_template_kwargs` with every chat.
     """
 
-    base_url: str
-    model: str
-    key: ApiKey = None  # type: ignore[assignment]
-    options: EndpointOptions = field(default_factory=EndpointOptions.from_environment)
-    template: Variables = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.key = self.key or ApiKey.of(self.base_url)
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        key: ApiKey | None = None,
+        options: EndpointOptions | None = None,
+        template: Variables | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self.model = model
+        self.key = key or ApiKey.of(base_url)
+        self.options = options or EndpointOptions.from_environment()
+        self.template: Variables = dict(template or {})
         limits = Limits(self.options.patience, max(STALLED_S, 2 * self.options.timeout_s))
         self.pace = Pace(self.options.start_concurrency, self.options.max_concurrency)
         self._health = Health(self.base_url, self.model, self.key, limits)
@@ -223,8 +224,7 @@ class EndpointClient:
         address = parse_endpoint(spec)
         if address is None:
             raise UserError(f"{spec!r} names no server: write openai:<base_url>#<model>")
-        chosen = options or EndpointOptions.from_environment()
-        return cls(*address, options=chosen, template=dict(template or {}))
+        return cls(*address, options=options, template=template)
 
     def identity(self) -> dict[str, Any]:
         """Address and model. The weights behind them are not known; a hash of both stands in, for caches."""
@@ -242,10 +242,10 @@ class EndpointClient:
     def observed(self) -> dict[str, list[str]]:
         """Distinct values of `model` and `system_fingerprint` in the answers so far.
 
-        `asked` is how the server wanted to be asked, where that differs from what the protocol says.
+        `asked` says how requests were adapted to the server, where they differ from the protocol.
         """
-        seen = {**self._reported, "asked": self._dialect.notes()}
-        return {name: list(values) for name, values in seen.items() if values}
+        reports = {**self._reported, "asked": self._dialect.notes()}
+        return {name: list(values) for name, values in reports.items() if values}
 
     def run(
         self, n: int, build: Callable[[int], EndpointRequest | RequestFailure]
@@ -269,17 +269,17 @@ class EndpointClient:
         out: queue.SimpleQueue[tuple[int, ServerAnswer | RequestFailure] | _Done] = queue.SimpleQueue()
         loop, unsafe = asyncio.new_event_loop(), asyncio.Semaphore(self.options.max_concurrency)
         task = loop.create_task(self._serve(n, build, out.put, unsafe))
-        thread = threading.Thread(target=_turn, args=(loop, task, out.put), name=THREAD_NAME, daemon=True)
+        thread = threading.Thread(target=_run_task, args=(loop, task, out.put), name=THREAD_NAME, daemon=True)
         thread.start()
         try:
-            while not isinstance(said := out.get(), _Done):
-                yield said
-                _tell(loop, unsafe.release)
+            while not isinstance(outcome := out.get(), _Done):
+                yield outcome
+                _call_in_loop(loop, unsafe.release)
         finally:
-            _tell(loop, task.cancel)
+            _call_in_loop(loop, task.cancel)
             thread.join(JOIN_S)
-        if said.error is not None:
-            raise said.error
+        if outcome.error is not None:
+            raise outcome.error
 
     async def _serve(
         self,
@@ -337,28 +337,31 @@ class EndpointClient:
             await asyncio.sleep(self._pause(attempt, outcome, window))
             attempt += 1
 
-    def _allowed(self, trouble: RequestFailure) -> int:
+    def _allowed(self, failure: RequestFailure) -> int:
         """How often a request that failed so is sent again."""
         most = self.options.retries
-        if trouble.kind == "timeout":
+        if failure.kind == "timeout":
             most = min(most, TIMEOUT_RETRIES)
-        return min(most, SUSPECT_RETRIES) if self._health.suspects and trouble.kind != "limit" else most
+        return min(most, SUSPECT_RETRIES) if self._health.suspects and failure.kind != "limit" else most
 
-    async def _note(self, http: Any, trouble: RequestFailure, call: EndpointRequest) -> None:
+    async def _note(self, http: Any, failure: RequestFailure, call: EndpointRequest) -> None:
         """Tell the health monitor; where it gives up on the model's name, add which names there are."""
         try:
-            await self._unless_it_works(http, call, self._health.failed(trouble))
+            await self._unless_it_works(http, call, self._health.failed(failure))
         except UserError as error:
-            served = await self._served(http) if trouble.kind == "missing" else []
-            raise (UserError(f"{error}; it serves {', '.join(served[:5])}") if served else error) from None
+            models = await self._listed(http) if failure.kind == "missing" else []
+            if not models or isinstance(models, RequestFailure):
+                raise error from None
+            names = ", ".join(str(row["id"]) for row in models[:5])
+            raise UserError(f"{error}; it serves {names}") from None
 
     async def _unless_it_works(self, http: Any, call: EndpointRequest, end: RbaError | None) -> None:
         """Raise what the health monitor would end the run with, unless the server answers a harmless request."""
         if end is None:
             return
-        seen = self._health.proofs
+        proofs = self._health.proofs
         async with self._probe.turn:
-            if self._health.proofs > seen:  # somebody else has asked meanwhile, or an answer came
+            if self._health.proofs > proofs:  # somebody else has asked meanwhile, or an answer came
                 return
             for attempt in range(PROBES):
                 outcome = await self._send(http, self._probe.call(call), time.monotonic())
@@ -372,26 +375,21 @@ class EndpointClient:
 
     async def _send(self, http: Any, call: EndpointRequest, started: float) -> ServerAnswer | RequestFailure:
         for _ in range(_MOST_LESSONS):
-            spoken = self._dialect
-            outcome = await self._request(
-                http,
-                call.route,
-                {"model": self.model, **spoken.speak(call.payload), **self._variables(call.route)},
-            )
+            dialect = self._dialect
+            payload = {"model": self.model, **dialect.translate(call.payload)}
+            if self.template and call.route == "chat":
+                payload["chat_template_kwargs"] = dict(self.template)
+            outcome = await self._request(http, call.route, payload)
             if isinstance(outcome, ServerAnswer):
                 return replace(outcome, latency_s=time.monotonic() - started)
             may_omit = frozenset(OPTIONAL) if call.lenient else self.options.without
-            taught = adapt_dialect(spoken, outcome, call.payload, may_omit)
-            if isinstance(taught, RequestFailure):
-                return taught
-            if self._dialect == spoken:  # else another request has learnt meanwhile: that is tried first
-                self._dialect = taught
-                say(f"{self.model} wants to be asked in another way: {', '.join(taught.notes())}")
+            adapted = adapt_dialect(dialect, outcome, call.payload, may_omit)
+            if isinstance(adapted, RequestFailure):
+                return adapted
+            if self._dialect == dialect:  # else another request has adapted it meanwhile: that is tried first
+                self._dialect = adapted
+                say(f"{self.model}: requests are adapted to the server ({', '.join(adapted.notes())})")
         return outcome
-
-    def _variables(self, route: Route) -> dict[str, Any]:
-        """Variables of the chat template, where there is one."""
-        return {"chat_template_kwargs": dict(self.template)} if self.template and route == "chat" else {}
 
     async def _exchange(
         self, http: Any, method: str, route: str, limit_s: float, payload: object = None
@@ -429,9 +427,9 @@ class EndpointClient:
         except Unusable as error:
             return self._unusable(error)
         for name, value in answer.reports.items():
-            seen, report = self._reported[name], one_line(self.key.wash(value))
-            if report not in seen and len(seen) < _SAMPLES_OF_REPORTS:
-                seen.append(report)
+            reports, report = self._reported[name], one_line(self.key.wash(value))
+            if report not in reports and len(reports) < _SAMPLES_OF_REPORTS:
+                reports.append(report)
         remove = self.key.remove
         return replace(answer, text=remove(answer.text), reasoning=remove(answer.reasoning))
 
@@ -444,15 +442,15 @@ class EndpointClient:
         )
         return {"api-key": self.key.reveal()} if azure else {"Authorization": f"Bearer {self.key.reveal()}"}
 
-    def _pause(self, attempt: int, trouble: RequestFailure, window: Window) -> float:
+    def _pause(self, attempt: int, failure: RequestFailure, window: Window) -> float:
         """Seconds before the next attempt. A pause that the server asked for holds everything."""
         grown = min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt)
         pause = grown * self._jitter.uniform(0.5, 1.0)
-        if trouble.retry_after is None:
+        if failure.retry_after is None:
             return pause
-        asked = min(trouble.retry_after, self.options.max_retry_after_s)
-        window.hold(asked)
-        return asked + 0.1 * pause
+        requested = min(failure.retry_after, self.options.max_retry_after_s)
+        window.hold(requested)
+        return requested + 0.1 * pause
 
     def models(self) -> list[Mapping[str, Any]] | RequestFailure:
         """What `/models` lists, each with its `id`, or why it lists nothing."""
@@ -462,11 +460,6 @@ class EndpointClient:
                 return await self._listed(http)
 
         return run_to_end(ask())
-
-    async def _served(self, http: Any) -> list[str]:
-        """Names of the models that the server lists, [] if it does not."""
-        listed = await self._listed(http)
-        return [] if isinstance(listed, RequestFailure) else [str(row["id"]) for row in listed]
 
     async def _listed(self, http: Any) -> list[Mapping[str, Any]] | RequestFailure:
         outcome = await self._exchange(http, "GET", "/models", min(LIST_S, self.options.timeout_s))
@@ -489,7 +482,9 @@ class EndpointClient:
         )
 
 
-def _turn(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Callable[[_Done], None]) -> None:
+def _run_task(
+    loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Callable[[_Done], None]
+) -> None:
     """Run the task to its end in this thread, tidy up, and hand on how it ended."""
     try:
         loop.run_until_complete(asyncio.wait({task}))
@@ -500,7 +495,7 @@ def _turn(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Call
         put(_Done(None if task.cancelled() else task.exception()))
 
 
-def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+def _call_in_loop(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
     """Have `what` called in the loop's thread, unless the loop is closed, now or while we ask."""
     try:
         loop.call_soon_threadsafe(what)

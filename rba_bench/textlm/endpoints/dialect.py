@@ -1,9 +1,9 @@
-"""How a server wants to be asked: learnt from what it refuses.
+"""Dialects: how requests are adapted to a server, learnt from what it refuses.
 
-Words with the same meaning (`max_completion_tokens`) and what does not decide how an answer is drawn are put in another
-way without asking. Temperature, `top_p` and the seed of a drawn answer are the protocol of a model under test: there
-they are given up only where the user has said so (`EndpointOptions.without`). A judge that takes no other temperature
-gives the votes that it can. Whatever was changed is told by `notes`, for the record.
+Parameters with the same meaning (`max_completion_tokens`), and what does not decide how an answer is drawn, are changed
+without asking. Temperature, `top_p` and the seed of a drawn answer are the protocol of a model under test: they are
+given up only where the user has said so (`EndpointOptions.without`). A judge that accepts no other temperature gives
+the votes that it can. `notes` lists every change, for the record.
 """
 
 import re
@@ -37,12 +37,12 @@ _UPPER_BOUND = re.compile(
 
 @dataclass(frozen=True)
 class Dialect:
-    """What is said in another way.
+    """How requests differ from the protocol.
 
     Attributes:
         renamed: `max_completion_tokens` instead of `max_tokens`.
         least_tokens: The limit is raised to it.
-        most_odds: `top_logprobs` is lowered to it; 0 = odds are not asked for; None = as the question says.
+        most_logprobs: `top_logprobs` is lowered to it; 0 = none are requested; None = as the question says.
         dropped: Parameters that are not sent.
         warm: Temperature 1 is sent whatever the protocol says.
         stream: The answer is asked for in pieces.
@@ -51,130 +51,137 @@ class Dialect:
 
     renamed: bool = False
     least_tokens: int = 1
-    most_odds: int | None = None
+    most_logprobs: int | None = None
     dropped: frozenset[str] = frozenset()
     warm: bool = False
     stream: bool = False
     plain_stream: bool = False
 
-    def speak(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload as the server takes it."""
-        said = {name: value for name, value in payload.items() if not self._omits(name, payload)}
-        if "max_tokens" in said:
-            limit = max(said.pop("max_tokens"), self.least_tokens)
-            said["max_completion_tokens" if self.renamed else "max_tokens"] = limit
-        if self.warm and "temperature" in said:
-            said["temperature"] = 1
-        if self.most_odds is not None and "logprobs" in said:
-            said["top_logprobs"] = min(said["top_logprobs"], self.most_odds)
-            if not self.most_odds:
-                del said["logprobs"], said["top_logprobs"]
+    def translate(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload as the server accepts it."""
+        omitted = set(self.dropped)
+        if "greedy seed" in self.dropped and _greedy(self, payload):
+            omitted.add(
+                "seed"
+            )  # of greedy requests alone, unless the temperature is not the protocol's either
+        translated = {name: value for name, value in payload.items() if name not in omitted}
+        if "max_tokens" in translated:
+            limit = max(translated.pop("max_tokens"), self.least_tokens)
+            translated["max_completion_tokens" if self.renamed else "max_tokens"] = limit
+        if self.warm and "temperature" in translated:
+            translated["temperature"] = 1
+        if self.most_logprobs is not None and "logprobs" in translated:
+            translated["top_logprobs"] = min(translated["top_logprobs"], self.most_logprobs)
+            if not self.most_logprobs:
+                del translated["logprobs"], translated["top_logprobs"]
         if self.stream:
-            said |= {"stream": True} if self.plain_stream else _STREAMED
-        return said
-
-    def _omits(self, name: str, payload: Mapping[str, Any]) -> bool:
-        """A seed is left out of greedy requests alone, unless the temperature is not the protocol's either."""
-        return name in self.dropped or (
-            name == "seed" and "greedy seed" in self.dropped and _greedy(self, payload)
-        )
+            translated |= {"stream": True} if self.plain_stream else _STREAMED
+        return translated
 
     def notes(self) -> list[str]:
         """What differs from the request as the protocol has it."""
         dropped = [f"no {name}" for name in sorted(self.dropped) if name != "greedy seed"]
-        said = {
+        changes = {
             "max_completion_tokens": self.renamed,
             f"at least {self.least_tokens} tokens": self.least_tokens > 1,
-            f"top_logprobs at most {self.most_odds}": bool(self.most_odds),
-            "no logprobs": self.most_odds == 0,
+            f"top_logprobs at most {self.most_logprobs}": bool(self.most_logprobs),
+            "no logprobs": self.most_logprobs == 0,
             "temperature 1": self.warm and "temperature" not in self.dropped,
             "no seed where it is greedy": "greedy seed" in self.dropped,
             "streamed": self.stream,
         }
-        return [note for note, holds in said.items() if holds] + dropped
+        return [note for note, holds in changes.items() if holds] + dropped
 
 
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def adapt_dialect(
-    dialect: Dialect, trouble: RequestFailure, payload: Mapping[str, Any], may_omit: Collection[str] = ()
+    dialect: Dialect, failure: RequestFailure, payload: Mapping[str, Any], may_omit: Collection[str] = ()
 ) -> Dialect | RequestFailure:
     """What a refusal teaches.
 
     Args:
         dialect: In which the request was sent.
-        trouble: The refusal.
+        failure: The refusal.
         payload: Of the request, before it was put into the dialect.
         may_omit: What of the decoding may be given up.
 
     Returns:
-        Another dialect in which the request is worth sending again, or the trouble: as it is, or, where something
+        Another dialect in which the request is worth sending again, or the failure: as it is, or, where something
         refused is the protocol's, as `decoding` with the way out.
     """
-    said, heard = dialect.speak(payload), trouble.detail.lower()
-    if trouble.kind == "server":
-        return replace(dialect, stream=True) if not dialect.stream and _STREAM_ONLY.search(heard) else trouble
-    if trouble.kind not in ("request", "forbidden") or not heard.strip():
-        return trouble
-    if "stream_options" in said and "stream_options" in heard:
+    sent, message = dialect.translate(payload), failure.detail.lower()
+    if failure.kind == "server":
+        return (
+            replace(dialect, stream=True) if not dialect.stream and _STREAM_ONLY.search(message) else failure
+        )
+    if failure.kind not in ("request", "forbidden") or not message.strip():
+        return failure
+    if "stream_options" in sent and "stream_options" in message:
         return replace(dialect, plain_stream=True)
-    if not dialect.stream and _STREAM_ONLY.search(heard):
+    if not dialect.stream and _STREAM_ONLY.search(message):
         return replace(dialect, stream=True)
-    if _NO_ROOM.search(heard):
-        reason = f"{trouble.reason}; RBA_ENDPOINT_LEAST_TOKENS=N gives it room, and the record says so"
-        return replace(trouble, reason=one_line(reason, 400))
-    if taught := _limit(dialect, said, heard) or _odds(dialect, said, heard):
-        return taught
-    if "add_special_tokens" in said and "add_special_tokens" in heard:
+    if _NO_ROOM.search(message):
+        reason = f"{failure.reason}; RBA_ENDPOINT_LEAST_TOKENS=N gives it room, and the record says so"
+        return replace(failure, reason=one_line(reason, 400))
+    if adapted := _adapt_limit(dialect, sent, message) or _adapt_logprobs(dialect, sent, message):
+        return adapted
+    if "add_special_tokens" in sent and "add_special_tokens" in message:
         return _without(dialect, "add_special_tokens")
-    return _decoding(dialect, trouble, said, heard, may_omit)
+    return _adapt_decoding(dialect, failure, sent, message, may_omit)
 
 
-def _limit(dialect: Dialect, said: Mapping[str, Any], heard: str) -> Dialect | None:
+def _adapt_limit(dialect: Dialect, sent: Mapping[str, Any], message: str) -> Dialect | None:
     """The length limit under another name, or raised to the least that the server takes."""
-    if "max_tokens" in said and (
-        "max_completion_tokens" in heard
-        or (re.search(r"\bmax_tokens\b", heard) and _UNSUPPORTED.search(heard))
+    if "max_tokens" in sent and (
+        "max_completion_tokens" in message
+        or (re.search(r"\bmax_tokens\b", message) and _UNSUPPORTED.search(message))
     ):
         return replace(dialect, renamed=True)
-    limit = said.get("max_tokens", said.get("max_completion_tokens"))
-    if limit is None or not re.search(_LIMIT_WORDS, heard):
+    limit = sent.get("max_tokens", sent.get("max_completion_tokens"))
+    if limit is None or not re.search(_LIMIT_WORDS, message):
         return None
-    bound = _LOWER_BOUND.search(heard)
+    bound = _LOWER_BOUND.search(message)
     least = (
         int(bound[1][:9]) + bool(re.match(r">\s*\d|(?:greater|more) than\s*`?\d", bound[0])) if bound else 0
     )
-    if not bound and re.search(r"below|too (?:small|low|short)|minimum", heard):
+    if not bound and re.search(r"below|too (?:small|low|short)|minimum", message):
         least = USUAL_LEAST_TOKENS
     return replace(dialect, least_tokens=least) if limit < least <= MOST_LEAST_TOKENS else None
 
 
-def _odds(dialect: Dialect, said: Mapping[str, Any], heard: str) -> Dialect | None:
-    """Fewer odds of the first token, or none."""
-    if "logprobs" not in said or "logprob" not in heard:
+def _adapt_logprobs(dialect: Dialect, sent: Mapping[str, Any], message: str) -> Dialect | None:
+    """Fewer log-probabilities of the first token, or none."""
+    if "logprobs" not in sent or "logprob" not in message:
         return None
-    bound = _UPPER_BOUND.search(heard)
+    bound = _UPPER_BOUND.search(message)
     most = int(bound[1][:9]) if bound else 0
-    return replace(dialect, most_odds=most if 0 < most < said["top_logprobs"] else 0)
+    return replace(dialect, most_logprobs=most if 0 < most < sent["top_logprobs"] else 0)
 
 
-def _decoding(
-    dialect: Dialect, trouble: RequestFailure, said: Mapping[str, Any], heard: str, may_omit: Collection[str]
+def _adapt_decoding(
+    dialect: Dialect,
+    failure: RequestFailure,
+    sent: Mapping[str, Any],
+    message: str,
+    may_omit: Collection[str],
 ) -> Dialect | RequestFailure:
     """Give up what decides how the answer is drawn, where it may be."""
-    where = heard.partition(PARAMETER)[2] or heard  # the words of a question may stand in the message
-    named = [name for name in OPTIONAL if name in said and re.search(rf"\b{name}\b", where)]
-    named.sort(key=lambda name: name == "temperature" and said[name] == 1)  # 1 is what it is told to be
-    if not named or not _REFUSED.search(heard):
-        return trouble
-    name = named[0]
-    if name == "seed" and _greedy(dialect, said) and "greedy seed" not in dialect.dropped:
+    where = message.partition(PARAMETER)[2] or message  # the words of a question may stand in the message
+    refused = [name for name in OPTIONAL if name in sent and re.search(rf"\b{name}\b", where)]
+    refused.sort(
+        key=lambda name: name == "temperature" and sent[name] == 1
+    )  # 1 is the value that servers require
+    if not refused or not _REFUSED.search(message):
+        return failure
+    name = refused[0]
+    if name == "seed" and _greedy(dialect, sent) and "greedy seed" not in dialect.dropped:
         return _without(dialect, "greedy seed")  # nothing is drawn
     if name not in may_omit:
-        reason = f"{trouble.reason}; {WITHOUT}={name} asks without it, and the record says so"
+        reason = f"{failure.reason}; {WITHOUT}={name} asks without it, and the record says so"
         return RequestFailure("decoding", one_line(reason, 400))
-    if name == "temperature" and not dialect.warm and said["temperature"] != 1:
+    if name == "temperature" and not dialect.warm and sent["temperature"] != 1:
         return replace(dialect, warm=True)
     return _without(dialect, name)
 

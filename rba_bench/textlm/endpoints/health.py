@@ -1,13 +1,8 @@
-"""What can go wrong with a request to a server, when to stop asking, and a harmless request that tells.
+"""Failures of requests to a server, when a run stops, and the probe that tells a dead server from items it cannot take.
 
-What can go wrong with a request to a server, and when to stop asking.
-
-One item that fails is that item's status; a server of which nothing works ends the run with one line.
-
-A harmless request that tells a server that is down from items that it cannot take.
-
-The one that was answered last, with another seed, so that no cache answers for a server that is down; before any answer
-a greeting in the form of the request that failed: the same parameters, another content.
+One item that fails is that item's status; a server of which nothing works ends the run with one line. The probe is a
+harmless request: the one that was answered last, with another seed, so that no cache answers for a server that is down;
+before any answer a greeting in the form of the request that failed: the same parameters, another content.
 """
 
 import asyncio
@@ -48,6 +43,9 @@ CONNECT_TRIES = 3  # connections refused before it is said that no server is the
 REFUSED_ITEMS = 50  # items that fail, or that the server finds wrong, before it ever answered one
 FORBIDDEN_ITEMS = 3  # the same for 403
 STALLED_S = 60.0  # and two timeouts: no answer for so long, while requests fail, is the end
+PROBES = 3  # times a harmless request is tried
+GREETING = "Hello"
+_CONTENT = ("messages", "prompt")  # the rest of a payload says how to answer
 _LONGEST_DETAIL = 4000  # characters
 PARAMETER = "\nparameter: "  # stands before the one that an error is about
 # A status 500 that no repetition cures: llama.cpp, of a model that takes text alone
@@ -117,9 +115,7 @@ class Health:
         self._responded = False
         self._unconnected = 0
         self._failures = 0  # requests since the last answer
-        self._lost: set[str] = (
-            set()
-        )  # different items since the last answer, or since the server was seen to work
+        self._lost: set[str] = set()  # different items since an answer, or since the server was seen to work
         self._lost_first: set[str] = set()  # the same before any answer at all
         self._refused = 0  # items refused before any answer
         self._last_answer = time.monotonic()
@@ -143,7 +139,7 @@ class Health:
         self._lost = set()
         self._last_answer = time.monotonic()
 
-    def failed(self, trouble: RequestFailure) -> RbaError | None:
+    def failed(self, failure: RequestFailure) -> RbaError | None:
         """A request failed; it may be tried again.
 
         Returns:
@@ -152,30 +148,30 @@ class Health:
         Raises:
             RbaError: nothing works, in one line; by kind also UserError or MissingPrerequisite.
         """
-        if trouble.kind == "connect" and not self._responded:
+        if failure.kind == "connect" and not self._responded:
             self._unconnected += 1
             if self._unconnected >= CONNECT_TRIES:
                 raise RbaError(
-                    f"no server answers at {self.url} ({trouble.reason}): start it (such as `vllm serve {self.model}`) "
+                    f"no server answers at {self.url} ({failure.reason}): start it (such as `vllm serve {self.model}`) "
                     "or check the address"
                 )
-        elif trouble.kind not in ("connect", "timeout"):
+        elif failure.kind not in ("connect", "timeout"):
             self._responded = True
-        if trouble.kind == "quota" or (trouble.kind in ("key", "missing", "decoding") and not self.answers):
-            raise self._end(trouble)
-        if trouble.kind not in RETRIED:
+        if failure.kind == "quota" or (failure.kind in ("key", "missing", "decoding") and not self.answers):
+            raise self._end(failure)
+        if failure.kind not in RETRIED:
             return None
         self._failures += 1
         waited = time.monotonic() - self._last_answer
         if self._failures >= self._limits.patience and waited >= self._limits.stalled_s:
-            return self._end(trouble, f"no answer for {waited:.0f} s")
+            return self._end(failure, f"no answer for {waited:.0f} s")
         return None
 
-    def lost(self, trouble: RequestFailure, item: str) -> RbaError | None:
+    def lost(self, failure: RequestFailure, item: str) -> RbaError | None:
         """An item failed for good.
 
         Args:
-            trouble: How.
+            failure: How.
             item: The same for requests that ask the same, however often and with whatever seeds.
 
         Returns:
@@ -185,45 +181,45 @@ class Health:
             RbaError: none was ever answered; by kind also UserError or MissingPrerequisite.
         """
         refusals = ("key", "missing", "forbidden", "decoding")
-        if trouble.kind in (*RETRIED, "large") or (self.answers and trouble.kind in refusals):
+        if failure.kind in (*RETRIED, "large") or (self.answers and failure.kind in refusals):
             self._lost.add(item)
             if not self.answers:
                 self._lost_first.add(item)
                 if len(self._lost_first) >= REFUSED_ITEMS:
-                    raise self._end(trouble, f"all of the first {len(self._lost_first)} items failed")
+                    raise self._end(failure, f"all of the first {len(self._lost_first)} items failed")
             # no item is the reason why nobody is there
-            if len(self._lost) >= self._limits.patience or trouble.kind == "connect":
+            if len(self._lost) >= self._limits.patience or failure.kind == "connect":
                 n = len(self._lost)
-                return self._end(trouble, f"{n} items in a row failed" if n > 1 else "an item failed")
-        elif not self.answers and trouble.kind in ("request", "forbidden"):
+                return self._end(failure, f"{n} items in a row failed" if n > 1 else "an item failed")
+        elif not self.answers and failure.kind in ("request", "forbidden"):
             self._refused += 1
-            if self._refused >= (FORBIDDEN_ITEMS if trouble.kind == "forbidden" else REFUSED_ITEMS):
-                raise self._end(trouble)
+            if self._refused >= (FORBIDDEN_ITEMS if failure.kind == "forbidden" else REFUSED_ITEMS):
+                raise self._end(failure)
         return None
 
-    def _end(self, trouble: RequestFailure, when: str = "") -> RbaError:
-        if trouble.kind in ("key", "forbidden"):
+    def _end(self, failure: RequestFailure, when: str = "") -> RbaError:
+        if failure.kind in ("key", "forbidden"):
             fix = (
                 f"check {self._key.source or 'it'}"
                 if self._key.known
                 else f"it wants one, set {where_to_set(host_of(self.url))}"
             )
-            return MissingPrerequisite(f"{self.url} refuses the API key ({trouble.reason}): {fix}")
-        if trouble.kind == "missing":
+            return MissingPrerequisite(f"{self.url} refuses the API key ({failure.reason}): {fix}")
+        if failure.kind == "missing":
             return UserError(
                 f"{self.url} serves no model {self.model!r}, or its path is not that of an OpenAI-compatible API "
-                f"({trouble.reason}); `/v1` may be missing"
+                f"({failure.reason}); `/v1` may be missing"
             )
-        if trouble.kind == "quota":
+        if failure.kind == "quota":
             return RbaError(
-                f"the quota at {self.url} is used up ({trouble.reason}): run again when there is more"
+                f"the quota at {self.url} is used up ({failure.reason}): run again when there is more"
             )
-        if trouble.kind == "decoding":
-            return UserError(f"{self.url} does not draw answers as the protocol asks ({trouble.reason})")
-        if trouble.kind == "request":
-            return UserError(f"{self.url} refuses every request ({trouble.reason})")
+        if failure.kind == "decoding":
+            return UserError(f"{self.url} does not draw answers as the protocol asks ({failure.reason})")
+        if failure.kind == "request":
+            return UserError(f"{self.url} refuses every request ({failure.reason})")
         return RbaError(
-            f"{self.url} does not answer: {when}, the last of {trouble.reason}; run the same command again when it does"
+            f"{self.url} does not answer: {when}, the last of {failure.reason}; run the same command again when it does"
         )
 
 
@@ -282,8 +278,8 @@ def status_failure(status: int, headers: Mapping[str, str], body: object, key: A
         return RequestFailure("missing", one_line(key.wash(f"{status}: moved to {target}")))
     if code in _CONTENT_CODES:
         return RequestFailure("filtered", reason)
-    named: dict[int, FailureKind] = {403: "forbidden", 404: "missing"}
-    return RequestFailure(named.get(status, "request"), reason, detail=detail)
+    kinds: dict[int, FailureKind] = {403: "forbidden", 404: "missing"}
+    return RequestFailure(kinds.get(status, "request"), reason, detail=detail)
 
 
 def _code(body: object, name: str = "code") -> str:
@@ -291,8 +287,8 @@ def _code(body: object, name: str = "code") -> str:
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     if not isinstance(inner, Mapping):
         return ""
-    found = inner.get(name) or (inner.get("type") if name == "code" else "")
-    return found if isinstance(found, str) else ""
+    code = inner.get(name) or (inner.get("type") if name == "code" else "")
+    return code if isinstance(code, str) else ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -300,12 +296,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         if milliseconds := headers.get("retry-after-ms"):
             return _bounded(float(milliseconds) / 1000)
-        said = headers.get("retry-after")
-        if not said:
+        text = headers.get("retry-after")
+        if not text:
             return None
-        if said.strip().replace(".", "", 1).isdigit():
-            return _bounded(float(said))
-        until = parsedate_to_datetime(said)
+        if text.strip().replace(".", "", 1).isdigit():
+            return _bounded(float(text))
+        until = parsedate_to_datetime(text)
         return _bounded((until - datetime.now(until.tzinfo or UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
@@ -313,11 +309,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _bounded(seconds: float) -> float | None:
     return max(0.0, seconds) if seconds == seconds else None
-
-
-PROBES = 3  # times a harmless request is tried
-GREETING = "Hello"
-_CONTENT = ("messages", "prompt")  # the rest of a payload says how to answer
 
 
 @dataclass(frozen=True)

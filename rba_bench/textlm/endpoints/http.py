@@ -1,14 +1,10 @@
-"""One request over HTTP and a reply of bounded size, in one piece or as server-sent events.
+"""HTTP: one request and a reply of bounded size, in one piece or as server-sent events.
 
-Answers that come in pieces: server-sent events put together into the body that an unstreamed answer has.
-
-Format: WHATWG HTML, "Server-sent events"; what the pieces hold: OpenAI's `chat.completion.chunk`.
-
-One request over HTTP, and a reply of bounded size: what a server sends too much of is never held.
-
-Sizes are counted behind decompression, which goes in small steps: a body that swells a thousandfold is given up as soon
+Sizes are counted after decompression, which goes in small steps: a body that swells a thousandfold is given up as soon
 as it passes the bound. `httpx2` is used and not the `openai` package: that one reads bodies whole, and adds headers of
 its own from the environment (`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`) to the requests to any host.
+
+Format of streams: WHATWG HTML, "Server-sent events"; their pieces: OpenAI's `chat.completion.chunk`.
 """
 
 import json
@@ -29,6 +25,11 @@ from rba_bench.textlm.endpoints.replies import (
     parse_body,
 )
 
+ANSWER_BYTES = 8 * 2**20  # of one body: 30,000 tokens with log-probabilities of one, or two minutes of speech
+STREAM_BYTES = 8 * ANSWER_BYTES  # of one stream, which is not held: each token comes with 300 bytes around it
+ERROR_BYTES = 2**16  # of the body of an error; the rest is not read
+_STEP = 2**16  # bytes that decompression may give at once
+_EVENT_MARKS = (b"data:", b"event:", b": ")
 LINE_BYTES = 2**20  # one event; pieces of text have some hundred bytes
 DONE = b"[DONE]"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -149,13 +150,6 @@ class Events:
             raise Unusable(f"the answer is longer than {TEXT_CHARACTERS:,} characters")
 
 
-ANSWER_BYTES = 8 * 2**20  # of one body: 30,000 tokens with the odds of one, or two minutes of speech
-STREAM_BYTES = 8 * ANSWER_BYTES  # of one stream, which is not held: each token comes with 300 bytes around it
-ERROR_BYTES = 2**16  # of the body of an error; the rest is not read
-_STEP = 2**16  # bytes that decompression may give at once
-_EVENT_MARKS = (b"data:", b"event:", b": ")
-
-
 class TooLarge(Unusable):
     """A body beyond the bound."""
 
@@ -217,13 +211,13 @@ async def send(
     content = None if payload is None else json.dumps(payload).encode("ascii")
     kind = {} if payload is None else {"Content-Type": "application/json"}
     async with http.stream(method, url, content=content, headers={**kind, **headers}) as response:
-        said = {name.lower(): value for name, value in response.headers.items()}
-        good = 200 <= response.status_code < 300
-        read = _success(response, said) if good else _error(response, said)
-        return Received(response.status_code, said, await read)
+        names = {name.lower(): value for name, value in response.headers.items()}
+        success = 200 <= response.status_code < 300
+        read = _read_success(response, names) if success else _read_error(response, names)
+        return Received(response.status_code, names, await read)
 
 
-async def _success(response: Any, headers: Mapping[str, str]) -> Any:
+async def _read_success(response: Any, headers: Mapping[str, str]) -> Any:
     media, _, parameters = headers.get("content-type", "").lower().partition(";")
     events, held = Events(), bytearray()
     if media.strip() == "text/event-stream":
@@ -241,7 +235,7 @@ async def _success(response: Any, headers: Mapping[str, str]) -> Any:
     return parse_body(data, charset or None)
 
 
-async def _error(response: Any, headers: Mapping[str, str]) -> Any:
+async def _read_error(response: Any, headers: Mapping[str, str]) -> Any:
     held = bytearray()
     with suppress(Unusable):  # what came so far will do
         await _read(response, headers, ERROR_BYTES, held.extend)

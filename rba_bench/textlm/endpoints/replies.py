@@ -1,4 +1,4 @@
-"""The one place where replies of servers enter: read, checked and cleaned, so that nothing behind it meets raw JSON.
+"""Replies of servers: parsed, checked and cleaned in one place, so that no other code sees raw JSON.
 
 A reply becomes an `Answer` of plain, bounded values, or `Unusable` with the reason. The text is kept wherever there is
 one: half an emoji or a NUL becomes U+FFFD, a count or a probability that cannot be true is left out.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Route = Literal["chat", "completion"]
-Odds = tuple[tuple[str, float], ...]
+Logprobs = tuple[tuple[str, float], ...]
 
 TEXT_CHARACTERS = 1_000_000  # of one answer; 32,000 tokens of prose are 160,000
 MOST_PARTS = 200_000  # lists and objects of one body; as Python objects they are thirty times as large
@@ -51,7 +51,7 @@ class ServerAnswer:
         finish: The server's `finish_reason`, "" if it gives none.
         reasoning: What the server tells apart as the model's thinking (`reasoning_content`, `reasoning`, or parts of
             the content).
-        odds: `(token, natural-log probability)` of the first token, likeliest first; () if not given or impossible.
+        logprobs: `(token, natural-log probability)` of the first token, likeliest first; () if not given or impossible.
         prompt_tokens: As the server counted them, 0 if it did not.
         completion_tokens: As the server counted them, 0 if it did not.
         reports: `model` and `system_fingerprint`, as far as given.
@@ -62,7 +62,7 @@ class ServerAnswer:
     refused: str = ""
     finish: str = ""
     reasoning: str = ""
-    odds: Odds = ()
+    logprobs: Logprobs = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reports: Mapping[str, str] = field(default_factory=dict)
@@ -117,8 +117,8 @@ def parse_answer(body: object, route: Route) -> ServerAnswer:
         raise Unusable("the answer is no JSON object")
     choice = _first_choice(body, route)
     if choice is None:
-        said = error_message(body)
-        raise Unusable(f"the answer holds no choices{': ' if said else ''}{said}")
+        message = error_message(body)
+        raise Unusable(f"the answer holds no choices{': ' if message else ''}{message}")
     text, refusal, reasoning = _texts(choice, route)
     if len(text) > TEXT_CHARACTERS or len(reasoning) > TEXT_CHARACTERS:
         raise Unusable(f"the answer is longer than {TEXT_CHARACTERS:,} characters")
@@ -131,7 +131,7 @@ def parse_answer(body: object, route: Route) -> ServerAnswer:
         refused=filtered or ("refused by the model" if refusal else ""),
         finish=clean_text(finish)[:_LONGEST_REPORT] if isinstance(finish, str) else "",
         reasoning=reasoning,
-        odds=_odds(choice),
+        logprobs=_first_logprobs(choice),
         prompt_tokens=_count(counts.get("prompt_tokens")),
         completion_tokens=_count(counts.get("completion_tokens")),
         reports={
@@ -153,10 +153,10 @@ def error_message(body: object) -> str:
         return clean_text(inner)
     if not isinstance(inner, Mapping):
         return ""
-    said = (
+    message = (
         inner.get("message") or inner.get("detail") or (inner.get("msg") if inner is not body else "") or ""
     )
-    return clean_text(said if isinstance(said, str) else json.dumps(said))
+    return clean_text(message if isinstance(message, str) else json.dumps(message))
 
 
 def _decoded(data: bytes, charset: str | None) -> str:
@@ -201,7 +201,7 @@ def _texts(choice: Mapping[str, Any], route: Route) -> tuple[str, str, str]:
         text = _plain(audio.get("transcript"))
     apart = [_plain(message.get(name), thinking=True) for name in REASONING]
     inside = _plain(content, thinking=True) if isinstance(content, list) else ""
-    reasoning = next((said for said in (*apart, inside) if said), "")
+    reasoning = next((text for text in (*apart, inside) if text), "")
     return text, _plain(message.get("refusal")), reasoning
 
 
@@ -222,20 +222,21 @@ def content_text(content: object, thinking: bool = False) -> str:
     if whole and all(isinstance(part, str) for part in whole):
         return "" if thinking else "".join(whole)
     parts = [part for part in whole if isinstance(part, Mapping)]
-    chosen = [part for part in parts if (str(part.get("type")) in _THINKING_PARTS) == thinking]
-    return "".join(map(_part, chosen))
+    return "".join(
+        _part_text(part) for part in parts if (str(part.get("type")) in _THINKING_PARTS) == thinking
+    )
 
 
-def _part(part: Mapping[str, Any]) -> str:
+def _part_text(part: Mapping[str, Any]) -> str:
     """A part's text; Mistral puts a list of text parts into `thinking`."""
     inside = part.get("text", part.get("thinking"))
     if isinstance(inside, list):
-        texts = [one.get("text") for one in inside if isinstance(one, Mapping)]
+        texts = [piece.get("text") for piece in inside if isinstance(piece, Mapping)]
         return "".join(text for text in texts if isinstance(text, str))
     return inside if isinstance(inside, str) else ""
 
 
-def _odds(choice: Mapping[str, Any]) -> Odds:
+def _first_logprobs(choice: Mapping[str, Any]) -> Logprobs:
     """Likeliest first tokens; none at all if one of them is impossible, for then the rest means nothing either."""
     logprobs = choice.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
@@ -246,10 +247,10 @@ def _odds(choice: Mapping[str, Any]) -> Odds:
     pairs = list(_pairs(rows[:_MOST_ODDS]))
     if None in pairs:
         return ()
-    odds = [pair for pair in pairs if pair is not None and pair[1] > -math.inf]
-    if sum(math.exp(value) for _, value in odds) > 1 + _TOTAL_ROUNDING:
+    likely = [pair for pair in pairs if pair is not None and pair[1] > -math.inf]
+    if sum(math.exp(value) for _, value in likely) > 1 + _TOTAL_ROUNDING:
         return ()
-    return tuple(sorted(odds, key=lambda pair: -pair[1]))
+    return tuple(sorted(likely, key=lambda pair: -pair[1]))
 
 
 def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float] | None]:

@@ -1,4 +1,4 @@
-"""What a server offers: its models, and by small requests what it takes. Used by `rba-bench doctor --endpoint`."""
+"""Survey of a server for `rba-bench doctor --endpoint`: its models, and by small requests what it accepts."""
 
 import base64
 import io
@@ -48,8 +48,7 @@ def survey_server(address: str, probe: bool = False) -> list[ServerFinding]:
         MissingPrerequisite: It wants a key.
         RbaError: Nobody answers there.
     """
-    named = address.removeprefix(SCHEME)
-    url, _, model = named.partition("#")
+    url, _, model = address.removeprefix(SCHEME).partition("#")
     parsed = parse_endpoint(f"{SCHEME}{url}#{model or _UNNAMED}")
     assert parsed is not None  # the scheme is there
     options = replace(EndpointOptions.from_environment(), retries=0, max_concurrency=1, start_concurrency=1)
@@ -81,19 +80,19 @@ def _key(client: EndpointClient) -> ServerFinding:
     return ServerFinding("key", True, f"not set; it would go into {where_to_set(host)}{needless}")
 
 
-def _refuse(trouble: RequestFailure, client: EndpointClient) -> None:
+def _refuse(failure: RequestFailure, client: EndpointClient) -> None:
     """Raise where there is no use in asking further."""
-    if trouble.kind in ("connect", "timeout"):
+    if failure.kind in ("connect", "timeout"):
         raise RbaError(
-            f"no server answers at {client.base_url} ({trouble.reason}): start it or check the address"
+            f"no server answers at {client.base_url} ({failure.reason}): start it or check the address"
         )
-    if trouble.kind in ("key", "forbidden"):
+    if failure.kind in ("key", "forbidden"):
         fix = (
             f"check {client.key.source}"
             if client.key.known
             else f"set {where_to_set(host_of(client.base_url))}"
         )
-        raise MissingPrerequisite(f"{client.base_url} refuses the API key ({trouble.reason}): {fix}")
+        raise MissingPrerequisite(f"{client.base_url} refuses the API key ({failure.reason}): {fix}")
 
 
 def _model(row: Mapping[str, Any]) -> ServerFinding:
@@ -101,8 +100,8 @@ def _model(row: Mapping[str, Any]) -> ServerFinding:
     sizes = [place[name] for place in places for name in _CONTEXT if isinstance(place.get(name), int)]
     facts = [f"{sizes[0]:,} tokens"] if sizes else []
     takes = [row.get("architecture"), row.get("modalities"), row.get("input_modalities")]
-    named: list[Any] = [one.get("input_modalities") if isinstance(one, Mapping) else one for one in takes]
-    inputs = next((one for one in named if isinstance(one, list) and one), [])
+    lists: list[Any] = [m.get("input_modalities") if isinstance(m, Mapping) else m for m in takes]
+    inputs = next((names for names in lists if isinstance(names, list) and names), [])
     if inputs:
         facts.append(f"takes {', '.join(map(str, inputs))}")
     if isinstance(ends := row.get("shutdown_date"), str) and ends:
@@ -112,24 +111,26 @@ def _model(row: Mapping[str, Any]) -> ServerFinding:
 
 def _probes(client: EndpointClient) -> list[ServerFinding]:
     """Small requests, each of which fails on its own."""
-    answer, *others = [_outcome(client, payload) for payload in ({}, _ODDS, {"stream": True}, _heard())]
-    told = ", ".join(client.observed().get("asked", [])) or "as the protocol says"
-    findings = [_finding("answers", answer, told)]
+    answer, *others = [
+        _outcome(client, payload) for payload in ({}, _LOGPROBS, {"stream": True}, _audio_question())
+    ]
+    changes = ", ".join(client.observed().get("asked", [])) or "as the protocol says"
+    findings = [_finding("answers", answer, changes)]
     if isinstance(answer, RequestFailure):
         _refuse(answer, client)
-    odds, stream, heard = others
-    if isinstance(odds, ServerAnswer):
-        odds = odds if odds.odds else RequestFailure("request", "not given")
-    number = f"{len(odds.odds)} likeliest first tokens" if isinstance(odds, ServerAnswer) else ""
+    logprobs, stream, audio = others
+    if isinstance(logprobs, ServerAnswer) and not logprobs.logprobs:
+        logprobs = RequestFailure("request", "not given")
+    count = f"{len(logprobs.logprobs)} likeliest first tokens" if isinstance(logprobs, ServerAnswer) else ""
     return [
         *findings,
-        _finding("logprobs", odds, number),
+        _finding("logprobs", logprobs, count),
         _finding("stream", stream, "answers in pieces"),
-        _finding("audio", heard, "takes input_audio"),
+        _finding("audio", audio, "takes input_audio"),
     ]
 
 
-_ODDS = {"logprobs": True, "top_logprobs": 5, "max_tokens": 1}
+_LOGPROBS = {"logprobs": True, "top_logprobs": 5, "max_tokens": 1}
 
 
 def _outcome(client: EndpointClient, payload: Mapping[str, Any]) -> ServerAnswer | RequestFailure:
@@ -147,7 +148,7 @@ def _finding(name: str, outcome: ServerAnswer | RequestFailure, found: str) -> S
     return ServerFinding(name, True, found)
 
 
-def _heard() -> dict[str, Any]:
+def _audio_question() -> dict[str, Any]:
     """A short tone with a question."""
     samples = [int(8000 * math.sin(math.tau * 440 * i / _RATE)) for i in range(int(_TONE_S * _RATE))]
     file = io.BytesIO()

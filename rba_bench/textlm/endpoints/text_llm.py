@@ -66,14 +66,14 @@ class EndpointLM(TextLM, JudgeModel):
         Raises:
             RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
         """
-        with closing(self.client.run(len(questions), lambda i: _asked(questions[i]))) as outcomes:
+        with closing(self.client.run(len(questions), lambda i: _judge_request(questions[i]))) as outcomes:
             for index, outcome in outcomes:
                 yield index, self._reply(questions[index], outcome)
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Answer each user turn; see `TextLM.chat`."""
-        done = dict(self.chat_stream(user_texts, decoding, seeds))
-        return [done[i] for i in range(len(user_texts))]
+        answers = dict(self.chat_stream(user_texts, decoding, seeds))
+        return [answers[i] for i in range(len(user_texts))]
 
     def chat_stream(
         self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
@@ -101,7 +101,8 @@ class EndpointLM(TextLM, JudgeModel):
             EndpointRequest("completion", {"prompt": prompt, **sampling_parameters(decoding, seed), **plain})
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        return self._generate(calls)
+        answers = dict(self.client.run(len(calls), calls.__getitem__))
+        return [to_generation(answers[i]) for i in range(len(calls))]
 
     def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Not offered. Raises UserError: OpenAI-compatible servers do not score given answers under a chat template."""
@@ -114,24 +115,20 @@ class EndpointLM(TextLM, JudgeModel):
     def pre_query_template(self) -> str:
         """Not offered. Raises UserError: servers do not tell their chat template."""
         raise UserError(
-            f"{self.client.base_url} does not tell the chat template of {self.client.model!r}: give the template, or "
+            f"{self.client.base_url} does not show the chat template of {self.client.model!r}: give the template, or "
             "the model as a local folder or Hub id"
         )
-
-    def _generate(self, calls: Sequence[EndpointRequest]) -> list[Generation]:
-        done = dict(self.client.run(len(calls), calls.__getitem__))
-        return [to_generation(done[i]) for i in range(len(calls))]
 
     def _reply(self, question: Question, outcome: ServerAnswer | RequestFailure) -> Reply:
         if isinstance(outcome, RequestFailure):
             return Reply(
                 "", status="refused" if outcome.kind == "filtered" else "error", error=outcome.reason
             )
-        # servers report the odds of all that was drawn: of a reply that thinks the first are not the verdict's
-        odds = () if outcome.reasoning else outcome.odds[: question.top_logprobs]
+        # servers report the log-probabilities of all tokens: in a reply that thinks, the first are not the verdict's
+        logprobs = () if outcome.reasoning else outcome.logprobs[: question.top_logprobs]
         return Reply(
             outcome.text,
-            odds,
+            logprobs,
             "refused" if outcome.refused else "ok",
             outcome.refused,
             outcome.prompt_tokens,
@@ -170,17 +167,17 @@ def to_generation(outcome: ServerAnswer | RequestFailure) -> Generation:
     )
 
 
-def _unanswered(trouble: RequestFailure) -> Status:
+def _unanswered(failure: RequestFailure) -> Status:
     """Whose failure it is: the model's only where it refuses the content, or cannot hold the request."""
-    if trouble.kind == "unheard":
+    if failure.kind == "unheard":
         return "not_heard"
-    too_long = trouble.kind == "request" and _TOO_LONG.search(trouble.reason)
-    return "error" if too_long or trouble.kind == "filtered" else "no_reply"
+    too_long = failure.kind == "request" and _TOO_LONG.search(failure.reason)
+    return "error" if too_long or failure.kind == "filtered" else "no_reply"
 
 
-def _asked(question: Question) -> EndpointRequest:
+def _judge_request(question: Question) -> EndpointRequest:
     payload: dict[str, Any] = {
-        "messages": [{"role": one.role, "content": one.content} for one in question.messages],
+        "messages": [{"role": turn.role, "content": turn.content} for turn in question.messages],
         "max_tokens": question.max_tokens,
         "temperature": question.temperature,
         "seed": question.seed,

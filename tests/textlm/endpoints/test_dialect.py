@@ -212,7 +212,7 @@ def test_a_judge_that_takes_no_other_temperature_votes_as_it_can_and_that_is_tol
     assert [reply.text for _, reply in replies] == ["fine", "fine"]
     assert len(server.seen) == 4
     assert lm.observed()["asked"] == ["temperature 1", "no seed"]
-    assert "m wants to be asked in another way: temperature 1, no seed" in capsys.readouterr().err
+    assert "m: requests are adapted to the server (temperature 1, no seed)" in capsys.readouterr().err
 
 
 def test_after_an_answer_a_refused_temperature_is_its_items_failure() -> None:

@@ -46,7 +46,7 @@ WHOLE = [
 def test_the_pieces_make_the_answer_wherever_the_bytes_are_cut(step: int, end: str) -> None:
     answer = read(b": first a remark\n\n" + wire(*WHOLE, end=end), step)
     assert (answer.text, answer.finish, answer.reasoning) == ("in pieces 👍", "length", "hm")
-    assert (answer.prompt_tokens, answer.completion_tokens, answer.odds) == (7, 4, (("in", -0.1),))
+    assert (answer.prompt_tokens, answer.completion_tokens, answer.logprobs) == (7, 4, (("in", -0.1),))
     assert answer.reports == {"model": "m", "system_fingerprint": "fp"}
 
 

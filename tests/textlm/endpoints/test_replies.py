@@ -83,12 +83,12 @@ def test_thinking_that_is_told_apart_is_kept_apart() -> None:
 def test_odds_that_cannot_be_are_none_and_the_answer_stays(value: str) -> None:
     text = json.dumps(first_token({"token": "m", "logprob": "HERE"}, {"token": "M", "logprob": -1.0}))
     answer = read(text.replace('"HERE"', value))
-    assert (answer.text, answer.odds) == ("yes", ())
+    assert (answer.text, answer.logprobs) == ("yes", ())
 
 
 def test_odds_of_more_than_one_in_all_are_none() -> None:
     certain = [{"token": token, "logprob": -0.001} for token in "mM"]
-    assert parse_answer(first_token(*certain), "chat").odds == ()
+    assert parse_answer(first_token(*certain), "chat").logprobs == ()
 
 
 def test_odds_that_can_be_are_sorted_and_a_token_without_a_chance_is_left_out() -> None:
@@ -98,14 +98,14 @@ def test_odds_that_can_be_are_sorted_and_a_token_without_a_chance_is_left_out() 
         {"token": "m", "logprob": 0.0004},  # rounded up by a server that computes in 16 bits
     ]
     text = json.dumps(first_token(*rows, {"token": "M", "logprob": -math.inf}))
-    assert read(text).odds == (("m", 0.0), ("\ufffd", -5.0), ("x", -9999.0))
+    assert read(text).logprobs == (("m", 0.0), ("\ufffd", -5.0), ("x", -9999.0))
 
 
 @pytest.mark.parametrize(
     "logprobs", [None, [], "x", {"content": None}, {"content": [None]}, {"content": [{}]}]
 )
 def test_odds_of_another_form_are_none(logprobs: object) -> None:
-    assert parse_answer(reply(choice={"logprobs": logprobs}), "chat").odds == ()
+    assert parse_answer(reply(choice={"logprobs": logprobs}), "chat").logprobs == ()
 
 
 @pytest.mark.parametrize(
