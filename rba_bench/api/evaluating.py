@@ -62,9 +62,9 @@ class Samples:
 
     @cached_property
     def _all(self) -> "list[tuple[str, Sample]]":
-        from rba_bench.leaderboard.loaded_runs import load_run
+        from rba_bench.leaderboard.loaded_runs import load_checked_run
 
-        runs = [load_run(folder) for folder in self._folders]
+        runs = [load_checked_run(folder) for folder in self._folders]
         return [(run.record.task, sample) for run in runs for sample in run.samples]
 
     def __len__(self) -> int:

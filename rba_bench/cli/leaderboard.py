@@ -16,7 +16,7 @@ OUT = RUNS / "leaderboard"
 
 
 @app.command("build")
-def build_command(
+def build_board_command(
     records: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -80,7 +80,7 @@ def build_command(
 
 
 @app.command("verify")
-def verify_command(
+def verify_records_command(
     records: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -141,7 +141,7 @@ def verify_command(
 
 
 @app.command("card")
-def card_command(
+def model_card_command(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder of the checkpoint.")],
     records: Annotated[
         list[Path] | None,

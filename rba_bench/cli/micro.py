@@ -19,7 +19,7 @@ def _group() -> None:
 
 
 @app.command("build")
-def build_command(out: options.Out = None, as_json: options.Json = False) -> None:
+def build_micro_command(out: options.Out = None, as_json: options.Json = False) -> None:
     """Train the teacher, base and reward model of the miniature world again.
 
     From random weights, with fixed seeds. Takes up to 40 minutes on two cores.

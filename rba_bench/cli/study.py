@@ -22,7 +22,7 @@ app = typer.Typer(help="Train all methods under equal conditions and compare the
 
 
 @app.command("micro")
-def micro_command(
+def study_micro_command(
     out: options.Out = None,
     methods: Annotated[
         str | None,
@@ -70,12 +70,12 @@ def micro_command(
             study.check()
             study_plan = plan_study(study)
         else:
-            from rba_bench.study.report import collect_study, publish_report, write_report
+            from rba_bench.study.report import collect_study, publish_study_report, write_study_report
 
             study.run()
-            report = write_report(collect_study(study.study, study.folder.out), study.folder.report)
+            report = write_study_report(collect_study(study.study, study.folder.out), study.folder.report)
             if publish is not None:
-                say(f"published in {publish_report(report, publish)}")
+                say(f"published in {publish_study_report(report, publish)}")
     if plan:
         _print_plan(study_plan, as_json)
     else:
@@ -83,7 +83,7 @@ def micro_command(
 
 
 @app.command("report")
-def report_command(
+def study_report_command(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of a study's report, or of a published copy.")
     ],
@@ -94,9 +94,9 @@ def report_command(
     The same scores give the same files, byte for byte.
     """
     with stdout_reserved():
-        from rba_bench.study.report import load_study, write_report
+        from rba_bench.study.report import load_study, write_study_report
 
-        report = write_report(load_study(folder), folder)
+        report = write_study_report(load_study(folder), folder)
     _print_report(report, as_json)
 
 

@@ -19,7 +19,7 @@ from rba_bench.stages import run_training, training_recipe
 from rba_bench.training.options.presets import Method
 
 
-def server_command(
+def train_server_command(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder for the text decoder.")],
     method: Annotated[
         Method | None,
@@ -89,7 +89,7 @@ class _TrainGroup(TyperGroup):
 
 
 app = typer.Typer(cls=_TrainGroup, rich_markup_mode=None)
-app.command("server")(server_command)
+app.command("server")(train_server_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -187,7 +187,7 @@ def train_command(
 
 
 @app.command("report")
-def report_command(
+def train_report_command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="Folder of a training run: finished, running or stopped.")
     ],

@@ -21,7 +21,7 @@ from rba_bench.files import inside
 from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.columns import breakdown_rows, flat_rows
 from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_length
-from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_run, without_copies
+from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
 from rba_bench.leaderboard.tables import csv_text, json_text, rounded
 from rba_bench.untrusted import plain, read_untrusted_file, read_untrusted_json
@@ -128,7 +128,7 @@ def board_differences(board: Path) -> Iterator[str]:
         data = read_untrusted_json(board / RECORDS)
         options = data.get("options") or {}
         baseline, warnings = str(data["baseline"]), [str(each) for each in data["warnings"]]
-        runs = without_copies([load_run(folder) for folder in find_runs([board / PUBLISHED])])
+        runs = without_copies([load_checked_run(folder) for folder in find_runs([board / PUBLISHED])])
         groups = group_runs(runs, baseline, options.get("ceiling"))
         estimates = [estimate_equal_length(group) for group in groups] if options.get("equal_length") else []
         expected_warnings = board_warnings(groups, baseline, estimates)

@@ -17,7 +17,12 @@ from rba_bench.leaderboard.board_files import (
 )
 from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.equal_length import estimate_equal_length
-from rba_bench.leaderboard.loaded_runs import find_runs, find_unfinished_runs, load_run, without_copies
+from rba_bench.leaderboard.loaded_runs import (
+    find_runs,
+    find_unfinished_runs,
+    load_checked_run,
+    without_copies,
+)
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
 from rba_bench.leaderboard.verify import refuse_faulty
@@ -80,7 +85,7 @@ def build_board(
     Raises:
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
     """
-    runs = without_copies([load_run(folder) for folder in find_runs(records, out)])
+    runs = without_copies([load_checked_run(folder) for folder in find_runs(records, out)])
     refuse_faulty(runs)
     partial = [run for run in runs if run.record.partial]
     if partial and not allow_partial:

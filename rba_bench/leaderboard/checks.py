@@ -22,7 +22,7 @@ from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.files import canonical_json, sha256_bytes, sha256_json
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL, REFERENCES, LoadedRun, kind_of_run
 from rba_bench.leaderboard.recompute import SHOWN, items_fault
-from rba_bench.leaderboard.test_sets import LocalTestSet, clip_key, has_paired_clips
+from rba_bench.leaderboard.test_sets import LocalTestSet, has_paired_clips, sample_clip_key
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.model_names import BUILT_IN
@@ -311,7 +311,7 @@ def _items_of_other_seeds(run: LoadedRun, test_set: LocalTestSet | None) -> list
     ids = []
     for place, sample in enumerate(run.samples):
         document = documents_by_place[place] if place < len(documents_by_place) else None
-        key = clip_key(sample, document) + suffix
+        key = sample_clip_key(sample, document) + suffix
         count = counts.get((sample.prompt, key), 0)
         counts[sample.prompt, key] = count + 1
         if sample.seed != stable_seed("eval", run.record.seeds.get("generation"), sample.prompt, key, count):

@@ -14,7 +14,7 @@ from rba_bench.evaluation.records import RUN_FILE, RunRecord, read_record
 from rba_bench.files import folder_name
 from rba_bench.leaderboard.board_groups import GroupKey, data_hash, group_key
 from rba_bench.leaderboard.columns import metric_heading
-from rba_bench.leaderboard.loaded_runs import CEILING, LoadedRun, kind_of_run, load_run
+from rba_bench.leaderboard.loaded_runs import CEILING, LoadedRun, kind_of_run, load_checked_run
 from rba_bench.leaderboard.pairing import Contrast, RunPair
 from rba_bench.leaderboard.tables import NOTHING, SHORT, TextTable, interval_text
 from rba_bench.metrics.interval import FEWEST, Interval
@@ -264,7 +264,7 @@ def _unmatched_notes(
 
 
 def _compare_pair(first: Path, second: Path) -> RunComparison:
-    a, b = load_run(first), load_run(second)
+    a, b = load_checked_run(first), load_checked_run(second)
 
     def definition(run: LoadedRun, metric: str) -> list[Any]:
         value = run.record.metrics.get(metric)

@@ -165,7 +165,7 @@ def find_unfinished_runs(paths: Iterable[Path]) -> list[Path]:
     return sorted({folder for folder in samples if not (folder / RUN_FILE).exists()})
 
 
-def load_run(folder: Path) -> LoadedRun:
+def load_checked_run(folder: Path) -> LoadedRun:
     """Load one run and check it: hash of the samples, their number, and every metric recomputed from them.
 
     Raises:

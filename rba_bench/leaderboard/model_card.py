@@ -14,7 +14,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.records import MetricValue, describe_failures, read_record
 from rba_bench.leaderboard.board_groups import BoardGroup, GroupKey, group_key
 from rba_bench.leaderboard.columns import SCORE, score_texts
-from rba_bench.leaderboard.loaded_runs import MODEL, find_runs, kind_of_spec, load_run
+from rba_bench.leaderboard.loaded_runs import MODEL, find_runs, kind_of_spec, load_checked_run
 from rba_bench.leaderboard.pages import MICRO
 from rba_bench.leaderboard.verify import refuse_faulty
 from rba_bench.textlm.weights import local_folder, setup_sha256, weights_sha256
@@ -60,7 +60,7 @@ def write_results(checkpoint: Path, records: Sequence[Path]) -> CardResults:
             f"no complete record of the weights in {folder} below {', '.join(map(str, records))} "
             f"({'; '.join(left_out)}): make one with rba-bench eval --model {folder}"
         )
-    runs = [load_run(place) for place in folders]
+    runs = [load_checked_run(place) for place in folders]
     refuse_faulty(runs)
     groups = [BoardGroup(group_key(run.record), [run], "") for run in runs]
     path = folder / cards.CARD

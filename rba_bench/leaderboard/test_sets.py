@@ -82,7 +82,7 @@ class LocalTestSet:
         return ids
 
 
-def clip_key(sample: Sample, document: Mapping[str, Any] | None) -> str:
+def sample_clip_key(sample: Sample, document: Mapping[str, Any] | None) -> str:
     """Content of the clip as the model gets it, with the clip before it where the test set is on this machine."""
     audio = None if document is None else document["audio"]
     return (

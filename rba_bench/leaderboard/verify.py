@@ -143,7 +143,7 @@ def verify_records(
     folders = loaded_runs.find_runs(paths)
     for folder in folders:
         try:
-            runs[folder] = loaded_runs.load_run(folder)
+            runs[folder] = loaded_runs.load_checked_run(folder)
         except UserError as error:
             message = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder / RUN_FILE} ")
             unreadable[folder] = plain(message, LONGEST)
@@ -165,7 +165,7 @@ def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[st
     """Check one run.
 
     Args:
-        run: As loaded; `load_run` has compared it with its hashes and counts.
+        run: As loaded; `load_checked_run` has compared it with its hashes and counts.
         data_dir: Folder with local copies of public data sets.
         shared: Faults found by comparing it with other runs.
     """

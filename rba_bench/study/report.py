@@ -101,7 +101,7 @@ def load_study(folder: Path) -> StudyData:
         ) from error
 
 
-def write_report(data: StudyData, folder: Path) -> StudyReport:
+def write_study_report(data: StudyData, folder: Path) -> StudyReport:
     """Compute everything and write it beside the scores.
 
     Raises:
@@ -145,7 +145,7 @@ def write_report(data: StudyData, folder: Path) -> StudyReport:
     return StudyReport(folder, content, (*tables, *([claims] if claims else [])), sentences)
 
 
-def publish_report(report: StudyReport, to: Path) -> Path:
+def publish_study_report(report: StudyReport, to: Path) -> Path:
     """Copy a report to a folder; one that an earlier study left there is replaced.
 
     Raises:

@@ -15,7 +15,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Hash, Name
 from rba_bench.files import sha256_json, write_atomic
 from rba_bench.leaderboard.board_groups import data_hash
-from rba_bench.leaderboard.loaded_runs import load_run, resampling_rows, summable_rows
+from rba_bench.leaderboard.loaded_runs import load_checked_run, resampling_rows, summable_rows
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.untrusted import parse_untrusted_json, plain, read_untrusted_file, unpack_gzip
 
@@ -141,7 +141,7 @@ def condense_run(folder: Path, metrics: Sequence[str]) -> TaskScores:
     Raises:
         UserError: the run is damaged or does not have a metric.
     """
-    run = load_run(folder)
+    run = load_checked_run(folder)
     record = run.record
     for name in metrics:
         if name not in record.metrics:

@@ -35,12 +35,12 @@ def score_tables(analysis: Analysis) -> list[TextTable]:
                 if row.main and (row.part, row.protocol) == (part, protocol)
             ]
             setting = f"{BUDGET_NAMES[budget]}, {protocol} decoding"
-            tables.append(_table_of_tasks(rows, f"Scores, {setting}", score_cell))
+            tables.append(_table_of_tasks(rows, f"Scores, {setting}", estimate_cell))
             if budget != analysis.data.budgets[0]:  # references are compared at the first budget
                 rows = [row for row in rows if row.part != REFERENCE]
             if any(row.versus for row in rows):
                 title = f"Difference from {analysis.study.baseline}, {setting}, same items and seeds"
-                tables.append(_table_of_tasks(rows, title, versus_cell))
+                tables.append(_table_of_tasks(rows, title, difference_cell))
     return tables
 
 
@@ -55,12 +55,12 @@ def _table_of_tasks(rows: Sequence[StudyRow], title: str, cell: Callable[[StudyR
     return matrix_table(title, "method", methods, tasks, cells)
 
 
-def score_cell(row: StudyRow) -> str:
+def estimate_cell(row: StudyRow) -> str:
     """`mean [low, high] ±spread`."""
     return _estimate_text(row.score, row.scale, signed=False)
 
 
-def versus_cell(row: StudyRow) -> str:
+def difference_cell(row: StudyRow) -> str:
     """The difference, with `*` where the interval excludes zero."""
     if row.versus is None:
         return "(baseline)"
@@ -123,7 +123,7 @@ def claim_table(analysis: Analysis) -> TextTable | None:
     """The claims and what became of them, None if the study has none."""
     headings = ["claim", "budget", "task", "difference", "verdict"]
     cells = [
-        [v.text, BUDGET_NAMES[v.budget], f"{v.row.task} {v.row.metric}", versus_cell(v.row), v.word]
+        [v.text, BUDGET_NAMES[v.budget], f"{v.row.task} {v.row.metric}", difference_cell(v.row), v.word]
         for v in analysis.verdicts
     ]
     return TextTable(headings, cells, "Claims", numeric_from=9) if cells else None
@@ -159,7 +159,7 @@ def _method_sentence(method: str, baseline: str, rows: Sequence[StudyRow]) -> st
 
     def text(part: Sequence[StudyRow]) -> str:
         return ", ".join(
-            f"{plain(row.task)} at {BUDGET_NAMES[row.part]} {versus_cell(row).removesuffix(' *')}"
+            f"{plain(row.task)} at {BUDGET_NAMES[row.part]} {difference_cell(row).removesuffix(' *')}"
             for row in part
         )
 

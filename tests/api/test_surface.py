@@ -78,7 +78,7 @@ def test_the_board_function_is_the_package_too() -> None:
     """`rba_bench.leaderboard` is called by users, and holds the modules behind the command."""
     import rba_bench.leaderboard.loaded_runs
 
-    assert isinstance(rba.leaderboard, ModuleType) and callable(rba_bench.leaderboard.loaded_runs.load_run)
+    assert isinstance(rba.leaderboard, ModuleType) and callable(rba_bench.leaderboard.loaded_runs.load_checked_run)
     assert inspect.signature(rba.leaderboard) == inspect.signature(boards.leaderboard)
 
 
@@ -102,7 +102,7 @@ def test_a_function_has_the_options_of_its_command(command: str, function: str) 
         "eval": evaluate.eval_command,
         "train": train.train_command,
         "synth": synth.synth_command,
-        "build": leaderboard.build_command,
+        "build": leaderboard.build_board_command,
     }
     offered = {name.rstrip("_") for name in inspect.signature(commands[command]).parameters}
     taken = inspect.signature(getattr(rba, function)).parameters

@@ -128,7 +128,7 @@ def test_a_new_metric_changes_scores_intervals_statuses_hash_and_note(
     assert ran("rescore", folder / "run.json", "--task", task) == 0
     line = capsys.readouterr().out
     assert "alias_match 0.6667 -> 0.3333" in line and f"protocol {before.protocol_hash[:12]} -> " in line
-    after = loaded_runs.load_run(folder).record
+    after = loaded_runs.load_checked_run(folder).record
     found = after.metrics["alias_match"]
     assert found.value == pytest.approx(1 / 3) and found.low <= found.value <= found.high
     assert found.signature.endswith("|strict") and after.run_id == before.run_id
@@ -195,7 +195,7 @@ def test_out_leaves_the_old_record_alone(folder, task, tmp_path, capsys, monkeyp
     assert contents(folder) == before
     made = tmp_path / "new" / "scripted" / folder.name
     assert Path(said["folder"]) == made and said["metrics"]["alias_match"] == pytest.approx([2 / 3, 1 / 3])
-    assert loaded_runs.load_run(made).record.rescored
+    assert loaded_runs.load_checked_run(made).record.rescored
 
 
 def test_the_answer_is_taken_from_the_raw_response_by_the_rule_of_today(tmp_path, task, use_model, capsys):
@@ -210,7 +210,7 @@ def test_the_answer_is_taken_from_the_raw_response_by_the_rule_of_today(tmp_path
     assert (samples["shadows"].extracted, samples["shadows"].status) == ("No idea.", "ok")
     assert (samples["arvania"].extracted, samples["arvania"].status) == ("", "truncated")
     assert samples["shadows"].response == said["painted"] and samples["arvania"].response == said["river"]
-    assert loaded_runs.load_run(place).record.metrics["alias_match"].value == pytest.approx(1 / 3)
+    assert loaded_runs.load_checked_run(place).record.metrics["alias_match"].value == pytest.approx(1 / 3)
 
 
 # Judges
@@ -232,7 +232,7 @@ def test_another_judge_is_asked_about_kept_answers_and_never_twice(tmp_path, jud
         asked = len(second.seen)
         [again] = rescored(capsys, place, "--task", judged_task, "--judge", second.spec)
         assert not again["changed"] and len(second.seen) == asked
-    record = loaded_runs.load_run(place).record
+    record = loaded_runs.load_checked_run(place).record
     assert len(record.rescored) == 1 and record.rescored[0].judge == second.spec
     assert record.finish["yesno"]["n_judged"] == 6
     assert all(sample.judge["yesno"]["votes"][0]["reply"] == "Yes" for sample in read_samples(place))
@@ -247,13 +247,13 @@ def test_without_a_judge_verdicts_stay_and_none_drops_them(
     before = read_record(place)
     strict_match(monkeypatch)
     rescored(capsys, place, "--task", judged_task)
-    after = loaded_runs.load_run(place).record
+    after = loaded_runs.load_checked_run(place).record
     assert after.metrics["judge_accuracy"] == before.metrics["judge_accuracy"]
     assert after.finish == before.finish and after.protocol_spec["finish"] == before.protocol_spec["finish"]
     assert after.metrics["alias_match"].signature.endswith("|strict")
     [said] = rescored(capsys, place, "--task", judged_task, "--judge", "none")
     assert said["metrics"]["judge_accuracy"] == [1.0, None]
-    dropped = loaded_runs.load_run(place).record
+    dropped = loaded_runs.load_checked_run(place).record
     assert "judge_accuracy" not in dropped.metrics and "finish" not in dropped.protocol_spec
     assert all(sample.judge is None for sample in read_samples(place))
 
@@ -267,7 +267,7 @@ def test_a_verdict_on_another_text_than_the_one_scored_now_is_none(tmp_path, jud
         place, lambda line: {**line, "extracted": "the dorn, or not"} if "dorn" in line["response"] else line
     )
     rescored(capsys, place, "--task", judged_task)
-    record = loaded_runs.load_run(place).record
+    record = loaded_runs.load_checked_run(place).record
     found = record.metrics["judge_accuracy"]
     assert (found.n, found.n_missing, record.statuses["judge_failed"]) == (4, 2, 2)
     stale = [sample for sample in read_samples(place) if sample.status == "judge_failed"]
@@ -299,7 +299,7 @@ def test_unheard_items_stay_without_scores(tmp_path, task, use_model, capsys, mo
     place = run(task, tmp_path / "out")
     strict_match(monkeypatch)
     rescored(capsys, place, "--task", task)
-    record = loaded_runs.load_run(place).record
+    record = loaded_runs.load_checked_run(place).record
     found = record.metrics["alias_match"]
     assert (found.value, found.n, found.n_missing) == (0.5, 4, 2)
     assert (record.statuses["not_heard"], record.statuses["error"]) == (2, 2)
@@ -346,7 +346,7 @@ def test_records_of_a_board_are_rescored_together_and_stay_packed(tmp_path, caps
     assert len(said) == 2 and {one["task"] for one in said} == {"micro_triviaqa", "micro_covost2"}
     for one in said:
         assert sorted(os.listdir(one["folder"])) == ["run.json", "samples.jsonl.gz"]
-        assert loaded_runs.load_run(Path(one["folder"])).record.n == 96 or one["task"] == "micro_covost2"
+        assert loaded_runs.load_checked_run(Path(one["folder"])).record.n == 96 or one["task"] == "micro_covost2"
     assert not any(one["changed"] for one in rescored(capsys, tmp_path / "records"))
 
 
@@ -379,9 +379,9 @@ def test_a_kill_leaves_the_old_run_or_is_finished_by_the_next_rescoring(
     left = contents(folder)
     assert left["run.json"] == before["run.json"]
     if step == "samples":
-        assert left["samples.jsonl"] == before["samples.jsonl"] and loaded_runs.load_run(folder)
+        assert left["samples.jsonl"] == before["samples.jsonl"] and loaded_runs.load_checked_run(folder)
     [said] = rescored(capsys, folder, "--task", task)
-    assert loaded_runs.load_run(folder).record.metrics["alias_match"].value == pytest.approx(1 / 3)
+    assert loaded_runs.load_checked_run(folder).record.metrics["alias_match"].value == pytest.approx(1 / 3)
     assert not (folder / rescoring.WAITING).exists() and len(read_record(folder).rescored) == 1
 
 
@@ -399,4 +399,4 @@ def test_a_record_of_before_this_command_still_loads(folder):
     record["statuses"] = {"ok": 6, "empty": 0, "truncated": 0, "error": 0, "unparsed": 0, "judge_failed": 0}
     (folder / "run.json").write_text(json.dumps(record))
     assert isinstance(read_record(folder), RunRecord) and isinstance(read_samples(folder)[0], Sample)
-    assert loaded_runs.load_run(folder).record.rescored == []
+    assert loaded_runs.load_checked_run(folder).record.rescored == []

@@ -107,13 +107,13 @@ def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use
     _print_records([record], {}, as_json=False)
     assert "score of uninformed answers (3 of the questions)" in capsys.readouterr().out
     folder = folder_of(record, tmp_path / "out")
-    assert list(recompute.exploit_faults(loaded_runs.load_run(folder))) == []
+    assert list(recompute.exploit_faults(loaded_runs.load_checked_run(folder))) == []
     forged = json.loads((folder / "run.json").read_text())
     forged["exploits"]["scores"]["list of candidates"]["alias_match"] = 0.0
     (tmp_path / "forged").mkdir()
     (tmp_path / "forged" / "run.json").write_text(json.dumps(forged))
     (tmp_path / "forged" / "samples.jsonl").write_bytes((folder / "samples.jsonl").read_bytes())
-    assert list(recompute.exploit_faults(loaded_runs.load_run(tmp_path / "forged"))) == [
+    assert list(recompute.exploit_faults(loaded_runs.load_checked_run(tmp_path / "forged"))) == [
         "its exploit table is not what its questions give"
     ]
     board = build_board([tmp_path / "out"], tmp_path / "board")

@@ -280,6 +280,6 @@ def test_no_item_scored_on_both_sides(tmp_path):
         unscored(made.qa_samples(0.5, n=10), *range(5, 10)),
     )
     places = made.write_run(tmp_path, "a", a), made.write_run(tmp_path, "b", b)
-    assert RunPair(*map(loaded_runs.load_run, places)).difference("alias_match") is None
+    assert RunPair(*map(loaded_runs.load_checked_run, places)).difference("alias_match") is None
     with pytest.raises(UserError, match="no item with a score in both"):
         compare_runs(*places)

@@ -62,7 +62,7 @@ def test_an_identifier_is_an_identifier(tmp_path, run, key, name):
 def test_a_hash_is_a_hash(tmp_path, run, key, value):
     edit(run, **{key: value})
     with pytest.raises(UserError, match="not a run record"):
-        loaded_runs.load_run(run)
+        loaded_runs.load_checked_run(run)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_hash_is_a_hash(tmp_path, run, key, value):
 def test_a_field_is_of_its_kind_and_no_other_is_there(run, key, value):
     edit(run, **{key: value})
     with pytest.raises(UserError, match="not a run record"):
-        loaded_runs.load_run(run)
+        loaded_runs.load_checked_run(run)
 
 
 NAMES = [

@@ -123,7 +123,7 @@ def test_where_nothing_is_missing_the_page_says_so(tmp_path):
 )
 def test_a_record_that_miscounts_its_missing_scores_is_refused(runs, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        loaded_runs.load_run(edited(runs, tmp_path, "sft", **changes))
+        loaded_runs.load_checked_run(edited(runs, tmp_path, "sft", **changes))
 
 
 def test_a_record_whose_samples_have_no_score_at_all_is_refused(tmp_path):
@@ -134,7 +134,7 @@ def test_a_record_whose_samples_have_no_score_at_all_is_refused(tmp_path):
     metrics["alias_match"].update(n=0, n_missing=10)
     bare = made.write_run(tmp_path / "bare", "sft", samples, metrics=metrics)
     with pytest.raises(UserError, match="no sample has a alias_match"):
-        loaded_runs.load_run(bare)
+        loaded_runs.load_checked_run(bare)
 
 
 def test_a_score_that_is_no_number_is_refused(runs, tmp_path):
@@ -146,7 +146,7 @@ def test_a_score_that_is_no_number_is_refused(runs, tmp_path):
     (tmp_path / "samples.jsonl").write_text(text)
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="NaN is no number"):
-        loaded_runs.load_run(tmp_path)
+        loaded_runs.load_checked_run(tmp_path)
 
 
 def test_a_row_of_the_wrong_length_is_refused(tmp_path):
@@ -157,7 +157,7 @@ def test_a_row_of_the_wrong_length_is_refused(tmp_path):
     short = [samples[0].model_copy(update={"scores": cut}), *samples[1:]]
     bad = made.write_run(tmp_path / "bad", "sft", short, "micro_covost2_greedy", metrics=metrics)
     with pytest.raises(UserError, match="a row of 9 statistics where 10 are needed"):
-        loaded_runs.load_run(bad)
+        loaded_runs.load_checked_run(bad)
 
 
 def test_ratings_are_shown_to_the_second_digit(tmp_path):

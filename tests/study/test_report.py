@@ -129,16 +129,16 @@ def test_other_test_sets_never_share_a_table(data: StudyData) -> None:
 def save(data: StudyData, folder: Path) -> report.StudyReport:
     for one in data.systems:
         one.save(folder / report.SCORES)
-    return report.write_report(data, folder)
+    return report.write_study_report(data, folder)
 
 
 def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) -> None:
     made = save(data, tmp_path / "report")
-    published = report.publish_report(made, tmp_path / "published")
+    published = report.publish_study_report(made, tmp_path / "published")
     before = {
         file.relative_to(published): file.read_bytes() for file in published.rglob("*") if file.is_file()
     }
-    again = report.write_report(report.load_study(published), published)
+    again = report.write_study_report(report.load_study(published), published)
     assert again.data == made.data == read_json(published / "study.json")
     assert before == {
         file.relative_to(published): file.read_bytes() for file in published.rglob("*") if file.is_file()
@@ -153,7 +153,7 @@ def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) 
     ):
         assert part in page
     (published / "old.csv").write_text("x")
-    assert not (report.publish_report(made, published) / "old.csv").exists()
+    assert not (report.publish_study_report(made, published) / "old.csv").exists()
 
 
 def test_a_foreign_folder_is_not_replaced(data: StudyData, tmp_path: Path) -> None:
@@ -161,14 +161,14 @@ def test_a_foreign_folder_is_not_replaced(data: StudyData, tmp_path: Path) -> No
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="something else"):
-        report.publish_report(made, tmp_path / "mine")
+        report.publish_study_report(made, tmp_path / "mine")
     with pytest.raises(UserError, match="no study report"):
         report.load_study(tmp_path / "mine")
 
 
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run of this study is finished"):
-        report.write_report(StudyData(recipe(), ()), tmp_path)
+        report.write_study_report(StudyData(recipe(), ()), tmp_path)
 
 
 def test_damaged_scores_name_their_file(data: StudyData, tmp_path: Path) -> None:

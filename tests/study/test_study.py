@@ -64,7 +64,7 @@ def test_a_study_stopped_half_way_goes_on_and_a_finished_one_only_reads(
 
     study_of(recipe, tmp_path).run()
     assert stamps(tmp_path) == after
-    made = report.write_report(report.collect_study(recipe, tmp_path), tmp_path / "report")
+    made = report.write_study_report(report.collect_study(recipe, tmp_path), tmp_path / "report")
     assert made.data["comparisons"] == 2
     _check_time(recipe, tmp_path)
     _check_refusal(real_study, tmp_path)
