@@ -42,15 +42,6 @@ Track = Annotated[
         "--track", help="Track of the tasks. Default: that of the named tasks, else that of the model."
     ),
 ]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        metavar="DIR",
-        help="Folder with local copies of data sets, used instead of the Hub.",
-        show_default=False,
-    ),
-]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Number of items per task. Marks the run as partial.")
 ]
@@ -163,7 +154,7 @@ def eval_command(
     task: Tasks = None,
     model: Model = None,
     track: Track = None,
-    data_dir: DataDir = None,
+    data_dir: options.DataDir = None,
     limit: Limit = None,
     out: options.Out = None,
     judge: Judge = None,
@@ -337,7 +328,7 @@ def rescore_command(
             show_default=False,
         ),
     ] = None,
-    data_dir: DataDir = None,
+    data_dir: options.DataDir = None,
     device: Device = None,
     as_json: options.Json = False,
 ) -> None:

@@ -13,16 +13,17 @@ from rba_bench.progress import say, stdout_reserved
 
 app = typer.Typer(help="Build and verify leaderboards from run records.", rich_markup_mode=None)
 OUT = RUNS / "leaderboard"
+Records = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[RECORDS]...", help="Run folders, or folders that contain them. Default: runs/eval."
+    ),
+]
 
 
 @app.command("build")
 def build_board_command(
-    records: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RECORDS]...", help="Run folders, or folders that contain them. Default: runs/eval."
-        ),
-    ] = None,
+    records: Records = None,
     out: options.Out = None,
     baseline: Annotated[
         str,
@@ -104,15 +105,7 @@ def verify_records_command(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the items that --rerun chooses.")] = 0,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            metavar="DIR",
-            help="Folder with local copies of public data sets.",
-            show_default=False,
-        ),
-    ] = None,
+    data_dir: options.DataDir = None,
     device: Annotated[
         str | None,
         typer.Option("--device", metavar="DEVICE", help="Torch device for --rerun.", show_default=False),
@@ -143,12 +136,7 @@ def verify_records_command(
 @app.command("card")
 def model_card_command(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder of the checkpoint.")],
-    records: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RECORDS]...", help="Run folders, or folders that contain them. Default: runs/eval."
-        ),
-    ] = None,
+    records: Records = None,
     as_json: options.Json = False,
 ) -> None:
     """Write a checkpoint's scores into its model card.

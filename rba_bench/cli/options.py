@@ -53,3 +53,12 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Folder with local copies of data sets, used instead of the Hub.",
+        show_default=False,
+    ),
+]

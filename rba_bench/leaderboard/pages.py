@@ -21,6 +21,7 @@ from rba_bench.leaderboard.columns import (
 from rba_bench.leaderboard.equal_length import EqualLength
 from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL, LoadedRun
 from rba_bench.leaderboard.tables import (
+    ALL_TEXT,
     LONGEST,
     NOTHING,
     SHORT,
@@ -176,9 +177,7 @@ def reference_notes(groups: Sequence[BoardGroup]) -> list[str]:
 
 def protocol_table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:
     """The protocols and test sets of a page."""
-    return (
-        "### Protocols and test sets\n\n" + TextTable(headings, rows, numeric_from=len(headings)).markdown()
-    )
+    return "### Protocols and test sets\n\n" + TextTable(headings, rows, numeric_from=ALL_TEXT).markdown()
 
 
 def hash_cell(value: str) -> Markdown:
@@ -305,7 +304,7 @@ def _run_table(runs: Sequence[LoadedRun]) -> TextTable:
         link = Markdown(f"[{name}]({quote(published_folder(run))}/{RUN_FILE})")
         weights = plain(record.model.get("weights_sha256") or NOTHING)[:SHORT]
         rows.append([link, record.task, weights, f"{record.timing.rtfx:.0f}", record.created])
-    return TextTable(["model", "task", "weights", "RTFx", "created"], rows, numeric_from=9)
+    return TextTable(["model", "task", "weights", "RTFx", "created"], rows, numeric_from=ALL_TEXT)
 
 
 def published_folder(run: LoadedRun) -> str:

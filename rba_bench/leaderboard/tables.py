@@ -18,6 +18,7 @@ C = TypeVar("C")
 DIGITS = 12
 LONGEST = 2000  # characters of a cell
 NOTHING = "-"  # a cell that cannot be filled; never a zero
+ALL_TEXT = 1000  # `numeric_from` of a table without numbers
 SHORT = 8  # hex digits of a hash on a page; records.json has all of them
 WIDTH = 140  # columns of a table in a file or a pipe, which have no width of their own
 

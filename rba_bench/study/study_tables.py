@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rba_bench.leaderboard.columns import metric_heading
-from rba_bench.leaderboard.tables import NOTHING, TextTable, interval_text, matrix_table
+from rba_bench.leaderboard.tables import ALL_TEXT, NOTHING, TextTable, interval_text, matrix_table
 from rba_bench.study.analysis import Analysis, SeedEstimate, StudyData, StudyRow
 from rba_bench.study.folder import REFERENCE
 from rba_bench.untrusted import plain
@@ -126,7 +126,7 @@ def claim_table(analysis: Analysis) -> TextTable | None:
         [v.text, BUDGET_NAMES[v.budget], f"{v.row.task} {v.row.metric}", difference_cell(v.row), v.word]
         for v in analysis.verdicts
     ]
-    return TextTable(headings, cells, "Claims", numeric_from=9) if cells else None
+    return TextTable(headings, cells, "Claims", numeric_from=ALL_TEXT) if cells else None
 
 
 def summary_sentences(analysis: Analysis) -> Iterator[str]:
