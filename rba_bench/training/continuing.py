@@ -1,11 +1,11 @@
-"""Going on from another run: with more steps, the same base, data and objective.
+"""Continuing another run with more steps, on the same base, data and objective.
 
     rba-bench train --continue-from RUN --steps 400 --out NEW      RUN has taken 200 steps, NEW takes 200 more
 
-A run that kept its state (`keep_state`), or was stopped, is gone on from as if more steps had been asked for in the
-beginning: a constant schedule gives the same weights, bit for bit. Of a finished run that kept none, only the weights
-are left: the optimiser starts without memory and is warmed up again. What it compares with (`reference: base`) stays
-the base it began from; to begin anew from a run's weights, name its folder as `base`.
+A run that kept its state (`keep_state`), or was stopped, continues as if more steps had been set from the beginning: a
+constant schedule gives the same weights, bit for bit. Of a finished run that kept none, only the weights are left: the
+optimiser starts without memory and is warmed up again. The reference (`reference: base`) stays the base that the first
+run started from; to start a new run from a run's weights, name its folder as `base`.
 """
 
 import os
@@ -32,7 +32,7 @@ FREE = {
 
 @dataclass(frozen=True)
 class Origin:
-    """The run that is gone on from.
+    """The run that another one continues.
 
     Attributes:
         run: its folder.
@@ -40,7 +40,7 @@ class Origin:
         kept: its last checkpoint with the optimiser's state, None where there is none.
         record: its `rba_run.json`, empty where it is not finished.
         config: what decided it, as `rba_config.json` has it.
-        sha256: of the weights that are gone on from.
+        sha256: of its weights.
     """
 
     run: Path
@@ -61,8 +61,8 @@ class Origin:
 
     def lineage(self) -> list[dict[str, Any]]:
         """For the record: this run, and where it came from itself, the latest first."""
-        told = {name: self.config.get(name) for name in ("method", "seed", "alignment_set_sha256")}
-        return [{"as": "continued", **self.identity(), **told}, *self.record.get("lineage", ())]
+        fields = {name: self.config.get(name) for name in ("method", "seed", "alignment_set_sha256")}
+        return [{"as": "continued", **self.identity(), **fields}, *self.record.get("lineage", ())]
 
 
 def find_origin(run: Path) -> Origin:
@@ -91,7 +91,7 @@ def find_origin(run: Path) -> Origin:
         path, state = kept
         return Origin(run, int(state["step"]), path, record, signature["config"], checkpoint_identity(path))
     if not record:
-        raise UserError(f"{run} has not saved a step yet: give its own command again")
+        raise UserError(f"{run} has not saved a step yet: repeat its own command")
     return Origin(run, int(record["steps"]), None, record, signature["config"], checkpoint_sha256(run))
 
 
@@ -102,7 +102,7 @@ def continued_values(origin: Origin) -> dict[str, Any]:
         UserError: the run is not finished, so it says not where its base and its set are.
     """
     if not origin.record:
-        raise UserError(f"{origin.run} is not finished: name its recipe too (--recipe), or finish it first")
+        raise UserError(f"{origin.run} is not finished: add its recipe with --recipe, or finish it first")
     return {**origin.record["recipe"], "epochs": None}  # its steps say what came of them
 
 
@@ -122,8 +122,8 @@ def check_continuation(recipe: TrainingRecipe, identity: Mapping[str, Any], orig
             f"{origin.run} has taken {origin.step} steps: --steps must be more than that (it counts them too), not "
             f"{recipe.steps}"
         )
-    known = {name: value for name, value in identity.items() if name in origin.config and name not in FREE}
-    changed = list(differences({name: origin.config[name] for name in known}, known))
+    fixed = {name: value for name, value in identity.items() if name in origin.config and name not in FREE}
+    changed = list(differences({name: origin.config[name] for name in fixed}, fixed))
     if changed:
         raise UserError(
             f"--continue-from keeps everything but {', '.join(sorted(FREE - {'continued_from'}))}, and this changes "
@@ -132,8 +132,8 @@ def check_continuation(recipe: TrainingRecipe, identity: Mapping[str, Any], orig
     spent = float(origin.record.get("wall_time_s", 0.0))
     if recipe.budget_s is not None and spent >= recipe.budget_s:
         raise UserError(
-            f"{origin.run} has trained for {spent:.0f} s, which is all of budget_s {recipe.budget_s:g}: raise it, or "
-            "add --set budget_s=null"
+            f"{origin.run} has trained for {spent:.0f} s, which uses up budget_s {recipe.budget_s:g}: raise budget_s, "
+            "or add --set budget_s=null"
         )
     if origin.kept is None and recipe.lora is not None:
         raise UserError(
@@ -161,10 +161,12 @@ def prepare_continuation(origin: Origin, recipe: TrainingRecipe, out: Path) -> N
         if (origin.run / name).is_file():
             write_atomic(out / name, (origin.run / name).read_bytes())
     if origin.kept is None:
-        say(f"{origin.run} kept no state: its weights are gone on from, the optimiser is warmed up again")
+        say(
+            f"{origin.run} kept no optimiser state: the run continues from its weights and warms the optimiser up again"
+        )
         _from_weights(origin, recipe, folder)
         return
-    say(f"going on from step {origin.step} of {origin.run}, with the optimiser's state")
+    say(f"continuing from step {origin.step} of {origin.run}, with its optimiser state")
     for name in ("best", "validation.json"):
         source = origin.run / TRAINER / name
         if source.is_dir():
@@ -224,26 +226,26 @@ def lineage_of(base: Path, sha256: str) -> list[dict[str, Any]]:
     if not (base / RUN_RECORD).is_file() or not (base / SIGNATURE).is_file():
         return []
     run = read_json(base / RUN_RECORD)
-    told = {
+    fields = {
         name: run.get(name) for name in ("method", "steps", "seed", "alignment_set_sha256", "base_sha256")
     }
-    return [{"as": "base", "sha256": sha256, **told}, *run.get("lineage", ())]
+    return [{"as": "base", "sha256": sha256, **fields}, *run.get("lineage", ())]
 
 
 def refuse_more_steps(out: Path, identity: Mapping[str, Any]) -> None:
-    """Name the way where a command differs from the run in its folder by its number of steps alone.
+    """Refuse a command that differs from the run in its folder by its number of steps alone, and name the right one.
 
     Raises:
         UserError: it does.
     """
-    found = read_signature(out)
-    if found is None or found["stage"] != "train":
+    signature = read_signature(out)
+    if signature is None or signature["stage"] != "train":
         return
-    changed = [line.partition(":")[0] for line in differences(found["config"], dict(identity))]
+    changed = [line.partition(":")[0] for line in differences(signature["config"], dict(identity))]
     if "steps" not in changed or not set(changed) <= {"steps", "epochs"}:
         return
-    old, new = found["config"]["steps"], identity["steps"]
-    more = f"go on from it with --continue-from {out} --steps {new} and another --out"
+    old, new = signature["config"]["steps"], identity["steps"]
+    more = f"continue it with --continue-from {out} --steps {new} and another --out"
     if not (out / RUN_RECORD).is_file():
         more = f"repeat its own command to finish it, or {more}"
     raise UserError(
@@ -252,7 +254,7 @@ def refuse_more_steps(out: Path, identity: Mapping[str, Any]) -> None:
 
 
 def remove_trainer_files(out: Path, keep_state: bool) -> None:
-    """Remove what a finished run needs no more of its Trainer's folder."""
+    """Remove the files of the Trainer that a finished run does not need any more."""
     from rba_bench.training.model.checkpoints import newest_checkpoint
 
     last = newest_checkpoint(out / TRAINER)

@@ -1,16 +1,13 @@
-"""What is checked before the first step: clips that the model cannot take, and a model that does not listen.
+"""Checks before the first step: clips that the model cannot take, and a model that does not use its audio.
 
-Which clips of a set the model cannot take, found before the first step and counted.
+`ModelLimits` leaves out the clips that are too long, too short, or do not fit into the LLM's context, and counts them.
+The index of a set is enough for nearly all of it: durations, and bytes of text, of which no tokenizer makes more
+tokens. Only rows that might be too long by their bytes are tokenised. Durations are checked again when a clip is
+decoded, see `ClipStore`.
 
-What an index of the set states is enough for nearly all of it: durations, and bytes of text, of which no tokenizer
-makes more tokens. Only rows that might be too long by their bytes are tokenised. Durations are checked again when a
-clip is decoded, see `ClipStore`.
-
-Refuse to train a speech model that does not listen.
-
-A wrong mask, a dead projector or a placeholder that is never filled leaves a model that trains happily on text alone.
-Before the first step the teacher's answers are scored with the real clips and with silence of the same length; if the
-log-probabilities do not move, the run stops.
+`check_audio_is_used` refuses a speech model that ignores its audio. A wrong mask, a dead projector or a placeholder
+that is never filled leaves a model that trains on text alone without any sign of it. The teacher's answers are scored
+with the real clips and with silence of the same length; if the log-probabilities do not change, the run stops.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,12 +30,12 @@ from rba_bench.training.losses import sequence_logprobs
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.training_recipe import TrainingRecipe
 
-SHOWN_UNHEARD = "cannot be heard by the model (too short, or too long for its encoder)"
+NOT_ENCODABLE = "cannot be encoded by the model (too short, or too long for its encoder)"
 
 
 @dataclass
 class ModelLimits:
-    """What a model can take of a set.
+    """The clips of a set that a model can take.
 
     Attributes:
         family: the model.
@@ -55,14 +52,18 @@ class ModelLimits:
 
         Args:
             data: the sets of a run.
-            tell: whether this process says so.
+            tell: whether this process prints it.
 
         Raises:
             UserError: `long_clips: error` and there is such a clip, or nothing would remain.
         """
-        found = [self._of(source, self._used(data, number)) for number, source in enumerate(data.sources)]
-        reasons = list(found[0])
-        self.counts = {reason: int(sum(one[reason].sum() for one in found)) for reason in reasons}
+        reasons_by_set = [
+            self._of(source, self._used(data, number)) for number, source in enumerate(data.sources)
+        ]
+        reasons = list(reasons_by_set[0])
+        self.counts = {
+            reason: int(sum(by_reason[reason].sum() for by_reason in reasons_by_set)) for reason in reasons
+        }
         self.counts["unanswered"] = sum(source.index.unanswered for source in data.sources)
         total = sum(int(data.all.parts[number].voices.sum()) for number in range(len(data.sources)))
         lines = list(self._lines(total))
@@ -75,25 +76,25 @@ class ModelLimits:
         if cut:
             self.counts["cut"] = self.counts.pop("long")
         if any(self.counts[reason] for reason in used):
-            data.leave_out([np.logical_or.reduce([one[reason] for reason in used]) for one in found])
+            data.leave_out(
+                [np.logical_or.reduce([by_reason[reason] for reason in used]) for by_reason in reasons_by_set]
+            )
 
     def _lines(self, total: int) -> Iterator[str]:
-        heard, counts, recipe = self.family.max_seconds, self.counts, self.recipe
+        limit, counts, recipe = self.family.max_seconds, self.counts, self.recipe
         if counts["unanswered"]:
             yield f"{counts['unanswered']:,} clips have no answer and are left out"
         if counts["long"]:
             done = {
-                "drop": "left out (`long_clips: cut` trains on what is heard of them)",
-                "cut": "cut, while their answers stay whole (`long_clips: drop` leaves them out)",
+                "drop": "left out (`long_clips: cut` trains on their first part)",
+                "cut": "cut, but their answers are not (`long_clips: drop` leaves them out)",
                 "error": "refused by `long_clips: error`",
             }[recipe.long_clips]
-            longer = (
-                f"{counts['long']:,} of {total:,} clips are longer than the {heard:g} s that the model hears"
-            )
+            longer = f"{counts['long']:,} of {total:,} clips are longer than the {limit:g} s that the model can encode"
             yield f"{longer}: {done}"
         out = "" if recipe.long_clips == "error" else " are left out: they"
         if counts["unheard"]:
-            yield f"{counts['unheard']:,} of {total:,} clips{out} {SHOWN_UNHEARD}"
+            yield f"{counts['unheard']:,} of {total:,} clips{out} {NOT_ENCODABLE}"
         if counts["context"]:
             room = (
                 f"do not fit into the LLM's context of {self.family.context:,} tokens with prompt and answer"
@@ -113,10 +114,10 @@ class ModelLimits:
 
     def _of(self, source: IndexedSet, used: np.ndarray) -> dict[str, np.ndarray]:
         """Clips by the first reason against them, [C] bool each."""
-        index, heard = source.index, self.family.max_seconds
+        index, limit = source.index, self.family.max_seconds
         seconds = np.asarray(index.seconds)
-        long = used & (seconds > (np.inf if heard is None else heard + SLACK_S))
-        tokens = self._audio_tokens(np.minimum(np.nan_to_num(seconds, nan=1.0), heard or np.inf))
+        long = used & (seconds > (np.inf if limit is None else limit + SLACK_S))
+        tokens = self._audio_tokens(np.minimum(np.nan_to_num(seconds, nan=1.0), limit or np.inf))
         unheard = used & ~np.isnan(seconds) & (tokens < 1)
         context, answer = self._texts(source, used & ~unheard, tokens)
         return {
@@ -129,9 +130,9 @@ class ModelLimits:
     def _audio_tokens(self, seconds: np.ndarray) -> np.ndarray:
         """[C] audio tokens of clips, 0 for those that cannot be heard; asked once for each hundredth of a second."""
         hundredths, places = np.unique(np.round(seconds * 100).astype(np.int64), return_inverse=True)
-        samples = [int(one) * SAMPLING_RATE // 100 for one in hundredths]
-        known = [0 if self.family.refusal(n) else self.family.n_tokens(n) for n in samples]
-        return np.asarray(known, dtype=np.int64)[places]
+        samples = [int(hundredth) * SAMPLING_RATE // 100 for hundredth in hundredths]
+        counts = [0 if self.family.refusal(n) else self.family.n_tokens(n) for n in samples]
+        return np.asarray(counts, dtype=np.int64)[places]
 
     def _texts(
         self, source: IndexedSet, used: np.ndarray, tokens: np.ndarray
@@ -181,10 +182,10 @@ def check_audio_is_used(
     """Compare real clips with silence.
 
     Returns:
-        Mean log-probability (nats per answer) that hearing the clip adds to the teacher's answer.
+        Mean log-probability (nats per answer) that the audio adds to the teacher's answer.
 
     Raises:
-        RbaError: silence changes nothing: the audio is present but not used.
+        RbaError: silence changes nothing: the model ignores its audio.
     """
     responses = [Response(index, responder(row.response)) for index, row in enumerate(rows)]
 

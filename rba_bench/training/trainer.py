@@ -281,8 +281,8 @@ class AlignmentTrainer(CheckpointingTrainer):
         """Sums over processes, which all have the same names."""
         if self.args.world_size == 1:
             return counts
-        mine = torch.tensor([counts[name] for name in sorted(counts)], device=self.args.device)
-        return dict(zip(sorted(counts), self.accelerator.reduce(mine, "sum").tolist(), strict=True))
+        own = torch.tensor([counts[name] for name in sorted(counts)], device=self.args.device)
+        return dict(zip(sorted(counts), self.accelerator.reduce(own, "sum").tolist(), strict=True))
 
     @torch.no_grad()
     def _targets(self, batch: StepBatch) -> StepTargets:
@@ -363,21 +363,21 @@ class AlignmentTrainer(CheckpointingTrainer):
             plugin.transformer_cls_names_to_wrap = layer_names(policy.layer_stacks())
             if self.args.bf16:
                 use_bfloat16(plugin)
-        for one in (policy, *self.copies):
-            one.sharded = True
+        for model in (policy, *self.copies):
+            model.sharded = True
         shard_policy(policy, self.copies, self.accelerator, self.sharing, self.args.device)
         shared = dict(policy.named_parameters())
-        held = [[shared[name] for name in one] for one in trained]
+        held = [[shared[name] for name in model] for model in trained]
         self._groups = [{**group, "params": own} for group, own in zip(groups, held, strict=True)]
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.sharing == "fsdp":
             for group, own in zip(self.optimizer.param_groups, held, strict=True):
                 group["params"] = own  # accelerate tells shards apart by address, and empty ones have none
-        for one in (policy, *self.copies) if self.sharing == "fsdp" else ():
-            register_fsdp_forward_method(one, "inside")
+        for model in (policy, *self.copies) if self.sharing == "fsdp" else ():
+            register_fsdp_forward_method(model, "inside")
         if self.sharing == "zero3":
-            for one in self.copies:
-                drive_zero3(one, self.accelerator)
+            for model in self.copies:
+                drive_zero3(model, self.accelerator)
             unset_hf_deepspeed_config()  # models loaded from now on are whole
         self.when_sharded()
         return prepared

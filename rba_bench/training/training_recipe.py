@@ -338,8 +338,8 @@ class TrainingRecipe(Recipe):
     @property
     def alignment_sets(self) -> tuple[SetOptions, ...]:
         """The sets, one or several."""
-        given = self.alignment_set if isinstance(self.alignment_set, tuple) else (self.alignment_set,)
-        return tuple(SetOptions(path=one) if isinstance(one, str) else one for one in given)
+        sets = self.alignment_set if isinstance(self.alignment_set, tuple) else (self.alignment_set,)
+        return tuple(SetOptions(path=choice) if isinstance(choice, str) else choice for choice in sets)
 
     @property
     def temperatures(self) -> tuple[float, ...]:

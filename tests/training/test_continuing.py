@@ -105,7 +105,7 @@ def test_a_run_without_state_goes_on_from_its_weights_with_another_warm_up(
     assert not (plain / "trainer").exists()
     still = recipe_for(method="sft", steps=5, learning_rate=1e-9, validate_ends=False)
     result = train(still, tmp_path / "still", plain)
-    assert "kept no state: its weights are gone on from" in capsys.readouterr().err
+    assert "kept no optimiser state: the run continues from its weights" in capsys.readouterr().err
     before, after, base = weights(plain), weights(result.path), weights(tiny_composite_dir)
     assert any(not torch.equal(before[name], base[name]) for name in before)
     for name, tensor in before.items():
@@ -161,13 +161,13 @@ def test_more_steps_by_the_same_command_name_the_way(
     recipe_for: Callable[..., Any], plain: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        UserError, match=r"run of 3 steps, not of 9: go on from it with --continue-from .* --steps 9"
+        UserError, match=r"run of 3 steps, not of 9: continue it with --continue-from .* --steps 9"
     ):
         train(recipe_for(method="sft", steps=9), plain)
     with pytest.raises(UserError, match="not of 2: choose another --out"):
         train(recipe_for(method="sft", steps=2), plain)
     shutil.copytree(plain, tmp_path / "cut", ignore=shutil.ignore_patterns("rba_run.json"))
-    with pytest.raises(UserError, match="repeat its own command to finish it, or go on from it"):
+    with pytest.raises(UserError, match="repeat its own command to finish it, or continue it"):
         train(recipe_for(method="sft", steps=9), tmp_path / "cut")
     with pytest.raises(UserError, match="has not saved a step yet"):
         train(recipe_for(method="sft", steps=9), tmp_path / "new", tmp_path / "cut")

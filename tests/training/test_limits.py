@@ -66,7 +66,10 @@ def test_long_clips_are_left_out_counted_and_told(
     assert voices(data) == {name: v[:2] if name == "g1" else v for name, v in before.items() if name != "g2"}
     assert "g2" not in data.train and data.train.voices.tolist() == [3, 2, 3, 3, 3]
     said = capsys.readouterr().err
-    assert "4 of 21 clips are longer than the 2.5 s that the model hears: left out (`long_clips: cut`" in said
+    assert (
+        "4 of 21 clips are longer than the 2.5 s that the model can encode: left out (`long_clips: cut`"
+        in said
+    )
 
 
 def test_long_clips_may_be_cut_or_refused(
@@ -76,7 +79,7 @@ def test_long_clips_may_be_cut_or_refused(
     mine = limits(family, long_clips="cut")
     mine.apply(data)
     assert mine.counts["cut"] == 4 and "long" not in mine.counts and len(data.train) == 6
-    assert "cut, while their answers stay whole" in capsys.readouterr().err
+    assert "cut, but their answers are not" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"4 of 21 clips.*set long_clips to drop or cut"):
         limits(family, long_clips="error").apply(data)
     short = limits(family, heard=10.0, long_clips="error")

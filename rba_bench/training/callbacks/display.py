@@ -91,25 +91,25 @@ class Board:
 
     def figures(self) -> list[str]:
         """What there is to say, a few words each."""
-        found = []
+        words = []
         for name, shown, form in FIGURES:
             values = [record[name] for record, _ in self._records if name in record]
             if values:
-                found.append(f"{shown} {form.format(sum(values) / len(values))}")
+                words.append(f"{shown} {form.format(sum(values) / len(values))}")
         seconds = sum(spent for _, spent in self._records)
         for name in ("tokens", "clips"):
             total = sum(record.get(name, 0.0) for record, _ in self._records)
             if total and seconds > 0:
-                found.append(f"{_short(total / seconds)} {name}/s")
-        return found
+                words.append(f"{_short(total / seconds)} {name}/s")
+        return words
 
     def left(self) -> float | None:
         """Seconds to come, None before the first step."""
         (first, since), (last, now) = self._times[0], self._times[-1]
         if last == first:
             return None
-        left = (now - since) / (last - first) * (self.steps - last)
-        return left if self.budget_s is None else min(left, max(self.budget_s - self.trained_s, 0.0))
+        seconds = (now - since) / (last - first) * (self.steps - last)
+        return seconds if self.budget_s is None else min(seconds, max(self.budget_s - self.trained_s, 0.0))
 
 
 class Panel(Board):

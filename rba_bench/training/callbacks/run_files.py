@@ -145,18 +145,18 @@ def reporters(names: Collection[Reporter], out: Path, done: int, writes: bool) -
         done: steps of earlier attempts; what an attempt that was cut off reported of later ones is dropped.
         writes: whether this process reports.
     """
-    found: list[TrainerCallback] = []
+    callbacks: list[TrainerCallback] = []
     if "tensorboard" in names and writes:
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
 
         # purging at step 0 would hide nothing, and a later step only what comes again
         writer = SummaryWriter(str(out / EVENTS), purge_step=done + 1 if done else None)
-        found.append(TensorBoardCallback(writer))
+        callbacks.append(TensorBoardCallback(writer))
     if "wandb" in names and writes:
         from transformers.integrations import WandbCallback
 
         os.environ.setdefault("WANDB_DIR", str(out))
         os.environ.setdefault("WANDB_PROJECT", "rba-bench")
-        found.append(WandbCallback())
-    return found
+        callbacks.append(WandbCallback())
+    return callbacks

@@ -61,8 +61,8 @@ def group_record(
         outcome: what the method made of them.
         text_of: the text of an answer that is no sample.
     """
-    places = {(one.row.id, one.tokens): number for number, one in reversed(list(enumerate(samples)))}
-    anywhere = {one.tokens: number for number, one in reversed(list(enumerate(samples)))}
+    places = {(sample.row.id, sample.tokens): number for number, sample in reversed(list(enumerate(samples)))}
+    anywhere = {sample.tokens: number for number, sample in reversed(list(enumerate(samples)))}
 
     def side(answer: AnswerTokens) -> dict[str, Any]:
         place = places.get((answer.row.id, answer.tokens), anywhere.get(answer.tokens))
@@ -70,17 +70,17 @@ def group_record(
         # a sample that equals the teacher's answer makes no pair with it, so what is no sample is given
         return {"clip": answer.row.id, "voice": answer.row.voice, "text": text, "sample": place}
 
-    told = [
+    sample_records = [
         {
-            "clip": one.row.id,
-            "voice": one.row.voice,
-            "text": bounded(one.text),
-            "tokens": len(one.tokens),
-            "cut": not one.ended,
-            "read": one.as_text,
+            "clip": sample.row.id,
+            "voice": sample.row.voice,
+            "text": bounded(sample.text),
+            "tokens": len(sample.tokens),
+            "cut": not sample.ended,
+            "read": sample.as_text,
             "reward": None if rewards is None or math.isnan(rewards[number]) else rewards[number],
         }
-        for number, one in enumerate(samples[:SAMPLES])
+        for number, sample in enumerate(samples[:SAMPLES])
     ]
     first = rows[0]
     return {
@@ -90,7 +90,7 @@ def group_record(
         "instruction": bounded(first.instruction),
         "teacher": bounded(first.response),
         "voices": [{"clip": row.id, "voice": row.voice} for row in rows[:SAMPLES]],
-        "samples": told,
+        "samples": sample_records,
         "samples_left_out": max(len(samples) - SAMPLES, 0),
         "pairs": [
             {"chosen": side(pair.chosen), "rejected": side(pair.rejected), "gap": pair.gap}

@@ -1,7 +1,4 @@
-"""A step's figures for the log, the same however the step is split into batches and processes.
-
-What a run's figures say is going wrong: one line each, seldom repeated.
-"""
+"""A step's figures for the log, the same however the step is split, and warnings about figures that go wrong."""
 
 import math
 from collections import defaultdict, deque
@@ -56,11 +53,11 @@ class StepMetrics:
         self._sums.clear()
         self._times.clear()
         tables = gather_object([table]) if processes > 1 else [table]
-        found = {}
-        for name in sorted({name for one in tables for name in one}):
-            totals, times = zip(*(one[name] for one in tables if name in one), strict=True)
-            found[name] = math.fsum(totals) / max(sum(times), 1)
-        return found
+        figures = {}
+        for name in sorted({name for part in tables for name in part}):
+            totals, times = zip(*(part[name] for part in tables if name in part), strict=True)
+            figures[name] = math.fsum(totals) / max(sum(times), 1)
+        return figures
 
 
 WINDOW = 10  # steps that are looked at together
@@ -86,11 +83,11 @@ class Alarms:
         for name, line in (("saturated", self._saturated), ("truncated", self._truncated)):
             if name not in figures:
                 continue
-            seen = self._seen[name]
-            seen.append(figures[name])
-            share = sum(seen) / len(seen)
+            window = self._seen[name]
+            window.append(figures[name])
+            share = sum(window) / len(window)
             rested = name not in self._told or step >= self._told[name] + REST
-            if len(seen) >= min(WINDOW, self.recipe.steps) and share > MOST and rested:
+            if len(window) >= min(WINDOW, self.recipe.steps) and share > MOST and rested:
                 self._told[name] = step
                 lines.append(line(share))
         return lines

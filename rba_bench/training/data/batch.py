@@ -1,13 +1,13 @@
-"""What a teacher says should come next: its next-token distributions at the answer positions of some responses.
+"""One batch of a step: its prompts, its distinct responses with their roles, and a teacher's distributions for them.
 
-K counts all answer positions of those responses (end token included), response after response in ascending order:
+Each response is scored once: the teacher's answer is also RBA-Single's chosen side, and so on.
+
+A teacher's next-token distributions have two forms. `StateTargets` holds hidden states, and logits over the whole
+vocabulary are made a chunk at a time, so that [K, V] never exists at once. `TopKTargets` holds the likeliest tokens, as
+a cache keeps them. K counts all answer positions of some responses (end token included), in ascending order of
+response:
 
     responses (0, 2), answers of 3 and 2 tokens  ->  K = 5:   0.0  0.1  0.2   2.0  2.1
-
-Two forms. `StateTargets` holds the teacher's hidden states, and logits over the whole vocabulary are made a chunk at a
-time, so that [K, V] never exists at once. `TopKTargets` holds the likeliest tokens, as a cache keeps them.
-
-One step's clips and answers, each scored once: the teacher's answer is also RBA-Single's chosen side, and so on.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,7 +107,7 @@ Targets = StateTargets | TopKTargets
 
 
 def _check(responses: tuple[int, ...]) -> None:
-    if any(one >= other for one, other in zip(responses, responses[1:], strict=False)):
+    if any(index >= next_index for index, next_index in zip(responses, responses[1:], strict=False)):
         raise ValueError(f"responses {responses} are not in ascending order")
 
 

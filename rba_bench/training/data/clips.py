@@ -1,20 +1,18 @@
-"""Work done ahead of its turn in threads: clips are read and decoded while the model computes.
-
-Threads, not processes: reading, decoding, resampling and hashing leave Python's lock, and nothing has to be copied
-from one process to another. What comes out is what the same function gives when it is needed, so looking ahead changes
-no result; how far is bounded by a number of items.
-
-Clips as the policy wants them: tokenised prompt plus encoder states, each clip encoded once per run.
+"""Clips as the policy reads them: tokenised prompt plus encoder states. Each clip is encoded once per run.
 
 With a frozen encoder the states of a clip never change, so rollout, chosen, rejected and SFT share one encoding, and
 later epochs reuse it; with a folder, later runs too. What is kept is the encoder's output *before* the projector, as
 the projector trains. With a training encoder the wave is encoded with gradient in every step.
 
-**Batches.** A resumed run must meet bit-identical states, so a clip's states may not depend on what happened to be
-encoded with it, and the last bits of a batched encoding depend on the batch's shape. So batches are always `ROWS`
-clips, at a length that each of them alone decides (`steady_frames`): where clips are missing, those of coming steps
-take the places, or repetitions. Families whose encoders are not fed by one rectangle of frames encode a voice group
-at a time, always as a whole.
+A resumed run must get bit-identical states, so a clip's states must not depend on the clips that are encoded with it,
+and the last bits of a batched encoding depend on the batch's shape. So batches always have `ROWS` clips, at a length
+that each of them alone decides (`steady_frames`): where clips are missing, those of coming steps take the places, or
+repetitions. Families whose encoders do not read one rectangle of frames encode a voice group at a time, always as a
+whole.
+
+`Prefetcher` reads and decodes clips ahead in threads, while the model computes. Threads, not processes: reading,
+decoding, resampling and hashing release Python's lock, and nothing has to be copied between processes. The results are
+those of the same function called when they are needed, so reading ahead changes no result.
 """
 
 import copy
@@ -65,12 +63,12 @@ class Prefetcher(Generic[K, V]):
 
     def ahead(self, items: Iterable[K]) -> None:
         """Begin with these, soonest needed first, as far as the bound allows; what is not among them is dropped."""
-        wanted = list(dict.fromkeys(islice(items, self.limit)))
-        kept = {item: self._begun.pop(item) for item in wanted if item in self._begun}
+        upcoming = list(dict.fromkeys(islice(items, self.limit)))
+        kept = {item: self._begun.pop(item) for item in upcoming if item in self._begun}
         for stale in self._begun.values():
             stale.cancel()
         self._begun = kept
-        for item in wanted:
+        for item in upcoming:
             if item not in self._begun:
                 self._begun[item] = self._workers().submit(self.work, item)
 
@@ -174,12 +172,12 @@ class ClipStore:
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The clips of `rows`, in order."""
-        known = self.states(rows) if self.frozen else {}
-        made = []
+        states = self.states(rows) if self.frozen else {}
+        inputs = []
         for row in rows:
-            sound = known[row.id] if self.frozen else torch.from_numpy(self._wave(row))
-            made.append(ClipInput(self._prompt(row, sound), sound))
-        return made
+            sound = states[row.id] if self.frozen else torch.from_numpy(self._wave(row))
+            inputs.append(ClipInput(self._prompt(row, sound), sound))
+        return inputs
 
     def states(self, rows: Iterable[AlignmentRow]) -> dict[str, Tensor]:
         """Encoder states [S, D] of each row's clip by the row's id, on the CPU; those that are not known are made.
@@ -198,11 +196,11 @@ class ClipStore:
 
     def text(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The same instructions read as text."""
-        found = []
+        inputs = []
         for row in rows:
             with _named(f"row {row.id}"):
-                found.append(ClipInput(torch.tensor(self.family.text_ids(row.user_text)), None))
-        return found
+                inputs.append(ClipInput(torch.tensor(self.family.text_ids(row.user_text)), None))
+        return inputs
 
     def inputs(self, prompts: Sequence[tuple[AlignmentRow, bool]]) -> list[ClipInput]:
         """The inputs of prompts, in order. A prompt is a row, and whether its instruction is text instead of audio."""
@@ -237,11 +235,11 @@ class ClipStore:
 
     def _by_group(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
         """States of the groups that rows belong to, each encoded as a whole."""
-        made: dict[str, Tensor] = {}
+        states: dict[str, Tensor] = {}
         for group_id in dict.fromkeys(row.group_id for row in rows):
             group = self.groups[group_id]
-            made |= self._keep(group, self._encode([self._wave(row) for row in group]))
-        return made
+            states |= self._keep(group, self._encode([self._wave(row) for row in group]))
+        return states
 
     def _steady(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
         """States of rows, in batches of one shape."""
@@ -250,12 +248,12 @@ class ClipStore:
         for row in rows:
             places.setdefault(self.family.steady_frames(len(waves[row.id])), []).append(row)
         self._fill_up(places, waves)
-        made: dict[str, Tensor] = {}
+        states: dict[str, Tensor] = {}
         for (frames, _), batch in sorted(places.items()):
             for start in range(0, len(batch), self._rows):
                 part = batch[start : start + self._rows]
-                made |= self._keep(part, self._encode([waves[row.id] for row in part], frames))
-        return made
+                states |= self._keep(part, self._encode([waves[row.id] for row in part], frames))
+        return states
 
     def _fill_up(
         self, places: dict[tuple[int, int], list[AlignmentRow]], waves: dict[str, np.ndarray]
@@ -292,11 +290,11 @@ class ClipStore:
         self.waves.ahead(row for row in rows if not (self.frozen and row.audio.sha256 in self.cache))
 
     def _wave(self, row: AlignmentRow) -> np.ndarray:
-        heard, size = self.waves(row)
-        lost = (size - len(heard)) / SAMPLING_RATE
+        wave, size = self.waves(row)
+        lost = (size - len(wave)) / SAMPLING_RATE
         if lost > SLACK_S and not (row.duration or 0.0) > size / SAMPLING_RATE - SLACK_S:
             self._misstated(row, size / SAMPLING_RATE)
-        return heard
+        return wave
 
     def _load_wave(self, row: AlignmentRow) -> tuple[np.ndarray, int]:
         try:

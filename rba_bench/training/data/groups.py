@@ -55,12 +55,12 @@ def choices(value: Any) -> list[SetChoice]:
         UserError: something else, or nothing.
     """
     listed = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    found = [_choice(one) for one in listed]
-    if not found:
+    sets = [_choice(item) for item in listed]
+    if not sets:
         raise UserError("alignment_set names no set: give a folder")
-    if len({choice.weight is None for choice in found}) > 1:
+    if len({choice.weight is None for choice in sets}) > 1:
         raise UserError("alignment_set: give every set a weight, or none of them")
-    return found
+    return sets
 
 
 def _choice(value: Any) -> SetChoice:
@@ -118,8 +118,8 @@ def used_clips(source: IndexedSet, left_out: np.ndarray | None) -> np.ndarray:
     index = source.index
     if left_out is None:
         return np.diff(index.starts)
-    found: np.ndarray = np.add.reduceat(~left_out, index.starts[:-1], dtype=np.int64)
-    return found
+    counts: np.ndarray = np.add.reduceat(~left_out, index.starts[:-1], dtype=np.int64)
+    return counts
 
 
 class GroupIds(Sequence[str]):
@@ -139,12 +139,12 @@ class GroupIds(Sequence[str]):
     def __getitem__(self, place: int | slice) -> str | Sequence[str]:
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(len(self)))]
-        wanted = place + len(self) if place < 0 else place
-        if not 0 <= wanted < len(self):
+        index = place + len(self) if place < 0 else place
+        if not 0 <= index < len(self):
             raise IndexError(place)
-        which = int(np.searchsorted(self._ends, wanted, side="right"))
+        which = int(np.searchsorted(self._ends, index, side="right"))
         part = self.parts[which]
-        number = part.numbers[wanted - int(self._ends[which])]  # counted from the end of the part
+        number = part.numbers[index - int(self._ends[which])]  # counted from the end of the part
         return part.prefix + part.source.index.name(int(number))
 
 
@@ -175,10 +175,10 @@ class Groups(Mapping[str, list[AlignmentRow]]):
             if group_id in self._kept:
                 self._kept.move_to_end(group_id)
                 return list(self._kept[group_id])
-        found = self._find(group_id)
-        if found is None:
+        match = self._find(group_id)
+        if match is None:
             raise KeyError(group_id)
-        part, number = found
+        part, number = match
         rows = part.rows(number)
         with self._lock:
             self._kept[group_id] = rows
@@ -188,15 +188,15 @@ class Groups(Mapping[str, list[AlignmentRow]]):
 
     def place(self, group_id: str) -> int:
         """Place of a group in `ids`. Raises KeyError if it is not among them."""
-        found = self._find(group_id)
-        if found is None:
+        match = self._find(group_id)
+        if match is None:
             raise KeyError(group_id)
         before = 0
         for part in self.parts:
-            if part is found[0]:
+            if part is match[0]:
                 break
             before += len(part.numbers)
-        return before + int(np.searchsorted(found[0].numbers, found[1]))
+        return before + int(np.searchsorted(match[0].numbers, match[1]))
 
     @property
     def voices(self) -> np.ndarray:
@@ -205,22 +205,22 @@ class Groups(Mapping[str, list[AlignmentRow]]):
 
     def of_kind(self, kind: str) -> list[str]:
         """Ids of the groups of a kind, in order; nothing is read for it."""
-        found = []
+        group_ids = []
         for part in self.parts:
             index = part.source.index
             if kind in index.kinds:
                 chosen = part.numbers[index.kind[part.numbers] == index.kinds.index(kind)]
-                found += [part.prefix + index.name(int(number)) for number in chosen]
-        return found
+                group_ids += [part.prefix + index.name(int(number)) for number in chosen]
+        return group_ids
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         """Kinds that occur, sorted."""
-        found = set()
+        names = set()
         for part in self.parts:
             index = part.source.index
-            found |= {index.kinds[code] for code in np.unique(index.kind[part.numbers])}
-        return tuple(sorted(found))
+            names |= {index.kinds[code] for code in np.unique(index.kind[part.numbers])}
+        return tuple(sorted(names))
 
     def _find(self, group_id: str) -> tuple[Part, int] | None:
         for part in self.parts:
@@ -325,9 +325,9 @@ class TrainingData:
     def order(self, length: int, seed: int) -> GroupOrder:
         """The sequence of training groups of a run of `length` positions."""
         weights = [choice.weight for choice in self.chosen]
-        given = None if None in weights else [weight for weight in weights if weight is not None]
+        shares = None if None in weights else [weight for weight in weights if weight is not None]
         sizes = [len(part.numbers) for part in self.train.parts]
-        return GroupOrder(self.train.ids, length, seed, sizes=sizes, weights=given, window=self.window)
+        return GroupOrder(self.train.ids, length, seed, sizes=sizes, weights=shares, window=self.window)
 
     def record(self) -> dict[str, Any]:
         """What a run record says of its data, as JSON values; no paths."""
@@ -377,12 +377,12 @@ def validation_rows(groups: Groups, per_kind: int, seed: int) -> dict[str, list[
     return {kind: _validation_of(groups, kind, per_kind, seed) for kind in groups.kinds}
 
 
-def _validation_of(groups: Groups, kind: str, wanted: int, seed: int) -> list[AlignmentRow]:
+def _validation_of(groups: Groups, kind: str, count: int, seed: int) -> list[AlignmentRow]:
     rank = {group_id: stable_seed("validation", seed, group_id) for group_id in groups.of_kind(kind)}
-    looked_at = set(sorted(rank, key=rank.__getitem__)[: wanted * CANDIDATES])
+    looked_at = set(sorted(rank, key=rank.__getitem__)[: count * CANDIDATES])
     topics: dict[str, list[AlignmentRow]] = {}
     clips = {}
-    for group_id in (one for one in rank if one in looked_at):  # as they lie in the shards
+    for group_id in (candidate for candidate in rank if candidate in looked_at):  # as they lie in the shards
         rows = groups[group_id]
         clips[group_id] = rows[rank[group_id] % len(rows)]
     for group_id in sorted(clips, key=rank.__getitem__):
@@ -390,4 +390,4 @@ def _validation_of(groups: Groups, kind: str, wanted: int, seed: int) -> list[Al
     chosen: list[AlignmentRow] = []
     for turn in range(max(map(len, topics.values()), default=0)):
         chosen += [topics[topic][turn] for topic in sorted(topics) if turn < len(topics[topic])]
-    return chosen[:wanted]
+    return chosen[:count]

@@ -36,8 +36,8 @@ def steps_for(epochs: float, n_groups: int, groups_per_step: int) -> int:
     """Optimiser steps that take every group at least `epochs` times; at least 1."""
     if epochs <= 0 or n_groups < 1 or groups_per_step < 1:
         raise ValueError("epochs, n_groups and groups_per_step must be positive")
-    wanted = Fraction(epochs).limit_denominator(WEIGHT_STEPS) * n_groups
-    return max(1, -(-wanted // groups_per_step))
+    groups = Fraction(epochs).limit_denominator(WEIGHT_STEPS) * n_groups
+    return max(1, -(-groups // groups_per_step))
 
 
 def permutation(n: int, *seed: str | int, window: ShuffleWindow | None = None) -> np.ndarray:
@@ -133,9 +133,11 @@ class GroupOrder(Dataset[tuple[int, str]]):
     def _epoch(self, part: int, number: int) -> np.ndarray:
         key = (part, number)
         if key not in self._epochs:
-            kept = {old: made for old, made in self._epochs.items() if old[0] != part or old[1] == number - 1}
-            made = permutation(self.sizes[part], "order", self.seed, part, number, window=self.window)
-            self._epochs = {**kept, key: made}
+            kept = {
+                old: epoch for old, epoch in self._epochs.items() if old[0] != part or old[1] == number - 1
+            }
+            epoch = permutation(self.sizes[part], "order", self.seed, part, number, window=self.window)
+            self._epochs = {**kept, key: epoch}
         return self._epochs[key]
 
 

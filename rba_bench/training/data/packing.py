@@ -152,10 +152,12 @@ def plan_layout(
         counts = np.unique(np.linspace(1, len(widths), TRIED).round().astype(int))
         tried = (_balanced(widths, int(count)) for count in counts)
         rows = min(tried, key=lambda rows: _cost(rows, widths, before, inf if by_document else reach))
-    made = _fill(rows, documents, widths, prompts, responses, pad_id, openings)
-    if not by_document or made.causal:
-        return made
-    return replace(made, blocks=make_blocks(made.documents, made.segments, made.openings, made.columns))
+    layout = _fill(rows, documents, widths, prompts, responses, pad_id, openings)
+    if not by_document or layout.causal:
+        return layout
+    return replace(
+        layout, blocks=make_blocks(layout.documents, layout.segments, layout.openings, layout.columns)
+    )
 
 
 def _cost(rows: Sequence[Sequence[int]], widths: Sequence[int], before: int, reach: float) -> float:

@@ -1,14 +1,12 @@
-"""Log-probability of whole answers, and how values of tokens become one loss.
+"""Log-probability of whole answers, means over tokens and answers, and divergences over the vocabulary.
 
 A mask [N, L] is True at the tokens of an answer (end token included, padding not). What stands at padding never reaches
 a value or a gradient, infinities and NaN included.
 
-Reductions over the vocabulary with gradients written out by hand.
-
-Autograd would keep several tensors of [C, V] for each: with 150 000 tokens that, not the model, fills the memory. Here
-rows are taken a block at a time and nothing of size [C, V] exists beside the inputs and the gradient, so what is kept
-for the backward pass are the inputs themselves. Half precision is worked on in float32, float64 in float64. Not
-differentiable twice.
+`FullDivergence` and `Collapse` reduce over the vocabulary with gradients written out by hand. Autograd would keep
+several tensors of [C, V] for each: with 150 000 tokens that, not the model, fills the memory. Here rows are taken a
+block at a time and nothing of size [C, V] exists beside the inputs and the gradient, so what is kept for the backward
+pass are the inputs themselves. Half precision is computed in float32, float64 in float64. Not differentiable twice.
 """
 
 from collections.abc import Iterator

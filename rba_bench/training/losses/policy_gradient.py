@@ -137,7 +137,7 @@ def overlong_punishment(lengths: Tensor, longest: int, cache: int) -> Tensor:
 # losses of tokens
 
 
-def importance_weights(logprobs: Tensor, drawn: Tensor, mask: Tensor, cap: float) -> Tensor:
+def importance_weights(logprobs: Tensor, old: Tensor, mask: Tensor, cap: float) -> Tensor:
     """min(pi / b, C) of each sampled token: truncated importance sampling (Ionides 2008; in RLHF: Yao et al. 2025).
 
     Makes up for answers that another policy drew (an older one, or the same one in another engine), with bounded
@@ -145,14 +145,14 @@ def importance_weights(logprobs: Tensor, drawn: Tensor, mask: Tensor, cap: float
 
     Args:
         logprobs: [N, L] log pi now, nats; no gradient goes there.
-        drawn: [N, L] log b, at which the answers were drawn.
+        old: [N, L] log b, at which the answers were sampled.
         mask: [N, L] bool.
         cap: C, at least 1; infinity does not truncate.
 
     Returns:
         [N, L], 0 at padding.
     """
-    apart = masked(logprobs.detach() - drawn, mask).clamp(max=math.log(cap))
+    apart = masked(logprobs.detach() - old, mask).clamp(max=math.log(cap))
     return masked(apart.exp(), mask)
 
 

@@ -138,14 +138,14 @@ def make_shared_policy(base: Path, recipe: TrainingRecipe) -> SpeechPolicy:
 
     family = load_base(base, recipe, device="cpu" if holds_base_weights() else "meta")
     # asks the decoder, for which it needs weights
-    told: list[Any] = [None] * 3
+    answers: list[Any] = [None] * 3
     if holds_base_weights():
-        told = [
+        answers = [
             family.shares_rows,
             family.shares_rows and attends_by_document(family.decoder),
             try_engine(family),
         ]
-    family.shares_rows, by_document, driven = broadcast_object_list(told)
+    family.shares_rows, by_document, driven = broadcast_object_list(answers)
     attends_by_document(family.decoder, by_document)
     remember_engine(family, driven)
     policy = make_policy(family, recipe)

@@ -1,20 +1,19 @@
-"""Trainer checkpoints that survive a kill at any moment.
+"""Checkpoints that survive a kill at any moment, and the weights that a run trains.
 
-A folder counts as a checkpoint once `rba_state.json` is in it, written last and atomically, and every file has the
-size noted there. Anything else is what a killed writer left behind and is removed. `checkpoint_writer` writes them;
-what transformers writes beside with `torch.save` (random states) is read back with `weights_only=True`, by the Trainer.
+    FOLDER/checkpoint-N/shard-0000R-*.safetensors   what trains, its optimiser state, a renewed reference
+    FOLDER/checkpoint-N/rba_state.json              last: the checkpoint is complete (`seal_checkpoint`)
+
+A folder counts as a checkpoint once `rba_state.json` is in it, written last and atomically, and every file has the size
+noted there. Everything else was left by a killed writer and is removed.
+
+`Saver` writes while training goes on: it copies the tensors to main memory, a thread writes the copies (each process
+its own pieces, by torch.distributed.checkpoint), and when those of all processes are on disk, the first process seals
+the folder. Any number of processes can load it: each reads the pieces that it needs. The files are safetensors, because
+torch's own format is pickle; random states, which transformers writes with `torch.save`, are read with
+`weights_only=True`.
 
 `trained.safetensors` is one file with the weights that train: the best ones of a run, its last ones where they must be
 put into the base, and those of checkpoints by earlier versions and by DeepSpeed.
-
-Checkpoints that are written while training goes on, each process its own pieces (torch.distributed.checkpoint).
-
-    FOLDER/checkpoint-N/shard-0000R-*.safetensors   what trains, its optimiser state, a renewed reference
-    FOLDER/checkpoint-N/rba_state.json              last: the checkpoint is complete (`checkpoints.seal_checkpoint`)
-
-`save` copies the tensors to main memory; a thread writes the copies and, when those of all processes are on disk, the
-first process seals the folder. Another number of processes can load them: each reads the pieces it needs. The files
-are safetensors, for torch's own format is pickle.
 """
 
 import os
@@ -50,8 +49,8 @@ def seal_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The latest complete checkpoint under `folder` and its state."""
     states = ((candidate, _state(candidate)) for candidate in folder.glob("checkpoint-*"))
-    found = [(path, state) for path, state in states if state is not None]
-    return max(found, key=lambda one: one[1]["step"], default=None)
+    checkpoints = [(path, state) for path, state in states if state is not None]
+    return max(checkpoints, key=lambda checkpoint: checkpoint[1]["step"], default=None)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -194,9 +193,9 @@ class Saver:
         written: Any = dcp.async_save(
             dict(tensors), storage_writer=writer, process_group=self._cpu_group(), no_dist=self._alone
         )
-        told: Future[None] = Future()
-        written.add_done_callback(lambda done: self._finish(done, told, path, state))
-        self._written = told
+        result: Future[None] = Future()
+        written.add_done_callback(lambda done: self._finish(done, result, path, state))
+        self._written = result
 
     def wait(self) -> None:
         """Return when what was begun is complete.
@@ -213,7 +212,7 @@ class Saver:
         if self._written is not None and self._written.done():
             self.wait()
 
-    def _finish(self, done: "Future[Any]", told: "Future[None]", path: Path, state: dict[str, Any]) -> None:
+    def _finish(self, done: "Future[Any]", result: "Future[None]", path: Path, state: dict[str, Any]) -> None:
         """In the thread that has written."""
         error = done.exception()
         try:
@@ -224,9 +223,9 @@ class Saver:
         except OSError as failed:
             error = failed
         if error is None:
-            told.set_result(None)
+            result.set_result(None)
         else:
-            told.set_exception(_cause(error))
+            result.set_exception(_cause(error))
 
     @property
     def _alone(self) -> bool:
@@ -241,8 +240,8 @@ class Saver:
 
 def saved_names(path: Path) -> dict[str, torch.Size]:
     """Names and whole sizes of the tensors in a checkpoint."""
-    found: Any = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-    return {name: entry.size for name, entry in found.items()}
+    metadata: Any = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    return {name: entry.size for name, entry in metadata.items()}
 
 
 def load(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -59,11 +59,11 @@ def openings_of(prompts: Sequence[Tensor], audio_token_id: int) -> Openings:
         audio_token_id: the placeholder.
     """
     rows: list[Words] = [tuple(prompt.tolist()) for prompt in prompts]
-    heard = [row[: row.index(audio_token_id)] for row in rows if audio_token_id in row]
-    counts = Counter(text for text in heard if len(text) >= SHORTEST)
+    prefixes = [row[: row.index(audio_token_id)] for row in rows if audio_token_id in row]
+    counts = Counter(text for text in prefixes if len(text) >= SHORTEST)
     texts = sorted(counts, key=len, reverse=True)
     if len(texts) > MOST:
-        shared = _shared(heard)
+        shared = _shared(prefixes)
         texts = [shared] if len(shared) >= SHORTEST else []
     of_clip = tuple(
         next((n for n, text in enumerate(texts) if len(row) > len(text) and row[: len(text)] == text), -1)

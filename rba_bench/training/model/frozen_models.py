@@ -59,20 +59,23 @@ class ReferenceCache:
             places: responses, in the order of the result.
             score: asked about the responses that are not known, at most once.
         """
-        asked = [batch.responses[place] for place in places]
-        keys = [self.key(*batch.prompts[one.clip], one.tokens, one.temperature) for one in asked]
-        known = {key: self._kept.get(key) for key in keys}
-        missing = [i for i, key in enumerate(keys) if known[key] is None]
+        responses = [batch.responses[place] for place in places]
+        keys = [
+            self.key(*batch.prompts[response.clip], response.tokens, response.temperature)
+            for response in responses
+        ]
+        logprobs = {key: self._kept.get(key) for key in keys}
+        missing = [i for i, key in enumerate(keys) if logprobs[key] is None]
         device = torch.device("cpu")
         if missing:
             values, mask = score(batch, [places[i] for i in missing])
             device = values.device
             for row, present, i in zip(values.detach(), mask, missing, strict=True):
-                known[keys[i]] = row[present].cpu()
+                logprobs[keys[i]] = row[present].cpu()
                 self._kept.put(keys[i], row[present])
         self.computed += len(missing)
         self.found += len(keys) - len(missing)
-        rows = [value for key in keys if (value := known[key]) is not None]
+        rows = [value for key in keys if (value := logprobs[key]) is not None]
         values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
         return values.to(device), (torch.arange(values.shape[1]) < lengths[:, None]).to(device)
@@ -92,8 +95,8 @@ class ReferenceCache:
     @staticmethod
     def key(row: AlignmentRow, as_text: bool, tokens: Sequence[int], temperature: float = 1.0) -> str:
         """Name of an answer's entry."""
-        heard = ["text", row.user_text] if as_text else ["audio", row.audio.sha256, row.prompt]
-        return sha256_json([heard, list(tokens), *([temperature] if temperature != 1 else [])])
+        prompt = ["text", row.user_text] if as_text else ["audio", row.audio.sha256, row.prompt]
+        return sha256_json([prompt, list(tokens), *([temperature] if temperature != 1 else [])])
 
 
 REFERENCE = "reference.safetensors"
@@ -142,8 +145,8 @@ class FrozenModels:
 
     def score(self, batch: StepBatch, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Log-probabilities and mask [n, L] under the reference, without the cache."""
-        found = self._score(batch, places)
-        return found.logprobs, found.mask
+        scores = self._score(batch, places)
+        return scores.logprobs, scores.mask
 
     @torch.no_grad()
     def _score(self, batch: StepBatch, places: Sequence[int], extra_outputs: Sequence[str] = ()) -> Scores:

@@ -179,13 +179,13 @@ class SpeechPolicy(nn.Module):
         layout = self._plan([clip.prompt_ids for clip in clips], responses)
         present = layout.mask[:, 1:]  # the state at a token is where the next one is predicted from
         counts = present.sum(-1, keepdim=True).clamp(min=1)
-        found: list[Tensor] = []
+        means: list[Tensor] = []
 
         def note(_: Any, __: Any, output: Any) -> None:
             states = (output[0] if isinstance(output, tuple) else output).flatten(0, 1)
             picked = states.index_select(0, layout.sources[:, 1:].flatten()).float()
             kept = picked.view(*present.shape, -1) * present[..., None]
-            found.append(kept.sum(1) / counts)
+            means.append(kept.sum(1) / counts)
 
         stacks: list[list[nn.Module]] = [
             list(part) for part in self.family.decoder.modules() if isinstance(part, nn.ModuleList)
@@ -199,7 +199,7 @@ class SpeechPolicy(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.stack(found, 1)
+        return torch.stack(means, 1)
 
     def sound(self, clips: Sequence[ClipInput]) -> tuple[Tensor, Tensor]:
         """Audio tokens [C, A, H] of clips and their numbers [C]; clips that are text have none.
@@ -207,14 +207,14 @@ class SpeechPolicy(nn.Module):
         Raises:
             ValueError: there is no sound at all.
         """
-        heard = [i for i, clip in enumerate(clips) if clip.sound is not None]
-        if not heard:
+        with_sound = [i for i, clip in enumerate(clips) if clip.sound is not None]
+        if not with_sound:
             raise ValueError("a batch needs at least one clip with sound")
         sounds = [sound for clip in clips if (sound := clip.sound) is not None]
         embeds, counts = self.family.project(*self._states(sounds))
-        if len(heard) == len(clips):
+        if len(with_sound) == len(clips):
             return embeds, counts
-        places = torch.tensor(heard, device=embeds.device)
+        places = torch.tensor(with_sound, device=embeds.device)
         all_embeds = embeds.new_zeros(len(clips), *embeds.shape[1:]).index_copy(0, places, embeds)
         return all_embeds, counts.new_zeros(len(clips)).index_copy(0, places.to(counts.device), counts)
 
@@ -261,8 +261,8 @@ class SpeechPolicy(nn.Module):
         self, prompts: Sequence[Tensor], responses: Sequence[Response], openings: Openings | None = None
     ) -> BatchLayout:
         by_document = self.family.decoder.config._attn_implementation == BY_DOCUMENT
-        made = plan_layout(prompts, responses, self.layout, self.pad_id, openings, self._reach, by_document)
-        return made.to(self.device)
+        layout = plan_layout(prompts, responses, self.layout, self.pad_id, openings, self._reach, by_document)
+        return layout.to(self.device)
 
     def _read_opening(self, ids: Tensor, cache: Cache) -> None:
         words = self.family.model.get_input_embeddings()(ids.to(self.device))

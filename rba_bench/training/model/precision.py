@@ -26,8 +26,8 @@ def resolve_precision(recipe: TrainingRecipe, out: Path, origin: Origin | None) 
     """
     if recipe.precision != "auto":
         return recipe
-    known = read_signature(out) if out.is_dir() else None
-    begun = (known or {}).get("config", {}) or (origin.config if origin is not None else {})
+    signature = read_signature(out) if out.is_dir() else None
+    begun = (signature or {}).get("config", {}) or (origin.config if origin is not None else {})
     chosen = begun.get("precision") or _together()
     return recipe.model_copy(update={"precision": chosen})
 
@@ -58,11 +58,11 @@ def gain_of_bfloat16(device: str) -> float:
 
     def seconds(dtype: torch.dtype) -> float:
         size = SIZE.get(device, 2048)
-        one, other = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+        left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
         taken = []
         for _ in range(TRIES + 2):
             started = time.perf_counter()
-            float((one @ other)[0, 0])  # waits for the device
+            float((left @ right)[0, 0])  # waits for the device
             taken.append(time.perf_counter() - started)
         return statistics.median(taken[2:])
 

@@ -64,13 +64,13 @@ def match_first_process(policy: SpeechPolicy) -> None:
     Raises:
         RuntimeError: the models are not made of the same parameters.
     """
-    told = _told(_outlines(policy, ("_parameters",)))
+    outlines = _told(_outlines(policy, ("_parameters",)))
     if PartialState().is_main_process:
         return
-    names = {slot for outline in told for slot in outline.slots}
+    names = {slot for outline in outlines for slot in outline.slots}
     if names != set(_tensors(policy, ("_parameters",))):
         raise RuntimeError("the model without weights has other parameters than the one with weights")
-    for outline in told:
+    for outline in outlines:
         empty = torch.empty(outline.shape, dtype=outline.dtype, device="meta")
         _put(policy, outline.slots, nn.Parameter(empty, requires_grad=outline.trains))
 
@@ -97,19 +97,19 @@ def shard_policy(
     weights = {name: p.detach() for name, p in policy.named_parameters()}
     if PartialState().is_main_process:
         _empty(policy)
-    for one in (policy, *copies):
-        if one is not policy:
-            hide_modules(one, one.unsharded_modules())
-        _to_all(one, ("_buffers", "__dict__"), device)
+    for model in (policy, *copies):
+        if model is not policy:
+            hide_modules(model, model.unsharded_modules())
+        _to_all(model, ("_buffers", "__dict__"), device)
         if kind == "zero3":
-            _fill_zero3(one, weights, accelerator, device)
+            _fill_zero3(model, weights, accelerator, device)
             continue
-        share_fsdp(one, accelerator)
-        if one is policy:
+        share_fsdp(model, accelerator)
+        if model is policy:
             _fill_fsdp(policy, weights, accelerator, device)
             weights.clear()
         else:
-            _adopt(one, policy)
+            _adopt(model, policy)
 
 
 def without_weights(parameter: nn.Parameter) -> nn.Parameter:
@@ -118,14 +118,14 @@ def without_weights(parameter: nn.Parameter) -> nn.Parameter:
 
 
 def _tensors(model: nn.Module, tables: Sequence[str]) -> dict[Slot, Tensor]:
-    found = {}
+    tensors = {}
     for path, module in model.named_modules():
         for table in tables:
             entries = module.__dict__ if table == "__dict__" else getattr(module, table)
-            found.update(
+            tensors.update(
                 {Slot(path, table, key): value for key, value in entries.items() if isinstance(value, Tensor)}
             )
-    return found
+    return tensors
 
 
 def _outlines(model: nn.Module, tables: Sequence[str]) -> list[Outline]:
@@ -140,8 +140,8 @@ def _outlines(model: nn.Module, tables: Sequence[str]) -> list[Outline]:
 
 
 def _told(outlines: list[Outline]) -> list[Outline]:
-    (told,) = broadcast_object_list([outlines])
-    return list(told)
+    (received,) = broadcast_object_list([outlines])
+    return list(received)
 
 
 def _put(model: nn.Module, slots: Sequence[Slot], tensor: Tensor) -> None:
@@ -153,11 +153,11 @@ def _put(model: nn.Module, slots: Sequence[Slot], tensor: Tensor) -> None:
 
 def _to_all(module: nn.Module, tables: Sequence[str], device: torch.device) -> None:
     """Copy the first process's tensors to everybody's device, ties kept."""
-    mine = _tensors(module, tables)
+    tensors = _tensors(module, tables)
     for outline in _told(_outlines(module, tables)):
-        given = mine.get(outline.slots[0])
-        if PartialState().is_main_process and given is not None:
-            value = given.detach().to(device).contiguous()
+        tensor = tensors.get(outline.slots[0])
+        if PartialState().is_main_process and tensor is not None:
+            value = tensor.detach().to(device).contiguous()
         else:
             value = torch.empty(outline.shape, dtype=outline.dtype, device=device)
         distributed.broadcast(value, 0)
@@ -181,10 +181,10 @@ def _fill_fsdp(
     """Send each process the pieces of parameters that are its own; `weights` counts in the first process only."""
     kept = torch.device("cpu") if accelerator.state.fsdp_plugin.cpu_offload else device
     parameters = dict(policy.named_parameters())
-    mine = {name: _piece(parameter) for name, parameter in parameters.items()}
-    everybodys = gather_object([mine])
+    own_pieces = {name: _piece(parameter) for name, parameter in parameters.items()}
+    everybodys = gather_object([own_pieces])
     for name, parameter in parameters.items():
-        _, sizes = mine[name]
+        _, sizes = own_pieces[name]
         local = torch.empty(sizes, dtype=parameter.dtype, device=device)
         if PartialState().is_main_process:
             for rank, pieces in enumerate(everybodys):
@@ -227,12 +227,12 @@ def _materialise(parameter: Any, local: Tensor) -> None:
     torch.utils.swap_tensors(parameter, nn.Parameter(held, requires_grad=parameter.requires_grad))
 
 
-def _adopt(one: SpeechPolicy, policy: SpeechPolicy) -> None:
+def _adopt(copy: SpeechPolicy, policy: SpeechPolicy) -> None:
     """Give a copy its pieces: of what trains copies, of what does not the very same ones."""
-    given = dict(policy.named_parameters())
-    for name, parameter in one.named_parameters():
-        local = given[name].to_local().detach()
-        _materialise(parameter, local.clone() if given[name].requires_grad else local)
+    shards = dict(policy.named_parameters())
+    for name, parameter in copy.named_parameters():
+        local = shards[name].to_local().detach()
+        _materialise(parameter, local.clone() if shards[name].requires_grad else local)
 
 
 def _fill_zero3(

@@ -77,23 +77,23 @@ def hide_modules(model: nn.Module, parts: Collection[nn.Module]) -> None:
 
     Whoever wraps the model, looks for its parameters or walks through it does not see them any more.
     """
-    wanted = {id(part) for part in parts}
+    ids = {id(part) for part in parts}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if id(child) in wanted:
+            if id(child) in ids:
                 del parent._modules[name]
                 parent.__dict__[name] = child
 
 
 def layer_names(modules: Collection[nn.Module]) -> list[str]:
     """Class names of the layers of some stacks: what each longest list of modules inside holds."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for module in modules:
         stacks = [child for child in module.modules() if isinstance(child, nn.ModuleList) and len(child)]
         if stacks:
             longest = max(stacks, key=lambda stack: sum(p.numel() for p in stack.parameters()))
-            found.update(dict.fromkeys(type(layer).__name__ for layer in longest))
-    return list(found)
+            names.update(dict.fromkeys(type(layer).__name__ for layer in longest))
+    return list(names)
 
 
 def use_bfloat16(plugin: Any) -> None:
@@ -173,8 +173,8 @@ def assign_full(parameter: Tensor, value: Tensor) -> None:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(parameter, DTensor):
-        given = value.to(parameter.device, parameter.dtype)
-        part = distribute_tensor(given, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        full = value.to(parameter.device, parameter.dtype)
+        part = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
         parameter.to_local().copy_(part.to_local())
     elif hasattr(parameter, "ds_id"):
         import deepspeed

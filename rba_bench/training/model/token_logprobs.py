@@ -1,14 +1,12 @@
-"""Log-probabilities of given tokens from logits, with one [K, V] tensor where autograd's own would hold three.
+"""Log-probabilities of given tokens from logits, in little memory.
 
-The logits are turned into probabilities in place, and those into the gradient, also in place: with a large vocabulary
-the logits are the peak of a step's memory. Autograd notices a second backward pass, or a head whose last operation
-needs its own result, and raises.
+With a large vocabulary the logits are the peak of a step's memory. `token_logprobs` holds one [K, V] tensor where
+autograd's own would hold three: the logits become probabilities in place, and those the gradient, also in place.
+Autograd notices a second backward pass, or a head whose last operation needs its own result, and raises.
 
-Scores of states under a head that does not train: logits are turned into their gradient at once and thrown away.
-
-A score of one token depends on one state alone, so its gradient does not wait for what comes later: in backward it is
-only scaled. Kept are [K, H] numbers instead of [K, V] logits, and nothing is computed twice, as recomputing chunks in
-backward would.
+`score_rows_once` is for a head that does not train. A score of one token depends on one state alone, so its gradient is
+computed at once, a chunk of logits at a time, and only scaled in the backward pass. Kept are [K, H] numbers instead of
+[K, V] logits, and nothing is computed twice, as recomputing chunks in the backward pass would.
 """
 
 from collections.abc import Callable
@@ -30,31 +28,31 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
         logits: [K, V], float32; used up, not to be read afterwards.
         targets: [K] token ids.
     """
-    found: Tensor = _TokenLogProbs.apply(logits, targets)
-    return found
+    logprobs: Tensor = _TokenLogProbs.apply(logits, targets)
+    return logprobs
 
 
 @torch.no_grad()
 def token_entropies(logits: Tensor) -> Tensor:
     """[K] entropies in nats of softmax(logits) [K, V]; the logits stay as they are, no gradient."""
-    found = torch.empty_like(logits[:, 0])
+    entropies = torch.empty_like(logits[:, 0])
     rows = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_DEFAULT) // logits.shape[1])
-    for block, out in zip(logits.split(rows), found.split(rows), strict=True):
+    for block, out in zip(logits.split(rows), entropies.split(rows), strict=True):
         apart = block - block.amax(-1, keepdim=True)
         odds = apart.exp()
         total = odds.sum(-1)
         out.copy_(total.log() - (odds * apart).sum(-1) / total)
-    return found
+    return entropies
 
 
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        found = torch.empty_like(logits[:, 0])
+        logprobs = torch.empty_like(logits[:, 0])
         needed = ctx.needs_input_grad[0]
         rows = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_DEFAULT) // logits.shape[1])
         for block, tokens, out in zip(
-            logits.split(rows), targets.split(rows), found.split(rows), strict=True
+            logits.split(rows), targets.split(rows), logprobs.split(rows), strict=True
         ):
             most = block.amax(-1, keepdim=True)
             picked = block.gather(1, tokens[:, None]) - most
@@ -65,7 +63,7 @@ class _TokenLogProbs(torch.autograd.Function):
                 odds.div_(total)
         if needed:
             ctx.save_for_backward(logits, targets)
-        return found
+        return logprobs
 
     @staticmethod
     @torch.autograd.function.once_differentiable

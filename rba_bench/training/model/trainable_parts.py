@@ -1,11 +1,9 @@
-"""What of a model trains: parts, low-rank adapters, learning rates by part, activation checkpointing.
+"""What of a model trains: parts, low-rank adapters, learning rates by part and step, activation checkpointing.
 
 freeze(family, ("projector", "llm"), lora)      what has a gradient
 parameter_groups(family, rates, decay)          for the optimiser
 checkpoint_activations(family, parts)           less memory, the same gradients
 merge_lora(family), save_adapter(family, path)  what is kept
-
-Learning rates: of each part, of each step.
 """
 
 import math
@@ -110,12 +108,12 @@ def _adapted(lora: Lora | None, train_parts: Collection[str]) -> dict[str, Seque
     """Targets by part."""
     if lora is None:
         return {}
-    wanted = {"llm": lora.targets, "encoder": lora.encoder_targets}
-    found = {name: targets for name, targets in wanted.items() if targets}
-    for name in found:
+    by_part = {"llm": lora.targets, "encoder": lora.encoder_targets}
+    targets_by_part = {name: targets for name, targets in by_part.items() if targets}
+    for name in targets_by_part:
         if name not in train_parts:
             raise UserError(f"lora adapts the {name}: add `{name}` to train_parts, or drop its targets")
-    return found
+    return targets_by_part
 
 
 def add_lora(family: AudioFamily, lora: Lora | None, targets: Mapping[str, Sequence[str]]) -> None:
@@ -149,8 +147,8 @@ def _pattern(family: AudioFamily, part: str, targets: Sequence[str]) -> str:
     """Regular expression of the full names of a part's linear layers with the names given."""
     layers = list(_linear_layers(family, part))
     leaves = {name.rpartition(".")[2] for name in layers}
-    wanted = sorted(leaves) if ALL_LINEAR in targets else list(targets)
-    missing = [name for name in wanted if name not in leaves]
+    names = sorted(leaves) if ALL_LINEAR in targets else list(targets)
+    missing = [name for name in names if name not in leaves]
     if missing:
         key = "lora.targets" if part == "llm" else "lora.encoder_targets"
         raise UserError(
@@ -159,7 +157,7 @@ def _pattern(family: AudioFamily, part: str, targets: Sequence[str]) -> str:
         )
     # names with the layers' numbers left open: `model.language_model.layers.\d+.self_attn.q_proj`
     chosen = {
-        re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(n)) for n in layers if n.rpartition(".")[2] in wanted
+        re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(n)) for n in layers if n.rpartition(".")[2] in names
     }
     return "|".join(sorted(chosen))
 
@@ -313,8 +311,8 @@ def schedule_factor(step: int, recipe: TrainingRecipe, fresh_from: int = 0) -> f
 
 def part_rates(recipe: TrainingRecipe) -> dict[str, float]:
     """Peak learning rates of the parts that train."""
-    given = recipe.learning_rates.model_dump()
-    return {part: given[part] or recipe.learning_rate for part in recipe.train_parts}
+    rates = recipe.learning_rates.model_dump()
+    return {part: rates[part] or recipe.learning_rate for part in recipe.train_parts}
 
 
 def rates_at(step: int, recipe: TrainingRecipe, fresh_from: int = 0) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""What `checkpoint_writer` saves, by name: trained weights, the optimiser's state, a renewed reference.
+"""The state of a Trainer in checkpoints: trained weights, optimiser state and a renewed reference, by name.
 
-The Trainer's checkpoints: begun between two steps, written while it goes on, read back by any number of processes.
-
-DeepSpeed has a format of its own, which belongs to its engine; there only what it does not know is added.
+`CheckpointingTrainer` starts a checkpoint between two steps; it is written while training goes on, and any number of
+processes can read it. DeepSpeed has a format of its own, which belongs to its engine; there only what it does not know
+is added.
 """
 
 from pathlib import Path
@@ -36,12 +36,12 @@ def training_tensors(model: nn.Module, optimizer: Any, reference: dict[str, Tens
         reference: parameters of a reference that has changed, else empty.
     """
     reshard(model)
-    found: dict[str, Tensor] = {f"reference.{name}": value for name, value in reference.items()}
+    tensors: dict[str, Tensor] = {f"reference.{name}": value for name, value in reference.items()}
     for name, parameter in trained_parameters(model).items():
-        found[f"model.{name}"] = parameter.detach()
+        tensors[f"model.{name}"] = parameter.detach()
         for key, value in _state(optimizer)[parameter].items():
-            found[f"optimizer.{name}.{key}"] = value.reshape(1) if key == STEP else value
-    return found
+            tensors[f"optimizer.{name}.{key}"] = value.reshape(1) if key == STEP else value
+    return tensors
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str, Tensor]) -> bool:
@@ -60,17 +60,17 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str,
             f"{folder} was saved from a model with other trained parameters; remove it and start again"
         )
     changed = any(name.startswith("reference.") for name in names)
-    wanted: dict[str, Tensor] = {
+    tensors: dict[str, Tensor] = {
         f"model.{name}": parameter.detach() for name, parameter in parameters.items()
     }
     if changed:
-        wanted |= {f"reference.{name}": value for name, value in reference.items()}
+        tensors |= {f"reference.{name}": value for name, value in reference.items()}
     for full in names:
         if full.startswith("optimizer."):
             name, _, key = full.removeprefix("optimizer.").rpartition(".")
-            wanted[full] = torch.zeros(1) if key == STEP else torch.zeros_like(parameters[name]).detach()
-    saver.load(folder, wanted)
-    _hand_over(optimizer, parameters, wanted)
+            tensors[full] = torch.zeros(1) if key == STEP else torch.zeros_like(parameters[name]).detach()
+    saver.load(folder, tensors)
+    _hand_over(optimizer, parameters, tensors)
     return changed
 
 

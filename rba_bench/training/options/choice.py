@@ -45,8 +45,8 @@ def chosen_recipe(
 
 def named_base(overrides: Sequence[str]) -> str:
     """The base that the overrides name; the shipped one if none."""
-    named = [value for where, value in map(parse_override, overrides) if where == ("base",)]
-    return str(named[-1]) if named else "micro"
+    bases = [value for where, value in map(parse_override, overrides) if where == ("base",)]
+    return str(bases[-1]) if bases else "micro"
 
 
 def continued_recipe(run: Path, overrides: Sequence[str], trust: bool = False) -> TrainingRecipe:

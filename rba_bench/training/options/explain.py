@@ -1,7 +1,7 @@
 """The keys of a training recipe, explained: type, default, what each method sets, and why.
 
-The one source of the reasons is `recipe.py` (and the files of its nested options): the comment behind a key, or the
-lines right above it where there is none behind.
+The reasons come from `training_recipe.py` and `nested_options.py`: the comment behind a key, or the lines right above
+it where there is none behind.
 """
 
 import ast
@@ -71,7 +71,7 @@ def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[Ke
     """
     values = None if recipe is None else flatten_keys(recipe.resolved())
     keys = [_key(name, *about, _method_values(), values) for name, about in _all_fields()]
-    chosen = [one for one in keys if not key or one.name == key or one.name.startswith(f"{key}.")]
+    chosen = [entry for entry in keys if not key or entry.name == key or entry.name.startswith(f"{key}.")]
     if not chosen:
         raise UserError(f"no key {key!r} in a training recipe{_nearest(key, [one.name for one in keys])}")
     return chosen
@@ -90,23 +90,23 @@ def key_lines(key: Key, width: int | None, asked: bool) -> list[str]:
     head = f"{key.name} = {_text(shown)}{mark}  [{key.type}]"
     if key.type == "keys of its own":
         head = f"{key.name}  [{key.type}]"
-    told = [key.reason]
+    notes = [key.reason]
     values: dict[str, list[str]] = {}
     for method, value in key.by_method.items():
         values.setdefault(_text(value), []).append(method)
     if values and not asked and key.type != "keys of its own":
-        told.append(
+        notes.append(
             "by method: " + "; ".join(f"{value} for {', '.join(names)}" for value, names in values.items())
         )
     if key.fixed and not asked:
-        told.append(f"cannot be changed with {', '.join(key.fixed)}")
+        notes.append(f"cannot be changed with {', '.join(key.fixed)}")
     if width is None:
-        return [head + "".join(f"  # {line}" for line in told if line)]
+        return [head + "".join(f"  # {line}" for line in notes if line)]
     return [
         head,
         *(
             row
-            for line in told
+            for line in notes
             for row in textwrap.wrap(line, width, initial_indent="    ", subsequent_indent="    ")
         ),
     ]
@@ -123,12 +123,12 @@ def method_recipe(method: str) -> TrainingRecipe:
 
 def flatten_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by key with dots; a mapping is there itself too."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        found[prefix + name] = value
+        flat[prefix + name] = value
         if isinstance(value, Mapping):
-            found |= flatten_keys(value, f"{prefix}{name}.")
-    return found
+            flat |= flatten_keys(value, f"{prefix}{name}.")
+    return flat
 
 
 def reasons(model: type[BaseModel]) -> dict[str, str]:
@@ -141,10 +141,10 @@ def reasons(model: type[BaseModel]) -> dict[str, str]:
     }
     at_line = {line: text for (line, _), text in notes.items()}
     alone = {line for line, _ in notes if source.splitlines()[line - 1].lstrip().startswith("#")}
-    (made,) = ast.parse(source).body
-    assert isinstance(made, ast.ClassDef)
-    found = {}
-    for node in made.body:
+    (class_node,) = ast.parse(source).body
+    assert isinstance(class_node, ast.ClassDef)
+    comments = {}
+    for node in class_node.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         last = node.end_lineno or node.lineno
@@ -153,8 +153,8 @@ def reasons(model: type[BaseModel]) -> dict[str, str]:
         while not comment_lines and above - 1 in alone:
             above -= 1
         comment_lines = comment_lines or list(range(above, node.lineno))
-        found[node.target.id] = " ".join(at_line[line] for line in comment_lines)
-    return found
+        comments[node.target.id] = " ".join(at_line[line] for line in comment_lines)
+    return comments
 
 
 def type_name(annotation: Any, limits: tuple[Any, ...] = ()) -> str:
@@ -222,7 +222,9 @@ def _key(
         _plain(about.get_default(call_default_factory=True)) if not about.is_required() else "(required)"
     )
     by_method = {
-        method: given[name] for method, given in methods.items() if name in given and given[name] != default
+        method: values_of_method[name]
+        for method, values_of_method in methods.items()
+        if name in values_of_method and values_of_method[name] != default
     }
     fixed = tuple(method for method in METHODS if name in PRESETS[method].fixed)
     value = default if values is None else values.get(name, default)  # absent: of what is null as a whole

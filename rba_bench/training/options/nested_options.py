@@ -1,12 +1,6 @@
-"""Recipe keys that have keys of their own: rewards, rollouts, teachers; and other tools' names for ours.
+"""Recipe keys that have keys of their own (rewards, rollouts, teachers), and other trainers' names for our keys.
 
-Which reward judges the samples of each kind of item, and the models that some of them need.
-
-What draws the answers during training, and how it gets the weights.
-
-Recipe keys of everything in which a text model reads what the student hears. No torch in here.
-
-What other trainers call the keys of a training recipe: a typo that is a habit is answered by our name.
+A key that other trainers call by another name is a likely typo; the error then names our key. No torch in here.
 """
 
 from typing import Annotated, Any, Literal, get_args

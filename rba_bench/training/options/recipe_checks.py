@@ -209,7 +209,7 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
     steps, warmup, renewed = recipe.steps, recipe.warmup_steps, recipe.opponent_every
     patience, samples = recipe.validation.patience, recipe.voices_per_group * recipe.samples_per_clip
     opponent = recipe.has_opponent
-    told = (
+    checks = (
         (
             warmup >= steps,
             f"warmup_steps {warmup} is not below steps {steps}: the learning rate never gets to its full height",
@@ -242,20 +242,20 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
             "never used; raise samples_per_clip",
         ),
     )
-    return [line for is_so, line in told if is_so]
+    return [line for is_so, line in checks if is_so]
 
 
 def thin_groups(voices: Sequence[int] | np.ndarray, recipe: TrainingRecipe) -> list[str]:
     """Lines on a set that has less than the recipe wants; `voices` are the numbers of clips of its training groups."""
-    wanted, count = recipe.voices_per_group, len(voices)
+    size, count = recipe.voices_per_group, len(voices)
     numbers = np.asarray(voices)
-    fewer = numbers[numbers < wanted]
+    fewer = numbers[numbers < size]
     lines = []
     if len(fewer):
         filled = recipe.compares_samples and recipe.group_by == "instruction"
         then = "several samples of a clip fill them up" if filled else "they give fewer clips a step"
         lines.append(
-            f"voices_per_group {wanted}: {len(fewer):,} of {count:,} groups have fewer voices "
+            f"voices_per_group {size}: {len(fewer):,} of {count:,} groups have fewer voices "
             f"(the fewest {fewer.min()}); {then}"
         )
     if recipe.groups_per_step > count:

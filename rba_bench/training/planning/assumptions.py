@@ -1,8 +1,8 @@
-"""What an estimate rests on beside recipe and model; every value can be given with `--assume KEY=VALUE`.
+"""What an estimate rests on beside recipe and model: assumed values, lengths of the data, and the devices.
 
-How many groups there are, and how long clips and answers: read from the alignment set, or assumed.
-
-Devices that a run could have, and a short probe of the machine that it is planned_sharding on.
+Every assumption can be given with `--assume KEY=VALUE`. The number of groups and the lengths of clips and answers are
+read from the alignment set where it is there. Devices have the numbers of their makers; `probe_device` measures the
+machine that the run is planned on.
 """
 
 import time
@@ -80,7 +80,7 @@ class DataEstimate:
 
 def data_estimate(recipe: TrainingRecipe, assumed: Assumptions) -> DataEstimate:
     """Read the recipe's sets where all of them are there; what is assumed counts in any case."""
-    folders = [Path(one.path) for one in recipe.alignment_sets]
+    folders = [Path(choice.path) for choice in recipe.alignment_sets]
     there = all((folder / "manifest.json").is_file() for folder in folders)
     estimate = (
         _read(folders) if there else DataEstimate(250_000, recipe.voices_per_group, 5.0, 250.0, "assumed")
@@ -98,23 +98,23 @@ def _read(folders: list[Path]) -> DataEstimate:
     """Means over the first shards of each set; numbers of rows from all of them."""
     import pyarrow.parquet as pq
 
-    rows, seen, seconds, words = 0, 0, 0.0, 0
+    rows, sampled, seconds, words = 0, 0, 0.0, 0
     groups: set[tuple[str, str]] = set()
     for folder in folders:
         shards = sorted((folder / "shards").glob("*.parquet"))
         rows += sum(pq.ParquetFile(shard).metadata.num_rows for shard in shards)
         for shard in shards[:SHARDS_READ]:
             table = pq.read_table(shard, columns=["group_id", "duration", "response"]).to_pydict()
-            seen += len(table["duration"])
+            sampled += len(table["duration"])
             seconds += sum(table["duration"])
             words += sum(len(response.split()) for response in table["response"])
             groups |= {(str(folder), name) for name in table["group_id"]}
-    voices = seen / max(len(groups), 1)
+    voices = sampled / max(len(groups), 1)
     return DataEstimate(
         max(1, round(rows / max(voices, 1))),
         max(1, round(voices)),
-        seconds / max(seen, 1),
-        max(1.0, TOKENS_PER_WORD * words / max(seen, 1)),
+        seconds / max(sampled, 1),
+        max(1.0, TOKENS_PER_WORD * words / max(sampled, 1)),
         ", ".join(map(str, folders)),
     )
 
@@ -161,7 +161,7 @@ CLUSTERS = (
 
 def find_device(name: str) -> Device:
     """One of `DEVICES` by its name."""
-    return next(one for one in DEVICES if one.name == name)
+    return next(device for device in DEVICES if device.name == name)
 
 
 def probe_device(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
@@ -177,9 +177,9 @@ def probe_device(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
     cuda = torch.cuda.is_available()
     where, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
     rows = 4096 if cuda else 512
-    one = torch.randn(rows, hidden, device=where, dtype=dtype)
-    other = torch.randn(hidden, ffn, device=where, dtype=dtype)
-    rate = _rate(lambda: one @ other, seconds, cuda) * 2 * rows * hidden * ffn
+    left = torch.randn(rows, hidden, device=where, dtype=dtype)
+    right = torch.randn(hidden, ffn, device=where, dtype=dtype)
+    rate = _rate(lambda: left @ right, seconds, cuda) * 2 * rows * hidden * ffn
     block = torch.zeros(2**28 if cuda else 2**25, device=where)
     copied = _rate(lambda: block.clone(), seconds, cuda) * 2 * block.numel() * 4
     if cuda:

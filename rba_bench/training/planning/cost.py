@@ -1,11 +1,9 @@
-"""Tokens, operations and bytes of one optimiser step, by recipe.
-
-Tokens and operations of one optimiser step, by recipe.
+"""The cost of one optimiser step, by recipe: tokens, operations, and bytes on each device.
 
 A product of a vector with P parameters takes 2 P operations; so does the gradient of its input, and that of its
 weights. Attention over a context of S tokens takes 4 x width x S / 2 a layer and token more (two products, causal).
-
-Bytes on one device: weights, gradients, optimiser, reference, judges, activations, keys and values of sampling.
+Bytes on a device are weights, gradients, optimiser, reference, reward models and teachers, activations, and keys and
+values of sampling.
 """
 
 from dataclasses import dataclass
@@ -91,14 +89,14 @@ def step_cost(
     groups, voices = recipe.groups_per_step, data.voices
     teachers, sampled, clips = scored_per_group(recipe, voices)
     sample_tokens = float(min(recipe.max_new_tokens, data.answer_tokens))
-    heard = 30.0 if shape.padded or not recipe.true_length else data.seconds
+    seconds = 30.0 if shape.padded or not recipe.true_length else data.seconds
     # a padded model reads 30 s of audio tokens; the others only have their encoder padded
     prompt = assumed.text_tokens + shape.audio_rate * (30.0 if shape.padded else data.seconds)
     answers = teachers + sampled
     answer_tokens = teachers * data.answer_tokens + sampled * sample_tokens
     prompts = answers if recipe.layout == "pad" else clips
     positions = groups * (prompts * prompt + answer_tokens)
-    frames = groups * clips * heard * 50
+    frames = groups * clips * seconds * 50
     again = 1 + (
         assumed.redraws if recipe.kind == "policy-gradient" and recipe.policy_gradient.resample else 0
     )
@@ -163,13 +161,13 @@ def _others(
     answer_tokens: float,
 ) -> float:
     """Reference, teacher and reward model."""
-    found = forward if recipe.uses_reference and recipe.pairs_file is None else 0.0
+    operations = forward if recipe.uses_reference and recipe.pairs_file is None else 0.0
     if recipe.kind == "distillation" and not (recipe.method == "kd" and recipe.teacher.top_k):
         turns = recipe.groups_per_step * TEACHER_TURN
-        found += 2.0 * teacher_parameters(recipe, shape, assumed) * (turns + answer_tokens)
+        operations += 2.0 * teacher_parameters(recipe, shape, assumed) * (turns + answer_tokens)
     if recipe.uses_reward:
-        found += 2.0 * reward_parameters(recipe, assumed) * samples * (TEACHER_TURN + sample_tokens)
-    return found
+        operations += 2.0 * reward_parameters(recipe, assumed) * samples * (TEACHER_TURN + sample_tokens)
+    return operations
 
 
 def teacher_parameters(recipe: TrainingRecipe, shape: ModelShape, assumed: Assumptions) -> float:
@@ -186,16 +184,16 @@ def reward_parameters(recipe: TrainingRecipe, assumed: Assumptions) -> float:
     if not recipe.uses_reward:
         return 0.0
     options = recipe.reward
-    kinds = {kind for one in recipe.alignment_sets for kind in one.kinds or ("instruct", "qa", "s2tt")}
+    kinds = {kind for choice in recipe.alignment_sets for kind in choice.kinds or ("instruct", "qa", "s2tt")}
     names = {name for kind in kinds for name in options.weights_for(kind)}
     if assumed.reward_parameters:
         return assumed.reward_parameters
-    found = 0.0
+    total = 0.0
     if "reward-model" in names:
-        found += text_parameters(options.model, "reward_parameters")
+        total += text_parameters(options.model, "reward_parameters")
     if "teacher-logprob" in names:
-        found += text_parameters(options.teacher, "reward_parameters")
-    return found
+        total += text_parameters(options.teacher, "reward_parameters")
+    return total
 
 
 @dataclass(frozen=True)
@@ -237,12 +235,12 @@ class MemoryCost:
 def trained_counts(recipe: TrainingRecipe, shape: ModelShape) -> dict[str, float]:
     """Parameters that train, by part."""
     parts = {"encoder": shape.encoder - shape.fixed, "projector": shape.projector, "llm": shape.llm}
-    found: dict[str, float] = {name: float(parts[name]) for name in recipe.train_parts}
+    counts: dict[str, float] = {name: float(parts[name]) for name in recipe.train_parts}
     if recipe.lora is not None:
-        found["llm"] = float(shape.adapters[0])
+        counts["llm"] = float(shape.adapters[0])
         if recipe.lora.encoder_targets:
-            found["encoder"] = float(shape.adapters[1])
-    return found
+            counts["encoder"] = float(shape.adapters[1])
+    return counts
 
 
 def memory_cost(

@@ -1,4 +1,4 @@
-"""All of it together: a recipe in, numbers out."""
+"""The plan of a run: what it will cost, and the devices that it fits on."""
 
 import math
 from dataclasses import dataclass
@@ -106,8 +106,8 @@ def plan_training(recipe: TrainingRecipe, assumed: Assumptions, here: Device | N
     if recipe.epochs is not None:
         steps = steps_for(recipe.epochs, data.groups, recipe.groups_per_step)
     step = step_cost(recipe, shape, data, assumed)
-    wanted = [(find_device(name), count) for name, count in CLUSTERS] + ([(here, 1)] if here else [])
-    fits = tuple(_fit(recipe, shape, data, step, steps, assumed, one, count) for one, count in wanted)
+    clusters = [(find_device(name), count) for name, count in CLUSTERS] + ([(here, 1)] if here else [])
+    fits = tuple(_fit(recipe, shape, data, step, steps, assumed, device, count) for device, count in clusters)
     return TrainingPlan(shape, trained_counts(recipe, shape), data, steps, step, fits, assumed)
 
 
@@ -118,12 +118,12 @@ def _fit(
     step: StepCost,
     steps: int,
     assumed: Assumptions,
-    one: Device,
+    device: Device,
     count: int,
 ) -> Fit:
     whole = memory_cost(recipe, shape, step, data, assumed, count, False)
     shared = memory_cost(recipe, shape, step, data, assumed, count, True)
-    room = one.memory_gb * 1e9
+    room = device.memory_gb * 1e9
     launch, memory, why = ("one" if count == 1 else "ddp"), whole, ""
     if whole.peak > room:
         launch, memory = ("fsdp2" if count > 1 else ""), (shared if count > 1 else whole)
@@ -132,9 +132,9 @@ def _fit(
     elif recipe.groups_per_step % (count * recipe.accumulate):
         launch = ""
         why = _uneven(recipe, count)
-    training, sampling = _seconds(recipe, shape, step, assumed, one, count, launch == "fsdp2")
+    training, sampling = _seconds(recipe, shape, step, assumed, device, count, launch == "fsdp2")
     seconds = training + sampling
-    return Fit(one.name, count, launch, memory, seconds, sampling, seconds * steps / 3600, why)
+    return Fit(device.name, count, launch, memory, seconds, sampling, seconds * steps / 3600, why)
 
 
 def _uneven(recipe: TrainingRecipe, count: int) -> str:
@@ -151,7 +151,7 @@ def _seconds(
     shape: ModelShape,
     step: StepCost,
     assumed: Assumptions,
-    one: Device,
+    device: Device,
     count: int,
     shared: bool,
 ) -> tuple[float, float]:
@@ -160,20 +160,20 @@ def _seconds(
     A token of a batch costs reading all weights, or computing, or, where they are shared out, gathering them: whichever
     takes longest.
     """
-    rate = one.tflops * 1e12 * assumed.mfu
+    rate = device.tflops * 1e12 * assumed.mfu
     trained = (step.train + step.other + step.prefill) / count / rate
-    link = (one.link if count <= NODE else BETWEEN) * 1e9
+    link = (device.link if count <= NODE else BETWEEN) * 1e9
     moved = 2 * shape.parameters if recipe.precision == "bfloat16" else 4 * shape.parameters
     if shared:  # gathered in forward and backward, gradients scattered; half of it behind the computation
         trained += 0.5 * recipe.accumulate * (2 * moved + 4 * shape.parameters) / link
     if not step.samples:
         return trained, 0.0
-    mine = step.samples / count * recipe.refresh_every
-    batches = max(1, math.ceil(mine / recipe.rollout_batch))
-    rows = mine / batches
+    samples = step.samples / count * recipe.refresh_every
+    batches = max(1, math.ceil(samples / recipe.rollout_batch))
+    rows = samples / batches
     size = 2 if recipe.precision == "bfloat16" else 4
     kept = rows * (step.prompt + step.sample_tokens / 2) * 2 * shape.layers * shape.kv * size
-    read = (moved + kept) / (one.bandwidth * 1e9 * assumed.decode_share)
+    read = (moved + kept) / (device.bandwidth * 1e9 * assumed.decode_share)
     head = 2.0 * shape.vocabulary * shape.hidden
     computed = rows * (decoder_flops(shape, step.prompt + step.sample_tokens) + head) / rate
     token = max(read, computed, moved / link if shared else 0.0)

@@ -131,12 +131,12 @@ def find_config(name: str) -> dict[str, Any]:
     """
     name = resolve_model(name, "base")
     if (Path(name) / "config.json").is_file():
-        found: dict[str, Any] = read_json(Path(name) / "config.json")
-        return found
-    named = HUB_ID.fullmatch(name)
-    if named is not None and named["repo"] in KNOWN:
-        return KNOWN[named["repo"]]
-    if named is not None and (cached := _cached(named["repo"], named["revision"])) is not None:
+        config: dict[str, Any] = read_json(Path(name) / "config.json")
+        return config
+    hub_id = HUB_ID.fullmatch(name)
+    if hub_id is not None and hub_id["repo"] in KNOWN:
+        return KNOWN[hub_id["repo"]]
+    if hub_id is not None and (cached := _cached(hub_id["repo"], hub_id["revision"])) is not None:
         return cached
     raise MissingPrerequisite(
         f"--plan knows nothing about {name}: give the folder of its config.json (--set base=FOLDER), or one of "
@@ -194,12 +194,12 @@ def _adapters(model: Any, lora: LoraOptions | None) -> tuple[int, int]:
     """Parameters of low-rank adapters in the decoder, and in the encoder: r (inputs + outputs) for each layer named."""
     if lora is None:
         return 0, 0
-    targets, found = {"llm": lora.targets, "encoder": lora.encoder_targets}, {"llm": 0, "encoder": 0}
+    targets, counts = {"llm": lora.targets, "encoder": lora.encoder_targets}, {"llm": 0, "encoder": 0}
     for key, module in model.named_modules():
         part = _part(key)
         if hasattr(module, "in_features") and part in targets and _adapted(key, targets[part]):
-            found[part] += lora.r * (module.in_features + module.out_features)
-    return found["llm"], found["encoder"]
+            counts[part] += lora.r * (module.in_features + module.out_features)
+    return counts["llm"], counts["encoder"]
 
 
 def _empty(name: str, config: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,7 +1,4 @@
-"""What a run's folder has to tell, whether it is finished, still running, or was killed.
-
-The curves of a report as data: what is drawn, from the step log, in a bounded number of points.
-"""
+"""What a run's folder holds, finished, running or killed, and the curves of its report, of bounded length."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,12 +113,12 @@ def _read(folder: Path, config: dict[str, Any]) -> Content:
 
 def _checked(records: Iterable[Any], kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The records, all of which have the keys, of their types. Raises ValueError."""
-    found = list(records)
-    for record in found:
+    checked = list(records)
+    for record in checked:
         for key, kind in kinds.items():
             if not isinstance(record, dict) or not isinstance(record.get(key), kind):
                 raise ValueError(f"a record has no proper {key!r}")
-    return found
+    return checked
 
 
 def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,31 +127,31 @@ def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _missing(content: Content) -> list[str]:
-    found = []
+    lines = []
     if not content.log:
-        found.append(f"No curves: {TRAIN_LOG} holds no step yet.")
+        lines.append(f"No curves: {TRAIN_LOG} holds no step yet.")
     if not content.groups:
-        found.append(
+        lines.append(
             f"No groups: {SAMPLES} is empty or not there. The run has `samples_every: 0`, has not come to its first "
             "step, or was made by a version that did not write samples."
         )
     if content.before is None:
-        found.append(
+        lines.append(
             "No answers before and after: the set has no validation rows, the run has `validate_ends: false`, or it "
             "was made by a version that did not ask."
         )
     elif content.after is None:
-        found.append("No answers after training: the run has not come to its end.")
+        lines.append("No answers after training: the run has not come to its end.")
     if not content.start and not content.run:
-        found.append(f"The recipe lacks its paths: there is neither {START} nor {RUN_RECORD}.")
-    return found
+        lines.append(f"The recipe lacks its paths: there is neither {START} nor {RUN_RECORD}.")
+    return lines
 
 
-def spread(groups: Sequence[dict[str, Any]], wanted: int) -> list[dict[str, Any]]:
+def spread(groups: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """At most `wanted` groups, evenly over the run, the first and the last step among them."""
-    if len(groups) <= wanted:
+    if len(groups) <= count:
         return list(groups)
-    return [groups[round(place * (len(groups) - 1) / (wanted - 1))] for place in range(wanted)]
+    return [groups[round(place * (len(groups) - 1) / (count - 1))] for place in range(count)]
 
 
 POINTS = 1_000  # of a curve; more steps are averaged
@@ -187,26 +184,26 @@ CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
 
 def charts(content: Content) -> list[dict[str, Any]]:
     """Charts with a value, as JSON values: title, unit, summary in words, and curves with names, x and y."""
-    found = [_chart(title, unit, [(shown, _points(content.log, name)) for name, shown in curves])
+    drawings = [_chart(title, unit, [(shown, _points(content.log, name)) for name, shown in curves])
              for title, unit, curves in CHARTS]  # fmt: skip
     together = int(content.recipe.get("refresh_every") or 1)
-    found.append(_chart("Speed", "tokens/s", [("tokens/s", _speed(content.log, together))]))
-    found.append(_chart("Validation", "", _validation(content.validations), dots=True))
-    return [chart for chart in found if chart["curves"]]
+    drawings.append(_chart("Speed", "tokens/s", [("tokens/s", _speed(content.log, together))]))
+    drawings.append(_chart("Validation", "", _validation(content.validations), dots=True))
+    return [chart for chart in drawings if chart["curves"]]
 
 
 def _chart(
     title: str, unit: str, curves: Sequence[tuple[str, list[tuple[float, float]]]], dots: bool = False
 ) -> dict[str, Any]:
-    drawn = [(name, thinned(points)) for name, points in curves if points]
-    words = "; ".join(f"{name}: {_told(points)}" for name, points in drawn)
+    lines = [(name, thinned(points)) for name, points in curves if points]
+    words = "; ".join(f"{name}: {_told(points)}" for name, points in lines)
     return {
         "title": title,
         "unit": unit,
         "dots": dots,
         "summary": words,
         "curves": [
-            {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} for name, points in drawn
+            {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} for name, points in lines
         ],
     }
 
@@ -228,7 +225,7 @@ def _is_number(value: Any) -> bool:
 
 def _speed(log: Sequence[dict[str, Any]], together: int) -> list[tuple[float, float]]:
     """Tokens per second of training time; of steps that were sampled for together, `together` of them, as one."""
-    found = []
+    points = []
     tokens, before = 0.0, 0.0
     for record in log:
         if not all(_is_number(record.get(name)) for name in ("tokens", "elapsed_s")):
@@ -236,9 +233,9 @@ def _speed(log: Sequence[dict[str, Any]], together: int) -> list[tuple[float, fl
         elapsed = float(record["elapsed_s"])
         tokens += float(record["tokens"])
         if record["step"] % together == 0 and elapsed > before:
-            found.append((record["step"], tokens / (elapsed - before)))
+            points.append((record["step"], tokens / (elapsed - before)))
             tokens, before = 0.0, elapsed
-    return found
+    return points
 
 
 def _validation(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[float, float]]]]:

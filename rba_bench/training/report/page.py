@@ -1,9 +1,8 @@
-"""Clips as data URIs: short, in a codec that every browser plays, and within a budget for the whole page.
+"""The report of a run as one HTML page, with the clips that it shows.
 
-The page: a run's content in HTML, with every text of a model or a recipe escaped.
-
-Nothing in it can reach the network or run a script that came with the data: texts are escaped, figures are JSON in an
-element that is not executed, and the page's own policy allows two scripts by their hashes and no address at all.
+The page cannot reach the network or run a script that came with the data: every text of a model or a recipe is escaped,
+figures are JSON in an element that is not executed, and the page's own policy allows two scripts by their hashes and no
+address at all. Clips are data URIs: short, in a codec that every browser plays, within a budget for the whole page.
 """
 
 import base64
@@ -84,8 +83,8 @@ def data_uri(wave: np.ndarray) -> str:
         ("MP3", "MPEG_LAYER_III", "audio/mpeg") if has_mp3 else ("FLAC", "PCM_16", "audio/flac")
     )
     buffer = io.BytesIO()
-    heard = np.clip(wave[: SECONDS * SAMPLING_RATE], -1.0, 1.0)
-    soundfile.write(buffer, heard, SAMPLING_RATE, format=kind, subtype=subtype)
+    clip = np.clip(wave[: SECONDS * SAMPLING_RATE], -1.0, 1.0)
+    soundfile.write(buffer, clip, SAMPLING_RATE, format=kind, subtype=subtype)
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -212,12 +211,12 @@ def _groups(content: Content) -> tuple[Groups | None, str]:
 
 
 def _about_sound(player: Player) -> list[str]:
-    found = []
+    lines = []
     if player.left_out:
-        found.append(f"{player.left_out} clips are left out: the page would be too large.")
+        lines.append(f"{player.left_out} clips are left out: the page would be too large.")
     if player.unread:
-        found.append(f"{player.unread} clips could not be read from the alignment set.")
-    return found
+        lines.append(f"{player.unread} clips could not be read from the alignment set.")
+    return lines
 
 
 def _group(group: dict[str, Any], player: Player) -> dict[str, Any]:
@@ -233,7 +232,7 @@ def _group(group: dict[str, Any], player: Player) -> dict[str, Any]:
         ]
         clips.append({**voice, "sound": player(group["group"], voice["clip"]), "samples": samples})
     # a side that is no sample: the teacher's answer, or a given one
-    given = [
+    given_sides = [
         {"role": role, "voice": pair[role]["voice"], "text": pair[role]["text"]}
         for pair in group["pairs"]
         for role in ("chosen", "rejected")
@@ -243,7 +242,7 @@ def _group(group: dict[str, Any], player: Player) -> dict[str, Any]:
         pair["chosen"]["sample"] is None and pair["chosen"]["text"] == group["teacher"]
         for pair in group["pairs"]
     )
-    return {**group, "clips": clips, "given": given, "teacher_chosen": teacher}
+    return {**group, "clips": clips, "given": given_sides, "teacher_chosen": teacher}
 
 
 def _items(content: Content, player: Player) -> list[dict[str, Any]]:
@@ -259,56 +258,57 @@ def _items(content: Content, player: Player) -> list[dict[str, Any]]:
 
 def _means(content: Content) -> str:
     """What happened to the held-out items on the whole."""
-    found = []
+    texts = []
     for name, shown in (("teacher_nats", "nats"), ("reward", "reward")):
-        sides = [[one[name] for one in answers[1] if one[name] is not None]
+        sides = [[answer[name] for answer in answers[1] if answer[name] is not None]
                  for answers in (content.before, content.after) if answers]  # fmt: skip
         means = [sum(values) / len(values) for values in sides if values]
         if means:
-            found.append(f"{shown} {' → '.join(f'{mean:.2f}' for mean in means)}")
-    return ", ".join(found)
+            texts.append(f"{shown} {' → '.join(f'{mean:.2f}' for mean in means)}")
+    return ", ".join(texts)
 
 
 def _keys(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The recipe by key, with the default and the reason where this version knows the key."""
-    known = {key.name: key for key in explain_keys()}
-    found = []
+    keys = {key.name: key for key in explain_keys()}
+    rows = []
     for name, value in flatten_keys(recipe).items():
-        key = known.get(name)
-        if isinstance(value, Mapping) and any(other.startswith(f"{name}.") for other in known):
+        key = keys.get(name)
+        if isinstance(value, Mapping) and any(other.startswith(f"{name}.") for other in keys):
             continue
         default = None if key is None else key.by_method.get(recipe.get("method", ""), key.default)
-        found.append({
+        rows.append({
             "name": name, "value": _text(value), "default": "" if key is None else _text(default),
             "changed": key is not None and value != default, "reason": "" if key is None else key.reason,
         })  # fmt: skip
-    return found
+    return rows
 
 
 def _facts(content: Content) -> list[tuple[str, str]]:
     """Hashes, base, data and cost, by name."""
-    known = {**content.start, **content.run}
-    data = known.get("data") or {}
+    record = {**content.start, **content.run}
+    data = record.get("data") or {}
     facts: list[tuple[str, Any]] = [
         ("folder", str(content.folder)),
-        ("base", known.get("base") or content.recipe.get("base")),
-        ("base revision", known.get("base_revision")),
-        ("base sha256", known.get("base_sha256")),
-        ("alignment set sha256", known.get("alignment_set_sha256")),
-        ("pairs sha256", known.get("pairs_sha256")),
+        ("base", record.get("base") or content.recipe.get("base")),
+        ("base revision", record.get("base_revision")),
+        ("base sha256", record.get("base_sha256")),
+        ("alignment set sha256", record.get("alignment_set_sha256")),
+        ("pairs sha256", record.get("pairs_sha256")),
         (
             "sets",
             ", ".join(
-                f"{one['train_groups']} training groups, {one['clips']} clips" for one in data.get("sets", [])
+                f"{part['train_groups']} training groups, {part['clips']} clips"
+                for part in data.get("sets", [])
             ),
         ),
         ("steps", f"{content.step} of {content.steps}"),
-        ("training time", _seconds(known.get("wall_time_s"))),
-        ("encoding time", _seconds(known.get("encoding_s"))),
-        ("clips/s", known.get("samples_per_s")),
-        ("answers sampled", known.get("answers_sampled")),
-        ("hardware", ", ".join(f"{name} {value}" for name, value in (known.get("hardware") or {}).items())),
-        ("versions", ", ".join(f"{name} {value}" for name, value in (known.get("versions") or {}).items())),
+        ("training time", _seconds(record.get("wall_time_s"))),
+        ("encoding time", _seconds(record.get("encoding_s"))),
+        ("clips/s", record.get("samples_per_s")),
+        ("answers sampled", record.get("answers_sampled")),
+        ("hardware", ", ".join(f"{name} {value}" for name, value in (record.get("hardware") or {}).items())),
+        ("versions", ", ".join(f"{name} {value}" for name, value in (record.get("versions") or {}).items())),
         ("started", content.start.get("created")),
         ("finished", content.run.get("created")),
         ("clips on this page", f"the first {SECONDS} s of each"),

@@ -230,7 +230,7 @@ class RewardModel(Reward):
     def _read(self, user_text: str, response: str) -> _Text:
         if self.tokenizer.chat_template is None:
             return _Text(*self.content.pair(user_text, response))
-        ids = self.content.ids(lambda told: _render(self.tokenizer, *told), [user_text, response])
+        ids = self.content.ids(lambda texts: _render(self.tokenizer, *texts), [user_text, response])
         return _Text(ids, [0] * len(ids))
 
     def _score(self, texts: Sequence[_Text]) -> list[float]:
@@ -289,7 +289,7 @@ def head_in_float32(model: Any) -> None:
     for name in ("score", "classifier"):
         head = getattr(model, name, None)
         if isinstance(head, nn.Linear):
-            head.float().register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
+            head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
 
 def _load(folder: Path, device: str, trust_remote_code: bool) -> Any:

@@ -52,9 +52,9 @@ def match_partners(
     return [(index, texts[number % len(texts)]) for number, index in enumerate(spoken)] if texts else []
 
 
-def layer_likeness(one: Tensor, other: Tensor) -> Tensor:
+def layer_likeness(left: Tensor, right: Tensor) -> Tensor:
     """[N] mean over layers of the cosines of states [N, K, H]; 0 for a layer where one has no length."""
-    return torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=-1).mean(-1)
+    return torch.nn.functional.cosine_similarity(left.double(), right.double(), dim=-1).mean(-1)
 
 
 class Trajectories:

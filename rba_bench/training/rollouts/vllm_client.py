@@ -176,7 +176,10 @@ def _choice(reply: Any) -> Completion:
         return Completion(
             [int(token) for token in tokens],
             [float(value) for value in values],
-            [{name: float(value) for name, value in one.items()} for one in beside],
+            [
+                {name: float(value) for name, value in logprobs_by_token.items()}
+                for logprobs_by_token in beside
+            ],
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ServerUnavailable(

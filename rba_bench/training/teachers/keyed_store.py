@@ -47,15 +47,15 @@ class Store:
             RbaError: another process does not let go of it.
         """
         distinct = list(dict.fromkeys(keys))
-        found = {key: self._memory[key] for key in distinct if key in self._memory}
-        for key in found:
+        entries = {key: self._memory[key] for key in distinct if key in self._memory}
+        for key in entries:
             self._memory.move_to_end(key)
-        read = self._read([key for key in distinct if key not in found])
+        read = self._read([key for key in distinct if key not in entries])
         self._keep(read)
-        found |= read
-        self.hits += len(found)
-        self.misses += len(distinct) - len(found)
-        return found
+        entries |= read
+        self.hits += len(entries)
+        self.misses += len(distinct) - len(entries)
+        return entries
 
     def put(self, entries: Mapping[bytes, bytes]) -> None:
         """Keep entries, together; of a key that another process has written meanwhile, that one's stays in the file."""
@@ -97,16 +97,16 @@ class Store:
     def _select(self, statement: str, keys: Sequence[bytes]) -> list[Any]:
         if self.path is None or not keys or not self.path.exists():
             return []
-        found: list[Any] = []
+        rows: list[Any] = []
         try:
             connection = self._open()
             for start in range(0, len(keys), ASKED_AT_ONCE):
-                asked = keys[start : start + ASKED_AT_ONCE]
-                found += connection.execute(f"{statement} ({','.join('?' * len(asked))})", asked).fetchall()
+                part = keys[start : start + ASKED_AT_ONCE]
+                rows += connection.execute(f"{statement} ({','.join('?' * len(part))})", part).fetchall()
         except sqlite3.DatabaseError as error:
             self.close()
             raise database_error(error, self.path, "delete it, it will be made again") from error
-        return found
+        return rows
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -64,9 +64,9 @@ class AnswerSettings:
     def name(self, author: Mapping[str, Any], set_sha256: str) -> str:
         """Of the folder of the answers of an author to a set."""
         who = {name: value for name, value in author.items() if name != "path"}
-        asked = self.prompt if self.mode == "continue" else ""
-        drawn = 0 if self.decoding.greedy else self.seed
-        how = [self.mode, asked, self.decoding.name, self.decoding.max_new_tokens, drawn, self.batch_size]
+        prompt = self.prompt if self.mode == "continue" else ""
+        seed = 0 if self.decoding.greedy else self.seed
+        how = [self.mode, prompt, self.decoding.name, self.decoding.max_new_tokens, seed, self.batch_size]
         return sha256_json([who, set_sha256, how])[:16]
 
     def asked(self, row: AlignmentRow) -> AlignmentRow:
@@ -184,28 +184,28 @@ def own_answers(
     Raises:
         RbaError: not one usable answer.
     """
-    folder, (mine, size) = run / FOLDER / way.name(own.identity(), set_sha256), process
+    folder, (index, size) = run / FOLDER / way.name(own.identity(), set_sha256), process
     per_block = _block_size(way)
     blocks = range(-(-len(groups) // per_block))
     if not (folder / INDEX).is_file():
-        share = [number for number in blocks if number % size == mine]
+        share = [number for number in blocks if number % size == index]
         done = [number for number in share if _part(folder, number).is_file()]
-        total, known = (sum(len(groups.ids[n * per_block : (n + 1) * per_block]) for n in some)
+        total, finished = (sum(len(groups.ids[n * per_block : (n + 1) * per_block]) for n in some)
                         for some in (share, done))  # fmt: skip
         with bar(
-            "own answers" if size == 1 else "own answers (this process)", total, known, "answers"
+            "own answers" if size == 1 else "own answers (this process)", total, finished, "answers"
         ) as advance:
             for number in share:
                 if number not in done:
                     ids = groups.ids[number * per_block : (number + 1) * per_block]
-                    _Block(folder, number, ids, own, way).write(groups, advance if mine == 0 else _nothing)
-        if mine == 0:
+                    _Block(folder, number, ids, own, way).write(groups, advance if index == 0 else _nothing)
+        if index == 0:
             _wait(lambda: all(_part(folder, number).is_file() for number in blocks), pause)
             _write_index(folder, blocks)
         _wait((folder / INDEX).is_file, pause)
-    made = OwnAnswers(groups, folder, way)
-    _report(made.counts, way.mode, folder, tell=mine == 0)
-    return made
+    answers = OwnAnswers(groups, folder, way)
+    _report(answers.counts, way.mode, folder, tell=index == 0)
+    return answers
 
 
 def _nothing(count: int) -> None:
@@ -303,13 +303,13 @@ def _write_index(folder: Path, blocks: Sequence[int]) -> None:
 
 
 def _entries(part: Path) -> np.ndarray:
-    found, offset = [], 0
+    entries, offset = [], 0
     with open(part, "rb") as file:
         for line in file:
             status = json.loads(line)["status"]
-            found.append((STATUSES.index(status if status in STATUSES else "error"), offset))
+            entries.append((STATUSES.index(status if status in STATUSES else "error"), offset))
             offset += len(line)
-    return np.array(found, dtype=_ENTRY)
+    return np.array(entries, dtype=_ENTRY)
 
 
 def _report(counts: Mapping[str, int], mode: AuthorMode, folder: Path, tell: bool) -> None:

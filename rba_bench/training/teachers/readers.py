@@ -229,7 +229,7 @@ class OtherReader(Reader):
             raise UserError(f"teacher.model {self.path} has no chat template: use an instruction-tuned model")
         return tuple(
             self.content.ids(
-                lambda told: chat.render_user_turn(self.tokenizer, told[0], **self.template), [text]
+                lambda texts: chat.render_user_turn(self.tokenizer, texts[0], **self.template), [text]
             )
         )
 
@@ -428,8 +428,8 @@ class PolicyTextLM(LocalTextLM):
 
     def pre_query_template(self) -> str:
         """See `TextLM.pre_query_template`."""
-        before, found, _ = self.family.render_text(chat.SENTINEL).partition(chat.SENTINEL)
-        if not found:
+        before, separator, _ = self.family.render_text(chat.SENTINEL).partition(chat.SENTINEL)
+        if not separator:
             raise UserError("the chat template does not show the words of a turn: it cannot be used here")
         return before
 
