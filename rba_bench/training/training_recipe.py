@@ -1,4 +1,4 @@
-"""What a training run is: every choice, its default and why. `recipes/*.yaml` are instances of this."""
+"""The recipe of a training run: every key, its default and the reason. `recipes/*.yaml` are instances of it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -29,10 +29,10 @@ class LoraOptions(Recipe):
     """Low-rank adapters on the language model instead of all its weights; merged into the final checkpoint."""
 
     r: Positive = 16  # rank: 16 leaves about 1 % of a layer's weights to train
-    alpha: Rate = 32.0  # the adapters' part is scaled by alpha / r
-    # names of linear layers in the decoder, or all-linear for all of the decoder's; the encoder is not adapted
+    alpha: Rate = 32.0  # the output of the adapters is scaled by alpha / r
+    # names of linear layers in the decoder, or all-linear for all of them; the encoder gets no adapters
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    encoder_targets: tuple[str, ...] = ()  # the same for the encoder, if that is wanted
+    encoder_targets: tuple[str, ...] = ()  # the same for the encoder; none by default
 
     @field_validator("targets")
     @classmethod
@@ -45,81 +45,89 @@ class LoraOptions(Recipe):
 class PartRates(Recipe):
     """Learning rates by part; null is `learning_rate`."""
 
-    encoder: Rate | None = None  # an encoder that is trained usually wants less than the rest
-    projector: Rate | None = None  # a projector that starts from random numbers wants more than the rest
+    encoder: Rate | None = None  # a trained encoder usually needs a lower rate than the rest
+    projector: Rate | None = None  # a projector with random initial weights needs a higher rate than the rest
     llm: Rate | None = None  # of the language model, or of its adapters
 
 
 class PreferenceOptions(Recipe):
-    """What single preference forms need beside `beta`."""
+    """Keys of single preference losses, beside `beta`."""
 
     simpo_gamma: Weight = 0.5  # margin, in units of beta x mean log-probability
     odpo_alpha: Weight = 1.0  # weight of the offset
     odpo_scale: Literal["log", "linear"] = "log"  # offset: log of the reward gap, or the gap itself
     tdpo_alpha: Weight = 0.5  # weight of the difference of sequential divergences
-    tdpo_version: Literal[1, 2] = (
-        2  # 2 stops the gradient of the chosen side's divergence, as its paper advises
-    )
+    # 2 stops the gradient of the divergence of the chosen side, as the TDPO paper advises
+    tdpo_version: Literal[1, 2] = 2
 
 
 class SetOptions(Recipe):
     """One of several alignment sets."""
 
     path: str  # its folder
-    weight: Rate | None = None  # share of the draws; null for all of them: by size
-    kinds: tuple[Kind, ...] | None = None  # only these kinds of items; null: all
+    weight: Rate | None = None  # share of the groups drawn from this set; null in all sets: by size
+    kinds: tuple[Kind, ...] | None = None  # use only these kinds of items; null: all
 
 
 class PolicyGradientOptions(Recipe):
-    """GRPO and its kin."""
+    """Keys of the policy-gradient methods (GRPO, DAPO, TARS, SCST, MRT)."""
 
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2  # a ratio below 1 - this is held there (PPO)
-    clip_high: Rate | None = None  # null: 0.2; dapo: 0.28, so that rare tokens can rise
-    # to the reference; 0 diverged in IBM's study of GRPO (arXiv 2509.16990), and is what DAPO does
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ratios below 1 - clip_low are clipped (PPO)
+    # ratios above 1 + clip_high are clipped; null: 0.2; dapo: 0.28, for rare tokens
+    clip_high: Rate | None = None
+    # weight of the KL divergence from the reference; training diverged with 0 in IBM's study of GRPO (arXiv
+    # 2509.16990), but DAPO uses 0
     kl_weight: Weight = 0.02
-    # importance weights (policy now / when drawn, a token) count as at most this where samples are older than the
-    # policy or another engine drew them: one token cannot rule a step (truncated importance sampling)
+    # upper bound of the importance weight of a token (policy now / policy that sampled it), where the samples come from
+    # an older policy or another engine, so that one token cannot dominate a step (truncated importance sampling)
     ratio_cap: Annotated[float, Field(ge=1)] = 2.0
-    # DAPO's dynamic sampling: at most so many further groups are drawn in place of one whose rewards are all equal,
-    # which would have no gradient; dapo: 8
+    # DAPO's dynamic sampling: a group whose rewards are all equal has no gradient, and is replaced by another one, at
+    # most this many times; dapo: 8
     resample: Annotated[int, Field(ge=0)] = 0
-    # DAPO's soft overlong punishment: answers lose reward, linearly, over this last share of the longest length; 0:
-    # none. dapo: 0.2 (4,096 of 20,480 tokens)
+    # DAPO's soft overlong punishment: the reward falls linearly over this last share of the longest length; 0: no
+    # punishment; dapo: 0.2 (4,096 of 20,480 tokens)
     overlong_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     overlong_cache: Positive | None = None  # the same in tokens, instead of the share
-    overlong_max: Positive | None = None  # the longest length, at which all is lost; null: max_new_tokens
-    overlong_weight: Weight = 1.0  # what is lost there, in units of reward; DAPO's own rewards are 1 and -1
-    scale: Literal["std", "none"] = "std"  # divide advantages by the group's deviation, or not (Dr. GRPO)
-    # modality: half of the group reads the transcript; each half has its own mean (as in TARS)
+    # the longest length, where the punishment is full; null: max_new_tokens
+    overlong_max: Positive | None = None
+    # the full punishment, in units of the reward; DAPO's own rewards are 1 and -1
+    overlong_weight: Weight = 1.0
+    # divide advantages by the standard deviation of the group, or not (Dr. GRPO)
+    scale: Literal["std", "none"] = "std"
+    # modality: half of the group gets the transcript instead of the audio; each half has its own mean (as in TARS)
     baseline: Literal["group", "leave-one-out", "modality"] = "group"
-    mrt_sharpness: Rate = 1.0  # mrt: exponent of the probabilities within a list
+    mrt_sharpness: Rate = 1.0  # mrt: exponent of the probabilities within an n-best list
 
 
 class TarsOptions(Recipe):
-    """What TARS adds to the reward of a spoken answer (arXiv 2601.05543); see `training/trajectory.py`."""
+    """What TARS adds to the reward of a spoken answer (arXiv 2601.05543); see `rewards/trajectory.py`."""
 
-    representation: Weight = 1.0  # likeness of hidden states to those of a correct answer to the transcript
-    behavior: Weight = 1.0  # likeness of the text to that answer's
-    # how texts are compared: by `reward.similarity_model` (paper: Qwen/Qwen3-Embedding-0.6B), or by chrF++, without one
+    # weight of the similarity of hidden states to those of a correct answer to the transcript
+    representation: Weight = 1.0
+    behavior: Weight = 1.0  # weight of the similarity of the text to the text of that answer
+    # how texts are compared: by `reward.similarity_model` (paper: Qwen/Qwen3-Embedding-0.6B), or by chrF++ without a
+    # model
     behavior_by: Literal["embedding", "chrf"] = "embedding"
-    correct: float = 1.0  # reward from which an answer to the transcript is correct; the paper's are 0 or 1
+    # an answer to the transcript with at least this reward is correct; rewards in the paper are 0 or 1
+    correct: float = 1.0
 
 
 class ValidationOptions(Recipe):
     """How checkpoints are compared on held-out items; see `eval_every`."""
 
-    metric: Literal["loss", "reward"] = "loss"  # of the teacher's answers; or of greedy answers
-    # of each kind; null: 128 (paper: 128 a domain), or 32 where eval_every is 0 and only start and end are compared
+    metric: Literal["loss", "reward"] = "loss"  # loss of the teacher's answers, or reward of greedy answers
+    # items of each kind; null: 128 (paper: 128 a domain), or 32 where eval_every is 0 and only start and end are
+    # compared
     items: Positive | None = None
-    patience: Positive | None = None  # stop after so many validations without a better one
+    patience: Positive | None = None  # stop after this many validations without an improvement
 
 
 class TrainingRecipe(Recipe):
     """One training run.
 
     `method` names the objective (see `presets.PRESETS`); it sets `pairs`, `reference`, `sft_weight`, `group_by` and
-    `samples_per_clip` where the recipe does not. Keys that a method has no use for (`beta` for sft, `reward` where
-    nothing is rewarded) change nothing, and are told (see `recipe_checks`).
+    `samples_per_clip` where the recipe does not. Keys that a method does not use (`beta` for sft, `reward` where
+    nothing is rewarded) have no effect, and the run says so (see `recipe_checks`).
     """
 
     other_names: ClassVar[Mapping[str, str]] = OTHER_NAMES
@@ -130,123 +138,121 @@ class TrainingRecipe(Recipe):
     trust_remote_code: bool = False  # run Python code that comes with the model; only `--trust` sets it
     # a folder, `{path, weight, kinds}`, or a list of these, which are mixed
     alignment_set: str | SetOptions | tuple[str | SetOptions, ...] = "runs/alignment-set"
-    shuffle: Literal["auto", "full", "window"] = (
-        "auto"  # window: sets beyond 10 GiB are read nearly in one go
-    )
-    # Clips longer than the model hears. drop: an answer to words that were not heard teaches inventing; cut: train on
-    # what is heard of them, as evaluation does; error: refuse the set
+    # auto: window for sets beyond 10 GiB, which reads them almost sequentially
+    shuffle: Literal["auto", "full", "window"] = "auto"
+    # Clips that are longer than the model can encode. drop: leave them out, because an answer to words that the model
+    # did not get teaches it to invent; cut: train on their first part, as evaluation does; error: refuse the set
     long_clips: Literal["drop", "cut", "error"] = "drop"
-    max_answer_tokens: Positive | None = (
-        None  # leave out clips with longer answers; null: what the context holds
-    )
+    # leave out clips with longer answers; null: no limit but the context
+    max_answer_tokens: Positive | None = None
     seed: int = 1  # of order, sampling and adapters: the same seed gives the same run
 
     # objective
 
     # paper section 3: two scalars 0.2 and 0.1, read as w = 0.2, beta = 0.1 (the other order is possible); for sums of
-    # log-probabilities, that is: of means, which are smaller by the length, the method sets 2 and 1
+    # log-probabilities, the method sets 2 and 1 for means, which are smaller by the length
     beta: Rate = 0.1
-    sft_weight: Weight = 0.2  # w, of the teacher's cross entropy beside the method's own term
-    # token: an answer scores the mean of its tokens' log-probabilities; sequence: their sum, which saturates the
-    # comparison of answers of hundreds of tokens. The method sets it: means without a reference, sums with one
+    # w: weight of the cross entropy of the teacher's answers, beside the method's own term
+    sft_weight: Weight = 0.2
+    # token: the score of an answer is the mean of its tokens' log-probabilities; sequence: their sum, which saturates
+    # the loss for answers of hundreds of tokens. Set by the method: means without a reference, sums with one
     preference_reduction: Reduction = "sequence"
-    sft_reduction: Reduction = (
-        "token"  # cross entropy a token, over all of the step; or an answer, summed (Eq. 1)
-    )
-    # token: mean over all tokens (DAPO); sequence: every answer alike (GRPO), or its whole log-probability (scst, mrt)
+    # token: cross entropy per token, over the whole step; sequence: summed per answer (Eq. 1)
+    sft_reduction: Reduction = "token"
+    # token: mean over all tokens (DAPO); sequence: every answer weighs the same (GRPO), or sums per answer (scst, mrt)
     policy_reduction: Reduction = "token"
-    distillation_reduction: Reduction = (
-        "token"  # kd, gkd: mean over all tokens; or over answers of their means
-    )
-    pairs: Literal["single", "group"] = "single"  # teacher against own sample; best against worst by reward
-    pairs_file: str | None = None  # given pairs (JSON lines of id, chosen, rejected) instead of sampled ones
-    # whose clip the sides of a group's pair are heard on; the paper does not say, each on its own is the plain reading
+    # kd, gkd: token: mean over all tokens; sequence: mean over answers of their means
+    distillation_reduction: Reduction = "token"
+    # single: teacher's answer against own sample; group: best against worst sample by reward
+    pairs: Literal["single", "group"] = "single"
+    # file of given pairs (JSON lines of id, chosen, rejected), instead of sampled pairs
+    pairs_file: str | None = None
+    # clip that each side of a group's pair is scored on: its own, the chosen or the rejected one; the paper does not
+    # say
     pair_audio: Literal["own", "chosen", "rejected"] = "own"
-    reference: Literal["none", "base", "opponent"] = (
-        "none"  # opponent: the policy of the last iteration (SPIN)
-    )
-    opponent_every: Positive = 50  # steps an opponent stays
-    preference: PreferenceOptions = PreferenceOptions()  # what single preference forms need beside `beta`
-    policy_gradient: PolicyGradientOptions = PolicyGradientOptions()  # of grpo, dapo, tars, scst and mrt
-    tars: TarsOptions = TarsOptions()  # what tars adds to rewards
+    # frozen model in the loss; opponent: the policy of the last iteration (SPIN)
+    reference: Literal["none", "base", "opponent"] = "none"
+    opponent_every: Positive = 50  # steps until the opponent is replaced
+    preference: PreferenceOptions = PreferenceOptions()  # keys of single preference losses
+    policy_gradient: PolicyGradientOptions = PolicyGradientOptions()  # keys of grpo, dapo, tars, scst and mrt
+    tars: TarsOptions = TarsOptions()  # rewards that tars adds
     teacher: TeacherOptions = TeacherOptions()  # text teacher of kd, gkd, diva, blsp, audiochatllama
-    hidden_positions: Literal["first", "all"] = (
-        "first"  # diva: states of the first predicted token, or of all
-    )
-    # gkd: probability that a step learns from the student's own answers instead of the teacher's; drawn once a step,
-    # for all of its groups, as in the paper
+    # diva: compare the states of the first predicted token, or of all tokens
+    hidden_positions: Literal["first", "all"] = "first"
+    # gkd: probability that a step trains on the student's own answers instead of the teacher's; one draw per step, for
+    # all of its groups, as in the paper
     student_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     # optimisation
 
-    steps: Positive = 200  # optimiser steps; enough to see a small model change
+    steps: Positive = 200  # optimiser steps; 200 is enough to see a small model change
     epochs: Rate | None = None  # instead of steps: passes through the groups
     groups_per_step: Positive = 8  # instructions per optimiser step, over all processes
-    voices_per_group: Positive = 4  # clips per instruction; with fewer voices, several samples of one clip
-    learning_rate: Rate = 1e-4  # the paper's, after the warm-up
-    learning_rates: PartRates = PartRates()  # by part, where one rate does not suit all
-    warmup_steps: Annotated[int, Field(ge=0)] = 10  # of linear growth to learning_rate; the paper has 3,000
+    # clips per instruction; with fewer voices, a clip is sampled several times
+    voices_per_group: Positive = 4
+    learning_rate: Rate = 1e-4  # after the warm-up; 1e-4 is the paper's
+    learning_rates: PartRates = PartRates()  # by part, where the parts need different rates
+    # steps of linear growth to learning_rate; the paper has 3,000
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
-    weight_decay: Weight = 0.0  # short runs from trained weights need none
+    weight_decay: Weight = 0.0  # 0: short runs from trained weights need none
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98  # the paper's "weight decay 0.98" is probably this
-    max_grad_norm: Rate = 1.0  # longer gradients are shortened to this, so that one odd step does no harm
-    train_parts: tuple[Part, ...] = ("projector", "llm")  # a frozen encoder hears each clip once
+    # gradients with a larger norm are scaled down to it, so that one unusual step does no harm
+    max_grad_norm: Rate = 1.0
+    # with a frozen encoder each clip is encoded only once
+    train_parts: tuple[Part, ...] = ("projector", "llm")
     lora: LoraOptions | None = None  # adapters instead of all weights of the LLM; null: all weights
-    # bfloat16 = autocast, trained weights stay float32; auto = measured at the start, kept by the run
+    # bfloat16: autocast, trained weights stay float32; auto: the faster one, measured at the start of the run
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    gradient_checkpointing: bool = (
-        False  # computes layers twice to keep less: a third slower, for large models
-    )
-    layout: Literal["pack", "share", "pad"] = "pack"  # how answers lie in a batch; equal but for rounding
-    true_length: bool = (
-        True  # encode clips at their own length where the model allows it, else padded to 30 s
-    )
+    # compute layers twice to save memory, a third slower; for large models
+    gradient_checkpointing: bool = False
+    # layout of answers in a batch (see `data/packing.py`); results differ by rounding only
+    layout: Literal["pack", "share", "pad"] = "pack"
+    # encode clips at their own length where the model allows it, otherwise padded to 30 s
+    true_length: bool = True
 
     # rollout
 
-    # 1 = the policy itself, which on-policy losses assume; several are taken in turn
+    # 1: the policy itself, which on-policy losses assume; several values are used in turn
     temperature: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] = 1.0
-    group_by: Literal["instruction", "clip"] = (
-        "instruction"  # a group: all voices of it; all samples of a clip
-    )
+    # samples that form a group: those of all voices of an instruction, or those of one clip
+    group_by: Literal["instruction", "clip"] = "instruction"
     samples_per_clip: Positive = 1  # voices already give several answers to one instruction
-    max_new_tokens: Positive = (
-        512  # longer samples are cut; answers of 100 to 500 tokens, and the teacher's, fit
-    )
-    # what was cut has no end to be compared or judged. mask: pairs count as far as it goes, policy gradients leave it
-    # out of the loss (DAPO's overlong filtering); drop: it takes no part; keep: as if it were whole
+    # longer samples are cut off; 512 fits answers of 100 to 500 tokens
+    max_new_tokens: Positive = 512
+    # samples that were cut off at max_new_tokens. mask: pairs are compared up to the cut, policy gradients leave the
+    # sample out of the loss (DAPO's overlong filtering); drop: the sample is not used; keep: used like a complete one
     truncated: Literal["keep", "mask", "drop"] = "mask"
-    refresh_every: Positive = 1  # sample for this many steps at once: bigger batches, slightly older policy
+    refresh_every: Positive = 1  # sample for this many steps at once: larger batches, slightly older policy
     rollout_batch: Positive = 128  # answers sampled together
     rollout: RolloutOptions = RolloutOptions()  # the engine that samples
-    reward: RewardOptions = RewardOptions()  # what judges samples, by kind of item
+    reward: RewardOptions = RewardOptions()  # rewards of samples, by kind of item
 
     # run
 
-    save_every: Positive = 50  # steps that a kill can cost
-    # keep the optimiser's state of a finished run, twice the trained weights on disk: `--continue-from` then goes on as
-    # if more steps had been asked for, else it starts with a new optimiser
+    save_every: Positive = 50  # steps between checkpoints, which a kill loses at most
+    # keep the optimiser state of a finished run, twice the trained weights on disk: `--continue-from` then continues as
+    # if more steps had been set, otherwise it starts with a new optimiser
     keep_state: bool = False
-    log_every: Positive = 10  # steps between writes of the step log, and between lines where no terminal is
-    # groups with samples, rewards and pair go to samples.jsonl every N steps, for people to read; 0 = never
+    # steps between writes of the step log, and between progress lines where there is no terminal
+    log_every: Positive = 10
+    # groups with samples, rewards and pair go to samples.jsonl every N steps, for people to read; 0: never
     samples_every: Annotated[int, Field(ge=0)] = 10
-    eval_every: Annotated[int, Field(ge=0)] = 0  # validate every N steps; 0 = never (but see validate_ends)
-    validate_ends: bool = (
-        True  # also before the first and after the last step: what a run did to held-out items
-    )
-    validation: ValidationOptions = ValidationOptions()  # on what, and how long without progress
-    select: Literal["last", "best"] = "last"  # which weights the run ends with; best: by validation
-    budget_s: Rate | None = None  # stop after this much training time, summed over resumes
-    batch_size: Positive = 32  # clips per forward of the validation
-    accumulate: Positive = (
-        1  # forward and backward passes per optimiser step, for models that fill the memory
-    )
-    # steps whose clips are read and decoded ahead, in threads, while the model computes; 0: when they are needed
+    eval_every: Annotated[int, Field(ge=0)] = 0  # validate every N steps; 0: never (but see validate_ends)
+    # validate also before the first and after the last step, to compare held-out items
+    validate_ends: bool = True
+    validation: ValidationOptions = ValidationOptions()  # metric, items and patience
+    select: Literal["last", "best"] = "last"  # weights that the run ends with; best: of the best validation
+    budget_s: Rate | None = None  # stop after this many seconds of training time, summed over resumes
+    batch_size: Positive = 32  # clips per forward pass of the validation
+    # forward and backward passes per optimiser step; more for models that fill the memory
+    accumulate: Positive = 1
+    # number of steps whose clips are read and decoded ahead, in threads, while the model computes; 0: none
     prefetch: Annotated[int, Field(ge=0)] = 2
-    cache_mb: Weight = 2048.0  # encoder states kept in memory
-    encoder_cache: str | None = None  # folder that keeps them for later runs too
+    cache_mb: Weight = 2048.0  # MB of encoder states kept in memory
+    encoder_cache: str | None = None  # folder that keeps encoder states for later runs too
     report: bool = True  # write report.html at the end and on Ctrl-C; 5 to 12 MB, most of it plotly
-    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()  # the step log is there anyway
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()  # also send the step log there
 
     @model_validator(mode="before")
     @classmethod

@@ -48,40 +48,39 @@ RewardChoice = Annotated[str | dict[str, float], PlainValidator(_choice)]
 
 
 class RewardOptions(Recipe):
-    """Which reward judges the samples of each kind of item, and the models that some of them need."""
+    """The reward of each kind of item, and the models that some rewards need."""
 
-    instruct: RewardChoice = "reward-model"  # free instructions: knows quality, not one wording
-    qa: RewardChoice = "alias"  # questions: whether the short answer is said
-    s2tt: RewardChoice = "chrf"  # translations; the paper has BLEU, chrF++ is finer on short sentences
+    instruct: RewardChoice = "reward-model"  # free instructions: scores quality, not one wording
+    qa: RewardChoice = "alias"  # questions: whether the short answer occurs
+    s2tt: RewardChoice = "chrf"  # translations; the paper uses BLEU, chrF++ is finer on short sentences
 
     model: str = "micro"  # folder or Hub id of the sequence classifier; "micro" = the shipped one
-    output: Annotated[int, Field(ge=0)] | None = (
-        None  # of a classifier with more than two: which is the reward
-    )
-    max_length: Positive | None = None  # tokens the classifier reads; None = as many as it can
+    # which output is the reward, for a classifier with more than two
+    output: Annotated[int, Field(ge=0)] | None = None
+    # longest conversation that the classifier reads, in tokens; null: as many as it can
+    max_length: Positive | None = None
     trust_remote_code: bool = False  # run Python code that comes with the classifier or the embedding model
 
     # folder or Hub id of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
     teacher: str = "micro"
-    # variables of its chat template; enable_thinking is false unless said here
+    # variables of its chat template; enable_thinking is false unless set here
     teacher_template: TemplateVariables = Field(default_factory=dict)
 
     similarity_model: str | None = None  # folder or Hub id of a sentence-transformers model
     similarity_prompt: str = ""  # name of one of that model's own prompts, put before both texts
 
     judge: str | None = None  # openai:<base_url>#<model>, a folder or a Hub id
-    judge_template: TemplateVariables = Field(
-        default_factory=dict
-    )  # as teacher_template; servers get these alone
-    judge_max_tokens: Positive = 16  # of a reply; a judge that thinks needs hundreds
-    judge_reference: bool = False  # show the judge the teacher's answer too
-    judge_patience: Positive = 32  # answers in a row without a grade that end the run
+    # like teacher_template; servers get only these variables
+    judge_template: TemplateVariables = Field(default_factory=dict)
+    judge_max_tokens: Positive = 16  # longest reply of the judge; a judge that thinks needs hundreds
+    judge_reference: bool = False  # also show the judge the teacher's answer
+    judge_patience: Positive = 32  # the run ends after this many answers in a row without a grade
 
-    # taken off for each word beyond the number of words of the teacher's answer; against longer and longer answers
+    # subtracted for each word beyond the length of the teacher's answer; against longer and longer answers
     length_penalty: Annotated[float, Field(ge=0)] = 0.0
-    # best minus worst must exceed this, else the group has no pair
+    # a group has a pair only if best minus worst reward exceeds this
     min_gap: Annotated[float, Field(ge=0)] = 0.0
-    batch_size: Positive = 64  # answers that a reward model reads together
+    batch_size: Positive = 64  # answers per forward pass of a reward model
 
     def weights_for(self, kind: str) -> dict[str, float]:
         """Weights by reward of one kind."""
@@ -100,22 +99,21 @@ Seconds = Annotated[float, Field(gt=0)]
 class RolloutOptions(Recipe):
     """Where samples come from: the model as it trains, or a vLLM server that `rba-bench train server` starts.
 
-    Of these `engine` alone decides which tokens are drawn; the rest is no part of what a run is.
+    Only `engine` decides which tokens are sampled; the other keys do not change the result of a run.
     """
 
-    engine: Literal["local", "vllm"] = "local"  # vllm draws on GPUs of its own, and other random numbers
-    url: str = "http://127.0.0.1:8000"  # vllm: where the server listens
-    # vllm: how weights get there. folder: all of the decoder, through files that both sides see; lora: the adapter
-    # alone, likewise; nccl: from GPU to GPU; auto: lora where the recipe has it, else folder
+    engine: Literal["local", "vllm"] = "local"  # vllm: samples on GPUs of its own, with other random numbers
+    url: str = "http://127.0.0.1:8000"  # vllm: address of the server
+    # vllm: how the weights are sent. folder: the whole decoder, in files that both sides can read; lora: the adapter
+    # alone, in such files; nccl: from GPU to GPU; auto: lora where the recipe has it, otherwise folder
     weights: Literal["auto", "folder", "lora", "nccl"] = "auto"
-    folder: str | None = (
-        None  # vllm: for those files, on memory (/dev/shm/...) if there is some; null: in the run's
-    )
-    master: str | None = None  # nccl: host:port of this process that the server's workers can reach
-    in_flight: Positive = 128  # vllm: requests at once, over one process; the server queues what is too much
+    # vllm: folder for these files, in memory (/dev/shm/...) if possible; null: in the folder of the run
+    folder: str | None = None
+    master: str | None = None  # nccl: host:port of this process, reachable from the server's workers
+    in_flight: Positive = 128  # vllm: concurrent requests per process; the server queues the rest
     timeout_s: Seconds = 600.0  # vllm: longest wait for one answer
-    # vllm: nats by which its log-probabilities of a probe may differ from those here after each transfer; null: 0.01,
-    # or 0.1 with precision bfloat16, where both sides round
+    # vllm: largest mean difference, in nats per token, between its log-probabilities of a probe and those of the policy
+    # after each transfer; null: 0.01, or 0.1 with precision bfloat16, where both sides round
     tolerance: Annotated[float, Field(gt=0)] | None = None
 
     @field_validator("url")
@@ -137,48 +135,48 @@ Weight = Annotated[float, Field(ge=0)]
 class AnswerOptions(Recipe):
     """The own LLM's answers, for `blsp` and `audiochatllama`; written once, before the first step."""
 
-    prompt: str = CONTINUE  # blsp: stands beside the transcript, and later beside the clip
-    max_new_tokens: Annotated[int, Field(gt=0)] = (
-        128  # longer answers are left out, not cut: they have no end
-    )
-    temperature: Weight = 0.0  # 0 = the likeliest answer, so that the set depends on the weights alone
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # 1 = nothing is left out
-    batch_size: Annotated[int, Field(gt=0)] = 64  # transcripts answered together
+    prompt: str = CONTINUE  # blsp: instruction beside the transcript, and later beside the clip
+    # longer answers are left out, because cut answers have no end
+    max_new_tokens: Annotated[int, Field(gt=0)] = 128
+    temperature: Weight = 0.0  # 0: greedy answers, so that the set depends on the weights alone
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # 1: sample from all tokens
+    batch_size: Annotated[int, Field(gt=0)] = 64  # transcripts per batch
 
     @field_validator("prompt")
     @classmethod
     def _said(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("say what to do with the transcript")
+            raise ValueError("give an instruction for the transcript")
         return value
 
 
 class TeacherOptions(Recipe):
-    """The text teacher of `kd`, `gkd` and `diva`, and what is taken from it."""
+    """The text teacher of `kd`, `gkd` and `diva`, and how the student learns from it."""
 
     # `self`: the model's own LLM as it was at the start; `micro`: the shipped teacher; else a folder or Hub id of a
     # causal LM with the student's vocabulary
     model: str = "self"
-    # variables of the chat template of another model; enable_thinking is false unless said here
+    # variables of the chat template of another model; enable_thinking is false unless set here
     template: TemplateVariables = Field(default_factory=dict)
-    divergence: Literal["forward", "reverse", "jsd"] = "forward"  # forward: Ultravox and BLSP-KD
-    jsd_weight: Share = 0.5  # of the teacher's side in the mixture (GKD)
-    temperature: Annotated[float, Field(gt=0)] = 2.0  # Ultravox and BLSP-KD
-    # likeliest tokens that are computed once and kept; 0 = the whole vocabulary, computed in every step
+    divergence: Literal["forward", "reverse", "jsd"] = "forward"  # forward: as in Ultravox and BLSP-KD
+    jsd_weight: Share = 0.5  # weight of the teacher in the mixture of the JSD (GKD)
+    temperature: Annotated[float, Field(gt=0)] = 2.0  # of both distributions; 2 in Ultravox and BLSP-KD
+    # keep this many likeliest tokens of each position, computed once; 0: the whole vocabulary, computed in every step
     top_k: Annotated[int, Field(ge=0)] = 0
-    end_weight: Weight = (
-        1.0  # of the divergence where the answer ends, beside that over the answer (Ultravox)
-    )
-    hidden_weight: Weight = 1.0  # diva: distance of the states that predict the first token
-    words_weight: Weight = 1.0  # diva: distance of the last audio tokens from the transcript's embeddings
-    # half precision saves a quarter of the disk; log-probabilities then err by up to 4e-3, a divergence by about 1e-4
+    # weight of an additional divergence at the end of the answer (Ultravox)
+    end_weight: Weight = 1.0
+    hidden_weight: Weight = 1.0  # diva: weight of the distance between hidden states
+    # diva: weight of the distance of the last audio tokens from the transcript's embeddings
+    words_weight: Weight = 1.0
+    # number type on disk; float16 saves a quarter, with errors of up to 4e-3 in log-probabilities and 1e-4 in
+    # divergences
     kept_as: Literal["float32", "float16"] = "float32"
-    folder: str | None = None  # of what is kept; None = under RBA_CACHE, for all runs together
-    memory_mb: Weight = 512.0  # of what is kept, in memory
-    batch_tokens: Annotated[int, Field(gt=0)] = (
-        16384  # prompt and answer tokens read at once, padding included
-    )
-    answers: AnswerOptions = AnswerOptions()  # the own LLM's, which blsp and audiochatllama train on
+    folder: str | None = None  # folder of the kept tokens; null: under RBA_CACHE, shared by all runs
+    memory_mb: Weight = 512.0  # MB of kept tokens in memory
+    # prompt and answer tokens per forward pass of the teacher, with padding
+    batch_tokens: Annotated[int, Field(gt=0)] = 16384
+    # answers of the model's own LLM, which blsp and audiochatllama train on
+    answers: AnswerOptions = AnswerOptions()
 
 
 OTHER_NAMES = {

@@ -1,7 +1,7 @@
-"""What a recipe asks for and will not get: keys that its method does not read, values that cannot take effect.
+"""Keys of a recipe without effect: those that its method does not read, and values that cannot work in its steps.
 
-Both are said in one line each before a run starts. Nothing is refused here: a recipe shared by several methods may
-well name keys of some of them. What contradicts itself is refused by `recipe`.
+Each gets one line before a run starts. Nothing is refused here: a recipe for several methods may have keys of only some
+of them. Contradictions are refused by `training_recipe`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from rba_bench.recipes import Recipe
 from rba_bench.training.options.presets import CLIPPED, PRESETS
 from rba_bench.training.training_recipe import TrainingRecipe
 
-NEARLY_ALL = 0.8  # of the steps in the warm-up are told
+NEARLY_ALL = 0.8  # a warm-up of more than this share of the steps gets a warning
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ NEEDS = (
     Need(("beta", "preference"), lambda r: r.kind == "preference", "it has no preference term"),
     Need(("preference_reduction",), lambda r: r.kind == "preference", "it has no preference term"),
     Need(("policy_reduction",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
-    Need(("distillation_reduction",), _for("kd", "gkd"), "it learns no distributions"),
+    Need(("distillation_reduction",), _for("kd", "gkd"), "it does not learn distributions"),
     Need(("sft_reduction",), lambda r: r.kind == "likelihood" or r.sft_weight > 0, "sft_weight is 0"),
     Need(("sft_weight",), lambda r: r.kind != "likelihood", "cross entropy is its whole loss"),
     Need(
@@ -85,50 +85,50 @@ NEEDS = (
         lambda r: r.kind == "preference" and r.pairs_file is None,
         "it samples no pairs",
     ),
-    Need(("pair_audio",), lambda r: r.pairs == "group", "its pairs are heard on one clip"),
+    Need(("pair_audio",), lambda r: r.pairs == "group", "both sides of its pairs are scored on one clip"),
     Need(
         ("reference",), lambda r: r.uses_reference or r.reference == "none", "it compares with no reference"
     ),
     Need(
         ("opponent_every",),
         lambda r: r.has_opponent,
-        "its reference is no opponent",
+        "its reference is not an opponent",
     ),
-    Need(("preference.simpo_gamma",), _for("simpo"), "simpo does"),
-    Need(("preference.odpo_alpha", "preference.odpo_scale"), _for("odpo"), "odpo does"),
-    Need(("preference.tdpo_alpha", "preference.tdpo_version"), _for("tdpo"), "tdpo does"),
+    Need(("preference.simpo_gamma",), _for("simpo"), "only simpo uses it"),
+    Need(("preference.odpo_alpha", "preference.odpo_scale"), _for("odpo"), "only odpo uses it"),
+    Need(("preference.tdpo_alpha", "preference.tdpo_version"), _for("tdpo"), "only tdpo uses it"),
     Need(("policy_gradient",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
-    Need(("policy_gradient.mrt_sharpness",), _for("mrt"), "mrt does"),
+    Need(("policy_gradient.mrt_sharpness",), _for("mrt"), "only mrt uses it"),
     Need(
         tuple(
             f"policy_gradient.{key}" for key in ("clip_low", "clip_high", "kl_weight", "scale", "baseline")
         ),
         _policy_gradient,
-        "grpo, dapo and tars do",
+        "only grpo, dapo and tars use it",
     ),
     Need(
         ("policy_gradient.scale",),
         lambda r: r.policy_gradient.baseline != "leave-one-out",
         "baseline leave-one-out is not scaled",
     ),
-    Need(("teacher.answers",), _for("blsp", "audiochatllama"), "the answers of its set are given"),
-    Need(("teacher.answers.prompt",), _for("blsp"), "the transcript alone is asked"),
+    Need(("teacher.answers",), _for("blsp", "audiochatllama"), "it trains on the answers of its set"),
+    Need(("teacher.answers.prompt",), _for("blsp"), "its LLM answers the transcript alone"),
     Need(("teacher.answers.top_p",), lambda r: r.teacher.answers.temperature > 0, "answers are greedy"),
     Need(
         ("teacher.hidden_weight", "teacher.words_weight", "hidden_positions"),
         _for("diva"),
-        "diva compares states",
+        "only diva compares states",
     ),
     Need(
         tuple(f"teacher.{key}" for key in ("divergence", "jsd_weight", "temperature", "end_weight")),
         _for("kd", "gkd"),
-        "it learns no distributions",
+        "it does not learn distributions",
     ),
     Need(("teacher.jsd_weight",), lambda r: r.teacher.divergence == "jsd", "teacher.divergence is not jsd"),
     Need(
         tuple(f"teacher.{key}" for key in ("top_k", "kept_as", "folder", "memory_mb")),
         _for("kd"),
-        "its teacher is asked in every step",
+        "its teacher computes every step",
     ),
     Need(
         tuple(f"teacher.{key}" for key in ("kept_as", "folder", "memory_mb")),
@@ -138,10 +138,10 @@ NEEDS = (
     Need(
         ("teacher.model", "teacher.template", "teacher.batch_tokens"),
         lambda r: r.kind == "distillation",
-        "it asks no text teacher",
+        "it uses no text teacher",
     ),
     Need(("teacher.template",), lambda r: r.teacher.model != "self", "teacher.model is self"),
-    Need(("student_fraction",), _for("gkd"), "gkd samples a share of the groups"),
+    Need(("student_fraction",), _for("gkd"), "only gkd samples in a share of the steps"),
     Need(
         ("temperature", "samples_per_clip", "refresh_every", "truncated"),
         lambda r: r.uses_rollout,
@@ -154,25 +154,29 @@ NEEDS = (
         lambda r: r.compares_samples or r.method == "scst",
         "it does not compare samples of a group",
     ),
-    Need(("reward",), _judges, "it asks no reward"),
+    Need(("reward",), _judges, "it uses no reward"),
     Need(("reward.min_gap",), lambda r: r.kind == "preference" and r.pairs == "group", "it picks no pairs"),
     Need(
         ("reward.model", "reward.output", "reward.max_length"),
         _asks("reward-model"),
-        "no reward-model judges",
+        "no kind is rewarded by reward-model",
     ),
     Need(
-        ("reward.teacher", "reward.teacher_template"), _asks("teacher-logprob"), "no teacher-logprob judges"
+        ("reward.teacher", "reward.teacher_template"),
+        _asks("teacher-logprob"),
+        "no kind is rewarded by teacher-logprob",
     ),
     Need(
-        ("reward.similarity_model", "reward.similarity_prompt"), _asks("similarity"), "no similarity judges"
+        ("reward.similarity_model", "reward.similarity_prompt"),
+        _asks("similarity"),
+        "no kind is rewarded by similarity",
     ),
     Need(
         ("reward.judge", "reward.judge_template", "reward.judge_max_tokens", "reward.judge_patience"),
         _asks("judge"),
-        "no judge is asked",
+        "no judge is used",
     ),
-    Need(("reward.judge_reference",), _asks("judge", "self-judge"), "no judge is asked"),
+    Need(("reward.judge_reference",), _asks("judge", "self-judge"), "no judge is used"),
     Need(("validation", "batch_size"), _validates, "nothing is validated"),
     _trains("encoder"),
     _trains("projector"),
@@ -212,7 +216,7 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
     checks = (
         (
             warmup >= steps,
-            f"warmup_steps {warmup} is not below steps {steps}: the learning rate never gets to its full height",
+            f"warmup_steps {warmup} is not below steps {steps}: the learning rate never reaches its full value",
         ),
         (
             steps > warmup > NEARLY_ALL * steps,
@@ -221,7 +225,7 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
         ),
         (
             recipe.eval_every > steps,
-            f"eval_every {recipe.eval_every} is above steps {steps}: nothing is validated on the way",
+            f"eval_every {recipe.eval_every} is above steps {steps}: the run has no validation between start and end",
         ),
         (
             recipe.eval_every > 0 and patience is not None and patience >= steps // recipe.eval_every,
@@ -230,7 +234,7 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
         ),
         (
             recipe.uses_rollout and recipe.refresh_every > steps,
-            f"refresh_every {recipe.refresh_every} is above steps {steps}: all samples are of the untrained model",
+            f"refresh_every {recipe.refresh_every} is above steps {steps}: all samples come from the untrained model",
         ),
         (
             opponent and renewed >= steps,
@@ -238,8 +242,8 @@ def idle_values(recipe: TrainingRecipe) -> list[str]:
         ),
         (
             recipe.uses_rollout and len(recipe.temperatures) > samples,
-            f"temperature names {len(recipe.temperatures)} values, a group has {samples} samples: the last ones are "
-            "never used; raise samples_per_clip",
+            f"temperature names {len(recipe.temperatures)} values, but a group has {samples} samples: the last values "
+            "are never used; raise samples_per_clip",
         ),
     )
     return [line for is_so, line in checks if is_so]
@@ -253,7 +257,7 @@ def thin_groups(voices: Sequence[int] | np.ndarray, recipe: TrainingRecipe) -> l
     lines = []
     if len(fewer):
         filled = recipe.compares_samples and recipe.group_by == "instruction"
-        then = "several samples of a clip fill them up" if filled else "they give fewer clips a step"
+        then = "clips are sampled several times to fill them" if filled else "they give fewer clips a step"
         lines.append(
             f"voices_per_group {size}: {len(fewer):,} of {count:,} groups have fewer voices "
             f"(the fewest {fewer.min()}); {then}"

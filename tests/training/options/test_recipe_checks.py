@@ -38,24 +38,27 @@ def test_a_method_alone_comes_out_silent(method: str) -> None:
         (["method=kd", "preference_reduction=token"], "kd does not read preference_reduction"),
         (["method=dpo", "sft_reduction=token"], "dpo does not read sft_reduction: sft_weight is 0"),
         (["method=rba-group", "policy_reduction=sequence"], "it has no policy gradient"),
-        (["method=diva", "distillation_reduction=sequence"], "it learns no distributions"),
+        (["method=diva", "distillation_reduction=sequence"], "it does not learn distributions"),
         (["method=sft", "sft_weight=0.5"], "cross entropy is its whole loss"),
         (["method=kd", "reference=base"], "kd does not read reference"),
-        (["method=dpo", "opponent_every=5"], "its reference is no opponent"),
-        (["method=rba-single", "reward.qa=chrf"], "rba-single does not read reward.qa: it asks no reward"),
+        (["method=dpo", "opponent_every=5"], "its reference is not an opponent"),
+        (["method=rba-single", "reward.qa=chrf"], "rba-single does not read reward.qa: it uses no reward"),
         (["method=rba-single", "group_by=clip"], "does not compare samples"),
-        (["method=rba-group", "student_fraction=0.5"], "student_fraction: gkd"),
-        (["method=rba-group", "reward.judge_max_tokens=99"], "no judge is asked"),
+        (["method=rba-group", "student_fraction=0.5"], "student_fraction: only gkd"),
+        (["method=rba-group", "reward.judge_max_tokens=99"], "no judge is used"),
         (["method=rba-group", "policy_gradient.kl_weight=0.5"], "it has no policy gradient"),
-        (["method=mrt", "policy_gradient.clip_low=0.1"], "grpo, dapo and tars do"),
-        (["method=grpo", "policy_gradient.mrt_sharpness=2"], "mrt does"),
+        (["method=mrt", "policy_gradient.clip_low=0.1"], "grpo, dapo and tars use it"),
+        (["method=grpo", "policy_gradient.mrt_sharpness=2"], "only mrt uses it"),
         (["method=grpo", "reward.min_gap=1"], "it picks no pairs"),
-        (["method=dpo", "preference.simpo_gamma=1"], "dpo does not read preference.simpo_gamma: simpo does"),
+        (
+            ["method=dpo", "preference.simpo_gamma=1"],
+            "dpo does not read preference.simpo_gamma: only simpo uses it",
+        ),
         (["method=kd", "teacher.jsd_weight=0.1"], "teacher.divergence is not jsd"),
-        (["method=gkd", "teacher.top_k=8"], "asked in every step"),
+        (["method=gkd", "teacher.top_k=8"], "computes every step"),
         (["method=kd", "teacher.memory_mb=8"], "teacher.top_k 0 keeps nothing"),
-        (["method=sft", "teacher.answers.prompt=Go on"], "answers of its set are given"),
-        (["method=audiochatllama", "teacher.answers.prompt=Go on"], "the transcript alone is asked"),
+        (["method=sft", "teacher.answers.prompt=Go on"], "trains on the answers of its set"),
+        (["method=audiochatllama", "teacher.answers.prompt=Go on"], "its LLM answers the transcript alone"),
         (
             ["method=sft", "train_parts=[projector]", "learning_rates.llm=1e-5"],
             "train_parts does not name llm",
@@ -106,13 +109,13 @@ def test_needs_name_keys_that_there_are() -> None:
     ("overrides", "line"),
     [
         (["steps=200", "warmup_steps=200"], "warmup_steps 200 is not below steps 200"),
-        (["steps=200", "warmup_steps=3000"], "never gets to its full height"),
+        (["steps=200", "warmup_steps=3000"], "never reaches its full value"),
         (["steps=200", "warmup_steps=190"], "leaves 10 of 200 steps"),
         (["steps=20", "eval_every=50"], "eval_every 50 is above steps 20"),
         (["steps=20", "eval_every=5", "validation.patience=4"], "validated 4 times"),
         (["steps=20", "refresh_every=21"], "refresh_every 21 is above steps 20"),
         (["steps=20", "method=spin", "opponent_every=20"], "the opponent stays the base model"),
-        (["temperature=[0.5,1,1.5]", "voices_per_group=2"], "temperature names 3 values, a group has 2"),
+        (["temperature=[0.5,1,1.5]", "voices_per_group=2"], "temperature names 3 values, but a group has 2"),
     ],
 )
 def test_values_that_cannot_take_effect_are_told(overrides: list[str], line: str) -> None:
@@ -131,5 +134,5 @@ def test_a_set_with_fewer_voices_or_groups_than_wanted_is_told() -> None:
     (line,) = thin_groups([4, 1, 3, 4], recipe)
     assert "2 of 4 groups have fewer voices (the fewest 1); they give fewer clips a step" in line
     filled, few = thin_groups([2, 2], recipe.model_copy(update={"method": "rba-group", "pairs": "group"}))
-    assert "several samples of a clip fill them up" in filled
+    assert "clips are sampled several times to fill them" in filled
     assert "groups_per_step 3 is above the 2 groups" in few
