@@ -149,7 +149,7 @@ def test_what_is_no_continuation_is_refused(
     refused(plain, r"groups_per_step: 2 -> 4.*--set base=", groups_per_step=4)
     refused(plain, r"method: \"sft\" -> \"rba-single\"", method="rba-single")
     refused(plain, "alignment_set_sha256", alignment_set=str(mixed_dir))
-    refused(plain, "raise it, or add --set budget_s=null", budget_s=1e-3)
+    refused(plain, "raise budget_s, or add --set budget_s=null", budget_s=1e-3)
     stateless = tmp_path / "stateless"
     shutil.copytree(kept, stateless, ignore=shutil.ignore_patterns("trainer"))
     refused(stateless, "adapters are folded into its weights", **REFRESHED, lora={"r": 2})
