@@ -1,4 +1,4 @@
-"""The finisher `consistency` over samples, with a sentence-transformers folder built here."""
+"""The scorer `consistency` over samples, with a sentence-transformers folder built here."""
 
 import builtins
 import itertools
@@ -67,33 +67,33 @@ def test_every_sample_gets_the_value_of_its_group(tmp_path: Path) -> None:
     answers = {"x": ["Paris", "paris.", "Paris is the capital"], "y": ["London", "London"]}
     pairs = [(cluster, text) for cluster, texts in answers.items() for text in texts]
     mixed = [pairs[i] for i in (0, 3, 1, 4, 2)]  # the order of the samples does not matter
-    finisher = make("none", tmp_path)
-    found = finisher.score([sample(i, *pair) for i, pair in enumerate(mixed)])
+    scorer = make("none", tmp_path)
+    found = scorer.score([sample(i, *pair) for i, pair in enumerate(mixed)])
     for (cluster, _), addition in zip(mixed, found, strict=True):
         expected = {"x": (1 / 3, (1 + 2 / 5 + 2 / 5) / 3), "y": (1.0, 1.0)}[cluster]
         assert addition.scores["answer_agreement"] == pytest.approx(expected[0])
         assert addition.scores["answer_overlap"] == pytest.approx(expected[1])
         assert not addition.failure
-    assert [metric.name for metric in finisher.metrics] == ["answer_agreement", "answer_overlap"]
-    assert finisher.report()["groups"] == 2 and finisher.report()["pairs"] == 4
+    assert [metric.name for metric in scorer.metrics] == ["answer_agreement", "answer_overlap"]
+    assert scorer.report()["groups"] == 2 and scorer.report()["pairs"] == 4
 
 
 def test_cosine_equals_that_of_the_models_own_vectors(embedding: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = ["paris is the capital", "london is a big city", "paris", "paris is the capital"]
-    finisher = make(embedding, tmp_path)
-    found = finisher.score([sample(i, "x", text) for i, text in enumerate(texts)])
+    scorer = make(embedding, tmp_path)
+    found = scorer.score([sample(i, "x", text) for i, text in enumerate(texts)])
     vectors = SentenceTransformer(str(embedding), device="cpu").encode(texts)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     expected = np.mean([float(a @ b) for a, b in itertools.combinations(unit, 2)])
     assert [a.scores["answer_cosine"] for a in found] == pytest.approx([expected] * 4, abs=1e-5)
-    assert [metric.name for metric in finisher.metrics][-1] == "answer_cosine"
+    assert [metric.name for metric in scorer.metrics][-1] == "answer_cosine"
 
 
 def test_empty_answers_have_no_direction(embedding: Path, tmp_path: Path) -> None:
-    finisher = make(embedding, tmp_path)
-    found = finisher.score(
+    scorer = make(embedding, tmp_path)
+    found = scorer.score(
         [sample(0, "x", "paris"), sample(1, "x", "paris"), sample(2, "x", "", "empty"), sample(3, "y", "", "empty"),
          sample(4, "y", "", "empty")]
     )  # fmt: skip

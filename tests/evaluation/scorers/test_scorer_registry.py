@@ -1,4 +1,4 @@
-"""From the YAML to finishers: names, keys, and what is left out."""
+"""From the YAML to scorers: names, keys, and what is left out."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def test_a_hosted_judge_without_a_key_is_found_before_anything_is_answered(tmp_p
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     found = registry.make_scorers(spec("alpacaeval_full"), request(tmp_path))
-    assert [finisher.describe()["name"] for finisher in found] == ["pairwise", "rating"]
+    assert [scorer.describe()["name"] for scorer in found] == ["pairwise", "rating"]
 
 
 def test_a_judge_of_the_users_needs_no_key(tmp_path):
@@ -46,7 +46,7 @@ def test_no_judge_leaves_judged_metrics_out_and_keeps_the_rest(tmp_path):
     assert kept.describe()["name"] == "consistency"
 
 
-def test_unknown_finishers_are_named(tmp_path):
+def test_unknown_scorers_are_named(tmp_path):
     with pytest.raises(UserError, match="unknown scorer 'pairwize'.*known: pairwise"):
         registry.make_scorer({"name": "pairwize"}, ScorerOptions(cache=tmp_path))
 
@@ -60,7 +60,7 @@ SHIPPED = {
 
 
 @pytest.mark.parametrize("config", SHIPPED.values(), ids=SHIPPED)
-def test_metrics_known_without_making_are_those_of_the_finisher(config, tmp_path):
+def test_metrics_known_without_making_are_those_of_the_scorer(config, tmp_path):
     options = dataclasses.replace(ScorerOptions(cache=tmp_path), judge="openai:http://127.0.0.1:9/v1#m")
     made = registry.make_scorer(config, options)
     assert registry.scorer_class(config).metric_names(config, options) == tuple(

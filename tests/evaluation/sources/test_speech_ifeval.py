@@ -216,12 +216,12 @@ def test_reasoning_is_judged_and_the_rate_is_the_mean_of_the_parts(clone: Path, 
         text = next(thoughts) if answer is None else answer
         samples.append(answering.unscored_sample(index, doc, text, doc["prompt"]))
     clerk = Clerk()
-    finisher = reasoning.ReasoningJudge.from_config({}, ScorerOptions(cache=tmp_path / "votes"), clerk)
-    additions = finisher.score(samples)
+    scorer = reasoning.ReasoningJudge.from_config({}, ScorerOptions(cache=tmp_path / "votes"), clerk)
+    additions = scorer.score(samples)
     assert [a.scores["if_rate_with_cot"] for a in additions] == [1, 0, 1, 1, 0, 1, 0, 0, 1]
     assert len(clerk.asked) == 3  # neither rules nor silence need a judge
     assert "Think step by step" in clerk.asked[0].messages[-1].content
-    (metric,) = finisher.metrics
+    (metric,) = scorer.metrics
     groups = [sample.group for sample in samples]
     value = scoring.metric_value(metric, [a.scores[metric.name] for a in additions], groups)
     assert value == pytest.approx((2 / 3 + 1 / 2 + 2 / 4) / 3)
