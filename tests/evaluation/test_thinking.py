@@ -170,5 +170,5 @@ def test_the_command_refuses_what_is_no_variable(tmp_path):
 
 def test_a_model_without_a_template_says_that_nothing_changes(capsys):
     model = load_speech_model("constant", template={"enable_thinking": False})
-    assert "constant: its chat template does not know enable_thinking" in capsys.readouterr().err
+    assert "constant: its chat template does not read enable_thinking" in capsys.readouterr().err
     assert model.name == "constant"
