@@ -16,7 +16,7 @@ UNREADABLE = "no transcript to read"
 
 
 class TextOracle(SpeechLM):
-    """A text LLM that reads the gold transcript: what the SpeechLM would reach if it heard perfectly.
+    """A text LLM that reads the gold transcript: what the SpeechLM would reach with perfect speech recognition.
 
     Args:
         textlm: the text LLM.
@@ -61,7 +61,7 @@ class TextOracle(SpeechLM):
 class Cascade(SpeechLM):
     """Speech recognition, then a text LLM on the recognised words; the recogniser is greedy under any decoding.
 
-    The words heard are kept with each answer. A clip whose content key is known is recognised once.
+    The recognised words are kept with each answer. A clip whose content key is known is recognised once.
 
     Args:
         recognizer: from clips to words.
@@ -82,11 +82,12 @@ class Cascade(SpeechLM):
         self.textlm = textlm
         self.name = name
         self.clock = device_clock(device)
-        self._heard: dict[str, str] = {}  # content key of a clip -> words: a few bytes each
+        self._transcripts: dict[str, str] = {}  # content key of a clip -> words: a few bytes each
 
     def identity(self) -> dict[str, Any]:
         """Kind `cascade`, one hash over recogniser and text model, what else decides the transcript, the text model."""
         asr, text = self.recognizer.identity(), self.textlm.identity()
+        n_text: int | None = text.get("n_parameters")  # None where the text model does not say
         details = {
             name: value for name, value in asr.items() if name not in ("weights_sha256", "n_parameters")
         }
@@ -94,7 +95,7 @@ class Cascade(SpeechLM):
             "kind": "cascade",
             "weights_sha256": sha256_json([asr["weights_sha256"], text.get("weights_sha256")]),
             "asr_sha256": asr["weights_sha256"],
-            "n_parameters": _sum(asr["n_parameters"], text.get("n_parameters")),
+            "n_parameters": None if n_text is None else asr["n_parameters"] + n_text,
             "text": text,
             **({"asr": details} if details else {}),
         }
@@ -104,28 +105,28 @@ class Cascade(SpeechLM):
         faults = [self.recognizer.fault(request.audio) for request in requests]
         usable = [request for request, fault in zip(requests, faults, strict=True) if not fault]
         with self.clock("encoder"):
-            heard = self._listen(usable)
-        texts = [request.user_text(words) for request, words in zip(usable, heard, strict=True)]
+            transcripts = self._transcribe(usable)
+        texts = [request.user_text(words) for request, words in zip(usable, transcripts, strict=True)]
         with self.clock("decoder"):
             answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
-        kept = [replace(answer, heard=words) for answer, words in zip(answers, heard, strict=True)]
-        return answer_usable(requests, faults, kept)
+        answers = [replace(answer, heard=words) for answer, words in zip(answers, transcripts, strict=True)]
+        return answer_usable(requests, faults, answers)
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Recognised words of each clip (float mono, 16 kHz), in order."""
         return self.recognizer.transcribe(clips)
 
-    def _listen(self, requests: Sequence[SpeechRequest]) -> list[str]:
+    def _transcribe(self, requests: Sequence[SpeechRequest]) -> list[str]:
         """Words of each request; one clip is recognised once, within a batch and, if its key is known, ever."""
         keys = [request.key or f"#{id(request.audio)}" for request in requests]
         fresh = {
             key: request.audio
             for key, request in zip(keys, requests, strict=True)
-            if key not in self._heard and request.audio is not None
+            if key not in self._transcripts and request.audio is not None
         }
         words = dict(zip(fresh, self.recognizer.transcribe(list(fresh.values())), strict=True))
-        self._heard.update({key: text for key, text in words.items() if not key.startswith("#")})
-        return [words[key] if key in words else self._heard[key] for key in keys]
+        self._transcripts.update({key: text for key, text in words.items() if not key.startswith("#")})
+        return [words[key] if key in words else self._transcripts[key] for key in keys]
 
 
 class ConstantAnswer(SpeechLM):
@@ -145,8 +146,3 @@ class ConstantAnswer(SpeechLM):
         del decoding
         n_words = len(self.answer.split())
         return [Generation(self.answer, n_words, "ok" if self.answer else "empty") for _ in requests]
-
-
-def _sum(recognizer: int, text: int | None) -> int | None:
-    """Parameters of both; None where the text model does not tell."""
-    return None if text is None else recognizer + text

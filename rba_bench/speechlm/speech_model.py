@@ -67,8 +67,7 @@ class SpeechRequest:
         transcript: what is spoken. Only text oracles look at it.
         prompt: text beside the audio, such as "translate german to english :"; may be empty.
         seed: of this request's sampled answer; not used when greedy.
-        key: content of the clip as it is heard (hash, with any perturbation), "" where unknown; encoder caches go
-            by it.
+        key: hash of the clip with any perturbation, "" where unknown; encoder caches use it.
     """
 
     audio: np.ndarray | None
@@ -125,7 +124,7 @@ class SpeechLM(ABC):
 
 
 def audio_fault(audio: np.ndarray | None) -> str:
-    """Why no model can hear these samples, "" if they are fine."""
+    """Why these samples are unusable for any model, "" if they are fine."""
     if audio is None:
         return "no audio"
     if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
@@ -141,14 +140,12 @@ def answer_usable(
     """Weave `answers` (to the requests without a fault, in order) with a status for each faulty request."""
     remaining = iter(answers)
     woven = [
-        _unanswered(request, fault) if fault else next(remaining)
+        # without usable audio the data is at fault; else the model cannot take the request
+        Generation("", 0, "not_heard" if audio_fault(request.audio) else "error", fault)
+        if fault
+        else next(remaining)
         for request, fault in zip(requests, faults, strict=True)
     ]
     if len(woven) != len(requests) or next(remaining, None) is not None:
         raise ValueError(f"{len(answers)} answers do not fit {len(requests)} requests")
     return woven
-
-
-def _unanswered(request: SpeechRequest, fault: str) -> Generation:
-    """Where there is nothing to hear, the data is at fault; else the model cannot take the request."""
-    return Generation("", 0, "not_heard" if audio_fault(request.audio) else "error", fault)

@@ -1,4 +1,4 @@
-"""What of a reply is the answer: what follows the thinking, up to the end of the turn.
+"""Replies of models: the answer in a reply is what follows the thinking, up to the end of the turn.
 
 Every reply of a model goes through `split` once, where it enters: answers that are scored, votes of judges, grades of
 rewards, answers of teachers. The raw reply is kept beside it.
@@ -147,8 +147,8 @@ def opened_thinking(prompt: str) -> str:
 
     What the model writes then continues the block, so the tag belongs in front of its reply.
     """
-    found = _OPENED.search(prompt)
-    return found[0] if found else ""
+    match = _OPENED.search(prompt)
+    return match[0] if match else ""
 
 
 def is_turn_mark(token: str) -> bool:
@@ -177,12 +177,12 @@ class _Scan:
 
     def parts(self) -> ReplyParts:
         """The answer, without spaces around it if anything was taken away."""
-        while (found := _IN_ANSWER.search(self.text, self.at)) is not None:
-            self.at = found.end()
-            meaning = self._meaning(found)
+        while (match := _IN_ANSWER.search(self.text, self.at)) is not None:
+            self.at = match.end()
+            meaning = self._meaning(match)
             if meaning == "text":
                 continue
-            self.pieces.append(self.text[self.kept : found.start()])
+            self.pieces.append(self.text[self.kept : match.start()])
             if meaning == "stop":
                 return self._whole()
             if meaning == "close":  # the template had opened the block
@@ -194,60 +194,60 @@ class _Scan:
         self.pieces.append(self.text[self.kept :])
         return self._whole()
 
-    def _meaning(self, found: re.Match[str]) -> str:
+    def _meaning(self, match: re.Match[str]) -> str:
         """What a mark means where it stands: `text`, `skip`, `open`, `close` or `stop`."""
-        kind = str(found.lastgroup)
+        kind = str(match.lastgroup)
         if kind in ("open", "close"):
             return kind
         if kind == "code":
-            return self._code(found)
+            return self._code(match)
         if kind == "empty":
             return "skip"
-        if not self._blank(found.start()):
-            return self._behind_words(found, kind)
+        if not self._blank(match.start()):
+            return self._behind_words(match, kind)
         if kind == "end":  # an empty turn was closed first; else nothing was said
-            return "skip" if _starts(_ASSISTANT, self.text, found.end()) else "stop"
+            return "skip" if _starts(_ASSISTANT, self.text, match.end()) else "stop"
         if kind != "other":
             return "skip"
         header = next(
-            (one for one in _TURN.finditer(self.text, found.end()) if one.lastgroup != "other"), None
+            (turn for turn in _TURN.finditer(self.text, match.end()) if turn.lastgroup != "other"), None
         )
         if header is None:
             return "stop"
         self.at = header.end()  # the conversation so far, said again
         return "skip"
 
-    def _behind_words(self, found: re.Match[str], kind: str) -> str:
+    def _behind_words(self, match: re.Match[str], kind: str) -> str:
         if kind == "front":
-            self.struck += found[0].lower() == "<s>"
+            self.struck += match[0].lower() == "<s>"
             return "text"
-        if self.struck and found[0].lower() == "</s>":
+        if self.struck and match[0].lower() == "</s>":
             self.struck -= 1
             return "text"
-        return "text" if self._still_thinking(found) else "stop"
+        return "text" if self._still_thinking(match) else "stop"
 
-    def _still_thinking(self, found: re.Match[str]) -> bool:
+    def _still_thinking(self, match: re.Match[str]) -> bool:
         """Whether this is within a block that the template had opened: its end comes before anybody else's turn."""
-        tag = _TAG.search(self.text, found.end())
+        tag = _TAG.search(self.text, match.end())
         if self.thought or tag is None or tag.lastgroup != "close":
             return False
-        turns = _TURN.finditer(self.text, found.start(), tag.start())
+        turns = _TURN.finditer(self.text, match.start(), tag.start())
         return all(turn.lastgroup == "assistant" for turn in turns)
 
-    def _code(self, found: re.Match[str]) -> str:
+    def _code(self, match: re.Match[str]) -> str:
         """Code is text, but for backticks that happen to stand on both sides of a block's end."""
-        tag = _TAG.search(found[0])
-        inside = found[0].strip("`").strip()
+        tag = _TAG.search(match[0])
+        inside = match[0].strip("`").strip()
         quoted = tag is not None and (inside.startswith(tag[0]) or inside.endswith(tag[0]))
         if tag is not None and tag.lastgroup == "close" and not quoted:
-            self.at = found.end() - len(found[0].lstrip().lstrip("`"))
+            self.at = match.end() - len(match[0].lstrip().lstrip("`"))
         return "text"
 
     def _think(self) -> bool:
         """Read to the end of a block; False if it has none."""
-        while (found := _IN_THOUGHT.search(self.text, self.at)) is not None:
-            self.at = found.end()
-            if found.lastgroup == "close":
+        while (match := _IN_THOUGHT.search(self.text, self.at)) is not None:
+            self.at = match.end()
+            if match.lastgroup == "close":
                 return True
         return False
 

@@ -1,6 +1,6 @@
 """A speech recogniser on the composite's own encoder: one linear layer and greedy CTC.
 
-It is how the encoder was trained and it is the ear of the cascade. Only the head is stored, apart from the
+The encoder was trained with it, and it is the recogniser of the micro cascade. Only the head is stored, apart from the
 encoder.
 Source: Graves et al. 2006, "Connectionist temporal classification".
 """
@@ -90,7 +90,7 @@ class CTCRecognizer(nn.Module):
         input_features: torch.Tensor,
         feature_lengths: torch.Tensor | None = None,
     ) -> list[str]:
-        """Transcripts of log-mel features [B, M, T] heard through `encoder`."""
+        """Transcripts of log-mel features [B, M, T], encoded by `encoder`."""
         return self.decode(*encoder(input_features, feature_lengths))
 
     def save(self, folder: Path | str) -> None:

@@ -1,11 +1,10 @@
-"""A Whisper encoder that hears a clip at its true length instead of padded to 30 seconds.
+"""Encoder and projector of the composite: a Whisper encoder at the clip's true length, and states to audio tokens.
 
 Two convolutions (the second with stride 2) turn T mel frames of 10 ms into (T + 1) // 2 states of 20 ms. In a
 batch the frames behind a clip's end are set to zero before each convolution and hidden from attention, so
 that a clip's states do not depend on its batch mates. Given a full 30 s input the result is that of the stock
-encoder; on shorter input it differs from stock Whisper, which hears the rest of the 30 s as silence.
-
-From encoder states to tokens a language model can read.
+encoder; on shorter input it differs from stock Whisper, which gets the rest of the 30 s as silence. The projector
+stacks states and maps them to the width of the language model.
 """
 
 from pathlib import Path
@@ -102,7 +101,7 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
         limit = 2 * self.mel_stride * self.max_source_positions
         if frames > limit:
             raise ValueError(
-                f"{frames} mel frames given, but this encoder hears at most {limit} ({limit / 100:g} s)"
+                f"{frames} mel frames given, but this encoder takes at most {limit} ({limit / 100:g} s)"
             )
         if lengths is None:
             return torch.full((batch,), frames, device=features.device), False

@@ -86,7 +86,7 @@ class CompositeModel(CompositePreTrainedModel):
         lengths = lengths.to(states.device)
         if bool(
             (lengths < frames).any()
-        ):  # whatever a cache or a collator left behind the end must not be heard
+        ):  # whatever a cache or a collator left behind the end must not count
             states = states.masked_fill(~length_mask(lengths, frames)[..., None], 0.0)
         embeds = self.multi_modal_projector(states.to(self.multi_modal_projector.linear_1.weight.dtype))
         return embeds, -(-lengths // self.config.stack_factor)

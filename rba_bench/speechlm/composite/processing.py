@@ -1,7 +1,4 @@
-"""Log-mel features as openai-whisper computes them, at the clip's true length.
-
-Text with audio parts and waves in, model inputs out.
-"""
+"""Processor of the composite: log-mel features as openai-whisper computes them, and text with audio to model inputs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +69,7 @@ class LogMelFeatureExtractor(FeatureExtractionMixin):
         """
         if sampling_rate != _SAMPLING_RATE:
             raise UserError(
-                f"the composite hears 16000 Hz, but the clip has {sampling_rate} Hz: resample it first"
+                f"the composite takes audio at 16000 Hz, but the clip has {sampling_rate} Hz: resample it first"
             )
         waves = [audio] if isinstance(audio, np.ndarray) and audio.ndim == 1 else list(audio)
         mels = [self._log_mel(wave) for wave in waves]

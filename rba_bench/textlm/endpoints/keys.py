@@ -1,4 +1,4 @@
-"""Keys: which one belongs to which host, and how none is ever shown.
+"""API keys: which one belongs to which host, and how none is ever shown.
 
 A key comes from the environment or from a file, so that it stands in no command line, and goes to its own host alone:
 
@@ -198,8 +198,8 @@ def _file_keys(host: str) -> Iterator[tuple[str, str]]:
 
 
 def _plain_hosts() -> set[str]:
-    said = os.environ.get(PLAIN_VARIABLE, "")
-    return {host.strip().lower().strip("[]") for host in said.split(",")}
+    hosts = os.environ.get(PLAIN_VARIABLE, "").split(",")
+    return {host.strip().lower().strip("[]") for host in hosts}
 
 
 class _Washer(logging.Filter):
@@ -217,11 +217,11 @@ class _Washer(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, washed."""
-        said = record.getMessage()
+        message = record.getMessage()
         for key in self._keys.values():
-            said = key.wash(said) if key.reveal() in said else key.remove(said)
-        if said != record.getMessage():
-            record.msg, record.args = said, ()
+            message = key.wash(message) if key.reveal() in message else key.remove(message)
+        if message != record.getMessage():
+            record.msg, record.args = message, ()
         return True
 
 

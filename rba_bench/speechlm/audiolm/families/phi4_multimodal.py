@@ -34,7 +34,7 @@ from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.chat import render_chat
 
 LORA = "speech-lora"
-SHORTEST = 2_000  # samples: fewer give a state or none, and nothing to hear
+SHORTEST = 2_000  # samples: fewer give one state or none
 
 
 class Phi4Multimodal(Unpadded):
@@ -110,7 +110,7 @@ class Phi4Multimodal(Unpadded):
         return max(0, (n_samples - self.extractor.win_length) // self.extractor.hop_length + 1)
 
     def n_tokens(self, n_samples: int) -> int:
-        """One for each 80 ms begun; 0 for what is too short to be heard."""
+        """One for each 80 ms begun; 0 for what is too short for the model."""
         if n_samples < SHORTEST:
             return 0
         size = self.extractor._compute_audio_embed_size(torch.tensor([self.n_frames(n_samples)]))

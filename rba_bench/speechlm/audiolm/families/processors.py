@@ -1,7 +1,7 @@
-"""Tokenizer, audio features and chat template of a checkpoint whose own processor needs more than audio does.
+"""Processors loaded in parts, LoRA adapters of checkpoints, and families whose encoder cannot tell padding from audio.
 
-The processors of models that also see insist on image packages (torchvision), and one on torchaudio for a mel filter
-bank. Evaluation needs neither, so their parts are loaded one by one.
+The processors of models that also take images require image packages (torchvision), and one requires torchaudio for a
+mel filter bank. Evaluation needs neither, so tokenizer, audio features and chat template are loaded one by one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,7 +117,7 @@ def need_peft(what: str) -> None:
     from transformers.utils import is_peft_available
 
     if not is_peft_available():
-        raise MissingPrerequisite(f"{what} needs its LoRA adapter to hear: {extra('train')}")
+        raise MissingPrerequisite(f"{what} needs peft for its LoRA adapter for audio: {extra('train')}")
 
 
 def adapter_identity(folder: Path) -> dict[str, str]:

@@ -1,41 +1,11 @@
-"""What the models with a Whisper-type encoder share: log-mel windows of 30 s, convolutions, pooled states.
+"""Families with a Whisper-type encoder: log-mel windows of 30 s, convolutions, pooled states.
 
 **True length.** A Whisper-type encoder was trained on 30 s windows and its processor pads every clip to one. Where
-attention is masked at the clip's end, frames behind that end can be left out without changing any state that is
-kept: state j of the two convolutions reads mel frames 2j-2 ... 2j+2, so two frames of the padding decide the last
+attention is masked at the clip's end, frames behind that end can be left out without changing any state of the
+clip: state j of the two convolutions reads mel frames 2j-2 ... 2j+2, so two frames of the padding decide the last
 state and the rest decides nothing. The log-mel of the shorter wave equals the padded one's frame by frame: a frame
 reads 400 samples (what the STFT mirrors at the end is silence in both), and the floor, 8 below the clip's maximum,
 comes from the clip, as silence has the lowest value there is.
-
-Qwen2-Audio: Whisper encoder pooled to 25 tokens a second, one linear layer, Qwen2.
-
-Stock behaviour that is kept: the turn reads `Audio 1: <|audio_bos|><|AUDIO|>...<|audio_eos|>` and then the text (the
-processor's template); at most 30 s are heard; attention in the encoder is masked at the clip's end. There is no
-`get_audio_features` (transformers 5.23), so `encode_audio` repeats the dozen lines of `Qwen2AudioModel.forward`
-around the encoder.
-
-AudioFlamingo3: Qwen2-Audio's kind of encoder over windows of 30 s, a two-layer projector, Qwen2.
-
-Up to ten minutes are heard (`max_audio_len` of the processor), each window on its own. Attention in the encoder is
-masked at the clip's end, so clips are encoded at their true length. The text stands before the audio, as in the
-processor's own requests. The class is registered for sequence-to-sequence only; `loading.auto_class` finds it there.
-
-GLM-ASR: rotary encoder over windows of 30 s, four states a token, a two-layer projector, Llama.
-
-The encoder attends to its padding: there is no mask, and a clip's states depend on the silence up to 30 s. Encoding
-at true length would be another model, so it is not done. Only what lies within the clip becomes audio tokens (12.5 a
-second). The model transcribes: a turn without text gets the processor's `default_transcription_prompt`.
-
-Voxtral: Whisper encoder over windows of 30 s, four states a token, a two-layer projector, Llama.
-
-Every window counts 375 audio tokens whatever it holds, and nothing is masked: the decoder reads the silence behind a
-short clip. True length would be another prompt and another model, so it is not done. There is no limit to the number
-of windows but the decoder's context. Unlike the other families the log-mel of a long clip is made of the whole clip
-and then cut into windows.
-
-Checkpoints come with `tekken.json`, which the package `mistral-common` reads. Its tokenizer writes the turn from the
-messages themselves, audio included; here it is asked once per prompt with a moment of silence. The waves do not pass
-through it, so that they are not rounded to 16 bits as they are on the stock path.
 """
 
 import base64
@@ -102,8 +72,8 @@ class WhisperType(AudioFamily):
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """See `AudioFamily.features`; log-mel by the model's own feature extractor."""
         size = self.extractor.n_samples
-        heard = [np.asarray(self.truncate(clip), dtype=np.float32) for clip in clips]
-        pieces = [[clip[at : at + size] for at in range(0, max(len(clip), 1), size)] for clip in heard]
+        waves = [np.asarray(self.truncate(clip), dtype=np.float32) for clip in clips]
+        pieces = [[wave[at : at + size] for at in range(0, max(len(wave), 1), size)] for wave in waves]
         windows = [piece for clip in pieces for piece in clip]
         frames = torch.tensor([self.n_frames(len(piece)) for piece in windows])
         longest = self.extractor.nb_max_frames
@@ -161,7 +131,15 @@ def at_length(tower: Any, n_states: int) -> Any:
 
 
 class Qwen2Audio(WhisperType):
-    """`Qwen2AudioForConditionalGeneration`."""
+    """`Qwen2AudioForConditionalGeneration`.
+
+    Whisper encoder pooled to 25 tokens a second, one linear layer, Qwen2.
+
+    Stock behaviour that is kept: the turn reads `Audio 1: <|audio_bos|><|AUDIO|>...<|audio_eos|>` and then the text
+    (the processor's template); at most 30 s of audio are used; attention in the encoder is masked at the clip's end.
+    There is no `get_audio_features` (transformers 5.23), so `encode_audio` repeats the dozen lines of
+    `Qwen2AudioModel.forward` around the encoder.
+    """
 
     allows_true_length: ClassVar[bool] = True
     steady: ClassVar[bool] = True
@@ -199,7 +177,15 @@ class Qwen2Audio(WhisperType):
 
 
 class AudioFlamingo3(WhisperType):
-    """`AudioFlamingo3ForConditionalGeneration`."""
+    """`AudioFlamingo3ForConditionalGeneration`.
+
+    Qwen2-Audio's kind of encoder over windows of 30 s, a two-layer projector, Qwen2.
+
+    Up to ten minutes are used (`max_audio_len` of the processor), each window on its own. Attention in the encoder is
+    masked at the clip's end, so clips are encoded at their true length. The text stands before the audio, as in the
+    processor's own requests. The class is registered for sequence-to-sequence only; `loading.auto_class` finds it
+    there.
+    """
 
     allows_true_length: ClassVar[bool] = True
     text_first: ClassVar[bool] = True
@@ -229,7 +215,14 @@ class AudioFlamingo3(WhisperType):
 
 
 class GlmAsr(WhisperType):
-    """`GlmAsrForConditionalGeneration`."""
+    """`GlmAsrForConditionalGeneration`.
+
+    Rotary encoder over windows of 30 s, four states a token, a two-layer projector, Llama.
+
+    The encoder attends to its padding: there is no mask, and a clip's states depend on the silence up to 30 s. Encoding
+    at true length would be another model, so it is not done. Only what lies within the clip becomes audio tokens (12.5
+    a second). The model transcribes: a turn without text gets the processor's `default_transcription_prompt`.
+    """
 
     @property
     def max_seconds(self) -> float | None:
@@ -258,7 +251,19 @@ class GlmAsr(WhisperType):
 
 
 class Voxtral(WhisperType):
-    """`VoxtralForConditionalGeneration`."""
+    """`VoxtralForConditionalGeneration`.
+
+    Whisper encoder over windows of 30 s, four states a token, a two-layer projector, Llama.
+
+    Every window counts 375 audio tokens whatever it holds, and nothing is masked: the decoder reads the silence behind
+    a short clip. True length would be another prompt and another model, so it is not done. There is no limit to the
+    number of windows but the decoder's context. Unlike the other families the log-mel of a long clip is made of the
+    whole clip and then cut into windows.
+
+    Checkpoints come with `tekken.json`, which the package `mistral-common` reads. Its tokenizer writes the turn from
+    the messages themselves, audio included; here it is asked once per prompt with a moment of silence. The waves do not
+    pass through it, so that they are not rounded to 16 bits as they are on the stock path.
+    """
 
     @property
     def max_seconds(self) -> float | None:
