@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rba_bench.cli import options
-from rba_bench.cli.output import emit, emit_json, emit_table
+from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
 from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
@@ -202,7 +202,5 @@ def compare_command(
     for comparison in result.comparisons:
         for line in comparison.heading():
             emit(line)
-        table = comparison.table()
-        emit_table(table.headings, table.rows)
-        emit()
+        print_tables([comparison.table()], [])
     print_tables([], [LEGEND, *(f"left out: {reason}" for reason in result.left_out)])

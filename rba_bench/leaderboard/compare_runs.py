@@ -110,7 +110,7 @@ class RunComparison:
                     f"{each.wins}/{each.ties}/{each.losses}",
                 ]
             )
-        return TextTable(HEADINGS, rows, self.first.record.task)
+        return TextTable(HEADINGS, rows)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_folders_of_runs_as_tables(runs: Path, capsys: Capture) -> None:
         "micro_covost2_greedy", "micro_triviaqa_greedy"
     ]  # fmt: skip
     assert sum(line.startswith("B reads the transcript") for line in lines) == 2
-    (row,) = [line for line in lines if line.startswith("alias_match %")]
+    (row,) = [line.strip() for line in lines if line.strip().startswith("alias_match %")]
     cells = [cell for cell in row.split("  ") if cell]
     assert (
         cells[2].strip() == "100.00" and cells[3].strip().endswith("*") and cells[-1].strip().startswith("0/")
