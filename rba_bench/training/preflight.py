@@ -128,7 +128,7 @@ class ModelLimits:
         }
 
     def _audio_tokens(self, seconds: np.ndarray) -> np.ndarray:
-        """[C] audio tokens of clips, 0 for those that cannot be heard; asked once for each hundredth of a second."""
+        """[C] audio tokens of clips, 0 where the model cannot encode them; computed once per hundredth of a second."""
         hundredths, places = np.unique(np.round(seconds * 100).astype(np.int64), return_inverse=True)
         samples = [int(hundredth) * SAMPLING_RATE // 100 for hundredth in hundredths]
         counts = [0 if self.family.refusal(n) else self.family.n_tokens(n) for n in samples]

@@ -78,7 +78,9 @@ def test_the_board_function_is_the_package_too() -> None:
     """`rba_bench.leaderboard` is called by users, and holds the modules behind the command."""
     import rba_bench.leaderboard.loaded_runs
 
-    assert isinstance(rba.leaderboard, ModuleType) and callable(rba_bench.leaderboard.loaded_runs.load_checked_run)
+    assert isinstance(rba.leaderboard, ModuleType) and callable(
+        rba_bench.leaderboard.loaded_runs.load_checked_run
+    )
     assert inspect.signature(rba.leaderboard) == inspect.signature(boards.leaderboard)
 
 

@@ -346,7 +346,9 @@ def test_records_of_a_board_are_rescored_together_and_stay_packed(tmp_path, caps
     assert len(said) == 2 and {one["task"] for one in said} == {"micro_triviaqa", "micro_covost2"}
     for one in said:
         assert sorted(os.listdir(one["folder"])) == ["run.json", "samples.jsonl.gz"]
-        assert loaded_runs.load_checked_run(Path(one["folder"])).record.n == 96 or one["task"] == "micro_covost2"
+        assert (
+            loaded_runs.load_checked_run(Path(one["folder"])).record.n == 96 or one["task"] == "micro_covost2"
+        )
     assert not any(one["changed"] for one in rescored(capsys, tmp_path / "records"))
 
 

@@ -167,7 +167,7 @@ class ClipStore:
         self.seconds = 0.0
         self.strict = strict
         self.misstated: set[str] = set()
-        # what is heard of a clip, and how many samples it has
+        # the wave of a clip as the model can encode it, and the number of samples of the whole clip
         self.waves: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._load_wave, ahead)
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
@@ -304,7 +304,7 @@ class ClipStore:
         return self.family.truncate(wave), len(wave)
 
     def _misstated(self, row: AlignmentRow, seconds: float) -> None:
-        """A clip that is longer than the model hears and than the set says, so that nobody has left it out."""
+        """Count a clip that is longer than the model can encode and than its set says, so that no check left it out."""
         about = f"clip {row.id} has {seconds:.1f} s of sound, the set says {row.duration}"
         if self.strict:
             raise UserError(f"{about}: correct the set's durations, or set long_clips to cut")
@@ -335,7 +335,7 @@ class ClipStore:
         """Prompt ids with as many placeholders as the clip has audio tokens."""
         n_tokens = self._projected(sound) if self.frozen else self.family.n_tokens(len(sound))
         if n_tokens < 1:
-            raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short to be heard: remove it")
+            raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short for the encoder: remove it")
         with _named(f"row {row.id}"):
             return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
 

@@ -1,7 +1,7 @@
 """Losses between the student's and a teacher's predictions at the same positions of the same answer.
 
-A position is where one token of an answer is predicted: C of them, answer after answer. The student hears the
-instruction, the teacher reads it. With p the teacher's next-token distribution and q the student's, both at
+A position is where one token of an answer is predicted: C of them, answer after answer. The student gets the
+instruction as audio, the teacher as text. With p the teacher's next-token distribution and q the student's, both at
 temperature T (logits / T):
 
     forward   KL(p || q)                                          Ultravox, BLSP-KD's response loss

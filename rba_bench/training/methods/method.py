@@ -209,7 +209,7 @@ class Method(ABC):
     def batch(
         self, rows: Sequence[AlignmentRow], outcomes: Sequence[Outcome], responder: ResponseTokens
     ) -> StepBatch:
-        """Clips and answers of a batch; at least one of the clips is heard."""
+        """Clips and answers of a batch; at least one prompt has audio."""
         batch = assemble_batch(
             rows,
             [pair for outcome in outcomes for pair in outcome.pairs],

@@ -75,7 +75,7 @@ class SpeechPolicy(nn.Module):
         self.model: nn.Module = family.model  # registered: its parameters are ours
         self.frozen_encoder = frozen_encoder
         self.half = half
-        self.layout: Mode = layout if getattr(family, "shares_rows", True) else "pad"
+        self.layout: Mode = layout if family.shares_rows else "pad"
         if self.layout != "pad":
             attends_by_document(family.decoder)
         try_engine(family)
@@ -219,7 +219,7 @@ class SpeechPolicy(nn.Module):
         return all_embeds, counts.new_zeros(len(clips)).index_copy(0, places.to(counts.device), counts)
 
     def embed(self, clips: Sequence[ClipInput], input_ids: Tensor, clip_of_row: Tensor) -> Tensor:
-        """Input embeddings [R, S, H] of prompts with the clips' sound in place; row r hears clip `clip_of_row[r]`."""
+        """Input embeddings [R, S, H] of prompts with sound in place; row r has that of clip `clip_of_row[r]`."""
         if all(clip.sound is None for clip in clips):
             words: Tensor = self.family.model.get_input_embeddings()(input_ids)
             return words
@@ -255,7 +255,7 @@ class SpeechPolicy(nn.Module):
     @cached_property
     def _continues(self) -> bool:
         with torch.autocast(self.device.type, enabled=False):  # whose rounding is no sign of anything
-            return bool(getattr(self.family, "shares_rows", True)) and continues_cache(self.family.decoder)
+            return self.family.shares_rows and continues_cache(self.family.decoder)
 
     def _plan(
         self, prompts: Sequence[Tensor], responses: Sequence[Response], openings: Openings | None = None

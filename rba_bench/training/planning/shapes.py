@@ -77,7 +77,7 @@ RATES = {
     "voxtral": 12.5,
     "glmasr": 12.5,
 }
-PADDED = ("voxtral", "glmasr")  # hear 30 s whatever a clip's length
+PADDED = ("voxtral", "glmasr")  # encode 30 s, whatever the length of a clip
 
 
 @dataclass(frozen=True)

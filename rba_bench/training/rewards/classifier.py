@@ -193,7 +193,7 @@ class RewardModel(Reward):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
-        if hasattr(model, "turn"):
+        if isinstance(model, LlamaForRewardModelWithGating):
             model.turn = _turn_ids(tokenizer)
         if not where.startswith(
             "cpu"

@@ -1,1 +1,1 @@
-"""Text models that read what the student hears: as teachers of its distributions and states, and as authors."""
+"""Text models that read the transcripts of the student's audio: teachers of distributions and states, and authors."""
