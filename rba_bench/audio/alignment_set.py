@@ -110,12 +110,12 @@ class AlignmentSet:
     def origin(self) -> dict[str, str]:
         """Who made the set: teacher and speech, as far as its manifest says so; no paths."""
         teacher, tts = (self.manifest.get(key) for key in ("teacher", "tts"))
-        told: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         if isinstance(teacher, dict):
-            told |= {"teacher": teacher.get("name"), "teacher_weights_sha256": teacher.get("weights_sha256")}
+            facts |= {"teacher": teacher.get("name"), "teacher_weights_sha256": teacher.get("weights_sha256")}
         if isinstance(tts, dict):
-            told["speech"] = " ".join(str(tts[key]) for key in ("engine", "version") if tts.get(key))
-        return {key: last_part(str(value)) for key, value in told.items() if value}
+            facts["speech"] = " ".join(str(tts[key]) for key in ("engine", "version") if tts.get(key))
+        return {key: last_part(str(value)) for key, value in facts.items() if value}
 
     @cached_property
     def names(self) -> list[str]:

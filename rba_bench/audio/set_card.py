@@ -128,10 +128,10 @@ def _languages(alignment: AlignmentSet) -> Iterator[set[str]]:
     import pyarrow.parquet as pq
 
     for column in ("source_lang", "target_lang"):
-        found: set[str] = set()
+        languages: set[str] = set()
         for shard in alignment.shards:
-            found.update(pq.read_table(shard, columns=[column])[column].unique().to_pylist())
-        yield {name for name in found if name}
+            languages.update(pq.read_table(shard, columns=[column])[column].unique().to_pylist())
+        yield {name for name in languages if name}
 
 
 def _teacher(manifest: Mapping[str, Any]) -> str:
@@ -222,9 +222,9 @@ def _synthesised(manifest: Mapping[str, Any]) -> list[str]:
 
 def _filters(filters: Mapping[str, Any]) -> str:
     rows: list[tuple[object, ...]] = []
-    for part, found in filters.items():
-        rows.append((part, "kept", f"{found['kept']:,} of {found['n']:,}", ""))
-        dropped = found["dropped"].items()
+    for part, counts in filters.items():
+        rows.append((part, "kept", f"{counts['kept']:,} of {counts['n']:,}", ""))
+        dropped = counts["dropped"].items()
         rows += [(part, name, f"{why['n']:,}", why["meaning"]) for name, why in dropped if why["n"]]
     return f"## Filters\n\n{cards.table(('of', 'reason', 'how many', 'meaning'), rows)}"
 

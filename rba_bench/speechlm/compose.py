@@ -170,10 +170,10 @@ def compose(
         "llm": {**_part_identity(llm, llm_folder), "setup_sha256": setup_sha256(llm_folder)},
         "options": asdict(options),
     }
-    known = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
-    identity = {"parts_sha256": known, "llm_setup_sha256": setup_sha256(llm_folder), **asdict(options)}
-    made = (out / PROVENANCE).is_file()
-    model, processor = (None, None) if made else _join(encoder_folder, llm_folder, options)
+    hashes = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
+    identity = {"parts_sha256": hashes, "llm_setup_sha256": setup_sha256(llm_folder), **asdict(options)}
+    exists = (out / PROVENANCE).is_file()
+    model, processor = (None, None) if exists else _join(encoder_folder, llm_folder, options)
     claim(out, "compose", identity)  # only now: a mistake leaves no signed folder behind
     try:
         if model is None or processor is None:

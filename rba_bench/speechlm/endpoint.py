@@ -92,8 +92,8 @@ class EndpointSpeechLM(SpeechLM):
         """
         run = self.client.run(len(requests), lambda i: self._call(requests, i, decoding))
         with closing(run) as outcomes:
-            while (found := self._next(outcomes)) is not None:
-                yield found[0], to_generation(found[1])
+            while (outcome := self._next(outcomes)) is not None:
+                yield outcome[0], to_generation(outcome[1])
 
     def _next(
         self, outcomes: Iterator[tuple[int, ServerAnswer | RequestFailure]]

@@ -102,9 +102,9 @@ def _parts(made_of: Mapping[str, Any]) -> str:
     for name in ("encoder", "llm"):
         part = cards.without_paths(made_of[name])
         rows.append((name, part["id"], part["revision"] or "not from the Hub", part["weights_sha256"]))
-    told = cards.table(("part", "model", "revision", "weights, SHA-256"), rows)
+    table = cards.table(("part", "model", "revision", "weights, SHA-256"), rows)
     options = cards.table(("option", "value"), made_of["options"].items())
-    return f"## Parts\n\n{told}\n\n{options}"
+    return f"## Parts\n\n{table}\n\n{options}"
 
 
 INTRODUCTION = f"""\

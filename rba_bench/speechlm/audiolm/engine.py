@@ -363,9 +363,9 @@ def _training_facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = read_json(path)
+        record = read_json(path)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); copy the checkpoint again") from error
-    if not isinstance(found, dict):
+    if not isinstance(record, dict):
         raise UserError(f"{path} is damaged (no JSON object); copy the checkpoint again")
-    return {"run": {key: found[key] for key in RUN_KEYS if key in found}}
+    return {"run": {key: record[key] for key in RUN_KEYS if key in record}}

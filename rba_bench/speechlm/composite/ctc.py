@@ -77,10 +77,10 @@ class CTCRecognizer(nn.Module):
         best = self.linear(states.to(self.linear.weight.dtype)).argmax(-1)
         best = best.masked_fill(~length_mask(lengths.to(best.device), best.shape[1]), _BLANK)
         fresh = best != torch.cat([torch.full_like(best[:, :1], _BLANK), best[:, :-1]], dim=1)
-        kept = fresh & (best != _BLANK)
+        emitted = fresh & (best != _BLANK)
         return [
             "".join(self.characters[label - 1] for label in row[keep].tolist())
-            for row, keep in zip(best, kept, strict=True)
+            for row, keep in zip(best, emitted, strict=True)
         ]
 
     @torch.no_grad()

@@ -111,19 +111,19 @@ class CompositeModel(CompositePreTrainedModel):
         # the placeholder may lie outside the embedding table: its own row is never used
         words = self.language_model.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
         expected = int(placeholders.sum())
-        given = 0
+        n_audio = 0
         if audio_embeds is not None:
-            kept = audio_embeds.flatten(0, 1)
+            audio = audio_embeds.flatten(0, 1)
             if n_tokens is not None:
-                kept = audio_embeds[length_mask(n_tokens.to(audio_embeds.device), audio_embeds.shape[1])]
-            given = kept.shape[0]
-        if given != expected:
+                audio = audio_embeds[length_mask(n_tokens.to(audio_embeds.device), audio_embeds.shape[1])]
+            n_audio = audio.shape[0]
+        if n_audio != expected:
             raise ValueError(
-                f"the text has {expected} audio placeholders, but the clips make {given} audio tokens"
+                f"the text has {expected} audio placeholders, but the clips make {n_audio} audio tokens"
             )
         if not expected:
             return words
-        return words.masked_scatter(placeholders[..., None], kept.to(words.dtype))
+        return words.masked_scatter(placeholders[..., None], audio.to(words.dtype))
 
     def embed(
         self,

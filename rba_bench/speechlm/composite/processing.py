@@ -234,10 +234,10 @@ class CompositeProcessor(ProcessorMixin):
 
     def _expand(self, texts: Sequence[str], counts: Sequence[int]) -> list[str]:
         """Each placeholder repeated as often as its clip has audio tokens."""
-        found = sum(text.count(self.audio_token) for text in texts)
-        if found != len(counts):
+        n_placeholders = sum(text.count(self.audio_token) for text in texts)
+        if n_placeholders != len(counts):
             raise UserError(
-                f"the text has {found} times {self.audio_token}, but {len(counts)} clips are given"
+                f"the text has {n_placeholders} times {self.audio_token}, but {len(counts)} clips are given"
             )
         remaining = iter(counts)
         expanded = []

@@ -142,10 +142,10 @@ def _outcome(client: EndpointClient, payload: Mapping[str, Any]) -> ServerAnswer
     return outcome
 
 
-def _finding(name: str, outcome: ServerAnswer | RequestFailure, found: str) -> ServerFinding:
+def _finding(name: str, outcome: ServerAnswer | RequestFailure, summary: str) -> ServerFinding:
     if isinstance(outcome, RequestFailure):
         return ServerFinding(name, False, outcome.reason)
-    return ServerFinding(name, True, found)
+    return ServerFinding(name, True, summary)
 
 
 def _audio_question() -> dict[str, Any]:

@@ -85,8 +85,10 @@ def find_template(folder: Path) -> str:
     """The processor's chat template, "" where it has none of its own."""
     for name in TEMPLATES:
         if (folder / name).is_file():
-            found = read_json(folder / name) if name.endswith(".json") else (folder / name).read_text("utf-8")
-            return str(found.get("chat_template", "") if isinstance(found, dict) else found)
+            content = (
+                read_json(folder / name) if name.endswith(".json") else (folder / name).read_text("utf-8")
+            )
+            return str(content.get("chat_template", "") if isinstance(content, dict) else content)
     return ""
 
 

@@ -57,13 +57,13 @@ class Qwen25Omni(WhisperType):
         mels = self.mels(features)
         frames = features["frames"].to(mels.device)
         mask = length_mask(frames, mels.shape[-1])
-        found = _without_projection(self.tower)(
+        pooled = _without_projection(self.tower)(
             mels.permute(0, 2, 1)[mask].permute(1, 0),
             feature_lens=frames,
             aftercnn_lens=(frames - 1) // 2 + 1,
             return_dict=True,
         ).last_hidden_state
-        states, lengths = pad_states(torch.split(found, self.tokens_of(frames).tolist()))
+        states, lengths = pad_states(torch.split(pooled, self.tokens_of(frames).tolist()))
         return self.gather(states, lengths, features["windows"])
 
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -114,8 +114,8 @@ def _agrees(decoder: Any, by_document: bool = False) -> bool:
     mask = torch.zeros(size, size, dtype=embeds.dtype).masked_fill(~allowed, torch.finfo(embeds.dtype).min)
     mask = mask[None, None].to(embeds.device)
     if by_document:
-        one = torch.zeros(1, size, dtype=torch.long)
-        blocks = make_blocks(one, segments[None], one - 1, torch.zeros(0, dtype=torch.long))
+        document = torch.zeros(1, size, dtype=torch.long)
+        blocks = make_blocks(document, segments[None], document - 1, torch.zeros(0, dtype=torch.long))
         mask = blocks.to(embeds.device).as_mask(1, size, 0, embeds.dtype)
     shared = _states(decoder, embeds, torch.cat(counts), mask)[0]
     for number in range(1, len(ANSWERS) + 1):

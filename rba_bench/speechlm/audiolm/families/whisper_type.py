@@ -298,9 +298,9 @@ class Voxtral(WhisperType):
             {"type": "audio", "base64": _silence()} if part["type"] == "audio" else part
             for part in self.user_turn(prompt)
         ]
-        found = self.tokenizer.apply_chat_template([{"role": "user", "content": turn}], return_dict=True)
+        encoded = self.tokenizer.apply_chat_template([{"role": "user", "content": turn}], return_dict=True)
         ids: list[int] = []
-        for token, run in groupby(found["input_ids"]):  # the silence's tokens become one placeholder
+        for token, run in groupby(encoded["input_ids"]):  # the silence's tokens become one placeholder
             ids.extend([token] if token == self.audio_token_id else run)
         return tuple(ids)
 
@@ -326,7 +326,7 @@ class Voxtral(WhisperType):
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """See `AudioFamily.features`; `input_features` [W, M, 3000], `windows` [N]."""
         counts = [self.n_windows(len(clip)) for clip in clips]
-        found: dict[int, torch.Tensor] = {}
+        by_clip: dict[int, torch.Tensor] = {}
         for count in sorted(set(counts)):
             rows = [i for i, windows in enumerate(counts) if windows == count]
             mels = self.extractor(
@@ -338,8 +338,8 @@ class Voxtral(WhisperType):
                 return_tensors="pt",
             )["input_features"]
             windows = mels.reshape(len(rows), mels.shape[1], count, -1).transpose(1, 2)
-            found.update(zip(rows, windows, strict=True))
-        mels = torch.cat([found[i] for i in range(len(clips))])
+            by_clip.update(zip(rows, windows, strict=True))
+        mels = torch.cat([by_clip[i] for i in range(len(clips))])
         return {"input_features": mels, "windows": torch.tensor(counts)}
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
