@@ -1,9 +1,4 @@
-"""English phrases that take an answer back, deny it, or name it without asserting it, as patterns over token texts.
-
-Texts are joined by single blanks with one at each end; contractions are written out and marks are words of their own
-(`paris ? no , lyon .`).
-
-Whether an English response asserts one of the right answers and no other candidate.
+"""Whether an English response asserts one of the right answers and no other candidate.
 
 The rule, in the order it is applied:
 
@@ -17,17 +12,29 @@ The rule, in the order it is applied:
 
 Capitals tell names from other words where the response has both cases; a place behind a comma that is a country or
 state is where it lies, not a candidate.
+
+The phrases are patterns over the texts of tokens joined by single blanks, with one at each end; contractions are
+written out and marks are words of their own (` paris ? no , lyon . `).
 """
 
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rba_bench.metrics.qa import rivals
-from rba_bench.metrics.qa.segments import POLAR, Reading, cut_segments, is_cased, is_meant
-from rba_bench.metrics.qa.spans import Span, Wanted, spans
+from rba_bench.metrics.qa.rivals import has_no_rival
+from rba_bench.metrics.qa.segments import (
+    POLAR,
+    Reading,
+    Segment,
+    cut_segments,
+    english_separators,
+    is_cased,
+    is_meant_as_name,
+)
+from rba_bench.metrics.qa.spans import AnswerForm, Span, find_spans
 from rba_bench.metrics.qa.tokens import Token
 from rba_bench.metrics.qa.words import (
+    ARTICLES,
     EVENTS,
     FUNCTION,
     GENERIC,
@@ -38,7 +45,7 @@ from rba_bench.metrics.qa.words import (
     UNITS,
     VERBS,
     WINNING,
-    words,
+    word_set,
 )
 
 # Phrases with a negative word that deny nothing
@@ -118,7 +125,7 @@ _FINAL = re.compile(
     r"(?: to (?:your|the|this|that) question)? (?:is|would be|will be|must be|should be|was|:)(?= )(?! not)"
 )
 _NEW_CLAUSE = re.compile(r" (\S+) ((?:it|that|this|he|she|they) (?:is|was|are|were|will be|would be))(?= )")
-_TAKES_CLAUSE = words(
+_TAKES_CLAUSE = word_set(
     "sure certain way chance evidence proof reason idea case convinced true false wrong that claim"
 )
 _INQUIRY = re.compile(
@@ -127,85 +134,14 @@ _INQUIRY = re.compile(
 )
 _GUESS = re.compile(r" (?:could|would|might)(?: not)? (?:it|that|this) be(?= )")
 
-
-def joined(tokens: Sequence[Token]) -> str:
-    """Texts of tokens with a blank around each."""
-    return f" {' '.join(token.text for token in tokens)} "
-
-
-def _place(text: str, position: int) -> int:
-    """Number of tokens before a position of a joined text."""
-    return text.count(" ", 0, position + 1) - 1
-
-
-def corrections(tokens: Sequence[Token]) -> list[tuple[int, bool]]:
-    """Where a correction ends, and whether its words can be nothing else."""
-    text = joined(tokens)
-    strong = [(_place(text, result.end()), True) for result in _STRONG.finditer(text)]
-    weak = [(_place(text, result.end()), False) for result in _WEAK.finditer(text)]
-    return sorted(strong + weak)
-
-
-def final_answer(tokens: Sequence[Token]) -> int:
-    """Where the last `the answer is` begins; 0 if there is none."""
-    text = joined(tokens)
-    starts = [result.start() for result in _FINAL.finditer(text)]
-    return _place(text, starts[-1]) if starts else 0
-
-
-def denied_before(clause: Sequence[Token]) -> bool:
-    """Whether the words of a clause before an answer deny it."""
-    text = _HARMLESS.sub(" ", joined(clause))
-    for begins in reversed(list(_NEW_CLAUSE.finditer(text))):
-        ended = re.search(r" (?:is|was|are|were) not ", text[: begins.start()])
-        if ended and begins[1] not in VERBS | FUNCTION | _TAKES_CLAUSE:
-            text = text[begins.start(2) - 1 :]  # it is not Lyon it is ...
-            break
-    if _DENIED.search(text):
-        return True
-    result = list(_EXCEPTED.finditer(text))
-    return bool(result) and not any(word in VERBS for word in text[result[-1].end() :].split())
-
-
-def denied_behind(rest: Sequence[Token]) -> bool:
-    """Whether the words behind an answer deny it: `Paris is not the capital`, `Paris would be wrong`."""
-    return _DENIED_BEHIND.match(joined([token for token in rest if token.text != '"'])) is not None
-
-
-def supposed(clause: Sequence[Token], later: Sequence[Token]) -> bool:
-    """Whether an answer is only thought of: `you might think`, `some say ..., but`."""
-    text = joined(clause)
-    if _SUPPOSED.search(text):
-        return True
-    return bool(_SAID.search(text)) and bool(_CONTRAST.search(joined(later)))
-
-
-def related(before: Sequence[Token], asked: frozenset[str], numeric: bool) -> bool:
-    """Whether an answer is only what something else is compared with: `near Paris`, `bigger than Paris`."""
-    text = _HARMLESS.sub(" ", joined(before))
-    if _BETWEEN.search(text):
-        return "between" not in asked
-    if numeric:
-        return _BOUNDED.search(text) is not None
-    result = _RELATED.search(text)
-    if not result or _LIKE_FILLER.search(text):
-        return False
-    return not set(result[0].split()) - {"the", "a", "an", "of", "to"} <= asked
-
-
-def inquires(sentence: Sequence[Token]) -> bool:
-    """Whether a sentence asks back instead of guessing."""
-    text = joined(sentence)
-    return text.rstrip().endswith("?") and bool(_INQUIRY.match(text)) and not _GUESS.match(text)
-
-
 _SENTENCE_ENDS = frozenset({".", "?", "!", "\n", ";"})
 _MONEY = frozenset({"dollar", "euro", "pound", "yen", "cent", "rupee"})
-_ASKS_MONEY = words("cost costs price paid pay worth money much salary earn sell sold bought budget") | _MONEY
-_ASKS_SHARE = words("percent percentage share proportion fraction rate part")
-_RELATIVES = words("who which whose whom where")
-_DETERMINERS = (["a"], ["an"], ["the"])
-_KIN = words(
+_ASKS_MONEY = (
+    word_set("cost costs price paid pay worth money much salary earn sell sold bought budget") | _MONEY
+)
+_ASKS_SHARE = word_set("percent percentage share proportion fraction rate part")
+_RELATIVES = word_set("who which whose whom where")
+_KIN = word_set(
     "wife husband son daughter brother sister father mother friend rival successor predecessor teacher student"
 )
 MOST_FIRST_NAMES = 2
@@ -214,146 +150,153 @@ NEAR = 16  # tokens around an answer in which phrases are looked for
 MOST_MENTIONS = 5  # at either end of a response; more are a repetition
 
 
-def asserts_english(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token]) -> bool:
-    """Whether a response asserts an answer and no other candidate; see above."""
-    polar = any(token.text in POLAR for each in wanted for token in each.tokens)
+def asserts_answer(text: Sequence[Token], answers: Sequence[AnswerForm], question: Sequence[Token]) -> bool:
+    """Whether a response asserts an answer and no other candidate; see the module."""
     cased = is_cased(text)
-    text = text if polar else text[final_answer(text) :]
-    text = text if polar else _corrected(text, wanted, Reading(text, asked, cased))
-    text = _after_question(text, wanted)
-    mentions = [span for span in spans(text, wanted) if is_meant(span, text)]
-    mentions = _apart(mentions)
-    claim = _Claim(text, mentions, asked, cased)
+    if not any(token.text in POLAR for answer in answers for token in answer.tokens):
+        text = _final_answer(text)
+        text = _corrected(text, answers, Reading(text, question, cased))
+    text = _after_own_question(text, answers)
+    mentions: list[Span] = []  # that do not overlap: the earlier and longer ones
+    for span in find_spans(text, answers):
+        if is_meant_as_name(span, text) and (not mentions or span.start >= mentions[-1].end):
+            mentions.append(span)
+    claim = _Claim(text, mentions, question, cased)
     verdicts = [(span, claim.verdict(span)) for span in mentions]
-    told = [(span, verdict) for span, verdict in verdicts if verdict is not None]
-    if not told or not told[-1][1]:
+    verdicts = [(span, verdict) for span, verdict in verdicts if verdict is not None]
+    if not verdicts or not verdicts[-1][1]:
         return False
-    asserted = [span for span, verdict in told if verdict]
-    asserted = (
-        asserted
-        if len(asserted) <= 2 * MOST_MENTIONS
-        else asserted[:MOST_MENTIONS] + asserted[-MOST_MENTIONS:]
-    )
-    return any(rivals.unrivalled(span, mentions, claim.segments, claim.reading) for span in asserted)
+    asserted = [span for span, verdict in verdicts if verdict]
+    if len(asserted) > 2 * MOST_MENTIONS:
+        asserted = asserted[:MOST_MENTIONS] + asserted[-MOST_MENTIONS:]
+    return any(has_no_rival(span, mentions, claim.segments, claim.reading) for span in asserted)
 
 
-def _after_question(text: Sequence[Token], wanted: Sequence[Wanted]) -> Sequence[Token]:
-    """What stands after a question that the response asks itself and answers, as in `Bach or Vivaldi? Vivaldi`."""
-    named = spans(text, wanted)
-    asks = [
-        place
-        for place, token in enumerate(text)
-        if token.text == "?" and named[:1] and place > named[0].start
-    ]
-    if not asks or not any(span.start > asks[-1] for span in named):
-        return text
-    return text[asks[-1] + 1 :]
+def _final_answer(text: Sequence[Token]) -> Sequence[Token]:
+    """The text from the last `the answer is` on."""
+    joined = _joined(text)
+    starts = [match.start() for match in _FINAL.finditer(joined)]
+    return text[_token_index(joined, starts[-1]) :] if starts else text
 
 
-def _apart(mentions: Sequence[Span]) -> list[Span]:
-    """Spans that do not overlap, the earlier and longer ones."""
-    kept: list[Span] = []
-    for span in mentions:
-        if not kept or span.start >= kept[-1].end:
-            kept.append(span)
-    return kept
-
-
-def _corrected(text: Sequence[Token], wanted: Sequence[Wanted], reading: Reading) -> Sequence[Token]:
+def _corrected(text: Sequence[Token], answers: Sequence[AnswerForm], reading: Reading) -> Sequence[Token]:
     """What stands after the last correction."""
-    named = spans(text, wanted)
-    for end, strong in reversed(corrections(text)):
+    spans, joined = find_spans(text, answers), _joined(text)
+    corrections = [
+        (_token_index(joined, match.end()), strong)
+        for pattern, strong in ((_STRONG, True), (_WEAK, False))
+        for match in pattern.finditer(joined)
+    ]
+    for end, strong in sorted(corrections, reverse=True):
         before = any(not token.skip and token.text not in FUNCTION for token in text[:end])
-        if not before or any(span.start < end < span.end or span.start < end <= span.end for span in named):
+        if not before or any(span.start < end <= span.end for span in spans):
             continue  # nothing to correct, or words of the answer itself
-        if strong or _names_something(text, end, named, reading):
+        if strong or _names_something(text, end, spans, reading):
             return text[end:]
     return text
 
 
-def _names_something(text: Sequence[Token], start: int, named: Sequence[Span], reading: Reading) -> bool:
+def _names_something(text: Sequence[Token], start: int, spans: Sequence[Span], reading: Reading) -> bool:
     """Whether the sentence after a place names an answer or another candidate."""
     end = next((place for place in range(start, len(text)) if text[place].text in _SENTENCE_ENDS), len(text))
-    if any(start <= span.start < end for span in named):
+    if any(start <= span.start < end for span in spans):
         return True
-    like = named[0] if named else None
-    words = reading.words(start, end)
-    return like is not None and reading.candidate(words, like)
+    words = reading.words_between(start, end)
+    return bool(spans) and reading.is_candidate(words, spans[0])
+
+
+def _after_own_question(text: Sequence[Token], answers: Sequence[AnswerForm]) -> Sequence[Token]:
+    """What stands after a question that the response asks itself and answers, as in `Bach or Vivaldi? Vivaldi`."""
+    spans = find_spans(text, answers)
+    if not spans:
+        return text
+    asks = [place for place, token in enumerate(text) if token.text == "?" and place > spans[0].start]
+    answered = asks and any(span.start > asks[-1] for span in spans)
+    return text[asks[-1] + 1 :] if answered else text
 
 
 class _Claim:
     """One response and what it says of each answer it names."""
 
     def __init__(
-        self, text: Sequence[Token], mentions: Sequence[Span], asked: Sequence[Token], cased: bool
+        self, text: Sequence[Token], mentions: Sequence[Span], question: Sequence[Token], cased: bool
     ) -> None:
-        self.text, self.mentions, self.asked = text, mentions, asked
-        self.reading = Reading(text, asked, cased)
-        self.segments = cut_segments(text, mentions)
+        self.text, self.question = text, question
+        self.reading = Reading(text, question, cased)
+        self.segments = cut_segments(text, mentions, english_separators(text))
 
     def verdict(self, span: Span) -> bool | None:
         """True if the answer is asserted, False if denied, None if it is only mentioned."""
         place = next(
             i for i, segment in enumerate(self.segments) if segment.start <= span.start < segment.end
         )
+        segment, behind = self.segments[place], self.text[span.end :]
         clause = self.text[max(self._clause_start(place, span), span.start - FAR) : span.start]
-        if denied_before(clause) or denied_behind(self.text[span.end : span.end + NEAR]):
+        near_behind = _joined([token for token in behind[:NEAR] if token.text != '"'])
+        if _is_denied_before(clause) or _DENIED_BEHIND.match(near_behind) or "nor" in segment.sep:
             return False
-        if "nor" in self.segments[place].sep:
-            return False
-        if "unless" in self.segments[place].sep:
-            return None
-        sentence = self._sentence(span)
-        if supposed(self.text[self._sense_start(place) : span.start], self.text[span.end :]):
-            return None
-        if inquires(sentence):
-            return None
+        forms = frozenset(form for token in self.question for form in token.own)
         before = self.text[max(0, span.start - NEAR) : span.start]
-        forms = frozenset(form for token in self.asked for form in token.own)
-        if related(before, forms, span.numeric) or self._other_measure(span, forms):
-            return None
-        if self._extended(span) or self._echoed(span) or self._belongs_to(place, span):
-            return None
-        if self._other_event(place, span, forms) or self._conceded(place, span):
-            return None
-        if self._counts_points(place, span) or self.reading.of_another(self.segments[place]):
-            return None
-        return True
+        only_mentioned = (
+            "unless" in segment.sep
+            or self._is_supposed(place, span)
+            or self._is_asked_back(span)
+            or _is_compared(before, forms, span.numeric)
+            or self._is_other_measure(span, forms)
+            or self._is_part_of_name(span)
+            or self._is_echo(span)
+            or self._is_description(place, span)
+            or self._is_other_event(segment, span, forms)
+            or self._is_conceded(place, span)
+            or self._is_list_number(place, span)
+            or self.reading.tells_of_another(segment)
+        )
+        return None if only_mentioned else True
 
     def _clause_start(self, place: int, span: Span) -> int:
         """Where the clause of a mention begins; `not Lyon, Paris or Nice` is one clause."""
         segments = self.segments
         first = place
-        rest = self.reading.words(segments[place].start, span.start)
-        follows = segments[place + 1].sep if place + 1 < len(segments) else frozenset[str]()
-        if any(not token.skip for token in rest) or not {"or", "nor"} & (segments[place].sep | follows):
+        before = self.reading.words_between(segments[place].start, span.start)
+        next_sep = segments[place + 1].sep if place + 1 < len(segments) else frozenset[str]()
+        if any(not token.skip for token in before) or not {"or", "nor"} & (segments[place].sep | next_sep):
             return segments[first].start
         while first and segments[first].sep <= {",", "or", "nor", "and"}:
             first -= 1
-            if not self.reading.bare(self.reading.words(segments[first].start, segments[first].end)):
+            if not self.reading.is_bare_name(self._words_of(segments[first])):
                 break
         return segments[first].start
 
-    def _sense_start(self, place: int) -> int:
-        """Where the clause begins if commas end none: `at first, I thought it was Paris`."""
-        while place and self.segments[place].sep <= {",", "and", "or", '"'} and not self._full(place - 1):
+    def _words_of(self, segment: Segment) -> list[Token]:
+        return self.reading.words_between(segment.start, segment.end)
+
+    def _is_supposed(self, place: int, span: Span) -> bool:
+        """Whether an answer is only thought of: `you might think`, `some say ..., but`."""
+        # Commas end no clause here (`at first, I thought it was Paris`), unless the segment before names a candidate.
+        while (
+            place
+            and self.segments[place].sep <= {",", "and", "or", '"'}
+            and not self.reading.content(self._words_of(self.segments[place - 1]))
+        ):
             place -= 1
-        return self.segments[place].start
+        clause = _joined(self.text[self.segments[place].start : span.start])
+        if _SUPPOSED.search(clause):
+            return True
+        return bool(_SAID.search(clause)) and bool(_CONTRAST.search(_joined(self.text[span.end :])))
 
-    def _full(self, place: int) -> bool:
-        """Whether a segment names an answer or a candidate itself, so that what it says is said of that."""
-        segment = self.segments[place]
-        return bool(self.reading.content(self.reading.words(segment.start, segment.end)))
-
-    def _sentence(self, span: Span) -> Sequence[Token]:
+    def _is_asked_back(self, span: Span) -> bool:
+        """Whether the sentence asks instead of guessing."""
         start, end = span.start, span.end
         while start and self.text[start - 1].text not in _SENTENCE_ENDS:
             start -= 1
         while end < len(self.text) and self.text[end].text not in _SENTENCE_ENDS:
             end += 1
-        return self.text[start : end + 1]
+        sentence = _joined(self.text[start : end + 1])
+        return (
+            sentence.rstrip().endswith("?") and bool(_INQUIRY.match(sentence)) and not _GUESS.match(sentence)
+        )
 
-    def _other_measure(self, span: Span, asked: frozenset[str]) -> bool:
+    def _is_other_measure(self, span: Span, question_forms: frozenset[str]) -> bool:
         """A number with a percent or currency sign that neither the answer nor the question has; or half of a range."""
         if not span.numeric or span.end >= len(self.text):
             return False
@@ -361,96 +304,93 @@ class _Claim:
         if after.text == "to" and span.end + 1 < len(self.text) and self.text[span.end + 1].kind == "number":
             return True
         if after.text == "percent":
-            return not asked & _ASKS_SHARE
-        return after.text in _MONEY and not asked & _ASKS_MONEY
+            return not question_forms & _ASKS_SHARE
+        return after.text in _MONEY and not question_forms & _ASKS_MONEY
 
-    def _extended(self, span: Span) -> bool:
+    def _is_part_of_name(self, span: Span) -> bool:
         """Whether the answer is part of a longer name: Paris Hilton, George Washington Carver."""
         if not self.reading.cased:
-            return self._in_run(span)
-        if not self.reading.named(span) or span.numeric:
+            return self._is_in_run_of_names(span)
+        if not self.reading.is_capitalised(span) or span.numeric:
             return False
-        after = self.text[span.end] if span.end < len(self.text) else None
-        if after is not None and self._name(after):
+        if span.end < len(self.text) and self._is_name(self.text[span.end]):
             return True
-        first, earlier = span.start, 0
-        while first and self._name(self.text[first - 1]):
-            first, earlier = first - 1, earlier + 1
-        return earlier > MOST_FIRST_NAMES
+        first = span.start
+        while first and self._is_name(self.text[first - 1]):
+            first -= 1
+        return span.start - first > MOST_FIRST_NAMES
 
-    def _belongs_to(self, place: int, span: Span) -> bool:
-        """Whether something else is described by the answer: `Phoenix, who followed Ledger`, `Grant's wife`."""
-        after = self.text[span.end].text if span.end < len(self.text) else ""
-        if self.text[span.end - 1].raw.endswith("s") and "'" in self.text[span.end - 1].raw and after in _KIN:
-            return True
-        segment = self.segments[place]
-        opening = [token.text for token in self.text[segment.start : span.start]]
-        described = (
-            bool(opening) and opening[0] in _RELATIVES or (opening[:1] in _DETERMINERS and "of" in opening)
-        )
-        if not place or not described:
-            return False
-        earlier = self.segments[place - 1]
-        words = self.reading.words(earlier.start, earlier.end)
-        return self.reading.bare(words) and self.reading.candidate(words, span)
-
-    def _other_event(self, place: int, span: Span, asked: frozenset[str]) -> bool:
-        """`He was born in [1564] and died in 1616` to a question about his death; `[Trump] lost to Biden`."""
-        segment = self.segments[place]
-        before = [token.text for token in self.text[segment.start : span.start]]
-        for one, other in EVENTS:
-            for wanted, unwanted in ((one, other), (other, one)):
-                if asked & wanted and not asked & unwanted:
-                    said = [text for text in before if text in wanted | unwanted]
-                    if said and said[-1] in unwanted:
-                        return True
-        after = self.text[span.end].text if span.end < len(self.text) else ""
-        return (bool(asked & WINNING) and after in LOSING) or (bool(asked & LOSING) and after in WINNING)
-
-    def _conceded(self, place: int, span: Span) -> bool:
-        """`Portuguese, although [Spanish] is spoken nearby`."""
-        segment = self.segments[place]
-        if not place or not {"although", "though"} & segment.sep:
-            return False
-        earlier = self.segments[place - 1]
-        words = self.reading.words(earlier.start, earlier.end)
-        return self.reading.bare(words) and self.reading.candidate(words, span)
-
-    def _counts_points(self, place: int, span: Span) -> bool:
-        """`First, let me think.` is no ordinal."""
-        segment = self.segments[place]
-        alone = (segment.start, segment.end) == (span.start, span.end) and "st" in self.text[span.start].text
-        after = self.segments[place + 1] if place + 1 < len(self.segments) else None
-        return (
-            alone and after is not None and any(t.text in VERBS for t in self.text[after.start : after.end])
-        )
-
-    def _name(self, token: Token) -> bool:
+    def _is_name(self, token: Token) -> bool:
         """A word with a capital that is neither asked, a title, a kind of place, nor a region."""
         return (
             token.kind == "word"
             and token.raw[:1].isupper()
             and token.text not in FUNCTION | GENERIC | TITLES | REGIONS | MONTHS.keys() | UNITS.keys()
-            and not token.own & self.reading.asked
+            and not token.own & self.reading.question_forms
             and not token.later
         )
 
-    def _in_run(self, span: Span) -> bool:
+    def _is_in_run_of_names(self, span: Span) -> bool:
         """Without capitals: names run together, as in `paris london rome berlin`."""
-        run = [span.start, span.end]
-        while run[0] > span.start - NEAR and run[0] and not self._ends_run(self.text[run[0] - 1]):
-            run[0] -= 1
-        while run[1] < min(len(self.text), span.end + NEAR) and not self._ends_run(self.text[run[1]]):
-            run[1] += 1
-        others = self.reading.content([*self.text[run[0] : span.start], *self.text[span.end : run[1]]])
+
+        def ends_run(token: Token) -> bool:
+            return token.kind == "mark" or (token.text in FUNCTION and not token.skip)
+
+        low, high = span.start, span.end
+        while low > span.start - NEAR and low and not ends_run(self.text[low - 1]):
+            low -= 1
+        while high < min(len(self.text), span.end + NEAR) and not ends_run(self.text[high]):
+            high += 1
+        others = self.reading.content([*self.text[low : span.start], *self.text[span.end : high]])
         return sum(token.kind == "word" for token in others) > MOST_FIRST_NAMES
 
-    def _ends_run(self, token: Token) -> bool:
-        return token.kind == "mark" or (token.text in FUNCTION and not token.skip)
+    def _is_description(self, place: int, span: Span) -> bool:
+        """Whether something else is described by the answer: `Phoenix, who followed Ledger`, `Grant's wife`."""
+        after = self.text[span.end].text if span.end < len(self.text) else ""
+        last = self.text[span.end - 1].raw
+        if last.endswith("s") and "'" in last and after in _KIN:
+            return True
+        opening = [token.text for token in self.text[self.segments[place].start : span.start]]
+        described = opening and (opening[0] in _RELATIVES or (opening[0] in ARTICLES and "of" in opening))
+        return bool(described) and self._follows_candidate(place, span)
 
-    def _echoed(self, span: Span) -> bool:
+    def _is_conceded(self, place: int, span: Span) -> bool:
+        """`Portuguese, although [Spanish] is spoken nearby`."""
+        concedes = bool({"although", "though"} & self.segments[place].sep)
+        return concedes and self._follows_candidate(place, span)
+
+    def _follows_candidate(self, place: int, span: Span) -> bool:
+        """Whether the segment before is another candidate."""
+        words = self._words_of(self.segments[place - 1]) if place else []
+        return self.reading.is_bare_name(words) and self.reading.is_candidate(words, span)
+
+    def _is_other_event(self, segment: Segment, span: Span, question_forms: frozenset[str]) -> bool:
+        """`He was born in [1564] and died in 1616` to a question about his death; `[Trump] lost to Biden`."""
+        before = [token.text for token in self.text[segment.start : span.start]]
+        for first, second in EVENTS:
+            for event, opposite in ((first, second), (second, first)):
+                if question_forms & event and not question_forms & opposite:
+                    verbs = [text for text in before if text in event | opposite]
+                    if verbs and verbs[-1] in opposite:
+                        return True
+        after = self.text[span.end].text if span.end < len(self.text) else ""
+        asks_winner, asks_loser = bool(question_forms & WINNING), bool(question_forms & LOSING)
+        return (asks_winner and after in LOSING) or (asks_loser and after in WINNING)
+
+    def _is_list_number(self, place: int, span: Span) -> bool:
+        """`First, let me think.` is no ordinal."""
+        segment = self.segments[place]
+        if (segment.start, segment.end) != (span.start, span.end) or "st" not in self.text[span.start].text:
+            return False
+        return any(
+            token.text in VERBS
+            for after in self.segments[place + 1 : place + 2]
+            for token in self.text[after.start : after.end]
+        )
+
+    def _is_echo(self, span: Span) -> bool:
         """Whether the answer stands there only because the question's words are repeated."""
-        first, last = self._repeated(span)
+        first, last = self._repetition(span)
         words = [*self.text[first : span.start], *self.text[span.end : last]]
         content = [token for token in words if token.text not in FUNCTION]
         if not content:
@@ -458,14 +398,14 @@ class _Claim:
         choice = any(
             a.text in ("or", "and") or b.text in ("or", "and") for a, b in pairwise(self.text[first:last])
         )
-        if choice or len(content) > 1 and last - first > len(self.asked) // 2:
+        if choice or len(content) > 1 and last - first > len(self.question) // 2:
             return True
         outside = [*self.text[:first], *self.text[last:]]
-        return bool(self.reading.content(outside)) and not any(token.text == "or" for token in self.asked)
+        return bool(self.reading.content(outside)) and not any(token.text == "or" for token in self.question)
 
-    def _repeated(self, span: Span) -> tuple[int, int]:
+    def _repetition(self, span: Span) -> tuple[int, int]:
         """The longest stretch around a span that stands in the question word for word."""
-        asked = [token.text for token in self.asked if token.kind != "mark"]
+        asked = [token.text for token in self.question if token.kind != "mark"]
         best = (span.start, span.end)
         here = [place for place, token in enumerate(self.text) if token.kind != "mark"]
         inside = [rank for rank, place in enumerate(here) if span.start <= place < span.end]
@@ -482,3 +422,39 @@ class _Claim:
             if here[high] + 1 - here[low] > best[1] - best[0]:
                 best = (here[low], here[high] + 1)
         return best
+
+
+def _joined(tokens: Sequence[Token]) -> str:
+    return f" {' '.join(token.text for token in tokens)} "
+
+
+def _token_index(joined: str, position: int) -> int:
+    """Number of tokens before a position of a joined text."""
+    return joined.count(" ", 0, position + 1) - 1
+
+
+def _is_denied_before(clause: Sequence[Token]) -> bool:
+    """Whether the words of a clause before an answer deny it."""
+    text = _HARMLESS.sub(" ", _joined(clause))
+    for match in reversed(list(_NEW_CLAUSE.finditer(text))):
+        negation = re.search(r" (?:is|was|are|were) not ", text[: match.start()])
+        if negation and match[1] not in VERBS | FUNCTION | _TAKES_CLAUSE:
+            text = text[match.start(2) - 1 :]  # it is not Lyon it is ...
+            break
+    if _DENIED.search(text):
+        return True
+    exceptions = list(_EXCEPTED.finditer(text))
+    return bool(exceptions) and not any(word in VERBS for word in text[exceptions[-1].end() :].split())
+
+
+def _is_compared(before: Sequence[Token], question_forms: frozenset[str], numeric: bool) -> bool:
+    """Whether an answer is only what something else is compared with: `near Paris`, `bigger than Paris`."""
+    text = _HARMLESS.sub(" ", _joined(before))
+    if _BETWEEN.search(text):
+        return "between" not in question_forms
+    if numeric:
+        return _BOUNDED.search(text) is not None
+    match = _RELATED.search(text)
+    if not match or _LIKE_FILLER.search(text):
+        return False
+    return not set(match[0].split()) - {"the", "a", "an", "of", "to"} <= question_forms

@@ -1,20 +1,19 @@
-"""Matching of short answers to lists of right answers, in three degrees of strictness.
+"""Matching short answers to lists of right answers, in three degrees of strictness.
 
     exact_match      the whole response is an answer
-    asserted_match   the response asserts an answer and no other: what questions are ranked by
+    asserted_match   the response asserts an answer and no other (`rba_bench.metrics.qa.claims`): what QA is ranked by
     alias_match      the words of an answer stand in a row somewhere: the loose match, for comparison with others
 
-English is read by `rba_bench.metrics.qa.readings` and `rba_bench.metrics.qa.claims`. Of other languages only the words
-for not, or, and, but are known. Case is folded, accents are kept; languages written without spaces go character by
-character. There an answer counts as asserted if the whole response is it, or if it stands in a sentence without a
-negative word and not in a list with other short entries.
+English is read by `rba_bench.metrics.qa.readings`. Of other languages nothing is known but their words for not, or, and
+and but. Case is folded, accents are kept; languages written without spaces go character by character. An answer counts
+as asserted there if the whole response is it, or if it stands in a sentence without a negative word and not in a list
+with other short entries.
 
-`STRATEGIES` are responses without knowledge, to measure what a metric gives them. Each turns a question and the set's
-right answers into one response. A strategy that lists takes the first right answer of every question, which is the best
-that a model could do which has memorised a set's answers, but not which belongs where.
+`STRATEGIES` are responses that know nothing, to see what a metric pays for them. Each turns a question and the right
+answers of the set into one response. A strategy that lists takes the first right answer of every question it is tried
+on, which is the best that a model could do that has memorised the answers of a set, but not which belongs where.
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,14 +21,20 @@ from functools import lru_cache
 
 from rba_bench.metrics.languages import base_language
 from rba_bench.metrics.qa import claims
-from rba_bench.metrics.qa.readings import read_english, roman
-from rba_bench.metrics.qa.segments import Segment, is_meant
-from rba_bench.metrics.qa.spans import Span, Wanted, spans, wanted_of, whole
+from rba_bench.metrics.qa.readings import read_english, roman_value
+from rba_bench.metrics.qa.segments import Segment, cut_segments, is_meant_as_name
+from rba_bench.metrics.qa.spans import AnswerForm, Span, answer_forms, find_spans, is_whole_answer
 from rba_bench.metrics.qa.tokens import Token
-from rba_bench.metrics.qa.words import words
+from rba_bench.metrics.qa.words import word_set
 from rba_bench.metrics.text import UNSPACED, plain_characters
 
-_NOT = words(
+VERSION = 2  # of all rules of this package; 1 was Whisper's normaliser alone
+MOST_TOKENS = 500  # read at either end of a response
+LONGEST_ENTRY = 3  # words of an entry of a list; twice as many characters in languages without spaces
+MOST_QUESTIONS = 50  # that a strategy is tried on
+MOST_WORDS = 500  # of a listing of every alias
+
+_NOT = word_set(
     "not never nicht kein keine keiner keinen keinem weder noch niemals pas ne n jamais ni "
     "aucun aucune no nunca tampoco non né mai não nem niet geen noch nooit inte ej aldrig "
     "ikke aldri nie не нет ни никогда ні není ne nikdy değil ليس ليست لا لم غير नहीं न मत "
@@ -37,101 +42,14 @@ _NOT = words(
     "아니에요"
 )
 _NOT_SIGNS = ("不", "没", "非", "ない", "ません", "違", "ไม่")
-_OR = words(
+_OR = word_set(
     "oder bzw ou o u oppure of eller или або nebo lub albo veya ya أو या atau hoặc sau tai ή או 또는 或 か または และ"
 )
-_AND = words("und et y e en och og и та a i oraz ve و और dan và și ja και ו 그리고 和 与 と")
-_BUT = words("sondern aber mais pero sino ma bensì mas maar men но а але ale ama لكن लेकिन tapi nhưng 但 而")
-_ENDS = frozenset(".?!;\n。！？；।؟")
-_SEPARATORS = _ENDS | frozenset(",/|()[]:，、،—")
-_WORD = re.compile(r"[+-]?\d+(?:[.,]\d+)*|(?:[^\W_]|[\u0300-\u036f])+", re.UNICODE)
-SHORT = 3  # words of an entry of a list; twice as many characters in languages without spaces
-
-
-@lru_cache(maxsize=4096)
-def read_plain(text: str, lang: str) -> tuple[Token, ...]:
-    """The tokens of a text: words (characters in languages without spaces), signs, and marks."""
-    result: list[Token] = []
-    word = ""
-    for char in [*plain_characters(text).casefold(), " "]:
-        category = unicodedata.category(char)
-        spaced = lang not in UNSPACED or char.isascii()
-        if category[0] in "LNM" and (spaced or category[0] == "M"):
-            word += char
-        elif char in "+#" and word or char in "%$€£°" or (char == "-" and not word):
-            word += char if char != "-" else ""
-        else:
-            if word:
-                kind = "number" if word.isdigit() else "word"
-                result.append(Token(word, word, frozenset({word}), kind=kind))
-            word = ""
-            if category[0] in "LN":
-                word = char
-            elif char in _SEPARATORS:
-                result.append(Token(char, char, frozenset(), kind="mark"))
-    return tuple(result)
-
-
-def asserts_plain(text: Sequence[Token], wanted: Sequence[Wanted], asked: Sequence[Token], lang: str) -> bool:
-    """Whether an answer is named without negation and not in a list; see above."""
-    mentions = spans(text, wanted)
-    segments = _cut(text, mentions)
-    limit = SHORT * 2 if lang in UNSPACED else SHORT
-    echo = {token.text for token in asked}
-    told = [
-        _asserted(span, text, segments, mentions, limit) for span in mentions if not _echoed(span, text, echo)
-    ]
-    return bool(told) and told[-1]
-
-
-def _echoed(span: Span, text: Sequence[Token], asked: set[str]) -> bool:
-    """Whether the whole response only repeats words of the question."""
-    words = [token.text for token in text if token.kind != "mark"]
-    return len(words) > span.end - span.start + 1 and len(words) > 3 and all(word in asked for word in words)
-
-
-def _cut(text: Sequence[Token], mentions: Sequence[Span]) -> list[Segment]:
-    inside = {place for span in mentions for place in range(span.start, span.end)}
-    result: list[Segment] = []
-    sep: set[str] = set()
-    start: int | None = None
-    for place, token in enumerate(text):
-        divides = token.kind == "mark" or token.text in _OR | _AND | _BUT
-        if divides and place not in inside:
-            result += [Segment(start, place, frozenset(sep))] if start is not None else []
-            sep = sep if start is None else set()
-            sep.add(token.text)
-            start = None
-        elif start is None:
-            start = place
-    return result + ([Segment(start, len(text), frozenset(sep))] if start is not None else [])
-
-
-def _asserted(
-    span: Span, text: Sequence[Token], segments: Sequence[Segment], mentions: Sequence[Span], limit: int
-) -> bool:
-    place = next(i for i, segment in enumerate(segments) if segment.start <= span.start < segment.end)
-    own = segments[place]
-    words = [token.text for token in [*text[own.start : span.start], *text[span.end : own.end]]]
-    near = "".join(words)
-    if any(word in _NOT for word in words) or any(sign in near for sign in _NOT_SIGNS):
-        return False
-    rivals = 0
-    for index, step in ((place + 1, 1), (place - 1, -1)):
-        while 0 <= index < len(segments):
-            segment = segments[index]
-            sep = segment.sep if step > 0 else segments[index + 1].sep
-            named = any(segment.start <= each.start < segment.end for each in mentions)
-            short = segment.end - segment.start <= limit
-            if sep & _BUT or not (short or sep & _OR):
-                break
-            rivals += 0 if named else 2 if sep & (_OR | _AND) else 1
-            index += step
-    return rivals < 2
-
-
-MOST_TOKENS = 500  # at either end of a response
-VERSION = 2  # of all rules below; 1 was Whisper's normaliser alone
+_AND = word_set("und et y e en och og и та a i oraz ve و और dan và și ja και ו 그리고 和 与 と")
+_BUT = word_set(
+    "sondern aber mais pero sino ma bensì mas maar men но а але ale ama لكن लेकिन tapi nhưng 但 而"
+)
+_SEPARATORS = frozenset(".?!;\n。！？；।؟,/|()[]:，、،—")
 
 
 def exact_match(response: str, aliases: Sequence[str], lang: str = "en") -> float:
@@ -140,8 +58,7 @@ def exact_match(response: str, aliases: Sequence[str], lang: str = "en") -> floa
     Raises:
         ValueError: no aliases, or aliases given as one string.
     """
-    text, wanted = _lone_numeral(_read(response, lang)), _wanted(aliases, lang)
-    return float(whole(text, wanted))
+    return float(is_whole_answer(_response_tokens(response, lang), _answers(aliases, lang)))
 
 
 def alias_match(response: str, aliases: Sequence[str], lang: str = "en") -> float:
@@ -153,8 +70,8 @@ def alias_match(response: str, aliases: Sequence[str], lang: str = "en") -> floa
     Raises:
         ValueError: no aliases, or aliases given as one string.
     """
-    text = _lone_numeral(_read(response, lang))
-    return float(any(is_meant(span, text) for span in spans(text, _wanted(aliases, lang))))
+    text = _response_tokens(response, lang)
+    return float(any(is_meant_as_name(span, text) for span in find_spans(text, _answers(aliases, lang))))
 
 
 def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", question: str = "") -> float:
@@ -169,47 +86,117 @@ def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", ques
     Raises:
         ValueError: no aliases, or aliases given as one string.
     """
-    text, asked = _lone_numeral(_read(response, lang)), _read(question, lang)
-    if len(text) > 2 * MOST_TOKENS:  # far too long for a short answer; lists are compared with every entry
+    text = _response_tokens(response, lang)
+    if (
+        len(text) > 2 * MOST_TOKENS
+    ):  # far too long for a short answer, and entries of lists are compared in pairs
         text = (*text[:MOST_TOKENS], *text[-MOST_TOKENS:])
-    wanted = _wanted(aliases, lang, question)
-    if not text or not wanted:
+    answers, asked = _answers(aliases, lang, question), _tokens(question, lang)
+    if not text or not answers:
         return 0.0
     if base_language(lang) == "en":
-        return float(claims.asserts_english(text, wanted, asked))
-    return float(whole(text, wanted) or asserts_plain(text, wanted, asked, base_language(lang)))
+        return float(claims.asserts_answer(text, answers, asked))
+    return float(
+        is_whole_answer(text, answers)
+        or _asserts_in_other_language(text, answers, {token.text for token in asked}, base_language(lang))
+    )
 
 
-def _read(text: str, lang: str) -> tuple[Token, ...]:
+def _tokens(text: str, lang: str) -> tuple[Token, ...]:
     code = base_language(lang)
-    return read_english(text) if code == "en" else read_plain(text, code)
+    return read_english(text) if code == "en" else read_other_language(text, code)
 
 
-def _lone_numeral(text: tuple[Token, ...]) -> tuple[Token, ...]:
-    """A response of one Roman numeral equals its number: `VII` to "how many?"."""
+def _response_tokens(response: str, lang: str) -> tuple[Token, ...]:
+    """Tokens of a response; one Roman numeral alone equals its number: `VII` to "how many?"."""
+    text = _tokens(response, lang)
     words = [token for token in text if token.kind != "mark"]
-    if len(words) != 1 or len(words[0].text) < 2 or not (value := roman(words[0], "alone")):
+    if len(words) != 1 or len(words[0].text) < 2 or not (value := roman_value(words[0], "alone")):
         return text
-    lone = replace(words[0], own=words[0].own | {str(value)})
-    return tuple(lone if token is words[0] else token for token in text)
+    numeral = replace(words[0], own=words[0].own | {str(value)})
+    return tuple(numeral if token is words[0] else token for token in text)
 
 
-def _wanted(aliases: Sequence[str], lang: str, question: str = "") -> tuple[Wanted, ...]:
+def _answers(aliases: Sequence[str], lang: str, question: str = "") -> tuple[AnswerForm, ...]:
     if isinstance(aliases, str) or not aliases:
         raise ValueError("aliases must be a non-empty list of strings")
-    return _wanted_cached(tuple(aliases), base_language(lang), question)
+    return _cached_answers(tuple(aliases), base_language(lang), question)
 
 
 @lru_cache(maxsize=4096)
-def _wanted_cached(aliases: tuple[str, ...], lang: str, question: str) -> tuple[Wanted, ...]:
+def _cached_answers(aliases: tuple[str, ...], lang: str, question: str) -> tuple[AnswerForm, ...]:
     if lang == "en":
-        return tuple(each for alias in aliases for each in wanted_of(alias, read_english(question)))
-    result = (tuple(token for token in read_plain(alias, lang) if token.kind != "mark") for alias in aliases)
-    return tuple(Wanted(tokens) for tokens in result if tokens)
+        return tuple(form for alias in aliases for form in answer_forms(alias, read_english(question)))
+    entries = (
+        tuple(token for token in read_other_language(alias, lang) if token.kind != "mark")
+        for alias in aliases
+    )
+    return tuple(AnswerForm(tokens) for tokens in entries if tokens)
 
 
-MOST_QUESTIONS = 50
-MOST_WORDS = 500  # of a listing of every alias
+@lru_cache(maxsize=4096)
+def read_other_language(text: str, lang: str) -> tuple[Token, ...]:
+    """The tokens of a text: words (characters in languages without spaces), signs, and marks."""
+    tokens: list[Token] = []
+    word = ""
+    for char in [*plain_characters(text).casefold(), " "]:
+        category = unicodedata.category(char)
+        spaced = lang not in UNSPACED or char.isascii()
+        if category[0] in "LNM" and (spaced or category[0] == "M"):
+            word += char
+        elif char in "+#" and word or char in "%$€£°" or (char == "-" and not word):
+            word += char if char != "-" else ""
+        else:
+            if word:
+                kind = "number" if word.isdigit() else "word"
+                tokens.append(Token(word, word, frozenset({word}), kind=kind))
+            word = ""
+            if category[0] in "LN":
+                word = char
+            elif char in _SEPARATORS:
+                tokens.append(Token(char, char, frozenset(), kind="mark"))
+    return tuple(tokens)
+
+
+def _asserts_in_other_language(
+    text: Sequence[Token], answers: Sequence[AnswerForm], question_words: set[str], lang: str
+) -> bool:
+    """Whether the last answer named stands without negation and not in a list; see the module."""
+    mentions = find_spans(text, answers)
+    dividers = _OR | _AND | _BUT
+    segments = cut_segments(
+        text, mentions, {i for i, token in enumerate(text) if token.kind == "mark" or token.text in dividers}
+    )
+    words = [token.text for token in text if token.kind != "mark"]
+    repeats_question = len(words) > 3 and all(word in question_words for word in words)
+    own_words = [
+        span for span in mentions if not (repeats_question and len(words) > span.end - span.start + 1)
+    ]
+    longest = LONGEST_ENTRY * 2 if lang in UNSPACED else LONGEST_ENTRY
+    return bool(own_words) and _is_asserted(own_words[-1], text, segments, mentions, longest)
+
+
+def _is_asserted(
+    span: Span, text: Sequence[Token], segments: Sequence[Segment], mentions: Sequence[Span], longest: int
+) -> bool:
+    """Whether no negative word stands in the answer's segment, and fewer than two other entries beside it."""
+    place = next(i for i, segment in enumerate(segments) if segment.start <= span.start < segment.end)
+    segment = segments[place]
+    words = [token.text for token in [*text[segment.start : span.start], *text[span.end : segment.end]]]
+    run = "".join(words)
+    if any(word in _NOT for word in words) or any(sign in run for sign in _NOT_SIGNS):
+        return False
+    rivals = 0
+    for index, step in ((place + 1, 1), (place - 1, -1)):
+        while 0 <= index < len(segments):
+            segment = segments[index]
+            sep = segment.sep if step > 0 else segments[index + 1].sep
+            is_answer = any(segment.start <= mention.start < segment.end for mention in mentions)
+            if sep & _BUT or not (segment.end - segment.start <= longest or sep & _OR):
+                break
+            rivals += 0 if is_answer else 2 if sep & (_OR | _AND) else 1
+            index += step
+    return rivals < 2
 
 
 @dataclass(frozen=True)
@@ -227,6 +214,12 @@ def _candidates(items: Sequence[QuestionItem]) -> list[str]:
     return list(dict.fromkeys(item.aliases[0] for item in items))
 
 
+def _other_candidate(item: QuestionItem, items: Sequence[QuestionItem]) -> str:
+    """Another question's answer; where there is none, a name that answers nothing."""
+    right = {alias.casefold() for alias in item.aliases}
+    return next((c for c in _candidates(items) if c.casefold() not in right), "Atlantis")
+
+
 STRATEGIES: dict[str, Strategy] = {
     "list of candidates": lambda item, items: ", ".join(_candidates(items)),
     "candidates joined by or": lambda item, items: " or ".join(_candidates(items)),
@@ -236,20 +229,16 @@ STRATEGIES: dict[str, Strategy] = {
         " ".join(alias for each in items for alias in each.aliases).split()[:MOST_WORDS]
     ),
     "denial of the right answer": lambda item, items: f"It is not {item.aliases[0]}.",
-    "right answer or another": lambda item, items: f"It is {item.aliases[0]} or {_other(item, items)}.",
+    "right answer or another": lambda item, items: (
+        f"It is {item.aliases[0]} or {_other_candidate(item, items)}."
+    ),
     "echo of the question": lambda item, items: item.question,
     "empty answer": lambda item, items: "",
 }
 
 
-def _other(item: QuestionItem, items: Sequence[QuestionItem]) -> str:
-    """Another question's answer; where there is none, a name that answers nothing."""
-    right = {alias.casefold() for alias in item.aliases}
-    return next((c for c in _candidates(items) if c.casefold() not in right), "Atlantis")
-
-
 def spread_positions(count: int) -> list[int]:
-    """Places of the questions that the strategies are tried on: at most `MOST_QUESTIONS`, evenly spread."""
+    """Indices of the questions that the strategies are tried on: at most `MOST_QUESTIONS`, evenly spread."""
     if count <= MOST_QUESTIONS:
         return list(range(count))
     return [index * count // MOST_QUESTIONS for index in range(MOST_QUESTIONS)]

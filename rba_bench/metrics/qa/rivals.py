@@ -2,52 +2,17 @@
 
 from collections.abc import Sequence
 
-from rba_bench.metrics.qa.segments import (
-    CONTRAST,
-    Reading,
-    Segment,
-    distinct,
-    participle,
-    starts_with_article,
-    starts_with_preposition,
-)
+from rba_bench.metrics.qa.segments import CONTRAST, Reading, Segment, is_participle
 from rba_bench.metrics.qa.spans import Span
 from rba_bench.metrics.qa.tokens import Token
-from rba_bench.metrics.qa.words import FUNCTION, NEUTRAL, REGIONS, VERBS, words
+from rba_bench.metrics.qa.words import ARTICLES, FUNCTION, NEUTRAL, PREPOSITIONS, REGIONS, VERBS, word_set
 
-_LISTS = frozenset(
-    {
-        ",",
-        "/",
-        "|",
-        ";",
-        "\n",
-        ".",
-        "?",
-        "!",
-        "and",
-        "or",
-        "nor",
-        "—",
-        "..",
-        "...",
-        "…",
-        "(",
-        ")",
-        "[",
-        "]",
-        '"',
-        "•",
-        "plus",
-        "versus",
-        "vs",
-    }
-)
-_COPULAS = words("is was are were be called named")
-_OPENERS = _COPULAS | words("it that in maybe perhaps")
+_LISTS = word_set(', / | ; . ? ! — .. ... … ( ) [ ] " • and or nor plus versus vs') | {"\n"}
+_COPULAS = word_set("is was are were be called named")
+_OPENERS = _COPULAS | word_set("it that in maybe perhaps")
 _CONCEDES = frozenset({"although", "though"})
-_MODALS = words("could might may would must can")
-_SUBJECTS = words("it that this he she they answer")
+_MODALS = word_set("could might may would must can")
+_SUBJECTS = word_set("it that this he she they answer")
 _COMMAS = frozenset({",", "or", ";", "/", "|", "•"})
 _STOPS = frozenset({".", "!", "?", ":", "\n"})
 RIGHT_PER_WRONG = 3  # in a list of several right answers
@@ -56,20 +21,22 @@ LONG_RUN = 12  # words without a mark
 SENTENCE_SHARE = 0.25  # of function words and verbs, which sentences have more of
 
 
-def unrivalled(span: Span, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading) -> bool:
+def has_no_rival(span: Span, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading) -> bool:
     """Whether no other candidate is asserted beside the answer, or few beside several right ones."""
     place = next(i for i, segment in enumerate(segments) if segment.start <= span.start < segment.end)
     listed, wrong = _listed(span, place, mentions, segments, reading)
-    wrong += _parallel(span, place, mentions, segments, reading)
-    right = distinct(reading.text, [span, *listed])
-    if _in_long_list(span, mentions, reading) or _in_salad(span, reading):
+    wrong += _count_parallel(span, place, mentions, segments, reading)
+    texts = {
+        tuple(token.text for token in reading.text[right.start : right.end]) for right in [span, *listed]
+    }
+    if _in_long_list(span, mentions, reading) or _in_word_salad(span, reading):
         return False
-    return wrong == 0 or (right > 1 and wrong * RIGHT_PER_WRONG <= right)
+    return wrong == 0 or (len(texts) > 1 and wrong * RIGHT_PER_WRONG <= len(texts))
 
 
 def _in_long_list(span: Span, mentions: Sequence[Span], reading: Reading) -> bool:
     """Whether the answer is one of many entries, of whatever kind, most of them wrong."""
-    named = {place for each in mentions for place in range(each.start, each.end)}
+    inside = {place for mention in mentions for place in range(mention.start, mention.end)}
     for separators, ends in ((_COMMAS, _STOPS), (frozenset({"\n"}), frozenset[str]())):
         low, high = span.start, span.end
         while low and reading.text[low - 1].text not in ends:
@@ -77,14 +44,14 @@ def _in_long_list(span: Span, mentions: Sequence[Span], reading: Reading) -> boo
         while high < len(reading.text) and reading.text[high].text not in ends:
             high += 1
         stretch = enumerate(reading.text[low:high], low)
-        count = sum(token.text in separators and place not in named for place, token in stretch)
-        own = sum(low <= each.start < high for each in mentions)
-        if count >= LONG_LIST and count + 1 > own * (1 + 1 / RIGHT_PER_WRONG):
+        count = sum(token.text in separators and place not in inside for place, token in stretch)
+        right = sum(low <= mention.start < high for mention in mentions)
+        if count >= LONG_LIST and count + 1 > right * (1 + 1 / RIGHT_PER_WRONG):
             return True
     return False
 
 
-def _in_salad(span: Span, reading: Reading) -> bool:
+def _in_word_salad(span: Span, reading: Reading) -> bool:
     """Whether the answer stands in a long run of words that is no sentence: names without anything between them."""
     low, high = span.start, span.end
     while low and reading.text[low - 1].kind != "mark":
@@ -101,31 +68,29 @@ def _listed(
 ) -> tuple[list[Span], int]:
     """Right answers and other candidates in one list with the answer."""
     segment = segments[place]
-    before = reading.words(segment.start, span.start)
-    behind = reading.words(span.end, segment.end)
-    bare = reading.bare(reading.words(segment.start, segment.end)) or not before
+    before = reading.words_between(segment.start, span.start)
+    behind = reading.words_between(span.end, segment.end)
+    bare = reading.is_bare_name(reading.words_between(segment.start, segment.end)) or not before
     right: list[Span] = []
     rivals: list[tuple[int, list[Token]]] = []
-    if bare or not [token for token in behind if not token.skip]:
+    if bare or all(token.skip for token in behind):
         for index in range(place + 1, len(segments)):
-            if not _goes_on(index, segments, span, mentions, reading, right, rivals, forwards=True):
+            if not _add_member(index, segments, span, mentions, reading, right, rivals, forwards=True):
                 break
-    if not [token for token in before if not token.skip and token.text not in FUNCTION] and not _verbal(
-        before
-    ):
+    if all(token.skip or token.text in FUNCTION for token in before) and not _has_verb(before):
         for index in range(place - 1, -1, -1):
-            if not _goes_on(index, segments, span, mentions, reading, right, rivals, forwards=False):
+            if not _add_member(index, segments, span, mentions, reading, right, rivals, forwards=False):
                 break
-    if len(rivals) == 1 and _explains(rivals[0], place, segments, reading, before, behind):
+    if len(rivals) == 1 and _is_description(rivals[0], place, segments, reading, before, behind):
         return right, 0
     return right, len(rivals)
 
 
-def _verbal(words: Sequence[Token]) -> bool:
+def _has_verb(words: Sequence[Token]) -> bool:
     return any(token.text in VERBS for token in words)
 
 
-def _goes_on(
+def _add_member(
     index: int,
     segments: Sequence[Segment],
     span: Span,
@@ -143,77 +108,62 @@ def _goes_on(
         return False
     if not forwards and any(token.text in ("between", "among") for token in reading.text[: span.start]):
         return False
-    words = reading.words(segment.start, segment.end)
-    named = [each for each in mentions if segment.start <= each.start < segment.end]
-    if named:
-        right.extend(named)
-        return not _verbal(words)
-    if reading.bare(words):
-        if starts_with_preposition(words) and not _alike(words, span, reading):
+    words = reading.words_between(segment.start, segment.end)
+    right_answers = [mention for mention in mentions if segment.start <= mention.start < segment.end]
+    if right_answers:
+        right.extend(right_answers)
+        return not _has_verb(words)
+    if reading.is_bare_name(words):
+        near = {token.text for token in reading.text[max(0, span.start - 2) : span.start]}
+        if words[0].text in PREPOSITIONS and words[0].text not in near:  # unlike `in 1911 or in 1912`
             return False
-        counts = reading.candidate(words, span) or "or" in sep
+        counts = reading.is_candidate(words, span) or "or" in sep
         if counts:
             rivals.append((index, words))
         return counts
     if not reading.content(words):
-        return not _verbal(words)
-    joined = "or" in sep or "and" in sep or (rivals and not forwards)
-    if joined and (edge := _beside(index, segments, span, reading, forwards=forwards)):
+        return not _has_verb(words)
+    is_joined = "or" in sep or "and" in sep or (rivals and not forwards)
+    if is_joined and (edge := _adjacent_candidate(index, segments, span, reading, forwards=forwards)):
         rivals.append((index, edge))
     return False
 
 
-def _beside(
+def _adjacent_candidate(
     index: int, segments: Sequence[Segment], span: Span, reading: Reading, *, forwards: bool
 ) -> list[Token]:
     """The candidate that a clause holds next to the answer, [] where the two are said apart."""
     sep = segments[index].sep if forwards else segments[index + 1].sep
-    words = reading.words(segments[index].start, segments[index].end)
-    edge = _leading(words, span, reading) if forwards else _edge(words, forwards)
-    if not reading.candidate(edge, span):
+    words = reading.words_between(segments[index].start, segments[index].end)
+    verbs = [i for i, token in enumerate(words) if token.text in VERBS]
+    near_name = words[verbs[-1] + 1 :] if verbs else words  # `it is [Barcelona] or Madrid`
+    edge = _leading_name(words, span, reading) if forwards else near_name
+    if not reading.is_candidate(edge, span):
         return []
-    if forwards:
-        around = [*reading.text[max(0, span.start - 2) : span.start], *words]
-        both = any(token.text == "both" for token in around)
-        before = reading.words(segments[index - 1].start, segments[index - 1].end)
-        return edge if "and" not in sep or both or _joint_subject(before, words) else []
-    behind = reading.words(segments[index + 1].start, segments[index + 1].end)
-    return edge if "or" in sep or not _verbal(behind) else []
+    if not forwards:
+        behind = reading.words_between(segments[index + 1].start, segments[index + 1].end)
+        return edge if "or" in sep or not _has_verb(behind) else []
+    before = reading.words_between(segments[index - 1].start, segments[index - 1].end)
+    both = any(token.text == "both" for token in [*reading.text[max(0, span.start - 2) : span.start], *words])
+    joint = bool(verbs) and words[verbs[0]].text in ("are", "were", "have") and not _has_verb(before)
+    return edge if "and" not in sep or both or joint else []  # joint: `Ottawa and Toronto are ...`
 
 
-def _joint_subject(before: Sequence[Token], words: Sequence[Token]) -> bool:
-    """`Ottawa and Toronto are ...`: said of both together."""
-    verb = next((token.text for token in words if token.text in VERBS), "")
-    return verb in ("are", "were", "have") and not _verbal(before)
-
-
-def _alike(words: Sequence[Token], span: Span, reading: Reading) -> bool:
-    """`in 1911 or in 1912`: the same preposition before both."""
-    before = [token.text for token in reading.text[max(0, span.start - 2) : span.start]]
-    return words[0].text in before
-
-
-def _edge(words: list[Token], forwards: bool) -> list[Token]:
-    """The name at the near end of a segment with a verb: `it is [Barcelona] or Madrid`."""
-    verbs = [place for place, token in enumerate(words) if token.text in VERBS]
-    return words[: verbs[0]] if verbs and forwards else words[verbs[-1] + 1 :] if verbs else list(words)
-
-
-def _leading(words: list[Token], span: Span, reading: Reading) -> list[Token]:
+def _leading_name(words: list[Token], span: Span, reading: Reading) -> list[Token]:
     """The name that a segment begins with: `or [Venus] depending on whom you ask`, `or is it [Venus]`."""
     rest = list(words)
     while rest and (rest[0].skip or rest[0].text in _OPENERS):
         rest.pop(0)
     name: list[Token] = []
     for token in rest:
-        capital = token.raw[:1].isupper() or token.kind == "number" or not reading.named(span)
-        if not capital or token.text in FUNCTION or token.text in VERBS or participle(token):
+        capital = token.raw[:1].isupper() or token.kind == "number" or not reading.is_capitalised(span)
+        if not capital or token.text in FUNCTION or token.text in VERBS or is_participle(token):
             break
         name.append(token)
     return name
 
 
-def _explains(
+def _is_description(
     rival: tuple[int, list[Token]],
     place: int,
     segments: Sequence[Segment],
@@ -228,90 +178,76 @@ def _explains(
     name = " ".join(token.text for token in words if not token.skip)
     if name in REGIONS or any(token.own & REGIONS for token in words):
         return True
-    known = any(token.own & reading.asked for token in words)
-    return known or (starts_with_article(words) and not starts_with_article(before[-1:]))
+    in_question = any(token.own & reading.question_forms for token in words)
+    return in_question or (words[0].text in ARTICLES and not (before and before[-1].text in ARTICLES))
 
 
-def _parallel(
+def _count_parallel(
     span: Span, place: int, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading
 ) -> int:
     """Other candidates asserted in segments of their own: `the capital is Lyon`, `Lyon is the capital`."""
-    own = segments[place]
-    frame = [token.text for token in reading.words(own.start, span.start)]
-    result = 0
-    for index, segment in enumerate(segments):
-        if index == place or any(segment.start <= each.start < segment.end for each in mentions):
+    segment = segments[place]
+    frame = [token.text for token in reading.words_between(segment.start, span.start)]
+    tail = [token.text for token in reading.words_between(span.end, segment.end)]
+    count = 0
+    for index, other in enumerate(segments):
+        if index == place or any(other.start <= mention.start < other.end for mention in mentions):
             continue
-        if reading.of_another(segment) or (own.contrasts and reading.has_other_subject(segment)):
+        if reading.tells_of_another(other) or (segment.contrasts and reading.has_other_subject(other)):
             continue
-        words = reading.words(segment.start, segment.end)
-        against = bool(segment.sep & CONTRAST) and segment.start > span.start
-        against = against or (index == place - 1 and bool(own.sep & _CONCEDES))
-        result += (
-            _predicate(words, frame, span, reading, against)
-            or _subject(words, span, reading)
-            or _same_tail(words, [token.text for token in reading.words(span.end, own.end)], span, reading)
+        words = reading.words_between(other.start, other.end)
+        against = bool(other.sep & CONTRAST) and other.start > span.start
+        against = against or (index == place - 1 and bool(segment.sep & _CONCEDES))
+        same_tail = len(tail) > 1 and [token.text for token in words[-len(tail) :]] == tail
+        count += (
+            _is_predicate(words, frame, span, reading, against)
+            or _is_subject(words, span, reading)
+            or (same_tail and reading.is_candidate(words[: -len(tail)], span))  # `X is possible`, both times
         )
-    if (
-        not reading.named(span)
-        and not span.numeric
-        and result == 1
-        and "could" not in frame
-        and "might" not in frame
-    ):
+    lower_case = not reading.is_capitalised(span) and not span.numeric
+    if lower_case and count == 1 and "could" not in frame and "might" not in frame:
         return 0  # without capitals one more "it is ..." is as likely a description
-    return result
+    return count
 
 
-def _same_tail(words: list[Token], tail: Sequence[str], span: Span, reading: Reading) -> bool:
-    """`X is possible` beside `<answer> is possible`."""
-    count = len(tail)
-    same = count > 1 and [token.text for token in words[-count:]] == list(tail)
-    return same and reading.candidate(words[:-count], span)
-
-
-def _predicate(words: list[Token], frame: Sequence[str], span: Span, reading: Reading, against: bool) -> bool:
-    """`it is X` beside `it is <answer>` or behind a "but"; `the <asked> is X`."""
-    places = [place for place, token in enumerate(words) if token.text in _COPULAS]
-    if not places:
-        return _said(words, frame, span, reading)
-    before, behind = words[: places[-1]], words[places[-1] + 1 :]
-    if starts_with_preposition(behind) or not reading.candidate(behind, span):
+def _is_predicate(
+    words: list[Token], frame: Sequence[str], span: Span, reading: Reading, against: bool
+) -> bool:
+    """`it is X` beside `it is <answer>` or behind a "but"; `the <asked> is X`; `others say X` beside `some say`."""
+    copulas = [i for i, token in enumerate(words) if token.text in _COPULAS]
+    if not copulas:
+        if not frame or frame[-1] not in VERBS or len(words) < 2:
+            return False
+        says = [i for i, token in enumerate(words) if token.text == frame[-1]]
+        return bool(says) and reading.is_candidate(words[says[-1] + 1 :], span)
+    last = copulas[-1]
+    before, behind = words[:last], words[last + 1 :]
+    if (behind and behind[0].text in PREPOSITIONS) or not reading.is_candidate(behind, span):
         return False
-    if any(not token.skip and not _plain(token, reading) for token in before):
+    if any(not token.skip and not _is_plain(token, reading) for token in before):
         return False
-    asked = any(token.own & reading.asked or token.text == "answer" for token in before)
-    same = [token.text for token in words[: places[-1] + 1]] == [text for text in frame if text][
-        : places[-1] + 1
-    ]
-    subject = any(token.text in _SUBJECTS for token in words[: places[-1] + 2])
+    asked = any(token.own & reading.question_forms or token.text == "answer" for token in before)
+    same = [token.text for token in words[: last + 1]] == [text for text in frame if text][: last + 1]
+    subject = any(token.text in _SUBJECTS for token in words[: last + 2])
     subject = subject or (bool(before) and before[-1].text in _MODALS)
     return asked or ((same or against) and subject)
 
 
-def _said(words: list[Token], frame: Sequence[str], span: Span, reading: Reading) -> bool:
-    """`others say X` beside `some say <answer>`."""
-    if not frame or frame[-1] not in VERBS or len(words) < 2:
-        return False
-    places = [place for place, token in enumerate(words) if token.text == frame[-1]]
-    return bool(places) and reading.candidate(words[places[-1] + 1 :], span)
+def _is_plain(token: Token, reading: Reading) -> bool:
+    return token.text in FUNCTION or token.text in NEUTRAL or bool(token.own & reading.question_forms)
 
 
-def _plain(token: Token, reading: Reading) -> bool:
-    return token.text in FUNCTION or token.text in NEUTRAL or bool(token.own & reading.asked)
-
-
-def _subject(words: list[Token], span: Span, reading: Reading) -> bool:
+def _is_subject(words: list[Token], span: Span, reading: Reading) -> bool:
     """`X is the <asked>`, `X <asked verb> ...`."""
-    verbs = [place for place, token in enumerate(words) if token.text in VERBS or token.own & reading.asked]
-    if not verbs or not reading.candidate(words[: verbs[0]], span):
+    verb = next(
+        (i for i, token in enumerate(words) if token.text in VERBS or token.own & reading.question_forms),
+        None,
+    )
+    if verb is None or not reading.is_candidate(words[:verb], span):
         return False
-    rest = words[verbs[0] :]
-    if (
-        rest[0].text not in VERBS
-        and not (reading.cased and rest[0].raw.islower())
-        and not participle(rest[0])
-    ):
+    first, rest = words[verb], words[verb:]
+    lower_case = reading.cased and first.raw.islower()
+    if first.text not in VERBS and not lower_case and not is_participle(first):
         return False
-    asked = any(token.own & reading.asked for token in rest)
-    return asked and all(_plain(token, reading) or token.text in VERBS for token in rest)
+    asked = any(token.own & reading.question_forms for token in rest)
+    return asked and all(_is_plain(token, reading) or token.text in VERBS for token in rest)

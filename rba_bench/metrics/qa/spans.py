@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rba_bench.metrics.qa.readings import read_english
-from rba_bench.metrics.qa.tokens import NONE, Token, singular
+from rba_bench.metrics.qa.tokens import Token, singular
 from rba_bench.metrics.qa.words import ARTICLES, HONORIFICS, ORDINARY, UNITS
 
 MOST_JOINED = 3  # tokens that may be written as one word
@@ -16,7 +16,7 @@ _ABOUT = frozenset({"about", "approximately", "approx", "around", "circa", "ca",
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AnswerForm:
     """One spelling of one answer.
 
     Attributes:
@@ -38,70 +38,65 @@ class Span:
 
     start: int
     end: int
-    wanted: Wanted
+    answer: AnswerForm
 
     @property
     def numeric(self) -> bool:
         """Whether the answer is a number or a date."""
-        return self.wanted.tokens[0].kind == "number"
+        return self.answer.tokens[0].kind == "number"
 
 
-def wanted_of(alias: str, question: Sequence[Token] = ()) -> list[Wanted]:
+def answer_forms(alias: str, question: Sequence[Token] = ()) -> list[AnswerForm]:
     """The spellings of one listed answer; none if it has no words.
 
     The leading article, an explanation in brackets, honorifics (of names with two more words), `Jr.` and `circa` may be
     left out; so may the unit of a number if the question names it, and the scale of degrees.
     """
-    forms = [read_english(alias)]
-    plain = re.sub(r"\s*\([^()]*\)\s*$", "", alias)
-    if plain.strip() and plain != alias:
-        forms.append(read_english(plain))
-    asked = {form for token in question for form in token.own}
-    asked |= {"percent"} if "percentage" in asked else set()
-    result: dict[tuple[Token, ...], Wanted] = {}
-    for form in forms:
-        words = tuple(token for token in form if token.kind != "mark")
-        for variant, unitless in _variants(words, asked):
-            wanted = _wanted(variant, unitless)
-            if wanted:
-                result.setdefault(wanted.tokens, wanted)
-    return list(result.values())
+    texts = [alias]
+    without_brackets = re.sub(r"\s*\([^()]*\)\s*$", "", alias)
+    if without_brackets.strip() and without_brackets != alias:
+        texts.append(without_brackets)
+    question_forms = {form for token in question for form in token.own}
+    question_forms |= {"percent"} if "percentage" in question_forms else set()
+    forms: dict[tuple[Token, ...], AnswerForm] = {}
+    for text in texts:
+        words = tuple(token for token in read_english(text) if token.kind != "mark")
+        for variant, unitless in _variants(words, question_forms):
+            tokens = variant
+            while len(tokens) > 1 and tokens[0].text in ARTICLES:
+                tokens = tokens[1:]
+            if tokens:
+                article, ordinary = len(tokens) < len(variant), all(map(_is_ordinary, tokens))
+                forms.setdefault(tokens, AnswerForm(tokens, article, ordinary, unitless))
+    return list(forms.values())
 
 
-def _wanted(tokens: tuple[Token, ...], unitless: bool) -> Wanted | None:
-    kept = tokens
-    while len(kept) > 1 and kept[0].text in ARTICLES:
-        kept = kept[1:]
-    if not kept:
-        return None
-    ordinary = all(
-        token.kind == "word" and (token.text in ORDINARY or len(token.text) == 1) and token.text != "x"
-        for token in kept
-    )
-    return Wanted(kept, len(kept) < len(tokens), ordinary, unitless)
+def _is_ordinary(token: Token) -> bool:
+    return token.kind == "word" and (token.text in ORDINARY or len(token.text) == 1) and token.text != "x"
 
 
-def _variants(words: tuple[Token, ...], asked: set[str]) -> Iterator[tuple[tuple[Token, ...], bool]]:
+def _variants(words: tuple[Token, ...], question_forms: set[str]) -> Iterator[tuple[tuple[Token, ...], bool]]:
+    """The words with what may be left out left out, and whether that is the unit of a number."""
     yield words, False
     bare = words[1:] if words and words[0].text in ARTICLES else words
     if len(bare) > 2 and bare[0].text in HONORIFICS:
         yield bare[1:], False
     if len(bare) > 2 and bare[-1].text in _LAST_NAMES:
         yield bare[:-1], False
-    if len(bare) == 3 and _name(bare[0]) and _name(bare[2]) and is_initial(bare[1]):
+    if len(bare) == 3 and _is_name(bare[0]) and _is_name(bare[2]) and is_initial(bare[1]):
         yield (bare[0], bare[2]), False
     if len(bare) > 1 and bare[0].text in _ABOUT and bare[1].kind == "number":
         yield bare[1:], False
     if len(bare) > 1 and bare[0].kind == "number":
-        if all(token.own & asked for token in bare[1:]):
+        if all(token.own & question_forms for token in bare[1:]):
             yield bare[:1], True
         if bare[1].text == "degree" and len(bare) == 3:
             yield bare[:2], True
-        if bare[1].text == "degree" and "temperature" in asked:
+        if bare[1].text == "degree" and "temperature" in question_forms:
             yield bare[:1], True
 
 
-def _name(token: Token) -> bool:
+def _is_name(token: Token) -> bool:
     return token.kind == "word" and len(token.text) > 1 and token.raw[:1].isupper() and not token.later
 
 
@@ -110,97 +105,71 @@ def is_initial(token: Token) -> bool:
     return len(token.text) == 1 and token.raw.endswith(".")
 
 
-def spans(text: Sequence[Token], wanted: Sequence[Wanted]) -> list[Span]:
+def find_spans(text: Sequence[Token], answers: Sequence[AnswerForm]) -> list[Span]:
     """Every place where one of the spellings stands, the longest first where several begin; in order."""
-    result = []
+    spans = []
     for start, token in enumerate(text):
         if token.kind == "mark":
             continue
-        ends = [
-            (end, each) for each in wanted if (end := _end(each, text, start) or _inverted(each, text, start))
-        ]
+        ends = [(end, answer) for answer in answers if (end := _answer_end(answer, text, start))]
         if ends:
-            end, each = max(ends, key=lambda pair: (pair[0], not pair[1].ordinary))
-            result.append(Span(start, end, each))
-    return result
+            end, answer = max(ends, key=lambda pair: (pair[0], not pair[1].ordinary))
+            spans.append(Span(start, end, answer))
+    return spans
 
 
-def _end(wanted: Wanted, text: Sequence[Token], start: int) -> int:
-    end = match(wanted.tokens, text, start)
-    other_unit = wanted.unitless and end < len(text) and text[end].text in _UNIT_NAMES
-    return 0 if other_unit else end
-
-
-def _inverted(wanted: Wanted, text: Sequence[Token], start: int) -> int:
-    """End of a name with the last word first: `Bezos, Jeff`."""
-    *first, last = wanted.tokens
+def _answer_end(answer: AnswerForm, text: Sequence[Token], start: int) -> int:
+    """End of an answer that begins at `start`, as listed or with the last word first (`Bezos, Jeff`); else 0."""
+    end = match_end(answer.tokens, text, start)
+    if end and not (answer.unitless and end < len(text) and text[end].text in _UNIT_NAMES):
+        return end
+    *first, last = answer.tokens
     comma = start + 1 < len(text) and text[start + 1].text == ","
-    if not first or not comma or wanted.tokens[0].kind == "number" or not last.own & text[start].own:
+    if not first or not comma or answer.tokens[0].kind == "number" or not last.own & text[start].own:
         return 0
-    end = match(first, text, start + 2)
+    end = match_end(first, text, start + 2)
     return end if end == len(text) or (end and text[end].kind == "mark") else 0
 
 
-def match(alias: Sequence[Token], text: Sequence[Token], start: int) -> int:
-    """End of the alias if its words stand in a row from `start` on, else 0."""
-    return _rest(alias, 0, text, start, start)
-
-
-def _rest(alias: Sequence[Token], a: int, text: Sequence[Token], t: int, start: int) -> int:
+def match_end(alias: Sequence[Token], text: Sequence[Token], t: int, a: int = 0) -> int:
+    """End of the alias, from its token `a` on, if its words stand in a row from `t` on in the text, else 0."""
     if a == len(alias):
         return t
+    inside = 0 < a < len(alias) - 1
     if t < len(text):
         for used_a, used_t in _steps(alias, a, text, t):
-            if end := _rest(alias, a + used_a, text, t + used_t, start):
+            if end := match_end(alias, text, t + used_t, a + used_a):
                 return end
         initial = a == 1 and len(alias) == 2 and alias[0].raw[:1].isupper() and is_initial(text[t])
         between = a > 0 and alias[a - 1].kind == alias[a].kind == "number" and text[t].text in _UP_TO
-        if (
-            t > start
-            and (text[t].skip or initial or between)
-            and (end := _rest(alias, a, text, t + 1, start))
-        ):
+        if a > 0 and (text[t].skip or initial or between) and (end := match_end(alias, text, t + 1, a)):
             return end
-    upto = (
-        0 < a < len(alias) - 1
-        and alias[a].text in _UP_TO
-        and alias[a - 1].kind == alias[a + 1].kind == "number"
-    )
-    if upto or 0 < a < len(alias) - 1 and alias[a].skip:  # the last one may be a letter: vitamin A
-        return _rest(alias, a + 1, text, t, start)
+    up_to = inside and alias[a].text in _UP_TO and alias[a - 1].kind == alias[a + 1].kind == "number"
+    if up_to or (inside and alias[a].skip):  # the last one may be a letter: vitamin A
+        return match_end(alias, text, t, a + 1)
     return 0
 
 
 def _steps(alias: Sequence[Token], a: int, text: Sequence[Token], t: int) -> Iterator[tuple[int, int]]:
     """How many tokens of each side say the same from here: one and one, or one and several written apart."""
-    wanted, heard = alias[a], text[t]
+    ours, theirs = alias[a], text[t]
+    opens = t == 0 or text[t - 1].kind == "mark"
+    plural = (
+        opens and theirs.kind == "word" and theirs.raw.istitle()
+    )  # a capital of the sentence, not of a name
     if (
-        wanted.own & (heard.own | heard.also)
-        or a > 0
-        and (wanted.own | wanted.later) & (heard.own | heard.later)
-        or wanted.own & _partial(wanted, heard)
-        or (wanted.raw.islower() and _opening_plural(text, t) in wanted.own)
+        ours.own & (theirs.own | theirs.also)
+        or (a > 0 and (ours.own | ours.later) & (theirs.own | theirs.later))
+        or (
+            ours.raw.islower() and plural and singular(theirs.text) in ours.own
+        )  # `butterfly` of `Butterflies`
     ):
         yield 1, 1
     for count in range(2, MOST_JOINED + 1):
-        if _joined(text, t, count) in wanted.own:
+        if _joined(text, t, count) in ours.own:
             yield 1, count
-        if _joined(alias, a, count) in heard.own:
+        if _joined(alias, a, count) in theirs.own:
             yield count, 1
-
-
-def _opening_plural(text: Sequence[Token], t: int) -> str:
-    """`butterfly` of `Butterflies` where its capital is that of a sentence, not of a name; "" otherwise."""
-    heard = text[t]
-    opens = t == 0 or text[t - 1].kind == "mark"
-    return singular(heard.text) if opens and heard.kind == "word" and heard.raw.istitle() else ""
-
-
-def _partial(wanted: Token, heard: Token) -> frozenset[str]:
-    """Parts of a date that a less exact date shares: `July 1776` is in 4 July 1776, `July 4` too."""
-    if not heard.also or wanted.kind != "number":
-        return NONE
-    return frozenset(form for form in wanted.own if form in heard.also)
 
 
 def _joined(tokens: Sequence[Token], start: int, count: int) -> str:
@@ -213,12 +182,12 @@ def _joined(tokens: Sequence[Token], start: int, count: int) -> str:
     return text if (len(text) > 2 or spelled) and not text.isdigit() and text.isalnum() else ""
 
 
-def whole(text: Sequence[Token], wanted: Sequence[Wanted]) -> bool:
+def is_whole_answer(text: Sequence[Token], answers: Sequence[AnswerForm]) -> bool:
     """Whether a text says one of the spellings and nothing else."""
     first_word = next((place for place, token in enumerate(text) if not token.skip), len(text) - 1)
     firsts = [place for place in range(first_word + 1) if text[place].kind != "mark"]
     return any(
-        (end := match(each.tokens, text, first)) and all(token.skip for token in text[end:])
-        for each in wanted
+        (end := match_end(answer.tokens, text, first)) and all(token.skip for token in text[end:])
+        for answer in answers
         for first in firsts
     )

@@ -6,7 +6,7 @@ in `raw` alone. Hyphens join words without being a token. See `rba_bench.metrics
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rba_bench.metrics.qa.words import (
@@ -18,7 +18,7 @@ from rba_bench.metrics.qa.words import (
     LETTER_UNITS,
     NO_PLURALS,
     UNITS,
-    words,
+    word_set,
 )
 from rba_bench.metrics.text import plain_characters
 from rba_bench.metrics.whisper_text import american_spelling
@@ -86,10 +86,10 @@ _LETTERED = re.compile(r"(?<!\S)(?:\(?(?:[a-hA-H]|\d{1,2})\)|\d{1,2}\.)[ \t]+(?=
 _CHOICES = re.compile(r"(?<!\S)[A-H][.:][ \t]+(?=[^\W\d_]{2}|\d)")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
-_NEGATED = words(
+_NEGATED = word_set(
     "aint dont doesnt didnt isnt arent wasnt werent cant couldnt wouldnt shouldnt hasnt havent hadnt wont"
 )
-_HOSTS = words("it he she that this there here what who where when how let i you we they")
+_HOSTS = word_set("it he she that this there here what who where when how let i you we they")
 _POLAR = {"nope": "no", "nah": "no", "yeah": "yes", "yep": "yes", "yup": "yes", "yea": "yes", "aye": "yes"}
 _CLITICS = {"re": "are", "ll": "will", "ve": "have", "m": "am", "d": "would"}
 
@@ -100,14 +100,27 @@ def fold(text: str) -> str:
     return "".join(char for char in apart if not unicodedata.combining(char))
 
 
-def scan(text: str) -> list[Token]:
+def tokenize(text: str) -> list[Token]:
     """The tokens of a text as written, before numbers, names and dates are read."""
-    return list(_scan(_prepared(text)))
+    text = _prepare(text)
+    tokens: list[Token] = []
+    for match in _PATTERN.finditer(text):
+        kind, raw = str(match.lastgroup), match[0]
+        if raw == "." and tokens and _is_abbreviation(tokens[-1], text[match.end() : match.end() + 2]):
+            tokens[-1] = replace(tokens[-1], raw=f"{tokens[-1].raw}.")  # initials are put together later
+        elif kind == "word":
+            tokens += _word_tokens(raw)
+        elif kind == "mark":
+            tokens.append(Token(raw.strip(" -") or ("\n" if "\n" in raw else "—"), raw, NONE, kind="mark"))
+        else:
+            tokens.append(_other_token(kind, raw))
+    return tokens
 
 
-def _prepared(text: str) -> str:
+def _prepare(text: str) -> str:
+    """The text without marks of lists and typesetting, fractions and powers as digits."""
     text = plain_characters(text).replace("*", "").replace("_", " ")
-    text = re.sub(r"[^\W\D0-9]", lambda result: str(unicodedata.decimal(result[0])), text)
+    text = re.sub(r"[^\W\D0-9]", lambda digit: str(unicodedata.decimal(digit[0])), text)
     if len(_BULLET.findall(text)) > 1:  # one such line may be the answer itself: "7. That is all."
         text = _BULLET.sub("\n", text)
     text = re.sub(r"(?<=[A-Za-z])\$(?=[A-Za-z])", "s", text)  # Ke$ha
@@ -117,7 +130,7 @@ def _prepared(text: str) -> str:
         text = _CHOICES.sub("\n", text)
     if len(_LETTERED.findall(text)) > 1:
         text = _LETTERED.sub("\n", text)
-    text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", lambda match: "^" + match[0].translate(_SUPER), text)
+    text = re.sub(r"(?<=\d)[⁰¹²³⁴-⁹]+", lambda power: "^" + power[0].translate(_SUPER), text)
     text = re.sub(r"(\d?)([¼-¾⅐-⅞])", _fraction, text.translate(_SUPER))
     return re.sub(r"\bN[o°º]\.?\s*(?=\d)|#(?=\d)", "number ", text)
 
@@ -127,50 +140,25 @@ def _fraction(match: re.Match[str]) -> str:
     return f"{match[1]} {written}" if match[1] else written
 
 
-def _scan(text: str) -> Iterator[Token]:
-    last = Token("", "", NONE)
-    for result in _PATTERN.finditer(text):
-        kind, raw = str(result.lastgroup), result[0]
-        if raw == "." and _abbreviates(last, text, result):
-            last = replace(last, raw=f"{last.raw}.")  # initials are put together later
-            continue
-        if last.text:
-            yield last
-        *earlier, last = _tokens_of(kind, raw)
-        yield from earlier
-    if last.text:
-        yield last
-
-
-def _tokens_of(kind: str, raw: str) -> list[Token]:
-    if kind == "word":
-        return _word_tokens(raw)
-    if kind == "mark":
-        return [Token(raw.strip(" -") or ("\n" if "\n" in raw else "—"), raw, NONE, kind="mark")]
-    return list(_other(kind, raw))
-
-
-def _abbreviates(last: Token, text: str, stop: re.Match[str]) -> bool:
-    """Whether a full stop belongs to the word before it."""
-    after = text[stop.end() : stop.end() + 2]
-    if len(last.raw) == 1 and last.text == last.raw.lower() and last.raw.isalpha():
+def _is_abbreviation(token: Token, following: str) -> bool:
+    """Whether a full stop belongs to the word before it, given the two characters behind the stop."""
+    if len(token.raw) == 1 and token.text == token.raw.lower() and token.raw.isalpha():
         return True
-    return last.raw.lower() in DOTTED and bool(after.strip())
+    return token.raw.lower() in DOTTED and bool(following.strip())
 
 
-def _other(kind: str, raw: str) -> Iterator[Token]:
+def _other_token(kind: str, raw: str) -> Token:
     if kind == "symbol":
         text = raw.lower().replace("♯", "#")
-        yield Token(text, raw, frozenset({text}))
-    elif kind == "sign":
+        return Token(text, raw, frozenset({text}))
+    if kind == "sign":
         name = {"&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number"}.get(raw) or UNITS[raw]
-        yield word(name, raw, *(("and",) if raw == "+" else ()))  # Procter + Gamble
-    elif kind == "clock":
-        yield number(raw.lstrip("0"), raw, raw.replace(":", ""))
-    elif len(raw) > LONGEST_NUMBER or re.search(r"/0+(?!\d)|\..*/", raw):
-        yield word(raw)
-    else:
-        yield Token(raw.lower().replace(",", ""), raw, NONE, kind=f"{kind}!")  # read later
+        return word(name, raw, *(("and",) if raw == "+" else ()))  # Procter + Gamble
+    if kind == "clock":
+        return number(raw.lstrip("0"), raw, raw.replace(":", ""))
+    if len(raw) > LONGEST_NUMBER or re.search(r"/0+(?!\d)|\..*/", raw):
+        return word(raw)
+    return Token(raw.lower().replace(",", ""), raw, NONE, kind=f"{kind}!")  # read later
 
 
 def _word_tokens(raw: str) -> list[Token]:
@@ -194,10 +182,11 @@ def _word_tokens(raw: str) -> list[Token]:
         return [word(text, raw, _POLAR[text])]
     if text == "cannot":
         return [word("can", raw), word("not", "")]
-    return [_spelt(text.replace("'", ""), raw)]
+    return [_spelled_word(text.replace("'", ""), raw)]
 
 
-def _spelt(text: str, raw: str) -> Token:
+def _spelled_word(text: str, raw: str) -> Token:
+    """A word with the spellings it equals: American, long for an abbreviation, singular."""
     american = american_spelling().get(text, text)
     own = {american, text, *ABBREVIATIONS.get(text, ())}
     if american in UNITS and american not in LETTER_UNITS:
@@ -226,7 +215,16 @@ def singular(text: str) -> str:
     return text[:-2] if text.endswith(("ches", "shes", "xes", "sses", "oes")) else text[:-1]
 
 
-def merged(tokens: list[Token], text: str, *own: str, **changes: object) -> Token:
-    """One token for several."""
-    raw = " ".join(token.raw for token in tokens)
-    return replace(word(text, raw, *own), **changes)  # type: ignore[arg-type]
+def merge_tokens(tokens: list[Token], text: str, *also_own: str) -> Token:
+    """One word token for several."""
+    return word(text, " ".join(token.raw for token in tokens), *also_own)
+
+
+def text_at(tokens: Sequence[Token], place: int) -> str:
+    """Text of the token at a place, "" behind the last one."""
+    return tokens[place].text if place < len(tokens) else ""
+
+
+def ordinals(value: int | str) -> set[str]:
+    """A number with each of the endings of ordinals."""
+    return {f"{value}{ending}" for ending in ("st", "nd", "rd", "th")}

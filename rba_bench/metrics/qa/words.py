@@ -1,37 +1,37 @@
-"""Closed classes of English words, the meaning of abbreviations and units, and names of regions. Data only."""
+"""Word lists of English: closed classes, abbreviations, units, titles, and names of regions. Data only."""
 
 
-def words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
     """The words of a text as a set."""
     return frozenset(text.split())
 
 
-def in_order(text: str) -> list[str]:
-    """The words of a text as a list."""
+def word_list(text: str) -> list[str]:
+    """The words of a text in order."""
     return text.split()
 
 
-ARTICLES = words("the a an")
-FILLERS = words("um umm uh uhh uhm er erm hm hmm hmmm mm mmm mhm ah oh eh")
-PRONOUNS = words(
+ARTICLES = word_set("the a an")
+FILLERS = word_set("um umm uh uhh uhm er erm hm hmm hmmm mm mmm mhm ah oh eh")
+PRONOUNS = word_set(
     "i you he she it we they me him her us them my your his its our their mine this that these those who whom whose "
     "which what there here one ones someone something anyone anything everyone everything nobody nothing none others"
 )
-PREPOSITIONS = words(
+PREPOSITIONS = word_set(
     "of in on at to for from by with about as into onto over under between among during since until till through "
     "around across along within without near outside inside behind beyond beside besides per via off up down out "
     "above below before after against toward towards upon"
 )
-CONJUNCTIONS = words(
+CONJUNCTIONS = word_set(
     "and or nor but so yet because although though while whereas if whether than then when where how why however "
     "unless once like"
 )
-AUXILIARIES = words(
+AUXILIARIES = word_set(
     "is was are were be been being am do does did done has have had having can could will would shall should may "
     "might must ought let"
 )
 # Verbs and participles that answers are built with; enough to tell a clause from a bare name.
-VERBS = AUXILIARIES | words(
+VERBS = AUXILIARIES | word_set(
     "says say said think thinks thought believe believes believed guess know knows known mean means meant call called "
     "calls name named names locate located lies lie lived live lives born died come comes came go goes went make makes "
     "made take takes took write wrote written wrote paint painted build built found founded find discover discovered "
@@ -43,7 +43,7 @@ VERBS = AUXILIARIES | words(
     "turned spoken speak speaks spell spelled spelt explain follow considered remember recall check bet suppose "
     "based situated called"
 )
-ADVERBS = words(
+ADVERBS = word_set(
     "not no never also just only even still very really quite too now again always often sometimes usually probably "
     "maybe perhaps possibly likely definitely certainly surely actually indeed simply exactly mostly mainly generally "
     "commonly currently originally officially roughly approximately about nearly almost again well yes yeah yep ok "
@@ -51,23 +51,28 @@ ADVERBS = words(
     "another such same own same first last next later ago else instead rather however therefore thus hence both"
 )
 FUNCTION = ARTICLES | FILLERS | PRONOUNS | PREPOSITIONS | CONJUNCTIONS | AUXILIARIES | ADVERBS
-PARTICLES = words("da de di du del della der den des dos el al la le van von zu zur ter ten bin ibn af av y")
+PARTICLES = word_set(
+    "da de di du del della der den des dos el al la le van von zu zur ter ten bin ibn af av y"
+)
 # Events that a question may ask for one of, by their words
 EVENTS = (
-    (words("born birth birthday birthplace birthdate"), words("die dies died death deathday buried killed")),
     (
-        words(
+        word_set("born birth birthday birthplace birthdate"),
+        word_set("die dies died death deathday buried killed"),
+    ),
+    (
+        word_set(
             "begin begins began start starts started open opened found founded build built construct constructed"
         ),
-        words(
+        word_set(
             "end ends ended finish finished close closed fall fell falls collapse collapsed demolished destroyed"
         ),
     ),
 )
-WINNING = words("win wins won winner champion winning beat beats defeated")
-LOSING = words("lose loses lost loser losing runner-up")
+WINNING = word_set("win wins won winner champion winning beat beats defeated")
+LOSING = word_set("lose loses lost loser losing runner-up")
 # Manners of speech that name no candidate
-NEUTRAL = words(
+NEUTRAL = word_set(
     "great good question questions thanks thank you hello hi hey glad help helps hope happy welcome interesting nice "
     "answer answers final correct true certain answering happy let s think believe guess say know wait sir madam dear "
     "absolutely obviously clearly honestly basically literally alright fine cool wow think thinking sense based "
@@ -75,8 +80,8 @@ NEUTRAL = words(
 )
 # Plurals that no rule gives back
 IRREGULAR = {
-    plural: one
-    for one, plurals in {
+    plural: singular
+    for singular, plurals in {
         "mouse": "mice", "man": "men", "woman": "women", "child": "children", "tooth": "teeth", "goose": "geese",
         "ox": "oxen", "louse": "lice", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "wife": "wives",
         "shelf": "shelves", "thief": "thieves", "loaf": "loaves", "calf": "calves", "hoof": "hooves", "elf": "elves",
@@ -85,24 +90,24 @@ IRREGULAR = {
     }.items()
     for plural in plurals.split()
 }  # fmt: skip
-NO_PLURALS = words(
+NO_PLURALS = word_set(
     "news lens does goes this thus less plus gas bus his has was yes us its ours yours hers theirs alas"
 )
 # What may not be matched inside a sentence without a sign that it is meant as a name
-ORDINARY = FUNCTION | words(
+ORDINARY = FUNCTION | word_set(
     "may will can us it who am or be he yes no true false will mean do go so as at by in"
 )
 
 MONTHS = {
-    **{name: number for number, name in enumerate(in_order(
+    **{name: number for number, name in enumerate(word_list(
         "january february march april may june july august september october november december"), 1)},
-    **{name: number for number, name in enumerate(in_order("jan feb mar apr may jun jul aug sep oct nov dec"), 1)},
+    **{name: number for number, name in enumerate(word_list("jan feb mar apr may jun jul aug sep oct nov dec"), 1)},
     "sept": 9,
 }  # fmt: skip
 
 # Forms that an abbreviation may stand for; a full stop after it ends no sentence
 ABBREVIATIONS: dict[str, frozenset[str]] = {
-    short: words(long)
+    short: word_set(long)
     for short, long in {
         "st": "saint street", "ste": "sainte", "mt": "mount", "mtn": "mountain", "ft": "fort foot",
         "dr": "doctor drive", "mr": "mister", "mrs": "missus", "jr": "junior", "sr": "senior", "prof": "professor",
@@ -133,24 +138,24 @@ UNITS = {
     }.items()
     for form in forms.split()
 }  # fmt: skip
-LETTER_UNITS = words("m g l c f k mi ft in mm lb no min mins sec secs")  # a unit only behind a number
+LETTER_UNITS = word_set("m g l c f k mi ft in mm lb no min mins sec secs")  # a unit only behind a number
 
-TITLES = words(
+TITLES = word_set(
     "sir dr doctor mr mister mrs missus ms miss prof professor king queen president prince princess pope emperor lord "
     "lady saint st captain general senator chancellor minister sultan tsar duke count mount mt lake river city "
     "republic university state county isle island cape fort port gulf bay sea ocean president's"
 )
-GENERIC = words(
+GENERIC = word_set(
     "city river state county province island islands ocean sea lake mountain mountains desert valley bay gulf river "
     "rivers university college inc corporation corp company computer ltd jr sr junior senior republic kingdom empire "
     "language street avenue park airport tower bridge museum day region district canal band group team film movie "
     "book novel area peninsula range falls forest time standard"
 )
-HONORIFICS = words(
+HONORIFICS = word_set(
     "sir dr doctor mr mister mrs missus ms miss prof professor king queen president pope saint st"
 )
 
-# Countries, states and continents: after a town's name and a comma they say where it lies
+# Countries, states and continents: behind a town's name and a comma they tell where it lies
 REGIONS = frozenset(
     name.strip()
     for name in """
