@@ -1,7 +1,7 @@
-"""Publishing on the Hub: finished checkpoints and alignment sets, and of their folders only what others need.
+"""Publishing finished checkpoints and alignment sets on the Hugging Face Hub, without files of local interest.
 
-The token is the one of `huggingface_hub` (its login, or `HF_TOKEN`): it is in no argument, message or record of ours.
-A repository is private unless the user says otherwise.
+The token is that of `huggingface_hub` (from its login, or `HF_TOKEN`): it appears in no argument, message or record.
+A new repository is private unless the user asks for a public one.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from rba_bench import __version__, cards
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
+from rba_bench.audio.set_card import write_set_card
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json
 from rba_bench.outputs import RUN_RECORD, read_signature
@@ -21,13 +22,13 @@ from rba_bench.progress import say
 from rba_bench.speechlm.model_card import PROVENANCE, write_model_card
 from rba_bench.untrusted import plain
 
-RECORDS = {"train": RUN_RECORD, "compose": PROVENANCE}  # what a stage writes last, by stage
+LAST_FILE = {"train": RUN_RECORD, "compose": PROVENANCE}  # the file that a stage writes last
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", cards.CARD, "LICENSE*", "NOTICE*")
-KEPT_BACK = ("rba_config.json", "rba_start.json", "rba_state.json")  # of interest on this machine alone
-FOLDERS_KEPT_BACK = ("trainer",)
-WITH_PATHS = (RUN_RECORD, PROVENANCE, MANIFEST)  # records, in which any text may be a path
-NAMES_OF_PATHS = ("_name_or_path", "name_or_path", "base_model_name_or_path")  # keys of other JSON files
-BATCH = 50  # files in a commit; a set of many shards is uploaded in several
+LOCAL_FILES = ("rba_config.json", "rba_start.json", "rba_state.json")  # not published
+LOCAL_FOLDERS = ("trainer",)
+RECORDS = (RUN_RECORD, PROVENANCE, MANIFEST)  # any text in them may be a path
+PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")  # in other JSON files
+COMMIT_SIZE = 50  # files in one commit; a set of many shards is uploaded in several commits
 Kind = Literal["model", "dataset"]
 
 
@@ -38,7 +39,7 @@ class Repository:
     Attributes:
         id: Owner and name.
         kind: `model` or `dataset`.
-        url: Its page.
+        url: The address of its page.
     """
 
     id: str
@@ -46,41 +47,39 @@ class Repository:
     url: str
 
 
-def reserve(repo: str, kind: Kind, public: bool = False) -> Repository:
-    """Make a repository, or find it, before the work whose result shall go there.
+def prepare_repository(repo: str, kind: Kind, public: bool = False) -> Repository:
+    """Create a repository, or find it, before the work whose result will be uploaded to it.
 
     Args:
-        repo: `owner/name`, or a name in the user's own space.
-        kind: what goes there.
-        public: whether everybody may read it, where it is new.
+        repo: `owner/name`, or a name in the user's own namespace.
+        kind: `model` or `dataset`.
+        public: whether everybody may read a repository that is created here.
 
     Raises:
-        MissingPrerequisite: no token, one that may not write there, or no way to the Hub.
-        UserError: no such name can be, or the repository is public and nobody said that this is meant.
+        MissingPrerequisite: there is no token, it may not write there, or the Hub cannot be reached.
+        UserError: the name is not valid, or the repository is public and `public` is not given.
     """
-    with _told(repo):
-        api = _api()
+    with _hub_errors(repo):
+        api = _hub_api()
         api.whoami()
-        made = api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
-        private = bool(api.repo_info(made.repo_id, repo_type=kind).private)
+        url = api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
+        private = bool(api.repo_info(url.repo_id, repo_type=kind).private)
     if not private and not public:
-        raise UserError(
-            f"{made.repo_id} is public: add --public to publish there, or name another repository"
-        )
+        raise UserError(f"{url.repo_id} is public: add --public to publish there, or name another repository")
     if private and public:
-        say(f"{made.repo_id} is private and stays so: its settings on the Hub change that")
-    return Repository(made.repo_id, kind, str(made))
+        say(f"{url.repo_id} is private and stays private: change this in its settings on the Hub")
+    return Repository(url.repo_id, kind, str(url))
 
 
-def kind_of(folder: Path, verify: bool = True) -> Kind:
-    """What a finished folder holds.
+def repository_kind(folder: Path, verify: bool = True) -> Kind:
+    """The kind of repository for a finished folder: `model` for a checkpoint, `dataset` for an alignment set.
 
     Args:
         folder: of a checkpoint or an alignment set.
-        verify: compare the shards of a set with their checksums, which reads them all.
+        verify: compare the shards of a set with their checksums, which reads all of them.
 
     Raises:
-        UserError: nothing that can be published, or something unfinished.
+        UserError: the folder holds neither, or is unfinished.
     """
     if (folder / MANIFEST).is_file():
         AlignmentSet.open(folder, verify)
@@ -88,19 +87,17 @@ def kind_of(folder: Path, verify: bool = True) -> Kind:
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise UserError(f"{folder} holds neither a checkpoint nor an alignment set: nothing to publish")
     signature = read_signature(folder)
-    record = RECORDS.get(str(signature["stage"])) if signature else None
-    if record is not None and not (folder / record).is_file():
-        raise UserError(f"{folder} is unfinished ({record} is missing): give its command again first")
+    last_file = LAST_FILE.get(str(signature["stage"])) if signature else None
+    if last_file is not None and not (folder / last_file).is_file():
+        raise UserError(f"{folder} is unfinished ({last_file} is missing): run its command again first")
     return "model"
 
 
-def ensure_card(folder: Path) -> None:
-    """Write the card of a finished folder that has none, as those of earlier versions do."""
+def write_missing_card(folder: Path) -> None:
+    """Write the card of a finished folder that has none, as earlier versions left it."""
     if (folder / cards.CARD).exists():
         return
     if (folder / MANIFEST).is_file():
-        from rba_bench.audio.set_card import write_set_card
-
         write_set_card(AlignmentSet.open(folder, verify=False))
     elif (folder / RUN_RECORD).is_file():
         from rba_bench.training.model_card import write_run_card
@@ -110,92 +107,91 @@ def ensure_card(folder: Path) -> None:
         write_model_card(folder)
 
 
-def push(folder: Path, repository: Repository) -> str:
-    """Upload a finished folder; files that are there already cost nothing.
+def upload_folder(folder: Path, repository: Repository) -> str:
+    """Upload a finished folder; files that the repository has already are not sent again.
 
     Args:
         folder: of a checkpoint or an alignment set.
-        repository: as `reserve` gave it.
+        repository: from `prepare_repository`.
 
     Returns:
         The address of the last commit.
 
     Raises:
-        UserError: see `kind_of`, or the folder holds another kind of thing.
-        RbaError: the upload failed; what is on disk is untouched, and the message has the command for another try.
+        UserError: see `repository_kind`, or the repository is for the other kind.
+        RbaError: the upload failed; the folder is unchanged, and the message has the command that tries again.
     """
     from huggingface_hub import CommitOperationAdd
 
-    kind = kind_of(folder, verify=False)
+    kind = repository_kind(folder, verify=False)
     if kind != repository.kind:
         raise UserError(f"{folder} holds a {kind}, {repository.id} is a repository for a {repository.kind}")
-    ensure_card(folder)
-    names = files_of(folder, kind)
+    write_missing_card(folder)
+    names = _published_files(folder, kind)
     say(f"publishing {len(names)} files of {folder} as {repository.id}")
     message, address = f"Upload by rba-bench {__version__}", repository.url
-    with _told(repository.id, again=shlex.join(["rba-bench", "push", str(folder), repository.id])):
-        for start in range(0, len(names), BATCH):
-            part = [
-                CommitOperationAdd(path_in_repo=name, path_or_fileobj=_content(folder / name))
-                for name in names[start : start + BATCH]
+    with _hub_errors(repository.id, retry=shlex.join(["rba-bench", "push", str(folder), repository.id])):
+        for start in range(0, len(names), COMMIT_SIZE):
+            files = [
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=_published_content(folder / name))
+                for name in names[start : start + COMMIT_SIZE]
             ]
-            done = _api().create_commit(
-                repository.id, part, commit_message=message, repo_type=repository.kind
+            commit = _hub_api().create_commit(
+                repository.id, files, commit_message=message, repo_type=repository.kind
             )
-            address = str(done.commit_url)
+            address = str(commit.commit_url)
     return address
 
 
-def files_of(folder: Path, kind: Kind) -> list[str]:
-    """What of a folder is published: weights or shards first, records and the card last, as they vouch for the rest."""
+def _published_files(folder: Path, kind: Kind) -> list[str]:
+    """Names of the files to upload: weights or shards first; records and card last, as they describe the rest."""
     if kind == "dataset":
-        return [*AlignmentSet.open(folder, verify=False).names, MANIFEST, *_if_there(folder, cards.CARD)]
-    found = {path for pattern in MODEL_FILES for path in folder.rglob(pattern) if path.is_file()}
-    names = [path.relative_to(folder) for path in found if path.name not in KEPT_BACK]
-    public = [
-        name.as_posix()
-        for name in names
-        if name.parts[0] not in FOLDERS_KEPT_BACK and not any(part.startswith(".") for part in name.parts)
+        card = [cards.CARD] if (folder / cards.CARD).is_file() else []
+        return [*AlignmentSet.open(folder, verify=False).names, MANIFEST, *card]
+    paths = {path.relative_to(folder) for pattern in MODEL_FILES for path in folder.rglob(pattern)}
+    names = [
+        path.as_posix()
+        for path in paths
+        if (folder / path).is_file()
+        and path.name not in LOCAL_FILES
+        and path.parts[0] not in LOCAL_FOLDERS
+        and not any(part.startswith(".") for part in path.parts)
     ]
-    last = (*WITH_PATHS, cards.CARD)
-    return sorted(public, key=lambda name: (name in last, not name.endswith(".safetensors"), name))
+    last = (*RECORDS, cards.CARD)
+    return sorted(names, key=lambda name: (name in last, not name.endswith(".safetensors"), name))
 
 
-def _if_there(folder: Path, name: str) -> list[str]:
-    return [name] if (folder / name).is_file() else []
-
-
-def _content(path: Path) -> Path | bytes:
-    """A file, or its JSON values without the places where files lay on this machine."""
+def _published_content(path: Path) -> Path | bytes:
+    """The file itself, or its JSON without paths of this machine where it has any."""
     if path.suffix != ".json" or path.name == "tokenizer.json":
         return path
     try:
         value = read_json(path)
     except ValueError:
         return path
-    clean = cards.without_paths(value) if path.name in WITH_PATHS else _without_names(value)
+    clean = cards.without_paths(value) if path.name in RECORDS else _without_source_paths(value)
     return path if clean == value else (json.dumps(clean, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _without_names(value: Any) -> Any:
-    """JSON values in which what transformers keeps of the place it loaded from is no absolute path."""
+def _without_source_paths(value: Any) -> Any:
+    """JSON values without the absolute paths that transformers keeps of the folders it loaded from."""
     if isinstance(value, Mapping):
         return {
-            key: cards.without_paths(item) if key in NAMES_OF_PATHS else _without_names(item)
+            key: cards.without_paths(item) if key in PATH_KEYS else _without_source_paths(item)
             for key, item in value.items()
         }
-    return [_without_names(item) for item in value] if isinstance(value, list) else value
+    return [_without_source_paths(item) for item in value] if isinstance(value, list) else value
 
 
-def _api() -> Any:
+def _hub_api() -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(library_name="rba-bench", library_version=__version__)
 
 
 @contextmanager
-def _told(repo: str, again: str = "") -> Iterator[None]:
-    """The Hub's refusals in one line; with `again`, a failure behind the work, which the line says how to repeat."""
+def _hub_errors(repo: str, retry: str = "") -> Iterator[None]:
+    """Turn errors of the Hub's client into one line each; `retry` is the command that repeats a failed upload."""
     import httpx2
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -208,30 +204,30 @@ def _told(repo: str, again: str = "") -> Iterator[None]:
         yield
     except LocalTokenNotFoundError as error:
         raise MissingPrerequisite(
-            "no token of the Hub: log in with `hf auth login`, or set HF_TOKEN to one that may write"
+            "there is no Hub token: log in with `hf auth login`, or set HF_TOKEN to a token that may write"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise MissingPrerequisite("HF_HUB_OFFLINE keeps the Hub out of reach: unset it to publish") from error
+        raise MissingPrerequisite("HF_HUB_OFFLINE forbids the use of the Hub: unset it to publish") from error
     except HFValidationError as error:
-        raise UserError(f"{plain(repo)} cannot be the name of a repository: write OWNER/NAME") from error
+        raise UserError(f"{plain(repo)} is not a valid name of a repository: write OWNER/NAME") from error
     except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise _failure(error, repo, again) from error
+        raise _request_error(error, repo, retry) from error
 
 
-def _failure(error: Exception, repo: str, again: str) -> RbaError:
+def _request_error(error: Exception, repo: str, retry: str) -> RbaError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     reason = plain(
         getattr(error, "server_message", None) or str(error.__cause__ or error).strip().split("\n")[0]
     )
-    if again:
-        say("")  # a bar may stand in the line
-        return RbaError(f"not published ({reason}); everything is on disk. Once that is mended: {again}")
+    if retry:
+        say("")  # ends the line of a progress bar
+        return RbaError(f"the upload failed ({reason}); the folder is complete. To try again: {retry}")
     if status == 401:
         return MissingPrerequisite(
-            f"the Hub does not know this token ({reason}): log in with `hf auth login`"
+            f"the Hub does not accept this token ({reason}): log in with `hf auth login`"
         )
     if status == 403:
-        return MissingPrerequisite(f"this token may not write to {repo} ({reason}): use one that may")
+        return MissingPrerequisite(f"this token may not write to {repo} ({reason}): use a token that may")
     return MissingPrerequisite(
         f"the Hub cannot be used for {repo} ({reason}): try again, or leave out --push-to-hub"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rba_bench.cards import front_matter, last_part, table, without_paths, write_card
+from rba_bench.cards import front_matter, last_path_part, markdown_table, without_paths, write_card
 from rba_bench.errors import UserError
 
 METADATA = {"license": "mit", "tags": ["a", "b"], "configs": [{"config_name": "default"}]}
@@ -74,10 +74,10 @@ def test_front_matter_that_cannot_be_edited_is_refused_and_kept(tmp_path: Path, 
         ("", ""),
     ],
 )
-def test_absolute_paths_become_their_last_part(text: str, kept: str) -> None:
-    assert last_part(text) == kept
+def test_absolute_paths_become_their_last_path_part(text: str, kept: str) -> None:
+    assert last_path_part(text) == kept
     assert without_paths({"a": [text, 1, None, True]}) == {"a": [kept, 1, None, True]}
 
 
 def test_a_table_shows_cells_as_they_are() -> None:
-    assert table(("a", "b"), [("x|y", "<b>`1`")]) == "| a | b |\n| --- | --- |\n| x\\|y | ‹b›'1' |"
+    assert markdown_table(("a", "b"), [("x|y", "<b>`1`")]) == "| a | b |\n| --- | --- |\n| x\\|y | ‹b›'1' |"

@@ -95,7 +95,7 @@ def test_an_alignment_set_can_be_used_where_it_arrives(
 ) -> None:
     folder = shutil.copytree(alignment_dir, tmp_path / "set")
     (folder / "instructions.jsonl").write_text('{"dropped": "text"}\n')
-    monkeypatch.setattr(hub, "BATCH", 1)  # several commits, the manifest behind the shards
+    monkeypatch.setattr(hub, "COMMIT_SIZE", 1)  # several commits, the manifest behind the shards
     assert run("push", str(folder), "ann/set") == 0
     arrived = tmp_path / "arrived"
     for name, content in local.files("ann/set", "dataset").items():
@@ -135,7 +135,7 @@ def test_the_right_to_write_is_asked_for_before_the_work(
         assert code == 3 and "may not write to bob/other" in line and "rights to create" in line
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     code, line = refused(capsys, "train", *words)
-    assert code == 3 and "does not know this token" in line and "hf_wrong" not in line
+    assert code == 3 and "does not accept this token" in line and "hf_wrong" not in line
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     code, line = refused(capsys, "synth", *words)
@@ -160,16 +160,16 @@ def test_nothing_becomes_public_by_accident(
 def test_a_failed_upload_says_how_to_go_on(
     local: LocalHub, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    repository = hub.reserve("ann/mine", "model")
+    repository = hub.prepare_repository("ann/mine", "model")
     before = {path: sha256_file(path) for path in checkpoint.rglob("*.safetensors")}
     for piece in ("/upload/", "/commit/", "/preupload/"):
         local.refuse = {piece: (403, "out of storage")}
         code = run("push", str(checkpoint), "ann/mine")
         line = capsys.readouterr().err.splitlines()[-1]
-        assert line.startswith("error: not published (")
+        assert line.startswith("error: the upload failed (")
         assert code == 1 and f"rba-bench push {checkpoint} ann/mine" in line and "out of storage" in line
     local.refuse = {}
-    assert hub.push(checkpoint, repository)
+    assert hub.upload_folder(checkpoint, repository)
     assert before == {path: sha256_file(path) for path in checkpoint.rglob("*.safetensors")}
 
 
@@ -182,7 +182,7 @@ def test_only_what_is_finished_is_published(
     code, line = refused(capsys, "push", str(checkpoint), "ann/mine")
     assert code == 2 and "rba_run.json is missing" in line
     with pytest.raises(UserError, match="is unfinished"):
-        hub.push(checkpoint, hub.Repository("ann/mine", "model", ""))
+        hub.upload_folder(checkpoint, hub.Repository("ann/mine", "model", ""))
     assert local.asked == []
 
 

@@ -1,4 +1,4 @@
-"""The public Python interface; what it offers is listed in `rba_bench.__all__` and described in `docs/api.md`.
+"""The public Python interface: `rba_bench.__all__` lists its names, `docs/api.md` describes them.
 
-Every function calls what the command of its kind calls, and takes the command's options under their names.
+Every function calls the same code as the command it corresponds to, and takes the command's options under their names.
 """

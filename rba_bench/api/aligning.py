@@ -1,4 +1,4 @@
-"""`rba_bench.align` and `rba_bench.synthesize`, with what they return: a checkpoint and an alignment set."""
+"""`rba_bench.align` and `rba_bench.synthesize`, and what they return: a checkpoint and an alignment set on disk."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rba_bench.api import tables
-from rba_bench.api.calling import Settings, assignments, called, path_of, pushed
+from rba_bench.api.calling import Settings, call_context, optional_path, setting_texts
 from rba_bench.audio import alignment_set
 from rba_bench.audio.alignment_set import COLUMNS, SPLITS
 from rba_bench.errors import UserError
@@ -21,15 +21,47 @@ if TYPE_CHECKING:
     from rba_bench.audio.alignment_set import AlignmentRow
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
-FACTS = ("method", "base", "track", "steps", "seed")
+SHOWN_FIELDS = ("method", "base", "track", "steps", "seed")  # of a checkpoint's record, in a notebook
 
 
-class Checkpoint:
-    """A trained SpeechLM on disk; a path wherever one is asked for.
+class HubFolder:
+    """A finished folder that can be published on the Hub: a checkpoint or an alignment set.
 
     Attributes:
-        path: Its folder, as `from_pretrained` takes it.
-        record: Content of its `rba_run.json`: the resolved recipe, hashes of base and data, versions, times.
+        path: The folder.
+    """
+
+    path: Path
+
+    def push_to_hub(self, repo: str, *, public: bool = False, progress: bool = True) -> str:
+        """Publish the folder on the Hub, as `rba-bench push` does.
+
+        Args:
+            repo: `owner/name`; created if it does not exist.
+            public: Everybody may read it.
+            progress: Show progress on stderr.
+
+        Returns:
+            The address of the upload.
+
+        Raises:
+            MissingPrerequisite: there is no token that may write there, or the Hub cannot be reached.
+            UserError: the repository is public, and `public` is not given.
+            RbaError: the upload failed; the same call uploads what is missing.
+        """
+        with call_context(progress):
+            from rba_bench import hub
+
+            kind = hub.repository_kind(self.path, verify=False)
+            return hub.upload_folder(self.path, hub.prepare_repository(repo, kind, public))
+
+
+class Checkpoint(HubFolder):
+    """A trained SpeechLM on disk, accepted wherever a path is.
+
+    Attributes:
+        path: The folder, as `from_pretrained` takes it.
+        record: Content of `rba_run.json`: the resolved recipe, hashes of base and data, versions, times.
         method: The objective it was trained with.
     """
 
@@ -44,21 +76,6 @@ class Checkpoint:
 
         return evaluate(self, tasks, **options)
 
-    def push_to_hub(self, repo: str, *, public: bool = False, progress: bool = True) -> str:
-        """Publish weights, card and record on the Hub, as `rba-bench push` does; returns the address of the upload.
-
-        Args:
-            repo: `owner/name`; made if it is new.
-            public: Everybody may read it.
-            progress: Say on stderr what happens.
-
-        Raises:
-            MissingPrerequisite: no token that may write there, or no way to the Hub.
-            UserError: the repository is public, and `public` is not given.
-            RbaError: the upload failed; the same call goes on.
-        """
-        return pushed(self.path, repo, public, progress)
-
     def __fspath__(self) -> str:
         return str(self.path)
 
@@ -66,11 +83,11 @@ class Checkpoint:
         return f"Checkpoint({str(self.path)!r}, method={self.method!r}, steps={self.record.get('steps')})"
 
     def _repr_html_(self) -> str:
-        rows = [(name, self.record[name]) for name in FACTS if name in self.record]
-        return tables.html(str(self.path), ("", "value"), rows)
+        rows = [(name, self.record[name]) for name in SHOWN_FIELDS if name in self.record]
+        return tables.html_table(str(self.path), ("", "value"), rows)
 
 
-class Clip(NamedTuple):
+class NotebookClip(NamedTuple):
     """The audio of a clip; a notebook shows a player.
 
     Attributes:
@@ -87,12 +104,12 @@ class Clip(NamedTuple):
         return f'<audio controls src="{data_uri(self.wave)}"></audio>'
 
 
-class AlignmentSet:
+class AlignmentSet(HubFolder):
     """Spoken instructions with the teacher's answers, on disk.
 
     Attributes:
-        path: Its folder.
-        manifest: Content of its `manifest.json`: teacher, templates, seeds, filters with counts, checksums.
+        path: The folder.
+        manifest: Content of `manifest.json`: teacher, templates, seeds, filters with counts, checksums.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,11 +125,11 @@ class AlignmentSet:
         return len(self._rows)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One line a clip, without the audio. Raises MissingPrerequisite without pandas."""
-        facts = [name for name in COLUMNS if name not in ("audio_sha256", "sampling_rate")]
-        return tables.frame([{name: getattr(row, name) for name in facts} for row in self._rows])
+        """One line for each clip, without the audio. Raises MissingPrerequisite if pandas is not installed."""
+        names = [name for name in COLUMNS if name not in ("audio_sha256", "sampling_rate")]
+        return tables.data_frame([{name: getattr(row, name) for name in names} for row in self._rows])
 
-    def clip(self, index: int) -> Clip:
+    def clip(self, index: int) -> NotebookClip:
         """The audio of the clip in line `index` of `to_pandas()`, at 16 kHz.
 
         Raises:
@@ -122,46 +139,31 @@ class AlignmentSet:
 
         if not 0 <= index < len(self):
             raise UserError(f"there is no clip {index}: this set has clips 0 to {len(self) - 1}")
-        return Clip(load_clip(self._rows[index].audio), SAMPLING_RATE)
+        return NotebookClip(load_clip(self._rows[index].audio), SAMPLING_RATE)
 
     def load(self, split: str | None = None) -> "Dataset":
-        """The set as `datasets` loads it, with encoded audio in the column `audio`.
+        """The set as a `datasets.Dataset`, with encoded audio in the column `audio`.
 
         Args:
             split: `train` or `validation`; None for both.
 
         Raises:
-            UserError: another split.
+            UserError: there is no such split.
         """
         from datasets import load_dataset
 
         if split not in (None, *SPLITS):
             raise UserError(f"unknown split {split!r}; valid: {', '.join(SPLITS)}")
-        chosen = {} if split is None else {"filters": [("split", "==", split)]}
+        options = {} if split is None else {"filters": [("split", "==", split)]}
         shards = [str(shard) for shard in self._set.shards]
-        return load_dataset("parquet", data_files=shards, split="train", **chosen)
-
-    def push_to_hub(self, repo: str, *, public: bool = False, progress: bool = True) -> str:
-        """Publish shards, card and manifest on the Hub, as `rba-bench push` does; returns the address of the upload.
-
-        Args:
-            repo: `owner/name`; made if it is new.
-            public: Everybody may read it.
-            progress: Say on stderr what happens.
-
-        Raises:
-            MissingPrerequisite: no token that may write there, or no way to the Hub.
-            UserError: the repository is public, and `public` is not given.
-            RbaError: the upload failed; the same call goes on.
-        """
-        return pushed(self.path, repo, public, progress)
+        return load_dataset("parquet", data_files=shards, split="train", **options)
 
     def __repr__(self) -> str:
         return f"AlignmentSet({str(self.path)!r}, clips={self.manifest['counts']['clips']})"
 
     def _repr_html_(self) -> str:
         counts = [(name, n) for name, n in self.manifest["counts"].items() if isinstance(n, int)]
-        return tables.html(str(self.path), ("counted", "number"), counts)
+        return tables.html_table(str(self.path), ("counted", "number"), counts)
 
 
 def align(
@@ -185,38 +187,38 @@ def align(
         out: Folder; None for one under `runs/checkpoints`.
         seed: As `set={"seed": ...}`.
         steps: As `set={"steps": ...}`.
-        continue_from: Folder of another run, to go on from there to more steps.
+        continue_from: Folder of another run, which this run continues to more steps.
         trust: Run Python code that comes with models.
-        progress: Say on stderr what happens.
+        progress: Show progress on stderr.
 
     Raises:
-        UserError: a recipe that cannot be, or a folder of another run.
-        MissingPrerequisite: base, reward model or alignment set are absent.
+        UserError: the recipe is not valid, or the folder belongs to another run.
+        MissingPrerequisite: the base, the reward model or the alignment set does not exist.
         RbaError: the model does not use its audio, or a loss is not finite.
-        KeyboardInterrupt: Ctrl-C; the state is saved. Signal handlers are then as they were before.
+        KeyboardInterrupt: Ctrl-C; the state is saved, and the signal handlers are restored.
     """
     from rba_bench.stages import run_training, training_recipe
 
-    with called(progress):
-        changes = assignments(set, seed=seed, steps=steps)
-        before = path_of(continue_from)
-        checked = training_recipe(method, _plain(recipe), changes, before, trust)
-        result = run_training(checked, path_of(out), before)
+    with call_context(progress):
+        changes = setting_texts(set, seed=seed, steps=steps)
+        previous_run = optional_path(continue_from)
+        checked_recipe = training_recipe(method, _recipe_source(recipe), changes, previous_run, trust)
+        result = run_training(checked_recipe, optional_path(out), previous_run)
         return Checkpoint(result.path, result.run)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """A checkpoint from disk; its weights are not read.
+    """A checkpoint from disk, without reading its weights.
 
     Raises:
-        UserError: it was not made by `align` or `rba-bench train`, or its record is damaged.
+        UserError: the folder was not made by `align` or `rba-bench train`, or its record is damaged.
     """
     from rba_bench.evaluation.plan import training_note
     from rba_bench.outputs import RUN_RECORD
 
     record = training_note(Path(path))
     if record is None:
-        raise UserError(f"no {RUN_RECORD} in {path}: it is no finished checkpoint of rba-bench")
+        raise UserError(f"no {RUN_RECORD} in {path}: this is no finished checkpoint of rba-bench")
     return Checkpoint(Path(path), record)
 
 
@@ -233,27 +235,27 @@ def synthesize(
         recipe: Name of a shipped recipe, a YAML file, or keys and values; None for the micro world's.
         set: Keys of the recipe to change, with values, or texts `key=value`.
         out: Folder; None for one under `runs/`.
-        progress: Say on stderr what happens.
+        progress: Show progress on stderr.
 
     Raises:
-        UserError: a recipe that cannot be, or a folder of another recipe.
-        MissingPrerequisite: no teacher, or no voices (the extra `tts`).
+        UserError: the recipe is not valid, or the folder belongs to another recipe.
+        MissingPrerequisite: there is no teacher, or there are no voices (the extra `tts`).
         RbaError: the teacher does not yield enough usable instructions.
     """
     from rba_bench.stages import make_set
 
-    with called(progress):
-        return AlignmentSet(make_set(_plain(recipe), assignments(set), path_of(out)))
+    with call_context(progress):
+        return AlignmentSet(make_set(_recipe_source(recipe), setting_texts(set), optional_path(out)))
 
 
 def load_alignment_set(path: str | os.PathLike[str]) -> AlignmentSet:
-    """An alignment set from disk, its shards checked against their checksums.
+    """An alignment set from disk, with its shards compared with their checksums.
 
     Raises:
-        UserError: no finished set there, or a damaged one.
+        UserError: there is no finished set, or it is damaged.
     """
     return AlignmentSet(Path(path))
 
 
-def _plain(recipe: RecipeLike | None) -> Path | str | Mapping[str, Any] | None:
+def _recipe_source(recipe: RecipeLike | None) -> Path | str | Mapping[str, Any] | None:
     return recipe if recipe is None or isinstance(recipe, str | Mapping) else Path(recipe)

@@ -1,4 +1,4 @@
-"""`rba_bench.leaderboard` and `rba_bench.compare`, with what they return; no library that runs models is needed."""
+"""`rba_bench.leaderboard` and `rba_bench.compare`, and what they return; they need no library that runs models."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.api import tables
-from rba_bench.api.calling import called
+from rba_bench.api.calling import call_context
 from rba_bench.api.evaluating import Run
 from rba_bench.outputs import RUNS
 
@@ -20,12 +20,12 @@ RunLike = str | os.PathLike[str] | Run
 
 
 class Leaderboard:
-    """A board as it was built.
+    """A leaderboard on disk.
 
     Attributes:
-        path: Its folder, with `index.md` and the tables as CSV.
-        files: Everything written in it.
-        warnings: What a reader should know: unfinished and partial runs, a baseline that is not there.
+        path: The folder, with `index.md` and the tables as CSV.
+        files: All files that were written.
+        warnings: What a reader should know: unfinished and partial runs, a baseline that does not exist.
     """
 
     def __init__(self, built: "BuildResult") -> None:
@@ -35,30 +35,32 @@ class Leaderboard:
         self.warnings = built.warnings
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One line a task, model and metric, with interval, difference from the baseline, and band of ranks.
+        """One line for each task, model and metric, with interval, difference from the baseline, and rank band.
 
         Raises:
             MissingPrerequisite: pandas is not installed.
         """
-        return tables.frame([row for section in self._built.data["sections"] for row in section["rows"]])
+        return tables.data_frame([row for section in self._built.data["sections"] for row in section["rows"]])
 
     def summary(self) -> str:
         """The tables of the first page as text."""
-        return "\n\n".join(tables.text(each.title, each.headings, each.rows) for each in self._built.tables)
+        return "\n\n".join(
+            tables.text_table(table.title, table.headings, table.rows) for table in self._built.tables
+        )
 
     def __repr__(self) -> str:
         return f"Leaderboard({str(self.path)!r}, tables={len(self._built.data['sections'])})"
 
     def _repr_html_(self) -> str:
-        shown = [tables.html(each.title, each.headings, each.rows) for each in self._built.tables]
-        return "".join(shown) + "".join(f"<p>Note: {tables.escaped(each)}</p>" for each in self.warnings)
+        pieces = [tables.html_table(table.title, table.headings, table.rows) for table in self._built.tables]
+        return "".join(pieces + [f"<p>Note: {tables.html_text(warning)}</p>" for warning in self.warnings])
 
 
 class Comparison:
-    """Two runs item by item.
+    """Two runs compared item by item.
 
     Attributes:
-        left_out: What could not be compared, in sentences.
+        left_out: What could not be compared and why, in sentences.
     """
 
     def __init__(self, result: "ComparisonResult") -> None:
@@ -66,33 +68,50 @@ class Comparison:
         self.left_out = result.left_out
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """The whole comparison as JSON values."""
         return self._result.to_dict()
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One line a task and metric: scores of A and B, A minus B with its paired interval, wins, ties and losses.
+        """One line for each task and metric: scores of A and B, A minus B with paired interval, wins, ties, losses.
 
         Raises:
             MissingPrerequisite: pandas is not installed.
         """
-        found = [(each, metric) for each in self.to_dict()["comparisons"] for metric in each["metrics"]]
-        return tables.frame([_row(each, metric) for each, metric in found])
+        same_names = ("metric", "a", "b")
+        counts = ("significant", "n", "n_left_out", "wins", "ties", "losses", "scale")
+        return tables.data_frame(
+            [
+                {
+                    "task": pair["task"],
+                    "protocol": pair["protocol"],
+                    "model_a": pair["a"]["model"],
+                    "model_b": pair["b"]["model"],
+                    **{name: metric[name] for name in same_names},
+                    "difference": metric["difference"]["value"],
+                    "low": metric["difference"]["low"],
+                    "high": metric["difference"]["high"],
+                    **{name: metric[name] for name in counts},
+                }
+                for pair in self.to_dict()["comparisons"]
+                for metric in pair["metrics"]
+            ]
+        )
 
     def summary(self) -> str:
         """The differences as text."""
-        shown = [(each.heading(), each.table()) for each in self._result.comparisons]
-        return "\n\n".join(tables.text("\n".join(head), table.headings, table.rows) for head, table in shown)
+        pieces = [("\n".join(pair.heading()), pair.table()) for pair in self._result.comparisons]
+        return "\n\n".join(tables.text_table(title, table.headings, table.rows) for title, table in pieces)
 
     def __repr__(self) -> str:
-        tasks = [each.first.record.task for each in self._result.comparisons]
+        tasks = [pair.first.record.task for pair in self._result.comparisons]
         return f"Comparison(tasks={tasks})"
 
     def _repr_html_(self) -> str:
-        shown = [
-            (f"{each.first.record.task}: A = {each.first.name}, B = {each.second.name}", each.table())
-            for each in self._result.comparisons
+        pieces = [
+            (f"{pair.first.record.task}: A = {pair.first.name}, B = {pair.second.name}", pair.table())
+            for pair in self._result.comparisons
         ]
-        return "".join(tables.html(title, table.headings, table.rows) for title, table in shown)
+        return "".join(tables.html_table(title, table.headings, table.rows) for title, table in pieces)
 
 
 def leaderboard(
@@ -111,19 +130,19 @@ def leaderboard(
         runs: Runs, run folders or folders of them; None for `runs/eval`.
         out: Folder of the board; None for `runs/leaderboard`.
         baseline: Model, or training method, that the others are compared with.
-        ceiling: Text LLM to measure modality gaps from, of several.
-        allow_partial: Take in runs with `limit`, marked as partial.
+        ceiling: Text LLM that modality gaps are measured from, where there are several.
+        allow_partial: Include runs that were made with `limit`, marked as partial.
         equal_length: Add win rates at equal length, estimated from 12 runs or more.
-        progress: Say on stderr what happens.
+        progress: Show progress on stderr.
 
     Raises:
-        UserError: no finished runs, or one that is partial, damaged or does not follow from its responses.
+        UserError: there is no finished run; a run is partial or damaged; scores do not follow from the responses.
         MissingPrerequisite: a package that a scorer needs is not installed.
     """
-    with called(progress):
+    with call_context(progress):
         from rba_bench.leaderboard.build import build_board
 
-        records = [RUNS / "eval"] if runs is None else _folders(runs)
+        records = [RUNS / "eval"] if runs is None else _run_folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)
         return Leaderboard(build_board(records, folder, baseline, allow_partial, ceiling, equal_length))
 
@@ -132,38 +151,19 @@ def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:
     """Compare two runs item by item, as `rba-bench compare` does: A minus B, with paired intervals.
 
     Args:
-        a: A run, its folder, or a folder of runs, of which every pair of equal task is compared.
-        b: The other one.
-        across: Compare two single runs of the same items though task or protocol differ.
+        a: A run, its folder, or a folder of runs; each is compared with the run of `b` on the same task.
+        b: As `a`.
+        across: Compare two single runs on the same items although task or protocol differ.
 
     Raises:
-        UserError: there is nothing that may be compared; the message says what differs.
+        UserError: no two runs can be compared; the message says what differs.
     """
-    with called(True):
+    with call_context(progress=True):
         from rba_bench.leaderboard.compare_runs import compare_runs
 
-        return Comparison(compare_runs(_folders(a), _folders(b), across))
+        return Comparison(compare_runs(_run_folders(a), _run_folders(b), across))
 
 
-def _folders(runs: RunLike | Sequence[RunLike]) -> list[Path]:
-    several = [runs] if isinstance(runs, str | os.PathLike | Run) else runs
-    return [path for run in several for path in (run.paths if isinstance(run, Run) else (Path(run),))]
-
-
-def _row(comparison: dict[str, Any], metric: dict[str, Any]) -> dict[str, Any]:
-    difference = metric["difference"]
-    return {
-        "task": comparison["task"],
-        "protocol": comparison["protocol"],
-        "model_a": comparison["a"]["model"],
-        "model_b": comparison["b"]["model"],
-        "metric": metric["metric"],
-        **{name: metric[name] for name in ("a", "b")},
-        "difference": difference["value"],
-        "low": difference["low"],
-        "high": difference["high"],
-        **{
-            name: metric[name]
-            for name in ("significant", "n", "n_left_out", "wins", "ties", "losses", "scale")
-        },
-    }
+def _run_folders(runs: RunLike | Sequence[RunLike]) -> list[Path]:
+    listed = [runs] if isinstance(runs, str | os.PathLike | Run) else runs
+    return [path for run in listed for path in (run.paths if isinstance(run, Run) else (Path(run),))]

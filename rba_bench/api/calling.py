@@ -1,6 +1,7 @@
-"""What every call has in common: a silent stdout, progress on stderr, errors that name the fix, settings as texts."""
+"""What all public functions share: a silent stdout, errors that name the fix, settings as `key=value` texts."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,77 +15,67 @@ Settings = Mapping[str, Any] | Sequence[str]
 
 
 @contextmanager
-def called(progress: bool) -> Iterator[None]:
-    """Surround a call: nothing comes on stdout, and with `progress` off no progress on stderr.
+def call_context(progress: bool) -> Iterator[None]:
+    """Surround a public function: it writes nothing to stdout, and without `progress` nothing to stderr.
 
     Raises:
-        RbaError: instead of errors of the system or of SQLite that tell of a full disk, a locked file and the like.
+        RbaError: instead of an error of the operating system or of SQLite, such as a full disk or a locked file.
     """
-    with stdout_reserved(), nullcontext() if progress else _quiet():
+    with stdout_reserved(), nullcontext() if progress else _no_progress():
         try:
             yield
         except RbaError:
             raise
         except Exception as error:
-            told = explain_fault(error)
-            if told is None:
-                raise  # a bug stays what it is
-            raise told from error
+            explanation = explain_fault(error)
+            if explanation is None:
+                raise  # a bug keeps its traceback
+            raise explanation from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No lines and bars of ours, and no bars of the Hub's client for what it loads and uploads."""
+def _no_progress() -> Iterator[None]:
+    """Silence our progress lines and bars, and the Hub client's bars of downloads and uploads."""
     from huggingface_hub import utils
 
-    shown = not utils.are_progress_bars_disabled()
-    if shown:
+    were_enabled = not utils.are_progress_bars_disabled()
+    if were_enabled:
         utils.disable_progress_bars()
     try:
         with silenced():
             yield
     finally:
-        if shown:
+        if were_enabled:
             utils.enable_progress_bars()
 
 
-def assignments(settings: Settings | None, **named: Any) -> list[str]:
-    """Settings as the `key=value` texts that recipes are changed by; `named` ones that are None are left out.
+def setting_texts(settings: Settings | None, **named: Any) -> list[str]:
+    """Settings as the `key=value` texts that change a recipe, with the value in JSON, which is YAML too.
 
     Args:
-        settings: Keys (dots lead into nested ones) and values, or such texts.
-        **named: More of them.
+        settings: Keys (dots lead into nested keys) and values, or such texts.
+        **named: More keys and values; those that are None are left out.
+
+    Raises:
+        TypeError: a value that is neither text, number, list, mapping nor path.
     """
-    if settings is None:
-        texts = []
-    elif isinstance(settings, Mapping):
-        texts = [f"{key}={_value(value)}" for key, value in settings.items()]
-    else:
-        texts = [settings] if isinstance(settings, str) else list(settings)
-    return texts + [f"{key}={_value(value)}" for key, value in named.items() if value is not None]
+    values = dict(settings) if isinstance(settings, Mapping) else {}
+    values.update({key: value for key, value in named.items() if value is not None})
+    if isinstance(settings, str):
+        settings = [settings]
+    texts = [] if settings is None or isinstance(settings, Mapping) else list(settings)
+    return texts + [
+        f"{key}={json.dumps(value, ensure_ascii=False, default=_path_text)}" for key, value in values.items()
+    ]
 
 
-def _value(value: Any) -> str:
-    """JSON, which is YAML too."""
-    return json.dumps(value, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: Any) -> Any:
+def _path_text(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(
-        f"a setting cannot be of type {type(value).__name__}: give text, numbers, lists or mappings"
-    )
+    kind = type(value).__name__
+    raise TypeError(f"a setting cannot be of type {kind}: give text, numbers, lists or mappings")
 
 
-def pushed(folder: Path, repo: str, public: bool, progress: bool) -> str:
-    """Publish a finished checkpoint or alignment set; returns the address of the upload."""
-    with called(progress):
-        from rba_bench import hub
-
-        return hub.push(folder, hub.reserve(repo, hub.kind_of(folder, verify=False), public))
-
-
-def path_of(value: Any) -> Path | None:
-    """A path from what has one; None stays None."""
+def optional_path(value: str | os.PathLike[str] | None) -> Path | None:
+    """`value` as a path; None stays None."""
     return None if value is None else Path(value)

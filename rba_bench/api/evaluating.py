@@ -1,35 +1,35 @@
-"""`rba_bench.evaluate`, and what it returns: a run, its scores and its samples."""
+"""`rba_bench.evaluate` and what it returns: a run with its scores and samples."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.api import tables
-from rba_bench.api.calling import called, path_of
+from rba_bench.api.calling import call_context, optional_path
 from rba_bench.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rba_bench.evaluation.records import MetricValue, RunRecord, Sample
+    from rba_bench.evaluation.records import RunRecord, Sample
 
 HEADINGS = ("task", "metric", "value", "95 % interval", "n", "not ok")
-LONGEST = 60  # characters of a name in a message
+LONGEST_NAME = 60  # characters of a model's name in a message
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value with all that it takes to read it.
+    """The value of a metric with its interval and counts.
 
     Attributes:
         value: The score, in units of `scale`.
         low: Lower end of its 95 % interval.
         high: Upper end.
         n: Items with a score.
-        n_missing: Items without one: not heard, no reply of a server, no verdict of a judge.
+        n_missing: Items without a score: undecodable audio, no reply from a server, no verdict from a judge.
         scale: Largest possible value: 1 for rates, 100 for BLEU and chrF++.
         higher_is_better: False for error rates.
         method: How the interval was computed.
@@ -52,7 +52,7 @@ class Score:
 
 
 class Samples:
-    """The items of a run as they were asked, answered and scored; read from disk, and verified, when first used.
+    """The items of a run with prompt, response and scores; read from disk and verified when first used.
 
     `len(samples)`, `samples[0]` and iteration give dictionaries with the fields of `docs/formats.md`, and `task`.
     """
@@ -71,36 +71,36 @@ class Samples:
         return len(self._all)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (_fields(task, sample) for task, sample in self._all)
+        return (_sample_fields(task, sample) for task, sample in self._all)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return _fields(*self._all[index])
+        return _sample_fields(*self._all[index])
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One line an item, in the order of the test sets; scores stand in columns `score.<metric>`.
+        """One line for each item, in the order of the test sets, with scores in columns `score.<metric>`.
 
         Raises:
             MissingPrerequisite: pandas is not installed.
-            UserError: the samples on disk are not those of the run.
+            UserError: the samples on disk do not belong to the run.
         """
         rows = []
         for sample in self:
             scores = sample.pop("scores")
             rows.append({**sample, **{f"score.{name}": value for name, value in scores.items()}})
-        return tables.frame(rows)
+        return tables.data_frame(rows)
 
     def __repr__(self) -> str:
         return f"Samples({len(self)} items)"
 
 
 class Run:
-    """One model on one or several tasks, as it lies on disk.
+    """One model on one or several tasks.
 
     Attributes:
-        paths: Folders of the run records, one a task and protocol.
-        path: The one folder, or the folder that holds all of them.
+        paths: Folders of the run records, one for each task and protocol.
+        path: The only folder, or the folder that holds all of them.
         model: Name of the model.
-        results: Per task, per metric a `Score`. Sampled decoding is a task of its own (`micro_covost2_sampled`).
+        results: For each task and metric a `Score`. Sampled decoding is a task of its own (`micro_covost2_sampled`).
         samples: All items, see `Samples`.
     """
 
@@ -110,7 +110,10 @@ class Run:
         self.path = self.paths[0] if len(self.paths) == 1 else Path(os.path.commonpath(self.paths))
         self.model = str(records[0][1].model["name"])
         self.results: dict[str, dict[str, Score]] = {
-            task: {name: _score(value) for name, value in record.metrics.items()}
+            task: {
+                name: Score(**{field: getattr(value, field) for field in Score.__dataclass_fields__})
+                for name, value in record.metrics.items()
+            }
             for task, record in self._records.items()
         }
         self.samples = Samples(self.paths)
@@ -131,10 +134,8 @@ class Run:
         return self._records[task].model_dump(mode="json")
 
     def to_pandas(self) -> "pd.DataFrame":
-        """The scores, one line a task and metric. Raises MissingPrerequisite without pandas."""
-        from dataclasses import asdict
-
-        return tables.frame(
+        """The scores, one line for each task and metric. Raises MissingPrerequisite if pandas is not installed."""
+        return tables.data_frame(
             [
                 {"model": self.model, "task": task, "metric": name, **asdict(score)}
                 for task, scores in self.results.items()
@@ -144,15 +145,14 @@ class Run:
 
     def summary(self) -> str:
         """The scores as text."""
-        return tables.text(self._title(), HEADINGS, self._rows())
+        return tables.text_table(*self._table())
 
-    def _title(self) -> str:
-        return self.model + (" (partial: the test sets were cut)" if self.partial else "")
-
-    def _rows(self) -> list[tuple[str, ...]]:
+    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+        """Title, headings and rows of the scores."""
         from rba_bench.evaluation.records import describe_failures
 
-        return [
+        title = self.model + (" (partial: the test sets were cut)" if self.partial else "")
+        rows: list[tuple[str, ...]] = [
             (
                 task,
                 name,
@@ -164,12 +164,13 @@ class Run:
             for task, scores in self.results.items()
             for name, score in scores.items()
         ]
+        return title, HEADINGS, rows
 
     def __repr__(self) -> str:
         return f"Run({self.model!r}, tasks={list(self.results)}, path={str(self.path)!r})"
 
     def _repr_html_(self) -> str:
-        return tables.html(self._title(), HEADINGS, self._rows())
+        return tables.html_table(*self._table())
 
 
 def evaluate(
@@ -202,36 +203,36 @@ def evaluate(
         model: Checkpoint (folder, `Checkpoint` or Hub id), `openai:URL#NAME`, `cascade:WHISPER+LLM`, `text:LLM`, or a
             system of the micro track; None for the newest checkpoint under `runs/`.
         tasks: Tasks, groups, benchmarks or YAML files; None for all of the micro track.
-        track: None for the tasks' own, else the model's.
-        out: Folder for runs and for the cache of answers; None for `runs/eval`.
-        limit: Items per task; marks the run as partial.
-        judge: Model that judges instead of the tasks' own; `none` leaves judged metrics out.
-        baseline: File or run with answers to beat, instead of the tasks' own.
-        perturb: What is done to every clip, such as `noise=10dB,telephone`.
-        seed: Of sampled decoding.
-        batch_size: Most clips per batch.
-        batch_seconds: Most audio per batch, in seconds; None for 12 a clip.
+        track: Track of the tasks; None for that of the named tasks, else that of the model.
+        out: Folder for runs and for cached responses; None for `runs/eval`.
+        limit: Number of items per task; marks the run as partial.
+        judge: Judge model instead of the one that the tasks name; `none` leaves judged metrics out.
+        baseline: File or run with baseline responses, instead of the one that the tasks name.
+        perturb: Perturbation of every clip, such as `noise=10dB,telephone`.
+        seed: Random seed for sampled decoding.
+        batch_size: Largest number of clips in a batch.
+        batch_seconds: Largest amount of audio in a batch, in seconds; None for 12 s times `batch_size`.
         device: Torch device; None for a GPU if there is one.
         data_dir: Local copies of data sets, instead of the Hub.
         pad: Pad clips as the model's processor does, not to the longest of a batch.
-        encoder_cache: Folder that keeps encoder states.
-        language: Of the speech, for Whisper in a cascade; None to find out.
+        encoder_cache: Folder in which encoder states are cached.
+        language: Language of the speech, for Whisper in a cascade; None to detect it.
         template: Variables of the model's chat template, such as `{"enable_thinking": False}`.
         trust: Run Python code that comes with models and task files.
-        retry_errors: Ask again what an earlier attempt could not answer.
-        cache: Take answers that other runs in `out` have kept.
-        progress: Say on stderr what happens.
+        retry_errors: Repeat the items that failed in an earlier attempt.
+        cache: Use the cached responses of other runs in `out`.
+        progress: Show progress on stderr.
 
     Raises:
-        UserError: an unknown task or option.
-        MissingPrerequisite: model, data, weights or a key are absent.
-        RbaError: too little was answered for a record.
+        UserError: an unknown task, or an option that is not valid.
+        MissingPrerequisite: the model, data, weights or a key is missing.
+        RbaError: too few items were answered for a run record.
     """
     from rba_bench.evaluation.plan import OUT, make_request
     from rba_bench.textlm.chat import check_template_variables
 
     folder = Path(out) if out is not None else OUT
-    with called(progress):
+    with call_context(progress):
         from rba_bench.evaluation.runner import evaluate as run
         from rba_bench.leaderboard.compare_runs import record_folder
 
@@ -239,8 +240,8 @@ def evaluate(
             [tasks] if isinstance(tasks, str) else tasks,
             None if model is None else os.fspath(model),
             track, out=folder, limit=limit, judge=judge, baseline=baseline, perturb=perturb, seed=seed,
-            batch_size=batch_size, batch_seconds=batch_seconds, device=device, data_dir=path_of(data_dir), pad=pad,
-            encoder_cache=path_of(encoder_cache), language=language,
+            batch_size=batch_size, batch_seconds=batch_seconds, device=device, data_dir=optional_path(data_dir),
+            pad=pad, encoder_cache=optional_path(encoder_cache), language=language,
             template=check_template_variables(template or {}), trust=trust, retry_errors=retry_errors, use_cache=cache,
         )  # fmt: skip
         records = run(request)
@@ -254,27 +255,23 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         path: A run folder, its `run.json`, or a folder with the runs of one model, such as `runs/eval/sft`.
 
     Raises:
-        UserError: no finished run there, a damaged one, runs of several models, or several runs of one task.
+        UserError: there is no finished run, it is damaged, or the folder holds runs of several models or several runs
+            of one task.
     """
     from rba_bench.leaderboard.compare_runs import run_headers
 
-    found = run_headers(Path(path))
-    models = sorted({str(record.model["name"])[:LONGEST] for _, record in found})
+    headers = run_headers(Path(path))
+    models = sorted({str(record.model["name"])[:LONGEST_NAME] for _, record in headers})
     if len(models) > 1:
         raise UserError(f"{path} holds runs of several models ({', '.join(models)}): name the folder of one")
-    tasks = [record.task for _, record in found]
-    twice = sorted({task for task in tasks if tasks.count(task) > 1})
-    if twice:
-        raise UserError(f"{path} holds several runs of {', '.join(twice)}: name one run folder")
-    return Run(found)
+    tasks = [record.task for _, record in headers]
+    repeated = sorted({task for task in tasks if tasks.count(task) > 1})
+    if repeated:
+        raise UserError(f"{path} holds several runs of {', '.join(repeated)}: name one run folder")
+    return Run(headers)
 
 
-def _score(stated: "MetricValue") -> Score:
-    names = Score.__dataclass_fields__
-    return Score(**{name: getattr(stated, name) for name in names})
-
-
-def _fields(task: str, sample: "Sample") -> dict[str, Any]:
+def _sample_fields(task: str, sample: "Sample") -> dict[str, Any]:
     values = sample.model_dump(mode="json")
     del values["latency_s"]  # of records before schema 2
     return {"task": task, **values}

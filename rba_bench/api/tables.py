@@ -11,11 +11,9 @@ from rba_bench.untrusted import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-Rows = Sequence[Mapping[str, Any]]
 
-
-def frame(rows: Rows) -> "pd.DataFrame":
-    """A table with one line for each row.
+def data_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+    """A pandas table with one line for each row.
 
     Raises:
         MissingPrerequisite: pandas is not installed.
@@ -24,24 +22,24 @@ def frame(rows: Rows) -> "pd.DataFrame":
         import pandas as pd
     except ImportError as error:
         raise MissingPrerequisite(f"tables need pandas: {package('pandas')}") from error
-    return pd.DataFrame([dict(row) for row in rows])
+    return pd.DataFrame(list(rows))
 
 
-def escaped(value: Any) -> str:
-    """A value as text within HTML."""
+def html_text(value: Any) -> str:
+    """A value as text within HTML: nothing in it is markup."""
     return escape(printable(value))
 
 
-def html(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table for notebooks; everything in it is text."""
-    head = "".join(f"<th>{escaped(each)}</th>" for each in headings)
-    lines = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    caption = f"<p><b>{escaped(title)}</b></p>" if title else ""
-    return f"{caption}<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+def html_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """An HTML table for notebooks; nothing in title and cells is markup."""
+    head = "".join(f"<th>{html_text(heading)}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    caption = f"<p><b>{html_text(title)}</b></p>" if title else ""
+    return f"{caption}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def text(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """The same in columns of equal width."""
+def text_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table for terminals, in aligned columns."""
     cells = [[printable(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.audio.clips import AudioRef
-from rba_bench.cards import last_part
+from rba_bench.cards import last_path_part
 from rba_bench.errors import UserError
 from rba_bench.files import is_below, read_json, sha256_file, sha256_json
 from rba_bench.untrusted import plain
@@ -115,7 +115,7 @@ class AlignmentSet:
             facts |= {"teacher": teacher.get("name"), "teacher_weights_sha256": teacher.get("weights_sha256")}
         if isinstance(tts, dict):
             facts["speech"] = " ".join(str(tts[key]) for key in ("engine", "version") if tts.get(key))
-        return {key: last_part(str(value)) for key, value in facts.items() if value}
+        return {key: last_path_part(str(value)) for key, value in facts.items() if value}
 
     @cached_property
     def names(self) -> list[str]:

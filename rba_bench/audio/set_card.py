@@ -1,12 +1,13 @@
-"""The card of an alignment set: what made it, what is in it, and front matter with which `load_dataset(DIR)` reads it.
+"""The card of an alignment set: its contents and origin, and front matter with which `load_dataset(DIR)` reads it.
 
-The card follows from manifest and parquet files alone, so that equal sets have equal cards. It is no part of the set's
-identity.
+The card is computed from the manifest and the parquet files alone, so equal sets have equal cards. The hash of the set
+does not include the card.
 
-Shards mix the rows of both splits. So a config is a filter on the column `split`: `default` holds the rows to train
-on, `validation` those that are held out, `all` both.
+Shards mix rows of both splits. Each config is therefore a filter on the column `split`: `default` has the rows for
+training, `validation` the held-out rows, `all` both.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from datasets import Features
 
 SIZES = (
-    (1_000, "n<1K"),
-    (10_000, "1K<n<10K"),
-    (100_000, "10K<n<100K"),
-    (1_000_000, "100K<n<1M"),
-    (10_000_000, "1M<n<10M"),
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
 )
-LEAST = {"groups", "clips", "hours"}  # counts that every card has
-LISTED = 32  # shards whose checksums stand in the card; the manifest has all
-SYNTHESISED = {
+REQUIRED_COUNTS = {"groups", "clips", "hours"}
+LONGEST_LIST = 32  # entries of a list in the card, such as checksums; the manifest has all of them
+SYNTHESIS_KEYS = {
     "teacher",
     "tts",
     "recipe",
@@ -37,7 +38,7 @@ SYNTHESISED = {
     "seeds",
     "versions",
     "filters",
-}  # what `rba-bench synth` says
+}  # by `rba-bench synth`
 RENEWED = ("dataset_info", "configs", "size_categories")
 
 
@@ -48,23 +49,25 @@ def write_set_card(alignment: AlignmentSet) -> bool:
         alignment: as `AlignmentSet.open` gives it; its files are read for their columns.
 
     Returns:
-        Whether the folder has a card of ours now; a README without our marks, or one that cannot be edited, stays as
-        it is.
+        Whether the card is up to date now; a user's own README, or one that cannot be edited, stays as it is.
     """
-    whole = AlignmentSet(alignment.path, _with_counts(alignment))
+    if not REQUIRED_COUNTS.issubset(alignment.manifest.get("counts") or {}):
+        alignment = AlignmentSet(alignment.path, _counted_manifest(alignment))
+    manifest = cards.without_paths(alignment.manifest)
+    text = _card_text(alignment, manifest)
     try:
-        return cards.write_card(whole.path, _metadata(whole), {"set": _text(whole)}, renewed=RENEWED)
-    except UserError as error:  # the set is finished all the same
+        return cards.write_card(
+            alignment.path, _metadata(alignment, manifest), {"set": text}, renewed=RENEWED
+        )
+    except UserError as error:  # the set itself is complete
         say(f"the card is not renewed: {error}")
         return False
 
 
-def _with_counts(alignment: AlignmentSet) -> dict[str, Any]:
-    """The manifest, with the least counts if it has none: another tool may have written it."""
+def _counted_manifest(alignment: AlignmentSet) -> dict[str, Any]:
+    """The manifest of another tool, with counts taken from the shards."""
     import pyarrow.parquet as pq
 
-    if LEAST.issubset(alignment.manifest.get("counts") or {}):
-        return alignment.manifest
     groups: set[str] = set()
     splits: Counter[str] = Counter()
     seconds = 0.0
@@ -77,41 +80,46 @@ def _with_counts(alignment: AlignmentSet) -> dict[str, Any]:
     return {**alignment.manifest, "counts": {**counts, "clips_by_split": dict(sorted(splits.items()))}}
 
 
-def _metadata(alignment: AlignmentSet) -> dict[str, Any]:
-    manifest = cards.without_paths(alignment.manifest)
+def _metadata(alignment: AlignmentSet, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    languages: set[str] = set()
+    for shard in alignment.shards:
+        for column in pq.read_table(shard, columns=["source_lang", "target_lang"]).columns:
+            languages.update(name for name in column.unique().to_pylist() if name)
     features, columns = _features(alignment)
     configs = list(_configs(alignment, columns))
-    infos = [
-        {"config_name": config["config_name"], "features": features._to_yaml_list()} for config in configs
-    ]
     clips = manifest["counts"]["clips"]
+    shipped_teacher = SYNTHESIS_KEYS.issubset(manifest) and str(manifest["teacher"]["name"]) in WEIGHTS
     return {
         "pretty_name": _title(manifest),
-        "license": "apache-2.0" if _teacher(manifest) in WEIGHTS else None,
-        "language": cards.languages(*_languages(alignment)) or None,
+        "license": "apache-2.0" if shipped_teacher else None,
+        "language": sorted(name for name in languages if re.fullmatch("[a-z]{2,3}", name)) or None,
         "task_categories": ["audio-text-to-text"],
         "tags": ["speech", "spoken-instructions", "rba-bench", *(["synthetic"] if "tts" in manifest else [])],
         "size_categories": [next((name for limit, name in SIZES if clips < limit), "n>10M")],
-        "dataset_info": infos,
+        "dataset_info": [
+            {"config_name": config["config_name"], "features": features._to_yaml_list()} for config in configs
+        ],
         "configs": configs,
     }
 
 
 def _configs(alignment: AlignmentSet, columns: list[str] | None) -> Iterator[dict[str, Any]]:
-    """What `load_dataset` can be asked for by name."""
+    """The configs that `load_dataset` accepts by name; `columns` are the only ones to read, None for all."""
     counts = alignment.manifest["counts"]
     held_out = (counts.get("clips_by_split") or counts.get("groups_by_split") or {}).get("validation", 0)
     below = "shards/" if all(name.startswith("shards/") for name in alignment.names) else "**/"
-    for name, wanted in (("default", "train"), ("validation", "validation"), ("all", None)):
+    for name, split in (("default", "train"), ("validation", "validation"), ("all", None)):
         if name == "validation" and not held_out:
             continue
-        files = [{"split": wanted or "train", "path": f"{below}*.parquet"}]
-        rows = {} if wanted is None else {"filters": [[["split", "==", wanted]]]}
+        files = [{"split": split or "train", "path": f"{below}*.parquet"}]
+        rows = {} if split is None else {"filters": [[["split", "==", split]]]}
         yield {"config_name": name, "data_files": files, **rows, **({"columns": columns} if columns else {})}
 
 
 def _features(alignment: AlignmentSet) -> "tuple[Features, list[str] | None]":
-    """What the files have in common, and its names where some file has more; audio stays encoded."""
+    """Features of the columns that all files share, and their names if a file has more columns; audio stays encoded."""
     import pyarrow.parquet as pq
     from datasets import Audio, Features
 
@@ -124,45 +132,22 @@ def _features(alignment: AlignmentSet) -> "tuple[Features, list[str] | None]":
     return features, None if same else shared
 
 
-def _languages(alignment: AlignmentSet) -> Iterator[set[str]]:
-    import pyarrow.parquet as pq
-
-    for column in ("source_lang", "target_lang"):
-        languages: set[str] = set()
-        for shard in alignment.shards:
-            languages.update(pq.read_table(shard, columns=[column])[column].unique().to_pylist())
-        yield {name for name in languages if name}
-
-
-def _teacher(manifest: Mapping[str, Any]) -> str:
-    return str(manifest["teacher"]["name"]) if SYNTHESISED.issubset(manifest) else ""
-
-
 def _title(manifest: Mapping[str, Any]) -> str:
     counts = manifest["counts"]
     return f"Alignment set of {counts['groups']:,} instructions in {counts['clips']:,} clips"
 
 
-def _text(alignment: AlignmentSet) -> str:
-    manifest = cards.without_paths(alignment.manifest)
-    origin = _sealed(manifest) if SEALED in manifest else []
-    if SYNTHESISED.issubset(manifest):
-        origin = _synthesised(manifest)
-    parts = [
-        f"# {_title(manifest)}",
-        INTRODUCTION,
-        _contents(manifest),
-        *origin,
-        LOADING,
-        _integrity(alignment),
-        LIMITS,
-    ]
-    return "\n\n".join(parts)
+def _card_text(alignment: AlignmentSet, manifest: Mapping[str, Any]) -> str:
+    origin = [_sealing(manifest[SEALED])] if SEALED in manifest else []
+    if SYNTHESIS_KEYS.issubset(manifest):
+        origin = [_synthesis(manifest), _filters(manifest["filters"])]
+    title, contents = f"# {_title(manifest)}", _contents(manifest)
+    return "\n\n".join([title, INTRODUCTION, contents, *origin, LOADING, _checksums(alignment), LIMITS])
 
 
 INTRODUCTION = """\
-Spoken instructions with the answers of a text LLM (the teacher), to align a speech language model: one row a clip.
-Made for rba-bench (`rba-bench train --set alignment_set=DIR`); any tool that reads parquet reads it."""
+Spoken instructions with the answers of a text LLM (the teacher), to align a speech language model: one row per clip.
+Made for rba-bench (`rba-bench train --set alignment_set=DIR`), and readable by any tool that reads parquet."""
 
 LOADING = """\
 ## Loading
@@ -171,53 +156,54 @@ LOADING = """\
 from datasets import Audio, load_dataset
 
 train = load_dataset("DIR", split="train")  # the rows to train on
-held_out = load_dataset("DIR", "validation", split="validation")  # instructions that are held out, if there are any
-both = load_dataset("DIR", "all", split="train")  # every row; the column `split` tells them apart
-train = train.cast_column("audio", Audio())  # decodes clips, with torchcodec; without, they stay bytes
+held_out = load_dataset("DIR", "validation", split="validation")  # held-out instructions, if there are any
+both = load_dataset("DIR", "all", split="train")  # all rows; the column `split` names the split of each
+train = train.cast_column("audio", Audio())  # decodes the clips (needs torchcodec); without this line they are bytes
 ```
 
-`group_id` joins the voices of one instruction. `prompt` is text that stands beside the audio, "" for spoken
-instructions."""
+Rows of one instruction in several voices have the same `group_id`. `prompt` is text that the model reads beside the
+audio; it is empty for spoken instructions."""
 
 LIMITS = """\
 ## Limits and licence
 
-The answers are what a model wrote, not what a person checked. Text has the licence that the teacher's terms give its
-output, and recordings have their own: state the licence in the front matter before you publish the set."""
+The answers were written by a model and were not checked by people. The licence of the text follows from the teacher's
+terms for its output; recordings have licences of their own. State the licence in the front matter before you publish
+the set."""
 
 
 def _contents(manifest: Mapping[str, Any]) -> str:
     counts = dict(manifest["counts"])
     rows = [("instructions", f"{counts.pop('groups'):,}"), ("clips", f"{counts.pop('clips'):,}")]
     rows.append(("hours of speech", f"{counts.pop('hours'):.2f}"))
-    counts.pop("clips_by_voice", None)  # the voices stand below
+    counts.pop("clips_by_voice", None)  # the voices are listed below
     for name, tally in counts.items():
         if isinstance(tally, Mapping):
-            shown = ", ".join(f"{key or 'none'} {number:,}" for key, number in tally.items())
-            rows.append((name.replace("_", " "), shown if len(tally) <= LISTED else f"{len(tally)} kinds"))
+            values = ", ".join(f"{key or 'none'} {number:,}" for key, number in tally.items())
+            text = values if len(tally) <= LONGEST_LIST else f"{len(tally)} kinds"
+            rows.append((name.replace("_", " "), text))
         else:
             rows.append((name.replace("_", " "), f"{tally:,}"))
-    return f"## Contents\n\n{cards.table(('what', 'how many'), rows)}"
+    return f"## Contents\n\n{cards.markdown_table(('content', 'number'), rows)}"
 
 
-def _synthesised(manifest: Mapping[str, Any]) -> list[str]:
+def _synthesis(manifest: Mapping[str, Any]) -> str:
     teacher, tts, recipe = manifest["teacher"], manifest["tts"], manifest["recipe"]
-    sampling = manifest["sampling"]
     rows = [
         ("teacher", teacher["name"]),
-        ("its weights, SHA-256", teacher.get("weights_sha256", "unknown")),
+        ("teacher's weights, SHA-256", teacher.get("weights_sha256", "unknown")),
         ("pre-query template, SHA-256", teacher["template_sha256"]),
         *(
-            (f"sampling, {part}", ", ".join(f"{k} {v}" for k, v in how.items()))
-            for part, how in sampling.items()
+            (f"sampling, {part}", ", ".join(f"{name} {value}" for name, value in options.items()))
+            for part, options in manifest["sampling"].items()
         ),
         ("speech", f"{tts['engine']} {tts['version']}"),
         ("voices", f"{len(tts['voices'])}: {', '.join(tts['voices'])}" if tts["voices"] else "as recorded"),
-        ("noise, signal to noise in dB", " to ".join(map(str, recipe.get("snr_db") or ["none"]))),
+        ("signal-to-noise ratio in dB", " to ".join(map(str, recipe.get("snr_db") or ["none"]))),
         ("seed", manifest["seeds"]["seed"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
     ]
-    return [f"## How it was made\n\n{cards.table(('what', 'value'), rows)}", _filters(manifest["filters"])]
+    return f"## How it was made\n\n{cards.markdown_table(('property', 'value'), rows)}"
 
 
 def _filters(filters: Mapping[str, Any]) -> str:
@@ -225,22 +211,25 @@ def _filters(filters: Mapping[str, Any]) -> str:
     for part, counts in filters.items():
         rows.append((part, "kept", f"{counts['kept']:,} of {counts['n']:,}", ""))
         dropped = counts["dropped"].items()
-        rows += [(part, name, f"{why['n']:,}", why["meaning"]) for name, why in dropped if why["n"]]
-    return f"## Filters\n\n{cards.table(('of', 'reason', 'how many', 'meaning'), rows)}"
+        rows += [
+            (part, name, f"{reason['n']:,}", reason["meaning"]) for name, reason in dropped if reason["n"]
+        ]
+    return f"## Filters\n\n{cards.markdown_table(('filtered', 'reason', 'number', 'meaning'), rows)}"
 
 
-def _sealed(manifest: Mapping[str, Any]) -> list[str]:
-    seal = manifest[SEALED]
+def _sealing(seal: Mapping[str, Any]) -> str:
     rows = [("checked by", f"rba-bench {seal['rba_bench']}")]
     if "clips_heard" in seal:
         rows.append(("clips decoded", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
     text = "The parquet files were made by another tool; rba-bench checked them and left them as they are."
-    return [f"## How it was made\n\n{text}\n\n{cards.table(('what', 'value'), rows)}"]
+    return f"## How it was made\n\n{text}\n\n{cards.markdown_table(('property', 'value'), rows)}"
 
 
-def _integrity(alignment: AlignmentSet) -> str:
+def _checksums(alignment: AlignmentSet) -> str:
     names = alignment.names
-    rows = [(name, alignment.manifest["checksums"][name]) for name in names[:LISTED]]
-    more = f"\n\n{len(names) - LISTED:,} more stand in `manifest.json`." if len(names) > LISTED else ""
-    listed = cards.table(("file", "SHA-256"), rows)
-    return f"## Checksums\n\nThe set's identity is `{alignment.sha256}`.\n\n{listed}{more}"
+    rows = [(name, alignment.manifest["checksums"][name]) for name in names[:LONGEST_LIST]]
+    more = (
+        f"\n\n{len(names) - LONGEST_LIST:,} more are in `manifest.json`." if len(names) > LONGEST_LIST else ""
+    )
+    table = cards.markdown_table(("file", "SHA-256"), rows)
+    return f"## Checksums\n\nThe hash of the set is `{alignment.sha256}`.\n\n{table}{more}"

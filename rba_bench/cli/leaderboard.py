@@ -144,10 +144,10 @@ def model_card_command(
     Uses complete records of exactly these weights and verifies them. Scores of an earlier call are replaced.
     """
     with stdout_reserved():
-        from rba_bench.hub import ensure_card
+        from rba_bench.hub import write_missing_card
         from rba_bench.leaderboard.model_card import write_results
 
-        ensure_card(checkpoint)
+        write_missing_card(checkpoint)
         written = write_results(checkpoint, records or [RUNS / "eval"])
     for line in written.left_out:
         say(f"records left out: {line}")

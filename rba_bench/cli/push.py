@@ -30,13 +30,14 @@ def push_command(
 ) -> None:
     """Publish a checkpoint or an alignment set on the Hub.
 
-    Uploads weights or shards, the card and the record, without local paths and without the state of the training. The
-    same command again uploads what is missing.
+    Uploads weights or shards, the card and the record, without local paths and without the trainer's state. The same
+    command again uploads only what is missing.
     """
     with stdout_reserved():
         from rba_bench import hub
 
-        address = hub.push(folder, hub.reserve(repo, hub.kind_of(folder), public))
+        repository = hub.prepare_repository(repo, hub.repository_kind(folder), public)
+        address = hub.upload_folder(folder, repository)
     if as_json:
         emit_json({"folder": folder, "repo": repo, "url": address})
     else:
@@ -44,33 +45,33 @@ def push_command(
 
 
 def reserve_repository(repo: str | None, kind: "Kind", public: bool) -> "Repository | None":
-    """The repository of `--push-to-hub`, before the work begins; None where nobody asked, or another process does.
+    """The repository of `--push-to-hub`, prepared before the work begins; None without it, and on all ranks but 0.
 
     Raises:
-        UserError: `--public` alone, or a repository that this may not be.
-        MissingPrerequisite: no token, or no way to the Hub.
+        UserError: `--public` without `--push-to-hub`, or a repository that cannot be used.
+        MissingPrerequisite: there is no token, or the Hub cannot be reached.
     """
     if repo is None:
         if public:
-            raise UserError("--public belongs to --push-to-hub REPO")
+            raise UserError("--public needs --push-to-hub: add --push-to-hub REPO, or leave out --public")
         return None
     if os.environ.get("RANK", "0") != "0":
         return None
     with stdout_reserved():
         from rba_bench import hub
 
-        return hub.reserve(repo, kind, public)
+        return hub.prepare_repository(repo, kind, public)
 
 
 def publish_folder(folder: Path, repository: "Repository | None") -> None:
-    """Upload what a command has made, if `reserve_repository` gave it a place; the address goes to stderr.
+    """Upload the folder that a command made, if there is a repository; the address is printed on stderr.
 
     Raises:
-        RbaError: the upload failed; the folder is finished all the same.
+        RbaError: the upload failed; the folder is complete.
     """
     if repository is None:
         return
     with stdout_reserved():
         from rba_bench import hub
 
-        say(f"published: {hub.push(folder, repository)}")
+        say(f"published: {hub.upload_folder(folder, repository)}")

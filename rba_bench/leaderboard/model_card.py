@@ -1,7 +1,7 @@
-"""`rba-bench leaderboard card`: scores of a checkpoint's own records in its card, for readers and for the Hub.
+"""Scores in a model card (`rba-bench leaderboard card`): a table for readers and a `model-index` for the Hub.
 
-Front matter gets a `model-index`, the text a table with interval, n, protocol hash and test set. Only complete records
-count, of these very weights and this very tokenizer, and each is verified as for a board.
+A score has its interval, n, protocol hash and test set. Only complete records of exactly these weights and this
+tokenizer are used, and each is verified as for a leaderboard.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from rba_bench import cards
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import MetricValue, describe_failures, read_record
+from rba_bench.evaluation.records import describe_failures, read_record
 from rba_bench.leaderboard.board_groups import BoardGroup, GroupKey, group_key
 from rba_bench.leaderboard.columns import SCORE, score_texts
 from rba_bench.leaderboard.loaded_runs import MODEL, find_runs, kind_of_spec, load_checked_run
@@ -21,19 +21,19 @@ from rba_bench.textlm.weights import local_folder, setup_sha256, weights_sha256
 
 RESULTS = "results"
 INDEX = "model-index"
-OURS = "protocol_sha256"  # an argument of our metrics alone, by which our entries are known again
-HUB_TASKS = {"asr": "automatic-speech-recognition"}  # by kind of item; all others are:
-HUB_TASK = "audio-text-to-text"
+PROTOCOL_ARGUMENT = "protocol_sha256"  # marks the entries of `model-index` that rba-bench wrote
+HUB_TASKS = {"asr": "automatic-speech-recognition"}  # by kind of item
+DEFAULT_HUB_TASK = "audio-text-to-text"
 
 
 @dataclass(frozen=True)
 class CardResults:
-    """What went into a card.
+    """The records whose scores a card shows.
 
     Attributes:
-        card: Its path.
+        card: Path of the card.
         runs: Folders of the records, in the order of the table.
-        left_out: Why other records below the same folders are not in it, in sentences.
+        left_out: Why other records in the same folders are not shown, in sentences.
     """
 
     card: Path
@@ -42,42 +42,44 @@ class CardResults:
 
 
 def write_results(checkpoint: Path, records: Sequence[Path]) -> CardResults:
-    """Put the scores of a checkpoint into its card; those of an earlier call are replaced, all else stays.
+    """Write the scores of a checkpoint into its card; scores of an earlier call are replaced, all else stays.
 
     Args:
-        checkpoint: Its folder.
+        checkpoint: Folder of the checkpoint.
         records: Run folders, or folders of them.
 
     Raises:
-        UserError: no complete record of this checkpoint there, one that is at fault, or a card that cannot be edited.
-        MissingPrerequisite: no checkpoint there.
+        UserError: there is no complete record of this checkpoint, a record is at fault, or the card cannot be edited.
+        MissingPrerequisite: there is no checkpoint.
     """
     folder = local_folder(checkpoint, "checkpoint")
     weights, setup = weights_sha256(folder), setup_sha256(folder)
-    folders, left_out = _runs_of_checkpoint(find_runs(records), weights, setup)
+    folders, left_out = _newest_records(find_runs(records), weights, setup)
     if not folders:
         raise UserError(
-            f"no complete record of the weights in {folder} below {', '.join(map(str, records))} "
+            f"no complete record of the weights of {folder} in {', '.join(map(str, records))} "
             f"({'; '.join(left_out)}): make one with rba-bench eval --model {folder}"
         )
-    runs = [load_checked_run(place) for place in folders]
+    runs = [load_checked_run(path) for path in folders]
     refuse_faulty(runs)
     groups = [BoardGroup(group_key(run.record), [run], "") for run in runs]
-    path = folder / cards.CARD
-    index = _index(cards.front_matter(path), groups)
-    cards.write_card(folder, {INDEX: index}, {RESULTS: _text(groups, weights)}, renewed=(INDEX,), adopt=True)
-    return CardResults(path, tuple(run.folder for run in runs), tuple(left_out))
+    card = folder / cards.CARD
+    index = _model_index(cards.front_matter(card), groups)
+    cards.write_card(
+        folder, {INDEX: index}, {RESULTS: _results_section(groups, weights)}, renewed=(INDEX,), adopt=True
+    )
+    return CardResults(card, tuple(run.folder for run in runs), tuple(left_out))
 
 
-def _runs_of_checkpoint(folders: Iterable[Path], weights: str, setup: str) -> tuple[list[Path], list[str]]:
-    """The newest complete record of each protocol and test set, and why the others are left out."""
+def _newest_records(folders: Iterable[Path], weights: str, setup: str) -> tuple[list[Path], list[str]]:
+    """The newest complete record of each protocol and test set, and the reasons why other records are left out."""
     newest: dict[GroupKey, Path] = {}
     foreign = partial = older = 0
     records = [(read_record(folder), folder) for folder in folders]
-    for record, folder in sorted(records, key=lambda each: (each[0].created, each[0].run_id)):
+    for record, folder in sorted(records, key=lambda item: (item[0].created, item[0].run_id)):
         model = record.model
-        is_own = model.get("weights_sha256") == weights and model.get("setup_sha256", setup) == setup
-        if not is_own or kind_of_spec(str(model["spec"])) != MODEL:
+        same_model = model.get("weights_sha256") == weights and model.get("setup_sha256", setup) == setup
+        if not same_model or kind_of_spec(str(model["spec"])) != MODEL:
             foreign += 1
         elif record.partial:
             partial += 1
@@ -89,12 +91,12 @@ def _runs_of_checkpoint(folders: Iterable[Path], weights: str, setup: str) -> tu
         (partial, "partial"),
         (older, "older than one of the same protocol"),
     )
-    left_out = [f"{number} {'is' if number == 1 else 'are'} {why}" for number, why in reasons if number]
+    left_out = [f"{number} {'is' if number == 1 else 'are'} {reason}" for number, reason in reasons if number]
     return [newest[key] for key in sorted(newest)], left_out
 
 
-def _index(front: Mapping[str, Any], groups: Sequence[BoardGroup]) -> list[dict[str, Any]]:
-    """The `model-index` with our entries, and those of others as they were."""
+def _model_index(front: Mapping[str, Any], groups: Sequence[BoardGroup]) -> list[dict[str, Any]]:
+    """The `model-index` with entries for `groups`; entries that rba-bench did not write stay as they are."""
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
@@ -105,58 +107,55 @@ def _index(front: Mapping[str, Any], groups: Sequence[BoardGroup]) -> list[dict[
             name, entries = model_index_to_eval_results(front[INDEX])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(
-                f"the model-index of the card is none ({error!r}): correct or remove it"
+                f"the model-index of the card is not valid ({error!r}): correct or remove it"
             ) from error
-        others = [entry for entry in entries if OURS not in (entry.metric_args or {})]
-    ours = [_entry(group) for group in groups]
-    index: list[dict[str, Any]] = eval_results_to_model_index(name, [*others, *ours])
+        others = [entry for entry in entries if PROTOCOL_ARGUMENT not in (entry.metric_args or {})]
+    index: list[dict[str, Any]] = eval_results_to_model_index(name, [*others, *map(_index_entry, groups)])
     return index
 
 
-def _entry(group: BoardGroup) -> Any:
+def _index_entry(group: BoardGroup) -> Any:
     from huggingface_hub import EvalResult
 
     record, metric = group.record, group.primary
     value, data = record.metrics[metric], record.data
     score, low, high = map(float, score_texts(metric, value))
-    perturbed = f" ({group.perturbation})" if group.perturbation else ""
     return EvalResult(
-        task_type=HUB_TASKS.get(group.runs[0].samples[0].kind, HUB_TASK),
+        task_type=HUB_TASKS.get(group.runs[0].samples[0].kind, DEFAULT_HUB_TASK),
         dataset_type=str(data.get("repo") or data["source"]),
-        dataset_name=f"{record.task}{perturbed}",
+        dataset_name=_task_title(group),
         dataset_revision=str(data.get("revision") or data["items_sha256"]),
         metric_type=metric,
         metric_name=SCORE.title(group, metric),
         metric_value=score,
-        metric_args={"ci95": [low, high], "n": value.n, OURS: record.protocol_hash},
+        metric_args={"ci95": [low, high], "n": value.n, PROTOCOL_ARGUMENT: record.protocol_hash},
     )
 
 
-def _text(groups: Sequence[BoardGroup], weights: str) -> str:
+def _task_title(group: BoardGroup) -> str:
+    return group.record.task + (f" ({group.perturbation})" if group.perturbation else "")
+
+
+def _results_section(groups: Sequence[BoardGroup], weights: str) -> str:
     rows = []
     for group in groups:
         record, metric = group.record, group.primary
         value = record.metrics[metric]
         score, low, high = score_texts(metric, value)
-        task = record.task + (f" ({group.perturbation})" if group.perturbation else "")
-        counts = (f"{score} [{low}, {high}]{_lengths(value)}", value.n, describe_failures(record.statuses))
-        hashes = (record.protocol_hash, group.data_hash)
-        rows.append(
-            (task, record.protocol, SCORE.title(group, metric), *counts, *hashes, record.created[:10])
-        )
+        lengths = ""
+        if value.mean_length is not None and value.baseline_mean_length is not None:  # of win rates
+            lengths = f", mean length {value.mean_length:.0f} (baseline {value.baseline_mean_length:.0f})"
+        protocol = (_task_title(group), record.protocol, SCORE.title(group, metric))
+        result = (f"{score} [{low}, {high}]{lengths}", value.n, describe_failures(record.statuses))
+        rows.append((*protocol, *result, record.protocol_hash, group.data_hash, record.created[:10]))
     columns = ("task", "decoding", "metric", "score [95 %]", "n", "not ok", "protocol", "test set", "date")
     versions = sorted({group.record.versions.get("rba-bench", "unknown") for group in groups})
     measured = f"Measured with rba-bench {', '.join(versions)} on the weights `{weights}`. {READING}"
     micro = any(group.record.track == "micro" for group in groups)
-    return "\n\n".join(["## Results", measured, *([MICRO] if micro else []), cards.table(columns, rows)])
-
-
-def _lengths(value: MetricValue) -> str:
-    """Of a win rate, the mean lengths that it is read beside."""
-    if value.mean_length is None or value.baseline_mean_length is None:
-        return ""
-    return f", mean length {value.mean_length:.0f} (baseline {value.baseline_mean_length:.0f})"
+    return "\n\n".join(
+        ["## Results", measured, *([MICRO] if micro else []), cards.markdown_table(columns, rows)]
+    )
 
 
 READING = """\
-Scores of equal protocol and test set may be compared, others not. *not ok* counts items without a good answer."""
+Only scores with equal protocol and test set can be compared. *not ok* counts items without a usable response."""

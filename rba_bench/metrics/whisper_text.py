@@ -1,12 +1,13 @@
-"""Whisper's text normaliser and its table of spellings, read from openai-whisper's files without importing it.
+"""Whisper's English text normaliser and spelling table, loaded from openai-whisper without importing `whisper`.
 
-`import whisper` brings torch and numba, which takes seconds and fails where one of them is broken; scores of finished
-runs can be computed again without either. The normalisers themselves are plain Python.
+`import whisper` imports torch and numba, which takes seconds and fails if one of them is broken. The normalisers need
+neither, so that scores of finished runs can be recomputed without them.
 """
 
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import module_from_spec, spec_from_file_location
@@ -16,7 +17,7 @@ from rba_bench.errors import MissingPrerequisite
 from rba_bench.installing import package
 
 DISTRIBUTION = "openai-whisper"
-_NAME = "rba_bench_whisper_normalizers"  # the name in sys.modules, which is not that of the whole package
+_NAME = "rba_bench_whisper_normalizers"  # in sys.modules; not `whisper`, which may be imported too
 
 
 @lru_cache(maxsize=1)
@@ -26,12 +27,11 @@ def english_normalizer() -> Callable[[str], str]:
     Raises:
         MissingPrerequisite: openai-whisper is not installed.
     """
-    folder = _folder()
+    folder = _normalizers_folder()
     spec = spec_from_file_location(_NAME, folder / "__init__.py", submodule_search_locations=[str(folder)])
-    if spec is None or spec.loader is None:
-        raise MissingPrerequisite(_missing())
+    assert spec is not None and spec.loader is not None  # a .py file always has a loader
     module = module_from_spec(spec)
-    sys.modules[_NAME] = module  # before it runs, for its relative imports
+    sys.modules[_NAME] = module  # needed by the module's relative imports
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -48,19 +48,15 @@ def american_spelling() -> dict[str, str]:
     Raises:
         MissingPrerequisite: openai-whisper is not installed.
     """
-    listed: dict[str, str] = json.loads((_folder() / "english.json").read_text(encoding="utf-8"))
-    return listed
+    table: dict[str, str] = json.loads((_normalizers_folder() / "english.json").read_text(encoding="utf-8"))
+    return table
 
 
-def _folder() -> Path:
-    try:
+def _normalizers_folder() -> Path:
+    with suppress(PackageNotFoundError):
         folder = Path(str(distribution(DISTRIBUTION).locate_file("whisper/normalizers")))
-    except PackageNotFoundError as error:
-        raise MissingPrerequisite(_missing()) from error
-    if not (folder / "english.json").is_file():
-        raise MissingPrerequisite(_missing())
-    return folder
-
-
-def _missing() -> str:
-    return f"English text is normalised by {DISTRIBUTION}, which is not installed: {package(DISTRIBUTION)}"
+        if (folder / "__init__.py").is_file() and (folder / "english.json").is_file():
+            return folder
+    raise MissingPrerequisite(
+        f"English text is normalised by {DISTRIBUTION}, which is not installed: {package(DISTRIBUTION)}"
+    )

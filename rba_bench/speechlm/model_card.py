@@ -1,6 +1,6 @@
-"""The card of a checkpoint: what every card has, and the cards of models that were composed and not yet trained.
+"""Model cards: what the cards of all checkpoints share, and the cards of composites that are not trained yet.
 
-`rba_bench.training.model_card` writes those of training runs, `rba_bench.leaderboard.model_card` puts scores into them.
+`rba_bench.training.model_card` writes the cards of training runs, `rba_bench.leaderboard.model_card` adds scores.
 Nothing here imports torch.
 """
 
@@ -14,46 +14,54 @@ from rba_bench.files import read_json
 from rba_bench.progress import say
 
 PROVENANCE = "compose.json"
-COMPOSITE = "rba_composite"  # model type of our own architecture; transformers learns it from this package
+COMPOSITE = "rba_composite"  # the model type that transformers knows through this package
 ABOUT = "about"  # the section about the model itself
 PAPER = "2509.03526"
 
 
 def write_model_card(folder: Path | str) -> bool:
-    """Write or renew the card of a composite that no training run has made.
+    """Write or renew the card of a composite that is not trained yet.
 
     Args:
-        folder: what `save_pretrained` wrote.
+        folder: as `save_pretrained` wrote it.
 
     Returns:
-        Whether the folder has a card of ours now; a README without our marks stays as it is.
+        Whether the card is up to date now; a user's own README stays as it is.
     """
-    return renew_card(Path(folder), *_content(Path(folder)))
+    return renew_card(Path(folder), *_composite_card(Path(folder)))
 
 
-def drop_bare_card(folder: Path) -> None:
-    """Remove the card that `save_pretrained` wrote, if nobody has changed it, before a better one is written."""
+def remove_untrained_card(folder: Path) -> None:
+    """Remove the card that `save_pretrained` wrote, unless it was edited, so that the card of a run replaces it."""
     path = folder / cards.CARD
-    front, text = _content(folder)
+    front, text = _composite_card(folder)
     if path.is_file() and path.read_text(encoding="utf-8") == cards.new_card(front, {ABOUT: text}):
         path.unlink()
 
 
-def _content(folder: Path) -> tuple[dict[str, Any], str]:
-    """Front matter and text of the card of a model that was composed."""
-    made_of = read_json(folder / PROVENANCE) if (folder / PROVENANCE).is_file() else None
-    parts = [INTRODUCTION, _parts(made_of) if made_of else UNKNOWN, loading(folder), UNTRAINED, CITATION]
-    sources = (made_of["encoder"], made_of["llm"]) if made_of else ()
-    bases = [str(part["id"]).partition("@")[0] for part in sources if part["revision"]]
-    title = "# A speech encoder and a language model, joined"
-    return metadata(bases), "\n\n".join([title, *parts])
+def _composite_card(folder: Path) -> tuple[dict[str, Any], str]:
+    """Front matter and text for a composite that is not trained yet."""
+    bases, parts = [], UNKNOWN_PARTS
+    if (folder / PROVENANCE).is_file():
+        provenance = read_json(folder / PROVENANCE)
+        rows = []
+        for name in ("encoder", "llm"):
+            part = cards.without_paths(provenance[name])
+            rows.append((name, part["id"], part["revision"] or "not from the Hub", part["weights_sha256"]))
+            if part["revision"]:
+                bases.append(str(part["id"]).partition("@")[0])
+        table = cards.markdown_table(("part", "model", "revision", "weights, SHA-256"), rows)
+        options = cards.markdown_table(("option", "value"), provenance["options"].items())
+        parts = f"## Parts\n\n{table}\n\n{options}"
+    text = "\n\n".join([INTRODUCTION, parts, loading_section(folder), UNTRAINED, CITATION])
+    return card_metadata(bases), text
 
 
 def renew_card(folder: Path, front: Mapping[str, Any], text: str) -> bool:
-    """Write or renew the section about the model; what is in the way of it is one line, never the end of a run.
+    """Write or renew the section about the model; an error is reported in one line and does not end a run.
 
     Returns:
-        Whether the folder has a card of ours now.
+        Whether the card is up to date now.
     """
     try:
         return cards.write_card(folder, front, {ABOUT: text}, renewed=("base_model",))
@@ -62,13 +70,15 @@ def renew_card(folder: Path, front: Mapping[str, Any], text: str) -> bool:
         return False
 
 
-def metadata(bases: Sequence[str], license_: str | None = None, tags: Sequence[str] = ()) -> dict[str, Any]:
+def card_metadata(
+    bases: Sequence[str], license_: str | None = None, tags: Sequence[str] = ()
+) -> dict[str, Any]:
     """Front matter of a checkpoint's card.
 
     Args:
-        bases: ids on the Hub of the models it was made from.
-        license_: of the base, where it is known.
-        tags: beside those that every card has.
+        bases: Hub ids of the models that it was made from.
+        license_: of the base, if it is known.
+        tags: in addition to those of every card.
     """
     from huggingface_hub import ModelCardData
 
@@ -82,42 +92,25 @@ def metadata(bases: Sequence[str], license_: str | None = None, tags: Sequence[s
     return dict(data.to_dict())
 
 
-def licence_of(base: Path) -> str | None:
-    """The licence that the card of a base model states; None where it has no card, or says nothing."""
-    try:
-        stated = cards.front_matter(base / cards.CARD).get("license")
-    except (UserError, OSError):
-        return None
-    return stated if isinstance(stated, str) else None
-
-
-def loading(folder: Path) -> str:
-    """How to load the checkpoint in `folder`."""
-    ours = read_json(folder / "config.json").get("model_type") == COMPOSITE
-    return LOADING.format(register=REGISTER if ours else "")
-
-
-def _parts(made_of: Mapping[str, Any]) -> str:
-    rows = []
-    for name in ("encoder", "llm"):
-        part = cards.without_paths(made_of[name])
-        rows.append((name, part["id"], part["revision"] or "not from the Hub", part["weights_sha256"]))
-    table = cards.table(("part", "model", "revision", "weights, SHA-256"), rows)
-    options = cards.table(("option", "value"), made_of["options"].items())
-    return f"## Parts\n\n{table}\n\n{options}"
+def loading_section(folder: Path) -> str:
+    """The section that says how to load and use the checkpoint in `folder`."""
+    is_composite = read_json(folder / "config.json").get("model_type") == COMPOSITE
+    return LOADING.format(register=REGISTER if is_composite else "")
 
 
 INTRODUCTION = f"""\
-A speech language model: speech and text in, text out. Made by rba-bench {__version__} of a Whisper-type encoder, a
+# A speech encoder joined to a language model
+
+A speech language model: speech and text in, text out. Made by rba-bench {__version__} from a Whisper-type encoder, a
 projector, and a causal language model."""
 
-UNKNOWN = """\
+UNKNOWN_PARTS = """\
 ## Parts
 
-Not recorded: this checkpoint was saved by hand."""
+Not recorded: this checkpoint was not made by `rba-bench compose`."""
 
 REGISTER = """\
-import rba_bench  # tells transformers of the architecture
+import rba_bench  # registers the architecture in transformers
 
 """
 
@@ -131,16 +124,16 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 processor = AutoProcessor.from_pretrained("DIR")
 ```
 
-`rba-bench eval --model DIR` measures it; `rba-bench train --set base=DIR` trains it further."""
+`rba-bench eval --model DIR` evaluates it; `rba-bench train --set base=DIR` trains it."""
 
 UNTRAINED = """\
 ## Limits
 
-The projector is new unless a training run says otherwise: such a model does not understand speech yet. Its parts keep
-their own licences and limits."""
+The projector is not trained, unless a training run is documented here: the model does not understand speech yet. Its
+parts keep their own licences and limits."""
 
 CITATION = f"""\
 ## Citation
 
-Cite the models above, and rba-bench where you use its method or its numbers (`CITATION.cff` of the package). The method
-Reinforced Behavior Alignment: [arXiv {PAPER}](https://arxiv.org/abs/{PAPER})."""
+Cite the models above, and rba-bench (its `CITATION.cff`) if you use its methods or its numbers. Reinforced Behavior
+Alignment is described in [arXiv {PAPER}](https://arxiv.org/abs/{PAPER})."""

@@ -1,14 +1,21 @@
-"""The card of a training run's checkpoint, from its `rba_run.json`: base, data, method, recipe, cost, how to use it."""
+"""The model card of a training run, from its `rba_run.json`: base, data, method, recipe, cost and use."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rba_bench import cards
 from rba_bench.assets import WEIGHTS
+from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.outputs import RUN_RECORD
-from rba_bench.speechlm import model_card as common
+from rba_bench.speechlm.model_card import (
+    CITATION,
+    card_metadata,
+    loading_section,
+    remove_untrained_card,
+    renew_card,
+)
 from rba_bench.training.options.presets import PRESETS
 
 
@@ -16,72 +23,79 @@ def write_run_card(out: Path, base: Path | None = None) -> bool:
     """Write or renew the card of a finished run.
 
     Args:
-        out: its folder.
+        out: folder of the run.
         base: folder of the base model, whose card states the licence.
 
     Returns:
-        Whether the folder has a card of ours now; a README without our marks stays as it is.
+        Whether the card is up to date now; a user's own README stays as it is.
     """
     run = cards.without_paths(read_json(out / RUN_RECORD))
     bases = [run["base"].partition("@")[0]] if run["base_revision"] else []
-    license_ = "apache-2.0" if run["base"] in WEIGHTS else (common.licence_of(base) if base else None)
-    front = common.metadata(bases, license_, ["alignment", run["method"]])
-    common.drop_bare_card(out)
-    return common.renew_card(out, front, _text(run, out))
-
-
-def _text(run: Mapping[str, Any], out: Path) -> str:
-    method, base = run["method"], run["base"]
+    license_ = "apache-2.0" if run["base"] in WEIGHTS else _stated_license(base)
+    method = run["method"]
     about = PRESETS[method].about if method in PRESETS else "see the recipe"
-    return "\n\n".join(
+    text = "\n\n".join(
         [
-            f"# {cards.cell(base)} aligned by {method}",
+            f"# {cards.table_cell(run['base'])} aligned by {method}",
             "A speech language model: speech and text in, text out. It was trained to answer speech as a text LLM, the "
             f"teacher, answers the text. Method `{method}`: {about}.",
-            _base(run),
-            _data(run),
-            _training(run),
-            _recipe(run),
-            common.loading(out),
+            _base_section(run),
+            _data_section(run),
+            _training_section(run),
+            _recipe_section(run),
+            loading_section(out),
             LIMITS,
-            common.CITATION,
+            CITATION,
         ]
     )
+    remove_untrained_card(out)
+    return renew_card(out, card_metadata(bases, license_, ["alignment", method]), text)
 
 
-def _base(run: Mapping[str, Any]) -> str:
+def _stated_license(base: Path | None) -> str | None:
+    """The licence in the card of the base model, if it has a readable card."""
+    if base is None:
+        return None
+    try:
+        license_ = cards.front_matter(base / cards.CARD).get("license")
+    except (UserError, OSError):
+        return None
+    return license_ if isinstance(license_, str) else None
+
+
+def _base_section(run: Mapping[str, Any]) -> str:
     rows = [
         ("base", run["base"]),
         ("revision", run["base_revision"] or "not from the Hub"),
         ("files, SHA-256", run["base_sha256"]),
     ]
-    for number, one in enumerate(run.get("lineage") or (), 1):
-        made = f"{one.get('method')}, {one.get('steps')} steps, seed {one.get('seed')}, SHA-256 {one.get('sha256')}"
-        rows.append((f"run before, {number}", made))
-    return f"## Base\n\n{cards.table(('what', 'value'), rows)}"
+    for number, earlier in enumerate(run.get("lineage") or (), 1):
+        method, steps, seed, sha256 = (earlier.get(key) for key in ("method", "steps", "seed", "sha256"))
+        rows.append((f"earlier run {number}", f"{method}, {steps} steps, seed {seed}, SHA-256 {sha256}"))
+    return f"## Base\n\n{cards.markdown_table(('property', 'value'), rows)}"
 
 
-def _data(run: Mapping[str, Any]) -> str:
+def _data_section(run: Mapping[str, Any]) -> str:
+    sources = run["recipe"][
+        "alignment_set"
+    ]  # one or a list of: a folder, or a mapping with the folder as `path`
     rows = []
-    for name, one in zip(_names(run["recipe"]["alignment_set"]), run["data"]["sets"], strict=True):
-        origin = one.get("origin") or {}
-        kinds = ", ".join(one["kinds"] or origin.get("kinds") or ["all"])
-        made = (origin.get("teacher", "not recorded"), origin.get("speech", "not recorded"))
-        rows.append((name, one["sha256"], f"{one['train_groups']:,}", f"{one['clips']:,}", kinds, *made))
-    columns = ("set", "SHA-256", "instructions trained on", "clips", "kinds", "teacher", "speech")
-    left_out = (
-        ", ".join(f"{name} {n}" for name, n in (run.get("clips_left_out") or {}).items() if n) or "none"
-    )
-    return f"## Alignment set\n\n{cards.table(columns, rows)}\n\nClips left out: {left_out}."
+    for source, data in zip(
+        sources if isinstance(sources, list) else [sources], run["data"]["sets"], strict=True
+    ):
+        name = Path(source["path"] if isinstance(source, Mapping) else source).name
+        origin = data.get("origin") or {}
+        kinds = ", ".join(data["kinds"] or origin.get("kinds") or ["all"])
+        makers = (origin.get("teacher", "not recorded"), origin.get("speech", "not recorded"))
+        counts = (f"{data['train_groups']:,}", f"{data['clips']:,}")
+        rows.append((name, data["sha256"], *counts, kinds, *makers))
+    columns = ("set", "SHA-256", "training instructions", "clips", "kinds", "teacher", "speech")
+    counts_by_reason = (run.get("clips_left_out") or {}).items()
+    left_out = ", ".join(f"{reason} {n}" for reason, n in counts_by_reason if n) or "none"
+    return f"## Alignment set\n\n{cards.markdown_table(columns, rows)}\n\nClips left out: {left_out}."
 
 
-def _names(chosen: Any) -> list[str]:
-    """What the sets of a recipe are called: the recipe has one or several, each a folder or a folder with options."""
-    listed = chosen if isinstance(chosen, list) else [chosen]
-    return [Path(one["path"] if isinstance(one, Mapping) else one).name for one in listed]
-
-
-def _training(run: Mapping[str, Any]) -> str:
+def _training_section(run: Mapping[str, Any]) -> str:
     machine = run["hardware"]
     hours = (run["wall_time_s"] + run.get("encoding_s", 0.0)) / 3600
     rows = [
@@ -90,24 +104,18 @@ def _training(run: Mapping[str, Any]) -> str:
         ("seed", run["seed"]),
         ("hardware", f"{machine['processes']} x {machine['name']} ({machine['device']})"),
         ("hours", f"{hours:.2f}"),
-        ("clips a second", run["samples_per_s"]),
-        *_validation(run.get("validations")),
+        ("clips per second", run["samples_per_s"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
         ("finished", run["created"]),
     ]
-    return f"## Training\n\n{cards.table(('what', 'value'), rows)}"
+    if validations := run.get("validations"):
+        first, last = validations["history"][0], validations["history"][-1]
+        change = f"{first[1]:.4g} at step {first[0]}, {last[1]:.4g} at step {last[0]}"
+        rows.append((f"held-out {validations['metric']}", change))
+    return f"## Training\n\n{cards.markdown_table(('property', 'value'), rows)}"
 
 
-def _validation(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    if found:
-        first, last = found["history"][0], found["history"][-1]
-        yield (
-            f"held-out {found['metric']}",
-            f"{first[1]:.4g} at step {first[0]}, {last[1]:.4g} at step {last[0]}",
-        )
-
-
-def _recipe(run: Mapping[str, Any]) -> str:
+def _recipe_section(run: Mapping[str, Any]) -> str:
     from huggingface_hub.utils import yaml_dump
 
     recipe = yaml_dump(run["recipe"], sort_keys=False)
@@ -118,7 +126,7 @@ def _recipe(run: Mapping[str, Any]) -> str:
 LIMITS = """\
 ## Limits
 
-The model knows speech of the kind in its alignment set: other languages, accents, noises and lengths were not trained
-on unless the base knew them. It answers as its teacher does, with the teacher's mistakes. Scores, where there are some
-below, hold for the protocol they name and for no other. The licence follows from the base, the alignment set and the
-teacher's terms: state it in the front matter if it is missing there."""
+The model was trained on speech like that of its alignment set, and not on other languages, accents, noises or lengths,
+unless the base was. It answers as its teacher does, including the teacher's mistakes. A score below is valid only for
+the protocol that it names. The licence follows from the base, the alignment set and the teacher's terms: state it in
+the front matter if it is missing there."""

@@ -107,7 +107,7 @@ def test_a_users_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_settings_are_read_as_they_were_given() -> None:
-    from rba_bench.api.calling import assignments
+    from rba_bench.api.calling import setting_texts
     from rba_bench.recipes import parse_override
 
     given = {
@@ -119,8 +119,8 @@ def test_settings_are_read_as_they_were_given() -> None:
         "h": True,
         "i": "null",
     }
-    read = {".".join(where): value for where, value in map(parse_override, assignments(given))}
+    read = {".".join(where): value for where, value in map(parse_override, setting_texts(given))}
     assert read == given | {"g": "x/y"}
-    assert assignments(["a=1"], seed=3, steps=None) == ["a=1", "seed=3"]
+    assert setting_texts(["a=1"], seed=3, steps=None) == ["a=1", "seed=3"]
     with pytest.raises(TypeError, match="a setting cannot be of type object"):
-        assignments({"a": object()})
+        setting_texts({"a": object()})

@@ -97,7 +97,7 @@ def test_text_and_html_show_every_score(run: rba.Run) -> None:
 def test_html_of_names_is_text() -> None:
     from rba_bench.api import tables
 
-    shown = tables.html("<script>", ("<b>",), [("<img src=x>",)])
+    shown = tables.html_table("<script>", ("<b>",), [("<img src=x>",)])
     assert "<script>" not in shown and "<b></th>" not in shown and "&lt;img src=x&gt;" in shown
 
 
