@@ -44,7 +44,7 @@ def texts(seed: int = 0) -> tuple[list[str], list[str]]:
 
 def ours(metric: str, form: str) -> tuple[Case, float]:
     """What is timed, and the seconds that counting the statistics took before."""
-    from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+    from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
     from rba_bench.metrics.bleu import ChrfPP, CorpusBleu
     from rba_bench.metrics.bootstrap import bootstrap_corpus, paired_difference
 
@@ -56,7 +56,7 @@ def ours(metric: str, form: str) -> tuple[Case, float]:
     clusters = [f"sentence-{index // VOICES}" for index in range(PAIRS)] if "clusters" in form else None
     if form.startswith("macro"):
         groups = [f"direction-{index % GROUPS}" for index in range(PAIRS)]
-        average = macro_score(score, rows.shape[1])
+        average = MacroScore(score, rows.shape[1])
         return lambda: bootstrap_corpus(macro_rows(rows, groups), average, clusters), counting
     if form.startswith("paired"):
         other = np.roll(rows, 1, axis=0)

@@ -22,7 +22,7 @@ from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.lengths import mean_lengths
 from rba_bench.evaluation.metric import KINDS, ItemScore, Metric, metrics_of, signed
 from rba_bench.evaluation.records import ExploitTable, MetricPart, MetricValue, Sample
-from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
 from rba_bench.metrics.bootstrap import (
     ScoreFn,
     bootstrap_corpus,
@@ -119,7 +119,7 @@ def _summable(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> t
         matrix = np.asarray(scores, dtype=np.float64)
     if not metric.macro:
         return matrix, score
-    return macro_rows(matrix, groups), macro_score(score, matrix.shape[1])
+    return macro_rows(matrix, groups), MacroScore(score, matrix.shape[1])
 
 
 def summarise_metrics(samples: Sequence[Sample], added: Sequence[Metric] = ()) -> dict[str, MetricValue]:

@@ -24,7 +24,7 @@ from rba_bench.evaluation.records import (
     sample_bytes,
 )
 from rba_bench.files import sha256_bytes
-from rba_bench.metrics.aggregate import WIDTHS, macro_rows, macro_score, score_function
+from rba_bench.metrics.aggregate import WIDTHS, MacroScore, macro_rows, score_function
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.untrusted import plain, read_untrusted_file
 
@@ -132,7 +132,7 @@ def resampling_rows(
     score = score_function(aggregation)
     if groups is None:
         return rows, score
-    return macro_rows(rows, groups), macro_score(score, rows.shape[1])
+    return macro_rows(rows, groups), MacroScore(score, rows.shape[1])
 
 
 def find_runs(paths: Iterable[Path], out: Path | None = None) -> list[Path]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rba_bench.metrics.bleu import BLEU_WIDTH, CHRF_WIDTH, corpus_score
-from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_score, score_all, score_scale
+from rba_bench.metrics.bootstrap import Floats, ScoreFn, mean_score
 from rba_bench.metrics.interval import Scale
 
 CHRF_BETA = 2
@@ -25,7 +25,7 @@ WIDTHS = {"mean": 2, "bleu": BLEU_WIDTH, "chrf++": CHRF_WIDTH, "error_rate": 2} 
 
 
 @dataclass(frozen=True)
-class CorpusScore:
+class CorpusScore(ScoreFn):
     """Corpus score in [0, 100] of `bleu` or `chrf++` from summed statistics."""
 
     name: str
@@ -38,21 +38,17 @@ class CorpusScore:
         """Scores `[m]` of summed rows `[m, k]`."""
         return _MANY[self.name](totals)
 
-    def scale(self, _rows: Floats, _width: float | None) -> Scale:
+    def scale(self, rows: Floats, width: float | None) -> Scale:
         """0 to 100."""
         return Scale(100.0, 0.0, 100.0)
 
 
 @dataclass(frozen=True)
-class ErrorRate:
+class ErrorRate(ScoreFn):
     """Errors per hundred reference tokens from a summed `(errors, reference length)` row; can exceed 100.
 
     Where all references together are empty there is no rate: 0 without errors, else 100.
     """
-
-    def __call__(self, total: Sequence[float]) -> float:
-        """Rate of one summed row."""
-        return float(self.many(np.asarray([total], dtype=np.float64))[0])
 
     def many(self, totals: Floats) -> Floats:
         """Rates `[m]` of summed rows `[m, 2]`."""
@@ -60,13 +56,13 @@ class ErrorRate:
         undefined = np.where(errors > 0, 100.0, 0.0)
         return np.divide(100.0 * errors, length, out=undefined, where=length > 0)
 
-    def scale(self, _rows: Floats, _width: float | None) -> Scale:
+    def scale(self, rows: Floats, width: float | None) -> Scale:
         """From 0, with no upper end; a hundred errors more in a hundred tokens where all go wrong."""
         return Scale(100.0, 0.0)
 
 
 @dataclass(frozen=True)
-class MacroScore:
+class MacroScore(ScoreFn):
     """Unweighted mean of `inner` over blocks of `width` columns (see `macro_rows`).
 
     Empty blocks are left out; with nothing but empty blocks the score is 0.
@@ -86,12 +82,12 @@ class MacroScore:
         blocks = totals.reshape(len(totals), -1, self.width)
         filled = blocks.any(axis=2)
         scores = np.zeros(filled.shape)
-        scores[filled] = score_all(self.inner, blocks[filled])
+        scores[filled] = self.inner.many(blocks[filled])
         return np.asarray(scores.sum(axis=1) / np.maximum(filled.sum(axis=1), 1))
 
     def scale(self, rows: Floats, width: float | None) -> Scale:
         """That of the parts."""
-        return score_scale(self.inner, rows.reshape(-1, self.width), width)
+        return self.inner.scale(rows.reshape(-1, self.width), width)
 
 
 def score_function(aggregation: str) -> ScoreFn:
@@ -121,11 +117,11 @@ def item_scores(aggregation: str, rows: ArrayLike) -> Floats:
     data = np.asarray(rows, dtype=np.float64)
     if aggregation == "bleu":
         return _bleu_many(data, effective_order=True)
-    return score_all(score_function(aggregation), data)
+    return score_function(aggregation).many(data)
 
 
 def macro_rows(rows: ArrayLike, groups: Sequence[Hashable]) -> Floats:
-    """Spread rows `[n, k]` into `[n, groups * k]`, one block per group in sorted order; for `macro_score`.
+    """Spread rows `[n, k]` into `[n, groups * k]`, one block per group in sorted order; for `MacroScore`.
 
     Corpus scores of different languages are averaged, not pooled: BLEU over two tokenizers has no meaning.
     """
@@ -137,11 +133,6 @@ def macro_rows(rows: ArrayLike, groups: Sequence[Hashable]) -> Floats:
         member = np.array([label == name for label in groups])
         spread[member, index * width : (index + 1) * width] = data[member]
     return spread
-
-
-def macro_score(score_fn: ScoreFn, width: int) -> ScoreFn:
-    """Unweighted mean of `score_fn` over the blocks of `macro_rows`; a block drawn empty is left out."""
-    return MacroScore(score_fn, width)
 
 
 def _bleu_many(totals: Floats, effective_order: bool = False) -> Floats:

@@ -6,7 +6,6 @@ resamples of 15,531 pairs in under a second). `score(sum of rows)` equals sacreb
 last digit because sacrebleu computes both ends.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -25,11 +24,11 @@ def bleu_tokenizer(target_lang: str) -> str:
     return BLEU_TOKENIZERS.get(base_language(target_lang), "13a")
 
 
-class CorpusMetric(ABC):
+class CorpusMetric:
     """A corpus score with sufficient statistics.
 
     Args:
-        target_lang: Language of hypotheses and references, e.g. `de` or `zh-CN`.
+        metric: sacrebleu's metric object.
         n_references: References per item if it is the same everywhere; only then does the signature name it
             (`nrefs:1` instead of `nrefs:var`), and `statistics` checks it.
     """
@@ -37,14 +36,9 @@ class CorpusMetric(ABC):
     name: str
     width: int
 
-    def __init__(self, target_lang: str = "en", n_references: int | None = None) -> None:
-        self.target_lang = base_language(target_lang)
+    def __init__(self, metric: Any, n_references: int | None = None) -> None:
         self.n_references = n_references
-        self._metric = self._make()
-
-    @abstractmethod
-    def _make(self) -> Any:
-        """The sacrebleu metric object."""
+        self._metric = metric
 
     def statistics(self, hypothesis: str, references: Sequence[str]) -> list[int]:
         """Sufficient statistics of one item: `width` integers. An empty hypothesis is a valid item.
@@ -75,6 +69,10 @@ class CorpusMetric(ABC):
 class CorpusBleu(CorpusMetric):
     """BLEU with the tokenizer of the target language (zh `zh`, ja `ja-mecab`, ko `ko-mecab`, else `13a`).
 
+    Args:
+        target_lang: Language of hypotheses and references, e.g. `de` or `zh-CN`.
+        n_references: See `CorpusMetric`.
+
     Raises:
         MissingPrerequisite: the tokenizer of the language needs a package that is not installed.
     """
@@ -82,18 +80,18 @@ class CorpusBleu(CorpusMetric):
     name = "bleu"
     width = BLEU_WIDTH
 
-    def _make(self) -> Any:
-        return _bleu(bleu_tokenizer(self.target_lang), effective_order=False)
+    def __init__(self, target_lang: str = "en", n_references: int | None = None) -> None:
+        super().__init__(_bleu(bleu_tokenizer(target_lang), effective_order=False), n_references)
 
 
 class ChrfPP(CorpusMetric):
-    """chrF++ (6 character orders, 2 word orders): needs no tokenizer, so it is shown beside BLEU."""
+    """chrF++ (6 character orders, 2 word orders): needs no tokenizer, so it is shown beside BLEU in every language."""
 
     name = "chrf++"
     width = CHRF_WIDTH
 
-    def _make(self) -> Any:
-        return _chrf()
+    def __init__(self, _target_lang: str = "en", n_references: int | None = None) -> None:
+        super().__init__(_chrf(), n_references)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,8 @@ bootstrap. The spread of the resamples is the standard error; `rba_bench.metrics
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -30,12 +31,46 @@ from rba_bench.metrics.interval import (
     widen_for_unseen,
 )
 
-ScoreFn = Callable[[Sequence[float]], float]
 Value = TypeVar("Value")
 
 SEED = 1234
 RESAMPLES = 1000
 _CHUNK_CELLS = 1_000_000  # draws held at once: 8 MB, and a few copies
+
+
+class ScoreFn(ABC):
+    """A score as a function of a sum of rows, with the scale it lies on."""
+
+    def __call__(self, total: Sequence[float]) -> float:
+        """Score of one summed row `[k]`."""
+        return float(self.many(np.asarray([total], dtype=np.float64))[0])
+
+    @abstractmethod
+    def many(self, totals: Floats) -> Floats:
+        """Scores `[m]` of summed rows `[m, k]`."""
+
+    @abstractmethod
+    def scale(self, rows: Floats, width: float | None) -> Scale:
+        """Where a score of items with these rows `[n, k]` can lie, `width` being the largest value if it is known."""
+
+
+class MeanScore(ScoreFn):
+    """Mean from a summed `(value, 1)` row; NaN where nothing was summed, which is no score at all."""
+
+    def many(self, totals: Floats) -> Floats:
+        """Means `[m]` of summed rows `[m, 2]`."""
+        empty = np.full(len(totals), math.nan)
+        return np.divide(totals[:, 0], totals[:, 1], out=empty, where=totals[:, 1] != 0)
+
+    def scale(self, rows: Floats, width: float | None) -> Scale:
+        """From 0 to `width` (else 1, or the largest value) if all items lie there; no ends otherwise."""
+        values = np.divide(rows[:, 0], rows[:, 1], out=np.zeros(len(rows)), where=rows[:, 1] != 0)
+        most = float(np.abs(values).max())
+        reach = width or max(1.0, most)
+        return Scale(reach, 0.0, reach) if values.min() >= 0 and most <= reach else Scale(max(reach, most))
+
+
+mean_score = MeanScore()
 
 
 def bootstrap_mean(
@@ -66,7 +101,7 @@ def bootstrap_mean(
     if not groups.few and paired.MOST * groups.count < most_equal and groups.count - most_equal <= SWAPPED:
         # Nearly all clusters agree: the few others are too few to tell how far from the rest an item may lie.
         ends = widen_for_unseen(
-            interval.value, interval.low, interval.high, groups, score_scale(mean_score, rows, scale)
+            interval.value, interval.low, interval.high, groups, mean_score.scale(rows, scale)
         )
         return Interval(
             interval.value, *ends, interval.n, f"{interval.method}; nearly all equal, room for the unseen"
@@ -86,7 +121,7 @@ def bootstrap_corpus(
 
     Args:
         stats: Sufficient statistics, one row per item `[n, k]`.
-        score_fn: Score of a summed row `[k]`, e.g. `CorpusBleu("de").score`.
+        score_fn: Score of a summed row `[k]`, e.g. `score_function("bleu")`.
         clusters: Cluster label per item; clusters are drawn whole. None draws items.
         seed: Seed of the draws; equal seed, n and clusters give equal draws.
         resamples: Number of resamples.
@@ -95,9 +130,7 @@ def bootstrap_corpus(
     rows, groups = _matrix(stats), Clusters.of(cluster_sizes(len(stats), clusters))  # type: ignore[arg-type]
     draws = resampled_scores(rows, score_fn, clusters, seed, resamples)
     value = float(score_fn(rows.sum(axis=0).tolist()))
-    return score_interval(
-        value, draws, groups, score_scale(score_fn, rows, scale), _source(groups, seed, resamples)
-    )
+    return score_interval(value, draws, groups, score_fn.scale(rows, scale), _source(groups, seed, resamples))
 
 
 def score_interval(value: float, drawn: Floats, clusters: Clusters, scale: Scale, source: str) -> Interval:
@@ -151,7 +184,7 @@ def paired_difference(
     def drawn() -> Floats:
         sums = resampled_sums(np.hstack([rows.left, rows.right]), None, seed, resamples)
         a_sums, b_sums = np.hsplit(sums, 2)
-        return score_all(score, a_sums) - score_all(score, b_sums)
+        return score.many(a_sums) - score.many(b_sums)
 
     return paired.difference_interval(rows, drawn, _source(Clusters.of(rows.sizes), seed, resamples))
 
@@ -168,8 +201,8 @@ def paired_rows(
         left=cluster_rows(left, clusters),
         right=cluster_rows(right, clusters),
         sizes=cluster_sizes(len(left), clusters),
-        score=lambda totals: score_all(score_fn, totals),
-        scale=score_scale(score_fn, np.vstack([left, right]), scale),
+        score=score_fn.many,
+        scale=score_fn.scale(np.vstack([left, right]), scale),
     )
 
 
@@ -209,8 +242,7 @@ def resampled_scores(
     resamples: int = RESAMPLES,
 ) -> Floats:
     """Score of every resample, `[resamples]`. Equal seeds on equal items draw alike: subtract to compare."""
-    sums = resampled_sums(stats, clusters, seed, resamples)
-    return score_all(score_fn, sums)
+    return score_fn.many(resampled_sums(stats, clusters, seed, resamples))
 
 
 def resampled_sums(
@@ -240,41 +272,6 @@ def mean_rows(values: ArrayLike) -> Floats:
     """Values `[n]` as rows `(value, 1)`, the sufficient statistics of a mean."""
     data = _vector(values)
     return np.column_stack([data, np.ones(len(data))])
-
-
-class _Mean:
-    """Mean from a summed `(value, 1)` row; NaN where nothing was summed, which is no score at all."""
-
-    def scale(self, rows: Floats, width: float | None) -> Scale:
-        """From 0 to `width` (else 1, or the largest value) if all items lie there; no ends otherwise."""
-        values = np.divide(rows[:, 0], rows[:, 1], out=np.zeros(len(rows)), where=rows[:, 1] != 0)
-        most = float(np.abs(values).max())
-        reach = width or max(1.0, most)
-        return Scale(reach, 0.0, reach) if values.min() >= 0 and most <= reach else Scale(max(reach, most))
-
-    def __call__(self, total: Sequence[float]) -> float:
-        return float(total[0]) / float(total[1]) if total[1] else math.nan
-
-    def many(self, totals: Floats) -> Floats:
-        empty = np.full(len(totals), math.nan)
-        return np.divide(totals[:, 0], totals[:, 1], out=empty, where=totals[:, 1] != 0)
-
-
-mean_score = _Mean()
-
-
-def score_all(score_fn: ScoreFn, totals: Floats) -> Floats:
-    """Scores `[m]` of summed rows `[m, k]`: at once if the score function has `many`, else one by one."""
-    many = getattr(score_fn, "many", None)
-    if many is not None:
-        return np.asarray(many(totals))
-    return np.array([score_fn(row) for row in totals.tolist()])
-
-
-def score_scale(score_fn: ScoreFn, rows: Floats, width: float | None = None) -> Scale:
-    """Where a score can lie: the scale of the score function if it has one, else up to `width` (100) from the value."""
-    own_scale = getattr(score_fn, "scale", None)
-    return own_scale(rows, width) if own_scale else Scale(width or 100.0)
 
 
 def cluster_sizes(n: int, clusters: Sequence[Hashable] | None) -> Floats:

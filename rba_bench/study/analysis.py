@@ -32,8 +32,6 @@ from rba_bench.metrics.bootstrap import (
     cluster_rows,
     cluster_sizes,
     resampled_sums,
-    score_all,
-    score_scale,
 )
 from rba_bench.metrics.interval import Clusters, Scale, score_ends
 from rba_bench.study.folder import REFERENCE
@@ -106,14 +104,14 @@ def resample_systems(
     """
     if len({matrix.shape for matrix in rows}) > 1:
         raise ValueError("systems on the same items have rows of one shape")
-    sizes, limits = cluster_sizes(len(clusters), clusters), score_scale(score, np.vstack(rows), scale)
+    sizes, limits = cluster_sizes(len(clusters), clusters), score.scale(np.vstack(rows), scale)
     systems: list[ResampledSystem] = []
     for start in range(0, len(rows), SYSTEMS_AT_ONCE):
         part = rows[start : start + SYSTEMS_AT_ONCE]
         sums = resampled_sums(np.hstack(part), clusters)
         for matrix, block in zip(part, np.hsplit(sums, len(part)), strict=True):
             value = score(matrix.sum(axis=0).tolist())
-            resampled = score_all(score, block)
+            resampled = score.many(block)
             by_cluster = cluster_rows(matrix, clusters)
             systems.append(ResampledSystem(value, resampled, by_cluster, sizes, score, limits))
     return systems
@@ -152,7 +150,7 @@ def difference_over_seeds(ours: Sequence[ResampledSystem], theirs: Sequence[Resa
     def mean_score(totals: Floats) -> Floats:
         """Mean over the seeds of the scores of their blocks of columns."""
         blocks = np.hsplit(totals, len(ours))
-        return np.asarray(np.mean([score_all(score, block) for block in blocks], axis=0))
+        return np.asarray(np.mean([score.many(block) for block in blocks], axis=0))
 
     rows = paired.PairedRows(
         left=np.hstack([seed.rows for seed in ours]),

@@ -11,7 +11,7 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard import loaded_runs
 from rba_bench.leaderboard.compare_runs import compare_runs, run_headers
 from rba_bench.leaderboard.pairing import Contrast, RunPair
-from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.leaderboard import board_records as made
 
@@ -64,7 +64,7 @@ def test_corpus_metrics_are_paired_as_corpora_and_won_by_sentences(tmp_path):
     kept = [index for index in range(60) if index not in (3, 4)]
     groups, clusters = [a[i].group for i in kept], [a[i].cluster for i in kept]
     rows = [macro_rows([side[i].scores["bleu"] for i in kept], groups) for side in (a, b)]
-    expected = paired_difference(*rows, macro_score(score_function("bleu"), 10), clusters)
+    expected = paired_difference(*rows, MacroScore(score_function("bleu"), 10), clusters)
     assert found.difference.value == pytest.approx(expected.value)
     assert (found.difference.low, found.difference.high) == pytest.approx((expected.low, expected.high))
     sentences = [

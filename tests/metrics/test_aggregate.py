@@ -9,9 +9,9 @@ import sacrebleu
 from rba_bench.metrics.aggregate import (
     AGGREGATIONS,
     WIDTHS,
+    MacroScore,
     item_scores,
     macro_rows,
-    macro_score,
     score_function,
 )
 from rba_bench.metrics.bleu import ChrfPP, CorpusBleu
@@ -84,12 +84,12 @@ def test_a_row_of_zeros_weighs_nothing(aggregation):
     width = WIDTHS[aggregation]
     spread = macro_rows(gaps, groups)
     parts = [score(gaps[:22].sum(axis=0).tolist()), score(gaps[22:].sum(axis=0).tolist())]
-    assert macro_score(score, width)(spread.sum(axis=0).tolist()) == pytest.approx(sum(parts) / 2)
+    assert MacroScore(score, width)(spread.sum(axis=0).tolist()) == pytest.approx(sum(parts) / 2)
 
 
 def test_a_group_without_any_score_is_left_out_of_the_macro_average():
     rows = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
-    macro = macro_score(mean_score, 2)
+    macro = MacroScore(mean_score, 2)
     spread = macro_rows(rows, ["x", "x", "y"])
     assert macro(spread.sum(axis=0).tolist()) == 0.5
     assert macro.many(spread.sum(axis=0)[None]).tolist() == [0.5]

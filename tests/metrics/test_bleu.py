@@ -8,7 +8,7 @@ import sacrebleu
 from sacrebleu.metrics import BLEU, CHRF
 
 from rba_bench.errors import MissingPrerequisite
-from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
 from rba_bench.metrics.bleu import (
     ChrfPP,
     CorpusBleu,
@@ -142,7 +142,7 @@ def test_many_scores_at_once_equal_sacrebleus_one_by_one(name, width):
     singly = [score(row) for row in totals.tolist()]
     assert score.many(totals) == pytest.approx(singly, rel=1e-12, abs=1e-12)
     assert 0.0 in singly and max(singly) > 20
-    macro = macro_score(score, width)
+    macro = MacroScore(score, width)
     pairs = np.hstack([totals, totals[::-1]])
     pairs[0, :width] = 0  # a block drawn empty
     assert macro.many(pairs) == pytest.approx([macro(row) for row in pairs.tolist()], rel=1e-12, abs=1e-12)
@@ -162,7 +162,7 @@ def test_macro_average_is_the_mean_of_the_languages_own_scores():
         rows += stats
         groups += [lang] * len(stats)
         own.append(metric.score(np.sum(stats, axis=0)))
-    score = macro_score(score_function("bleu"), width=10)
+    score = MacroScore(score_function("bleu"), width=10)
     assert score(macro_rows(rows, groups).sum(axis=0).tolist()) == pytest.approx(sum(own) / 2, abs=1e-12)
     pooled = corpus_score("bleu", np.sum(rows, axis=0))
     assert abs(pooled - sum(own) / 2) > 0.1

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
 from rba_bench.metrics.bleu import CorpusBleu
 from rba_bench.metrics.bootstrap import (
     bootstrap_corpus,
@@ -69,7 +69,7 @@ def test_resampled_bleu_equals_a_bootstrap_that_scores_every_resample_from_its_s
     stats = np.array([metric.statistics(h, [r]) for h, r in pairs])
     rng = np.random.default_rng(99)
     slow = [metric.score(stats[rng.integers(50, size=50)].sum(axis=0)) for _ in range(30)]
-    assert resampled_scores(stats, metric.score, seed=99, resamples=30).tolist() == slow
+    assert [metric.score(total) for total in resampled_sums(stats, seed=99, resamples=30)] == slow
 
 
 def test_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
@@ -195,7 +195,7 @@ def test_fifteen_thousand_pairs_a_thousand_resamples_stay_small(name, width, mac
     groups = [index % 15 for index in range(len(rows))]
     tracemalloc.start()
     stats = macro_rows(rows, groups) if macro else rows
-    interval = bootstrap_corpus(stats, macro_score(score, width) if macro else score, clusters)
+    interval = bootstrap_corpus(stats, MacroScore(score, width) if macro else score, clusters)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert interval.n == 15_531

@@ -81,10 +81,10 @@ def test_better_equal_and_worse_are_told_apart(data: StudyData) -> None:
 
 
 def test_bleu_is_the_mean_over_seeds_of_corpus_scores(data: StudyData) -> None:
-    from rba_bench.metrics.aggregate import macro_rows, macro_score, score_function
+    from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
 
     row = next(r for r in Analysis(data).rows if (r.part, r.method, r.task) == ("steps", "sft", "s2tt"))
-    score = macro_score(score_function("bleu"), 10)
+    score = MacroScore(score_function("bleu"), 10)
     alone = [score(macro_rows(words(0.7, seed), np.arange(N) % 2).sum(axis=0).tolist()) for seed in (1, 2, 3)]
     assert row.score.by_seed == pytest.approx(alone)
     assert row.score.value == pytest.approx(np.mean(alone))
