@@ -1,17 +1,17 @@
-"""The losses, as pure functions of tensors. No model, no tokenizer, no batch layout in here.
+"""The losses, as pure functions of tensors: they know no model, no tokenizer and no layout of a batch.
 
-    likelihood       log-probability of answers, and the means that turn losses of tokens into one
+    likelihood       log-probability of answers, and the means that turn losses of tokens into one loss
     preference       pairs: sigmoid (CPO, DPO, SPIN, RBA), IPO, SimPO, ODPO, TDPO
     distillation     a teacher's distributions (forward, reverse, JSD; full or top k), DiVA's hidden states
     policy_gradient  advantages, GRPO, DAPO, RLOO, self-critical training, minimum risk
-    vocabulary       what distillation computes over the vocabulary, sparing memory
 
-Losses come back one a pair, an answer, a token or a position, not averaged: the methods know what a whole optimiser
-step is to be divided by. Nothing is in here that no method calls.
+A function returns one loss for each pair, answer, token or position, not their mean: the methods know by what a whole
+optimiser step is divided. Every function is called by a method.
 """
 
 from rba_bench.training.losses.distillation import (
     Alignment,
+    DivergenceKind,
     divergence,
     end_weights,
     first_positions,
@@ -22,7 +22,6 @@ from rba_bench.training.losses.distillation import (
     topk_divergence,
 )
 from rba_bench.training.losses.likelihood import (
-    Kind,
     masked,
     sequence_logprobs,
     sequence_mean,
@@ -50,7 +49,7 @@ from rba_bench.training.losses.preference import (
 
 __all__ = [
     "Alignment",
-    "Kind",
+    "DivergenceKind",
     "beyond_clip",
     "clipped_ratio",
     "divergence",

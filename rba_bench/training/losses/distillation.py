@@ -1,8 +1,8 @@
 """Losses between the student's and a teacher's predictions at the same positions of the same answer.
 
 A position is where one token of an answer is predicted: C of them, answer after answer. The student gets the
-instruction as audio, the teacher as text. With p the teacher's next-token distribution and q the student's, both at
-temperature T (logits / T):
+instruction as audio, the teacher gets it as text. With p the teacher's next-token distribution and q the student's,
+both at temperature T (logits / T):
 
     forward   KL(p || q)                                          Ultravox, BLSP-KD's response loss
     reverse   KL(q || p)
@@ -14,19 +14,35 @@ multiply by T^2.
 **The weight of the JSD** is on the teacher's side, as in GKD's definition with P the teacher, and in TRL's `beta`. For
 w -> 0, JSD / w -> KL(p || q); for w -> 1, JSD / (1 - w) -> KL(q || p). The JSD itself is 0 at both ends, so w = 0
 stands for `forward` and w = 1 for `reverse`, without the division: TRL's convention.
+
+**Memory.** Autograd would keep several tensors of [C, V] for each divergence: with 150 000 tokens that, not the model,
+fills the memory. So the reductions over the vocabulary have gradients written out by hand: rows are taken a block at a
+time, nothing of size [C, V] exists beside the inputs and the gradient, and only the inputs are kept for the backward
+pass. Half precision is computed in float32, float64 in float64. Not differentiable twice.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from rba_bench.training.losses.likelihood import Collapse, FullDivergence, Kind
+from rba_bench.training.losses.likelihood import masked
 from rba_bench.training.options.presets import Reduction
+
+DivergenceKind = Literal["forward", "reverse", "jsd"]
+
+BLOCK = 1 << 22  # numbers in a block of rows: 16 MiB of float32, a few of which are alive at a time
 
 
 def divergence(
-    student: Tensor, teacher: Tensor, kind: Kind = "forward", *, weight: float = 0.5, temperature: float = 1.0
+    student: Tensor,
+    teacher: Tensor,
+    kind: DivergenceKind = "forward",
+    *,
+    weight: float = 0.5,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Divergence between two next-token distributions at each position, over the whole vocabulary.
 
@@ -48,20 +64,20 @@ def divergence(
     """
     if student.shape != teacher.shape:
         raise ValueError(f"student and teacher differ in shape: {[*student.shape]} and {[*teacher.shape]}")
-    return FullDivergence.apply(
-        student, teacher.detach(), _checked(kind, weight, temperature), weight, temperature
+    return DivergenceFunction.apply(
+        student, teacher.detach(), _effective_kind(kind, weight, temperature), weight, temperature
     )
 
 
 def top_k(teacher: Tensor, k: int, temperature: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """What `topk_divergence` needs to know of a teacher, from its logits [C, V]: to be cached.
+    """What `topk_divergence` needs of a teacher, computed from its logits [C, V], so that it can be cached.
 
     Returns:
         ids [C, k] int64 of the likeliest tokens; their log-probabilities [C, k] at temperature T; [C] the log of the
         probability of all other tokens (-inf if k = V). Nats.
     """
     ids = teacher.topk(k, dim=-1).indices
-    collapsed = Collapse.apply(teacher.detach(), ids, temperature)
+    collapsed = CollapseFunction.apply(teacher.detach(), ids, temperature)
     return ids, collapsed[:, :-1], collapsed[:, -1]
 
 
@@ -70,7 +86,7 @@ def topk_divergence(
     ids: Tensor,
     logprobs: Tensor,
     log_rest: Tensor,
-    kind: Kind = "forward",
+    kind: DivergenceKind = "forward",
     *,
     weight: float = 0.5,
     temperature: float = 1.0,
@@ -99,25 +115,147 @@ def topk_divergence(
     if not len(student) == len(ids) == len(log_rest) or ids.shape != logprobs.shape:
         shapes = ", ".join(str([*x.shape]) for x in (student, ids, logprobs, log_rest))
         raise ValueError(f"student, ids, logprobs and log_rest do not fit together: {shapes}")
-    kind = _checked(kind, weight, temperature)
-    ours = Collapse.apply(student, ids, temperature)
-    theirs = torch.cat([logprobs, log_rest[:, None]], -1).detach()
-    return FullDivergence.apply(ours, theirs, kind, weight, 1.0)  # log-probabilities are logits, too
+    kind = _effective_kind(kind, weight, temperature)
+    student_logprobs = CollapseFunction.apply(student, ids, temperature)
+    teacher_logprobs = torch.cat([logprobs, log_rest[:, None]], -1).detach()
+    return DivergenceFunction.apply(student_logprobs, teacher_logprobs, kind, weight, 1.0)  # as logits
 
 
-def _checked(kind: Kind, weight: float, temperature: float) -> Kind:
-    """The kind to compute: a JSD with its weight at an end is a KL."""
+def _effective_kind(kind: DivergenceKind, weight: float, temperature: float) -> DivergenceKind:
+    """The kind to compute: a JSD with weight 0 or 1 is a KL. Raises ValueError for a setting out of range."""
     if kind not in ("forward", "reverse", "jsd"):
         raise ValueError(f"divergence {kind!r} is none of forward, reverse, jsd")
     if not 0 <= weight <= 1:
         raise ValueError(f"the weight of the JSD is {weight}, not between 0 and 1")
     if not temperature > 0:
         raise ValueError(f"the temperature is {temperature}, not above 0")
-    ends: dict[float, Kind] = {0.0: "forward", 1.0: "reverse"}
+    ends: dict[float, DivergenceKind] = {0.0: "forward", 1.0: "reverse"}
     return ends.get(float(weight), kind) if kind == "jsd" else kind
 
 
-# positions of an answer
+def _expectation(probs: Tensor, values: Tensor) -> Tensor:
+    """sum_v p_v x_v over the last axis, where 0 * infinity is 0."""
+    return torch.where(probs > 0, probs * values, probs.new_zeros(())).sum(-1)
+
+
+def _work_type(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """A new tensor: logits / T, in at least float32."""
+    return logits.to(_work_type(logits)) / temperature
+
+
+def _row_blocks(logits: Tensor) -> Iterator[slice]:
+    """Slices of the rows of `logits` [C, V], of at most `BLOCK` numbers each (or one row)."""
+    rows, width = logits.shape
+    step = max(1, BLOCK // max(width, 1))
+    yield from (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _mixture(teacher: Tensor, student: Tensor, weight: float) -> Tensor:
+    """log(w p_teacher + (1 - w) p_student) from log-probabilities."""
+    shares = torch.tensor([weight, 1 - weight], dtype=student.dtype, device=student.device).log()
+    return torch.logaddexp(teacher + shares[0], student + shares[1])
+
+
+def _divergence_value(student: Tensor, teacher: Tensor, kind: DivergenceKind, weight: float) -> Tensor:
+    """Divergence between rows of log-probabilities [C, V]. Returns [C] nats."""
+    if kind == "forward":
+        return _expectation(teacher.exp(), teacher - student)
+    if kind == "reverse":
+        return _expectation(student.exp(), student - teacher)
+    mixture = _mixture(teacher, student, weight)
+    return weight * _expectation(teacher.exp(), teacher - mixture) + (1 - weight) * _expectation(
+        student.exp(), student - mixture
+    )
+
+
+def _divergence_gradient(student: Tensor, teacher: Tensor, kind: DivergenceKind, weight: float) -> Tensor:
+    """Gradient of `_divergence_value` for the student's logits. Log-probabilities [C, V]; returns [C, V].
+
+    q - p for the forward KL. For the others q * (g - sum_v q_v g_v), with g = d value / d q up to a constant: log q -
+    log p for the reverse KL, (1 - w) * (log q - log m) for the JSD, whose terms from the mixture add up to a constant.
+    """
+    probs = student.exp()
+    if kind == "forward":
+        return probs.sub_(teacher.exp())
+    towards = teacher if kind == "reverse" else _mixture(teacher, student, weight)
+    slope = torch.where(probs > 0, student - towards, probs.new_zeros(()))
+    if kind == "jsd":
+        slope.mul_(1 - weight)
+    return slope.sub_((probs * slope).sum(-1, keepdim=True)).mul_(probs)
+
+
+class DivergenceFunction(torch.autograd.Function):
+    """[C, V] logits of student and teacher -> [C] divergence; a gradient for the student only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, kind: DivergenceKind, weight: float, temperature: float
+    ) -> Tensor:
+        """Logits [C, V] -> [C] nats."""
+        ctx.save_for_backward(student, teacher)
+        ctx.setting = kind, weight, temperature
+        losses = student.new_empty(len(student), dtype=_work_type(student))
+        for rows in _row_blocks(student):
+            logprobs = DivergenceFunction._logprobs(student[rows], teacher[rows], temperature)
+            losses[rows] = _divergence_value(*logprobs, kind, weight)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """[C] -> [C, V] for the student."""
+        student, teacher = ctx.saved_tensors
+        kind, weight, temperature = ctx.setting
+        gradient = torch.empty_like(student)
+        for rows in _row_blocks(student):
+            logprobs = DivergenceFunction._logprobs(student[rows], teacher[rows], temperature)
+            slope = _divergence_gradient(*logprobs, kind, weight)
+            gradient[rows] = slope.mul_(upstream[rows, None] / temperature)
+        return gradient, None, None, None, None
+
+    @staticmethod
+    def _logprobs(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        ours = _scaled(student, temperature).log_softmax(-1)
+        return ours, _scaled(teacher.to(ours.dtype), temperature).log_softmax(-1)
+
+
+class CollapseFunction(torch.autograd.Function):
+    """[C, V] logits and [C, k] distinct ids -> [C, k + 1]: log-probabilities of the ids, and of all others together."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
+        """Logits [C, V] -> [C, k + 1] nats; the last is -inf where the ids are the whole vocabulary."""
+        ctx.save_for_backward(logits, ids)
+        ctx.temperature = temperature
+        collapsed = logits.new_empty(len(logits), ids.shape[1] + 1, dtype=_work_type(logits))
+        for rows in _row_blocks(logits):
+            scaled = _scaled(logits[rows], temperature)
+            total = scaled.logsumexp(-1, keepdim=True)
+            collapsed[rows, :-1] = scaled.gather(-1, ids[rows]) - total
+            # not log(1 - sum of the others): that difference has no digits left when the ids hold all the mass
+            others = scaled.scatter_(-1, ids[rows], -torch.inf).logsumexp(-1, keepdim=True)
+            collapsed[rows, -1:] = others - total
+        return collapsed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """[C, k + 1] -> [C, V]."""
+        logits, ids = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for rows in _row_blocks(logits):
+            scaled = _scaled(logits[rows], ctx.temperature)
+            slope = scaled.log_softmax(-1).exp_().mul_(-upstream[rows].sum(-1, keepdim=True))
+            slope.scatter_add_(-1, ids[rows], upstream[rows, :-1])
+            others = scaled.scatter_(-1, ids[rows], -torch.inf)
+            total = others.logsumexp(-1, keepdim=True)
+            within = others.sub_(torch.where(total.isinf(), total.new_zeros(()), total)).exp_()
+            gradient[rows] = slope.addcmul_(within, upstream[rows, -1:]).div_(ctx.temperature)
+        return gradient, None, None
 
 
 def first_positions(mask: Tensor) -> Tensor:
@@ -162,9 +300,6 @@ def end_weights(
     return mask / lengths / max(count, 1) + end_weight * last / max(ends, 1)
 
 
-# DiVA
-
-
 def hidden_l2(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """||h_student - h_teacher||_2 of the last hidden states at each position: DiVA's distillation (arXiv 2410.02678).
 
@@ -180,9 +315,9 @@ def hidden_l2(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         [N, L] norms (not squared), float32 or wider; 0, without gradient, outside the mask.
     """
     wide = torch.promote_types(student.dtype, torch.float32)
-    apart = student.to(wide) - teacher.detach().to(wide)
-    apart = torch.where(mask[..., None], apart, apart.new_zeros(()))  # before the norm: no NaN from padding
-    return torch.linalg.vector_norm(apart, dim=-1)
+    difference = student.to(wide) - teacher.detach().to(wide)
+    difference = masked(difference, mask[..., None])  # before the norm: no NaN from padding
+    return torch.linalg.vector_norm(difference, dim=-1)
 
 
 class Alignment(NamedTuple):

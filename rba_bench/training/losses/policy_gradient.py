@@ -14,11 +14,9 @@ from torch import Tensor
 
 from rba_bench.training.losses.likelihood import masked
 
-# advantages
-
 
 class _Groups:
-    """Sums over the answers of each group, broadcast back to the answers; unscored answers count nothing."""
+    """Statistics of the rewards of each group, broadcast to its answers; unscored answers do not count."""
 
     def __init__(self, rewards: Tensor, groups: Tensor) -> None:
         names, self.place = torch.unique(groups, return_inverse=True)
@@ -115,9 +113,6 @@ def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
     return masked(grouped.rewards - others, grouped.differ())
 
 
-# rewards
-
-
 def overlong_punishment(lengths: Tensor, longest: int, cache: int) -> Tensor:
     """DAPO's soft overlong punishment (arXiv 2503.14476, Eq. 13).
 
@@ -132,9 +127,6 @@ def overlong_punishment(lengths: Tensor, longest: int, cache: int) -> Tensor:
         [N] in [-1, 0].
     """
     return ((longest - cache - lengths) / cache).clamp(-1.0, 0.0)
-
-
-# losses of tokens
 
 
 def importance_weights(logprobs: Tensor, old: Tensor, mask: Tensor, cap: float) -> Tensor:
@@ -217,9 +209,6 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """
     apart = masked(reference.detach() - logprobs, mask)
     return masked(apart.expm1() - apart, mask)
-
-
-# losses of answers
 
 
 def self_critical(logprobs: Tensor, rewards: Tensor, greedy: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Methods that learn from given answers or from a text LLM that reads the transcript.
+"""Methods that learn from given answers, or from a text LLM that gets the transcript.
 
 Cross entropy on given answers: TTS-SFT; BLSP and AudioChatLlama, whose answers the model's own LLM has written.
 Distillation from a text teacher: its distributions token by token (kd), the same on own samples (gkd), its hidden
-states (DiVA).
+states (diva).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,14 @@ from rba_bench.training.data.pairs import (
 )
 from rba_bench.training.losses import distillation
 from rba_bench.training.losses.likelihood import token_mean
-from rba_bench.training.methods.method import Divergence, FrozenModels, Method, Step, StepTargets, Terms
+from rba_bench.training.methods.method import (
+    FrozenModels,
+    Method,
+    Step,
+    StepTargets,
+    TeacherDivergence,
+    Terms,
+)
 
 
 class Likelihood(Method):
@@ -49,15 +56,30 @@ class TokenDistillation(Method):
     always_supervised = True
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
-        """The teacher on the same answers behind the transcript."""
+        """The teacher's distributions along the same answers, given the transcript."""
         options, places = self.recipe.teacher, self.places(batch)
         texts = [row.user_text for row, _ in batch.prompts]
         targets = frozen_models.teacher.targets(texts, batch.responses, places).to(frozen_models.device)
-        return StepTargets(targets, Divergence(options.divergence, options.temperature, options.jsd_weight))
+        return StepTargets(
+            targets, TeacherDivergence(options.divergence, options.temperature, options.jsd_weight)
+        )
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
-        divergence, supervision = self._divergence(step, self.places(step.batch)), self.supervision(step)
+        places, reduction = self.places(step.batch), self.recipe.distillation_reduction
+        mask = step.pick(step.scores.mask, places)
+        # own samples may be cut off, without an end token
+        ended = [step.batch.responses[place].tokens[-1] in self.end_ids for place in places]
+        weights = distillation.end_weights(
+            mask,
+            self.recipe.teacher.end_weight,
+            ended=torch.tensor(ended, device=mask.device),
+            count=step.counts["tokens" if reduction == "token" else "answers"],
+            ends=step.counts["ends"],
+            reduction=reduction,
+        )
+        divergence = (step.pick(step.scores.divergence, places) * weights).sum()
+        supervision = self.supervision(step)
         notes = {"divergence": float(divergence.detach()), "sft": float(supervision.detach())}
         return Terms(divergence + self.recipe.sft_weight * supervision, notes)
 
@@ -73,29 +95,15 @@ class TokenDistillation(Method):
         }
 
     def places(self, batch: StepBatch) -> list[int]:
-        """Branches that are compared with the teacher, one named as often as it was said."""
+        """Responses that are compared with the teacher; one that occurs several times is listed as often."""
         return batch.teacher
-
-    def _divergence(self, step: Step, places: Sequence[int]) -> torch.Tensor:
-        reduction, mask = self.recipe.distillation_reduction, step.pick(step.scores.mask, places)
-        # own samples may be cut off, without an end token
-        ended = [step.batch.responses[place].tokens[-1] in self.end_ids for place in places]
-        weights = distillation.end_weights(
-            mask,
-            self.recipe.teacher.end_weight,
-            ended=torch.tensor(ended, device=mask.device),
-            count=step.counts["tokens" if reduction == "token" else "answers"],
-            ends=step.counts["ends"],
-            reduction=reduction,
-        )
-        return (step.pick(step.scores.divergence, places) * weights).sum()
 
 
 class OnPolicyDistillation(TokenDistillation):
     """GKD (Agarwal et al. 2023): the same on the student's own samples, in `student_fraction` of the steps.
 
-    Algorithm 1 of the paper draws u ~ U(0, 1) once a step: u <= lambda, and the whole batch is what the student says;
-    else it is the given answers. The draw comes from seed and step alone.
+    Algorithm 1 of the paper draws u ~ U(0, 1) once a step: u <= lambda: the whole batch is the student's samples;
+    else the given answers. The draw comes from seed and step alone.
     """
 
     always_supervised = False  # the given answers of groups that are not sampled come as samples
@@ -192,13 +200,3 @@ class Diva(Method):
 def _spoken(batch: StepBatch) -> list[str]:
     """The transcript behind each of the teacher's answers."""
     return [batch.prompts[batch.responses[place].clip][0].instruction for place in batch.teacher]
-
-
-METHODS: dict[str, type[Method]] = {
-    "sft": Likelihood,
-    "blsp": Likelihood,
-    "audiochatllama": Likelihood,
-    "kd": TokenDistillation,
-    "gkd": OnPolicyDistillation,
-    "diva": Diva,
-}

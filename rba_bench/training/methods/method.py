@@ -6,8 +6,8 @@ An optimiser step may come in several batches, one after the other and in severa
 is counted over all of them before the first one is scored, and `loss` gives a batch's *share* of the step's loss: the
 sum of the shares is the loss, and the sum of their gradients its gradient, however the step is split.
 
-The trainer knows no method. A new one is a subclass in one of the modules here, a preset in `options/presets.py`, and,
-where its formula is new, a function in `losses`.
+The trainer knows no method. A new method is a subclass in one of the modules here, an entry in `METHOD_CLASSES`, a
+preset in `options/presets.py`, and, where its formula is new, a function in `losses`.
 """
 
 from abc import ABC, abstractmethod
@@ -22,8 +22,7 @@ from rba_bench.training.data.batch import StateTargets, StepBatch, Targets, asse
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest
 from rba_bench.training.losses import sequence_logprobs, token_mean
-from rba_bench.training.losses.distillation import divergence, topk_divergence
-from rba_bench.training.losses.likelihood import Kind
+from rba_bench.training.losses.distillation import DivergenceKind, divergence, topk_divergence
 from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import Measure, Scores
 from rba_bench.training.options.presets import Reduction
@@ -31,39 +30,25 @@ from rba_bench.training.training_recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)
-class Divergence:
-    """The divergence from a teacher, whichever form its distributions have (a `policy.Measure`).
+class TeacherDivergence:
+    """The divergence from a teacher whose distributions are full or a cached top k (a `policy.Measure`).
 
-    See `losses.distillation` for kinds, temperature and weight.
-
-    Where heads have padding rows behind the vocabulary, only the rows that both have are compared.
+    See `losses.distillation` for kinds, temperature and weight. Where output matrices have padding rows behind the
+    vocabulary, only the rows that both have are compared.
     """
 
-    kind: Kind = "forward"
+    kind: DivergenceKind = "forward"
     temperature: float = 1.0
     weight: float = 0.5
 
     def __call__(self, logits: Tensor, targets: Targets) -> Tensor:
         """Student's logits [C, V] and as many targets to [C] nats."""
+        options = {"weight": self.weight, "temperature": self.temperature}
         if isinstance(targets, StateTargets):
             teacher = targets.logits()
             size = min(logits.shape[-1], teacher.shape[-1])
-            return divergence(
-                logits[:, :size],
-                teacher[:, :size],
-                self.kind,
-                weight=self.weight,
-                temperature=self.temperature,
-            )
-        return topk_divergence(
-            logits,
-            targets.ids,
-            targets.logits,
-            targets.log_rest,
-            self.kind,
-            weight=self.weight,
-            temperature=self.temperature,
-        )
+            return divergence(logits[:, :size], teacher[:, :size], self.kind, **options)
+        return topk_divergence(logits, targets.ids, targets.logits, targets.log_rest, self.kind, **options)
 
 
 @dataclass
@@ -90,8 +75,8 @@ class Step:
 
     Attributes:
         batch: clips and answers.
-        scores: what the policy said of the answers.
-        aim: what they are compared with.
+        scores: log-probabilities and other outputs of the policy for the answers.
+        targets: what they are compared with.
         counts: the method's `counts`, summed over all batches of the optimiser step and all processes.
     """
 
@@ -154,7 +139,7 @@ class Method(ABC):
     """One objective with its loop.
 
     Attributes:
-        want: what the policy's forward pass shall also return.
+        extra_outputs: what the policy's forward pass shall also return.
         old_logprobs: whether samples carry the log-probabilities that they were drawn with.
         always_supervised: whether the teacher's answers are scored whatever `sft_weight` is.
         end_ids: tokens that end an answer.
@@ -174,15 +159,15 @@ class Method(ABC):
         return self.always_supervised or self.recipe.sft_weight > 0
 
     def samples(self, step: int) -> bool:
-        """Whether the groups of optimiser step `step` (0, 1, ...) are sampled, as far as `requests` wants."""
+        """Whether the requests of the groups of optimiser step `step` (0, 1, ...) are sampled."""
         return True
 
     def teaches(self, outcome: Outcome) -> bool:
-        """Whether there is anything to learn from a group; else another one is drawn, where the recipe says so."""
+        """Whether a group gives a gradient; if not, the recipe may have another group sampled in its place."""
         return True
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """A step's figures for the log, from the sums of its notes: for figures that are no sums."""
+        """The figures of a step for the log, from the sums of its notes; override it for figures that are not sums."""
         return sums
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:

@@ -1,4 +1,4 @@
-"""Policy gradients on judged samples: GRPO, DAPO, self-critical training, minimum risk."""
+"""Policy gradients on rewarded samples: GRPO, DAPO, TARS, self-critical training, minimum risk."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from rba_bench.training.data.pairs import (
     answer_tokens,
     sample_requests,
 )
-from rba_bench.training.losses import policy_gradient as forms
+from rba_bench.training.losses import policy_gradient as losses
 from rba_bench.training.losses.likelihood import sequence_mean, token_mean
 from rba_bench.training.methods.method import (
     FrozenModels,
@@ -77,17 +77,17 @@ class PolicyGradient(Method):
             step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
         )
         cap = self.recipe.policy_gradient.ratio_cap
-        return forms.importance_weights(new, _drawn(step.batch, new), mask, cap)
+        return losses.importance_weights(new, _sampling_logprobs(step.batch, new), mask, cap)
 
     def token_notes(self, step: Step) -> dict[str, float]:
-        """Shares of what the log says of sampled tokens.
+        """Figures of the sampled tokens for the log.
 
         Means of the importance weights (not truncated), of their squares, of how many were truncated, of the entropy.
         """
         new, mask = (
             step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
         )
-        ratio = forms.importance_weights(new, _drawn(step.batch, new), mask, LARGEST_RATIO)
+        ratio = losses.importance_weights(new, _sampling_logprobs(step.batch, new), mask, LARGEST_RATIO)
         values_by_name = {
             "ratio": ratio,
             "ratio_square": ratio.square(),
@@ -146,14 +146,14 @@ class Grpo(PolicyGradient):
     """
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
-        """With a baseline per modality, as many readings of the transcript stand beside the spoken ones."""
-        spoken = super().requests(rows)
+        """With a baseline for each modality, as many samples for the transcript as for the clips."""
+        speech = super().requests(rows)
         if self.recipe.policy_gradient.baseline != "modality":
-            return spoken
-        start = 1 + max(voice.repeat for voice in spoken)
-        return spoken + [
-            replace(voice, repeat=start + index, row=rows[0], as_text=True)
-            for index, voice in enumerate(spoken)
+            return speech
+        start = 1 + max(request.repeat for request in speech)
+        return speech + [
+            replace(request, repeat=start + index, row=rows[0], as_text=True)
+            for index, request in enumerate(speech)
         ]
 
     def outcome(
@@ -171,9 +171,9 @@ class Grpo(PolicyGradient):
         return replace(outcome, stats={"overlong": sum(penalties) / len(penalties)})
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
-        """Advantages of the rewards with what length costs; none where the rewards are equal and others shall be drawn.
+        """Advantages of the rewards with their length penalties; none where equal rewards shall be sampled anew.
 
-        DAPO asks whether the answers differ in what they are rewarded for (arXiv 2503.14476, Eq. 11), not in length.
+        DAPO compares the rewards without the length penalty (arXiv 2503.14476, Eq. 11).
         """
         if self.recipe.policy_gradient.resample and not any(
             sample.advantage for sample in self._with_advantages(samples, rewards)
@@ -190,7 +190,7 @@ class Grpo(PolicyGradient):
             return [0.0] * len(samples)
         lengths = torch.tensor([len(sample.tokens) for sample in samples])
         weight = self.recipe.policy_gradient.overlong_weight
-        return [weight * penalty for penalty in forms.overlong_punishment(lengths, longest, cache).tolist()]
+        return [weight * penalty for penalty in losses.overlong_punishment(lengths, longest, cache).tolist()]
 
     def _with_advantages(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
         """Advantages as `policy_gradient.baseline` and `.scale` say."""
@@ -200,18 +200,18 @@ class Grpo(PolicyGradient):
         options = self.recipe.policy_gradient
         if options.baseline == "modality":
             modality = torch.tensor([int(sample.as_text) for sample in samples])
-            advantages = forms.modality_advantages(values, together, modality, scale=options.scale)
+            advantages = losses.modality_advantages(values, together, modality, scale=options.scale)
         elif options.baseline == "leave-one-out":
-            advantages = forms.leave_one_out(values, together)
+            advantages = losses.leave_one_out(values, together)
         else:
-            advantages = forms.group_advantages(values, together, scale=options.scale)
+            advantages = losses.group_advantages(values, together, scale=options.scale)
         return [
             replace(sample, advantage=float(advantage))
             for sample, advantage in zip(super().rate(samples, rewards), advantages.tolist(), strict=True)
         ]
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
-        """The reference's log-probabilities, where there is a divergence to pay for."""
+        """The reference's log-probabilities, where the loss has a KL term."""
         if not batch.rated or not self.recipe.uses_reference:
             return StepTargets()
         return StepTargets(reference=reference_logprobs(batch, batch.rated, frozen_models))
@@ -223,14 +223,14 @@ class Grpo(PolicyGradient):
         mask = step.pick(step.scores.mask, batch.rated)
         advantage = new.new_tensor([sample.advantage for sample in batch.ratings])
         fresh = self.recipe.refresh_every == 1
-        old = new.detach() if fresh else _drawn(batch, new)
+        old = new.detach() if fresh else _sampling_logprobs(batch, new)
         clip = {"clip_low": options.clip_low, "clip_high": options.clip_high or 0.2}
-        tokens = forms.clipped_ratio(new, old, advantage, mask, **clip, cap=options.ratio_cap)
+        tokens = losses.clipped_ratio(new, old, advantage, mask, **clip, cap=options.ratio_cap)
         tokens = tokens * self.weights(step) if fresh else tokens
-        still = forms.beyond_clip(new, old, advantage, mask, **clip).to(new)
-        notes = {**self.token_notes(step), "clipped": float(token_mean(still, mask, step.counts["tokens"]))}
+        clipped = losses.beyond_clip(new, old, advantage, mask, **clip).to(new)
+        notes = {**self.token_notes(step), "clipped": float(token_mean(clipped, mask, step.counts["tokens"]))}
         if step.targets.reference is not None:
-            kl = forms.kl_estimate(new, step.pick(step.targets.reference, batch.rated), mask)
+            kl = losses.kl_estimate(new, step.pick(step.targets.reference, batch.rated), mask)
             tokens = tokens + options.kl_weight * kl
             notes["kl"] = float(token_mean(kl.detach(), mask, step.counts["tokens"]))
         if self.recipe.policy_reduction == "token":
@@ -244,12 +244,8 @@ class SelfCritical(PolicyGradient):
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """A greedy answer beside the samples of each clip."""
         sampled = super().requests(rows)
-        used = list(dict.fromkeys(voice.row.id for voice in sampled))
-        greedy = [
-            SampleRequest(next(voice.row for voice in sampled if voice.row.id == id_), -1, 0.0)
-            for id_ in used
-        ]
-        return sampled + greedy
+        clips = {request.row.id: request.row for request in sampled}
+        return sampled + [SampleRequest(row, -1, 0.0) for row in clips.values()]
 
     def outcome(
         self,
@@ -290,7 +286,7 @@ class SelfCritical(PolicyGradient):
         rewards = scores.new_tensor([sample.reward for sample in ratings])
         greedy = scores.new_tensor([sample.reward - sample.advantage for sample in ratings])
         over = "tokens" if self.recipe.policy_reduction == "token" else "rated"
-        loss = step.mean(forms.self_critical(scores, rewards, greedy), over)
+        loss = step.mean(losses.self_critical(scores, rewards, greedy), over)
         return self.combine(step, loss, self.token_notes(step))
 
 
@@ -322,23 +318,16 @@ class MinimumRisk(PolicyGradient):
         scores = step.sequence(batch.rated, self.recipe.policy_reduction)
         groups = torch.tensor(batch.groups, device=scores.device)
         rewards = scores.new_tensor([sample.reward for sample in batch.ratings])
-        return self.combine(step, step.mean(forms.minimum_risk(scores, rewards, groups, alpha), "lists"), {})
+        return self.combine(step, step.mean(losses.minimum_risk(scores, rewards, groups, alpha), "lists"), {})
 
     def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Also lists."""
         return {**super().counts(batch, frozen_models), "lists": len(set(batch.groups))}
 
 
-def _drawn(batch: StepBatch, new: torch.Tensor) -> torch.Tensor:
-    """[Q, L] log-probabilities that the samples were drawn with; those of now where nobody has noted any."""
+def _sampling_logprobs(batch: StepBatch, new: torch.Tensor) -> torch.Tensor:
+    """[Q, L] log-probabilities with which the samples were drawn; those of now (`new`) where a sample carries none."""
     old = new.detach().clone()
     for row, sample in zip(old, batch.ratings, strict=True):
         row[: len(sample.logprobs)] = torch.tensor(sample.logprobs)
     return old
-
-
-METHODS: dict[str, type[Method]] = {
-    **dict.fromkeys(("grpo", "dapo", "tars"), Grpo),
-    "scst": SelfCritical,
-    "mrt": MinimumRisk,
-}

@@ -4,13 +4,13 @@ They differ in where pairs come from (`pairs`), in what is compared (with or wit
 tokens, an offset by the reward gap, per-token divergences) and in how much of the teacher's cross entropy stands beside
 it (`sft_weight`).
 
-A rejected sample that was cut off at `max_new_tokens` has no end, while the chosen answer has one, and its sum lacks
-the rest of it, which makes it look likelier than it is. `truncated` says what then happens:
+A rejected sample that was cut off at `max_new_tokens` has no end token, while the chosen answer has one. Its sum of
+log-probabilities lacks the missing rest, so it looks likelier than it is. `truncated` decides what then happens:
 
-    mask  the sides are compared as far as the cut one goes: beginnings of one length, none of them with an end. Where a
-          reward chooses, a cut sample takes no part: its reward is that of half an answer.
-    drop  no pair with a cut sample
-    keep  as if nothing were missing; a sample that was cut is never the best of its group
+    mask  both answers are compared up to the length of the cut one: beginnings of one length, without an end token.
+          Where a reward chooses, a cut sample takes no part: its reward is that of half an answer.
+    drop  a cut sample is in no pair
+    keep  a cut sample counts as if it were complete; it is never the best of its group
 """
 
 import math
@@ -34,11 +34,11 @@ from rba_bench.training.data.pairs import (
 )
 from rba_bench.training.losses.preference import ipo, odpo, preference_loss, simpo, tdpo
 from rba_bench.training.methods.method import (
-    Divergence,
     FrozenModels,
     Method,
     Step,
     StepTargets,
+    TeacherDivergence,
     Terms,
     reference_logprobs,
 )
@@ -49,12 +49,7 @@ class Preference(Method):
 
     The mean is over all possible pairs: items whose samples were equally good have none and weigh as zero, instead of
     boosting the others.
-
-    Attributes:
-        logistic: whether the loss of a pair is -log sigmoid of something, which can saturate.
     """
-
-    logistic = True
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """One sample a clip for pairs with the teacher; a full group for best against worst."""
@@ -118,18 +113,29 @@ class Preference(Method):
             margin = (chosen - rejected).detach()
             notes["margin"] = float(step.mean(margin, "pairs"))
             notes["accuracy"] = float(step.mean((margin > 0).float(), "pairs"))
-            if self.logistic:
+            if self.recipe.method != "ipo":  # a squared loss, which does not saturate
                 notes["saturated"] = float(step.mean(saturated(losses.detach()).float(), "pairs"))
         return Terms(pairs + self.recipe.sft_weight * supervision, notes)
 
     def losses(self, step: Step) -> Tensor:
-        """[P] loss of each pair: the log-ratios' (without a reference: log-probabilities') difference.
+        """[P] loss of each pair, of the difference of its log-ratios (without a reference: log-probabilities).
 
-        DPO (Rafailov et al. 2023, Eq. 7) and SPIN (arXiv 2401.01335, Eq. 4.7 with the logistic loss, as released) with
-        their references, CPO and RBA without. SPIN differs from DPO in where y- and the reference come from.
+        - DPO (Rafailov et al. 2023, Eq. 7) and SPIN (arXiv 2401.01335, Eq. 4.7 with the logistic loss, as released)
+          with their references, CPO and RBA without. SPIN differs from DPO in where y- and the reference come from.
+        - ODPO (Amini et al. 2024): DPO with an offset that grows with the reward gap.
+        - IPO (Azar et al. 2023), on mean log-ratios unless the recipe has sums.
+        - SimPO (Meng et al. 2024).
         """
+        method, beta, options = self.recipe.method, self.recipe.beta, self.recipe.preference
+        if method == "ipo":
+            return ipo(*self.ratios(step), beta)
+        if method == "simpo":
+            return simpo(*self.scored(step, step.sequence), beta, options.simpo_gamma)
         chosen, rejected = self.ratios(step)
-        return preference_loss(chosen, rejected, self.recipe.beta)
+        if method == "odpo":
+            gaps = chosen.new_tensor([pair.gap for pair in step.batch.pairs])
+            return odpo(chosen, rejected, beta, gaps, options.odpo_alpha, options.odpo_scale)
+        return preference_loss(chosen, rejected, beta)
 
     def ratios(self, step: Step) -> tuple[Tensor, Tensor]:
         """[P] log pi/ref of chosen and rejected answers."""
@@ -138,7 +144,7 @@ class Preference(Method):
         return chosen - reference[0], rejected - reference[1]
 
     def scored(self, step: Step, score: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
-        """[P] what `score` says of the chosen and of the rejected answers, as far as they are compared."""
+        """[P] `score` of the chosen and of the rejected answers, over the tokens that are compared."""
         sides = zip((step.batch.chosen, step.batch.rejected), self.compared(step), strict=True)
         chosen, rejected = (score(places, self.recipe.preference_reduction, mask) for places, mask in sides)
         return chosen, rejected
@@ -149,44 +155,16 @@ class Preference(Method):
         chosen, rejected = (step.pick(step.scores.mask, places) for places in (batch.chosen, batch.rejected))
         if self.recipe.truncated != "mask":
             return chosen, rejected
-        longest = [min(self._cut_at(pair.chosen), self._cut_at(pair.rejected)) for pair in batch.pairs]
-        limits = torch.tensor(longest, dtype=torch.float64, device=chosen.device)[:, None]
+        lengths = [
+            min(
+                math.inf if answer.tokens[-1] in self.end_ids else len(answer.tokens)
+                for answer in (pair.chosen, pair.rejected)
+            )
+            for pair in batch.pairs
+        ]
+        limits = torch.tensor(lengths, dtype=torch.float64, device=chosen.device)[:, None]
         before = torch.arange(chosen.shape[1], device=chosen.device) < limits
         return chosen & before, rejected & before
-
-    def _cut_at(self, answer: AnswerTokens) -> float:
-        """Tokens after which an answer was cut off; infinity where it ended."""
-        return math.inf if answer.tokens[-1] in self.end_ids else len(answer.tokens)
-
-
-class Odpo(Preference):
-    """DPO with an offset that grows with the reward gap (Amini et al. 2024)."""
-
-    def losses(self, step: Step) -> Tensor:
-        """[P]."""
-        options = self.recipe.preference
-        chosen, rejected = self.ratios(step)
-        gaps = chosen.new_tensor([pair.gap for pair in step.batch.pairs])
-        return odpo(chosen, rejected, self.recipe.beta, gaps, options.odpo_alpha, options.odpo_scale)
-
-
-class Ipo(Preference):
-    """IPO, on mean log-ratios unless the recipe has sums (Azar et al. 2023)."""
-
-    logistic = False
-
-    def losses(self, step: Step) -> Tensor:
-        """[P]."""
-        return ipo(*self.ratios(step), self.recipe.beta)
-
-
-class Simpo(Preference):
-    """SimPO (Meng et al. 2024)."""
-
-    def losses(self, step: Step) -> Tensor:
-        """[P]."""
-        chosen, rejected = self.scored(step, step.sequence)
-        return simpo(chosen, rejected, self.recipe.beta, self.recipe.preference.simpo_gamma)
 
 
 class TokenDpo(Preference):
@@ -202,7 +180,7 @@ class TokenDpo(Preference):
         logprobs = scores.logprobs.new_zeros(len(batch.responses), longest)
         logprobs[places, : scores.logprobs.shape[1]] = scores.logprobs
         distributions = StateTargets(tuple(places), scores.hidden[scores.mask], frozen_models.reference_head)
-        return StepTargets(distributions, Divergence("forward"), logprobs)
+        return StepTargets(distributions, TeacherDivergence("forward"), logprobs)
 
     def losses(self, step: Step) -> Tensor:
         """[P]."""
@@ -210,14 +188,14 @@ class TokenDpo(Preference):
         chosen, rejected = self.ratios(step)
         if not batch.chosen:
             return chosen
-        far, masks = step.scores.divergence, self.compared(step)
+        kl, masks = step.scores.divergence, self.compared(step)
         return tdpo(
             chosen,
             rejected,
             self.recipe.beta,
-            chosen_kl=step.pick(far, batch.chosen),
+            chosen_kl=step.pick(kl, batch.chosen),
             chosen_mask=masks[0],
-            rejected_kl=step.pick(far, batch.rejected),
+            rejected_kl=step.pick(kl, batch.rejected),
             rejected_mask=masks[1],
             alpha=None if options.tdpo_version == 1 else options.tdpo_alpha,
         )
@@ -254,12 +232,3 @@ def comparison_groups(samples: Sequence[Sample], group_by: str) -> list[list[int
     for index, sample in enumerate(samples):
         clips.setdefault(sample.row.id, []).append(index)
     return list(clips.values())
-
-
-METHODS: dict[str, type[Method]] = {
-    **dict.fromkeys(("rba-single", "rba-group", "dpo", "cpo", "spin"), Preference),
-    "odpo": Odpo,
-    "ipo": Ipo,
-    "simpo": Simpo,
-    "tdpo": TokenDpo,
-}

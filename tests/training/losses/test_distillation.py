@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from rba_bench.training.losses import Kind, divergence, likelihood, top_k, topk_divergence
+from rba_bench.training.losses import DivergenceKind, distillation, divergence, top_k, topk_divergence
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[DivergenceKind, ...] = get_args(DivergenceKind)
 WEIGHT = 0.3
 
 
@@ -24,7 +24,9 @@ def logits(seed: int, rows: int = 5, width: int = 7, scale: float = 2.0, **optio
     )
 
 
-def by_definition(student: Tensor, teacher: Tensor, kind: Kind, weight: float, temperature: float) -> Tensor:
+def by_definition(
+    student: Tensor, teacher: Tensor, kind: DivergenceKind, weight: float, temperature: float
+) -> Tensor:
     """The formulas of the module's docstring, in probabilities."""
     q, p = ((x / temperature).softmax(-1) for x in (student, teacher))
     mixture = weight * p + (1 - weight) * q
@@ -36,7 +38,9 @@ def by_definition(student: Tensor, teacher: Tensor, kind: Kind, weight: float, t
     return parts.get(kind, weight * kl(p, mixture) + (1 - weight) * kl(q, mixture))
 
 
-def from_cache(student: Tensor, teacher: Tensor, k: int, kind: Kind, temperature: float = 1.0) -> Tensor:
+def from_cache(
+    student: Tensor, teacher: Tensor, k: int, kind: DivergenceKind, temperature: float = 1.0
+) -> Tensor:
     cached = top_k(teacher, k, temperature)
     return topk_divergence(student, *cached, kind, weight=WEIGHT, temperature=temperature)
 
@@ -56,7 +60,7 @@ def test_divergences_by_hand() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_values_and_gradients_are_those_of_the_definition(kind: Kind, temperature: float) -> None:
+def test_values_and_gradients_are_those_of_the_definition(kind: DivergenceKind, temperature: float) -> None:
     student, teacher = logits(0, requires_grad=True), logits(1)
     upstream = torch.arange(1.0, 6.0, dtype=torch.float64)
     gradients = []
@@ -70,7 +74,7 @@ def test_values_and_gradients_are_those_of_the_definition(kind: Kind, temperatur
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradcheck(kind: Kind) -> None:
+def test_gradcheck(kind: DivergenceKind) -> None:
     student, teacher = logits(0, 3, requires_grad=True), logits(1, 3)
     options: dict[str, Any] = {"weight": WEIGHT, "temperature": 1.7}
     assert torch.autograd.gradcheck(lambda x: divergence(x, teacher, kind, **options), student)
@@ -80,7 +84,7 @@ def test_gradcheck(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_whole_vocabulary_as_top_k_is_exact(kind: Kind) -> None:
+def test_the_whole_vocabulary_as_top_k_is_exact(kind: DivergenceKind) -> None:
     student, teacher = logits(2, requires_grad=True), logits(3)
     full, cached = (
         divergence(student, teacher, kind, weight=WEIGHT, temperature=2.0),
@@ -92,7 +96,7 @@ def test_the_whole_vocabulary_as_top_k_is_exact(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_top_k_is_a_lower_bound_that_grows_with_k(kind: Kind) -> None:
+def test_a_top_k_is_a_lower_bound_that_grows_with_k(kind: DivergenceKind) -> None:
     student, teacher = logits(4, 200, 12, 3.0), logits(5, 200, 12, 3.0)
     bounds = torch.stack([from_cache(student, teacher, k, kind) for k in range(13)])
     full = divergence(student, teacher, kind, weight=WEIGHT)
@@ -102,7 +106,7 @@ def test_a_top_k_is_a_lower_bound_that_grows_with_k(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_top_k_misses_what_is_within_the_bucket(kind: Kind) -> None:
+def test_a_top_k_misses_what_is_within_the_bucket(kind: DivergenceKind) -> None:
     # equal shares inside the bucket on both sides: nothing is missed
     student, teacher = torch.tensor([[2.0, 1.0, 0.5, 0.5, 0.5]]), torch.tensor([[1.0, 3.0, -1.0, -1.0, -1.0]])
     torch.testing.assert_close(
@@ -140,7 +144,7 @@ def test_the_weight_of_the_jsd_is_the_teachers() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_gradient_step_brings_the_student_closer(kind: Kind) -> None:
+def test_a_gradient_step_brings_the_student_closer(kind: DivergenceKind) -> None:
     student, teacher = logits(8, requires_grad=True), logits(9)
     before = divergence(student, teacher, kind)
     slope = torch.autograd.grad(before.sum(), student)[0]
@@ -153,7 +157,7 @@ def test_a_gradient_step_brings_the_student_closer(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_factor_of_the_squared_temperature(kind: Kind) -> None:
+def test_no_factor_of_the_squared_temperature(kind: DivergenceKind) -> None:
     student, teacher = logits(10), logits(11)
     warm = divergence(student, teacher, kind, temperature=4.0)
     torch.testing.assert_close(warm, divergence(student / 4, teacher / 4, kind))
@@ -171,7 +175,7 @@ def test_forbidden_tokens_and_certain_teachers_give_no_nan() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_is_worked_on_in_float32(kind: Kind) -> None:
+def test_half_precision_is_worked_on_in_float32(kind: DivergenceKind) -> None:
     student, teacher = (logits(seed, 4, 50).bfloat16() for seed in (12, 13))
     student.requires_grad_()
     losses = divergence(student, teacher, kind, weight=WEIGHT)
@@ -215,8 +219,10 @@ class Sizes(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [None, 5])
-def test_only_the_gradient_is_as_large_as_the_logits(kind: Kind, k: int | None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(likelihood, "BLOCK", 3 * 100)
+def test_only_the_gradient_is_as_large_as_the_logits(
+    kind: DivergenceKind, k: int | None, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(distillation, "BLOCK", 3 * 100)
     student, teacher = logits(15, 20, 100).float().detach().requires_grad_(), logits(16, 20, 100).float()
     cached = top_k(teacher, 5)
     kept: list[Tensor] = []

@@ -18,9 +18,9 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StateTargets, StepBatch
 from rba_bench.training.data.packing import Response
-from rba_bench.training.losses import Kind, divergence, group_advantages, leave_one_out
+from rba_bench.training.losses import DivergenceKind, divergence, group_advantages, leave_one_out
 from rba_bench.training.methods import make_method
-from rba_bench.training.methods.method import Divergence
+from rba_bench.training.methods.method import TeacherDivergence
 from rba_bench.training.training_recipe import TrainingRecipe
 from tests.training.given import pairs_of, rated_of, step_of
 
@@ -157,7 +157,7 @@ def test_generalised_jsd_is_that_of_trls_gkd(
     }
     method = make_method(TrainingRecipe(method="kd", teacher=teacher_options), [4])
     batch = StepBatch([(rows[0], False)], [Response(0, (5,) * n) for n in (5, 2, 3)], [0, 1, 2])
-    measure = Divergence("jsd", temperature, weight)
+    measure = TeacherDivergence("jsd", temperature, weight)
     far = torch.zeros(3, 5, dtype=torch.float64)
     far[mask] = measure(student[mask], StateTargets((0, 1, 2), teacher[mask], lambda states: states))
     ours = method.loss(step_of(method, batch, far.detach(), mask, divergence=far)).loss
@@ -166,7 +166,7 @@ def test_generalised_jsd_is_that_of_trls_gkd(
 
 
 @pytest.mark.parametrize(("weight", "kind"), [(0.0, "forward"), (1.0, "reverse")])
-def test_the_ends_of_trls_jsd_are_our_kls(weight: float, kind: Kind) -> None:
+def test_the_ends_of_trls_jsd_are_our_kls(weight: float, kind: DivergenceKind) -> None:
     from trl.experimental.gkd import GKDTrainer
 
     student, teacher = (torch.randn(4, 30, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))

@@ -15,7 +15,7 @@ from rba_bench.textlm.text_model import Decoding
 from rba_bench.training.data.batch import StateTargets
 from rba_bench.training.data.clips import ResponseTokens, shared_cache
 from rba_bench.training.data.packing import Response, plan_layout
-from rba_bench.training.methods.method import Divergence
+from rba_bench.training.methods.method import TeacherDivergence
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.rollouts import rollout
 from rba_bench.training.rollouts.rollout import sample_answers
@@ -302,15 +302,17 @@ def test_divergence_from_oneself_is_zero_and_reaches_only_its_branches(
     states = torch.cat([plain.hidden[n][plain.mask[n]] for n in (1, 3)]).detach()
     own = StateTargets((1, 3), states, family.head)
     torch.testing.assert_close(
-        policy(clips, BRANCHES, own, Divergence()).divergence, torch.zeros_like(plain.logprobs)
+        policy(clips, BRANCHES, own, TeacherDivergence()).divergence, torch.zeros_like(plain.logprobs)
     )
     other = StateTargets((1, 3), states.flip(0), family.head)
-    whole = policy(clips, BRANCHES, other, Divergence("reverse", 2.0)).divergence
+    whole = policy(clips, BRANCHES, other, TeacherDivergence("reverse", 2.0)).divergence
     assert (whole[[1, 3]][plain.mask[[1, 3]]] > 0).any() and not whole[[0, 2, 4]].any()
     monkeypatch.setattr(
         "rba_bench.training.model.policy.CHUNK_ELEMENTS", 2 * family.model.lm_head.weight.shape[0]
     )
-    torch.testing.assert_close(policy(clips, BRANCHES, other, Divergence("reverse", 2.0)).divergence, whole)
+    torch.testing.assert_close(
+        policy(clips, BRANCHES, other, TeacherDivergence("reverse", 2.0)).divergence, whole
+    )
 
 
 def test_response_tokens_end_with_the_end_of_turn(family: Any) -> None:
