@@ -56,7 +56,7 @@ except rba_bench.errors.UserError as error:
 doctor = importlib.import_module("rba_bench.doctor")
 print(json.dumps({
     "modules": len(modules), "tasks": len(json.loads(out.getvalue())), "peak": machine.peak_memory("cpu"),
-    "memory": assumptions._memory(), "refused": refused,
+    "memory": assumptions._physical_memory(), "refused": refused,
     "hardware": doctor._hardware().found, "speech": doctor._speech().ok,
 }))
 """

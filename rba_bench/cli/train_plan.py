@@ -6,7 +6,7 @@ from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
-    from rba_bench.training.planning.plan import Fit, TrainingPlan
+    from rba_bench.training.planning.plan import HardwareFit, TrainingPlan
     from rba_bench.training.training_recipe import TrainingRecipe
 
 COLUMNS = (
@@ -68,7 +68,7 @@ def _print_tables(plan: "TrainingPlan", recipe: "TrainingRecipe") -> None:
     emit("Change with --assume KEY=VALUE: groups, voices, seconds, answer_tokens, mfu, decode_share, ...")
 
 
-def _row(fit: "Fit") -> list[object]:
+def _row(fit: "HardwareFit") -> list[object]:
     memory = fit.memory
     names = ("weights", "gradients", "optimizer", "reference", "judges", "activations", "logits", "sampling")
     hours = f"{fit.hours:,.1f}" if fit.launch else fit.why

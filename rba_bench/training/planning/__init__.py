@@ -1,12 +1,10 @@
 """What a run will take, before anything starts: memory, steps, tokens, hours, and the hardware that it fits.
 
-    shapes     a model's numbers, from its configuration alone: no weights
-    data       how long clips and answers are, from the set or assumed
-    work       tokens and operations of an optimiser step
-    memory     bytes on each device
-    hardware   devices: memory, peak rates; and a short probe of this machine
-    plan       all of it together
+    assumptions  what the estimate rests on: assumptions, lengths of clips and answers, devices
+    shapes       a model's numbers, from its configuration alone: no weights
+    cost         tokens, operations and bytes of an optimiser step
+    plan         a recipe in, the estimate of the whole run out
 
-Parameters are counted exactly, on a model without storage. Everything else is an estimate from stated assumptions
-(`Assumptions`), each of which can be given.
+Parameters are counted exactly, on a model without storage. Everything else is an estimate from stated `Assumptions`,
+each of which can be set.
 """

@@ -1,10 +1,12 @@
-"""What an estimate rests on beside recipe and model: assumed values, lengths of the data, and the devices.
+"""What an estimate of a training run rests on: assumptions, the alignment set, and hardware.
 
-Every assumption can be given with `--assume KEY=VALUE`. The number of groups and the lengths of clips and answers are
-read from the alignment set where it is there. Devices have the numbers of their makers; `probe_device` measures the
-machine that the run is planned on.
+`Assumptions` are values that neither recipe nor model give; each can be set with `--assume KEY=VALUE`. `DataEstimate`
+holds the numbers of groups and voices and the mean lengths of clips and answers, read from the alignment set or
+assumed. `Device` is an accelerator that a run could use: a row of `DEVICES`, or this machine as `probe_device` measures
+it.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,31 +25,29 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Assumptions(Recipe):
-    """Null: from the alignment set where it is there, else the value in brackets."""
+    """Values that the estimate assumes; null means: from the alignment set if it exists, else the value in brackets."""
 
-    groups: Positive | None = (
-        None  # instructions to train on (250,000: the paper's million clips in four voices)
-    )
+    # instructions to train on (250,000: the paper's million clips in four voices)
+    groups: Positive | None = None
     voices: Positive | None = None  # clips of an instruction (voices_per_group)
     seconds: Rate | None = None  # length of a clip (5)
     answer_tokens: Positive | None = None  # of a teacher's answer (250)
-    text_tokens: Positive = 30  # of a prompt beside the sound: template and system line
-    mfu: Share = (
-        0.35  # share of the peak rate that training reaches; from 0.3 to 0.5 is usual for 7B on 8 devices
-    )
+    text_tokens: Positive = 30  # of a prompt beside the audio: template and system line
+    # share of the peak rate that training reaches; from 0.3 to 0.5 is usual for 7B on 8 devices
+    mfu: Share = 0.35
     decode_share: Share = 0.5  # share of the memory's bandwidth that sampling reaches
-    redraws: Annotated[float, Field(ge=0)] = 0.5  # further groups drawn for each, where DAPO draws anew
-    overhead_gb: Annotated[float, Field(ge=0)] = 2.0  # what framework and libraries hold on a device
-    fragmentation: Annotated[float, Field(ge=0)] = 0.1  # more than is counted, for what the allocator wastes
+    redraws: Annotated[float, Field(ge=0)] = 0.5  # further groups sampled for each group, with DAPO
+    overhead_gb: Annotated[float, Field(ge=0)] = 2.0  # memory of framework and libraries on a device
+    fragmentation: Annotated[float, Field(ge=0)] = 0.1  # share of memory that the allocator wastes
     reward_parameters: Rate | None = None  # of the model that judges samples, where it is not known
     teacher_parameters: Rate | None = None  # of the text teacher, where it is not known
 
 
 def parse_assumptions(overrides: Sequence[str]) -> Assumptions:
-    """`--assume` strings, checked.
+    """Assumptions from `--assume` strings.
 
     Raises:
-        UserError: an unknown key or a wrong value.
+        UserError: an unknown key or an invalid value.
     """
     try:
         return load_recipe(Assumptions, None, overrides)
@@ -79,12 +79,12 @@ class DataEstimate:
 
 
 def data_estimate(recipe: TrainingRecipe, assumed: Assumptions) -> DataEstimate:
-    """Read the recipe's sets where all of them are there; what is assumed counts in any case."""
+    """Estimate from the recipe's alignment sets if all of them exist; values of `assumed` take precedence."""
     folders = [Path(choice.path) for choice in recipe.alignment_sets]
-    there = all((folder / "manifest.json").is_file() for folder in folders)
-    estimate = (
-        _read(folders) if there else DataEstimate(250_000, recipe.voices_per_group, 5.0, 250.0, "assumed")
-    )
+    if all((folder / "manifest.json").is_file() for folder in folders):
+        estimate = _read_sets(folders)
+    else:
+        estimate = DataEstimate(250_000, recipe.voices_per_group, 5.0, 250.0, "assumed")
     return DataEstimate(
         assumed.groups or estimate.groups,
         min(assumed.voices or estimate.voices, recipe.voices_per_group),
@@ -94,7 +94,7 @@ def data_estimate(recipe: TrainingRecipe, assumed: Assumptions) -> DataEstimate:
     )
 
 
-def _read(folders: list[Path]) -> DataEstimate:
+def _read_sets(folders: list[Path]) -> DataEstimate:
     """Means over the first shards of each set; numbers of rows from all of them."""
     import pyarrow.parquet as pq
 
@@ -119,7 +119,8 @@ def _read(folders: list[Path]) -> DataEstimate:
     )
 
 
-NODE = 8  # devices that share fast links
+DEVICES_PER_NODE = 8  # devices that share fast links
+INTER_NODE_BANDWIDTH = 40.0  # 10^9 bytes a second and device
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Device:
         memory_gb: in 10^9 bytes.
         tflops: dense peak in bfloat16 with float32 accumulation (float32 for a processor), 10^12 operations a second.
         bandwidth: of its memory, 10^9 bytes a second.
-        link: to the others of its node, each way, 10^9 bytes a second; between nodes `BETWEEN`.
+        link: to the others of its node, each way, 10^9 bytes a second; between nodes `INTER_NODE_BANDWIDTH`.
     """
 
     name: str
@@ -141,8 +142,6 @@ class Device:
     link: float
 
 
-BETWEEN = 40.0  # 10^9 bytes a second between nodes, a device
-
 # From the data sheets of the makers
 DEVICES = (
     Device("RTX 4090", 24, 165, 1008, 25),
@@ -151,7 +150,7 @@ DEVICES = (
     Device("H100 80GB", 80, 989, 3350, 450),
     Device("H200", 141, 989, 4800, 450),
 )
-# What is looked at, smallest first: devices and how many. The paper had 128 A100 and 64 A40.
+# Hardware that a plan lists, smallest first: devices and how many. The paper had 128 A100 and 64 A40.
 CLUSTERS = (
     ("RTX 4090", 1), ("A40", 1), ("A100 80GB", 1), ("H100 80GB", 1), ("H200", 1),
     ("RTX 4090", 8), ("A40", 8), ("A100 80GB", 8), ("H100 80GB", 8), ("H200", 8),
@@ -165,7 +164,7 @@ def find_device(name: str) -> Device:
 
 
 def probe_device(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
-    """This machine: matrix products of the model's widths, and copying, a second each.
+    """Measure this machine: matrix products of the model's widths, and copying.
 
     Args:
         hidden: width of the model.
@@ -175,39 +174,37 @@ def probe_device(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
     import torch
 
     cuda = torch.cuda.is_available()
-    where, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
+    device, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
     rows = 4096 if cuda else 512
-    left = torch.randn(rows, hidden, device=where, dtype=dtype)
-    right = torch.randn(hidden, ffn, device=where, dtype=dtype)
-    rate = _rate(lambda: left @ right, seconds, cuda) * 2 * rows * hidden * ffn
-    block = torch.zeros(2**28 if cuda else 2**25, device=where)
-    copied = _rate(lambda: block.clone(), seconds, cuda) * 2 * block.numel() * 4
+    states = torch.randn(rows, hidden, device=device, dtype=dtype)
+    weights = torch.randn(hidden, ffn, device=device, dtype=dtype)
+    flops = _calls_per_second(lambda: states @ weights, seconds, cuda) * 2 * rows * hidden * ffn
+    block = torch.zeros(2**28 if cuda else 2**25, device=device)
+    bandwidth = _calls_per_second(lambda: block.clone(), seconds, cuda) * 2 * block.numel() * 4
     if cuda:
         name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
     else:
-        name, memory = f"this machine ({torch.get_num_threads()} threads)", _memory()
-    return Device(name, memory / 1e9, rate / 1e12, copied / 1e9, 10.0)
+        name, memory = f"this machine ({torch.get_num_threads()} threads)", _physical_memory()
+    return Device(name, memory / 1e9, flops / 1e12, bandwidth / 1e9, 10.0)
 
 
-def _rate(work: Callable[[], object], seconds: float, cuda: bool) -> float:
-    """How often a second some work is done."""
+def _calls_per_second(work: Callable[[], object], seconds: float, cuda: bool) -> float:
     import torch
 
     work()
     if cuda:
         torch.cuda.synchronize()
-    times, started = 0, time.perf_counter()
+    calls, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         work()
-        times += 1
+        calls += 1
         if cuda:
             torch.cuda.synchronize()
-    return times / (time.perf_counter() - started)
+    return calls / (time.perf_counter() - started)
 
 
-def _memory() -> float:
-    import os
-
+def _physical_memory() -> float:
+    """Bytes; 0 where the system does not say."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):  # not on this system

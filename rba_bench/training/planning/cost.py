@@ -1,9 +1,10 @@
-"""The cost of one optimiser step, by recipe: tokens, operations, and bytes on each device.
+"""Tokens, operations and bytes of one optimiser step, from a recipe, a model's shape and lengths of the data.
 
-A product of a vector with P parameters takes 2 P operations; so does the gradient of its input, and that of its
-weights. Attention over a context of S tokens takes 4 x width x S / 2 a layer and token more (two products, causal).
-Bytes on a device are weights, gradients, optimiser, reference, reward models and teachers, activations, and keys and
-values of sampling.
+Operations: a product of a vector with P parameters takes 2 P; so does the gradient of its input, and that of its
+weights. Attention over a context of S tokens takes 4 x width x S / 2 for each layer and token (two products, causal).
+
+Bytes are those on one device: weights, gradients, optimiser, reference, judges, activations, and keys and values of
+sampling.
 """
 
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ TEACHER_TURN = 60  # tokens of a transcript with its template
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one optimiser step holds, over all devices.
+    """Tokens and operations of one optimiser step, over all devices.
 
     Attributes:
         clips: distinct clips that answers are scored on.
         scored: answers scored by the policy.
         positions: tokens that pass the decoder with gradient: prompts and answers.
         answer_tokens: of these, tokens of answers.
-        samples: answers sampled, those drawn anew with them.
+        samples: answers sampled, those of groups sampled anew included.
         sample_tokens: mean length of a sample.
         prompt: tokens of a prompt.
         frames: encoder states of all clips.
@@ -48,11 +49,11 @@ class StepCost:
 
 
 def samples_per_group(recipe: TrainingRecipe, voices: int) -> int:
-    """Samples of one group, as the methods ask for them (see `pairs.slots`)."""
+    """Samples of one group, as the methods request them (see `pairs.sample_requests`)."""
     if not recipe.uses_rollout:
         return 0
-    filled = recipe.compares_samples and recipe.group_by == "instruction"
-    size = recipe.voices_per_group if filled else voices
+    full_groups = recipe.compares_samples and recipe.group_by == "instruction"
+    size = recipe.voices_per_group if full_groups else voices
     count = max(size, recipe.samples_per_clip * min(voices, size))
     if recipe.kind == "policy-gradient" and recipe.policy_gradient.baseline == "modality":
         count *= 2
@@ -65,8 +66,8 @@ def scored_per_group(recipe: TrainingRecipe, voices: int) -> tuple[float, float,
     if recipe.kind == "likelihood" or recipe.method in ("kd", "diva"):
         return float(voices), 0.0, voices
     if recipe.method == "gkd":
-        own = recipe.student_fraction
-        return teachers + (1 - own) * voices, own * samples_per_group(recipe, voices), voices
+        share = recipe.student_fraction
+        return teachers + (1 - share) * voices, share * samples_per_group(recipe, voices), voices
     if recipe.kind == "policy-gradient":
         greedy = voices if recipe.method == "scst" else 0
         return teachers, float(samples_per_group(recipe, voices) - greedy), voices
@@ -81,10 +82,10 @@ def scored_per_group(recipe: TrainingRecipe, voices: int) -> tuple[float, float,
 def step_cost(
     recipe: TrainingRecipe, shape: ModelShape, data: DataEstimate, assumed: Assumptions
 ) -> StepCost:
-    """Everything of a step.
+    """Tokens and operations of a step.
 
     Raises:
-        MissingPrerequisite: how large the reward model or the teacher is cannot be known.
+        MissingPrerequisite: the size of the reward model or of the teacher is unknown.
     """
     groups, voices = recipe.groups_per_step, data.voices
     teachers, sampled, clips = scored_per_group(recipe, voices)
@@ -97,28 +98,23 @@ def step_cost(
     prompts = answers if recipe.layout == "pad" else clips
     positions = groups * (prompts * prompt + answer_tokens)
     frames = groups * clips * seconds * 50
-    again = 1 + (
-        assumed.redraws if recipe.kind == "policy-gradient" and recipe.policy_gradient.resample else 0
-    )
-    samples = groups * samples_per_group(recipe, voices) * again
+    resamples = recipe.kind == "policy-gradient" and recipe.policy_gradient.resample
+    samples = groups * samples_per_group(recipe, voices) * (1 + (assumed.redraws if resamples else 0))
     context = prompt + (answer_tokens / max(answers, 1))
-    forward = (
-        positions * decoder_flops(shape, context)
-        + groups * answer_tokens * 2 * shape.vocabulary * shape.hidden
-    )
+    answer_tokens *= groups
+    forward = positions * decoder_flops(shape, context) + answer_tokens * 2 * shape.vocabulary * shape.hidden
     return StepCost(
-        groups * clips,
-        groups * answers,
-        positions,
-        groups * answer_tokens,
-        samples,
-        sample_tokens,
-        prompt,
-        frames,
-        _with_gradient(recipe, shape, positions, groups * answer_tokens, context)
-        + _encoder(recipe, shape, frames),
-        _others(recipe, shape, data, assumed, forward, samples, sample_tokens, groups * answer_tokens),
-        samples * prompt * decoder_flops(shape, prompt),
+        clips=groups * clips,
+        scored=groups * answers,
+        positions=positions,
+        answer_tokens=answer_tokens,
+        samples=samples,
+        sample_tokens=sample_tokens,
+        prompt=prompt,
+        frames=frames,
+        train=_policy_flops(recipe, shape, positions, answer_tokens, context, frames),
+        other=_frozen_flops(recipe, shape, assumed, forward, samples, sample_tokens, answer_tokens),
+        prefill=samples * prompt * decoder_flops(shape, prompt),
     )
 
 
@@ -129,31 +125,35 @@ def decoder_flops(shape: ModelShape, context: float) -> float:
     return 2.0 * inner + 4.0 * shape.layers * shape.attention * context / 2
 
 
-def _with_gradient(
-    recipe: TrainingRecipe, shape: ModelShape, positions: float, answers: float, context: float
-) -> float:
-    """Decoder and head: forward, gradients of inputs, and of weights where they train."""
-    plain = decoder_flops(shape, context)
-    whole = "llm" in recipe.train_parts and recipe.lora is None
-    weights = 2.0 * sum(shape.adapters) * 2 if recipe.lora is not None else (plain if whole else 0.0)
-    again = plain if recipe.gradient_checkpointing else 0.0
-    head = 2.0 * shape.vocabulary * shape.hidden
-    remade = head if answers * shape.vocabulary > CHUNK_ELEMENTS else 0.0
-    return positions * (2 * plain + weights + again) + answers * (
-        2 * head + remade + (head if whole else 0.0)
-    )
-
-
-def _encoder(recipe: TrainingRecipe, shape: ModelShape, frames: float) -> float:
-    """Encoder and projector; a frozen encoder without its cache, once a clip."""
-    times = 1 if recipe.encoder_frozen else 3
-    return 2.0 * frames * (times * shape.encoder + 3 * shape.projector * shape.audio_rate / 50)
-
-
-def _others(
+def _policy_flops(
     recipe: TrainingRecipe,
     shape: ModelShape,
-    data: DataEstimate,
+    positions: float,
+    answers: float,
+    context: float,
+    frames: float,
+) -> float:
+    """Decoder and head: forward, gradients of inputs, and of weights where they train. Encoder and projector.
+
+    A frozen encoder is counted without its cache: once for each clip.
+    """
+    plain = decoder_flops(shape, context)
+    trains_llm = "llm" in recipe.train_parts and recipe.lora is None
+    weights = 2.0 * sum(shape.adapters) * 2 if recipe.lora is not None else (plain if trains_llm else 0.0)
+    recomputed = plain if recipe.gradient_checkpointing else 0.0
+    head = 2.0 * shape.vocabulary * shape.hidden
+    recomputed_head = head if answers * shape.vocabulary > CHUNK_ELEMENTS else 0.0
+    decoder = positions * (2 * plain + weights + recomputed) + answers * (
+        2 * head + recomputed_head + (head if trains_llm else 0.0)
+    )
+    times = 1 if recipe.encoder_frozen else 3
+    encoder = 2.0 * frames * (times * shape.encoder + 3 * shape.projector * shape.audio_rate / 50)
+    return decoder + encoder
+
+
+def _frozen_flops(
+    recipe: TrainingRecipe,
+    shape: ModelShape,
     assumed: Assumptions,
     forward: float,
     samples: float,
@@ -171,7 +171,7 @@ def _others(
 
 
 def teacher_parameters(recipe: TrainingRecipe, shape: ModelShape, assumed: Assumptions) -> float:
-    """Of the text teacher; 0 where there is none."""
+    """Parameters of the text teacher; 0 without one."""
     if recipe.kind != "distillation":
         return 0.0
     if assumed.teacher_parameters or recipe.teacher.model == "self":
@@ -180,20 +180,18 @@ def teacher_parameters(recipe: TrainingRecipe, shape: ModelShape, assumed: Assum
 
 
 def reward_parameters(recipe: TrainingRecipe, assumed: Assumptions) -> float:
-    """Of the local models that judge samples of some kind; 0 for rewards that are computed."""
+    """Parameters of the local models that score samples; 0 for rewards that need no model."""
     if not recipe.uses_reward:
         return 0.0
+    if assumed.reward_parameters:
+        return assumed.reward_parameters
     options = recipe.reward
     kinds = {kind for choice in recipe.alignment_sets for kind in choice.kinds or ("instruct", "qa", "s2tt")}
     names = {name for kind in kinds for name in options.weights_for(kind)}
-    if assumed.reward_parameters:
-        return assumed.reward_parameters
-    total = 0.0
-    if "reward-model" in names:
-        total += text_parameters(options.model, "reward_parameters")
-    if "teacher-logprob" in names:
-        total += text_parameters(options.teacher, "reward_parameters")
-    return total
+    models = {"reward-model": options.model, "teacher-logprob": options.teacher}
+    return float(
+        sum(text_parameters(model, "reward_parameters") for name, model in models.items() if name in names)
+    )
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ class MemoryCost:
 
     @property
     def peak(self) -> float:
-        """The larger of training and sampling, which take turns; gradients are gone when samples are drawn."""
+        """The larger of training and sampling, which take turns; gradients are freed before sampling."""
         always = self.weights + self.optimizer + self.reference + self.judges + self.overhead
         return always + max(
             self.gradients + self.cast + self.activations + self.logits, self.cast + self.sampling
@@ -247,41 +245,41 @@ def memory_cost(
     recipe: TrainingRecipe,
     shape: ModelShape,
     step: StepCost,
-    data: DataEstimate,
     assumed: Assumptions,
     devices: int,
-    shared: bool,
+    sharded: bool,
 ) -> MemoryCost:
-    """The estimate.
+    """The bytes on one device.
 
     Args:
         recipe: the run.
         shape: of its model.
         step: of all devices together.
-        data: lengths.
         assumed: overheads.
         devices: in the run; each has its share of a step.
-        shared: whether they share weights, gradients and optimiser out (FSDP2), else each has all of it (DDP).
+        sharded: whether weights, gradients and optimiser are sharded (FSDP2), else each device has all of them (DDP).
     """
     half = recipe.precision == "bfloat16"
-    moving = trained_counts(recipe, shape)
-    n_trained, share = sum(moving.values()), devices if shared else 1
+    size = 2 if half else 4
+    n_trained, share = sum(trained_counts(recipe, shape).values()), devices if sharded else 1
     adapted = recipe.lora is not None
     frozen = shape.parameters - n_trained + (n_trained if adapted else 0)
-    alone = shape.encoder if recipe.encoder_frozen else 0.0  # frozen: stays whole on every device
-    size = 2 if half else 4
-    weights = (4 * n_trained + size * (frozen - alone)) / share + size * alone
+    unsharded = (
+        shape.encoder if recipe.encoder_frozen else 0.0
+    )  # a frozen encoder is complete on every device
+    weights = (4 * n_trained + size * (frozen - unsharded)) / share + size * unsharded
     judges = size * reward_parameters(recipe, assumed)
-    own_copy = "llm" not in recipe.train_parts or adapted
-    if not (recipe.teacher.model == "self" and own_copy):
+    llm_unchanged = "llm" not in recipe.train_parts or adapted
+    if not (recipe.teacher.model == "self" and llm_unchanged):
         judges += size * teacher_parameters(recipe, shape, assumed)
     reference = 4 * n_trained / share if recipe.uses_reference and recipe.pairs_file is None else 0.0
-    largest = layer_parameters(shape) if shared else 0.0
-    kept = weights + 4 * 3 * n_trained / share + judges + reference
+    embeddings = 2 * shape.embedding or shape.vocabulary * shape.hidden
+    gathered = (shape.llm - embeddings) / shape.layers if sharded else 0.0  # one decoder layer
+    permanent = weights + 4 * 3 * n_trained / share + judges + reference
     activations = _activations(recipe, shape, step, devices)
     return MemoryCost(
-        weights=weights + largest * size * 2,  # of a layer that is gathered, and the next one
-        cast=0.0 if shared or not half else 2 * n_trained,
+        weights=weights + gathered * size * 2,  # a layer that is gathered, and the next one
+        cast=0.0 if sharded or not half else 2 * n_trained,
         gradients=4 * n_trained / share,
         optimizer=8 * n_trained / share,
         reference=reference,
@@ -290,48 +288,45 @@ def memory_cost(
         logits=min(step.answer_tokens / devices / recipe.accumulate * shape.vocabulary, CHUNK_ELEMENTS)
         * 4
         * 2,
-        sampling=_sampling(recipe, shape, step, devices, size),
-        overhead=assumed.overhead_gb * 1e9 + assumed.fragmentation * (kept + activations),
+        sampling=_key_value_cache(recipe, shape, step, devices, size),
+        overhead=assumed.overhead_gb * 1e9 + assumed.fragmentation * (permanent + activations),
     )
 
 
-def layer_parameters(shape: ModelShape) -> float:
-    """Of one decoder layer."""
-    ends = 2 * shape.embedding or shape.vocabulary * shape.hidden
-    return (shape.llm - ends) / shape.layers
-
-
 def _activations(recipe: TrainingRecipe, shape: ModelShape, step: StepCost, devices: int) -> float:
-    """Of one forward pass. What a layer keeps of a token, counted through a Llama layer as transformers writes it.
+    """Activations of one forward pass; per token what a Llama layer keeps, as transformers implements it.
 
-    Two norms keep their input in float32 (in bfloat16 also the copy that is multiplied by the weight); kept are the
-    rotated queries and keys, values, attention's output before and after it is put back in order, gate and up; the rest
-    is made again (`activations`: 5,990 numbers a token measured where this says 5,760). With gradient checkpointing
-    one layer at a time has all: 6 widths for its norms, rotated forms, outputs, and five widths of the MLP.
+    Two norms keep their input in float32 (in bfloat16 also the copy that is multiplied by the weight). Also kept are
+    the rotated queries and keys, values, attention's output before and after it is put back in order, gate and up; the
+    rest is recomputed (5,990 numbers for a token were measured where this gives 5,760). With gradient checkpointing
+    only one layer at a time keeps everything: 6 widths for its norms, rotated forms, outputs, and five widths of the
+    MLP.
     """
     half = recipe.precision == "bfloat16"
     size = 2 if half else 4
     tokens = step.positions / devices / recipe.accumulate
     if recipe.gradient_checkpointing:
-        whole = 4 * 6 * shape.hidden + size * (
+        layer = 4 * 6 * shape.hidden + size * (
             3 * shape.attention + 3 * shape.kv + 2 * shape.hidden + 5 * shape.ffn
         )
-        decoder = tokens * (shape.layers * size * shape.hidden + whole)
+        decoder = tokens * (shape.layers * size * shape.hidden + layer)
     else:
         norms = 2 * (4 + (2 if half else 0)) * shape.hidden
         layer = norms + size * (3 * shape.attention + 2 * shape.kv + 2 * shape.ffn)
         decoder = tokens * shape.layers * layer
-    frames = step.frames / devices / recipe.accumulate
-    inner = 4 * 4 * shape.encoder_hidden + size * (6 * shape.encoder_hidden + 2 * shape.encoder_ffn)
     if recipe.encoder_frozen:
         return decoder
-    kept = size * shape.encoder_hidden if recipe.gradient_checkpointing else inner
-    return decoder + frames * (shape.encoder_layers * kept + inner * recipe.gradient_checkpointing)
+    frames = step.frames / devices / recipe.accumulate
+    inner = 4 * 4 * shape.encoder_hidden + size * (6 * shape.encoder_hidden + 2 * shape.encoder_ffn)
+    per_layer = size * shape.encoder_hidden if recipe.gradient_checkpointing else inner
+    return decoder + frames * (shape.encoder_layers * per_layer + inner * recipe.gradient_checkpointing)
 
 
-def _sampling(recipe: TrainingRecipe, shape: ModelShape, step: StepCost, devices: int, size: int) -> float:
-    """Keys and values of the answers that are sampled together, at their longest."""
+def _key_value_cache(
+    recipe: TrainingRecipe, shape: ModelShape, step: StepCost, devices: int, size: int
+) -> float:
+    """Keys and values of the answers that are sampled in one batch, at full length."""
     if not step.samples:
         return 0.0
-    together = min(recipe.rollout_batch, step.samples / devices * recipe.refresh_every)
-    return together * (step.prompt + recipe.max_new_tokens) * 2 * shape.layers * shape.kv * size
+    batch = min(recipe.rollout_batch, step.samples / devices * recipe.refresh_every)
+    return batch * (step.prompt + recipe.max_new_tokens) * 2 * shape.layers * shape.kv * size

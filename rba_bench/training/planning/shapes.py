@@ -1,7 +1,6 @@
 """A speech model's numbers from its configuration alone: parameters by part, widths, audio tokens a second."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,27 +56,27 @@ _VOXTRAL_MINI: dict[str, Any] = {
         "tie_word_embeddings": False,
     },
 }
-# Configurations as far as sizes depend on them, as published in the config.json of these repositories
-KNOWN: dict[str, dict[str, Any]] = {
+# The fields on which sizes depend, from the config.json of these repositories
+PUBLISHED_CONFIGS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2-Audio-7B": _QWEN2_AUDIO,
     "Qwen/Qwen2-Audio-7B-Instruct": _QWEN2_AUDIO,
     "mistralai/Voxtral-Mini-3B-2507": _VOXTRAL_MINI,
 }
-# Text models that judge or teach: parameters. ArmoRM: Llama-3-8B without its head, and small heads of its own
-KNOWN_TEXT: dict[str, int] = {
+# Parameters of text models that judge or teach. ArmoRM: Llama-3-8B without its head, and small heads of its own
+TEXT_MODEL_PARAMETERS: dict[str, int] = {
     "RLHFlow/ArmoRM-Llama3-8B-v0.1": 7_511_000_000,
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
     "meta-llama/Llama-3.1-70B-Instruct": 70_553_706_496,
 }
-# Audio tokens a second, where the configuration has no field that says so
-RATES = {
+# Audio tokens a second of models whose configuration has no field for it
+AUDIO_TOKENS_PER_SECOND = {
     "qwen2_audio": 25.0,
     "qwen2_5_omni_thinker": 25.0,
     "audioflamingo3": 25.0,
     "voxtral": 12.5,
     "glmasr": 12.5,
 }
-PADDED = ("voxtral", "glmasr")  # encode 30 s, whatever the length of a clip
+PADDED = ("voxtral", "glmasr")  # every clip is padded to 30 s
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class ModelShape:
     """One speech model.
 
     Attributes:
-        name: as the recipe names it.
+        name: of the model in the recipe.
         encoder, projector, llm: parameters; the LLM's with embeddings and head.
         embedding: parameters of the LLM that no token is multiplied with: the input embeddings, unless tied.
         vocabulary, hidden, layers, ffn: of the LLM.
@@ -93,7 +92,7 @@ class ModelShape:
         kv: the same of keys, and of values.
         encoder_hidden, encoder_layers, encoder_ffn: of the encoder.
         audio_rate: audio tokens a second.
-        padded: whether every clip is as long as 30 s.
+        padded: whether every clip is padded to 30 s.
         adapters: parameters of the recipe's low-rank adapters in (LLM, encoder).
         fixed: parameters of the encoder that never train: its sinusoids.
     """
@@ -119,12 +118,12 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Parameters of all parts."""
         return self.encoder + self.projector + self.llm
 
 
 def find_config(name: str) -> dict[str, Any]:
-    """Configuration of a model: of a folder, of the table above, or of the local Hub cache; nothing is downloaded.
+    """Configuration of a model: from a folder, the table above, or the local Hub cache; nothing is downloaded.
 
     Raises:
         MissingPrerequisite: it is in none of these.
@@ -133,77 +132,77 @@ def find_config(name: str) -> dict[str, Any]:
     if (Path(name) / "config.json").is_file():
         config: dict[str, Any] = read_json(Path(name) / "config.json")
         return config
-    hub_id = HUB_ID.fullmatch(name)
-    if hub_id is not None and hub_id["repo"] in KNOWN:
-        return KNOWN[hub_id["repo"]]
-    if hub_id is not None and (cached := _cached(hub_id["repo"], hub_id["revision"])) is not None:
-        return cached
+    if (hub_id := HUB_ID.fullmatch(name)) is not None:
+        if hub_id["repo"] in PUBLISHED_CONFIGS:
+            return PUBLISHED_CONFIGS[hub_id["repo"]]
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(hub_id["repo"], "config.json", revision=hub_id["revision"])
+        if isinstance(path, str):
+            config = read_json(Path(path))
+            return config
     raise MissingPrerequisite(
-        f"--plan knows nothing about {name}: give the folder of its config.json (--set base=FOLDER), or one of "
-        f"{', '.join(sorted(KNOWN))}"
+        f"--plan has no configuration of {name}: give the folder of its config.json (--set base=FOLDER), or one of "
+        f"{', '.join(sorted(PUBLISHED_CONFIGS))}"
     )
 
 
-def _cached(repo: str, revision: str | None) -> dict[str, Any] | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(repo, "config.json", revision=revision)
-    return read_json(Path(path)) if isinstance(path, str) else None
-
-
 def model_shape(name: str, config: dict[str, Any], lora: LoraOptions | None = None) -> ModelShape:
-    """Count a model's parameters on a copy without storage.
+    """Count a model's parameters, on the device `meta`.
 
     Raises:
         MissingPrerequisite: transformers has no such model, or the configuration lacks something.
     """
-    settings, model = _empty(name, config)
+    settings, model = _model_without_weights(name, config)
     text, audio = settings.get_text_config(), settings.audio_config
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+
+    def _audio_field(*names: str) -> int:
+        return next(int(value) for name in names if (value := getattr(audio, name, None)))
+
     parts = {"encoder": 0, "projector": 0, "llm": 0}
     fixed = 0
     for key, parameter in model.named_parameters():
         parts[_part(key)] += parameter.numel()
         fixed += parameter.numel() if _part(key) == "encoder" and "embed_positions" in key else 0
-    words = model.get_input_embeddings().weight
-    tied = words is model.get_output_embeddings().weight
-    adapters = _adapters(model, lora)
-    kind = settings.model_type
+    embeddings = model.get_input_embeddings().weight
+    tied = embeddings is model.get_output_embeddings().weight
     return ModelShape(
         name,
         **parts,
-        embedding=0 if tied else words.numel(),
-        vocabulary=words.shape[0],
+        embedding=0 if tied else embeddings.numel(),
+        vocabulary=embeddings.shape[0],
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
         ffn=text.intermediate_size,
         attention=text.num_attention_heads * width,
         kv=heads * width,
-        encoder_hidden=_first(audio, "d_model", "hidden_size"),
-        encoder_layers=_first(audio, "encoder_layers", "num_hidden_layers"),
-        encoder_ffn=_first(audio, "encoder_ffn_dim", "intermediate_size"),
-        audio_rate=_rate(settings),
-        padded=kind in PADDED,
-        adapters=adapters,
+        encoder_hidden=_audio_field("d_model", "hidden_size"),
+        encoder_layers=_audio_field("encoder_layers", "num_hidden_layers"),
+        encoder_ffn=_audio_field("encoder_ffn_dim", "intermediate_size"),
+        audio_rate=_audio_rate(settings),
+        padded=settings.model_type in PADDED,
+        adapters=_adapter_counts(model, lora),
         fixed=fixed,
     )
 
 
-def _adapters(model: Any, lora: LoraOptions | None) -> tuple[int, int]:
+def _adapter_counts(model: Any, lora: LoraOptions | None) -> tuple[int, int]:
     """Parameters of low-rank adapters in the decoder, and in the encoder: r (inputs + outputs) for each layer named."""
     if lora is None:
         return 0, 0
     targets, counts = {"llm": lora.targets, "encoder": lora.encoder_targets}, {"llm": 0, "encoder": 0}
     for key, module in model.named_modules():
-        part = _part(key)
-        if hasattr(module, "in_features") and part in targets and _adapted(key, targets[part]):
-            counts[part] += lora.r * (module.in_features + module.out_features)
+        names = targets.get(_part(key), ())
+        adapted = "lm_head" not in key if names == ("all-linear",) else key.rpartition(".")[2] in names
+        if hasattr(module, "in_features") and adapted:
+            counts[_part(key)] += lora.r * (module.in_features + module.out_features)
     return counts["llm"], counts["encoder"]
 
 
-def _empty(name: str, config: dict[str, Any]) -> tuple[Any, Any]:
-    """The configuration as transformers has it, and its model on the device `meta`."""
+def _model_without_weights(name: str, config: dict[str, Any]) -> tuple[Any, Any]:
+    """The configuration as an object of transformers, and its model on the device `meta`."""
     import torch
     import transformers
 
@@ -217,48 +216,33 @@ def _empty(name: str, config: dict[str, Any]) -> tuple[Any, Any]:
         settings = transformers.AutoConfig.for_model(kind, **fields)
         if kind == "qwen2_5_omni":  # trains its Thinker
             settings = settings.thinker_config
-        maker = (
+        model_class = (
             transformers.Qwen2_5OmniThinkerForConditionalGeneration
             if settings.model_type == "qwen2_5_omni_thinker"
             else auto_class(settings)
         )
         with torch.device("meta"):
-            make = getattr(maker, "from_config", None) or maker._from_config
-            return settings, make(settings)
+            from_config = getattr(model_class, "from_config", None) or model_class._from_config
+            return settings, from_config(settings)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise MissingPrerequisite(
-            f"--plan cannot take the config.json of {name} (model_type {kind or 'missing'}) apart: give a model that "
+            f"--plan cannot count the parameters of {name} (model_type {kind or 'missing'}): give a model that "
             f"`rba-bench doctor` lists ({str(error).splitlines()[0]})"
         ) from error
 
 
 def _part(key: str) -> str:
-    """Which part a parameter or module belongs to, by its name."""
+    """The part (encoder, projector, llm) to which a parameter or module belongs, by its name."""
     if re.search(r"(^|\.)(multi_modal_projector|projector|audio_projector)(\.|$)", key):
         return "projector"
     return "encoder" if re.search(r"(^|\.)(audio_tower|encoder|audio_embed)(\.|$)", key) else "llm"
 
 
-def _adapted(key: str, targets: tuple[str, ...]) -> bool:
-    if targets == ("all-linear",):
-        return "lm_head" not in key
-    return key.rpartition(".")[2] in targets
-
-
-def _first(settings: Any, *names: str) -> int:
-    return next(int(value) for value in _values(settings, names) if value)
-
-
-def _values(settings: Any, names: tuple[str, ...]) -> Iterator[Any]:
-    for name in names:
-        yield getattr(settings, name, None)
-
-
-def _rate(settings: Any) -> float:
+def _audio_rate(settings: Any) -> float:
     stack = getattr(settings, "stack_factor", None)
     if stack is not None:  # the composite: Whisper's 50 states a second, fewer with a wider first convolution
         return 50.0 / (stack * getattr(settings.audio_config, "conv1_stride", 1))
-    return RATES.get(settings.model_type, 25.0)
+    return AUDIO_TOKENS_PER_SECOND.get(settings.model_type, 25.0)
 
 
 def text_parameters(name: str, key: str) -> int:
@@ -266,20 +250,20 @@ def text_parameters(name: str, key: str) -> int:
 
     Args:
         name: folder, Hub id, or `micro`.
-        key: of `Assumptions`, for the message.
+        key: the key of `Assumptions` that the error message names.
 
     Raises:
-        MissingPrerequisite: nothing is known about it.
+        MissingPrerequisite: its size is unknown.
     """
     import torch
     import transformers
 
-    if name in KNOWN_TEXT:
-        return KNOWN_TEXT[name]
+    if name in TEXT_MODEL_PARAMETERS:
+        return TEXT_MODEL_PARAMETERS[name]
     folder = Path(resolve_model(name, "reward" if key.startswith("reward") else "teacher"))
     if not (folder / "config.json").is_file():
         raise MissingPrerequisite(
-            f"--plan knows nothing about {name}: say how many parameters it has (--assume {key}=8e9)"
+            f"--plan does not know the size of {name}: give its number of parameters (--assume {key}=8e9)"
         )
     fields = read_json(folder / "config.json")
     settings = transformers.AutoConfig.for_model(fields.pop("model_type", ""), **fields)

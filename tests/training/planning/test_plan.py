@@ -132,17 +132,17 @@ def test_operations_by_hand() -> None:
 def test_memory_by_hand() -> None:
     recipe = TrainingRecipe(method="dpo", groups_per_step=2, max_new_tokens=7)
     found = cost.step_cost(recipe, TOY, DATA, ASSUMED)
-    one = cost.memory_cost(recipe, TOY, found, DATA, ASSUMED, 1, False)
+    one = cost.memory_cost(recipe, TOY, found, ASSUMED, 1, False)
     assert (one.weights, one.gradients, one.optimizer) == (3650 * 4, 2650 * 4, 2650 * 8)
     assert (one.reference, one.judges, one.cast) == (2650 * 4, 0, 0)
     assert one.sampling == 8 * (30 + 7) * 2 * 2 * 4 * 4
     assert one.logits == 80 * 100 * 8
-    shared = cost.memory_cost(recipe, TOY, found, DATA, ASSUMED, 2, True)
+    shared = cost.memory_cost(recipe, TOY, found, ASSUMED, 2, True)
     layer = (2600 - 1600) / 2
     assert shared.weights == 2650 * 4 / 2 + 1000 * 4 + layer * 4 * 2  # the encoder is frozen, and whole
     assert (shared.optimizer, shared.activations) == (one.optimizer / 2, one.activations / 2)
     half = cost.memory_cost(
-        recipe.model_copy(update={"precision": "bfloat16"}), TOY, found, DATA, ASSUMED, 1, False
+        recipe.model_copy(update={"precision": "bfloat16"}), TOY, found, ASSUMED, 1, False
     )
     assert (half.weights, half.cast) == (2650 * 4 + 1000 * 2, 2650 * 2)
 
