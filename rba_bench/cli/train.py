@@ -16,13 +16,13 @@ from rba_bench.errors import UserError
 from rba_bench.progress import say, stdout_reserved
 from rba_bench.recipes import recipe_file
 from rba_bench.stages import run_training, training_recipe
-from rba_bench.training.options.presets import Method
+from rba_bench.training.options.presets import MethodName
 
 
 def train_server_command(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder for the text decoder.")],
     method: Annotated[
-        Method | None,
+        MethodName | None,
         typer.Option("--method", help="Training method, as for the training run.", show_default=False),
     ] = None,
     recipe: options.RecipeFile = None,
@@ -96,7 +96,7 @@ app.command("server")(train_server_command)
 def train_command(
     context: typer.Context,
     method: Annotated[
-        Method | None,
+        MethodName | None,
         typer.Option(
             "--method",
             help="Training method. Default: that of the recipe, else rba-single.",

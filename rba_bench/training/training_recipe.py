@@ -12,7 +12,7 @@ from rba_bench.training.options.nested_options import (
     RolloutOptions,
     TeacherOptions,
 )
-from rba_bench.training.options.presets import CLIPPED, PRESETS, Method, Reduction, apply_preset
+from rba_bench.training.options.presets import CLIPPED, PRESETS, MethodName, Reduction, apply_preset
 
 Kind = Literal["instruct", "qa", "s2tt"]
 Part = Literal["projector", "llm", "encoder"]
@@ -132,7 +132,7 @@ class TrainingRecipe(Recipe):
 
     other_names: ClassVar[Mapping[str, str]] = OTHER_NAMES
 
-    method: Method = "rba-single"  # the objective; the paper's RBA-Single needs no reward
+    method: MethodName = "rba-single"  # the objective; the paper's RBA-Single needs no reward
     track: Literal["micro", "full"] = "micro"  # micro: shipped models in minutes; full: your own
     base: str = "micro"  # checkpoint folder or Hub id of the model to train; "micro" = the shipped base
     trust_remote_code: bool = False  # run Python code that comes with the model; only `--trust` sets it

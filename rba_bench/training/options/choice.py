@@ -11,7 +11,7 @@ from rba_bench.training.training_recipe import TrainingRecipe
 DEFAULT_METHOD = "rba-single"
 # Recipes of the methods' names are for the micro world: one short line an answer, a small model. Another base starts
 # from what the method itself sets, which is for answers of hundreds of tokens.
-REAL = ("track=full",)
+FULL_TRACK = ("track=full",)
 
 
 def chosen_recipe(
@@ -32,21 +32,16 @@ def chosen_recipe(
     Raises:
         UserError: no such recipe, an unknown key or a wrong value.
     """
-    chosen = [f"method={method}"] if method is not None else []
+    method_override = [f"method={method}"] if method is not None else []
     if isinstance(recipe, Mapping):
-        return load_recipe(TrainingRecipe, None, [*chosen, *overrides], trust, recipe)
-    if recipe is None and (base := named_base(overrides)) != "micro":
+        return load_recipe(TrainingRecipe, None, [*method_override, *overrides], trust, recipe)
+    bases = [value for key, value in map(parse_override, overrides) if key == ("base",)]
+    if recipe is None and bases and (base := str(bases[-1])) != "micro":
         name = method or DEFAULT_METHOD
         say(f"base {base}: keys as {name} itself sets them; --recipe {name} takes the micro world's")
-        return load_recipe(TrainingRecipe, None, [*REAL, f"method={name}", *overrides], trust)
+        return load_recipe(TrainingRecipe, None, [*FULL_TRACK, f"method={name}", *overrides], trust)
     path = recipe_file(recipe or method or DEFAULT_METHOD)
-    return load_recipe(TrainingRecipe, path, [*chosen, *overrides], trust)
-
-
-def named_base(overrides: Sequence[str]) -> str:
-    """The base that the overrides name; the shipped one if none."""
-    bases = [value for where, value in map(parse_override, overrides) if where == ("base",)]
-    return str(bases[-1]) if bases else "micro"
+    return load_recipe(TrainingRecipe, path, [*method_override, *overrides], trust)
 
 
 def continued_recipe(run: Path, overrides: Sequence[str], trust: bool = False) -> TrainingRecipe:

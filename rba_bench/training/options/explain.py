@@ -12,7 +12,7 @@ import textwrap
 import tokenize
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -37,15 +37,15 @@ _PLAIN = {
 
 
 @dataclass(frozen=True)
-class Key:
+class RecipeKey:
     """One key of a recipe.
 
     Attributes:
         name: with dots where it is nested.
-        type: what it takes, in words.
-        default: where neither recipe nor method say anything.
-        value: in the recipe that was asked about.
-        reason: why it is there, and why with this default.
+        type: the values that it takes, in words.
+        default: its value where neither recipe nor method set one.
+        value: its value in the recipe that is explained.
+        reason: what it is for, and why it has this default.
         by_method: values of the methods that have another than the default.
         fixed: methods that allow no other value than theirs.
     """
@@ -59,7 +59,7 @@ class Key:
     fixed: tuple[str, ...] = ()
 
 
-def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[Key]:
+def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[RecipeKey]:
     """The keys of a training recipe.
 
     Args:
@@ -70,30 +70,30 @@ def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[Ke
         UserError: there is no such key; the nearest is named.
     """
     values = None if recipe is None else flatten_keys(recipe.resolved())
-    keys = [_key(name, *about, _method_values(), values) for name, about in _all_fields()]
+    keys = [_explain_key(*field, _method_values(), values) for field in _fields(TrainingRecipe)]
     chosen = [entry for entry in keys if not key or entry.name == key or entry.name.startswith(f"{key}.")]
     if not chosen:
         raise UserError(f"no key {key!r} in a training recipe{_nearest(key, [one.name for one in keys])}")
     return chosen
 
 
-def key_lines(key: Key, width: int | None, asked: bool) -> list[str]:
-    """A key for people.
+def key_lines(key: RecipeKey, width: int | None, asked: bool) -> list[str]:
+    """A key as lines of text.
 
     Args:
-        key: from `explain`.
+        key: from `explain_keys`.
         width: columns to wrap at; None wraps nothing, for `grep`.
         asked: whether `value` is of a recipe or method that was asked about.
     """
     shown = key.value if asked else key.default
-    mark = f" (default {_text(key.default)})" if asked and key.value != key.default else ""
-    head = f"{key.name} = {_text(shown)}{mark}  [{key.type}]"
+    mark = f" (default {value_text(key.default)})" if asked and key.value != key.default else ""
+    head = f"{key.name} = {value_text(shown)}{mark}  [{key.type}]"
     if key.type == "keys of its own":
         head = f"{key.name}  [{key.type}]"
     notes = [key.reason]
     values: dict[str, list[str]] = {}
     for method, value in key.by_method.items():
-        values.setdefault(_text(value), []).append(method)
+        values.setdefault(value_text(value), []).append(method)
     if values and not asked and key.type != "keys of its own":
         notes.append(
             "by method: " + "; ".join(f"{value} for {', '.join(names)}" for value, names in values.items())
@@ -112,12 +112,13 @@ def key_lines(key: Key, width: int | None, asked: bool) -> list[str]:
     ]
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as people read it: text as it is, everything else as JSON."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
 def method_recipe(method: str) -> TrainingRecipe:
-    """The recipe that says nothing but its method."""
+    """The recipe that sets nothing but its method."""
     return TrainingRecipe.model_validate({"method": method})
 
 
@@ -131,8 +132,8 @@ def flatten_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def reasons(model: type[BaseModel]) -> dict[str, str]:
-    """The comment of every key of a recipe class, by the key's name; of one without a comment, nothing."""
+def key_comments(model: type[BaseModel]) -> dict[str, str]:
+    """The comment of every key of a recipe class, by the key's name; an empty text without a comment."""
     source = textwrap.dedent(inspect.getsource(model))
     notes = {
         token.start: token.string.lstrip("# ")
@@ -158,7 +159,7 @@ def reasons(model: type[BaseModel]) -> dict[str, str]:
 
 
 def type_name(annotation: Any, limits: tuple[Any, ...] = ()) -> str:
-    """What a key takes, in words.
+    """The values that a key takes, in words.
 
     Args:
         annotation: its type.
@@ -185,42 +186,44 @@ def type_name(annotation: Any, limits: tuple[Any, ...] = ()) -> str:
     return " ".join([name, " and ".join(bounds)]).rstrip()
 
 
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[FieldInfo, str]]]:
-    why = reasons(model)
-    for name, about in model.model_fields.items():
-        yield prefix + name, (about, why.get(name, ""))
-        nested = _nested(about.annotation)
-        if nested is not None:
-            yield from _fields(nested, f"{prefix}{name}.")
-
-
 @cache
-def _all_fields() -> tuple[tuple[str, tuple[FieldInfo, str]], ...]:
-    return tuple(_fields(TrainingRecipe))
+def _fields(model: type[BaseModel], prefix: str = "") -> tuple[tuple[str, FieldInfo, str], ...]:
+    """Name with dots, pydantic's field and comment of every key, nested keys behind their section."""
+    fields: list[tuple[str, FieldInfo, str]] = []
+    comments = key_comments(model)
+    for name, info in model.model_fields.items():
+        fields.append((prefix + name, info, comments.get(name, "")))
+        if (nested := _nested_model(info.annotation)) is not None:
+            fields.extend(_fields(nested, f"{prefix}{name}."))
+    return tuple(fields)
 
 
 @cache
 def _method_values() -> dict[str, dict[str, Any]]:
-    """What a recipe that names only its method says, by method."""
+    """Values of the recipe that sets only its method, by method."""
     return {method: flatten_keys(method_recipe(method).resolved()) for method in METHODS}
 
 
-def _nested(annotation: Any) -> type[BaseModel] | None:
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((deep for part in typing.get_args(annotation) if (deep := _nested(part)) is not None), None)
+    return next(
+        (model for part in typing.get_args(annotation) if (model := _nested_model(part)) is not None), None
+    )
 
 
-def _key(
+def _explain_key(
     name: str,
-    about: FieldInfo,
+    info: FieldInfo,
     reason: str,
     methods: Mapping[str, Mapping[str, Any]],
     values: Mapping[str, Any] | None,
-) -> Key:
-    default = (
-        _plain(about.get_default(call_default_factory=True)) if not about.is_required() else "(required)"
-    )
+) -> RecipeKey:
+    default = "(required)" if info.is_required() else info.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel):
+        default = default.model_dump(mode="json")
+    elif isinstance(default, tuple):
+        default = list(default)
     by_method = {
         method: values_of_method[name]
         for method, values_of_method in methods.items()
@@ -230,14 +233,8 @@ def _key(
     value = default if values is None else values.get(name, default)  # absent: of what is null as a whole
     if name == "method":
         by_method = {}
-    kind = type_name(about.annotation, tuple(about.metadata))
-    return Key(name, kind, default, value, reason, by_method, fixed)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return list(value) if isinstance(value, tuple) else value
+    kind = type_name(info.annotation, tuple(info.metadata))
+    return RecipeKey(name, kind, default, value, reason, by_method, fixed)
 
 
 def _nearest(key: str, names: list[str]) -> str:

@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Method = Literal[
+MethodName = Literal[
     "sft", "blsp", "audiochatllama", "kd", "diva", "gkd",
     "rba-single", "rba-group", "dpo", "cpo", "spin", "odpo", "tdpo", "ipo", "simpo",
     "grpo", "dapo", "tars", "scst", "mrt",
 ]  # fmt: skip
 CLIPPED = ("grpo", "dapo", "tars")  # losses of a clipped ratio, with or without a divergence
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS: tuple[str, ...] = get_args(MethodName)
 Reduction = Literal["token", "sequence"]
-Kind = Literal["likelihood", "distillation", "preference", "policy-gradient"]
+MethodKind = Literal["likelihood", "distillation", "preference", "policy-gradient"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Preset:
         scales: by the value of the reduction of its own term, recipe keys whose size follows from it.
     """
 
-    kind: Kind
+    kind: MethodKind
     about: str
     defaults: dict[str, Any] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Preset:
         return _REDUCTIONS[self.kind]
 
 
-_REDUCTIONS: dict[Kind, str] = {
+_REDUCTIONS: dict[MethodKind, str] = {
     "likelihood": "sft_reduction",
     "distillation": "distillation_reduction",
     "preference": "preference_reduction",
@@ -52,7 +52,7 @@ _MEANS = {"beta": 2.0, "sft_reduction": "token"}
 _SUMS = {"beta": 0.1, "sft_reduction": "sequence"}
 
 
-def _preference(
+def _preference_preset(
     about: str,
     pairs: str,
     reference: str,
@@ -110,24 +110,26 @@ PRESETS: dict[str, Preset] = {
         "distillation", "hidden states as the own LLM has them on the transcript (DiVA)", PROJECTOR
     ),
     "gkd": Preset("distillation", "token-level divergence on the model's own samples (on-policy, GKD)"),
-    "rba-single": _preference(
+    "rba-single": _preference_preset(
         "teacher's answer against the own sample", "single", "none", "token", RBA_WEIGHTS, ("pairs",)
     ),
-    "rba-group": _preference(
+    "rba-group": _preference_preset(
         "best against worst of a voice group", "group", "none", "token", RBA_WEIGHTS, ("pairs",)
     ),
-    "dpo": _preference("DPO with a reference", "single", "base", "sequence", fixed=("reference",)),
+    "dpo": _preference_preset("DPO with a reference", "single", "base", "sequence", fixed=("reference",)),
     # the paper's pairs are translations of one sentence, whose sums do not saturate
-    "cpo": _preference(
+    "cpo": _preference_preset(
         "preference without reference + SFT (CPO)", "single", "none", "token", 1.0, ("reference",)
     ),
-    "spin": _preference(
+    "spin": _preference_preset(
         "teacher against an earlier self", "single", "opponent", "sequence", fixed=("pairs", "reference")
     ),
-    "odpo": _preference("DPO offset by the reward gap", "group", "base", "sequence", fixed=("pairs",)),
-    "tdpo": _preference("token-level DPO", "single", "base", "sequence", fixed=("preference_reduction",)),
-    "ipo": _preference("IPO: squared distance to a fixed margin", "single", "base", "token", beta=0.1),
-    "simpo": _preference(
+    "odpo": _preference_preset("DPO offset by the reward gap", "group", "base", "sequence", fixed=("pairs",)),
+    "tdpo": _preference_preset(
+        "token-level DPO", "single", "base", "sequence", fixed=("preference_reduction",)
+    ),
+    "ipo": _preference_preset("IPO: squared distance to a fixed margin", "single", "base", "token", beta=0.1),
+    "simpo": _preference_preset(
         "SimPO: means and a margin", "single", "none", "token", fixed=("reference", "preference_reduction")
     ),
     "grpo": Preset(
@@ -176,7 +178,7 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-PLAIN = {
+DEFAULTS = {  # of all methods whose preset has no other value
     "pairs": "single",
     "sft_weight": 0.0,
     "group_by": "instruction",
@@ -195,30 +197,32 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a key has a value that the method cannot have.
     """
-    data = _renewed(data)
+    data = _migrate_length_normalized(data)
     preset = PRESETS.get(data.get("method", "rba-single"))
     if preset is None:
         return data  # the field's own check names the valid ones
     if isinstance(data.get("reference"), bool):
         data = {**data, "reference": "base" if data["reference"] else "none"}
     for key, value in preset.fixed.items():
-        if _given(data, key) not in (value, None):
+        if _get_key(data, key) not in (value, None):
             raise ValueError(
                 f"{data['method']} has `{key}: {value}`; leave the key out, or choose another method"
             )
-    filled = {**PLAIN, **preset.defaults, **preset.fixed}
+    filled = {**DEFAULTS, **preset.defaults, **preset.fixed}
     own = data.get(preset.reduction)
     filled |= preset.scales.get(str(filled[preset.reduction] if own is None else own), {})
     for key, value in filled.items():
-        if _given(data, key) is None:
-            data = _with(data, key, value)
+        if _get_key(data, key) is None:
+            data = _with_key(data, key, value)
     if data.get("reference") is None:
-        data = {**data, "reference": "base" if _pays_for_distance(data) else "none"}
+        weight = _get_key(data, "policy_gradient.kl_weight")
+        has_kl = data.get("method") in CLIPPED and (weight is None or weight != 0)  # GRPO's default is not 0
+        data = {**data, "reference": "base" if has_kl else "none"}
     return data
 
 
-def _renewed(data: dict[str, Any]) -> dict[str, Any]:
-    """A recipe as it was when one key was for all terms: without means it says what it always meant."""
+def _migrate_length_normalized(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of the time when `length_normalized` was the key of all terms, with the keys that replaced it."""
     if "length_normalized" not in data:
         return data
     data = dict(data)
@@ -236,32 +240,24 @@ def _renewed(data: dict[str, Any]) -> dict[str, Any]:
     if method == "dapo":
         sums |= {"policy_gradient.resample": 0, "policy_gradient.overlong_share": 0.0}
     for key, value in sums.items():
-        if _given(data, key) is None:
-            data = _with(data, key, value)
+        if _get_key(data, key) is None:
+            data = _with_key(data, key, value)
     return data
 
 
-def _given(data: Any, key: str) -> Any:
-    """What a recipe says about a key with dots; None if nothing."""
+def _get_key(data: Any, key: str) -> Any:
+    """The value of a key with dots; None where the recipe does not set it."""
     for part in key.split("."):
         data = data.get(part) if isinstance(data, dict) else getattr(data, part, None)
     return data
 
 
-def _with(data: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The recipe with one more key; nested options that are no mapping stay as they were made."""
+def _with_key(data: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The recipe with one more key; nested options that are already parsed stay as they are."""
     first, _, rest = key.partition(".")
     if not rest:
         return {**data, first: value}
     inner = data.get(first)
     if inner is not None and not isinstance(inner, dict):
         return data
-    return {**data, first: _with(inner or {}, rest, value)}
-
-
-def _pays_for_distance(data: dict[str, Any]) -> bool:
-    """Whether a policy gradient has a divergence from the base in its loss; GRPO has unless the recipe says no."""
-    if data.get("method") not in CLIPPED:
-        return False
-    weight = _given(data, "policy_gradient.kl_weight")
-    return weight is None or weight != 0
+    return {**data, first: _with_key(inner or {}, rest, value)}

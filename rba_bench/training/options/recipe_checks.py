@@ -18,7 +18,7 @@ NEARLY_ALL = 0.8  # a warm-up of more than this share of the steps gets a warnin
 
 
 @dataclass(frozen=True)
-class Need:
+class KeyCondition:
     """Keys, and when they are read.
 
     Attributes:
@@ -44,7 +44,7 @@ def _validates(recipe: TrainingRecipe) -> bool:
     return recipe.eval_every > 0 or recipe.validate_ends
 
 
-def _answers(recipe: TrainingRecipe) -> bool:
+def _samples_answers(recipe: TrainingRecipe) -> bool:
     """Whether anything is sampled: answers at both ends of a run are, of every method."""
     return (
         recipe.uses_rollout
@@ -53,18 +53,14 @@ def _answers(recipe: TrainingRecipe) -> bool:
     )
 
 
-def _asks(*names: str) -> Callable[[TrainingRecipe], bool]:
+def _rewards_with(*names: str) -> Callable[[TrainingRecipe], bool]:
     """Whether any kind of item is judged by one of these rewards."""
     kinds = ("instruct", "qa", "s2tt")
     return lambda recipe: any(name in recipe.reward.weights_for(kind) for kind in kinds for name in names)
 
 
-def _policy_gradient(recipe: TrainingRecipe) -> bool:
-    return recipe.method in CLIPPED
-
-
-def _trains(part: str) -> Need:
-    return Need(
+def _trains(part: str) -> KeyCondition:
+    return KeyCondition(
         (f"learning_rates.{part}",),
         lambda recipe: part in recipe.train_parts,
         f"train_parts does not name {part}",
@@ -72,121 +68,129 @@ def _trains(part: str) -> Need:
 
 
 # In this order: the first need that is not met gives the reason
-NEEDS = (
-    Need(("steps",), lambda r: r.epochs is None, "epochs decides the number of steps"),
-    Need(("beta", "preference"), lambda r: r.kind == "preference", "it has no preference term"),
-    Need(("preference_reduction",), lambda r: r.kind == "preference", "it has no preference term"),
-    Need(("policy_reduction",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
-    Need(("distillation_reduction",), _for("kd", "gkd"), "it does not learn distributions"),
-    Need(("sft_reduction",), lambda r: r.kind == "likelihood" or r.sft_weight > 0, "sft_weight is 0"),
-    Need(("sft_weight",), lambda r: r.kind != "likelihood", "cross entropy is its whole loss"),
-    Need(
+KEY_CONDITIONS = (
+    KeyCondition(("steps",), lambda r: r.epochs is None, "epochs decides the number of steps"),
+    KeyCondition(("beta", "preference"), lambda r: r.kind == "preference", "it has no preference term"),
+    KeyCondition(("preference_reduction",), lambda r: r.kind == "preference", "it has no preference term"),
+    KeyCondition(("policy_reduction",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
+    KeyCondition(("distillation_reduction",), _for("kd", "gkd"), "it does not learn distributions"),
+    KeyCondition(("sft_reduction",), lambda r: r.kind == "likelihood" or r.sft_weight > 0, "sft_weight is 0"),
+    KeyCondition(("sft_weight",), lambda r: r.kind != "likelihood", "cross entropy is its whole loss"),
+    KeyCondition(
         ("pairs", "pair_audio"),
         lambda r: r.kind == "preference" and r.pairs_file is None,
         "it samples no pairs",
     ),
-    Need(("pair_audio",), lambda r: r.pairs == "group", "both sides of its pairs are scored on one clip"),
-    Need(
+    KeyCondition(
+        ("pair_audio",), lambda r: r.pairs == "group", "both sides of its pairs are scored on one clip"
+    ),
+    KeyCondition(
         ("reference",), lambda r: r.uses_reference or r.reference == "none", "it compares with no reference"
     ),
-    Need(
+    KeyCondition(
         ("opponent_every",),
         lambda r: r.has_opponent,
         "its reference is not an opponent",
     ),
-    Need(("preference.simpo_gamma",), _for("simpo"), "only simpo uses it"),
-    Need(("preference.odpo_alpha", "preference.odpo_scale"), _for("odpo"), "only odpo uses it"),
-    Need(("preference.tdpo_alpha", "preference.tdpo_version"), _for("tdpo"), "only tdpo uses it"),
-    Need(("policy_gradient",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
-    Need(("policy_gradient.mrt_sharpness",), _for("mrt"), "only mrt uses it"),
-    Need(
+    KeyCondition(("preference.simpo_gamma",), _for("simpo"), "only simpo uses it"),
+    KeyCondition(("preference.odpo_alpha", "preference.odpo_scale"), _for("odpo"), "only odpo uses it"),
+    KeyCondition(("preference.tdpo_alpha", "preference.tdpo_version"), _for("tdpo"), "only tdpo uses it"),
+    KeyCondition(("policy_gradient",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
+    KeyCondition(("policy_gradient.mrt_sharpness",), _for("mrt"), "only mrt uses it"),
+    KeyCondition(
         tuple(
             f"policy_gradient.{key}" for key in ("clip_low", "clip_high", "kl_weight", "scale", "baseline")
         ),
-        _policy_gradient,
+        _for(*CLIPPED),
         "only grpo, dapo and tars use it",
     ),
-    Need(
+    KeyCondition(
         ("policy_gradient.scale",),
         lambda r: r.policy_gradient.baseline != "leave-one-out",
         "baseline leave-one-out is not scaled",
     ),
-    Need(("teacher.answers",), _for("blsp", "audiochatllama"), "it trains on the answers of its set"),
-    Need(("teacher.answers.prompt",), _for("blsp"), "its LLM answers the transcript alone"),
-    Need(("teacher.answers.top_p",), lambda r: r.teacher.answers.temperature > 0, "answers are greedy"),
-    Need(
+    KeyCondition(("teacher.answers",), _for("blsp", "audiochatllama"), "it trains on the answers of its set"),
+    KeyCondition(("teacher.answers.prompt",), _for("blsp"), "its LLM answers the transcript alone"),
+    KeyCondition(
+        ("teacher.answers.top_p",), lambda r: r.teacher.answers.temperature > 0, "answers are greedy"
+    ),
+    KeyCondition(
         ("teacher.hidden_weight", "teacher.words_weight", "hidden_positions"),
         _for("diva"),
         "only diva compares states",
     ),
-    Need(
+    KeyCondition(
         tuple(f"teacher.{key}" for key in ("divergence", "jsd_weight", "temperature", "end_weight")),
         _for("kd", "gkd"),
         "it does not learn distributions",
     ),
-    Need(("teacher.jsd_weight",), lambda r: r.teacher.divergence == "jsd", "teacher.divergence is not jsd"),
-    Need(
+    KeyCondition(
+        ("teacher.jsd_weight",), lambda r: r.teacher.divergence == "jsd", "teacher.divergence is not jsd"
+    ),
+    KeyCondition(
         tuple(f"teacher.{key}" for key in ("top_k", "kept_as", "folder", "memory_mb")),
         _for("kd"),
         "its teacher computes every step",
     ),
-    Need(
+    KeyCondition(
         tuple(f"teacher.{key}" for key in ("kept_as", "folder", "memory_mb")),
         lambda r: r.teacher.top_k > 0,
         "teacher.top_k 0 keeps nothing",
     ),
-    Need(
+    KeyCondition(
         ("teacher.model", "teacher.template", "teacher.batch_tokens"),
         lambda r: r.kind == "distillation",
         "it uses no text teacher",
     ),
-    Need(("teacher.template",), lambda r: r.teacher.model != "self", "teacher.model is self"),
-    Need(("student_fraction",), _for("gkd"), "only gkd samples in a share of the steps"),
-    Need(
+    KeyCondition(("teacher.template",), lambda r: r.teacher.model != "self", "teacher.model is self"),
+    KeyCondition(("student_fraction",), _for("gkd"), "only gkd samples in a share of the steps"),
+    KeyCondition(
         ("temperature", "samples_per_clip", "refresh_every", "truncated"),
         lambda r: r.uses_rollout,
         "it samples nothing",
     ),
-    Need(("rollout",), lambda r: r.uses_rollout, "it samples nothing"),
-    Need(("max_new_tokens", "rollout_batch"), _answers, "it samples nothing"),
-    Need(
+    KeyCondition(("rollout",), lambda r: r.uses_rollout, "it samples nothing"),
+    KeyCondition(("max_new_tokens", "rollout_batch"), _samples_answers, "it samples nothing"),
+    KeyCondition(
         ("group_by",),
         lambda r: r.compares_samples or r.method == "scst",
         "it does not compare samples of a group",
     ),
-    Need(("reward",), _judges, "it uses no reward"),
-    Need(("reward.min_gap",), lambda r: r.kind == "preference" and r.pairs == "group", "it picks no pairs"),
-    Need(
+    KeyCondition(("reward",), _judges, "it uses no reward"),
+    KeyCondition(
+        ("reward.min_gap",), lambda r: r.kind == "preference" and r.pairs == "group", "it picks no pairs"
+    ),
+    KeyCondition(
         ("reward.model", "reward.output", "reward.max_length"),
-        _asks("reward-model"),
+        _rewards_with("reward-model"),
         "no kind is rewarded by reward-model",
     ),
-    Need(
+    KeyCondition(
         ("reward.teacher", "reward.teacher_template"),
-        _asks("teacher-logprob"),
+        _rewards_with("teacher-logprob"),
         "no kind is rewarded by teacher-logprob",
     ),
-    Need(
+    KeyCondition(
         ("reward.similarity_model", "reward.similarity_prompt"),
-        _asks("similarity"),
+        _rewards_with("similarity"),
         "no kind is rewarded by similarity",
     ),
-    Need(
+    KeyCondition(
         ("reward.judge", "reward.judge_template", "reward.judge_max_tokens", "reward.judge_patience"),
-        _asks("judge"),
+        _rewards_with("judge"),
         "no judge is used",
     ),
-    Need(("reward.judge_reference",), _asks("judge", "self-judge"), "no judge is used"),
-    Need(("validation", "batch_size"), _validates, "nothing is validated"),
+    KeyCondition(("reward.judge_reference",), _rewards_with("judge", "self-judge"), "no judge is used"),
+    KeyCondition(("validation", "batch_size"), _validates, "nothing is validated"),
     _trains("encoder"),
     _trains("projector"),
     _trains("llm"),
-    Need(
+    KeyCondition(
         ("learning_rate",),
         lambda r: any(getattr(r.learning_rates, part) is None for part in r.train_parts),
         "learning_rates names one for every part that trains",
     ),
-    Need(
+    KeyCondition(
         ("cache_mb", "encoder_cache"),
         lambda r: r.encoder_frozen,
         "the encoder trains, so its states are never kept",
@@ -196,13 +200,21 @@ NEEDS = (
 
 def unread_keys(recipe: TrainingRecipe) -> list[str]:
     """One line for each reason why keys that the recipe sets are not read; keys at their defaults are not told."""
-    own = PRESETS[recipe.method].reduction  # with which other defaults go
-    plain = dict(_leaves(TrainingRecipe.model_validate({"method": recipe.method, own: getattr(recipe, own)})))
-    plain[own] = getattr(TrainingRecipe(method=recipe.method), own)
+    reduction = PRESETS[recipe.method].reduction  # with which other defaults go
+    plain = dict(
+        _leaves(
+            TrainingRecipe.model_validate({"method": recipe.method, reduction: getattr(recipe, reduction)})
+        )
+    )
+    plain[reduction] = getattr(TrainingRecipe(method=recipe.method), reduction)
     changed = [key for key, value in _leaves(recipe) if plain.get(key, value) != value]
     reasons: dict[str, list[str]] = {}
     for key in changed:
-        unmet = (need for need in NEEDS if _covers(need.keys, key) and not need.met(recipe))
+        unmet = (
+            need
+            for need in KEY_CONDITIONS
+            if any(key == name or key.startswith(f"{name}.") for name in need.keys) and not need.met(recipe)
+        )
         if (need := next(unmet, None)) is not None:
             reasons.setdefault(need.why, []).append(key)
     return [f"{recipe.method} does not read {', '.join(keys)}: {why}" for why, keys in reasons.items()]
@@ -268,10 +280,6 @@ def thin_groups(voices: Sequence[int] | np.ndarray, recipe: TrainingRecipe) -> l
             "them twice"
         )
     return lines
-
-
-def _covers(names: Sequence[str], key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _leaves(recipe: Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:

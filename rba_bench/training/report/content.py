@@ -11,6 +11,31 @@ from rba_bench.outputs import RUN_RECORD, TRAIN_LOG, read_signature
 from rba_bench.training.callbacks.run_files import SAMPLES, START, VALIDATION
 
 GROUPS = 10  # on the page
+POINTS = 1_000  # of a curve; more steps are averaged
+# title, unit, and the curves: name in the step log, name on the page
+CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
+    ("Loss", "", (("loss", "loss"),)),
+    (
+        "Terms of the loss",
+        "",
+        (("preference", "preference"), ("sft", "SFT"), ("kl", "KL"), ("policy", "policy")),
+    ),
+    ("Reward", "", (("reward_best", "best"), ("reward", "mean"), ("reward_worst", "worst"))),
+    ("Margin of the pairs", "nats", (("margin", "margin"),)),
+    (
+        "Shares",
+        "share",
+        (
+            ("truncated", "cut"),
+            ("saturated", "saturated"),
+            ("accuracy", "pairs in order"),
+            ("match", "teacher's"),
+        ),
+    ),
+    ("Length of samples", "tokens", (("length", "length"),)),
+    ("Learning rate", "", (("learning_rate", "learning rate"),)),
+    ("Gradient", "norm", (("grad_norm", "gradient"),)),
+)
 _NUMBER = (int, float)
 _OPTIONAL = (int, float, type(None))
 _TASK = {"group": str, "kind": str, "prompt": str, "instruction": str, "teacher": str}
@@ -26,7 +51,7 @@ _SIDE = {"voice": str, "text": str, "sample": (int, type(None))}
 
 
 @dataclass(frozen=True)
-class Content:
+class RunContent:
     """A run as its files tell it.
 
     Attributes:
@@ -63,7 +88,7 @@ class Content:
         return int(self.recipe.get("steps") or self.step)
 
 
-def read_run(folder: Path) -> Content:
+def read_run(folder: Path) -> RunContent:
     """Read a run's folder.
 
     Raises:
@@ -75,44 +100,44 @@ def read_run(folder: Path) -> Content:
             f"{folder} is no training run: name the folder that `rba-bench train` wrote (its --out)"
         )
     try:
-        return _read(folder, signature["config"])
+        return _read_content(folder, signature["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"a file of the run in {folder} is damaged: {error}") from error
 
 
-def _read(folder: Path, config: dict[str, Any]) -> Content:
+def _read_content(folder: Path, config: dict[str, Any]) -> RunContent:
     start, run = (
         read_json(folder / name) if (folder / name).is_file() else {} for name in (START, RUN_RECORD)
     )
     recipe = run.get("recipe") or start.get("recipe") or config
-    log = _by_step(read_jsonl(folder / TRAIN_LOG))
+    log = _sort_by_step(read_jsonl(folder / TRAIN_LOG))
     records = list(read_jsonl(folder / VALIDATION))
-    validations = _by_step(record for record in records if "answers" not in record)
+    validations = _sort_by_step(record for record in records if "answers" not in record)
     if not validations:  # an earlier version has them in the step log alone
         validations = [record for record in log if any(name.startswith("validation_") for name in record)]
     answers = [
-        (int(record["step"]), _checked(record["answers"], _ANSWER))
+        (int(record["step"]), _checked_records(record["answers"], _ANSWER))
         for record in records
         if "answers" in record
     ]
-    groups = _checked(read_jsonl(folder / SAMPLES), _GROUP)
+    groups = _checked_records(read_jsonl(folder / SAMPLES), _GROUP)
     for group in groups:
-        _checked(group["samples"], _SAMPLE)
-        _checked(group["voices"], _VOICE)
+        _checked_records(group["samples"], _SAMPLE)
+        _checked_records(group["voices"], _VOICE)
         for pair in group["pairs"]:
-            _checked((pair["chosen"], pair["rejected"]), _SIDE)
-    content = Content(
+            _checked_records((pair["chosen"], pair["rejected"]), _SIDE)
+    content = RunContent(
         folder, recipe, start, run, log, validations,
         answers[0] if answers else None,
         answers[-1] if len(answers) > 1 else None,
-        spread(groups, GROUPS),
+        spread_groups(groups, GROUPS),
     )  # fmt: skip
     content.missing.extend(_missing(content))
     return content
 
 
-def _checked(records: Iterable[Any], kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The records, all of which have the keys, of their types. Raises ValueError."""
+def _checked_records(records: Iterable[Any], kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records, each of which must have these keys with values of these types. Raises ValueError."""
     checked = list(records)
     for record in checked:
         for key, kind in kinds.items():
@@ -121,12 +146,12 @@ def _checked(records: Iterable[Any], kinds: Mapping[str, Any]) -> list[dict[str,
     return checked
 
 
-def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One record a step, the later of two, in order."""
+def _sort_by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last record of each step, in order of the steps."""
     return [record for _, record in sorted({int(record["step"]): record for record in records}.items())]
 
 
-def _missing(content: Content) -> list[str]:
+def _missing(content: RunContent) -> list[str]:
     lines = []
     if not content.log:
         lines.append(f"No curves: {TRAIN_LOG} holds no step yet.")
@@ -147,72 +172,41 @@ def _missing(content: Content) -> list[str]:
     return lines
 
 
-def spread(groups: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """At most `wanted` groups, evenly over the run, the first and the last step among them."""
+def spread_groups(groups: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """At most `count` groups, evenly over the run, the first and the last step among them."""
     if len(groups) <= count:
         return list(groups)
     return [groups[round(place * (len(groups) - 1) / (count - 1))] for place in range(count)]
 
 
-POINTS = 1_000  # of a curve; more steps are averaged
-
-# title, unit, and the curves: name in the step log, name on the page
-CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
-    ("Loss", "", (("loss", "loss"),)),
-    (
-        "Terms of the loss",
-        "",
-        (("preference", "preference"), ("sft", "SFT"), ("kl", "KL"), ("policy", "policy")),
-    ),
-    ("Reward", "", (("reward_best", "best"), ("reward", "mean"), ("reward_worst", "worst"))),
-    ("Margin of the pairs", "nats", (("margin", "margin"),)),
-    (
-        "Shares",
-        "share",
-        (
-            ("truncated", "cut"),
-            ("saturated", "saturated"),
-            ("accuracy", "pairs in order"),
-            ("match", "teacher's"),
-        ),
-    ),
-    ("Length of samples", "tokens", (("length", "length"),)),
-    ("Learning rate", "", (("learning_rate", "learning rate"),)),
-    ("Gradient", "norm", (("grad_norm", "gradient"),)),
-)
-
-
-def charts(content: Content) -> list[dict[str, Any]]:
+def make_charts(content: RunContent) -> list[dict[str, Any]]:
     """Charts with a value, as JSON values: title, unit, summary in words, and curves with names, x and y."""
-    drawings = [_chart(title, unit, [(shown, _points(content.log, name)) for name, shown in curves])
+    charts = [_chart(title, unit, [(shown, _points(content.log, name)) for name, shown in curves])
              for title, unit, curves in CHARTS]  # fmt: skip
-    together = int(content.recipe.get("refresh_every") or 1)
-    drawings.append(_chart("Speed", "tokens/s", [("tokens/s", _speed(content.log, together))]))
-    drawings.append(_chart("Validation", "", _validation(content.validations), dots=True))
-    return [chart for chart in drawings if chart["curves"]]
+    refresh = int(content.recipe.get("refresh_every") or 1)
+    charts.append(_chart("Speed", "tokens/s", [("tokens/s", _speed(content.log, refresh))]))
+    charts.append(_chart("Validation", "", _validation(content.validations), dots=True))
+    return [chart for chart in charts if chart["curves"]]
 
 
 def _chart(
     title: str, unit: str, curves: Sequence[tuple[str, list[tuple[float, float]]]], dots: bool = False
 ) -> dict[str, Any]:
-    lines = [(name, thinned(points)) for name, points in curves if points]
-    words = "; ".join(f"{name}: {_told(points)}" for name, points in lines)
+    lines = [(name, thin_points(points)) for name, points in curves if points]
+    summaries = []
+    for name, points in lines:
+        (first_x, first), (last_x, last) = points[0], points[-1]
+        end = f", {last:.4g} at step {last_x:g}" if len(points) > 1 else ""
+        summaries.append(f"{name}: {first:.4g} at step {first_x:g}{end}")
     return {
         "title": title,
         "unit": unit,
         "dots": dots,
-        "summary": words,
+        "summary": "; ".join(summaries),
         "curves": [
             {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} for name, points in lines
         ],
     }
-
-
-def _told(points: Sequence[tuple[float, float]]) -> str:
-    (first_x, first), (last_x, last) = points[0], points[-1]
-    return f"{first:.4g} at step {first_x:g}" + (
-        f", {last:.4g} at step {last_x:g}" if len(points) > 1 else ""
-    )
 
 
 def _points(log: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -223,8 +217,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < float("inf")  # not NaN either
 
 
-def _speed(log: Sequence[dict[str, Any]], together: int) -> list[tuple[float, float]]:
-    """Tokens per second of training time; of steps that were sampled for together, `together` of them, as one."""
+def _speed(log: Sequence[dict[str, Any]], refresh: int) -> list[tuple[float, float]]:
+    """Tokens per second of training time; one point for the `refresh` steps whose samples are drawn together."""
     points = []
     tokens, before = 0.0, 0.0
     for record in log:
@@ -232,7 +226,7 @@ def _speed(log: Sequence[dict[str, Any]], together: int) -> list[tuple[float, fl
             continue
         elapsed = float(record["elapsed_s"])
         tokens += float(record["tokens"])
-        if record["step"] % together == 0 and elapsed > before:
+        if record["step"] % refresh == 0 and elapsed > before:
             points.append((record["step"], tokens / (elapsed - before)))
             tokens, before = 0.0, elapsed
     return points
@@ -255,8 +249,8 @@ def _validation(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple
     return [(short[name], _points(records, name)) for name in names]
 
 
-def thinned(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points, each the mean of neighbours; the last one stands at the last x."""
+def thin_points(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list[tuple[float, float]]:
+    """At most `limit` points, each the mean of neighbours, at the x of the last of them."""
     size = -(-len(points) // limit)
     if size <= 1:
         return list(points)

@@ -25,53 +25,51 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
 from rba_bench.installing import extra
 from rba_bench.training.callbacks.run_files import REPORT
-from rba_bench.training.options.explain import explain_keys, flatten_keys
-from rba_bench.training.report.content import Content, charts, read_run
+from rba_bench.training.options.explain import explain_keys, flatten_keys, value_text
+from rba_bench.training.report.content import RunContent, make_charts, read_run
 from rba_bench.untrusted import visible_text
 
 SECONDS = 20  # of a clip
-BYTES = 6 * 2**20  # of all clips of a page, as they stand in it
+BYTES = 6 * 2**20  # of all clips of a page, encoded
+
+Groups = Mapping[str, Sequence[AlignmentRow]]
 
 
-class Player:
-    """Gives the clips of a page.
+class ClipPlayer:
+    """Gives the clips of a page as data URIs, within a budget of bytes.
 
     Args:
         groups: rows by group id; None where the set cannot be read.
 
     Attributes:
-        left_out: clips that found no room.
-        unread: clips that could not be read.
+        left_out: number of clips beyond the budget.
+        unread: number of clips that could not be read.
     """
 
-    def __init__(self, groups: Mapping[str, Sequence[AlignmentRow]] | None) -> None:
+    def __init__(self, groups: Groups | None) -> None:
         self.groups = groups
         self.left_out = 0
         self.unread = 0
-        self._known: dict[str, str] = {}
+        self._uris: dict[str, str] = {}
         self._bytes = 0
 
     def __call__(self, group: str, clip: str) -> str:
-        """A clip as a data URI; empty where there is none to give."""
+        """A clip as a data URI; empty if the page has no clip for it."""
         if self.groups is None:
             return ""
-        if clip not in self._known:
-            self._known[clip] = self._uri(group, clip)
-        return self._known[clip]
-
-    def _uri(self, group: str, clip: str) -> str:
-        try:
-            assert self.groups is not None
-            (row,) = [row for row in self.groups[group] if row.id == clip]
-            uri = data_uri(load_clip(row.audio))
-        except (KeyError, ValueError, OSError, RbaError):  # another set by now, or a damaged one
-            self.unread += 1
-            return ""
-        if self._bytes + len(uri) > BYTES:
-            self.left_out += 1
-            return ""
-        self._bytes += len(uri)
-        return uri
+        if clip not in self._uris:
+            uri = ""
+            try:
+                (row,) = [row for row in self.groups[group] if row.id == clip]
+                uri = data_uri(load_clip(row.audio))
+            except (KeyError, ValueError, OSError, RbaError):  # another set by now, or a damaged one
+                self.unread += 1
+            if self._bytes + len(uri) > BYTES:
+                self.left_out += 1
+                uri = ""
+            self._bytes += len(uri)
+            self._uris[clip] = uri
+        return self._uris[clip]
 
 
 def data_uri(wave: np.ndarray) -> str:
@@ -86,9 +84,6 @@ def data_uri(wave: np.ndarray) -> str:
     clip = np.clip(wave[: SECONDS * SAMPLING_RATE], -1.0, 1.0)
     soundfile.write(buffer, clip, SAMPLING_RATE, format=kind, subtype=subtype)
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-Groups = Mapping[str, Sequence[AlignmentRow]]
 
 
 def write_page(folder: Path, out: Path | None = None, groups: Groups | None = None) -> tuple[Path, list[str]]:
@@ -109,7 +104,7 @@ def write_page(folder: Path, out: Path | None = None, groups: Groups | None = No
     library = _plotly()
     content = read_run(folder)
     if groups is None:
-        groups, problem = _groups(content)
+        groups, problem = _find_groups(content)
         content.missing.extend([problem] if problem else [])
     path = out or folder / REPORT
     html = render_page(content, library, groups)
@@ -120,7 +115,7 @@ def write_page(folder: Path, out: Path | None = None, groups: Groups | None = No
     return path, content.missing
 
 
-def render_page(content: Content, library: str, groups: Groups | None = None) -> str:
+def render_page(content: RunContent, library: str, groups: Groups | None = None) -> str:
     """The page as text.
 
     Args:
@@ -130,21 +125,25 @@ def render_page(content: Content, library: str, groups: Groups | None = None) ->
     """
     from jinja2 import Environment, StrictUndefined
 
-    player = Player(groups)
+    player = ClipPlayer(groups)
     here = files("rba_bench.training.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               finalize=_finalize)  # fmt: skip
     code = here.joinpath("page.js").read_text(encoding="utf-8")
     parts = {
         "content": content,
-        "charts": charts(content),
+        "charts": make_charts(content),
         "items": _items(content, player),
         "means": _means(content),
         "groups": [_group(group, player) for group in content.groups],
         "keys": _keys(content.recipe),
         "facts": _facts(content),
     }
-    notes = [*content.missing, *_about_sound(player)]
+    notes = list(content.missing)
+    if player.left_out:
+        notes.append(f"{player.left_out} clips are left out: the page would be too large.")
+    if player.unread:
+        notes.append(f"{player.unread} clips could not be read from the alignment set.")
     template = environment.from_string(here.joinpath("page.html.jinja").read_text(encoding="utf-8"))
     return template.render(
         **parts,
@@ -153,20 +152,21 @@ def render_page(content: Content, library: str, groups: Groups | None = None) ->
         style=here.joinpath("page.css").read_text(encoding="utf-8"),
         library=library,
         code=code,
-        policy=_policy(library, code),
+        policy=_content_security_policy(library, code),
         made=f"rba-bench {__version__}, {datetime.now(UTC).isoformat(timespec='minutes')}",
     )
 
 
 def _plotly() -> str:
-    """Plotly's JavaScript, fit to stand between script tags."""
+    """Plotly's JavaScript, escaped for a script element."""
     if find_spec("plotly") is None:
         raise MissingPrerequisite(f"{REPORT} is drawn by plotly: {extra('train')}")
     source = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     return source.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
 
 
-def _policy(*scripts: str) -> str:
+def _content_security_policy(*scripts: str) -> str:
+    """A policy that allows these scripts by their hashes, inline styles, and no address."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
@@ -184,22 +184,19 @@ def _json(value: Any) -> str:
 
 
 def _finalize(value: Any) -> Any:
-    """What a template prints: text without characters that nobody can see, or that turn the text around."""
+    """A value as the template prints it: text without invisible characters and without changes of direction."""
     return visible_text(value) if type(value) is str else value
 
 
-def _groups(content: Content) -> tuple[Groups | None, str]:
-    """Rows by group id of the set that the run read, and what is wrong if there are none."""
+def _find_groups(content: RunContent) -> tuple[Groups | None, str]:
+    """Rows by group id of the set that the run read, or None and a message (empty if the page needs no clips)."""
     from rba_bench.training.data.groups import TrainingData, choices
 
     source = content.recipe.get("alignment_set")
-    if source is None or not (content.groups or content.before):
-        return (
-            None,
-            ""
-            if source is not None or not content.groups
-            else "No clips: the run does not say where its set is.",
-        )
+    if source is None:
+        return None, "No clips: the run does not say where its set is." if content.groups else ""
+    if not (content.groups or content.before):
+        return None, ""
     try:
         data = TrainingData.open(choices(source), verify_bytes=0)
     except (RbaError, OSError) as error:
@@ -210,17 +207,8 @@ def _groups(content: Content) -> tuple[Groups | None, str]:
     return data.all, ""
 
 
-def _about_sound(player: Player) -> list[str]:
-    lines = []
-    if player.left_out:
-        lines.append(f"{player.left_out} clips are left out: the page would be too large.")
-    if player.unread:
-        lines.append(f"{player.unread} clips could not be read from the alignment set.")
-    return lines
-
-
-def _group(group: dict[str, Any], player: Player) -> dict[str, Any]:
-    """A group for the page: its samples by clip, with what became of each."""
+def _group(group: dict[str, Any], player: ClipPlayer) -> dict[str, Any]:
+    """A group for the page: its samples by clip, each with whether it was chosen or rejected."""
     chosen = {pair["chosen"]["sample"] for pair in group["pairs"]} - {None}
     rejected = {pair["rejected"]["sample"] for pair in group["pairs"]} - {None}
     clips = []
@@ -245,7 +233,7 @@ def _group(group: dict[str, Any], player: Player) -> dict[str, Any]:
     return {**group, "clips": clips, "given": given_sides, "teacher_chosen": teacher}
 
 
-def _items(content: Content, player: Player) -> list[dict[str, Any]]:
+def _items(content: RunContent, player: ClipPlayer) -> list[dict[str, Any]]:
     """Held-out items with the answers before and after."""
     if content.before is None:
         return []
@@ -256,8 +244,8 @@ def _items(content: Content, player: Player) -> list[dict[str, Any]]:
     ]
 
 
-def _means(content: Content) -> str:
-    """What happened to the held-out items on the whole."""
+def _means(content: RunContent) -> str:
+    """Mean nats and reward of the held-out items, before and after training."""
     texts = []
     for name, shown in (("teacher_nats", "nats"), ("reward", "reward")):
         sides = [[answer[name] for answer in answers[1] if answer[name] is not None]
@@ -278,16 +266,21 @@ def _keys(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         default = None if key is None else key.by_method.get(recipe.get("method", ""), key.default)
         rows.append({
-            "name": name, "value": _text(value), "default": "" if key is None else _text(default),
+            "name": name, "value": value_text(value), "default": "" if key is None else value_text(default),
             "changed": key is not None and value != default, "reason": "" if key is None else key.reason,
         })  # fmt: skip
     return rows
 
 
-def _facts(content: Content) -> list[tuple[str, str]]:
-    """Hashes, base, data and cost, by name."""
+def _facts(content: RunContent) -> list[tuple[str, str]]:
+    """Name and value of hashes, base, data and cost."""
     record = {**content.start, **content.run}
     data = record.get("data") or {}
+    times = {
+        name: f"{record[name]:.0f} s"
+        for name in ("wall_time_s", "encoding_s")
+        if isinstance(record.get(name), int | float)
+    }
     facts: list[tuple[str, Any]] = [
         ("folder", str(content.folder)),
         ("base", record.get("base") or content.recipe.get("base")),
@@ -303,8 +296,8 @@ def _facts(content: Content) -> list[tuple[str, str]]:
             ),
         ),
         ("steps", f"{content.step} of {content.steps}"),
-        ("training time", _seconds(record.get("wall_time_s"))),
-        ("encoding time", _seconds(record.get("encoding_s"))),
+        ("training time", times.get("wall_time_s")),
+        ("encoding time", times.get("encoding_s")),
         ("clips/s", record.get("samples_per_s")),
         ("answers sampled", record.get("answers_sampled")),
         ("hardware", ", ".join(f"{name} {value}" for name, value in (record.get("hardware") or {}).items())),
@@ -314,11 +307,3 @@ def _facts(content: Content) -> list[tuple[str, str]]:
         ("clips on this page", f"the first {SECONDS} s of each"),
     ]
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
-
-
-def _seconds(value: Any) -> str | None:
-    return f"{value:.0f} s" if isinstance(value, int | float) else None
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

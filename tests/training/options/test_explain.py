@@ -6,7 +6,13 @@ import pytest
 from pydantic import BaseModel
 
 from rba_bench.cli.main import main
-from rba_bench.training.options.explain import explain_keys, flatten_keys, method_recipe, reasons, type_name
+from rba_bench.training.options.explain import (
+    explain_keys,
+    flatten_keys,
+    key_comments,
+    method_recipe,
+    type_name,
+)
 from rba_bench.training.options.presets import METHODS, PRESETS
 from rba_bench.training.training_recipe import TrainingRecipe
 
@@ -47,7 +53,7 @@ class Sample(BaseModel):
 
 
 def test_a_reason_is_the_comment_behind_a_key_or_else_above_it() -> None:
-    assert reasons(Sample) == {
+    assert key_comments(Sample) == {
         "behind": "behind the key",
         "above": "above it, in two lines",
         "layer_stacks": "inside brackets",

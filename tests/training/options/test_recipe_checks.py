@@ -7,7 +7,13 @@ import pytest
 
 from rba_bench.recipes import load_recipe
 from rba_bench.training.options.presets import METHODS
-from rba_bench.training.options.recipe_checks import NEEDS, _leaves, idle_values, thin_groups, unread_keys
+from rba_bench.training.options.recipe_checks import (
+    KEY_CONDITIONS,
+    _leaves,
+    idle_values,
+    thin_groups,
+    unread_keys,
+)
 from rba_bench.training.training_recipe import TrainingRecipe
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
@@ -102,7 +108,7 @@ def test_keys_that_are_read_are_not_told(overrides: list[str]) -> None:
 def test_needs_name_keys_that_there_are() -> None:
     keys = {key for key, _ in _leaves(TrainingRecipe())}
     sections = {".".join(key.split(".")[:depth]) for key in keys for depth in (1, 2)}
-    assert {name for need in NEEDS for name in need.keys} <= keys | sections
+    assert {name for need in KEY_CONDITIONS for name in need.keys} <= keys | sections
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,15 @@ from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.report import page
-from rba_bench.training.report.content import GROUPS, POINTS, charts, read_run, spread, thinned
-from rba_bench.training.report.page import BYTES, SECONDS, Player, data_uri
+from rba_bench.training.report.content import (
+    GROUPS,
+    POINTS,
+    make_charts,
+    read_run,
+    spread_groups,
+    thin_points,
+)
+from rba_bench.training.report.page import BYTES, SECONDS, ClipPlayer, data_uri
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -142,7 +149,7 @@ def test_a_run_of_an_earlier_version_says_what_is_missing(tmp_path: Path) -> Non
     assert [line.split(":")[0] for line in content.missing] == [
         "No groups", "No answers before and after", "The recipe lacks its paths",
     ]  # fmt: skip
-    assert [chart["title"] for chart in charts(content)] == ["Loss", "Validation"]
+    assert [chart["title"] for chart in make_charts(content)] == ["Loss", "Validation"]
     assert "None; see above." in page.render_page(content, "")
 
 
@@ -209,22 +216,22 @@ def test_clips_are_short_and_fit_a_budget(rows: list[AlignmentRow]) -> None:
     uri = data_uri(np.random.default_rng(0).standard_normal(16_000 * (SECONDS + 9)).astype(np.float32))
     wave, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert rate == 16_000 and SECONDS - 0.2 < len(wave) / rate < SECONDS + 0.2
-    player = Player({row.group_id: [row] for row in rows[:1]})
+    player = ClipPlayer({row.group_id: [row] for row in rows[:1]})
     assert player(rows[0].group_id, rows[0].id).startswith("data:audio/")
     assert player(rows[0].group_id, "another") == player("absent", "x") == "" and player.unread == 2
     player._bytes = BYTES
-    player._known.clear()
+    player._uris.clear()
     assert player(rows[0].group_id, rows[0].id) == "" and player.left_out == 1
-    assert Player(None)("g", "c") == ""
+    assert ClipPlayer(None)("g", "c") == ""
 
 
 def test_a_long_run_has_bounded_curves_and_groups_from_its_whole_length(tmp_path: Path) -> None:
     points = [(float(n), float(n % 2)) for n in range(1, 10 * POINTS + 1)]
-    short = thinned(points)
+    short = thin_points(points)
     assert len(short) == POINTS and short[-1] == (10.0 * POINTS, 0.5)
-    assert thinned(points[:7]) == points[:7]
+    assert thin_points(points[:7]) == points[:7]
     groups = [{"step": step} for step in range(1, 48)]
-    chosen = [group["step"] for group in spread(groups, GROUPS)]
+    chosen = [group["step"] for group in spread_groups(groups, GROUPS)]
     assert len(set(chosen)) == GROUPS and chosen == sorted(chosen) and (chosen[0], chosen[-1]) == (1, 47)
 
 
@@ -234,5 +241,5 @@ def test_speed_counts_steps_that_were_sampled_for_together_as_one(tmp_path: Path
     lines(
         run / watch.TRAIN_LOG, *({"step": n + 1, "tokens": 10.0, "elapsed_s": t} for n, t in enumerate(times))
     )
-    (speed,) = [chart for chart in charts(read_run(run)) if chart["title"] == "Speed"]
+    (speed,) = [chart for chart in make_charts(read_run(run)) if chart["title"] == "Speed"]
     assert speed["curves"] == [{"name": "tokens/s", "x": [2, 4], "y": [5.0, 5.0]}]
