@@ -10,7 +10,6 @@ bootstrap. The spread of the resamples is the standard error; `rba_bench.metrics
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,8 +29,6 @@ from rba_bench.metrics.interval import (
     t_quantile,
     widen_for_unseen,
 )
-
-Value = TypeVar("Value")
 
 SEED = 1234
 RESAMPLES = 1000
@@ -89,7 +86,7 @@ def bootstrap_mean(
         resamples: Number of resamples.
         scale: Largest value of the metric; None for 1, or the largest of the values.
     """
-    data = _vector(values)
+    data = _finite_array(values, 1)
     rows, groups = mean_rows(data), Clusters.of(cluster_sizes(len(data), clusters))
     if groups.count == groups.n > 1 and np.isin(data, (0.0, 1.0)).all() and scale in (None, 1.0):
         right = int(data.sum())
@@ -127,28 +124,18 @@ def bootstrap_corpus(
         resamples: Number of resamples.
         scale: Largest value of the metric; None if the score function knows.
     """
-    rows, groups = _matrix(stats), Clusters.of(cluster_sizes(len(stats), clusters))  # type: ignore[arg-type]
+    rows, groups = _finite_array(stats, 2), Clusters.of(cluster_sizes(len(stats), clusters))  # type: ignore[arg-type]
+    value, limits = float(score_fn(rows.sum(axis=0).tolist())), score_fn.scale(rows, scale)
     draws = resampled_scores(rows, score_fn, clusters, seed, resamples)
-    value = float(score_fn(rows.sum(axis=0).tolist()))
-    return score_interval(value, draws, groups, score_fn.scale(rows, scale), _source(groups, seed, resamples))
-
-
-def score_interval(value: float, drawn: Floats, clusters: Clusters, scale: Scale, source: str) -> Interval:
-    """Interval of a score from those of its resamples.
-
-    Args:
-        value: The score.
-        drawn: Scores of the resamples; NaN where a resample has none.
-        clusters: What was drawn.
-        scale: Where the score can lie.
-        source: Where `drawn` comes from, in words.
-    """
-    if clusters.count < 2:
-        ends = score_ends(value, 0.0, clusters, scale)
-        return Interval(value, *ends, clusters.n, "too few clusters: 1, the whole scale")
-    error = bootstrap_error(drawn, clusters)
-    method = f"Wilson-shaped t interval 95 %, {clusters.degrees:.3g} degrees, standard error from {source}"
-    return Interval(value, *score_ends(value, error, clusters, scale), clusters.n, method)
+    if groups.count < 2:
+        ends, method = score_ends(value, 0.0, groups, limits), "too few clusters: 1, the whole scale"
+        return Interval(value, *ends, groups.n, method)
+    method = (
+        f"Wilson-shaped t interval 95 %, {groups.degrees:.3g} degrees, "
+        f"standard error from {_source(groups, seed, resamples)}"
+    )
+    ends = score_ends(value, bootstrap_error(draws, groups), groups, limits)
+    return Interval(value, *ends, groups.n, method)
 
 
 def paired_difference(
@@ -206,13 +193,13 @@ def paired_rows(
     )
 
 
-def bootstrap_error(drawn: Floats, clusters: Clusters) -> float:
+def bootstrap_error(draws: Floats, clusters: Clusters) -> float:
     """Standard error of a score from those of its resamples; NaN for a single cluster."""
-    return float(_scored(drawn).std(ddof=1)) * clusters.inflation
+    return float(paired.scored_draws(draws).std(ddof=1)) * clusters.inflation
 
 
 def relative_interval(
-    value: float, drawn: Floats, clusters: Clusters, absolute: Difference, base: float
+    value: float, draws: Floats, clusters: Clusters, absolute: Difference, base: float
 ) -> Interval:
     """Interval of a relative difference `value`, in line with that of the absolute one.
 
@@ -220,7 +207,7 @@ def relative_interval(
     zero where that has it.
     """
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(_scored(drawn), [tail, 1 - tail]).tolist()
+    low, high = np.quantile(paired.scored_draws(draws), [tail, 1 - tail]).tolist()
     stretch = t_quantile(clusters.degrees) / Z * clusters.inflation if clusters.count > 1 else 1.0
     ends = value + stretch * (low - value), value + stretch * (high - value)
     if absolute.excludes(0.0):  # so does this one: the sign is the same
@@ -255,7 +242,7 @@ def resampled_sums(
     """
     if resamples < 1:
         raise ValueError("at least one resample is needed")
-    rows = cluster_rows(_matrix(stats), clusters)
+    rows = cluster_rows(_finite_array(stats, 2), clusters)
     n = len(rows)
     rng = np.random.default_rng(seed)
     sums = np.empty((resamples, rows.shape[1]))
@@ -270,20 +257,13 @@ def resampled_sums(
 
 def mean_rows(values: ArrayLike) -> Floats:
     """Values `[n]` as rows `(value, 1)`, the sufficient statistics of a mean."""
-    data = _vector(values)
+    data = _finite_array(values, 1)
     return np.column_stack([data, np.ones(len(data))])
 
 
 def cluster_sizes(n: int, clusters: Sequence[Hashable] | None) -> Floats:
     """Items in each cluster, `[G]`."""
     return cluster_rows(np.ones((n, 1)), clusters)[:, 0]
-
-
-def _scored(drawn: Floats) -> Floats:
-    scored = drawn[~np.isnan(drawn)]  # a resample of nothing but unscored items says nothing
-    if len(scored) < 2:
-        raise ValueError("no resample holds an item with a score")
-    return scored
 
 
 def _source(clusters: Clusters, seed: int, resamples: int) -> str:
@@ -310,24 +290,17 @@ def _rows(values: ArrayLike, score_fn: ScoreFn | None) -> Floats:
         return mean_rows(data)
     if score_fn is None:
         raise ValueError("statistics [n, k] need a score function")
-    return _matrix(data)
+    return _finite_array(data, 2)
 
 
-def _vector(values: ArrayLike) -> Floats:
+def _finite_array(values: ArrayLike, ndim: int) -> Floats:
     data = np.asarray(values, dtype=np.float64)
-    if data.ndim != 1 or not len(data):
-        raise ValueError("values must be a non-empty list of numbers")
-    return _finite(data)
-
-
-def _matrix(stats: ArrayLike) -> Floats:
-    data = np.asarray(stats, dtype=np.float64)
-    if data.ndim != 2 or not len(data):
-        raise ValueError("statistics must be a non-empty [n, k] matrix")
-    return _finite(data)
-
-
-def _finite(data: Floats) -> Floats:
+    if data.ndim != ndim or not len(data):
+        expected = (
+            "values must be a non-empty list of numbers",
+            "statistics must be a non-empty [n, k] matrix",
+        )
+        raise ValueError(expected[ndim - 1])
     if not math.isfinite(float(data.sum())):
         raise ValueError("a value is not a finite number")
     return data

@@ -148,11 +148,6 @@ class Clusters:
         """What makes the bootstrap's standard deviation that of as many new clusters."""
         return math.sqrt(self.count / (self.count - 1)) if self.count > 1 else math.nan
 
-    @property
-    def unseen(self) -> float:
-        """Upper bound of the share of clusters like none of these."""
-        return Z**2 / (self.count + Z**2)
-
     def __str__(self) -> str:
         unit = "independent items" if self.count == self.n else f"clusters of {self.n} items"
         return f"{self.count} {unit}"
@@ -230,7 +225,7 @@ def widen_for_unseen(
     value: float, low: float, high: float, clusters: Clusters, scale: Scale
 ) -> tuple[float, float]:
     """Ends with room for clusters unlike all those seen, which may lie at either end of the scale."""
-    share = clusters.unseen
+    share = Z**2 / (clusters.count + Z**2)  # upper bound of the share of clusters like none of these
     return min(low, value - share * (value - scale.bottom(value))), max(
         high, value + share * (scale.top(value) - value)
     )

@@ -85,45 +85,43 @@ def fit_pooled(
         raise ValueError("preferences lie between 0 and 1")
     length = _standardised(longer, present)
     filled = np.where(present, preferred, 0.0)
-    return _fitted(filled, length, present.astype(np.float64), start)
+    return _fit(filled, length, present.astype(np.float64), start)
 
 
-def _standardised(longer: Floats, seen: NDArray[np.bool_]) -> Floats:
+def _standardised(longer: Floats, present: NDArray[np.bool_]) -> Floats:
     """Tanh of each system's length differences in units of their standard deviation; 0 where they are all equal."""
     spread = np.array(
-        [row[mask].std(ddof=1) if mask.sum() > 1 else 0.0 for row, mask in zip(longer, seen, strict=True)]
+        [row[mask].std(ddof=1) if mask.sum() > 1 else 0.0 for row, mask in zip(longer, present, strict=True)]
     )
     return np.tanh(np.divide(longer, spread[:, None], out=np.zeros_like(longer), where=spread[:, None] > 0))
 
 
-def _fitted(preferred: Floats, length: Floats, seen: Floats, start: PooledFit | None) -> PooledFit:
+def _fit(preferred: Floats, length: Floats, present: Floats, start: PooledFit | None) -> PooledFit:
+    """Newton steps to the maximum of the likelihood, and what the fit says; arrays `[m, n]`."""
     systems, items = preferred.shape
-    mean = preferred.sum(axis=1) / seen.sum(axis=1)
+    mean = preferred.sum(axis=1) / present.sum(axis=1)
     skill = np.log((mean + EDGE) / (1 + EDGE - mean)) if start is None else start.skill.copy()
     difficulty = np.zeros(items) if start is None else start.difficulty.copy()
     slope, variance = (0.0, 1.0) if start is None else (start.slope, start.spread**2)
     for _ in range(STEPS):
         fitted = _sigmoid(slope * length + difficulty + skill[:, None])
-        weight = seen * fitted * (1 - fitted)
-        residual = seen * (preferred - fitted)
-        step, hard = _newton(length, weight, residual, difficulty, variance)
+        weight = present * fitted * (1 - fitted)
+        residual = present * (preferred - fitted)
+        step, difficulty_step = _newton(length, weight, residual, difficulty, variance)
         slope, skill = slope + float(step[0]), skill + step[1:]
-        difficulty = difficulty + hard
-        new = (
-            float(np.mean(difficulty**2 + 1 / (weight.sum(axis=0) + 1 / variance)))
-            if start is None
-            else variance
-        )
-        change = max(np.abs(step).max(), np.abs(hard).max(), abs(new - variance))
-        variance = new
+        difficulty = difficulty + difficulty_step
+        change = max(np.abs(step).max(), np.abs(difficulty_step).max())
+        if start is None:
+            new = float(np.mean(difficulty**2 + 1 / (weight.sum(axis=0) + 1 / variance)))
+            change, variance = max(change, abs(new - variance)), new
         if change < TOLERANCE:
             break
     fitted = _sigmoid(slope * length + difficulty + skill[:, None])
-    weight = seen * fitted * (1 - fitted)
+    weight = present * fitted * (1 - fitted)
     predicted = _sigmoid(difficulty + skill[:, None])
-    rates = (predicted * seen).sum(axis=1) / seen.sum(axis=1)
-    taste_spread, turn = _tastes(length, weight, seen * (preferred - fitted))
-    reach = turn * (predicted * (1 - predicted) * seen).sum(axis=1) / seen.sum(axis=1)
+    rates = (predicted * present).sum(axis=1) / present.sum(axis=1)
+    taste_spread, turn = _tastes(length, weight, present * (preferred - fitted))
+    reach = turn * (predicted * (1 - predicted) * present).sum(axis=1) / present.sum(axis=1)
     error = _slope_error(length, weight)
     return PooledFit(rates, slope, error, skill, difficulty, float(np.sqrt(variance)), taste_spread, reach)
 
@@ -169,12 +167,12 @@ def _information(length: Floats, weight: Floats) -> Floats:
 
 
 def _slope_error(length: Floats, weight: Floats) -> float:
+    """Standard error of the slope from comparisons within items; infinite where there are none."""
     item_weight = np.maximum(weight.sum(axis=0), np.finfo(float).tiny)
     cross = np.vstack([(weight * length).sum(axis=0), weight])
     reduced = _information(length, weight) - (cross / item_weight) @ cross.T
-    skills = np.linalg.pinv(
-        reduced[1:, 1:], hermitian=True
-    )  # their sum is free: difficulties have no prior here
+    # The sum of the skills is free: difficulties have no prior here.
+    skills = np.linalg.pinv(reduced[1:, 1:], hermitian=True)
     information = reduced[0, 0] - reduced[0, 1:] @ skills @ reduced[1:, 0]
     smallest = 1e-9 * max(1.0, float((weight * length**2).sum()))
     return float(1 / np.sqrt(information)) if information > smallest else float("inf")
@@ -207,10 +205,9 @@ def pooled_intervals(
     tables = np.asarray(preferences, dtype=np.float64), np.asarray(lengths, dtype=np.float64)
     baseline = np.asarray(baseline_lengths, dtype=np.float64)
     whole = fit_pooled(*tables, baseline)
-    names = list(range(len(baseline))) if clusters is None else list(clusters)
     members: dict[Hashable, list[int]] = {}
-    for item, name in enumerate(names):
-        members.setdefault(name, []).append(item)
+    for item, label in enumerate(range(len(baseline)) if clusters is None else clusters):
+        members.setdefault(label, []).append(item)
     parts = [np.array(items) for items in members.values()]
     rng, draws = np.random.default_rng(seed), []
     for _ in range(resamples):

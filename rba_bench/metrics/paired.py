@@ -183,12 +183,10 @@ def _of_votes(
 
 
 def _of_clusters(
-    rows: PairedRows, value: float, drawn: Floats, clusters: Clusters, source: str
+    rows: PairedRows, value: float, draws: Floats, clusters: Clusters, source: str
 ) -> tuple[float, float, float, str]:
     """The same for clusters, ratings and corpus scores."""
-    scored = drawn[~np.isnan(drawn)]
-    if len(scored) < 2:
-        raise ValueError("no resample holds an item with a score")
+    scored = scored_draws(draws)
     error = float(scored.std(ddof=1))
     # A spread of R resamples is as unsure as one of R items, which tells far out, where many pairs are compared.
     degrees = 1 / (1 / clusters.degrees + 1 / (len(scored) - 1))
@@ -200,6 +198,18 @@ def _of_clusters(
         centre, error = adjusted_difference(value, error, clusters.count, rows.reach)
         return centre, error, degrees, method + "; most are equal, so one more for each side"
     return value, error * clusters.inflation, degrees, method
+
+
+def scored_draws(draws: Floats) -> Floats:
+    """Scores of the resamples that have one: a resample of nothing but unscored items says nothing.
+
+    Raises:
+        ValueError: fewer than two have one.
+    """
+    scored = draws[~np.isnan(draws)]
+    if len(scored) < 2:
+        raise ValueError("no resample holds an item with a score")
+    return scored
 
 
 def pooled_error(error: float, degrees: float, between: SeedVariance) -> tuple[float, float]:

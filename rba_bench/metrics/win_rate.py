@@ -162,9 +162,7 @@ def read_gamed(path: Path | str) -> Gamed:
         table = np.array([[float(row[c] or "nan") for c in columns] for row in rows[1:]], dtype=np.float64)
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path} is not the table of gamed baselines: {error}") from error
-    by_index = {
-        int(index): float(value) for value, index in table[::-1, 2:]
-    }  # of equal indices the first counts
+    by_index = {int(index): float(value) for value, index in table[::-1, 2:]}  # the first of equal ones
     judged = table[~np.isnan(table[:, 0])]
     return Gamed(judged[:, 0], judged[:, 1], judged[:, 2], by_index)
 
@@ -201,17 +199,17 @@ def _features(
     preferred: Floats, lengths: ArrayLike, baseline_lengths: ArrayLike, difficulty: ArrayLike | None
 ) -> Floats:
     """Design matrix `[n, 2 or 3]`: tanh of the standardised length difference, difficulty, 1."""
-    own, other = np.asarray(lengths, dtype=np.float64), np.asarray(baseline_lengths, dtype=np.float64)
-    hard = [] if difficulty is None else [np.asarray(difficulty, dtype=np.float64)]
-    if not len(preferred) or any(column.shape != preferred.shape for column in (own, other, *hard)):
+    answer, baseline = (np.asarray(side, dtype=np.float64) for side in (lengths, baseline_lengths))
+    extra = [] if difficulty is None else [np.asarray(difficulty, dtype=np.float64)]
+    if not len(preferred) or any(column.shape != preferred.shape for column in (answer, baseline, *extra)):
         raise ValueError("preferences, lengths and difficulties are of different lengths, or empty")
     if not ((preferred >= 0) & (preferred <= 1)).all():
         raise ValueError("preferences lie between 0 and 1")
-    longer = other - own
+    longer = baseline - answer
     spread = longer.std(ddof=1) if len(longer) > 1 else 0.0
     # Equal differences everywhere: length explains nothing. The package divides by zero here.
     length = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
-    return np.column_stack([length, *hard, np.ones_like(preferred)])
+    return np.column_stack([length, *extra, np.ones_like(preferred)])
 
 
 def _with_gamed(gamed: Gamed, features: Floats, preferred: Floats) -> tuple[Floats, Floats, Floats]:

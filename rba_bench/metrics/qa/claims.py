@@ -51,66 +51,56 @@ from rba_bench.metrics.qa.words import (
 # Phrases with a negative word that deny nothing
 _HARMLESS = re.compile(
     r" (?:(?:there is )?(?:no|little) (?:doubt|question)(?: about (?:it|that))?|without (?:a |any )?(?:doubt"
-    r"|question)"
-    r"|not (?:only|just|merely|simply|surprisingly)|(?:none|no) other than|nothing (?:but|other than|else than)"
-    r"|no (?:one|body) (?:else )?(?:but|other than)|nobody (?:else )?(?:but|other than)|if i am not mistaken"
-    r"|not to mention|can not be any(?:thing|one|body) (?:but|other than)|why not|can not go wrong with"
-    r"|(?:is|was|would|could|might) not (?:it|that|this)(?: be)?|not (?:in|open to) (?:any )?doubt"
-    r"|do not doubt|not doubt|not wrong|not mistaken|not long ago|not surprising)(?= )"
+    r"|question)|not (?:only|just|merely|simply|surprisingly)|(?:none|no) other than|nothing (?:but|other than"
+    r"|else than)|no (?:one|body) (?:else )?(?:but|other than)|nobody (?:else )?(?:but|other than)"
+    r"|if i am not mistaken|not to mention|can not be any(?:thing|one|body) (?:but|other than)|why not"
+    r"|can not go wrong with|(?:is|was|would|could|might) not (?:it|that|this)(?: be)?|not (?:in"
+    r"|open to) (?:any )?doubt|do not doubt|not doubt|not wrong|not mistaken|not long ago|not surprising)(?= )"
 )
 _DENIED = re.compile(
     r" (?:not|never|neither|hardly|doubts?|doubtful|deny|denies|denied|unlikely|wrong|incorrect|false|mistaken"
-    r"|mistake|misconception|impossible|disagree|rules? out|ruled out|rule out"
-    r"|confused?(?: it| this| that| them)? with|far from"
-    r"|no (?:way|chance)"
-    r"|refuses?|rejects?|rejected|dismiss(?:ed)?|excludes?|excluded|eliminated?|nobody"
-    r"|no one|no 1|myths?"
-    r"|(?:anything|everything|anywhere|anyone|all) (?:but|except))(?= )"
+    r"|mistake|misconception|impossible|disagree|rules? out|ruled out|rule out|confused?(?: it| this| that"
+    r"| them)? with|far from|no (?:way|chance)|refuses?|rejects?|rejected|dismiss(?:ed)?|excludes?|excluded"
+    r"|eliminated?|nobody|no one|no 1|myths?|(?:anything|everything|anywhere|anyone|all) (?:but|except))(?= )"
 )
 _EXCEPTED = re.compile(
     r" (?:without|except(?: for)?|excluding|unlike|(?:rather|other) than|instead of|apart from|aside from|besides"
     r"|opposed to|in place of|contrary to|beside|nor|no)(?= )"
 )
 _DENIED_BEHIND = re.compile(
-    r" (?:(?:is|was|are|were|do|does|did|has|had|have|can|could|would|will|should|must|might|may)"
-    r"(?: (?:definitely|certainly|probably|actually|clearly|surely|really))? not(?! (?:only|just|merely))"
-    r"|(?:is|was|would be|seems|sounds|are|were)(?: (?:just|simply|clearly|definitely|probably|also|the))*"
-    r" (?:wrong|incorrect|false|unlikely|impossible|out|excluded|ruled out|mistaken|a (?:common )?(?:mistake"
-    r"|misconception"
-    r"|myth|error))|, (?:which is|that is) (?:wrong|incorrect|false|not)|[?] not"
-    r"|(?:(?:[?.!,—;…]|\.\.+) )*(?:but )?(?:i do not (?:think|believe) so|i doubt (?:it|that)|(?:certainly|definitely"
-    r"|absolutely) not"
-    r"|not at all|no way|(?:that|this|it) is (?:wrong|incorrect|false|not (?:right|correct|true|it|so|the answer))"
-    r"|wrong|incorrect|false|no|not true|not really|no chance|not likely|never)(?= [.!,]| $)) "
+    r" (?:(?:is|was|are|were|do|does|did|has|had|have|can|could|would|will|should|must|might|may)(?: (?:definitely"
+    r"|certainly|probably|actually|clearly|surely|really))? not(?! (?:only|just|merely))|(?:is|was|would be|seems"
+    r"|sounds|are|were)(?: (?:just|simply|clearly|definitely|probably|also|the))* (?:wrong|incorrect|false|unlikely"
+    r"|impossible|out|excluded|ruled out|mistaken|a (?:common )?(?:mistake|misconception|myth|error))|, (?:which is"
+    r"|that is) (?:wrong|incorrect|false|not)|[?] not|(?:(?:[?.!,—;…]|\.\.+) )*(?:but )?(?:i do not (?:think"
+    r"|believe) so|i doubt (?:it|that)|(?:certainly|definitely|absolutely) not|not at all|no way|(?:that|this"
+    r"|it) is (?:wrong|incorrect|false|not (?:right|correct|true|it|so|the answer))|wrong|incorrect|false|no|not true"
+    r"|not really|no chance|not likely|never)(?= [.!,]| $)) "
 )
 _SUPPOSED = re.compile(
-    r" (?:(?:you|one|1) (?:might|may|could|would) (?:have )?(?:think|guess|say|expect|assume"
-    r"|believe|thought"
-    r"|guessed|said|expected|assumed|answer)|i (?:first |initially |once |always |had )?(?:thought|assumed|believed)"
-    r"|i would have (?:said|thought|guessed)|used to (?:think|believe|say|be)|at first|my first (?:guess"
-    r"|thought|instinct)"
-    r"|initially|mistakenly|wrongly|falsely|erroneously|incorrectly|if (?:it|that|this) (?:were|was|is|had been)"
-    r"|are you asking|do you mean|did you mean|you asked|you said|you mentioned|whether)(?= )"
+    r" (?:(?:you|one|1) (?:might|may|could|would) (?:have )?(?:think|guess|say|expect|assume|believe|thought|guessed"
+    r"|said|expected|assumed|answer)|i (?:first |initially |once |always |had )?(?:thought|assumed|believed)"
+    r"|i would have (?:said|thought|guessed)|used to (?:think|believe|say|be)|at first|my first (?:guess|thought"
+    r"|instinct)|initially|mistakenly|wrongly|falsely|erroneously|incorrectly|if (?:it|that|this) (?:were|was|is"
+    r"|had been)|are you asking|do you mean|did you mean|you asked|you said|you mentioned|whether)(?= )"
 )
 _SAID = re.compile(
-    r" (?:many|some|people|others|often|commonly|they|several|everyone|popular|sometimes|most)(?: \S+){0,3}?"
-    r" (?:think|thinks|say|says|said|believe|believes|believed|claim|claims|assume|thought|answer|guess"
-    r"|credit|credits|attribute)(?= )"
+    r" (?:many|some|people|others|often|commonly|they|several|everyone|popular|sometimes|most)(?: \S+){0,3}? (?:think"
+    r"|thinks|say|says|said|believe|believes|believed|claim|claims|assume|thought|answer|guess|credit|credits"
+    r"|attribute)(?= )"
 )
 _CONTRAST = re.compile(r" (?:but|however|actually|others|although|really|wrong|in fact|in reality) ")
 _RELATED = re.compile(
-    r" (?:near|nearby|outside|than|against|versus|vs|beside|beyond|bordering|borders?|bordered by"
-    r"|neighbou?ring|resembles?"
-    r"|similar to|close to|next to|adjacent to|compared (?:to|with)|different from|unlike|like|beats?"
-    r"|defeated|defeats"
-    r"|(?:north|south|east|west|northeast|northwest|southeast|southwest) of|miles from|kilometers from|influenced by"
-    r"|(?:contemporary|rival|friend|colleague|student|pupil|teacher|wife|husband|son|daughter|brother|sister|father"
-    r"|mother|successor|predecessor|opposite|part|suburb|cousin|fan|admirer) of)(?: (?:the|a|an|city of|town of))* $"
+    r" (?:near|nearby|outside|than|against|versus|vs|beside|beyond|bordering|borders?|bordered by|neighbou?ring"
+    r"|resembles?|similar to|close to|next to|adjacent to|compared (?:to|with)|different from|unlike|like|beats?"
+    r"|defeated|defeats|(?:north|south|east|west|northeast|northwest|southeast|southwest) of|miles from"
+    r"|kilometers from|influenced by|(?:contemporary|rival|friend|colleague|student|pupil|teacher|wife|husband|son"
+    r"|daughter|brother|sister|father|mother|successor|predecessor|opposite|part|suburb|cousin|fan"
+    r"|admirer) of)(?: (?:the|a|an|city of|town of))* $"
 )
 _BOUNDED = re.compile(
-    r" (?:before|after|prior to|later than|earlier than|(?:more|less|fewer|greater|smaller|higher|lower) than"
-    r"|under|below"
-    r"|up to)(?: the)? $"
+    r" (?:before|after|prior to|later than|earlier than|(?:more|less|fewer|greater|smaller|higher|lower) than|under"
+    r"|below|up to)(?: the)? $"
 )
 _LIKE_FILLER = re.compile(r" (?:sounds|looks|something|was|is|it) like $")
 _BETWEEN = re.compile(r" between \S+(?: \S+){0,3} and $| between $")
@@ -121,16 +111,16 @@ _STRONG = re.compile(
 )
 _WEAK = re.compile(r" (?:actually|sorry|i mean|wait|hold on|hmm+|er|well)(?= )")
 _FINAL = re.compile(
-    r" (?:the|my|your)(?: (?:final|right|correct|best|short|actual|real|true))* (?:answer|guess)"
-    r"(?: to (?:your|the|this|that) question)? (?:is|would be|will be|must be|should be|was|:)(?= )(?! not)"
+    r" (?:the|my|your)(?: (?:final|right|correct|best|short|actual|real|true))* (?:answer|guess)(?: to (?:your|the"
+    r"|this|that) question)? (?:is|would be|will be|must be|should be|was|:)(?= )(?! not)"
 )
 _NEW_CLAUSE = re.compile(r" (\S+) ((?:it|that|this|he|she|they) (?:is|was|are|were|will be|would be))(?= )")
 _TAKES_CLAUSE = word_set(
     "sure certain way chance evidence proof reason idea case convinced true false wrong that claim"
 )
 _INQUIRY = re.compile(
-    r" (?:do|did|does|are|were|can|could|would|will|what|which|who|where|when|how|why|have|has|shall|should"
-    r"|(?:is|was)(?! (?:not|it|that|this|he|she) ))(?= )"
+    r" (?:do|did|does|are|were|can|could|would|will|what|which|who|where|when|how|why|have|has|shall|should|(?:is"
+    r"|was)(?! (?:not|it|that|this|he|she) ))(?= )"
 )
 _GUESS = re.compile(r" (?:could|would|might)(?: not)? (?:it|that|this) be(?= )")
 
