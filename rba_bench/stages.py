@@ -60,13 +60,13 @@ def training_recipe(
     trust: bool,
 ) -> "TrainingRecipe":
     """The recipe of a training run, see `rba_bench.training.options.choice`; says which of its keys nothing reads."""
-    from rba_bench.training.options.choice import chosen_recipe, continued_recipe
+    from rba_bench.training.options.choice import continued_recipe, resolve_recipe
     from rba_bench.training.options.recipe_checks import unread_keys
 
     if continue_from is not None and recipe is None and method is None:
         parsed = continued_recipe(continue_from, overrides, trust)
     else:
-        parsed = chosen_recipe(method, recipe, overrides, trust)
+        parsed = resolve_recipe(method, recipe, overrides, trust)
     for line in unread_keys(parsed) if os.environ.get("RANK", "0") == "0" else ():
         say(line)  # of several processes the first one speaks
     return parsed

@@ -223,9 +223,9 @@ def _print_keys(
 
     values = None
     if recipe is not None or overrides:
-        from rba_bench.training.options.choice import chosen_recipe
+        from rba_bench.training.options.choice import resolve_recipe
 
-        values = chosen_recipe(method, recipe, overrides, trust)
+        values = resolve_recipe(method, recipe, overrides, trust)
     elif method is not None:
         values = explain.method_recipe(method)
         say(f"values that {method} itself sets; its recipe may set more: --recipe {method} {EXPLAIN}")

@@ -295,7 +295,7 @@ class AlignmentTrainer(CheckpointingTrainer):
 
     def take_metrics(self) -> dict[str, float]:
         """The step's figures, over all its batches and all processes; metrics without a value are left out."""
-        figures = self.method.figures(self.metrics.take(self.args.world_size))
+        figures = self.method.log_figures(self.metrics.take(self.args.world_size))
         figures["grad_norm"] = self.grad_norm
         for line in self.alarms(self.state.global_step, figures) if self.args.should_save else ():
             say(line)

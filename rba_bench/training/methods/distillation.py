@@ -21,7 +21,6 @@ from rba_bench.training.data.pairs import (
     SampleRequest,
     ScoredSample,
     answer_tokens,
-    sample_requests,
 )
 from rba_bench.training.losses import distillation
 from rba_bench.training.losses.likelihood import token_mean
@@ -102,21 +101,20 @@ class TokenDistillation(Method):
 class OnPolicyDistillation(TokenDistillation):
     """GKD (Agarwal et al. 2023): the same on the student's own samples, in `student_fraction` of the steps.
 
-    Algorithm 1 of the paper draws u ~ U(0, 1) once a step: u <= lambda: the whole batch is the student's samples;
-    else the given answers. The draw comes from seed and step alone.
+    Algorithm 1 of the paper draws u ~ U(0, 1) once a step: if u <= lambda, the batch holds the student's samples, else
+    the given answers. The draw depends on seed and step alone.
     """
 
     always_supervised = False  # the given answers of groups that are not sampled come as samples
 
-    def samples(self, step: int) -> bool:
+    def samples_in_step(self, step: int) -> bool:
         """Whether the student answers in this step."""
         draw = stable_seed("gkd", self.recipe.seed, step) % 10**6
         return draw < 10**6 * self.recipe.student_fraction
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """One sample a clip."""
-        recipe, voices = self.recipe, rows[: self.recipe.voices_per_group]
-        return sample_requests(voices, len(voices), recipe.samples_per_clip, recipe.temperatures)
+        return self.group_requests(rows, full=False)
 
     def outcome(
         self,

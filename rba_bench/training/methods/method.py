@@ -20,7 +20,7 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StateTargets, StepBatch, Targets, assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest
+from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest, sample_requests
 from rba_bench.training.losses import sequence_logprobs, token_mean
 from rba_bench.training.losses.distillation import DivergenceKind, divergence, topk_divergence
 from rba_bench.training.model.frozen_models import FrozenModels
@@ -58,8 +58,8 @@ class StepTargets:
     Attributes:
         distributions, measure: `targets` and `measure` of `SpeechPolicy.forward`.
         reference: [N, L] token log-probabilities under the reference, zeros for responses that need none.
-        states: teacher's hidden states that the method asked for.
-        words: embeddings of the transcripts' tokens, one [T_i, H] per clip that the method asked for.
+        states: the teacher's hidden states at the positions that are compared.
+        words: embeddings of the transcripts' tokens, one [T_i, H] for each clip that is compared.
     """
 
     distributions: Targets | None = None
@@ -139,8 +139,8 @@ class Method(ABC):
     """One objective with its loop.
 
     Attributes:
-        extra_outputs: what the policy's forward pass shall also return.
-        old_logprobs: whether samples carry the log-probabilities that they were drawn with.
+        extra_outputs: further outputs of the policy's forward pass that the loss needs.
+        old_logprobs: whether samples carry their log-probabilities at sampling time.
         always_supervised: whether the teacher's answers are scored whatever `sft_weight` is.
         end_ids: tokens that end an answer.
     """
@@ -158,7 +158,7 @@ class Method(ABC):
         """Whether the teacher's answers are scored in every step."""
         return self.always_supervised or self.recipe.sft_weight > 0
 
-    def samples(self, step: int) -> bool:
+    def samples_in_step(self, step: int) -> bool:
         """Whether the requests of the groups of optimiser step `step` (0, 1, ...) are sampled."""
         return True
 
@@ -166,7 +166,7 @@ class Method(ABC):
         """Whether a group gives a gradient; if not, the recipe may have another group sampled in its place."""
         return True
 
-    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+    def log_figures(self, sums: dict[str, float]) -> dict[str, float]:
         """The figures of a step for the log, from the sums of its notes; override it for figures that are not sums."""
         return sums
 
@@ -185,7 +185,7 @@ class Method(ABC):
 
         Args:
             samples: in the order of `requests`.
-            rewards: one for each; NaN where it could not be judged, zeros where nothing is rewarded.
+            rewards: one for each; NaN where it could not be scored, zeros without a reward.
             teachers: tokens of the teacher's answer to each.
             turn: differs from group to group, for ties.
         """
@@ -221,6 +221,13 @@ class Method(ABC):
             "pairs": len(batch.pairs),
             "rated": len(batch.rated),
         }
+
+    def group_requests(self, rows: Sequence[AlignmentRow], full: bool) -> list[SampleRequest]:
+        """Requests for the clips of one group; `full`: as many as voices_per_group, repeated if need be."""
+        recipe = self.recipe
+        clips = rows[: recipe.voices_per_group]
+        size = recipe.voices_per_group if full else len(clips)
+        return sample_requests(clips, size, recipe.samples_per_clip, recipe.temperatures)
 
     @abstractmethod
     def loss(self, step: Step) -> Terms:

@@ -14,7 +14,6 @@ from rba_bench.training.data.pairs import (
     SampleRequest,
     ScoredSample,
     answer_tokens,
-    sample_requests,
 )
 from rba_bench.training.losses import policy_gradient as losses
 from rba_bench.training.losses.likelihood import sequence_mean, token_mean
@@ -28,17 +27,17 @@ from rba_bench.training.methods.method import (
 )
 from rba_bench.training.methods.preference import comparison_groups
 
-LARGEST_RATIO = 1e6  # importance weights as they are logged
+LARGEST_RATIO = 1e6  # cap of the importance weights in the log
 
 
 class PolicyGradient(Method):
-    """What these methods share: samples without a reward take no part, and every group has advantages of its own.
+    """What these methods share: samples without a reward take no part, and advantages are computed within each group.
 
-    Samples are scored at the temperature that they were drawn at, by policy and reference: no other gradient
-    is that of the expected reward.
+    Policy and reference score samples at their sampling temperature, because only then the gradient is that of the
+    expected reward.
 
-    A sample that was cut off (`truncated`) is, with `mask`, part of its group's baseline but not of the loss (DAPO's
-    overlong filtering, arXiv 2503.14476, section 3.4; its tokens are not counted either), with `drop` part of neither.
+    A sample that was cut off takes, with `truncated: mask`, part in its group's baseline but not in the loss (DAPO's
+    overlong filtering, arXiv 2503.14476, section 3.4; its tokens are not counted either); with `drop` in neither.
     """
 
     extra_outputs: tuple[str, ...] = ("entropy",)
@@ -46,10 +45,7 @@ class PolicyGradient(Method):
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
         """A full group: over the voices of an instruction, or several samples of each clip."""
-        recipe = self.recipe
-        used = rows[: recipe.voices_per_group]
-        size = recipe.voices_per_group if recipe.group_by == "instruction" else len(used)
-        return sample_requests(used, size, recipe.samples_per_clip, recipe.temperatures)
+        return self.group_requests(rows, full=self.recipe.group_by == "instruction")
 
     def outcome(
         self,
@@ -71,12 +67,11 @@ class PolicyGradient(Method):
         """Whether any sample of the group counts in the loss."""
         return bool(outcome.rated)
 
-    def weights(self, step: Step) -> torch.Tensor:
-        """[Q, L] truncated importance weights of the rated samples: policy now over policy when they were drawn."""
+    def weights(self, step: Step, cap: float) -> torch.Tensor:
+        """[Q, L] importance weights of the samples, at most `cap`: policy now over policy at sampling time."""
         new, mask = (
             step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
         )
-        cap = self.recipe.policy_gradient.ratio_cap
         return losses.importance_weights(new, _sampling_logprobs(step.batch, new), mask, cap)
 
     def token_notes(self, step: Step) -> dict[str, float]:
@@ -84,10 +79,7 @@ class PolicyGradient(Method):
 
         Means of the importance weights (not truncated), of their squares, of how many were truncated, of the entropy.
         """
-        new, mask = (
-            step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
-        )
-        ratio = losses.importance_weights(new, _sampling_logprobs(step.batch, new), mask, LARGEST_RATIO)
+        mask, ratio = step.pick(step.scores.mask, step.batch.rated), self.weights(step, LARGEST_RATIO)
         values_by_name = {
             "ratio": ratio,
             "ratio_square": ratio.square(),
@@ -100,7 +92,7 @@ class PolicyGradient(Method):
             for name, values in values_by_name.items()
         }
 
-    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+    def log_figures(self, sums: dict[str, float]) -> dict[str, float]:
         """Also the effective sample size of the importance weights, as a share: (mean w)^2 / mean w^2 (Kong 1992)."""
         square = sums.pop("ratio_square", 0.0)
         return {**sums, "effective_samples": sums["ratio"] ** 2 / square} if square else sums
@@ -140,9 +132,9 @@ class Grpo(PolicyGradient):
     near the longest length (`.overlong_share`). TARS (Wang et al. 2026) adds to the reward of spoken answers what
     `trajectory` computes, and takes a mean for each modality.
 
-    One optimiser step is made of a batch. Where its samples are of this very policy, the ratio of the clip is 1, and
-    the truncated importance weight makes up for the engine that drew them. Where they are of an older policy
-    (`refresh_every`), the ratio is to that one, clipped, and truncated where the clip does not bound it.
+    Each batch is used for one optimiser step. Where its samples come from the current policy, the ratio of the clip is
+    1, and the truncated importance weight corrects for the engine that sampled them. Where they come from an older
+    policy (`refresh_every`), the ratio is to that one, clipped, and truncated where the clip does not bound it.
     """
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
@@ -226,7 +218,7 @@ class Grpo(PolicyGradient):
         old = new.detach() if fresh else _sampling_logprobs(batch, new)
         clip = {"clip_low": options.clip_low, "clip_high": options.clip_high or 0.2}
         tokens = losses.clipped_ratio(new, old, advantage, mask, **clip, cap=options.ratio_cap)
-        tokens = tokens * self.weights(step) if fresh else tokens
+        tokens = tokens * self.weights(step, options.ratio_cap) if fresh else tokens
         clipped = losses.beyond_clip(new, old, advantage, mask, **clip).to(new)
         notes = {**self.token_notes(step), "clipped": float(token_mean(clipped, mask, step.counts["tokens"]))}
         if step.targets.reference is not None:
@@ -281,7 +273,8 @@ class SelfCritical(PolicyGradient):
         """
         ratings, logprobs = step.batch.ratings, step.scores.logprobs
         places = torch.tensor(step.batch.rated, dtype=torch.long, device=logprobs.device)
-        weights = torch.ones_like(logprobs).index_copy(0, places, self.weights(step))
+        importance = self.weights(step, self.recipe.policy_gradient.ratio_cap)
+        weights = torch.ones_like(logprobs).index_copy(0, places, importance)
         scores = step.sequence(step.batch.rated, logprobs=logprobs * weights)
         rewards = scores.new_tensor([sample.reward for sample in ratings])
         greedy = scores.new_tensor([sample.reward - sample.advantage for sample in ratings])
@@ -293,15 +286,15 @@ class SelfCritical(PolicyGradient):
 class MinimumRisk(PolicyGradient):
     """MRT (Shen et al. 2016; Prabhavalkar et al. 2018): expected loss of reward over each clip's samples.
 
-    The shares of a list's answers come from log-probabilities of whole answers, or of a token of each: of long answers
-    the likeliest has all of the share, whatever `mrt_sharpness` is.
+    The weights of a list's answers come from log-probabilities of whole answers, or from means over their tokens: with
+    sums over long answers the likeliest answer has nearly all of the weight, whatever `mrt_sharpness` is.
     """
 
     extra_outputs = ()
-    old_logprobs = False  # its weights are those of a list, however that was found
+    old_logprobs = False  # its weights do not depend on how the list was sampled
 
     def rate(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[ScoredSample]:
-        """Each answer of the list once; how it was found does not matter, so its probability is the policy's own."""
+        """Each answer of the list once, scored at temperature 1: how it was sampled does not matter."""
         rated = reversed(super().rate(samples, rewards))
         distinct = {sample.answer.tokens: sample for sample in rated}
         plain = [

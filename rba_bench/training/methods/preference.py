@@ -29,7 +29,6 @@ from rba_bench.training.data.pairs import (
     Sample,
     SampleRequest,
     group_pair,
-    sample_requests,
     single_pair,
 )
 from rba_bench.training.losses.preference import ipo, odpo, preference_loss, simpo, tdpo
@@ -52,14 +51,8 @@ class Preference(Method):
     """
 
     def requests(self, rows: Sequence[AlignmentRow]) -> list[SampleRequest]:
-        """One sample a clip for pairs with the teacher; a full group for best against worst."""
-        recipe = self.recipe
-        size = recipe.voices_per_group
-        if recipe.pairs == "single" or recipe.group_by == "clip":
-            size = min(size, len(rows))
-        return sample_requests(
-            rows[: recipe.voices_per_group], size, recipe.samples_per_clip, recipe.temperatures
-        )
+        """Samples of each clip for pairs with the teacher; a full group for best against worst."""
+        return self.group_requests(rows, self.recipe.pairs != "single" and self.recipe.group_by != "clip")
 
     def outcome(
         self,
@@ -225,7 +218,7 @@ def on_one_clip(pair: PreferencePair, audio: str) -> PreferencePair:
 
 
 def comparison_groups(samples: Sequence[Sample], group_by: str) -> list[list[int]]:
-    """Positions of samples that are compared: all of the instruction, or those of each clip."""
+    """Positions of the samples that are compared with each other: all of the instruction, or those of each clip."""
     if group_by == "instruction":
         return [list(range(len(samples)))]
     clips: dict[str, list[int]] = {}

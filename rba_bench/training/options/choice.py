@@ -14,7 +14,7 @@ DEFAULT_METHOD = "rba-single"
 FULL_TRACK = ("track=full",)
 
 
-def chosen_recipe(
+def resolve_recipe(
     method: str | None,
     recipe: Path | str | Mapping[str, Any] | None,
     overrides: Sequence[str] = (),

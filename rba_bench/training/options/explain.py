@@ -64,7 +64,7 @@ def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[Re
 
     Args:
         key: only this one, with all keys under it; all where empty.
-        recipe: gives `value`; by default the defaults do.
+        recipe: the recipe that `value` comes from; by default the defaults.
 
     Raises:
         UserError: there is no such key; the nearest is named.
@@ -73,20 +73,22 @@ def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[Re
     keys = [_explain_key(*field, _method_values(), values) for field in _fields(TrainingRecipe)]
     chosen = [entry for entry in keys if not key or entry.name == key or entry.name.startswith(f"{key}.")]
     if not chosen:
-        raise UserError(f"no key {key!r} in a training recipe{_nearest(key, [one.name for one in keys])}")
+        raise UserError(
+            f"no key {key!r} in a training recipe{_suggestion(key, [entry.name for entry in keys])}"
+        )
     return chosen
 
 
-def key_lines(key: RecipeKey, width: int | None, asked: bool) -> list[str]:
+def key_lines(key: RecipeKey, width: int | None, with_value: bool) -> list[str]:
     """A key as lines of text.
 
     Args:
         key: from `explain_keys`.
         width: columns to wrap at; None wraps nothing, for `grep`.
-        asked: whether `value` is of a recipe or method that was asked about.
+        with_value: whether to show `value` (of a recipe or method) instead of the default.
     """
-    shown = key.value if asked else key.default
-    mark = f" (default {value_text(key.default)})" if asked and key.value != key.default else ""
+    shown = key.value if with_value else key.default
+    mark = f" (default {value_text(key.default)})" if with_value and key.value != key.default else ""
     head = f"{key.name} = {value_text(shown)}{mark}  [{key.type}]"
     if key.type == "keys of its own":
         head = f"{key.name}  [{key.type}]"
@@ -94,11 +96,11 @@ def key_lines(key: RecipeKey, width: int | None, asked: bool) -> list[str]:
     values: dict[str, list[str]] = {}
     for method, value in key.by_method.items():
         values.setdefault(value_text(value), []).append(method)
-    if values and not asked and key.type != "keys of its own":
+    if values and not with_value and key.type != "keys of its own":
         notes.append(
             "by method: " + "; ".join(f"{value} for {', '.join(names)}" for value, names in values.items())
         )
-    if key.fixed and not asked:
+    if key.fixed and not with_value:
         notes.append(f"cannot be changed with {', '.join(key.fixed)}")
     if width is None:
         return [head + "".join(f"  # {line}" for line in notes if line)]
@@ -167,7 +169,7 @@ def type_name(annotation: Any, limits: tuple[Any, ...] = ()) -> str:
     """
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        inner = [limit for one in parts[1:] for limit in getattr(one, "metadata", [one])]
+        inner = [limit for part in parts[1:] for limit in getattr(part, "metadata", [part])]
         return type_name(parts[0], (*inner, *limits))
     if origin is typing.Literal:
         return " | ".join(str(part) for part in parts)
@@ -181,8 +183,8 @@ def type_name(annotation: Any, limits: tuple[Any, ...] = ()) -> str:
     name = _PLAIN.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
     if (origin or annotation) not in (int, float):
         return name
-    bounds = [f"{sign} {limit}" for one in limits for where, sign in _SIGNS.items()
-              if (limit := getattr(one, where, None)) is not None]  # fmt: skip
+    bounds = [f"{sign} {bound}" for limit in limits for attribute, sign in _SIGNS.items()
+              if (bound := getattr(limit, attribute, None)) is not None]  # fmt: skip
     return " ".join([name, " and ".join(bounds)]).rstrip()
 
 
@@ -230,14 +232,14 @@ def _explain_key(
         if name in values_of_method and values_of_method[name] != default
     }
     fixed = tuple(method for method in METHODS if name in PRESETS[method].fixed)
-    value = default if values is None else values.get(name, default)  # absent: of what is null as a whole
+    value = default if values is None else values.get(name, default)  # absent where its section is null
     if name == "method":
         by_method = {}
     kind = type_name(info.annotation, tuple(info.metadata))
     return RecipeKey(name, kind, default, value, reason, by_method, fixed)
 
 
-def _nearest(key: str, names: list[str]) -> str:
+def _suggestion(key: str, names: list[str]) -> str:
     """`; did you mean 'x'?`, by the whole name or by its last part."""
     endings = {name.rpartition(".")[2]: name for name in reversed(names)}
     exact = endings.get(key)

@@ -1,4 +1,4 @@
-"""The methods by name: what kind each is, and what it sets where a recipe says nothing. No torch in here."""
+"""The methods by name: the kind of each, and the keys that it sets where a recipe does not. No torch in here."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -209,8 +209,8 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
                 f"{data['method']} has `{key}: {value}`; leave the key out, or choose another method"
             )
     filled = {**DEFAULTS, **preset.defaults, **preset.fixed}
-    own = data.get(preset.reduction)
-    filled |= preset.scales.get(str(filled[preset.reduction] if own is None else own), {})
+    reduction = data.get(preset.reduction)
+    filled |= preset.scales.get(str(filled[preset.reduction] if reduction is None else reduction), {})
     for key, value in filled.items():
         if _get_key(data, key) is None:
             data = _with_key(data, key, value)

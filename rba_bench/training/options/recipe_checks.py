@@ -199,8 +199,8 @@ KEY_CONDITIONS = (
 
 
 def unread_keys(recipe: TrainingRecipe) -> list[str]:
-    """One line for each reason why keys that the recipe sets are not read; keys at their defaults are not told."""
-    reduction = PRESETS[recipe.method].reduction  # with which other defaults go
+    """One line for each reason why keys that the recipe sets are not read; keys at their defaults are not listed."""
+    reduction = PRESETS[recipe.method].reduction  # other defaults depend on it
     plain = dict(
         _leaves(
             TrainingRecipe.model_validate({"method": recipe.method, reduction: getattr(recipe, reduction)})

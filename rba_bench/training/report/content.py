@@ -61,7 +61,7 @@ class RunContent:
         run: `rba_run.json`, empty while the run is not finished.
         log: a record per step.
         validations: figures by step.
-        before, after: answers to held-out items by the first and the last policy that was asked; with their step.
+        before, after: answers to held-out items by the policy at the start and at the end; with the step.
         groups: some groups as they were trained on, in the order of their steps.
         missing: what cannot be shown, and why.
     """
@@ -163,7 +163,7 @@ def _missing(content: RunContent) -> list[str]:
     if content.before is None:
         lines.append(
             "No answers before and after: the set has no validation rows, the run has `validate_ends: false`, or it "
-            "was made by a version that did not ask."
+            "was made by a version without these answers."
         )
     elif content.after is None:
         lines.append("No answers after training: the run has not come to its end.")

@@ -113,7 +113,7 @@ class RolloutBuffer:
         requests: list[SampleRequest] = []
         bounds = [0]
         for position, group_id in jobs:
-            if self.method.samples(position // self.recipe.groups_per_step):
+            if self.method.samples_in_step(position // self.recipe.groups_per_step):
                 requests += self.method.requests(self.store.groups[group_id])
             bounds.append(len(requests))
         # a group that came before in this step gets other seeds, and so other answers

@@ -59,13 +59,13 @@ def test_who_is_asked(rows: list[AlignmentRow]) -> None:
 
 def test_gkd_answers_itself_in_its_share_of_the_steps() -> None:
     """One draw a step, from seed and step alone: whole steps are on-policy, whole steps are not."""
-    share = [method(method="gkd", student_fraction=0.3).samples(step) for step in range(2000)]
-    assert share == [method(method="gkd", student_fraction=0.3).samples(step) for step in range(2000)]
+    share = [method(method="gkd", student_fraction=0.3).samples_in_step(step) for step in range(2000)]
+    assert share == [method(method="gkd", student_fraction=0.3).samples_in_step(step) for step in range(2000)]
     assert sum(share) / 2000 == pytest.approx(0.3, abs=0.04)
-    other = [method(method="gkd", student_fraction=0.3, seed=2).samples(step) for step in range(2000)]
+    other = [method(method="gkd", student_fraction=0.3, seed=2).samples_in_step(step) for step in range(2000)]
     assert share != other
-    assert all(method(method="gkd").samples(step) for step in range(50))
-    assert not any(method(method="gkd", student_fraction=0).samples(step) for step in range(50))
+    assert all(method(method="gkd").samples_in_step(step) for step in range(50))
+    assert not any(method(method="gkd", student_fraction=0).samples_in_step(step) for step in range(50))
 
 
 def test_groups_that_are_equally_good_throughout_are_drawn_anew(rows: list[AlignmentRow]) -> None:

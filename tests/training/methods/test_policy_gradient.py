@@ -95,7 +95,7 @@ def test_what_the_log_says_of_the_weights(rows: list[AlignmentRow]) -> None:
     method = make_method(TrainingRecipe(method="grpo", refresh_every=2, policy_gradient=options), [4])
     batch = rated_of(rows[0], MASK, [1.0, 5.0], [2.0, -1.0], old)
     step = step_of(method, batch, POLICY, MASK, entropy=torch.where(MASK, 0.5, 9.0))
-    found = method.figures(dict(method.loss(step).notes))
+    found = method.log_figures(dict(method.loss(step).notes))
     mean, square = (1.5 + 0.25 + 4) / 6, (2.25 + 0.0625 + 4) / 6
     assert found["ratio"] == pytest.approx(mean) and "ratio_square" not in found
     assert found["effective_samples"] == pytest.approx(mean**2 / square)
