@@ -118,14 +118,17 @@ def corpus_score(name: str, total: Iterable[float]) -> float:
 
 def sentence_bleu(hypothesis: str, references: str | Sequence[str], target_lang: str = "en") -> float:
     """Sentence BLEU in [0, 100] as sacrebleu's (effective order, exponential smoothing); for rewards."""
-    listed = [references] if isinstance(references, str) else list(references)
-    return float(_sentence_metric(bleu_tokenizer(target_lang)).sentence_score(hypothesis, listed).score)
+    return _sentence_score(bleu_tokenizer(target_lang), hypothesis, references)
 
 
 def sentence_chrf(hypothesis: str, references: str | Sequence[str]) -> float:
     """Sentence chrF++ in [0, 100]; for rewards."""
-    listed = [references] if isinstance(references, str) else list(references)
-    return float(_sentence_metric("chrf++").sentence_score(hypothesis, listed).score)
+    return _sentence_score("chrf++", hypothesis, references)
+
+
+def _sentence_score(name: str, hypothesis: str, references: str | Sequence[str]) -> float:
+    texts = [references] if isinstance(references, str) else list(references)
+    return float(_sentence_metric(name).sentence_score(hypothesis, texts).score)
 
 
 @lru_cache(maxsize=16)

@@ -225,7 +225,7 @@ class _Claim:
         near_behind = _joined([token for token in behind[:NEAR] if token.text != '"'])
         if _is_denied_before(clause) or _DENIED_BEHIND.match(near_behind) or "nor" in segment.sep:
             return False
-        forms = frozenset(form for token in self.question for form in token.own)
+        forms = frozenset(form for token in self.question for form in token.forms)
         before = self.text[max(0, span.start - NEAR) : span.start]
         only_mentioned = (
             "unless" in segment.sep
@@ -316,8 +316,8 @@ class _Claim:
             token.kind == "word"
             and token.raw[:1].isupper()
             and token.text not in FUNCTION | GENERIC | TITLES | REGIONS | MONTHS.keys() | UNITS.keys()
-            and not token.own & self.reading.question_forms
-            and not token.later
+            and not token.forms & self.reading.question_forms
+            and not token.later_forms
         )
 
     def _is_in_run_of_names(self, span: Span) -> bool:
@@ -395,19 +395,21 @@ class _Claim:
 
     def _repetition(self, span: Span) -> tuple[int, int]:
         """The longest stretch around a span that stands in the question word for word."""
-        asked = [token.text for token in self.question if token.kind != "mark"]
+        question = [token.text for token in self.question if token.kind != "mark"]
         best = (span.start, span.end)
         here = [place for place, token in enumerate(self.text) if token.kind != "mark"]
         inside = [rank for rank, place in enumerate(here) if span.start <= place < span.end]
-        for offset in range(len(asked)):
+        for offset in range(len(question)):
             low, high = inside[0], inside[-1]
-            if asked[offset : offset + len(inside)] != [self.text[here[rank]].text for rank in inside]:
+            if question[offset : offset + len(inside)] != [self.text[here[rank]].text for rank in inside]:
                 continue
             a = offset
-            while low and a and asked[a - 1] == self.text[here[low - 1]].text:
+            while low and a and question[a - 1] == self.text[here[low - 1]].text:
                 low, a = low - 1, a - 1
             a = offset + len(inside)
-            while high + 1 < len(here) and a < len(asked) and asked[a] == self.text[here[high + 1]].text:
+            while (
+                high + 1 < len(here) and a < len(question) and question[a] == self.text[here[high + 1]].text
+            ):
                 high, a = high + 1, a + 1
             if here[high] + 1 - here[low] > best[1] - best[0]:
                 best = (here[low], here[high] + 1)

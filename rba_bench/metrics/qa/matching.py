@@ -91,14 +91,16 @@ def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", ques
         len(text) > 2 * MOST_TOKENS
     ):  # far too long for a short answer, and entries of lists are compared in pairs
         text = (*text[:MOST_TOKENS], *text[-MOST_TOKENS:])
-    answers, asked = _answers(aliases, lang, question), _tokens(question, lang)
+    answers, question_tokens = _answers(aliases, lang, question), _tokens(question, lang)
     if not text or not answers:
         return 0.0
     if base_language(lang) == "en":
-        return float(claims.asserts_answer(text, answers, asked))
+        return float(claims.asserts_answer(text, answers, question_tokens))
     return float(
         is_whole_answer(text, answers)
-        or _asserts_in_other_language(text, answers, {token.text for token in asked}, base_language(lang))
+        or _asserts_in_other_language(
+            text, answers, {token.text for token in question_tokens}, base_language(lang)
+        )
     )
 
 
@@ -113,7 +115,7 @@ def _response_tokens(response: str, lang: str) -> tuple[Token, ...]:
     words = [token for token in text if token.kind != "mark"]
     if len(words) != 1 or len(words[0].text) < 2 or not (value := roman_value(words[0], "alone")):
         return text
-    numeral = replace(words[0], own=words[0].own | {str(value)})
+    numeral = replace(words[0], forms=words[0].forms | {str(value)})
     return tuple(numeral if token is words[0] else token for token in text)
 
 

@@ -74,7 +74,7 @@ def read_numbers(tokens: Sequence[Token]) -> list[Token]:
             continue
         token, used = _read_number(tokens, place, result)
         if token.text == "once" and not _word_at(tokens, place + 1):
-            token = replace(token, own=token.own | {"1"})  # just once
+            token = replace(token, forms=token.forms | {"1"})  # just once
         count = result[-1] if result else word("")
         is_count = count.kind == "number" and count.text.isdigit() and len(count.text) < 3
         if token.text in _YEARS and (is_count or count.text in ("a", "1")):  # a century, two decades
@@ -106,8 +106,8 @@ def _read_number(tokens: Sequence[Token], start: int, before: Sequence[Token]) -
 
 
 def _decade(digits: str, raw: str) -> Token:
-    own = (f"{digits[-2:]}s", f"19{digits[-2:]}s") if digits[:-2] in ("", "19") else (f"{digits}s",)
-    return number(own[0], raw, *own)
+    forms = (f"{digits[-2:]}s", f"19{digits[-2:]}s") if digits[:-2] in ("", "19") else (f"{digits}s",)
+    return number(forms[0], raw, *forms)
 
 
 def _ordinal(value: int, raw: str) -> Token:
@@ -124,10 +124,10 @@ def _number_token(value: str, tokens: Sequence[Token]) -> Token:
     if "/" in value:
         share = Fraction(value)
         decimal = _decimal(share)
-        own = [value, *([decimal] if decimal else [])]
+        forms = [value, *([decimal] if decimal else [])]
         if len(tokens) == 2 and tokens[-1].text in _SHARES:
-            own.append(_ordinal(share.denominator, "").text)
-        return number(str(share) if share.denominator > 1 else value, raw, *own)
+            forms.append(_ordinal(share.denominator, "").text)
+        return number(str(share) if share.denominator > 1 else value, raw, *forms)
     return number(value, raw)
 
 
@@ -321,8 +321,8 @@ def _with_eras(tokens: Sequence[Token]) -> list[Token]:
             place += 1
             continue
         text = f"{year.text}bc" if name == "bc" else year.text
-        own = frozenset({text} if name == "bc" else {text, f"{text}ad"})
-        result.append(replace(year, text=text, raw=f"{year.raw} {era.raw}", own=own))
+        forms = frozenset({text} if name == "bc" else {text, f"{text}ad"})
+        result.append(replace(year, text=text, raw=f"{year.raw} {era.raw}", forms=forms))
         place += 2
     return result
 
@@ -412,11 +412,13 @@ def _day(tokens: Sequence[Token], place: int) -> str:
 
 def _date_token(tokens: Sequence[Token], dates: set[tuple[str, int, str]]) -> Token:
     """One token that equals each of the dates `(year, month, day)` and contains their parts."""
-    own, also = set(), set()
+    forms, parts = set(), set()
     for year, month, day in dates:
-        own.add(f"{year}-{month}-{day}")
-        also |= {year, f"{year}-{month}-", f"-{month}-{day}", _MONTH_NAMES.get(month, "")}
-        also |= {f"{day}th", *ordinals(day)} if day else set()
+        forms.add(f"{year}-{month}-{day}")
+        parts |= {year, f"{year}-{month}-", f"-{month}-{day}", _MONTH_NAMES.get(month, "")}
+        parts |= {f"{day}th", *ordinals(day)} if day else set()
     raw = " ".join(token.raw for token in tokens)
-    parts = frozenset(form for form in also - own if form not in ("", "--") and not form.startswith("-0"))
-    return Token(sorted(own)[0] if own else raw, raw, frozenset(own), parts, kind="number")
+    contained = frozenset(
+        form for form in parts - forms if form not in ("", "--") and not form.startswith("-0")
+    )
+    return Token(sorted(forms)[0] if forms else raw, raw, frozenset(forms), contained, kind="number")

@@ -56,7 +56,7 @@ def _with_initials(tokens: Sequence[Token]) -> list[Token]:
         result += run
         place = max(end, place + 1)
     return [
-        replace(token, own=token.own | {_SHORT_NAMES[token.text]})
+        replace(token, forms=token.forms | {_SHORT_NAMES[token.text]})
         if token.text in _SHORT_NAMES and token.raw.isupper()
         else token
         for token in result
@@ -105,7 +105,7 @@ def _with_units(tokens: Sequence[Token]) -> list[Token]:
         ):
             continue
         if unit and (behind or token.raw.lower() not in LETTER_UNITS) and token.kind == "word":
-            token = replace(token, text=unit, own=token.own | {unit})
+            token = replace(token, text=unit, forms=token.forms | {unit})
         result.append(token)
         if token.kind == "number" and place and tokens[place - 1].raw in _CURRENCIES:
             sign = tokens[place - 1].raw
@@ -118,10 +118,10 @@ def _with_names(tokens: Sequence[Token]) -> list[Token]:
     result: list[Token] = []
     place = 0
     while place < len(tokens):
-        for name, own in _NAMES.items():
+        for name, forms in _NAMES.items():
             run = list(tokens[place : place + len(name)])
             if tuple(token.text for token in run) == name:
-                result.append(merge_tokens(run, own[0], *own))
+                result.append(merge_tokens(run, forms[0], *forms))
                 place += len(name)
                 break
         else:
@@ -138,11 +138,11 @@ def _with_roman(tokens: Sequence[Token]) -> list[Token]:
         behind = words[-1].text if words and result[-1].kind != "mark" else ""
         value = roman_value(token, behind)
         if value:
-            token = replace(token, later=frozenset({str(value), *ordinals(value)}))
+            token = replace(token, later_forms=frozenset({str(value), *ordinals(value)}))
         elif token.kind == "number" and behind == "the" and len(words) > 1 and words[-2].kind == "word":
             digits = token.text[:-2]
             if digits.isdigit() and token.text[-1].isalpha() and token.text[-1] != "s":
-                token = replace(token, later=frozenset({digits}))
+                token = replace(token, later_forms=frozenset({digits}))
         result.append(token)
     return result
 
@@ -184,4 +184,4 @@ def _with_wars(tokens: Sequence[Token]) -> list[Token]:
 
 def _war_number(value: int, raw: str) -> Token:
     numeral = "i" * value
-    return Token(numeral, raw, frozenset({numeral}), later=frozenset({str(value), *ordinals(value)}))
+    return Token(numeral, raw, frozenset({numeral}), later_forms=frozenset({str(value), *ordinals(value)}))

@@ -24,10 +24,11 @@ SENTENCE_SHARE = 0.25  # of function words and verbs, which sentences have more 
 def has_no_rival(span: Span, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading) -> bool:
     """Whether no other candidate is asserted beside the answer, or few beside several right ones."""
     place = next(i for i, segment in enumerate(segments) if segment.start <= span.start < segment.end)
-    listed, wrong = _listed(span, place, mentions, segments, reading)
+    right_answers, wrong = _list_members(span, place, mentions, segments, reading)
     wrong += _count_parallel(span, place, mentions, segments, reading)
     texts = {
-        tuple(token.text for token in reading.text[right.start : right.end]) for right in [span, *listed]
+        tuple(token.text for token in reading.text[right.start : right.end])
+        for right in [span, *right_answers]
     }
     if _in_long_list(span, mentions, reading) or _in_word_salad(span, reading):
         return False
@@ -63,7 +64,7 @@ def _in_word_salad(span: Span, reading: Reading) -> bool:
     return len(words) > LONG_RUN and plain < SENTENCE_SHARE * len(words)
 
 
-def _listed(
+def _list_members(
     span: Span, place: int, mentions: Sequence[Span], segments: Sequence[Segment], reading: Reading
 ) -> tuple[list[Span], int]:
     """Right answers and other candidates in one list with the answer."""
@@ -176,9 +177,9 @@ def _is_description(
     if index != place + 1 or not segments[index].sep <= {",", "(", "—", "["}:
         return False
     name = " ".join(token.text for token in words if not token.skip)
-    if name in REGIONS or any(token.own & REGIONS for token in words):
+    if name in REGIONS or any(token.forms & REGIONS for token in words):
         return True
-    in_question = any(token.own & reading.question_forms for token in words)
+    in_question = any(token.forms & reading.question_forms for token in words)
     return in_question or (words[0].text in ARTICLES and not (before and before[-1].text in ARTICLES))
 
 
@@ -226,21 +227,21 @@ def _is_predicate(
         return False
     if any(not token.skip and not _is_plain(token, reading) for token in before):
         return False
-    asked = any(token.own & reading.question_forms or token.text == "answer" for token in before)
+    names_question = any(token.forms & reading.question_forms or token.text == "answer" for token in before)
     same = [token.text for token in words[: last + 1]] == [text for text in frame if text][: last + 1]
     subject = any(token.text in _SUBJECTS for token in words[: last + 2])
     subject = subject or (bool(before) and before[-1].text in _MODALS)
-    return asked or ((same or against) and subject)
+    return names_question or ((same or against) and subject)
 
 
 def _is_plain(token: Token, reading: Reading) -> bool:
-    return token.text in FUNCTION or token.text in NEUTRAL or bool(token.own & reading.question_forms)
+    return token.text in FUNCTION or token.text in NEUTRAL or bool(token.forms & reading.question_forms)
 
 
 def _is_subject(words: list[Token], span: Span, reading: Reading) -> bool:
     """`X is the <asked>`, `X <asked verb> ...`."""
     verb = next(
-        (i for i, token in enumerate(words) if token.text in VERBS or token.own & reading.question_forms),
+        (i for i, token in enumerate(words) if token.text in VERBS or token.forms & reading.question_forms),
         None,
     )
     if verb is None or not reading.is_candidate(words[:verb], span):
@@ -249,5 +250,5 @@ def _is_subject(words: list[Token], span: Span, reading: Reading) -> bool:
     lower_case = reading.cased and first.raw.islower()
     if first.text not in VERBS and not lower_case and not is_participle(first):
         return False
-    asked = any(token.own & reading.question_forms for token in rest)
-    return asked and all(_is_plain(token, reading) or token.text in VERBS for token in rest)
+    names_question = any(token.forms & reading.question_forms for token in rest)
+    return names_question and all(_is_plain(token, reading) or token.text in VERBS for token in rest)

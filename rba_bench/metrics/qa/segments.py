@@ -98,7 +98,10 @@ class Reading:
         self.text, self.cased = text, cased
         offered = _offered_names(question)
         self.question_forms = frozenset(
-            form for token in question if not _is_common(token) and token not in offered for form in token.own
+            form
+            for token in question
+            if not _is_common(token) and token not in offered
+            for form in token.forms
         )
 
     def words_between(self, start: int, end: int) -> list[Token]:
@@ -117,7 +120,7 @@ class Reading:
 
     def content(self, words: Sequence[Token]) -> list[Token]:
         """Words that could name something the question did not."""
-        return [token for token in words if not _is_common(token) and not token.own & self.question_forms]
+        return [token for token in words if not _is_common(token) and not token.forms & self.question_forms]
 
     def is_bare_name(self, words: Sequence[Token]) -> bool:
         """A name or noun without verb, subject or negation."""
@@ -148,7 +151,7 @@ class Reading:
         words = self.words_between(segment.start, segment.end)
         verb = next((i for i, token in enumerate(words) if token.text in VERBS), 0)
         subject = words[:verb]
-        return bool(self.content(subject)) and not any(token.own & self.question_forms for token in subject)
+        return bool(self.content(subject)) and not any(token.forms & self.question_forms for token in subject)
 
     def is_capitalised(self, span: Span) -> bool:
         """Whether the answer is written with a capital, in a text where that tells something."""
@@ -213,7 +216,7 @@ def is_meant_as_name(span: Span, text: Sequence[Token]) -> bool:
     first = text[span.start]
     if span.end - span.start == 1 and first.text in FILLERS:
         return False
-    if span.end - span.start == 1 and first.own & POLAR.keys():
+    if span.end - span.start == 1 and first.forms & POLAR.keys():
         return _is_polar_answer(span, text)
     if is_cased(text):
         return _is_written_as_name(span, text)

@@ -56,7 +56,7 @@ def answer_forms(alias: str, question: Sequence[Token] = ()) -> list[AnswerForm]
     without_brackets = re.sub(r"\s*\([^()]*\)\s*$", "", alias)
     if without_brackets.strip() and without_brackets != alias:
         texts.append(without_brackets)
-    question_forms = {form for token in question for form in token.own}
+    question_forms = {form for token in question for form in token.forms}
     question_forms |= {"percent"} if "percentage" in question_forms else set()
     forms: dict[tuple[Token, ...], AnswerForm] = {}
     for text in texts:
@@ -88,7 +88,7 @@ def _variants(words: tuple[Token, ...], question_forms: set[str]) -> Iterator[tu
     if len(bare) > 1 and bare[0].text in _ABOUT and bare[1].kind == "number":
         yield bare[1:], False
     if len(bare) > 1 and bare[0].kind == "number":
-        if all(token.own & question_forms for token in bare[1:]):
+        if all(token.forms & question_forms for token in bare[1:]):
             yield bare[:1], True
         if bare[1].text == "degree" and len(bare) == 3:
             yield bare[:2], True
@@ -97,7 +97,7 @@ def _variants(words: tuple[Token, ...], question_forms: set[str]) -> Iterator[tu
 
 
 def _is_name(token: Token) -> bool:
-    return token.kind == "word" and len(token.text) > 1 and token.raw[:1].isupper() and not token.later
+    return token.kind == "word" and len(token.text) > 1 and token.raw[:1].isupper() and not token.later_forms
 
 
 def is_initial(token: Token) -> bool:
@@ -125,7 +125,7 @@ def _answer_end(answer: AnswerForm, text: Sequence[Token], start: int) -> int:
         return end
     *first, last = answer.tokens
     comma = start + 1 < len(text) and text[start + 1].text == ","
-    if not first or not comma or answer.tokens[0].kind == "number" or not last.own & text[start].own:
+    if not first or not comma or answer.tokens[0].kind == "number" or not last.forms & text[start].forms:
         return 0
     end = match_end(first, text, start + 2)
     return end if end == len(text) or (end and text[end].kind == "mark") else 0
@@ -158,17 +158,17 @@ def _steps(alias: Sequence[Token], a: int, text: Sequence[Token], t: int) -> Ite
         opens and theirs.kind == "word" and theirs.raw.istitle()
     )  # a capital of the sentence, not of a name
     if (
-        ours.own & (theirs.own | theirs.also)
-        or (a > 0 and (ours.own | ours.later) & (theirs.own | theirs.later))
+        ours.forms & (theirs.forms | theirs.parts)
+        or (a > 0 and (ours.forms | ours.later_forms) & (theirs.forms | theirs.later_forms))
         or (
-            ours.raw.islower() and plural and singular(theirs.text) in ours.own
+            ours.raw.islower() and plural and singular(theirs.text) in ours.forms
         )  # `butterfly` of `Butterflies`
     ):
         yield 1, 1
     for count in range(2, MOST_JOINED + 1):
-        if _joined(text, t, count) in ours.own:
+        if _joined(text, t, count) in ours.forms:
             yield 1, count
-        if _joined(alias, a, count) in theirs.own:
+        if _joined(alias, a, count) in theirs.forms:
             yield count, 1
 
 

@@ -35,17 +35,17 @@ class Token:
     Attributes:
         text: Folded form.
         raw: As written.
-        own: Spellings it equals.
-        also: What it contains: the year of a date.
-        later: Spellings it equals behind another word only: the 8 of `Henry VIII`.
+        forms: Spellings it equals.
+        parts: What it contains: the year of a date.
+        later_forms: Spellings it equals behind another word only: the 8 of `Henry VIII`.
         kind: `word`, `number` or `mark`.
     """
 
     text: str
     raw: str
-    own: frozenset[str]
-    also: frozenset[str] = NONE
-    later: frozenset[str] = NONE
+    forms: frozenset[str]
+    parts: frozenset[str] = NONE
+    later_forms: frozenset[str] = NONE
     kind: str = "word"
 
     @property
@@ -188,18 +188,18 @@ def _word_tokens(raw: str) -> list[Token]:
 def _spelled_word(text: str, raw: str) -> Token:
     """A word with the spellings it equals: American, long for an abbreviation, singular."""
     american = american_spelling().get(text, text)
-    own = {american, text, *ABBREVIATIONS.get(text, ())}
+    forms = {american, text, *ABBREVIATIONS.get(text, ())}
     if american in UNITS and american not in LETTER_UNITS:
-        own.add(UNITS[american])
+        forms.add(UNITS[american])
     if text == "none":
-        own.add("0")
+        forms.add("0")
     if raw.endswith("in'"):
-        own.add(f"{text}g")  # believin'
+        forms.add(f"{text}g")  # believin'
     if any(letter in raw.casefold() for letter in "äöü"):
-        own.add(fold(raw.casefold().translate(_UMLAUTS)).strip("'"))
+        forms.add(fold(raw.casefold().translate(_UMLAUTS)).strip("'"))
     if raw.islower():
-        own |= {singular(form) for form in (american, text)}
-    return Token(american, raw, frozenset(own))
+        forms |= {singular(form) for form in (american, text)}
+    return Token(american, raw, frozenset(forms))
 
 
 def singular(text: str) -> str:
