@@ -21,7 +21,7 @@ def test_another_base_takes_what_the_method_sets_for_long_answers(
     assert (recipe.max_new_tokens, recipe.truncated) == (512, "mask")
     assert (recipe.preference_reduction, recipe.sft_reduction) == ("token", "token")
     assert (recipe.beta, recipe.sft_weight) == (2.0, 1.0)
-    assert "--recipe rba-single takes the micro world's" in capsys.readouterr().err
+    assert "--recipe rba-single uses the micro world's recipe" in capsys.readouterr().err
     assert resolve_recipe("dpo", None, ["base=x", "track=micro"], False).track == "micro"
 
 

@@ -1,7 +1,7 @@
-"""Losses of sampled answers weighted by their rewards: GRPO and its kin, self-critical training, minimum risk.
+"""Losses of sampled answers weighted by their rewards: GRPO and its variants, self-critical training, minimum risk.
 
     N answers, sampled from the policy (`old`) for G groups: the spoken versions of one instruction, or several samples
-    of one clip. `groups` [N] says whose each is; any integers, in any order, groups of any sizes.
+    of one clip. `groups` [N] holds the group of each answer: any integers, in any order, groups of any sizes.
 
 Rewards of NaN mean "could not be scored": such an answer is left out of every mean and has advantage 0.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from rba_bench.training.losses.likelihood import masked
 
 
-class _Groups:
+class _GroupStatistics:
     """Statistics of the rewards of each group, broadcast to its answers; unscored answers do not count."""
 
     def __init__(self, rewards: Tensor, groups: Tensor) -> None:
@@ -27,8 +27,8 @@ class _Groups:
 
     def sum(self, values: Tensor) -> Tensor:
         """[N] -> [N]: each answer gets the sum of its group."""
-        kept = masked(values, self.scored)
-        return kept.new_zeros(self.size).index_add(0, self.place, kept)[self.place]
+        values = masked(values, self.scored)
+        return values.new_zeros(self.size).index_add(0, self.place, values)[self.place]
 
     def mean(self) -> Tensor:
         """[N] mean reward of the group of each answer; 0 where nothing is scored."""
@@ -42,8 +42,8 @@ class _Groups:
     def extreme(self, values: Tensor, how: Literal["amin", "amax"]) -> Tensor:
         """[N] -> [N]: the smallest or largest of the group of each answer, among the scored; no gradient."""
         start = torch.inf if how == "amin" else -torch.inf
-        kept = torch.where(self.scored, values.detach(), start)
-        return kept.new_full((self.size,), start).scatter_reduce(0, self.place, kept, how)[self.place]
+        values = torch.where(self.scored, values.detach(), start)
+        return values.new_full((self.size,), start).scatter_reduce(0, self.place, values, how)[self.place]
 
 
 def group_advantages(
@@ -54,19 +54,19 @@ def group_advantages(
     Args:
         rewards: [N], any unit; NaN: not scored.
         groups: [N] int.
-        scale: "none" leaves the division out: Dr. GRPO (arXiv 2503.20783), which so does not favour groups that are
+        scale: "none" leaves the division out: Dr. GRPO (arXiv 2503.20783), which thus does not favour groups that are
             nearly solved or nearly hopeless.
         eps: as in TRL. The std is that of a sample (n - 1), as in TRL and verl.
 
     Returns:
         [N]; exactly 0 where all rewards of a group are equal, in groups of one, and for the unscored.
     """
-    grouped = _Groups(rewards, groups)
-    apart = grouped.rewards - grouped.mean()
+    grouped = _GroupStatistics(rewards, groups)
+    deviation = grouped.rewards - grouped.mean()
     if scale == "std":
-        spread = (grouped.sum(apart.square()) / (grouped.count - 1).clamp(min=1)).sqrt()
-        apart = apart / (spread + eps)
-    return masked(apart, grouped.differ())
+        spread = (grouped.sum(deviation.square()) / (grouped.count - 1).clamp(min=1)).sqrt()
+        deviation = deviation / (spread + eps)
+    return masked(deviation, grouped.differ())
 
 
 def modality_advantages(
@@ -80,7 +80,7 @@ def modality_advantages(
     """A = r - mean over the answers of the group *in the same modality*: TARS (arXiv 2601.05543).
 
     A group holds answers to the spoken and to the written instruction. Their rewards differ in level (speech is harder,
-    and has terms of its own), so a common mean would only teach to have read the instruction.
+    and has terms of its own), so a common mean would only reward having the instruction as text.
 
     Args:
         rewards: [N].
@@ -108,7 +108,7 @@ def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
     Returns:
         [N]; exactly 0 where all rewards of a group are equal, in groups of one, and for the unscored.
     """
-    grouped = _Groups(rewards, groups)
+    grouped = _GroupStatistics(rewards, groups)
     others = (grouped.sum(grouped.rewards) - grouped.rewards) / (grouped.count - 1).clamp(min=1)
     return masked(grouped.rewards - others, grouped.differ())
 
@@ -144,8 +144,8 @@ def importance_weights(logprobs: Tensor, old: Tensor, mask: Tensor, cap: float) 
     Returns:
         [N, L], 0 at padding.
     """
-    apart = masked(logprobs.detach() - old, mask).clamp(max=math.log(cap))
-    return masked(apart.exp(), mask)
+    log_ratio = masked(logprobs.detach() - old, mask).clamp(max=math.log(cap))
+    return masked(log_ratio.exp(), mask)
 
 
 def clipped_ratio(
@@ -178,9 +178,9 @@ def clipped_ratio(
     Returns:
         [N, L] losses, 0 at padding.
     """
-    apart = masked(logprobs - old.detach(), mask)
-    # e^apart for values up to the cap, C beyond; its gradient is this value times that of the log-probability
-    ratio = apart.detach().clamp(max=math.log(cap)).exp() * (apart - apart.detach()).exp()
+    log_ratio = masked(logprobs - old.detach(), mask)
+    # pi / old for values up to the cap, C beyond; its gradient is this value times that of the log-probability
+    ratio = log_ratio.detach().clamp(max=math.log(cap)).exp() * (log_ratio - log_ratio.detach()).exp()
     gain = advantages.detach()[:, None]
     return masked(-torch.minimum(ratio * gain, ratio.clamp(1 - clip_low, 1 + clip_high) * gain), mask)
 
@@ -188,7 +188,7 @@ def clipped_ratio(
 def beyond_clip(
     logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *, clip_low: float, clip_high: float
 ) -> Tensor:
-    """[N, L] bool: tokens that `clipped_ratio` with the same arguments gives no gradient: as far as they shall go."""
+    """[N, L] bool: tokens to which `clipped_ratio` with the same arguments gives no gradient."""
     ratio = masked(logprobs.detach() - old.detach(), mask).exp()
     gain = advantages[:, None]
     return mask & (((ratio > 1 + clip_high) & (gain > 0)) | ((ratio < 1 - clip_low) & (gain < 0)))
@@ -207,8 +207,8 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [N, L] nats, 0 at padding. To be added to `clipped_ratio` with the weight of the KL.
     """
-    apart = masked(reference.detach() - logprobs, mask)
-    return masked(apart.expm1() - apart, mask)
+    log_ratio = masked(reference.detach() - logprobs, mask)
+    return masked(log_ratio.expm1() - log_ratio, mask)
 
 
 def self_critical(logprobs: Tensor, rewards: Tensor, greedy: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ def minimum_risk(logprobs: Tensor, rewards: Tensor, groups: Tensor, alpha: float
     Returns:
         [G] losses, one a list, in ascending order of group; 0 for lists of one, of equal rewards, or unscored.
     """
-    grouped = _Groups(rewards, groups)
+    grouped = _GroupStatistics(rewards, groups)
     sharp = alpha * logprobs
     mass = masked(
         sharp - grouped.extreme(sharp, "amax"), grouped.scored

@@ -80,9 +80,9 @@ def odpo(
 ) -> Tensor:
     """-log sigmoid(beta * (chosen - rejected) - alpha * f(gap)): DPO with an offset (arXiv 2402.10571; rycolab/odpo).
 
-    A pair whose answers differ much in reward has to be told apart by more. With f = log (the release) a gap below 1
-    loosens the demand, and the loss vanishes as the gap does: a pair that the reward does not tell apart teaches
-    nothing. With f linear, gap 0 is DPO. So with `log` the unit of the reward matters, and alpha with it.
+    A pair whose rewards differ much needs a larger margin. With f = log (the release) a gap below 1 lowers the margin,
+    and the loss vanishes with the gap: a pair of equal rewards teaches nothing. With f linear, gap 0 is DPO. So with
+    `log` the unit of the reward matters, and alpha with it.
 
     Args:
         chosen: [P] scores of y+, nats.

@@ -1,4 +1,4 @@
-"""Which recipe a training run starts from: a file, a method's name, a finished run, or what the method itself sets."""
+"""The recipe of a training run: from a file, a method's name, the method's defaults, or a finished run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from rba_bench.recipes import load_recipe, parse_override, recipe_file
 from rba_bench.training.training_recipe import TrainingRecipe
 
 DEFAULT_METHOD = "rba-single"
-# Recipes of the methods' names are for the micro world: one short line an answer, a small model. Another base starts
-# from what the method itself sets, which is for answers of hundreds of tokens.
+# The recipes that have a method's name are for the micro world: answers of one short line, a small model. Another base
+# starts from the defaults of the method, which are for answers of hundreds of tokens.
 FULL_TRACK = ("track=full",)
 
 
@@ -25,12 +25,12 @@ def resolve_recipe(
     Args:
         method: Name of the objective; None for the recipe's own, or RBA-Single.
         recipe: A file, the name of a shipped recipe, or keys and values; None for the shipped one of the method's name,
-            or for what the method itself sets where another base than the micro world's is named.
+            or for the method's defaults where the overrides name another base than the micro world's.
         overrides: `key=value` texts.
-        trust: Models may run Python code of their own.
+        trust: Whether models may run their own Python code.
 
     Raises:
-        UserError: no such recipe, an unknown key or a wrong value.
+        UserError: no such recipe, an unknown key or an invalid value.
     """
     method_override = [f"method={method}"] if method is not None else []
     if isinstance(recipe, Mapping):
@@ -38,7 +38,9 @@ def resolve_recipe(
     bases = [value for key, value in map(parse_override, overrides) if key == ("base",)]
     if recipe is None and bases and (base := str(bases[-1])) != "micro":
         name = method or DEFAULT_METHOD
-        say(f"base {base}: keys as {name} itself sets them; --recipe {name} takes the micro world's")
+        say(
+            f"base {base}: using the defaults of method {name}; --recipe {name} uses the micro world's recipe"
+        )
         return load_recipe(TrainingRecipe, None, [*FULL_TRACK, f"method={name}", *overrides], trust)
     path = recipe_file(recipe or method or DEFAULT_METHOD)
     return load_recipe(TrainingRecipe, path, [*method_override, *overrides], trust)

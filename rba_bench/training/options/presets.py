@@ -94,24 +94,26 @@ PROJECTOR = {"train_parts": ("projector",)}
 PRESETS: dict[str, Preset] = {
     "sft": Preset("likelihood", "cross entropy on the teacher's answers (TTS-SFT)"),
     "blsp": Preset(
-        "likelihood", "cross entropy on the own LLM's continuations of the transcripts", PROJECTOR
+        "likelihood", "cross entropy on continuations of the transcripts by the model's own LLM", PROJECTOR
     ),
     "audiochatllama": Preset(
         "likelihood",
-        "cross entropy on the own LLM's answers to the transcripts",
+        "cross entropy on answers to the transcripts by the model's own LLM",
         {"train_parts": ("projector", "encoder")},
     ),
     "kd": Preset(
         "distillation",
-        "divergence, token by token, from a text teacher that reads the transcript",
+        "token-level divergence from a text teacher that gets the transcript",
         PROJECTOR,
     ),
     "diva": Preset(
-        "distillation", "hidden states as the own LLM has them on the transcript (DiVA)", PROJECTOR
+        "distillation",
+        "distance to the hidden states of the model's own LLM on the transcript (DiVA)",
+        PROJECTOR,
     ),
     "gkd": Preset("distillation", "token-level divergence on the model's own samples (on-policy, GKD)"),
     "rba-single": _preference_preset(
-        "teacher's answer against the own sample", "single", "none", "token", RBA_WEIGHTS, ("pairs",)
+        "teacher's answer against the model's own sample", "single", "none", "token", RBA_WEIGHTS, ("pairs",)
     ),
     "rba-group": _preference_preset(
         "best against worst of a voice group", "group", "none", "token", RBA_WEIGHTS, ("pairs",)
@@ -139,13 +141,13 @@ PRESETS: dict[str, Preset] = {
     ),
     "dapo": Preset(
         "policy-gradient",
-        "DAPO: token mean, wider upper clip, groups without a gradient drawn anew, long answers punished, no KL",
+        "DAPO: token mean, wider upper clip, resampling of groups without a gradient, penalty for long answers, no KL",
         {
             "policy_gradient.kl_weight": 0.0,
             "policy_gradient.clip_high": 0.28,
             "policy_gradient.resample": 8,
             "policy_gradient.overlong_share": 0.2,
-            "truncated": "keep",  # what was cut shall be punished, not left out
+            "truncated": "keep",  # cut answers are punished, not left out
         },
         {"policy_reduction": "token"},
     ),
@@ -156,7 +158,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "tars": Preset(
         "policy-gradient",
-        "TARS: speech rewarded for going the way of correct answers to the transcript, DAPO's loss",
+        "TARS: rewards spoken answers for following correct answers to the transcript, with DAPO's loss",
         {
             "policy_gradient.kl_weight": 0.0,
             "policy_gradient.clip_high": 0.28,

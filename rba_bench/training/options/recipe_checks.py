@@ -19,12 +19,12 @@ NEARLY_ALL = 0.8  # a warm-up of more than this share of the steps gets a warnin
 
 @dataclass(frozen=True)
 class KeyCondition:
-    """Keys, and when they are read.
+    """Keys, and the condition under which a recipe reads them.
 
     Attributes:
-        keys: names with dots; one of a section stands for all keys in it.
+        keys: names with dots; the name of a section stands for all keys in it.
         met: whether the recipe reads them.
-        why: what is missing where it does not.
+        why: the reason where it does not.
     """
 
     keys: tuple[str, ...]
@@ -36,7 +36,7 @@ def _for(*methods: str) -> Callable[[TrainingRecipe], bool]:
     return lambda recipe: recipe.method in methods
 
 
-def _judges(recipe: TrainingRecipe) -> bool:
+def _scores_rewards(recipe: TrainingRecipe) -> bool:
     return recipe.uses_reward or (_validates(recipe) and recipe.validation.metric == "reward")
 
 
@@ -45,7 +45,7 @@ def _validates(recipe: TrainingRecipe) -> bool:
 
 
 def _samples_answers(recipe: TrainingRecipe) -> bool:
-    """Whether anything is sampled: answers at both ends of a run are, of every method."""
+    """Whether the run samples answers: for the method, or for validation."""
     return (
         recipe.uses_rollout
         or recipe.validate_ends
@@ -54,7 +54,7 @@ def _samples_answers(recipe: TrainingRecipe) -> bool:
 
 
 def _rewards_with(*names: str) -> Callable[[TrainingRecipe], bool]:
-    """Whether any kind of item is judged by one of these rewards."""
+    """Whether one of these rewards scores any kind of item."""
     kinds = ("instruct", "qa", "s2tt")
     return lambda recipe: any(name in recipe.reward.weights_for(kind) for kind in kinds for name in names)
 
@@ -67,11 +67,14 @@ def _trains(part: str) -> KeyCondition:
     )
 
 
-# In this order: the first need that is not met gives the reason
+# In this order: the first condition that is not met gives the reason
 KEY_CONDITIONS = (
     KeyCondition(("steps",), lambda r: r.epochs is None, "epochs decides the number of steps"),
-    KeyCondition(("beta", "preference"), lambda r: r.kind == "preference", "it has no preference term"),
-    KeyCondition(("preference_reduction",), lambda r: r.kind == "preference", "it has no preference term"),
+    KeyCondition(
+        ("beta", "preference", "preference_reduction"),
+        lambda r: r.kind == "preference",
+        "it has no preference term",
+    ),
     KeyCondition(("policy_reduction",), lambda r: r.kind == "policy-gradient", "it has no policy gradient"),
     KeyCondition(("distillation_reduction",), _for("kd", "gkd"), "it does not learn distributions"),
     KeyCondition(("sft_reduction",), lambda r: r.kind == "likelihood" or r.sft_weight > 0, "sft_weight is 0"),
@@ -156,7 +159,7 @@ KEY_CONDITIONS = (
         lambda r: r.compares_samples or r.method == "scst",
         "it does not compare samples of a group",
     ),
-    KeyCondition(("reward",), _judges, "it uses no reward"),
+    KeyCondition(("reward",), _scores_rewards, "it uses no reward"),
     KeyCondition(
         ("reward.min_gap",), lambda r: r.kind == "preference" and r.pairs == "group", "it picks no pairs"
     ),
@@ -211,12 +214,13 @@ def unread_keys(recipe: TrainingRecipe) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for key in changed:
         unmet = (
-            need
-            for need in KEY_CONDITIONS
-            if any(key == name or key.startswith(f"{name}.") for name in need.keys) and not need.met(recipe)
+            condition
+            for condition in KEY_CONDITIONS
+            if any(key == name or key.startswith(f"{name}.") for name in condition.keys)
+            and not condition.met(recipe)
         )
-        if (need := next(unmet, None)) is not None:
-            reasons.setdefault(need.why, []).append(key)
+        if (condition := next(unmet, None)) is not None:
+            reasons.setdefault(condition.why, []).append(key)
     return [f"{recipe.method} does not read {', '.join(keys)}: {why}" for why, keys in reasons.items()]
 
 

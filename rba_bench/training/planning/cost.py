@@ -61,7 +61,7 @@ def samples_per_group(recipe: TrainingRecipe, voices: int) -> int:
 
 
 def scored_per_group(recipe: TrainingRecipe, voices: int) -> tuple[float, float, int]:
-    """Answers of one group that the policy scores: teacher's, sampled; and the clips that they are answers to."""
+    """Numbers of one group: teacher's answers and sampled answers that the policy scores, and their clips."""
     teachers = float(voices) if recipe.sft_weight > 0 else 0.0
     if recipe.kind == "likelihood" or recipe.method in ("kd", "diva"):
         return float(voices), 0.0, voices
@@ -264,9 +264,8 @@ def memory_cost(
     n_trained, share = sum(trained_counts(recipe, shape).values()), devices if sharded else 1
     adapted = recipe.lora is not None
     frozen = shape.parameters - n_trained + (n_trained if adapted else 0)
-    unsharded = (
-        shape.encoder if recipe.encoder_frozen else 0.0
-    )  # a frozen encoder is complete on every device
+    # a frozen encoder is complete on every device
+    unsharded = shape.encoder if recipe.encoder_frozen else 0.0
     weights = (4 * n_trained + size * (frozen - unsharded)) / share + size * unsharded
     judges = size * reward_parameters(recipe, assumed)
     llm_unchanged = "llm" not in recipe.train_parts or adapted
@@ -285,9 +284,7 @@ def memory_cost(
         reference=reference,
         judges=judges,
         activations=activations,
-        logits=min(step.answer_tokens / devices / recipe.accumulate * shape.vocabulary, CHUNK_ELEMENTS)
-        * 4
-        * 2,
+        logits=8 * min(step.answer_tokens / devices / recipe.accumulate * shape.vocabulary, CHUNK_ELEMENTS),
         sampling=_key_value_cache(recipe, shape, step, devices, size),
         overhead=assumed.overhead_gb * 1e9 + assumed.fragmentation * (permanent + activations),
     )
