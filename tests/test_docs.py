@@ -76,9 +76,25 @@ def test_every_path_that_is_named_exists() -> None:
     missing = []
     for page in PAGES:
         for path in re.findall(rf"`((?:{'|'.join(places)})/[\w./-]*)`", page.read_text(encoding="utf-8")):
-            if not (ROOT / path).exists():
+            if not (ROOT / path).exists() and not re.search(r"\b[A-Z]{4,}\b", path):
                 missing.append(f"{page.relative_to(ROOT)}: {path}")
     assert not missing
+
+
+def test_the_walks_pass_files_that_do_what_is_said() -> None:
+    rows = re.findall(
+        r"^\| `([\w/.]+)` \| (.*) \|$", (ROOT / "docs" / "walks.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 20
+    for path, text in rows:
+        place = ROOT / "rba_bench" / path
+        files = [place] if place.is_file() else sorted(place.glob("*.py"))
+        code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        for name in re.findall(r"`([\w/.]+)`", text):
+            if "/" in name or name.endswith(".py"):
+                assert (ROOT / "rba_bench" / name).exists() or (place / name).exists(), f"{path}: {name}"
+            elif "." not in name:
+                assert re.search(rf"\b{name}\b", code), f"{path} does not mention {name}"
 
 
 def test_the_words_are_those_of_the_field() -> None:
