@@ -1,7 +1,7 @@
 """What a run's folder holds, finished, running or killed, and the curves of its report, of bounded length."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,29 +63,49 @@ class RunContent:
         validations: figures by step.
         before, after: answers to held-out items by the policy at the start and at the end; with the step.
         groups: some groups as they were trained on, in the order of their steps.
-        missing: what cannot be shown, and why.
     """
 
     folder: Path
     recipe: dict[str, Any]
-    start: dict[str, Any] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
-    validations: list[dict[str, Any]] = field(default_factory=list)
-    before: tuple[int, list[dict[str, Any]]] | None = None
-    after: tuple[int, list[dict[str, Any]]] | None = None
-    groups: list[dict[str, Any]] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    start: dict[str, Any]
+    run: dict[str, Any]
+    log: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
+    before: tuple[int, list[dict[str, Any]]] | None
+    after: tuple[int, list[dict[str, Any]]] | None
+    groups: list[dict[str, Any]]
 
     @property
     def step(self) -> int:
-        """The last step that is written down."""
+        """The last step in the record or in the step log."""
         return int(self.run.get("steps") or (self.log[-1]["step"] if self.log else 0))
 
     @property
     def steps(self) -> int:
-        """Where the run ends."""
+        """The step at which the run ends."""
         return int(self.recipe.get("steps") or self.step)
+
+    @property
+    def missing(self) -> list[str]:
+        """What the page cannot show, and why; one line each."""
+        lines = []
+        if not self.log:
+            lines.append(f"No curves: {TRAIN_LOG} holds no step yet.")
+        if not self.groups:
+            lines.append(
+                f"No groups: {SAMPLES} is empty or not there. The run has `samples_every: 0`, has not come to its "
+                "first step, or was made by a version that did not write samples."
+            )
+        if self.before is None:
+            lines.append(
+                "No answers before and after: the set has no validation rows, the run has `validate_ends: false`, or "
+                "it was made by a version without these answers."
+            )
+        elif self.after is None:
+            lines.append("No answers after training: the run has not come to its end.")
+        if not self.start and not self.run:
+            lines.append(f"The recipe lacks its paths: there is neither {START} nor {RUN_RECORD}.")
+        return lines
 
 
 def read_run(folder: Path) -> RunContent:
@@ -126,14 +146,17 @@ def _read_content(folder: Path, config: dict[str, Any]) -> RunContent:
         _checked_records(group["voices"], _VOICE)
         for pair in group["pairs"]:
             _checked_records((pair["chosen"], pair["rejected"]), _SIDE)
-    content = RunContent(
-        folder, recipe, start, run, log, validations,
-        answers[0] if answers else None,
-        answers[-1] if len(answers) > 1 else None,
-        spread_groups(groups, GROUPS),
-    )  # fmt: skip
-    content.missing.extend(_missing(content))
-    return content
+    return RunContent(
+        folder,
+        recipe,
+        start,
+        run,
+        log,
+        validations,
+        before=answers[0] if answers else None,
+        after=answers[-1] if len(answers) > 1 else None,
+        groups=spread_groups(groups, GROUPS),
+    )
 
 
 def _checked_records(records: Iterable[Any], kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -149,27 +172,6 @@ def _checked_records(records: Iterable[Any], kinds: Mapping[str, Any]) -> list[d
 def _sort_by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The last record of each step, in order of the steps."""
     return [record for _, record in sorted({int(record["step"]): record for record in records}.items())]
-
-
-def _missing(content: RunContent) -> list[str]:
-    lines = []
-    if not content.log:
-        lines.append(f"No curves: {TRAIN_LOG} holds no step yet.")
-    if not content.groups:
-        lines.append(
-            f"No groups: {SAMPLES} is empty or not there. The run has `samples_every: 0`, has not come to its first "
-            "step, or was made by a version that did not write samples."
-        )
-    if content.before is None:
-        lines.append(
-            "No answers before and after: the set has no validation rows, the run has `validate_ends: false`, or it "
-            "was made by a version without these answers."
-        )
-    elif content.after is None:
-        lines.append("No answers after training: the run has not come to its end.")
-    if not content.start and not content.run:
-        lines.append(f"The recipe lacks its paths: there is neither {START} nor {RUN_RECORD}.")
-    return lines
 
 
 def spread_groups(groups: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:

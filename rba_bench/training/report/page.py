@@ -103,24 +103,28 @@ def write_page(folder: Path, out: Path | None = None, groups: Groups | None = No
     """
     library = _plotly()
     content = read_run(folder)
+    missing = content.missing
     if groups is None:
         groups, problem = _find_groups(content)
-        content.missing.extend([problem] if problem else [])
+        missing += [problem] if problem else []
     path = out or folder / REPORT
-    html = render_page(content, library, groups)
+    html = render_page(content, library, missing, groups)
     try:
         write_atomic(path, html)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    return path, content.missing
+    return path, missing
 
 
-def render_page(content: RunContent, library: str, groups: Groups | None = None) -> str:
+def render_page(
+    content: RunContent, library: str, missing: Sequence[str], groups: Groups | None = None
+) -> str:
     """The page as text.
 
     Args:
         content: of the run.
         library: JavaScript of plotly.
+        missing: lines on what the page cannot show.
         groups: rows by group id, for the clips.
     """
     from jinja2 import Environment, StrictUndefined
@@ -139,7 +143,7 @@ def render_page(content: RunContent, library: str, groups: Groups | None = None)
         "keys": _keys(content.recipe),
         "facts": _facts(content),
     }
-    notes = list(content.missing)
+    notes = list(missing)
     if player.left_out:
         notes.append(f"{player.left_out} clips are left out: the page would be too large.")
     if player.unread:

@@ -105,8 +105,8 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_words_of_a_model_are_text_and_nothing_else(tmp_path: Path, text: str) -> None:
-    harmless = page.render_page(read_run(make_run(tmp_path / "harmless")), "var Plotly;")
-    hostile = page.render_page(read_run(make_run(tmp_path / "hostile", text)), "var Plotly;")
+    harmless = page.render_page(read_run(make_run(tmp_path / "harmless")), "var Plotly;", [])
+    hostile = page.render_page(read_run(make_run(tmp_path / "hostile", text)), "var Plotly;", [])
     wanted, made = Page(harmless), Page(hostile)
     assert made.tags == wanted.tags and made.ids == wanted.ids
     assert {name for name, _ in made.attributes} == {name for name, _ in wanted.attributes}
@@ -121,7 +121,7 @@ def test_the_page_s_own_policy_knows_its_two_scripts_and_no_address(tmp_path: Pa
     import base64
     import hashlib
 
-    html = page.render_page(read_run(make_run(tmp_path / "run")), "var Plotly = 1;\n")
+    html = page.render_page(read_run(make_run(tmp_path / "run")), "var Plotly = 1;\n", [])
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
     assert policy is not None
     allowed = policy[1].replace("&#39;", "'")
@@ -136,7 +136,7 @@ def test_a_run_that_was_killed_says_how_far_it_is_and_what_is_missing(tmp_path: 
     content = read_run(make_run(tmp_path / "run"))
     assert (content.step, content.steps, content.run) == (2, 4, {})
     assert any("has not come to its end" in line for line in content.missing)
-    html = page.render_page(content, "")
+    html = page.render_page(content, "", content.missing)
     assert "not finished" in html and "step 2 of 4" in html
 
 
@@ -150,7 +150,7 @@ def test_a_run_of_an_earlier_version_says_what_is_missing(tmp_path: Path) -> Non
         "No groups", "No answers before and after", "The recipe lacks its paths",
     ]  # fmt: skip
     assert [chart["title"] for chart in make_charts(content)] == ["Loss", "Validation"]
-    assert "None; see above." in page.render_page(content, "")
+    assert "None; see above." in page.render_page(content, "", content.missing)
 
 
 @pytest.mark.parametrize(
