@@ -246,11 +246,9 @@ class Method(ABC):
         return token_mean(-values, mask, step.counts["teacher_tokens"])
 
 
-def reference_logprobs(batch: StepBatch, places: Sequence[int], frozen_models: FrozenModels) -> Tensor:
-    """[N, L] token log-probabilities under the reference at `places`, zeros elsewhere."""
-    used = sorted(set(places))
-    logprobs = frozen_models.reference(batch, used).logprobs
+def spread_logprobs(batch: StepBatch, places: Sequence[int], logprobs: Tensor) -> Tensor:
+    """[N, L] token log-probabilities of all responses, zeros but for the rows `logprobs` of the distinct `places`."""
     longest = max(len(response.tokens) for response in batch.responses)
     full = logprobs.new_zeros(len(batch.responses), longest)
-    full[torch.tensor(used, device=full.device), : logprobs.shape[1]] = logprobs
+    full[torch.tensor(places, device=full.device), : logprobs.shape[1]] = logprobs
     return full

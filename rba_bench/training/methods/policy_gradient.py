@@ -23,7 +23,7 @@ from rba_bench.training.methods.method import (
     Step,
     StepTargets,
     Terms,
-    reference_logprobs,
+    spread_logprobs,
 )
 from rba_bench.training.methods.preference import comparison_groups
 
@@ -206,7 +206,9 @@ class Grpo(PolicyGradient):
         """The reference's log-probabilities, where the loss has a KL term."""
         if not batch.rated or not self.recipe.uses_reference:
             return StepTargets()
-        return StepTargets(reference=reference_logprobs(batch, batch.rated, frozen_models))
+        places = sorted(set(batch.rated))
+        scores = frozen_models.reference(batch, places)
+        return StepTargets(reference=spread_logprobs(batch, places, scores.logprobs))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""

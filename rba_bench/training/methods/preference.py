@@ -39,7 +39,7 @@ from rba_bench.training.methods.method import (
     StepTargets,
     TeacherDivergence,
     Terms,
-    reference_logprobs,
+    spread_logprobs,
 )
 
 
@@ -65,11 +65,12 @@ class Preference(Method):
         if self.recipe.pairs == "single":
             drop = self.recipe.truncated == "drop"
             pairs = [
-                single_pair(sample, teacher)
+                pair
                 for sample, teacher in zip(samples, teachers, strict=True)
                 if sample.ended or not drop
+                if (pair := single_pair(sample, teacher)) is not None
             ]
-            return Outcome(len(samples), [pair for pair in pairs if pair is not None])
+            return Outcome(len(samples), pairs)
         pairs = []
         groups = comparison_groups(samples, self.recipe.group_by)
         if self.recipe.truncated != "keep":
@@ -85,14 +86,15 @@ class Preference(Method):
             )
             if pair is not None:
                 pairs.append(on_one_clip(pair, self.recipe.pair_audio))
-        return Outcome(len(groups), [pair for pair in pairs if pair is not None])
+        return Outcome(len(groups), pairs)
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
         """The reference's log-probabilities of the pairs."""
-        places = [*batch.chosen, *batch.rejected]
+        places = sorted({*batch.chosen, *batch.rejected})
         if not places or not self.recipe.uses_reference:
             return StepTargets()
-        return StepTargets(reference=reference_logprobs(batch, places, frozen_models))
+        scores = frozen_models.reference(batch, places)
+        return StepTargets(reference=spread_logprobs(batch, places, scores.logprobs))
 
     def loss(self, step: Step) -> Terms:
         """See the class."""
@@ -169,9 +171,7 @@ class TokenDpo(Preference):
         if not places:
             return StepTargets()
         scores = frozen_models.reference(batch, places, extra_outputs=("hidden",))
-        longest = max(len(response.tokens) for response in batch.responses)
-        logprobs = scores.logprobs.new_zeros(len(batch.responses), longest)
-        logprobs[places, : scores.logprobs.shape[1]] = scores.logprobs
+        logprobs = spread_logprobs(batch, places, scores.logprobs)
         distributions = StateTargets(tuple(places), scores.hidden[scores.mask], frozen_models.reference_head)
         return StepTargets(distributions, TeacherDivergence("forward"), logprobs)
 
