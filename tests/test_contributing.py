@@ -194,25 +194,16 @@ def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
             ),
             "rba_bench/training/methods/preference.py": (
                 Edit("hinge, ", "from rba_bench.training.losses.preference import "),
-                Edit('    "hinge": Hinge,\n', "METHODS: dict[str, type[Method]] = {\n"),
                 Edit(
-                    '''class Hinge(Preference):
-    """A hinge."""
-
-    def losses(self, step: Step) -> Tensor:
-        """[P]."""
-        return hinge(*self.ratios(step), self.recipe.beta)
-
-
-''',
-                    "METHODS: dict[str, type[Method]] = {\n",
+                    '        if method == "hinge":\n            return hinge(*self.ratios(step), beta)\n',
+                    "        chosen, rejected = self.ratios(step)\n        if method",
                     before=True,
                 ),
             ),
             "rba_bench/training/options/presets.py": (
                 Edit('"hinge", ', '"rba-single", "rba-group", "dpo", '),
                 Edit(
-                    '    "hinge": _preference("a hinge on pairs", "single", "none", "token"),\n',
+                    '    "hinge": _preference_preset("a hinge on pairs", "single", "none", "token"),\n',
                     "PRESETS: dict[str, Preset] = {\n",
                 ),
             ),
@@ -222,7 +213,7 @@ from rba_bench.training.methods import METHOD_CLASSES
 from rba_bench.training.training_recipe import TrainingRecipe
 import torch
 from rba_bench.training.losses.preference import hinge
-assert METHOD_CLASSES["hinge"].__name__ == "Hinge"
+assert METHOD_CLASSES["hinge"].__name__ == "Preference"
 assert TrainingRecipe.model_validate({"method": "hinge"}).method == "hinge"
 assert hinge(torch.tensor([1.0]), torch.tensor([0.0]), 0.5).item() == 0.5
 """,

@@ -7,18 +7,22 @@ from rba_bench.training.methods.distillation import Diva, Likelihood, OnPolicyDi
 from rba_bench.training.methods.method import Method
 from rba_bench.training.methods.policy_gradient import Grpo, MinimumRisk, SelfCritical
 from rba_bench.training.methods.preference import Preference, TokenDpo
+from rba_bench.training.options.presets import PRESETS
 from rba_bench.training.training_recipe import TrainingRecipe
 
 __all__ = ["METHOD_CLASSES", "Method", "Outcome", "make_method"]
 
+_CLASS_OF_KIND: dict[str, type[Method]] = {
+    "likelihood": Likelihood,
+    "distillation": TokenDistillation,
+    "preference": Preference,
+    "policy-gradient": Grpo,
+}
 METHOD_CLASSES: dict[str, type[Method]] = {
-    **dict.fromkeys(("sft", "blsp", "audiochatllama"), Likelihood),
-    "kd": TokenDistillation,
+    **{name: _CLASS_OF_KIND[preset.kind] for name, preset in PRESETS.items()},
     "gkd": OnPolicyDistillation,
     "diva": Diva,
-    **dict.fromkeys(("rba-single", "rba-group", "dpo", "cpo", "spin", "odpo", "ipo", "simpo"), Preference),
     "tdpo": TokenDpo,
-    **dict.fromkeys(("grpo", "dapo", "tars"), Grpo),
     "scst": SelfCritical,
     "mrt": MinimumRisk,
 }
