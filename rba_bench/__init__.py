@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import rba_bench.leaderboard as _boards
 from rba_bench.errors import AudioError, MissingPrerequisite, RbaError, UserError
-from rba_bench.speechlm.composite.auto import register, watch
+from rba_bench.speechlm.composite.auto import register, watch_auto_modules
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -109,4 +109,4 @@ class _CallablePackage(ModuleType):
 
 
 _boards.__class__ = _CallablePackage
-watch()
+watch_auto_modules()

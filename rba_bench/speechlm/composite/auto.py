@@ -1,14 +1,14 @@
-"""The composite known to transformers' Auto classes as soon as `rba_bench` is imported, in whatever order.
+"""Registration of the composite with transformers' Auto classes, as soon as `rba_bench` is imported, in any order.
 
-`import rba_bench` must not import transformers, and transformers finds no plug-ins. So a finder on `sys.meta_path`
-looks out for three modules of transformers and registers the composite when they have been imported (at once, if they
-have been already), through transformers' public `register`:
+`import rba_bench` must not import transformers, and transformers has no plug-in mechanism. Therefore a finder on
+`sys.meta_path` waits for three modules of transformers and registers the composite through transformers' public
+`register` when they have been imported (immediately, if they already were):
 
     configuration_auto   the configuration: no torch is needed
     processing_auto      the processor
-    modeling_auto        the models, once there is a configuration that may want them: Whisper's code is imported then
+    modeling_auto        the models, once a composite's configuration exists, as this imports Whisper's code
 
-The finder finds nothing itself: it hands on what the other finders found, and leaves when all three have come.
+The finder returns the specs of the other finders, and is removed when all three modules have been imported.
 """
 
 import sys
@@ -27,76 +27,76 @@ _waiting: dict[str, Callable[[], None]] = {}
 _state = {"configured": False, "registered": False}
 
 
-def watch() -> None:
-    """Register the composite with the Auto modules that are imported, and with the others when they will be."""
+def watch_auto_modules() -> None:
+    """Register the composite with the Auto modules that are imported, and with the others on their import."""
     if _waiting or _state["registered"]:
         return
     _waiting.update(
         {CONFIGURATIONS: _register_configuration, PROCESSORS: _register_processor, MODELS: _register_models}
     )
-    for name in [name for name in _waiting if _finished(name)]:
-        _arrived(name)
+    for name in [name for name in _waiting if _is_imported(name)]:
+        _on_imported(name)
     if _waiting:
-        sys.meta_path.insert(0, _Lookout())
+        sys.meta_path.insert(0, _ImportFinder())
 
 
-def configured() -> None:
-    """Note that there is a configuration of a composite: whoever made it may ask for its model."""
+def note_configuration() -> None:
+    """Note that a composite's configuration exists, so that its model may be needed."""
     if not _state["configured"]:
         _state["configured"] = True
-        if _finished(MODELS):
-            _attempt(_register_models)
+        if _is_imported(MODELS):
+            _try(_register_models)
 
 
-class _Lookout:
-    """A finder of the modules waited for, see above."""
+class _ImportFinder:
+    """Finder of the modules that are waited for; see the module's docstring."""
 
     def __init__(self) -> None:
-        self._asking: set[str] = set()
+        self._searching: set[str] = set()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What the other finders know of a module waited for, with a loader that tells when it has run."""
-        if name not in _waiting or name in self._asking:
+        """The other finders' spec of a module that is waited for, with a loader that registers after the import."""
+        if name not in _waiting or name in self._searching:
             return None
-        self._asking.add(name)
+        self._searching.add(name)
         try:
             spec = find_spec(name)
         finally:
-            self._asking.discard(name)
+            self._searching.discard(name)
         if spec is not None and spec.loader is not None:
-            _tell_when_run(spec.loader, name)
+            _call_after_import(spec.loader, name)
         return spec
 
 
-def _tell_when_run(loader: Any, name: str) -> None:
-    """The loader stays the one that it is, so that tracebacks and `inspect` find the source."""
+def _call_after_import(loader: Any, name: str) -> None:
+    """Extend the loader in place: tracebacks and `inspect` find the source through it."""
     run = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         run(module)
-        _arrived(name)
+        _on_imported(name)
 
     loader.exec_module = exec_module
 
 
-def _arrived(name: str) -> None:
-    act = _waiting.pop(name, None)
+def _on_imported(name: str) -> None:
+    registration = _waiting.pop(name, None)
     if not _waiting:
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Lookout)]
-    if act is not None:
-        _attempt(act)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _ImportFinder)]
+    if registration is not None:
+        _try(registration)
 
 
-def _attempt(act: Callable[[], None]) -> None:
-    """A broken torch must not make importing transformers fail because of us; `rba_bench.register()` says why."""
+def _try(registration: Callable[[], None]) -> None:
+    """A broken torch must not break the import of transformers here; `rba_bench.register()` shows the error."""
     with suppress(ImportError, OSError):
-        act()
+        registration()
 
 
-def _finished(name: str) -> bool:
-    """Whether a module has been imported, and is not just being so."""
+def _is_imported(name: str) -> bool:
+    """Whether the import of a module has ended."""
     module = sys.modules.get(name)
     return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
 
@@ -125,10 +125,10 @@ def _register_models() -> None:
 
 
 def register() -> None:
-    """Teach AutoConfig, AutoModel, AutoModelForMultimodalLM (if it exists) and AutoProcessor the composite, now.
+    """Register the composite with AutoConfig, AutoModel, AutoModelForMultimodalLM (if it exists) and AutoProcessor.
 
-    Importing `rba_bench` does so by itself; this says what is wrong where that did not work. Safe to call any number
-    of times.
+    Importing `rba_bench` does this by itself; call `register()` to see the error if it did not work. Repeated calls
+    have no further effect.
 
     Raises:
         ImportError: transformers or torch cannot be imported.

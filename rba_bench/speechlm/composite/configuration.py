@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from rba_bench.speechlm.composite.auto import configured
+from rba_bench.speechlm.composite.auto import note_configuration
 
 
 class CompositeConfig(PretrainedConfig):
@@ -45,7 +45,7 @@ class CompositeConfig(PretrainedConfig):
         self.lm_head_bias = lm_head_bias
         kwargs["tie_word_embeddings"] = bool(getattr(self.text_config, "tie_word_embeddings", False))
         super().__init__(**kwargs)
-        configured()
+        note_configuration()
 
     @property
     def logit_scale(self) -> float:

@@ -53,7 +53,7 @@ def test_a_module_that_was_waited_for_stays_what_it_is(
     monkeypatch.syspath_prepend(tmp_path)
     told: list[object] = []
     monkeypatch.setitem(auto._waiting, "waited_for", lambda: told.append(sys.modules["waited_for"].value))
-    monkeypatch.setattr(sys, "meta_path", [auto._Lookout(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [auto._ImportFinder(), *sys.meta_path])
     import waited_for
 
     assert told == [1] and waited_for.__spec__.origin == str(tmp_path / "waited_for.py")
@@ -72,7 +72,7 @@ def test_a_broken_library_does_not_break_the_import_of_another(
         raise error
 
     monkeypatch.setitem(auto._waiting, "healthy", broken)
-    monkeypatch.setattr(sys, "meta_path", [auto._Lookout(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [auto._ImportFinder(), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "healthy", raising=False)
     import healthy
 

@@ -35,29 +35,25 @@ class Qwen25Omni(WhisperType):
         """Without the image part, which needs torchvision."""
         return load_parts(folder, _features, trust_remote_code)
 
-    def tokens_of(self, frames: Any) -> Any:
-        """25 a second: stride 2 in the convolutions, then pairs are averaged."""
-        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
-
     def parts(self) -> dict[str, list[nn.Module]]:
         """See `Trainable.parts`; the projector is the encoder's last layer."""
-        tower = self.tower
+        encoder = self.encoder
         return {
-            "encoder": [tower.conv1, tower.conv2, tower.layers, tower.ln_post],
-            "projector": [tower.proj],
+            "encoder": [encoder.conv1, encoder.conv2, encoder.layers, encoder.ln_post],
+            "projector": [encoder.proj],
             "llm": [self.decoder, self.model.get_output_embeddings()],
         }
 
     def unused(self) -> list[nn.Module]:
         """See `Trainable.unused`: the eyes, and two embeddings that no code reads (transformers 5.23)."""
-        return [self.model.model.visual, self.tower.audio_bos_eos_token]
+        return [self.model.model.visual, self.encoder.audio_bos_eos_token]
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.encode_audio`; states before the encoder's last layer, one for each audio token."""
         mels = self.mels(features)
         frames = features["frames"].to(mels.device)
         mask = length_mask(frames, mels.shape[-1])
-        pooled = _without_projection(self.tower)(
+        pooled = _without_projection(self.encoder)(
             mels.permute(0, 2, 1)[mask].permute(1, 0),
             feature_lens=frames,
             aftercnn_lens=(frames - 1) // 2 + 1,
@@ -68,7 +64,7 @@ class Qwen25Omni(WhisperType):
 
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.project`; state by state."""
-        return self.tower.proj(states), lengths
+        return self.encoder.proj(states), lengths
 
 
 def _without_projection(tower: Any) -> Any:
@@ -81,18 +77,9 @@ def _without_projection(tower: Any) -> Any:
 def _features(folder: Path) -> Any:
     from transformers import WhisperFeatureExtractor
 
-    return WhisperFeatureExtractor(**_known(audio_settings(folder, "feature_extractor")))
-
-
-def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the audio half: older files hold those of images in the same object."""
+    settings = audio_settings(folder, "feature_extractor")
+    # by name, as older files hold the settings of images in the same object
     names = (
-        "feature_size",
-        "sampling_rate",
-        "hop_length",
-        "chunk_length",
-        "n_fft",
-        "padding_value",
-        "dither",
-    )
-    return {name: settings[name] for name in names if name in settings}
+        "feature_size", "sampling_rate", "hop_length", "chunk_length", "n_fft", "padding_value", "dither",
+    )  # fmt: skip
+    return WhisperFeatureExtractor(**{name: settings[name] for name in names if name in settings})

@@ -8,6 +8,8 @@ The same for a row whose first tokens are keys and values in a cache alone (`con
 computed document by document (`attends_by_document`).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,16 +30,7 @@ def shares_rows(decoder: Any) -> bool:
     config = decoder.config
     if getattr(config, "_attn_implementation", None) not in OBEYS_MASKS or has_window(config):
         return False
-    training = decoder.training
-    decoder.eval()
-    try:
-        return _agrees(decoder)
-    except torch.OutOfMemoryError:  # says nothing of the decoder
-        raise
-    except REFUSALS:  # takes no such mask or no positions, each in its own words
-        return False
-    finally:
-        decoder.train(training)
+    return _succeeds(decoder, _agrees)
 
 
 def attends_by_document(decoder: Any, known: bool | None = None) -> bool:
@@ -56,19 +49,25 @@ def attends_by_document(decoder: Any, known: bool | None = None) -> bool:
     config._attn_implementation = NAME
     try:
         if decoder not in _by_document:
-            _by_document[decoder] = _passes_by_document(decoder)
+            _by_document[decoder] = _succeeds(decoder, partial(_agrees, by_document=True))
     finally:
         if not _by_document.get(decoder):
             config._attn_implementation = "sdpa"
     return _by_document[decoder]
 
 
-def _passes_by_document(decoder: Any) -> bool:
+def continues_cache(decoder: Any) -> bool:
+    """Whether a text backbone gives the states of whole rows behind a cache of their first tokens."""
+    return _succeeds(decoder, _agrees_behind_cache)
+
+
+def _succeeds(decoder: Any, trial: Callable[[Any], bool]) -> bool:
+    """The result of a trial in eval mode; False if the decoder refuses its mask, positions or cache with an error."""
     training = decoder.training
     decoder.eval()
     try:
-        return _agrees(decoder, by_document=True)
-    except torch.OutOfMemoryError:
+        return trial(decoder)
+    except torch.OutOfMemoryError:  # says nothing about the decoder
         raise
     except REFUSALS:
         return False
@@ -77,30 +76,20 @@ def _passes_by_document(decoder: Any) -> bool:
 
 
 @torch.no_grad()
-def continues_cache(decoder: Any) -> bool:
-    """Whether a text backbone gives the states of whole rows behind a cache of their first tokens."""
+def _agrees_behind_cache(decoder: Any) -> bool:
     embeds = _embeds(decoder, PROMPT + 2)
     first = embeds[:, : PROMPT // 2]
     mask = torch.ones(PROMPT + 2, PROMPT + 2, dtype=torch.bool).tril()[PROMPT // 2 :]
     blocked = torch.zeros(mask.shape, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
     positions = torch.arange(PROMPT + 2)
-    training = decoder.training
-    decoder.eval()
-    try:
-        cache = DynamicCache(config=decoder.config)
-        decoder(inputs_embeds=first, past_key_values=cache, use_cache=True)
-        if not all(layer.keys.shape[-2] == first.shape[1] for layer in cache.layers):
-            return False
-        whole = _states(decoder, embeds, positions, None)[0, first.shape[1] :]
-        rest = _states(decoder, embeds[:, first.shape[1] :], positions[first.shape[1] :],
-                       blocked[None, None].to(embeds.device), past_key_values=cache, use_cache=True)[0]  # fmt: skip
-        return close(rest, whole)
-    except torch.OutOfMemoryError:
-        raise
-    except REFUSALS:
+    cache = DynamicCache(config=decoder.config)
+    decoder(inputs_embeds=first, past_key_values=cache, use_cache=True)
+    if not all(layer.keys.shape[-2] == first.shape[1] for layer in cache.layers):
         return False
-    finally:
-        decoder.train(training)
+    whole = _states(decoder, embeds, positions, None)[0, first.shape[1] :]
+    rest = _states(decoder, embeds[:, first.shape[1] :], positions[first.shape[1] :],
+                   blocked[None, None].to(embeds.device), past_key_values=cache, use_cache=True)[0]  # fmt: skip
+    return close(rest, whole)
 
 
 @torch.no_grad()

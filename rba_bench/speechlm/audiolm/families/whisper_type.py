@@ -11,7 +11,6 @@ comes from the clip, as silence has the lowest value there is.
 import base64
 import copy
 import io
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
@@ -37,10 +36,7 @@ class WhisperType(AudioFamily):
     of each clip).
     """
 
-    @property
-    def tower(self) -> Any:
-        """The encoder."""
-        return self.model.model.audio_tower
+    takes_windows: ClassVar[bool] = False  # longer audio than one window, each encoded on its own
 
     @property
     def extractor(self) -> Any:
@@ -49,16 +45,20 @@ class WhisperType(AudioFamily):
 
     @property
     def max_seconds(self) -> float | None:
-        """One window, unless the family says otherwise."""
-        return float(self.extractor.chunk_length)
+        """One window, or with `takes_windows` all whole windows within the processor's `max_audio_len`."""
+        window = self.extractor.chunk_length
+        return float(self.processor.max_audio_len // window * window if self.takes_windows else window)
 
     def n_frames(self, n_samples: int) -> int:
         """Mel frames that the processor's mask counts for a clip within one window."""
         return -(-min(n_samples, self.extractor.n_samples) // self.extractor.hop_length)
 
-    @abstractmethod
     def tokens_of(self, frames: Any) -> Any:
-        """Audio tokens of a window with this many mel frames; ints or tensors."""
+        """Audio tokens of a window with this many mel frames; ints or tensors.
+
+        By default 25 a second: stride 2 in the convolutions, then pairs are averaged.
+        """
+        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
     def n_tokens(self, n_samples: int) -> int:
         """See `AudioFamily.n_tokens`; summed over the windows."""
@@ -101,9 +101,13 @@ class WhisperType(AudioFamily):
         starts = [0, *windows.cumsum(0).tolist()]
         return pad_states([torch.cat(rows[a:b]) for a, b in zip(starts, starts[1:], strict=False)])
 
+    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `AudioFamily.project`; by default one token for each state."""
+        return self.model.model.multi_modal_projector(states), lengths
+
     def mels(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The log-mel in the encoder's number type and place."""
-        weight = self.tower.conv1.weight
+        weight = self.encoder.conv1.weight
         return features["input_features"].to(weight.device, weight.dtype)
 
 
@@ -154,26 +158,18 @@ class Qwen2Audio(WhisperType):
         """See `AudioFamily.max_frames`: one window."""
         return int(self.extractor.nb_max_frames)
 
-    def tokens_of(self, frames: Any) -> Any:
-        """25 a second: stride 2 in the convolutions, then pairs are averaged."""
-        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
-
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.encode_audio`; states are pooled, one for each audio token."""
         mels = self.mels(features)
         n_states = mels.shape[-1] // 2
         frames = features["frames"].to(mels.device)
         mask = create_bidirectional_mask(
-            config=self.tower.config,
+            config=self.encoder.config,
             inputs_embeds=mels.new_empty(len(mels), n_states, 1),
             attention_mask=length_mask((frames - 1) // 2 + 1, n_states).long(),
         )
-        states = at_length(self.tower, n_states)(mels, attention_mask=mask).last_hidden_state
+        states = at_length(self.encoder, n_states)(mels, attention_mask=mask).last_hidden_state
         return self.gather(states, self.tokens_of(frames), features["windows"])
-
-    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `AudioFamily.project`; state by state."""
-        return self.model.model.multi_modal_projector(states), lengths
 
 
 class AudioFlamingo3(WhisperType):
@@ -189,29 +185,16 @@ class AudioFlamingo3(WhisperType):
 
     allows_true_length: ClassVar[bool] = True
     text_first: ClassVar[bool] = True
-
-    @property
-    def max_seconds(self) -> float | None:
-        """Whole windows within the processor's `max_audio_len`."""
-        window = self.extractor.chunk_length
-        return float(self.processor.max_audio_len // window * window)
-
-    def tokens_of(self, frames: Any) -> Any:
-        """25 a second: stride 2 in the convolutions, then pairs are averaged."""
-        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+    takes_windows: ClassVar[bool] = True
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.encode_audio`; states are pooled, one for each audio token."""
         mels = self.mels(features)
         frames = features["frames"].to(mels.device)
-        tower = at_length(self.tower, mels.shape[-1] // 2)
+        tower = at_length(self.encoder, mels.shape[-1] // 2)
         mask = length_mask(frames, mels.shape[-1]).long()
         states = tower(mels, input_features_mask=mask).last_hidden_state
         return self.gather(states, self.tokens_of(frames), features["windows"])
-
-    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `AudioFamily.project`; state by state."""
-        return self.model.model.multi_modal_projector(states), lengths
 
 
 class GlmAsr(WhisperType):
@@ -224,11 +207,7 @@ class GlmAsr(WhisperType):
     a second). The model transcribes: a turn without text gets the processor's `default_transcription_prompt`.
     """
 
-    @property
-    def max_seconds(self) -> float | None:
-        """Whole windows within the processor's `max_audio_len`."""
-        window = self.extractor.chunk_length
-        return float(self.processor.max_audio_len // window * window)
+    takes_windows: ClassVar[bool] = True
 
     def user_turn(self, prompt: str) -> list[dict[str, Any]]:
         """Audio, then `prompt` or the default request for a transcript."""
@@ -240,14 +219,10 @@ class GlmAsr(WhisperType):
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.encode_audio`; four encoder states side by side for each audio token."""
-        states = self.tower(self.mels(features)).last_hidden_state
+        states = self.encoder(self.mels(features)).last_hidden_state
         states = states.reshape(len(states), -1, self.model.config.audio_config.intermediate_size)
         lengths = self.tokens_of(features["frames"].to(states.device))
         return self.gather(states, lengths, features["windows"])
-
-    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `AudioFamily.project`; state by state."""
-        return self.model.model.multi_modal_projector(states), lengths
 
 
 class Voxtral(WhisperType):
@@ -344,14 +319,10 @@ class Voxtral(WhisperType):
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.encode_audio`; four encoder states side by side for each audio token."""
-        states = self.tower(self.mels(features)).last_hidden_state
+        states = self.encoder(self.mels(features)).last_hidden_state
         states = states.reshape(len(states), -1, self.model.config.audio_config.intermediate_size)
         lengths = torch.full((len(states),), states.shape[1], device=states.device)
         return self.gather(states, lengths, features["windows"])
-
-    def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `AudioFamily.project`; state by state."""
-        return self.model.model.multi_modal_projector(states), lengths
 
 
 def _silence() -> str:
