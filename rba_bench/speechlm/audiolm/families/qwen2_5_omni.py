@@ -53,7 +53,11 @@ class Qwen25Omni(WhisperType):
         mels = self.mels(features)
         frames = features["frames"].to(mels.device)
         mask = length_mask(frames, mels.shape[-1])
-        pooled = _without_projection(self.encoder)(
+        unprojected = copy.copy(
+            self.encoder
+        )  # shares all modules but the last layer, which `project` applies
+        unprojected._modules = {**self.encoder._modules, "proj": nn.Identity()}
+        pooled = unprojected(
             mels.permute(0, 2, 1)[mask].permute(1, 0),
             feature_lens=frames,
             aftercnn_lens=(frames - 1) // 2 + 1,
@@ -65,13 +69,6 @@ class Qwen25Omni(WhisperType):
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.project`; state by state."""
         return self.encoder.proj(states), lengths
-
-
-def _without_projection(tower: Any) -> Any:
-    """The encoder without its last layer: a shallow copy that shares everything else."""
-    view = copy.copy(tower)
-    view._modules = {**tower._modules, "proj": nn.Identity()}
-    return view
 
 
 def _features(folder: Path) -> Any:
