@@ -6,8 +6,8 @@ An optimiser step may come in several batches, one after the other and in severa
 is counted over all of them before the first one is scored, and `loss` gives a batch's *share* of the step's loss: the
 sum of the shares is the loss, and the sum of their gradients its gradient, however the step is split.
 
-The trainer knows no method. A new method is a preset in `options/presets.py`, a branch or a subclass of its kind's class
-in one of the modules here, and, where its formula is new, a function in `losses`.
+The trainer knows no method. A new method is a preset in `options/presets.py`, a branch or a subclass of its kind's
+class in one of the modules here, and, where its formula is new, a function in `losses`.
 """
 
 from abc import ABC, abstractmethod
