@@ -51,10 +51,6 @@ class Block:
     before: tuple[int, int]
     mask: Tensor | None
 
-    def additive(self, dtype: torch.dtype) -> "Block":
-        """With numbers for a mask: kernels would make them of it in every layer, and keep them for backward."""
-        return self if self.mask is None else replace(self, mask=_additive(self.mask, dtype))
-
 
 @dataclass(frozen=True)
 class Blocks:
@@ -89,7 +85,9 @@ class Blocks:
         """[rows, 1, columns, before + columns] what is handed to the decoder as its mask; takes no memory."""
         nothing = torch.full((1, 1, 1, 1), torch.nan, dtype=dtype, device=self.there.device)
         mask = nothing.expand(rows, 1, columns, before + columns)
-        mask.blocks = replace(self, blocks=tuple(block.additive(dtype) for block in self.blocks))
+        # numbers for masks: kernels would make them of booleans in every layer, and keep them for backward
+        blocks = (b if b.mask is None else replace(b, mask=_additive(b.mask, dtype)) for b in self.blocks)
+        mask.blocks = replace(self, blocks=tuple(blocks))
         return mask
 
 

@@ -213,15 +213,11 @@ def keep_nucleus(logits: Tensor, top_p: float, temperature: float = 1.0) -> Tens
     tied = ((ordered == last) & ~inside).any(1) | (ordered[:, -1:] == last)[:, 0]
     wide = tied.nonzero()[:, 0]
     if len(wide):
-        cut[wide] = _sorted_nucleus(logits[wide], whole[wide], top_p, temperature)
+        ordered, index = logits[wide].sort(dim=-1, descending=True, stable=True)
+        outside = _probability_before(ordered, whole[wide], temperature) >= top_p
+        outside[:, 0] = False
+        cut[wide] = logits[wide].masked_fill(outside.scatter(-1, index, outside), float("-inf"))
     return cut
-
-
-def _sorted_nucleus(logits: Tensor, whole: Tensor, top_p: float, temperature: float) -> Tensor:
-    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
-    outside = _probability_before(ordered, whole, temperature) >= top_p
-    outside[:, 0] = False
-    return logits.masked_fill(outside.scatter(-1, index, outside), float("-inf"))
 
 
 def _probability_before(ordered: Tensor, whole: Tensor, temperature: float) -> Tensor:

@@ -59,25 +59,21 @@ class SentenceEmbedder:
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Sentence vectors [n, d], zeros for texts without a word; equal texts are read once."""
+        from transformers import PreTrainedTokenizerBase
+
         distinct = sorted({text for text in texts if text.strip()})
         if not distinct:
             return np.zeros((len(texts), 1))
-        self.cut += self._count_too_long(distinct)
+        room, tokenizer = self.model.max_seq_length, getattr(self.model[0], "tokenizer", None)
+        if room is not None and isinstance(tokenizer, PreTrainedTokenizerBase):  # word vectors cut nothing
+            before = self.model.prompts[self.prompt] if self.prompt else ""
+            rows = tokenizer([before + text for text in distinct], verbose=False)["input_ids"]
+            self.cut += sum(len(row) > room for row in rows)
         options: dict[str, Any] = {"prompt_name": self.prompt} if self.prompt else {}
         vectors = self.model.encode(distinct, batch_size=self.batch_size, show_progress_bar=False, **options)
         by_text = dict(zip(distinct, np.asarray(vectors), strict=True))
         zeros = np.zeros(np.shape(vectors)[1])
         return np.stack([by_text.get(text, zeros) for text in texts])
-
-    def _count_too_long(self, texts: list[str]) -> int:
-        from transformers import PreTrainedTokenizerBase
-
-        room, tokenizer = self.model.max_seq_length, getattr(self.model[0], "tokenizer", None)
-        if room is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
-            return 0  # word vectors: nothing is cut
-        before = self.model.prompts[self.prompt] if self.prompt else ""
-        rows = tokenizer([before + text for text in texts], verbose=False)["input_ids"]
-        return sum(len(row) > room for row in rows)
 
 
 def embedding_library() -> Any:

@@ -346,8 +346,12 @@ class _RunningBatch:
         self._start_rows_of_held_prompt()
         free = self.slots - len(self.rows)
         least = min(max(1, self.slots // ENTER_SHARE), len(self.waiting))
-        if self.shared and self.start is None:
-            self._read_start()
+        if self.shared and self.start is None:  # read the common beginning of all prompts
+            prompt = self.requests[self.waiting[0]].prompt
+            self.embeds[prompt] = self.prompts.embed([prompt])[0]
+            first = self.embeds[prompt][None, : self.shared]
+            self.start, places = DynamicCache(), torch.arange(self.shared, device=first.device)[None]
+            self.decoder.logits(first, None, places, self.start)
         elif self.waiting and (free >= least or not self.rows):
             self._read([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))])
         elif self.rows:
@@ -355,14 +359,6 @@ class _RunningBatch:
         else:  # a dummy forward pass: all processes must call a decoder with sharded weights equally often
             place = torch.zeros(1, 1, dtype=torch.long, device=self.cache.layers[0].keys.device)
             self.decoder.logits(self.decoder.words(place), None, place, DynamicCache())
-
-    def _read_start(self) -> None:
-        """Read the common beginning of all prompts."""
-        prompt = self.requests[self.waiting[0]].prompt
-        self.embeds[prompt] = self.prompts.embed([prompt])[0]
-        first = self.embeds[prompt][None, : self.shared]
-        self.start = DynamicCache()
-        self.decoder.logits(first, None, torch.arange(self.shared, device=first.device)[None], self.start)
 
     def _read(self, numbers: list[int]) -> None:
         """Read the prompts of some requests, each once, and draw the first tokens."""
@@ -372,7 +368,9 @@ class _RunningBatch:
         rests = [self.embeds.pop(i)[self.shared :] for i in prompts]
         width = max(map(len, rests))
         pads = [width - len(rest) for rest in rests]
-        states = self._shared_states(len(prompts))
+        states = DynamicCache()  # begins with those of the common beginning, once for each row
+        for number, layer in enumerate(self.start.layers if self.start is not None else ()):
+            states.update(*(x.expand(len(prompts), -1, -1, -1) for x in (layer.keys, layer.values)), number)
         logits = self.decoder.logits(*self._pad(rests, pads), states)
         first: dict[int, int] = {}  # slot of a prompt
         order = []
@@ -390,13 +388,6 @@ class _RunningBatch:
             self.held = (prompts[-1], logits[-1].clone())
             self.cache.copy(first[prompts[-1]], self.slots, self.prompts.lengths[prompts[-1]])
         self._start_rows(numbers, logits[order])
-
-    def _shared_states(self, rows: int) -> DynamicCache:
-        """The states of the common beginning, once for each row."""
-        cache = DynamicCache()
-        for number, layer in enumerate(self.start.layers if self.start is not None else ()):
-            cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), number)
-        return cache
 
     def _pad(self, rests: list[Tensor], pads: list[int]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Embeddings [B, T, H] padded on the left, mask [B, shared + T] (None where nothing is hidden), positions."""

@@ -467,16 +467,14 @@ class _Watch:
         came = sum(reply.status != "error" for reply in self.row)
         if came < self.limit and len(self.row) < GIVE_UP_ERRORS:
             return
-        if self.votes < USELESS * (self.votes + self.failed):
-            raise RbaError(self._message())
-
-    def _message(self) -> str:
+        if self.votes >= USELESS * (self.votes + self.failed):
+            return
         kinds = {"ok": "no verdict", "refused": "refused", "error": "no reply"}
         [(status, count)] = Counter(reply.status for reply in self.row).most_common(1)
         example = next(reply for reply in self.row if reply.status == status)
         words = plain(example.text if status == "ok" else example.error or example.text)
         shown = words if len(words) <= _SHOWN else words[: _SHOWN - 3] + "..."
-        return (
+        raise RbaError(
             f"judge {self.name} gave no usable vote in {len(self.row)} replies in a row; {count} times "
             f"{kinds[status]}, such as {shown!r}: votes that could be read are kept; choose another judge, or leave it "
             "out with --judge none"

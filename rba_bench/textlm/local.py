@@ -391,7 +391,13 @@ class LocalJudge(JudgeModel):
         else:
             decoding = Decoding(max_new_tokens=setting.max_tokens, temperature=setting.temperature)
             drawn = [c.tokens for c in self.lm._draw(rows, decoding, seeds, self.lm.chat_stops)]
-        logprobs = [()] * len(rows) if first is None else self._top_logprobs(first, setting.top_logprobs)
+        logprobs: list[tuple[tuple[str, float], ...]] = [()] * len(rows)
+        if first is not None and setting.top_logprobs:
+            values, ids = first.log_softmax(-1).topk(min(setting.top_logprobs, first.shape[1]), dim=-1)
+            logprobs = [
+                tuple((self._token_text(token), value) for token, value in zip(*row, strict=True))
+                for row in zip(ids.tolist(), values.double().tolist(), strict=True)
+            ]
         seconds = (perf_counter() - began) / len(rows)
         return [
             Reply(
@@ -402,16 +408,6 @@ class LocalJudge(JudgeModel):
                 latency_s=seconds,
             )
             for row, tokens, likeliest in zip(rows, drawn, logprobs, strict=True)
-        ]
-
-    def _top_logprobs(self, logits: torch.Tensor, count: int) -> list[tuple[tuple[str, float], ...]]:
-        """The likeliest first tokens of each row as written (spaces kept) with their natural-log probabilities."""
-        if not count:
-            return [()] * len(logits)
-        values, tokens = logits.log_softmax(dim=-1).topk(min(count, logits.shape[1]), dim=-1)
-        return [
-            tuple((self._token_text(token), value) for token, value in zip(*row, strict=True))
-            for row in zip(tokens.tolist(), values.double().tolist(), strict=True)
         ]
 
     def _token_text(self, token: int) -> str:

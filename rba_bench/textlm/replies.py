@@ -89,6 +89,7 @@ _IN_THOUGHT = _compiled(
 )
 _TAG = _compiled(empty=_EMPTY, close=_CLOSE, open=_OPEN)
 _TURN = _compiled(assistant=_ASSISTANT, other=_OTHER)
+_NEXT_ASSISTANT = re.compile(rf"\s*(?:{_ASSISTANT})", re.IGNORECASE)
 _WRAPPER = re.compile(r"\s*<(response|answer|output)>(.*?)(?:</\1>.*)?\Z", re.IGNORECASE | re.DOTALL)
 _MAYBE = re.compile(r"[<\[◁]|\A\s*(?:Here|analysis|commentary|assistant)")
 _OPENED = re.compile(rf"(?:{_OPEN})\s*\Z", re.IGNORECASE)
@@ -188,8 +189,11 @@ class _Scan:
             if meaning == "close":  # the template had opened the block
                 self.pieces = []
             self.thought |= meaning in ("open", "close")
-            if meaning == "open" and not self._think():
-                return ReplyParts("", complete=False)
+            if meaning == "open":
+                closes = (tag for tag in _IN_THOUGHT.finditer(self.text, self.at) if tag.lastgroup == "close")
+                if (close := next(closes, None)) is None:
+                    return ReplyParts("", complete=False)
+                self.at = close.end()
             self.kept = self.at
         self.pieces.append(self.text[self.kept :])
         return self._whole()
@@ -206,7 +210,7 @@ class _Scan:
         if not self._blank(match.start()):
             return self._behind_words(match, kind)
         if kind == "end":  # an empty turn was closed first; else nothing was said
-            return "skip" if _starts(_ASSISTANT, self.text, match.end()) else "stop"
+            return "skip" if _NEXT_ASSISTANT.match(self.text, match.end()) else "stop"
         if kind != "other":
             return "skip"
         header = next(
@@ -224,15 +228,12 @@ class _Scan:
         if self.struck and match[0].lower() == "</s>":
             self.struck -= 1
             return "text"
-        return "text" if self._still_thinking(match) else "stop"
-
-    def _still_thinking(self, match: re.Match[str]) -> bool:
-        """Whether this is within a block that the template had opened: its end comes before anybody else's turn."""
+        # within a block that the template had opened, whose end comes before anybody else's turn, it is text
         tag = _TAG.search(self.text, match.end())
         if self.thought or tag is None or tag.lastgroup != "close":
-            return False
+            return "stop"
         turns = _TURN.finditer(self.text, match.start(), tag.start())
-        return all(turn.lastgroup == "assistant" for turn in turns)
+        return "text" if all(turn.lastgroup == "assistant" for turn in turns) else "stop"
 
     def _code(self, match: re.Match[str]) -> str:
         """Code is text, but for backticks that happen to stand on both sides of a block's end."""
@@ -242,14 +243,6 @@ class _Scan:
         if tag is not None and tag.lastgroup == "close" and not quoted:
             self.at = match.end() - len(match[0].lstrip().lstrip("`"))
         return "text"
-
-    def _think(self) -> bool:
-        """Read to the end of a block; False if it has none."""
-        while (match := _IN_THOUGHT.search(self.text, self.at)) is not None:
-            self.at = match.end()
-            if match.lastgroup == "close":
-                return True
-        return False
 
     def _blank(self, end: int) -> bool:
         return not "".join(self.pieces).strip() and not self.text[self.kept : end].strip()
@@ -261,10 +254,6 @@ class _Scan:
         if self.thought and (wrapped := _WRAPPER.match(answer)):
             answer = wrapped[2].strip()
         return ReplyParts(answer)
-
-
-def _starts(pattern: str, text: str, at: int) -> bool:
-    return re.compile(rf"\s*(?:{pattern})", re.IGNORECASE).match(text, at) is not None
 
 
 def _joined(pieces: list[str]) -> str:

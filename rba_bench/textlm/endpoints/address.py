@@ -50,7 +50,12 @@ def _check_url(url: str) -> str:
             f"a query string in the URL of an openai: spec: only ?{VERSION}=... may stand there; a key belongs into "
             "the environment (see `rba-bench doctor`)"
         )
-    if not _host(address) or " " in url or not url.isprintable():
+    try:
+        parts = urlsplit(address)
+        reachable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        reachable = False
+    if not reachable or " " in url or not url.isprintable():
         raise UserError(f"the URL of the openai: spec is no http(s) address; write it as in {EXAMPLE}")
     bare = address.rstrip("/")
     if route := _ROUTES.search(bare):
@@ -62,16 +67,6 @@ def route_url(base_url: str, route: str) -> str:
     """The address of a route: `/chat/completions` behind the path, before the query."""
     parts = urlsplit(base_url)
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + route))
-
-
-def _host(url: str) -> str:
-    """The host of an http(s) URL, "" if it is none."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port  # reading it checks it
-    except ValueError:
-        return ""
-    return parts.hostname or "" if parts.scheme in ("http", "https") and port != 0 else ""
 
 
 def one_line(text: str, longest: int = 200) -> str:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -43,7 +43,6 @@ from rba_bench.textlm.endpoints.health import (
     EndpointRequest,
     FailureKind,
     Health,
-    Limits,
     Probe,
     RequestFailure,
     connection_failure,
@@ -175,13 +174,6 @@ class Window:
                 place.set_result(None)
 
 
-@dataclass
-class _Done:
-    """The background work is over, well or not."""
-
-    error: BaseException | None = None
-
-
 class EndpointClient:
     """Sends requests to one model of one server.
 
@@ -208,9 +200,9 @@ class EndpointClient:
         self.key = key or ApiKey.of(base_url)
         self.options = options or EndpointOptions.from_environment()
         self.template: Variables = dict(template or {})
-        limits = Limits(self.options.patience, max(STALLED_S, 2 * self.options.timeout_s))
         self.pace = Pace(self.options.start_concurrency, self.options.max_concurrency)
-        self._health = Health(self.base_url, self.model, self.key, limits)
+        stalled_s = max(STALLED_S, 2 * self.options.timeout_s)
+        self._health = Health(self.base_url, self.model, self.key, self.options.patience, stalled_s)
         self._dialect = Dialect(least_tokens=self.options.least_tokens, stream=self.options.stream)
         self._probe = Probe()
         self._jitter = random.Random()  # its own: the global generator belongs to what is measured
@@ -266,20 +258,22 @@ class EndpointClient:
         """
         if n == 0:
             return
-        out: queue.SimpleQueue[tuple[int, ServerAnswer | RequestFailure] | _Done] = queue.SimpleQueue()
+        # outcomes, and at last how the background work ended: with an error, or None
+        out: queue.SimpleQueue[tuple[int, ServerAnswer | RequestFailure] | BaseException | None]
+        out = queue.SimpleQueue()
         loop, unsafe = asyncio.new_event_loop(), asyncio.Semaphore(self.options.max_concurrency)
         task = loop.create_task(self._serve(n, build, out.put, unsafe))
         thread = threading.Thread(target=_run_task, args=(loop, task, out.put), name=THREAD_NAME, daemon=True)
         thread.start()
         try:
-            while not isinstance(outcome := out.get(), _Done):
+            while isinstance(outcome := out.get(), tuple):
                 yield outcome
                 _call_in_loop(loop, unsafe.release)
         finally:
             _call_in_loop(loop, task.cancel)
             thread.join(JOIN_S)
-        if outcome.error is not None:
-            raise outcome.error
+        if outcome is not None:
+            raise outcome
 
     async def _serve(
         self,
@@ -330,19 +324,16 @@ class EndpointClient:
             finally:
                 window.leave()
             await self._note(http, outcome, call)
-            answers_then = self._health.answers
-            if outcome.kind not in RETRIED or attempt >= self._allowed(outcome):
+            answers_then, retries = self._health.answers, self.options.retries
+            if outcome.kind == "timeout":
+                retries = min(retries, TIMEOUT_RETRIES)
+            if self._health.suspects and outcome.kind != "limit":
+                retries = min(retries, SUSPECT_RETRIES)
+            if outcome.kind not in RETRIED or attempt >= retries:
                 await self._unless_it_works(http, call, self._health.lost(outcome, content_hash(call)))
                 return outcome
             await asyncio.sleep(self._pause(attempt, outcome, window))
             attempt += 1
-
-    def _allowed(self, failure: RequestFailure) -> int:
-        """How often a request that failed so is sent again."""
-        most = self.options.retries
-        if failure.kind == "timeout":
-            most = min(most, TIMEOUT_RETRIES)
-        return min(most, SUSPECT_RETRIES) if self._health.suspects and failure.kind != "limit" else most
 
     async def _note(self, http: Any, failure: RequestFailure, call: EndpointRequest) -> None:
         """Tell the health monitor; where it gives up on the model's name, add which names there are."""
@@ -483,7 +474,9 @@ class EndpointClient:
 
 
 def _run_task(
-    loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Callable[[_Done], None]
+    loop: asyncio.AbstractEventLoop,
+    task: "asyncio.Task[None]",
+    put: Callable[[BaseException | None], None],
 ) -> None:
     """Run the task to its end in this thread, tidy up, and hand on how it ended."""
     try:
@@ -492,7 +485,7 @@ def _run_task(
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
-        put(_Done(None if task.cancelled() else task.exception()))
+        put(None if task.cancelled() else task.exception())
 
 
 def _call_in_loop(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:

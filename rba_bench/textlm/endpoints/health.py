@@ -6,6 +6,7 @@ before any answer a greeting in the form of the request that failed: the same pa
 """
 
 import asyncio
+import math
 import os
 import re
 import time
@@ -72,19 +73,6 @@ class RequestFailure:
     detail: str = field(default="", repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When a server counts as broken.
-
-    Attributes:
-        patience: Different items lost one after another, with no answer in between, after which it is doubted.
-        stalled_s: Seconds without any answer while at least `patience` requests failed.
-    """
-
-    patience: int
-    stalled_s: float
-
-
 class Health:
     """Whether a server works at all: watches every request, and raises when there is no use in going on.
 
@@ -96,7 +84,8 @@ class Health:
         url: For messages.
         model: For messages.
         key: For messages, not shown.
-        limits: When to stop.
+        patience: Different items lost one after another, with no answer in between, after which it is doubted.
+        stalled_s: Seconds without any answer, while at least `patience` requests failed, after which it is doubted.
 
     Attributes:
         answers: How many came so far.
@@ -104,14 +93,15 @@ class Health:
         proofs: How often the server was seen to work: answers, and harmless requests that were answered.
     """
 
-    def __init__(self, url: str, model: str, key: ApiKey, limits: Limits) -> None:
+    def __init__(self, url: str, model: str, key: ApiKey, patience: int, stalled_s: float) -> None:
         self.url = url
         self.model = model
         self.answers = 0
         self.suspects = False
         self.proofs = 0
         self._key = key
-        self._limits = limits
+        self._patience = patience
+        self._stalled_s = stalled_s
         self._responded = False
         self._unconnected = 0
         self._failures = 0  # requests since the last answer
@@ -163,7 +153,7 @@ class Health:
             return None
         self._failures += 1
         waited = time.monotonic() - self._last_answer
-        if self._failures >= self._limits.patience and waited >= self._limits.stalled_s:
+        if self._failures >= self._patience and waited >= self._stalled_s:
             return self._end(failure, f"no answer for {waited:.0f} s")
         return None
 
@@ -188,7 +178,7 @@ class Health:
                 if len(self._lost_first) >= REFUSED_ITEMS:
                     raise self._end(failure, f"all of the first {len(self._lost_first)} items failed")
             # no item is the reason why nobody is there
-            if len(self._lost) >= self._limits.patience or failure.kind == "connect":
+            if len(self._lost) >= self._patience or failure.kind == "connect":
                 n = len(self._lost)
                 return self._end(failure, f"{n} items in a row failed" if n > 1 else "an item failed")
         elif not self.answers and failure.kind in ("request", "forbidden"):
@@ -295,20 +285,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `Retry-After` (seconds or a date); None if not or badly said."""
     try:
         if milliseconds := headers.get("retry-after-ms"):
-            return _bounded(float(milliseconds) / 1000)
-        text = headers.get("retry-after")
-        if not text:
+            seconds = float(milliseconds) / 1000
+        elif not (text := headers.get("retry-after")):
             return None
-        if text.strip().replace(".", "", 1).isdigit():
-            return _bounded(float(text))
-        until = parsedate_to_datetime(text)
-        return _bounded((until - datetime.now(until.tzinfo or UTC)).total_seconds())
+        elif text.strip().replace(".", "", 1).isdigit():
+            seconds = float(text)
+        else:
+            until = parsedate_to_datetime(text)
+            seconds = (until - datetime.now(until.tzinfo or UTC)).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _bounded(seconds: float) -> float | None:
-    return max(0.0, seconds) if seconds == seconds else None
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ class ApiKey:
         host = host_of(url)
         source, value = next(_candidates(host), ("", None))
         key = cls(value, source)
-        if key.known and urlsplit(url).scheme == "http" and not is_local(host) and host not in _plain_hosts():
+        plain = {name.strip().lower().strip("[]") for name in os.environ.get(PLAIN_VARIABLE, "").split(",")}
+        if key.known and urlsplit(url).scheme == "http" and not is_local(host) and host not in plain:
             raise UserError(
                 f"the key of {host} would travel unencrypted over plain http: write https, or set "
                 f"{PLAIN_VARIABLE}={host} if that is meant"
@@ -155,19 +156,12 @@ def where_to_set(host: str) -> str:
 
 def _candidates(host: str) -> Iterator[tuple[str, str]]:
     """Where there is a key for the host, and the key; the first one counts."""
-    yield from _set(variable_of(host))
+    if value := os.environ.get(variable_of(host), "").strip():
+        yield variable_of(host), value
     yield from ((f"the line of {host} in {name}", value) for name, value in _file_keys(host))
-    for name, hosts in VENDORS.items():
-        if hosts.fullmatch(host):
-            yield from _set(name)
-    if is_local(host):  # under whatever name: it is one machine
-        yield from _set(variable_of("localhost"))
-        yield from _set(LOCAL_VARIABLE)
-
-
-def _set(name: str) -> Iterator[tuple[str, str]]:
-    if value := os.environ.get(name, "").strip():
-        yield name, value
+    names = [name for name, hosts in VENDORS.items() if hosts.fullmatch(host)]
+    names += [variable_of("localhost"), LOCAL_VARIABLE] if is_local(host) else []  # under whatever name
+    yield from ((name, value) for name in names if (value := os.environ.get(name, "").strip()))
 
 
 def _file_keys(host: str) -> Iterator[tuple[str, str]]:
@@ -195,11 +189,6 @@ def _file_keys(host: str) -> Iterator[tuple[str, str]]:
             )
         if owner.lower().strip("[]") == host:
             yield str(path), key
-
-
-def _plain_hosts() -> set[str]:
-    hosts = os.environ.get(PLAIN_VARIABLE, "").split(",")
-    return {host.strip().lower().strip("[]") for host in hosts}
 
 
 class _Washer(logging.Filter):

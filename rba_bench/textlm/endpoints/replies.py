@@ -95,7 +95,8 @@ def parse_body(data: bytes, charset: str | None = None) -> Any:
         raise Unusable(f"the answer has more than {MOST_PARTS:,} parts")
     text = _decoded(data, charset)
     try:
-        return json.loads(text, parse_int=_integer)
+        # what is too long for a count becomes a float, if need be infinite
+        return json.loads(text, parse_int=lambda n: int(n) if len(n) <= _LONGEST_INTEGER else float(n))
     except RecursionError:
         raise Unusable("the answer is nested too deeply") from None
     except ValueError:
@@ -171,11 +172,6 @@ def _decoded(data: bytes, charset: str | None) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _integer(digits: str) -> int | float:
-    """Any number of digits: what is too long for a count is a float, if need be infinite."""
-    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
-
-
 def _first_choice(body: Mapping[str, Any], route: Route) -> Mapping[str, Any] | None:
     """The first choice if it holds what was asked for; some gateways report an error in its place."""
     choices = body.get("choices")
@@ -221,19 +217,15 @@ def content_text(content: object, thinking: bool = False) -> str:
     whole = content if isinstance(content, list) else []
     if whole and all(isinstance(part, str) for part in whole):
         return "" if thinking else "".join(whole)
-    parts = [part for part in whole if isinstance(part, Mapping)]
-    return "".join(
-        _part_text(part) for part in parts if (str(part.get("type")) in _THINKING_PARTS) == thinking
-    )
-
-
-def _part_text(part: Mapping[str, Any]) -> str:
-    """A part's text; Mistral puts a list of text parts into `thinking`."""
-    inside = part.get("text", part.get("thinking"))
-    if isinstance(inside, list):
-        texts = [piece.get("text") for piece in inside if isinstance(piece, Mapping)]
-        return "".join(text for text in texts if isinstance(text, str))
-    return inside if isinstance(inside, str) else ""
+    texts: list[object] = []
+    for part in whole:
+        if isinstance(part, Mapping) and (str(part.get("type")) in _THINKING_PARTS) == thinking:
+            inside = part.get("text", part.get("thinking"))
+            pieces = (
+                inside if isinstance(inside, list) else []
+            )  # Mistral's `thinking` is a list of text parts
+            texts += [piece.get("text") for piece in pieces if isinstance(piece, Mapping)] or [inside]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _first_logprobs(choice: Mapping[str, Any]) -> Logprobs:

@@ -154,7 +154,10 @@ def to_generation(outcome: ServerAnswer | RequestFailure) -> Generation:
     A model that thought until there was no room for a word was cut off too.
     """
     if isinstance(outcome, RequestFailure):
-        return Generation("", 0, _unanswered(outcome), outcome.reason)
+        # the model's failure only where it refuses the content, or cannot hold the request
+        too_long = outcome.kind == "request" and _TOO_LONG.search(outcome.reason)
+        failed: Status = "error" if too_long or outcome.kind == "filtered" else "no_reply"
+        return Generation("", 0, "not_heard" if outcome.kind == "unheard" else failed, outcome.reason)
     if outcome.refused and not outcome.text:
         return Generation(
             "", outcome.completion_tokens, "error", outcome.refused, reasoning=outcome.reasoning
@@ -165,14 +168,6 @@ def to_generation(outcome: ServerAnswer | RequestFailure) -> Generation:
     return Generation(
         outcome.text, outcome.completion_tokens, status, outcome.refused, reasoning=outcome.reasoning
     )
-
-
-def _unanswered(failure: RequestFailure) -> Status:
-    """Whose failure it is: the model's only where it refuses the content, or cannot hold the request."""
-    if failure.kind == "unheard":
-        return "not_heard"
-    too_long = failure.kind == "request" and _TOO_LONG.search(failure.reason)
-    return "error" if too_long or failure.kind == "filtered" else "no_reply"
 
 
 def _judge_request(question: Question) -> EndpointRequest:
