@@ -104,13 +104,12 @@ class Codec:
         self._stream = streams[0]
         self._stream.codec_context.thread_count = 1
         self.rate = 0
-        self.stated = self._stated() if name in _STATES_DURATION else None
-
-    def _stated(self) -> float | None:
-        if self._stream.duration and self._stream.time_base:
-            return float(self._stream.duration * self._stream.time_base)
-        alone = len(self._file.streams) == 1 and self._file.duration
-        return float(self._file.duration) / 1e6 if alone and self._file.duration else None
+        self.stated: float | None = None
+        if name in _STATES_DURATION:
+            if self._stream.duration and self._stream.time_base:
+                self.stated = float(self._stream.duration * self._stream.time_base)
+            elif len(self._file.streams) == 1 and self._file.duration:
+                self.stated = float(self._file.duration) / 1e6
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Samples [n, channels], float32, frame by frame. Raises AudioError where FFmpeg cannot go on."""

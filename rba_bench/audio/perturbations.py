@@ -94,7 +94,9 @@ def telephone(wave: np.ndarray) -> np.ndarray:
 
     low, high = (edge / 8_000 for edge in TELEPHONE_BAND)
     narrow = np.asarray(soxr.resample(wave, SAMPLING_RATE, 8_000), dtype=np.float64)
-    kernel = _band_pass(low, high)
+    times = np.arange(257) - 128
+    ideal = 2 * high * np.sinc(2 * high * times) - 2 * low * np.sinc(2 * low * times)
+    kernel = ideal * np.hamming(len(times))  # a windowed-sinc filter
     passed = convolve(narrow, kernel)[len(kernel) // 2 :][: len(narrow)]
     wide = np.asarray(soxr.resample(_mu_law(passed), 8_000, SAMPLING_RATE))[: len(wave)]
     return _limit_peak(np.pad(wide, (0, len(wave) - len(wide))))
@@ -122,13 +124,6 @@ def convolve(wave: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         end = min(start + size, len(result))
         result[start:end] += block[: end - start]
     return result
-
-
-def _band_pass(low: float, high: float, taps: int = 257) -> np.ndarray:
-    """Windowed-sinc filter; `low` and `high` are shares of the sampling rate."""
-    times = np.arange(taps) - taps // 2
-    ideal = 2 * high * np.sinc(2 * high * times) - 2 * low * np.sinc(2 * low * times)
-    return ideal * np.hamming(taps)
 
 
 def _mu_law(wave: np.ndarray, mu: int = 255) -> np.ndarray:

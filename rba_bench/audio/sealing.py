@@ -64,7 +64,12 @@ def seal_alignment_set(folder: Path | str, sample: int | None = None) -> Alignme
     names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*.parquet"))
     if not names:
         raise UserError(f"no parquet files under {place}")
-    checksums = _checksums(place, names)
+    checksums = {}
+    with bar("sealing", len(names), unit="files") as advance:
+        for name in names:
+            _check_columns(place / name)
+            checksums[name] = sha256_file(place / name)
+            advance(1)
     sealed = {"rba_bench": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -81,17 +86,6 @@ def seal_alignment_set(folder: Path | str, sample: int | None = None) -> Alignme
     alignment = AlignmentSet.open(place, verify=False)
     write_set_card(alignment)
     return alignment
-
-
-def _checksums(place: Path, names: list[str]) -> dict[str, str]:
-    """Hashes of the files, whose columns are those of an alignment set."""
-    checksums = {}
-    with bar("sealing", len(names), unit="files") as advance:
-        for name in names:
-            _check_columns(place / name)
-            checksums[name] = sha256_file(place / name)
-            advance(1)
-    return checksums
 
 
 def _refuse_synthesised(folder: Path) -> None:
@@ -115,17 +109,12 @@ def _check_columns(path: Path) -> None:
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
     refuse_missing(path, columns.names)
-    for name in NEEDED:
-        _check_type(path, columns.field(name), shard_schema().field(name).type)
-
-
-def _check_type(path: Path, field: Any, wanted: Any) -> None:
-    import pyarrow as pa
-
     families = (pa.types.is_string, pa.types.is_large_string), (pa.types.is_integer,), (pa.types.is_floating,)
-    family = next(tests for tests in families if any(test(wanted) for test in tests))
-    if not any(test(field.type) for test in family):
-        raise UserError(f"{path}: column {field.name} is of type {field.type}, not {wanted}")
+    for name in NEEDED:
+        present, expected = columns.field(name).type, shard_schema().field(name).type
+        family = next(tests for tests in families if any(test(expected) for test in tests))
+        if not any(test(present) for test in family):
+            raise UserError(f"{path}: column {name} is of type {present}, not {expected}")
 
 
 def _check_clips(folder: Path, names: list[str], total: int, sample: int | None, key: str) -> dict[str, Any]:

@@ -54,7 +54,11 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     if not REQUIRED_COUNTS.issubset(alignment.manifest.get("counts") or {}):
         alignment = AlignmentSet(alignment.path, _counted_manifest(alignment))
     manifest = cards.without_paths(alignment.manifest)
-    text = _card_text(alignment, manifest)
+    origin = [_sealing(manifest[SEALED])] if SEALED in manifest else []
+    if SYNTHESIS_KEYS.issubset(manifest):
+        origin = [_synthesis(manifest), _filters(manifest["filters"])]
+    sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin]
+    text = "\n\n".join([*sections, LOADING, _checksums(alignment), LIMITS])
     try:
         return cards.write_card(
             alignment.path, _metadata(alignment, manifest), {"set": text}, renewed=RENEWED
@@ -135,14 +139,6 @@ def _features(alignment: AlignmentSet) -> "tuple[Features, list[str] | None]":
 def _title(manifest: Mapping[str, Any]) -> str:
     counts = manifest["counts"]
     return f"Alignment set of {counts['groups']:,} instructions in {counts['clips']:,} clips"
-
-
-def _card_text(alignment: AlignmentSet, manifest: Mapping[str, Any]) -> str:
-    origin = [_sealing(manifest[SEALED])] if SEALED in manifest else []
-    if SYNTHESIS_KEYS.issubset(manifest):
-        origin = [_synthesis(manifest), _filters(manifest["filters"])]
-    title, contents = f"# {_title(manifest)}", _contents(manifest)
-    return "\n\n".join([title, INTRODUCTION, contents, *origin, LOADING, _checksums(alignment), LIMITS])
 
 
 INTRODUCTION = """\

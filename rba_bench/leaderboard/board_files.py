@@ -158,11 +158,8 @@ def _equal_texts(a: str, b: str) -> bool:
     """Equal, but for the last digits of numbers with a decimal point."""
     if _NUMBER.split(a) != _NUMBER.split(b):
         return False
-    return all(map(_are_close, _NUMBER.findall(a), _NUMBER.findall(b)))
-
-
-def _are_close(a: str, b: str) -> bool:
-    digits = len(a.partition(".")[2].partition("e")[0])
-    last_place = 0.0 if "e" in a else 10.0**-digits
-    x, y = float(a), float(b)
-    return abs(x - y) <= max(1.01 * last_place, CLOSE * max(abs(x), abs(y)))
+    for x, y in zip(_NUMBER.findall(a), _NUMBER.findall(b), strict=True):
+        last_place = 0.0 if "e" in x else 10.0 ** -len(x.partition(".")[2])
+        if abs(float(x) - float(y)) > max(1.01 * last_place, CLOSE * max(abs(float(x)), abs(float(y)))):
+            return False
+    return True

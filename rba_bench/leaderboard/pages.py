@@ -207,7 +207,13 @@ def _section(name: str, group: BoardGroup) -> list[str]:
     """Blocks of text and tables about one group."""
     facts = f"{_facts(group)} Data: `{name}.csv`."
     facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
-    tables = [_metric_table(group), _other_metrics_table(group), _exploit_table(group)]
+    columns = [
+        each for each in SECTION_COLUMNS if not each.win_rates_only or group.has_lengths(group.primary)
+    ]
+    rows = [[column.cell(group, row, group.primary) for column in columns] for row in group.rows]
+    headings = [column.title(group, group.primary) for column in columns]
+    primary = TextTable(headings, rows, group.task, numeric_from=2)
+    tables = [primary, _other_metrics_table(group), _exploit_table(group)]
     blocks = [f"## {name}", facts, *(table.markdown() for table in tables if table is not None)]
     gaps = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
     blocks += [f"Modality gap: {'; '.join(gaps)}."] if len(group.ceilings) > 1 and gaps else []
@@ -259,14 +265,6 @@ def _judge_numbers(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> Ite
                 yield from _judge_numbers(value, parts)
         elif is_shown and isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{name} {value:.3g}"
-
-
-def _metric_table(group: BoardGroup) -> TextTable:
-    """The primary metric of a group with everything needed to judge it."""
-    metric = group.primary
-    columns = [each for each in SECTION_COLUMNS if not each.win_rates_only or group.has_lengths(metric)]
-    rows = [[column.cell(group, row, metric) for column in columns] for row in group.rows]
-    return TextTable([column.title(group, metric) for column in columns], rows, group.task, numeric_from=2)
 
 
 def _other_metrics_table(group: BoardGroup) -> TextTable | None:

@@ -52,19 +52,18 @@ class LocalTestSet:
             yield f"data.{' and '.join(differing)} is not that of the test set on this machine"
         counts: Counter[str] = Counter()
         first: dict[str, str] = {}
-        for sample, document in zip(run.samples, self.documents, strict=False):
-            for field in self._differing_fields(sample, document):
+        facts: Sequence[Mapping[str, Any]] = self.documents
+        for sample, document in zip(run.samples, facts, strict=False):
+            fields = [name for name in TEXTS if getattr(sample, name) != document[name]]
+            if self.has_audio and sample.audio_sha256 != document["audio"]["sha256"]:
+                fields.append("audio_sha256")
+            if self.has_audio and abs(sample.duration - document["duration"]) > 1e-6:
+                fields.append("duration")
+            for field in fields:
                 counts[field] += 1
                 first.setdefault(field, sample.id)
         for field, count in counts.items():
             yield f"{field} of {count} items is not that of the test set on this machine (first: {first[field]})"
-
-    def _differing_fields(self, sample: Sample, document: Mapping[str, Any]) -> Iterator[str]:
-        yield from (name for name in TEXTS if getattr(sample, name) != document[name])
-        if self.has_audio and sample.audio_sha256 != document["audio"]["sha256"]:
-            yield "audio_sha256"
-        if self.has_audio and abs(sample.duration - document["duration"]) > 1e-6:
-            yield "duration"
 
     def decodable(self, run: LoadedRun) -> list[str]:
         """Items that the run records as `not_heard`, although their clips can be decoded here."""
