@@ -304,7 +304,10 @@ def check_ogg(data: bytes) -> None:
             if not ended:
                 raise AudioError(f"audio is cut short (an Ogg page ends at byte {at}, before the last one)")
             return  # junk behind the last page
-        end = _page_end(data, at)
+        sizes = data[at + 27 : at + 27 + data[at + 26]] if at + 26 < len(data) else b""
+        end = at + 27 + len(sizes) + sum(sizes)
+        if at + 27 > len(data) or len(sizes) < data[at + 26] or end > len(data):
+            raise AudioError(f"audio is cut short (an Ogg page of byte {at} is not all there)")
         flags, serial = data[at + 5], data[at + 14 : at + 18]
         number = int.from_bytes(data[at + 18 : at + 22], "little")
         if flags & _FIRST and body_began:
@@ -322,12 +325,3 @@ def check_ogg(data: bytes) -> None:
 def first_packet(data: bytes) -> bytes:
     """The packet that says what the first stream is; b"" if there is none."""
     return data[27 + data[26] :][: data[27]] if len(data) > 28 else b""
-
-
-def _page_end(data: bytes, at: int) -> int:
-    """Where the page at `at` ends. Raises AudioError where the file ends before."""
-    sizes = data[at + 27 : at + 27 + data[at + 26]] if at + 26 < len(data) else b""
-    end = at + 27 + len(sizes) + sum(sizes)
-    if at + 27 > len(data) or len(sizes) < data[at + 26] or end > len(data):
-        raise AudioError(f"audio is cut short (an Ogg page of byte {at} is not all there)")
-    return end

@@ -142,19 +142,13 @@ def _check_clips(folder: Path, names: list[str], total: int, sample: int | None,
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         examples = "; ".join(bad[:NAMED])
         raise UserError(f"{len(bad)} of {len(numbers)} clips cannot be trained on: {examples}{more}")
-    return {"clips_heard": len(numbers), "clips": total, **_bound(len(numbers), total)}
-
-
-def _bound(n: int, total: int) -> dict[str, Any]:
-    """The share of bad clips among all that `n` good ones, drawn at random, cannot rule out.
-
-    With a share p of bad ones, none is among n with probability (1 - p)^n; p is bounded where that is 5 %: about 3 / n.
-    """
+    n, facts = len(numbers), {"clips_heard": len(numbers), "clips": total}
     if n == total:
-        return {}
+        return facts
+    # With a share p of bad clips, none is among n with probability (1 - p)^n; where that is 5 %, p is about 3 / n.
     bound = 1 - (1 - CONFIDENCE) ** (1 / n)
     say(f"decoded {n} of {total} clips, none bad: at most {bound:.2%} of all are bad, with 95 % confidence")
-    return {"bad_share_at_most": round(bound, 6), "confidence": CONFIDENCE}
+    return {**facts, "bad_share_at_most": round(bound, 6), "confidence": CONFIDENCE}
 
 
 def _rows(folder: Path, names: list[str], numbers: np.ndarray) -> Iterator[tuple[AlignmentRow, str]]:
