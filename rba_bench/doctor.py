@@ -82,18 +82,26 @@ NEEDED = frozenset({"extra tts", "extra train", "speech", "micro weights", "task
 
 def examine() -> Report:
     """Look at everything once; nothing is written and nothing is downloaded."""
+    from rba_bench.audio import codecs
+
+    formats = "M4A, AAC, WebM, AMR, WMA"
+    decoder = f"PyAV {package_version('av')} reads {formats}" if codecs.pyav_installed() else f"no {formats}"
+    whisper = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
+    downloaded = ", ".join(sorted(file.stem for file in whisper.glob("*.pt"))) or "none yet"
+    sizes = f"tiny to large-v3, turbo, or a .pt file; downloaded: {downloaded}"
     checks = (
         Check("python", True, f"{platform.python_version()} on {platform.platform()}"),
         *(_distribution(name, module) for name, module in DISTRIBUTIONS.items()),
         *(_extra(name, modules) for name, modules in EXTRAS.items()),
-        _codecs(),
+        Check("extra codecs", codecs.pyav_installed(), decoder, extra("codecs")),
         _check_safely("hardware", _hardware),
         _check_safely("speech", _speech),
         _check_safely("micro weights", _weights),
         _check_safely("tasks", _tasks),
         *(_family(model_type, entry) for model_type, entry in FAMILIES.items()),
         Check("others", True, "through the generic adapter; not verified", group=MODELS),
-        *_recognisers(),
+        Check("openai-whisper", True, sizes, group=RECOGNISERS),
+        Check("transformers", True, "Whisper and CTC checkpoints, folder or Hub id", group=RECOGNISERS),
         *_keys(),
     )
     ready = all(check.ok for check in checks if check.name in NEEDED)
@@ -124,15 +132,6 @@ def _extra(name: str, modules: tuple[str, ...]) -> Check:
         missing += [] if spec is not None else [module]
     found = f"lacks {', '.join(missing)}" if missing else "installed"
     return Check(f"extra {name}", not missing, found, extra(name))
-
-
-def _codecs() -> Check:
-    """Whether audio formats can be decoded that libsndfile does not read."""
-    from rba_bench.audio import codecs
-
-    formats = "M4A, AAC, WebM, AMR, WMA"
-    found = f"PyAV {package_version('av')} reads {formats}" if codecs.pyav_installed() else f"no {formats}"
-    return Check("extra codecs", codecs.pyav_installed(), found, extra("codecs"))
 
 
 def _check_safely(name: str, check: Callable[[], Check]) -> Check:
@@ -190,20 +189,6 @@ def _family(model_type: str, entry: Entry) -> Check:
             verified += f", not with {installed}"
     return Check(
         model_type, True, "; ".join(filter(None, (verified, entry.example, entry.note))), group=MODELS
-    )
-
-
-def _recognisers() -> tuple[Check, ...]:
-    weights = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
-    downloaded = ", ".join(sorted(file.stem for file in weights.glob("*.pt"))) or "none yet"
-    return (
-        Check(
-            "openai-whisper",
-            True,
-            f"tiny to large-v3, turbo, or a .pt file; downloaded: {downloaded}",
-            group=RECOGNISERS,
-        ),
-        Check("transformers", True, "Whisper and CTC checkpoints, folder or Hub id", group=RECOGNISERS),
     )
 
 

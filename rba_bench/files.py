@@ -89,21 +89,17 @@ def replacing(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
-        _move(temporary, target)
+        # Windows refuses it while a virus scanner, say, reads the target: tried for a second
+        for _ in range(20 if os.name == "nt" else 0):
+            with suppress(PermissionError):
+                os.replace(temporary, target)
+                return
+            time.sleep(0.05)
+        os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-
-
-def _move(temporary: Path, target: Path) -> None:
-    """`os.replace`, tried for a second on Windows, which refuses it while a virus scanner, say, reads the target."""
-    for _ in range(20 if os.name == "nt" else 0):
-        with suppress(PermissionError):
-            os.replace(temporary, target)
-            return
-        time.sleep(0.05)
-    os.replace(temporary, target)
 
 
 def link_or_copy(source: Path, place: Path) -> None:

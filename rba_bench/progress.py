@@ -32,7 +32,17 @@ def say(message: str) -> None:
 def bar(label: str, total: int, done: int = 0, unit: str = "") -> Iterator[Callable[[int], None]]:
     """Show progress of a loop; yields `advance(n)`. `done` items were finished by an earlier run."""
     if not sys.stderr.isatty():
-        yield _plain(label, total, done, unit)
+        printed = time.monotonic()
+
+        def count(n: int = 1) -> None:
+            nonlocal done, printed
+            done += n
+            now = time.monotonic()
+            if done >= total or now - printed >= PLAIN_EVERY:
+                printed = now
+                say(f"{label}: {done}/{total} {unit}".rstrip())
+
+        yield count
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -47,19 +57,6 @@ def bar(label: str, total: int, done: int = 0, unit: str = "") -> Iterator[Calla
             progress.advance(task, n)
 
         yield advance
-
-
-def _plain(label: str, total: int, done: int, unit: str) -> Callable[[int], None]:
-    state = {"done": done, "printed": time.monotonic()}
-
-    def advance(n: int = 1) -> None:
-        state["done"] += n
-        now = time.monotonic()
-        if state["done"] >= total or now - state["printed"] >= PLAIN_EVERY:
-            state["printed"] = now
-            say(f"{label}: {int(state['done'])}/{total} {unit}".rstrip())
-
-    return advance
 
 
 @contextmanager

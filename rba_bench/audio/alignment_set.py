@@ -9,7 +9,7 @@ stays in the parquet file and is read through `AudioRef` (`rba_bench.audio.clips
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +146,19 @@ class AlignmentSet:
 
     @cached_property
     def _rows(self) -> list[AlignmentRow]:
-        return [row for shard in self.shards for row in _read_shard(shard)]
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows: list[AlignmentRow] = []
+        for shard in self.shards:
+            try:
+                with pq.ParquetFile(shard) as file:
+                    refuse_missing(shard, file.schema_arrow.names)
+                    table = file.read(columns=list(COLUMNS))
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"shard {shard} cannot be read ({' '.join(str(error).split())})") from error
+            rows += (make_row(record, str(shard), number) for number, record in enumerate(table.to_pylist()))
+        return rows
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -185,20 +197,6 @@ def _verify(folder: Path, name: str, manifest: dict[str, Any]) -> None:
     if sha256_file(shard) != manifest["checksums"][name]:
         fix = restore if manifest.get(SEALED) else f"{repeat} to repair it"
         raise UserError(f"shard {shard} is damaged; {fix}")
-
-
-def _read_shard(shard: Path) -> Iterator[AlignmentRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(shard) as file:
-            refuse_missing(shard, file.schema_arrow.names)
-            table = file.read(columns=list(COLUMNS))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"shard {shard} cannot be read ({' '.join(str(error).split())})") from error
-    for number, record in enumerate(table.to_pylist()):
-        yield make_row(record, str(shard), number)
 
 
 def refuse_missing(shard: Path, present: Iterable[str]) -> None:

@@ -163,7 +163,7 @@ def _samples(data: bytes, layout: Layout, stated: int | None = None) -> _Samples
 
 
 def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
-    """Bytes of samples from `start`, where the header states `stated`. Raises AudioError if the clip is torn."""
+    """Bytes of samples from `start`, where the header states `stated`. Raises AudioError if they cannot be right."""
     present = len(data) - start
     if stated > present and stated >= STREAMED:
         return present
@@ -171,8 +171,21 @@ def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
         # Never filled in, unless other chunks follow to the end: then the clip is truly empty.
         rest = _list_chunks(data, replace(layout, first=_aligned(start + stated, layout)))
         return stated if rest and rest[-1].start + rest[-1].size <= len(data) + 1 else present
-    if stated <= present:
-        _refuse_more(data, start + stated, stated, layout)
+    if stated == present:
+        return stated
+    if stated < present:
+        # Which of two recordings is meant, nobody can say. Chunks, padding and a little junk may follow.
+        end = start + stated
+        padded = _aligned(end, layout)
+        rest = _list_chunks(data, replace(layout, first=padded))
+        again = any(data[at : at + 4] == data[:4] for at in (end, padded))
+        if again or any(chunk.name == layout.data for chunk in rest):
+            raise AudioError(TWO)
+        last = min(rest[-1].start + rest[-1].size, len(data)) if rest else end
+        if len(data) - last > stated and data[last:].strip(b"\0"):
+            raise AudioError(
+                f"its header states {stated} bytes of samples, and {len(data) - last} more follow"
+            )
         return stated
     # the size of the file instead of that of the samples; or, of a RIFF size that counts its own header, 36 less
     if stated in (len(data), len(data) - 8, len(data) - 36):
@@ -180,25 +193,15 @@ def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
     raise AudioError(f"audio is cut short ({present} of {stated} bytes are present)")
 
 
-def _refuse_more(data: bytes, end: int, size: int, layout: Layout) -> None:
-    """Raise AudioError where a second recording follows, or more bytes than the samples have.
-
-    Which is meant, nobody can say. Chunks, padding and a little junk may follow.
-    """
-    if end >= len(data):
-        return
-    padded = _aligned(end, layout)
-    rest = _list_chunks(data, replace(layout, first=padded))
-    if any(data[at : at + 4] == data[:4] for at in (end, padded)) or any(c.name == layout.data for c in rest):
-        raise AudioError(TWO)
-    last = min(rest[-1].start + rest[-1].size, len(data)) if rest else end
-    if len(data) - last > size and data[last:].strip(b"\0"):
-        raise AudioError(f"its header states {size} bytes of samples, and {len(data) - last} more follow")
-
-
 def _repair_wav(data: bytes, layout: Layout) -> bytes:
     """Any WAV file: as it is if its sizes agree, else its format and its samples as a plain one."""
-    stated = _ds64_size(data)
+    stated: int | None = (
+        None  # by the 64-bit chunk of an RF64 file, where the data chunk leaves its size to it
+    )
+    if data[:4] in (b"RF64", b"BW64") and data[12:16] == b"ds64":
+        chunk = next((chunk for chunk in _list_chunks(data, RIFF) if chunk.name == b"data"), None)
+        if chunk is not None and chunk.size == 0xFFFFFFFF:
+            stated = int.from_bytes(data[28:36], "little")
     samples = _samples(data, layout, stated)
     if samples is None or b"fmt " not in samples.before:
         return data  # the decoder says what is wrong
@@ -221,14 +224,6 @@ def _repair_wav(data: bytes, layout: Layout) -> bytes:
         parts.append(_chunk(b"fact", samples.before[b"fact"].of(data), layout))
     body = b"".join([b"WAVE", *parts, _chunk(b"data", data[samples.start : end], layout)])
     return _chunk(b"RIFX" if layout is RIFX else b"RIFF", body, layout)
-
-
-def _ds64_size(data: bytes) -> int | None:
-    """Bytes of samples by the 64-bit chunk of an RF64 file; None where the data chunk's own size counts."""
-    if data[:4] not in (b"RF64", b"BW64") or data[12:16] != b"ds64":
-        return None
-    chunk = next((chunk for chunk in _list_chunks(data, RIFF) if chunk.name == b"data"), None)
-    return int.from_bytes(data[28:36], "little") if chunk is not None and chunk.size == 0xFFFFFFFF else None
 
 
 def _is_contiguous(data: bytes, layout: Layout) -> bool:

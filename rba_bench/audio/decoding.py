@@ -173,7 +173,13 @@ def open_sound(data: bytes) -> Sound:
     if container is not None:
         return codecs.Codec(data, *container)
     if mpeg.is_mpeg(data):
-        return _open_mp3(data)
+        recording = mpeg.read_frames(data, CLIP_BYTES // 4)
+        sound = _Sndfile(data)
+        repaired = mpeg.repair_mp3(data, recording, sound.promised)
+        if repaired is data:
+            return sound
+        sound.close()
+        return _Sndfile(repaired)
     if data[behind : behind + 4] == b"fLaC":
         return _Flac(data, behind)
     return _Sndfile(data)
@@ -280,17 +286,6 @@ class _Sndfile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _open_mp3(data: bytes) -> Sound:
-    """An MP3 whose frames were counted."""
-    recording = mpeg.read_frames(data, CLIP_BYTES // 4)
-    sound = _Sndfile(data)
-    repaired = mpeg.repair_mp3(data, recording, sound.promised)
-    if repaired is data:
-        return sound
-    sound.close()
-    return _Sndfile(repaired)
 
 
 class _Flac:

@@ -157,21 +157,17 @@ class RowGroupCache:
         if values is None:
             with opened.lock:
                 values = self.read(path, opened, group, columns)
-            self._keep(key, values)
+            with self._lock:
+                if key not in self.groups:  # else another thread was faster
+                    self.groups[key] = values
+                    self.nbytes += values.nbytes
+                while self.nbytes > self.limit and len(self.groups) > 1:
+                    self.nbytes -= self.groups.popitem(last=False)[1].nbytes
         return values, row - int(opened.starts[group])
 
     def read(self, path: Path, opened: OpenFile, group: int, columns: tuple[str, ...]) -> Any:
         """What is kept of a row group: its table; anything with `nbytes`."""
         return opened.file.read_row_group(group, columns=list(columns), use_threads=False)
-
-    def _keep(self, key: tuple[Any, ...], values: Any) -> None:
-        with self._lock:
-            if key in self.groups:  # another thread was faster
-                return
-            self.groups[key] = values
-            self.nbytes += values.nbytes
-            while self.nbytes > self.limit and len(self.groups) > 1:
-                self.nbytes -= self.groups.popitem(last=False)[1].nbytes
 
     def _forget(self) -> None:
         self.groups = OrderedDict()

@@ -10,16 +10,13 @@ training, `validation` the held-out rows, `all` both.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rba_bench import cards
 from rba_bench.assets import WEIGHTS
 from rba_bench.audio.alignment_set import SEALED, AlignmentSet
 from rba_bench.errors import UserError
 from rba_bench.progress import say
-
-if TYPE_CHECKING:
-    from datasets import Features
 
 SIZES = (
     (10**3, "n<1K"),
@@ -54,9 +51,11 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     if not REQUIRED_COUNTS.issubset(alignment.manifest.get("counts") or {}):
         alignment = AlignmentSet(alignment.path, _counted_manifest(alignment))
     manifest = cards.without_paths(alignment.manifest)
-    origin = [_sealing(manifest[SEALED])] if SEALED in manifest else []
+    origin = []
     if SYNTHESIS_KEYS.issubset(manifest):
-        origin = [_synthesis(manifest), _filters(manifest["filters"])]
+        origin = [_synthesis(manifest)]
+    elif SEALED in manifest:
+        origin = [_sealing(manifest[SEALED])]
     sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin]
     text = "\n\n".join([*sections, LOADING, _checksums(alignment), LIMITS])
     try:
@@ -86,13 +85,19 @@ def _counted_manifest(alignment: AlignmentSet) -> dict[str, Any]:
 
 def _metadata(alignment: AlignmentSet, manifest: Mapping[str, Any]) -> dict[str, Any]:
     import pyarrow.parquet as pq
+    from datasets import Audio, Features
 
     languages: set[str] = set()
     for shard in alignment.shards:
         for column in pq.read_table(shard, columns=["source_lang", "target_lang"]).columns:
             languages.update(name for name in column.unique().to_pylist() if name)
-    features, columns = _features(alignment)
-    configs = list(_configs(alignment, columns))
+    schemas = [pq.read_schema(shard) for shard in alignment.shards]
+    shared = [name for name in schemas[0].names if all(name in schema.names for schema in schemas)]
+    stated = Features.from_arrow_schema(schemas[0])
+    features = Features({name: stated[name] for name in shared})
+    features["audio"] = Audio(decode=False)  # it stays encoded
+    same = all(schema.names == shared for schema in schemas)
+    configs = list(_configs(alignment, None if same else shared))
     clips = manifest["counts"]["clips"]
     shipped_teacher = SYNTHESIS_KEYS.issubset(manifest) and str(manifest["teacher"]["name"]) in WEIGHTS
     return {
@@ -120,20 +125,6 @@ def _configs(alignment: AlignmentSet, columns: list[str] | None) -> Iterator[dic
         files = [{"split": split or "train", "path": f"{below}*.parquet"}]
         rows = {} if split is None else {"filters": [[["split", "==", split]]]}
         yield {"config_name": name, "data_files": files, **rows, **({"columns": columns} if columns else {})}
-
-
-def _features(alignment: AlignmentSet) -> "tuple[Features, list[str] | None]":
-    """Features of the columns that all files share, and their names if a file has more columns; audio stays encoded."""
-    import pyarrow.parquet as pq
-    from datasets import Audio, Features
-
-    schemas = [pq.read_schema(shard) for shard in alignment.shards]
-    shared = [name for name in schemas[0].names if all(name in schema.names for schema in schemas)]
-    features = Features.from_arrow_schema(schemas[0])
-    features = Features({name: features[name] for name in shared})
-    features["audio"] = Audio(decode=False)
-    same = all(schema.names == shared for schema in schemas)
-    return features, None if same else shared
 
 
 def _title(manifest: Mapping[str, Any]) -> str:
@@ -199,18 +190,16 @@ def _synthesis(manifest: Mapping[str, Any]) -> str:
         ("seed", manifest["seeds"]["seed"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
     ]
-    return f"## How it was made\n\n{cards.markdown_table(('property', 'value'), rows)}"
-
-
-def _filters(filters: Mapping[str, Any]) -> str:
-    rows: list[tuple[object, ...]] = []
-    for part, counts in filters.items():
-        rows.append((part, "kept", f"{counts['kept']:,} of {counts['n']:,}", ""))
+    kept: list[tuple[object, ...]] = []
+    for part, counts in manifest["filters"].items():
+        kept.append((part, "kept", f"{counts['kept']:,} of {counts['n']:,}", ""))
         dropped = counts["dropped"].items()
-        rows += [
+        kept += [
             (part, name, f"{reason['n']:,}", reason["meaning"]) for name, reason in dropped if reason["n"]
         ]
-    return f"## Filters\n\n{cards.markdown_table(('filtered', 'reason', 'number', 'meaning'), rows)}"
+    made = cards.markdown_table(("property", "value"), rows)
+    filtered = cards.markdown_table(("filtered", "reason", "number", "meaning"), kept)
+    return f"## How it was made\n\n{made}\n\n## Filters\n\n{filtered}"
 
 
 def _sealing(seal: Mapping[str, Any]) -> str:

@@ -102,15 +102,11 @@ def _run(words: list[str]) -> int:
         _complain(str(told))
         return told.exit_code
     if code == INTERRUPTED:
-        sys.stderr.write(f"\ninterrupted; resume with: {shlex.join([_program(), *words])}\n")
+        called = Path(sys.argv[0])  # its path where a shell would not find it by name
+        by_path = called.name == "rba-bench" and shutil.which("rba-bench") != str(called)
+        program = str(called) if by_path else "rba-bench"
+        sys.stderr.write(f"\ninterrupted; resume with: {shlex.join([program, *words])}\n")
     return int(code or 0)
-
-
-def _program() -> str:
-    """What to type to run this program again: its path where a shell would not find it by name."""
-    called = Path(sys.argv[0])
-    by_path = called.name == "rba-bench" and shutil.which("rba-bench") != str(called)
-    return str(called) if by_path else "rba-bench"
 
 
 def _usage(error: typer.TyperException) -> str:

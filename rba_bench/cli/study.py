@@ -113,24 +113,20 @@ def _load_study(
 
     study = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), overrides or (), trust)
     methods, seeds, budget = part
+    try:
+        numbers = [int(word) for word in _split(seeds)]
+    except ValueError as error:
+        raise UserError(
+            f"--seeds {seeds}: write whole numbers with commas between them, such as 1,2,3"
+        ) from error
+    if len(set(numbers)) != len(numbers):
+        raise UserError(f"--seeds {seeds}: name each seed once")
     budgets = () if budget == "both" else (budget,)
-    return Study(study, out, select_runs(study, _split(methods), _parse_seeds(seeds), budgets))  # type: ignore[arg-type]
+    return Study(study, out, select_runs(study, _split(methods), numbers, budgets))  # type: ignore[arg-type]
 
 
 def _split(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
-
-
-def _parse_seeds(text: str | None) -> list[int]:
-    try:
-        seeds = [int(word) for word in _split(text)]
-    except ValueError as error:
-        raise UserError(
-            f"--seeds {text}: write whole numbers with commas between them, such as 1,2,3"
-        ) from error
-    if len(set(seeds)) != len(seeds):
-        raise UserError(f"--seeds {text}: name each seed once")
-    return seeds
 
 
 def _print_report(report: "StudyReport", as_json: bool) -> None:

@@ -123,8 +123,14 @@ def _draw_items(spec: SetSpec) -> list[world.WorldItem]:
     rng = random.Random(stable_seed("testset", VERSION, spec.name))
     per_topic = spec.n // len(world.TOPICS)
     items: list[world.WorldItem] = []
-    if spec.voices > 1:
-        return [item for item in _draw_instructions(spec, rng) for _ in range(spec.voices)]
+    if spec.voices > 1:  # instructions of different words
+        by_text: dict[str, world.WorldItem] = {}
+        for topic in world.TOPICS:
+            end = len(by_text) + per_topic
+            while len(by_text) < end:
+                item = world.sample_item(rng, topic=topic, kind=spec.kind, split="test")
+                by_text.setdefault(item.user_text, item)
+        return [item for item in by_text.values() for _ in range(spec.voices)]
     if spec.distinct:
         topics, n = (world.TOPICS, per_topic) if spec.kind == "instruct" else ((None,), spec.n)
         return [item for topic in topics for item in _draw_distinct(spec, rng, topic, n)]
@@ -144,17 +150,6 @@ def _draw_items(spec: SetSpec) -> list[world.WorldItem]:
             room[from_english] -= 1
         items.append(item)
     return items
-
-
-def _draw_instructions(spec: SetSpec, rng: random.Random) -> list[world.WorldItem]:
-    """Instructions of different words, the same number of every topic."""
-    by_text: dict[str, world.WorldItem] = {}
-    for topic in world.TOPICS:
-        end = len(by_text) + spec.n // len(world.TOPICS)
-        while len(by_text) < end:
-            item = world.sample_item(rng, topic=topic, kind=spec.kind, split="test")
-            by_text.setdefault(item.user_text, item)
-    return list(by_text.values())
 
 
 def _draw_distinct(spec: SetSpec, rng: random.Random, topic: str | None, n: int) -> list[world.WorldItem]:
