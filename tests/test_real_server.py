@@ -144,7 +144,7 @@ def test_judges_read_a_real_model(server: RealServer, tmp_path: Path) -> None:
     grades = rating.RatingJudge.from_config({"votes": 2, "max_tokens": 4}, options, judge_model=lm)
     try:
         for addition in grades.score([good]):
-            assert addition.failed or 1.0 <= addition.scores["rating"] <= 5.0
+            assert addition.failure or 1.0 <= addition.scores["rating"] <= 5.0
     except RbaError as error:  # so small a judge may find no digit in any attempt
         assert "no usable vote" in str(error)
     calls = pair.report()["calls"]
