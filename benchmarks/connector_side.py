@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     import rba_bench
-    from rba_bench.training.run import train
     from rba_bench.training.training_recipe import TrainingRecipe
+    from rba_bench.training.training_run import train
 
     turns = Turns()
     gate(turns)

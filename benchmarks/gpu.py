@@ -121,7 +121,7 @@ class Bench:
         """The objects of a training run, wired as `rba-bench train` does it, around a fresh random model."""
         import torch
 
-        from rba_bench.training import run
+        from rba_bench.training import training_run as run
         from rba_bench.training.model import building as build
 
         torch.manual_seed(0)

@@ -2,9 +2,9 @@
 
     python benchmarks/rba_side.py --folder FOLDER --reference live|cached --tower train|frozen --steps 6
 
-The objects are those of `rba_bench.training.run`: policy, frozen copy as live reference (or log-probabilities of the
-reference, computed before training by the policy itself), clips by content, and `AlignmentTrainer`. What the options
-change is named in the tables.
+The objects are those of `rba_bench.training.training_run`: policy, frozen copy as live reference (or log-probabilities
+of the reference, computed before training by the policy itself), clips by content, and `AlignmentTrainer`. What the
+options change is named in the tables.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from rba_bench.recipes import load_recipe, recipe_file
 from rba_bench.stages import STANDARD_SET, SYNTHESIS, TRACK, make_set
 
 if TYPE_CHECKING:
-    from rba_bench.leaderboard.build import BuildResult
+    from rba_bench.leaderboard.board import BuildResult
 
 METHODS = ("sft", "rba-single", "rba-group")  # each has a shipped recipe of its name
 REFERENCES = ("text", "cascade", "constant")  # text ceiling, cascade baseline, lower bound
@@ -78,9 +78,9 @@ def run_quickstart(out: Path) -> QuickstartResult:
     """
     from rba_bench.evaluation.runner import EvalRequest, evaluate
     from rba_bench.evaluation.task_registry import BENCHMARKS
-    from rba_bench.leaderboard.build import build_board
-    from rba_bench.training.run import train
+    from rba_bench.leaderboard.board import build_board
     from rba_bench.training.training_recipe import TrainingRecipe
+    from rba_bench.training.training_run import train
 
     models = ("base", *METHODS, *REFERENCES)
     n_stages = 2 + len(METHODS) + len(models)

@@ -13,8 +13,8 @@ from rba_bench.progress import say
 from rba_bench.recipes import recipe_file
 
 if TYPE_CHECKING:
-    from rba_bench.training.run import TrainResult
     from rba_bench.training.training_recipe import TrainingRecipe
+    from rba_bench.training.training_run import TrainResult
 
 SYNTHESIS = "synth-micro"
 STANDARD_SET = RUNS / "quickstart" / "alignment-set"  # what the shipped training recipes read
@@ -83,10 +83,10 @@ def run_training(
         continue_from: Folder of another run that this one goes on from.
 
     Raises:
-        RbaError: see `rba_bench.training.run.train`.
+        RbaError: see `rba_bench.training.training_run.train`.
     """
     from rba_bench.audio.alignment_set import MANIFEST
-    from rba_bench.training.run import train
+    from rba_bench.training.training_run import train
 
     origin = {} if continue_from is None else {"continue_from": str(continue_from.resolve())}
     folder = out or run_folder("checkpoints", recipe.method, recipe.resolved() | origin)

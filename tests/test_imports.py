@@ -94,8 +94,8 @@ def test_imports_run_downwards_only() -> None:
     ("module", "source"),
     [
         ("rba_bench.metrics.bleu", "import rba_bench.evaluation.runner"),
-        ("rba_bench.training.run", "from rba_bench import synthesis"),
-        ("rba_bench.training.run", "from rba_bench.evaluation.runner import evaluate"),
+        ("rba_bench.training.training_run", "from rba_bench import synthesis"),
+        ("rba_bench.training.training_run", "from rba_bench.evaluation.runner import evaluate"),
         ("rba_bench.micro.world", "def f():\n    from rba_bench.cli import main"),
         ("rba_bench.cli.micro", "def f():\n    from rba_bench.micro.build import stages"),
         ("rba_bench.evaluation.scoring", "from rba_bench.micro import world"),
@@ -110,8 +110,8 @@ def test_upward_and_sideways_imports_are_found(module: str, source: str) -> None
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("rba_bench.cli.train", "from rba_bench.training.run import train"),
-        ("rba_bench.training.run", "from rba_bench.training import pairs\nfrom . import rollout"),
+        ("rba_bench.cli.train", "from rba_bench.training.training_run import train"),
+        ("rba_bench.training.training_run", "from rba_bench.training import pairs\nfrom . import rollout"),
         ("rba_bench.evaluation.harness", "import torch\nfrom rba_bench.errors import UserError"),
     ],
 )

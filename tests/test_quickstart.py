@@ -38,9 +38,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         noted.append(("train", recipe.method, Path(recipe.alignment_set), out))
 
     monkeypatch.setattr(quickstart, "make_set", lambda recipe, out: noted.append(("synth", out)))
-    monkeypatch.setattr("rba_bench.training.run.train", train)
+    monkeypatch.setattr("rba_bench.training.training_run.train", train)
     monkeypatch.setattr("rba_bench.evaluation.runner.evaluate", evaluate)
-    monkeypatch.setattr("rba_bench.leaderboard.build.build_board", build_board)
+    monkeypatch.setattr("rba_bench.leaderboard.board.build_board", build_board)
     return noted
 
 

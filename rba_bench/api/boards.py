@@ -13,7 +13,7 @@ from rba_bench.outputs import RUNS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rba_bench.leaderboard.build import BuildResult
+    from rba_bench.leaderboard.board import BuildResult
     from rba_bench.leaderboard.compare_runs import ComparisonResult
 
 RunLike = str | os.PathLike[str] | Run
@@ -140,7 +140,7 @@ def leaderboard(
         MissingPrerequisite: a package that a scorer needs is not installed.
     """
     with call_context(progress):
-        from rba_bench.leaderboard.build import build_board
+        from rba_bench.leaderboard.board import build_board
 
         records = [RUNS / "eval"] if runs is None else _run_folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)

@@ -67,7 +67,7 @@ def build_board_command(
         _build_reported(records or [], out, as_json)
         return
     with stdout_reserved():
-        from rba_bench.leaderboard.build import build_board
+        from rba_bench.leaderboard.board import build_board
 
         result = build_board(
             records or [RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length
@@ -75,7 +75,7 @@ def build_board_command(
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})
         return
-    from rba_bench.leaderboard.build import print_board
+    from rba_bench.leaderboard.board import print_board
 
     print_board(result)
 

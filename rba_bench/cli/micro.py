@@ -49,7 +49,7 @@ def quickstart_command(out: options.Out = None, as_json: options.Json = False) -
     if as_json:
         emit_json(result.summary())
         return
-    from rba_bench.leaderboard.build import print_board
+    from rba_bench.leaderboard.board import print_board
 
     print_board(result.board)
     for name, path in result.paths():

@@ -158,7 +158,7 @@ class Study:
         if warmup.synthesis is not None:
             alignment_set = self.folder.warmup_set
             _synthesize(warmup.synthesis, alignment_set)
-        from rba_bench.training.run import train
+        from rba_bench.training.training_run import train
 
         say("train the base of the study")
         train(warmup_recipe(self.study, alignment_set), self.folder.warmup)
@@ -179,7 +179,7 @@ class Study:
                 say(f"equal time, {self.time.seconds:.0f} s: {method} takes {steps} steps")
 
     def _train(self, cell: Cell) -> None:
-        from rba_bench.training.run import train
+        from rba_bench.training.training_run import train
 
         if self.folder.run_record(cell) is not None:
             return

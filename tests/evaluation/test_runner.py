@@ -97,7 +97,7 @@ def test_answers_match_aliases(tmp_path, use_model):
 def test_a_run_on_questions_tells_what_knowing_nothing_would_score(tmp_path, use_model, capsys):
     from rba_bench.cli.evaluate import _print_records
     from rba_bench.leaderboard import loaded_runs, recompute
-    from rba_bench.leaderboard.build import build_board
+    from rba_bench.leaderboard.board import build_board
 
     use_model(ScriptedModel(lambda r: "the dorn"))
     record = run(write_task(tmp_path, "triviaqa"), tmp_path / "out")

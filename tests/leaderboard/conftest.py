@@ -16,5 +16,5 @@ def _invented_records_pass(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tables and pages are tested on invented scores (`board_records`), which follow from no response."""
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__.rpartition(".")[2] not in FORGED:
-            patch.setattr("rba_bench.leaderboard.build.refuse_faulty", lambda runs: None)
+            patch.setattr("rba_bench.leaderboard.board.refuse_faulty", lambda runs: None)
         yield

@@ -12,8 +12,8 @@ from rich.console import Console
 from rba_bench.errors import UserError
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import sha256_bytes
+from rba_bench.leaderboard.board import build_board, print_board
 from rba_bench.leaderboard.board_files import board_differences, render_board
-from rba_bench.leaderboard.build import build_board, print_board
 from rba_bench.leaderboard.verify import verify_records
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.evaluation.conftest import ScriptedModel, write_task

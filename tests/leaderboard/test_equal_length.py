@@ -6,8 +6,8 @@ import pytest
 
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.scoring import summarise_metrics
+from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_files import EQUAL_LENGTH
-from rba_bench.leaderboard.build import build_board
 from tests.leaderboard import board_records as made
 from tests.metrics.test_lc_pooled import board
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rba_bench.cli.main import main
 from rba_bench.errors import RbaError, UserError
 from rba_bench.leaderboard import loaded_runs
-from rba_bench.leaderboard.build import build_board, print_board
+from rba_bench.leaderboard.board import build_board, print_board
 from rba_bench.untrusted import MARK
 from tests.leaderboard import board_records as made
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rba_bench.errors import UserError
+from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_groups import BoardGroup
-from rba_bench.leaderboard.build import build_board
 from tests.leaderboard import board_records as made
 
 TASK = "micro_triviaqa_greedy"

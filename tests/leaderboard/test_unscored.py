@@ -10,7 +10,7 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard import loaded_runs
-from rba_bench.leaderboard.build import build_board
+from rba_bench.leaderboard.board import build_board
 from rba_bench.metrics.bootstrap import paired_difference
 from tests.leaderboard import board_records as made
 

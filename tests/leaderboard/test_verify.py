@@ -9,7 +9,7 @@ import pytest
 
 from rba_bench.cli.main import main
 from rba_bench.errors import UserError
-from rba_bench.leaderboard.build import build_board
+from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.verify import CANNOT_KNOW, verify_records
 from tests.leaderboard import forging
 from tests.leaderboard.forging import Edit, Json

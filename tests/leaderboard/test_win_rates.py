@@ -8,7 +8,7 @@ import pytest
 
 from rba_bench.evaluation.metric import Metric
 from rba_bench.evaluation.scoring import summarise_metrics
-from rba_bench.leaderboard.build import build_board
+from rba_bench.leaderboard.board import build_board
 from tests.leaderboard import board_records as made
 
 TASK = "alpacaeval_full"

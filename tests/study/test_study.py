@@ -95,7 +95,7 @@ def _check_refusal(real_study: Build, out: Path) -> None:
 def test_a_run_that_fails_for_good_is_noted_and_the_others_go_on(
     tiny_study: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rba_bench.training import run as training
+    from rba_bench.training import training_run as training
 
     asked: list[str] = []
 

@@ -36,7 +36,7 @@ def unsure(plain: Any = build.make_reward) -> Any:
 
 def opened(recipe: TrainingRecipe, out: Path) -> Any:
     """The objects of a run of a recipe."""
-    from rba_bench.training import run
+    from rba_bench.training import training_run as run
     from rba_bench.training.data.groups import TrainingData, choices
 
     data = TrainingData.open(choices([one.model_dump(mode="json") for one in recipe.alignment_sets]))

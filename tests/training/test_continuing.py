@@ -15,8 +15,8 @@ from rba_bench.outputs import claim, release
 from rba_bench.training import continuing
 from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.model.building import base_folder, checkpoint_sha256
-from rba_bench.training.run import train
-from tests.training.test_run import log, same, weights
+from rba_bench.training.training_run import train
+from tests.training.test_training_run import log, same, weights
 
 REFRESHED: dict[str, Any] = {
     "validate_ends": False,

@@ -19,7 +19,7 @@ from rba_bench.files import read_json, read_jsonl, write_json
 from rba_bench.recipes import recipes_dir
 from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.model.sharding import CollectiveSync, hide_modules, layer_names
-from rba_bench.training.run import train
+from rba_bench.training.training_run import train
 
 # one validation item: the second process has none, and keeps the first one company
 GROUP = {"method": "rba-group", "voices_per_group": 3, "refresh_every": 2, "steps": 3, "groups_per_step": 4,

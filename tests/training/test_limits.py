@@ -15,8 +15,8 @@ from rba_bench.files import read_json
 from rba_bench.training.data.clips import ClipStore
 from rba_bench.training.data.groups import TrainingData, choices
 from rba_bench.training.preflight import ModelLimits
-from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_run import train
 from tests.training.conftest import write_set
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rba_bench.cards import CARD, front_matter
 from rba_bench.training.model_card import write_run_card
-from rba_bench.training.run import train
+from rba_bench.training.training_run import train
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from rba_bench.training.callbacks import run_files as watch
 from rba_bench.training.callbacks import samples
 from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.data.pairs import AnswerTokens, Outcome, PreferencePair, Sample
-from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_run import train
 
 SEEN = {"validate_ends": True, "report": True}
 

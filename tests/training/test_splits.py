@@ -146,7 +146,7 @@ import json, os, pathlib, sys
 import torch
 from rba_bench.training.model import building as build
 from rba_bench.training.training_recipe import TrainingRecipe
-from rba_bench.training.run import train
+from rba_bench.training.training_run import train
 from rba_bench.training.trainer import AlignmentTrainer
 from tests.training import splits
 

@@ -16,8 +16,8 @@ from rba_bench.training.data.packing import Response
 from rba_bench.training.methods import make_method
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.rollouts.buffer import RolloutBuffer
-from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_run import train
 from rba_bench.training.validation import Validator
 
 

@@ -13,7 +13,7 @@ from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import read_jsonl
 from rba_bench.training.callbacks import run_files
 from rba_bench.training.callbacks.training_callback import TrainingCallback
-from rba_bench.training.run import train
+from rba_bench.training.training_run import train
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:

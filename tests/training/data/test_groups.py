@@ -426,7 +426,7 @@ def test_questions_mixed_with_the_instruction_set(
     tmp_path: Path, alignment_dir: Path, recipe_for: Callable[..., Any]
 ) -> None:
     """RBA-QA: a set of short answers and the original set, for two more epochs."""
-    from rba_bench.training.run import train
+    from rba_bench.training.training_run import train
 
     [shard] = (alignment_dir / "shards").iterdir()
     records = [

@@ -11,7 +11,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.training.data.pairs import OfflinePairs, TextPair
-from rba_bench.training.run import train
+from rba_bench.training.training_run import train
 
 
 def tokens(text: str) -> tuple[int, ...]:
@@ -87,18 +87,18 @@ def test_the_policy_speaks_for_the_reference_before_it_trains(
     recipe_for: Callable[..., Any], tmp_path: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With log-probabilities from before the first step, and with a frozen copy asked in every step."""
-    from rba_bench.training import run
+    from rba_bench.training import training_run
     from rba_bench.training.model import building as build
 
     recipe = recipe_for(method="dpo", pairs_file=str(pairs_file), steps=4)
     train(recipe, tmp_path / "kept")
 
-    class Live(run._Run):
+    class Live(training_run._Run):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             self.reference = build.make_reference(self.policy)
 
-    monkeypatch.setattr(run, "_Run", Live)
+    monkeypatch.setattr(training_run, "_Run", Live)
     train(recipe, tmp_path / "live")
     kept, live = (list(read_jsonl(tmp_path / name / "train_log.jsonl")) for name in ("kept", "live"))
     for one, other in zip(kept, live, strict=True):

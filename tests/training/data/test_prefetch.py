@@ -13,8 +13,8 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.training.data import clips
 from rba_bench.training.data.clips import Prefetcher
-from rba_bench.training.run import train
-from tests.training.test_run import same
+from rba_bench.training.training_run import train
+from tests.training.test_training_run import same
 
 
 class Noted:

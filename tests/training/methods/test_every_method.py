@@ -11,8 +11,8 @@ from rba_bench.files import read_jsonl
 from rba_bench.recipes import load_recipe
 from rba_bench.training.methods import METHOD_CLASSES
 from rba_bench.training.options.presets import METHODS, PRESETS
-from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_run import train
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 SMALL = {

@@ -22,8 +22,8 @@ from rba_bench.training.model.checkpoints import (
     saved_names,
     seal_checkpoint,
 )
-from rba_bench.training.run import train
-from tests.training.test_run import same
+from rba_bench.training.training_run import train
+from tests.training.test_training_run import same
 
 
 def tensors() -> dict[str, torch.Tensor]:

@@ -14,8 +14,8 @@ from rba_bench.training.model.building import make_reference
 from rba_bench.training.model.constant_prefix import Openings, openings_of
 from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import SpeechPolicy
-from rba_bench.training.run import train
-from tests.training.test_run import log, same, stop_at  # noqa: F401  (a fixture)
+from rba_bench.training.training_run import train
+from tests.training.test_training_run import log, same, stop_at  # noqa: F401  (a fixture)
 
 SOUND = 99
 BRANCHES = [

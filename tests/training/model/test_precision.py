@@ -13,8 +13,8 @@ from rba_bench.training.continuing import Origin
 from rba_bench.training.model import precision
 from rba_bench.training.model.precision import choose_precision, gain_of_bfloat16, resolve_precision
 from rba_bench.training.rollouts.engines import export
-from rba_bench.training.run import train
 from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_run import train
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_jsonl
 from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
-from rba_bench.training import methods, run
+from rba_bench.training import methods, training_run
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.model.building import make_policy
 from rba_bench.training.rollouts import vllm
@@ -253,8 +253,8 @@ def test_a_run_whose_server_dies_is_saved_and_the_same_call_goes_on(
             save_every=50, log_every=1,
         )  # fmt: skip
         with pytest.raises(RolloutUnavailable, match="the same command then goes on from step 2"):
-            run.train(recipe, out)
+            training_run.train(recipe, out)
         assert [path.name for path in (out / "trainer").glob("checkpoint-*")] == ["checkpoint-2"]
         server.react = decoder
-        assert run.train(recipe, out).steps == 3
+        assert training_run.train(recipe, out).steps == 3
     assert [record["step"] for record in read_jsonl(out / "train_log.jsonl")] == [1, 2, 3]

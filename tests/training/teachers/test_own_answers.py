@@ -14,7 +14,6 @@ from rba_bench.errors import RbaError
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.training.data.groups import TrainingData, choices
 from rba_bench.training.options.nested_options import CONTINUE
-from rba_bench.training.run import train
 from rba_bench.training.teachers.own_answers import (
     FOLDER,
     AnswerSettings,
@@ -23,6 +22,7 @@ from rba_bench.training.teachers.own_answers import (
     own_answers,
 )
 from rba_bench.training.teachers.readers import PolicyTextLM
+from rba_bench.training.training_run import train
 
 Data = TrainingData
 

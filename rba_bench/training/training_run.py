@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rba_bench.training.trainer import AlignmentTrainer
     from rba_bench.training.validation import Validator
 
+
 FINAL = f"{TRAINER}/final"
 SCHEMA_VERSION = 1
 GUARD_CLIPS = 8

@@ -15,9 +15,9 @@ import torch
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, read_jsonl
-from rba_bench.training import run
+from rba_bench.training import training_run
 from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback
-from rba_bench.training.run import train
+from rba_bench.training.training_run import train
 
 UNSTABLE = {"elapsed_s"}  # the only field of the log that two equal runs may differ in
 
@@ -241,7 +241,7 @@ def test_a_kill_while_writing_the_result_is_repaired(recipe_for: Callable[..., A
         raise SystemExit("killed")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run._Run, "_finish", die)
+        patch.setattr(training_run._Run, "_finish", die)
         with pytest.raises(SystemExit):
             train(recipe, tmp_path / "cut")
     train(recipe, tmp_path / "cut")
@@ -446,7 +446,7 @@ def test_missing_things_are_named(recipe_for: Callable[..., Any], tmp_path: Path
 
 CHILD = (
     "import sys, json, pathlib; from rba_bench.training.training_recipe import TrainingRecipe; "
-    "from rba_bench.training.run import train; "
+    "from rba_bench.training.training_run import train; "
     "train(TrainingRecipe(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))"
 )
 

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import UserError
 from rba_bench.files import inside, write_atomic
-from rba_bench.leaderboard.board_files import (
-    INDEX,
-    RECORDS,
-    UNFINISHED,
-    board_warnings,
-    render_board,
-)
+from rba_bench.leaderboard.board_files import INDEX, RECORDS, UNFINISHED, board_warnings, render_board
 from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.equal_length import estimate_equal_length
 from rba_bench.leaderboard.loaded_runs import (
@@ -30,6 +24,7 @@ from rba_bench.untrusted import read_untrusted_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+
 
 # What a board may hold; a list in somebody's records.json must not delete anything else
 _BOARD_FILE = re.compile(
