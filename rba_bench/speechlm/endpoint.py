@@ -21,7 +21,6 @@ from rba_bench.textlm.chat import Variables
 from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
 from rba_bench.textlm.endpoints.health import RequestFailure
-from rba_bench.textlm.endpoints.replies import ServerAnswer
 from rba_bench.textlm.endpoints.text_llm import sampling_parameters, to_generation
 from rba_bench.textlm.text_model import Decoding, Generation
 
@@ -92,14 +91,12 @@ class EndpointSpeechLM(SpeechLM):
         """
         run = self.client.run(len(requests), lambda i: self._call(requests, i, decoding))
         with closing(run) as outcomes:
-            while (outcome := self._next(outcomes)) is not None:
+            while True:
+                with self.clock("endpoint"):  # the time of whoever reads the answers is not the server's
+                    outcome = next(outcomes, None)
+                if outcome is None:
+                    return
                 yield outcome[0], to_generation(outcome[1])
-
-    def _next(
-        self, outcomes: Iterator[tuple[int, ServerAnswer | RequestFailure]]
-    ) -> tuple[int, ServerAnswer | RequestFailure] | None:
-        with self.clock("endpoint"):  # the time of whoever reads the answers is not the server's
-            return next(outcomes, None)
 
     def _call(
         self, requests: Sequence[SpeechRequest], index: int, decoding: Decoding

@@ -117,7 +117,15 @@ def _load_spec(text: str, options: LoadOptions, weights: Path | None) -> SpeechL
         return _load_built_in(text, weights, options)
     prefix, colon, rest = text.partition(":")
     if not colon or Path(text).exists():
-        return _load_checkpoint(text, options)
+        from rba_bench.textlm.weights import HUB_ID
+
+        if not Path(text).exists() and not HUB_ID.fullmatch(text):
+            close = difflib.get_close_matches(text, BUILT_IN, 1)
+            raise MissingPrerequisite(
+                f"no model {text!r}{f', did you mean {close[0]!r}?' if close else ':'} give a checkpoint folder "
+                f"(`rba-bench train` makes one), a Hub id or one of {', '.join(BUILT_IN)}"
+            )
+        return _load_local(text, options, short_name(text))
     if prefix in PREFIXES:
         return PREFIXES[prefix](rest, options)
     close = difflib.get_close_matches(prefix, PREFIXES, 1)
@@ -202,18 +210,6 @@ PREFIXES: dict[str, Callable[[str, LoadOptions], SpeechLM]] = {  # what follows 
     "cascade": _load_cascade,
     "openai": _load_endpoint,
 }
-
-
-def _load_checkpoint(spec: str, options: LoadOptions) -> SpeechLM:
-    from rba_bench.textlm.weights import HUB_ID
-
-    if not Path(spec).exists() and not HUB_ID.fullmatch(spec):
-        close = difflib.get_close_matches(spec, BUILT_IN, 1)
-        raise MissingPrerequisite(
-            f"no model {spec!r}{f', did you mean {close[0]!r}?' if close else ':'} give a checkpoint folder "
-            f"(`rba-bench train` makes one), a Hub id or one of {', '.join(BUILT_IN)}"
-        )
-    return _load_local(spec, options, short_name(spec))
 
 
 def _load_local(path: Path | str, options: LoadOptions, name: str) -> "TransformersSpeechLM":

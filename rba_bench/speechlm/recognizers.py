@@ -220,10 +220,14 @@ class OpenAIWhisper(RecognizerByPieces):
         self.model = model
         self.rows = batch_size
         self.language = language
+        digest = hashlib.sha256()  # over names and bytes, in name order: the same wherever the file lies
+        for key, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         self._identity = {
             "kind": "openai-whisper",
             "path": name,
-            "weights_sha256": _state_sha256(model),
+            "weights_sha256": digest.hexdigest(),
             "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "dtype": "float16"
             if model.device.type == "cuda"
@@ -244,7 +248,14 @@ class OpenAIWhisper(RecognizerByPieces):
         import whisper
 
         if not is_openai_name(name):
-            return cls(_load_file(name, resolve_device(device)), name, batch_size, language)
+            place = resolve_device(device)
+            try:
+                model = whisper.load_model(name, place)
+            except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+                raise UserError(
+                    f"{name} is no openai-whisper checkpoint (dims and model_state_dict): {first_line(error)}"
+                ) from error
+            return cls(model.eval(), name, batch_size, language)
         try:
             model = whisper.load_model(name, resolve_device(device))
         except (OSError, RuntimeError) as error:  # URLError; RuntimeError: checksum
@@ -397,26 +408,6 @@ def _load_transformers(
     optional = ("masked_spec_embed",)
     model = load_model(AutoModelForCTC, folder, "recogniser", device, trust_remote_code, optional)
     return TransformersCTC(model, features, tokenizer, identity(model), batch_size)
-
-
-def _load_file(path: str, device: str) -> Any:
-    import whisper
-
-    try:
-        return whisper.load_model(path, device).eval()
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path} is no openai-whisper checkpoint (dims and model_state_dict): {first_line(error)}"
-        ) from error
-
-
-def _state_sha256(model: Any) -> str:
-    """SHA-256 over names and bytes of the weights, in name order: the same wherever the file lies."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _few(names: Sequence[str]) -> str:

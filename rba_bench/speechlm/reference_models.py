@@ -105,7 +105,16 @@ class Cascade(SpeechLM):
         faults = [self.recognizer.fault(request.audio) for request in requests]
         usable = [request for request, fault in zip(requests, faults, strict=True) if not fault]
         with self.clock("encoder"):
-            transcripts = self._transcribe(usable)
+            # one clip is recognised once, within a batch and, if its key is known, ever
+            keys = [request.key or f"#{id(request.audio)}" for request in usable]
+            fresh = {
+                key: request.audio
+                for key, request in zip(keys, usable, strict=True)
+                if key not in self._transcripts and request.audio is not None
+            }
+            new = dict(zip(fresh, self.recognizer.transcribe(list(fresh.values())), strict=True))
+            self._transcripts.update({key: text for key, text in new.items() if not key.startswith("#")})
+            transcripts = [new[key] if key in new else self._transcripts[key] for key in keys]
         texts = [request.user_text(words) for request, words in zip(usable, transcripts, strict=True)]
         with self.clock("decoder"):
             answers = self.textlm.chat(texts, decoding, [request.seed for request in usable])
@@ -115,18 +124,6 @@ class Cascade(SpeechLM):
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Recognised words of each clip (float mono, 16 kHz), in order."""
         return self.recognizer.transcribe(clips)
-
-    def _transcribe(self, requests: Sequence[SpeechRequest]) -> list[str]:
-        """Words of each request; one clip is recognised once, within a batch and, if its key is known, ever."""
-        keys = [request.key or f"#{id(request.audio)}" for request in requests]
-        fresh = {
-            key: request.audio
-            for key, request in zip(keys, requests, strict=True)
-            if key not in self._transcripts and request.audio is not None
-        }
-        words = dict(zip(fresh, self.recognizer.transcribe(list(fresh.values())), strict=True))
-        self._transcripts.update({key: text for key, text in words.items() if not key.startswith("#")})
-        return [words[key] if key in words else self._transcripts[key] for key in keys]
 
 
 class ConstantAnswer(SpeechLM):

@@ -144,9 +144,15 @@ def asserts_answer(text: Sequence[Token], answers: Sequence[AnswerForm], questio
     """Whether a response asserts an answer and no other candidate; see the module."""
     cased = is_cased(text)
     if not any(token.text in POLAR for answer in answers for token in answer.tokens):
-        text = _final_answer(text)
+        joined = _joined(text)
+        if starts := [match.start() for match in _FINAL.finditer(joined)]:
+            text = text[_token_index(joined, starts[-1]) :]
         text = _corrected(text, answers, Reading(text, question, cased))
-    text = _after_own_question(text, answers)
+    if spans := find_spans(text, answers):
+        # What stands after a question that the response asks itself and answers, as in `Bach or Vivaldi? Vivaldi`
+        asks = [place for place, token in enumerate(text) if token.text == "?" and place > spans[0].start]
+        if asks and any(span.start > asks[-1] for span in spans):
+            text = text[asks[-1] + 1 :]
     mentions: list[Span] = []  # that do not overlap: the earlier and longer ones
     for span in find_spans(text, answers):
         if is_meant_as_name(span, text) and (not mentions or span.start >= mentions[-1].end):
@@ -162,13 +168,6 @@ def asserts_answer(text: Sequence[Token], answers: Sequence[AnswerForm], questio
     return any(has_no_rival(span, mentions, claim.segments, claim.reading) for span in asserted)
 
 
-def _final_answer(text: Sequence[Token]) -> Sequence[Token]:
-    """The text from the last `the answer is` on."""
-    joined = _joined(text)
-    starts = [match.start() for match in _FINAL.finditer(joined)]
-    return text[_token_index(joined, starts[-1]) :] if starts else text
-
-
 def _corrected(text: Sequence[Token], answers: Sequence[AnswerForm], reading: Reading) -> Sequence[Token]:
     """What stands after the last correction."""
     spans, joined = find_spans(text, answers), _joined(text)
@@ -181,28 +180,14 @@ def _corrected(text: Sequence[Token], answers: Sequence[AnswerForm], reading: Re
         before = any(not token.skip and token.text not in FUNCTION for token in text[:end])
         if not before or any(span.start < end <= span.end for span in spans):
             continue  # nothing to correct, or words of the answer itself
-        if strong or _names_something(text, end, spans, reading):
+        stop = next(
+            (place for place in range(end, len(text)) if text[place].text in _SENTENCE_ENDS), len(text)
+        )
+        names_answer = any(end <= span.start < stop for span in spans)
+        words = reading.words_between(end, stop)
+        if strong or names_answer or (spans and reading.is_candidate(words, spans[0])):
             return text[end:]
     return text
-
-
-def _names_something(text: Sequence[Token], start: int, spans: Sequence[Span], reading: Reading) -> bool:
-    """Whether the sentence after a place names an answer or another candidate."""
-    end = next((place for place in range(start, len(text)) if text[place].text in _SENTENCE_ENDS), len(text))
-    if any(start <= span.start < end for span in spans):
-        return True
-    words = reading.words_between(start, end)
-    return bool(spans) and reading.is_candidate(words, spans[0])
-
-
-def _after_own_question(text: Sequence[Token], answers: Sequence[AnswerForm]) -> Sequence[Token]:
-    """What stands after a question that the response asks itself and answers, as in `Bach or Vivaldi? Vivaldi`."""
-    spans = find_spans(text, answers)
-    if not spans:
-        return text
-    asks = [place for place, token in enumerate(text) if token.text == "?" and place > spans[0].start]
-    answered = asks and any(span.start > asks[-1] for span in spans)
-    return text[asks[-1] + 1 :] if answered else text
 
 
 class _Claim:
@@ -237,7 +222,8 @@ class _Claim:
             or self._is_echo(span)
             or self._is_description(place, span)
             or self._is_other_event(segment, span, forms)
-            or self._is_conceded(place, span)
+            # `Portuguese, although [Spanish] is spoken nearby`
+            or ({"although", "though"} & segment.sep and self._follows_candidate(place, span))
             or self._is_list_number(place, span)
             or self.reading.tells_of_another(segment)
         )
@@ -343,11 +329,6 @@ class _Claim:
         opening = [token.text for token in self.text[self.segments[place].start : span.start]]
         described = opening and (opening[0] in _RELATIVES or (opening[0] in ARTICLES and "of" in opening))
         return bool(described) and self._follows_candidate(place, span)
-
-    def _is_conceded(self, place: int, span: Span) -> bool:
-        """`Portuguese, although [Spanish] is spoken nearby`."""
-        concedes = bool({"although", "though"} & self.segments[place].sep)
-        return concedes and self._follows_candidate(place, span)
 
     def _follows_candidate(self, place: int, span: Span) -> bool:
         """Whether the segment before is another candidate."""

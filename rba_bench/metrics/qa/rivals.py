@@ -137,8 +137,17 @@ def _adjacent_candidate(
     sep = segments[index].sep if forwards else segments[index + 1].sep
     words = reading.words_between(segments[index].start, segments[index].end)
     verbs = [i for i, token in enumerate(words) if token.text in VERBS]
-    near_name = words[verbs[-1] + 1 :] if verbs else words  # `it is [Barcelona] or Madrid`
-    edge = _leading_name(words, span, reading) if forwards else near_name
+    if forwards:  # `or [Venus] depending on whom you ask`, `or is it [Venus]`
+        rest, edge = list(words), list[Token]()
+        while rest and (rest[0].skip or rest[0].text in _OPENERS):
+            rest.pop(0)
+        for token in rest:
+            capital = token.raw[:1].isupper() or token.kind == "number" or not reading.is_capitalised(span)
+            if not capital or token.text in FUNCTION or token.text in VERBS or is_participle(token):
+                break
+            edge.append(token)
+    else:
+        edge = words[verbs[-1] + 1 :] if verbs else words  # `it is [Barcelona] or Madrid`
     if not reading.is_candidate(edge, span):
         return []
     if not forwards:
@@ -148,20 +157,6 @@ def _adjacent_candidate(
     both = any(token.text == "both" for token in [*reading.text[max(0, span.start - 2) : span.start], *words])
     joint = bool(verbs) and words[verbs[0]].text in ("are", "were", "have") and not _has_verb(before)
     return edge if "and" not in sep or both or joint else []  # joint: `Ottawa and Toronto are ...`
-
-
-def _leading_name(words: list[Token], span: Span, reading: Reading) -> list[Token]:
-    """The name that a segment begins with: `or [Venus] depending on whom you ask`, `or is it [Venus]`."""
-    rest = list(words)
-    while rest and (rest[0].skip or rest[0].text in _OPENERS):
-        rest.pop(0)
-    name: list[Token] = []
-    for token in rest:
-        capital = token.raw[:1].isupper() or token.kind == "number" or not reading.is_capitalised(span)
-        if not capital or token.text in FUNCTION or token.text in VERBS or is_participle(token):
-            break
-        name.append(token)
-    return name
 
 
 def _is_description(

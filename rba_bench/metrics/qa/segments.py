@@ -96,7 +96,14 @@ class Reading:
 
     def __init__(self, text: Sequence[Token], question: Sequence[Token], cased: bool) -> None:
         self.text, self.cased = text, cased
-        offered = _offered_names(question)
+        # Names on both sides of an "or": a question that offers them makes neither the right one.
+        offered: list[Token] = []
+        for place, token in enumerate(question):
+            if token.text == "or":
+                around = [word for word in question[max(0, place - 3) : place + 4] if word.kind != "mark"]
+                names = [word for word in around if word.raw[:1].isupper()]
+                near = [*question[max(0, place - 1) : place], *question[place + 1 : place + 2]]
+                offered += names or [word for word in near if word.kind != "mark"]
         self.question_forms = frozenset(
             form
             for token in question
@@ -163,18 +170,6 @@ def is_participle(token: Token) -> bool:
     return token.raw.islower() and len(token.text) > 4 and token.text.endswith(("ed", "ing"))
 
 
-def _offered_names(question: Sequence[Token]) -> list[Token]:
-    """Names on both sides of an "or": a question that offers them makes neither the right one."""
-    offered: list[Token] = []
-    for place, token in enumerate(question):
-        if token.text == "or":
-            around = [word for word in question[max(0, place - 3) : place + 4] if word.kind != "mark"]
-            names = [word for word in around if word.raw[:1].isupper()]
-            near = [*question[max(0, place - 1) : place], *question[place + 1 : place + 2]]
-            offered += names or [word for word in near if word.kind != "mark"]
-    return offered
-
-
 def _is_common(token: Token) -> bool:
     return token.kind == "word" and (token.text in FUNCTION or token.text in NEUTRAL)
 
@@ -217,23 +212,19 @@ def is_meant_as_name(span: Span, text: Sequence[Token]) -> bool:
     if span.end - span.start == 1 and first.text in FILLERS:
         return False
     if span.end - span.start == 1 and first.forms & POLAR.keys():
-        return _is_polar_answer(span, text)
+        # `No, it is round` and `It is round, so no`, unlike `No one knows`
+        before_mark = span.end == len(text) or text[span.end].kind == "mark"
+        if all(token.skip for token in text[: span.start]):
+            return before_mark or text[span.end].text in _AFTER_POLAR
+        start = span.start
+        while start and text[start - 1].text in _LEADS_TO:
+            start -= 1
+        return _closes_phrase(span, text) or (before_mark and (start == 0 or text[start - 1].kind == "mark"))
     if is_cased(text):
         return _is_written_as_name(span, text)
     before = text[span.start - 1] if span.start else None
     with_article = span.answer.article and before is not None and before.skip and before.kind == "word"
     return _closes_phrase(span, text) or _follows_time_word(span, text) or with_article
-
-
-def _is_polar_answer(span: Span, text: Sequence[Token]) -> bool:
-    """Whether "no" answers, as in `No, it is round` and `It is round, so no`, unlike `No one knows`."""
-    before_mark = span.end == len(text) or text[span.end].kind == "mark"
-    if all(token.skip for token in text[: span.start]):
-        return before_mark or text[span.end].text in _AFTER_POLAR
-    start = span.start
-    while start and text[start - 1].text in _LEADS_TO:
-        start -= 1
-    return _closes_phrase(span, text) or (before_mark and (start == 0 or text[start - 1].kind == "mark"))
 
 
 def _closes_phrase(span: Span, text: Sequence[Token]) -> bool:

@@ -112,8 +112,18 @@ def tokenize(text: str) -> list[Token]:
             tokens += _word_tokens(raw)
         elif kind == "mark":
             tokens.append(Token(raw.strip(" -") or ("\n" if "\n" in raw else "—"), raw, NONE, kind="mark"))
+        elif kind == "symbol":
+            symbol = raw.lower().replace("♯", "#")
+            tokens.append(Token(symbol, raw, frozenset({symbol})))
+        elif kind == "sign":
+            name = {"&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number"}.get(raw) or UNITS[raw]
+            tokens.append(word(name, raw, *(("and",) if raw == "+" else ())))  # Procter + Gamble
+        elif kind == "clock":
+            tokens.append(number(raw.lstrip("0"), raw, raw.replace(":", "")))
+        elif len(raw) > LONGEST_NUMBER or re.search(r"/0+(?!\d)|\..*/", raw):
+            tokens.append(word(raw))
         else:
-            tokens.append(_other_token(kind, raw))
+            tokens.append(Token(raw.lower().replace(",", ""), raw, NONE, kind=f"{kind}!"))  # read later
     return tokens
 
 
@@ -145,20 +155,6 @@ def _is_abbreviation(token: Token, following: str) -> bool:
     if len(token.raw) == 1 and token.text == token.raw.lower() and token.raw.isalpha():
         return True
     return token.raw.lower() in DOTTED and bool(following.strip())
-
-
-def _other_token(kind: str, raw: str) -> Token:
-    if kind == "symbol":
-        text = raw.lower().replace("♯", "#")
-        return Token(text, raw, frozenset({text}))
-    if kind == "sign":
-        name = {"&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number"}.get(raw) or UNITS[raw]
-        return word(name, raw, *(("and",) if raw == "+" else ()))  # Procter + Gamble
-    if kind == "clock":
-        return number(raw.lstrip("0"), raw, raw.replace(":", ""))
-    if len(raw) > LONGEST_NUMBER or re.search(r"/0+(?!\d)|\..*/", raw):
-        return word(raw)
-    return Token(raw.lower().replace(",", ""), raw, NONE, kind=f"{kind}!")  # read later
 
 
 def _word_tokens(raw: str) -> list[Token]:

@@ -6,6 +6,7 @@ States are kept before the projector: they depend on the encoder alone. An entry
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,10 @@ class EncoderCache:
         states = self._memory.get(key)
         if states is not None:
             self._memory.move_to_end(key)
-        else:
-            states = self._read(key)
+        elif self.folder is not None:
+            # not there, or damaged by a copy: made again
+            with suppress(OSError, SafetensorError, KeyError):
+                states = load(self._path(key).read_bytes())["states"]
             if states is not None:
                 self._keep(key, states)
         self.hits += states is not None
@@ -95,14 +98,6 @@ class EncoderCache:
         assert self.folder is not None  # asked for only with a folder
         name = sha256_bytes(key.encode())  # keys may hold any character
         return self.folder / self.tag[:16] / name[:2] / f"{name}.safetensors"
-
-    def _read(self, key: str) -> torch.Tensor | None:
-        if self.folder is None:
-            return None
-        try:
-            return load(self._path(key).read_bytes())["states"]
-        except (OSError, SafetensorError, KeyError):  # not there, or damaged by a copy: made again
-            return None
 
 
 def encode_with_cache(

@@ -304,20 +304,18 @@ class TransformersSpeechLM(SpeechLM):
                 encoded[i] = row[:length]
         return [encoded[i] for i in range(len(clips))]
 
-    def _processor_inputs(self, requests: Sequence[SpeechRequest]) -> dict[str, Any]:
-        """Inputs as the processor makes them, for models that are not run step by step."""
-        clips = [request.audio for request in requests if request.audio is not None]
-        with self.clock("features"):
-            inputs = self.family.plain_inputs([request.prompt for request in requests], clips)
-            return {
-                name: value.to(self.device) if isinstance(value, torch.Tensor) else value
-                for name, value in inputs.items()
-            }
-
     def _continue(self, requests: Sequence[SpeechRequest], decoding: Decoding) -> list[Continuation]:
         """Answers of a batch by the model's own `generate`."""
         family = self.family
-        inputs = self._merge(requests) if family.splits else self._processor_inputs(requests)
+        if family.splits:
+            inputs: dict[str, Any] = self._merge(requests)
+        else:  # as the processor makes them, for models that are not run step by step
+            clips = [request.audio for request in requests if request.audio is not None]
+            with self.clock("features"):
+                inputs = {
+                    name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+                    for name, value in family.plain_inputs([r.prompt for r in requests], clips).items()
+                }
         seeds = [request.seed for request in requests]
         with self.clock("decoder"), last_logits_only(family.model.get_output_embeddings()):
             return continue_batch(

@@ -107,15 +107,17 @@ class TextDecoder:
         if config_class is None or config_class not in AutoModelForCausalLM._model_mapping:
             raise UserError(f"a decoder of type {config.model_type!r} cannot be served on its own")
         self._class = AutoModelForCausalLM._model_mapping[config_class]
-        self.config = config_class.from_dict(_plain_config(config.to_dict(), kind))
+        # The text model's own configuration, head and embeddings apart
+        fields = {name: value for name, value in config.to_dict().items() if not name.endswith("_config")}
+        rope = {k: v for k, v in (fields.get("rope_parameters") or {}).items() if k != "mrope_section"}
+        if rope.get("rope_type") == "mrope":
+            rope["rope_type"] = "default"
+        fields |= {"model_type": kind, "tie_word_embeddings": False, "rope_parameters": rope or None}
+        self.config = config_class.from_dict(fields)
         if type(family).head is AudioFamily.head:
             for name in _PLAIN_HEAD.keys() & vars(self.config).keys():
                 setattr(self.config, name, _PLAIN_HEAD[name])
         self.prefix = f"{self._class.base_model_prefix}."
-        self._check()
-
-    def _check(self) -> None:
-        """The names of the weights must be those of the class."""
         with torch.device("meta"):
             model = self._class._from_config(self.config)
         expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
@@ -211,22 +213,18 @@ class TextDecoder:
             [(rank, alpha)] = ranks
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder / ADAPTER, tensors)
-            write_json(folder / "adapter_config.json", _adapter_config(rank, alpha, tensors))
-
-
-def _plain_config(config: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The text model's own configuration, head and embeddings apart."""
-    fields = {name: value for name, value in config.items() if not name.endswith("_config")}
-    rope = {k: v for k, v in (config.get("rope_parameters") or {}).items() if k != "mrope_section"}
-    if rope.get("rope_type") == "mrope":
-        rope["rope_type"] = "default"
-    return {**fields, "model_type": kind, "tie_word_embeddings": False, "rope_parameters": rope or None}
-
-
-def _adapter_config(rank: int, alpha: float, names: Mapping[str, Any]) -> dict[str, Any]:
-    targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in names})
-    return {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": alpha,
-            "target_modules": targets, "lora_dropout": 0.0, "bias": "none", "inference_mode": True}  # fmt: skip
+            targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
+            config = {
+                "peft_type": "LORA",
+                "task_type": "CAUSAL_LM",
+                "r": rank,
+                "lora_alpha": alpha,
+                "target_modules": targets,
+                "lora_dropout": 0.0,
+                "bias": "none",
+                "inference_mode": True,
+            }
+            write_json(folder / "adapter_config.json", config)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:

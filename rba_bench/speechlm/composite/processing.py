@@ -176,7 +176,13 @@ class CompositeProcessor(ProcessorMixin):
         Text and audio parts are joined by single spaces before the template sees them, so that the template
         of any text model will do.
         """
-        flat = [{**message, "content": self._flatten(message["content"])} for message in messages]
+        flat = []
+        for message in messages:
+            content = message["content"]
+            if not isinstance(content, str):
+                parts = [self.audio_token if part["type"] == "audio" else part["text"] for part in content]
+                content = " ".join(part for part in parts if part)
+            flat.append({**message, "content": content})
         return render_chat(
             self.tokenizer,
             flat,
@@ -184,12 +190,6 @@ class CompositeProcessor(ProcessorMixin):
             add_generation_prompt=add_generation_prompt,
             **template,
         )
-
-    def _flatten(self, content: str | Sequence[Mapping[str, Any]]) -> str:
-        if isinstance(content, str):
-            return content
-        parts = [self.audio_token if part["type"] == "audio" else part["text"] for part in content]
-        return " ".join(part for part in parts if part)
 
     def __call__(
         self,
