@@ -76,7 +76,7 @@ CHILD = """
 import json, os, pathlib, signal, sys
 from accelerate.utils import gather_object
 from rba_bench.files import sha256_json, write_json
-from rba_bench.training import run
+from rba_bench.training import training_run as run
 from rba_bench.training.model import building as build
 from rba_bench.training.callbacks import training_callback as callback
 from rba_bench.training.training_recipe import TrainingRecipe
