@@ -27,7 +27,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, ga
 from rba_bench.training.model import building as build
 from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.model.sharded_loading import shard_policy
-from rba_bench.training.model.sharding import layer_names, whole
+from rba_bench.training.model.sharding import full_tensor, layer_names
 
 
 def memory(name):
@@ -52,7 +52,7 @@ plain = dict(build.make_policy(build.load_base(base, recipe), recipe).named_para
 for one in (policy, *copies):
     seen["parameters"] = sum(p.numel() for p in one.parameters())
     seen["shards"] = sum(p.to_local().numel() for p in one.parameters())
-    seen["equal"] = all(torch.equal(whole(p), plain[name]) for name, p in one.named_parameters())
+    seen["equal"] = all(torch.equal(full_tensor(p), plain[name]) for name, p in one.named_parameters())
 both = gather_object([seen])
 if state.process_index == 0:
     pathlib.Path(sys.argv[2]).write_text(json.dumps(both))
