@@ -32,7 +32,16 @@ def refuse_foreign_code(path: Path) -> None:
     settings = _settings(resolved, ())
     if "task_list" in settings or isinstance(settings.get("task"), yaml.CollectionNode):
         raise UserError(f"{path} is not a single task: give the file of one task")
-    for file, what in [*_code_in_tags(resolved, ()), *((resolved, what) for what in _scripts(settings))]:
+    found = list(_code_in_tags(resolved, ()))
+    prompts, results = settings.get("use_prompt"), settings.get("process_results")
+    if prompts is not None and prompts.tag != f"{_PLAIN}null":
+        found.append((resolved, f"the prompts of {' '.join(str(prompts.value).split())[:80]}"))
+    if results is None or results.tag != "!function":  # else metrics are names of what it returns
+        found += [
+            (resolved, f"the metric {name[:80]!r} of the package `evaluate`")
+            for name in _foreign_metrics(settings)
+        ]
+    for file, what in found:
         raise UserError(
             f"{file} runs code of its own ({what}): read it, then add --trust if you trust its authors"
         )
@@ -56,18 +65,6 @@ def _code_in_tags(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, st
             yield path, f"the tag {node.tag}"
         elif isinstance(node, yaml.ScalarNode) and _TEMPLATE.search(node.value):
             yield path, f"the template {' '.join(node.value.split())[:40]!r}"
-
-
-def _scripts(settings: Mapping[str, yaml.Node]) -> Iterator[str]:
-    """What in the settings of a task has lm-eval load a file that runs code."""
-    prompts = settings.get("use_prompt")
-    if prompts is not None and prompts.tag != f"{_PLAIN}null":
-        yield f"the prompts of {' '.join(str(prompts.value).split())[:80]}"
-    results = settings.get("process_results")
-    if results is None or results.tag != "!function":  # else metrics are names of what it returns
-        yield from (
-            f"the metric {name[:80]!r} of the package `evaluate`" for name in _foreign_metrics(settings)
-        )
 
 
 def _foreign_metrics(settings: Mapping[str, yaml.Node]) -> Iterator[str]:

@@ -124,7 +124,15 @@ class RbaSpeechLM(LM):
     ) -> None:
         super().__init__()
         del max_batch_size  # lm-eval passes it to every model; there is no search for a batch size here
-        self._join_process_group()
+        # Data parallelism under `torchrun` or `accelerate launch`: lm-eval gives every rank its share of the items
+        self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._rank = int(os.environ.get("RANK", "0")) if self._world_size > 1 else 0
+        self._device = "cpu"  # of the counters that lm-eval gathers; the model has its own
+        if self._world_size > 1:
+            import torch.distributed as dist
+
+            if not dist.is_initialized():
+                dist.init_process_group("gloo")
         self.batch_size = BATCH_SIZE if batch_size in (None, "auto") else int(str(batch_size))
         if self.batch_size < 1:
             raise UserError(f"batch size must be at least 1, not {batch_size}")
@@ -194,7 +202,13 @@ class RbaSpeechLM(LM):
         """
         waiting = [request for request in requests if request.index not in done]
         if self.model.streams:
-            yield from self._stream_single(waiting)
+            # Servers: each answer on its own the moment it arrives; a clip is read when it is about to be sent
+            for decoding, group in by_decoding(waiting).items():
+                started = time.perf_counter()
+                for index, generation in self.model.stream(_LazyRequests(group, self._read_clip), decoding):
+                    now = time.perf_counter()
+                    yield AnswerBatch([group[index].answer(generation)], now - started, 0.0, {})
+                    started = now
             return
         with ThreadPoolExecutor(1) as reader:
             batches = self.planner.batches(waiting)
@@ -207,15 +221,6 @@ class RbaSpeechLM(LM):
                 upcoming = next(batches, None)
                 reading = reader.submit(self._read_batch, upcoming) if upcoming else None
                 yield self._answer_batch(batch, clips, started, io_s)
-
-    def _stream_single(self, requests: list[PlannedRequest]) -> Iterator[AnswerBatch]:
-        """For servers: each answer on its own the moment it arrives; a clip is read when it is about to be sent."""
-        for decoding, group in by_decoding(requests).items():
-            started = time.perf_counter()
-            for index, generation in self.model.stream(_LazyRequests(group, self._read_clip), decoding):
-                now = time.perf_counter()
-                yield AnswerBatch([group[index].answer(generation)], now - started, 0.0, {})
-                started = now
 
     def _answer_batch(
         self,
@@ -287,17 +292,6 @@ class RbaSpeechLM(LM):
         raise UserError(
             f"{MODEL_NAME} answers `generate_until` tasks; this task asks for rolling log-likelihoods"
         )
-
-    def _join_process_group(self) -> None:
-        """Data parallelism under `torchrun` or `accelerate launch`: lm-eval gives every rank its share of the items."""
-        self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        self._rank = int(os.environ.get("RANK", "0")) if self._world_size > 1 else 0
-        self._device = "cpu"  # of the counters that lm-eval gathers; the model has its own
-        if self._world_size > 1:
-            import torch.distributed as dist
-
-            if not dist.is_initialized():
-                dist.init_process_group("gloo")
 
     def all_gather(self, tensor: Any) -> Any:
         """Tensors of all ranks, stacked."""

@@ -162,7 +162,12 @@ def rescore_folder(folder: Path, options: RescoreOptions | None = None, out: Pat
     """Rescore one run; see `rescore_runs`."""
     outputs.check_writable(folder if out is None else out)
     with outputs.locked(folder if out is None else out):
-        _complete_interrupted(folder)
+        waiting = folder / WAITING
+        if waiting.is_file():  # an interrupted rescoring has left it
+            if read_record(waiting).samples_sha256 == sha256_bytes(records.sample_bytes(folder)):
+                os.replace(waiting, folder / RUN_FILE)
+            else:
+                waiting.unlink()
         before, data = read_record(folder), records.sample_bytes(folder)
         if sha256_bytes(data) != before.samples_sha256:
             raise UserError(
@@ -184,17 +189,6 @@ def rescore_folder(folder: Path, options: RescoreOptions | None = None, out: Pat
         if out is not None or after is not before:
             after = _write(target, after, samples)
         return Rescored(target, before, after if after.rescored != before.rescored else before)
-
-
-def _complete_interrupted(folder: Path) -> None:
-    """Complete or forget what an interrupted rescoring has left."""
-    waiting = folder / WAITING
-    if not waiting.is_file():
-        return
-    if read_record(waiting).samples_sha256 == sha256_bytes(records.sample_bytes(folder)):
-        os.replace(waiting, folder / RUN_FILE)
-    else:
-        waiting.unlink()
 
 
 def _write(target: Path, record: RunRecord, samples: Sequence[Sample]) -> RunRecord:
@@ -340,14 +334,13 @@ def _steps(before: RunRecord, spec: task_registry.TaskSpec, options: RescoreOpti
             suffix = f"{VERSUS}{config['against']}" if config.get("against") else ""
             entry = next((e for e in entries if e.get("name") == f"{config['name']}{suffix}"), None)
             names = [f"{metric.name}{suffix}" for metric in metrics_of(config["name"])]
-            metrics = tuple(_recorded_metric(before, name) for name in names if name in before.metrics)
+            metrics = tuple(
+                Metric(name, m.aggregation, m.scale, m.higher_is_better, m.macro, m.signature)
+                for name in names
+                if (m := before.metrics.get(name)) is not None
+            )
             if entry is not None and metrics:  # a judge that was left out then is left out now
                 yield _Step(None, entry, metrics)
-
-
-def _recorded_metric(record: RunRecord, name: str) -> Metric:
-    value = record.metrics[name]
-    return Metric(name, value.aggregation, value.scale, value.higher_is_better, value.macro, value.signature)
 
 
 def _rescored(sample: Sample, until: Sequence[str], kept: Sequence[_Step]) -> Sample:

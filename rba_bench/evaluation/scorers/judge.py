@@ -30,7 +30,6 @@ from rba_bench.textlm.judging import (
     Poll,
     Question,
     Reply,
-    Vote,
     VoteCache,
     judge_facts,
 )
@@ -274,9 +273,16 @@ class Judge(Scorer, Generic[Value]):
         judged: list[tuple[Sample, list[Value]]] = []
         for i, group in zip(open_items, questions, strict=True):
             votes = [next(stream) for _ in group]
-            score = scores[i] = self._score_from_votes(votes)
+            facts = [vote.facts() for vote in votes]
+            values = [vote.value for vote in votes if vote.value is not None]
+            if len(values) == len(votes):
+                score = self.verdict(values, facts)
+            else:
+                reason = next(vote.failures[-1] for vote in votes if vote.value is None)
+                score = ItemScore(judge={self.name: {"votes": facts}}, failure=f"{self.name}: {reason}")
+            scores[i] = score
             if not score.failure:
-                judged.append((samples[i], [vote.value for vote in votes if vote.value is not None]))
+                judged.append((samples[i], values))
         complete = [score for score in scores if score is not None]
         self._report = {
             "n": len(samples),
@@ -301,14 +307,6 @@ class Judge(Scorer, Generic[Value]):
         if request_text(sample):
             return None
         return ItemScore(failure=f"{self.name}: no text of what is spoken to show the judge")
-
-    def _score_from_votes(self, votes: Sequence[Vote[Value]]) -> ItemScore:
-        facts = [vote.facts() for vote in votes]
-        values = [vote.value for vote in votes if vote.value is not None]
-        if len(values) == len(votes):
-            return self.verdict(values, facts)
-        reason = next(vote.failures[-1] for vote in votes if vote.value is None)
-        return ItemScore(judge={self.name: {"votes": facts}}, failure=f"{self.name}: {reason}")
 
 
 def request_text(sample: Sample) -> str:

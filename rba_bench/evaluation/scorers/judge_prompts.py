@@ -149,7 +149,13 @@ def parse_verdict(text: str, parse: Callable[[str], Value | None], leading: bool
         return verdict
     if text.startswith("```") and (fenced := _FENCE.match(text)):
         text = fenced[1].strip()
-    places = _fields(text) if text.startswith("{") else _places(text, leading)
+    if text.startswith("{"):
+        places = list(_fields(text))
+    else:
+        lines = [line for line in text.splitlines() if line.strip()]
+        places = [*(match[1] for match in _LABELLED.finditer(text)), *lines[:1], *lines[1:][-1:]]
+        if leading and (word := _LEADING.match(text)):
+            places.append(word[1])
     verdicts = [verdict for place in places if (verdict := _bare_verdict(place, parse)) is not None]
     return verdicts[0] if verdicts and all(verdict == verdicts[0] for verdict in verdicts) else None
 
@@ -177,13 +183,3 @@ def _fields(text: str) -> Iterator[str]:
             yield "yes" if value else "no"
         elif isinstance(value, str | int):
             yield str(value)
-
-
-def _places(text: str, leading: bool) -> Iterator[str]:
-    """Where else a verdict may stand."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    yield from (match[1] for match in _LABELLED.finditer(text))
-    yield from lines[:1]
-    yield from lines[1:][-1:]
-    if leading and (word := _LEADING.match(text)):
-        yield word[1]

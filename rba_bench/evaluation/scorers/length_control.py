@@ -95,10 +95,15 @@ class LengthControl:
         by_index = read_difficulty(paths["difficulty"]) if "difficulty" in paths else None
         if by_index is None and gamed is not None:
             by_index = dict(gamed.by_index)
+        instructions = paths["instructions"]
+        try:
+            texts = [str(row["instruction"]) for row in read_json(instructions)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{instructions} is no list of instructions as in {REPO}: {error!r}") from error
+        # Of equal instructions the first counts
+        positions = {_words(text): position for position, text in reversed(list(enumerate(texts)))}
         hashes = {name: sha256_file(path) for name, path in paths.items()}
-        return cls(
-            form, by_index, _positions(paths["instructions"]), gamed if form == TRUSTED else None, hashes
-        )
+        return cls(form, by_index, positions, gamed if form == TRUSTED else None, hashes)
 
     @property
     def signature(self) -> str:
@@ -191,15 +196,6 @@ def _with_tables(form: str, config: Mapping[str, Any], data_dir: Path | None) ->
     if missing := [FILES[name] for name in names if name not in paths]:
         hub.find_files(REPO, missing, place)
     return {**config, "lc": form, **paths}
-
-
-def _positions(path: Path) -> dict[str, int]:
-    """Position by words; of equal instructions the first counts."""
-    try:
-        texts = [str(row["instruction"]) for row in read_json(path)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no list of instructions as in {REPO}: {error!r}") from error
-    return {_words(text): position for position, text in reversed(list(enumerate(texts)))}
 
 
 def _words(text: str) -> str:

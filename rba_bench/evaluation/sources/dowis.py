@@ -113,22 +113,19 @@ class _Prompts:
         """Prompts that fit an item, in the order of the data set."""
         language = self.language or str(doc["target_lang"])
         if language not in self._known:
-            self._known[language] = self._read(language)
+            prompts = [
+                prompt
+                for path, rows in self._texts.items()
+                if any(self._wanted(row, language) for row in rows)
+                for prompt in self._recorded(path, language)
+            ]
+            if not prompts:
+                raise UserError(
+                    f"dowis holds no recorded {self.task} prompt in {language!r} ({', '.join(self.styles)}; "
+                    f"{', '.join(self.voices)}); its languages are {', '.join(LANGUAGES)}"
+                )
+            self._known[language] = prompts
         return self._known[language]
-
-    def _read(self, language: str) -> list[Prompt]:
-        prompts = [
-            prompt
-            for path, rows in self._texts.items()
-            if any(self._wanted(row, language) for row in rows)
-            for prompt in self._recorded(path, language)
-        ]
-        if not prompts:
-            raise UserError(
-                f"dowis holds no recorded {self.task} prompt in {language!r} ({', '.join(self.styles)}; "
-                f"{', '.join(self.voices)}); its languages are {', '.join(LANGUAGES)}"
-            )
-        return prompts
 
     def _recorded(self, path: Any, language: str) -> list[Prompt]:
         columns = {

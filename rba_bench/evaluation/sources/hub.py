@@ -55,8 +55,16 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
     """
     if place.data_dir is not None:
         return _local(repo, patterns, place.data_dir, revision)
+    from huggingface_hub import snapshot_download
+
     commit = pinned_commit(repo, revision)
-    root = _download(repo, patterns, commit)
+
+    def download() -> str:
+        return str(
+            snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
+        )
+
+    root = Path(_ask_hub(repo, download))
     paths = _matching(root, patterns)
     if not paths:
         raise MissingPrerequisite(f"{repo} at {commit[:12]} holds no {' or '.join(patterns)}")
@@ -72,7 +80,12 @@ def pinned_commit(repo: str, revision: str) -> str:
     if COMMIT.fullmatch(revision):
         return revision
     book = Path(os.environ.get("RBA_REVISIONS") or cache_dir() / "revisions.json")
-    commits = _read_book(book)
+    try:
+        commits: dict[str, str] = read_json(book) if book.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{book} is damaged ({error}): restore or remove it") from error
+    if not isinstance(commits, dict):
+        raise UserError(f"{book} is damaged: it holds no mapping; restore or remove it")
     key = f"{repo}@{revision}"
     if key not in commits:
         from huggingface_hub import HfApi
@@ -101,29 +114,6 @@ def _matching(root: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
     if not root.is_dir():
         return ()
     return tuple(sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()}))
-
-
-def _read_book(book: Path) -> dict[str, str]:
-    if not book.is_file():
-        return {}
-    try:
-        commits = read_json(book)
-    except ValueError as error:
-        raise UserError(f"{book} is damaged ({error}): restore or remove it") from error
-    if not isinstance(commits, dict):
-        raise UserError(f"{book} is damaged: it holds no mapping; restore or remove it")
-    return commits
-
-
-def _download(repo: str, patterns: Sequence[str], commit: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    def get() -> str:
-        return str(
-            snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
-        )
-
-    return Path(_ask_hub(repo, get))
 
 
 def _ask_hub(repo: str, request: Any) -> Any:

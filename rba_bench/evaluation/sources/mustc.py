@@ -123,7 +123,10 @@ def _segments(folder: Path, split: str, target: str) -> list[dict[str, str]]:
     file = folder / "txt" / f"{split}.yaml"
     try:
         listed = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - strings only
-        texts = {code: _lines(folder / "txt" / f"{split}.{code}") for code in ("en", target)}
+        texts = {}
+        for code in ("en", target):  # split at line feeds alone: U+2028 and its like occur inside sentences
+            text = (folder / "txt" / f"{split}.{code}").read_text(encoding="utf-8")
+            texts[code] = [line.strip() for line in text.removesuffix("\n").split("\n")]
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read MuST-C in {folder}: {' '.join(str(error).split())}") from error
     needed = {"offset", "duration", "wav"}
@@ -141,12 +144,6 @@ def _segments(folder: Path, split: str, target: str) -> list[dict[str, str]]:
         {**row, "en": en, target: other}
         for row, en, other in zip(listed, texts["en"], texts[target], strict=True)
     ]
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a file, split at line feeds alone: U+2028 and its like occur inside sentences."""
-    text = path.read_text(encoding="utf-8")
-    return [line.strip() for line in text.removesuffix("\n").split("\n")]
 
 
 def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:

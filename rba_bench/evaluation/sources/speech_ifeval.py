@@ -54,7 +54,14 @@ def load_speech_ifeval(options: Mapping[str, Any], place: Place) -> LoadedSet:
         raise UserError(f"speech_ifeval: parts are some of {', '.join(PARTS)}, or `plain` alone; not {parts}")
     rows = [(part, row) for part in parts for row in _rows(part, place)]
     questions = _questions(place, FILES[parts[0]][0])
-    clips = _clips({row["audio_filepath"] for _, row in rows}, place)
+    folder = _audio_folder(place)
+    files = {path: folder / path for path in sorted({row["audio_filepath"] for _, row in rows})}
+    if missing := [path for path, file in files.items() if not file.is_file()]:
+        raise MissingPrerequisite(
+            f"{len(missing)} of {len(files)} clips of Speech-IFEval are missing, such as {missing[0]}: "
+            "unpack audios.tar again"
+        )
+    clips = {path: tables.file_clip(file) for path, file in files.items()}
     names = ItemNames("cot")
     items = [_document(part, row, clips[row["audio_filepath"]], names) for part, row in rows]
     size = compare_size("speech_ifeval", len(rows), sum(FILES[part][1] for part in parts))
@@ -114,18 +121,6 @@ def _document(part: str, row: Mapping[str, Any], clip: tables.Clip, names: ItemN
         cluster=path,
         extra={"instructions": constraints, "constraint": constraints[0]["name"] if constraints else ""},
     )
-
-
-def _clips(wanted: set[str], place: Place) -> dict[str, tables.Clip]:
-    """Clips by `audio_filepath`."""
-    folder = _audio_folder(place)
-    files = {path: folder / path for path in sorted(wanted)}
-    if missing := [path for path, file in files.items() if not file.is_file()]:
-        raise MissingPrerequisite(
-            f"{len(missing)} of {len(files)} clips of Speech-IFEval are missing, such as {missing[0]}: "
-            "unpack audios.tar again"
-        )
-    return {path: tables.file_clip(file) for path, file in files.items()}
 
 
 def _audio_folder(place: Place) -> Path:

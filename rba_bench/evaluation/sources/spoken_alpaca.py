@@ -125,7 +125,12 @@ def _rows(files: Sequence[Path]) -> Iterator[_Row]:
         if missing := [name for name in (*NEEDED, AUDIO) if name not in names]:
             raise UserError(f"{file} lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
         columns = [name for name in (*NEEDED, WORDS, "input_speaker") if name in names]
-        for number, texts in enumerate(_texts(file, columns)):
+        parts = (
+            [tables.read_columns(file, columns)]
+            if file.suffix == ".parquet"
+            else (batch.select(columns).to_pylist() for batch in _batches(file))
+        )
+        for number, texts in enumerate(row for part in parts for row in part):
             yield _Row({name: text or "" for name, text in texts.items()}, file, number)
 
 
@@ -140,14 +145,6 @@ def _columns(file: Path) -> list[str]:
             return list(pa.ipc.open_stream(source).schema.names)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
-
-
-def _texts(file: Path, columns: Sequence[str]) -> Iterator[dict[str, str | None]]:
-    if file.suffix == ".parquet":
-        yield from tables.read_columns(file, columns)
-        return
-    for batch in _batches(file):
-        yield from batch.select(list(columns)).to_pylist()
 
 
 def _batches(file: Path) -> Iterator[Any]:

@@ -10,7 +10,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,18 +204,15 @@ def _written_list(text: str, item: str) -> list[Any] | None:
     with suppress(ValueError, RecursionError):  # not JSON: then Python's way of writing a list
         return list(json.loads(text))
     try:
-        if _joins_strings(text):  # numpy leaves the commas out, and Python would read one long string
+        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+        # numpy leaves the commas out, and Python would read one long string
+        if (tokenize.STRING, tokenize.STRING) in zip(kinds, kinds[1:], strict=False):
             raise ValueError("its commas are missing")
         return list(ast.literal_eval(text))
     except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
         if not _LIST_MARKS.search(text[1:-1]):
             return None
         raise UserError(f"{item}: cannot read the answer list {text[:80]!r} ({error})") from error
-
-
-def _joins_strings(text: str) -> bool:
-    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
-    return any(pair == (tokenize.STRING, tokenize.STRING) for pair in zip(kinds, kinds[1:], strict=False))
 
 
 def _from_parquet(
@@ -234,17 +231,6 @@ def _from_csv(
     table = files.root / spoken.files
     if not table.is_file():
         raise MissingPrerequisite(f"{spoken.repo} at {revision}: {spoken.files} is missing")
-    rows = _read_csv(table, (spoken.question, *spoken.answers, "audio_filename"))
-    clips = [table.parent / "audios" / _file_name(row["audio_filename"], table) for row in rows]
-    if absent := [clip.name for clip in clips if not clip.is_file()]:
-        raise MissingPrerequisite(
-            f"{len(absent)} of {len(clips)} clips that {table.name} names are missing (first: {absent[0]}): run `hf "
-            f"download {spoken.repo} --repo-type dataset --include '{folder}/*' --local-dir DIR` again"
-        )
-    return files, ((clip.stem, row, tables.file_clip(clip)) for clip, row in zip(clips, rows, strict=True))
-
-
-def _read_csv(table: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with open(table, encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
@@ -252,12 +238,16 @@ def _read_csv(table: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table} cannot be read ({error}): get it again") from error
+    columns = (spoken.question, *spoken.answers, "audio_filename")
     if missing := [name for name in columns if name not in present]:
         raise UserError(f"{table} lacks the columns {', '.join(missing)}; it has {', '.join(present)}")
-    return rows
-
-
-def _file_name(value: str | None, table: Path) -> str:
-    if not value or Path(value).name != value:
-        raise UserError(f"{table} names a clip {value!r} that is no file name")
-    return value
+    for name in (row["audio_filename"] for row in rows):
+        if not name or Path(name).name != name:
+            raise UserError(f"{table} names a clip {name!r} that is no file name")
+    clips = [table.parent / "audios" / row["audio_filename"] for row in rows]
+    if absent := [clip.name for clip in clips if not clip.is_file()]:
+        raise MissingPrerequisite(
+            f"{len(absent)} of {len(clips)} clips that {table.name} names are missing (first: {absent[0]}): run `hf "
+            f"download {spoken.repo} --repo-type dataset --include '{folder}/*' --local-dir DIR` again"
+        )
+    return files, ((clip.stem, row, tables.file_clip(clip)) for clip, row in zip(clips, rows, strict=True))
