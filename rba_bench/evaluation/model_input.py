@@ -104,7 +104,14 @@ def load_wave(value: Any) -> np.ndarray:
             return clips.decode_clip(bytes(data))
         value = value.get("path") or value
     if isinstance(value, str | os.PathLike):
-        return clips.decode_clip(_read_clip_file(os.fspath(value)))
+        path = os.fspath(value)
+        try:
+            with open(path, "rb") as handle:
+                data = handle.read(CLIP_BYTES + 1)  # the decoder refuses what is longer
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise UserError(f"cannot read audio file {str(path)[:300]}: {reason}") from error
+        return clips.decode_clip(data)
     if hasattr(value, "get_all_samples"):
         try:
             decoded = value.get_all_samples()
@@ -112,15 +119,6 @@ def load_wave(value: Any) -> np.ndarray:
             raise clips.AudioError(f"damaged audio ({' '.join(str(error).split())[:120]})") from error
         return wave_from_array(decoded.data, decoded.sample_rate)
     raise UserError(f"cannot read audio from {type(value).__name__}: send a reference, array, bytes or path")
-
-
-def _read_clip_file(path: str | bytes) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(CLIP_BYTES + 1)  # the decoder refuses what is longer
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(f"cannot read audio file {str(path)[:300]}: {reason}") from error
 
 
 def wave_from_array(values: Any, rate: Any) -> np.ndarray:

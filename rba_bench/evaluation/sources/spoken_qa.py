@@ -146,31 +146,25 @@ def _documents(
     for label, row, clip in rows:
         question = str(row[spoken.question] or "")
         item = f"{name}-{label}" if label else names.of(question or clip.sha256)
+        references: dict[str, None] = {}  # without repeats, in the order of the set
         try:
-            references = _references(row, spoken, item)
+            for column in spoken.answers:
+                outer, _, inner = column.partition(".")
+                value = row[outer]
+                value = value.get(inner) if inner and isinstance(value, Mapping) else value
+                references.update(dict.fromkeys(split_answers(value, spoken.separator, item)))
         except UserError as error:  # one damaged cell is no reason to lose the set
             unanswered[item] = str(error)
             continue
         if references:
             items.append(
                 documents.make_document(
-                    id=item, kind="qa", clip=clip, instruction=question, references=references
+                    id=item, kind="qa", clip=clip, instruction=question, references=list(references)
                 )
             )
         else:
             unanswered[item] = ""
     return items, unanswered
-
-
-def _references(row: Mapping[str, Any], spoken: SpokenSet, item: str) -> list[str]:
-    """Right answers without repeats, in the order of the set."""
-    references: dict[str, None] = {}
-    for column in spoken.answers:
-        outer, _, inner = column.partition(".")
-        value = row[outer]
-        value = value.get(inner) if inner and isinstance(value, Mapping) else value
-        references.update(dict.fromkeys(split_answers(value, spoken.separator, item)))
-    return list(references)
 
 
 def split_answers(value: Any, separator: str, item: str) -> list[str]:
