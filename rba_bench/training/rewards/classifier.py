@@ -116,11 +116,7 @@ GATED = "LlamaForRewardModelWithGating"
 ENDLESS = 10**9  # tokenizers without a limit name a huge number
 
 
-class _Text(NamedTuple):
-    """One conversation as the classifier reads it."""
-
-    ids: list[int]
-    types: list[int]  # 1 for the second text of a sentence pair
+_Text = tuple[list[int], list[int]]  # token ids; token types, 1 for the second text of a sentence pair
 
 
 class RewardModel(Reward):
@@ -211,12 +207,12 @@ class RewardModel(Reward):
         """One number per (row, response)."""
         texts = [self._read(row.user_text, response) for row, response in zip(rows, responses, strict=True)]
         scores = [NOT_JUDGED] * len(texts)
-        fitting = [i for i, text in enumerate(texts) if self.room is None or len(text.ids) <= self.room]
+        fitting = [i for i, text in enumerate(texts) if self.room is None or len(text[0]) <= self.room]
         too_long = len(texts) - len(fitting)
         if too_long and not self.too_long:
             say(f"reward model: it reads {self.room} tokens; longer conversations are left out")
         self.too_long += too_long
-        fitting.sort(key=lambda i: (-len(texts[i].ids), i))  # longest first: memory peaks at once
+        fitting.sort(key=lambda i: (-len(texts[i][0]), i))  # longest first: memory peaks at once
         for start in range(0, len(fitting), self.batch_size):
             batch = fitting[start : start + self.batch_size]
             for index, score in zip(batch, self._score([texts[i] for i in batch]), strict=True):
@@ -229,21 +225,19 @@ class RewardModel(Reward):
 
     def _read(self, user_text: str, response: str) -> _Text:
         if self.tokenizer.chat_template is None:
-            return _Text(*self.content.pair(user_text, response))
+            return self.content.pair(user_text, response)
         ids = self.content.ids(lambda texts: _render(self.tokenizer, *texts), [user_text, response])
-        return _Text(ids, [0] * len(ids))
+        return ids, [0] * len(ids)
 
     def _score(self, texts: Sequence[_Text]) -> list[float]:
-        import torch
-
-        rows = [text.ids for text in texts]
+        rows, types = [ids for ids, _ in texts], [types for _, types in texts]
         pad, width = self._pad_id(rows), max(map(len, rows))
         # On the right: positions count from the first token, in absolute embeddings too.
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if any(any(text.types) for text in texts):
-            inputs["token_type_ids"] = torch.tensor([t.types + [0] * (width - len(t.types)) for t in texts])
+        if any(map(any, types)):
+            inputs["token_type_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in types])
         self.model.config.get_text_config().pad_token_id = pad
         with torch.inference_mode():
             outputs = self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()})
@@ -284,8 +278,6 @@ def head_in_float32(model: Any) -> None:
 
     bfloat16 has 8 bits of mantissa: rewards around 4 would come in steps of 1/32, and answers would tie.
     """
-    from torch import nn
-
     for name in ("score", "classifier"):
         head = getattr(model, name, None)
         if isinstance(head, nn.Linear):

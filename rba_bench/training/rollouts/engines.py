@@ -106,10 +106,7 @@ def export(recipe: TrainingRecipe, out: Path) -> list[str]:
             left to a measurement.
         MissingPrerequisite: the base model is not there.
     """
-    import torch
-
     from rba_bench.outputs import claim, release
-    from rba_bench.speechlm.audiolm.text_decoder import TextDecoder
     from rba_bench.training.model.building import base_folder, checkpoint_sha256, load_base
 
     if recipe.precision == "auto":

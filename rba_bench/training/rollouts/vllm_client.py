@@ -12,8 +12,8 @@ A server that is started without VLLM_SERVER_DEV_MODE=1 has none of those in the
 import asyncio
 import base64
 import io
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
@@ -27,7 +27,6 @@ from rba_bench.textlm.endpoints.keys import is_local
 from rba_bench.textlm.endpoints.replies import Unusable, error_message
 from rba_bench.training.rollouts.rollout import RolloutUnavailable
 
-T = TypeVar("T")
 CONNECT_S = 5.0
 CONTROL_S = 600.0  # longest wait for a transfer of weights
 LOAD_LORA, UNLOAD_LORA = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -37,10 +36,6 @@ Payload = Mapping[str, Any]
 
 class ServerUnavailable(RolloutUnavailable):
     """The server does not answer, or not with what it should."""
-
-
-class NoSuchModel(ServerUnavailable):
-    """The server knows no such model: it was started again, and has lost the adapter."""
 
 
 class Completion(NamedTuple):
@@ -97,11 +92,6 @@ class VllmClient:
         Returns:
             Those that were answered, and the first error, after which no more are sent.
         """
-        return self._run(self._complete(payloads))
-
-    async def _complete(
-        self, payloads: Mapping[int, Callable[[], Payload]]
-    ) -> tuple[dict[int, Completion], RbaError | None]:
         answers: dict[int, Completion] = {}
         errors: list[RbaError] = []
         window = asyncio.Semaphore(self.in_flight)
@@ -116,8 +106,11 @@ class VllmClient:
                 except RbaError as error:
                     errors.append(error)
 
-        async with self._connect(self.timeout_s) as http:
-            await asyncio.gather(*(ask(http, number, make) for number, make in payloads.items()))
+        async def ask_all() -> None:
+            async with self._connect(self.timeout_s) as http:
+                await asyncio.gather(*(ask(http, number, make) for number, make in payloads.items()))
+
+        run_to_end(ask_all())
         return answers, errors[0] if errors else None
 
     def _alone(self, method: str, route: str, payload: Payload | None) -> Any:
@@ -125,10 +118,7 @@ class VllmClient:
             async with self._connect(CONTROL_S) as http:
                 return await self._send(http, method, route, payload)
 
-        return self._run(ask())
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return run_to_end(work)
+        return run_to_end(ask())
 
     def _connect(self, timeout_s: float) -> Any:
         parts = urlsplit(self.url)
@@ -155,7 +145,8 @@ class VllmClient:
         if status >= 500 or status == 429:
             return ServerUnavailable(f"the vLLM server at {self.url} fails ({status}: {reason})")
         if status == 404 and route == "/v1/completions":
-            return NoSuchModel(f"the vLLM server at {self.url} has lost its adapter ({reason})")
+            # it was started again: a new transfer of weights brings the adapter back
+            return ServerUnavailable(f"the vLLM server at {self.url} has lost its adapter ({reason})")
         if status in (404, 405):
             return UserError(
                 f"{self.url} has no {route}: start it as `rba-bench train server` says "

@@ -68,22 +68,13 @@ class FolderTransfer:
         return BASE
 
 
-class LoraTransfer:
-    """The adapter alone, under a name of its own each time: what was computed with the last one is never reused.
+class LoraTransfer(FolderTransfer):
+    """The adapter of the decoder alone, in files that the server loads.
 
-    Args:
-        client: of the server.
-        decoder: of the policy, with the adapter in it.
-        folder: that both sides see.
-        dtype: of the files.
+    It has a name of its own each time: what was computed with the last one is never reused.
     """
 
-    def __init__(self, client: VllmClient, decoder: TextDecoder, folder: Path, dtype: torch.dtype) -> None:
-        self.client = client
-        self.decoder = decoder
-        self.folder = folder
-        self.dtype = dtype
-        self._loaded = ""
+    _loaded = ""
 
     def send(self, tag: str, is_first: bool) -> str:
         """See `Transfer`."""

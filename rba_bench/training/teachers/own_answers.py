@@ -29,8 +29,8 @@ from rba_bench.errors import RbaError
 from rba_bench.files import JsonlAppender, read_jsonl, replacing, sha256_json, write_atomic
 from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.replies import ReplyParts, split_reply
-from rba_bench.textlm.text_model import Decoding, Generation, TextLM
+from rba_bench.textlm.replies import split_reply
+from rba_bench.textlm.text_model import Decoding, TextLM
 from rba_bench.training.data.groups import Groups
 from rba_bench.training.options.nested_options import CONTINUE
 
@@ -198,7 +198,9 @@ def own_answers(
             for number in share:
                 if number not in done:
                     ids = groups.ids[number * per_block : (number + 1) * per_block]
-                    _Block(folder, number, ids, own, way).write(groups, advance if index == 0 else _nothing)
+                    rows = [way.asked(groups[group_id][0]) for group_id in ids]
+                    tell = advance if index == 0 else lambda count: None
+                    _write_block(_part(folder, number), rows, own, way, tell)
         if index == 0:
             _wait(lambda: all(_part(folder, number).is_file() for number in blocks), pause)
             _write_index(folder, blocks)
@@ -206,10 +208,6 @@ def own_answers(
     answers = OwnAnswers(groups, folder, way)
     _report(answers.counts, way.mode, folder, tell=index == 0)
     return answers
-
-
-def _nothing(count: int) -> None:
-    """A bar that nobody sees."""
 
 
 def _wait(ready: Callable[[], bool], pause: Callable[[float], None]) -> None:
@@ -225,91 +223,67 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06d}.jsonl"
 
 
-@dataclass(frozen=True)
-class _Ask:
-    """What one group is asked: `text` is the user turn."""
+def _write_block(
+    path: Path,
+    rows: Sequence[AlignmentRow],
+    own: TextLM,
+    way: AnswerSettings,
+    advance: Callable[[int], None],
+) -> None:
+    """Let the LLM answer one row of each group of a block, batch by batch, then write the block as a whole."""
+    open_path = path.with_suffix(".open.jsonl")
+    by_length = sorted(rows, key=lambda row: (-len(row.user_text), row.group_id))
+    records = {record["group_id"]: record for record in read_jsonl(open_path)}
+    with JsonlAppender(open_path) as file:
+        for start in range(0, len(by_length), way.batch_size):
+            # whole batches, also where a torn one is repeated: what is answered together never changes
+            batch = by_length[start : start + way.batch_size]
+            if not all(row.group_id in records for row in batch):
+                batch_records = _answer_batch(batch, own, way)
+                file.write(*batch_records)
+                records |= {record["group_id"]: record for record in batch_records}
+            advance(len(batch))
+    write_atomic(path, (json.dumps(records[row.group_id], ensure_ascii=False) + "\n" for row in rows))
+    open_path.unlink(missing_ok=True)
 
-    group: str
-    text: str
-    seed: int
 
-
-class _Block:
-    """Some groups that lie together, answered batch by batch."""
-
-    def __init__(
-        self, folder: Path, number: int, ids: Sequence[str], own: TextLM, way: AnswerSettings
-    ) -> None:
-        self.ids = list(ids)
-        self.own = own
-        self.way = way
-        self.path = _part(folder, number)
-        self.open = self.path.with_suffix(".open.jsonl")
-
-    def write(self, groups: Groups, advance: Callable[[int], None]) -> None:
-        """Ask what has not been asked, then write the block as a whole."""
-        asks = [self._ask(groups[group]) for group in self.ids]
-        asks.sort(key=lambda ask: (-len(ask.text), ask.group))
-        known = {record["group_id"]: record for record in read_jsonl(self.open)}
-        with JsonlAppender(self.open) as file:
-            for start in range(0, len(asks), self.way.batch_size):
-                # whole batches, also where a torn one is repeated: what is answered together never changes
-                batch = asks[start : start + self.way.batch_size]
-                if not all(ask.group in known for ask in batch):
-                    records = self._written(batch)
-                    file.write(*records)
-                    known |= {record["group_id"]: record for record in records}
-                advance(len(batch))
-        lines = (json.dumps(known[group], ensure_ascii=False) + "\n" for group in self.ids)
-        write_atomic(self.path, lines)
-        self.open.unlink(missing_ok=True)
-
-    def _ask(self, rows: Sequence[AlignmentRow]) -> _Ask:
-        row, greedy = self.way.asked(rows[0]), self.way.decoding.greedy
-        # the group in the seed: two groups with the same words may get two answers
-        seed = 0 if greedy else stable_seed("own-answers", self.way.seed, row.group_id)
-        return _Ask(row.group_id, row.user_text, seed)
-
-    def _written(self, batch: Sequence[_Ask]) -> list[dict[str, Any]]:
-        texts, seeds = [ask.text for ask in batch], [ask.seed for ask in batch]
-        answers = self.own.chat(texts, self.way.decoding, seeds)
-        # what the own LLM thinks is not what the student shall say
-        replies = [split_reply(answer.text) for answer in answers]
-        return [
+def _answer_batch(batch: Sequence[AlignmentRow], own: TextLM, way: AnswerSettings) -> list[dict[str, Any]]:
+    # the group in the seed: two groups with the same words may get two answers
+    seeds = [
+        0 if way.decoding.greedy else stable_seed("own-answers", way.seed, row.group_id) for row in batch
+    ]
+    records = []
+    answers = own.chat([row.user_text for row in batch], way.decoding, seeds)
+    for row, answer in zip(batch, answers, strict=True):
+        reply = split_reply(answer.text)  # what the LLM thinks is not what the student shall say
+        status = answer.status if reply.complete else "truncated"
+        records.append(
             {
-                "group_id": ask.group,
-                "mode": self.way.mode,
-                "text": ask.text,
-                "response": parts.answer,
-                "status": _status(answer, parts),
+                "group_id": row.group_id,
+                "mode": way.mode,
+                "text": row.user_text,
+                "response": reply.answer,
+                "status": "empty" if status == "ok" and not reply.answer.strip() else status,
                 "n_tokens": answer.n_tokens,
                 "error": answer.error,
             }
-            for ask, answer, parts in zip(batch, answers, replies, strict=True)
-        ]
-
-
-def _status(answer: Generation, parts: ReplyParts) -> str:
-    if not parts.complete:
-        return "truncated"
-    return "empty" if answer.status == "ok" and not parts.answer.strip() else answer.status
+        )
+    return records
 
 
 def _write_index(folder: Path, blocks: Sequence[int]) -> None:
     """Where each answer lies, once all parts are there; its being there says that they are."""
-    entries = [_entries(_part(folder, number)) for number in blocks]
-    with replacing(folder / INDEX) as temporary, open(temporary, "wb") as file:
-        np.save(file, np.concatenate(entries))
-
-
-def _entries(part: Path) -> np.ndarray:
-    entries, offset = [], 0
-    with open(part, "rb") as file:
-        for line in file:
-            status = json.loads(line)["status"]
-            entries.append((STATUSES.index(status if status in STATUSES else "error"), offset))
-            offset += len(line)
-    return np.array(entries, dtype=_ENTRY)
+    parts = []
+    for number in blocks:
+        entries, offset = [], 0
+        with open(_part(folder, number), "rb") as file:
+            for line in file:
+                status = json.loads(line)["status"]
+                entries.append((STATUSES.index(status if status in STATUSES else "error"), offset))
+                offset += len(line)
+        parts.append(np.array(entries, dtype=_ENTRY))  # a part at a time: a list of tuples is large
+    with replacing(folder / INDEX) as temporary, open(temporary, "wb") as index:
+        np.save(index, np.concatenate(parts))
 
 
 def _report(counts: Mapping[str, int], mode: AuthorMode, folder: Path, tell: bool) -> None:

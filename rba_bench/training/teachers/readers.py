@@ -305,18 +305,14 @@ class OtherReader(Reader):
     def head(self, states: Tensor) -> Tensor:
         """See `Reader.head`."""
         logits: Tensor = self.model.get_output_embeddings()(states)
-        return transformed(logits, self.config)
-
-
-def transformed(logits: Tensor, config: Any) -> Tensor:
-    """What some causal LMs do to their logits behind the head: Granite, Cohere, Gemma (transformers 5.23)."""
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:
-        logits = logits / divisor
-    if (factor := getattr(config, "logit_scale", None)) is not None:
-        logits = logits * factor
-    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-        logits = (logits / cap).tanh() * cap
-    return logits
+        # what Granite, Cohere and Gemma do to their logits behind the head (transformers 5.23)
+        if (divisor := getattr(self.config, "logits_scaling", None)) is not None:
+            logits = logits / divisor
+        if (factor := getattr(self.config, "logit_scale", None)) is not None:
+            logits = logits * factor
+        if (cap := getattr(self.config, "final_logit_softcapping", None)) is not None:
+            logits = (logits / cap).tanh() * cap
+        return logits
 
 
 def frozen_copy(family: AudioFamily) -> AudioFamily:

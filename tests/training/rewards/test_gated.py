@@ -48,7 +48,7 @@ def test_the_score_is_the_gated_sum_of_the_objectives(rows: list[AlignmentRow], 
     model = reward.model
     end, turn = reward.tokenizer.convert_tokens_to_ids(["<|end|>", "<|assistant|>"])
     for value, answer in zip(found, answers, strict=True):
-        ids = reward._read(rows[6].user_text, answer).ids
+        ids = reward._read(rows[6].user_text, answer)[0]
         (border,) = (
             n for n in range(len(ids) - 1) if ids[n : n + 2] == [end, turn]
         )  # an answer writes no other
