@@ -97,19 +97,20 @@ class TokenSampler:
         for token in self.banned:
             if token < logits.shape[1]:
                 logits[:, token] = float("-inf")
-        tokens = logits.argmax(-1) if self.temperature == 0 else self._draw(logits, seeds, places)
+        if self.temperature == 0:
+            tokens = logits.argmax(-1)
+        else:
+            weights = (logits - logits.amax(-1, keepdim=True)).div_(self.temperature).exp_()
+            words = random_words(seeds, places)
+            tokens, sound = draw_tokens(weights, words)
+            if self.top_p < 1:
+                tokens = self._redraw_outside(logits, weights, words, tokens)
+            if not bool(sound.all()):
+                tokens = torch.where(sound, tokens, logits.argmax(-1))
         if not with_logprobs:
             return SampledTokens(tokens, log_sum)
         token_logits = logits.gather(1, tokens[:, None])[:, 0]
         return SampledTokens(tokens, token_logits / (self.temperature or 1.0) - log_sum)
-
-    def _draw(self, logits: Tensor, seeds: Tensor, places: Tensor) -> Tensor:
-        weights = (logits - logits.amax(-1, keepdim=True)).div_(self.temperature).exp_()
-        words = random_words(seeds, places)
-        tokens, sound = draw_tokens(weights, words)
-        if self.top_p < 1:
-            tokens = self._redraw_outside(logits, weights, words, tokens)
-        return tokens if bool(sound.all()) else torch.where(sound, tokens, logits.argmax(-1))
 
     def _redraw_outside(self, logits: Tensor, weights: Tensor, words: Tensor, tokens: Tensor) -> Tensor:
         """Tokens [B] of the nucleus: those outside are drawn again.
@@ -145,8 +146,14 @@ def draw_tokens(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         [B] tokens, none of weight 0; and whether each row's weights were finite and not all 0.
     """
     levels = [weights]
-    while levels[-1].shape[1] > FAN:
-        levels.append(_sum_in_fans(levels[-1]))
+    while (size := levels[-1].shape[1]) > FAN:
+        # [B, ceil(n / FAN)]: column i is the sum of columns i, i + stride, ... (whole columns add fast)
+        stride = -(-size // FAN)
+        full = size // stride  # rows of `stride` columns that are complete
+        sums = levels[-1][:, : full * stride].unflatten(1, (full, stride)).sum(1)
+        if rest := size - full * stride:
+            sums[:, :rest] += levels[-1][:, full * stride :]
+        levels.append(sums)
     node = torch.zeros_like(words)[:, None]
     sound = torch.ones_like(words, dtype=torch.bool)
     for level in reversed(levels):
@@ -164,17 +171,6 @@ def draw_tokens(weights: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         node = children.gather(1, picked)
         node = node.masked_fill(node >= level.shape[1], 0)  # of rows that are not sound
     return node[:, 0], sound
-
-
-def _sum_in_fans(level: Tensor) -> Tensor:
-    """[B, n] to [B, ceil(n / FAN)]: column i is the sum of columns i, i + stride, ... (whole columns add fast)."""
-    size = level.shape[1]
-    stride = -(-size // FAN)
-    full = size // stride  # rows of `stride` columns that are complete
-    sums = level[:, : full * stride].unflatten(1, (full, stride)).sum(1)
-    if rest := size - full * stride:
-        sums[:, :rest] += level[:, full * stride :]
-    return sums
 
 
 def weight_before(logits: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:

@@ -457,21 +457,18 @@ class _RunningBatch:
                 self.answers[row.request].logprobs.append(logprobs[slot - start])
         # from behind: the row that moves into a free slot has been looked at already
         for slot in range(len(self.rows) - 1, start - 1, -1):
-            if not self._is_finished(self.rows[slot]):
+            row = self.rows[slot]
+            answer, limit = self.answers[row.request], self.longest[row.request]
+            if row.last in self.stops:
+                self.answers[row.request] = answer._replace(ended=True)
+            elif len(answer.tokens) > limit:
+                # one more token than requested: an answer of exactly `limit` tokens can still emit its stop token
+                self.answers[row.request] = GeneratedTokens(
+                    answer.tokens[:limit], False, answer.logprobs[:limit]
+                )
+            else:
                 continue
             last = self.rows.pop()
             if slot < len(self.rows):
                 self.cache.copy(len(self.rows), slot, last.length)
                 self.rows[slot] = last
-
-    def _is_finished(self, row: _Row) -> bool:
-        """Whether a row's answer has ended, or is cut here."""
-        answer, limit = self.answers[row.request], self.longest[row.request]
-        if row.last in self.stops:
-            self.answers[row.request] = answer._replace(ended=True)
-            return True
-        if len(answer.tokens) <= limit:
-            return False
-        # one more token than requested: an answer of exactly `limit` tokens can still emit its stop token
-        self.answers[row.request] = GeneratedTokens(answer.tokens[:limit], False, answer.logprobs[:limit])
-        return True

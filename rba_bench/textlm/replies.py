@@ -204,10 +204,16 @@ class _Scan:
         if kind in ("open", "close"):
             return kind
         if kind == "code":
-            return self._code(match)
+            # text, but for backticks that happen to stand on both sides of a block's end
+            tag = _TAG.search(match[0])
+            inside = match[0].strip("`").strip()
+            quoted = tag is not None and (inside.startswith(tag[0]) or inside.endswith(tag[0]))
+            if tag is not None and tag.lastgroup == "close" and not quoted:
+                self.at = match.end() - len(match[0].lstrip().lstrip("`"))
+            return "text"
         if kind == "empty":
             return "skip"
-        if not self._blank(match.start()):
+        if "".join(self.pieces).strip() or self.text[self.kept : match.start()].strip():
             return self._behind_words(match, kind)
         if kind == "end":  # an empty turn was closed first; else nothing was said
             return "skip" if _NEXT_ASSISTANT.match(self.text, match.end()) else "stop"
@@ -235,33 +241,17 @@ class _Scan:
         turns = _TURN.finditer(self.text, match.start(), tag.start())
         return "text" if all(turn.lastgroup == "assistant" for turn in turns) else "stop"
 
-    def _code(self, match: re.Match[str]) -> str:
-        """Code is text, but for backticks that happen to stand on both sides of a block's end."""
-        tag = _TAG.search(match[0])
-        inside = match[0].strip("`").strip()
-        quoted = tag is not None and (inside.startswith(tag[0]) or inside.endswith(tag[0]))
-        if tag is not None and tag.lastgroup == "close" and not quoted:
-            self.at = match.end() - len(match[0].lstrip().lstrip("`"))
-        return "text"
-
-    def _blank(self, end: int) -> bool:
-        return not "".join(self.pieces).strip() and not self.text[self.kept : end].strip()
-
     def _whole(self) -> ReplyParts:
         if self.pieces == [self.text]:
             return ReplyParts(self.text)
-        answer = _joined(self.pieces)
+        # what stood between pieces is reduced to a space, or to a line's end where there was one
+        answer = ""
+        for piece in self.pieces:
+            around = answer[len(answer.rstrip()) :] + piece[: len(piece) - len(piece.lstrip())]
+            gap = "\n" if "\n" in around else " "
+            both = answer.strip() and piece.strip()
+            answer = f"{answer.rstrip()}{gap}{piece.lstrip()}" if both else answer + piece
+        answer = answer.strip()
         if self.thought and (wrapped := _WRAPPER.match(answer)):
             answer = wrapped[2].strip()
         return ReplyParts(answer)
-
-
-def _joined(pieces: list[str]) -> str:
-    """Pieces with what stood between them reduced to a space, or to a line's end where there was one."""
-    whole = ""
-    for piece in pieces:
-        gap = (
-            "\n" if "\n" in whole[len(whole.rstrip()) :] + piece[: len(piece) - len(piece.lstrip())] else " "
-        )
-        whole = f"{whole.rstrip()}{gap}{piece.lstrip()}" if whole.strip() and piece.strip() else whole + piece
-    return whole.strip()

@@ -48,7 +48,18 @@ def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
             raise MissingPrerequisite(
                 f"no {what} at {path_or_id}: train or download it first, or correct the path"
             )
-        folder = _download(hub_id["repo"], hub_id["revision"], what)
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+        repo, revision = hub_id["repo"], hub_id["revision"]
+        try:
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=LOADED_FILES))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            reason = first_line(error)
+            raise MissingPrerequisite(
+                f"no {what} at {repo}{f'@{revision}' if revision else ''}: not a folder here, "
+                f"and the Hub says: {reason}"
+            ) from error
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise MissingPrerequisite(f"{folder} holds no {what}: it needs config.json and *.safetensors")
     return folder
@@ -214,16 +225,3 @@ def _load_without_weights(auto_class: Any, folder: Path, trust_remote_code: bool
         else:
             model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
     return model.eval()
-
-
-def _download(repo: str, revision: str | None, what: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=LOADED_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = first_line(error)
-        raise MissingPrerequisite(
-            f"no {what} at {repo}{f'@{revision}' if revision else ''}: not a folder here, and the Hub says: {reason}"
-        ) from error

@@ -7,7 +7,7 @@ one: half an emoji or a NUL becomes U+FFFD, a count or a probability that cannot
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -93,7 +93,13 @@ def parse_body(data: bytes, charset: str | None = None) -> Any:
     """
     if data.count(b"[") + data.count(b"{") > MOST_PARTS:
         raise Unusable(f"the answer has more than {MOST_PARTS:,} parts")
-    text = _decoded(data, charset)
+    try:
+        text = data.decode(json.detect_encoding(data), "surrogatepass")
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "replace")
+        if charset and _CHARSETS.match(charset):
+            with suppress(LookupError, UnicodeDecodeError):
+                text = data.decode(charset)
     try:
         # what is too long for a count becomes a float, if need be infinite
         return json.loads(text, parse_int=lambda n: int(n) if len(n) <= _LONGEST_INTEGER else float(n))
@@ -160,18 +166,6 @@ def error_message(body: object) -> str:
     return clean_text(message if isinstance(message, str) else json.dumps(message))
 
 
-def _decoded(data: bytes, charset: str | None) -> str:
-    unicode = json.detect_encoding(data)
-    try:
-        return data.decode(unicode, "surrogatepass")
-    except UnicodeDecodeError:
-        pass
-    if charset and _CHARSETS.match(charset):
-        with suppress(LookupError, UnicodeDecodeError):
-            return data.decode(charset)
-    return data.decode("utf-8", "replace")
-
-
 def _first_choice(body: Mapping[str, Any], route: Route) -> Mapping[str, Any] | None:
     """The first choice if it holds what was asked for; some gateways report an error in its place."""
     choices = body.get("choices")
@@ -236,18 +230,8 @@ def _first_logprobs(choice: Mapping[str, Any]) -> Logprobs:
     rows = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(rows, list):
         return ()
-    pairs = list(_pairs(rows[:_MOST_ODDS]))
-    if None in pairs:
-        return ()
-    likely = [pair for pair in pairs if pair is not None and pair[1] > -math.inf]
-    if sum(math.exp(value) for _, value in likely) > 1 + _TOTAL_ROUNDING:
-        return ()
-    return tuple(sorted(likely, key=lambda pair: -pair[1]))
-
-
-def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float] | None]:
-    """Token and log-probability of each row, None for a row that is not possible."""
-    for row in rows:
+    likely: list[tuple[str, float]] = []
+    for row in rows[:_MOST_ODDS]:
         token, value = (row.get("token"), row.get("logprob")) if isinstance(row, Mapping) else (None, None)
         if (
             not isinstance(token, str)
@@ -256,9 +240,12 @@ def _pairs(rows: Iterable[Any]) -> Iterator[tuple[str, float] | None]:
             or math.isnan(value)
             or value > _ROUNDING
         ):
-            yield None
-        else:
-            yield clean_text(token), min(0.0, float(value))
+            return ()
+        if value > -math.inf:
+            likely.append((clean_text(token), min(0.0, float(value))))
+    if sum(math.exp(value) for _, value in likely) > 1 + _TOTAL_ROUNDING:
+        return ()
+    return tuple(sorted(likely, key=lambda pair: -pair[1]))
 
 
 def _count(value: object) -> int:
