@@ -151,6 +151,7 @@ def prepare_continuation(origin: Origin, recipe: TrainingRecipe, out: Path) -> N
 
     A kill leaves a checkpoint that is not complete, which is removed and made again.
     """
+    from rba_bench.training.model.checkpoints import STATE
     from rba_bench.training.teachers.own_answers import FOLDER
 
     folder = out / TRAINER / f"checkpoint-{origin.step}"
@@ -174,14 +175,8 @@ def prepare_continuation(origin: Origin, recipe: TrainingRecipe, out: Path) -> N
         elif source.is_file():
             (out / TRAINER).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, out / TRAINER / name)
-    _copy_checkpoint(origin.kept, folder)
-
-
-def _copy_checkpoint(source: Path, target: Path) -> None:
-    from rba_bench.training.model.checkpoints import STATE
-
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(STATE))
-    write_json(target / STATE, read_json(source / STATE))  # last: now it is complete
+    shutil.copytree(origin.kept, folder, ignore=shutil.ignore_patterns(STATE))
+    write_json(folder / STATE, read_json(origin.kept / STATE))  # last: now it is complete
 
 
 def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:

@@ -117,7 +117,12 @@ class ModelLimits:
         index, limit = source.index, self.family.max_seconds
         seconds = np.asarray(index.seconds)
         long = used & (seconds > (np.inf if limit is None else limit + SLACK_S))
-        tokens = self._audio_tokens(np.minimum(np.nan_to_num(seconds, nan=1.0), limit or np.inf))
+        heard = np.minimum(np.nan_to_num(seconds, nan=1.0), limit or np.inf)
+        # computed once per hundredth of a second
+        hundredths, places = np.unique(np.round(heard * 100).astype(np.int64), return_inverse=True)
+        samples = [int(hundredth) * SAMPLING_RATE // 100 for hundredth in hundredths]
+        counts = [0 if self.family.refusal(n) else self.family.n_tokens(n) for n in samples]
+        tokens = np.asarray(counts, dtype=np.int64)[places]
         unheard = used & ~np.isnan(seconds) & (tokens < 1)
         context, answer = self._texts(source, used & ~unheard, tokens)
         return {
@@ -126,13 +131,6 @@ class ModelLimits:
             "context": context & ~long,
             "answer": answer & ~long & ~context,
         }
-
-    def _audio_tokens(self, seconds: np.ndarray) -> np.ndarray:
-        """[C] audio tokens of clips, 0 where the model cannot encode them; computed once per hundredth of a second."""
-        hundredths, places = np.unique(np.round(seconds * 100).astype(np.int64), return_inverse=True)
-        samples = [int(hundredth) * SAMPLING_RATE // 100 for hundredth in hundredths]
-        counts = [0 if self.family.refusal(n) else self.family.n_tokens(n) for n in samples]
-        return np.asarray(counts, dtype=np.int64)[places]
 
     def _texts(
         self, source: IndexedSet, used: np.ndarray, tokens: np.ndarray

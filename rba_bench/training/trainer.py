@@ -174,9 +174,12 @@ class AlignmentTrainer(CheckpointingTrainer):
         if counts:
             total, judged = self.rollout_buffer.take_verdicts()
             sums = {name: sum(count[name] for count in counts) for name in counts[0]}
-            self._step_counts = self._over_processes(
-                sums | {"answers_total": total, "answers_judged": judged}
-            )
+            self._step_counts = sums | {"answers_total": total, "answers_judged": judged}
+            if self.args.world_size > 1:
+                names = sorted(self._step_counts)
+                own = torch.tensor([self._step_counts[name] for name in names], device=self.args.device)
+                summed = self.accelerator.reduce(own, "sum").tolist()
+                self._step_counts = dict(zip(names, summed, strict=True))
             if self._step_counts["answers_total"] and not self._step_counts["answers_judged"]:
                 raise RbaError(
                     f"none of {self._step_counts['answers_total']} answers could be judged: check `reward` in the "
@@ -246,9 +249,14 @@ class AlignmentTrainer(CheckpointingTrainer):
         if not self.recipe.uses_rollout:
             return []
         if any(position not in buffer.waiting for position in positions):
+            stride = len(positions) * self.args.world_size
+            step_batches = self.recipe.accumulate
+            done = (positions[0] // stride) % step_batches  # batches of this optimiser step already taken
+            ahead = range(step_batches * self.recipe.refresh_every - done)
+            window = [position + batch * stride for batch in ahead for position in positions]
+            jobs = [self.order[position] for position in window if position < len(self.order)]
             try:
                 with self.accelerator.autocast():
-                    jobs = self._window(positions)
                     buffer.draw(jobs, self.state.global_step, self.order.spare, any_process)
             except RolloutUnavailable as error:
                 raise self._save_and_explain(error) from error
@@ -263,26 +271,10 @@ class AlignmentTrainer(CheckpointingTrainer):
             self.saver.wait()
         return RolloutUnavailable(f"{error}: start it again; the same command then goes on from step {step}")
 
-    def _window(self, positions: Sequence[int]) -> list[tuple[int, str]]:
-        """This process's share of the batches up to the next refresh, this one first."""
-        stride = len(positions) * self.args.world_size
-        step_batches = self.recipe.accumulate
-        done = (positions[0] // stride) % step_batches  # batches of this optimiser step already taken
-        ahead = range(step_batches * self.recipe.refresh_every - done)
-        window = [position + batch * stride for batch in ahead for position in positions]
-        return [self.order[position] for position in window if position < len(self.order)]
-
     def _coming(self) -> Iterator[AlignmentRow]:
         """Rows of this process's next steps: what may be encoded together with what is needed now."""
         for group_id in coming(self.order, self._positions, self.args.world_size, self.recipe.accumulate):
             yield from self._rows([group_id])
-
-    def _over_processes(self, counts: dict[str, int]) -> dict[str, int]:
-        """Sums over processes, which all have the same names."""
-        if self.args.world_size == 1:
-            return counts
-        own = torch.tensor([counts[name] for name in sorted(counts)], device=self.args.device)
-        return dict(zip(sorted(counts), self.accelerator.reduce(own, "sum").tolist(), strict=True))
 
     @torch.no_grad()
     def _targets(self, batch: StepBatch) -> StepTargets:

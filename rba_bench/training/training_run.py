@@ -283,6 +283,7 @@ class _Run:
 
     def trainer(self) -> "AlignmentTrainer":
         """The trainer with everything that it trains by; the validation of the run goes to `validator`."""
+        from rba_bench.training.data.order import GroupOrder
         from rba_bench.training.methods import make_method
         from rba_bench.training.model import building as build
         from rba_bench.training.trainer import AlignmentTrainer, arguments
@@ -291,7 +292,11 @@ class _Run:
         args = arguments(recipe, self.out / TRAINER)
         if self.reference is not None and not self.shared:
             self.reference.to(args.device)
-        order = self._order()
+        positions = recipe.steps * recipe.groups_per_step
+        if self.own_answers is None:
+            order = self.data.order(positions, recipe.seed)
+        else:
+            order = GroupOrder(self.own_answers.ids, positions, recipe.seed)
         rollout_buffer = self._rollout_buffer(make_method(recipe, self.responder.end_ids), args)
         shell = build.make_teacher_shell(recipe, self.policy) if self.shared else None
         trainer = AlignmentTrainer(
@@ -313,14 +318,6 @@ class _Run:
             if self.validator is not None:
                 self.validator.resume(self.done)
         return trainer
-
-    def _order(self) -> "GroupOrder":
-        from rba_bench.training.data.order import GroupOrder
-
-        positions = self.recipe.steps * self.recipe.groups_per_step
-        if self.own_answers is None:
-            return self.data.order(positions, self.recipe.seed)
-        return GroupOrder(self.own_answers.ids, positions, self.recipe.seed)
 
     def _rollout_buffer(self, method: "Method", args: "TrainingArguments") -> "RolloutBuffer":
         """What samples and rewards; the run's validation uses the same."""

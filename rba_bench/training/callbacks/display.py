@@ -100,7 +100,8 @@ class Board:
         for name in ("tokens", "clips"):
             total = sum(record.get(name, 0.0) for record, _ in self._records)
             if total and seconds > 0:
-                words.append(f"{_short(total / seconds)} {name}/s")
+                speed = total / seconds
+                words.append(f"{speed:,.0f} {name}/s" if speed >= 10 else f"{speed:.2g} {name}/s")
         return words
 
     def left(self) -> float | None:
@@ -218,8 +219,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _short(value: float) -> str:
-    """A speed with two digits or more."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

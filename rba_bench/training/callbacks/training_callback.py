@@ -130,7 +130,16 @@ class TrainingCallback(TrainerCallback):
         if stop or late or not patient:
             control.should_training_stop = True
             control.should_save = True
-        self._write(record, state, control)
+        if recipe.report_to:
+            trainer.report({name: value for name, value in record.items() if name != "step"})
+        groups = trainer.rollout_buffer.take_records()
+        if self.files is None:
+            return
+        if groups:
+            self.files.samples.write(*groups)  # before the checkpoint that a resumed run starts from
+        self.files.log.add(record)
+        if control.should_save or step % recipe.log_every == 0:
+            self.files.log.flush()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -157,19 +166,6 @@ class TrainingCallback(TrainerCallback):
         if self.files is not None:
             self.files.validation.write({"step": step, "answers": answers})
         self._restart_clock()
-
-    def _write(self, record: dict[str, Any], state: TrainerState, control: TrainerControl) -> None:
-        recipe = self.trainer.recipe
-        if recipe.report_to:
-            self.trainer.report({name: value for name, value in record.items() if name != "step"})
-        groups = self.trainer.rollout_buffer.take_records()
-        if self.files is None:
-            return
-        if groups:
-            self.files.samples.write(*groups)  # before the checkpoint that a resumed run starts from
-        self.files.log.add(record)
-        if control.should_save or state.global_step % recipe.log_every == 0:
-            self.files.log.flush()
 
     def _stop_clock(self) -> float:
         """Add the time since the last start to the trainer's account; the seconds, with those of encoding."""

@@ -69,8 +69,11 @@ class Prefetcher(Generic[K, V]):
             stale.cancel()
         self._begun = kept
         for item in upcoming:
-            if item not in self._begun:
-                self._begun[item] = self._workers().submit(self.work, item)
+            if item in self._begun:
+                continue
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="prefetch")
+            self._begun[item] = self._pool.submit(self.work, item)
 
     def __call__(self, item: K) -> V:
         """The result for an item; a failure of its work is raised here, as if it had been done here."""
@@ -83,11 +86,6 @@ class Prefetcher(Generic[K, V]):
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-
-    def _workers(self) -> ThreadPoolExecutor:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="prefetch")
-        return self._pool
 
 
 MIB = 2**20
@@ -225,13 +223,13 @@ class ClipStore:
     def silence(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
         """The clips of `rows` with silence instead of sound, past the cache."""
         waves = [np.zeros_like(self._wave(row)) for row in rows]
-        sounds = self._encoded(waves) if self.frozen else [torch.from_numpy(wave) for wave in waves]
+        if not self.frozen:
+            sounds = [torch.from_numpy(wave) for wave in waves]
+        elif self.family.steady:
+            sounds = [self._encode([wave], self.family.steady_frames(len(wave))[0])[0] for wave in waves]
+        else:
+            sounds = self._encode(waves)
         return [ClipInput(self._prompt(row, sound), sound) for row, sound in zip(rows, sounds, strict=True)]
-
-    def _encoded(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
-        if not self.family.steady:
-            return self._encode(waves)
-        return [self._encode([wave], self.family.steady_frames(len(wave))[0])[0] for wave in waves]
 
     def _by_group(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
         """States of the groups that rows belong to, each encoded as a whole."""
@@ -293,7 +291,12 @@ class ClipStore:
         wave, size = self.waves(row)
         lost = (size - len(wave)) / SAMPLING_RATE
         if lost > SLACK_S and not (row.duration or 0.0) > size / SAMPLING_RATE - SLACK_S:
-            self._misstated(row, size / SAMPLING_RATE)
+            about = f"clip {row.id} has {size / SAMPLING_RATE:.1f} s of sound, the set says {row.duration}"
+            if self.strict:
+                raise UserError(f"{about}: correct the set's durations, or set long_clips to cut")
+            if not self.misstated:
+                say(f"{about}: it is cut, as others like it will be; they are counted in rba_run.json")
+            self.misstated.add(row.id)
         return wave
 
     def _load_wave(self, row: AlignmentRow) -> tuple[np.ndarray, int]:
@@ -302,15 +305,6 @@ class ClipStore:
         except RbaError as error:
             raise type(error)(f"row {row.id}: {error}") from error
         return self.family.truncate(wave), len(wave)
-
-    def _misstated(self, row: AlignmentRow, seconds: float) -> None:
-        """Count a clip that is longer than the model can encode and than its set says, so that no check left it out."""
-        about = f"clip {row.id} has {seconds:.1f} s of sound, the set says {row.duration}"
-        if self.strict:
-            raise UserError(f"{about}: correct the set's durations, or set long_clips to cut")
-        if not self.misstated:
-            say(f"{about}: it is cut, as others like it will be; they are counted in rba_run.json")
-        self.misstated.add(row.id)
 
     @torch.no_grad()
     def _encode(self, waves: Sequence[np.ndarray], frames: int | None = None) -> list[Tensor]:

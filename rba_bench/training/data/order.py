@@ -127,10 +127,7 @@ class GroupOrder(Dataset[tuple[int, str]]):
                 turn = before
                 break
             part, turn = part + 1, turn - before
-        epoch, offset = divmod(turn, self.sizes[part])
-        return int(self.firsts[part] + self._epoch(part, epoch)[offset])
-
-    def _epoch(self, part: int, number: int) -> np.ndarray:
+        number, offset = divmod(turn, self.sizes[part])
         key = (part, number)
         if key not in self._epochs:
             kept = {
@@ -138,7 +135,7 @@ class GroupOrder(Dataset[tuple[int, str]]):
             }
             epoch = permutation(self.sizes[part], "order", self.seed, part, number, window=self.window)
             self._epochs = {**kept, key: epoch}
-        return self._epochs[key]
+        return int(self.firsts[part] + self._epochs[key][offset])
 
 
 def _turns(weights: Sequence[float]) -> list[Fraction]:

@@ -190,8 +190,11 @@ class Saver:
         self.wait()
         path.mkdir(parents=True, exist_ok=True)
         writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
+        if self._group is None and not self._alone:
+            # a group of its own: the thread's messages must not mix with those of training
+            self._group = distributed.new_group(backend="gloo")
         written: Any = dcp.async_save(
-            dict(tensors), storage_writer=writer, process_group=self._cpu_group(), no_dist=self._alone
+            dict(tensors), storage_writer=writer, process_group=self._group, no_dist=self._alone
         )
         result: Future[None] = Future()
         written.add_done_callback(lambda done: self._finish(done, result, path, state))
@@ -225,17 +228,13 @@ class Saver:
         if error is None:
             result.set_result(None)
         else:
-            result.set_exception(_cause(error))
+            # what went wrong in the first process where something did
+            failures = getattr(error, "failures", {})
+            result.set_exception(next((failure[0] for _, failure in sorted(failures.items())), error))
 
     @property
     def _alone(self) -> bool:
         return not distributed.is_initialized() or distributed.get_world_size() == 1
-
-    def _cpu_group(self) -> Any:
-        """A group of its own: the thread's messages must not mix with those of training."""
-        if self._group is None and not self._alone:
-            self._group = distributed.new_group(backend="gloo")
-        return self._group
 
 
 def saved_names(path: Path) -> dict[str, torch.Size]:
@@ -252,9 +251,3 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensors: by name; those of the checkpoint that are not named are not read.
     """
     dcp.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong in the first process where something did."""
-    failures = getattr(error, "failures", {})
-    return next((failure[0] for _, failure in sorted(failures.items())), error)

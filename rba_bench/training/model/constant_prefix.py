@@ -63,20 +63,14 @@ def openings_of(prompts: Sequence[Tensor], audio_token_id: int) -> Openings:
     counts = Counter(text for text in prefixes if len(text) >= SHORTEST)
     texts = sorted(counts, key=len, reverse=True)
     if len(texts) > MOST:
-        shared = _shared(prefixes)
-        texts = [shared] if len(shared) >= SHORTEST else []
+        first, last = min(prefixes), max(prefixes)
+        size = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        texts = [first[:size]] if size >= SHORTEST else []
     of_clip = tuple(
         next((n for n, text in enumerate(texts) if len(row) > len(text) and row[: len(text)] == text), -1)
         for row in rows
     )
     return Openings(tuple(texts), of_clip) if texts else Openings()
-
-
-def _shared(texts: Sequence[Words]) -> Words:
-    """What all texts begin with."""
-    first, last = min(texts), max(texts)
-    size = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[:size]
 
 
 class _ConstantLayer(DynamicLayer):

@@ -141,7 +141,12 @@ class SpeechPolicy(nn.Module):
         layout = self._plan(prompts, responses, openings)
         sound, n_sound = self.sound(clips)
         embeds = self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document)
-        hidden = self._hidden(embeds, layout, openings)
+        mask = layout.attention_mask(embeds.dtype)
+        cache = self.openings(openings.texts, self.family.decoder.config) if openings.texts else None
+        with recompute_in_backward():
+            hidden = self.family.decode(
+                embeds, mask, layout.position_ids, past_key_values=cache, use_cache=cache is not None
+            )
         kept = layout.mask.flatten().nonzero().squeeze(1)
         states = hidden.flatten(0, 1).index_select(0, layout.sources.flatten()[kept])
         heat = _temperatures(responses, layout.mask)
@@ -211,7 +216,14 @@ class SpeechPolicy(nn.Module):
         if not with_sound:
             raise ValueError("a batch needs at least one clip with sound")
         sounds = [sound for clip in clips if (sound := clip.sound) is not None]
-        embeds, counts = self.family.project(*self._states(sounds))
+        if self.frozen_encoder:
+            states, lengths = pad_states([sound.to(self.device) for sound in sounds])
+        else:
+            features = self.family.plain_features([sound.numpy() for sound in sounds])
+            states, lengths = self.family.encode_audio(
+                {name: value.to(self.device) for name, value in features.items()}
+            )
+        embeds, counts = self.family.project(states, lengths)
         if len(with_sound) == len(clips):
             return embeds, counts
         places = torch.tensor(with_sound, device=embeds.device)
@@ -228,13 +240,6 @@ class SpeechPolicy(nn.Module):
     def _merged(self, input_ids: Tensor, sound: Tensor, n_sound: Tensor, order: Tensor) -> Tensor:
         places = order.to(n_sound.device)
         return self.family.merge(input_ids, sound.index_select(0, order), n_sound.index_select(0, places))
-
-    def _states(self, sounds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        if self.frozen_encoder:
-            states, lengths = pad_states([sound.to(self.device) for sound in sounds])
-            return states, lengths
-        features = self.family.plain_features([sound.numpy() for sound in sounds])
-        return self.family.encode_audio({name: value.to(self.device) for name, value in features.items()})
 
     @property
     def still(self) -> bool:
@@ -267,14 +272,6 @@ class SpeechPolicy(nn.Module):
     def _read_opening(self, ids: Tensor, cache: Cache) -> None:
         words = self.family.model.get_input_embeddings()(ids.to(self.device))
         self.family.decode(words, past_key_values=cache, use_cache=True)
-
-    def _hidden(self, embeds: Tensor, layout: BatchLayout, openings: Openings) -> Tensor:
-        mask = layout.attention_mask(embeds.dtype)
-        cache = self.openings(openings.texts, self.family.decoder.config) if openings.texts else None
-        with recompute_in_backward():
-            return self.family.decode(
-                embeds, mask, layout.position_ids, past_key_values=cache, use_cache=cache is not None
-            )
 
     def _token_logprobs(
         self, states: Tensor, targets: Tensor, heat: Tensor | None, spread: bool

@@ -24,27 +24,23 @@ def resolve_precision(recipe: TrainingRecipe, out: Path, origin: Origin | None) 
 
     Processes decide together. `out` and `origin`: see `run.train`.
     """
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
     if recipe.precision != "auto":
         return recipe
     signature = read_signature(out) if out.is_dir() else None
     begun = (signature or {}).get("config", {}) or (origin.config if origin is not None else {})
-    chosen = begun.get("precision") or _together()
+    chosen = begun.get("precision")
+    if not chosen:
+        state = PartialState()
+        gain = gain_of_bfloat16(state.device.type) if state.is_main_process else 0.0
+        (gain,) = broadcast_object_list([gain])
+        chosen = choose_precision(gain)
+        if state.is_main_process:
+            kind = state.device.type
+            say(f"precision {chosen}: this {kind} multiplies matrices {gain:.1f} times as fast in bfloat16")
     return recipe.model_copy(update={"precision": chosen})
-
-
-def _together() -> str:
-    """What the first process measures, in all of them."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    state = PartialState()
-    gain = gain_of_bfloat16(state.device.type) if state.is_main_process else 0.0
-    (gain,) = broadcast_object_list([gain])
-    chosen = choose_precision(gain)
-    if state.is_main_process:
-        kind = state.device.type
-        say(f"precision {chosen}: this {kind} multiplies matrices {gain:.1f} times as fast in bfloat16")
-    return chosen
 
 
 def choose_precision(gain: float) -> Literal["float32", "bfloat16"]:

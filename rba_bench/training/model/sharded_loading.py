@@ -109,7 +109,11 @@ def shard_policy(
             _fill_fsdp(policy, weights, accelerator, device)
             weights.clear()
         else:
-            _adopt(model, policy)
+            # a copy gets its pieces: of what trains copies, of what does not the very same ones
+            shards: dict[str, Any] = dict(policy.named_parameters())
+            for name, parameter in model.named_parameters():
+                local = shards[name].to_local().detach()
+                _materialise(parameter, local.clone() if shards[name].requires_grad else local)
 
 
 def without_weights(parameter: nn.Parameter) -> nn.Parameter:
@@ -225,14 +229,6 @@ def _materialise(parameter: Any, local: Tensor) -> None:
         stride=parameter.stride(),
     )
     torch.utils.swap_tensors(parameter, nn.Parameter(held, requires_grad=parameter.requires_grad))
-
-
-def _adopt(copy: SpeechPolicy, policy: SpeechPolicy) -> None:
-    """Give a copy its pieces: of what trains copies, of what does not the very same ones."""
-    shards = dict(policy.named_parameters())
-    for name, parameter in copy.named_parameters():
-        local = shards[name].to_local().detach()
-        _materialise(parameter, local.clone() if shards[name].requires_grad else local)
 
 
 def _fill_zero3(

@@ -8,7 +8,7 @@ merge_lora(family), save_adapter(family, path)  what is kept
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,7 +73,10 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: Lora | None 
         MissingPrerequisite: peft is not installed.
         UserError: the model cannot be trained, a part is unknown or not asked for, or no layer has a target's name.
     """
-    parts = _parts(family)
+    if not family.splits:
+        kind = family.model.config.model_type
+        raise UserError(f"a model of type {kind!r} cannot be trained: how it is taken apart is not known")
+    parts = family.parts()
     unknown = sorted(set(train_parts) - parts.keys())
     if unknown or not train_parts:
         raise UserError(f"train_parts {', '.join(unknown) or 'is empty'}: name some of {', '.join(parts)}")
@@ -95,13 +98,6 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: Lora | None 
 
 def _keep_statistics(module: nn.Module, _: Any) -> None:
     module.eval()
-
-
-def _parts(family: AudioFamily) -> dict[str, list[nn.Module]]:
-    if not family.splits:
-        kind = family.model.config.model_type
-        raise UserError(f"a model of type {kind!r} cannot be trained: how it is taken apart is not known")
-    return family.parts()
 
 
 def _adapted(lora: Lora | None, train_parts: Collection[str]) -> dict[str, Sequence[str]]:
@@ -145,7 +141,15 @@ def add_lora(family: AudioFamily, lora: Lora | None, targets: Mapping[str, Seque
 
 def _pattern(family: AudioFamily, part: str, targets: Sequence[str]) -> str:
     """Regular expression of the full names of a part's linear layers with the names given."""
-    layers = list(_linear_layers(family, part))
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+    head = family.model.get_output_embeddings()
+    inside = {id(module) for root in family.parts()[part] for module in root.modules()}
+    layers = [
+        name
+        for name, module in family.model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and id(module) in inside and module is not head
+    ]
     leaves = {name.rpartition(".")[2] for name in layers}
     names = sorted(leaves) if ALL_LINEAR in targets else list(targets)
     missing = [name for name in names if name not in leaves]
@@ -160,17 +164,6 @@ def _pattern(family: AudioFamily, part: str, targets: Sequence[str]) -> str:
         re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(n)) for n in layers if n.rpartition(".")[2] in names
     }
     return "|".join(sorted(chosen))
-
-
-def _linear_layers(family: AudioFamily, part: str) -> Iterator[str]:
-    """Full names of the linear layers of a part, the head left out."""
-    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
-
-    head = family.model.get_output_embeddings()
-    inside = {id(module) for root in family.parts()[part] for module in root.modules()}
-    for name, module in family.model.named_modules():
-        if isinstance(module, nn.Linear | Conv1D) and id(module) in inside and module is not head:
-            yield name
 
 
 def merge_lora(family: AudioFamily) -> None:

@@ -70,26 +70,21 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str,
             name, _, key = full.removeprefix("optimizer.").rpartition(".")
             tensors[full] = torch.zeros(1) if key == STEP else torch.zeros_like(parameters[name]).detach()
     saver.load(folder, tensors)
-    _hand_over(optimizer, parameters, tensors)
+    # fused AdamW counts on the device
+    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    for full, value in tensors.items():
+        if full.startswith("optimizer."):
+            name, _, key = full.removeprefix("optimizer.").rpartition(".")
+            parameter = parameters[name]
+            if key == STEP:
+                value = value.reshape(()).to(parameter.device if on_device else "cpu")
+            _state(optimizer)[parameter][key] = value
     return changed
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that train, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _hand_over(optimizer: Any, parameters: dict[str, nn.Parameter], read: dict[str, Tensor]) -> None:
-    # fused AdamW counts on the device
-    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-    for full, value in read.items():
-        if not full.startswith("optimizer."):
-            continue
-        name, _, key = full.removeprefix("optimizer.").rpartition(".")
-        parameter = parameters[name]
-        if key == STEP:
-            value = value.reshape(()).to(parameter.device if on_device else "cpu")
-        _state(optimizer)[parameter][key] = value
 
 
 def _state(optimizer: Any) -> Any:

@@ -73,9 +73,14 @@ def explain_keys(key: str = "", recipe: TrainingRecipe | None = None) -> list[Re
     keys = [_explain_key(*field, _method_values(), values) for field in _fields(TrainingRecipe)]
     chosen = [entry for entry in keys if not key or entry.name == key or entry.name.startswith(f"{key}.")]
     if not chosen:
-        raise UserError(
-            f"no key {key!r} in a training recipe{_suggestion(key, [entry.name for entry in keys])}"
-        )
+        names = [entry.name for entry in keys]
+        # by the whole name or by its last part
+        endings = {name.rpartition(".")[2]: name for name in reversed(names)}
+        whole = get_close_matches(key, names, 1, 0.6)
+        ending = get_close_matches(key.rpartition(".")[2], endings, 1, 0.6)
+        near = endings.get(key) or next(iter(whole), None) or (endings[ending[0]] if ending else None)
+        hint = f"did you mean '{near}'?" if near else "`rba-bench train --explain` lists all"
+        raise UserError(f"no key {key!r} in a training recipe; {hint}")
     return chosen
 
 
@@ -237,13 +242,3 @@ def _explain_key(
         by_method = {}
     kind = type_name(info.annotation, tuple(info.metadata))
     return RecipeKey(name, kind, default, value, reason, by_method, fixed)
-
-
-def _suggestion(key: str, names: list[str]) -> str:
-    """`; did you mean 'x'?`, by the whole name or by its last part."""
-    endings = {name.rpartition(".")[2]: name for name in reversed(names)}
-    exact = endings.get(key)
-    whole = get_close_matches(key, names, 1, 0.6)
-    ending = get_close_matches(key.rpartition(".")[2], endings, 1, 0.6)
-    near = exact or next(iter(whole), None) or (endings[ending[0]] if ending else None)
-    return f"; did you mean '{near}'?" if near else "; `rba-bench train --explain` lists all"

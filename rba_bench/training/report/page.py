@@ -101,7 +101,11 @@ def write_page(folder: Path, out: Path | None = None, groups: Groups | None = No
         UserError: the folder is no training run, or the file cannot be written.
         MissingPrerequisite: plotly is not installed.
     """
-    library = _plotly()
+    if find_spec("plotly") is None:
+        raise MissingPrerequisite(f"{REPORT} is drawn by plotly: {extra('train')}")
+    source = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    # escaped for a script element
+    library = source.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
     content = read_run(folder)
     missing = content.missing
     if groups is None:
@@ -159,14 +163,6 @@ def render_page(
         policy=_content_security_policy(library, code),
         made=f"rba-bench {__version__}, {datetime.now(UTC).isoformat(timespec='minutes')}",
     )
-
-
-def _plotly() -> str:
-    """Plotly's JavaScript, escaped for a script element."""
-    if find_spec("plotly") is None:
-        raise MissingPrerequisite(f"{REPORT} is drawn by plotly: {extra('train')}")
-    source = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-    return source.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
 
 
 def _content_security_policy(*scripts: str) -> str:
