@@ -24,15 +24,15 @@ def resolve_precision(recipe: TrainingRecipe, out: Path, origin: Origin | None) 
 
     Processes decide together. `out` and `origin`: see `run.train`.
     """
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
     if recipe.precision != "auto":
         return recipe
     signature = read_signature(out) if out.is_dir() else None
     begun = (signature or {}).get("config", {}) or (origin.config if origin is not None else {})
     chosen = begun.get("precision")
     if not chosen:
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
         state = PartialState()
         gain = gain_of_bfloat16(state.device.type) if state.is_main_process else 0.0
         (gain,) = broadcast_object_list([gain])
