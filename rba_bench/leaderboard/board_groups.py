@@ -101,7 +101,13 @@ class BoardGroup:
             )
         self.primary = _primary_metric(self.runs[0])
         self.perturbation = plain((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
-        self.labels = _labels(self.runs)
+        names = [run.name for run in self.runs]
+        seeded = [f"{run.name} (seed {run.record.seeds.get('generation')})" for run in self.runs]
+        self.labels = []
+        for name, with_seed, run in zip(names, seeded, self.runs, strict=True):
+            if names.count(name) > 1:
+                name = with_seed if seeded.count(with_seed) == 1 else f"{name} ({run.record.run_id})"
+            self.labels.append(name)
         self.ceilings = [i for i, run in enumerate(self.runs) if kind_of_run(run) == CEILING]
         named = [i for i, run in enumerate(self.runs) if run.name == baseline]
         self._baselines = named or [
@@ -242,18 +248,6 @@ def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = N
         return ORDER.index(benchmark) if benchmark in ORDER else len(ORDER), benchmark, group.task
 
     return sorted(groups, key=place)
-
-
-def _labels(runs: Sequence[LoadedRun]) -> list[str]:
-    """The model's name, with the seed or else the run id where a model stands twice."""
-    names = [run.name for run in runs]
-    seeded = [f"{run.name} (seed {run.record.seeds.get('generation')})" for run in runs]
-    labels = []
-    for name, with_seed, run in zip(names, seeded, runs, strict=True):
-        if names.count(name) > 1:
-            name = with_seed if seeded.count(with_seed) == 1 else f"{name} ({run.record.run_id})"
-        labels.append(name)
-    return labels
 
 
 def _primary_metric(run: LoadedRun) -> str:

@@ -17,7 +17,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents, outcomes
 from rba_bench.evaluation.model_input import read_generation_settings, scored_part
 from rba_bench.evaluation.plan import identifying_facts, protocol_hash, protocol_spec
-from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, Timing, check_hash
+from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, check_hash
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.files import canonical_json, sha256_bytes, sha256_json
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL, REFERENCES, LoadedRun, kind_of_run
@@ -106,7 +106,13 @@ def _check_model(run: LoadedRun) -> Iterator[str]:
         yield f"the model {spec} is called {run.name}"
     elif kind_of_run(run) == MODEL and plain(model["name"]).strip().casefold() in REFERENCES:
         yield f"a model is called {run.name}, as a reference is"
-    yield from _check_training(model)
+    training, run_note = (model.get(key) or {} for key in ("training", "run"))
+    if differing := {key for key in training.keys() & run_note.keys() if training[key] != run_note[key]}:
+        yield f"model.training and model.run differ in {plain(', '.join(sorted(differing)[:SHOWN]))}"
+    recipe = training.get("recipe") or {}
+    keys = {"method", "track", "base", "seed"} & training.keys() & recipe.keys()
+    if differing := {key for key in keys if training[key] != recipe[key]}:
+        yield f"model.training and its recipe differ in {plain(', '.join(sorted(differing)))}"
     yield from _check_weights(model)
     if kind == "constant":
         others = [
@@ -124,18 +130,6 @@ def _uses_server(model: Mapping[str, Any]) -> bool:
         or (model.get("kind") == "text-oracle" and "url" in model)
         or (isinstance(text, Mapping) and text.get("kind") == "endpoint")
     )
-
-
-def _check_training(model: Mapping[str, Any]) -> Iterator[str]:
-    """The note of a checkpoint, its copy in the identity, and the recipe in it must agree."""
-    training, run_note = (model.get(key) or {} for key in ("training", "run"))
-    differing = {key for key in training.keys() & run_note.keys() if training[key] != run_note[key]}
-    if differing:
-        yield f"model.training and model.run differ in {plain(', '.join(sorted(differing)[:SHOWN]))}"
-    recipe = training.get("recipe") or {}
-    keys = {"method", "track", "base", "seed"} & training.keys() & recipe.keys()
-    if differing := {key for key in keys if training[key] != recipe[key]}:
-        yield f"model.training and its recipe differ in {plain(', '.join(sorted(differing)))}"
 
 
 def _check_weights(model: Mapping[str, Any]) -> Iterator[str]:
@@ -207,23 +201,18 @@ def _check_timing(run: LoadedRun, paired_clips: bool) -> Iterator[str]:
     most_audio = sum(durations) + repeated * max(durations, default=0.0)
     if not paired_clips and timing.audio_s > 1.01 * most_audio + 1:
         yield f"audio_s {timing.audio_s} is more than the {sum(durations):.1f} s of its clips"
-    yield from _check_stages(timing)
-
-
-def _check_stages(timing: Timing) -> Iterator[str]:
-    """Stages are parts of the wall time: of one process they make it up, of several they are more."""
+    # Stages are parts of the wall time: of one process they make it up, of several they are more.
     total = sum(timing.seconds.values())
     slack = ROUNDING * (len(timing.seconds) + 1)
     if timing.seconds and total - timing.seconds.get("judge", 0.0) < timing.generation_s - slack:
         yield f"its stages take less time than the {timing.generation_s} s of answering"
-    if total <= 0:
-        return
-    shares = {name: seconds / total for name, seconds in timing.seconds.items()}
-    close = 0.001 + slack / total
-    if shares.keys() != timing.shares.keys() or not all(
-        math.isclose(timing.shares[name], share, abs_tol=close) for name, share in shares.items()
-    ):
-        yield "shares of time are not those of its seconds"
+    if total > 0:
+        shares = {name: seconds / total for name, seconds in timing.seconds.items()}
+        close = 0.001 + slack / total
+        if shares.keys() != timing.shares.keys() or not all(
+            math.isclose(timing.shares[name], share, abs_tol=close) for name, share in shares.items()
+        ):
+            yield "shares of time are not those of its seconds"
 
 
 def _check_protocol(run: LoadedRun, spec: TaskSpec | None, test_set: LocalTestSet | None) -> Iterator[str]:

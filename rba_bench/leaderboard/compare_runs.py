@@ -206,10 +206,21 @@ def _match_runs(
     pairs: list[tuple[Path, Path]] = []
     notes = []
     for key in sorted(left.keys() & right.keys()):
-        matched = _match_replicates(left[key], right[key])
+        ours, others = left[key], right[key]
+        matched = [(ours[0].folder, others[0].folder)]
+        if max(len(ours), len(others)) > 1:  # the runs of equal seed and limit where these are unambiguous
+            mine, theirs = (
+                [(record.seeds.get("generation"), record.limit) for _, record in side]
+                for side in (ours, others)
+            )
+            matched = [
+                (ours[mine.index(replicate)].folder, others[theirs.index(replicate)].folder)
+                for replicate in mine
+                if mine.count(replicate) == theirs.count(replicate) == 1
+            ]
         pairs += matched
-        if len(matched) < max(len(left[key]), len(right[key])):
-            counts = f"{len(left[key])} and {len(right[key])} runs"
+        if len(matched) < max(len(ours), len(others)):
+            counts = f"{len(ours)} and {len(others)} runs"
             notes.append(
                 f"{key[0]}: of {counts} not all have one counterpart of equal seed; name one run folder each"
             )
@@ -223,20 +234,6 @@ def _by_group(headers: Sequence[RunHeader]) -> dict[GroupKey, list[RunHeader]]:
     for header in headers:
         groups.setdefault(group_key(header.record), []).append(header)
     return groups
-
-
-def _match_replicates(left: Sequence[RunHeader], right: Sequence[RunHeader]) -> list[tuple[Path, Path]]:
-    """One run on each side, or else the runs of equal seed and limit where these are unambiguous."""
-    if len(left) == len(right) == 1:
-        return [(left[0].folder, right[0].folder)]
-    mine, theirs = (
-        [(record.seeds.get("generation"), record.limit) for _, record in side] for side in (left, right)
-    )
-    return [
-        (left[mine.index(key)].folder, right[theirs.index(key)].folder)
-        for key in mine
-        if mine.count(key) == theirs.count(key) == 1
-    ]
 
 
 def _unmatched_notes(

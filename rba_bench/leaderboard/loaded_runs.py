@@ -184,25 +184,20 @@ def load_checked_run(folder: Path) -> LoadedRun:
     if {status: count for status, count in record.statuses.items() if count} != dict(counts):
         raise UserError(f"{folder}: statuses recorded {record.statuses}, counted {dict(counts)}")
     run = LoadedRun(record, samples, folder, read_untrusted_file(folder / RUN_FILE), data)
-    for metric in record.metrics:
-        _check_metric(run, metric)
+    for metric, recorded in record.metrics.items():
+        n = int(run.has_score(metric).sum())
+        if (recorded.n, recorded.n_missing) != (n, len(samples) - n):
+            raise UserError(
+                f"{folder}: {metric} is recorded with n {recorded.n} and {recorded.n_missing} missing, "
+                f"its samples hold {n} and {len(samples) - n}"
+            )
+        if not n:
+            raise UserError(f"{folder}: no sample has a {metric}")
+        rows, score = run.rows(metric)
+        value = score(rows.sum(axis=0).tolist())
+        if not abs(value - recorded.value) <= 1e-6 * recorded.scale:  # so that a NaN does not pass
+            raise UserError(f"{folder}: {metric} is recorded as {recorded.value}, its samples give {value}")
     return run
-
-
-def _check_metric(run: LoadedRun, metric: str) -> None:
-    recorded = run.record.metrics[metric]
-    n = int(run.has_score(metric).sum())
-    if (recorded.n, recorded.n_missing) != (n, len(run.samples) - n):
-        raise UserError(
-            f"{run.folder}: {metric} is recorded with n {recorded.n} and {recorded.n_missing} missing, "
-            f"its samples hold {n} and {len(run.samples) - n}"
-        )
-    if not n:
-        raise UserError(f"{run.folder}: no sample has a {metric}")
-    rows, score = run.rows(metric)
-    value = score(rows.sum(axis=0).tolist())
-    if not abs(value - recorded.value) <= 1e-6 * recorded.scale:  # so that a NaN does not pass
-        raise UserError(f"{run.folder}: {metric} is recorded as {recorded.value}, its samples give {value}")
 
 
 def without_copies(runs: Sequence[LoadedRun]) -> list[LoadedRun]:

@@ -128,22 +128,18 @@ def _summary_table(groups: Sequence[BoardGroup], title: str, *columns: Column) -
     cells: dict[tuple[str, tuple[int, int]], str] = {}
     for i, group in enumerate(groups):
         metric = group.primary
+        same = [each for each in groups if each.record.benchmark == group.record.benchmark]
+        name = group.record.benchmark if len(same) == 1 else group.task
+        name += f" ({group.perturbation})" if group.perturbation else ""
+        same = [each for each in same if (each.task, each.perturbation) == (group.task, group.perturbation)]
+        name += f" {group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}" if len(same) > 1 else ""
         for j, column in enumerate(columns):
             if column.win_rates_only and not group.has_lengths(metric):
                 continue
-            headings[i, j] = f"{_short_name(group, groups)} {column.title(group, metric)}"
+            headings[i, j] = f"{name} {column.title(group, metric)}"
             cells |= {(row.label, (i, j)): column.cell(group, row, metric) for row in group.rows}
     rows = {label: label_text(label, kinds[label]) for label in labels}
     return matrix_table(title, "model", rows, headings, cells)
-
-
-def _short_name(group: BoardGroup, groups: Sequence[BoardGroup]) -> str:
-    """Name of a group beside others: the benchmark, or the task where it has several, and what tells these apart."""
-    same = [each for each in groups if each.record.benchmark == group.record.benchmark]
-    name = group.record.benchmark if len(same) == 1 else group.task
-    name += f" ({group.perturbation})" if group.perturbation else ""
-    same = [each for each in same if (each.task, each.perturbation) == (group.task, group.perturbation)]
-    return name + (f" {group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}" if len(same) > 1 else "")
 
 
 def _legend(groups: Sequence[BoardGroup]) -> str:
@@ -205,7 +201,16 @@ def _dates(moments: Iterable[str]) -> str:
 
 def _section(name: str, group: BoardGroup) -> list[str]:
     """Blocks of text and tables about one group."""
-    facts = f"{_facts(group)} Data: `{name}.csv`."
+    record = group.record
+    decoding = plain(", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items())))
+    judged_by = "".join(f"; judge {judge}" for judge in _judge_names(record))
+    perturbed = f", clips changed by {group.perturbation}" if group.perturbation else ""
+    signature = plain(record.metrics[group.primary].signature, LONGEST).replace("|", " ")
+    facts = (
+        f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judged_by}; "
+        f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
+        f"{group.primary}: {signature}; run {_dates(run.record.created for run in group.runs)}. Data: `{name}.csv`."
+    )
     facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
     columns = [
         each for each in SECTION_COLUMNS if not each.win_rates_only or group.has_lengths(group.primary)
@@ -220,20 +225,6 @@ def _section(name: str, group: BoardGroup) -> list[str]:
     reports = {row.label: list(_judge_numbers(row.run.record.finish)) for row in group.rows}
     judges = [f"`{label}` {', '.join(numbers)}" for label, numbers in reports.items() if numbers]
     return blocks + ([f"Judges: {'; '.join(judges)}."] if judges else [])
-
-
-def _facts(group: BoardGroup) -> str:
-    """Protocol, test set, metric signature and dates in one line."""
-    record = group.record
-    decoding = plain(", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items())))
-    judges = "".join(f"; judge {name}" for name in _judge_names(record))
-    perturbed = f", clips changed by {group.perturbation}" if group.perturbation else ""
-    signature = plain(record.metrics[group.primary].signature, LONGEST).replace("|", " ")
-    return (
-        f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judges}; "
-        f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
-        f"{group.primary}: {signature}; run {_dates(run.record.created for run in group.runs)}."
-    )
 
 
 def _judge_names(record: RunRecord) -> Iterator[str]:

@@ -26,7 +26,6 @@ from rba_bench.evaluation.scorers.scorer import Scorer, ScorerOptions
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics.text import is_blank
 from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
-from rba_bench.textlm.replies import ReplyParts
 from rba_bench.untrusted import plain
 
 # What scoring a forged item may raise; anything else is a fault of ours
@@ -115,7 +114,12 @@ class _Scorers:
         self.faults: list[str] = []
         entries = record.protocol_spec.get("finish") or []
         if config is not None:
-            self._check_names([_entry_name(entry) for entry in entries], config)
+            names = [_entry_name(entry) for entry in entries]
+            expected = [_config_name(each) for each in config]
+            # `--judge none` leaves all judges out; anything else that is missing is a fault
+            without_judges = [_config_name(each) for each in config if each.get("name") not in JUDGES]
+            if names not in (expected, without_judges):
+                self.faults.append(f"finished by {names or 'nothing'}, the task says {expected or 'nothing'}")
         for entry in entries:
             try:
                 scorer = self._make(entry, samples)
@@ -125,13 +129,6 @@ class _Scorers:
                 self.faults.append(
                     f"the entry {_entry_name(entry)!r} of protocol_spec.finish cannot be: {error}"
                 )
-
-    def _check_names(self, names: list[str], config: Sequence[Mapping[str, Any]]) -> None:
-        """`--judge none` leaves all judges out; anything else that is missing is a fault."""
-        expected = [_config_name(each) for each in config]
-        without_judges = [_config_name(each) for each in config if each.get("name") not in JUDGES]
-        if names not in (expected, without_judges):
-            self.faults.append(f"finished by {names or 'nothing'}, the task says {expected or 'nothing'}")
 
     def _make(self, entry: Mapping[str, Any], samples: Sequence[Sample]) -> Scorer:
         name = _entry_name(entry).partition(VERSUS)[0]
@@ -268,25 +265,22 @@ def _score_unjudged(sample: Sample, stops: Sequence[str]) -> Sample:
     scored = ItemScore()
     if sample.status not in UNSCORED:
         scored = scoring.score_item(sample.model_dump(), parts.answer)
+    status: Status = "judge_failed" if scored.failure else "ok"
+    if not parts.complete:
+        status = "truncated"
+    elif sample.status in (*UNANSWERED, "truncated"):
+        status = sample.status
+    elif is_blank(parts.answer):
+        status = "empty"
     return sample.model_copy(
         update={
             "extracted": parts.answer,
             "scores": scored.scores,
             "judge": scored.judge,
-            "status": _status(sample, parts, scored),
+            "status": status,
             "error": sample.error if sample.status in UNANSWERED else scored.failure,
         }
     )
-
-
-def _status(sample: Sample, parts: ReplyParts, scored: ItemScore) -> Status:
-    if not parts.complete:
-        return "truncated"
-    if sample.status in (*UNANSWERED, "truncated"):
-        return sample.status
-    if is_blank(parts.answer):
-        return "empty"
-    return "judge_failed" if scored.failure else "ok"
 
 
 def check_scores(run: LoadedRun, recomputed: Recomputed) -> Iterator[str]:

@@ -214,8 +214,13 @@ def score_ends(
     elif error <= _NOTHING * scale.width:
         ends = widen_for_unseen(value, value, value, clusters, scale)
     elif math.isfinite(scale.low) and 0 < value - scale.low < scale.high - scale.low:
-        low, high = _score_ends(value - scale.low, error**2, t, scale.high - scale.low)
-        ends = low + scale.low, high + scale.low
+        # Solutions x of (above - x)^2 = t^2 error^2 x (width - x) / (above (width - above)) on [0, width]
+        above, width = value - scale.low, scale.high - scale.low
+        per = 1.0 / width  # 0 where there is no upper end
+        spread = t * t * error**2 / (above * (1.0 - above * per))
+        a, b = 1.0 + spread * per, above + spread / 2
+        root = math.sqrt(max(b * b - a * above * above, 0.0))
+        ends = max((b - root) / a, 0.0) + scale.low, min((b + root) / a, width) + scale.low
     else:
         ends = value - t * error, value + t * error
     return clip_to_scale(scale, value, *ends)
@@ -252,15 +257,6 @@ def clip_to_scale(scale: Scale, value: float, low: float, high: float) -> tuple[
 def include_zero(low: float, high: float, told_apart: bool) -> tuple[float, float]:
     """Ends stretched to zero unless the difference is significant."""
     return (low, high) if told_apart else (min(low, 0.0), max(high, 0.0))
-
-
-def _score_ends(value: float, variance: float, t: float, high: float) -> tuple[float, float]:
-    """Solutions x of (value - x)^2 = t^2 variance x (high - x) / (value (high - value)) on [0, high]."""
-    per = 1.0 / high  # 0 where there is no upper end
-    spread = t * t * variance / (value * (1.0 - value * per))
-    a, b = 1.0 + spread * per, value + spread / 2
-    root = math.sqrt(max(b * b - a * value * value, 0.0))
-    return max((b - root) / a, 0.0), min((b + root) / a, high)
 
 
 def _share_at(right: int, n: int, level: float) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rba_bench.metrics.bootstrap import SEED, Floats, Interval
 
@@ -83,17 +83,13 @@ def fit_pooled(
         raise ValueError("a system or an item has no preference at all")
     if not ((preferred[present] >= 0) & (preferred[present] <= 1)).all():
         raise ValueError("preferences lie between 0 and 1")
-    length = _standardised(longer, present)
-    filled = np.where(present, preferred, 0.0)
-    return _fit(filled, length, present.astype(np.float64), start)
-
-
-def _standardised(longer: Floats, present: NDArray[np.bool_]) -> Floats:
-    """Tanh of each system's length differences in units of their standard deviation; 0 where they are all equal."""
     spread = np.array(
         [row[mask].std(ddof=1) if mask.sum() > 1 else 0.0 for row, mask in zip(longer, present, strict=True)]
-    )
-    return np.tanh(np.divide(longer, spread[:, None], out=np.zeros_like(longer), where=spread[:, None] > 0))
+    )[:, None]
+    # Differences in units of their standard deviation; 0 where they are all equal
+    length = np.tanh(np.divide(longer, spread, out=np.zeros_like(longer), where=spread > 0))
+    filled = np.where(present, preferred, 0.0)
+    return _fit(filled, length, present.astype(np.float64), start)
 
 
 def _fit(preferred: Floats, length: Floats, present: Floats, start: PooledFit | None) -> PooledFit:

@@ -102,24 +102,22 @@ def normalize(text: str, lang: str = "en") -> str:
     Burmese and Khmer come apart into characters and digits, while words of other scripts among them stay whole.
     """
     base = base_language(lang)
-    plain = plain_characters(text)
-    return (english_normalizer()(plain) if base == "en" else _basic(plain, base)).strip()
-
-
-def _basic(text: str, lang: str) -> str:
-    if lang in ("tr", "az"):
+    text = plain_characters(text)
+    if base == "en":
+        return english_normalizer()(text).strip()
+    if base in ("tr", "az"):
         text = text.replace("I", "ı").replace("İ", "i")
     text = _BRACKETED.sub("", text.lower())
     text = _STRESS.sub(r"\1", unicodedata.normalize("NFD", text))
     text = _SARA_AM.sub(_joined_am, unicodedata.normalize("NFC", _POINTS.sub("", text)))
-    if lang == "ca":
+    if base == "ca":
         text = text.replace("l·l", "ll")  # one word: col·legi
-    if lang == "he":
+    if base == "he":
         text = _GERESH.sub("", text)
-    if lang in ("fa", "ur"):
+    if base in ("fa", "ur"):
         text = text.translate(_PERSIAN)
     text = "".join(_spoken(character) for character in text)
-    return " ".join(_UNITS.findall(text) if lang in UNSPACED else text.split())
+    return " ".join(_UNITS.findall(text) if base in UNSPACED else text.split())
 
 
 def _spoken(character: str) -> str:

@@ -235,7 +235,9 @@ def _fit(rows: Floats, labels: Floats, weight: Floats) -> tuple[Floats, float]:
         stream = np.random.RandomState(SEED)  # one for all strengths of a fold, as the package's path draws
         for position, strength in enumerate(STRENGTHS):
             coefficients = _solve(twice[train], binary[train], soft[train], float(strength), stream)
-            scores[position] -= _log_loss(rows[held], labels[held], weight[held], coefficients)
+            predicted = np.clip(_sigmoid(rows[held] @ coefficients), CLIP, 1 - CLIP)
+            loss = labels[held] * np.log(predicted) + (1 - labels[held]) * np.log(1 - predicted)
+            scores[position] += float((loss * weight[held]).mean())
     best = float(STRENGTHS[int(scores.argmax())])
     return _solve(twice, binary, soft, best, np.random.RandomState(SEED)), best
 
@@ -257,12 +259,6 @@ def _solve(
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the package stops there too
         model.fit(rows[heavy], binary[heavy], sample_weight=soft[heavy])
     return np.asarray(model.coef_[0], dtype=np.float64)
-
-
-def _log_loss(rows: Floats, labels: Floats, weight: Floats, coefficients: Floats) -> float:
-    predicted = np.clip(_sigmoid(rows @ coefficients), CLIP, 1 - CLIP)
-    loss = labels * np.log(predicted) + (1 - labels) * np.log(1 - predicted)
-    return float(-(loss * weight).mean())
 
 
 def _linearised(
