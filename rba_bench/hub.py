@@ -40,11 +40,13 @@ class Repository:
         id: Owner and name.
         kind: `model` or `dataset`.
         url: The address of its page.
+        public: Whether everybody may read it.
     """
 
     id: str
     kind: Kind
     url: str
+    public: bool = False
 
 
 def prepare_repository(repo: str, kind: Kind, public: bool = False) -> Repository:
@@ -68,7 +70,7 @@ def prepare_repository(repo: str, kind: Kind, public: bool = False) -> Repositor
         raise UserError(f"{url.repo_id} is public: add --public to publish there, or name another repository")
     if private and public:
         say(f"{url.repo_id} is private and stays private: change this in its settings on the Hub")
-    return Repository(url.repo_id, kind, str(url))
+    return Repository(url.repo_id, kind, str(url), not private)
 
 
 def repository_kind(folder: Path, verify: bool = True) -> Kind:
@@ -130,7 +132,8 @@ def upload_folder(folder: Path, repository: Repository) -> str:
     names = _published_files(folder, kind)
     say(f"publishing {len(names)} files of {folder} as {repository.id}")
     message, address = f"Upload by rba-bench {__version__}", repository.url
-    with _hub_errors(repository.id, retry=shlex.join(["rba-bench", "push", str(folder), repository.id])):
+    retry = ["rba-bench", "push", str(folder), repository.id, *(["--public"] if repository.public else [])]
+    with _hub_errors(repository.id, retry=shlex.join(retry)):
         for start in range(0, len(names), COMMIT_SIZE):
             files = [
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=_published_content(folder / name))

@@ -168,6 +168,10 @@ def test_a_failed_upload_says_how_to_go_on(
         line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith("error: the upload failed (")
         assert code == 1 and f"rba-bench push {checkpoint} ann/mine" in line and "out of storage" in line
+    run("push", str(checkpoint), "ann/open", "--public")
+    assert (
+        f"rba-bench push {checkpoint} ann/open --public" in capsys.readouterr().err
+    )  # can be given as it stands
     local.refuse = {}
     assert hub.upload_folder(checkpoint, repository)
     assert before == {path: sha256_file(path) for path in checkpoint.rglob("*.safetensors")}

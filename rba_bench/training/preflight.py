@@ -117,9 +117,9 @@ class ModelLimits:
         index, limit = source.index, self.family.max_seconds
         seconds = np.asarray(index.seconds)
         long = used & (seconds > (np.inf if limit is None else limit + SLACK_S))
-        heard = np.minimum(np.nan_to_num(seconds, nan=1.0), limit or np.inf)
+        audible = np.minimum(np.nan_to_num(seconds, nan=1.0), limit or np.inf)
         # computed once per hundredth of a second
-        hundredths, places = np.unique(np.round(heard * 100).astype(np.int64), return_inverse=True)
+        hundredths, places = np.unique(np.round(audible * 100).astype(np.int64), return_inverse=True)
         samples = [int(hundredth) * SAMPLING_RATE // 100 for hundredth in hundredths]
         counts = [0 if self.family.refusal(n) else self.family.n_tokens(n) for n in samples]
         tokens = np.asarray(counts, dtype=np.int64)[places]
