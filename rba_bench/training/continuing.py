@@ -193,13 +193,11 @@ def _from_weights(origin: Origin, recipe: TrainingRecipe, folder: Path) -> None:
     save_weights(policy, folder)
     if recipe.has_opponent:
         shutil.copyfile(folder / WEIGHTS, folder / REFERENCE)  # the next opponent is the policy as it is
-    share = recipe.groups_per_step // (
-        PartialState().num_processes * recipe.accumulate
-    )  # as in `trainer.arguments`
     began = TrainerState(
         global_step=origin.step,
         save_steps=recipe.save_every,
-        train_batch_size=share,
+        # as in `trainer.arguments`
+        train_batch_size=recipe.groups_per_step // (PartialState().num_processes * recipe.accumulate),
         stateful_callbacks=[TrainerControl()],  # the Trainer writes into what a checkpoint has of it
     )
     began.save_to_json(str(folder / TRAINER_STATE_NAME))

@@ -1,6 +1,7 @@
 """The model card of a training run, from its `rba_run.json`: base, data, method, recipe, cost and use."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,16 @@ def write_run_card(out: Path, base: Path | None = None) -> bool:
     Returns:
         Whether the card is up to date now; a user's own README stays as it is.
     """
+    from huggingface_hub.utils import yaml_dump
+
     run = cards.without_paths(read_json(out / RUN_RECORD))
     bases = [run["base"].partition("@")[0]] if run["base_revision"] else []
-    license_ = "apache-2.0" if run["base"] in WEIGHTS else _stated_license(base)
-    method = run["method"]
+    license_ = "apache-2.0" if run["base"] in WEIGHTS else None
+    if license_ is None and base is not None:
+        with suppress(UserError, OSError):  # no card, or no readable one
+            stated = cards.front_matter(base / cards.CARD).get("license")
+            license_ = stated if isinstance(stated, str) else None
+    method, recipe = run["method"], yaml_dump(run["recipe"], sort_keys=False)
     about = PRESETS[method].about if method in PRESETS else "see the recipe"
     text = "\n\n".join(
         [
@@ -42,7 +49,8 @@ def write_run_card(out: Path, base: Path | None = None) -> bool:
             _base_section(run),
             _data_section(run),
             _training_section(run),
-            _recipe_section(run),
+            "<details>\n<summary>The recipe with every default filled in</summary>\n\n"
+            f"```yaml\n{recipe.replace('```', '')}```\n\n</details>",
             loading_section(out),
             LIMITS,
             CITATION,
@@ -50,17 +58,6 @@ def write_run_card(out: Path, base: Path | None = None) -> bool:
     )
     remove_untrained_card(out)
     return renew_card(out, card_metadata(bases, license_, ["alignment", method]), text)
-
-
-def _stated_license(base: Path | None) -> str | None:
-    """The licence in the card of the base model, if it has a readable card."""
-    if base is None:
-        return None
-    try:
-        license_ = cards.front_matter(base / cards.CARD).get("license")
-    except (UserError, OSError):
-        return None
-    return license_ if isinstance(license_, str) else None
 
 
 def _base_section(run: Mapping[str, Any]) -> str:
@@ -76,13 +73,11 @@ def _base_section(run: Mapping[str, Any]) -> str:
 
 
 def _data_section(run: Mapping[str, Any]) -> str:
-    sources = run["recipe"][
-        "alignment_set"
-    ]  # one or a list of: a folder, or a mapping with the folder as `path`
+    # one or a list of: a folder, or a mapping with the folder as `path`
+    named = run["recipe"]["alignment_set"]
+    sources = named if isinstance(named, list) else [named]
     rows = []
-    for source, data in zip(
-        sources if isinstance(sources, list) else [sources], run["data"]["sets"], strict=True
-    ):
+    for source, data in zip(sources, run["data"]["sets"], strict=True):
         name = Path(source["path"] if isinstance(source, Mapping) else source).name
         origin = data.get("origin") or {}
         kinds = ", ".join(data["kinds"] or origin.get("kinds") or ["all"])
@@ -113,14 +108,6 @@ def _training_section(run: Mapping[str, Any]) -> str:
         change = f"{first[1]:.4g} at step {first[0]}, {last[1]:.4g} at step {last[0]}"
         rows.append((f"held-out {validations['metric']}", change))
     return f"## Training\n\n{cards.markdown_table(('property', 'value'), rows)}"
-
-
-def _recipe_section(run: Mapping[str, Any]) -> str:
-    from huggingface_hub.utils import yaml_dump
-
-    recipe = yaml_dump(run["recipe"], sort_keys=False)
-    summary = "<details>\n<summary>The recipe with every default filled in</summary>"
-    return f"{summary}\n\n```yaml\n{recipe.replace('```', '')}```\n\n</details>"
 
 
 LIMITS = """\

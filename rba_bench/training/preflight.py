@@ -57,9 +57,7 @@ class ModelLimits:
         Raises:
             UserError: `long_clips: error` and there is such a clip, or nothing would remain.
         """
-        reasons_by_set = [
-            self._of(source, self._used(data, number)) for number, source in enumerate(data.sources)
-        ]
+        reasons_by_set = [self._of(data, number) for number in range(len(data.sources))]
         reasons = list(reasons_by_set[0])
         self.counts = {
             reason: int(sum(by_reason[reason].sum() for by_reason in reasons_by_set)) for reason in reasons
@@ -105,17 +103,13 @@ class ModelLimits:
             longer = f"have answers of more than max_answer_tokens {recipe.max_answer_tokens}"
             yield f"{counts['answer']:,} of {total:,} clips{out} {longer}"
 
-    def _used(self, data: TrainingData, number: int) -> np.ndarray:
-        """[C] bool, clips of the groups that the run may use."""
-        index, numbers = data.sources[number].index, data.all.parts[number].numbers
-        chosen = np.zeros(len(index.starts) - 1, dtype=bool)
-        chosen[numbers] = True
-        return np.repeat(chosen, np.diff(index.starts))
-
-    def _of(self, source: IndexedSet, used: np.ndarray) -> dict[str, np.ndarray]:
-        """Clips by the first reason against them, [C] bool each."""
-        index, limit = source.index, self.family.max_seconds
-        seconds = np.asarray(index.seconds)
+    def _of(self, data: TrainingData, number: int) -> dict[str, np.ndarray]:
+        """Clips of a set by the first reason against them, [C] bool each."""
+        source, limit = data.sources[number], self.family.max_seconds
+        chosen = np.zeros(len(source.index.starts) - 1, dtype=bool)
+        chosen[data.all.parts[number].numbers] = True
+        used = np.repeat(chosen, np.diff(source.index.starts))  # clips of the groups that the run may use
+        seconds = np.asarray(source.index.seconds)
         long = used & (seconds > (np.inf if limit is None else limit + SLACK_S))
         audible = np.minimum(np.nan_to_num(seconds, nan=1.0), limit or np.inf)
         # computed once per hundredth of a second
@@ -136,12 +130,10 @@ class ModelLimits:
         self, source: IndexedSet, used: np.ndarray, tokens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Clips whose prompt and answer do not fit, and those whose answer alone is longer than wanted."""
-        index, recipe = source.index, self.recipe
-        least = recipe.teacher.answers.max_new_tokens if recipe.writes_answers else 0
+        index, recipe, own = source.index, self.recipe, self.recipe.teacher.answers
+        least = own.max_new_tokens if recipe.writes_answers else 0
         least = max(least, recipe.max_new_tokens if recipe.uses_rollout else 0)
-        template = len(self.family.prompt_ids("")) + (
-            len(recipe.teacher.answers.prompt) if recipe.writes_answers else 0
-        )
+        template = len(self.family.prompt_ids("")) + (len(own.prompt) if recipe.writes_answers else 0)
         most, longest = self.family.context or np.inf, recipe.max_answer_tokens or np.inf
         text = np.asarray(index.text).astype(np.int64)
         suspects = used & (
@@ -152,22 +144,16 @@ class ModelLimits:
         for group in groups.tolist():
             start = int(index.starts[group])
             for offset, row in enumerate(source.rows(group)):
-                prompt, length = self._lengths(row)
-                size = prompt - 1 + int(tokens[start + offset]) + max(length, least)
-                context[start + offset] = suspects[start + offset] and size > most
-                answer[start + offset] = suspects[start + offset] and length > longest
+                clip, prompt = start + offset, own.prompt if recipe.method == "blsp" else row.prompt
+                try:
+                    size = len(self.family.prompt_ids(prompt)) - 1  # one of them stands for the audio
+                    length = 0 if recipe.writes_answers else len(self.family.answer_ids(row.response))
+                except ControlStringError:  # told with the row's name where it is read
+                    size, length = -1, 0
+                size += int(tokens[clip]) + max(length, least)
+                context[clip] = suspects[clip] and size > most
+                answer[clip] = suspects[clip] and length > longest
         return context, answer
-
-    def _lengths(self, row: AlignmentRow) -> tuple[int, int]:
-        """Tokens of the prompt, one of them for the audio, and of the answer with its end; own answers count 0 here."""
-        own = self.recipe.writes_answers
-        prompt = self.recipe.teacher.answers.prompt if self.recipe.method == "blsp" else row.prompt
-        try:
-            return len(self.family.prompt_ids(prompt)), 0 if own else len(
-                self.family.answer_ids(row.response)
-            )
-        except ControlStringError:  # told with the row's name where it is read
-            return 0, 0
 
 
 SMALLEST_CHANGE = 1e-4  # nats per answer; rounding differences are about 1e-6

@@ -9,15 +9,12 @@ the first of them is scored. So neither `accumulate` nor the number of processes
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import (
-    DistributedType,
-    FullyShardedDataParallelPlugin,
-    str_to_bool,
-)
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, str_to_bool
 from torch import Tensor, nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
@@ -37,13 +34,7 @@ from rba_bench.training.model.checkpoints import STATE, Saver
 from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharded_loading import shard_policy
-from rba_bench.training.model.sharding import (
-    any_process,
-    drive_zero3,
-    layer_names,
-    sharding_of,
-    use_bfloat16,
-)
+from rba_bench.training.model.sharding import any_process, drive_zero3, layer_names, sharding_of, use_bfloat16
 from rba_bench.training.model.trainable_parts import schedule_factor
 from rba_bench.training.model.trainer_state import CheckpointingTrainer
 from rba_bench.training.rollouts.buffer import RolloutBuffer
@@ -81,9 +72,8 @@ def arguments(recipe: TrainingRecipe, folder: Path) -> TrainingArguments:
         dataloader_pin_memory=False,
     )
     if args.world_size == 1:
-        args._n_gpu = min(
-            args.n_gpu, 1
-        )  # several GPUs are for torchrun; DataParallel cannot split our batches
+        # several GPUs are for torchrun; DataParallel cannot split our batches
+        args._n_gpu = min(args.n_gpu, 1)
     share, rest = divmod(recipe.groups_per_step, args.world_size * recipe.accumulate)
     if rest or not share:
         raise UserError(
@@ -168,8 +158,18 @@ class AlignmentTrainer(CheckpointingTrainer):
         """This process's batches of the next optimiser step, with what all of them are divided by counted."""
         items, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._positions = items[-1]["positions"] if items else ()
-        self.rollout_buffer.store.look_ahead(self._upcoming(items))
-        batches = [self._batch(item["positions"], item["groups"]) for item in items]
+        needed = (row for item in items for row in self._rows(item["groups"]))
+        self.rollout_buffer.store.look_ahead(chain(needed, self._coming()))
+        batches = []
+        for item in items:
+            positions, group_ids = item["positions"], item["groups"]
+            outcomes, rows = self._outcomes(positions, group_ids), self._rows(group_ids)
+            batch = self.method.batch(rows, outcomes, self.rollout_buffer.responder)
+            self.metrics.share("clips", len(rows))
+            self.metrics.share("tokens", batch.trained_tokens)
+            self.metrics.rollouts(batch, outcomes, self.state.global_step)
+            self.rollout_buffer.keep_records(positions, group_ids, outcomes)
+            batches.append(batch)
         counts = [self.method.counts(batch, self.frozen_models) for batch in batches]
         if counts:
             total, judged = self.rollout_buffer.take_verdicts()
@@ -204,8 +204,7 @@ class AlignmentTrainer(CheckpointingTrainer):
         scores = model(
             clips, batch.responses, targets.distributions, targets.measure, self.method.extra_outputs
         )
-        step = Step(batch, scores, targets, self._step_counts)
-        terms = self.method.loss(step)
+        terms = self.method.loss(Step(batch, scores, targets, self._step_counts))
         share = float(terms.loss.detach())
         if not math.isfinite(share):
             raise RbaError(
@@ -217,26 +216,9 @@ class AlignmentTrainer(CheckpointingTrainer):
         loss = terms.loss * self.args.world_size
         return (loss, {}) if return_outputs else loss
 
-    def _batch(self, positions: Sequence[int], group_ids: Sequence[str]) -> StepBatch:
-        """Clips and answers of one batch, with metrics of its rollouts."""
-        outcomes = self._outcomes(positions, group_ids)
-        rows = self._rows(group_ids)
-        batch = self.method.batch(rows, outcomes, self.rollout_buffer.responder)
-        self.metrics.share("clips", len(rows))
-        self.metrics.share("tokens", batch.trained_tokens)
-        self.metrics.rollouts(batch, outcomes, self.state.global_step)
-        self.rollout_buffer.keep_records(positions, group_ids, outcomes)
-        return batch
-
     def _rows(self, group_ids: Sequence[str]) -> list[AlignmentRow]:
         groups = self.rollout_buffer.store.groups
         return [row for group_id in group_ids for row in groups[group_id][: self.recipe.voices_per_group]]
-
-    def _upcoming(self, items: Sequence[dict[str, Any]]) -> Iterator[AlignmentRow]:
-        """Rows of these batches and of the next steps, in the order in which their clips will be needed."""
-        for item in items:
-            yield from self._rows(item["groups"])
-        yield from self._coming()
 
     def _outcomes(self, positions: Sequence[int], group_ids: Sequence[str]) -> list[Outcome]:
         """The outcomes of this batch; samples those of the coming steps too when a refresh is due."""
@@ -259,17 +241,16 @@ class AlignmentTrainer(CheckpointingTrainer):
                 with self.accelerator.autocast():
                     buffer.draw(jobs, self.state.global_step, self.order.spare, any_process)
             except RolloutUnavailable as error:
-                raise self._save_and_explain(error) from error
+                # saved between two steps, as samples to continue with are missing
+                step = self.state.global_step
+                self.saver.wait()
+                if step and not (Path(self.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
+                    self._save_checkpoint(self.model, None)
+                    self.saver.wait()
+                raise RolloutUnavailable(
+                    f"{error}: start it again; the same command then goes on from step {step}"
+                ) from error
         return [buffer.take(position) for position in positions]
-
-    def _save_and_explain(self, error: RolloutUnavailable) -> RolloutUnavailable:
-        """Save the run between two steps, as samples to continue with are missing; where it will continue."""
-        step = self.state.global_step
-        self.saver.wait()
-        if step and not (Path(self.args.output_dir) / f"checkpoint-{step}" / STATE).is_file():
-            self._save_checkpoint(self.model, None)
-            self.saver.wait()
-        return RolloutUnavailable(f"{error}: start it again; the same command then goes on from step {step}")
 
     def _coming(self) -> Iterator[AlignmentRow]:
         """Rows of this process's next steps: what may be encoded together with what is needed now."""

@@ -111,8 +111,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     origin = None if continue_from is None else continuing.find_origin(continue_from)
     recipe = resolve_precision(recipe, out, origin)
     base = base_folder(recipe)
-    sources = _sources(recipe, data, base)
-    _claim(recipe, out, sources, origin)
+    sources = _claim(recipe, out, data, base, origin)
     try:
         if (out / RUN_RECORD).is_file():
             if os.environ.get("RANK", "0") == "0":
@@ -132,21 +131,16 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
         release(out)
 
 
-def _sources(recipe: TrainingRecipe, data: "TrainingData", base: Path) -> dict[str, str]:
-    """Hashes of what a run reads."""
+def _claim(
+    recipe: TrainingRecipe, out: Path, data: "TrainingData", base: Path, origin: continuing.Origin | None
+) -> dict[str, str]:
+    """Sign the folder with everything that decides the result; hashes of what the run reads."""
     from rba_bench.training.data.pairs import OfflinePairs
     from rba_bench.training.model.building import checkpoint_sha256
 
     sources = {"alignment_set_sha256": data.sha256, "base_sha256": checkpoint_sha256(base)}
     if recipe.pairs_file is not None:
         sources["pairs_sha256"] = OfflinePairs.sha256(Path(recipe.pairs_file))
-    return sources
-
-
-def _claim(
-    recipe: TrainingRecipe, out: Path, sources: dict[str, str], origin: continuing.Origin | None
-) -> None:
-    """Sign the folder with everything that decides the result."""
     identity = {name: value for name, value in recipe.resolved().items() if name not in _NOT_IDENTITY}
     if recipe.rollout.engine != "local":
         identity["rollout"] = recipe.rollout.engine  # how it is reached decides nothing
@@ -157,6 +151,7 @@ def _claim(
         identity["continued_from"] = origin.identity()
     continuing.refuse_more_steps(out, identity)
     claim(out, "train", identity)
+    return sources
 
 
 def _result(out: Path) -> TrainResult:
@@ -211,10 +206,8 @@ class _Run:
         weights = sources["base_sha256"]
         self.own_answers = build.make_own_answers(recipe, self.family, data, weights, out, self.shared)
         groups = data.all if self.own_answers is None else WithOwnAnswers(self.own_answers, data.validation)
-        frozen = recipe.encoder_frozen
-        clips_per_step = (
-            recipe.groups_per_step // PartialState().num_processes * recipe.voices_per_group
-        )  # of this process
+        frozen, processes = recipe.encoder_frozen, PartialState().num_processes
+        clips_per_step = recipe.groups_per_step // processes * recipe.voices_per_group  # of this process
         self.store = ClipStore(
             self.family,
             groups,

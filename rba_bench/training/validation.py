@@ -77,20 +77,24 @@ class Validator:
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Validate now; what to write into the step log: `validation_loss` or `validation_reward`, also by kind."""
-        name = f"validation_{self.recipe.validation.metric}"
         policy = self.rollout_buffer.policy
         training = policy.training
         policy.eval()
         with torch.no_grad():
             figures = self._figures()
         policy.train(training)
-        means = {kind: _mean(figures, kind) for kind in sorted(self.rows)}
+        means = {}
+        for kind in sorted(self.rows):
+            # without those not judged; added in one order, whichever process computed them
+            items = [item for item in sorted(figures) if item[0] == kind and not math.isnan(figures[item])]
+            means[kind] = sum(figures[item] for item in items) / max(len(items), 1)
         value = sum(means.values()) / len(means)
         self.history.append((step, value))
         if self.best[0] == step and self.recipe.select == "best":
             save_weights(policy, self.folder / BEST, self.writes)
         if self.writes:
             write_json(self.folder / STATE, {"history": self.history})
+        name = f"validation_{self.recipe.validation.metric}"
         return {name: value, **{f"{name}_{kind}": mean for kind, mean in means.items()}}
 
     def answers(self) -> list[dict[str, Any]]:
@@ -100,14 +104,12 @@ class Validator:
         """
         turns = zip_longest(*(self.rows[kind] for kind in sorted(self.rows)))
         rows = [row for turn in turns for row in turn if row is not None][:ITEMS_SHOWN]
-        buffer, policy = self.rollout_buffer, self.rollout_buffer.policy
+        policy = self.rollout_buffer.policy
         training = policy.training
         policy.eval()
         with torch.no_grad():
-            samples = buffer.answer([SampleRequest(row, 0, 0.0) for row in rows], 0)
-            responses = [Response(number, buffer.responder(row.response)) for number, row in enumerate(rows)]
-            scores = policy(buffer.store.get(rows), responses)
-            nats = (-sequence_logprobs(scores.logprobs, scores.mask)).tolist()
+            samples = self.rollout_buffer.answer([SampleRequest(row, 0, 0.0) for row in rows], 0)
+            nats = (-self._forward(rows)).tolist()
         policy.train(training)
         rewards: Sequence[float] = [math.nan] * len(samples)
         if self.reward is not None and self.writes:
@@ -175,7 +177,15 @@ class Validator:
         for turn in range(math.ceil(len(batches) / size)):
             batch = batches[turn * size + index] if turn * size + index < len(batches) else []
             rows = [self.rows[kind][place] for kind, place in batch]
-            figures.update(zip(batch, self._losses(rows) if by_loss else self._rewards(rows), strict=True))
+            values: Sequence[float] = []
+            if not by_loss:  # all processes ask for answers, also without rows
+                assert self.reward is not None  # the run made one
+                samples = self.rollout_buffer.answer([SampleRequest(row, 0, 0.0) for row in rows], 0)
+                values = self.reward(rows, [sample.text for sample in samples]) if rows else []
+            elif rows:
+                self.sync.enter()
+                values = [-float(logprob) for logprob in self._forward(rows)]
+            figures.update(zip(batch, values, strict=True))
         if by_loss:
             row = next(iter(self.rows.values()))[0]
             self.sync.leave(lambda: self._forward([row]))
@@ -187,25 +197,6 @@ class Validator:
         responses = [Response(index, buffer.responder(row.response)) for index, row in enumerate(rows)]
         scores = buffer.policy(buffer.store.get(rows), responses)
         return sequence_logprobs(scores.logprobs, scores.mask)
-
-    def _losses(self, rows: Sequence[AlignmentRow]) -> list[float]:
-        """Negative log-probabilities of the teacher's answers, in nats."""
-        if not rows:
-            return []
-        self.sync.enter()
-        return [-float(logprob) for logprob in self._forward(rows)]
-
-    def _rewards(self, rows: Sequence[AlignmentRow]) -> list[float]:
-        """Rewards of greedy answers, NaN where one could not be judged; all processes call, also without rows."""
-        assert self.reward is not None  # the run made one
-        samples = self.rollout_buffer.answer([SampleRequest(row, 0, 0.0) for row in rows], 0)
-        return self.reward(list(rows), [sample.text for sample in samples]) if rows else []
-
-
-def _mean(figures: Figures, kind: str) -> float:
-    """Mean over the items of a kind, without those not judged; added in one order, whichever process computed them."""
-    values = [figures[item] for item in sorted(figures) if item[0] == kind and not math.isnan(figures[item])]
-    return sum(values) / max(len(values), 1)
 
 
 def make_validator(

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -35,30 +34,8 @@ FIGURES = (
 )
 
 
-class Display(Protocol):
-    """Where a run's figures are shown."""
-
-    def step(self, record: Mapping[str, float], seconds: float) -> None:
-        """Show a step: its record in the step log, and the training time it took."""
-        ...
-
-    def validated(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show a validation."""
-        ...
-
-
-class NoDisplay:
-    """Shows nothing: all processes but the first."""
-
-    def step(self, record: Mapping[str, float], seconds: float) -> None:
-        """Show nothing."""
-
-    def validated(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show nothing."""
-
-
 class Board:
-    """The figures of a run as words.
+    """The figures of a run as words. By itself it shows nothing, as on all processes but the first.
 
     Args:
         label: the run.
@@ -79,7 +56,7 @@ class Board:
         self._times: deque[tuple[int, float]] = deque([(done, self.started)], maxlen=PACE_STEPS + 1)
 
     def step(self, record: Mapping[str, float], seconds: float) -> None:
-        """Take in a step."""
+        """Take in a step: its record in the step log, and the training time it took, in seconds."""
         self.done = int(record["step"])
         self.trained_s = record.get("elapsed_s", 0.0)
         self._records.append((record, seconds))
@@ -165,7 +142,7 @@ class Lines(Board):
 @contextmanager
 def display(
     label: str, steps: int, done: int, every: int, budget_s: float | None = None, shown: bool = True
-) -> Iterator[Display]:
+) -> Iterator[Board]:
     """Show a run.
 
     Args:
@@ -177,7 +154,7 @@ def display(
         shown: whether this process shows anything.
     """
     if not shown:
-        yield NoDisplay()
+        yield Board(label, steps, done, every, budget_s)
     elif not sys.stderr.isatty() or console.is_dumb_terminal:
         yield Lines(label, steps, done, every, budget_s)
     else:
@@ -191,15 +168,10 @@ def validation_text(step: int, figures: Mapping[str, float]) -> str:
     for metric in ("loss", "reward"):
         name = f"validation_{metric}"
         if name in figures:
-            kinds = {
-                key.removeprefix(f"{name}_"): value
-                for key, value in figures.items()
-                if key.startswith(f"{name}_")
-            }
-            inside = ", ".join(f"{kind} {value:.3f}" for kind, value in sorted(kinds.items()))
-            return f"validation at step {step}: {metric} {figures[name]:.3f}" + (
-                f" ({inside})" if len(kinds) > 1 else ""
-            )
+            kinds = sorted(key for key in figures if key.startswith(f"{name}_"))
+            inside = ", ".join(f"{kind.removeprefix(f'{name}_')} {figures[kind]:.3f}" for kind in kinds)
+            about = f" ({inside})" if len(kinds) > 1 else ""
+            return f"validation at step {step}: {metric} {figures[name]:.3f}{about}"
     return ""
 
 

@@ -104,14 +104,13 @@ class Alarms:
 
     def _truncated(self, share: float) -> str:
         recipe = self.recipe
-        learned = {
-            "keep": "learned from as if they were whole",
-            "mask": "compared as far as they go",
-            "drop": "left out",
-        }[recipe.truncated]
-        if recipe.truncated == "mask" and recipe.compares_samples:
-            learned = "left out"
-        learned = "learned from as they are" if recipe.kind == "distillation" else learned
+        if recipe.kind == "distillation":
+            learned = "learned from as they are"
+        elif recipe.truncated == "keep":
+            learned = "learned from as if they were whole"
+        else:
+            dropped = recipe.truncated == "drop" or recipe.compares_samples
+            learned = "left out" if dropped else "compared as far as they go"
         return (
             f"{share:.0%} of the samples were cut off and are {learned}: raise max_new_tokens "
             f"({recipe.max_new_tokens}), or train on shorter answers (see truncated)"

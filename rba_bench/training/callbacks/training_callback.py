@@ -4,12 +4,12 @@ import os
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rba_bench.training.callbacks.display import Display, NoDisplay
+from rba_bench.training.callbacks.display import Board
 from rba_bench.training.callbacks.run_files import RunFiles
 from rba_bench.training.model.sharding import any_process
 from rba_bench.training.model.trainable_parts import rates_at
@@ -41,14 +41,11 @@ class Interrupt:
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is signal.SIG_IGN:
-                    continue
-                self._previous[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -70,7 +67,7 @@ class TrainingCallback(TrainerCallback):
         validator: validates; None where the run has no validation.
         interrupt: asks for a stop.
         files: what the run writes; None on processes that do not write.
-        display: where figures are shown.
+        display: where figures are shown; None for nowhere.
 
     Attributes:
         interrupted: whether a signal, and nothing else, has ended the run.
@@ -82,13 +79,13 @@ class TrainingCallback(TrainerCallback):
         validator: "Validator | None" = None,
         interrupt: Interrupt | None = None,
         files: RunFiles | None = None,
-        display: Display | None = None,
+        display: Board | None = None,
     ) -> None:
         self.trainer = trainer
         self.validator = validator
         self.interrupt = interrupt or Interrupt()
         self.files = files
-        self.display = display or NoDisplay()
+        self.display = display
         self.interrupted = False
         self._since = 0.0
         self._encoded = 0.0
@@ -107,7 +104,11 @@ class TrainingCallback(TrainerCallback):
     ) -> None:
         """Log the step; validate if it is due; stop and save on a signal, without patience, or out of time."""
         trainer, recipe, step = self.trainer, self.trainer.recipe, state.global_step
-        seconds = self._stop_clock()
+        encoding = trainer.rollout_buffer.store.seconds - self._encoded
+        seconds = time.monotonic() - self._since
+        trainer.encoding_s += encoding
+        trainer.elapsed_s += seconds - encoding
+        self._restart_clock()
         trainer.after_step(step)
         record = {
             "step": step,
@@ -116,7 +117,8 @@ class TrainingCallback(TrainerCallback):
             **rates_at(step - 1, recipe, trainer.fresh_from),
             "elapsed_s": round(trainer.elapsed_s, 3),
         }
-        self.display.step(record, seconds)
+        if self.display is not None:
+            self.display.step(record, seconds)
         late = recipe.budget_s is not None and any_process(trainer.elapsed_s >= recipe.budget_s)
         last = late or step >= state.max_steps
         due = bool(recipe.eval_every) and step % recipe.eval_every == 0
@@ -152,7 +154,8 @@ class TrainingCallback(TrainerCallback):
         if self.validator is None:
             return {}
         figures = self.validator(step)
-        self.display.validated(step, figures)
+        if self.display is not None:
+            self.display.validated(step, figures)
         if self.files is not None:
             self.files.validation.write({"step": step, **figures})
         self._restart_clock()
@@ -166,15 +169,6 @@ class TrainingCallback(TrainerCallback):
         if self.files is not None:
             self.files.validation.write({"step": step, "answers": answers})
         self._restart_clock()
-
-    def _stop_clock(self) -> float:
-        """Add the time since the last start to the trainer's account; the seconds, with those of encoding."""
-        encoding = self.trainer.rollout_buffer.store.seconds - self._encoded
-        seconds = time.monotonic() - self._since
-        self.trainer.encoding_s += encoding
-        self.trainer.elapsed_s += seconds - encoding
-        self._restart_clock()
-        return seconds
 
     def _restart_clock(self) -> None:
         self._since, self._encoded = time.monotonic(), self.trainer.rollout_buffer.store.seconds

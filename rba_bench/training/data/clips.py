@@ -188,7 +188,12 @@ class ClipStore:
         missing = [row for row in wanted.values() if row.id not in known]
         if missing:
             started = time.monotonic()
-            known |= self._steady(missing) if self.family.steady else self._by_group(missing)
+            if self.family.steady:
+                known |= self._steady(missing)
+            else:
+                for group_id in dict.fromkeys(row.group_id for row in missing):  # each group as a whole
+                    group = self.groups[group_id]
+                    known |= self._keep(group, self._encode([self._wave(row) for row in group]))
             self.seconds += time.monotonic() - started
         return {id_: known[id_] for id_ in wanted}
 
@@ -208,13 +213,10 @@ class ClipStore:
 
     def distinct_inputs(self, samples: Sequence[SampleRequest | Sample]) -> tuple[list[ClipInput], list[int]]:
         """The distinct inputs of some samples or requests, and for each of these the index of its input."""
-        prompts: dict[tuple[str, bool], tuple[AlignmentRow, bool]] = {}
-        for sample in samples:
-            prompts.setdefault((sample.row.id, sample.as_text), (sample.row, sample.as_text))
+        prompts = {(sample.row.id, sample.as_text): (sample.row, sample.as_text) for sample in samples}
         indices = {key: index for index, key in enumerate(prompts)}
-        return self.inputs(list(prompts.values())), [
-            indices[sample.row.id, sample.as_text] for sample in samples
-        ]
+        places = [indices[sample.row.id, sample.as_text] for sample in samples]
+        return self.inputs(list(prompts.values())), places
 
     def any_input(self) -> ClipInput:
         """The input of some clip, for a forward pass whose result is not used."""
@@ -230,14 +232,6 @@ class ClipStore:
         else:
             sounds = self._encode(waves)
         return [ClipInput(self._prompt(row, sound), sound) for row, sound in zip(rows, sounds, strict=True)]
-
-    def _by_group(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
-        """States of the groups that rows belong to, each encoded as a whole."""
-        states: dict[str, Tensor] = {}
-        for group_id in dict.fromkeys(row.group_id for row in rows):
-            group = self.groups[group_id]
-            states |= self._keep(group, self._encode([self._wave(row) for row in group]))
-        return states
 
     def _steady(self, rows: Sequence[AlignmentRow]) -> dict[str, Tensor]:
         """States of rows, in batches of one shape."""
@@ -327,20 +321,16 @@ class ClipStore:
 
     def _prompt(self, row: AlignmentRow, sound: Tensor) -> Tensor:
         """Prompt ids with as many placeholders as the clip has audio tokens."""
-        n_tokens = self._projected(sound) if self.frozen else self.family.n_tokens(len(sound))
+        size = len(sound)
+        if self.frozen and size not in self._n_tokens:  # which alone decides it: asked once for each
+            with torch.no_grad():
+                _, counts = self._counter.project(sound[None].float(), torch.tensor([size]))
+            self._n_tokens[size] = int(counts[0])
+        n_tokens = self._n_tokens[size] if self.frozen else self.family.n_tokens(size)
         if n_tokens < 1:
             raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short for the encoder: remove it")
         with _named(f"row {row.id}"):
             return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
-
-    @torch.no_grad()
-    def _projected(self, states: Tensor) -> int:
-        """Audio tokens that states [S, D] become; it depends on S alone, so the projector is asked once for each S."""
-        size = len(states)
-        if size not in self._n_tokens:
-            _, counts = self._counter.project(states[None].float(), torch.tensor([size]))
-            self._n_tokens[size] = int(counts[0])
-        return self._n_tokens[size]
 
 
 @contextmanager

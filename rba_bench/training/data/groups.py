@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -23,12 +24,10 @@ from rba_bench.seeding import stable_seed
 from rba_bench.training.data.order import GroupOrder, ShuffleWindow
 
 Shuffle = Literal["auto", "full", "window"]
-VERIFY_BYTES = (
-    16 * 2**30
-)  # sets up to this size are hashed at the start, larger ones shard by shard when first touched
-WINDOW_BYTES = (
-    10 * 2**30
-)  # sets beyond this are shuffled in windows, so that a cold disk reads in long stretches
+# sets up to this size are hashed at the start, larger ones shard by shard when first touched
+VERIFY_BYTES = 16 * 2**30
+# sets beyond this are shuffled in windows, so that a cold disk reads in long stretches
+WINDOW_BYTES = 10 * 2**30
 GROUPS_KEPT = 1024  # groups kept as rows
 CANDIDATES = 8  # validation groups looked at per group chosen, to balance topics
 
@@ -191,12 +190,9 @@ class Groups(Mapping[str, list[AlignmentRow]]):
         match = self._find(group_id)
         if match is None:
             raise KeyError(group_id)
-        before = 0
-        for part in self.parts:
-            if part is match[0]:
-                break
-            before += len(part.numbers)
-        return before + int(np.searchsorted(match[0].numbers, match[1]))
+        before = takewhile(lambda part: part is not match[0], self.parts)
+        place = int(np.searchsorted(match[0].numbers, match[1]))
+        return sum(len(part.numbers) for part in before) + place
 
     @property
     def voices(self) -> np.ndarray:
@@ -374,20 +370,17 @@ def validation_rows(groups: Groups, per_kind: int, seed: int) -> dict[str, list[
         per_kind: clips of each kind, fewer where there are fewer groups. The paper validates on 128 a domain.
         seed: chooses groups and voices.
     """
-    return {kind: _validation_of(groups, kind, per_kind, seed) for kind in groups.kinds}
-
-
-def _validation_of(groups: Groups, kind: str, count: int, seed: int) -> list[AlignmentRow]:
-    rank = {group_id: stable_seed("validation", seed, group_id) for group_id in groups.of_kind(kind)}
-    looked_at = set(sorted(rank, key=rank.__getitem__)[: count * CANDIDATES])
-    topics: dict[str, list[AlignmentRow]] = {}
-    clips = {}
-    for group_id in (candidate for candidate in rank if candidate in looked_at):  # as they lie in the shards
-        rows = groups[group_id]
-        clips[group_id] = rows[rank[group_id] % len(rows)]
-    for group_id in sorted(clips, key=rank.__getitem__):
-        topics.setdefault(clips[group_id].topic, []).append(clips[group_id])
-    chosen: list[AlignmentRow] = []
-    for turn in range(max(map(len, topics.values()), default=0)):
-        chosen += [topics[topic][turn] for topic in sorted(topics) if turn < len(topics[topic])]
-    return chosen[:count]
+    chosen: dict[str, list[AlignmentRow]] = {}
+    for kind in groups.kinds:
+        rank = {group_id: stable_seed("validation", seed, group_id) for group_id in groups.of_kind(kind)}
+        looked_at = set(sorted(rank, key=rank.__getitem__)[: per_kind * CANDIDATES])
+        clips = {}
+        for group_id in filter(looked_at.__contains__, rank):  # as they lie in the shards
+            rows = groups[group_id]
+            clips[group_id] = rows[rank[group_id] % len(rows)]
+        topics: dict[str, list[AlignmentRow]] = {}
+        for group_id in sorted(clips, key=rank.__getitem__):
+            topics.setdefault(clips[group_id].topic, []).append(clips[group_id])
+        turns = zip_longest(*(topics[topic] for topic in sorted(topics)))
+        chosen[kind] = [row for turn in turns for row in turn if row is not None][:per_kind]
+    return chosen

@@ -90,7 +90,12 @@ class GroupOrder(Dataset[tuple[int, str]]):
         self.window = window
         self.sizes = list(sizes)
         self.firsts = np.cumsum([0, *sizes]).tolist()
-        self._turns = _turns([1.0] if weights is None else weights)
+        given = [1.0] if weights is None else weights
+        shares = [Fraction(weight).limit_denominator(WEIGHT_STEPS) for weight in given]
+        if min(shares) <= 0:
+            raise ValueError("weights must be positive")
+        # share of each part among itself and the later ones; the last is 1
+        self._turns = [share / sum(shares[number:]) for number, share in enumerate(shares)]
         self._epochs: dict[tuple[int, int], np.ndarray] = {}
         self._spares: GroupOrder | None = None
 
@@ -136,14 +141,6 @@ class GroupOrder(Dataset[tuple[int, str]]):
             epoch = permutation(self.sizes[part], "order", self.seed, part, number, window=self.window)
             self._epochs = {**kept, key: epoch}
         return int(self.firsts[part] + self._epochs[key][offset])
-
-
-def _turns(weights: Sequence[float]) -> list[Fraction]:
-    """Share of each part among itself and the later ones; the last is 1."""
-    parts = [Fraction(weight).limit_denominator(WEIGHT_STEPS) for weight in weights]
-    if min(parts) <= 0:
-        raise ValueError("weights must be positive")
-    return [part / sum(parts[number:]) for number, part in enumerate(parts)]
 
 
 def _count(share: Fraction, turns: int) -> int:

@@ -211,9 +211,8 @@ class Outcome:
     def from_json(cls, value: dict[str, Any], rows: dict[str, AlignmentRow]) -> "Outcome":
         """The inverse of `to_json`."""
 
-        def answer(
-            side: list[Any],
-        ) -> AnswerTokens:  # without a temperature in checkpoints of earlier versions
+        def answer(side: list[Any]) -> AnswerTokens:
+            # without a temperature in checkpoints of earlier versions
             return AnswerTokens(rows[side[0]], tuple(side[1]), *side[2:])
 
         return cls(

@@ -21,12 +21,7 @@ from rba_bench.training.losses.distillation import (
     top_k,
     topk_divergence,
 )
-from rba_bench.training.losses.likelihood import (
-    masked,
-    sequence_logprobs,
-    sequence_mean,
-    token_mean,
-)
+from rba_bench.training.losses.likelihood import masked, sequence_logprobs, sequence_mean, token_mean
 from rba_bench.training.losses.policy_gradient import (
     beyond_clip,
     clipped_ratio,
@@ -39,13 +34,7 @@ from rba_bench.training.losses.policy_gradient import (
     overlong_punishment,
     self_critical,
 )
-from rba_bench.training.losses.preference import (
-    ipo,
-    odpo,
-    preference_loss,
-    simpo,
-    tdpo,
-)
+from rba_bench.training.losses.preference import ipo, odpo, preference_loss, simpo, tdpo
 
 __all__ = [
     "Alignment",

@@ -269,13 +269,7 @@ def last_positions(mask: Tensor) -> Tensor:
 
 
 def end_weights(
-    mask: Tensor,
-    end_weight: float,
-    *,
-    ended: Tensor,
-    count: int,
-    ends: int,
-    reduction: Reduction = "token",
+    mask: Tensor, end_weight: float, *, ended: Tensor, count: int, ends: int, reduction: Reduction = "token"
 ) -> Tensor:
     """Ultravox's weights of positions: the sum of weights times divergences is its loss.
 

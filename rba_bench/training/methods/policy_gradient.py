@@ -8,23 +8,10 @@ import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.pairs import (
-    Outcome,
-    Sample,
-    SampleRequest,
-    ScoredSample,
-    answer_tokens,
-)
+from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest, ScoredSample, answer_tokens
 from rba_bench.training.losses import policy_gradient as losses
 from rba_bench.training.losses.likelihood import sequence_mean, token_mean
-from rba_bench.training.methods.method import (
-    FrozenModels,
-    Method,
-    Step,
-    StepTargets,
-    Terms,
-    spread_logprobs,
-)
+from rba_bench.training.methods.method import FrozenModels, Method, Step, StepTargets, Terms, spread_logprobs
 from rba_bench.training.methods.preference import comparison_groups
 
 LARGEST_RATIO = 1e6  # cap of the importance weights in the log

@@ -79,10 +79,7 @@ class Preference(Method):
             ]
         for members in groups:
             pair = group_pair(
-                [samples[i] for i in members],
-                [rewards[i] for i in members],
-                self.recipe.reward.min_gap,
-                turn,
+                [samples[i] for i in members], [rewards[i] for i in members], self.recipe.reward.min_gap, turn
             )
             if pair is not None:
                 pairs.append(on_one_clip(pair, self.recipe.pair_audio))
