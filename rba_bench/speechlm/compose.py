@@ -89,11 +89,9 @@ def _encoder_weights(folder: Path) -> Iterator[tuple[str, Any]]:
     """The encoder's tensors by their names within it."""
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(folder.glob("*.safetensors"))
-    if (
-        folder / "model.safetensors"
-    ).is_file():  # some repositories keep a second copy in another number type
-        files = [folder / "model.safetensors"]
+    files, whole = sorted(folder.glob("*.safetensors")), folder / "model.safetensors"
+    if whole.is_file():  # some repositories keep a second copy in another number type
+        files = [whole]
     elif (folder / INDEX).is_file():
         files = [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
     for file in files:
@@ -202,16 +200,13 @@ def _check(options: ComposeOptions) -> None:
 
 def _part_identity(name: str | Path, folder: Path) -> dict[str, Any]:
     """Identity of a part: the name that the user gave, its commit on the Hub if any, the hash of its weights."""
-    return {
-        "id": str(name),
-        "revision": hub_commit(folder),
-        "weights_sha256": weights_sha256(folder),
-    }
+    return {"id": str(name), "revision": hub_commit(folder), "weights_sha256": weights_sha256(folder)}
 
 
 def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tuple[Any, Any]:
     import torch
 
+    from rba_bench.speechlm.audiolm.families.composite import Composite
     from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
     from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
 
@@ -241,7 +236,14 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
         audio_token=options.audio_token,
         mel_stride=stride,
     )
-    _check_turns(model, processor)
+    # a spoken turn must hold one placeholder, and an answer must stand behind it and end
+    family = Composite(model, processor)
+    count = family.prompt_ids("").count(family.audio_token_id)
+    if count != 1:
+        raise UserError(
+            f"the LLM's chat template writes {count} placeholders for one clip: it cannot be used here"
+        )
+    family.answer_ids("yes")
     return model, processor
 
 
@@ -271,9 +273,8 @@ def _load_text_model(folder: Path, dtype: str) -> Any:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} has no usable config.json: {first_line(error)}") from error
-    if config.get_text_config(decoder=True) is not config or type(config) not in (
-        AutoModelForCausalLM._model_mapping
-    ):
+    known = type(config) in AutoModelForCausalLM._model_mapping
+    if config.get_text_config(decoder=True) is not config or not known:
         raise UserError(
             f"{folder} holds a {config.model_type}, which is not a causal language model of text alone"
         )
@@ -292,31 +293,10 @@ def _text_logits(model: Any) -> Any:
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
 
 
-def _check_turns(model: Any, processor: Any) -> None:
-    """A spoken turn must hold one placeholder, and an answer must stand behind it and end.
-
-    Raises:
-        UserError: the chat template does something else.
-    """
-    from rba_bench.speechlm.audiolm.families.composite import Composite
-
-    family = Composite(model, processor)
-    count = family.prompt_ids("").count(family.audio_token_id)
-    if count != 1:
-        raise UserError(
-            f"the LLM's chat template writes {count} placeholders for one clip: it cannot be used here"
-        )
-    family.answer_ids("yes")
-
-
 def _versions() -> dict[str, str]:
     import torch
     import transformers
 
     from rba_bench import __version__
 
-    return {
-        "rba_bench": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    return {"rba_bench": __version__, "torch": torch.__version__, "transformers": transformers.__version__}

@@ -6,17 +6,12 @@
 The chat template is the server's own.
 """
 
-import base64
-import io
-import wave
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-import numpy as np
-
 from rba_bench.audio.clips import AudioError
-from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechLM, SpeechRequest, StageClock, audio_fault
+from rba_bench.speechlm.speech_model import SpeechLM, SpeechRequest, StageClock, audio_fault, wav_base64
 from rba_bench.textlm.chat import Variables
 from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
@@ -64,10 +59,8 @@ class EndpointSpeechLM(SpeechLM):
 
     def identity(self) -> dict[str, Any]:
         """Kind, URL, model, a hash of both, and the order of the parts; the same before and after answering."""
-        return {
-            **self.client.identity(),
-            "parts": ["text", "audio"] if self.prompt_first else ["audio", "text"],
-        }
+        parts = ["text", "audio"] if self.prompt_first else ["audio", "text"]
+        return {**self.client.identity(), "parts": parts}
 
     def observed(self) -> dict[str, list[str]]:
         """What the answers so far said they come from: `model`, `system_fingerprint`."""
@@ -111,19 +104,5 @@ class EndpointSpeechLM(SpeechLM):
         audio = {"type": "input_audio", "input_audio": {"data": wav_base64(request.audio), "format": "wav"}}
         text = [{"type": "text", "text": request.prompt}] if request.prompt else []
         parts = [*text, audio] if self.prompt_first else [audio, *text]
-        return EndpointRequest(
-            "chat",
-            {"messages": [{"role": "user", "content": parts}], **sampling_parameters(decoding, request.seed)},
-        )
-
-
-def wav_base64(audio: np.ndarray) -> str:
-    """Float mono samples at 16 kHz as a WAV file of 16-bit samples, in base64; what exceeds [-1, 1) is clipped."""
-    integers = np.clip(np.rint(audio * 32768), -32768, 32767).astype("<i2")
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(SAMPLING_RATE)
-        out.writeframes(integers.tobytes())
-    return base64.b64encode(file.getvalue()).decode("ascii")
+        messages = [{"role": "user", "content": parts}]
+        return EndpointRequest("chat", {"messages": messages, **sampling_parameters(decoding, request.seed)})

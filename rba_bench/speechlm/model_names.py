@@ -129,11 +129,8 @@ def _load_spec(text: str, options: LoadOptions, weights: Path | None) -> SpeechL
     if prefix in PREFIXES:
         return PREFIXES[prefix](rest, options)
     close = difflib.get_close_matches(prefix, PREFIXES, 1)
-    hint = (
-        f"did you mean {close[0]}:{rest}"
-        if close
-        else f"it may start with {', '.join(f'{name}:' for name in PREFIXES)}"
-    )
+    starts = ", ".join(f"{name}:" for name in PREFIXES)
+    hint = f"did you mean {close[0]}:{rest}" if close else f"it may start with {starts}"
     raise UserError(f"no kind of model is called {prefix!r} (in {text!r}); {hint}")
 
 

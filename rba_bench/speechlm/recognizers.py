@@ -229,9 +229,8 @@ class OpenAIWhisper(RecognizerByPieces):
             "path": name,
             "weights_sha256": digest.hexdigest(),
             "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "dtype": "float16"
-            if model.device.type == "cuda"
-            else "float32",  # as the package does by default
+            # as the package does by default
+            "dtype": "float16" if model.device.type == "cuda" else "float32",
             "language": language or "auto",
         }
 
@@ -269,12 +268,8 @@ class OpenAIWhisper(RecognizerByPieces):
         import whisper
 
         # One by one: loudness is clipped relative to the loudest frame of what is passed.
-        mels = [
-            whisper.log_mel_spectrogram(
-                whisper.pad_or_trim(np.asarray(piece, dtype=np.float32)), self.model.dims.n_mels
-            )
-            for piece in pieces
-        ]
+        waves = [whisper.pad_or_trim(np.asarray(piece, dtype=np.float32)) for piece in pieces]
+        mels = [whisper.log_mel_spectrogram(wave, self.model.dims.n_mels) for wave in waves]
         options = whisper.DecodingOptions(
             language=self.language, without_timestamps=True, fp16=self.model.device.type == "cuda"
         )
@@ -320,8 +315,7 @@ class TransformersWhisper(RecognizerByPieces):
             self.options = {"language": language, "task": "transcribe"}
         elif language not in (None, "en"):
             raise UserError(f"this recogniser transcribes English only, not {language!r}")
-        room = model.config.max_target_positions // 2
-        self.options["max_new_tokens"] = min(MAX_NEW_TOKENS, room)
+        self.options["max_new_tokens"] = min(MAX_NEW_TOKENS, model.config.max_target_positions // 2)
 
     @torch.no_grad()
     def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
@@ -367,10 +361,8 @@ class TransformersCTC(RecognizerByPieces):
         lengths = [logits.shape[1]] * len(pieces)
         if len(pieces) > 1:
             lengths = self.model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
-        best = logits.argmax(dim=-1).tolist()
-        return [
-            self.tokenizer.decode(row[:length]).strip() for row, length in zip(best, lengths, strict=True)
-        ]
+        best = zip(logits.argmax(dim=-1).tolist(), lengths, strict=True)
+        return [self.tokenizer.decode(row[:length]).strip() for row, length in best]
 
 
 def _load_transformers(
@@ -395,19 +387,18 @@ def _load_transformers(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no usable recogniser: {first_line(error)}") from error
-
-    def identity(model: Any) -> dict[str, Any]:
-        return weights_identity(folder, spec, model, trust_remote_code)
-
     if kind == "whisper":
         model = load_model(WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code)
-        return TransformersWhisper(model, features, tokenizer, identity(model), batch_size, language)
+        identity = weights_identity(folder, spec, model, trust_remote_code)
+        return TransformersWhisper(model, features, tokenizer, identity, batch_size, language)
     if language is not None:
         raise UserError(f"a recogniser of type {kind!r} takes no language; leave it out")
-    # Stands for masked spans in training; some published checkpoints lack it.
-    optional = ("masked_spec_embed",)
+    optional = (
+        "masked_spec_embed",
+    )  # stands for masked spans in training; some published checkpoints lack it
     model = load_model(AutoModelForCTC, folder, "recogniser", device, trust_remote_code, optional)
-    return TransformersCTC(model, features, tokenizer, identity(model), batch_size)
+    identity = weights_identity(folder, spec, model, trust_remote_code)
+    return TransformersCTC(model, features, tokenizer, identity, batch_size)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -88,9 +88,7 @@ class Cascade(SpeechLM):
         """Kind `cascade`, one hash over recogniser and text model, what else decides the transcript, the text model."""
         asr, text = self.recognizer.identity(), self.textlm.identity()
         n_text: int | None = text.get("n_parameters")  # None where the text model does not say
-        details = {
-            name: value for name, value in asr.items() if name not in ("weights_sha256", "n_parameters")
-        }
+        details = {key: value for key, value in asr.items() if key not in ("weights_sha256", "n_parameters")}
         return {
             "kind": "cascade",
             "weights_sha256": sha256_json([asr["weights_sha256"], text.get("weights_sha256")]),

@@ -1,6 +1,9 @@
 """Speech language models under test: the interface that evaluation calls, its requests, and a clock by stage."""
 
+import base64
+import io
 import time
+import wave
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,6 +135,18 @@ def audio_fault(audio: np.ndarray | None) -> str:
     if not len(audio):
         return "audio holds no samples"
     return "" if np.isfinite(audio).all() else "audio holds samples that are not finite numbers"
+
+
+def wav_base64(audio: np.ndarray) -> str:
+    """Float mono samples at 16 kHz as a WAV file of 16-bit samples, in base64; what exceeds [-1, 1) is clipped."""
+    integers = np.clip(np.rint(audio * 32768), -32768, 32767).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLING_RATE)
+        out.writeframes(integers.tobytes())
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def answer_usable(

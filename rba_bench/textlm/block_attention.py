@@ -23,11 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_by_document"  # as transformers knows it
-UNSUPPORTED = (
-    "position_bias",
-    "softcap",
-    "s_aux",
-)  # what some decoders hand to their attention beside the mask
+UNSUPPORTED = ("position_bias", "softcap", "s_aux")  # what some decoders hand over beside the mask
 SPREAD = 1.4  # longest over shortest document of a block
 # Keys of a block up to which products of matrices beat the processor's fused kernel, forward and backward together: 20
 # against 90 ms at 116 keys in bfloat16, 29 against 48 in float32, on two cores.
@@ -72,14 +68,9 @@ class Blocks:
 
     def to(self, device: torch.device | str) -> "Blocks":
         """The same on a device."""
-        blocks = tuple(
-            Block(b.documents, b.size, b.before, None if b.mask is None else b.mask.to(device))
-            for b in self.blocks
-        )
-        there, back, spare, padding = (
-            x.to(device) for x in (self.there, self.back, self.spare, self.padding)
-        )
-        return Blocks(there, back, spare, padding, blocks)
+        blocks = tuple(replace(b, mask=None if b.mask is None else b.mask.to(device)) for b in self.blocks)
+        tensors = {name: getattr(self, name).to(device) for name in ("there", "back", "spare", "padding")}
+        return replace(self, blocks=blocks, **tensors)
 
     def as_mask(self, rows: int, columns: int, before: int, dtype: torch.dtype) -> Tensor:
         """[rows, 1, columns, before + columns] what is handed to the decoder as its mask; takes no memory."""
@@ -204,7 +195,8 @@ def attend_by_document(
         raise ValueError(f"attention by document does not support {extra[0]}")  # whose shape is that of rows
     rows, _, size, _ = query.shape
     first = key.shape[2] - size
-    packed = [_to_blocks(states[:, :, -size:], blocks) for states in (query, key, value)]
+    flat = (states[:, :, -size:].transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+    packed = [_Rearranged.apply(states, blocks.there, blocks.back, blocks.padding) for states in flat]
     results, done = [], 0
     for block in blocks.blocks:
         stop = done + block.documents * block.size
@@ -227,13 +219,6 @@ def attend_by_document(
         done = stop
     states = _Rearranged.apply(torch.cat(results), blocks.back, blocks.there, blocks.spare)
     return states.unflatten(0, (rows, size)), None
-
-
-def _to_blocks(states: Tensor, blocks: Blocks) -> Tensor:
-    """[R, heads, S, D] to [T, heads, D]."""
-    flat = states.transpose(1, 2).flatten(0, 1)
-    packed: Tensor = _Rearranged.apply(flat, blocks.there, blocks.back, blocks.padding)
-    return packed
 
 
 def _prepend(constant: Tensor, states: Tensor, block: Block) -> Tensor:

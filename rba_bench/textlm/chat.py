@@ -22,6 +22,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -233,8 +234,7 @@ def disable_thinking(template: str, variables: Variables) -> dict[str, Scalar]:
 
 def warn_unread_variables(template: str, variables: Variables, model: str) -> None:
     """Say which variables the template does not read, if any: they change nothing."""
-    unread = [name for name in variables if not template_reads(template, name)]
-    if unread:
+    if unread := [name for name in variables if not template_reads(template, name)]:
         say(f"{model}: its chat template does not read {', '.join(unread)}, so nothing changes")
 
 
@@ -293,7 +293,18 @@ class ContentTokenizer:
         if not any(map(self.forges, contents)):
             text = write(contents)
             return list(self.tokenizer(text, add_special_tokens=special, **self._quiet)["input_ids"])
-        masked, hidden = self._mask(contents)
+        # a private word for each control string; no capitals or spaces, which templates and tokenizers may change
+        number = next(
+            n for n in count() if not any(f"zqmark{n}qz" in content.lower() for content in contents)
+        )
+        hidden: dict[str, str] = {}  # what each word stands for
+
+        def hide(match: re.Match[str]) -> str:
+            word = f"zqmark{number}qzx{len(hidden)}x"
+            hidden[word] = match[0]
+            return word
+
+        masked = [self._strings.sub(hide, content) for content in contents]
         words = "|".join(map(re.escape, hidden)) or r"(?!)"
         parts = enumerate(re.split(f"({words})", write(masked)))  # odd parts are the private words
         respell = partial(self._strings.sub, lambda match: self._spelling(match[0]))
@@ -319,23 +330,6 @@ class ContentTokenizer:
         # the tokenizer may know it by other spellings: in capitals, or as a word of its vocabulary
         ids = self.tokenizer(content, add_special_tokens=False, **self._quiet)["input_ids"]
         return not self._forged.isdisjoint(ids)
-
-    def _mask(self, contents: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """The contents with a private word for each control string, and what each word stands for.
-
-        No capitals or spaces in these words, which templates and tokenizers may change.
-        """
-        hidden: dict[str, str] = {}
-        number = 0
-        while any(f"zqmark{number}qz" in content.lower() for content in contents):
-            number += 1
-
-        def hide(match: re.Match[str]) -> str:
-            word = f"zqmark{number}qzx{len(hidden)}x"
-            hidden[word] = match[0]
-            return word
-
-        return [self._strings.sub(hide, content) for content in contents], hidden
 
     def _spelling(self, control: str) -> str:
         """The unforgeable spelling of a control string."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -154,12 +154,10 @@ class SlotCache(Cache):
         """
         self.make_room(longest + 1)
         rows = len(lengths)
+        # by number of heads: [n * heads] of a layer's [slots * heads * capacity]
+        targets: dict[int, Tensor] = {}
         for layer in self.layers:
             layer.rows, layer.length = rows, longest + 1
-        targets: dict[
-            int, Tensor
-        ] = {}  # by number of heads: [n * heads] of a layer's [slots * heads * capacity]
-        for layer in self.layers:
             heads = layer.store[0].shape[1]
             if heads not in targets:
                 first = torch.arange(rows * heads, device=lengths.device) * self.capacity
@@ -343,7 +341,16 @@ class _RunningBatch:
 
     def step(self) -> None:
         """One call of the decoder: prompts are read, or every row gets a token."""
-        self._start_rows_of_held_prompt()
+        if self.held is not None:  # rows for a prompt that was read before
+            prompt, logits = self.held
+            numbers: list[int] = []
+            while len(self.rows) + len(numbers) < self.slots and self._waits_for(prompt):
+                self.cache.copy(self.slots, len(self.rows) + len(numbers), self.prompts.lengths[prompt])
+                numbers.append(self.waiting.popleft())
+            if not self._waits_for(prompt):
+                self.held = None
+            if numbers:
+                self._start_rows(numbers, logits.repeat(len(numbers), 1))
         free = self.slots - len(self.rows)
         least = min(max(1, self.slots // ENTER_SHARE), len(self.waiting))
         if self.shared and self.start is None:  # read the common beginning of all prompts
@@ -371,7 +378,15 @@ class _RunningBatch:
         states = DynamicCache()  # begins with those of the common beginning, once for each row
         for number, layer in enumerate(self.start.layers if self.start is not None else ()):
             states.update(*(x.expand(len(prompts), -1, -1, -1) for x in (layer.keys, layer.values)), number)
-        logits = self.decoder.logits(*self._pad(rests, pads), states)
+        # padded on the left
+        embeds = rests[0].new_zeros(len(rests), width, rests[0].shape[-1])
+        for row, rest, pad in zip(embeds, rests, pads, strict=True):
+            row[pad:] = rest
+        places = torch.arange(width, device=embeds.device) - torch.tensor(pads, device=embeds.device)[:, None]
+        mask = None  # where nothing is hidden, so that the decoder may take its fast path
+        if self.shared or any(pads):
+            mask = nn.functional.pad(places >= 0, (self.shared, 0), value=True).long()
+        logits = self.decoder.logits(embeds, mask, places.clamp(min=0) + self.shared, states)
         first: dict[int, int] = {}  # slot of a prompt
         order = []
         for slot, number in enumerate(numbers, len(self.rows)):
@@ -388,32 +403,6 @@ class _RunningBatch:
             self.held = (prompts[-1], logits[-1].clone())
             self.cache.copy(first[prompts[-1]], self.slots, self.prompts.lengths[prompts[-1]])
         self._start_rows(numbers, logits[order])
-
-    def _pad(self, rests: list[Tensor], pads: list[int]) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Embeddings [B, T, H] padded on the left, mask [B, shared + T] (None where nothing is hidden), positions."""
-        width = len(rests[0]) + pads[0]
-        embeds = rests[0].new_zeros(len(rests), width, rests[0].shape[-1])
-        for row, rest, pad in zip(embeds, rests, pads, strict=True):
-            row[pad:] = rest
-        places = torch.arange(width, device=embeds.device) - torch.tensor(pads, device=embeds.device)[:, None]
-        mask = torch.ones(len(rests), self.shared + width, dtype=torch.long, device=embeds.device)
-        mask[:, self.shared :] = places >= 0
-        whole = not self.shared and not any(pads)  # without a mask the decoder may take its fast path
-        return embeds, None if whole else mask, places.clamp(min=0) + self.shared
-
-    def _start_rows_of_held_prompt(self) -> None:
-        """Start rows for a prompt that was read before."""
-        if self.held is None:
-            return
-        prompt, logits = self.held
-        numbers: list[int] = []
-        while len(self.rows) + len(numbers) < self.slots and self._waits_for(prompt):
-            self.cache.copy(self.slots, len(self.rows) + len(numbers), self.prompts.lengths[prompt])
-            numbers.append(self.waiting.popleft())
-        if not self._waits_for(prompt):
-            self.held = None
-        if numbers:
-            self._start_rows(numbers, logits.repeat(len(numbers), 1))
 
     def _waits_for(self, prompt: int) -> bool:
         return bool(self.waiting) and self.requests[self.waiting[0]].prompt == prompt

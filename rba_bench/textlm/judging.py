@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from rba_bench.errors import RbaError
@@ -119,7 +118,6 @@ class JudgeModel(ABC):
 
 FILE = "votes.sqlite"
 WAIT_S = 60.0  # for another process that is writing
-_REMEDY = "move it away, its votes will be asked for again"
 _KEYS_AT_ONCE = 500  # SQLite binds at most 999 values in old versions
 _ROUNDING = 1e-3  # by which a log-probability may exceed 0
 # What a judge says of itself that does not change its votes: where it lies, how large it is.
@@ -222,27 +220,16 @@ class VoteCache:
     def __enter__(self) -> "VoteCache":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _unusable(self, error: sqlite3.Error) -> RbaError:
-        return database_error(error, self.path, _REMEDY)
+        return database_error(error, self.path, "move it away, its votes will be asked for again")
 
 
 def _reply_to_json(reply: Reply) -> str:
-    return json.dumps(
-        {
-            "text": reply.text,
-            "top_logprobs": reply.top_logprobs,
-            "status": reply.status,
-            "error": reply.error,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-        },
-        ensure_ascii=False,
-    )
+    kept = {name: value for name, value in vars(reply).items() if name != "latency_s"}
+    return json.dumps(kept, ensure_ascii=False)
 
 
 def readable(reply: Reply) -> bool:
@@ -319,9 +306,7 @@ class Account:
 
     def facts(self) -> dict[str, Any]:
         """JSON form for the report."""
-        counts = {
-            key: getattr(self, key) for key in ("calls", "cached", "prompt_tokens", "completion_tokens")
-        }
+        counts = {key: value for key, value in vars(self).items() if key != "models"}
         return {**counts, **({"answered_by": self.models} if self.models else {})}
 
 
@@ -462,12 +447,9 @@ class _Watch:
             return
         self.failed += 1
         self.row.append(reply)
-        if self.limit is None:
-            return
         came = sum(reply.status != "error" for reply in self.row)
-        if came < self.limit and len(self.row) < GIVE_UP_ERRORS:
-            return
-        if self.votes >= USELESS * (self.votes + self.failed):
+        patient = self.limit is None or (came < self.limit and len(self.row) < GIVE_UP_ERRORS)
+        if patient or self.votes >= USELESS * (self.votes + self.failed):
             return
         kinds = {"ok": "no verdict", "refused": "refused", "error": "no reply"}
         [(status, count)] = Counter(reply.status for reply in self.row).most_common(1)
@@ -499,10 +481,10 @@ class _Row:
 
     def failure(self) -> Vote[Any]:
         """Why there is no vote."""
-        reasons = []
-        for _, reply in sorted(self.replies.items()):
-            if reply.status == "ok":
-                reasons.append(f"malformed: {reply.text[:200]!r}")
-            else:
-                reasons.append(f"{reply.status}: {(reply.error or reply.text)[:200]}")
-        return Vote(None, failures=tuple(reasons) or ("the judge did not reply",))
+        reasons = tuple(
+            f"malformed: {reply.text[:200]!r}"
+            if reply.status == "ok"
+            else f"{reply.status}: {(reply.error or reply.text)[:200]}"
+            for _, reply in sorted(self.replies.items())
+        )
+        return Vote(None, failures=reasons or ("the judge did not reply",))

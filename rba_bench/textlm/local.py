@@ -117,6 +117,7 @@ class LocalTextLM(TextLM):
         rows = [self._ids(text) for text in prompts]
         return self._generate(rows, decoding, seeds, self.complete_stops)
 
+    @torch.inference_mode()
     def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Summed natural-log probability of each response and the end token; see `TextLM.logprobs`.
 
@@ -131,8 +132,14 @@ class LocalTextLM(TextLM):
             raise UserError(f"{longest} tokens to score, but the model's context is {self.context}")
         values = [0.0] * len(rows)
         for batch in self._batches([len(prompt) + len(answer) for prompt, answer in rows]):
-            for index, value in zip(batch, self._score([rows[i] for i in batch]), strict=True):
-                values[index] = value
+            inputs = self.pad([[*prompt, *answer] for prompt, answer in (rows[i] for i in batch)])
+            longest = max(len(rows[i][1]) for i in batch)
+            # Left padding puts all answers at the right edge, so the head runs over that edge alone.
+            logits = self._edge_logits(inputs, longest + 1)[:, :-1].float()
+            targets = inputs["input_ids"][:, -longest:, None]
+            picked = logits.log_softmax(dim=-1).gather(-1, targets).squeeze(-1).double()
+            for index, row in zip(batch, picked, strict=True):
+                values[index] = float(row[longest - len(rows[index][1]) :].sum())
         return values
 
     def pre_query_template(self) -> str:
@@ -215,9 +222,8 @@ class LocalTextLM(TextLM):
         return prompt, [*answer, self.chat_stops[0]]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        order = sorted(
-            range(len(lengths)), key=lambda i: (-lengths[i], i)
-        )  # longest first: memory peaks at once
+        # longest first: memory peaks at once
+        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
@@ -233,17 +239,6 @@ class LocalTextLM(TextLM):
         positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
         logits: torch.Tensor = self.model(**inputs, position_ids=positions, logits_to_keep=keep).logits
         return logits
-
-    @torch.inference_mode()
-    def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        inputs = self.pad([prompt + answer for prompt, answer in rows])
-        longest = max(len(answer) for _, answer in rows)
-        # Left padding puts all answers at the right edge, so the head runs over that edge alone.
-        logits = self._edge_logits(inputs, longest + 1)
-        values = logits[:, :-1].float().log_softmax(dim=-1)
-        targets = inputs["input_ids"][:, -longest:, None]
-        picked = values.gather(-1, targets).squeeze(-1).double()
-        return [float(picked[i, longest - len(answer) :].sum()) for i, (_, answer) in enumerate(rows)]
 
 
 def _unanswerable(row: list[int], room: int | None) -> Generation | None:

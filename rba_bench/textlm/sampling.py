@@ -3,8 +3,7 @@
 A sampled answer depends on weights, prompt and seed alone, see `draws`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -93,7 +92,10 @@ def continue_batch(
     processors = LogitsProcessorList()
     if not decoding.greedy:
         processors.append(SeededSampling(seeds, decoding.temperature, decoding.top_p))
-    with _without_defaults(model):
+    # `generate` fills in what a given config leaves open from the one shipped with the model (Qwen2.5: a repetition
+    # penalty of 1.05), and then the same protocol would mean another thing for every model.
+    shipped, model.generation_config = model.generation_config, GenerationConfig()
+    try:
         output = model.generate(
             **inputs,
             do_sample=False,
@@ -104,6 +106,8 @@ def continue_batch(
             use_cache=True,
             logits_processor=processors,
         )
+    finally:
+        model.generation_config = shipped
     start = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     continuations = []
     for row in output[:, start:].tolist():
@@ -146,21 +150,5 @@ def _special_tokens(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
     """Ids of special tokens, and of those among them that must stay visible."""
     table = getattr(tokenizer, "added_tokens_decoder", {})  # not every tokenizer of mistral-common has it
     added = {i: str(token) for i, token in table.items() if token.special}
-    return frozenset({*added, *tokenizer.all_special_ids}), frozenset(
-        i for i in added if is_turn_mark(added[i])
-    )
-
-
-@contextmanager
-def _without_defaults(model: Any) -> Iterator[None]:
-    """Hide the generation config shipped with a model.
-
-    `generate` fills in what a given config leaves open (Qwen2.5 ships a repetition penalty of 1.05), and then
-    the same protocol would mean another thing for every model.
-    """
-    shipped = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = shipped
+    marks = frozenset(i for i, text in added.items() if is_turn_mark(text))
+    return frozenset({*added, *tokenizer.all_special_ids}), marks

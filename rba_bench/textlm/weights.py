@@ -131,10 +131,7 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # "Torch not compiled with CUDA enabled" is an AssertionError
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         raise UserError(f"device {device!r} cannot be used ({first_line(error)}); try cpu") from error
     return device
 

@@ -19,9 +19,8 @@ from rba_bench.progress import say
 from rba_bench.speechlm.speech_model import SpeechRequest
 
 DEFAULT_BYTES = 128 * 2**20
-VERSION = (
-    2  # raise it whenever the states of a family change (2: those of Qwen2.5-Omni, before the projector)
-)
+# Raise it whenever the states of a family change (2: those of Qwen2.5-Omni, before the projector)
+VERSION = 2
 
 
 def encoder_tag(weights_sha256: str, setup_sha256: str, padding: str, dtype: str) -> str:

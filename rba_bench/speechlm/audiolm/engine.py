@@ -38,14 +38,8 @@ from rba_bench.textlm.sampling import Continuation, continue_batch, continue_pro
 from rba_bench.textlm.text_model import Decoding, Generation
 from rba_bench.textlm.weights import local_folder, resolve_device, weights_identity
 
-RUN_KEYS = (  # of RUN_RECORD, into the identity
-    "method",
-    "base",
-    "track",
-    "seed",
-    "steps",
-    "alignment_set_sha256",
-)
+# Of RUN_RECORD, into the identity
+RUN_KEYS = ("method", "base", "track", "seed", "steps", "alignment_set_sha256")
 RUNS_AHEAD = 64  # runs of clips whose features wait for `generate`
 # Clips are encoded together while the longest is at most this many times the shortest: less pads less, more calls the
 # encoder less often. Of 1.0 to 3.0 the cheapest on a CPU; batches planned by length make one or two runs of it.

@@ -133,7 +133,7 @@ class TextDecoder:
         for name, parameter, _ in self._parameters():
             yield name, tuple(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3 keeps them empty
 
-    def _parameters(self) -> Iterator[tuple[str, Tensor, nn.Module]]:
+    def _parameters(self) -> Iterator[tuple[str, Tensor, Any]]:
         """Name there, parameter, and the layer it belongs to; of adapted layers what they adapt."""
         for path, module in self.family.decoder.named_modules():
             if ".lora_" in path or path.startswith(_OTHER_SENSES.rstrip(".")):
@@ -149,18 +149,15 @@ class TextDecoder:
         """All weights by name, adapters merged. Where weights are sharded, all processes must iterate."""
         for name, parameter, layer in self._parameters():
             weight = gather(parameter)
-            adapted = name.endswith(".weight") and hasattr(layer, "lora_A")
-            yield name, weight + self._update(layer, gather).to(weight) if adapted else weight
-
-    @staticmethod
-    def _update(layer: Any, gather: Gather) -> Tensor:
-        """What the active adapters of a layer add to its weight, in float32."""
-        updates = []
-        for name in layer.active_adapters:
-            down, up = gather(layer.lora_A[name].weight).float(), gather(layer.lora_B[name].weight).float()
-            updates.append(up @ down * layer.scaling[name])
-        total = torch.stack(updates).sum(0)
-        return total.T if layer.fan_in_fan_out else total  # GPT-2's layers keep their weights transposed
+            if name.endswith(".weight") and hasattr(layer, "lora_A"):
+                updates = []  # of the active adapters, in float32
+                for adapter in layer.active_adapters:
+                    down, up = (gather(side[adapter].weight).float() for side in (layer.lora_A, layer.lora_B))
+                    updates.append(up @ down * layer.scaling[adapter])
+                total = torch.stack(updates).sum(0)
+                # GPT-2's layers keep their weights transposed
+                weight = weight + (total.T if layer.fan_in_fan_out else total).to(weight)
+            yield name, weight
 
     def linear_layers(self) -> list[str]:
         """Last names of the decoder's linear layers, each once."""

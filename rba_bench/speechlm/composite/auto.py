@@ -66,19 +66,16 @@ class _ImportFinder:
         finally:
             self._searching.discard(name)
         if spec is not None and spec.loader is not None:
-            _call_after_import(spec.loader, name)
+            # the loader is extended in place: tracebacks and `inspect` find the source through it
+            loader: Any = spec.loader
+            run = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                run(module)
+                _on_imported(name)
+
+            loader.exec_module = exec_module
         return spec
-
-
-def _call_after_import(loader: Any, name: str) -> None:
-    """Extend the loader in place: tracebacks and `inspect` find the source through it."""
-    run = loader.exec_module
-
-    def exec_module(module: ModuleType) -> None:
-        run(module)
-        _on_imported(name)
-
-    loader.exec_module = exec_module
 
 
 def _on_imported(name: str) -> None:

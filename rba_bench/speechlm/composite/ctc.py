@@ -60,11 +60,10 @@ class CTCRecognizer(nn.Module):
             texts: B transcripts.
         """
         targets = [self.encode(text) for text in texts]
+        labels = [label for target in targets for label in target]
         return nn.functional.ctc_loss(
             self(states).transpose(0, 1),
-            torch.tensor(
-                [label for target in targets for label in target], dtype=torch.long, device=states.device
-            ),
+            torch.tensor(labels, dtype=torch.long, device=states.device),
             lengths.to(states.device),
             torch.tensor([len(target) for target in targets], device=states.device),
             blank=_BLANK,

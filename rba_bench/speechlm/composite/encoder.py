@@ -48,10 +48,7 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
         # Not in Whisper: a first convolution with stride 2 gives states of 40 ms and halves the cost of small encoders.
         self.mel_stride = int(getattr(config, "conv1_stride", 1))
         if self.mel_stride > 1:
-            width = config.d_model
-            self.conv1 = nn.Conv1d(
-                config.num_mel_bins, width, kernel_size=3, stride=self.mel_stride, padding=1
-            )
+            self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, 3, stride=self.mel_stride, padding=1)
         self.post_init()
 
     @classmethod
@@ -78,7 +75,17 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
             ValueError: the input is longer than the position table allows.
         """
         lengths, padded = self._true_lengths(input_features, feature_lengths)
-        hidden, mask = self._convolve(input_features.to(self.conv1.weight.dtype), lengths if padded else None)
+        hidden = input_features.to(self.conv1.weight.dtype)
+        if padded:
+            # The stock convolutions see zeros beside a clip that stands alone, so they must see zeros here too.
+            hidden = hidden.masked_fill(~length_mask(lengths, hidden.shape[-1])[:, None], 0.0)
+        hidden = nn.functional.gelu(self.conv1(hidden))
+        if padded:
+            halved = -(-lengths // self.mel_stride)
+            hidden = hidden.masked_fill(~length_mask(halved, hidden.shape[-1])[:, None], 0.0)
+        hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+        n_states = state_lengths(lengths, self.mel_stride)
+        mask = length_mask(n_states, hidden.shape[1]) if padded else None
         hidden = hidden + self.embed_positions.weight[: hidden.shape[1]].to(hidden.dtype)
         hidden = nn.functional.dropout(hidden, p=self.dropout, training=self.training)
         attention_mask = None
@@ -91,7 +98,7 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
         hidden = self.layer_norm(hidden)
         if mask is not None:
             hidden = hidden.masked_fill(~mask[..., None], 0.0)
-        return hidden, state_lengths(lengths, self.mel_stride)
+        return hidden, n_states
 
     def _true_lengths(
         self, features: torch.Tensor, lengths: torch.Tensor | None
@@ -108,20 +115,6 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
         if lengths.shape != (batch,):
             raise ValueError(f"feature_lengths must have shape ({batch},), not {tuple(lengths.shape)}")
         return lengths.to(features.device), bool((lengths < frames).any())
-
-    def _convolve(
-        self, features: torch.Tensor, lengths: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Both convolutions: states [B, T', D] and, where there is padding, the mask [B, T'] of real ones."""
-        if lengths is None:
-            hidden = nn.functional.gelu(self.conv1(features))
-            return nn.functional.gelu(self.conv2(hidden)).transpose(1, 2), None
-        # The stock convolutions see zeros beside a clip that stands alone, so they must see zeros here too.
-        silence = ~length_mask(lengths, features.shape[-1])[:, None, :]
-        hidden = nn.functional.gelu(self.conv1(features.masked_fill(silence, 0.0)))
-        silence = ~length_mask(-(-lengths // self.mel_stride), hidden.shape[-1])[:, None, :]
-        hidden = nn.functional.gelu(self.conv2(hidden.masked_fill(silence, 0.0))).transpose(1, 2)
-        return hidden, length_mask(state_lengths(lengths, self.mel_stride), hidden.shape[1])
 
 
 class ScaledLinear(nn.Linear):
@@ -156,10 +149,8 @@ class StackProjector(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.linear_1 = ScaledLinear(width, hidden, std=width**-0.5)
         self.act = nn.GELU()
-        # E[gelu(x)^2] = 0.425 for x ~ N(0, 1)
-        self.linear_2 = ScaledLinear(
-            hidden, config.text_config.hidden_size, std=rms * (0.425 * hidden) ** -0.5
-        )
+        std = rms * (0.425 * hidden) ** -0.5  # E[gelu(x)^2] = 0.425 for x ~ N(0, 1)
+        self.linear_2 = ScaledLinear(hidden, config.text_config.hidden_size, std)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[B, T', D] states of 20 ms to [B, ceil(T' / k), H] audio tokens; the last is filled with zeros."""

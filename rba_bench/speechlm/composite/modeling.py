@@ -84,9 +84,7 @@ class CompositeModel(CompositePreTrainedModel):
         if lengths is None:
             lengths = torch.full((states.shape[0],), frames, device=states.device)
         lengths = lengths.to(states.device)
-        if bool(
-            (lengths < frames).any()
-        ):  # whatever a cache or a collator left behind the end must not count
+        if bool((lengths < frames).any()):  # what a cache or a collator left behind the end must not count
             states = states.masked_fill(~length_mask(lengths, frames)[..., None], 0.0)
         embeds = self.multi_modal_projector(states.to(self.multi_modal_projector.linear_1.weight.dtype))
         return embeds, -(-lengths // self.config.stack_factor)
@@ -165,8 +163,10 @@ class CompositeModel(CompositePreTrainedModel):
                 )
             else:  # a decoding step: the audio is in the cache already
                 inputs_embeds = self.language_model.get_input_embeddings()(input_ids)
-        if position_ids is None and fresh:
-            position_ids = _left_padded_positions(attention_mask)
+        mask = attention_mask if position_ids is None and fresh else None
+        if mask is not None and mask.ndim == 2 and not bool(mask[:, 0].all()):
+            # from each row's first real token; the default (0, 1, 2, ...) says the same without padding on the left
+            position_ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -174,13 +174,6 @@ class CompositeModel(CompositePreTrainedModel):
             past_key_values=past_key_values,
             **kwargs,
         )
-
-
-def _left_padded_positions(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Positions from each row's first real token; None where the default (0, 1, 2, ...) says the same."""
-    if attention_mask is None or attention_mask.ndim != 2 or bool(attention_mask[:, 0].all()):
-        return None
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixin):
@@ -297,8 +290,8 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        position_ids: torch.Tensor
-        | None = None,  # `generate` makes positions only if it finds this name here
+        # `generate` makes positions only if it finds this name here
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
@@ -384,9 +377,8 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """As in transformers, but `use_cache=False` also keeps the merged prompt on later steps."""
-        positions = kwargs.get(
-            "position_ids"
-        )  # these grow with every step, unlike the mask, which may be dropped
+        # these grow with every step, unlike the mask, which may be dropped
+        positions = kwargs.get("position_ids")
         if inputs_embeds is not None and kwargs.get("past_key_values") is None and positions is not None:
             new = positions.shape[-1] - inputs_embeds.shape[1]
             if new > 0:

@@ -71,8 +71,21 @@ class LogMelFeatureExtractor(FeatureExtractionMixin):
             raise UserError(
                 f"the composite takes audio at 16000 Hz, but the clip has {sampling_rate} Hz: resample it first"
             )
+        # whisper pulls in its decoder and numba: too much for everyone who only reads a configuration
+        from whisper.audio import log_mel_spectrogram
+
+        mels = []
         waves = [audio] if isinstance(audio, np.ndarray) and audio.ndim == 1 else list(audio)
-        mels = [self._log_mel(wave) for wave in waves]
+        for wave in map(np.asarray, waves):
+            if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
+                raise UserError(f"a clip must be a mono float wave, not {wave.dtype} of shape {wave.shape}")
+            samples = np.array(
+                wave[: self.max_samples], dtype=np.float32
+            )  # a copy: torch wants writable memory
+            if not np.isfinite(samples).all():
+                raise UserError("a clip has samples that are not finite")
+            padding = max(0, _SHORTEST - samples.size)
+            mels.append(log_mel_spectrogram(samples, n_mels=self.feature_size, padding=padding))
         lengths = [mel.shape[1] for mel in mels]
         features = torch.zeros(len(mels), self.feature_size, max(lengths, default=0))
         for row, mel in zip(features, mels, strict=True):
@@ -80,19 +93,6 @@ class LogMelFeatureExtractor(FeatureExtractionMixin):
         return BatchFeature(
             {"input_features": features, "feature_lengths": torch.tensor(lengths, dtype=torch.long)}
         )
-
-    def _log_mel(self, wave: np.ndarray) -> torch.Tensor:
-        # whisper pulls in its decoder and numba: too much for everyone who only reads a configuration
-        from whisper.audio import log_mel_spectrogram
-
-        wave = np.asarray(wave)
-        if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
-            raise UserError(f"a clip must be a mono float wave, not {wave.dtype} of shape {wave.shape}")
-        samples = np.array(wave[: self.max_samples], dtype=np.float32)  # a copy: torch wants writable memory
-        if not np.isfinite(samples).all():
-            raise UserError("a clip has samples that are not finite")
-        padding = max(0, _SHORTEST - samples.size)
-        return log_mel_spectrogram(samples, n_mels=self.feature_size, padding=padding)
 
 
 __all__ = ["CompositeProcessor", "LogMelFeatureExtractor"]

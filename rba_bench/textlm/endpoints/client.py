@@ -332,7 +332,13 @@ class EndpointClient:
             if outcome.kind not in RETRIED or attempt >= retries:
                 await self._unless_it_works(http, call, self._health.lost(outcome, content_hash(call)))
                 return outcome
-            await asyncio.sleep(self._pause(attempt, outcome, window))
+            grown = min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt)
+            pause = grown * self._jitter.uniform(0.5, 1.0)
+            if outcome.retry_after is not None:  # a pause that the server asked for holds everything
+                requested = min(outcome.retry_after, self.options.max_retry_after_s)
+                window.hold(requested)
+                pause = requested + 0.1 * pause
+            await asyncio.sleep(pause)
             attempt += 1
 
     async def _note(self, http: Any, failure: RequestFailure, call: EndpointRequest) -> None:
@@ -388,10 +394,16 @@ class EndpointClient:
         """The JSON of a success, or what went wrong; `limit_s` is for the whole: a slow drip is a timeout too."""
         import httpx2
 
+        # what opens the server: nothing without a key; Azure has a header of its own
+        headers, key = {}, self.key.reveal()
+        if self.key.known:
+            host = host_of(self.base_url)
+            azure = f"{VERSION}=" in self.base_url or VENDORS["AZURE_OPENAI_API_KEY"].fullmatch(host)
+            headers = {"api-key": key} if azure else {"Authorization": f"Bearer {key}"}
         try:
             async with asyncio.timeout(limit_s):
                 url = route_url(self.base_url, route)
-                received = await endpoint_http.send(http, method, url, self._headers(), payload)
+                received = await endpoint_http.send(http, method, url, headers, payload)
         except TimeoutError:
             return RequestFailure("timeout", f"no whole answer within {limit_s:g} s")
         except Unusable as error:
@@ -423,25 +435,6 @@ class EndpointClient:
                 reports.append(report)
         remove = self.key.remove
         return replace(answer, text=remove(answer.text), reasoning=remove(answer.reasoning))
-
-    def _headers(self) -> dict[str, str]:
-        """What opens the server: nothing without a key; Azure has a header of its own."""
-        if not self.key.known:
-            return {}
-        azure = f"{VERSION}=" in self.base_url or VENDORS["AZURE_OPENAI_API_KEY"].fullmatch(
-            host_of(self.base_url)
-        )
-        return {"api-key": self.key.reveal()} if azure else {"Authorization": f"Bearer {self.key.reveal()}"}
-
-    def _pause(self, attempt: int, failure: RequestFailure, window: Window) -> float:
-        """Seconds before the next attempt. A pause that the server asked for holds everything."""
-        grown = min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt)
-        pause = grown * self._jitter.uniform(0.5, 1.0)
-        if failure.retry_after is None:
-            return pause
-        requested = min(failure.retry_after, self.options.max_retry_after_s)
-        window.hold(requested)
-        return requested + 0.1 * pause
 
     def models(self) -> list[Mapping[str, Any]] | RequestFailure:
         """What `/models` lists, each with its `id`, or why it lists nothing."""

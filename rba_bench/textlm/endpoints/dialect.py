@@ -60,10 +60,9 @@ class Dialect:
     def translate(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The payload as the server accepts it."""
         omitted = set(self.dropped)
+        # of greedy requests alone, unless the temperature is not the protocol's either
         if "greedy seed" in self.dropped and _greedy(self, payload):
-            omitted.add(
-                "seed"
-            )  # of greedy requests alone, unless the temperature is not the protocol's either
+            omitted.add("seed")
         translated = {name: value for name, value in payload.items() if name not in omitted}
         if "max_tokens" in translated:
             limit = max(translated.pop("max_tokens"), self.least_tokens)
@@ -170,9 +169,8 @@ def _adapt_decoding(
     """Give up what decides how the answer is drawn, where it may be."""
     where = message.partition(PARAMETER)[2] or message  # the words of a question may stand in the message
     refused = [name for name in OPTIONAL if name in sent and re.search(rf"\b{name}\b", where)]
-    refused.sort(
-        key=lambda name: name == "temperature" and sent[name] == 1
-    )  # 1 is the value that servers require
+    # 1 is the value that servers require
+    refused.sort(key=lambda name: name == "temperature" and sent[name] == 1)
     if not refused or not _REFUSED.search(message):
         return failure
     name = refused[0]

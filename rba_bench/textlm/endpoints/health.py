@@ -189,11 +189,8 @@ class Health:
 
     def _end(self, failure: RequestFailure, when: str = "") -> RbaError:
         if failure.kind in ("key", "forbidden"):
-            fix = (
-                f"check {self._key.source or 'it'}"
-                if self._key.known
-                else f"it wants one, set {where_to_set(host_of(self.url))}"
-            )
+            missing = f"it wants one, set {where_to_set(host_of(self.url))}"
+            fix = f"check {self._key.source or 'it'}" if self._key.known else missing
             return MissingPrerequisite(f"{self.url} refuses the API key ({failure.reason}): {fix}")
         if failure.kind == "missing":
             return UserError(

@@ -113,11 +113,8 @@ class Events:
             raise Unusable("a piece of the answer is no JSON object")
         if piece.get("error"):
             raise Unusable(f"the answer broke off: {error_message(piece) or 'an error of the server'}")
-        self._body |= {
-            name: piece[name]
-            for name in ("model", "system_fingerprint", "usage")
-            if piece.get(name) is not None
-        }
+        kept = ("model", "system_fingerprint", "usage")
+        self._body |= {name: piece[name] for name in kept if piece.get(name) is not None}
         choices = piece.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             if isinstance(choice, Mapping) and choice.get("index") in (0, None):
@@ -241,9 +238,8 @@ async def _read_error(response: Any, headers: Mapping[str, str]) -> Any:
         await _read(response, headers, ERROR_BYTES, held.extend)
     try:
         body = parse_body(bytes(held))
-        return (
-            body[0] if isinstance(body, list) and len(body) == 1 else body
-        )  # Google's errors come in a list
+        # Google's errors come in a list
+        return body[0] if isinstance(body, list) and len(body) == 1 else body
     except Unusable:
         return held.decode("utf-8", "replace")
 

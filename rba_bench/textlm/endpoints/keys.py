@@ -35,9 +35,8 @@ NO_KEY = "none"
 HIDDEN = "***"
 _TELLING = 8  # characters of a key that are a secret by themselves
 _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:Bearer\s+|sk-|api[-_]?key=)[^\s\"',}]+", re.IGNORECASE)
-_OWNER = re.compile(
-    r"[\w.-]+|\[?[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F.:]*\]?"
-)  # a name, or an IPv6 address; no scheme, no port
+# A name, or an IPv6 address; no scheme, no port
+_OWNER = re.compile(r"[\w.-]+|\[?[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F.:]*\]?")
 _LONGEST_FILE = 2**20  # bytes
 _LOGGERS = (
     "asyncio",

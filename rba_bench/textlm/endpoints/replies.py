@@ -160,9 +160,7 @@ def error_message(body: object) -> str:
         return clean_text(inner)
     if not isinstance(inner, Mapping):
         return ""
-    message = (
-        inner.get("message") or inner.get("detail") or (inner.get("msg") if inner is not body else "") or ""
-    )
+    message = inner.get("message") or inner.get("detail") or (inner is not body and inner.get("msg")) or ""
     return clean_text(message if isinstance(message, str) else json.dumps(message))
 
 
@@ -172,10 +170,8 @@ def _first_choice(body: Mapping[str, Any], route: Route) -> Mapping[str, Any] | 
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict) or choice.get("finish_reason") == "error":
         return None
-    holds = (
-        isinstance(choice.get("message"), dict) if route == "chat" else isinstance(choice.get("text"), str)
-    )
-    return choice if holds else None
+    name, kind = ("message", dict) if route == "chat" else ("text", str)
+    return choice if isinstance(choice.get(name), kind) else None
 
 
 def _texts(choice: Mapping[str, Any], route: Route) -> tuple[str, str, str]:
@@ -215,9 +211,8 @@ def content_text(content: object, thinking: bool = False) -> str:
     for part in whole:
         if isinstance(part, Mapping) and (str(part.get("type")) in _THINKING_PARTS) == thinking:
             inside = part.get("text", part.get("thinking"))
-            pieces = (
-                inside if isinstance(inside, list) else []
-            )  # Mistral's `thinking` is a list of text parts
+            # Mistral's `thinking` is a list of text parts
+            pieces = inside if isinstance(inside, list) else []
             texts += [piece.get("text") for piece in pieces if isinstance(piece, Mapping)] or [inside]
     return "".join(text for text in texts if isinstance(text, str))
 

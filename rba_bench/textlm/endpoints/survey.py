@@ -53,7 +53,12 @@ def survey_server(address: str, probe: bool = False) -> list[ServerFinding]:
     assert parsed is not None  # the scheme is there
     options = replace(EndpointOptions.from_environment(), retries=0, max_concurrency=1, start_concurrency=1)
     client = EndpointClient(*parsed, options=options)
-    findings = [_key(client)]
+    key = f"set ({client.key.source})"
+    if not client.key.known:
+        host = host_of(client.base_url)
+        needless = "; servers on this machine mostly need none" if is_local(host) else ""
+        key = f"not set; it would go into {where_to_set(host)}{needless}"
+    findings = [ServerFinding("key", True, key)]
     listed = client.models()
     if isinstance(listed, RequestFailure):
         _refuse(listed, client)
@@ -72,14 +77,6 @@ def survey_server(address: str, probe: bool = False) -> list[ServerFinding]:
     return findings
 
 
-def _key(client: EndpointClient) -> ServerFinding:
-    if client.key.known:
-        return ServerFinding("key", True, f"set ({client.key.source})")
-    host = host_of(client.base_url)
-    needless = "; servers on this machine mostly need none" if is_local(host) else ""
-    return ServerFinding("key", True, f"not set; it would go into {where_to_set(host)}{needless}")
-
-
 def _refuse(failure: RequestFailure, client: EndpointClient) -> None:
     """Raise where there is no use in asking further."""
     if failure.kind in ("connect", "timeout"):
@@ -87,11 +84,8 @@ def _refuse(failure: RequestFailure, client: EndpointClient) -> None:
             f"no server answers at {client.base_url} ({failure.reason}): start it or check the address"
         )
     if failure.kind in ("key", "forbidden"):
-        fix = (
-            f"check {client.key.source}"
-            if client.key.known
-            else f"set {where_to_set(host_of(client.base_url))}"
-        )
+        place = where_to_set(host_of(client.base_url))
+        fix = f"check {client.key.source}" if client.key.known else f"set {place}"
         raise MissingPrerequisite(f"{client.base_url} refuses the API key ({failure.reason}): {fix}")
 
 
@@ -111,14 +105,12 @@ def _model(row: Mapping[str, Any]) -> ServerFinding:
 
 def _probes(client: EndpointClient) -> list[ServerFinding]:
     """Small requests, each of which fails on its own."""
-    answer, *others = [
-        _outcome(client, payload) for payload in ({}, _LOGPROBS, {"stream": True}, _audio_question())
-    ]
+    payloads: tuple[dict[str, Any], ...] = ({}, _LOGPROBS, {"stream": True}, _audio_question())
+    answer, logprobs, stream, audio = (_outcome(client, payload) for payload in payloads)
     changes = ", ".join(client.observed().get("asked", [])) or "as the protocol says"
     findings = [_finding("answers", answer, changes)]
     if isinstance(answer, RequestFailure):
         _refuse(answer, client)
-    logprobs, stream, audio = others
     if isinstance(logprobs, ServerAnswer) and not logprobs.logprobs:
         logprobs = RequestFailure("request", "not given")
     count = f"{len(logprobs.logprobs)} likeliest first tokens" if isinstance(logprobs, ServerAnswer) else ""

@@ -11,7 +11,7 @@ from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
 from rba_bench.textlm.endpoints.health import RequestFailure
 from rba_bench.textlm.endpoints.replies import ServerAnswer
-from rba_bench.textlm.judging import JudgeModel, Question, Reply
+from rba_bench.textlm.judging import JudgeModel, Question, Reply, ReplyStatus
 from rba_bench.textlm.text_model import Decoding, Generation, Status, TextLM
 
 # How OpenAI, vLLM, SGLang and llama.cpp say that a request does not fit into the model
@@ -121,9 +121,8 @@ class EndpointLM(TextLM, JudgeModel):
 
     def _reply(self, question: Question, outcome: ServerAnswer | RequestFailure) -> Reply:
         if isinstance(outcome, RequestFailure):
-            return Reply(
-                "", status="refused" if outcome.kind == "filtered" else "error", error=outcome.reason
-            )
+            status: ReplyStatus = "refused" if outcome.kind == "filtered" else "error"
+            return Reply("", status=status, error=outcome.reason)
         # servers report the log-probabilities of all tokens: in a reply that thinks, the first are not the verdict's
         logprobs = () if outcome.reasoning else outcome.logprobs[: question.top_logprobs]
         return Reply(
@@ -139,13 +138,8 @@ class EndpointLM(TextLM, JudgeModel):
 
 def sampling_parameters(decoding: Decoding, seed: int) -> dict[str, Any]:
     """The decoding as request parameters."""
-    nucleus = {} if decoding.top_p == 1 else {"top_p": decoding.top_p}
-    return {
-        "max_tokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-        "seed": seed,
-        **nucleus,
-    }
+    asked = {"max_tokens": decoding.max_new_tokens, "temperature": decoding.temperature, "seed": seed}
+    return asked if decoding.top_p == 1 else {**asked, "top_p": decoding.top_p}
 
 
 def to_generation(outcome: ServerAnswer | RequestFailure) -> Generation:
@@ -158,12 +152,10 @@ def to_generation(outcome: ServerAnswer | RequestFailure) -> Generation:
         too_long = outcome.kind == "request" and _TOO_LONG.search(outcome.reason)
         failed: Status = "error" if too_long or outcome.kind == "filtered" else "no_reply"
         return Generation("", 0, "not_heard" if outcome.kind == "unheard" else failed, outcome.reason)
-    if outcome.refused and not outcome.text:
-        return Generation(
-            "", outcome.completion_tokens, "error", outcome.refused, reasoning=outcome.reasoning
-        )
     status: Status = "truncated" if outcome.finish == "length" else "ok"
-    if not outcome.text and not (outcome.finish == "length" and outcome.reasoning):
+    if outcome.refused and not outcome.text:
+        status = "error"
+    elif not outcome.text and not (outcome.finish == "length" and outcome.reasoning):
         status = "empty"
     return Generation(
         outcome.text, outcome.completion_tokens, status, outcome.refused, reasoning=outcome.reasoning

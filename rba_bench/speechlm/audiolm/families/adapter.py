@@ -23,12 +23,11 @@ from torch.nn.utils.rnn import pad_sequence
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families import FAMILIES
 from rba_bench.speechlm.audiolm.families.shared_rows import shares_rows
+from rba_bench.speechlm.composite.encoder import length_mask
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.chat import ContentTokenizer, Variables, render_chat, stop_ids
 from rba_bench.textlm.replies import opened_thinking
 from rba_bench.textlm.weights import load_model
-
-PARTS = ("encoder", "projector", "llm")
 
 
 class Trainable:
@@ -229,13 +228,8 @@ class AudioFamily(Trainable, ABC):
         """What a record says of the model beside path, weights and setup."""
         model_type = self.model.config.model_type
         entry = FAMILIES.get(model_type)
-        verified = entry is not None and entry.verified
-        return {
-            "kind": "transformers",
-            "model_type": model_type,
-            "padding": self.padding,
-            "verified": verified,
-        }
+        kind = {"kind": "transformers", "model_type": model_type}
+        return {**kind, "padding": self.padding, "verified": entry is not None and entry.verified}
 
     def encoder_sha256(self) -> str:
         """Hash of all that decides states among the weights; "" where that is not told apart from the rest."""
@@ -413,8 +407,7 @@ class AudioFamily(Trainable, ABC):
 
     def truncate(self, audio: np.ndarray) -> np.ndarray:
         """The part of a clip within `max_seconds`."""
-        limit = self.max_seconds
-        return audio if limit is None else audio[: int(limit * SAMPLING_RATE)]
+        return audio if self.max_seconds is None else audio[: int(self.max_seconds * SAMPLING_RATE)]
 
     def merge(self, input_ids: torch.Tensor, embeds: torch.Tensor, n_tokens: torch.Tensor) -> torch.Tensor:
         """Word embeddings [B, L, H] with audio tokens in the places of the placeholders.
@@ -465,11 +458,6 @@ class AudioFamily(Trainable, ABC):
     def plain_inputs(self, prompts: Sequence[str], clips: Sequence[np.ndarray]) -> dict[str, Any]:
         """Inputs of the model's own `generate`, where `splits` is false: left-padded, on the CPU."""
         raise TypeError(f"{type(self).__name__} runs step by step; it needs no plain inputs")
-
-
-def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """Boolean [N, size], true before each row's length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def pad_states(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -47,10 +47,9 @@ class Composite(AudioFamily):
 
     def encoder_sha256(self) -> str:
         """Hash of the encoder's weights: checkpoints that trained other parts share its states."""
-        weights = (
-            (name, weight.cpu().contiguous()) for name, weight in sorted(self.encoder.state_dict().items())
-        )
-        return sha256_json([[n, sha256_bytes(w.view(torch.uint8).numpy().tobytes())] for n, w in weights])
+        weights = sorted(self.encoder.state_dict().items())
+        stored = ((name, weight.cpu().contiguous().view(torch.uint8)) for name, weight in weights)
+        return sha256_json([[name, sha256_bytes(data.numpy().tobytes())] for name, data in stored])
 
     @property
     def padding(self) -> str:

@@ -8,7 +8,7 @@ unless it is given a system turn. Log-mel features are computed here, as the sto
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +140,7 @@ class GraniteSpeech(Unpadded):
     @contextmanager
     def reading_speech(self) -> Iterator[None]:
         """With the adapter."""
-        if not self.has_adapter:
-            yield
-            return
-        with switched_adapter(self.model, True):
+        with switched_adapter(self.model, True) if self.has_adapter else nullcontext():
             yield
 
     def render(self, prompt: str) -> str:
@@ -169,11 +166,9 @@ class GraniteSpeech(Unpadded):
 
     def encode_audio(self, features: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """See `AudioFamily.encode_audio`; 50 states a second."""
-        weight = self.model.model.encoder.input_linear.weight
+        weight = self.encoder.input_linear.weight
         mels = features["input_features"].to(weight.device, weight.dtype)
-        return encode_by_length(
-            mels, features["frames"], lambda rows: self.model.model.encoder(rows).last_hidden_state
-        )
+        return encode_by_length(mels, features["frames"], lambda rows: self.encoder(rows).last_hidden_state)
 
     def project(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The Q-Former, window by window: a clip's tokens do not depend on padding behind its last window."""
@@ -201,9 +196,7 @@ class _WithAdapter:
         """Transformers' own, past the override of Granite Speech that looks for features."""
         from transformers import GenerationMixin
 
-        if not self._model._hf_peft_config_loaded:
-            return GenerationMixin.generate(self._model, **kwargs)
-        with switched_adapter(self._model, True):
+        with switched_adapter(self._model, True) if self._model._hf_peft_config_loaded else nullcontext():
             return GenerationMixin.generate(self._model, **kwargs)
 
 

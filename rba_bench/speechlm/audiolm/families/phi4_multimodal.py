@@ -113,17 +113,13 @@ class Phi4Multimodal(Unpadded):
         """One for each 80 ms begun; 0 for what is too short for the model."""
         if n_samples < SHORTEST:
             return 0
-        size = self.extractor._compute_audio_embed_size(torch.tensor([self.n_frames(n_samples)]))
-        return int(size[0])
+        return int(self.extractor._compute_audio_embed_size(torch.tensor([self.n_frames(n_samples)]))[0])
 
     def features(self, clips: Sequence[np.ndarray]) -> Features:
         """`input_features` [N, T, M], padded behind, and `frames` [N]; each clip by itself."""
-        rows = [
-            self.extractor(np.array(self.truncate(clip), dtype=np.float32), sampling_rate=SAMPLING_RATE)[
-                "audio_input_features"
-            ][0]
-            for clip in clips
-        ]
+        waves = [np.array(self.truncate(clip), dtype=np.float32) for clip in clips]
+        read = [self.extractor(wave, sampling_rate=SAMPLING_RATE) for wave in waves]
+        rows = [features["audio_input_features"][0] for features in read]
         return {
             "input_features": pad_sequence(rows, batch_first=True),
             "frames": torch.tensor([len(row) for row in rows]),

@@ -5,7 +5,7 @@ mel filter bank. Evaluation needs neither, so tokenizer, audio features and chat
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -84,10 +84,8 @@ def load_parts(folder: Path, make_features: Callable[[Path], Any], trust_remote_
 def find_template(folder: Path) -> str:
     """The processor's chat template, "" where it has none of its own."""
     for name in TEMPLATES:
-        if (folder / name).is_file():
-            content = (
-                read_json(folder / name) if name.endswith(".json") else (folder / name).read_text("utf-8")
-            )
+        if (path := folder / name).is_file():
+            content = read_json(path) if name.endswith(".json") else path.read_text("utf-8")
             return str(content.get("chat_template", "") if isinstance(content, dict) else content)
     return ""
 
@@ -235,10 +233,7 @@ class Unpadded(AudioFamily):
     @contextmanager
     def reading_text(self) -> Iterator[None]:
         """See `Trainable.reading_text`: the adapter is off."""
-        if not self.has_adapter:
-            yield
-            return
-        with switched_adapter(self.model, False):
+        with switched_adapter(self.model, False) if self.has_adapter else nullcontext():
             yield
 
     def save(self, folder: Path) -> None:
@@ -252,7 +247,7 @@ class Unpadded(AudioFamily):
 
     def identity(self) -> dict[str, Any]:
         """Also hashes of the adapter's files, where there is one."""
-        adapter = {"adapter": self.model.adapter_files} if self.model.adapter_files else {}
+        adapter = {"adapter": self.model.adapter_files} if self.has_adapter else {}
         return {**super().identity(), **adapter}
 
     @property

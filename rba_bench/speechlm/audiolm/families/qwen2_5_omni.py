@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rba_bench.speechlm.audiolm.families.adapter import length_mask, pad_states
+from rba_bench.speechlm.audiolm.families.adapter import pad_states
 from rba_bench.speechlm.audiolm.families.processors import audio_settings, load_parts
 from rba_bench.speechlm.audiolm.families.whisper_type import WhisperType
+from rba_bench.speechlm.composite.encoder import length_mask
 
 
 class Qwen25Omni(WhisperType):

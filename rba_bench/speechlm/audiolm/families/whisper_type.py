@@ -8,9 +8,7 @@ reads 400 samples (what the STFT mirrors at the end is silence in both), and the
 comes from the clip, as silence has the lowest value there is.
 """
 
-import base64
 import copy
-import io
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
@@ -22,8 +20,9 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.installing import extra
-from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features, length_mask, pad_states
-from rba_bench.speechlm.speech_model import SAMPLING_RATE
+from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features, pad_states
+from rba_bench.speechlm.composite.encoder import length_mask
+from rba_bench.speechlm.speech_model import SAMPLING_RATE, wav_base64
 from rba_bench.textlm.chat import render_chat
 
 MARGIN = 2  # mel frames behind the clip's end that its last state reads
@@ -269,10 +268,11 @@ class Voxtral(WhisperType):
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         if not self.writes_turns:
             return super()._prompt_ids(prompt)
-        turn = [
-            {"type": "audio", "base64": _silence()} if part["type"] == "audio" else part
-            for part in self.user_turn(prompt)
-        ]
+        silence = {
+            "type": "audio",
+            "base64": wav_base64(np.zeros(SAMPLING_RATE // 10)),
+        }  # a tenth of a second
+        turn = [silence if part["type"] == "audio" else part for part in self.user_turn(prompt)]
         encoded = self.tokenizer.apply_chat_template([{"role": "user", "content": turn}], return_dict=True)
         ids: list[int] = []
         for token, run in groupby(encoded["input_ids"]):  # the silence's tokens become one placeholder
@@ -323,12 +323,3 @@ class Voxtral(WhisperType):
         states = states.reshape(len(states), -1, self.model.config.audio_config.intermediate_size)
         lengths = torch.full((len(states),), states.shape[1], device=states.device)
         return self.gather(states, lengths, features["windows"])
-
-
-def _silence() -> str:
-    """A tenth of a second of silence as base64 of a wav file."""
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.zeros(SAMPLING_RATE // 10, dtype=np.float32), SAMPLING_RATE, format="WAV")
-    return base64.b64encode(buffer.getvalue()).decode()
