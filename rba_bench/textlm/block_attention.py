@@ -197,6 +197,7 @@ def attend_by_document(
     first = key.shape[2] - size
     flat = (states[:, :, -size:].transpose(1, 2).flatten(0, 1) for states in (query, key, value))
     packed = [_Rearranged.apply(states, blocks.there, blocks.back, blocks.padding) for states in flat]
+    plain_keys = PLAIN.get(_compute_dtype(query), 0) if query.device.type == "cpu" and not dropout else 0
     results, done = [], 0
     for block in blocks.blocks:
         stop = done + block.documents * block.size
@@ -205,11 +206,7 @@ def attend_by_document(
         )
         if first and block.before[1]:
             keys, values = (_prepend(x, y, block) for x, y in ((key, keys), (value, values)))
-        if (
-            query.device.type == "cpu"
-            and not dropout
-            and keys.shape[2] <= PLAIN.get(_compute_dtype(query), 0)
-        ):
+        if keys.shape[2] <= plain_keys:
             states = _plain_attention(queries, keys, values, block.mask, scaling)
         else:
             states, _ = sdpa_attention_forward(
