@@ -219,24 +219,14 @@ def _baseline_answers() -> dict[str, str]:
 
 def _content_hash(spec: SetSpec, voices: str, noise: Noise) -> str:
     """Hash of all that the clips and rows depend on."""
-    has_baseline = spec.kind == "instruct" and spec.voices == 1
-    baseline = {
-        key: answer
-        for key, answer in _baseline_answers().items()
-        if has_baseline and key.startswith(f"{spec.name}-")
-    }
+    baseline = _baseline_answers() if spec.kind == "instruct" and spec.voices == 1 else {}
+    baseline = {key: answer for key, answer in baseline.items() if key.startswith(f"{spec.name}-")}
     fields = asdict(spec)
     for name, usual in (("voices", 1), ("distinct", False)):
         if fields[name] == usual:
             del fields[name]  # sets made before there was a choice keep their folders
-    parts = [
-        VERSION,
-        fields,
-        [asdict(v) for v in BANKS[voices]],
-        asdict(noise),
-        espeak.espeak_version(),
-        baseline,
-    ]
+    bank = [asdict(voice) for voice in BANKS[voices]]
+    parts = [VERSION, fields, bank, asdict(noise), espeak.espeak_version(), baseline]
     return files.sha256_json(parts)[:16]
 
 

@@ -145,13 +145,12 @@ def continue_encoder(
     seed: int,
     peak: float = 1.5e-3,
     unmasked_steps: int = 0,
-    size: int = 20,
 ) -> tuple[Any, Any]:
-    """`steps` batches of `size` utterances of similar length; returns encoder and head."""
+    """`steps` batches of 20 utterances of similar length; returns encoder and head."""
     pick = random.Random(stable_seed("ctc", seed))
     noise = np.random.default_rng(stable_seed("specaugment", seed))
     draws = iter(lambda: pick.choice(data), None)  # without end
-    batches = bucketed(draws, size, key=lambda utterance: utterance.mel.shape[1])
+    batches = bucketed(draws, 20, key=lambda utterance: utterance.mel.shape[1])
 
     def loss_of(step: int) -> torch.Tensor:
         utterances = next(batches)
@@ -204,9 +203,8 @@ class EncoderStates:
             for start in range(0, len(order), 32):
                 rows = order[start : start + 32]
                 states, lengths = model.encode_audio(*pad_features([data[i].mel for i in rows]))
-                by_index.update(
-                    {i: s[:n].half() for i, s, n in zip(rows, states, lengths.tolist(), strict=True)}
-                )
+                for row, state, length in zip(rows, states, lengths.tolist(), strict=True):
+                    by_index[row] = state[:length].half()
         self.states: list[torch.Tensor] = [by_index[i] for i in range(len(data))]
 
     def batch(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -285,9 +283,8 @@ def answer_speech(
             do_sample=sample,
             pad_token_id=tokenizer.pad_token_id,
         )
-        for row, text in zip(
-            rows, tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True), strict=True
-        ):
+        answers = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
+        for row, text in zip(rows, answers, strict=True):
             texts[row] = text
     return texts
 

@@ -24,6 +24,7 @@ from rba_bench.errors import RbaError
 from rba_bench.micro import testsets, world
 from rba_bench.micro.build import speech_model, text_models
 
+Make = Callable[[Path], dict[str, Any]]  # makes a stage in a folder; its facts
 COMPARED = ("micro_alpacaeval", "micro_study_instruct")  # sets with win rates
 
 
@@ -68,17 +69,15 @@ def build_weights(out: Path, plan: BuildPlan | None = None) -> Path:
     encoder_key = files.read_json(work / "encoder" / "stage.json")["key"]
     base_key = [plan.base_clips, plan.base_steps, plan.seed, encoder_key]
     _run_stage(work / "base", base_key, partial(_make_base, work=work, plan=plan))
-    shipped = {role: work / role for role in ("teacher", "reward", "base")} | {
-        "asr": work / "encoder" / "asr"
-    }
-    for role, source in shipped.items():
+    for role in ("teacher", "reward", "base", "asr"):
+        source = work / "encoder" / "asr" if role == "asr" else work / role
         shutil.rmtree(out / role, ignore_errors=True)
         shutil.copytree(source, out / role, ignore=shutil.ignore_patterns("stage.json"))
     progress.say("measuring what was built")
     return _write_provenance(out, work, plan, time.monotonic() - start)
 
 
-def _run_stage(folder: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def _run_stage(folder: Path, key: Any, make: Make) -> dict[str, Any]:
     """Run `make(temporary folder)` once; its facts are kept in `stage.json` beside what it wrote."""
     marker = folder / "stage.json"
     if marker.exists():
@@ -98,10 +97,8 @@ def _run_stage(folder: Path, key: Any, make: Callable[[Path], dict[str, Any]]) -
 
 def _save(model: Any, folder: Path) -> None:
     """Half precision: it halves the package and costs nothing measurable at this size."""
-    for config in (
-        model.config,
-        *(getattr(model.config, name) for name in getattr(model.config, "sub_configs", {})),
-    ):
+    parts = (getattr(model.config, name) for name in getattr(model.config, "sub_configs", {}))
+    for config in (model.config, *parts):
         config._name_or_path = ""  # a path of this machine would be published with the weights
     model.half().save_pretrained(folder)
 
@@ -121,9 +118,7 @@ def _text_chain(work: Path, plan: BuildPlan) -> None:
         words.save_pretrained(folder)
         return {"parameters": model.num_parameters(), **facts}
 
-    def first_cycle(
-        size: text_models.Size, steps: int, seed: int, label: str, unusable: float
-    ) -> Callable[[Path], dict[str, Any]]:
+    def first_cycle(size: text_models.Size, steps: int, seed: int, label: str, unusable: float) -> Make:
         def make(folder: Path) -> dict[str, Any]:
             model = text_models.train_lm(words, size, steps, seed, label, unusable_share=unusable)
             valid = text_models.greedy_validity(model, words, plan.checked, seed)
@@ -131,9 +126,7 @@ def _text_chain(work: Path, plan: BuildPlan) -> None:
 
         return make
 
-    def next_cycle(
-        start: str, steps: int, seed: int, label: str, **data: Any
-    ) -> Callable[[Path], dict[str, Any]]:
+    def next_cycle(start: str, steps: int, seed: int, label: str, **data: Any) -> Make:
         def make(folder: Path) -> dict[str, Any]:
             model = AutoModelForCausalLM.from_pretrained(work / start, dtype=torch.float32)
             text_models.continue_lm(model, words, steps, seed, label, 2e-3, **data)
@@ -239,9 +232,7 @@ def _write_provenance(out: Path, work: Path, plan: BuildPlan, seconds: float) ->
 
     stages = {p.parent.name: files.read_json(p) for p in sorted(work.glob("*/stage.json"))}
     files.write_json(out / "baseline.json", baseline_answers(out))
-    weights = {
-        p.relative_to(out).as_posix(): files.sha256_file(p) for p in sorted(out.glob("*/*.safetensors"))
-    }
+    tensors = sorted(out.glob("*/*.safetensors"))
     facts = {
         "made_by": f"rba-bench {__version__}: rba-bench micro build",
         "plan": asdict(plan),
@@ -254,7 +245,7 @@ def _write_provenance(out: Path, work: Path, plan: BuildPlan, seconds: float) ->
             "espeak-ng": espeak.espeak_version(),
         },
         "machine": platform.machine(),
-        "sha256": weights,
+        "sha256": {file.relative_to(out).as_posix(): files.sha256_file(file) for file in tensors},
     }
     files.write_json(out / "provenance.json", facts)
     return out / "provenance.json"
@@ -272,11 +263,8 @@ def spoken_testset(name: str) -> list[speech_model.SpokenItem]:
             raise RbaError(
                 f"{name} holds {row['instruction']!r}, which the world did not write: remove its cache folder"
             )
-        spoken.append(
-            speech_model.SpokenItem(
-                item, row["voice"], speech_model.log_mel(clips.decode_clip(row["audio"]["bytes"]))
-            )
-        )
+        mel = speech_model.log_mel(clips.decode_clip(row["audio"]["bytes"]))
+        spoken.append(speech_model.SpokenItem(item, row["voice"], mel))
     return spoken
 
 

@@ -109,21 +109,22 @@ class WordEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.ids: dict[str, int] = tokenizer.get_vocab()
-        self.bos, self.user = self.ids["<|bos|>"], self.ids["<|user|>"]
-        self.assistant, self.end, self.audio = (
-            self.ids["<|assistant|>"],
-            self.ids["<|end|>"],
-            self.ids["<|audio|>"],
+        names = ("bos", "user", "assistant", "end", "audio")
+        self.bos, self.user, self.assistant, self.end, self.audio = (
+            self.ids[f"<|{name}|>"] for name in names
         )
 
     def words(self, text: str) -> list[int]:
         """Token ids of the world's own words."""
         return [self.ids[word] for word in text.split()]
 
+    def prompt(self, user: str) -> list[int]:
+        """Token ids of a user's turn and of the opening of the answer, as the chat template renders them."""
+        return [self.bos, self.user, *self.words(user), self.end, self.assistant]
+
     def dialogue(self, user: str, answer: str) -> list[int]:
         """Token ids of one exchange, as the chat template renders it."""
-        question = [self.bos, self.user, *self.words(user), self.end]
-        return [*question, self.assistant, *self.words(answer), self.end]
+        return [*self.prompt(user), *self.words(answer), self.end]
 
 
 def dialogues(
@@ -144,13 +145,11 @@ def dialogues(
         yield item.user_text, world.sample_answer(rng, item)
 
 
-def bucketed(
-    rows: Iterator[Any], batch: int, pool: int = 8, key: Callable[[Any], int] = len
-) -> Iterator[list[Any]]:
-    """Endless batches of rows of about equal length (sorted within `pool` batches): a third less padding."""
+def bucketed(rows: Iterator[Any], batch: int, key: Callable[[Any], int] = len) -> Iterator[list[Any]]:
+    """Endless batches of rows of about equal length (sorted within 8 batches): a third less padding."""
     shuffle = random.Random(0)
     while True:
-        items = sorted((next(rows) for _ in range(batch * pool)), key=key)
+        items = sorted((next(rows) for _ in range(8 * batch)), key=key)
         batches = [items[i : i + batch] for i in range(0, len(items), batch)]
         shuffle.shuffle(batches)
         yield from batches
@@ -234,10 +233,8 @@ def damage(rng: random.Random, item: world.WorldItem, answer: str) -> str:
     words = answer.split()
     kind = rng.randrange(6)
     if kind == 0 or len(words) < 3:
-        another = world.sample_item(
-            rng, kind=item.kind, topic=item.topic if item.kind == "instruct" else None
-        )
-        return world.sample_answer(rng, another)
+        topic = item.topic if item.kind == "instruct" else None
+        return world.sample_answer(rng, world.sample_item(rng, kind=item.kind, topic=topic))
     place = rng.randrange(len(words) - 1)
     if kind == 1:
         return " ".join(words[: max(1, rng.randrange(len(words)))])
@@ -290,13 +287,7 @@ def train_reward(teacher: Any, tokenizer: Any, steps: int, seed: int, pairs: int
 def valid_share(model: Any, tokenizer: Any, items: Sequence[world.WorldItem]) -> float:
     """Share of `items` that the model, reading text, answers validly under greedy decoding."""
     encode, n_valid = WordEncoder(tokenizer), 0
-    prompts = sorted(
-        (
-            ([encode.bos, encode.user, *encode.words(i.user_text), encode.end, encode.assistant], i)
-            for i in items
-        ),
-        key=lambda p: len(p[0]),
-    )
+    prompts = sorted(((encode.prompt(item.user_text), item) for item in items), key=lambda p: len(p[0]))
     for start in range(0, len(prompts), 32):
         rows = prompts[start : start + 32]
         width = max(len(ids) for ids, _ in rows)
@@ -310,10 +301,10 @@ def valid_share(model: Any, tokenizer: Any, items: Sequence[world.WorldItem]) ->
     return n_valid / len(items)
 
 
-def greedy_validity(model: Any, tokenizer: Any, n: int, seed: int, split: str = "test") -> float:
-    """`valid_share` of `n` drawn items of `split`."""
+def greedy_validity(model: Any, tokenizer: Any, n: int, seed: int) -> float:
+    """`valid_share` of `n` drawn items of the test split."""
     rng = random.Random(stable_seed("validity", seed))
-    return valid_share(model, tokenizer, [world.sample_item(rng, split=split) for _ in range(n)])
+    return valid_share(model, tokenizer, [world.sample_item(rng, split="test") for _ in range(n)])
 
 
 @torch.no_grad()
@@ -327,10 +318,7 @@ def reward_accuracy(model: Any, tokenizer: Any, n: int, seed: int) -> float:
         bad = damage(rng, item, good)
         if world.grade(item, bad).valid:
             continue
-        ids = pad(
-            [encode.dialogue(item.user_text, good), encode.dialogue(item.user_text, bad)],
-            tokenizer.pad_token_id,
-        )
+        ids = pad([encode.dialogue(item.user_text, text) for text in (good, bad)], tokenizer.pad_token_id)
         scores = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits[:, 0]
         right += bool(scores[0] > scores[1])
         total += 1

@@ -256,56 +256,42 @@ UNUSABLE: tuple[Intent, ...] = (
 
 def aliases(name: str) -> tuple[str, ...]:
     """Accepted short answers, the canonical one first: full name, without article, and a person's family name."""
-    bare = name.removeprefix("the ")
-    return tuple(dict.fromkeys((name, bare)))
+    return tuple(dict.fromkeys((name, name.removeprefix("the "))))
 
 
-_MAKER = {title: maker for _, _, title, maker in lex.WORKS}
+def _question(
+    name: str, source: str, asks: tuple[str, ...], slot: str, known: dict[str, tuple[str, ...]]
+) -> Intent:
+    """A question about one of the things in `known`, which has the valid answers to each.
 
-
-_QA_ANSWERS = ("{answer}", "it is {answer}", "the answer is {answer}")
-_COUNTRY = {"country": tuple(lex.COUNTRIES)}
-
-
-def _politely(asks: tuple[str, ...]) -> tuple[str, ...]:
-    """Each question as it stands and, where it starts with a question word, behind three openings."""
+    Each way to ask stands as it is and, where it starts with a question word, behind three openings.
+    """
     openings = ("", "do you know ", "can you tell me ", "i want to know ")
-    return tuple(
+    polite = tuple(
         o + ask for ask in asks for o in openings if not o or ask.split()[0] in ("what", "which", "who")
     )
+    answers = ("{answer}", "it is {answer}", "the answer is {answer}")
+
+    def fill(slots: Slots) -> Choices:
+        return {"answer": known[slots[slot]]}
+
+    return Intent(name, TOPICS[0], polite, answers, {slot: tuple(known)}, fill, kind="qa", source=source)
 
 
 def _web(name: str, index: int, *asks: str) -> Intent:
-    return Intent(
-        name,
-        TOPICS[0],
-        _politely(asks),
-        _QA_ANSWERS,
-        _COUNTRY,
-        lambda slots: {"answer": aliases(lex.COUNTRIES[slots["country"]][index])},
-        kind="qa",
-        source="webquestions",
-    )
+    known = {country: aliases(facts[index]) for country, facts in lex.COUNTRIES.items()}
+    return _question(name, "webquestions", asks, "country", known)
 
 
 def _trivia(verb: str, thing: str) -> Intent:
-    titles = tuple(title for v, _, title, _ in lex.WORKS if v == verb)
     asks = (
         f"who {verb} the {thing} {{title}}",
         f"which person {verb} the {thing} called {{title}}",
         f"{{title}} is a {thing} but who {verb} it",
         f"tell me the name of the one who {verb} the {thing} {{title}}",
     )
-    return Intent(
-        f"who_{verb}",
-        TOPICS[0],
-        _politely(asks),
-        _QA_ANSWERS,
-        {"title": titles},
-        lambda slots: {"answer": (_MAKER[slots["title"]], _MAKER[slots["title"]].split()[1])},
-        kind="qa",
-        source="triviaqa",
-    )
+    known = {title: (maker, maker.split()[1]) for v, _, title, maker in lex.WORKS if v == verb}
+    return _question(f"who_{verb}", "triviaqa", asks, "title", known)
 
 
 QUESTIONS: tuple[Intent, ...] = (

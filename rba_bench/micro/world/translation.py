@@ -9,37 +9,40 @@ import random
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
+W = TypeVar("W")
 LANGUAGES = ("en", "de", "fr", "es")
 LANGUAGE_NAMES = {"en": "english", "de": "german", "fr": "french", "es": "spanish"}
 DIRECTIONS = (("en", "de"), ("de", "en"), ("fr", "en"), ("es", "en"))
 
-# concept -> per language (word, gender); a second English word is a synonym used by other wordings
-NOUNS: dict[str, dict[str, tuple[str, str]]] = {
-    "dog": {"en": ("dog", ""), "de": ("hund", "m"), "fr": ("chien", "m"), "es": ("perro", "m")},
-    "cat": {"en": ("cat", ""), "de": ("katze", "f"), "fr": ("chatte", "f"), "es": ("gata", "f")},
-    "man": {"en": ("man", ""), "de": ("mann", "m"), "fr": ("monsieur", "m"), "es": ("hombre", "m")},
-    "woman": {"en": ("woman", ""), "de": ("frau", "f"), "fr": ("femme", "f"), "es": ("mujer", "f")},
-    "child": {"en": ("child", ""), "de": ("kind", "n"), "fr": ("garçon", "m"), "es": ("niño", "m")},
-    "farmer": {"en": ("farmer", ""), "de": ("bauer", "m"), "fr": ("fermier", "m"), "es": ("granjero", "m")},
-    "teacher": {
-        "en": ("teacher", ""),
-        "de": ("lehrerin", "f"),
-        "fr": ("maîtresse", "f"),
-        "es": ("maestra", "f"),
-    },
-    "girl": {"en": ("girl", ""), "de": ("mädchen", "n"), "fr": ("fille", "f"), "es": ("niña", "f")},
-}
-OBJECTS: dict[str, dict[str, tuple[str, str]]] = {
-    "house": {"en": ("house", ""), "de": ("haus", "n"), "fr": ("maison", "f"), "es": ("casa", "f")},
-    "book": {"en": ("book", ""), "de": ("buch", "n"), "fr": ("livre", "m"), "es": ("libro", "m")},
-    "letter": {"en": ("letter", ""), "de": ("brief", "m"), "fr": ("lettre", "f"), "es": ("carta", "f")},
-    "bread": {"en": ("bread", ""), "de": ("brot", "n"), "fr": ("pain", "m"), "es": ("pan", "m")},
-    "flower": {"en": ("flower", ""), "de": ("blume", "f"), "fr": ("fleur", "f"), "es": ("flor", "f")},
-    "boat": {"en": ("boat", ""), "de": ("boot", "n"), "fr": ("bateau", "m"), "es": ("barco", "m")},
-    "ball": {"en": ("ball", ""), "de": ("ball", "m"), "fr": ("ballon", "m"), "es": ("balón", "m")},
-    "lamp": {"en": ("lamp", ""), "de": ("lampe", "f"), "fr": ("lampe", "f"), "es": ("lámpara", "f")},
-}
+
+def _by_language(**concepts: tuple[W, W, W, W]) -> dict[str, dict[str, W]]:
+    """Concepts whose forms are written down in the order of LANGUAGES."""
+    return {concept: dict(zip(LANGUAGES, forms, strict=True)) for concept, forms in concepts.items()}
+
+
+# concept -> (word, gender) in each language
+NOUNS = _by_language(
+    dog=(("dog", ""), ("hund", "m"), ("chien", "m"), ("perro", "m")),
+    cat=(("cat", ""), ("katze", "f"), ("chatte", "f"), ("gata", "f")),
+    man=(("man", ""), ("mann", "m"), ("monsieur", "m"), ("hombre", "m")),
+    woman=(("woman", ""), ("frau", "f"), ("femme", "f"), ("mujer", "f")),
+    child=(("child", ""), ("kind", "n"), ("garçon", "m"), ("niño", "m")),
+    farmer=(("farmer", ""), ("bauer", "m"), ("fermier", "m"), ("granjero", "m")),
+    teacher=(("teacher", ""), ("lehrerin", "f"), ("maîtresse", "f"), ("maestra", "f")),
+    girl=(("girl", ""), ("mädchen", "n"), ("fille", "f"), ("niña", "f")),
+)
+OBJECTS = _by_language(
+    house=(("house", ""), ("haus", "n"), ("maison", "f"), ("casa", "f")),
+    book=(("book", ""), ("buch", "n"), ("livre", "m"), ("libro", "m")),
+    letter=(("letter", ""), ("brief", "m"), ("lettre", "f"), ("carta", "f")),
+    bread=(("bread", ""), ("brot", "n"), ("pain", "m"), ("pan", "m")),
+    flower=(("flower", ""), ("blume", "f"), ("fleur", "f"), ("flor", "f")),
+    boat=(("boat", ""), ("boot", "n"), ("bateau", "m"), ("barco", "m")),
+    ball=(("ball", ""), ("ball", "m"), ("ballon", "m"), ("balón", "m")),
+    lamp=(("lamp", ""), ("lampe", "f"), ("lampe", "f"), ("lámpara", "f")),
+)
 # concept -> en, de stem, fr (masculine, feminine, stands before the noun), es (masculine, feminine)
 ADJECTIVES: dict[str, tuple[str, str, tuple[str, str, bool], tuple[str, str]]] = {
     "small": ("small", "klein", ("petit", "petite", True), ("pequeño", "pequeña")),
@@ -51,54 +54,24 @@ ADJECTIVES: dict[str, tuple[str, str, tuple[str, str, bool], tuple[str, str]]] =
 }
 SUBJECT_ADJECTIVES = ("small", "big", "young")
 OBJECT_ADJECTIVES = ("small", "red", "white", "new")
-# concept -> per language (singular, plural)
-VERBS: dict[str, dict[str, tuple[str, str]]] = {
-    "see": {"en": ("sees", "see"), "de": ("sieht", "sehen"), "fr": ("voit", "voient"), "es": ("ve", "ven")},
-    "buy": {
-        "en": ("buys", "buy"),
-        "de": ("kauft", "kaufen"),
-        "fr": ("achète", "achètent"),
-        "es": ("compra", "compran"),
-    },
-    "find": {
-        "en": ("finds", "find"),
-        "de": ("findet", "finden"),
-        "fr": ("trouve", "trouvent"),
-        "es": ("encuentra", "encuentran"),
-    },
-    "love": {
-        "en": ("loves", "love"),
-        "de": ("liebt", "lieben"),
-        "fr": ("aime", "aiment"),
-        "es": ("ama", "aman"),
-    },
-    "bring": {
-        "en": ("brings", "bring"),
-        "de": ("bringt", "bringen"),
-        "fr": ("apporte", "apportent"),
-        "es": ("trae", "traen"),
-    },
-    "paint": {
-        "en": ("paints", "paint"),
-        "de": ("malt", "malen"),
-        "fr": ("peint", "peignent"),
-        "es": ("pinta", "pintan"),
-    },
-    "sell": {
-        "en": ("sells", "sell"),
-        "de": ("verkauft", "verkaufen"),
-        "fr": ("vend", "vendent"),
-        "es": ("vende", "venden"),
-    },
-}
-ADVERBS: dict[str, dict[str, str]] = {
-    "today": {"en": "today", "de": "heute", "fr": "aujourd'hui", "es": "hoy"},
-    "morning": {"en": "in the morning", "de": "am morgen", "fr": "le matin", "es": "por la mañana"},
-    "garden": {"en": "in the garden", "de": "im garten", "fr": "dans le jardin", "es": "en el jardín"},
-    "city": {"en": "in the city", "de": "in der stadt", "fr": "dans la ville", "es": "en la ciudad"},
-    "always": {"en": "every day", "de": "jeden tag", "fr": "chaque jour", "es": "cada día"},
-    "tomorrow": {"en": "tomorrow", "de": "morgen", "fr": "demain", "es": "mañana"},
-}
+# concept -> (singular, plural) in each language
+VERBS = _by_language(
+    see=(("sees", "see"), ("sieht", "sehen"), ("voit", "voient"), ("ve", "ven")),
+    buy=(("buys", "buy"), ("kauft", "kaufen"), ("achète", "achètent"), ("compra", "compran")),
+    find=(("finds", "find"), ("findet", "finden"), ("trouve", "trouvent"), ("encuentra", "encuentran")),
+    love=(("loves", "love"), ("liebt", "lieben"), ("aime", "aiment"), ("ama", "aman")),
+    bring=(("brings", "bring"), ("bringt", "bringen"), ("apporte", "apportent"), ("trae", "traen")),
+    paint=(("paints", "paint"), ("malt", "malen"), ("peint", "peignent"), ("pinta", "pintan")),
+    sell=(("sells", "sell"), ("verkauft", "verkaufen"), ("vend", "vendent"), ("vende", "venden")),
+)
+ADVERBS = _by_language(
+    today=("today", "heute", "aujourd'hui", "hoy"),
+    morning=("in the morning", "am morgen", "le matin", "por la mañana"),
+    garden=("in the garden", "im garten", "dans le jardin", "en el jardín"),
+    city=("in the city", "in der stadt", "dans la ville", "en la ciudad"),
+    always=("every day", "jeden tag", "chaque jour", "cada día"),
+    tomorrow=("tomorrow", "morgen", "demain", "mañana"),
+)
 _ARTICLES = {
     ("de", "nom"): {"m": "der", "f": "die", "n": "das"},
     ("de", "acc"): {"m": "den", "f": "die", "n": "das"},
