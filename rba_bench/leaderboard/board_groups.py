@@ -109,10 +109,8 @@ class BoardGroup:
                 name = with_seed if seeded.count(with_seed) == 1 else f"{name} ({run.record.run_id})"
             self.labels.append(name)
         self.ceilings = [i for i, run in enumerate(self.runs) if kind_of_run(run) == CEILING]
-        named = [i for i, run in enumerate(self.runs) if run.name == baseline]
-        self._baselines = named or [
-            i for i, run in enumerate(self.runs) if _training(run, "method") == baseline
-        ]
+        trained = [i for i, run in enumerate(self.runs) if _training(run, "method") == baseline]
+        self._baselines = [i for i, run in enumerate(self.runs) if run.name == baseline] or trained
         self._resampled = ResampledScores()
         self._pairs: dict[tuple[int, int], RunPair | None] = {}
 
@@ -191,8 +189,15 @@ class BoardGroup:
         """The one candidate to compare with; of several replicates, the one with the same seeds."""
         if index in candidates:
             return None
-        if len(candidates) > 1:
-            candidates = [i for i in candidates if _have_equal_seeds(self.runs[index], self.runs[i])]
+        if len(candidates) > 1:  # seeds of training and of generation, as far as both runs name them
+            seeds = [(_training(run, "seed"), run.record.seeds.get("generation")) for run in self.runs]
+            candidates = [
+                i
+                for i in candidates
+                if all(
+                    None in pair or pair[0] == pair[1] for pair in zip(seeds[index], seeds[i], strict=True)
+                )
+            ]
         return candidates[0] if len(candidates) == 1 else None
 
     def _rank_bands(self, models: Sequence[int], metric: str) -> list[RankBand]:
@@ -256,11 +261,7 @@ def _primary_metric(run: LoadedRun) -> str:
     errors = {primary_error(sample.target_lang) for sample in run.samples}
     if errors == {"cer"} and "cer" in metrics:
         return "cer"
-    trusted = [
-        metric
-        for metric in metrics
-        if not metric.startswith(LENGTH_CONTROLLED) or _is_trusted(run.record, metric)
-    ]
+    trusted = [m for m in metrics if not m.startswith(LENGTH_CONTROLLED) or _is_trusted(run.record, m)]
     return next((metric for metric in RANKING if metric in trusted), [*trusted, *metrics][0])
 
 
@@ -273,10 +274,3 @@ def _is_trusted(record: RunRecord, metric: str) -> bool:
 
 def _training(run: LoadedRun, key: str) -> object:
     return (run.record.model.get("training") or {}).get(key)
-
-
-def _have_equal_seeds(a: LoadedRun, b: LoadedRun) -> bool:
-    """Seeds of training and of generation, as far as both runs name them."""
-    pairs = [(_training(a, "seed"), _training(b, "seed"))]
-    pairs.append((a.record.seeds.get("generation"), b.record.seeds.get("generation")))
-    return all(None in pair or pair[0] == pair[1] for pair in pairs)

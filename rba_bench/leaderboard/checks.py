@@ -115,10 +115,8 @@ def _check_model(run: LoadedRun) -> Iterator[str]:
         yield f"model.training and its recipe differ in {plain(', '.join(sorted(differing)))}"
     yield from _check_weights(model)
     if kind == "constant":
-        others = [
-            s.id for s in run.samples if s.status not in UNANSWERED and s.response != model.get("answer")
-        ]
-        if others:
+        answered = [s for s in run.samples if s.status not in UNANSWERED]
+        if others := [s.id for s in answered if s.response != model.get("answer")]:
             yield f"{len(others)} answers are not the constant one (first: {plain(others[0])})"
 
 
@@ -134,14 +132,14 @@ def _uses_server(model: Mapping[str, Any]) -> bool:
 
 def _check_weights(model: Mapping[str, Any]) -> Iterator[str]:
     """Hashes that follow from the rest of the identity, or that everybody has."""
-    weights, kind = model.get("weights_sha256"), model.get("kind")
+    kind = model.get("kind")
     for part in (model, model.get("text")):
         if not isinstance(part, Mapping) or "url" not in part:
             continue
         expected = sha256_json([part["url"], part.get("model")])
         if part.get("weights_sha256") != expected or part.get("weights_known", True):
             yield "the hash that stands for a server's weights is not that of its address and model"
-    own_hash = weights
+    weights = own_hash = model.get("weights_sha256")
     if kind == "constant":
         own_hash = sha256_bytes(str(model.get("answer")).encode())
     elif kind == "cascade":
@@ -195,9 +193,8 @@ def _check_timing(run: LoadedRun, paired_clips: bool) -> Iterator[str]:
     if timing.samples_per_s * shortest > 2 * n + 1:
         yield "samples_per_s counts more answers than there are items"
     durations = [sample.duration for sample in run.samples]
-    repeated = max(
-        0.0, (timing.samples_per_s + ROUNDING) * longest - n
-    )  # items answered again, after a failure
+    # items answered again, after a failure
+    repeated = max(0.0, (timing.samples_per_s + ROUNDING) * longest - n)
     most_audio = sum(durations) + repeated * max(durations, default=0.0)
     if not paired_clips and timing.audio_s > 1.01 * most_audio + 1:
         yield f"audio_s {timing.audio_s} is more than the {sum(durations):.1f} s of its clips"
@@ -340,10 +337,7 @@ def _check_tokens(run: LoadedRun) -> Iterator[str]:
     if not isinstance(longest, int):
         return
     stops = (run.record.protocol_spec.get("decoding") or {}).get("until") or []
-    too_short = [
-        s.id
-        for s in samples
-        if s.status == "truncated" and s.n_tokens < longest and scored_part(s.response, stops).complete
-    ]
+    short = [s for s in samples if s.status == "truncated" and s.n_tokens < longest]
+    too_short = [s.id for s in short if scored_part(s.response, stops).complete]
     yield from items_fault(f"has more than {longest} tokens", [s.id for s in samples if s.n_tokens > longest])
     yield from items_fault(f"is truncated, though it has fewer than {longest} tokens", too_short)

@@ -29,11 +29,8 @@ LEGEND = (
 )
 SAME_METRIC = ("aggregation", "macro", "scale", "signature", "higher_is_better")  # fields that must be equal
 TEST_SET = {
-    "source": "source",
-    "n_items": "number of items",
-    "items_sha256": "texts",
-    "audio_set_sha256": "clips",
-}
+    "source": "source", "n_items": "number of items", "items_sha256": "texts", "audio_set_sha256": "clips",
+}  # fmt: skip
 SHOWN = 3  # differences of two protocols that a refusal names
 _ABSENT = "absent"
 
@@ -173,13 +170,11 @@ def run_headers(place: Path | Sequence[Path]) -> list[RunHeader]:
         folders = [folder] if is_run else sorted(file.parent for file in folder.rglob(RUN_FILE))
         if not folders:
             raise UserError(f"no finished run ({RUN_FILE}) in or below {path}")
-        for header in (RunHeader(folder, read_record(folder)) for folder in folders):
-            key = (str(header.record.model["name"]), header.record.run_id)
-            first = headers.setdefault(key, header)
-            if first.record != header.record:
-                raise UserError(
-                    f"{first.folder} and {header.folder} are different records of one run; remove one"
-                )
+        for folder in folders:
+            record = read_record(folder)
+            first = headers.setdefault((str(record.model["name"]), record.run_id), RunHeader(folder, record))
+            if first.record != record:
+                raise UserError(f"{first.folder} and {folder} are different records of one run; remove one")
     return list(headers.values())
 
 
@@ -220,9 +215,9 @@ def _match_runs(
             ]
         pairs += matched
         if len(matched) < max(len(ours), len(others)):
-            counts = f"{len(ours)} and {len(others)} runs"
             notes.append(
-                f"{key[0]}: of {counts} not all have one counterpart of equal seed; name one run folder each"
+                f"{key[0]}: of {len(ours)} and {len(others)} runs not all have one counterpart of equal seed; name one "
+                "run folder each"
             )
     if not pairs and len(first) == len(second) == 1:
         return pairs, [difference_of_records(first[0].record, second[0].record)]
@@ -244,12 +239,7 @@ def _unmatched_notes(
     notes = []
     for task in sorted({key[0] for key in unmatched}):
         ours, theirs = (
-            [
-                header.record
-                for key in sorted(unmatched & side.keys())
-                for header in side[key]
-                if key[0] == task
-            ]
+            [each.record for key in sorted(unmatched & side.keys()) if key[0] == task for each in side[key]]
             for side in (left, right)
         )
         if ours and theirs:

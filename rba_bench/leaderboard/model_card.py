@@ -150,12 +150,9 @@ def _results_section(groups: Sequence[BoardGroup], weights: str) -> str:
         rows.append((*protocol, *result, record.protocol_hash, group.data_hash, record.created[:10]))
     columns = ("task", "decoding", "metric", "score [95 %]", "n", "not ok", "protocol", "test set", "date")
     versions = sorted({group.record.versions.get("rba-bench", "unknown") for group in groups})
-    measured = f"Measured with rba-bench {', '.join(versions)} on the weights `{weights}`. {READING}"
-    micro = any(group.record.track == "micro" for group in groups)
-    return "\n\n".join(
-        ["## Results", measured, *([MICRO] if micro else []), cards.markdown_table(columns, rows)]
+    measured = (
+        f"Measured with rba-bench {', '.join(versions)} on the weights `{weights}`. Only scores with equal protocol "
+        "and test set can be compared. *not ok* counts items without a usable response."
     )
-
-
-READING = """\
-Only scores with equal protocol and test set can be compared. *not ok* counts items without a usable response."""
+    micro = [MICRO] if any(group.record.track == "micro" for group in groups) else []
+    return "\n\n".join(["## Results", measured, *micro, cards.markdown_table(columns, rows)])

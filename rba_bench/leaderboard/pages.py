@@ -89,8 +89,7 @@ def index_page(
     """
     groups = list(sections.values())
     track = groups[0].record.track
-    blocks = [f"# Leaderboard, {track} track"]
-    blocks += [MICRO] if track == "micro" else []
+    blocks = [f"# Leaderboard, {track} track", *([MICRO] if track == "micro" else [])]
     blocks += ["\n".join(f"- Note: {plain(warning, LONGEST)}." for warning in warnings)] if warnings else []
     blocks += [_legend(groups)]
     notes = reference_notes(groups)
@@ -102,7 +101,15 @@ def index_page(
     for name, group in sections.items():
         blocks += _section(name, group)
         blocks += [text for each in equal_length if each.group is group for text in each.blocks()]
-    blocks += ["## Runs", _run_table(runs).markdown()]
+    lines = []
+    for run in sorted(runs, key=published_folder):
+        record = run.record
+        name = run.name.replace("[", "(").replace("]", ")")  # brackets would end the text of the link
+        link = Markdown(f"[{name}]({quote(published_folder(run))}/{RUN_FILE})")
+        weights = plain(record.model.get("weights_sha256") or NOTHING)[:SHORT]
+        lines.append([link, record.task, weights, f"{record.timing.rtfx:.0f}", record.created])
+    table = TextTable(["model", "task", "weights", "RTFx", "created"], lines, numeric_from=ALL_TEXT)
+    blocks += ["## Runs", table.markdown()]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
 
 
@@ -187,9 +194,8 @@ def _protocols(groups: Sequence[BoardGroup]) -> str:
         dates = _dates(run.record.created for run in group.runs)
         counts = sorted({run.record.metrics[group.primary].n for run in group.runs})
         hashes = hash_cell(group.protocol_hash), hash_cell(group.data_hash)
-        rows.append(
-            [group.task, group.record.protocol, group.primary, "/".join(map(str, counts)), *hashes, dates]
-        )
+        n = "/".join(map(str, counts))
+        rows.append([group.task, group.record.protocol, group.primary, n, *hashes, dates])
     return protocol_table(rows, ["task", "decoding", "metric", "n", "protocol", "test set", "run"])
 
 
@@ -212,9 +218,8 @@ def _section(name: str, group: BoardGroup) -> list[str]:
         f"{group.primary}: {signature}; run {_dates(run.record.created for run in group.runs)}. Data: `{name}.csv`."
     )
     facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
-    columns = [
-        each for each in SECTION_COLUMNS if not each.win_rates_only or group.has_lengths(group.primary)
-    ]
+    has_lengths = group.has_lengths(group.primary)
+    columns = [each for each in SECTION_COLUMNS if has_lengths or not each.win_rates_only]
     rows = [[column.cell(group, row, group.primary) for column in columns] for row in group.rows]
     headings = [column.title(group, group.primary) for column in columns]
     primary = TextTable(headings, rows, group.task, numeric_from=2)
@@ -232,14 +237,12 @@ def _judge_names(record: RunRecord) -> Iterator[str]:
     if record.judge:
         yield f"`{plain(record.judge.get('name', record.judge))}`"
     for entry in record.protocol_spec.get("finish") or []:
-        judge = entry.get("judge")
-        if not judge:
-            continue
-        name = judge
-        if not isinstance(judge, str):
-            unnamed = f"weights {str(judge.get('weights_sha256', 'unknown'))[:SHORT]}"
-            name = str(judge.get("name") or judge.get("model") or unnamed)
-        yield f"`{plain(name)}` ({plain(entry.get('name', 'judge'))})"
+        name = entry.get("judge")
+        if name and not isinstance(name, str):
+            unnamed = f"weights {str(name.get('weights_sha256', 'unknown'))[:SHORT]}"
+            name = str(name.get("name") or name.get("model") or unnamed)
+        if name:
+            yield f"`{plain(name)}` ({plain(entry.get('name', 'judge'))})"
 
 
 def _judge_numbers(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -283,17 +286,6 @@ def _exploit_table(group: BoardGroup) -> TextTable | None:
     ]
     title = f"Uninformed answers ({table.n} of the questions)"
     return TextTable([title, *(SCORE.title(group, name) for name in metrics)], rows, group.task)
-
-
-def _run_table(runs: Sequence[LoadedRun]) -> TextTable:
-    rows = []
-    for run in sorted(runs, key=published_folder):
-        record = run.record
-        name = run.name.replace("[", "(").replace("]", ")")  # brackets would end the text of the link
-        link = Markdown(f"[{name}]({quote(published_folder(run))}/{RUN_FILE})")
-        weights = plain(record.model.get("weights_sha256") or NOTHING)[:SHORT]
-        rows.append([link, record.task, weights, f"{record.timing.rtfx:.0f}", record.created])
-    return TextTable(["model", "task", "weights", "RTFx", "created"], rows, numeric_from=ALL_TEXT)
 
 
 def published_folder(run: LoadedRun) -> str:

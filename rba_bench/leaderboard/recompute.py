@@ -79,21 +79,12 @@ class RecordedJudge(JudgeModel):
                 if not isinstance(vote, dict):
                     raise ValueError("a vote is no mapping")
                 if "reply" in vote:
-                    logprobs = tuple(
-                        (str(token), float(value)) for token, value in vote.get("top_logprobs") or ()
-                    )
-                    reply = Reply(str(vote["reply"]), logprobs)
-                    self.replies[question.messages, int(vote["seed"])] = reply
+                    top = tuple((str(token), float(value)) for token, value in vote.get("top_logprobs") or ())
+                    self.replies[question.messages, int(vote["seed"])] = Reply(str(vote["reply"]), top)
 
 
 class _Scorers:
-    """The scorers of a record, made again.
-
-    Args:
-        record: Its `protocol_spec` lists them.
-        samples: With their votes.
-        config: `metadata.finish` of the task, None if it is not known here.
-        options: Where votes and tables lie.
+    """The scorers of a record, made again; `config` is `metadata.finish` of its task, None if it is not known here.
 
     Attributes:
         scorers: In order.
@@ -123,7 +114,14 @@ class _Scorers:
         for entry in entries:
             try:
                 scorer = self._make(entry, samples)
-                self.faults += self._description_faults(scorer, entry)
+                description, ignored = scorer.describe(), {"embedding"}
+                if any(name.startswith("lc_") for name in self.not_computed):
+                    ignored.add("lc")
+                self.faults += [
+                    f"protocol_spec.finish: {key} of {_entry_name(entry)} is not this task's"
+                    for key in sorted((description.keys() | entry.keys()) - ignored)
+                    if description.get(key) != entry.get(key)
+                ]
                 self.scorers.append(scorer)
             except (UserError, ValueError, TypeError, LookupError, AttributeError) as error:
                 self.faults.append(
@@ -139,8 +137,7 @@ class _Scorers:
         config = next((each for each in self._config or () if _config_name(each) == _entry_name(entry)), None)
         settings = dict(config) if config is not None else _settings_of(name, entry)
         form = (entry.get("lc") or {}).get("form", NONE) if name == "pairwise" else None
-        if form is not None:
-            settings["lc"] = form
+        settings |= {} if form is None else {"lc": form}
         settings = {key: value for key, value in settings.items() if key not in ("name", "judge")}
         judge_model = RecordedJudge(entry["judge"])
         judge_class = SCORERS.get(name)
@@ -157,20 +154,6 @@ class _Scorers:
         judge_model.load_votes(judge, samples)
         return judge
 
-    def _description_faults(self, scorer: Scorer, entry: Mapping[str, Any]) -> list[str]:
-        description = scorer.describe()
-        ignored = {"embedding"} | (
-            {"lc"} if any(name.startswith("lc_") for name in self.not_computed) else set()
-        )
-        differing = [
-            key
-            for key in sorted((description.keys() | entry.keys()) - ignored)
-            if description.get(key) != entry.get(key)
-        ]
-        return [
-            f"protocol_spec.finish: {key} of {_entry_name(entry)} is not this task's" for key in differing
-        ]
-
 
 def _entry_name(entry: Any) -> str:
     return str(entry.get("name")) if isinstance(entry, Mapping) else str(entry)
@@ -184,9 +167,8 @@ def _config_name(config: Mapping[str, Any]) -> str:
 def _settings_of(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a task that is not known here, from how its scorer described itself."""
     decoding = entry.get("decoding") or {}
-    settings = {
-        key: decoding[key] for key in ("max_tokens", "temperature", "top_logprobs", "seed", "retries")
-    }
+    names = ("max_tokens", "temperature", "top_logprobs", "seed", "retries")
+    settings = {key: decoding[key] for key in names}
     if name == "pairwise":
         settings["against"] = entry.get("against") or None
     if name in ("rating", "yesno"):
@@ -302,11 +284,9 @@ def check_scores(run: LoadedRun, recomputed: Recomputed) -> Iterator[str]:
     if recorded_reports.keys() != reports.keys():
         yield f"finish reports of {sorted(recorded_reports)}, the protocol names {sorted(reports)}"
     for name in recorded_reports.keys() & reports.keys():
-        keys = sorted((recorded_reports[name].keys() | reports[name].keys()) - set(VOLATILE))
-        differing = [
-            key for key in keys if not equal_values(recorded_reports[name].get(key), reports[name].get(key))
-        ]
-        if differing:
+        a, b = recorded_reports[name], reports[name]
+        keys = sorted((a.keys() | b.keys()) - set(VOLATILE))
+        if differing := [key for key in keys if not equal_values(a.get(key), b.get(key))]:
             yield f"finish.{plain(name)}: {plain(', '.join(differing))} does not follow from the votes"
     yield from exploit_faults(run)
 

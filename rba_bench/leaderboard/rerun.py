@@ -13,9 +13,8 @@ from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import harness
-from rba_bench.evaluation.model_input import PlannedRequest
 from rba_bench.evaluation.plan import identifying_facts
-from rba_bench.evaluation.records import UNANSWERED, Sample
+from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.recompute import SHOWN
@@ -74,8 +73,7 @@ class ModelLoader:
     """
 
     def __init__(self, spec: str | None, options: Mapping[str, Any]) -> None:
-        self.spec = spec
-        self.options = dict(options)
+        self.spec, self.options = spec, dict(options)
         self._loaded: tuple[str, SpeechLM] | None = None
 
     def load_model_of(self, run: LoadedRun) -> tuple[SpeechLM, str, bool]:
@@ -149,12 +147,11 @@ def rerun_items(
     if len(requests) < len(samples):
         raise UserError(f"{run.folder}: its items are not those of the test set on this machine")
     responses = {a.index: a.generation.text for batch in lm.stream(requests) for a in batch.answers}
-
-    def is_equal(sample: Sample, request: PlannedRequest) -> bool:
-        return sample.seed == request.seed and sample.response == responses[request.index]
-
-    pairs = zip(samples, requests, strict=True)
-    differing = tuple(sample.id for sample, request in pairs if not is_equal(sample, request))
+    differing = tuple(
+        sample.id
+        for sample, request in zip(samples, requests, strict=True)
+        if sample.seed != request.seed or sample.response != responses[request.index]
+    )
     greedy = not record.protocol_spec.get("decoding", {}).get("temperature")
     same_sampler = greedy or record.versions.get("sampler") == SAMPLER
     return RerunResult(len(samples), differing, seed, weights_known, same_sampler)

@@ -83,12 +83,9 @@ class LocalTestSet:
 
 def sample_clip_key(sample: Sample, document: Mapping[str, Any] | None) -> str:
     """Content of the clip as the model gets it, with the clip before it where the test set is on this machine."""
-    audio = None if document is None else document["audio"]
-    return (
-        model_input.clip_key(audio)
-        if audio and audio["sha256"] == sample.audio_sha256
-        else sample.audio_sha256
-    )
+    audio = document and document["audio"]
+    is_same = audio and audio["sha256"] == sample.audio_sha256
+    return model_input.clip_key(audio) if is_same else sample.audio_sha256
 
 
 def load_test_set(spec: TaskSpec, data_dir: Path | None) -> tuple[LocalTestSet | None, str]:

@@ -6,7 +6,7 @@ with the task of that name, with its test set where this machine has it, and wit
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,17 +123,12 @@ class Verification:
         }
 
 
-def verify_records(
-    paths: Sequence[Path],
-    data_dir: Path | None = None,
-    on_verdict: Callable[[RecordVerdict], None] = lambda _: None,
-) -> Verification:
+def verify_records(paths: Sequence[Path], data_dir: Path | None = None) -> Verification:
     """Check every record in or below `paths`.
 
     Args:
         paths: Run folders, `run.json` files, folders of them, or boards, whose pages are compared as well.
         data_dir: Folder with local copies of public data sets.
-        on_verdict: Called with each verdict in order.
 
     Raises:
         UserError: a path does not exist, or holds no record.
@@ -152,11 +147,9 @@ def verify_records(
     verdicts = []
     for folder in folders:
         if folder in runs:
-            verdict = verify_run(runs[folder], data_dir, shared[folder])
+            verdicts.append(verify_run(runs[folder], data_dir, shared[folder]))
         else:
-            verdict = RecordVerdict(folder, None, (unreadable[folder],))
-        on_verdict(verdict)
-        verdicts.append(verdict)
+            verdicts.append(RecordVerdict(folder, None, (unreadable[folder],)))
     boards = {str(path): tuple(board_differences(path)) for path in paths if (path / RECORDS).is_file()}
     return Verification(tuple(verdicts), boards, tuple(runs.values()))
 
@@ -169,11 +162,9 @@ def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[st
         data_dir: Folder with local copies of public data sets.
         shared: Faults found by comparing it with other runs.
     """
-    started = time.perf_counter()
-    record = run.record
+    started, record, unscored = time.perf_counter(), run.record, ""
     faults: list[str] = []
     notes: list[str] = []
-    unscored = ""
     try:
         faults += checks.check_shape(run)
         spec = shipped_task(record.task)
@@ -187,10 +178,8 @@ def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[st
             finish = (spec.config.get("metadata") or {}).get("finish") or [] if spec else None
             try:
                 recomputed = recompute(run, finish, data_dir)
-            except (
-                MissingPrerequisite,
-                ImportError,
-            ) as error:  # a package that one scorer needs: other records go on
+            except (MissingPrerequisite, ImportError) as error:
+                # a package that one scorer needs: other records go on
                 unscored = str(error)
                 notes.append(f"its scores were not computed again: {error}")
             else:

@@ -110,10 +110,8 @@ def resample_systems(
         part = rows[start : start + SYSTEMS_AT_ONCE]
         sums = resampled_sums(np.hstack(part), clusters)
         for matrix, block in zip(part, np.hsplit(sums, len(part)), strict=True):
-            value = score(matrix.sum(axis=0).tolist())
-            resampled = score.many(block)
-            by_cluster = cluster_rows(matrix, clusters)
-            systems.append(ResampledSystem(value, resampled, by_cluster, sizes, score, limits))
+            value, by_cluster = score(matrix.sum(axis=0).tolist()), cluster_rows(matrix, clusters)
+            systems.append(ResampledSystem(value, score.many(block), by_cluster, sizes, score, limits))
     return systems
 
 
@@ -152,13 +150,8 @@ def difference_over_seeds(ours: Sequence[ResampledSystem], theirs: Sequence[Resa
         blocks = np.hsplit(totals, len(ours))
         return np.asarray(np.mean([score.many(block) for block in blocks], axis=0))
 
-    rows = paired.PairedRows(
-        left=np.hstack([seed.rows for seed in ours]),
-        right=np.hstack([seed.rows for seed in theirs]),
-        sizes=sizes,
-        score=mean_score,
-        scale=ours[0].scale,
-    )
+    left, right = (np.hstack([seed.rows for seed in side]) for side in (ours, theirs))
+    rows = paired.PairedRows(left, right, sizes, score=mean_score, scale=ours[0].scale)
     source = f"{RESAMPLES} resamples of {Clusters.of(sizes)}, seed {SEED}"
     interval = paired.difference_interval(
         rows, lambda: np.mean([a.resampled - b.resampled for a, b in pairs], axis=0), source, between
@@ -251,13 +244,8 @@ class StudyData:
     def runs(self, part: str) -> dict[str, list[SystemScores]]:
         """Runs of a budget by method, methods in the order of the recipe, seeds rising."""
         methods = self.study.references if part == REFERENCE else tuple(self.study.methods)
-        runs = {
-            method: sorted(
-                (run for run in self.systems if (run.part, run.method) == (part, method)),
-                key=lambda run: run.seed,
-            )
-            for method in methods
-        }
+        systems = sorted((run for run in self.systems if run.part == part), key=lambda run: run.seed)
+        runs = {method: [run for run in systems if run.method == method] for method in methods}
         return {method: found for method, found in runs.items() if found}
 
     @property
@@ -277,8 +265,7 @@ class Analysis:
     """
 
     def __init__(self, data: StudyData) -> None:
-        self.data = data
-        self.study = data.study
+        self.data, self.study = data, data.study
 
     @cached_property
     def rows(self) -> tuple[StudyRow, ...]:
@@ -315,13 +302,8 @@ class Analysis:
     def _metric_rows(self, task: str, metric: str, main: bool) -> Iterator[StudyRow]:
         parts = (REFERENCE, *self.data.budgets)
         methods = [(part, method) for part in parts for method in self.data.runs(part)]
-        systems = [
-            system
-            for system in self.data.systems
-            if (system.part, system.method) in methods
-            and task in system.tasks
-            and metric in system.tasks[task].metrics
-        ]
+        systems = [system for system in self.data.systems if (system.part, system.method) in methods]
+        systems = [each for each in systems if task in each.tasks and metric in each.tasks[task].metrics]
         if not systems:
             return
         _check_comparable(task, systems)
@@ -372,9 +354,8 @@ def _check_comparable(task: str, systems: Sequence[SystemScores]) -> None:
     first = systems[0].tasks[task]
     for system in systems[1:]:
         scores = system.tasks[task]
-        if any(
-            getattr(first, key) != getattr(scores, key) for key in ("protocol_hash", "data_hash", "items")
-        ):
+        keys = ("protocol_hash", "data_hash", "items")
+        if any(getattr(first, key) != getattr(scores, key) for key in keys):
             paths = [scores_path(each.part, each.method, each.seed) for each in (systems[0], system)]
             raise UserError(
                 f"{task}: {paths[0]} and {paths[1]} were evaluated on other test sets or protocols; "

@@ -82,9 +82,8 @@ class StudyFolder:
         try:
             record: dict[str, Any] = read_json(file)
         except ValueError as error:
-            raise UserError(
-                f"{file} is damaged ({error}): remove {file.parent} to train this run again"
-            ) from error
+            fix = f"remove {file.parent} to train this run again"
+            raise UserError(f"{file} is damaged ({error}): {fix}") from error
         return record
 
     def is_started(self, cell: Cell) -> bool:

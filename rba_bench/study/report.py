@@ -96,9 +96,8 @@ def load_study(folder: Path) -> StudyData:
     except FileNotFoundError as error:
         raise UserError(f"no study report in {folder}: it has no {FACTS}") from error
     except (ValidationError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / FACTS} is not a study report: {' '.join(str(error).split())[:200]}"
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / FACTS} is not a study report: {reason}") from error
 
 
 def write_study_report(data: StudyData, folder: Path) -> StudyReport:
@@ -223,16 +222,14 @@ def _conditions(data: StudyData) -> Iterator[str]:
         if choice.set:
             yield f"`{plain(name)}`: {plain(choice.recipe)}{_changes_text(choice.set)}"
     hardware, versions = cost.get("hardware") or {}, cost.get("versions") or {}
-    packages = [
-        f"{name} {versions[name]}" for name in versions if name in ("rba_bench", "torch", "transformers")
-    ]
+    shown = [name for name in versions if name in ("rba_bench", "torch", "transformers")]
+    packages = ", ".join(f"{name} {versions[name]}" for name in shown)
     device = (
         f"{hardware.get('device', '')} {hardware.get('name', '')}, {hardware.get('threads', '?')} threads"
     )
     dates = sorted(plain(run.cost.get("created", ""))[:10] for run in runs)
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    machine = plain("; ".join((device.strip(), ", ".join(packages))))
-    yield f"{len(runs)} runs, {days}, {machine}."
+    yield f"{len(runs)} runs, {days}, {plain(f'{device.strip()}; {packages}')}."
 
 
 def _changes_text(changes: dict[str, Any]) -> str:

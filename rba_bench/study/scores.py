@@ -125,10 +125,8 @@ def load_scores(file: Path) -> SystemScores | None:
 
 def load_all_scores(folder: Path) -> list[SystemScores]:
     """All systems below a folder, sorted by part, method and seed."""
-    systems = [load_scores(file) for file in folder.rglob(f"*{SUFFIX}")]
-    return sorted(
-        (system for system in systems if system), key=lambda system: (system.part, system.method, system.seed)
-    )
+    systems = [system for file in folder.rglob(f"*{SUFFIX}") if (system := load_scores(file))]
+    return sorted(systems, key=lambda system: (system.part, system.method, system.seed))
 
 
 def condense_run(folder: Path, metrics: Sequence[str]) -> TaskScores:
@@ -145,9 +143,8 @@ def condense_run(folder: Path, metrics: Sequence[str]) -> TaskScores:
     record = run.record
     for name in metrics:
         if name not in record.metrics:
-            raise UserError(
-                f"{record.task} has no metric {name!r}; it has {', '.join(record.metrics)}: correct `tasks`"
-            )
+            known = ", ".join(record.metrics)
+            raise UserError(f"{record.task} has no metric {name!r}; it has {known}: correct `tasks`")
     group_names = sorted({sample.group for sample in run.samples})
     numbers: dict[str, int] = {}
     return TaskScores(

@@ -151,10 +151,9 @@ class Study:
         """Make the alignment set and the base."""
         if not self.study.alignment_set:
             _synthesize(self.study.synthesis, self.folder.alignment_set)
-        warmup = self.study.warmup
+        warmup, alignment_set = self.study.warmup, self.alignment_set
         if warmup is None:
             return
-        alignment_set = self.alignment_set
         if warmup.synthesis is not None:
             alignment_set = self.folder.warmup_set
             _synthesize(warmup.synthesis, alignment_set)
@@ -188,9 +187,7 @@ class Study:
             return
         say(f"train {cell}")
         recipe = cell_recipe(self.study, cell.method, cell.seed, steps, self.base, self.alignment_set)
-        with suppress(
-            OSError
-        ):  # one process trains many methods: a new maximum of memory, where Linux has it
+        with suppress(OSError):  # one process trains many methods: a new maximum of memory, if Linux has it
             PEAK_RESET.write_text("5", encoding="ascii")
         try:
             train(recipe, self.folder.checkpoint(cell))
@@ -322,9 +319,15 @@ def plan_study(study: Study) -> StudyPlan:
     Training is estimated by the method's own seconds per step (wall time and encoding), else by the mean of the methods
     that have run; evaluation by the mean of the systems evaluated.
     """
-    rates = {method: _seconds_per_step(study, method) for method in study.study.methods}
-    known_rates = [rate for rate in rates.values() if rate is not None]
-    mean_rate = fmean(known_rates) if known_rates else None
+    rates = {}
+    for method in study.study.methods:
+        cells = [Cell(budget, method, seed) for budget in BUDGETS for seed in study.selection.seeds]
+        records = [study.folder.run_record(cell) for cell in cells]
+        finished = [record for record in records if record is not None and record["steps"]]
+        if finished:
+            seconds = sum(record["wall_time_s"] + record["encoding_s"] for record in finished)
+            rates[method] = float(seconds / sum(record["steps"] for record in finished))
+    mean_rate = fmean(rates.values()) if rates else None
     systems = scores.load_all_scores(study.folder.scores)
     scored = {(system.part, system.method, system.seed) for system in systems}
     mean_eval_s = fmean(system.eval_s for system in systems) if systems else None
@@ -339,7 +342,7 @@ def plan_study(study: Study) -> StudyPlan:
             else:
                 state = STARTED if study.folder.is_started(cell) else TO_DO
             steps = study.study.steps if budget == "steps" else study.time.steps(cell.method)
-            rate = rates[cell.method] or mean_rate
+            rate = rates.get(cell.method) or mean_rate
             train_s = None if steps is None or rate is None else steps * rate
             if budget == "time" and steps is None:
                 train_s = study.time.seconds or study.study.time.seconds
@@ -347,18 +350,6 @@ def plan_study(study: Study) -> StudyPlan:
             eval_s = 0.0 if state == DONE else mean_eval_s
             lines.append(PlannedRun(budget, cell.method, cell.seed, state, steps, train_s, eval_s))
     left = [line for line in lines if line.state != DONE]
-    estimates = [
-        line.train_s + line.eval_s for line in left if line.train_s is not None and line.eval_s is not None
-    ]
+    known = [(line.train_s, line.eval_s) for line in left]
+    estimates = [train + evaluate for train, evaluate in known if train is not None and evaluate is not None]
     return StudyPlan(tuple(lines), sum(estimates, 0.0), len(left) - len(estimates))
-
-
-def _seconds_per_step(study: Study, method: str) -> float | None:
-    """Measured speed of a method, encoding included."""
-    cells = [Cell(budget, method, seed) for budget in BUDGETS for seed in study.selection.seeds]
-    records = [study.folder.run_record(cell) for cell in cells]
-    finished = [record for record in records if record is not None and record["steps"]]
-    if not finished:
-        return None
-    seconds = sum(record["wall_time_s"] + record["encoding_s"] for record in finished)
-    return float(seconds / sum(record["steps"] for record in finished))

@@ -18,14 +18,8 @@ Budget = Literal["steps", "time"]
 BUDGETS: tuple[Budget, ...] = ("steps", "time")
 Positive = Annotated[int, Field(gt=0)]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-STUDY_KEYS = (
-    "base",
-    "alignment_set",
-    "seed",
-    "steps",
-    "epochs",
-    "budget_s",
-)  # of a training recipe, set by the study
+# Keys of a training recipe that the study sets
+STUDY_KEYS = ("base", "alignment_set", "seed", "steps", "epochs", "budget_s")
 # A study compares time and memory of many runs: none of them does what only serves for looking at it
 UNOBSERVED = {"validate_ends": False, "samples_every": 0, "report": False}
 BASE: Literal["base"] = "base"  # as a reference: the study's base, untrained
@@ -124,9 +118,8 @@ class StudyRecipe(Recipe):
         named += [("time.like", self.time.like)] if self.time.like else []
         for key, name in named:
             if name not in self.methods:
-                raise ValueError(
-                    f"{key} names {name!r}, which is no method here{suggest(name, self.methods)}"
-                )
+                hint = suggest(name, self.methods)
+                raise ValueError(f"{key} names {name!r}, which is no method here{hint}")
         for task in (task for claim in self.claims for task in claim.tasks):
             if task not in self.tasks:
                 raise ValueError(f"claims: {task!r} is not among the tasks{suggest(task, self.tasks)}")

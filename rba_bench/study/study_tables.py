@@ -28,12 +28,8 @@ def score_tables(analysis: Analysis) -> list[TextTable]:
     tables = []
     for budget in analysis.data.budgets:
         for protocol in analysis.protocols:
-            rows = [
-                row
-                for part in (REFERENCE, budget)
-                for row in analysis.rows
-                if row.main and (row.part, row.protocol) == (part, protocol)
-            ]
+            shown = [row for row in analysis.rows if row.main and row.protocol == protocol]
+            rows = [row for part in (REFERENCE, budget) for row in shown if row.part == part]
             setting = f"{BUDGET_NAMES[budget]}, {protocol} decoding"
             tables.append(_table_of_tasks(rows, f"Scores, {setting}", estimate_cell))
             if budget != analysis.data.budgets[0]:  # references are compared at the first budget
@@ -104,17 +100,11 @@ def cost_rows(data: StudyData) -> list[dict[str, Any]]:
 
 def cost_table(data: StudyData) -> TextTable:
     """The cost of training."""
-    cells = [
-        [
-            BUDGET_NAMES[row["budget"]],
-            row["method"],
-            *(
-                NOTHING if row[key] is None else format(row[key], form)
-                for key, (_, form) in COST_COLUMNS.items()
-            ),
-        ]
-        for row in cost_rows(data)
-    ]
+    cells = []
+    for row in cost_rows(data):
+        numbers = ((row[key], form) for key, (_, form) in COST_COLUMNS.items())
+        texts = (NOTHING if number is None else format(number, form) for number, form in numbers)
+        cells.append([BUDGET_NAMES[row["budget"]], row["method"], *texts])
     headings = ["budget", "method", *(heading for heading, _ in COST_COLUMNS.values())]
     return TextTable(headings, cells, "Cost of training, mean over seeds", numeric_from=2)
 
@@ -180,9 +170,8 @@ def _signed_up(value: float, row: StudyRow) -> float:
 
 def flat_scores(analysis: Analysis) -> list[dict[str, Any]]:
     """Every score in full precision."""
-    return [
-        {**_row_fields(row), "seeds": len(row.seeds), **_estimate_fields(row.score)} for row in analysis.rows
-    ]
+    rows = analysis.rows
+    return [{**_row_fields(row), "seeds": len(row.seeds), **_estimate_fields(row.score)} for row in rows]
 
 
 def flat_differences(analysis: Analysis) -> list[dict[str, Any]]:

@@ -58,8 +58,7 @@ class TimePlan:
         Raises:
             RbaError: the runs to measure are not finished.
         """
-        known = self.steps(method)
-        if known is not None:
+        if (known := self.steps(method)) is not None:
             return known
         seconds, like = self.seconds, self.study.time.like
         if seconds is None:

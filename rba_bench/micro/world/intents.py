@@ -260,7 +260,7 @@ def aliases(name: str) -> tuple[str, ...]:
 
 
 def _question(
-    name: str, source: str, asks: tuple[str, ...], slot: str, known: dict[str, tuple[str, ...]]
+    name: str, source: str, asks: tuple[str, ...], slot: str, known: Mapping[str, tuple[str, ...]]
 ) -> Intent:
     """A question about one of the things in `known`, which has the valid answers to each.
 
