@@ -113,8 +113,20 @@ def load_speech_model(
 
 
 def _load_spec(text: str, options: LoadOptions, weights: Path | None) -> SpeechLM:
-    if text in BUILT_IN:
-        return _load_built_in(text, weights, options)
+    if text == "constant":
+        from rba_bench.speechlm.reference_models import ConstantAnswer
+
+        warn_unread_variables("", options.template, text)
+        return ConstantAnswer()
+    if text == "base":
+        return _load_local(model_folder("base", folder=weights), options, "base")
+    if text == "cascade":
+        return _load_built_in_cascade(weights, options)
+    if text == "text":
+        from rba_bench.speechlm.reference_models import TextOracle
+
+        teacher = str(model_folder("teacher", folder=weights))
+        return TextOracle(_load_textlm(teacher, options.device, options))
     prefix, colon, rest = text.partition(":")
     if not colon or Path(text).exists():
         from rba_bench.textlm.weights import HUB_ID
@@ -222,21 +234,6 @@ def _load_local(path: Path | str, options: LoadOptions, name: str) -> "Transform
         cache_folder=options.encoder_cache,
         template=options.template,
     )
-
-
-def _load_built_in(name: str, folder: Path | None, options: LoadOptions) -> SpeechLM:
-    if name == "constant":
-        from rba_bench.speechlm.reference_models import ConstantAnswer
-
-        warn_unread_variables("", options.template, name)
-        return ConstantAnswer()
-    if name == "base":
-        return _load_local(model_folder("base", folder=folder), options, "base")
-    if name == "cascade":
-        return _load_built_in_cascade(folder, options)
-    from rba_bench.speechlm.reference_models import TextOracle
-
-    return TextOracle(_load_textlm(str(model_folder("teacher", folder=folder)), options.device, options))
 
 
 def _load_built_in_cascade(folder: Path | None, options: LoadOptions) -> SpeechLM:

@@ -1,10 +1,11 @@
 """A text LLM run in this process by transformers: `LocalTextLM` answers and scores, `LocalJudge` judges."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -166,12 +167,16 @@ class LocalTextLM(TextLM):
         if len(rows) != len(seeds):
             raise ValueError(f"{len(rows)} prompts for {len(seeds)} seeds")
         room = None if self.context is None else self.context - decoding.max_new_tokens - 1
-        results: list[Generation | None] = [_unanswerable(row, room) for row in rows]
-        open_rows = [i for i, result in enumerate(results) if result is None]
+        results: dict[int, Generation] = {}
+        for i, row in enumerate(rows):
+            if not row or (room is not None and len(row) > room):
+                fault = f"prompt of {len(row)} tokens leaves no room in the model's context"
+                results[i] = Generation("", 0, "error", fault if row else "empty prompt")
+        open_rows = [i for i in range(len(rows)) if i not in results]
         drawn = self._draw([rows[i] for i in open_rows], decoding, [seeds[i] for i in open_rows], stops)
         for index, continuation in zip(open_rows, drawn, strict=True):
             results[index] = to_generation(self.tokenizer, continuation, opened)
-        return [result for result in results if result is not None]
+        return [results[i] for i in range(len(rows))]
 
     @torch.no_grad()
     def _draw(
@@ -241,16 +246,6 @@ class LocalTextLM(TextLM):
         return logits
 
 
-def _unanswerable(row: list[int], room: int | None) -> Generation | None:
-    if not row:
-        return Generation("", 0, "error", "empty prompt")
-    if room is not None and len(row) > room:
-        return Generation(
-            "", 0, "error", f"prompt of {len(row)} tokens leaves no room in the model's context"
-        )
-    return None
-
-
 class LocalJudge(JudgeModel):
     """A local causal LM as judge model.
 
@@ -316,21 +311,26 @@ class LocalJudge(JudgeModel):
         """
         if self._lm is None:
             self._lm = LocalTextLM.from_pretrained(*self._load)
-            self._takes_system = _takes_system(self._lm.tokenizer, self._lm.template)
+            probe = [Message("system", PROBE[0]), Message("user", PROBE[1])]
+            try:  # some chat templates refuse a system turn (Gemma 2), some leave it out
+                rendered = _render_messages(self._lm.tokenizer, probe, self._lm.template)
+            except UserError:
+                rendered = ""
+            self._takes_system = all(word in rendered for word in PROBE)
         return self._lm
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
         """`(position, reply)` batch by batch; a question that does not fit the model's context is an `error`."""
         rows = [self._ids(question.messages) for question in questions]
+        groups: dict[Question, list[int]] = {}  # by what the questions of one batch must have in common
         for position, (row, question) in enumerate(zip(rows, questions, strict=True)):
-            if (reason := self._unanswerable(row, question)) is not None:
+            room = self.lm.context
+            if room is not None and len(row) + question.max_tokens + 1 > room:
+                reason = f"question of {len(row)} tokens leaves no room in the judge's context of {room}"
                 yield position, Reply("", status="error", error=reason, prompt_tokens=len(row))
-        groups: dict[_Setting, list[int]] = {}
-        for position, question in enumerate(questions):
-            setting = _Setting(question.max_tokens, question.temperature, question.top_logprobs)
-            groups.setdefault(setting, []).append(position)
-        for setting, members in groups.items():
-            fitting = [i for i in members if self._unanswerable(rows[i], questions[i]) is None]
+                continue
+            groups.setdefault(replace(question, messages=(), seed=0), []).append(position)
+        for setting, fitting in groups.items():
             fitting.sort(key=lambda i: (-len(rows[i]), i))  # longest first: memory peaks at once
             for start in range(0, len(fitting), self.batch_size):
                 batch = fitting[start : start + self.batch_size]
@@ -354,13 +354,7 @@ class LocalJudge(JudgeModel):
         # what is judged may hold the marks of a turn: it must not answer in the judge's name
         return self.lm.content.ids(write, [message.content for message in messages])
 
-    def _unanswerable(self, row: list[int], question: Question) -> str | None:
-        room = self.lm.context
-        if room is None or len(row) + question.max_tokens + 1 <= room:
-            return None
-        return f"question of {len(row)} tokens leaves no room in the judge's context of {room}"
-
-    def _answer_fitting(self, rows: list[list[int]], setting: "_Setting", seeds: list[int]) -> list[Reply]:
+    def _answer_fitting(self, rows: list[list[int]], setting: Question, seeds: list[int]) -> list[Reply]:
         """Replies of a batch, in halves where it does not fit into memory."""
         try:
             return self._answer(rows, setting, seeds)
@@ -374,7 +368,7 @@ class LocalJudge(JudgeModel):
         ]
 
     @torch.inference_mode()
-    def _answer(self, rows: list[list[int]], setting: "_Setting", seeds: list[int]) -> list[Reply]:
+    def _answer(self, rows: list[list[int]], setting: Question, seeds: list[int]) -> list[Reply]:
         began = perf_counter()
         first = None  # logits [B, V] of the first token of each answer
         if setting.top_logprobs or setting.max_tokens == 1:
@@ -412,14 +406,6 @@ class LocalJudge(JudgeModel):
         return str(decode([*before, token])[len(decode(before)) :])
 
 
-class _Setting(NamedTuple):
-    """What the questions of one batch must have in common."""
-
-    max_tokens: int
-    temperature: float
-    top_logprobs: int
-
-
 def fold_system(messages: Sequence[Message]) -> list[Message]:
     """The conversation with its system turns in front of the first user turn's words."""
     system = [message.content for message in messages if message.role == "system"]
@@ -434,13 +420,3 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
 def _render_messages(tokenizer: Any, messages: Sequence[Message], template: dict[str, Any]) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
     return render_chat(tokenizer, turns, add_generation_prompt=True, **template)
-
-
-def _takes_system(tokenizer: Any, template: dict[str, Any]) -> bool:
-    """Whether the chat template writes a system turn: some refuse it (Gemma 2), some leave it out."""
-    probe = [Message("system", PROBE[0]), Message("user", PROBE[1])]
-    try:
-        rendered = _render_messages(tokenizer, probe, template)
-    except UserError:
-        return False
-    return all(word in rendered for word in PROBE)

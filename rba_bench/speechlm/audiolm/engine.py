@@ -77,7 +77,7 @@ class TransformersSpeechLM(SpeechLM):
         self.device = family.model.device
         self.clock: StageClock = device_clock(str(self.device))
         self._identity = identity
-        # Features by `_array_ids` of their clips, and these clips, so that no other array gets their address meanwhile
+        # Features by the `id` of their clips, and these clips, so that no other array gets their address meanwhile
         self._prepared: OrderedDict[tuple[int, ...], tuple[list[np.ndarray], dict[str, torch.Tensor]]] = (
             OrderedDict()
         )
@@ -176,10 +176,8 @@ class TransformersSpeechLM(SpeechLM):
 
     def _batches(self, usable: Sequence[int], requests: Sequence[SpeechRequest]) -> Iterator[list[int]]:
         """Longest clips first, so that memory peaks at once; requests for one clip stay together."""
-        first: dict[object, int] = {}
         names = {i: requests[i].key or id(requests[i].audio) for i in usable}
-        for i in usable:
-            first.setdefault(names[i], i)
+        first = {names[i]: i for i in reversed(usable)}
         order = sorted(usable, key=lambda i: (-_n_samples(requests[i]), first[names[i]], i))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
@@ -279,7 +277,7 @@ class TransformersSpeechLM(SpeechLM):
         clips = [clip for clip in not_cached.values() if clip is not None]
         for run in _runs(clips):
             some = [clips[i] for i in run]
-            self._prepared[_array_ids(some)] = (some, self.family.features(some))
+            self._prepared[tuple(map(id, some))] = (some, self.family.features(some))
             while len(self._prepared) > RUNS_AHEAD:
                 self._prepared.popitem(last=False)
 
@@ -289,7 +287,7 @@ class TransformersSpeechLM(SpeechLM):
         for run in _runs(clips):
             some = [clips[i] for i in run]
             with self.clock("features"):
-                prepared = self._prepared.pop(_array_ids(some), None)
+                prepared = self._prepared.pop(tuple(map(id, some)), None)
                 features = prepared[1] if prepared else self.family.features(some)
                 features = {name: value.to(self.device) for name, value in features.items()}
             with self.clock("encoder"):
@@ -325,11 +323,6 @@ def _runs(clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
         run = [i for i in order if len(clips[i]) >= limit]
         order = order[len(run) :]
         yield run
-
-
-def _array_ids(clips: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """Which very arrays these are; valid as long as the arrays are kept."""
-    return tuple(map(id, clips))
 
 
 @contextmanager

@@ -81,8 +81,8 @@ class TrueLengthWhisperEncoder(WhisperEncoder):
             hidden = hidden.masked_fill(~length_mask(lengths, hidden.shape[-1])[:, None], 0.0)
         hidden = nn.functional.gelu(self.conv1(hidden))
         if padded:
-            halved = -(-lengths // self.mel_stride)
-            hidden = hidden.masked_fill(~length_mask(halved, hidden.shape[-1])[:, None], 0.0)
+            frames = -(-lengths // self.mel_stride)
+            hidden = hidden.masked_fill(~length_mask(frames, hidden.shape[-1])[:, None], 0.0)
         hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
         n_states = state_lengths(lengths, self.mel_stride)
         mask = length_mask(n_states, hidden.shape[1]) if padded else None

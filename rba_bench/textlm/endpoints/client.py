@@ -467,9 +467,7 @@ class EndpointClient:
 
 
 def _run_task(
-    loop: asyncio.AbstractEventLoop,
-    task: "asyncio.Task[None]",
-    put: Callable[[BaseException | None], None],
+    loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", put: Callable[[BaseException | None], None]
 ) -> None:
     """Run the task to its end in this thread, tidy up, and hand on how it ended."""
     try:

@@ -111,15 +111,14 @@ def adapt_dialect(
         refused is the protocol's, as `decoding` with the way out.
     """
     sent, message = dialect.translate(payload), failure.detail.lower()
+    must_stream = not dialect.stream and _STREAM_ONLY.search(message)
     if failure.kind == "server":
-        return (
-            replace(dialect, stream=True) if not dialect.stream and _STREAM_ONLY.search(message) else failure
-        )
+        return replace(dialect, stream=True) if must_stream else failure
     if failure.kind not in ("request", "forbidden") or not message.strip():
         return failure
     if "stream_options" in sent and "stream_options" in message:
         return replace(dialect, plain_stream=True)
-    if not dialect.stream and _STREAM_ONLY.search(message):
+    if must_stream:
         return replace(dialect, stream=True)
     if _NO_ROOM.search(message):
         reason = f"{failure.reason}; RBA_ENDPOINT_LEAST_TOKENS=N gives it room, and the record says so"
@@ -141,12 +140,10 @@ def _adapt_limit(dialect: Dialect, sent: Mapping[str, Any], message: str) -> Dia
     limit = sent.get("max_tokens", sent.get("max_completion_tokens"))
     if limit is None or not re.search(_LIMIT_WORDS, message):
         return None
-    bound = _LOWER_BOUND.search(message)
-    least = (
-        int(bound[1][:9]) + bool(re.match(r">\s*\d|(?:greater|more) than\s*`?\d", bound[0])) if bound else 0
-    )
-    if not bound and re.search(r"below|too (?:small|low|short)|minimum", message):
-        least = USUAL_LEAST_TOKENS
+    if bound := _LOWER_BOUND.search(message):
+        least = int(bound[1][:9]) + bool(re.match(r">\s*\d|(?:greater|more) than\s*`?\d", bound[0]))
+    else:
+        least = USUAL_LEAST_TOKENS if re.search(r"below|too (?:small|low|short)|minimum", message) else 0
     return replace(dialect, least_tokens=least) if limit < least <= MOST_LEAST_TOKENS else None
 
 

@@ -125,15 +125,8 @@ class EndpointLM(TextLM, JudgeModel):
             return Reply("", status=status, error=outcome.reason)
         # servers report the log-probabilities of all tokens: in a reply that thinks, the first are not the verdict's
         logprobs = () if outcome.reasoning else outcome.logprobs[: question.top_logprobs]
-        return Reply(
-            outcome.text,
-            logprobs,
-            "refused" if outcome.refused else "ok",
-            outcome.refused,
-            outcome.prompt_tokens,
-            outcome.completion_tokens,
-            outcome.latency_s,
-        )
+        used = (outcome.prompt_tokens, outcome.completion_tokens, outcome.latency_s)
+        return Reply(outcome.text, logprobs, "refused" if outcome.refused else "ok", outcome.refused, *used)
 
 
 def sampling_parameters(decoding: Decoding, seed: int) -> dict[str, Any]:

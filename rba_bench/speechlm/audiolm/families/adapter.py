@@ -11,7 +11,7 @@ training and saving use: the model's parts, what never trains, how a row may be 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -120,21 +120,13 @@ class Trainable:
         if hasattr(self.model, "peft_config") and not self.has_adapter:
             raise ValueError("merge the adapters before saving the model")
         folder.mkdir(parents=True, exist_ok=True)
-        repair_generation_config(self.model)
+        try:
+            self.model.generation_config.validate(strict=True)
+        except ValueError:
+            # published checkpoints set a temperature without sampling; transformers reads that and refuses to write it
+            self.model.generation_config.do_sample = True
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-
-
-def repair_generation_config(model: Any) -> None:
-    """Make the generation config one that can be saved.
-
-    Published checkpoints set a temperature without sampling; transformers reads that and refuses to write it.
-    """
-    config = model.generation_config
-    try:
-        config.validate(strict=True)
-    except ValueError:
-        config.do_sample = True
 
 
 Features = dict[str, torch.Tensor]
@@ -189,7 +181,7 @@ class AudioFamily(Trainable, ABC):
         self.pad_id: int = self.stops[0] if pad in (None, self.audio_token_id) else pad
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.prompt_ids = lru_cache(PROMPTS_KEPT)(self._prompt_ids)
-        self.text_ids = lru_cache(PROMPTS_KEPT)(self._text_ids)
+        self.text_ids = lru_cache(PROMPTS_KEPT)(partial(self._turn, self.render_text))
 
     @classmethod
     def model_class(cls, config: Any) -> Any:
@@ -304,10 +296,6 @@ class AudioFamily(Trainable, ABC):
         """
         messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
-
-    def _text_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of `render_text(text)`; see `text_ids`, which is this with a memory."""
-        return self._turn(self.render_text, text)
 
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         """Token ids of `render(prompt)`; see `prompt_ids`, which is this with a memory."""

@@ -268,10 +268,7 @@ class Voxtral(WhisperType):
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         if not self.writes_turns:
             return super()._prompt_ids(prompt)
-        silence = {
-            "type": "audio",
-            "base64": wav_base64(np.zeros(SAMPLING_RATE // 10)),
-        }  # a tenth of a second
+        silence = {"type": "audio", "base64": wav_base64(np.zeros(SAMPLING_RATE // 10))}
         turn = [silence if part["type"] == "audio" else part for part in self.user_turn(prompt)]
         encoded = self.tokenizer.apply_chat_template([{"role": "user", "content": turn}], return_dict=True)
         ids: list[int] = []
