@@ -168,14 +168,11 @@ def prepare_continuation(origin: Origin, recipe: TrainingRecipe, out: Path) -> N
         _from_weights(origin, recipe, folder)
         return
     say(f"continuing from step {origin.step} of {origin.run}, with its optimiser state")
-    for name in ("best", "validation.json"):
-        source = origin.run / TRAINER / name
-        if source.is_dir():
-            shutil.copytree(source, out / TRAINER / name)
-        elif source.is_file():
-            (out / TRAINER).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, out / TRAINER / name)
     shutil.copytree(origin.kept, folder, ignore=shutil.ignore_patterns(STATE))
+    if (origin.run / TRAINER / "best").is_dir():
+        shutil.copytree(origin.run / TRAINER / "best", out / TRAINER / "best")
+    if (origin.run / TRAINER / "validation.json").is_file():
+        shutil.copyfile(origin.run / TRAINER / "validation.json", out / TRAINER / "validation.json")
     write_json(folder / STATE, read_json(origin.kept / STATE))  # last: now it is complete
 
 

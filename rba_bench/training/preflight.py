@@ -26,7 +26,7 @@ from rba_bench.textlm.chat import ControlStringError
 from rba_bench.training.data.clips import SLACK_S, ClipInput, ClipStore, ResponseTokens
 from rba_bench.training.data.groups import TrainingData
 from rba_bench.training.data.packing import Response
-from rba_bench.training.losses import sequence_logprobs
+from rba_bench.training.losses.likelihood import sequence_logprobs
 from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.training_recipe import TrainingRecipe
 

@@ -281,10 +281,6 @@ class AlignmentTrainer(CheckpointingTrainer):
         if self.recipe.has_opponent and step % self.recipe.opponent_every == 0:
             self.frozen_models.renew_reference(self.rollout_buffer.policy)
 
-    def report(self, record: dict[str, float]) -> None:
-        """Hand a step's numbers to TensorBoard or Weights & Biases."""
-        self.callback_handler.on_log(self.args, self.state, self.control, record)
-
     # hooks of the Trainer
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:

@@ -22,7 +22,7 @@ from rba_bench.training.callbacks.samples import bounded
 from rba_bench.training.data.groups import TrainingData, validation_rows
 from rba_bench.training.data.packing import Response
 from rba_bench.training.data.pairs import SampleRequest
-from rba_bench.training.losses import sequence_logprobs
+from rba_bench.training.losses.likelihood import sequence_logprobs
 from rba_bench.training.model.checkpoints import load_weights, save_weights
 from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.rewards import Reward

@@ -132,8 +132,9 @@ class TrainingCallback(TrainerCallback):
         if stop or late or not patient:
             control.should_training_stop = True
             control.should_save = True
-        if recipe.report_to:
-            trainer.report({name: value for name, value in record.items() if name != "step"})
+        if recipe.report_to:  # TensorBoard or Weights & Biases
+            numbers = {name: value for name, value in record.items() if name != "step"}
+            trainer.callback_handler.on_log(args, state, control, numbers)
         groups = trainer.rollout_buffer.take_records()
         if self.files is None:
             return

@@ -162,14 +162,6 @@ class StepBatch:
         others = [place for place in (*self.chosen, *self.rejected, *self.rated) if place not in taught]
         return self.length([*self.teacher, *others])
 
-    def ensure_audio(self, row: AlignmentRow, tokens: tuple[int, ...]) -> None:
-        """Make sure that one prompt has audio: add `row`'s, with an answer that plays no role, where all are read.
-
-        Without any the projector would take no part in the step, and processes would not all do the same.
-        """
-        if all(as_text for _, as_text in self.prompts):
-            self.add(AnswerTokens(row, tokens))
-
 
 def assemble_batch(
     rows: Sequence[AlignmentRow],

@@ -239,26 +239,13 @@ class ClipStore:
         places: dict[tuple[int, int], list[AlignmentRow]] = {}
         for row in rows:
             places.setdefault(self.family.steady_frames(len(waves[row.id])), []).append(row)
-        self._fill_up(places, waves)
-        states: dict[str, Tensor] = {}
-        for (frames, _), batch in sorted(places.items()):
-            for start in range(0, len(batch), self._rows):
-                part = batch[start : start + self._rows]
-                states |= self._keep(part, self._encode([waves[row.id] for row in part], frames))
-        return states
-
-    def _fill_up(
-        self, places: dict[tuple[int, int], list[AlignmentRow]], waves: dict[str, np.ndarray]
-    ) -> None:
-        """Put clips of coming steps where a batch has room for them, in place."""
         room = {place: -len(batch) % self._rows for place, batch in places.items()}
-        for row in self.coming():
+        for row in self.coming():  # clips of coming steps, where a batch has room for them
             if not any(room.values()):
-                return
+                break
             if row.id in waves or row.audio.sha256 in self.cache:
                 continue
-            likely = self.family.steady_frames(round((row.duration or 0.0) * SAMPLING_RATE))
-            if not room.get(likely):
+            if not room.get(self.family.steady_frames(round((row.duration or 0.0) * SAMPLING_RATE))):
                 continue
             wave = self._wave(row)
             place = self.family.steady_frames(len(wave))  # what is written of a clip need not be so
@@ -266,6 +253,12 @@ class ClipStore:
                 room[place] -= 1
                 places[place].append(row)
                 waves[row.id] = wave
+        states: dict[str, Tensor] = {}
+        for (frames, _), batch in sorted(places.items()):
+            for start in range(0, len(batch), self._rows):
+                part = batch[start : start + self._rows]
+                states |= self._keep(part, self._encode([waves[row.id] for row in part], frames))
+        return states
 
     def _keep(self, rows: Sequence[AlignmentRow], states: Sequence[Tensor]) -> dict[str, Tensor]:
         self.encoded += len(rows)

@@ -21,6 +21,8 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import UserError
 from rba_bench.files import read_jsonl, sha256_file
 
+Tokens = tuple[int, ...]  # ids of an answer
+
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -55,7 +57,7 @@ class Sample:
     """
 
     row: AlignmentRow
-    tokens: tuple[int, ...]
+    tokens: Tokens
     ended: bool
     text: str
     as_text: bool = False
@@ -69,7 +71,7 @@ class AnswerTokens:
     """An answer to be scored given the clip of `row`, or its text (`as_text`); temperature as in `Response`."""
 
     row: AlignmentRow
-    tokens: tuple[int, ...]
+    tokens: Tokens
     as_text: bool = False
     temperature: float = 1.0
 
@@ -119,7 +121,7 @@ def sample_requests(
     ]
 
 
-def single_pair(sample: Sample, teacher: tuple[int, ...]) -> PreferencePair | None:
+def single_pair(sample: Sample, teacher: Tokens) -> PreferencePair | None:
     """Teacher's answer (token ids) against the sample; None when the sample is the teacher's answer."""
     if sample.tokens == teacher:
         return None
@@ -303,7 +305,7 @@ class OfflinePairs:
                 "no pair of pairs_file names a row or group of the alignment set: check its `id`s"
             )
 
-    def __call__(self, rows: Sequence[AlignmentRow], tokens: Callable[[str], tuple[int, ...]]) -> Outcome:
+    def __call__(self, rows: Sequence[AlignmentRow], tokens: Callable[[str], Tokens]) -> Outcome:
         """All pairs of one group.
 
         Args:

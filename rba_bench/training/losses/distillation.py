@@ -138,13 +138,9 @@ def _expectation(probs: Tensor, values: Tensor) -> Tensor:
     return torch.where(probs > 0, probs * values, probs.new_zeros(())).sum(-1)
 
 
-def _work_type(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
 def _scaled(logits: Tensor, temperature: float) -> Tensor:
     """A new tensor: logits / T, in at least float32."""
-    return logits.to(_work_type(logits)) / temperature
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
 
 
 def _row_blocks(logits: Tensor) -> Iterator[slice]:
@@ -198,7 +194,7 @@ class DivergenceFunction(torch.autograd.Function):
         """Logits [C, V] -> [C] nats."""
         ctx.save_for_backward(student, teacher)
         ctx.setting = kind, weight, temperature
-        losses = student.new_empty(len(student), dtype=_work_type(student))
+        losses = student.new_empty(len(student), dtype=torch.promote_types(student.dtype, torch.float32))
         for rows in _row_blocks(student):
             logprobs = DivergenceFunction._logprobs(student[rows], teacher[rows], temperature)
             losses[rows] = _divergence_value(*logprobs, kind, weight)
@@ -231,7 +227,8 @@ class CollapseFunction(torch.autograd.Function):
         """Logits [C, V] -> [C, k + 1] nats; the last is -inf where the ids are the whole vocabulary."""
         ctx.save_for_backward(logits, ids)
         ctx.temperature = temperature
-        collapsed = logits.new_empty(len(logits), ids.shape[1] + 1, dtype=_work_type(logits))
+        work_type = torch.promote_types(logits.dtype, torch.float32)
+        collapsed = logits.new_empty(len(logits), ids.shape[1] + 1, dtype=work_type)
         for rows in _row_blocks(logits):
             scaled = _scaled(logits[rows], temperature)
             total = scaled.logsumexp(-1, keepdim=True)

@@ -20,6 +20,7 @@ from rba_bench.training.data.pairs import (
     Sample,
     SampleRequest,
     ScoredSample,
+    Tokens,
     answer_tokens,
 )
 from rba_bench.training.losses import distillation
@@ -78,9 +79,7 @@ class TokenDistillation(Method):
             reduction=reduction,
         )
         divergence = (step.pick(step.scores.divergence, places) * weights).sum()
-        supervision = self.supervision(step)
-        notes = {"divergence": float(divergence.detach()), "sft": float(supervision.detach())}
-        return Terms(divergence + self.recipe.sft_weight * supervision, notes)
+        return self.combine(step, divergence, {"divergence": float(divergence.detach())})
 
     def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Also answers, their tokens, and ends of turns."""
@@ -117,11 +116,7 @@ class OnPolicyDistillation(TokenDistillation):
         return self.group_requests(rows, full=False)
 
     def outcome(
-        self,
-        samples: Sequence[Sample],
-        rewards: Sequence[float],
-        teachers: Sequence[tuple[int, ...]],
-        turn: int,
+        self, samples: Sequence[Sample], rewards: Sequence[float], teachers: Sequence[Tokens], turn: int
     ) -> Outcome:
         """The samples as they are."""
         rated = [ScoredSample(answer_tokens(sample), 0.0, 0.0) for sample in samples]
@@ -188,11 +183,9 @@ class Diva(Method):
             counts,
         )
         alignment = token_mean(*aligned, step.counts["words"])
-        supervision = self.supervision(step)
         loss = options.hidden_weight * distance + options.words_weight * alignment
-        loss = loss + self.recipe.sft_weight * supervision
         notes = {"divergence": float(distance.detach()), "alignment": float(alignment.detach())}
-        return Terms(loss, notes | {"sft": float(supervision.detach())})
+        return self.combine(step, loss, notes)
 
 
 def _spoken(batch: StepBatch) -> list[str]:

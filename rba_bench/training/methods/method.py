@@ -20,9 +20,16 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StateTargets, StepBatch, Targets, assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
-from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest, sample_requests
-from rba_bench.training.losses import sequence_logprobs, token_mean
+from rba_bench.training.data.pairs import (
+    AnswerTokens,
+    Outcome,
+    Sample,
+    SampleRequest,
+    Tokens,
+    sample_requests,
+)
 from rba_bench.training.losses.distillation import DivergenceKind, divergence, topk_divergence
+from rba_bench.training.losses.likelihood import sequence_logprobs, token_mean
 from rba_bench.training.model.frozen_models import FrozenModels
 from rba_bench.training.model.policy import Measure, Scores
 from rba_bench.training.options.presets import Reduction
@@ -175,11 +182,7 @@ class Method(ABC):
         return []
 
     def outcome(
-        self,
-        samples: Sequence[Sample],
-        rewards: Sequence[float],
-        teachers: Sequence[tuple[int, ...]],
-        turn: int,
+        self, samples: Sequence[Sample], rewards: Sequence[float], teachers: Sequence[Tokens], turn: int
     ) -> Outcome:
         """What to learn from a group's samples.
 
@@ -202,12 +205,19 @@ class Method(ABC):
             responder if self.supervised else None,
             sum(outcome.items for outcome in outcomes),
         )
-        batch.ensure_audio(rows[0], responder(rows[0].response))
+        # without any audio the projector would take no part in the step, and processes would not all do the same
+        spare = AnswerTokens(rows[0], responder(rows[0].response))
+        if all(as_text for _, as_text in batch.prompts):
+            batch.add(spare)  # an answer that plays no role
         return batch
 
     def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
-        """What the responses are compared with."""
-        return StepTargets()
+        """What the responses are compared with: the reference's log-probabilities of pairs and rated samples."""
+        places = sorted({*batch.chosen, *batch.rejected, *batch.rated})
+        if not places or not self.recipe.uses_reference:
+            return StepTargets()
+        scores = frozen_models.reference(batch, places)
+        return StepTargets(reference=spread_logprobs(batch, places, scores.logprobs))
 
     def counts(self, batch: StepBatch, frozen_models: FrozenModels) -> dict[str, int]:
         """Everything that `loss` divides by, as far as it is in this batch; the same names for every batch.
@@ -232,6 +242,12 @@ class Method(ABC):
     @abstractmethod
     def loss(self, step: Step) -> Terms:
         """A batch's share of the step's loss: sums over `step.counts`, never over what this batch alone holds."""
+
+    def combine(self, step: Step, loss: Tensor, notes: Mapping[str, float]) -> Terms:
+        """The method's own loss with the recipe's share of cross entropy, which is noted too."""
+        supervision = self.supervision(step)
+        notes = {**notes, "sft": float(supervision.detach())}
+        return Terms(loss + self.recipe.sft_weight * supervision, notes)
 
     def supervision(self, step: Step) -> Tensor:
         """Cross entropy of the teacher's answers; 0 where they are not scored.

@@ -1,17 +1,17 @@
 """Policy gradients on rewarded samples: GRPO, DAPO, TARS, self-critical training, minimum risk."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StepBatch
-from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest, ScoredSample, answer_tokens
+from rba_bench.training.data.pairs import Outcome, Sample, SampleRequest, ScoredSample, Tokens, answer_tokens
 from rba_bench.training.losses import policy_gradient as losses
 from rba_bench.training.losses.likelihood import sequence_mean, token_mean
-from rba_bench.training.methods.method import FrozenModels, Method, Step, StepTargets, Terms, spread_logprobs
+from rba_bench.training.methods.method import FrozenModels, Method, Step, Terms
 from rba_bench.training.methods.preference import comparison_groups
 
 LARGEST_RATIO = 1e6  # cap of the importance weights in the log
@@ -35,11 +35,7 @@ class PolicyGradient(Method):
         return self.group_requests(rows, full=self.recipe.group_by == "instruction")
 
     def outcome(
-        self,
-        samples: Sequence[Sample],
-        rewards: Sequence[float],
-        teachers: Sequence[tuple[int, ...]],
-        turn: int,
+        self, samples: Sequence[Sample], rewards: Sequence[float], teachers: Sequence[Tokens], turn: int
     ) -> Outcome:
         """Samples with their advantages."""
         groups = []
@@ -103,11 +99,9 @@ class PolicyGradient(Method):
         """Also tokens of samples."""
         return {**super().counts(batch, frozen_models), "tokens": batch.length(batch.rated)}
 
-    def combine(self, step: Step, loss: torch.Tensor, notes: dict[str, float]) -> Terms:
-        """The loss with the recipe's share of cross entropy."""
-        supervision = self.supervision(step)
-        notes = {"policy": float(loss.detach()), "sft": float(supervision.detach()), **notes}
-        return Terms(loss + self.recipe.sft_weight * supervision, notes)
+    def combine(self, step: Step, loss: torch.Tensor, notes: Mapping[str, float]) -> Terms:
+        """Notes the method's own loss too."""
+        return super().combine(step, loss, {"policy": float(loss.detach()), **notes})
 
 
 class Grpo(PolicyGradient):
@@ -136,11 +130,7 @@ class Grpo(PolicyGradient):
         ]
 
     def outcome(
-        self,
-        samples: Sequence[Sample],
-        rewards: Sequence[float],
-        teachers: Sequence[tuple[int, ...]],
-        turn: int,
+        self, samples: Sequence[Sample], rewards: Sequence[float], teachers: Sequence[Tokens], turn: int
     ) -> Outcome:
         """Also how much of their reward samples lose by their length."""
         outcome = super().outcome(samples, rewards, teachers, turn)
@@ -189,14 +179,6 @@ class Grpo(PolicyGradient):
             for sample, advantage in zip(super().rate(samples, rewards), advantages.tolist(), strict=True)
         ]
 
-    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
-        """The reference's log-probabilities, where the loss has a KL term."""
-        if not batch.rated or not self.recipe.uses_reference:
-            return StepTargets()
-        places = sorted(set(batch.rated))
-        scores = frozen_models.reference(batch, places)
-        return StepTargets(reference=spread_logprobs(batch, places, scores.logprobs))
-
     def loss(self, step: Step) -> Terms:
         """See the class."""
         batch, options = step.batch, self.recipe.policy_gradient
@@ -229,11 +211,7 @@ class SelfCritical(PolicyGradient):
         return sampled + [SampleRequest(row, -1, 0.0) for row in clips.values()]
 
     def outcome(
-        self,
-        samples: Sequence[Sample],
-        rewards: Sequence[float],
-        teachers: Sequence[tuple[int, ...]],
-        turn: int,
+        self, samples: Sequence[Sample], rewards: Sequence[float], teachers: Sequence[Tokens], turn: int
     ) -> Outcome:
         """Each sample against its clip's greedy answer; a clip without a judged one gives nothing."""
         judged = [

@@ -28,6 +28,7 @@ from rba_bench.training.data.pairs import (
     PreferencePair,
     Sample,
     SampleRequest,
+    Tokens,
     group_pair,
     single_pair,
 )
@@ -55,11 +56,7 @@ class Preference(Method):
         return self.group_requests(rows, self.recipe.pairs != "single" and self.recipe.group_by != "clip")
 
     def outcome(
-        self,
-        samples: Sequence[Sample],
-        rewards: Sequence[float],
-        teachers: Sequence[tuple[int, ...]],
-        turn: int,
+        self, samples: Sequence[Sample], rewards: Sequence[float], teachers: Sequence[Tokens], turn: int
     ) -> Outcome:
         """Pairs of one group."""
         if self.recipe.pairs == "single":
@@ -85,21 +82,12 @@ class Preference(Method):
                 pairs.append(on_one_clip(pair, self.recipe.pair_audio))
         return Outcome(len(groups), pairs)
 
-    def targets(self, batch: StepBatch, frozen_models: FrozenModels) -> StepTargets:
-        """The reference's log-probabilities of the pairs."""
-        places = sorted({*batch.chosen, *batch.rejected})
-        if not places or not self.recipe.uses_reference:
-            return StepTargets()
-        scores = frozen_models.reference(batch, places)
-        return StepTargets(reference=spread_logprobs(batch, places, scores.logprobs))
-
     def loss(self, step: Step) -> Terms:
         """See the class."""
         batch = step.batch
         losses = self.losses(step)
         pairs = step.mean(losses, "items")
-        supervision = self.supervision(step)
-        notes = {"preference": float(pairs.detach()), "sft": float(supervision.detach())}
+        notes = {"preference": float(pairs.detach())}
         if batch.chosen:
             chosen, rejected = self.scored(step, step.sequence)
             margin = (chosen - rejected).detach()
@@ -107,7 +95,7 @@ class Preference(Method):
             notes["accuracy"] = float(step.mean((margin > 0).float(), "pairs"))
             if self.recipe.method != "ipo":  # a squared loss, which does not saturate
                 notes["saturated"] = float(step.mean(saturated(losses.detach()).float(), "pairs"))
-        return Terms(pairs + self.recipe.sft_weight * supervision, notes)
+        return self.combine(step, pairs, notes)
 
     def losses(self, step: Step) -> Tensor:
         """[P] loss of each pair, of the difference of its log-ratios (without a reference: log-probabilities).

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from rba_bench.training.losses import DivergenceKind, distillation, divergence, top_k, topk_divergence
+from rba_bench.training.losses import distillation
+from rba_bench.training.losses.distillation import DivergenceKind, divergence, top_k, topk_divergence
 
 KINDS: tuple[DivergenceKind, ...] = get_args(DivergenceKind)
 WEIGHT = 0.3

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rba_bench.training.losses import sequence_logprobs, sequence_mean, token_mean
+from rba_bench.training.losses.likelihood import sequence_logprobs, sequence_mean, token_mean
 
 INF = math.inf
 VALUES = torch.tensor([[1.0, 2.0, 3.0], [10.0, INF, math.nan], [math.nan, -INF, INF]])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rba_bench.training.losses import (
+from rba_bench.training.losses.likelihood import sequence_logprobs, sequence_mean, token_mean
+from rba_bench.training.losses.policy_gradient import (
     beyond_clip,
     clipped_ratio,
     group_advantages,
@@ -17,9 +18,6 @@ from rba_bench.training.losses import (
     modality_advantages,
     overlong_punishment,
     self_critical,
-    sequence_logprobs,
-    sequence_mean,
-    token_mean,
 )
 
 NAN = math.nan

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from rba_bench.training.losses import (
+from rba_bench.training.losses.distillation import (
     end_weights,
     first_positions,
     hidden_l2,
     last_positions,
     token_alignment,
-    token_mean,
 )
+from rba_bench.training.losses.likelihood import token_mean
 
 MASK = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
 ENDED = torch.tensor([True, True, True])

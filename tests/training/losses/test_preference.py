@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rba_bench.training.losses import ipo, odpo, preference_loss, sequence_logprobs, simpo, tdpo
+from rba_bench.training.losses.likelihood import sequence_logprobs
+from rba_bench.training.losses.preference import ipo, odpo, preference_loss, simpo, tdpo
 
 LOG1PEXP = {x: math.log1p(math.exp(-x)) for x in (0.0, 0.2, 0.5, 1.0, 1.5)}  # -log sigmoid(x)
 

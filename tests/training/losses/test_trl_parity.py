@@ -18,7 +18,8 @@ from torch import Tensor
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import StateTargets, StepBatch
 from rba_bench.training.data.packing import Response
-from rba_bench.training.losses import DivergenceKind, divergence, group_advantages, leave_one_out
+from rba_bench.training.losses.distillation import DivergenceKind, divergence
+from rba_bench.training.losses.policy_gradient import group_advantages, leave_one_out
 from rba_bench.training.methods import make_method
 from rba_bench.training.methods.method import TeacherDivergence
 from rba_bench.training.training_recipe import TrainingRecipe

@@ -14,7 +14,8 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.training.data.batch import assemble_batch
 from rba_bench.training.data.clips import ResponseTokens
 from rba_bench.training.data.pairs import AnswerTokens, PreferencePair
-from rba_bench.training.losses import divergence, sequence_logprobs
+from rba_bench.training.losses.distillation import divergence
+from rba_bench.training.losses.likelihood import sequence_logprobs
 from rba_bench.training.methods import make_method
 from rba_bench.training.methods.method import Step
 from rba_bench.training.methods.preference import saturated
