@@ -69,14 +69,12 @@ class ModelLimits:
             raise UserError(f"{'; '.join(lines)}. Remove them, or set long_clips to drop or cut")
         for line in lines if tell else ():
             say(line)
-        cut = self.recipe.long_clips == "cut"
-        used = [reason for reason in reasons if not (cut and reason == "long")]
-        if cut:
+        if self.recipe.long_clips == "cut":
+            reasons.remove("long")
             self.counts["cut"] = self.counts.pop("long")
-        if any(self.counts[reason] for reason in used):
-            data.leave_out(
-                [np.logical_or.reduce([by_reason[reason] for reason in used]) for by_reason in reasons_by_set]
-            )
+        if any(self.counts[reason] for reason in reasons):
+            against = [[by_reason[reason] for reason in reasons] for by_reason in reasons_by_set]
+            data.leave_out([np.logical_or.reduce(masks) for masks in against])
 
     def _lines(self, total: int) -> Iterator[str]:
         limit, counts, recipe = self.family.max_seconds, self.counts, self.recipe

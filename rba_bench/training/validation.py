@@ -6,6 +6,7 @@ log-probability (nats per answer) of the teacher's answers, or the mean reward o
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ ITEMS_SHOWN = 10  # that are answered before and after training, for people to r
 Figures = dict[tuple[str, int], float]
 
 
+@dataclass(eq=False)
 class Validator:
     """Validates, keeps the best weights on disk, and says when patience is at its end. All processes must call.
 
-    Args:
+    Attributes:
         recipe: `validation`, `select`, `eval_every`.
         rows: held-out clips of each kind.
         rollout_buffer: policy, clips and sampling.
@@ -50,30 +52,19 @@ class Validator:
             batch holds the same items in whichever process, and the figures are those of one process.
         gather: the figures of all processes, for all of them.
         sync: of the processes, where they share weights out.
+        history: step and figure of every validation.
     """
 
-    def __init__(
-        self,
-        recipe: TrainingRecipe,
-        rows: Mapping[str, Sequence[AlignmentRow]],
-        rollout_buffer: RolloutBuffer,
-        reward: Reward | None,
-        folder: Path,
-        writes: bool = True,
-        process: tuple[int, int] = (0, 1),
-        gather: Callable[[Figures], Sequence[Figures]] = lambda figures: [figures],
-        sync: CollectiveSync | None = None,
-    ) -> None:
-        self.recipe = recipe
-        self.rows = rows
-        self.rollout_buffer = rollout_buffer
-        self.reward = reward
-        self.folder = folder
-        self.writes = writes
-        self.process = process
-        self.gather = gather
-        self.sync = sync or CollectiveSync()
-        self.history: list[tuple[int, float]] = []
+    recipe: TrainingRecipe
+    rows: Mapping[str, Sequence[AlignmentRow]]
+    rollout_buffer: RolloutBuffer
+    reward: Reward | None
+    folder: Path
+    writes: bool = True
+    process: tuple[int, int] = (0, 1)
+    gather: Callable[[Figures], Sequence[Figures]] = lambda figures: [figures]
+    sync: CollectiveSync = field(default_factory=CollectiveSync)
+    history: list[tuple[int, float]] = field(default_factory=list, init=False)
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Validate now; what to write into the step log: `validation_loss` or `validation_reward`, also by kind."""

@@ -70,18 +70,6 @@ def group_record(
         # a sample that equals the teacher's answer makes no pair with it, so what is no sample is given
         return {"clip": answer.row.id, "voice": answer.row.voice, "text": text, "sample": place}
 
-    sample_records = [
-        {
-            "clip": sample.row.id,
-            "voice": sample.row.voice,
-            "text": bounded(sample.text),
-            "tokens": len(sample.tokens),
-            "cut": not sample.ended,
-            "read": sample.as_text,
-            "reward": None if rewards is None or math.isnan(rewards[number]) else rewards[number],
-        }
-        for number, sample in enumerate(samples[:SAMPLES])
-    ]
     first = rows[0]
     return {
         "group": first.group_id,
@@ -90,7 +78,18 @@ def group_record(
         "instruction": bounded(first.instruction),
         "teacher": bounded(first.response),
         "voices": [{"clip": row.id, "voice": row.voice} for row in rows[:SAMPLES]],
-        "samples": sample_records,
+        "samples": [
+            {
+                "clip": sample.row.id,
+                "voice": sample.row.voice,
+                "text": bounded(sample.text),
+                "tokens": len(sample.tokens),
+                "cut": not sample.ended,
+                "read": sample.as_text,
+                "reward": None if rewards is None or math.isnan(rewards[number]) else rewards[number],
+            }
+            for number, sample in enumerate(samples[:SAMPLES])
+        ],
         "samples_left_out": max(len(samples) - SAMPLES, 0),
         "pairs": [
             {"chosen": side(pair.chosen), "rejected": side(pair.rejected), "gap": pair.gap}

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -59,36 +60,27 @@ class Interrupt:
         os.write(2, b"\nstopping and saving after this step; once more stops at once, without saving\n")
 
 
+@dataclass(eq=False)
 class TrainingCallback(TrainerCallback):
     """The run's callback.
 
-    Args:
+    Attributes:
         trainer: the run's; add the callback to it.
         validator: validates; None where the run has no validation.
         interrupt: asks for a stop.
         files: what the run writes; None on processes that do not write.
         display: where figures are shown; None for nowhere.
-
-    Attributes:
         interrupted: whether a signal, and nothing else, has ended the run.
     """
 
-    def __init__(
-        self,
-        trainer: "AlignmentTrainer",
-        validator: "Validator | None" = None,
-        interrupt: Interrupt | None = None,
-        files: RunFiles | None = None,
-        display: Board | None = None,
-    ) -> None:
-        self.trainer = trainer
-        self.validator = validator
-        self.interrupt = interrupt or Interrupt()
-        self.files = files
-        self.display = display
-        self.interrupted = False
-        self._since = 0.0
-        self._encoded = 0.0
+    trainer: "AlignmentTrainer"
+    validator: "Validator | None" = None
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    files: RunFiles | None = None
+    display: Board | None = None
+    interrupted: bool = field(default=False, init=False)
+    _since: float = field(default=0.0, init=False)
+    _encoded: float = field(default=0.0, init=False)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -108,8 +108,7 @@ class Part:
     @property
     def voices(self) -> np.ndarray:
         """Clips of each group, [n]."""
-        counts: np.ndarray = used_clips(self.source, self.left_out)[self.numbers]
-        return counts
+        return used_clips(self.source, self.left_out)[self.numbers]
 
 
 def used_clips(source: IndexedSet, left_out: np.ndarray | None) -> np.ndarray:
@@ -117,8 +116,7 @@ def used_clips(source: IndexedSet, left_out: np.ndarray | None) -> np.ndarray:
     index = source.index
     if left_out is None:
         return np.diff(index.starts)
-    counts: np.ndarray = np.add.reduceat(~left_out, index.starts[:-1], dtype=np.int64)
-    return counts
+    return np.add.reduceat(~left_out, index.starts[:-1], dtype=np.int64)
 
 
 class GroupIds(Sequence[str]):

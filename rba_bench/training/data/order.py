@@ -135,9 +135,7 @@ class GroupOrder(Dataset[tuple[int, str]]):
         number, offset = divmod(turn, self.sizes[part])
         key = (part, number)
         if key not in self._epochs:
-            kept = {
-                old: epoch for old, epoch in self._epochs.items() if old[0] != part or old[1] == number - 1
-            }
+            kept = {at: epoch for at, epoch in self._epochs.items() if at[0] != part or at[1] == number - 1}
             epoch = permutation(self.sizes[part], "order", self.seed, part, number, window=self.window)
             self._epochs = {**kept, key: epoch}
         return int(self.firsts[part] + self._epochs[key][offset])

@@ -196,10 +196,7 @@ class Outcome:
             "items": self.items,
             "pairs": [[side(pair.chosen), side(pair.rejected), pair.gap] for pair in self.pairs],
             "rated": [
-                [
-                    [side(sample.answer), sample.reward, sample.advantage, list(sample.logprobs)]
-                    for sample in group
-                ]
+                [[side(one.answer), one.reward, one.advantage, list(one.logprobs)] for one in group]
                 for group in self.rated
             ],
             "stats": self.stats,
@@ -219,15 +216,9 @@ class Outcome:
 
         return cls(
             value["items"],
+            [PreferencePair(answer(good), answer(bad), gap) for good, bad, gap in value["pairs"]],
             [
-                PreferencePair(answer(chosen), answer(rejected), gap)
-                for chosen, rejected, gap in value["pairs"]
-            ],
-            [
-                [
-                    ScoredSample(answer(side), reward, advantage, tuple(logprobs))
-                    for side, reward, advantage, logprobs in group
-                ]
+                [ScoredSample(answer(side), reward, gain, tuple(logs)) for side, reward, gain, logs in group]
                 for group in value["rated"]
             ],
             value["stats"],
@@ -247,15 +238,15 @@ class TextPair:
     gap: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
 class OfflinePairs:
     """Given pairs by clip or instruction.
 
-    Args:
+    Attributes:
         pairs: by row id or group id.
     """
 
-    def __init__(self, pairs: Mapping[str, Sequence[TextPair]]) -> None:
-        self.pairs = pairs
+    pairs: Mapping[str, Sequence[TextPair]]
 
     @classmethod
     def open(cls, path: Path) -> "OfflinePairs":

@@ -52,9 +52,8 @@ class PolicyGradient(Method):
 
     def weights(self, step: Step, cap: float) -> torch.Tensor:
         """[Q, L] importance weights of the samples, at most `cap`: policy now over policy at sampling time."""
-        new, mask = (
-            step.pick(values, step.batch.rated) for values in (step.scores.logprobs, step.scores.mask)
-        )
+        new = step.pick(step.scores.logprobs, step.batch.rated)
+        mask = step.pick(step.scores.mask, step.batch.rated)
         return losses.importance_weights(new, _sampling_logprobs(step.batch, new), mask, cap)
 
     def token_notes(self, step: Step) -> dict[str, float]:
