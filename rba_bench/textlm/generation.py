@@ -284,7 +284,7 @@ def generate_tokens(
     batch = _RunningBatch(decoder, prompts, requests, sampler, longest, stops, slots, with_logprobs)
     while True:
         batch.step()
-        if agree(batch.done):
+        if agree(not batch.rows and not batch.waiting):
             return batch.answers
 
 
@@ -333,11 +333,6 @@ class _RunningBatch:
         self.held: tuple[int, Tensor] | None = None
         self.rows: list[_Row] = []
         self.cache = SlotCache(decoder.n_layers, slots + 1, max(lengths, default=0) + longest // 4 + 2)
-
-    @property
-    def done(self) -> bool:
-        """Whether all requests are answered."""
-        return not self.rows and not self.waiting
 
     def step(self) -> None:
         """One call of the decoder: prompts are read, or every row gets a token."""

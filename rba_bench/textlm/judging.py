@@ -376,11 +376,9 @@ class Poll:
         """Attempts and kept votes by the key of the first attempt; what older versions kept may hold none."""
         rows: dict[str, _Row] = {}
         for question in questions:
-            attempts = [question]
-            for number in range(1, self.retries + 1):
-                seed = stable_seed("retry", question.seed, number) % SEEDS
-                warmer = max(question.temperature, RETRY_TEMPERATURE)
-                attempts.append(replace(question, seed=seed, temperature=warmer))
+            warmer = max(question.temperature, RETRY_TEMPERATURE)
+            seeds = (stable_seed("retry", question.seed, n) % SEEDS for n in range(1, self.retries + 1))
+            attempts = [question, *(replace(question, seed=seed, temperature=warmer) for seed in seeds)]
             keys = [vote_key(self._judge, attempt) for attempt in attempts]
             rows.setdefault(keys[0], _Row(attempts, keys))
         cached = self.cache.get(key for row in rows.values() for key in row.keys)

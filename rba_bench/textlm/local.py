@@ -341,9 +341,8 @@ class LocalJudge(JudgeModel):
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation as the model reads it, ready for the answer; special tokens are written out."""
         lm = self.lm  # loading it tells whether its template takes a system turn
-        return _render_messages(
-            lm.tokenizer, messages if self._takes_system else fold_system(messages), lm.template
-        )
+        turns = messages if self._takes_system else fold_system(messages)
+        return _render_messages(lm.tokenizer, turns, lm.template)
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         roles = [message.role for message in messages]

@@ -108,14 +108,13 @@ def _probes(client: EndpointClient) -> list[ServerFinding]:
     payloads: tuple[dict[str, Any], ...] = ({}, _LOGPROBS, {"stream": True}, _audio_question())
     answer, logprobs, stream, audio = (_outcome(client, payload) for payload in payloads)
     changes = ", ".join(client.observed().get("asked", [])) or "as the protocol says"
-    findings = [_finding("answers", answer, changes)]
     if isinstance(answer, RequestFailure):
         _refuse(answer, client)
     if isinstance(logprobs, ServerAnswer) and not logprobs.logprobs:
         logprobs = RequestFailure("request", "not given")
     count = f"{len(logprobs.logprobs)} likeliest first tokens" if isinstance(logprobs, ServerAnswer) else ""
     return [
-        *findings,
+        _finding("answers", answer, changes),
         _finding("logprobs", logprobs, count),
         _finding("stream", stream, "answers in pieces"),
         _finding("audio", audio, "takes input_audio"),

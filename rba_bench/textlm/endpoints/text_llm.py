@@ -83,12 +83,10 @@ class EndpointLM(TextLM, JudgeModel):
         Raises:
             RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
         """
+        turns = [[{"role": "user", "content": text}] for text in user_texts]
         calls = [
-            EndpointRequest(
-                "chat",
-                {"messages": [{"role": "user", "content": text}], **sampling_parameters(decoding, seed)},
-            )
-            for text, seed in zip(user_texts, seeds, strict=True)
+            EndpointRequest("chat", {"messages": turn, **sampling_parameters(decoding, seed)})
+            for turn, seed in zip(turns, seeds, strict=True)
         ]
         with closing(self.client.run(len(calls), calls.__getitem__)) as outcomes:
             for index, outcome in outcomes:

@@ -255,8 +255,7 @@ class AudioFamily(Trainable, ABC):
 
     def find_audio_token(self) -> int:
         """Id of the placeholder."""
-        token: int = self.model.config.audio_token_id
-        return token
+        return int(self.model.config.audio_token_id)
 
     def find_stops(self) -> list[int]:
         """Tokens that end an answer (see `textlm.chat.stop_ids`).

@@ -85,8 +85,7 @@ class Phi4Multimodal(Unpadded):
 
     def find_audio_token(self) -> int:
         """Id of the placeholder, in the audio part of the config."""
-        token: int = self.model.config.audio_config.audio_token_id
-        return token
+        return int(self.model.config.audio_config.audio_token_id)
 
     def render(self, prompt: str) -> str:
         """By the template; where it takes strings only, placeholder and text as one string."""
