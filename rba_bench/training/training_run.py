@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from rba_bench.training.data.groups import TrainingData
-    from rba_bench.training.data.order import GroupOrder
     from rba_bench.training.methods import Method
-    from rba_bench.training.model.frozen_models import FrozenModels
-    from rba_bench.training.model.policy import SpeechPolicy
     from rba_bench.training.preflight import ModelLimits
     from rba_bench.training.rollouts.buffer import RolloutBuffer
     from rba_bench.training.trainer import AlignmentTrainer
@@ -177,7 +174,7 @@ class _Run:
         data: "TrainingData",
         base: Path,
         sources: dict[str, str],
-        origin: continuing.Origin | None = None,
+        origin: continuing.Origin | None,
     ) -> None:
         from accelerate import PartialState
         from transformers import set_seed
@@ -279,6 +276,7 @@ class _Run:
         from rba_bench.training.data.order import GroupOrder
         from rba_bench.training.methods import make_method
         from rba_bench.training.model import building as build
+        from rba_bench.training.model.frozen_models import FrozenModels
         from rba_bench.training.trainer import AlignmentTrainer, arguments
 
         recipe = self.recipe
@@ -292,6 +290,14 @@ class _Run:
             order = GroupOrder(self.own_answers.ids, positions, recipe.seed)
         rollout_buffer = self._rollout_buffer(make_method(recipe, self.responder.end_ids), args)
         shell = build.make_teacher_shell(recipe, self.policy) if self.shared else None
+        weights = self.sources["base_sha256"]
+        teacher = build.make_teacher(recipe, self.family, weights, str(args.device), shell, self.sync)
+        trained = [name for name, parameter in self.policy.named_parameters() if parameter.requires_grad]
+        kept = None
+        if self.offline is not None and recipe.uses_reference and self.reference is None:
+            kept = build.score_pairs(
+                self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
+            )
         trainer = AlignmentTrainer(
             self.policy,
             recipe,
@@ -299,7 +305,7 @@ class _Run:
             rollout_buffer,
             order,
             args,
-            self._frozen_models(order, shell, str(args.device)),
+            FrozenModels(self.store, self.reference, teacher, trained, kept, self.sync),
             self.offline,
             copies=[copy for copy in (self.reference, shell) if copy is not None],
             when_sharded=self._guard if self.shared and self.done == 0 else lambda: None,
@@ -336,22 +342,6 @@ class _Run:
         )
         self.validator = make_validator(recipe, self.data, rollout_buffer, reward, folder, self.sync)
         return rollout_buffer
-
-    def _frozen_models(
-        self, order: "GroupOrder", shell: "SpeechPolicy | None", device: str
-    ) -> "FrozenModels":
-        from rba_bench.training.model import building as build
-        from rba_bench.training.model.frozen_models import FrozenModels
-
-        recipe, weights = self.recipe, self.sources["base_sha256"]
-        teacher = build.make_teacher(recipe, self.family, weights, device, shell, self.sync)
-        trained = [name for name, p in self.policy.named_parameters() if p.requires_grad]
-        kept = None
-        if self.offline is not None and recipe.uses_reference and self.reference is None:
-            kept = build.score_pairs(
-                self.policy, self.store, self.offline, order, self.responder, recipe.voices_per_group
-            )
-        return FrozenModels(self.store, self.reference, teacher, trained, kept, self.sync)
 
     def _guard(self) -> None:
         """Refuse a model that does not use its audio; the first process says how much it gains from it."""

@@ -70,12 +70,7 @@ def group_advantages(
 
 
 def modality_advantages(
-    rewards: Tensor,
-    groups: Tensor,
-    modality: Tensor,
-    *,
-    scale: Literal["std", "none"] = "none",
-    eps: float = 1e-4,
+    rewards: Tensor, groups: Tensor, modality: Tensor, *, scale: Literal["std", "none"] = "none"
 ) -> Tensor:
     """A = r - mean over the answers of the group *in the same modality*: TARS (arXiv 2601.05543).
 
@@ -87,13 +82,12 @@ def modality_advantages(
         groups: [N] int.
         modality: [N] int, such as 0 speech, 1 text.
         scale: TARS does not divide by the std.
-        eps: see `group_advantages`.
 
     Returns:
         [N]; exactly 0 where all rewards of a group in a modality are equal.
     """
     pairs = torch.stack([groups, modality.to(groups.dtype)])
-    return group_advantages(rewards, torch.unique(pairs, dim=1, return_inverse=True)[1], scale=scale, eps=eps)
+    return group_advantages(rewards, torch.unique(pairs, dim=1, return_inverse=True)[1], scale=scale)
 
 
 def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
