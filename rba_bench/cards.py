@@ -59,10 +59,9 @@ def write_card(
         return False
     card = _with_metadata(old, {key: metadata.get(key) for key in renewed}, path)
     for name, text in sections.items():
-        match = re.search(_SECTION.format(name=name), card, _FLAGS)
-        before, after = (
-            (card[: match.start()], card[match.end() :]) if match else (card.rstrip() + "\n\n", "\n")
-        )
+        before, after = card.rstrip() + "\n\n", "\n"
+        if match := re.search(_SECTION.format(name=name), card, _FLAGS):
+            before, after = card[: match.start()], card[match.end() :]
         card = before + _section(name, text) + after
     if card != old:
         write_atomic(path, card)
@@ -172,10 +171,8 @@ def _parse_front(front: str, path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(front) or {}
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"the front matter of {path} is not valid YAML ({plain(reason)}): correct it"
-        ) from error
+        reason = plain(" ".join(str(error).split()))
+        raise UserError(f"the front matter of {path} is not valid YAML ({reason}): correct it") from error
     if not isinstance(values, dict):
         raise UserError(f"the front matter of {path} must hold `key: value` lines: correct it")
     return values

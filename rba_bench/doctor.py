@@ -116,9 +116,8 @@ def _distribution(name: str, module: str) -> Check:
     try:
         import_module(module)
     except Exception as error:  # noqa: BLE001 - whatever a broken package raises is the finding
-        return Check(
-            name, False, f"{version} cannot be imported: {_reason(error)}", package(name, upgrade=True)
-        )
+        found = f"{version} cannot be imported: {_reason(error)}"
+        return Check(name, False, found, package(name, upgrade=True))
     return Check(name, True, version)
 
 
@@ -173,10 +172,8 @@ def _weights() -> Check:
 def _tasks() -> Check:
     from rba_bench.evaluation.task_registry import list_tasks
 
-    number = len(list_tasks())
-    return Check(
-        "tasks", number > 0, f"{number} tasks", "reinstall rba-bench, because its tasks/ folder is missing"
-    )
+    number, fix = len(list_tasks()), "reinstall rba-bench, because its tasks/ folder is missing"
+    return Check("tasks", number > 0, f"{number} tasks", fix)
 
 
 def _family(model_type: str, entry: Entry) -> Check:
@@ -187,9 +184,8 @@ def _family(model_type: str, entry: Entry) -> Check:
         installed = package_version("transformers") or "an unknown version"
         if not f"{installed}.".startswith(f"{VERIFIED_WITH}."):
             verified += f", not with {installed}"
-    return Check(
-        model_type, True, "; ".join(filter(None, (verified, entry.example, entry.note))), group=MODELS
-    )
+    found = "; ".join(filter(None, (verified, entry.example, entry.note)))
+    return Check(model_type, True, found, group=MODELS)
 
 
 def _keys() -> tuple[Check, ...]:

@@ -19,14 +19,8 @@ FULL_WORDS = (
     "iostream error", "database or disk is full",
 )  # fmt: skip
 REFUSED = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-)
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
 # Primary result codes, https://sqlite.org/rescode.html
 _SQLITE_UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -88,22 +82,17 @@ def database_error(error: sqlite3.Error, file: Path | None, remedy: str = "move 
 
 
 def _no_space(path: object) -> str:
-    where = f" at {path}" if path else ""
-    return (
-        f"no space left on the disk{where}: free some and run the same command again; finished work is kept"
-    )
+    where = f"the disk at {path}" if path else "the disk"
+    return f"no space left on {where}: free some and run the same command again; finished work is kept"
 
 
 def _explain_refusal(error: OSError) -> RbaError:
-    path, reason = Path(str(error.filename)), os.strerror(error.errno or 0)
+    path = Path(str(error.filename))
+    refused = f"cannot use {path} ({os.strerror(error.errno or 0)})"
     cache = cache_dir()
-    if path == cache or path.is_relative_to(cache) or cache.is_relative_to(path):
-        return MissingPrerequisite(
-            f"cannot use {path} ({reason}): set RBA_CACHE to a folder that can be written"
-        )
+    if path.is_relative_to(cache) or cache.is_relative_to(path):
+        return MissingPrerequisite(f"{refused}: set RBA_CACHE to a folder that can be written")
     hub = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     if path.is_relative_to(hub) or hub.is_relative_to(path):
-        return MissingPrerequisite(
-            f"cannot use {path} ({reason}): set HF_HOME to a folder that can be written"
-        )
-    return UserError(f"cannot use {path} ({reason}): choose a folder or file that can be read and written")
+        return MissingPrerequisite(f"{refused}: set HF_HOME to a folder that can be written")
+    return UserError(f"{refused}: choose a folder or file that can be read and written")

@@ -15,7 +15,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
@@ -37,9 +36,8 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "rba-bench"
     except RuntimeError as error:
-        raise MissingPrerequisite(
-            "this user has no home folder: set RBA_CACHE to a folder that can be written"
-        ) from error
+        fix = "set RBA_CACHE to a folder that can be written"
+        raise MissingPrerequisite(f"this user has no home folder: {fix}") from error
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -197,28 +195,22 @@ class JsonlAppender:
     def __enter__(self) -> "JsonlAppender":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def is_name(text: object) -> bool:
     """Whether `text` is an identifier that may stand in a path as it is."""
-    return (
-        isinstance(text, str)
-        and bool(_NAME.fullmatch(text))
-        and text[-1] != "."
-        and not _RESERVED.match(text)
-    )
+    if not isinstance(text, str):
+        return False
+    return bool(_NAME.fullmatch(text)) and text[-1] != "." and not _RESERVED.match(text)
 
 
 def check_name(text: str) -> str:
     """`text`, for pydantic. Raises ValueError where it is no identifier."""
     if not is_name(text):
-        raise ValueError(
-            f"{text[:60]!r} is not a valid name: use letters, digits and . _ + = - (at most {LONGEST})"
-        )
+        allowed = f"letters, digits and . _ + = - (at most {LONGEST})"
+        raise ValueError(f"{text[:60]!r} is not a valid name: use {allowed}")
     return text
 
 

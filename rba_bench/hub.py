@@ -196,41 +196,32 @@ def _hub_api() -> Any:
 def _hub_errors(repo: str, retry: str = "") -> Iterator[None]:
     """Turn errors of the Hub's client into one line each; `retry` is the command that repeats a failed upload."""
     import httpx2
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub import errors
 
     try:
         yield
-    except LocalTokenNotFoundError as error:
+    except errors.LocalTokenNotFoundError as error:
         raise MissingPrerequisite(
             "there is no Hub token: log in with `hf auth login`, or set HF_TOKEN to a token that may write"
         ) from error
-    except OfflineModeIsEnabled as error:
+    except errors.OfflineModeIsEnabled as error:
         raise MissingPrerequisite("HF_HUB_OFFLINE forbids the use of the Hub: unset it to publish") from error
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise UserError(f"{plain(repo)} is not a valid name of a repository: write OWNER/NAME") from error
-    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
+    except (errors.HfHubHTTPError, httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
         raise _request_error(error, repo, retry) from error
 
 
 def _request_error(error: Exception, repo: str, retry: str) -> RbaError:
     status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = plain(
-        getattr(error, "server_message", None) or str(error.__cause__ or error).strip().split("\n")[0]
-    )
+    told = getattr(error, "server_message", None)
+    reason = plain(told or str(error.__cause__ or error).strip().split("\n")[0])
     if retry:
         say("")  # ends the line of a progress bar
         return RbaError(f"the upload failed ({reason}); the folder is complete. To try again: {retry}")
+    message = f"the Hub cannot be used for {repo} ({reason}): try again, or leave out --push-to-hub"
     if status == 401:
-        return MissingPrerequisite(
-            f"the Hub does not accept this token ({reason}): log in with `hf auth login`"
-        )
-    if status == 403:
-        return MissingPrerequisite(f"this token may not write to {repo} ({reason}): use a token that may")
-    return MissingPrerequisite(
-        f"the Hub cannot be used for {repo} ({reason}): try again, or leave out --push-to-hub"
-    )
+        message = f"the Hub does not accept this token ({reason}): log in with `hf auth login`"
+    elif status == 403:
+        message = f"this token may not write to {repo} ({reason}): use a token that may"
+    return MissingPrerequisite(message)

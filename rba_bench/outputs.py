@@ -49,9 +49,8 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
     """Yield `key: old -> new` for every leaf in which two JSON values differ; `-` marks an absent side."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from differences(
-                old.get(name, _ABSENT), new.get(name, _ABSENT), f"{key}.{name}" if key else name
-            )
+            below = f"{key}.{name}" if key else name
+            yield from differences(old.get(name, _ABSENT), new.get(name, _ABSENT), below)
     elif old != new or type(old) is not type(new):
         texts = ["-" if side is _ABSENT else json.dumps(side, ensure_ascii=False) for side in (old, new)]
         before, after = (text if len(text) <= 80 else text[:77] + "..." for text in texts)
@@ -135,17 +134,15 @@ def _existing_signature(folder: Path) -> dict[str, Any] | None:
 def _refuse_other_run(
     folder: Path, signature: dict[str, Any], ours: dict[str, Any], resume_rule: ResumeRule
 ) -> None:
-    if signature["stage"] != ours["stage"]:
-        raise UserError(
-            f"{folder} holds the output of `{signature['stage']}`, not of `{ours['stage']}`; "
-            "choose another --out"
-        )
+    theirs, stage = signature["stage"], ours["stage"]
+    if theirs != stage:
+        raise UserError(f"{folder} holds the output of `{theirs}`, not of `{stage}`; choose another --out")
     reasons = list(differences(signature.get("schema_version"), ours["schema_version"], "schema_version"))
     reasons += resume_rule(signature["config"], ours["config"])
     if reasons:
         more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
         raise UserError(
-            f"{folder} belongs to another {ours['stage']} run (there -> asked): {'; '.join(reasons[:SHOWN])}{more}; "
+            f"{folder} belongs to another {stage} run (there -> asked): {'; '.join(reasons[:SHOWN])}{more}; "
             "repeat that run's settings to resume it, or choose another --out"
         )
 

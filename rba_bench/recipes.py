@@ -135,12 +135,11 @@ def recipe_file(name: Path | str) -> Path:
     shipped = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
     shipped |= {f"full/{path.stem}": path for path in sorted(recipes_dir().glob("full/*.yaml"))}
     path = shipped.get(str(name).removesuffix(".yaml"))
+    names = ", ".join(shipped)
     if path is None and Path(name).name != str(name):
-        raise UserError(f"no file {name}: check the path, or name a shipped recipe ({', '.join(shipped)})")
+        raise UserError(f"no file {name}: check the path, or name a shipped recipe ({names})")
     if path is None:
-        raise UserError(
-            f"no recipe {name}: neither a file nor one of {', '.join(shipped) or '(none shipped)'}"
-        )
+        raise UserError(f"no recipe {name}: neither a file nor one of {names or '(none shipped)'}")
     return path
 
 
@@ -269,14 +268,7 @@ _KINDS = {
 def _explain_errors(
     model: type[BaseModel], problems: Sequence[Problem], origins: Mapping[Location, str], where: str
 ) -> str:
-    """One line for all problems.
-
-    Args:
-        model: the recipe class; its `other_names` maps names of other tools to keys.
-        problems: from `ValidationError.errors()`.
-        origins: `file:line` or override that each key came from.
-        where: what to name for a key without an origin.
-    """
+    """One line for all problems; `where` is named for a key that has neither a line nor an override in `origins`."""
     lines = [_explain_problem(model, problem, origins, where) for problem in _one_branch(problems)]
     if len(lines) <= PROBLEMS_SHOWN:
         return "; ".join(lines)
@@ -369,10 +361,8 @@ def _explain_value(model: type[BaseModel], problem: Problem, key: str) -> str:
         valid = re.findall(r"'([^']*)'", context["expected"])
         several = isinstance(value, str) and "," in value and isinstance(problem["loc"][-1], int)
         matches = difflib.get_close_matches(str(value).lower(), valid, 1, 0.5)
-        hint = (
-            f"; write a list: [{value}]" if several else f"; did you mean '{matches[0]}'?" if matches else ""
-        )
-        return f"must be {context['expected']}{hint}"
+        hint = f"; did you mean '{matches[0]}'?" if matches else ""
+        return f"must be {context['expected']}" + (f"; write a list: [{value}]" if several else hint)
     if kind == "invalid_key":
         return "keys must be words"
     if kind in _KINDS:

@@ -102,13 +102,9 @@ def _visible(text: str, place: int) -> str:
     if kind in _HIDDEN:
         return MARK
     before = text[max(0, place - _STACKED) : place]
-    if (
-        kind == "Mn"
-        and len(before) == _STACKED
-        and all(unicodedata.category(each) == "Mn" for each in before)
-    ):
-        return ""
-    return letter
+    if kind != "Mn" or len(before) < _STACKED:
+        return letter
+    return "" if all(unicodedata.category(each) == "Mn" for each in before) else letter
 
 
 def read_untrusted_file(path: Path, limit: int = MAX_JSON) -> bytes:
@@ -190,7 +186,7 @@ def parse_untrusted_json(data: bytes | str) -> Any:
     return value
 
 
-def read_untrusted_json(path: Path, limit: int = MAX_JSON) -> Any:
+def read_untrusted_json(path: Path) -> Any:
     """`parse_untrusted_json` of a file.
 
     Raises:
@@ -198,7 +194,7 @@ def read_untrusted_json(path: Path, limit: int = MAX_JSON) -> Any:
         ValueError: see `parse_untrusted_json`.
         UserError: see `read_untrusted_file`.
     """
-    return parse_untrusted_json(read_untrusted_file(path, limit))
+    return parse_untrusted_json(read_untrusted_file(path))
 
 
 def _refuse_constant(name: str) -> Any:

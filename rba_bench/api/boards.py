@@ -44,9 +44,8 @@ class Leaderboard:
 
     def summary(self) -> str:
         """The tables of the first page as text."""
-        return "\n\n".join(
-            tables.text_table(table.title, table.headings, table.rows) for table in self._built.tables
-        )
+        texts = [tables.text_table(table.title, table.headings, table.rows) for table in self._built.tables]
+        return "\n\n".join(texts)
 
     def __repr__(self) -> str:
         return f"Leaderboard({str(self.path)!r}, tables={len(self._built.data['sections'])})"
@@ -77,7 +76,6 @@ class Comparison:
         Raises:
             MissingPrerequisite: pandas is not installed.
         """
-        same_names = ("metric", "a", "b")
         counts = ("significant", "n", "n_left_out", "wins", "ties", "losses", "scale")
         return tables.data_frame(
             [
@@ -86,7 +84,7 @@ class Comparison:
                     "protocol": pair["protocol"],
                     "model_a": pair["a"]["model"],
                     "model_b": pair["b"]["model"],
-                    **{name: metric[name] for name in same_names},
+                    **{name: metric[name] for name in ("metric", "a", "b")},
                     "difference": metric["difference"]["value"],
                     "low": metric["difference"]["low"],
                     "high": metric["difference"]["high"],
@@ -103,8 +101,7 @@ class Comparison:
         return "\n\n".join(tables.text_table(title, table.headings, table.rows) for title, table in pieces)
 
     def __repr__(self) -> str:
-        tasks = [pair.first.record.task for pair in self._result.comparisons]
-        return f"Comparison(tasks={tasks})"
+        return f"Comparison(tasks={[pair.first.record.task for pair in self._result.comparisons]})"
 
     def _repr_html_(self) -> str:
         pieces = [

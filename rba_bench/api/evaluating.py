@@ -265,13 +265,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if len(models) > 1:
         raise UserError(f"{path} holds runs of several models ({', '.join(models)}): name the folder of one")
     tasks = [record.task for _, record in headers]
-    repeated = sorted({task for task in tasks if tasks.count(task) > 1})
-    if repeated:
+    if repeated := sorted({task for task in tasks if tasks.count(task) > 1}):
         raise UserError(f"{path} holds several runs of {', '.join(repeated)}: name one run folder")
     return Run(headers)
 
 
 def _sample_fields(task: str, sample: "Sample") -> dict[str, Any]:
-    values = sample.model_dump(mode="json")
-    del values["latency_s"]  # of records before schema 2
-    return {"task": task, **values}
+    # latency_s: of records before schema 2
+    return {"task": task, **sample.model_dump(mode="json", exclude={"latency_s"})}

@@ -1,6 +1,6 @@
 """`rba-bench doctor`: what is installed, what is missing, and what a server offers."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -8,9 +8,6 @@ from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.progress import stdout_reserved
-
-if TYPE_CHECKING:
-    from rba_bench.doctor import Report
 
 
 def doctor_command(
@@ -45,7 +42,14 @@ def doctor_command(
     if as_json:
         emit_json(report)
     else:
-        _print_report(report)
+        width, group = max(len(check.name) for check in report.checks), ""
+        for check in report.checks:
+            if check.group != group:
+                group = check.group
+                emit(f"\n{group}")
+            emit(f"{'ok' if check.ok else '--':<3} {check.name:<{width}} {check.found}")
+            if not check.ok:
+                emit(f"    fix: {check.fix}")
     if not report.ready:
         raise typer.Exit(MissingPrerequisite.exit_code)
 
@@ -63,15 +67,3 @@ def _print_server(endpoint: str, probe: bool, as_json: bool) -> None:
     needed = "answers" if probe else "model"
     if not any(finding.ok for finding in findings if finding.name == needed):
         raise typer.Exit(RbaError.exit_code)
-
-
-def _print_report(report: "Report") -> None:
-    width = max(len(check.name) for check in report.checks)
-    group = ""
-    for check in report.checks:
-        if check.group != group:
-            group = check.group
-            emit(f"\n{group}")
-        emit(f"{'ok' if check.ok else '--':<3} {check.name:<{width}} {check.found}")
-        if not check.ok:
-            emit(f"    fix: {check.fix}")

@@ -136,17 +136,8 @@ Language = Annotated[
 
 
 COLUMNS = (
-    "model",
-    "task",
-    "protocol",
-    "metric",
-    "value",
-    "95 % interval",
-    "n",
-    "not ok",
-    "protocol hash",
-    "date",
-)
+    "model", "task", "protocol", "metric", "value", "95 % interval", "n", "not ok", "protocol hash", "date",
+)  # fmt: skip
 ESTIMATE_COLUMNS = ("task", "items", "judge", "calls", "prompt tokens", "answer tokens", "dollars")
 
 
@@ -244,8 +235,7 @@ def _print_records(
         emit()
         emit(f"{task}: score of uninformed answers ({table.n} of the questions)")
         rows = [
-            (strategy, *(round(scores[name], 4) for name in names))
-            for strategy, scores in table.scores.items()
+            (answer, *(round(scores[each], 4) for each in names)) for answer, scores in table.scores.items()
         ]
         emit_table(("strategy", *names), rows)
     if any(record.partial for record in records):
@@ -284,10 +274,8 @@ def _record_notes(record: "RunRecord") -> "Iterator[str]":
     if missing:
         statuses = [status for status in (*UNSCORED, "judge_failed") if record.statuses.get(status)]
         reasons = ", ".join(f"{status} {record.statuses[status]}" for status in statuses)
-        yield (
-            f"{record.task}: without a score: {', '.join(missing)} of {record.n} items"
-            f"{f' ({reasons})' if reasons else ''}"
-        )
+        note = f"{record.task}: without a score: {', '.join(missing)} of {record.n} items"
+        yield f"{note} ({reasons})" if reasons else note
     for name, metric in record.metrics.items():
         if metric.mean_length is not None and metric.baseline_mean_length is not None:
             yield (

@@ -53,9 +53,7 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print aligned columns without wrapping, so that `grep` and `cut` work on them; numbers to the right."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
-    numeric = [
-        bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))
-    ]
+    numeric = [rows and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
     for row in [list(columns), ["-" * width for width in widths], *cells]:
         parts = [
             cell.rjust(width) if right else cell.ljust(width)

@@ -116,9 +116,8 @@ def _load_study(
     try:
         numbers = [int(word) for word in _split(seeds)]
     except ValueError as error:
-        raise UserError(
-            f"--seeds {seeds}: write whole numbers with commas between them, such as 1,2,3"
-        ) from error
+        fix = "write whole numbers with commas between them, such as 1,2,3"
+        raise UserError(f"--seeds {seeds}: {fix}") from error
     if len(set(numbers)) != len(numbers):
         raise UserError(f"--seeds {seeds}: name each seed once")
     budgets = () if budget == "both" else (budget,)

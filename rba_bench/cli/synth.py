@@ -8,6 +8,7 @@ import typer
 from rba_bench.cli import options, push
 from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
+from rba_bench.files import read_json
 from rba_bench.progress import say, stdout_reserved
 from rba_bench.stages import make_set
 
@@ -44,36 +45,26 @@ def synth_command(
     The teacher LLM writes instructions and answers them; text-to-speech voices speak the instructions. The same command
     resumes an interrupted run.
     """
-    if seal is not None:
-        _refuse_beside_seal(recipe, set_, out)
-    elif sample is not None:
+    if seal is not None and (recipe or set_ or out):
+        raise UserError("--seal checks a folder as it is: leave out --recipe, --set and --out")
+    if seal is None and sample is not None:
         raise UserError("--sample belongs to --seal DIR: clips that are synthesised here need no check")
     repository = push.reserve_repository(push_to_hub, "dataset", public)
     with stdout_reserved():
+        from rba_bench.audio.alignment_set import MANIFEST
+
         if seal is not None:
             from rba_bench.audio.sealing import seal_alignment_set as check
 
             made = check(seal, sample).path
         else:
             made = make_set(recipe, set_ or (), out)
-    _render(made, as_json)
-    push.publish_folder(made, repository)
-
-
-def _refuse_beside_seal(*given: object) -> None:
-    if any(given):
-        raise UserError("--seal checks a folder as it is: leave out --recipe, --set and --out")
-
-
-def _render(made: Path, as_json: bool) -> None:
-    from rba_bench.audio.alignment_set import MANIFEST
-    from rba_bench.files import read_json
-
     manifest = read_json(made / MANIFEST)
     if as_json:
         emit_json({"alignment_set": made, "counts": manifest["counts"], "checksums": manifest["checksums"]})
     else:
         emit(str(made))
+    push.publish_folder(made, repository)
 
 
 def compose_command(

@@ -20,11 +20,8 @@ def list_command(as_json: options.Json = False) -> None:
     if as_json:
         emit_json(entries)
         return
-    rows = [
-        [", ".join(value) if isinstance(value, list) else value for value in entry.values()]
-        for entry in entries
-    ]
-    emit_table(COLUMNS, rows)
+    values = [entry.values() for entry in entries]
+    emit_table(COLUMNS, [[", ".join(v) if isinstance(v, list) else v for v in row] for row in values])
 
 
 @app.command("show")

@@ -6,7 +6,7 @@ from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
-    from rba_bench.training.planning.plan import HardwareFit, TrainingPlan
+    from rba_bench.training.planning.plan import TrainingPlan
     from rba_bench.training.training_recipe import TrainingRecipe
 
 COLUMNS = (
@@ -56,7 +56,14 @@ def _print_tables(plan: "TrainingPlan", recipe: "TrainingRecipe") -> None:
         f"{(step.train + step.other + step.prefill) / 1e12:,.1f} TFLOP"
     )
     emit()
-    emit_table(COLUMNS, [_row(fit) for fit in plan.fits])
+    names = ("weights", "gradients", "optimizer", "reference", "judges", "activations", "logits", "sampling")
+    rows = []
+    for fit in plan.fits:
+        gigabytes = [f"{getattr(fit.memory, name) / 1e9:.1f}" for name in ("peak", *names)]
+        hours = f"{fit.hours:,.1f}" if fit.launch else fit.why
+        seconds = f"{fit.step_s:.2f}", f"{fit.sampling_s:.2f}"
+        rows.append([f"{fit.devices} x {fit.device}", fit.launch or "no", *gigabytes, *seconds, hours])
+    emit_table(COLUMNS, rows)
     emit()
     emit(
         f"Assumed: {plan.assumed.mfu:.0%} of the peak speed in training, {plan.assumed.decode_share:.0%} of the memory "
@@ -66,21 +73,6 @@ def _print_tables(plan: "TrainingPlan", recipe: "TrainingRecipe") -> None:
         "samples are as long as a teacher's answer, at most max_new_tokens. Not counted: validation, loading, saving."
     )
     emit("Change with --assume KEY=VALUE: groups, voices, seconds, answer_tokens, mfu, decode_share, ...")
-
-
-def _row(fit: "HardwareFit") -> list[object]:
-    memory = fit.memory
-    names = ("weights", "gradients", "optimizer", "reference", "judges", "activations", "logits", "sampling")
-    hours = f"{fit.hours:,.1f}" if fit.launch else fit.why
-    return [
-        f"{fit.devices} x {fit.device}",
-        fit.launch or "no",
-        f"{memory.peak / 1e9:.1f}",
-        *(f"{getattr(memory, name) / 1e9:.1f}" for name in names),
-        f"{fit.step_s:.2f}",
-        f"{fit.sampling_s:.2f}",
-        hours,
-    ]
 
 
 def _count(number: float) -> str:

@@ -148,7 +148,5 @@ def _collect_units(
         names = ("kind", "prompt", "instruction", "source_lang", "target_lang", "topic", "difficulty")
         tags = {name: candidate[name] for name in names}
         group_id = text_id(candidate["text"])
-        units.append(
-            Unit(group_id=group_id, split=split_of(group_id, recipe), response=record["response"], **tags)
-        )
+        units.append(Unit(group_id, split_of(group_id, recipe), response=record["response"], **tags))
     return units

@@ -24,7 +24,7 @@ import numpy as np
 from rba_bench.audio import clips, decoding
 from rba_bench.audio.samples import resample
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.files import sha256_bytes
 from rba_bench.metrics.languages import FLEURS, english_name, short
 from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
@@ -143,9 +143,8 @@ def _read_covost2(folder: Path, source: str, target: str, split: str) -> Iterato
         for row, line in enumerate(_columns(file, ("client_id", "sentence", "id"))):
             text = line["sentence"] or ""
             if len(text) > 1 and text.startswith('"') and text.endswith('"'):
-                text = (
-                    text[1:-1].replace('""', '"').strip()
-                )  # many rows keep the quoting of the corpus's CSV file
+                # many rows keep the quoting of the corpus's CSV file
+                text = text[1:-1].replace('""', '"').strip()
             yield Utterance(
                 id=f"{line['id']}-{target}",
                 path=str(file),
@@ -198,12 +197,9 @@ def _read_mustc(folder: Path, source: str, target: str, split: str) -> Iterator[
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    files = sorted(folder.glob(pattern))
-    if not files:
-        raise MissingPrerequisite(
-            f"no {pattern} under {folder}: name the folder of the corpus as source.path"
-        )
-    return files
+    if files := sorted(folder.glob(pattern)):
+        return files
+    raise MissingPrerequisite(f"no {pattern} under {folder}: name the folder of the corpus as source.path")
 
 
 def _columns(file: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -218,11 +214,6 @@ def _columns(file: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
-
-
-def utterances_sha256(utterances: Sequence[Utterance]) -> str:
-    """Hash of what is to be translated, wherever it lies."""
-    return sha256_json([utterance.content() for utterance in utterances])
 
 
 def translate(
@@ -272,14 +263,11 @@ def _translate_batch(
     prompts = [_fill(source.teacher_prompt, batch[index]).replace("{text}", texts[index]) for index in spoken]
     seeds = [stable_seed("translate", recipe.seed, batch[index].id) for index in spoken]
     generations = teacher.chat(prompts, response_decoding(recipe), seeds) if spoken else []
-    by_index = dict(zip(spoken, generations, strict=True))
-    records = []
-    for index in range(len(batch)):
-        response, status, reason = "", "empty", "no_transcript"
-        if index in by_index:
-            response, status = read_reply(by_index[index])
-            reason = judge_answer(response, status)
-        records.append({"index": start + index, "response": response, "status": status, "reason": reason})
+    no_reply = {"response": "", "status": "empty", "reason": "no_transcript"}
+    records = [{"index": start + index, **no_reply} for index in range(len(batch))]
+    for index, generation in zip(spoken, generations, strict=True):
+        response, status = read_reply(generation)
+        records[index] |= {"response": response, "status": status, "reason": judge_answer(response, status)}
     return records
 
 
@@ -313,15 +301,12 @@ class Recordings:
     name, version = "recorded", "1"
 
     def __init__(self, translated: dict[str, tuple[Unit, Utterance]], source: SourceOptions) -> None:
-        self.translated = translated
-        self.source = source
+        self.translated, self.source = translated, source
 
     def plan(self, units: Sequence[Unit]) -> dict[str, Any]:
         """Everything beside the units that decides the rows."""
-        return {
-            "max_seconds": self.source.max_seconds,
-            "clips": [self.translated[unit.group_id][1].content() for unit in units],
-        }
+        content = [self.translated[unit.group_id][1].content() for unit in units]
+        return {"max_seconds": self.source.max_seconds, "clips": content}
 
     def rows(self, unit: Unit) -> list[dict[str, Any]]:
         """One row, or none. Raises MissingPrerequisite or UserError if the file is not there or cannot be read."""
@@ -337,17 +322,16 @@ class Recordings:
             return []
         data = clips.encode_flac(wave)
         name = f"{unit.group_id}-0"
-        return [
-            {
-                "id": name,
-                **vars(unit),
-                "voice": utterance.voice,
-                "audio": {"bytes": data, "path": f"{name}.flac"},
-                "audio_sha256": sha256_bytes(data),
-                "sampling_rate": clips.SAMPLING_RATE,
-                "duration": seconds,
-            }
-        ]
+        row = {
+            "id": name,
+            **vars(unit),
+            "voice": utterance.voice,
+            "audio": {"bytes": data, "path": f"{name}.flac"},
+            "audio_sha256": sha256_bytes(data),
+            "sampling_rate": clips.SAMPLING_RATE,
+            "duration": seconds,
+        }
+        return [row]
 
 
 def _decode(utterance: Utterance) -> np.ndarray:

@@ -9,16 +9,11 @@ from rba_bench.audio.set_card import write_set_card
 from rba_bench.audio.speech_engines import SpeechEngine, engine_of_bank
 from rba_bench.cards import CARD
 from rba_bench.errors import UserError
+from rba_bench.files import sha256_json
 from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.synthesis.collection import collect
-from rba_bench.synthesis.corpora import (
-    Recordings,
-    Utterance,
-    read_utterances,
-    translate,
-    utterances_sha256,
-)
+from rba_bench.synthesis.corpora import Recordings, Utterance, read_utterances, translate
 from rba_bench.synthesis.shards import RowMaker, write_manifest, write_shards
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -29,15 +24,9 @@ from rba_bench.textlm.text_model import TextLM
 NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates"})
 # Keys of later versions count only where they are used, so that folders of earlier versions can still be resumed.
 LATER = (
-    "instruction_prompt",
-    "topics",
-    "answer_prompt",
-    "max_answer_words",
-    "source",
-    "kind",
-    "template",
+    "instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template",
     "drop_unspeakable",
-)
+)  # fmt: skip
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 
 
@@ -92,12 +81,9 @@ def _signed_config(
     }
     if recipe.source is not None:  # a hash stands for the speech, wherever it lies
         config["source"] = {k: v for k, v in config["source"].items() if k not in ("manifest", "path")}
-        config["source_sha256"] = utterances_sha256(utterances)
-    for key in ("weights_sha256", "setup_sha256"):
-        config[f"teacher_{key}"] = identity[key]
-    if "template" in identity:
-        config["template"] = identity["template"]
-    return config
+        config["source_sha256"] = sha256_json([utterance.content() for utterance in utterances])
+    config |= {f"teacher_{key}": identity[key] for key in ("weights_sha256", "setup_sha256")}
+    return config | ({"template": identity["template"]} if "template" in identity else {})
 
 
 def _make_set(

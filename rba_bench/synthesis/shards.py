@@ -111,14 +111,9 @@ def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
     columns = shard_schema()
     texts = [field.name for field in columns if field.type == pa.string()]
     sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(rows, schema=columns)
     # Dictionaries for the text columns only: one over the audio bytes would cost memory for nothing.
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=columns),
-        sink,
-        row_group_size=ROW_GROUP_SIZE,
-        compression="zstd",
-        use_dictionary=texts,
-    )
+    pq.write_table(table, sink, row_group_size=ROW_GROUP_SIZE, compression="zstd", use_dictionary=texts)
     return sink.getvalue().to_pybytes()
 
 
@@ -133,17 +128,19 @@ def write_manifest(
     """Describe the finished shards of `out`; `teacher` is its identity, `template` its pre-query template."""
     versions = {"rba_bench": rba_bench.__version__, "python": platform.python_version()}
     versions |= {package: package_version(package) or "absent" for package in _PACKAGES}
+    templates = {"pre_query_template": template, "template_sha256": sha256_bytes(template.encode())}
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe.resolved(),
-        "teacher": {
-            **teacher,
-            "pre_query_template": template,
-            "template_sha256": sha256_bytes(template.encode()),
+        "teacher": teacher | templates,
+        "sampling": {
+            part: {
+                name: getattr(recipe, f"{part}_{name}") for name in ("temperature", "top_p", "max_new_tokens")
+            }
+            for part in ("instruction", "response")
         },
-        "sampling": _sampling_settings(recipe),
         "seeds": {
             "seed": recipe.seed,
             "rule": "stable_seed(purpose, seed, candidate index or group id, voice)",
@@ -168,14 +165,6 @@ def write_manifest(
         manifest["counts"]["left_out_speech"] = kept - manifest["counts"]["groups"]  # too long, or no sound
     write_json(out / MANIFEST, manifest)
     return manifest
-
-
-def _sampling_settings(recipe: SynthesisRecipe) -> dict[str, Any]:
-    names = ("temperature", "top_p", "max_new_tokens")
-    return {
-        part: {name: getattr(recipe, f"{part}_{name}") for name in names}
-        for part in ("instruction", "response")
-    }
 
 
 def _count_decisions(log: Path, meanings: dict[str, str]) -> dict[str, Any]:

@@ -53,11 +53,9 @@ def load_teacher(recipe: SynthesisRecipe) -> TextLM:
     """Load the teacher on the recipe's device."""
     from rba_bench.textlm.local import LocalTextLM
 
+    folder, template = teacher_folder(recipe), teacher_template(recipe)
     return LocalTextLM.from_pretrained(
-        teacher_folder(recipe),
-        device=recipe.device,
-        batch_size=recipe.batch_size,
-        template=teacher_template(recipe),
+        folder, device=recipe.device, batch_size=recipe.batch_size, template=template
     )
 
 
@@ -66,9 +64,8 @@ def sample_candidates(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> 
     first = number * recipe.round_size
     indices = range(first, first + recipe.round_size)
     seeds = [stable_seed("instruction", recipe.seed, index) for index in indices]
-    decoding = Decoding(
-        recipe.instruction_max_new_tokens, recipe.instruction_temperature, recipe.instruction_top_p
-    )
+    length, temperature = recipe.instruction_max_new_tokens, recipe.instruction_temperature
+    decoding = Decoding(length, temperature, recipe.instruction_top_p)
     if recipe.instruction_prompt is None:
         generations = teacher.complete([teacher.pre_query_template()] * len(seeds), decoding, seeds)
     else:
@@ -78,9 +75,8 @@ def sample_candidates(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> 
     candidates = []
     for index, seed, generation in zip(indices, seeds, generations, strict=True):
         text, status = read_reply(generation)
-        candidates.append(
-            {"index": index, "seed": seed, "text": text, "status": status, "n_tokens": generation.n_tokens}
-        )
+        facts = {"text": text, "status": status, "n_tokens": generation.n_tokens}
+        candidates.append({"index": index, "seed": seed, **facts})
     return candidates
 
 
@@ -113,14 +109,7 @@ def answer_candidates(
     answers = []
     for candidate, seed, generation in zip(candidates, seeds, generations, strict=True):
         response, status = read_reply(generation, tidy_lines)
-        answers.append(
-            {
-                "index": candidate["index"],
-                "seed": seed,
-                "response": response,
-                "status": status,
-                "n_tokens": generation.n_tokens,
-                "reason": judge_answer(response, status, recipe.max_answer_words),
-            }
-        )
+        reason = judge_answer(response, status, recipe.max_answer_words)
+        facts = {"status": status, "n_tokens": generation.n_tokens, "reason": reason}
+        answers.append({"index": candidate["index"], "seed": seed, "response": response, **facts})
     return answers
