@@ -56,9 +56,7 @@ WEIGHTS = {
         "rba-bench micro build",
     )
 }
-WORLDS = {
-    MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages"),
-}
+WORLDS = {MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages")}
 
 
 def weights_folder(name: str = MICRO) -> Path:

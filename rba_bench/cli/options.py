@@ -47,10 +47,7 @@ RecipeFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set one key of the recipe. May be repeated.",
-        show_default=False,
+        "--set", metavar="KEY=VALUE", help="Set one key of the recipe. May be repeated.", show_default=False
     ),
 ]
 DataDir = Annotated[

@@ -51,15 +51,10 @@ def synth_command(
         raise UserError("--sample belongs to --seal DIR: clips that are synthesised here need no check")
     repository = push.reserve_repository(push_to_hub, "dataset", public)
     with stdout_reserved():
-        from rba_bench.audio.alignment_set import MANIFEST
+        from rba_bench.audio import alignment_set, sealing
 
-        if seal is not None:
-            from rba_bench.audio.sealing import seal_alignment_set as check
-
-            made = check(seal, sample).path
-        else:
-            made = make_set(recipe, set_ or (), out)
-    manifest = read_json(made / MANIFEST)
+        made = sealing.seal_alignment_set(seal, sample).path if seal else make_set(recipe, set_ or (), out)
+    manifest = read_json(made / alignment_set.MANIFEST)
     if as_json:
         emit_json({"alignment_set": made, "counts": manifest["counts"], "checksums": manifest["checksums"]})
     else:

@@ -93,13 +93,12 @@ def estimate_equal_length(group: BoardGroup) -> EqualLength | str:
     none = f"{group.task}: no win rates at equal length"
     if len(rows) < FEWEST_SYSTEMS:
         return f"{none}: {len(rows)} runs, {FEWEST_SYSTEMS} are needed"
-    if any(row.run.items != rows[0].run.items for row in rows):
+    runs = [row.run for row in rows]
+    if any(run.items != runs[0].items for run in runs):
         return f"{none}: partial runs hold other items"
-    samples = rows[0].run.samples
-    wins = np.array(
-        [np.where(row.run.has_score(metric), row.run.item_rows(metric)[:, 0], np.nan) for row in rows]
-    )
-    chars = np.array([[len(sample.extracted) for sample in row.run.samples] for row in rows], dtype=float)
+    samples = runs[0].samples
+    wins = np.array([np.where(run.has_score(metric), run.item_rows(metric)[:, 0], np.nan) for run in runs])
+    chars = np.array([[len(sample.extracted) for sample in run.samples] for run in runs], dtype=float)
     against = metric.partition(VERSUS)[2]
     baseline = np.array([len(baseline_of(sample, against)) for sample in samples], dtype=float)
     scored = ~np.isnan(wins).all(axis=0)

@@ -191,7 +191,7 @@ def hash_cell(value: str) -> Markdown:
 def _protocols(groups: Sequence[BoardGroup]) -> str:
     rows = []
     for group in groups:
-        dates = _dates(run.record.created for run in group.runs)
+        dates = first_and_last_day(run.record.created for run in group.runs)
         counts = sorted({run.record.metrics[group.primary].n for run in group.runs})
         hashes = hash_cell(group.protocol_hash), hash_cell(group.data_hash)
         n = "/".join(map(str, counts))
@@ -199,8 +199,8 @@ def _protocols(groups: Sequence[BoardGroup]) -> str:
     return protocol_table(rows, ["task", "decoding", "metric", "n", "protocol", "test set", "run"])
 
 
-def _dates(moments: Iterable[str]) -> str:
-    """First and last day."""
+def first_and_last_day(moments: Iterable[str]) -> str:
+    """`2026-11-01 to 2026-11-28` of moments in ISO form; one day where they are equal."""
     days = sorted({moment[:10] for moment in moments})
     return " to ".join(dict.fromkeys((days[0], days[-1])))
 
@@ -212,10 +212,11 @@ def _section(name: str, group: BoardGroup) -> list[str]:
     judged_by = "".join(f"; judge {judge}" for judge in _judge_names(record))
     perturbed = f", clips changed by {group.perturbation}" if group.perturbation else ""
     signature = plain(record.metrics[group.primary].signature, LONGEST).replace("|", " ")
+    days = first_and_last_day(run.record.created for run in group.runs)
     facts = (
         f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judged_by}; "
         f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
-        f"{group.primary}: {signature}; run {_dates(run.record.created for run in group.runs)}. Data: `{name}.csv`."
+        f"{group.primary}: {signature}; run {days}. Data: `{name}.csv`."
     )
     facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
     has_lengths = group.has_lengths(group.primary)

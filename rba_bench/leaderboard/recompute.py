@@ -215,9 +215,8 @@ def recompute(
         except UNSCORABLE as error:
             return Recomputed(faults=(f"item {sample.id} cannot be scored: {error!r}",))
     with tempfile.TemporaryDirectory() as votes:
-        scorers = _Scorers(
-            run.record, run.samples, config, ScorerOptions(cache=Path(votes), data_dir=data_dir)
-        )
+        options = ScorerOptions(cache=Path(votes), data_dir=data_dir)
+        scorers = _Scorers(run.record, run.samples, config, options)
         try:
             samples, judged, reports = add_scores(unjudged, scorers.scorers)
         except UNSCORABLE as error:
@@ -228,12 +227,9 @@ def recompute(
         if name in run.record.metrics
     ]
     names = {metric.name for metric in recorded_metrics}
-    samples = [
-        sample.model_copy(
-            update={"scores": {**sample.scores, **{k: v for k, v in own.scores.items() if k in names}}}
-        )
-        for sample, own in zip(samples, run.samples, strict=True)
-    ]
+    pairs = zip(samples, run.samples, strict=True)
+    kept = [(sample, {k: v for k, v in own.scores.items() if k in names}) for sample, own in pairs]
+    samples = [sample.model_copy(update={"scores": {**sample.scores, **scores}}) for sample, scores in kept]
     try:
         metrics = scoring.summarise_metrics(samples, (*judged, *recorded_metrics))
     except UNSCORABLE as error:
@@ -272,9 +268,8 @@ def check_scores(run: LoadedRun, recomputed: Recomputed) -> Iterator[str]:
         return
     for fault, differs in _SAMPLE_FAULTS.items():
         pairs = zip(run.samples, recomputed.samples, strict=True)
-        yield from items_fault(
-            fault, [recorded.id for recorded, computed in pairs if differs(recorded, computed)]
-        )
+        ids = [recorded.id for recorded, computed in pairs if differs(recorded, computed)]
+        yield from items_fault(fault, ids)
     recorded_metrics, metrics = run.record.metrics, recomputed.metrics
     if list(recorded_metrics) != list(metrics):
         yield f"its metrics are {', '.join(recorded_metrics)}; the task has {', '.join(metrics)}"

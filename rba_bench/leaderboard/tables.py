@@ -90,11 +90,7 @@ class TextTable:
 
 
 def matrix_table(
-    title: str,
-    corner: str,
-    rows: Mapping[K, str],
-    columns: Mapping[C, str],
-    cells: Mapping[tuple[K, C], str],
+    title: str, corner: str, rows: Mapping[K, str], columns: Mapping[C, str], cells: Mapping[tuple[K, C], str]
 ) -> TextTable:
     """A table of `cells` by row and column; a row without any cell is left out.
 

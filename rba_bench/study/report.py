@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rba_bench.errors import UserError
 from rba_bench.files import write_atomic
-from rba_bench.leaderboard.pages import MICRO, hash_cell, protocol_table
+from rba_bench.leaderboard.pages import MICRO, first_and_last_day, hash_cell, protocol_table
 from rba_bench.leaderboard.tables import SHORT, TextTable, csv_text, json_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES, SEED
 from rba_bench.study.analysis import Analysis, StudyData
@@ -227,8 +227,7 @@ def _conditions(data: StudyData) -> Iterator[str]:
     device = (
         f"{hardware.get('device', '')} {hardware.get('name', '')}, {hardware.get('threads', '?')} threads"
     )
-    dates = sorted(plain(run.cost.get("created", ""))[:10] for run in runs)
-    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    days = first_and_last_day(plain(run.cost.get("created", "")) for run in runs)
     yield f"{len(runs)} runs, {days}, {plain(f'{device.strip()}; {packages}')}."
 
 

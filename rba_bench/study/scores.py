@@ -161,10 +161,7 @@ def condense_run(folder: Path, metrics: Sequence[str]) -> TaskScores:
         statuses={status: count for status, count in record.statuses.items() if count},
         metrics={
             name: MetricScores(
-                aggregation=record.metrics[name].aggregation,
-                macro=record.metrics[name].macro,
-                scale=record.metrics[name].scale,
-                higher_is_better=record.metrics[name].higher_is_better,
+                **record.metrics[name].model_dump(include=MetricScores.model_fields.keys() - {"rows"}),
                 rows=[sample.scores.get(name) for sample in run.samples],
             )
             for name in metrics

@@ -67,10 +67,7 @@ class Selection:
 
 
 def select_runs(
-    study: StudyRecipe,
-    methods: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    budgets: Sequence[Budget] = (),
+    study: StudyRecipe, methods: Sequence[str] = (), seeds: Sequence[int] = (), budgets: Sequence[Budget] = ()
 ) -> Selection:
     """Everything, or the named part.
 
