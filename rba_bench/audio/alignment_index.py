@@ -8,6 +8,7 @@ writes them so): one *run*. A set whose groups are scattered has several runs a 
 import os
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,16 +67,10 @@ class GroupIndex:
     def find(self, group_id: str) -> int:
         """Number of a group. Raises KeyError if there is none of that id."""
         key = group_id.encode()
-        low, high = 0, len(self.order)
-        while low < high:
-            middle = (low + high) // 2
-            if self.ids[self.order[middle]] < key:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self.order) or self.ids[self.order[low]] != key:
+        place = bisect_left(self.order, key, key=lambda number: self.ids[number])
+        if place == len(self.order) or self.ids[self.order[place]] != key:
             raise KeyError(group_id)
-        return int(self.order[low])
+        return int(self.order[place])
 
     def name(self, number: int) -> str:
         """Id of a group."""
@@ -159,8 +154,7 @@ class IndexedSet:
     def verify_all(self) -> None:
         """Check all shards, with a bar where there is something to hash."""
         numbers = range(len(self.data.names))
-        unverified = [number for number in numbers if self._mark(number) not in self._marks]
-        if unverified:
+        if unverified := [number for number in numbers if self._mark(number) not in self._marks]:
             with bar("checksums", len(numbers), len(numbers) - len(unverified), "shards") as advance:
                 for number in unverified:
                     self.verify(number)
@@ -288,22 +282,24 @@ def _runs(
     path: Path, shard: int, start: int, columns: Any, is_answered: np.ndarray, kinds: dict[str, int]
 ) -> dict[str, np.ndarray]:
     """Runs of answered rows of one group in a batch that begins at row `start`."""
+    import pyarrow as pa
+
     if any(columns[name].null_count for name in ("group_id", "split", "kind")):
         raise UserError(f"shard {path} has rows without group_id, split or kind")
+    try:
+        stated = columns["duration"].cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    except pa.ArrowException as error:
+        raise UserError(f"shard {path}: durations must be numbers of seconds ({_line(error)})") from error
     group = columns["group_id"].dictionary_encode()
     splits = {name: number for number, name in enumerate(SPLIT_NAMES)}
     kind, split = _codes(columns["kind"], kinds), _codes(columns["split"], splits)
     if len(splits) > len(SPLIT_NAMES):
         raise UserError(f"shard {path} has a split {list(splits)[-1]!r}; valid: {', '.join(SPLIT_NAMES)}")
     answered = np.flatnonzero(is_answered)
-    code = np.stack(
-        [group.indices.to_numpy(zero_copy_only=False)[answered], kind[answered], split[answered], answered],
-        axis=1,
-    )
-    step = np.diff(code, axis=0)
-    begins = np.flatnonzero(
-        np.concatenate([[True] * bool(len(answered)), (step != [0, 0, 0, 1]).any(axis=1)])
-    )
+    number = group.indices.to_numpy(zero_copy_only=False)
+    code = np.stack([number[answered], kind[answered], split[answered], answered], axis=1)
+    changes = (np.diff(code, axis=0) != [0, 0, 0, 1]).any(axis=1)
+    begins = np.flatnonzero(np.concatenate([[True] * bool(len(answered)), changes]))
     heads = code[begins]
     used, places = np.unique(heads[:, 0], return_inverse=True)
     names = [str(name).encode() for name in group.dictionary.take(used).to_pylist()]
@@ -314,20 +310,9 @@ def _runs(
         "count": np.diff(np.append(begins, len(answered))).astype(np.uint32),
         "kind": heads[:, 1].astype(np.uint8),
         "split": heads[:, 2].astype(np.uint8),
-        "seconds": _seconds(path, columns["duration"])[answered],
+        "seconds": np.asarray(stated, dtype=np.float32)[answered],  # NaN where none is stated
         "text": (_text_bytes(columns["prompt"]) + _text_bytes(columns["response"]))[answered],
     }
-
-
-def _seconds(path: Path, column: Any) -> np.ndarray:
-    """Durations, [n] float32, NaN where none is stated."""
-    import pyarrow as pa
-
-    try:
-        stated = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-    except pa.ArrowException as error:
-        raise UserError(f"shard {path}: durations must be numbers of seconds ({_line(error)})") from error
-    return np.asarray(stated, dtype=np.float32)
 
 
 def _text_bytes(column: Any) -> np.ndarray:

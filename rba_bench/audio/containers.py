@@ -12,9 +12,7 @@ section 6 (the page header: 4 bytes `OggS`, flags at 5, serial number at 14, pag
 sizes of the segments, as many as byte 26 says).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Literal
 
 from rba_bench.errors import AudioError
@@ -87,14 +85,6 @@ class Chunk:
         return data[self.start : self.start + self.size]
 
 
-@dataclass(frozen=True)
-class _Samples:
-    start: int
-    size: int  # bytes that are there and belong to the recording
-    agreed: bool  # whether the header says the same
-    before: dict[bytes, Chunk]
-
-
 def repair_container(data: bytes) -> bytes:
     """The clip with a header that states its true length: the same object where it already does.
 
@@ -114,31 +104,32 @@ def repair_container(data: bytes) -> bytes:
         return _fix_sizes(data, IFF, (4, 8))
     if kind == b"caff":
         return _fix_sizes(data, CAF, None)
-    if kind == b".snd":
-        return _repair_au(data)
+    if kind == b".snd":  # the header has the offset and the size of the samples
+        start, stated = int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big")
+        if len(data) < 24 or start > len(data) or stated == 0xFFFFFFFF:
+            return data
+        size = _size(data, start, stated, Layout(start, order="big", align=1))
+        return data if size == stated else data[:8] + size.to_bytes(4, "big") + data[12:]
     if kind == b"NIST":
         _check_nist(data)
     return data
 
 
-def _chunks(data: bytes, layout: Layout) -> Iterator[Chunk]:
-    """Chunks in order, as far as there are any; the last may promise more than there is.
+def _chunks(data: bytes, layout: Layout) -> list[Chunk]:
+    """Chunks in order, MOST_CHUNKS at most; the last may promise more than there is.
 
     The pad byte after an odd chunk is required and often left out: where no name stands behind it, it was.
     """
-    at = layout.first
-    while at + layout.header <= len(data) and _is_name(data[at : at + 4]):
+    at, chunks = layout.first, list[Chunk]()
+    while at + layout.header <= len(data) and _is_name(data[at : at + 4]) and len(chunks) < MOST_CHUNKS:
         start = at + layout.header
         size = layout.number(data[at + layout.id : start]) - (layout.header if layout.counted else 0)
-        yield Chunk(data[at : at + layout.id], start, max(size, 0))
+        chunks.append(Chunk(data[at : at + layout.id], start, max(size, 0)))
         end = start + max(size, 0)
         at = _aligned(end, layout)
         if at != end and _is_name(data[end : end + 4]) and not _is_name(data[at : at + 4]):
             at = end
-
-
-def _list_chunks(data: bytes, layout: Layout) -> list[Chunk]:
-    return list(islice(_chunks(data, layout), MOST_CHUNKS))
+    return chunks
 
 
 def _aligned(at: int, layout: Layout) -> int:
@@ -150,14 +141,17 @@ def _is_name(text: bytes) -> bool:
     return len(text) == 4 and all(32 <= byte < 127 for byte in text)
 
 
-def _samples(data: bytes, layout: Layout, stated: int | None = None) -> _Samples | None:
-    """Where the samples lie; None where there is no chunk for them. `stated` replaces what the chunk states."""
+def _samples(
+    data: bytes, layout: Layout, stated: int | None = None
+) -> tuple[Chunk, int, dict[bytes, Chunk]] | None:
+    """The chunk of the samples, bytes that belong to it, and the chunks before it; None where there is no such chunk.
+
+    `stated` replaces the size that the chunk states.
+    """
     before: dict[bytes, Chunk] = {}
-    for chunk in islice(_chunks(data, layout), MOST_CHUNKS):
+    for chunk in _chunks(data, layout):
         if chunk.name == layout.data:
-            promised = chunk.size if stated is None else stated
-            size = _size(data, chunk.start, promised, layout)
-            return _Samples(chunk.start, size, size == chunk.size, before)
+            return chunk, _size(data, chunk.start, chunk.size if stated is None else stated, layout), before
         before.setdefault(chunk.name, chunk)
     return None
 
@@ -169,7 +163,7 @@ def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
         return present
     if stated <= layout.inside < present:
         # Never filled in, unless other chunks follow to the end: then the clip is truly empty.
-        rest = _list_chunks(data, replace(layout, first=_aligned(start + stated, layout)))
+        rest = _chunks(data, replace(layout, first=_aligned(start + stated, layout)))
         return stated if rest and rest[-1].start + rest[-1].size <= len(data) + 1 else present
     if stated == present:
         return stated
@@ -177,7 +171,7 @@ def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
         # Which of two recordings is meant, nobody can say. Chunks, padding and a little junk may follow.
         end = start + stated
         padded = _aligned(end, layout)
-        rest = _list_chunks(data, replace(layout, first=padded))
+        rest = _chunks(data, replace(layout, first=padded))
         again = any(data[at : at + 4] == data[:4] for at in (end, padded))
         if again or any(chunk.name == layout.data for chunk in rest):
             raise AudioError(TWO)
@@ -195,41 +189,35 @@ def _size(data: bytes, start: int, stated: int, layout: Layout) -> int:
 
 def _repair_wav(data: bytes, layout: Layout) -> bytes:
     """Any WAV file: as it is if its sizes agree, else its format and its samples as a plain one."""
-    stated: int | None = (
-        None  # by the 64-bit chunk of an RF64 file, where the data chunk leaves its size to it
-    )
+    # By the 64-bit chunk of an RF64 file, where the data chunk leaves its size to it
+    stated: int | None = None
     if data[:4] in (b"RF64", b"BW64") and data[12:16] == b"ds64":
-        chunk = next((chunk for chunk in _list_chunks(data, RIFF) if chunk.name == b"data"), None)
+        chunk = next((chunk for chunk in _chunks(data, RIFF) if chunk.name == b"data"), None)
         if chunk is not None and chunk.size == 0xFFFFFFFF:
             stated = int.from_bytes(data[28:36], "little")
-    samples = _samples(data, layout, stated)
-    if samples is None or b"fmt " not in samples.before:
+    found = _samples(data, layout, stated)
+    if found is None or b"fmt " not in found[2]:
         return data  # the decoder says what is wrong
-    form = samples.before[b"fmt "].of(data)
-    end = samples.start + samples.size
+    chunk, size, before = found
+    form, sound = before[b"fmt "].of(data), data[chunk.start : chunk.start + size]
     if layout.number(form[:2]) in MPEG_TAGS:
-        return data[samples.start : end]
-    if data[:4] == b"RF64" and samples.size == stated:
+        return sound
+    if data[:4] == b"RF64" and size == stated:
         return data
-    size = layout.number(data[4:8]) + 8
-    if (
-        data[:4] in (b"RIFF", b"RIFX")
-        and samples.agreed
-        and abs(size - len(data)) <= 1
-        and _is_contiguous(data, layout)
-    ):
+    whole = abs(layout.number(data[4:8]) + 8 - len(data)) <= 1
+    if data[:4] in (b"RIFF", b"RIFX") and size == chunk.size and whole and _is_contiguous(data, layout):
         return data
     parts = [_chunk(b"fmt ", form, layout)]
-    if b"fact" in samples.before:
-        parts.append(_chunk(b"fact", samples.before[b"fact"].of(data), layout))
-    body = b"".join([b"WAVE", *parts, _chunk(b"data", data[samples.start : end], layout)])
+    if b"fact" in before:
+        parts.append(_chunk(b"fact", before[b"fact"].of(data), layout))
+    body = b"".join([b"WAVE", *parts, _chunk(b"data", sound, layout)])
     return _chunk(b"RIFX" if layout is RIFX else b"RIFF", body, layout)
 
 
 def _is_contiguous(data: bytes, layout: Layout) -> bool:
     """Whether the chunks follow each other, padded, to the end: what libsndfile reads without guessing."""
     at = layout.first
-    for chunk in _list_chunks(data, layout):
+    for chunk in _chunks(data, layout):
         if chunk.start - layout.header != at:
             return False
         at = _aligned(chunk.start + chunk.size, layout)
@@ -248,25 +236,17 @@ def _fix_sizes(data: bytes, layout: Layout, container: tuple[int, int] | None) -
         layout: of its chunks.
         container: where the size of the whole file stands, and how much of the file it leaves out; None if nowhere.
     """
-    samples = _samples(data, layout)
-    if samples is None or samples.agreed:
+    found = _samples(data, layout)
+    if found is None or found[1] == found[0].size:
         return data
-    repaired = bytearray(data[: samples.start + samples.size])
+    chunk, size, _ = found
+    repaired = bytearray(data[: chunk.start + size])
     header = layout.header if layout.counted else 0
-    repaired[samples.start - layout.width : samples.start] = layout.write(samples.size + header)
+    repaired[chunk.start - layout.width : chunk.start] = layout.write(size + header)
     if container is not None:
         at, without = container
         repaired[at : at + layout.width] = layout.write(len(repaired) - without)
     return bytes(repaired)
-
-
-def _repair_au(data: bytes) -> bytes:
-    """An AU file; its header has the offset and the size of the samples."""
-    start, stated = int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big")
-    if len(data) < 24 or start > len(data) or stated == 0xFFFFFFFF:
-        return data
-    size = _size(data, start, stated, Layout(start, order="big", align=1))
-    return data if size == stated else data[:8] + size.to_bytes(4, "big") + data[12:]
 
 
 def _check_nist(data: bytes) -> None:
@@ -284,7 +264,7 @@ def _check_nist(data: bytes) -> None:
 
 def wave_tag(data: bytes) -> int | None:
     """The format tag of a RIFF WAV file; None if it has none."""
-    chunk = next((chunk for chunk in _list_chunks(data, RIFF) if chunk.name == b"fmt "), None)
+    chunk = next((chunk for chunk in _chunks(data, RIFF) if chunk.name == b"fmt "), None)
     return int.from_bytes(data[chunk.start : chunk.start + 2], "little") if chunk is not None else None
 
 

@@ -25,25 +25,15 @@ from rba_bench.machine import package_version
 SAMPLING_RATE = 16_000  # Hz, the rate at which every model here takes audio
 CLIP_SECONDS = 3600.0  # longest clip, unless the variable says otherwise
 CLIP_SECONDS_VARIABLE = "RBA_MAX_CLIP_SECONDS"
-CLIP_BYTES = (
-    2**30
-)  # most bytes of an encoded clip, and of its samples in one channel at its own rate (4 each)
+# Most bytes of an encoded clip, and of its samples in one channel at its own rate (4 each)
+CLIP_BYTES = 2**30
 BLOCK = 2**18  # samples decoded at a time, all channels together
-LOSSY_SLACK = (
-    0.05,
-    0.2,
-)  # share, and seconds, by which a lossy codec's header may overstate; the lesser counts
-_PLAIN = (
-    "PCM_",
-    "FLOAT",
-    "DOUBLE",
-    "ULAW",
-    "ALAW",
-)  # samples of fixed size: their number follows from the bytes
+# Share, and seconds, by which a lossy codec's header may overstate; the lesser counts
+LOSSY_SLACK = (0.05, 0.2)
+_PLAIN = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # fixed size: the bytes give the number of samples
 _CHECKED = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST"}  # by `containers`
-MIDI_DUMP = (
-    b"\xf0\x7e"  # libsndfile prints to stdout while it reads one, and fills what is missing with zeros
-)
+# libsndfile prints to stdout while it reads one, and fills what is missing with zeros
+MIDI_DUMP = b"\xf0\x7e"
 _TORN = ("should be", "truncated", "short read")  # libsndfile's log on a torn file of another kind
 
 
@@ -241,11 +231,8 @@ class _Sndfile:
             self._file = _sequential()(io.BytesIO(data))
         except self.failure as error:  # str(error) would name a memory address
             raise AudioError(f"not audio ({error.error_string} {len(data)} bytes)") from error
-        self.kind, self.rate, self.promised = (
-            str(self._file.format),
-            int(self._file.samplerate),
-            int(self._file.frames),
-        )
+        self.kind, self.rate = str(self._file.format), int(self._file.samplerate)
+        self.promised = int(self._file.frames)
         plain = str(self._file.subtype).startswith(_PLAIN)
         self.proven = self.kind in {"MP3", "OGG"} or (self.kind in _CHECKED and plain)
         self.count = 0
@@ -278,10 +265,9 @@ class _Sndfile:
         share, most = LOSSY_SLACK if self.kind in ("MP3", "OGG") else (0.0, 0.0)
         if self.count < self.promised - min(share * self.promised, most * self.rate):
             raise AudioError(f"audio is cut short ({self.count} of {self.promised} samples are there)")
-        if self.kind not in _CHECKED | {"MP3", "OGG", "FLAC"}:
-            log = self._file.extra_info
-            if any(word in log for word in _TORN):
-                raise AudioError(f"audio is cut short ({self.kind})")
+        log = "" if self.kind in _CHECKED | {"MP3", "OGG", "FLAC"} else self._file.extra_info
+        if any(word in log for word in _TORN):
+            raise AudioError(f"audio is cut short ({self.kind})")
 
     def close(self) -> None:
         """Close the file."""

@@ -23,14 +23,6 @@ _KBPS = {  # (MPEG 1 or not, layer) -> bit rates by index
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_SAMPLES = {
-    (True, 1): 384,
-    (True, 2): 1152,
-    (True, 3): 1152,
-    (False, 1): 384,
-    (False, 2): 1152,
-    (False, 3): 576,
-}
 _SIDE = {(True, 1): 17, (True, 2): 32, (False, 1): 9, (False, 2): 17}  # (MPEG 1 or not, channels) -> bytes
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")  # what may stand behind the last frame
 JUNK = 2**20  # bytes behind the last frame that are looked through for more
@@ -91,9 +83,7 @@ def is_mpeg(data: bytes) -> bool:
     if frame is None:
         return False
     following = at + frame.size
-    return (
-        following >= len(data) or parse_frame_header(data, following) is not None or _is_tag(data, following)
-    )
+    return following >= len(data) or bool(parse_frame_header(data, following)) or _is_tag(data, following)
 
 
 def after_tags(data: bytes) -> int:
@@ -117,7 +107,8 @@ def parse_frame_header(data: bytes, at: int) -> Frame | None:
         return None
     first = version == 3
     rate = _RATES[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
-    samples, padding = _SAMPLES[first, layer], data[at + 2] >> 1 & 1
+    samples = 384 if layer == 1 else 1152 if first or layer == 2 else 576
+    padding = data[at + 2] >> 1 & 1
     bits = _KBPS[first, layer][speed] * 1000
     size = (12 * bits // rate + padding) * 4 if layer == 1 else samples // 8 * bits // rate + padding
     return Frame(first, layer, rate, 1 if data[at + 3] >> 6 == 3 else 2, size if bits else 0, samples)
@@ -221,12 +212,8 @@ def repair_mp3(data: bytes, recording: Recording, promised: int) -> bytes:
         raise AudioError(
             f"its length cannot be known ({promised} or {recording.samples} samples): convert it to FLAC"
         )
+    # The frames go behind one more, of silence, whose Xing header states their number.
     sound = b"".join(data[start:end] for start, end in recording.spans)
-    return _with_xing(data, recording, sound)
-
-
-def _with_xing(data: bytes, recording: Recording, sound: bytes) -> bytes:
-    """The frames behind one more, of silence, whose Xing header states their number."""
     start = recording.spans[0][0]
     head = bytearray(data[start : start + 4])
     head[1] |= 1  # no checksum
@@ -237,6 +224,6 @@ def _with_xing(data: bytes, recording: Recording, sound: bytes) -> bytes:
         if frame is not None and frame.size >= 4 + side + 16:
             break
     assert frame is not None
-    numbers = len(recording.spans).to_bytes(4, "big") + (len(sound) + frame.size).to_bytes(4, "big")
+    numbers = count.to_bytes(4, "big") + (len(sound) + frame.size).to_bytes(4, "big")
     silence = bytes(head) + bytes(side) + b"Xing" + (3).to_bytes(4, "big") + numbers
     return silence.ljust(frame.size, b"\0") + sound

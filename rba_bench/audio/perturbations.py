@@ -227,11 +227,6 @@ class PerturbationStep:
         choice = "" if self.choice == kind.default else f":{self.choice}"
         return f"{self.name}={self.value:.10g}{kind.unit}{choice}"
 
-    def apply(self, wave: np.ndarray, position: int, key: str) -> np.ndarray:
-        """The clip with content hash `key` after this step, which stands at `position` of the chain."""
-        seed = stable_seed("perturb", VERSION, self.name, self.choice, position, key)
-        return PERTURBATIONS[self.name].apply(wave, self.value, self.choice, np.random.default_rng(seed))
-
 
 @dataclass(frozen=True)
 class Perturbation:
@@ -259,7 +254,9 @@ class Perturbation:
             float32 samples in [-1, 1] at 16 kHz; `speed` and `reverb` change the length.
         """
         for position, step in enumerate(self.steps):
-            wave = step.apply(wave, position, key)
+            seed = stable_seed("perturb", VERSION, step.name, step.choice, position, key)
+            kind, rng = PERTURBATIONS[step.name], np.random.default_rng(seed)
+            wave = kind.apply(wave, step.value, step.choice, rng)
         return np.ascontiguousarray(wave, dtype=np.float32)
 
 

@@ -18,24 +18,11 @@ from rba_bench.audio.alignment_set import SEALED, AlignmentSet
 from rba_bench.errors import UserError
 from rba_bench.progress import say
 
-SIZES = (
-    (10**3, "n<1K"),
-    (10**4, "1K<n<10K"),
-    (10**5, "10K<n<100K"),
-    (10**6, "100K<n<1M"),
-    (10**7, "1M<n<10M"),
-)
+SIZES = {"n<1K": 10**3, "1K<n<10K": 10**4, "10K<n<100K": 10**5, "100K<n<1M": 10**6, "1M<n<10M": 10**7}
 REQUIRED_COUNTS = {"groups", "clips", "hours"}
 LONGEST_LIST = 32  # entries of a list in the card, such as checksums; the manifest has all of them
-SYNTHESIS_KEYS = {
-    "teacher",
-    "tts",
-    "recipe",
-    "sampling",
-    "seeds",
-    "versions",
-    "filters",
-}  # by `rba-bench synth`
+# What `rba-bench synth` writes
+SYNTHESIS_KEYS = {"teacher", "tts", "recipe", "sampling", "seeds", "versions", "filters"}
 RENEWED = ("dataset_info", "configs", "size_categories")
 
 
@@ -51,17 +38,19 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     if not REQUIRED_COUNTS.issubset(alignment.manifest.get("counts") or {}):
         alignment = AlignmentSet(alignment.path, _counted_manifest(alignment))
     manifest = cards.without_paths(alignment.manifest)
-    origin = []
-    if SYNTHESIS_KEYS.issubset(manifest):
-        origin = [_synthesis(manifest)]
-    elif SEALED in manifest:
+    origin = [_synthesis(manifest)] if SYNTHESIS_KEYS.issubset(manifest) else []
+    if not origin and SEALED in manifest:
         origin = [_sealing(manifest[SEALED])]
+    rows = [(name, alignment.manifest["checksums"][name]) for name in alignment.names]
+    checksums = f"The hash of the set is `{alignment.sha256}`.\n\n"
+    checksums += cards.markdown_table(("file", "SHA-256"), rows[:LONGEST_LIST])
+    if len(rows) > LONGEST_LIST:
+        checksums += f"\n\n{len(rows) - LONGEST_LIST:,} more are in `manifest.json`."
     sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin]
-    text = "\n\n".join([*sections, LOADING, _checksums(alignment), LIMITS])
+    text = "\n\n".join([*sections, LOADING, f"## Checksums\n\n{checksums}", LIMITS])
+    metadata = _metadata(alignment, manifest)
     try:
-        return cards.write_card(
-            alignment.path, _metadata(alignment, manifest), {"set": text}, renewed=RENEWED
-        )
+        return cards.write_card(alignment.path, metadata, {"set": text}, renewed=RENEWED)
     except UserError as error:  # the set itself is complete
         say(f"the card is not renewed: {error}")
         return False
@@ -106,7 +95,7 @@ def _metadata(alignment: AlignmentSet, manifest: Mapping[str, Any]) -> dict[str,
         "language": sorted(name for name in languages if re.fullmatch("[a-z]{2,3}", name)) or None,
         "task_categories": ["audio-text-to-text"],
         "tags": ["speech", "spoken-instructions", "rba-bench", *(["synthetic"] if "tts" in manifest else [])],
-        "size_categories": [next((name for limit, name in SIZES if clips < limit), "n>10M")],
+        "size_categories": [next((name for name, limit in SIZES.items() if clips < limit), "n>10M")],
         "dataset_info": [
             {"config_name": config["config_name"], "features": features._to_yaml_list()} for config in configs
         ],
@@ -165,12 +154,10 @@ def _contents(manifest: Mapping[str, Any]) -> str:
     rows.append(("hours of speech", f"{counts.pop('hours'):.2f}"))
     counts.pop("clips_by_voice", None)  # the voices are listed below
     for name, tally in counts.items():
-        if isinstance(tally, Mapping):
-            values = ", ".join(f"{key or 'none'} {number:,}" for key, number in tally.items())
-            text = values if len(tally) <= LONGEST_LIST else f"{len(tally)} kinds"
-            rows.append((name.replace("_", " "), text))
-        else:
-            rows.append((name.replace("_", " "), f"{tally:,}"))
+        text = f"{len(tally)} kinds" if isinstance(tally, Mapping) else f"{tally:,}"
+        if isinstance(tally, Mapping) and len(tally) <= LONGEST_LIST:
+            text = ", ".join(f"{key or 'none'} {number:,}" for key, number in tally.items())
+        rows.append((name.replace("_", " "), text))
     return f"## Contents\n\n{cards.markdown_table(('content', 'number'), rows)}"
 
 
@@ -193,10 +180,9 @@ def _synthesis(manifest: Mapping[str, Any]) -> str:
     kept: list[tuple[object, ...]] = []
     for part, counts in manifest["filters"].items():
         kept.append((part, "kept", f"{counts['kept']:,} of {counts['n']:,}", ""))
-        dropped = counts["dropped"].items()
-        kept += [
-            (part, name, f"{reason['n']:,}", reason["meaning"]) for name, reason in dropped if reason["n"]
-        ]
+        for name, reason in counts["dropped"].items():
+            if reason["n"]:
+                kept.append((part, name, f"{reason['n']:,}", reason["meaning"]))
     made = cards.markdown_table(("property", "value"), rows)
     filtered = cards.markdown_table(("filtered", "reason", "number", "meaning"), kept)
     return f"## How it was made\n\n{made}\n\n## Filters\n\n{filtered}"
@@ -208,13 +194,3 @@ def _sealing(seal: Mapping[str, Any]) -> str:
         rows.append(("clips decoded", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
     text = "The parquet files were made by another tool; rba-bench checked them and left them as they are."
     return f"## How it was made\n\n{text}\n\n{cards.markdown_table(('property', 'value'), rows)}"
-
-
-def _checksums(alignment: AlignmentSet) -> str:
-    names = alignment.names
-    rows = [(name, alignment.manifest["checksums"][name]) for name in names[:LONGEST_LIST]]
-    more = (
-        f"\n\n{len(names) - LONGEST_LIST:,} more are in `manifest.json`." if len(names) > LONGEST_LIST else ""
-    )
-    table = cards.markdown_table(("file", "SHA-256"), rows)
-    return f"## Checksums\n\nThe hash of the set is `{alignment.sha256}`.\n\n{table}{more}"

@@ -12,26 +12,15 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rba_bench.errors import RbaError, UserError
-from rba_bench.evaluation import harness, scoring
+from rba_bench.evaluation import harness, records, scoring
 from rba_bench.evaluation.documents import Document
 from rba_bench.evaluation.metric import ItemScore
-from rba_bench.evaluation.model_input import Answer, AnswerBatch, PlannedRequest, spoken_text
+from rba_bench.evaluation.model_input import Answer, PlannedRequest, spoken_text
 from rba_bench.evaluation.plan import EvalRequest, RunPlan, identifying_facts
-from rba_bench.evaluation.records import (
-    RUN_FILE,
-    SAMPLES_FILE,
-    TIMING_FILE,
-    UNANSWERED,
-    UNSCORED,
-    Sample,
-    Status,
-    Timing,
-    read_samples,
-)
+from rba_bench.evaluation.records import SAMPLES_FILE, UNANSWERED, Sample, read_samples
 from rba_bench.faults import database_error
 from rba_bench.files import JsonlAppender, read_jsonl, sha256_json, write_atomic
 from rba_bench.metrics.text import is_blank
@@ -57,9 +46,8 @@ def answer_key(
         decoding: Length, temperature, top-p.
         seed: Of this request.
     """
-    return sha256_json(
-        [dict(model), clip, transcript, prompt, asdict(decoding), None if decoding.greedy else seed]
-    )
+    counted = None if decoding.greedy else seed
+    return sha256_json([dict(model), clip, transcript, prompt, asdict(decoding), counted])
 
 
 class AnswerCache:
@@ -124,9 +112,7 @@ class AnswerCache:
     def __enter__(self) -> "AnswerCache":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -148,7 +134,7 @@ def answer_all(plan: RunPlan, request: EvalRequest, lm: harness.RbaSpeechLM) -> 
 
     with (
         JsonlAppender(path(SAMPLES_FILE)) as samples,
-        JsonlAppender(path(TIMING_FILE)) as timing,
+        JsonlAppender(path(records.TIMING_FILE)) as timing,
         AnswerCache(request.out / FILE) as cache,
         bar(plan.spec.name, len(requests), len(done), "items") as advance,
     ):
@@ -160,7 +146,15 @@ def answer_all(plan: RunPlan, request: EvalRequest, lm: harness.RbaSpeechLM) -> 
         observed: dict[str, list[str]] = {}
         for batch in lm.stream(requests, done):
             writer.keep(batch.answers)
-            cost, before, observed = _cost(requests, batch), observed, lm.model.observed()
+            answers = [requests[a.index] for a in batch.answers if a.generation.status not in UNANSWERED]
+            cost: dict[str, Any] = {
+                "doc_ids": [planned.doc_id for planned in answers],
+                "audio_s": round(sum(planned.duration for planned in answers), 4),
+                "wall_s": round(batch.wall_s, 6),
+                "io_s": round(batch.io_s, 6),
+                "stages": {name: round(spent, 6) for name, spent in batch.stages.items()},
+            }
+            before, observed = observed, lm.model.observed()
             timing.write(cost | {"observed": observed} if observed != before else cost)
             advance(len(batch.answers))
     lm.barrier()
@@ -211,9 +205,9 @@ class _AnswerWriter:
 
 
 def _sample(doc: Mapping[str, Any], planned: PlannedRequest, answer: Answer) -> Sample:
-    unscored = answer.generation.status in UNSCORED
+    unscored = answer.generation.status in records.UNSCORED
     score = ItemScore() if unscored else scoring.score_item(doc, answer.text)
-    status: Status = answer.status
+    status: records.Status = answer.status
     if status == "ok" and is_blank(answer.text):
         status = "empty"
     elif status == "ok" and score.failure:
@@ -262,19 +256,17 @@ def forget_unanswered(folder: Path) -> None:
 
     Answers on which a judge gave no verdict stay, without the failure of the judge, which is asked again.
     """
-    (folder / RUN_FILE).unlink(missing_ok=True)
+    (folder / records.RUN_FILE).unlink(missing_ok=True)
     for file in sample_files(folder):
         samples = read_samples(file)
-        answered = [_without_judge_failure(sample) for sample in samples if sample.status not in UNANSWERED]
+        answered = [sample for sample in samples if sample.status not in UNANSWERED]
+        for place, sample in enumerate(answered):
+            entries = [entry or {} for entry in (sample.judge or {}).values()]
+            failed = any("failures" in vote for entry in entries for vote in entry.get("votes") or ())
+            if sample.status == "judge_failed" and failed:
+                answered[place] = sample.model_copy(update={"status": "ok", "error": "", "judge": None})
         if answered != samples:
             write_atomic(file, (sample.line() for sample in answered))
-
-
-def _without_judge_failure(sample: Sample) -> Sample:
-    votes = [vote for entry in (sample.judge or {}).values() for vote in (entry or {}).get("votes") or ()]
-    if sample.status != "judge_failed" or not any("failures" in vote for vote in votes):
-        return sample
-    return sample.model_copy(update={"status": "ok", "error": "", "judge": None})
 
 
 def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
@@ -291,19 +283,7 @@ def read_all_samples(folder: Path) -> list[Sample]:
     return [by_doc[doc_id] for doc_id in sorted(by_doc)]
 
 
-def _cost(requests: Sequence[PlannedRequest], batch: AnswerBatch) -> dict[str, Any]:
-    """A line of the timing file."""
-    answered = [requests[a.index] for a in batch.answers if a.generation.status not in UNANSWERED]
-    return {
-        "doc_ids": [planned.doc_id for planned in answered],
-        "audio_s": round(sum(planned.duration for planned in answered), 4),
-        "wall_s": round(batch.wall_s, 6),
-        "io_s": round(batch.io_s, 6),
-        "stages": {name: round(spent, 6) for name, spent in batch.stages.items()},
-    }
-
-
-def summarise_timing(folder: Path, judge_s: float) -> Timing:
+def summarise_timing(folder: Path, judge_s: float) -> records.Timing:
     """Cost of answering, from the timing files of all processes; they ran side by side, so the slowest counts."""
     per_process = [list(read_jsonl(file)) for file in sorted(folder.glob("timing*.jsonl"))]
     batches = [batch for process in per_process for batch in process]
@@ -317,7 +297,7 @@ def summarise_timing(folder: Path, judge_s: float) -> Timing:
     seconds["other"] = max(0.0, sum(batch["wall_s"] for batch in batches) - sum(seconds.values()))
     seconds["judge"] = judge_s
     total = max(sum(seconds.values()), 1e-9)
-    return Timing(
+    return records.Timing(
         generation_s=round(wall, 3),
         audio_s=round(audio, 3),
         rtfx=round(audio / max(wall, 1e-9), 3),

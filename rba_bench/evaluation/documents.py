@@ -100,8 +100,7 @@ def read_documents(path: Path) -> list[Document]:
         raise MissingPrerequisite(f"test set {file} does not exist")
     try:
         present = pq.read_schema(file).names
-        missing = [name for name in COLUMNS if name not in present]
-        if missing:
+        if missing := [name for name in COLUMNS if name not in present]:
             raise UserError(f"{file} is not a test set: it lacks the columns {', '.join(missing)}")
         rows = pq.read_table(file, columns=list(COLUMNS)).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
@@ -129,12 +128,8 @@ def documents_without_clips(testset: str) -> list[Document]:
 
 
 def _document_of_row(row: Mapping[str, Any], file: Path, index: int) -> Document:
-    clip = Clip(
-        row["audio_sha256"], row["sampling_rate"], row["duration"], path=str(file.resolve()), row=index
-    )
-    fields = {
-        name: row[name] for name in COLUMNS if name not in ("sampling_rate", "duration", "audio_sha256")
-    }
+    clip = Clip(row["audio_sha256"], row["sampling_rate"], row["duration"], str(file.resolve()), index)
+    fields = {name: row[name] for name in COLUMNS if name in Document.__annotations__ and name != "duration"}
     cluster = text_cluster(row["prompt"], row["instruction"])
     return make_document(**{**fields, "baseline": row["baseline"] or ""}, clip=clip, cluster=cluster)
 

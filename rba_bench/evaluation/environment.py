@@ -9,17 +9,8 @@ from rba_bench.machine import cpu_name, package_versions
 from rba_bench.textlm.text_model import SAMPLER
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "lm-eval",
-    "datasets",
-    "sacrebleu",
-    "openai-whisper",
-    "numpy",
-    "soundfile",
-    "soxr",
-    "av",
-)
+    "torch", "transformers", "lm-eval", "datasets", "sacrebleu", "openai-whisper", "numpy", "soundfile", "soxr", "av",
+)  # fmt: skip
 
 
 def hardware(device: str) -> dict[str, Any]:

@@ -37,10 +37,8 @@ def refuse_foreign_code(path: Path) -> None:
     if prompts is not None and prompts.tag != f"{_PLAIN}null":
         found.append((resolved, f"the prompts of {' '.join(str(prompts.value).split())[:80]}"))
     if results is None or results.tag != "!function":  # else metrics are names of what it returns
-        found += [
-            (resolved, f"the metric {name[:80]!r} of the package `evaluate`")
-            for name in _foreign_metrics(settings)
-        ]
+        for name in _foreign_metrics(settings):
+            found.append((resolved, f"the metric {name[:80]!r} of the package `evaluate`"))
     for file, what in found:
         raise UserError(
             f"{file} runs code of its own ({what}): read it, then add --trust if you trust its authors"
@@ -78,9 +76,8 @@ def _foreign_metrics(settings: Mapping[str, yaml.Node]) -> Iterator[str]:
         metric, elsewhere = entry.get("metric"), entry.get("hf_evaluate")
         if not isinstance(metric, yaml.ScalarNode) or metric.tag == "!function":
             continue
-        if metric.value not in registered or (
-            elsewhere is not None and str(elsewhere.value).lower() not in _NO
-        ):
+        is_forced = elsewhere is not None and str(elsewhere.value).lower() not in _NO
+        if metric.value not in registered or is_forced:
             yield " ".join(metric.value.split())
 
 

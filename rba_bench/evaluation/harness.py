@@ -21,14 +21,8 @@ from lm_eval.api.model import LM
 from rba_bench.audio import perturbations
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
-from rba_bench.evaluation import outcomes
-from rba_bench.evaluation.model_input import (
-    AnswerBatch,
-    PlannedRequest,
-    load_wave,
-    plan_requests,
-    spoken_text,
-)
+from rba_bench.evaluation import model_input, outcomes
+from rba_bench.evaluation.model_input import AnswerBatch, PlannedRequest, load_wave
 from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechLM, SpeechRequest
 from rba_bench.textlm.text_model import Decoding, Generation
@@ -190,7 +184,9 @@ class RbaSpeechLM(LM):
 
     def plan(self, instances: Any) -> list[PlannedRequest]:
         """See `model_input.plan_requests`."""
-        return plan_requests(instances, self.perturbation.identity() if self.perturbation else None)
+        return model_input.plan_requests(
+            instances, self.perturbation.identity() if self.perturbation else None
+        )
 
     def stream(
         self, requests: Sequence[PlannedRequest], done: Collection[int] = frozenset()
@@ -234,14 +230,10 @@ class RbaSpeechLM(LM):
         before = {} if clock is None else dict(clock.seconds)
         usable = [clip for clip in clips if not isinstance(clip, AudioError)]
         generations = iter(self._generate(usable, batch[0].settings.decoding))
-        answers = [
-            request.answer(
-                Generation("", 0, "not_heard", str(clip))
-                if isinstance(clip, AudioError)
-                else next(generations)
-            )
-            for request, clip in zip(batch, clips, strict=True)
-        ]
+        answers = []
+        for request, clip in zip(batch, clips, strict=True):
+            unheard = Generation("", 0, "not_heard", str(clip)) if isinstance(clip, AudioError) else None
+            answers.append(request.answer(unheard or next(generations)))
         after = {} if clock is None else clock.seconds
         stages = {name: spent - before.get(name, 0.0) for name, spent in after.items()}
         return AnswerBatch(answers, time.perf_counter() - started, io_s, stages)
@@ -281,7 +273,8 @@ class RbaSpeechLM(LM):
             if self.perturbation is not None:
                 content = request.key.partition("|")[0]  # the clip alone seeds its noise
                 audio = self.perturbation.apply(audio, content)
-        return SpeechRequest(audio, spoken_text(request.audio), request.prompt, request.seed, request.key)
+        spoken = model_input.spoken_text(request.audio)
+        return SpeechRequest(audio, spoken, request.prompt, request.seed, request.key)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: no task here asks for it. Raises UserError."""

@@ -60,6 +60,7 @@ def load_dataset(
         finish: Entries of the task's scorers; every document carries them to its aggregation.
         options: Of the source.
     """
+    import pyarrow as pa
     from datasets import Dataset, DatasetInfo
 
     if source is None:
@@ -70,28 +71,19 @@ def load_dataset(
         docs, origin = loaded.documents, {"source": source, **loaded.origin}
     configs = [dict(config) for config in finish]
     if _judge() != NO_JUDGE:  # the files that scorers need are looked for once, not for every document
-        scorer_options = ScorerOptions(
-            cache=cache_dir() / "votes", data_dir=Path(data_dir) if data_dir else None
-        )
-        configs = [scorer_class(config).resolve_config(config, scorer_options) for config in configs]
+        chosen = ScorerOptions(cache_dir() / "votes", data_dir=Path(data_dir) if data_dir else None)
+        configs = [scorer_class(config).resolve_config(config, chosen) for config in configs]
+    pieces, finish_text = [], json.dumps(configs)
+    while docs:  # taken out of `docs` piece by piece: documents and table are never both held whole
+        pieces.append(pa.Table.from_pylist([{**doc, "finish": finish_text} for doc in docs[:ROWS_AT_ONCE]]))
+        del docs[:ROWS_AT_ONCE]
     about = DatasetInfo(description=json.dumps(origin, ensure_ascii=False))
-    return {documents.SPLIT: Dataset(_table(docs, json.dumps(configs)), info=about)}
+    table = pa.concat_tables(pieces, promote_options="permissive")
+    return {documents.SPLIT: Dataset(table, info=about)}
 
 
 def _judge() -> str:
     return os.environ.get(JUDGE_VARIABLE, NO_JUDGE)
-
-
-def _table(docs: list[documents.Document], finish: str) -> Any:
-    """The documents as an arrow table, made in pieces and taken out of `docs`: both are never held whole."""
-    import pyarrow as pa
-
-    pieces = []
-    while docs:
-        rows = [{**doc, "finish": finish} for doc in docs[:ROWS_AT_ONCE]]
-        del docs[:ROWS_AT_ONCE]
-        pieces.append(pa.Table.from_pylist(rows))
-    return pa.concat_tables(pieces, promote_options="permissive")
 
 
 def audio(doc: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -60,8 +60,7 @@ def read_generation_settings(kwargs: Mapping[str, Any]) -> GenerationSettings:
     Raises:
         UserError: an unknown key, or values that contradict the named protocol.
     """
-    unknown = sorted(kwargs.keys() - set(KEYS))
-    if unknown:
+    if unknown := sorted(kwargs.keys() - set(KEYS)):
         raise UserError(f"unknown generation setting {', '.join(unknown)}; known: {', '.join(KEYS)}")
     name = str(kwargs.get("protocol", "custom"))
     if name not in (*PROTOCOLS, "custom"):
@@ -151,12 +150,8 @@ def wave_from_array(values: Any, rate: Any) -> np.ndarray:
 
 def clip_reference(value: Mapping[str, Any]) -> clips.AudioRef:
     """The clip that a document's audio entry points at, without its prefix."""
-    facts = {
-        name: part
-        for name, part in value.items()
-        if name not in ("transcript", "prefix") and part is not None  # lm-eval fills absent keys with None
-    }
-    return clips.AudioRef.from_dict(facts)
+    stated = {name: part for name, part in value.items() if part is not None}  # lm-eval fills absent keys
+    return clips.AudioRef.from_dict({name: stated[name] for name in stated.keys() - {"transcript", "prefix"}})
 
 
 def spoken_text(value: Any) -> str:

@@ -59,12 +59,10 @@ def check_answers(task: str, outcomes: Sequence[ItemOutcome]) -> None:
     if n and len(unanswered) == n:
         raise _failure(task, unanswered, f"none of {n} items was answered")
     if len(unscored) > UNSCORED_SHARE * n:
-        raise _failure(
-            task, unscored, f"{len(unscored)} of {n} items cannot be scored, too many for a record"
-        )
+        what = f"{len(unscored)} of {n} items cannot be scored, too many for a record"
+        raise _failure(task, unscored, what)
     for status in UNANSWERED:
-        reasons = [reason for outcome, reason in unanswered if outcome == status]
-        if reasons:
+        if reasons := [reason for outcome, reason in unanswered if outcome == status]:
             say(
                 f"{task}: {status} {len(reasons)} of {n}: {MEANING[status]}; {_commonest(reasons)}; "
                 "ask again with --retry-errors"

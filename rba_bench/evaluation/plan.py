@@ -132,19 +132,12 @@ def make_request(
         "trust_remote_code": trust,
         "template": dict(template or {}),
     }
-    return EvalRequest(
-        tasks=tuple(tasks or BENCHMARKS),
-        model=model,
-        track=track,
-        trust=trust,
-        model_options=model_options,
-        **fields,
-    )
+    fields |= {"trust": trust, "model_options": model_options}
+    return EvalRequest(tuple(tasks or BENCHMARKS), model, track, **fields)
 
 
 def _track_of_model(model: str) -> str:
-    recorded = (training_note(model) or {}).get("track")
-    if recorded:
+    if recorded := (training_note(model) or {}).get("track"):
         say(f"track: {recorded} (recorded in {model})")
         return str(recorded)
     if model in BUILT_IN:
@@ -261,11 +254,7 @@ class RunPlan:
 
 
 def make_plan(
-    spec: TaskSpec,
-    task: Any,
-    request: EvalRequest,
-    scorers: tuple[Scorer, ...],
-    identity: dict[str, Any],
+    spec: TaskSpec, task: Any, request: EvalRequest, scorers: tuple[Scorer, ...], identity: dict[str, Any]
 ) -> RunPlan:
     """The plan of one task for one model."""
     docs = task.eval_docs

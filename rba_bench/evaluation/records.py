@@ -12,6 +12,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -370,10 +371,8 @@ def pack_samples(data: bytes) -> bytes:
 def sample_bytes(folder: Path) -> bytes:
     """Lines of the samples in a run folder, unpacked. Raises UserError where they are missing or damaged."""
     packed = folder / PACKED_FILE
-    try:
+    with suppress(FileNotFoundError):
         return read_untrusted_file(folder / SAMPLES_FILE, MAX_TEXT)
-    except FileNotFoundError:
-        pass
     try:
         return unpack_gzip(read_untrusted_file(packed, MAX_TEXT), packed)
     except FileNotFoundError as error:

@@ -26,17 +26,7 @@ from rba_bench.evaluation.lengths import VERSUS
 from rba_bench.evaluation.metric import Metric, metrics_of
 from rba_bench.evaluation.model_input import read_generation_settings, scored_part
 from rba_bench.evaluation.plan import SCORE_HOOK, EvalRequest, protocol_hash, protocol_spec, relative_spec
-from rba_bench.evaluation.records import (
-    RUN_FILE,
-    SAMPLES_FILE,
-    UNSCORED,
-    Rescoring,
-    RunRecord,
-    Sample,
-    Status,
-    read_record,
-    status_counts,
-)
+from rba_bench.evaluation.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, read_record
 from rba_bench.evaluation.scorers.registry import JUDGES, NO_JUDGE, add_scores, make_scorers
 from rba_bench.evaluation.scorers.scorer import Scorer
 from rba_bench.files import cache_dir, folder_name, inside, sha256_bytes, write_atomic, write_json
@@ -187,22 +177,16 @@ def rescore_folder(folder: Path, options: RescoreOptions | None = None, out: Pat
         if out is not None:  # whatever names the record holds, the folder lies below `out`
             target = inside(out, f"{folder_name(before.model['name'])}/{before.run_id}")
         if out is not None or after is not before:
-            after = _write(target, after, samples)
+            data = "".join(sample.line() for sample in samples).encode()
+            after = after.model_copy(update={"samples_sha256": sha256_bytes(data)})
+            packed = (target / records.PACKED_FILE).is_file() and not (target / SAMPLES_FILE).is_file()
+            write_json(target / WAITING, after.model_dump(mode="json"))
+            if packed:  # and stays so
+                write_atomic(target / records.PACKED_FILE, records.pack_samples(data))
+            else:
+                write_atomic(target / SAMPLES_FILE, data)
+            os.replace(target / WAITING, target / RUN_FILE)
         return Rescored(target, before, after if after.rescored != before.rescored else before)
-
-
-def _write(target: Path, record: RunRecord, samples: Sequence[Sample]) -> RunRecord:
-    """Both files; packed samples stay packed."""
-    data = "".join(sample.line() for sample in samples).encode()
-    record = record.model_copy(update={"samples_sha256": sha256_bytes(data)})
-    packed = (target / records.PACKED_FILE).is_file() and not (target / SAMPLES_FILE).is_file()
-    write_json(target / WAITING, record.model_dump(mode="json"))
-    if packed:
-        write_atomic(target / records.PACKED_FILE, records.pack_samples(data))
-    else:
-        write_atomic(target / SAMPLES_FILE, data)
-    os.replace(target / WAITING, target / RUN_FILE)
-    return record
 
 
 @dataclass(frozen=True)
@@ -244,9 +228,8 @@ def rescore(
     kept = [step for step in steps if step.scorer is None]
     until = tuple(before.protocol_spec.get("decoding", {}).get("until") or ())
     fresh = [_rescored(sample, until, kept) for sample in samples]
-    outcomes.check_answers(
-        before.task, [outcomes.item_outcome(s.status, s.extracted, s.error) for s in fresh]
-    )
+    answered = [outcomes.item_outcome(s.status, s.extracted, s.error) for s in fresh]
+    outcomes.check_answers(before.task, answered)
     fresh, _, reports = add_scores(fresh, [step.scorer for step in steps if step.scorer is not None])
     outcomes.check_judged(before.task, fresh, reports)
     protocol = _protocol(before, spec, samples, [step.description for step in steps])
@@ -256,7 +239,7 @@ def rescore(
         update={
             "task_version": spec.version,
             "metrics": scoring.summarise_metrics(fresh, metrics),
-            "statuses": status_counts(fresh),
+            "statuses": records.status_counts(fresh),
             "protocol_spec": protocol,
             "protocol_hash": protocol_hash(protocol),
             "judge": protocol["judge"],
@@ -268,7 +251,7 @@ def rescore(
     ignored = {"finish", "statuses"}
     if fresh == list(samples) and before.model_dump(exclude=ignored) == after.model_dump(exclude=ignored):
         return before, fresh
-    note = Rescoring(
+    note = records.Rescoring(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         rba_bench=__version__,
         judge=relative_spec(options.judge or ""),
@@ -345,7 +328,7 @@ def _steps(before: RunRecord, spec: task_registry.TaskSpec, options: RescoreOpti
 
 def _rescored(sample: Sample, until: Sequence[str], kept: Sequence[_Step]) -> Sample:
     """A sample scored again from its response; of the judges in `kept` the votes on the same text stay."""
-    if sample.status in UNSCORED:
+    if sample.status in records.UNSCORED:
         return sample.model_copy(update={"scores": {}, "judge": None})
     part = scored_part(sample.response, until)
     score = scoring.score_item(sample.model_dump(), part.answer)
@@ -359,7 +342,7 @@ def _rescored(sample: Sample, until: Sequence[str], kept: Sequence[_Step]) -> Sa
             name = str(step.description["name"])
             scores |= {m.name: sample.scores[m.name] for m in step.metrics if m.name in sample.scores}
             judge |= {name: sample.judge[name]} if name in (sample.judge or {}) else {}  # type: ignore[index]
-    status: Status = "judge_failed" if failure else "ok"
+    status: records.Status = "judge_failed" if failure else "ok"
     if sample.status in ("error", "truncated"):
         status = sample.status
     elif not part.complete:

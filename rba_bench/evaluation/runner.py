@@ -18,6 +18,7 @@ from rba_bench.evaluation import (
     foreign_code,
     harness,
     outcomes,
+    records,
     scoring,
     task_registry,
 )
@@ -30,14 +31,7 @@ from rba_bench.evaluation.plan import (
     model_identity,
     protocol_hash,
 )
-from rba_bench.evaluation.records import (
-    RUN_FILE,
-    SAMPLES_FILE,
-    UNANSWERED,
-    RunRecord,
-    read_record,
-    status_counts,
-)
+from rba_bench.evaluation.records import RUN_FILE, RunRecord, read_record
 from rba_bench.evaluation.scorers.registry import add_scores, make_scorers
 from rba_bench.evaluation.scorers.scorer import Cost, Scorer
 from rba_bench.files import sha256_file, write_json
@@ -94,7 +88,7 @@ def _evaluate_task(
     plan = make_plan(spec, _load_task(spec, request), request, scorers, identity)
     if (plan.folder / RUN_FILE).is_file():
         statuses = read_record(plan.folder).statuses
-        failed = any(statuses.get(status, 0) for status in (*UNANSWERED, "judge_failed"))
+        failed = any(statuses.get(status, 0) for status in (*records.UNANSWERED, "judge_failed"))
         if not (request.retry_errors and failed):
             say(f"{spec.name}: already done, {plan.folder}")
             return read_record(plan.folder)
@@ -127,9 +121,8 @@ def _write_record(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
         raise UserError(
             f"{plan.folder} holds {len(answered)} samples, expected {plan.n}: remove it and run again"
         )
-    outcomes.check_answers(
-        plan.spec.name, [outcomes.item_outcome(s.status, s.extracted, s.error) for s in answered]
-    )
+    ends = [outcomes.item_outcome(s.status, s.extracted, s.error) for s in answered]
+    outcomes.check_answers(plan.spec.name, ends)
     started = time.perf_counter()
     samples, added, reports = add_scores(answered, plan.scorers)
     outcomes.check_judged(plan.spec.name, samples, reports)
@@ -155,13 +148,13 @@ def _write_record(plan: RunPlan, lm: harness.RbaSpeechLM) -> None:
         limit=plan.limit,
         partial=plan.limit is not None,
         metrics=metrics,
-        statuses=status_counts(samples),
+        statuses=records.status_counts(samples),
         timing=answering.summarise_timing(plan.folder, judge_s),
         hardware=environment.hardware(lm.device_name),
         versions=environment.versions(),
         finish=reports,
         exploits=scoring.exploit_table(samples),
-        samples_sha256=sha256_file(plan.folder / SAMPLES_FILE),
+        samples_sha256=sha256_file(plan.folder / records.SAMPLES_FILE),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(plan.folder / RUN_FILE, record.model_dump(mode="json"))
@@ -183,17 +176,9 @@ class CostEstimate:
 
     def row(self) -> tuple[Any, ...]:
         """The estimate as cells of a table; an unknown price is "?"."""
-        cost = self.cost
-        dollars = "?" if cost.dollars is None else f"{cost.dollars:.2f}"
-        return (
-            self.task,
-            self.items,
-            self.judge,
-            cost.calls,
-            cost.prompt_tokens,
-            cost.completion_tokens,
-            dollars,
-        )
+        calls, prompt, completion = self.cost.calls, self.cost.prompt_tokens, self.cost.completion_tokens
+        dollars = "?" if self.cost.dollars is None else f"{self.cost.dollars:.2f}"
+        return self.task, self.items, self.judge, calls, prompt, completion, dollars
 
 
 def estimate_costs(request: EvalRequest) -> list[CostEstimate]:

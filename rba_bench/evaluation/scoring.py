@@ -64,12 +64,9 @@ def _graded_by_rules(item: Mapping[str, Any], response: str) -> ItemScore:
         "baseline": {"score": baseline.score, "valid": baseline.valid, "reason": baseline.reason},
         "preferred": {1.0: "response", 0.0: "baseline"}.get(preferred, "tie"),
     }
-    scores: dict[str, float | list[int]] = {
-        "win_rate": preferred,
-        "rating": answer.score,
-        "valid_rate": float(answer.valid),
-    }
-    return ItemScore(scores, votes)
+    return ItemScore(
+        {"win_rate": preferred, "rating": answer.score, "valid_rate": float(answer.valid)}, votes
+    )
 
 
 def signatures(kind: str, target_langs: Sequence[str]) -> dict[str, str]:
@@ -101,9 +98,8 @@ def metric_error(
     Where these do not differ, only the interval says how sure the score is: the error is then its half width over 1.96.
     """
     matrix, score = _summable(metric, scores, groups)
-    error = bootstrap_error(
-        resampled_scores(matrix, score, clusters), Clusters.of(cluster_sizes(len(matrix), clusters))
-    )
+    draws = resampled_scores(matrix, score, clusters)
+    error = bootstrap_error(draws, Clusters.of(cluster_sizes(len(matrix), clusters)))
     if error > 0:
         return error
     interval = metric_interval(metric, scores, groups, clusters)
@@ -137,9 +133,7 @@ def summarise_metrics(samples: Sequence[Sample], added: Sequence[Metric] = ()) -
         raise UserError(f"a task has items of one kind, these are of {sorted(kinds) or 'none'}")
     metrics = signed(metrics_of(kinds.pop()), [sample.target_lang for sample in samples])
     present = {name for sample in samples for name in sample.scores}
-    if any(
-        metric.name in present for metric in metrics
-    ):  # a metric that is newer than the samples is left out
+    if any(metric.name in present for metric in metrics):  # one that is newer than the samples is left out
         metrics = tuple(metric for metric in metrics if metric.name in present)
     return {metric.name: _summarise(metric, samples) for metric in (*metrics, *added)}
 

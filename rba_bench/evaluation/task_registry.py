@@ -21,13 +21,8 @@ from rba_bench.files import folder_name, is_name
 from rba_bench.progress import say
 from rba_bench.untrusted import plain
 
-BENCHMARKS = (
-    "alpacaeval",
-    "triviaqa",
-    "webquestions",
-    "covost2",
-    "fleurs",
-)  # of the micro track, as the quickstart runs
+# Of the micro track, as the quickstart runs
+BENCHMARKS = ("alpacaeval", "triviaqa", "webquestions", "covost2", "fleurs")
 ORDER = (
     "alpacaeval", "spoken_alpaca", "triviaqa", "webquestions", "llama_questions", "covost2", "fleurs", "mustc",
     "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr", "micro_study",
@@ -255,8 +250,7 @@ def _resolve_name(
         return [spec for task in group.tasks for spec in _resolve_name(task, track, decodings, shipped)]
     if is_path:
         return [read_spec(path)]
-    exact = [spec for spec in shipped if spec.name == name] or generated_task(name)
-    if exact:
+    if exact := [spec for spec in shipped if spec.name == name] or generated_task(name):
         if exact[0].track != track:
             raise UserError(f"{name} belongs to the {exact[0].track} track: use --track {exact[0].track}")
         return exact
@@ -314,10 +308,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"cannot read task file {path}: {error.strerror}") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # not UTF-8, or a number or date that is none, is a ValueError
+    except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or no such number or date, is a ValueError
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a task file: it holds no mapping")

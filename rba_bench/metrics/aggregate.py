@@ -160,9 +160,8 @@ def _chrf_many(totals: Floats) -> Floats:
     recall = np.divide(matched, reference, out=np.zeros_like(matched), where=present).sum(axis=1) / orders
     factor = CHRF_BETA**2
     below = factor * precision + recall
-    return np.divide(
-        100 * (1 + factor) * precision * recall, below, out=np.zeros_like(below), where=below > 0
-    )
+    above = 100 * (1 + factor) * precision * recall
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
 
 _MANY: dict[str, Callable[[Floats], Floats]] = {"bleu": _bleu_many, "chrf++": _chrf_many}

@@ -50,9 +50,8 @@ class CorpusMetric:
             raise ValueError("references must be a non-empty list of strings")
         if self.n_references is not None and len(references) != self.n_references:
             raise ValueError(f"expected {self.n_references} references, got {len(references)}")
-        rows = self._metric._extract_corpus_statistics(
-            [hypothesis], [[reference] for reference in references]
-        )
+        streams = [[reference] for reference in references]
+        rows = self._metric._extract_corpus_statistics([hypothesis], streams)
         return [int(count) for count in rows[0]]
 
     def score(self, total: Iterable[float]) -> float:

@@ -97,12 +97,12 @@ def bootstrap_mean(
     most_equal = int(np.unique(means.round(9), return_counts=True)[1].max())
     if not groups.few and paired.MOST * groups.count < most_equal and groups.count - most_equal <= SWAPPED:
         # Nearly all clusters agree: the few others are too few to tell how far from the rest an item may lie.
-        ends = widen_for_unseen(
-            interval.value, interval.low, interval.high, groups, mean_score.scale(rows, scale)
+        limits, method = (
+            mean_score.scale(rows, scale),
+            f"{interval.method}; nearly all equal, room for the unseen",
         )
-        return Interval(
-            interval.value, *ends, interval.n, f"{interval.method}; nearly all equal, room for the unseen"
-        )
+        ends = widen_for_unseen(interval.value, interval.low, interval.high, groups, limits)
+        return Interval(interval.value, *ends, interval.n, method)
     return interval
 
 
@@ -212,13 +212,8 @@ def relative_interval(
     ends = value + stretch * (low - value), value + stretch * (high - value)
     if absolute.excludes(0.0):  # so does this one: the sign is the same
         ends = (max(ends[0], 0.0), ends[1]) if value > 0 else (ends[0], min(ends[1], 0.0))
-    return Interval(
-        value,
-        min(ends[0], absolute.low / base),
-        max(ends[1], absolute.high / base),
-        absolute.n,
-        absolute.method,
-    )
+    low, high = min(ends[0], absolute.low / base), max(ends[1], absolute.high / base)
+    return Interval(value, low, high, absolute.n, absolute.method)
 
 
 def resampled_scores(
@@ -296,11 +291,8 @@ def _rows(values: ArrayLike, score_fn: ScoreFn | None) -> Floats:
 def _finite_array(values: ArrayLike, ndim: int) -> Floats:
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != ndim or not len(data):
-        expected = (
-            "values must be a non-empty list of numbers",
-            "statistics must be a non-empty [n, k] matrix",
-        )
-        raise ValueError(expected[ndim - 1])
+        wanted = "values must be a non-empty list of numbers", "statistics must be a non-empty [n, k] matrix"
+        raise ValueError(wanted[ndim - 1])
     if not math.isfinite(float(data.sum())):
         raise ValueError("a value is not a finite number")
     return data

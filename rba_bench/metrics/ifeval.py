@@ -56,12 +56,8 @@ def if_rate(extra: Mapping[str, Any], response: str) -> float | None:
         extra: `instructions`: list of `{"name": ..., "arguments": {...}}`.
         response: The whole answer.
     """
-    constraints: Sequence[Mapping[str, Any]] = extra["instructions"]
-    if not constraints:
-        return None
-    return sum(check_constraint(item["name"], item["arguments"], response) for item in constraints) / len(
-        constraints
-    )
+    followed = [check_constraint(item["name"], item["arguments"], response) for item in extra["instructions"]]
+    return sum(followed) / len(followed) if followed else None
 
 
 def count_sentences(text: str) -> int:

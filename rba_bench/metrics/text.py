@@ -20,14 +20,9 @@ _QUOTES = "“”„‟«»‹›″‶〝〞〟״"
 _HYPHENS = "‐‑‒–−⁃﹣"  # with the minus sign; longer dashes become the em dash
 _DASHES = "—―⸺⸻﹘"
 _LINES = "\u2028\u2029\x85\x0b\x0c"
+_PLAINER = {_APOSTROPHES: "'", _QUOTES: '"', _HYPHENS: "-", _DASHES: "—", _LINES: "\n"}
 _TABLE = str.maketrans(
-    {
-        **dict.fromkeys(_APOSTROPHES, "'"),
-        **dict.fromkeys(_QUOTES, '"'),
-        **dict.fromkeys(_HYPHENS, "-"),
-        **dict.fromkeys(_DASHES, "—"),
-        **dict.fromkeys(_LINES, "\n"),
-    }
+    {character: plain for characters, plain in _PLAINER.items() for character in characters}
 )
 # Invisible although not of category Cf: grapheme joiner, Hangul fillers, Mongolian and other variation selectors, and
 # the blank of Braille.

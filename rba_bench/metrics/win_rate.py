@@ -124,12 +124,13 @@ def length_controlled(
     if gamed is not None:
         if difficulty is None:
             raise ValueError("gamed baselines are used with difficulties only")
-        rows, labels, weight = _with_gamed(gamed, features, preferred)
+        # The gamed ones first, for the folds go by order
+        extra = [np.tanh(gamed.std_delta_len), gamed.difficulty, np.zeros_like(gamed.difficulty)]
+        rows = np.concatenate([np.column_stack(extra), features])
+        labels = np.concatenate([gamed.preferences, preferred])
+        weight = np.concatenate([np.full(len(gamed.preferences), GAMED_WEIGHT), weight])
     coefficients, strength = _fit(rows, labels, weight)
-    at_equal_length = features.copy()
-    at_equal_length[:, 0] = 0.0
-    predicted = _sigmoid(at_equal_length @ coefficients)
-    values = _linearised(coefficients, rows, weight, features, preferred, at_equal_length, predicted)
+    predicted, values = _linearised(coefficients, rows, weight, features, preferred)
     weights = dict(zip(names, map(float, coefficients), strict=True))
     return LengthControlled(float(predicted.mean()), predicted, values, weights, strength)
 
@@ -173,8 +174,7 @@ def difficulties(indices: Sequence[int], by_index: Mapping[int, float]) -> Float
     Raises:
         UserError: an index is not in the table.
     """
-    absent = sorted({index for index in indices if index not in by_index})
-    if absent:
+    if absent := sorted({index for index in indices if index not in by_index}):
         raise UserError(
             f"no difficulty for {len(absent)} instructions (first: index {absent[0]}): take the table of all 805, "
             "or the form without difficulty"
@@ -212,15 +212,6 @@ def _features(
     return np.column_stack([length, *extra, np.ones_like(preferred)])
 
 
-def _with_gamed(gamed: Gamed, features: Floats, preferred: Floats) -> tuple[Floats, Floats, Floats]:
-    """Rows, labels and weights of both; the gamed ones first, for the folds go by order."""
-    extra = np.column_stack(
-        [np.tanh(gamed.std_delta_len), gamed.difficulty, np.zeros(len(gamed.preferences))]
-    )
-    weight = np.concatenate([np.full(len(extra), GAMED_WEIGHT), np.ones(len(features))])
-    return np.concatenate([extra, features]), np.concatenate([gamed.preferences, preferred]), weight
-
-
 def _fit(rows: Floats, labels: Floats, weight: Floats) -> tuple[Floats, float]:
     """Coefficients and the chosen strength, as LogisticRegressionCV chooses it from soft labels."""
     from sklearn.model_selection import GroupKFold
@@ -249,9 +240,7 @@ def _solve(
     from sklearn.linear_model import LogisticRegression
 
     heavy = soft > 0  # liblinear drops the others too
-    if (
-        len(set(binary[heavy])) < 2
-    ):  # all preferences of a fold are 0, or all are 1: keep the other label alive
+    if len(set(binary[heavy])) < 2:  # all preferences of a fold are 0, or all are 1: keep the other label
         heavy, soft = np.ones_like(heavy), np.maximum(soft, TRACE)
     model: Any = LogisticRegression(
         C=strength, l1_ratio=1, solver="liblinear", fit_intercept=False, random_state=stream
@@ -262,15 +251,12 @@ def _solve(
 
 
 def _linearised(
-    coefficients: Floats,
-    rows: Floats,
-    weight: Floats,
-    features: Floats,
-    preferred: Floats,
-    at_equal_length: Floats,
-    predicted: Floats,
-) -> Floats:
-    """Prediction plus n times the item's influence on the rate through the coefficients; the mean is the rate."""
+    coefficients: Floats, rows: Floats, weight: Floats, features: Floats, preferred: Floats
+) -> tuple[Floats, Floats]:
+    """Predictions at equal length, and each plus n times the item's influence on the rate; the mean is the rate."""
+    at_equal_length = features.copy()
+    at_equal_length[:, 0] = 0.0
+    predicted = _sigmoid(at_equal_length @ coefficients)
     fitted = _sigmoid(rows @ coefficients)
     curvature = (rows * (weight * fitted * (1 - fitted))[:, None]).T @ rows
     gradient = (predicted * (1 - predicted)) @ at_equal_length / len(predicted)
@@ -280,9 +266,9 @@ def _linearised(
     values = predicted + len(predicted) * (influence - influence.mean())
     # With a handful of items the fit may hang on one of them, and no first-order step says anything: then the spread of
     # the plain preferences stands in, around the same rate.
-    if values.std() <= WILD * max(float(preferred.std()), TRACE):
-        return values
-    return predicted.mean() + (preferred - preferred.mean())
+    if values.std() > WILD * max(float(preferred.std()), TRACE):
+        values = predicted.mean() + (preferred - preferred.mean())
+    return predicted, values
 
 
 def _sigmoid(values: Floats) -> Floats:

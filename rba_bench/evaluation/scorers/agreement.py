@@ -106,9 +106,7 @@ class Consistency(Scorer):
                 groups.setdefault(sample.cluster, []).append(position)
         vectors = None
         if self.embedder is not None:
-            vectors = self.embedder.vectors(
-                [sample.extracted for sample in samples]
-            )  # [n, d], zeros if empty
+            vectors = self.embedder.vectors([sample.extracted for sample in samples])  # [n, d], 0 if empty
         scores = [ItemScore() for _ in samples]
         for members in groups.values():
             score = _group_score([samples[i] for i in members], None if vectors is None else vectors[members])

@@ -8,7 +8,7 @@ guide and `price: [prompt, completion]` in a task's `finish` entry overrides it.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -121,14 +121,8 @@ class JudgeSettings:
 
     def facts(self) -> dict[str, Any]:
         """JSON form for the protocol."""
-        return {
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_logprobs": self.top_logprobs,
-            "seed": self.seed,
-            "retries": self.retries,
-            "retry_temperature": max(self.temperature, RETRY_TEMPERATURE),
-        }
+        facts = {name: value for name, value in asdict(self).items() if name != "price"}
+        return {**facts, "retry_temperature": max(self.temperature, RETRY_TEMPERATURE)}
 
 
 @cache
@@ -208,7 +202,6 @@ class Judge(Scorer, Generic[Value]):
     @classmethod
     def read_own_options(cls, config: Mapping[str, Any], options: ScorerOptions) -> dict[str, Any]:
         """Keyword arguments of the constructor from `own_options`."""
-        del config, options
         return {}
 
     @abstractmethod

@@ -138,13 +138,8 @@ class LengthControl:
         difficulty = None
         if self.by_index is not None:
             difficulty = difficulties([self.positions[_words(s.instruction)] for s in samples], self.by_index)
-        return length_controlled(
-            preferences,
-            [len(sample.extracted) for sample in samples],
-            [len(baseline) for baseline in baselines],
-            difficulty,
-            self.gamed,
-        )
+        lengths, baseline_lengths = [len(s.extracted) for s in samples], [len(text) for text in baselines]
+        return length_controlled(preferences, lengths, baseline_lengths, difficulty, self.gamed)
 
 
 def choose_form(config: Mapping[str, Any], options: ScorerOptions, aloud: bool = False) -> dict[str, Any]:

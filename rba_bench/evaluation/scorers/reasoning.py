@@ -74,9 +74,7 @@ class ReasoningJudge(YesNoJudge):
         rate = if_rate(json.loads(sample.extra), sample.extracted)
         if rate is not None:
             return ItemScore({METRIC: rate})
-        if is_unanswered(sample):
-            return self.by_rule(METRIC, 0.0, "no answer: no reasoning")
-        return None
+        return self.by_rule(METRIC, 0.0, "no answer: no reasoning") if is_unanswered(sample) else None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """One question, which shows the judge what was asked and what was answered, but not the clip."""

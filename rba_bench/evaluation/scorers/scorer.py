@@ -68,13 +68,11 @@ class Scorer(ABC):
     @classmethod
     def resolve_config(cls, config: Mapping[str, Any], options: ScorerOptions) -> dict[str, Any]:
         """The entry with everything decided that depends on local files, so that all who read it decide alike."""
-        del options
         return dict(config)
 
     @classmethod
     def metric_names(cls, config: Mapping[str, Any], options: ScorerOptions) -> tuple[str, ...]:
         """What the scorer of an entry adds; known without making it, which may need a key or a model."""
-        del config, options
         return tuple(metric.name for metric in metrics_of(cls.name))
 
     @abstractmethod
@@ -83,7 +81,6 @@ class Scorer(ABC):
 
     def cost(self, samples: Sequence[Sample]) -> Cost:
         """What `score` would take; nothing is called."""
-        del samples
         return Cost(calls=0, cached=0, dollars=0.0)
 
     @abstractmethod

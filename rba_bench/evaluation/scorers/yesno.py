@@ -97,9 +97,7 @@ class YesNoJudge(Judge[YesNoVote]):
 
     def score_by_rule(self, sample: Sample) -> ItemScore | None:
         """No answer, or an empty one, is wrong."""
-        if is_unanswered(sample):
-            return self.by_rule(METRIC, 0.0, "no answer: wrong")
-        return None
+        return self.by_rule(METRIC, 0.0, "no answer: wrong") if is_unanswered(sample) else None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """The same question for each vote, with seeds of their own."""

@@ -25,10 +25,8 @@ ALPACA_EVAL = "tatsu-lab/alpaca_eval"
 ALPACA_FILE = "alpaca_eval_gpt4_baseline.json"
 ALPACA_REVISION = "2955709b93b0e08df511a752a3874b0a89b8910b"  # the commit that uploaded the file
 ALPACA_ITEMS = 805
-ALPACA_GENERATORS = (
-    "gpt4_1106_preview",
-    "gpt4_turbo",
-)  # what AlpacaEval's instruction difficulties were fitted to
+# What AlpacaEval's instruction difficulties were fitted to
+ALPACA_GENERATORS = ("gpt4_1106_preview", "gpt4_turbo")
 ANSWERS = ("output", "extracted", "response")  # of AlpacaEval's files, of samples, of others
 LISTED = 20  # unmatched items named in a record
 
@@ -96,8 +94,7 @@ def alpaca_eval_baseline(place: Place) -> Baseline:
             f"no answers to beat: {error}; or name your own with --baseline FILE (JSON or JSONL with `instruction` and "
             f"`output`) or --baseline RUN (a run folder), or leave the comparison out with --baseline {NONE}"
         ) from error
-    rows = _read_rows(files.paths[0])
-    return _of_rows(rows, files.paths[0].stem, indexed=True)
+    return _of_rows(_read_rows(files.paths[0]), files.paths[0].stem, indexed=True)
 
 
 def attach_baseline(documents: Sequence[Document], baseline: Baseline) -> tuple[list[Document], list[str]]:
@@ -201,10 +198,5 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], name: str, indexed: bool = False
     positions: dict[str, int] = {}
     for index, row in enumerate(rows if indexed else ()):
         positions.setdefault(normalise_instruction(str(row.get("instruction", ""))), index)
-    return Baseline(
-        by_id,
-        by_instruction,
-        generators.pop() if len(generators) == 1 else name,
-        sha256_json([by_id, by_instruction]),
-        positions,
-    )
+    name = generators.pop() if len(generators) == 1 else name
+    return Baseline(by_id, by_instruction, name, sha256_json([by_id, by_instruction]), positions)

@@ -104,22 +104,17 @@ def load_topics(options: Mapping[str, Any], place: Place) -> LoadedSet:
     _check_baseline(str(values["versus"]), place)
     alignment = open_set(str(values["set"]), "rba_topics", place)
     split, rows = rows_of_split(alignment, "instruct", str(values["split"]))
-    topics = _choose_by_topic(rows, int(values["per_topic"]), int(values["seed"]))
+    seed = int(values["seed"])
+    topics = _choose_by_topic(rows, int(values["per_topic"]), seed)
     counts = {topic: len(members) for topic, members in topics.items()}
-    short = {topic: n for topic, n in counts.items() if n < int(values["per_topic"])}
-    if short:
+    if short := {topic: n for topic, n in counts.items() if n < int(values["per_topic"])}:
         say(
             f"rba_topics: fewer than {values['per_topic']} held-out instructions in "
             + ", ".join(f"{topic} ({n})" for topic, n in short.items())
         )
     items = [_document(row, baseline=row.response) for members in topics.values() for row in members]
-    origin = {
-        "repo": "alignment set",
-        "revision": alignment.sha256,
-        "split": split,
-        "seed": int(values["seed"]),
-        "topics": counts,
-    }
+    found = {"repo": "alignment set", "revision": alignment.sha256, "split": split}
+    origin = {**found, "seed": seed, "topics": counts}
     teacher = alignment.manifest.get("teacher")
     facts = teacher if isinstance(teacher, dict) else {}
     name, weights = Path(str(facts.get("path", ""))).name, str(facts.get("weights_sha256", ""))[:12]
@@ -176,16 +171,8 @@ def load_consistency(options: Mapping[str, Any], place: Place) -> LoadedSet:
         UserError: unknown options, or no instruction in so many voices.
         MissingPrerequisite: no alignment set.
     """
-    values = check_options(
-        options,
-        micro="",
-        set="",
-        split="",
-        kind="instruct",
-        n_instructions=N_INSTRUCTIONS,
-        n_voices=N_VOICES,
-        seed=CONSISTENCY_SEED,
-    )
+    sizes = {"n_instructions": N_INSTRUCTIONS, "n_voices": N_VOICES, "seed": CONSISTENCY_SEED}
+    values = check_options(options, micro="", set="", split="", kind="instruct", **sizes)
     if int(values["n_voices"]) < 2 or int(values["n_instructions"]) < 1:
         raise UserError("speaker consistency needs n_voices of at least 2 and n_instructions of at least 1")
     cluster = documents.text_cluster
@@ -227,9 +214,8 @@ def _choose_voices(
         say(
             f"speaker_consistency: {len(complete)} instructions in {n_voices} voices, {n_instructions} are asked for"
         )
-    clusters = sorted(complete, key=lambda cluster: stable_seed("consistency", seed, cluster))[
-        :n_instructions
-    ]
+    complete.sort(key=lambda cluster: stable_seed("consistency", seed, cluster))
+    clusters = complete[:n_instructions]
     clips = []
     for cluster in clusters:
         by_hash = sorted(groups[cluster], key=lambda voice: stable_seed("consistency", seed, cluster, voice))

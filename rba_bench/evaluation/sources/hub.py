@@ -58,13 +58,8 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
     from huggingface_hub import snapshot_download
 
     commit = pinned_commit(repo, revision)
-
-    def download() -> str:
-        return str(
-            snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
-        )
-
-    root = Path(_ask_hub(repo, download))
+    wanted: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "allow_patterns": list(patterns)}
+    root = Path(_ask_hub(repo, lambda: snapshot_download(repo, **wanted)))
     paths = _matching(root, patterns)
     if not paths:
         raise MissingPrerequisite(f"{repo} at {commit[:12]} holds no {' or '.join(patterns)}")
@@ -126,13 +121,7 @@ def _ask_hub(repo: str, request: Any) -> Any:
 
     try:
         return request()
-    except (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        HTTPError,
-        OSError,
-    ) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MissingPrerequisite(
             f"cannot get {repo} from the Hub ({reason}): copy it here and name the folder with --data-dir "

@@ -183,9 +183,8 @@ _IN_COVOST2 = {code.split("-")[0]: code for code in COVOST2_TO_ENGLISH + COVOST2
 
 def tasks_meant(name: str) -> list[str]:
     """Names of tasks that exist and are what `name` means, likeliest first; [] where it means none."""
-    words = [
-        word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])2(?=[a-z])", "_", name.lower())) if word
-    ]
+    spaced = re.sub(r"(?<=[a-z])2(?=[a-z])", "_", name.lower())
+    words = [word for word in re.split(r"[^a-z0-9]+", spaced) if word]
     transcribing = bool(_TRANSCRIBING & set(words))
     words = [word for word in words if word not in _TRANSCRIBING]
     corpora = ["covost2", "fleurs"] if transcribing else []

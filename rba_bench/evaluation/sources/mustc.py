@@ -140,10 +140,8 @@ def _segments(folder: Path, split: str, target: str) -> list[dict[str, str]]:
             f"{file.with_suffix('')}.* do not fit together: "
             + ", ".join(f"{n} in {k}" for k, n in sizes.items())
         )
-    return [
-        {**row, "en": en, target: other}
-        for row, en, other in zip(listed, texts["en"], texts[target], strict=True)
-    ]
+    rows = zip(listed, texts["en"], texts[target], strict=True)
+    return [{**row, "en": en, target: other} for row, en, other in rows]
 
 
 def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:

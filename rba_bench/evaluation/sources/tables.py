@@ -99,8 +99,7 @@ def read_columns(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 
     try:
         present = pq.read_schema(file).names
-        missing = [name for name in columns if name not in present]
-        if missing:
+        if missing := [name for name in columns if name not in present]:
             raise UserError(
                 f"{file} lacks the columns {', '.join(missing)}; it has {', '.join(present)}: "
                 "is it of another data set or revision?"

@@ -87,21 +87,15 @@ def asserted_match(response: str, aliases: Sequence[str], lang: str = "en", ques
         ValueError: no aliases, or aliases given as one string.
     """
     text = _response_tokens(response, lang)
-    if (
-        len(text) > 2 * MOST_TOKENS
-    ):  # far too long for a short answer, and entries of lists are compared in pairs
+    if len(text) > 2 * MOST_TOKENS:  # too long for a short answer, and entries of lists are compared in pairs
         text = (*text[:MOST_TOKENS], *text[-MOST_TOKENS:])
     answers, question_tokens = _answers(aliases, lang, question), _tokens(question, lang)
     if not text or not answers:
         return 0.0
-    if base_language(lang) == "en":
+    code, asked = base_language(lang), {token.text for token in question_tokens}
+    if code == "en":
         return float(claims.asserts_answer(text, answers, question_tokens))
-    return float(
-        is_whole_answer(text, answers)
-        or _asserts_in_other_language(
-            text, answers, {token.text for token in question_tokens}, base_language(lang)
-        )
-    )
+    return float(is_whole_answer(text, answers) or _asserts_in_other_language(text, answers, asked, code))
 
 
 def _tokens(text: str, lang: str) -> tuple[Token, ...]:

@@ -27,13 +27,8 @@ _TENS = {
     for value, name in enumerate(word_list("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
 }
 _POWERS = {
-    "hundred": 100,
-    "thousand": 1000,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "bn": 10**9,
-}
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "bn": 10**9,
+}  # fmt: skip
 _ORDINALS = {
     **{name: value for value, name in enumerate(word_list(
         "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
@@ -257,7 +252,7 @@ def _spoken(tokens: Sequence[Token], start: int, value: int, used: int) -> tuple
         joined = 1 if text == "and" and _word_at(tokens, place - 1) in _POWERS else 0
         below, step, mark = _below_hundred(tokens, place + joined)
         if not step or mark == "s" or (group % 100 or (group == 0 and total == 0)):
-            mark = "" if mark != "#" or not step else ""
+            mark = ""
             break
         group, place = group + below, place + joined + step
     return f"{total + group}{mark}", place - start + used
@@ -335,9 +330,8 @@ def _read_date(tokens: Sequence[Token], start: int) -> tuple[Token | None, int]:
         if "-" in first.text:
             return _date_token([first], {(str(a), b, str(c))}), 1
         # Of 4/7/1776 both readings, as nobody can know.
-        return _date_token(
-            [first], {(str(c), month, str(day)) for month, day in ((a, b), (b, a)) if month <= 12}
-        ), 1
+        both = {(str(c), month, str(day)) for month, day in ((a, b), (b, a)) if month <= 12}
+        return _date_token([first], both), 1
     place = start + (2 if first.text in _DAYS and text_at(tokens, start + 1) == "," else 0)
     match = _year_first(tokens, place) or _month_first(tokens, place) or _day_first(tokens, place)
     if match is None:
@@ -397,9 +391,8 @@ def _year_behind(tokens: Sequence[Token], place: int) -> tuple[str, int]:
 
 def _month(tokens: Sequence[Token], place: int) -> int:
     """Number of a month, 0 for other words."""
-    if place >= len(tokens) or tokens[place].kind != "word":
-        return 0
-    return MONTHS.get(tokens[place].text, 0)
+    is_word = place < len(tokens) and tokens[place].kind == "word"
+    return MONTHS.get(tokens[place].text, 0) if is_word else 0
 
 
 def _day(tokens: Sequence[Token], place: int) -> str:
@@ -418,7 +411,5 @@ def _date_token(tokens: Sequence[Token], dates: set[tuple[str, int, str]]) -> To
         parts |= {year, f"{year}-{month}-", f"-{month}-{day}", _MONTH_NAMES.get(month, "")}
         parts |= {f"{day}th", *ordinals(day)} if day else set()
     raw = " ".join(token.raw for token in tokens)
-    contained = frozenset(
-        form for form in parts - forms if form not in ("", "--") and not form.startswith("-0")
-    )
-    return Token(sorted(forms)[0] if forms else raw, raw, frozenset(forms), contained, kind="number")
+    stated = {form for form in parts - forms if form not in ("", "--") and not form.startswith("-0")}
+    return Token(sorted(forms)[0] if forms else raw, raw, frozenset(forms), frozenset(stated), kind="number")

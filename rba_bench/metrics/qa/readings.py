@@ -98,11 +98,8 @@ def _with_units(tokens: Sequence[Token]) -> list[Token]:
         behind = bool(result) and (result[-1].kind == "number" or result[-1].text == "degree")
         if token.raw in _CURRENCIES and place + 1 < len(tokens) and tokens[place + 1].kind == "number":
             continue
-        if (
-            behind
-            and token.text in ("us", "american")
-            and text_at(tokens, place + 1) in ("dollar", "dollars")
-        ):
+        is_money = text_at(tokens, place + 1) in ("dollar", "dollars")
+        if behind and token.text in ("us", "american") and is_money:
             continue
         if unit and (behind or token.raw.lower() not in LETTER_UNITS) and token.kind == "word":
             token = replace(token, text=unit, forms=token.forms | {unit})
@@ -136,8 +133,7 @@ def _with_roman(tokens: Sequence[Token]) -> list[Token]:
     for token in tokens:
         words = [before for before in result[-3:] if before.kind != "mark"]
         behind = words[-1].text if words and result[-1].kind != "mark" else ""
-        value = roman_value(token, behind)
-        if value:
+        if value := roman_value(token, behind):
             token = replace(token, later_forms=frozenset({str(value), *ordinals(value)}))
         elif token.kind == "number" and behind == "the" and len(words) > 1 and words[-2].kind == "word":
             digits = token.text[:-2]

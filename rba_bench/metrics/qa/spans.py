@@ -111,8 +111,7 @@ def find_spans(text: Sequence[Token], answers: Sequence[AnswerForm]) -> list[Spa
     for start, token in enumerate(text):
         if token.kind == "mark":
             continue
-        ends = [(end, answer) for answer in answers if (end := _answer_end(answer, text, start))]
-        if ends:
+        if ends := [(end, answer) for answer in answers if (end := _answer_end(answer, text, start))]:
             end, answer = max(ends, key=lambda pair: (pair[0], not pair[1].ordinary))
             spans.append(Span(start, end, answer))
     return spans
@@ -154,15 +153,12 @@ def _steps(alias: Sequence[Token], a: int, text: Sequence[Token], t: int) -> Ite
     """How many tokens of each side say the same from here: one and one, or one and several written apart."""
     ours, theirs = alias[a], text[t]
     opens = t == 0 or text[t - 1].kind == "mark"
-    plural = (
-        opens and theirs.kind == "word" and theirs.raw.istitle()
-    )  # a capital of the sentence, not of a name
+    # `butterfly` of `Butterflies`, whose capital is that of the sentence and not of a name
+    plural = opens and theirs.kind == "word" and theirs.raw.istitle() and ours.raw.islower()
     if (
         ours.forms & (theirs.forms | theirs.parts)
         or (a > 0 and (ours.forms | ours.later_forms) & (theirs.forms | theirs.later_forms))
-        or (
-            ours.raw.islower() and plural and singular(theirs.text) in ours.forms
-        )  # `butterfly` of `Butterflies`
+        or (plural and singular(theirs.text) in ours.forms)
     ):
         yield 1, 1
     for count in range(2, MOST_JOINED + 1):
