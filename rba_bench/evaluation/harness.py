@@ -184,9 +184,8 @@ class RbaSpeechLM(LM):
 
     def plan(self, instances: Any) -> list[PlannedRequest]:
         """See `model_input.plan_requests`."""
-        return model_input.plan_requests(
-            instances, self.perturbation.identity() if self.perturbation else None
-        )
+        identity = self.perturbation.identity() if self.perturbation else None
+        return model_input.plan_requests(instances, identity)
 
     def stream(
         self, requests: Sequence[PlannedRequest], done: Collection[int] = frozenset()

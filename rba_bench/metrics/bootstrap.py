@@ -97,12 +97,10 @@ def bootstrap_mean(
     most_equal = int(np.unique(means.round(9), return_counts=True)[1].max())
     if not groups.few and paired.MOST * groups.count < most_equal and groups.count - most_equal <= SWAPPED:
         # Nearly all clusters agree: the few others are too few to tell how far from the rest an item may lie.
-        limits, method = (
-            mean_score.scale(rows, scale),
-            f"{interval.method}; nearly all equal, room for the unseen",
-        )
-        ends = widen_for_unseen(interval.value, interval.low, interval.high, groups, limits)
-        return Interval(interval.value, *ends, interval.n, method)
+        limits = mean_score.scale(rows, scale)
+        low, high = widen_for_unseen(interval.value, interval.low, interval.high, groups, limits)
+        method = f"{interval.method}; nearly all equal, room for the unseen"
+        return Interval(interval.value, low, high, interval.n, method)
     return interval
 
 

@@ -20,10 +20,8 @@ _QUOTES = "“”„‟«»‹›″‶〝〞〟״"
 _HYPHENS = "‐‑‒–−⁃﹣"  # with the minus sign; longer dashes become the em dash
 _DASHES = "—―⸺⸻﹘"
 _LINES = "\u2028\u2029\x85\x0b\x0c"
-_PLAINER = {_APOSTROPHES: "'", _QUOTES: '"', _HYPHENS: "-", _DASHES: "—", _LINES: "\n"}
-_TABLE = str.maketrans(
-    {character: plain for characters, plain in _PLAINER.items() for character in characters}
-)
+_SIMPLER = {_APOSTROPHES: "'", _QUOTES: '"', _HYPHENS: "-", _DASHES: "—", _LINES: "\n"}
+_TABLE = str.maketrans({sign: simple for signs, simple in _SIMPLER.items() for sign in signs})
 # Invisible although not of category Cf: grapheme joiner, Hangul fillers, Mongolian and other variation selectors, and
 # the blank of Braille.
 _INVISIBLE = re.compile(

@@ -63,9 +63,9 @@ class RatingJudge(Judge[int]):
 
     def score_by_rule(self, sample: Sample) -> ItemScore | None:
         """No answer, or an empty one, is rated 1."""
-        return (
-            self.by_rule("rating", LOWEST, "no answer: the lowest rating") if is_unanswered(sample) else None
-        )
+        if is_unanswered(sample):
+            return self.by_rule("rating", LOWEST, "no answer: the lowest rating")
+        return None
 
     def questions(self, sample: Sample) -> tuple[Question, ...]:
         """The same question for each vote, with seeds of their own."""
