@@ -231,10 +231,7 @@ def _chunk(name: bytes, content: bytes, layout: Layout) -> bytes:
 def _fix_sizes(data: bytes, layout: Layout, container: tuple[int, int] | None) -> bytes:
     """The file up to the end of its samples, sizes put right, where they did not agree.
 
-    Args:
-        data: the file.
-        layout: of its chunks.
-        container: where the size of the whole file stands, and how much of the file it leaves out; None if nowhere.
+    `container` says where the size of the whole file stands, and how much of the file it leaves out; None if nowhere.
     """
     found = _samples(data, layout)
     if found is None or found[1] == found[0].size:

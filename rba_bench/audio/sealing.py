@@ -118,13 +118,9 @@ def _check_columns(path: Path) -> None:
 
 
 def _check_clips(folder: Path, names: list[str], total: int, sample: int | None, key: str) -> dict[str, Any]:
-    """Decode the clips, all or a sample, as training will.
+    """Decode the clips, all or a sample, as training will. Raises UserError if some are bad.
 
-    Returns:
-        For the manifest: how many of how many were decoded, and the share of bad ones that this cannot rule out.
-
-    Raises:
-        UserError: some are bad.
+    Returns, for the manifest, how many of how many were decoded, and the share of bad ones that this cannot rule out.
     """
     numbers = np.arange(total)
     if sample is not None and sample < total:

@@ -33,9 +33,7 @@ class SpeechEngine:
 
 
 ENGINES = (SpeechEngine("espeak-ng", espeak.espeak_version, espeak.speak, espeak.BANKS),)
-VOICE_BANKS: dict[str, Sequence[Any]] = {
-    bank: voices for engine in ENGINES for bank, voices in engine.banks.items()
-}
+VOICE_BANKS = {bank: voices for engine in ENGINES for bank, voices in engine.banks.items()}
 
 
 def engine_of_bank(bank: str) -> SpeechEngine:

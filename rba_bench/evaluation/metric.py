@@ -254,9 +254,8 @@ _BY_NAME = {metric.name: metric for metric in reversed(METRICS)}  # of equal nam
 # A task is ranked by the first of these that it has. Spoken answers come in sentences ("it is paris"), so questions go
 # by the judge's verdict or else by what a sentence asserts: exact match also punishes correct sentences, and alias
 # match pays for lists of candidates, but older records have nothing better.
-RANKING = tuple(
-    dict.fromkeys(m.name for m in sorted((m for m in METRICS if m.rank), key=lambda m: m.rank or 0))
-)
+_RANKED = sorted((metric for metric in METRICS if metric.rank), key=lambda metric: metric.rank or 0)
+RANKING = tuple(dict.fromkeys(metric.name for metric in _RANKED))
 
 
 def metrics_of(scorer: str) -> tuple[Metric, ...]:

@@ -372,12 +372,9 @@ def _protocol(
     settings = read_generation_settings(spec.config.get("generation_kwargs") or {})
     now = json.loads(json.dumps(protocol_spec(spec, settings, docs, descriptions)))
     yaml_then, yaml_now = then.get("yaml", {}), now["yaml"]
-    if changes := list(
-        differences(
-            {"decoding": then.get("decoding"), **{name: yaml_then.get(name) for name in ANSWERING_YAML}},
-            {"decoding": now["decoding"], **{name: yaml_now.get(name) for name in ANSWERING_YAML}},
-        )
-    ):
+    asked = {"decoding": then.get("decoding"), **{name: yaml_then.get(name) for name in ANSWERING_YAML}}
+    asks = {"decoding": now["decoding"], **{name: yaml_now.get(name) for name in ANSWERING_YAML}}
+    if changes := list(differences(asked, asks)):
         say(
             f"{before.task}: the model was asked in another way than today, so no run of today shares its table: "
             f"{'; '.join(changes)}"

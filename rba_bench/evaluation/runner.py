@@ -101,12 +101,7 @@ def _evaluate_task(
 
 
 def _load_task(spec: task_registry.TaskSpec, request: EvalRequest) -> Any:
-    """lm-eval's task with its documents.
-
-    Raises:
-        UserError: the task is scored by other functions than ours.
-        MissingPrerequisite: its data is absent.
-    """
+    """lm-eval's task with its documents. Raises UserError where other functions than ours score it."""
     if spec.config.get("process_results") != SCORE_HOOK:
         raise UserError(
             f"{spec.path} is not scored by {SCORE_HOOK}: run it with `lm_eval --model {harness.MODEL_NAME}`"

@@ -196,8 +196,7 @@ def _exploit_scores(questions: tuple[tuple[str, tuple[str, ...], str], ...]) -> 
     ]
     table = {}
     for name, strategy in STRATEGIES.items():
-        scores = [
-            score_item(doc, strategy(item, items)).scores for doc, item in zip(docs, items, strict=True)
-        ]
+        answers = [strategy(item, items) for item in items]
+        scores = [score_item(doc, answer).scores for doc, answer in zip(docs, answers, strict=True)]
         table[name] = {m: float(np.mean([item[m] for item in scores])) for m in scores[0]}
     return table

@@ -83,9 +83,8 @@ def fit_pooled(
         raise ValueError("a system or an item has no preference at all")
     if not ((preferred[present] >= 0) & (preferred[present] <= 1)).all():
         raise ValueError("preferences lie between 0 and 1")
-    spread = np.array(
-        [row[mask].std(ddof=1) if mask.sum() > 1 else 0.0 for row, mask in zip(longer, present, strict=True)]
-    )[:, None]
+    pairs = zip(longer, present, strict=True)
+    spread = np.array([row[mask].std(ddof=1) if mask.sum() > 1 else 0.0 for row, mask in pairs])[:, None]
     # Differences in units of their standard deviation; 0 where they are all equal
     length = np.tanh(np.divide(longer, spread, out=np.zeros_like(longer), where=spread > 0))
     filled = np.where(present, preferred, 0.0)

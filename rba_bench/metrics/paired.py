@@ -173,13 +173,14 @@ def _of_votes(
     value: float, votes: tuple[int, int], clusters: Clusters, width: float
 ) -> tuple[float, float, float, str]:
     """Centre, standard error, degrees of freedom and method for independent 0/1 items."""
-    share, gap = sum(votes) / clusters.n, (votes[0] - votes[1]) / clusters.n
+    wins, losses = votes
+    share, gap = (wins + losses) / clusters.n, (wins - losses) / clusters.n
     error = width * math.sqrt(max(share - gap**2, 0.0) / clusters.n)
     centre, error = adjusted_difference(value, error, clusters.n, width)
     method = (
-        f"Bonett-Price 95 %, {clusters}, {votes[0]} against {votes[1]} differ; zero by the exact sign test"
+        f"paired Bonett-Price 95 %, {clusters}, {wins} against {losses} differ; zero by the exact sign test"
     )
-    return centre, error, math.inf, "paired " + method
+    return centre, error, math.inf, method
 
 
 def _of_clusters(

@@ -127,12 +127,7 @@ class Consistency(Scorer):
 
 
 def _group_score(members: Sequence[Sample], vectors: np.ndarray | None) -> ItemScore:
-    """The agreement of the answers of one group.
-
-    Args:
-        members: Its samples.
-        vectors: Sentence vectors of their answers `[n, d]`, None without an embedding model.
-    """
+    """The agreement of the answers of one group; `vectors` `[n, d]` are of their texts, None without a model."""
     if len(members) < 2:
         return ItemScore(failure="no other answer to the same instruction to compare with")
     answers, lang = [sample.extracted for sample in members], members[0].target_lang

@@ -204,9 +204,8 @@ class PairwiseJudge(Judge[PairVote]):
     def summary(self, samples: Sequence[Sample], votes: Sequence[Sequence[PairVote]]) -> dict[str, Any]:
         """How far the two orders agree, and how much the judge prefers the answer in front."""
         wins = [_wins(pair) for pair in votes]
-        front = bootstrap_mean(
-            [sum(vote.first for vote in pair) / 2 for pair in votes], [s.cluster for s in samples]
-        )
+        first = [sum(vote.first for vote in pair) / 2 for pair in votes]
+        front = bootstrap_mean(first, [sample.cluster for sample in samples])
         bias = {"value": front.value - 0.5, "low": front.low - 0.5, "high": front.high - 0.5, "n": front.n}
         return {
             "order_agreement": float(np.mean([(a - 0.5) * (b - 0.5) > 0 or a == b for a, b in wins])),

@@ -74,9 +74,8 @@ def load_dowis(options: Mapping[str, Any], place: Place) -> LoadedSet:
     prompts = _Prompts(files, PROMPTS[kind], values)
     items = [_document(doc, prompts, str(values["form"]), int(values["seed"])) for doc in inner.documents]
     facts = {"form": values["form"], "seed": int(values["seed"]), "prompts": prompts.counts}
-    return LoadedSet(
-        items, files.origin(**facts, **prompts.size, task=str(values["task"]), items=inner.origin)
-    )
+    facts |= {**prompts.size, "task": str(values["task"]), "items": inner.origin}
+    return LoadedSet(items, files.origin(**facts))
 
 
 def _wrapped(name: str, place: Place) -> LoadedSet:
@@ -134,21 +133,16 @@ class _Prompts:
         }
         prompts = []
         for number, row in enumerate(self._texts[path]):
-            recordings = {
-                voice: clips[number] for voice, clips in columns.items() if clips[number].sha256 != _NOTHING
-            }
+            here = {voice: clips[number] for voice, clips in columns.items()}
+            recordings = {voice: clip for voice, clip in here.items() if clip.sha256 != _NOTHING}
             if recordings and self._wanted(row, language):
-                prompts.append(
-                    Prompt(_as_spoken(str(row["text_prompt"])), str(row["prompt_type"]), recordings)
-                )
+                text = _as_spoken(str(row["text_prompt"]))
+                prompts.append(Prompt(text, str(row["prompt_type"]), recordings))
         return prompts
 
     def _wanted(self, row: Mapping[str, Any], language: str) -> bool:
-        return (
-            row["language"] == language
-            and str(row["task"]).lower() == self.task
-            and row["prompt_type"] in self.styles
-        )
+        fits = row["language"] == language and str(row["task"]).lower() == self.task
+        return fits and row["prompt_type"] in self.styles
 
 
 def _subset(name: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

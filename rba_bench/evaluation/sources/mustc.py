@@ -140,8 +140,8 @@ def _segments(folder: Path, split: str, target: str) -> list[dict[str, str]]:
             f"{file.with_suffix('')}.* do not fit together: "
             + ", ".join(f"{n} in {k}" for k, n in sizes.items())
         )
-    rows = zip(listed, texts["en"], texts[target], strict=True)
-    return [{**row, "en": en, target: other} for row, en, other in rows]
+    lines = zip(listed, texts["en"], texts[target], strict=True)
+    return [{**row, "en": en, target: other} for row, en, other in lines]
 
 
 def _clip(wav: Path, segment: Mapping[str, str]) -> tables.Clip:

@@ -180,9 +180,8 @@ def _corrected(text: Sequence[Token], answers: Sequence[AnswerForm], reading: Re
         before = any(not token.skip and token.text not in FUNCTION for token in text[:end])
         if not before or any(span.start < end <= span.end for span in spans):
             continue  # nothing to correct, or words of the answer itself
-        stop = next(
-            (place for place in range(end, len(text)) if text[place].text in _SENTENCE_ENDS), len(text)
-        )
+        ends = (place for place in range(end, len(text)) if text[place].text in _SENTENCE_ENDS)
+        stop = next(ends, len(text))
         names_answer = any(end <= span.start < stop for span in spans)
         words = reading.words_between(end, stop)
         if strong or names_answer or (spans and reading.is_candidate(words, spans[0])):
@@ -202,9 +201,7 @@ class _Claim:
 
     def verdict(self, span: Span) -> bool | None:
         """True if the answer is asserted, False if denied, None if it is only mentioned."""
-        place = next(
-            i for i, segment in enumerate(self.segments) if segment.start <= span.start < segment.end
-        )
+        place = next(i for i, each in enumerate(self.segments) if each.start <= span.start < each.end)
         segment, behind = self.segments[place], self.text[span.end :]
         clause = self.text[max(self._clause_start(place, span), span.start - FAR) : span.start]
         near_behind = _joined([token for token in behind[:NEAR] if token.text != '"'])
@@ -268,9 +265,8 @@ class _Claim:
         while end < len(self.text) and self.text[end].text not in _SENTENCE_ENDS:
             end += 1
         sentence = _joined(self.text[start : end + 1])
-        return (
-            sentence.rstrip().endswith("?") and bool(_INQUIRY.match(sentence)) and not _GUESS.match(sentence)
-        )
+        asks = sentence.rstrip().endswith("?") and _INQUIRY.match(sentence)
+        return bool(asks) and not _GUESS.match(sentence)
 
     def _is_other_measure(self, span: Span, question_forms: frozenset[str]) -> bool:
         """A number with a percent or currency sign that neither the answer nor the question has; or half of a range."""
@@ -366,9 +362,7 @@ class _Claim:
         content = [token for token in words if token.text not in FUNCTION]
         if not content:
             return False
-        choice = any(
-            a.text in ("or", "and") or b.text in ("or", "and") for a, b in pairwise(self.text[first:last])
-        )
+        choice = any({a.text, b.text} & {"or", "and"} for a, b in pairwise(self.text[first:last]))
         if choice or len(content) > 1 and last - first > len(self.question) // 2:
             return True
         outside = [*self.text[:first], *self.text[last:]]

@@ -123,10 +123,8 @@ def _answers(aliases: Sequence[str], lang: str, question: str = "") -> tuple[Ans
 def _cached_answers(aliases: tuple[str, ...], lang: str, question: str) -> tuple[AnswerForm, ...]:
     if lang == "en":
         return tuple(form for alias in aliases for form in answer_forms(alias, read_english(question)))
-    entries = (
-        tuple(token for token in read_other_language(alias, lang) if token.kind != "mark")
-        for alias in aliases
-    )
+    readings = (read_other_language(alias, lang) for alias in aliases)
+    entries = (tuple(token for token in tokens if token.kind != "mark") for tokens in readings)
     return tuple(AnswerForm(tokens) for tokens in entries if tokens)
 
 
@@ -160,9 +158,8 @@ def _asserts_in_other_language(
     """Whether the last answer named stands without negation and not in a list; see the module."""
     mentions = find_spans(text, answers)
     dividers = _OR | _AND | _BUT
-    segments = cut_segments(
-        text, mentions, {i for i, token in enumerate(text) if token.kind == "mark" or token.text in dividers}
-    )
+    cuts = {i for i, token in enumerate(text) if token.kind == "mark" or token.text in dividers}
+    segments = cut_segments(text, mentions, cuts)
     words = [token.text for token in text if token.kind != "mark"]
     repeats_question = len(words) > 3 and all(word in question_words for word in words)
     own_words = [

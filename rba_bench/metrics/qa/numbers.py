@@ -52,9 +52,7 @@ _BEFORE_PRONOUN = word_set("no the which this that any some every each another o
 
 _ERAS = {"bc": "bc", "bce": "bc", "ad": "ad", "ce": "ad"}
 _DAYS = word_set("monday tuesday wednesday thursday friday saturday sunday")
-_MONTH_NAMES = {
-    value: name for name, value in reversed(MONTHS.items()) if len(name) > 4 or value in (5, 6, 7)
-}
+_MONTH_NAMES = {n: name for name, n in reversed(MONTHS.items()) if len(name) > 4 or n in (5, 6, 7)}
 
 
 def read_numbers(tokens: Sequence[Token]) -> list[Token]:

@@ -26,10 +26,8 @@ def has_no_rival(span: Span, mentions: Sequence[Span], segments: Sequence[Segmen
     place = next(i for i, segment in enumerate(segments) if segment.start <= span.start < segment.end)
     right_answers, wrong = _list_members(span, place, mentions, segments, reading)
     wrong += _count_parallel(span, place, mentions, segments, reading)
-    texts = {
-        tuple(token.text for token in reading.text[right.start : right.end])
-        for right in [span, *right_answers]
-    }
+    rights = (reading.text[right.start : right.end] for right in [span, *right_answers])
+    texts = {tuple(token.text for token in tokens) for tokens in rights}
     if _in_long_list(span, mentions, reading) or _in_word_salad(span, reading):
         return False
     return wrong == 0 or (len(texts) > 1 and wrong * RIGHT_PER_WRONG <= len(texts))
@@ -110,16 +108,14 @@ def _add_member(
     if not forwards and any(token.text in ("between", "among") for token in reading.text[: span.start]):
         return False
     words = reading.words_between(segment.start, segment.end)
-    right_answers = [mention for mention in mentions if segment.start <= mention.start < segment.end]
-    if right_answers:
+    if right_answers := [each for each in mentions if segment.start <= each.start < segment.end]:
         right.extend(right_answers)
         return not _has_verb(words)
     if reading.is_bare_name(words):
         near = {token.text for token in reading.text[max(0, span.start - 2) : span.start]}
         if words[0].text in PREPOSITIONS and words[0].text not in near:  # unlike `in 1911 or in 1912`
             return False
-        counts = reading.is_candidate(words, span) or "or" in sep
-        if counts:
+        if counts := reading.is_candidate(words, span) or "or" in sep:
             rivals.append((index, words))
         return counts
     if not reading.content(words):
@@ -235,15 +231,13 @@ def _is_plain(token: Token, reading: Reading) -> bool:
 
 def _is_subject(words: list[Token], span: Span, reading: Reading) -> bool:
     """`X is the <asked>`, `X <asked verb> ...`."""
-    verb = next(
-        (i for i, token in enumerate(words) if token.text in VERBS or token.forms & reading.question_forms),
-        None,
-    )
+    asked = reading.question_forms
+    verb = next((i for i, token in enumerate(words) if token.text in VERBS or token.forms & asked), None)
     if verb is None or not reading.is_candidate(words[:verb], span):
         return False
     first, rest = words[verb], words[verb:]
     lower_case = reading.cased and first.raw.islower()
     if first.text not in VERBS and not lower_case and not is_participle(first):
         return False
-    names_question = any(token.forms & reading.question_forms for token in rest)
+    names_question = any(token.forms & asked for token in rest)
     return names_question and all(_is_plain(token, reading) or token.text in VERBS for token in rest)

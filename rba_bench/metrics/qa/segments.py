@@ -104,12 +104,8 @@ class Reading:
                 names = [word for word in around if word.raw[:1].isupper()]
                 near = [*question[max(0, place - 1) : place], *question[place + 1 : place + 2]]
                 offered += names or [word for word in near if word.kind != "mark"]
-        self.question_forms = frozenset(
-            form
-            for token in question
-            if not _is_common(token) and token not in offered
-            for form in token.forms
-        )
+        named = [token for token in question if not _is_common(token) and token not in offered]
+        self.question_forms = frozenset(form for token in named for form in token.forms)
 
     def words_between(self, start: int, end: int) -> list[Token]:
         """Words of a stretch without hedges."""
@@ -203,10 +199,8 @@ def is_meant_as_name(span: Span, text: Sequence[Token]) -> bool:
     if not span.answer.ordinary:
         return True
     alone = all(token.skip for token in [*text[: span.start], *text[span.end :]])
-    quoted = (
-        span.start > 0 and span.end < len(text) and text[span.start - 1].text == text[span.end].text == '"'
-    )
-    if alone or quoted:
+    inside = span.start > 0 and span.end < len(text)
+    if alone or (inside and text[span.start - 1].text == text[span.end].text == _QUOTES):
         return True
     first = text[span.start]
     if span.end - span.start == 1 and first.text in FILLERS:
