@@ -279,14 +279,16 @@ def signed(metrics: Iterable[Metric], target_langs: Iterable[str]) -> tuple[Metr
     The templates of the table know `{langs}`, `{sacrebleu}` (sacrebleu's own signatures) and, by name, the version of
     any installed package.
     """
-    langs, result = sorted(set(target_langs)), []
-    for metric in metrics:
-        facts = _Versions(langs=",".join(langs))
-        if metric.signature == _SACREBLEU:
-            own = [f"{lang} {corpus_metric(metric.name, lang).signature}" for lang in langs]
-            facts["sacrebleu"] = "; ".join(own)
-        result.append(replace(metric, signature=(metric.signature or metric.name).format_map(facts)))
-    return tuple(result)
+    langs = sorted(set(target_langs))
+    return tuple(replace(metric, signature=_signature(metric, langs)) for metric in metrics)
+
+
+def _signature(metric: Metric, langs: list[str]) -> str:
+    facts = _Versions(langs=",".join(langs))
+    if metric.signature == _SACREBLEU:
+        own = [f"{lang} {corpus_metric(metric.name, lang).signature}" for lang in langs]
+        facts["sacrebleu"] = "; ".join(own)
+    return (metric.signature or metric.name).format_map(facts)
 
 
 class _Versions(dict[str, str]):
