@@ -17,51 +17,38 @@ LEAST = 2**18  # bytes; smaller tensors are not worth a call
 VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0")
 
 
-class _Kept:
-    """A tensor that is kept, and its version: hooks switch autograd's own check for changes off."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.version = tensor, tensor._version
-
-
-class _Again:
-    """A tensor that is made again: the node that made it, and the shape it was used in."""
-
-    def __init__(self, node: Any, shape: torch.Size) -> None:
-        self.node, self.shape = node, shape
-
-
 def recompute_in_backward() -> AbstractContextManager[Any]:
     """In it, what autograd keeps is kept lean."""
     return torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 
 
-def _pack(tensor: Tensor) -> _Kept | _Again:
+def _pack(tensor: Tensor) -> tuple[Any, Any]:
+    """The node that makes the tensor again, and its shape; else the tensor and its version.
+
+    Hooks switch autograd's own check of the version off.
+    """
     node = tensor.grad_fn
     if node is not None and tensor.nbytes >= LEAST:
         if node.name() in VIEWS:
             node = node.next_functions[0][0]
-        if node is not None and _cheap(node):
-            return _Again(node, tensor.shape)
-    return _Kept(tensor)
-
-
-def _cheap(node: Any) -> bool:
-    """Whether an elementwise operation keeps all its inputs; a factor that wants no gradient has kept it from that."""
-    name = node.name()
-    return name == "SiluBackward0" or (
-        name == "MulBackward0" and all(into for into, _ in node.next_functions)
-    )
+        name = "" if node is None else node.name()
+        # a product keeps both factors only where both want a gradient
+        if name == "SiluBackward0" or (
+            name == "MulBackward0" and all(into for into, _ in node.next_functions)
+        ):
+            return node, tensor.shape
+    return tensor, tensor._version
 
 
 @torch.no_grad()
-def _unpack(kept: _Kept | _Again) -> Tensor:
-    if isinstance(kept, _Kept):
-        if kept.tensor._version != kept.version:
+def _unpack(kept: tuple[Any, Any]) -> Tensor:
+    if isinstance(kept[0], Tensor):
+        tensor, version = kept
+        if tensor._version != version:
             raise RuntimeError("a tensor that backward needs was changed in place since")
-        return kept.tensor
-    node = kept.node
+        return tensor
+    node, shape = kept
     made = (
         F.silu(node._saved_self) if node.name() == "SiluBackward0" else node._saved_self * node._saved_other
     )
-    return made.view(kept.shape)
+    return made.view(shape)

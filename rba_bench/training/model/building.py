@@ -18,7 +18,7 @@ from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.audiolm.families.shared_rows import attends_by_document
 from rba_bench.speechlm.audiolm.text_decoder import remember_engine, try_engine
 from rba_bench.textlm.text_model import Decoding
-from rba_bench.textlm.weights import stored_dtypes
+from rba_bench.textlm.weights import local_folder, stored_dtypes
 from rba_bench.training.data.clips import ClipStore, ResponseTokens, shared_cache
 from rba_bench.training.data.groups import TrainingData
 from rba_bench.training.data.order import GroupOrder
@@ -35,11 +35,7 @@ from rba_bench.training.rewards.combined import make_similarity
 from rba_bench.training.rewards.trajectory import Trajectories, chrf
 from rba_bench.training.teachers.own_answers import AnswerSettings, AuthorMode, OwnAnswers, own_answers
 from rba_bench.training.teachers.readers import PolicyTextLM
-from rba_bench.training.teachers.text_teacher import (
-    TextTeacher,
-    make_cached_teacher,
-    make_text_teacher,
-)
+from rba_bench.training.teachers.text_teacher import TextTeacher, make_cached_teacher, make_text_teacher
 from rba_bench.training.training_recipe import TrainingRecipe
 
 REFERENCE_PAIRS = 16  # pairs that the reference scores together
@@ -53,13 +49,10 @@ def base_folder(recipe: TrainingRecipe) -> Path:
     """
     if recipe.base in WEIGHTS:
         return model_folder("base", recipe.base)
-    from rba_bench.textlm.weights import local_folder
-
     folder = Path(recipe.base)
     signed = read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
-    if (
-        signed.get("stage") == "train" and not (folder / RUN_RECORD).is_file()
-    ):  # `compose` signs its folders too
+    # `compose` signs its folders too
+    if signed.get("stage") == "train" and not (folder / RUN_RECORD).is_file():
         raise MissingPrerequisite(
             f"base {folder} is a run that is not finished: give its own command again first"
         )
@@ -72,11 +65,8 @@ def checkpoint_sha256(folder: Path) -> str:
     Raises:
         MissingPrerequisite: it has no safetensors weights.
     """
-    files = [
-        file
-        for file in sorted(folder.iterdir())
-        if file.suffix in (".safetensors", ".json", ".jinja", ".model")
-    ]
+    kinds = (".safetensors", ".json", ".jinja", ".model")
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in kinds]
     if not any(file.suffix == ".safetensors" for file in files):
         raise MissingPrerequisite(f"no safetensors weights in {folder}")
     # how a checkpoint came about is not what it is
@@ -232,11 +222,9 @@ def make_own_answers(
     way = AnswerSettings(modes[recipe.method], options.prompt, decoding, recipe.seed, options.batch_size)
     own = PolicyTextLM(family, weights, options.batch_size, half=recipe.precision == "bfloat16")
     state = PartialState()
-    if shared:
-        with state.main_process_first():
-            return own_answers(data.train, data.sha256, own, way, folder, (0, 1))
-    process = (state.process_index, state.num_processes)
-    return own_answers(data.train, data.sha256, own, way, folder, process)
+    process = (0, 1) if shared else (state.process_index, state.num_processes)
+    with state.main_process_first() if shared else nullcontext():
+        return own_answers(data.train, data.sha256, own, way, folder, process)
 
 
 def load_given_pairs(recipe: TrainingRecipe, data: TrainingData) -> OfflinePairs | None:

@@ -100,8 +100,7 @@ def disk_full_message(out: Path) -> Iterator[None]:
 
 
 def _state(folder: Path) -> dict[str, Any] | None:
-    if not (folder / STATE).is_file():
-        return None
+    """The state in a checkpoint's folder; None where it is not complete."""
     try:
         state: dict[str, Any] = read_json(folder / STATE)
         whole = all((folder / name).stat().st_size == size for name, size in state["sizes"].items())

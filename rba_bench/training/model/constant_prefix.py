@@ -82,14 +82,12 @@ class _ConstantLayer(DynamicLayer):
         self.keys, self.values = keys, values
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return self._before(self.keys, key_states), self._before(self.values, value_states)
-
-    @staticmethod
-    def _before(constant: Tensor | None, states: Tensor) -> Tensor:
-        assert constant is not None  # given when it was made
-        return torch.cat(
-            [constant.to(states.device, states.dtype).expand(len(states), -1, -1, -1), states], dim=-2
-        )
+        whole = []
+        for constant, states in ((self.keys, key_states), (self.values, value_states)):
+            assert constant is not None  # given when it was made
+            before = constant.to(states.device, states.dtype).expand(len(states), -1, -1, -1)
+            whole.append(torch.cat([before, states], dim=-2))
+        return whole[0], whole[1]
 
 
 class OpeningStates:
@@ -103,6 +101,7 @@ class OpeningStates:
         self._read = read
         self._known: OrderedDict[tuple[Words, bool], list[tuple[Tensor, Tensor]]] = OrderedDict()
 
+    @torch.no_grad()
     def __call__(self, texts: Sequence[Words], config: Any) -> Cache:
         """A cache for the decoder that holds the openings' keys and values, text after text.
 
@@ -110,26 +109,24 @@ class OpeningStates:
             texts: at least one.
             config: of the decoder.
         """
-        layers = zip(*(self._states(text, config) for text in texts), strict=True)
-        return Cache(
-            layers=[
-                _ConstantLayer(torch.cat([k for k, _ in layer], -2), torch.cat([v for _, v in layer], -2))
-                for layer in layers
-            ]
-        )
+        half = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        states = []
+        for text in texts:
+            key = (text, half)
+            if key not in self._known:
+                cache = DynamicCache(config=config)
+                self._read(torch.tensor([text]), cache)
+                self._known[key] = [(layer.keys, layer.values) for layer in cache.layers]
+            self._known.move_to_end(key)
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
+            states.append(self._known[key])
+        layers = [
+            _ConstantLayer(*(torch.cat(parts, -2) for parts in zip(*layer, strict=True)))
+            for layer in zip(*states, strict=True)
+        ]
+        return Cache(layers=layers)
 
     def forget(self) -> None:
         """The language model has other weights now."""
         self._known.clear()
-
-    @torch.no_grad()
-    def _states(self, text: Words, config: Any) -> list[tuple[Tensor, Tensor]]:
-        key = (text, torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
-        if key not in self._known:
-            cache = DynamicCache(config=config)
-            self._read(torch.tensor([text]), cache)
-            self._known[key] = [(layer.keys, layer.values) for layer in cache.layers]
-        self._known.move_to_end(key)
-        if len(self._known) > KEPT:
-            self._known.popitem(last=False)
-        return self._known[key]

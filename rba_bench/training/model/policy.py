@@ -79,9 +79,8 @@ class SpeechPolicy(nn.Module):
         if self.layout != "pad":
             attends_by_document(family.decoder)
         try_engine(family)
-        self._vocabulary: int = family.model.get_output_embeddings().weight.shape[
-            0
-        ]  # shards have another shape
+        # shards have another shape
+        self._vocabulary: int = family.model.get_output_embeddings().weight.shape[0]
         self._reach = _reach(family.decoder)
         self.sharded = False  # True: processes share the weights, and must all call the decoder equally often
         self.openings = OpeningStates(self._read_opening)
@@ -137,7 +136,16 @@ class SpeechPolicy(nn.Module):
         extra_outputs: Collection[str],
     ) -> Scores:
         prompts = [clip.prompt_ids for clip in clips]
-        openings = self._openings(prompts)
+        openings = Openings()
+        # Recomputed activations and a cache do not go together: transformers drops the cache.
+        if (
+            self.still
+            and self._continues
+            and not any(
+                getattr(module, "gradient_checkpointing", False) for module in self.family.decoder.modules()
+            )
+        ):
+            openings = openings_of(prompts, self.family.audio_token_id)
         layout = self._plan(prompts, responses, openings)
         sound, n_sound = self.sound(clips)
         embeds = self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document)
@@ -149,12 +157,14 @@ class SpeechPolicy(nn.Module):
             )
         kept = layout.mask.flatten().nonzero().squeeze(1)
         states = hidden.flatten(0, 1).index_select(0, layout.sources.flatten()[kept])
-        heat = _temperatures(responses, layout.mask)
+        heat = None  # temperatures of the answer tokens, where not all are 1
+        if any(response.temperature != 1 for response in responses):
+            of_answer = torch.tensor([response.temperature for response in responses], device=self.device)
+            heat = of_answer[:, None].expand(layout.mask.shape)[layout.mask]
         values, spread = self._token_logprobs(
             states, layout.targets.flatten()[kept], heat, "entropy" in extra_outputs
         )
-        none = values.new_zeros(0)
-        far = none
+        far = none = values.new_zeros(0)
         if targets is not None and measure is not None:
             far = self._divergence(states, layout.mask, kept, targets, measure)
         return Scores(
@@ -244,18 +254,8 @@ class SpeechPolicy(nn.Module):
     @property
     def still(self) -> bool:
         """Whether the language model is frozen and whole: what it makes of a text is then the same in every step."""
-        modules = self.family.parts()["llm"]
-        return not self.sharded and not any(
-            parameter.requires_grad for module in modules for parameter in module.parameters()
-        )
-
-    def _openings(self, prompts: Sequence[Tensor]) -> Openings:
-        if not self.still or not self._continues:
-            return Openings()
-        # Recomputed activations and a cache do not go together: transformers drops the cache.
-        if any(getattr(module, "gradient_checkpointing", False) for module in self.family.decoder.modules()):
-            return Openings()
-        return openings_of(prompts, self.family.audio_token_id)
+        parameters = (p for module in self.family.parts()["llm"] for p in module.parameters())
+        return not self.sharded and not any(parameter.requires_grad for parameter in parameters)
 
     @cached_property
     def _continues(self) -> bool:
@@ -325,14 +325,6 @@ class SpeechPolicy(nn.Module):
 
     def _chunk(self) -> int:
         return max(1, CHUNK_ELEMENTS // self._vocabulary)
-
-
-def _temperatures(responses: Sequence[Response], mask: Tensor) -> Tensor | None:
-    """[K] temperature of each answer token, in the order of `mask` [N, L]; None where all are 1."""
-    if all(response.temperature == 1 for response in responses):
-        return None
-    heat = torch.tensor([response.temperature for response in responses], device=mask.device)
-    return heat[:, None].expand(mask.shape)[mask]
 
 
 def _reach(decoder: Any) -> float:

@@ -64,15 +64,13 @@ def match_first_process(policy: SpeechPolicy) -> None:
     Raises:
         RuntimeError: the models are not made of the same parameters.
     """
-    outlines = _told(_outlines(policy, ("_parameters",)))
+    (outlines,) = broadcast_object_list([_outlines(policy, ("_parameters",))])
     if PartialState().is_main_process:
         return
     names = {slot for outline in outlines for slot in outline.slots}
     if names != set(_tensors(policy, ("_parameters",))):
         raise RuntimeError("the model without weights has other parameters than the one with weights")
-    for outline in outlines:
-        empty = torch.empty(outline.shape, dtype=outline.dtype, device="meta")
-        _put(policy, outline.slots, nn.Parameter(empty, requires_grad=outline.trains))
+    _empty(policy, outlines)
 
 
 def shard_policy(
@@ -96,7 +94,7 @@ def shard_policy(
         _to_all(module, ("_parameters", "_buffers", "__dict__"), device)
     weights = {name: p.detach() for name, p in policy.named_parameters()}
     if PartialState().is_main_process:
-        _empty(policy)
+        _empty(policy, _outlines(policy, ("_parameters",)))  # `weights` still holds them
     for model in (policy, *copies):
         if model is not policy:
             hide_modules(model, model.unsharded_modules())
@@ -143,11 +141,6 @@ def _outlines(model: nn.Module, tables: Sequence[str]) -> list[Outline]:
     ]
 
 
-def _told(outlines: list[Outline]) -> list[Outline]:
-    (received,) = broadcast_object_list([outlines])
-    return list(received)
-
-
 def _put(model: nn.Module, slots: Sequence[Slot], tensor: Tensor) -> None:
     for slot in slots:
         module = model.get_submodule(slot.module)
@@ -158,7 +151,8 @@ def _put(model: nn.Module, slots: Sequence[Slot], tensor: Tensor) -> None:
 def _to_all(module: nn.Module, tables: Sequence[str], device: torch.device) -> None:
     """Copy the first process's tensors to everybody's device, ties kept."""
     tensors = _tensors(module, tables)
-    for outline in _told(_outlines(module, tables)):
+    (outlines,) = broadcast_object_list([_outlines(module, tables)])
+    for outline in outlines:
         tensor = tensors.get(outline.slots[0])
         if PartialState().is_main_process and tensor is not None:
             value = tensor.detach().to(device).contiguous()
@@ -170,13 +164,11 @@ def _to_all(module: nn.Module, tables: Sequence[str], device: torch.device) -> N
         _put(module, outline.slots, value)
 
 
-def _empty(model: nn.Module) -> None:
-    """Take a model's parameters away, ties and gradients kept; whoever holds them otherwise keeps them."""
-    tensors = _tensors(model, ("_parameters",))
-    for outline in _outlines(model, ("_parameters",)):
-        old = tensors[outline.slots[0]]
-        fresh = nn.Parameter(torch.empty_like(old, device="meta"), requires_grad=outline.trains)
-        _put(model, outline.slots, fresh)
+def _empty(model: nn.Module, outlines: Sequence[Outline]) -> None:
+    """Put parameters without values, as outlined, in place of a model's own."""
+    for outline in outlines:
+        empty = torch.empty(outline.shape, dtype=outline.dtype, device="meta")
+        _put(model, outline.slots, nn.Parameter(empty, requires_grad=outline.trains))
 
 
 def _fill_fsdp(
@@ -184,8 +176,11 @@ def _fill_fsdp(
 ) -> None:
     """Send each process the pieces of parameters that are its own; `weights` counts in the first process only."""
     kept = torch.device("cpu") if accelerator.state.fsdp_plugin.cpu_offload else device
-    parameters = dict(policy.named_parameters())
-    own_pieces = {name: _piece(parameter) for name, parameter in parameters.items()}
+    parameters: dict[str, Any] = dict(policy.named_parameters())
+    own_pieces = {}  # where this process's piece of each parameter begins, and its size
+    for name, parameter in parameters.items():
+        (chunk,) = parameter.__create_chunk_list__()
+        own_pieces[name] = tuple(chunk.offsets), tuple(parameter.to_local().shape)
     everybodys = gather_object([own_pieces])
     for name, parameter in parameters.items():
         _, sizes = own_pieces[name]
@@ -200,12 +195,6 @@ def _fill_fsdp(
         elif local.numel():
             distributed.recv(local, 0)
         _materialise(parameter, local.to(kept))
-
-
-def _piece(parameter: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where this process's piece of a shared-out parameter begins, and its size."""
-    (chunk,) = parameter.__create_chunk_list__()
-    return tuple(chunk.offsets), tuple(parameter.to_local().shape)
 
 
 def _cut(whole: Tensor, offsets: Sequence[int], sizes: Sequence[int]) -> Tensor:

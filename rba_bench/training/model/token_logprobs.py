@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = {
-    "cpu": 2**18
-}  # turned at once: a processor's cache; elsewhere large enough to be few launches
+# turned at once: a processor's cache; elsewhere large enough to be few launches
+BLOCK_ELEMENTS = {"cpu": 2**18}
 BLOCK_DEFAULT = 2**25
 
 
@@ -74,9 +73,8 @@ class _TokenLogProbs(torch.autograd.Function):
         return probabilities, None
 
 
-Score = Callable[
-    [Tensor, int], tuple[Tensor, Tensor]
-]  # chunk [C, H], number of its first row -> [C], [C] or [0]
+# chunk [C, H], number of its first row -> [C], [C] or [0]
+Score = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
 def score_rows_once(score: Score, states: Tensor, size: int) -> tuple[Tensor, Tensor]:

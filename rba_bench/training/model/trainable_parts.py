@@ -81,7 +81,11 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: Lora | None 
     if unknown or not train_parts:
         raise UserError(f"train_parts {', '.join(unknown) or 'is empty'}: name some of {', '.join(parts)}")
     family.model.requires_grad_(False)
-    adapted = _adapted(lora, train_parts)
+    targets = {} if lora is None else {"llm": lora.targets, "encoder": lora.encoder_targets}
+    adapted = {name: layers for name, layers in targets.items() if layers}
+    for name in adapted:
+        if name not in train_parts:
+            raise UserError(f"lora adapts the {name}: add `{name}` to train_parts, or drop its targets")
     if adapted:
         add_lora(family, lora, adapted)
     for name in train_parts:
@@ -98,18 +102,6 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: Lora | None 
 
 def _keep_statistics(module: nn.Module, _: Any) -> None:
     module.eval()
-
-
-def _adapted(lora: Lora | None, train_parts: Collection[str]) -> dict[str, Sequence[str]]:
-    """Targets by part."""
-    if lora is None:
-        return {}
-    by_part = {"llm": lora.targets, "encoder": lora.encoder_targets}
-    targets_by_part = {name: targets for name, targets in by_part.items() if targets}
-    for name in targets_by_part:
-        if name not in train_parts:
-            raise UserError(f"lora adapts the {name}: add `{name}` to train_parts, or drop its targets")
-    return targets_by_part
 
 
 def add_lora(family: AudioFamily, lora: Lora | None, targets: Mapping[str, Sequence[str]]) -> None:
@@ -254,10 +246,7 @@ def checkpoint_activations(family: AudioFamily, train_parts: Collection[str]) ->
     Raises:
         UserError: the model's class does not support it.
     """
-    modules = [family.decoder]
-    if "encoder" in train_parts:
-        modules.append(family.encoder)
-    for module in modules:
+    for module in (family.decoder, family.encoder) if "encoder" in train_parts else (family.decoder,):
         name = "activation_checkpointing_enable"  # transformers 5.23 renamed it
         enable = getattr(module, name, None) or module.gradient_checkpointing_enable
         try:

@@ -60,9 +60,7 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str,
             f"{folder} was saved from a model with other trained parameters; remove it and start again"
         )
     changed = any(name.startswith("reference.") for name in names)
-    tensors: dict[str, Tensor] = {
-        f"model.{name}": parameter.detach() for name, parameter in parameters.items()
-    }
+    tensors: dict[str, Tensor] = {f"model.{name}": p.detach() for name, p in parameters.items()}
     if changed:
         tensors |= {f"reference.{name}": value for name, value in reference.items()}
     for full in names:
@@ -155,9 +153,8 @@ class CheckpointingTrainer(Trainer):
                 rows = {row.id: row for row in groups[group]}
                 self.rollout_buffer.waiting[int(position)] = Outcome.from_json(value, rows)
         self.rollout_buffer.drawn, self.rollout_buffer.judged = state["drawn"], state["judged"]
-        self.rollout_buffer.store.encoded += state.get(
-            "encoded", 0
-        )  # absent in checkpoints of earlier versions
+        # absent in checkpoints of earlier versions
+        self.rollout_buffer.store.encoded += state.get("encoded", 0)
         self.elapsed_s, self.encoding_s = state["elapsed_s"], state["encoding_s"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -173,9 +170,8 @@ class CheckpointingTrainer(Trainer):
             return
         folder = Path(checkpoint)
         rates = [] if self.is_deepspeed_enabled else list(self.lr_scheduler.base_lrs)
-        if (
-            folder / WEIGHTS
-        ).is_file():  # weights alone, an earlier version's, or DeepSpeed's, which has read its own
+        # weights alone, an earlier version's, or DeepSpeed's, which has read its own
+        if (folder / WEIGHTS).is_file():
             if not self.is_deepspeed_enabled:
                 load_weights(self.rollout_buffer.policy, folder)
             super()._load_optimizer_and_scheduler(checkpoint)

@@ -109,14 +109,10 @@ def key_lines(key: RecipeKey, width: int | None, with_value: bool) -> list[str]:
         notes.append(f"cannot be changed with {', '.join(key.fixed)}")
     if width is None:
         return [head + "".join(f"  # {line}" for line in notes if line)]
-    return [
-        head,
-        *(
-            row
-            for line in notes
-            for row in textwrap.wrap(line, width, initial_indent="    ", subsequent_indent="    ")
-        ),
-    ]
+    lines = [head]
+    for note in notes:
+        lines += textwrap.wrap(note, width, initial_indent="    ", subsequent_indent="    ")
+    return lines
 
 
 def value_text(value: Any) -> str:
@@ -234,11 +230,9 @@ def _explain_key(
     by_method = {
         method: values_of_method[name]
         for method, values_of_method in methods.items()
-        if name in values_of_method and values_of_method[name] != default
+        if name != "method" and name in values_of_method and values_of_method[name] != default
     }
     fixed = tuple(method for method in METHODS if name in PRESETS[method].fixed)
     value = default if values is None else values.get(name, default)  # absent where its section is null
-    if name == "method":
-        by_method = {}
     kind = type_name(info.annotation, tuple(info.metadata))
     return RecipeKey(name, kind, default, value, reason, by_method, fixed)

@@ -84,12 +84,7 @@ class RewardOptions(Recipe):
 
     def weights_for(self, kind: str) -> dict[str, float]:
         """Weights by reward of one kind."""
-        chosen: dict[str, str | dict[str, float]] = {
-            "instruct": self.instruct,
-            "qa": self.qa,
-            "s2tt": self.s2tt,
-        }
-        choice = chosen[kind]
+        choice: str | dict[str, float] = {"instruct": self.instruct, "qa": self.qa, "s2tt": self.s2tt}[kind]
         return {choice: 1.0} if isinstance(choice, str) else dict(choice)
 
 

@@ -102,9 +102,7 @@ PRESETS: dict[str, Preset] = {
         {"train_parts": ("projector", "encoder")},
     ),
     "kd": Preset(
-        "distillation",
-        "token-level divergence from a text teacher that gets the transcript",
-        PROJECTOR,
+        "distillation", "token-level divergence from a text teacher that gets the transcript", PROJECTOR
     ),
     "diva": Preset(
         "distillation",
@@ -134,11 +132,7 @@ PRESETS: dict[str, Preset] = {
     "simpo": _preference_preset(
         "SimPO: means and a margin", "single", "none", "token", fixed=("reference", "preference_reduction")
     ),
-    "grpo": Preset(
-        "policy-gradient",
-        "GRPO: advantage within a group",
-        {"policy_reduction": "sequence"},
-    ),
+    "grpo": Preset("policy-gradient", "GRPO: advantage within a group", {"policy_reduction": "sequence"}),
     "dapo": Preset(
         "policy-gradient",
         "DAPO: token mean, wider upper clip, resampling of groups without a gradient, penalty for long answers, no KL",
@@ -165,11 +159,7 @@ PRESETS: dict[str, Preset] = {
             "policy_gradient.scale": "none",
             "truncated": "keep",
         },
-        {
-            "policy_gradient.baseline": "modality",
-            "group_by": "instruction",
-            "policy_reduction": "token",
-        },
+        {"policy_gradient.baseline": "modality", "group_by": "instruction", "policy_reduction": "token"},
     ),
     "mrt": Preset(
         "policy-gradient",

@@ -90,11 +90,7 @@ KEY_CONDITIONS = (
     KeyCondition(
         ("reference",), lambda r: r.uses_reference or r.reference == "none", "it compares with no reference"
     ),
-    KeyCondition(
-        ("opponent_every",),
-        lambda r: r.has_opponent,
-        "its reference is not an opponent",
-    ),
+    KeyCondition(("opponent_every",), lambda r: r.has_opponent, "its reference is not an opponent"),
     KeyCondition(("preference.simpo_gamma",), _for("simpo"), "only simpo uses it"),
     KeyCondition(("preference.odpo_alpha", "preference.odpo_scale"), _for("odpo"), "only odpo uses it"),
     KeyCondition(("preference.tdpo_alpha", "preference.tdpo_version"), _for("tdpo"), "only tdpo uses it"),
@@ -185,9 +181,7 @@ KEY_CONDITIONS = (
     ),
     KeyCondition(("reward.judge_reference",), _rewards_with("judge", "self-judge"), "no judge is used"),
     KeyCondition(("validation", "batch_size"), _validates, "nothing is validated"),
-    _trains("encoder"),
-    _trains("projector"),
-    _trains("llm"),
+    *map(_trains, ("encoder", "projector", "llm")),
     KeyCondition(
         ("learning_rate",),
         lambda r: any(getattr(r.learning_rates, part) is None for part in r.train_parts),
@@ -204,11 +198,8 @@ KEY_CONDITIONS = (
 def unread_keys(recipe: TrainingRecipe) -> list[str]:
     """One line for each reason why keys that the recipe sets are not read; keys at their defaults are not listed."""
     reduction = PRESETS[recipe.method].reduction  # other defaults depend on it
-    plain = dict(
-        _leaves(
-            TrainingRecipe.model_validate({"method": recipe.method, reduction: getattr(recipe, reduction)})
-        )
-    )
+    alike = {"method": recipe.method, reduction: getattr(recipe, reduction)}
+    plain = dict(_leaves(TrainingRecipe.model_validate(alike)))
     plain[reduction] = getattr(TrainingRecipe(method=recipe.method), reduction)
     changed = [key for key, value in _leaves(recipe) if plain.get(key, value) != value]
     reasons: dict[str, list[str]] = {}

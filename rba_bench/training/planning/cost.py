@@ -126,12 +126,7 @@ def decoder_flops(shape: ModelShape, context: float) -> float:
 
 
 def _policy_flops(
-    recipe: TrainingRecipe,
-    shape: ModelShape,
-    positions: float,
-    answers: float,
-    context: float,
-    frames: float,
+    recipe: TrainingRecipe, shape: ModelShape, positions: float, answers: float, context: float, frames: float
 ) -> float:
     """Decoder and head: forward, gradients of inputs, and of weights where they train. Encoder and projector.
 

@@ -79,7 +79,7 @@ class TrainingPlan:
         step, steps = self.step, self.steps
         return {
             "clips": step.clips * steps,
-            "passes": steps * self.step.clips / max(self.data.groups * self.data.voices, 1),
+            "passes": steps * step.clips / max(self.data.groups * self.data.voices, 1),
             "samples": step.samples * steps,
             "sampled_tokens": step.samples * step.sample_tokens * steps,
             "trained_tokens": step.positions * steps,
@@ -130,19 +130,15 @@ def _fit_hardware(
     if memory.peak > capacity:
         launch, why = "", f"needs {memory.peak / 1e9:.0f} GB on each device"
     elif recipe.groups_per_step % (count * recipe.accumulate):
-        launch, why = "", _divisibility_problem(recipe, count)
+        launch, (share, rest) = "", divmod(recipe.groups_per_step, count)
+        if rest or not share:
+            why = f"groups_per_step {recipe.groups_per_step} is no multiple of {count}"
+        else:
+            divisor = max(n for n in range(1, share + 1) if share % n == 0 and n <= recipe.accumulate)
+            why = f"set accumulate to {divisor}: {share} groups a device cannot come in {recipe.accumulate} batches"
     training, sampling = _step_seconds(recipe, shape, step, assumed, device, count, launch == "fsdp2")
     seconds = training + sampling
     return HardwareFit(device.name, count, launch, memory, seconds, sampling, seconds * steps / 3600, why)
-
-
-def _divisibility_problem(recipe: TrainingRecipe, count: int) -> str:
-    """What to change where the groups of a step cannot be divided evenly among devices and batches."""
-    share, rest = divmod(recipe.groups_per_step, count)
-    if rest or not share:
-        return f"groups_per_step {recipe.groups_per_step} is no multiple of {count}"
-    divisor = max(n for n in range(1, share + 1) if share % n == 0 and n <= recipe.accumulate)
-    return f"set accumulate to {divisor}: {share} groups a device cannot come in {recipe.accumulate} batches"
 
 
 def _step_seconds(

@@ -168,6 +168,10 @@ def model_shape(name: str, config: dict[str, Any], lora: LoraOptions | None = No
         fixed += parameter.numel() if _part(key) == "encoder" and "embed_positions" in key else 0
     embeddings = model.get_input_embeddings().weight
     tied = embeddings is model.get_output_embeddings().weight
+    audio_rate = AUDIO_TOKENS_PER_SECOND.get(settings.model_type, 25.0)
+    if (stack := getattr(settings, "stack_factor", None)) is not None:
+        # the composite: Whisper's 50 states a second, fewer with a wider first convolution
+        audio_rate = 50.0 / (stack * getattr(audio, "conv1_stride", 1))
     return ModelShape(
         name,
         **parts,
@@ -181,7 +185,7 @@ def model_shape(name: str, config: dict[str, Any], lora: LoraOptions | None = No
         encoder_hidden=_audio_field("d_model", "hidden_size"),
         encoder_layers=_audio_field("encoder_layers", "num_hidden_layers"),
         encoder_ffn=_audio_field("encoder_ffn_dim", "intermediate_size"),
-        audio_rate=_audio_rate(settings),
+        audio_rate=audio_rate,
         padded=settings.model_type in PADDED,
         adapters=_adapter_counts(model, lora),
         fixed=fixed,
@@ -236,13 +240,6 @@ def _part(key: str) -> str:
     if re.search(r"(^|\.)(multi_modal_projector|projector|audio_projector)(\.|$)", key):
         return "projector"
     return "encoder" if re.search(r"(^|\.)(audio_tower|encoder|audio_embed)(\.|$)", key) else "llm"
-
-
-def _audio_rate(settings: Any) -> float:
-    stack = getattr(settings, "stack_factor", None)
-    if stack is not None:  # the composite: Whisper's 50 states a second, fewer with a wider first convolution
-        return 50.0 / (stack * getattr(settings.audio_config, "conv1_stride", 1))
-    return AUDIO_TOKENS_PER_SECOND.get(settings.model_type, 25.0)
 
 
 def text_parameters(name: str, key: str) -> int:

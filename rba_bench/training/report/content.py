@@ -185,8 +185,18 @@ def make_charts(content: RunContent) -> list[dict[str, Any]]:
     """Charts with a value, as JSON values: title, unit, summary in words, and curves with names, x and y."""
     charts = [_chart(title, unit, [(shown, _points(content.log, name)) for name, shown in curves])
              for title, unit, curves in CHARTS]  # fmt: skip
+    # tokens per second of training time; one point for the steps whose samples are drawn together
     refresh = int(content.recipe.get("refresh_every") or 1)
-    charts.append(_chart("Speed", "tokens/s", [("tokens/s", _speed(content.log, refresh))]))
+    speed, tokens, before = [], 0.0, 0.0
+    for record in content.log:
+        if not all(_is_number(record.get(name)) for name in ("tokens", "elapsed_s")):
+            continue
+        elapsed = float(record["elapsed_s"])
+        tokens += float(record["tokens"])
+        if record["step"] % refresh == 0 and elapsed > before:
+            speed.append((record["step"], tokens / (elapsed - before)))
+            tokens, before = 0.0, elapsed
+    charts.append(_chart("Speed", "tokens/s", [("tokens/s", speed)]))
     charts.append(_chart("Validation", "", _validation(content.validations), dots=True))
     return [chart for chart in charts if chart["curves"]]
 
@@ -219,30 +229,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < float("inf")  # not NaN either
 
 
-def _speed(log: Sequence[dict[str, Any]], refresh: int) -> list[tuple[float, float]]:
-    """Tokens per second of training time; one point for the `refresh` steps whose samples are drawn together."""
-    points = []
-    tokens, before = 0.0, 0.0
-    for record in log:
-        if not all(_is_number(record.get(name)) for name in ("tokens", "elapsed_s")):
-            continue
-        elapsed = float(record["elapsed_s"])
-        tokens += float(record["tokens"])
-        if record["step"] % refresh == 0 and elapsed > before:
-            points.append((record["step"], tokens / (elapsed - before)))
-            tokens, before = 0.0, elapsed
-    return points
-
-
 def _validation(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[float, float]]]]:
-    names = sorted(
-        {
-            name
-            for record in records
-            for name in record
-            if name.startswith(("validation_loss", "validation_reward"))
-        }
-    )
+    figures = ("validation_loss", "validation_reward")
+    names = sorted({name for record in records for name in record if name.startswith(figures)})
     if len(names) == 2:  # one kind, whose curve is that of the mean
         names = names[:1]
     short = {name: name.removeprefix("validation_").replace("_", " of ") for name in names}

@@ -275,7 +275,8 @@ def _keys(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _facts(content: RunContent) -> list[tuple[str, str]]:
     """Name and value of hashes, base, data and cost."""
     record = {**content.start, **content.run}
-    data = record.get("data") or {}
+    parts = (record.get("data") or {}).get("sets", [])
+    sets = [f"{part['train_groups']} training groups, {part['clips']} clips" for part in parts]
     times = {
         name: f"{record[name]:.0f} s"
         for name in ("wall_time_s", "encoding_s")
@@ -288,13 +289,7 @@ def _facts(content: RunContent) -> list[tuple[str, str]]:
         ("base sha256", record.get("base_sha256")),
         ("alignment set sha256", record.get("alignment_set_sha256")),
         ("pairs sha256", record.get("pairs_sha256")),
-        (
-            "sets",
-            ", ".join(
-                f"{part['train_groups']} training groups, {part['clips']} clips"
-                for part in data.get("sets", [])
-            ),
-        ),
+        ("sets", ", ".join(sets)),
         ("steps", f"{content.step} of {content.steps}"),
         ("training time", times.get("wall_time_s")),
         ("encoding time", times.get("encoding_s")),

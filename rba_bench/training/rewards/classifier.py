@@ -91,30 +91,27 @@ class LlamaForRewardModelWithGating(LlamaPreTrainedModel):
         Raises:
             UserError: A row has no turn of the assistant.
         """
+        turn, width = torch.tensor(self.turn, device=input_ids.device), input_ids.shape[1]
+        fits = 0 < len(turn) <= width
+        matches = (input_ids.unfold(1, len(turn), 1) == turn).all(dim=-1) if fits else None
+        if matches is None or not bool(matches.any(dim=1).all()):
+            raise UserError("the gate of the reward model finds no turn of the assistant")
+        # where `turn` begins for the last time
+        prompt_ends = (torch.arange(matches.shape[1], device=matches.device) * matches).argmax(dim=1)
         states = self.model(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         rows = torch.arange(len(input_ids), device=input_ids.device)
         last = attention_mask.sum(dim=1) - 1
-        prompt_ends = states[rows, self._end_of_prompt(input_ids)].float()
         objectives = self.regression_layer.float()(states[rows, last].float())
-        weights = self.gating.float()(prompt_ends)
+        weights = self.gating.float()(states[rows, prompt_ends].float())
         score = (weights * (objectives @ self.reward_transform_matrix.float())).sum(dim=-1)
         return GatedOutput(score, objectives)
-
-    def _end_of_prompt(self, input_ids: Tensor) -> Tensor:
-        """Where `turn` begins for the last time, [B]."""
-        turn = torch.tensor(self.turn, device=input_ids.device)
-        if not self.turn or input_ids.shape[1] < len(turn):
-            raise UserError("the gate of the reward model finds no turn of the assistant")
-        matches = (input_ids.unfold(1, len(turn), 1) == turn).all(dim=-1)
-        if not bool(matches.any(dim=1).all()):
-            raise UserError("the gate of the reward model finds no turn of the assistant")
-        positions = torch.arange(matches.shape[1], device=matches.device)
-        return (positions * matches).argmax(dim=1)
 
 
 GATED = "LlamaForRewardModelWithGating"
 ENDLESS = 10**9  # tokenizers without a limit name a huge number
-
+NO_TEMPLATE = (
+    "its tokenizer has no chat template, which the reward model needs to read an answer: use another model"
+)
 
 _Text = tuple[list[int], list[int]]  # token ids; token types, 1 for the second text of a sentence pair
 
@@ -150,9 +147,7 @@ class RewardModel(Reward):
         max_length: int | None = None,
     ) -> None:
         if tokenizer.chat_template is None and (tokenizer.sep_token is None or tokenizer.cls_token is None):
-            raise UserError(
-                "its tokenizer has no chat template, which the reward model needs to read an answer: use another model"
-            )
+            raise UserError(NO_TEMPLATE)
         self.model = model.eval().requires_grad_(False)
         model.config.use_cache = False  # one pass a conversation: nothing to keep
         self.tokenizer = tokenizer
@@ -191,9 +186,8 @@ class RewardModel(Reward):
             raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
         if isinstance(model, LlamaForRewardModelWithGating):
             model.turn = _turn_ids(tokenizer)
-        if not where.startswith(
-            "cpu"
-        ):  # half the memory, twice the speed; a model stored in 16 bits stays as it is
+        if not where.startswith("cpu"):
+            # half the memory, twice the speed; a model stored in 16 bits stays as it is
             if model.dtype == torch.float32:
                 model = model.to(torch.bfloat16)
             head_in_float32(model)
@@ -325,8 +319,6 @@ def _render(tokenizer: Any, user_text: str, response: str) -> str:
 def _turn_ids(tokenizer: Any) -> tuple[int, ...]:
     """What the chat template writes between the user's words and the answer, without the spaces at its end."""
     if tokenizer.chat_template is None:
-        raise UserError(
-            "its tokenizer has no chat template, which the reward model needs to read an answer: use another model"
-        )
+        raise UserError(NO_TEMPLATE)
     between = _render(tokenizer, SENTINEL, ANSWER).partition(SENTINEL)[2].partition(ANSWER)[0]
     return tuple(tokenizer(between.rstrip(), add_special_tokens=False)["input_ids"])

@@ -213,11 +213,7 @@ def _make_judge(context: RewardContext) -> Reward:
             options.judge, context.device, options.batch_size, template=options.judge_template
         )
     return JudgeReward(
-        judge_model,
-        context.votes,
-        options.judge_reference,
-        options.judge_patience,
-        options.judge_max_tokens,
+        judge_model, context.votes, options.judge_reference, options.judge_patience, options.judge_max_tokens
     )
 
 
@@ -235,12 +231,7 @@ def make_similarity(options: RewardOptions, device: str) -> Similarity:
     Raises:
         MissingPrerequisite: `similarity_model` names none, or it is not there.
     """
-    from rba_bench.textlm.embeddings import (
-        EMBEDDING,
-        SentenceEmbedder,
-        embedding_folder,
-        embedding_library,
-    )
+    from rba_bench.textlm.embeddings import EMBEDDING, SentenceEmbedder, embedding_folder, embedding_library
 
     if options.similarity_model is None:
         raise MissingPrerequisite(

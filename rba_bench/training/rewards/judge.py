@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.progress import say
-from rba_bench.textlm.judging import JudgeModel, Message, Poll, Question, Reply, Vote, VoteCache, quote_json
+from rba_bench.textlm.judging import JudgeModel, Message, Poll, Question, Reply, VoteCache, quote_json
 from rba_bench.training.rewards.reward import NOT_JUDGED, Reward
 from rba_bench.training.teachers.readers import PolicyTextLM
 
@@ -95,8 +95,19 @@ class JudgeReward(Reward):
             votes = Poll(self.judge_model, cache, give_up=None).collect(questions, read_grade, None)
         grades = [WORST] * len(rows)
         for i, vote in zip(with_words, votes, strict=True):
-            self._note(vote)
             grades[i] = NOT_JUDGED if vote.value is None else vote.value
+            if vote.value is not None:
+                self._in_a_row = 0
+                continue
+            self.failed += 1
+            self._in_a_row += 1
+            if self.failed == 1:
+                say(f"judge {self.judge_model.name}: an answer is left out: {vote.failures[-1]}")
+            if self._in_a_row >= self.patience:
+                raise RbaError(
+                    f"judge {self.judge_model.name} graded none of {self._in_a_row} answers in a row, the last "
+                    f"because {vote.failures[-1]}: choose another reward.judge, or raise reward.judge_patience"
+                )
         return grades
 
     def question(self, row: AlignmentRow, response: str) -> Question:
@@ -113,20 +124,6 @@ class JudgeReward(Reward):
     def counts(self) -> dict[str, int]:
         """Answers without a grade so far."""
         return {"judge_failed": self.failed}
-
-    def _note(self, vote: Vote[float]) -> None:
-        if vote.value is not None:
-            self._in_a_row = 0
-            return
-        self.failed += 1
-        self._in_a_row += 1
-        if self.failed == 1:
-            say(f"judge {self.judge_model.name}: an answer is left out: {vote.failures[-1]}")
-        if self._in_a_row >= self.patience:
-            raise RbaError(
-                f"judge {self.judge_model.name} graded none of {self._in_a_row} answers in a row, the last because "
-                f"{vote.failures[-1]}: choose another reward.judge, or raise reward.judge_patience"
-            )
 
 
 def read_grade(reply: Reply) -> float | None:

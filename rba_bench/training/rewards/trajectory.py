@@ -68,11 +68,7 @@ class Trajectories:
     """
 
     def __init__(
-        self,
-        options: TarsOptions,
-        policy: SpeechPolicy,
-        store: ClipStore,
-        likeness: Likeness | None,
+        self, options: TarsOptions, policy: SpeechPolicy, store: ClipStore, likeness: Likeness | None
     ) -> None:
         self.options = options
         self.policy = policy
@@ -94,7 +90,12 @@ class Trajectories:
         for start, stop in zip(bounds, bounds[1:], strict=False):
             partners = match_partners(samples[start:stop], rewards[start:stop], self.options.correct)
             pairs += [(start + spoken, start + text) for spoken, text in partners]
-        states, texts = self._states(samples, pairs), self._texts(samples, pairs)
+        states, texts = self._states(samples, pairs), [0.0] * len(pairs)
+        if self.likeness is not None and pairs and self.options.behavior:
+            columns = zip(
+                *((samples[spoken].text, samples[text].text) for spoken, text in pairs), strict=True
+            )
+            texts = self.likeness(*columns)
         for (spoken, _), inner, outer in zip(pairs, states, texts, strict=True):
             extras[spoken] = Extra(inner, outer)
         return extras
@@ -103,12 +104,6 @@ class Trajectories:
         """What is added to a reward."""
         options = self.options
         return options.representation * extra.representation + options.behavior * extra.behavior
-
-    def _texts(self, samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
-        if self.likeness is None or not pairs or not self.options.behavior:
-            return [0.0] * len(pairs)
-        columns = zip(*((samples[spoken].text, samples[text].text) for spoken, text in pairs), strict=True)
-        return self.likeness(*columns)
 
     def _states(self, samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
         if not self.options.representation:

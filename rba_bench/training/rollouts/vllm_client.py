@@ -137,23 +137,22 @@ class VllmClient:
             if route in _IN_WORDS:
                 return None
             raise ServerUnavailable(f"the vLLM server at {self.url}: {error}") from error
-        if 200 <= reply.status < 300:
+        status = reply.status
+        if 200 <= status < 300:
             return reply.body
-        raise self._refused(reply.status, route, one_line(error_message(reply.body)))
-
-    def _refused(self, status: int, route: str, reason: str) -> RbaError:
+        reason = one_line(error_message(reply.body))
         if status >= 500 or status == 429:
-            return ServerUnavailable(f"the vLLM server at {self.url} fails ({status}: {reason})")
+            raise ServerUnavailable(f"the vLLM server at {self.url} fails ({status}: {reason})")
         if status == 404 and route == "/v1/completions":
             # it was started again: a new transfer of weights brings the adapter back
-            return ServerUnavailable(f"the vLLM server at {self.url} has lost its adapter ({reason})")
+            raise ServerUnavailable(f"the vLLM server at {self.url} has lost its adapter ({reason})")
         if status in (404, 405):
-            return UserError(
+            raise UserError(
                 f"{self.url} has no {route}: start it as `rba-bench train server` says "
                 "(VLLM_SERVER_DEV_MODE=1, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 for LoRA)"
             )
         hint = "; start it with a larger --max-model-len" if "max_model_len" in reason else ""
-        return UserError(f"the vLLM server at {self.url} refuses {route} ({status}: {reason}){hint}")
+        raise UserError(f"the vLLM server at {self.url} refuses {route} ({status}: {reason}){hint}")
 
 
 def _choice(reply: Any) -> Completion:
@@ -167,10 +166,7 @@ def _choice(reply: Any) -> Completion:
         return Completion(
             [int(token) for token in tokens],
             [float(value) for value in values],
-            [
-                {name: float(value) for name, value in logprobs_by_token.items()}
-                for logprobs_by_token in beside
-            ],
+            [{name: float(value) for name, value in place.items()} for place in beside],
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ServerUnavailable(

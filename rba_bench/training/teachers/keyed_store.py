@@ -50,7 +50,8 @@ class Store:
         entries = {key: self._memory[key] for key in distinct if key in self._memory}
         for key in entries:
             self._memory.move_to_end(key)
-        read = self._read([key for key in distinct if key not in entries])
+        unread = [key for key in distinct if key not in entries]
+        read = dict(self._select("SELECT key, value FROM entries WHERE key IN", unread))
         self._keep(read)
         entries |= read
         self.hits += len(entries)
@@ -91,9 +92,6 @@ class Store:
         while self.path is not None and self._bytes > self.max_bytes:
             self._bytes -= len(self._memory.popitem(last=False)[1])
 
-    def _read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        return dict(self._select("SELECT key, value FROM entries WHERE key IN", keys))
-
     def _select(self, statement: str, keys: Sequence[bytes]) -> list[Any]:
         if self.path is None or not keys or not self.path.exists():
             return []
@@ -113,9 +111,8 @@ class Store:
             assert self.path is not None  # asked for only with a file
             # a transaction takes its lock when it begins: one that is upgraded later may fail without waiting
             self._connection = sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level="IMMEDIATE")
-            self._connection.execute(
-                "PRAGMA synchronous = NORMAL"
-            )  # survives a kill; a power cut costs entries
+            # survives a kill; a power cut costs entries
+            self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
             )

@@ -224,11 +224,7 @@ def _part(folder: Path, number: int) -> Path:
 
 
 def _write_block(
-    path: Path,
-    rows: Sequence[AlignmentRow],
-    own: TextLM,
-    way: AnswerSettings,
-    advance: Callable[[int], None],
+    path: Path, rows: Sequence[AlignmentRow], own: TextLM, way: AnswerSettings, advance: Callable[[int], None]
 ) -> None:
     """Let the LLM answer one row of each group of a block, batch by batch, then write the block as a whole."""
     open_path = path.with_suffix(".open.jsonl")

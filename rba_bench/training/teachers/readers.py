@@ -227,11 +227,11 @@ class OtherReader(Reader):
     def _tokenized(self, text: str) -> tuple[int, ...]:
         if not self.tokenizer.chat_template:
             raise UserError(f"teacher.model {self.path} has no chat template: use an instruction-tuned model")
-        return tuple(
-            self.content.ids(
-                lambda texts: chat.render_user_turn(self.tokenizer, texts[0], **self.template), [text]
-            )
-        )
+
+        def render(texts: Sequence[str]) -> str:
+            return chat.render_user_turn(self.tokenizer, texts[0], **self.template)
+
+        return tuple(self.content.ids(render, [text]))
 
     def identity(self) -> dict[str, Any]:
         """Kind, hashes of weights and setup, number type; nothing is loaded for it."""
@@ -347,7 +347,14 @@ def without_adapters(module: nn.Module, off: bool = True) -> Iterator[None]:
         module: with or without adapters.
         off: False does nothing.
     """
-    layers = _adapted(module) if off else []
+    # the attribute first: peft takes a second to import, and is there only where adapters are
+    layers = [layer for layer in module.modules() if off and hasattr(layer, "enable_adapters")]
+    if layers:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [
+            layer for layer in layers if isinstance(layer, BaseTunerLayer) and not layer.disable_adapters
+        ]
     flags = [(weight, weight.requires_grad) for weight in module.parameters()] if layers else []
     for layer in layers:
         layer.enable_adapters(False)
@@ -358,16 +365,6 @@ def without_adapters(module: nn.Module, off: bool = True) -> Iterator[None]:
             layer.enable_adapters(True)
         for weight, flag in flags:  # peft switches gradients on and off along with the adapters
             weight.requires_grad_(flag)
-
-
-def _adapted(module: nn.Module) -> list[Any]:
-    # the attribute first: peft takes a second to import, and is there only where adapters are
-    candidates = [layer for layer in module.modules() if hasattr(layer, "enable_adapters")]
-    if not candidates:
-        return []
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return [layer for layer in candidates if isinstance(layer, BaseTunerLayer) and not layer.disable_adapters]
 
 
 class PolicyTextLM(LocalTextLM):
@@ -484,9 +481,6 @@ def _stops(family: AudioFamily) -> tuple[list[int], list[int]]:
     """Tokens that end an answer, and those that end either turn where the template shows them."""
     try:
         return family.stops, chat.stop_ids(family.tokenizer, family.model)[1]
-    except (
-        UserError,
-        TypeError,
-        ValueError,
-    ):  # as in `AudioFamily.find_stops`: templates that take parts only
+    except (UserError, TypeError, ValueError):
+        # as in `AudioFamily.find_stops`: templates that take parts only
         return family.stops, family.stops

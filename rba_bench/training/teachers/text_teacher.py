@@ -210,7 +210,17 @@ class TextTeacher:
         by_prompt: dict[Tokens, list[Tokens]] = {}
         for prompt, tokens in requests:
             by_prompt.setdefault(prompt, []).append(tokens)
-        jobs = [self._job(prompt, answers) for prompt, answers in by_prompt.items()]
+        jobs = []
+        for prompt, answers in by_prompt.items():
+            longest, context = len(prompt) + max(map(len, answers)) - 1, self.reader.context
+            if context is not None and longest > context:
+                raise UserError(
+                    f"a transcript with its answer takes {longest} tokens, the teacher's context is {context}: use "
+                    "another teacher.model, or leave the item out"
+                )
+            shared_width = len(prompt) + sum(len(tokens) - 1 for tokens in answers)
+            size = (len(answers), longest) if self.layout == "pad" else (1, shared_width)
+            jobs.append(_Job(prompt, tuple(answers), *size))
         batch: list[_Job] = []
         rows = 0
         for job in sorted(jobs, key=lambda job: -job.width):
@@ -222,17 +232,6 @@ class TextTeacher:
             rows += job.rows
         if batch:
             yield batch
-
-    def _job(self, prompt: Tokens, answers: Sequence[Tokens]) -> _Job:
-        longest, context = len(prompt) + max(map(len, answers)) - 1, self.reader.context
-        if context is not None and longest > context:
-            raise UserError(
-                f"a transcript with its answer takes {longest} tokens, the teacher's context is {context}: use "
-                "another teacher.model, or leave the item out"
-            )
-        if self.layout == "pad":
-            return _Job(prompt, tuple(answers), len(answers), longest)
-        return _Job(prompt, tuple(answers), 1, len(prompt) + sum(len(tokens) - 1 for tokens in answers))
 
     def _read(self, jobs: Sequence[_Job]) -> dict[tuple[Tokens, Tokens], Tensor]:
         prompts = [torch.tensor(job.prompt) for job in jobs]
@@ -322,12 +321,7 @@ class CachedTeacher(TextTeacher):
 
     def identity(self) -> dict[str, Any]:
         """The teacher's, with k and T."""
-        return {
-            **super().identity(),
-            "top_k": self.k,
-            "temperature": self.temperature,
-            "kept_as": self.kept,
-        }
+        return {**super().identity(), "top_k": self.k, "temperature": self.temperature, "kept_as": self.kept}
 
     def targets(
         self, texts: Sequence[str], responses: Sequence[Response], places: Sequence[int] | None = None
@@ -373,20 +367,14 @@ class CachedTeacher(TextTeacher):
     def _ask(self, requests: dict[bytes, tuple[str, Tokens]]) -> dict[bytes, bytes]:
         texts, answers = zip(*requests.values(), strict=True)
         states = self.states(texts, answers)
-        entries = self._entries(torch.cat(states), [len(part) for part in states])
+        chunks = torch.cat(states).split(max(1, CHUNK_ELEMENTS // self.vocabulary))
+        parts = [top_k(self.head(chunk).float(), self.k, self.temperature) for chunk in chunks]
+        lengths = [len(answer_states) for answer_states in states]
+        columns = (torch.cat(column).cpu().split(lengths) for column in zip(*parts, strict=True))
+        entries = zip(*columns, strict=True)
         data = {key: encode_entry(entry, self.kept) for key, entry in zip(requests, entries, strict=True)}
         self.store.put(data)
         return data
-
-    def _entries(self, states: Tensor, lengths: Sequence[int]) -> Iterator[Entry]:
-        size = max(1, CHUNK_ELEMENTS // self.vocabulary)
-        parts = [top_k(self.head(chunk).float(), self.k, self.temperature) for chunk in states.split(size)]
-        ids, logprobs, rest = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-        start = 0
-        for length in lengths:
-            cut = slice(start, start + length)
-            yield ids[cut], logprobs[cut], rest[cut]
-            start += length
 
     def _entry(self, data: bytes) -> Entry:
         try:

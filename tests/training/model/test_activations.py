@@ -57,7 +57,7 @@ def kept_bytes(model: nn.Module, lean: bool) -> int:
     def note(tensor: Any) -> Any:
         packed = activations._pack(tensor)
         storage = tensor.untyped_storage()
-        if (not lean or isinstance(packed, activations._Kept)) and storage.data_ptr() not in weights:
+        if (not lean or isinstance(packed[0], torch.Tensor)) and storage.data_ptr() not in weights:
             found[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor)
         return packed
