@@ -291,7 +291,7 @@ class SpeechPolicy(nn.Module):
         return self._by_chunk(score, states, again=len(states) > self._chunk())
 
     def _by_chunk(self, score: Score, states: Tensor, again: bool) -> tuple[Tensor, Tensor]:
-        """What `score` makes of [K, H] states, chunk by chunk; see `frozen_head`.
+        """What `score` makes of [K, H] states, chunk by chunk; see `score_rows_once`.
 
         Where the head trains, what a chunk's score is made of is kept for backward, or made `again` there.
         """

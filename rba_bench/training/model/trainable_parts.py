@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import write_atomic
 from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
-from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_recipe import LoraOptions, TrainingRecipe
 
 ADAPTER = "default"  # peft's own name: files then look as if peft had made the model
 ALL_LINEAR = "all-linear"
@@ -35,30 +35,7 @@ DROPOUTS = (
 )
 
 
-class Lora(Protocol):
-    """Low-rank adapters.
-
-    Attributes:
-        r: rank.
-        alpha: the update is scaled by alpha / r.
-        targets: names of linear layers of the decoder, or `all-linear`: all but the head.
-        encoder_targets: names of linear layers of the encoder, or `all-linear`; usually none.
-    """
-
-    @property
-    def r(self) -> int: ...  # noqa: D102
-
-    @property
-    def alpha(self) -> float: ...  # noqa: D102
-
-    @property
-    def targets(self) -> Sequence[str]: ...  # noqa: D102
-
-    @property
-    def encoder_targets(self) -> Sequence[str]: ...  # noqa: D102
-
-
-def freeze(family: AudioFamily, train_parts: Collection[str], lora: Lora | None = None) -> None:
+def freeze(family: AudioFamily, train_parts: Collection[str], lora: LoraOptions | None = None) -> None:
     """Make exactly what is asked for trainable, in place.
 
     A model that came with a LoRA adapter for speech trains that adapter of its decoder. Batch normalisation keeps the
@@ -104,7 +81,7 @@ def _keep_statistics(module: nn.Module, _: Any) -> None:
     module.eval()
 
 
-def add_lora(family: AudioFamily, lora: Lora | None, targets: Mapping[str, Sequence[str]]) -> None:
+def add_lora(family: AudioFamily, lora: LoraOptions | None, targets: Mapping[str, Sequence[str]]) -> None:
     """Put low-rank adapters into the parts named, never anywhere else, in place.
 
     Args:

@@ -63,20 +63,20 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, reference: dict[str,
     tensors: dict[str, Tensor] = {f"model.{name}": p.detach() for name, p in parameters.items()}
     if changed:
         tensors |= {f"reference.{name}": value for name, value in reference.items()}
+    states = {}
     for full in names:
         if full.startswith("optimizer."):
             name, _, key = full.removeprefix("optimizer.").rpartition(".")
+            states[full] = parameters[name], key
             tensors[full] = torch.zeros(1) if key == STEP else torch.zeros_like(parameters[name]).detach()
     saver.load(folder, tensors)
     # fused AdamW counts on the device
     on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-    for full, value in tensors.items():
-        if full.startswith("optimizer."):
-            name, _, key = full.removeprefix("optimizer.").rpartition(".")
-            parameter = parameters[name]
-            if key == STEP:
-                value = value.reshape(()).to(parameter.device if on_device else "cpu")
-            _state(optimizer)[parameter][key] = value
+    for full, (parameter, key) in states.items():
+        value = tensors[full]
+        if key == STEP:
+            value = value.reshape(()).to(parameter.device if on_device else "cpu")
+        _state(optimizer)[parameter][key] = value
     return changed
 
 

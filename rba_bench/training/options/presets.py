@@ -68,13 +68,8 @@ def _preference_preset(
         name: {**scale, "sft_weight": weight, **({} if beta is None else {"beta": beta})}
         for name, scale, weight in zip(("token", "sequence"), (_MEANS, _SUMS), weights, strict=True)
     }
-    return Preset(
-        "preference",
-        about,
-        {name: value for name, value in keys.items() if name not in fixed},
-        {name: keys[name] for name in fixed},
-        scales,
-    )
+    defaults = {name: value for name, value in keys.items() if name not in fixed}
+    return Preset("preference", about, defaults, {name: keys[name] for name in fixed}, scales)
 
 
 # The paper's two scalars are read as w = 0.2 and beta = 0.1, for sums. For means w = 1: a token of a pair then weighs

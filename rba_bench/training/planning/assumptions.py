@@ -158,11 +158,6 @@ CLUSTERS = (
 )  # fmt: skip
 
 
-def find_device(name: str) -> Device:
-    """One of `DEVICES` by its name."""
-    return next(device for device in DEVICES if device.name == name)
-
-
 def probe_device(hidden: int, ffn: int, seconds: float = 1.0) -> Device:
     """Measure this machine: matrix products of the model's widths, and copying.
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from rba_bench.training.data.order import steps_for
 from rba_bench.training.planning.assumptions import (
     CLUSTERS,
+    DEVICES,
     DEVICES_PER_NODE,
     INTER_NODE_BANDWIDTH,
     Assumptions,
     DataEstimate,
     Device,
     data_estimate,
-    find_device,
 )
 from rba_bench.training.planning.cost import (
     MemoryCost,
@@ -106,7 +106,8 @@ def plan_training(recipe: TrainingRecipe, assumed: Assumptions, here: Device | N
     if recipe.epochs is not None:
         steps = steps_for(recipe.epochs, data.groups, recipe.groups_per_step)
     step = step_cost(recipe, shape, data, assumed)
-    clusters = [(find_device(name), count) for name, count in CLUSTERS] + ([(here, 1)] if here else [])
+    by_name = {device.name: device for device in DEVICES}
+    clusters = [(by_name[name], count) for name, count in CLUSTERS] + ([(here, 1)] if here else [])
     fits = tuple(
         _fit_hardware(recipe, shape, step, steps, assumed, device, count) for device, count in clusters
     )

@@ -95,8 +95,14 @@ class VllmRollout:
         training = self.policy.training
         self.policy.eval()
         try:
-            prompts = self._prompts(clips)
-            answers = self._answers(prompts, requests)
+            order = sorted(range(len(clips)), key=lambda i: -len(clips[i].prompt_ids))
+            prompts: dict[int, Tensor] = {}
+            for start in range(0, len(order), self.batch):
+                part = order[start : start + self.batch]
+                self.sync.enter()
+                prompts.update(zip(part, self._embedded([clips[i] for i in part]), strict=True))
+            self.sync.leave(lambda: self._embedded([self.any_clip()]))
+            answers = self._answers([prompts[i] for i in range(len(clips))], requests)
         finally:
             self.policy.train(training)
         draws = []
@@ -253,21 +259,9 @@ class VllmRollout:
         self.sync.enter()
         return self.policy.inside(score)
 
-    # prompts
-
-    def _prompts(self, clips: Sequence[ClipInput]) -> list[Tensor]:
-        """Embeddings [P, H] of each clip's prompt, on the CPU."""
-        order = sorted(range(len(clips)), key=lambda i: -len(clips[i].prompt_ids))
-        embeds: dict[int, Tensor] = {}
-        for start in range(0, len(order), self.batch):
-            part = order[start : start + self.batch]
-            self.sync.enter()
-            embeds.update(zip(part, self._embedded([clips[i] for i in part]), strict=True))
-        self.sync.leave(lambda: self._embedded([self.any_clip()]))
-        return [embeds[i] for i in range(len(clips))]
-
     @torch.no_grad()
     def _embedded(self, clips: Sequence[ClipInput]) -> list[Tensor]:
+        """Embeddings [P, H] of each clip's prompt, on the CPU."""
         family = self.policy.family
         ids, mask = (x.to(self.policy.device) for x in family.collate([c.prompt_ids.tolist() for c in clips]))
         rows = torch.arange(len(clips), device=self.policy.device)

@@ -8,9 +8,9 @@ answers of BLSP and AudioChatLlama before training, and is the judge in self-rew
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from rba_bench.textlm.weights import (
     setup_sha256,
     weights_sha256,
 )
+from rba_bench.training.model.policy import SpeechPolicy
 from rba_bench.training.model.sharding import CollectiveSync
 
 PROBE_TOKENS = 7
@@ -99,16 +100,6 @@ class Reader(ABC):
         """Logits [..., `vocabulary`] of states [..., H]."""
 
 
-class ShardedModel(Protocol):
-    """What a model whose weights processes share out is called through; see `SpeechPolicy`."""
-
-    family: AudioFamily
-
-    def inside(self, work: Callable[[], T]) -> T:
-        """Do something with parts of the model as a forward pass would."""
-        ...
-
-
 class OwnReader(Reader):
     """The LLM inside a speech model.
 
@@ -125,7 +116,7 @@ class OwnReader(Reader):
         family: AudioFamily,
         weights: str,
         adapters: bool = False,
-        shell: ShardedModel | None = None,
+        shell: SpeechPolicy | None = None,
         sync: CollectiveSync | None = None,
     ) -> None:
         self.family = family
@@ -261,23 +252,19 @@ class OtherReader(Reader):
         if self._model is None:
             model = load_model(AutoModelForCausalLM, self.folder, "text teacher", self._where)
             self._model = model.requires_grad_(False)
-            self._check()
+            ids = torch.arange(PROBE_TOKENS, device=self.device)[None]
+            with torch.no_grad():
+                logits = model(input_ids=ids).logits.float()
+                ours = self.head(self.decode(ids, None, ids)).float()
+            close = ours.shape == logits.shape and torch.allclose(ours, logits, rtol=1e-2, atol=1e-2)
+            if not close or logits.shape[-1] != self.vocabulary:
+                self._model = None
+                raise UserError(
+                    f"teacher.model {self.path}: the logits of a {self.config.model_type} cannot be recomputed from "
+                    "hidden states and lm_head, so it cannot teach token by token; use another teacher, or its "
+                    "answers (method sft)"
+                )
         return self._model
-
-    @torch.no_grad()
-    def _check(self) -> None:
-        model = self._model
-        ids = torch.arange(PROBE_TOKENS, device=self.device)[None]
-        logits = model(input_ids=ids).logits.float()
-        ours = self.head(self.decode(ids, None, ids)).float()
-        close = ours.shape == logits.shape and torch.allclose(ours, logits, rtol=1e-2, atol=1e-2)
-        if not close or logits.shape[-1] != self.vocabulary:
-            self._model = None
-            raise UserError(
-                f"teacher.model {self.path}: the logits of a {self.config.model_type} cannot be recomputed from hidden "
-                "states and lm_head, so it cannot teach token by token; use another teacher, or its answers (method "
-                "sft)"
-            )
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -387,11 +374,15 @@ class PolicyTextLM(LocalTextLM):
         batch_size: int = 32,
         adapters: bool = True,
         half: bool = False,
-        shell: ShardedModel | None = None,
+        shell: SpeechPolicy | None = None,
         sync: CollectiveSync | None = None,
     ) -> None:
         identity = {"kind": "self", "path": "self", "weights_sha256": weights}
-        super().__init__(family.model, family.tokenizer, identity, batch_size, stops=_stops(family))
+        # what ends an answer, and what ends either turn where the template shows it
+        stops = family.stops, family.stops
+        with suppress(UserError, TypeError, ValueError):  # as in `AudioFamily.find_stops`
+            stops = family.stops, chat.stop_ids(family.tokenizer, family.model)[1]
+        super().__init__(family.model, family.tokenizer, identity, batch_size, stops=stops)
         self.family = family
         self.adapters = adapters
         self.half = half
@@ -475,12 +466,3 @@ class PolicyTextLM(LocalTextLM):
             return score()
         with torch.inference_mode(False), torch.no_grad():  # weights gathered meanwhile train later
             return self.shell.inside(score)
-
-
-def _stops(family: AudioFamily) -> tuple[list[int], list[int]]:
-    """Tokens that end an answer, and those that end either turn where the template shows them."""
-    try:
-        return family.stops, chat.stop_ids(family.tokenizer, family.model)[1]
-    except (UserError, TypeError, ValueError):
-        # as in `AudioFamily.find_stops`: templates that take parts only
-        return family.stops, family.stops

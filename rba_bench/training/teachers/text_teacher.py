@@ -31,10 +31,11 @@ from rba_bench.textlm.endpoints.address import parse_endpoint
 from rba_bench.training.data.batch import StateTargets, Targets, TopKTargets
 from rba_bench.training.data.packing import Mode, Response, plan_layout
 from rba_bench.training.losses.distillation import top_k
+from rba_bench.training.model.policy import CHUNK_ELEMENTS, SpeechPolicy
 from rba_bench.training.model.sharding import CollectiveSync
 from rba_bench.training.options.nested_options import TeacherOptions
 from rba_bench.training.teachers.keyed_store import MIB, Store
-from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, ShardedModel, frozen_copy
+from rba_bench.training.teachers.readers import OtherReader, OwnReader, Reader, frozen_copy
 
 
 def shared_vocabulary(
@@ -254,7 +255,6 @@ class TextTeacher:
 HEADER = struct.Struct("<4sHII")
 MAGIC = b"RTK1"
 KINDS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
-CHUNK_ELEMENTS = 2**26  # logits computed at once; 256 MiB in float32
 FILL_ANSWERS = 256  # written together by `fill`: what a kill costs
 
 Kept = Literal["float32", "float16"]
@@ -395,7 +395,7 @@ def make_text_teacher(
     precision: Precision = "float32",
     device: str = "cpu",
     whole: bool = False,
-    shell: ShardedModel | None = None,
+    shell: SpeechPolicy | None = None,
     sync: CollectiveSync | None = None,
 ) -> TextTeacher:
     """The text teacher of a student, before its first step.

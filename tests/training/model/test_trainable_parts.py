@@ -1,6 +1,5 @@
 """Freezing by part, adapters on the decoder only, learning rates by part."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,16 @@ from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.training.model import trainable_parts as parts
+from rba_bench.training.training_recipe import LoraOptions
 from tests.speechlm.audiolm.omni_granite_phi import make_granite
 
 RATES = {"encoder": 1e-5, "projector": 1e-3, "llm": 1e-4}
 
 
-@dataclass(frozen=True)
-class Lora:
+class Lora(LoraOptions):
     r: int = 4
     alpha: float = 8.0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
-    encoder_targets: tuple[str, ...] = ()
 
 
 @pytest.fixture
