@@ -138,13 +138,9 @@ class SpeechPolicy(nn.Module):
         prompts = [clip.prompt_ids for clip in clips]
         openings = Openings()
         # Recomputed activations and a cache do not go together: transformers drops the cache.
-        if (
-            self.still
-            and self._continues
-            and not any(
-                getattr(module, "gradient_checkpointing", False) for module in self.family.decoder.modules()
-            )
-        ):
+        layers = self.family.decoder.modules()
+        recomputes = any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
+        if self.still and self._continues and not recomputes:
             openings = openings_of(prompts, self.family.audio_token_id)
         layout = self._plan(prompts, responses, openings)
         sound, n_sound = self.sound(clips)

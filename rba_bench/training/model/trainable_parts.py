@@ -164,9 +164,7 @@ def save_adapter(family: AudioFamily, folder: Path) -> None:
     if family.has_adapter or ADAPTER not in configs:
         raise UserError("there is no adapter of this run to save: set `lora`")
     state = get_peft_model_state_dict(family.model, adapter_name=ADAPTER)
-    tensors = {
-        f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()
-    }
+    tensors = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
     configs[ADAPTER].save_pretrained(str(folder))

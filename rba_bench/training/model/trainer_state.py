@@ -114,16 +114,15 @@ class CheckpointingTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Begin a checkpoint; DeepSpeed writes its own, and training waits for it."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        shares = gather_object(
-            [{str(p): outcome.to_json() for p, outcome in self.rollout_buffer.waiting.items()}]
-        )
+        buffer = self.rollout_buffer
+        shares = gather_object([{str(p): outcome.to_json() for p, outcome in buffer.waiting.items()}])
         state = {
             "step": self.state.global_step,
             "elapsed_s": self.elapsed_s,
             "encoding_s": self.encoding_s,
-            "drawn": self.rollout_buffer.drawn,
-            "judged": self.rollout_buffer.judged,
-            "encoded": self.rollout_buffer.store.encoded,
+            "drawn": buffer.drawn,
+            "judged": buffer.judged,
+            "encoded": buffer.store.encoded,
             "waiting": {position: outcome for share in shares for position, outcome in share.items()},
         }
         if self.is_deepspeed_enabled:
@@ -139,9 +138,7 @@ class CheckpointingTrainer(Trainer):
         if self.args.should_save:
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         reference = self.frozen_models.reference_tensors() if self.frozen_models.changed else {}
-        self.saver.save(
-            folder, training_tensors(self.rollout_buffer.policy, self.optimizer, reference), state
-        )
+        self.saver.save(folder, training_tensors(buffer.policy, self.optimizer, reference), state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `_save_checkpoint` noted beside the Trainer's own state."""
@@ -168,17 +165,15 @@ class CheckpointingTrainer(Trainer):
         self.state.save_steps = self.args.save_steps
         if checkpoint is None:
             return
-        folder = Path(checkpoint)
+        folder, policy = Path(checkpoint), self.rollout_buffer.policy
         rates = [] if self.is_deepspeed_enabled else list(self.lr_scheduler.base_lrs)
         # weights alone, an earlier version's, or DeepSpeed's, which has read its own
         if (folder / WEIGHTS).is_file():
             if not self.is_deepspeed_enabled:
-                load_weights(self.rollout_buffer.policy, folder)
+                load_weights(policy, folder)
             super()._load_optimizer_and_scheduler(checkpoint)
             self.frozen_models.load_reference(folder)
-        elif restore(
-            folder, self.rollout_buffer.policy, self.optimizer, self.frozen_models.reference_tensors()
-        ):
+        elif restore(folder, policy, self.optimizer, self.frozen_models.reference_tensors()):
             self.frozen_models.changed = True
             self.frozen_models.forget_openings()
         if not self.is_deepspeed_enabled:

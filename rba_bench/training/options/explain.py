@@ -102,9 +102,8 @@ def key_lines(key: RecipeKey, width: int | None, with_value: bool) -> list[str]:
     for method, value in key.by_method.items():
         values.setdefault(value_text(value), []).append(method)
     if values and not with_value and key.type != "keys of its own":
-        notes.append(
-            "by method: " + "; ".join(f"{value} for {', '.join(names)}" for value, names in values.items())
-        )
+        shares = (f"{value} for {', '.join(names)}" for value, names in values.items())
+        notes.append(f"by method: {'; '.join(shares)}")
     if key.fixed and not with_value:
         notes.append(f"cannot be changed with {', '.join(key.fixed)}")
     if width is None:
@@ -210,9 +209,7 @@ def _method_values() -> dict[str, dict[str, Any]]:
 def _nested_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(
-        (model for part in typing.get_args(annotation) if (model := _nested_model(part)) is not None), None
-    )
+    return next(filter(None, map(_nested_model, typing.get_args(annotation))), None)
 
 
 def _explain_key(

@@ -184,9 +184,8 @@ def reward_parameters(recipe: TrainingRecipe, assumed: Assumptions) -> float:
     kinds = {kind for choice in recipe.alignment_sets for kind in choice.kinds or ("instruct", "qa", "s2tt")}
     names = {name for kind in kinds for name in options.weights_for(kind)}
     models = {"reward-model": options.model, "teacher-logprob": options.teacher}
-    return float(
-        sum(text_parameters(model, "reward_parameters") for name, model in models.items() if name in names)
-    )
+    used = [model for name, model in models.items() if name in names]
+    return float(sum(text_parameters(model, "reward_parameters") for model in used))
 
 
 @dataclass(frozen=True)
@@ -298,9 +297,8 @@ def _activations(recipe: TrainingRecipe, shape: ModelShape, step: StepCost, devi
     size = 2 if half else 4
     tokens = step.positions / devices / recipe.accumulate
     if recipe.gradient_checkpointing:
-        layer = 4 * 6 * shape.hidden + size * (
-            3 * shape.attention + 3 * shape.kv + 2 * shape.hidden + 5 * shape.ffn
-        )
+        inside = 3 * shape.attention + 3 * shape.kv + 2 * shape.hidden + 5 * shape.ffn
+        layer = 4 * 6 * shape.hidden + size * inside
         decoder = tokens * (shape.layers * size * shape.hidden + layer)
     else:
         norms = 2 * (4 + (2 if half else 0)) * shape.hidden

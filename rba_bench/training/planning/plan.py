@@ -108,9 +108,7 @@ def plan_training(recipe: TrainingRecipe, assumed: Assumptions, here: Device | N
     step = step_cost(recipe, shape, data, assumed)
     by_name = {device.name: device for device in DEVICES}
     clusters = [(by_name[name], count) for name, count in CLUSTERS] + ([(here, 1)] if here else [])
-    fits = tuple(
-        _fit_hardware(recipe, shape, step, steps, assumed, device, count) for device, count in clusters
-    )
+    fits = tuple(_fit_hardware(recipe, shape, step, steps, assumed, *cluster) for cluster in clusters)
     return TrainingPlan(shape, trained_counts(recipe, shape), data, steps, step, fits, assumed)
 
 

@@ -76,10 +76,8 @@ def data_uri(wave: np.ndarray) -> str:
     """The first seconds of a wave [n] at 16 kHz, as MP3, or as FLAC where this libsndfile cannot write MP3."""
     import soundfile
 
-    has_mp3 = "MPEG_LAYER_III" in soundfile.available_subtypes("MP3")
-    kind, subtype, mime = (
-        ("MP3", "MPEG_LAYER_III", "audio/mpeg") if has_mp3 else ("FLAC", "PCM_16", "audio/flac")
-    )
+    mp3 = "MPEG_LAYER_III" in soundfile.available_subtypes("MP3")
+    kind, subtype, mime = ("MP3", "MPEG_LAYER_III", "audio/mpeg") if mp3 else ("FLAC", "PCM_16", "audio/flac")
     buffer = io.BytesIO()
     clip = np.clip(wave[: SECONDS * SAMPLING_RATE], -1.0, 1.0)
     soundfile.write(buffer, clip, SAMPLING_RATE, format=kind, subtype=subtype)

@@ -155,7 +155,12 @@ class RewardModel(Reward):
         self.batch_size = batch_size
         self.output = output
         self.too_long = 0
-        self.room = _room(model, tokenizer, max_length)
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        limits = [limit for limit in (longest, tokenizer.model_max_length) if limit and 0 < limit < ENDLESS]
+        room: int | None = min(limits, default=None)
+        if max_length is not None and room is not None and max_length > room:
+            raise UserError(f"reward.max_length is {max_length}, but the model reads at most {room} tokens")
+        self.room = room if max_length is None else max_length
         self._shipped_pad = model.config.get_text_config().pad_token_id
         self._score([self._read("hello", "hello")])  # what does not work is found before the run begins
 
@@ -185,7 +190,11 @@ class RewardModel(Reward):
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
         if isinstance(model, LlamaForRewardModelWithGating):
-            model.turn = _turn_ids(tokenizer)
+            if tokenizer.chat_template is None:
+                raise UserError(NO_TEMPLATE)
+            # what the template writes between the user's words and the answer, without the spaces at its end
+            between = _render(tokenizer, SENTINEL, ANSWER).partition(SENTINEL)[2].partition(ANSWER)[0]
+            model.turn = tuple(tokenizer(between.rstrip(), add_special_tokens=False)["input_ids"])
         if not where.startswith("cpu"):
             # half the memory, twice the speed; a model stored in 16 bits stays as it is
             if model.dtype == torch.float32:
@@ -299,26 +308,6 @@ def _load(folder: Path, device: str, trust_remote_code: bool) -> Any:
         raise UserError(f"the code that comes with {folder} does not run here: {reason}") from error
 
 
-def _room(model: Any, tokenizer: Any, max_length: int | None) -> int | None:
-    limits = (
-        getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        tokenizer.model_max_length,
-    )
-    known_limits = [limit for limit in limits if limit is not None and 0 < limit < ENDLESS]
-    room: int | None = min(known_limits, default=None)
-    if max_length is not None and room is not None and max_length > room:
-        raise UserError(f"reward.max_length is {max_length}, but the model reads at most {room} tokens")
-    return room if max_length is None else max_length
-
-
 def _render(tokenizer: Any, user_text: str, response: str) -> str:
     turns = [{"role": "user", "content": user_text}, {"role": "assistant", "content": response}]
     return render_chat(tokenizer, turns)
-
-
-def _turn_ids(tokenizer: Any) -> tuple[int, ...]:
-    """What the chat template writes between the user's words and the answer, without the spaces at its end."""
-    if tokenizer.chat_template is None:
-        raise UserError(NO_TEMPLATE)
-    between = _render(tokenizer, SENTINEL, ANSWER).partition(SENTINEL)[2].partition(ANSWER)[0]
-    return tuple(tokenizer(between.rstrip(), add_special_tokens=False)["input_ids"])

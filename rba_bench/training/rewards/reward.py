@@ -121,9 +121,7 @@ class Similarity(Reward):
         ours, theirs = vectors[: len(texts)], vectors[len(texts) :]
         sizes = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         products = (ours * theirs).sum(axis=1)
-        return [
-            float(product / size) if size > 0 else 0.0 for product, size in zip(products, sizes, strict=True)
-        ]
+        return [float(dot / size) if size > 0 else 0.0 for dot, size in zip(products, sizes, strict=True)]
 
     def counts(self) -> dict[str, int]:
         """Texts whose end was not read."""

@@ -92,9 +92,7 @@ class Trajectories:
             pairs += [(start + spoken, start + text) for spoken, text in partners]
         states, texts = self._states(samples, pairs), [0.0] * len(pairs)
         if self.likeness is not None and pairs and self.options.behavior:
-            columns = zip(
-                *((samples[spoken].text, samples[text].text) for spoken, text in pairs), strict=True
-            )
+            columns = zip(*((samples[i].text, samples[j].text) for i, j in pairs), strict=True)
             texts = self.likeness(*columns)
         for (spoken, _), inner, outer in zip(pairs, states, texts, strict=True):
             extras[spoken] = Extra(inner, outer)

@@ -119,7 +119,13 @@ class RolloutBuffer:
         # a group that came before in this step gets other seeds, and so other answers
         salt = step if turn == 0 else stable_seed("again", step, turn)
         samples = self._sample(requests, salt)
-        rewards = self._judge(samples)
+        rewards = [0.0] * len(samples)
+        if self.reward is not None:
+            rewards = self.reward([sample.row for sample in samples], [sample.text for sample in samples])
+            self.reward.run_dummy_forwards()
+            self.judged += len(samples)
+            asked, judged = self._verdicts
+            self._verdicts = asked + len(rewards), judged + sum(not math.isnan(value) for value in rewards)
         extras = self.trajectories(samples, rewards, bounds) if self.trajectories else {}
         for (position, group_id), start, stop in zip(jobs, bounds, bounds[1:], strict=False):
             ties = stable_seed("turn", self.recipe.seed, salt, group_id)
@@ -150,16 +156,6 @@ class RolloutBuffer:
         """Since the last call: answers that the reward was asked about, and answers that it could judge."""
         verdicts, self._verdicts = self._verdicts, (0, 0)
         return verdicts
-
-    def _judge(self, samples: Sequence[Sample]) -> list[float]:
-        if self.reward is None:
-            return [0.0] * len(samples)
-        rewards = self.reward([sample.row for sample in samples], [sample.text for sample in samples])
-        self.reward.run_dummy_forwards()
-        self.judged += len(samples)
-        total, judged = self._verdicts
-        self._verdicts = total + len(rewards), judged + sum(not math.isnan(reward) for reward in rewards)
-        return rewards
 
     def _sample(self, requests: Sequence[SampleRequest], step: int) -> list[Sample]:
         clips, indices = self.store.distinct_inputs(requests)

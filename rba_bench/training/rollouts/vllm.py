@@ -147,9 +147,8 @@ class VllmRollout:
 
         def payload(request: Request) -> Mapping[str, Any]:
             text[request.clip] = text[request.clip] or encode_embeds(prompts[request.clip])
-            longest = (
-                self.max_new_tokens + 1
-            )  # an answer of exactly max_new_tokens still gets to say that it ends
+            # an answer of exactly max_new_tokens still gets to say that it ends
+            longest = self.max_new_tokens + 1
             return self._payload(text[request.clip], request.seed, request.temperature, longest)
 
         makers = {number: lambda request=request: payload(request) for number, request in enumerate(requests)}

@@ -64,9 +64,7 @@ class Store:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self._open() as connection:
-                    connection.executemany(
-                        "INSERT OR IGNORE INTO entries VALUES (?, ?)", list(entries.items())
-                    )
+                    connection.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?)", entries.items())
             except (OSError, sqlite3.OperationalError) as error:  # full, read-only, or locked for a minute
                 say(f"what the teacher says is not kept on disk any longer: {error}")
                 self.close()

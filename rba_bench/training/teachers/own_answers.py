@@ -192,9 +192,8 @@ def own_answers(
         done = [number for number in share if _part(folder, number).is_file()]
         total, finished = (sum(len(groups.ids[n * per_block : (n + 1) * per_block]) for n in some)
                         for some in (share, done))  # fmt: skip
-        with bar(
-            "own answers" if size == 1 else "own answers (this process)", total, finished, "answers"
-        ) as advance:
+        title = "own answers" if size == 1 else "own answers (this process)"
+        with bar(title, total, finished, "answers") as advance:
             for number in share:
                 if number not in done:
                     ids = groups.ids[number * per_block : (number + 1) * per_block]

@@ -339,9 +339,7 @@ def without_adapters(module: nn.Module, off: bool = True) -> Iterator[None]:
     if layers:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        layers = [
-            layer for layer in layers if isinstance(layer, BaseTunerLayer) and not layer.disable_adapters
-        ]
+        layers = [part for part in layers if isinstance(part, BaseTunerLayer) and not part.disable_adapters]
     flags = [(weight, weight.requires_grad) for weight in module.parameters()] if layers else []
     for layer in layers:
         layer.enable_adapters(False)

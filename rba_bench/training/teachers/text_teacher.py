@@ -84,14 +84,11 @@ def shared_vocabulary(
             continue  # the student never answers with this token
         same = ours.get(token) == theirs.get(token) and token < rows
         if not same and not (token in extra and (token not in ours or token not in theirs)):
-            shown = [
-                repr(vocabulary[token]) if token in vocabulary else "none" for vocabulary in (theirs, ours)
-            ]
+            shown = [repr(side[token]) if token in side else "none" for side in (theirs, ours)]
             raise UserError(
                 f"teacher.model {name} has another vocabulary than the student: token {token} is {shown[0]} for the "
-                f"teacher and {shown[1]} for the student; use "
-                "`teacher.model: self` or a text model of the student's family, or learn from the teacher's text "
-                "(method sft)"
+                f"teacher and {shown[1]} for the student; use `teacher.model: self` or a text model of the student's "
+                "family, or learn from the teacher's text (method sft)"
             )
     return rows
 
@@ -245,10 +242,8 @@ class TextTeacher:
         flat = states.flatten(0, 1)
         self.tokens_read += sum(job.width * job.rows for job in jobs)
         return {
-            (jobs[response.clip].prompt, response.tokens): flat.index_select(
-                0, sources[: len(response.tokens)]
-            )
-            for response, sources in zip(responses, layout.sources, strict=True)
+            (jobs[answer.clip].prompt, answer.tokens): flat.index_select(0, sources[: len(answer.tokens)])
+            for answer, sources in zip(responses, layout.sources, strict=True)
         }
 
 
@@ -344,9 +339,7 @@ class CachedTeacher(TextTeacher):
         Returns:
             How many answers the teacher had to read.
         """
-        requests = {
-            self._key(text, tokens): (text, tokens) for text, tokens in zip(texts, answers, strict=True)
-        }
+        requests = {self._key(*request): request for request in zip(texts, answers, strict=True)}
         missing = self.store.missing(list(requests))
         if not missing:
             return 0
