@@ -155,8 +155,7 @@ class FrozenModels:
         responses = [replace(response, clip=clips.index(response.clip)) for response in used]
         inputs = self.store.inputs([batch.prompts[clip] for clip in clips])
         self.sync.enter()
-        scores: Scores = self._reference()(inputs, responses, extra_outputs=extra_outputs)
-        return scores
+        return self._reference()(inputs, responses, extra_outputs=extra_outputs)
 
     @torch.no_grad()
     def run_dummy_forwards(self, batch: StepBatch) -> None:

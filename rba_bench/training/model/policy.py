@@ -101,8 +101,7 @@ class SpeechPolicy(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = next(self.parameters()).device
-        return device
+        return next(self.parameters()).device
 
     def forward(
         self,
@@ -239,8 +238,7 @@ class SpeechPolicy(nn.Module):
     def embed(self, clips: Sequence[ClipInput], input_ids: Tensor, clip_of_row: Tensor) -> Tensor:
         """Input embeddings [R, S, H] of prompts with sound in place; row r has that of clip `clip_of_row[r]`."""
         if all(clip.sound is None for clip in clips):
-            words: Tensor = self.family.model.get_input_embeddings()(input_ids)
-            return words
+            return self.family.model.get_input_embeddings()(input_ids)
         return self._merged(input_ids, *self.sound(clips), clip_of_row)
 
     def _merged(self, input_ids: Tensor, sound: Tensor, n_sound: Tensor, order: Tensor) -> Tensor:
@@ -312,8 +310,7 @@ class SpeechPolicy(nn.Module):
             raise ValueError(f"{len(targets)} target distributions for {len(chosen)} answer tokens")
 
         def score(chunk: Tensor, start: int) -> tuple[Tensor, Tensor]:
-            part = targets.part(start, start + len(chunk))
-            far = measure(self.family.head(chunk).float(), part)
+            far = measure(self.family.head(chunk).float(), targets.part(start, start + len(chunk)))
             return far, far.new_zeros(0)
 
         far, _ = self._by_chunk(score, states.index_select(0, chosen), again=True)

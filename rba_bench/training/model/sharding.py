@@ -137,8 +137,7 @@ def drive_zero3(model: nn.Module, accelerator: Any) -> None:
 
 
 def _zero3_config(accelerator: Any) -> dict[str, Any]:
-    config: dict[str, Any] = copy.deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
-    return config
+    return copy.deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
 
 
 def reshard(model: nn.Module) -> None:

@@ -27,8 +27,7 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
         logits: [K, V], float32; used up, not to be read afterwards.
         targets: [K] token ids.
     """
-    logprobs: Tensor = _TokenLogProbs.apply(logits, targets)
-    return logprobs
+    return _TokenLogProbs.apply(logits, targets)
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: LoraOptions 
     for name in adapted:
         if name not in train_parts:
             raise UserError(f"lora adapts the {name}: add `{name}` to train_parts, or drop its targets")
-    if adapted:
+    if lora is not None and adapted:
         add_lora(family, lora, adapted)
     for name in train_parts:
         for module in parts[name]:
@@ -81,7 +81,7 @@ def _keep_statistics(module: nn.Module, _: Any) -> None:
     module.eval()
 
 
-def add_lora(family: AudioFamily, lora: LoraOptions | None, targets: Mapping[str, Sequence[str]]) -> None:
+def add_lora(family: AudioFamily, lora: LoraOptions, targets: Mapping[str, Sequence[str]]) -> None:
     """Put low-rank adapters into the parts named, never anywhere else, in place.
 
     Args:
@@ -97,8 +97,6 @@ def add_lora(family: AudioFamily, lora: LoraOptions | None, targets: Mapping[str
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise MissingPrerequisite(f"lora needs peft: {extra('train')}") from error
-    if lora is None:
-        raise ValueError("targets without lora")
     if family.has_adapter:
         raise UserError(
             "the model has a LoRA adapter for speech, which trains instead of another: drop `lora`"

@@ -130,8 +130,7 @@ def find_config(name: str) -> dict[str, Any]:
     """
     name = resolve_model(name, "base")
     if (Path(name) / "config.json").is_file():
-        config: dict[str, Any] = read_json(Path(name) / "config.json")
-        return config
+        return read_json(Path(name) / "config.json")
     if (hub_id := HUB_ID.fullmatch(name)) is not None:
         if hub_id["repo"] in PUBLISHED_CONFIGS:
             return PUBLISHED_CONFIGS[hub_id["repo"]]
@@ -139,8 +138,7 @@ def find_config(name: str) -> dict[str, Any]:
 
         path = try_to_load_from_cache(hub_id["repo"], "config.json", revision=hub_id["revision"])
         if isinstance(path, str):
-            config = read_json(Path(path))
-            return config
+            return read_json(Path(path))
     raise MissingPrerequisite(
         f"--plan has no configuration of {name}: give the folder of its config.json (--set base=FOLDER), or one of "
         f"{', '.join(sorted(PUBLISHED_CONFIGS))}"

@@ -220,7 +220,6 @@ class Rollout(Protocol):
         Raises:
             RolloutUnavailable: the engine does not answer; the same command continues where the run stopped.
         """
-        ...
 
 
 class LocalRollout:

@@ -121,8 +121,7 @@ class VllmRollout:
         text = [""] * len(prompts)
         answers: dict[int, Completion] = {}
         for pause in (*PAUSES_S, None):
-            error = self._attempt(prompts, text, requests, answers)
-            worst = worst_of_processes(error)
+            worst = worst_of_processes(self._attempt(prompts, text, requests, answers))
             if worst is None:
                 return answers
             if pause is None or not isinstance(worst, ServerUnavailable):

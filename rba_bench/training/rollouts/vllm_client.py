@@ -101,8 +101,7 @@ class VllmClient:
                 if errors:
                     return
                 try:
-                    reply = await self._send(http, "POST", "/v1/completions", make())
-                    answers[number] = _choice(reply)
+                    answers[number] = _choice(await self._send(http, "POST", "/v1/completions", make()))
                 except RbaError as error:
                     errors.append(error)
 

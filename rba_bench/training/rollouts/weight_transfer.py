@@ -34,7 +34,6 @@ class Transfer(Protocol):
         Returns:
             The model to ask for.
         """
-        ...
 
 
 class FolderTransfer:

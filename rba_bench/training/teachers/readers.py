@@ -160,13 +160,11 @@ class OwnReader(Reader):
     @property
     def device(self) -> torch.device:
         """See `Reader.device`."""
-        device: torch.device = self.family.model.get_input_embeddings().weight.device
-        return device
+        return self.family.model.get_input_embeddings().weight.device
 
     def embed(self, ids: Tensor) -> Tensor:
         """See `Reader.embed`."""
-        words: Tensor = self.family.model.get_input_embeddings()(ids)
-        return words
+        return self.family.model.get_input_embeddings()(ids)
 
     def decode(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
         """See `Reader.decode`."""
@@ -279,15 +277,13 @@ class OtherReader(Reader):
 
     def embed(self, ids: Tensor) -> Tensor:
         """See `Reader.embed`."""
-        words: Tensor = self.model.get_input_embeddings()(ids)
-        return words
+        return self.model.get_input_embeddings()(ids)
 
     def decode(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
         """See `Reader.decode`."""
-        states: Tensor = self.model.base_model(
+        return self.model.base_model(
             input_ids=ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        return states
 
     def head(self, states: Tensor) -> Tensor:
         """See `Reader.head`."""
