@@ -102,8 +102,8 @@ def key_lines(key: RecipeKey, width: int | None, with_value: bool) -> list[str]:
     for method, value in key.by_method.items():
         values.setdefault(value_text(value), []).append(method)
     if values and not with_value and key.type != "keys of its own":
-        shares = (f"{value} for {', '.join(names)}" for value, names in values.items())
-        notes.append(f"by method: {'; '.join(shares)}")
+        by_value = (f"{value} for {', '.join(names)}" for value, names in values.items())
+        notes.append(f"by method: {'; '.join(by_value)}")
     if key.fixed and not with_value:
         notes.append(f"cannot be changed with {', '.join(key.fixed)}")
     if width is None:

@@ -95,10 +95,10 @@ class JudgeReward(Reward):
             votes = Poll(self.judge_model, cache, give_up=None).collect(questions, read_grade, None)
         grades = [WORST] * len(rows)
         for i, vote in zip(with_words, votes, strict=True):
-            grades[i] = NOT_JUDGED if vote.value is None else vote.value
             if vote.value is not None:
-                self._in_a_row = 0
+                grades[i], self._in_a_row = vote.value, 0
                 continue
+            grades[i] = NOT_JUDGED
             self.failed += 1
             self._in_a_row += 1
             if self.failed == 1:
