@@ -1,8 +1,9 @@
 """GGUF files of llama.cpp, read by transformers and written as a checkpoint.
 
 transformers dequantises the weights and builds the tokenizer from the file's metadata. It leaves out how many
-tokenizers divide text before merging (`tokenizer.ggml.pre`); that is added here, and a rule that is known to neither is refused,
-because text would be divided in a way that the model never saw. The rules are those of `llama-vocab.cpp` of llama.cpp.
+tokenizers divide text before merging (`tokenizer.ggml.pre`). What it leaves out is added here; a rule that is known to
+neither is refused, because text would be divided in a way that the model never saw. The rules are those of
+`llama-vocab.cpp` of llama.cpp.
 """
 
 import io

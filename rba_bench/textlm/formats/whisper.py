@@ -173,12 +173,9 @@ def _tokenizer(encoding: Any) -> Any:
     end = "<|endoftext|>"
     tokenizer = WhisperTokenizer(vocab=vocabulary | {end: encoding.eot}, merges=merges, pad_token=end)
     times = encoding.timestamp_begin
-    tokenizer.add_tokens(
-        [
-            AddedToken(token, normalized=False, special=number < times)
-            for token, number in _special_ids(encoding).items()
-        ]
-    )
+    specials = _special_ids(encoding).items()
+    tokenizer.add_tokens([AddedToken(t, normalized=False, special=number < times) for t, number in specials])
+    tokenizer.set_prefix_tokens()  # they were not in the vocabulary when it was made
     return tokenizer
 
 
