@@ -54,6 +54,7 @@ def convert_gguf(file: Path, out: Path) -> None:
             tokenizer = _load_tokenizer(Path(folder), metadata)
         except DAMAGED as error:
             raise UserError(f"{file} cannot be read as a text LLM in GGUF: {first_line(error)}") from error
+    model.generation_config._from_model_config = False  # it is the file's own
     model.generation_config.eos_token_id = _ends(metadata, model.generation_config.eos_token_id)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -108,5 +108,13 @@ def _published_heads(file: Path, dims: dict[str, Any]) -> list[list[int]] | None
     name = next((name for name, url in whisper._MODELS.items() if f"/{digest}/" in url), None)
     if name is None:
         return None
+    return alignment_heads(name, dims["n_text_layer"], dims["n_text_head"])
+
+
+def alignment_heads(name: str, layers: int, heads: int) -> list[list[int]]:
+    """`[layer, head]` of a published model's decoder that word times come from."""
+    import whisper
+
     mask = np.frombuffer(decompress(b85decode(whisper._ALIGNMENT_HEADS[name])), dtype=bool)
-    return np.argwhere(mask.reshape(dims["n_text_layer"], dims["n_text_head"])).tolist()
+    found: list[list[int]] = np.argwhere(mask.reshape(layers, heads)).tolist()
+    return found

@@ -16,7 +16,10 @@ from rba_bench.errors import UserError
 
 VOCABULARIES = {51864: (False, 99), 51865: (True, 99), 51866: (True, 100)}  # size: multilingual, languages
 LONGEST_INITIAL_TIMESTAMP = 50  # steps of 20 ms, as in the published checkpoints
-RENAMED = {"<|nospeech|>": "<|nocaptions|>", "<|he|>": "<|iw|>"}  # names in openai-whisper, and in old vocabularies
+RENAMED = {
+    "<|nospeech|>": "<|nocaptions|>",
+    "<|he|>": "<|iw|>",
+}  # names in openai-whisper, and in old vocabularies
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def _tokenizer(encoding: Any) -> Any:
     """The tokenizer of transformers that makes the same tokens."""
     from transformers import AddedToken, WhisperTokenizer
 
-    vocabulary, merges = _byte_pairs(encoding)
+    vocabulary, merges = _byte_pairs(encoding.language is not None)
     end = "<|endoftext|>"
     tokenizer = WhisperTokenizer(vocab=vocabulary | {end: encoding.eot}, merges=merges, pad_token=end)
     times = encoding.timestamp_begin
@@ -179,12 +182,14 @@ def _tokenizer(encoding: Any) -> Any:
     return tokenizer
 
 
-def _byte_pairs(encoding: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+@cache
+def _byte_pairs(multilingual: bool) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges in the spelling of byte-level BPE, from ranks of byte strings."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
+    from whisper.tokenizer import get_encoding
 
     letters = bytes_to_unicode()
-    ranks: dict[bytes, int] = encoding.encoding._mergeable_ranks
+    ranks: dict[bytes, int] = get_encoding("multilingual" if multilingual else "gpt2")._mergeable_ranks
 
     def spelled(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
@@ -216,7 +221,7 @@ def check_vocabulary(tokens: Sequence[str] | None, size: int, source: Path) -> N
     if tokens is None:
         return
     encoding = _encoding(size, source)
-    vocabulary, _ = _byte_pairs(encoding)
+    vocabulary, _ = _byte_pairs(encoding.language is not None)
     expected = {number: token for token, number in (vocabulary | _special_ids(encoding)).items()}
     if len(tokens) != size:
         raise UserError(f"{source}: {len(tokens)} tokens are named for {size} embeddings; copy it again")
