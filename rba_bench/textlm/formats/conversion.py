@@ -128,7 +128,7 @@ def tensors_sha256(folder: Path) -> str:
     from safetensors import safe_open
 
     digest = hashlib.sha256()
-    places = {}
+    places: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             places |= dict.fromkeys(tensors.keys(), file)
