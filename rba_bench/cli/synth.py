@@ -68,13 +68,16 @@ def compose_command(
         typer.Option(
             "--encoder",
             metavar="ID",
-            help="Whisper-type audio encoder: folder or Hub id, such as openai/whisper-small.",
+            help="Whisper-type audio encoder: folder or Hub id, such as openai/whisper-small; folder of "
+            "faster-whisper; name or .pt file of openai-whisper.",
         ),
     ],
     llm: Annotated[
         str,
         typer.Option(
-            "--llm", metavar="ID", help="Causal language model with a chat template: folder or Hub id."
+            "--llm",
+            metavar="ID",
+            help="Causal language model with a chat template: folder, GGUF file, or Hub id.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder of the checkpoint.")],
