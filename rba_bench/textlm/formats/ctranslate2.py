@@ -7,6 +7,8 @@ Versions 4 to 6 are alike. Source: `python/ctranslate2/specs/model_spec.py` and 
 
 import math
 import struct
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,26 @@ SPECIFICATION, REVISION = "WhisperSpec", 3
 TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 INT16_SCALE = 1000.0  # of old files, which name none
 NORM = {"weight": "gamma", "bias": "beta"}
+# Names in a layer: in transformers, and in CTranslate2 with the part of the rows where several matrices are stacked
+_NORMS = {"self_attn_layer_norm": "self_attention", "final_layer_norm": "ffn"}
+_LINEARS: dict[str, tuple[str, int | None]] = {
+    "self_attn.q_proj": ("self_attention/linear_0", 0),
+    "self_attn.k_proj": ("self_attention/linear_0", 1),
+    "self_attn.v_proj": ("self_attention/linear_0", 2),
+    "self_attn.out_proj": ("self_attention/linear_1", None),
+    "fc1": ("ffn/linear_0", None),
+    "fc2": ("ffn/linear_1", None),
+}
+_CROSS: dict[str, tuple[str, int | None]] = {
+    "encoder_attn.q_proj": ("attention/linear_0", None),
+    "encoder_attn.k_proj": ("attention/linear_1", 0),
+    "encoder_attn.v_proj": ("attention/linear_1", 1),
+    "encoder_attn.out_proj": ("attention/linear_2", None),
+}
+LAYERS = {
+    "encoder": (_NORMS, _LINEARS),
+    "decoder": (_NORMS | {"encoder_attn_layer_norm": "attention"}, _LINEARS | _CROSS),
+}
 
 
 class _Reader:
@@ -157,53 +179,30 @@ def _vocabulary(folder: Path) -> list[str] | None:
     return None if tokens is None else [str(token) for token in tokens]
 
 
-def _names(variables: dict[str, torch.Tensor]) -> list[tuple[str, str, slice]]:
+def _names(variables: dict[str, torch.Tensor]) -> Iterator[tuple[str, str, slice]]:
     """`(name in transformers, variable, rows)` of every tensor."""
     width = variables["decoder/embeddings/weight"].shape[1]
-    q, k, v, everything = slice(width), slice(width, 2 * width), slice(2 * width, None), slice(None)
-    found = [("model.decoder.embed_tokens.weight", "decoder/embeddings/weight", everything)]
-    found += [
-        (f"model.encoder.conv{i}.{part}", f"encoder/conv{i}/{part}", everything)
-        for i in (1, 2)
-        for part in NORM
-    ]
-    for side in ("encoder", "decoder"):
-        there = f"model.{side}."
-        found.append((f"{there}embed_positions.weight", f"{side}/position_encodings/encodings", everything))
-        found += [(f"{there}layer_norm.{a}", f"{side}/layer_norm/{b}", everything) for a, b in NORM.items()]
-        for i in range(
-            sum(
-                name.endswith("self_attention/linear_0/weight") and name.startswith(side)
-                for name in variables
-            )
-        ):
-            layer, here = f"{there}layers.{i}.", f"{side}/layer_{i}/"
-            norms = {"self_attn_layer_norm": "self_attention", "final_layer_norm": "ffn"}
-            linears = {
-                "self_attn.q_proj": ("self_attention/linear_0", q),
-                "self_attn.k_proj": ("self_attention/linear_0", k),
-                "self_attn.v_proj": ("self_attention/linear_0", v),
-                "self_attn.out_proj": ("self_attention/linear_1", everything),
-                "fc1": ("ffn/linear_0", everything),
-                "fc2": ("ffn/linear_1", everything),
-            }
-            if side == "decoder":
-                norms["encoder_attn_layer_norm"] = "attention"
-                linears |= {
-                    "encoder_attn.q_proj": ("attention/linear_0", everything),
-                    "encoder_attn.k_proj": ("attention/linear_1", q),
-                    "encoder_attn.v_proj": ("attention/linear_1", k),
-                    "encoder_attn.out_proj": ("attention/linear_2", everything),
-                }
-            found += [
-                (f"{layer}{ours}.{a}", f"{here}{theirs}/layer_norm/{b}", everything)
-                for ours, theirs in norms.items()
-                for a, b in NORM.items()
-            ]
-            found += [
-                (f"{layer}{ours}.{part}", f"{here}{theirs}/{part}", rows)
-                for ours, (theirs, rows) in linears.items()
-                for part in NORM
-                if not (part == "bias" and ours.endswith("k_proj"))  # Whisper's keys have none
-            ]
-    return found
+    everything = slice(None)
+    yield "model.decoder.embed_tokens.weight", "decoder/embeddings/weight", everything
+    for i, part in product((1, 2), NORM):
+        yield f"model.encoder.conv{i}.{part}", f"encoder/conv{i}/{part}", everything
+    for side, (norms, linears) in LAYERS.items():
+        ours = f"model.{side}."
+        yield f"{ours}embed_positions.weight", f"{side}/position_encodings/encodings", everything
+        layers = {name.split("/")[1] for name in variables if name.startswith(f"{side}/layer_")} - {
+            "layer_norm"
+        }
+        for a, b in NORM.items():
+            yield f"{ours}layer_norm.{a}", f"{side}/layer_norm/{b}", everything
+            for (here, there), layer in product(norms.items(), layers):
+                number = layer.removeprefix("layer_")
+                yield (
+                    f"{ours}layers.{number}.{here}.{a}",
+                    f"{side}/{layer}/{there}/layer_norm/{b}",
+                    everything,
+                )
+        for (here, (there, place)), layer, part in product(linears.items(), layers, NORM):
+            rows = everything if place is None else slice(place * width, (place + 1) * width)
+            if not (part == "bias" and here.endswith("k_proj")):  # Whisper's keys have none
+                number = layer.removeprefix("layer_")
+                yield f"{ours}layers.{number}.{here}.{part}", f"{side}/{layer}/{there}/{part}", rows

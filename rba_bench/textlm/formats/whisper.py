@@ -64,29 +64,32 @@ def save_whisper(weights: WhisperWeights, out: Path, source: Path) -> None:
     config = WhisperConfig(
         **sizes, **ends, decoder_start_token_id=encoding.sot, suppress_tokens=None, begin_suppress_tokens=None
     )
-    types = {tensor.dtype for tensor in weights.state.values()}
-    dtype = types.pop() if len(types) == 1 else torch.float32
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(config)
-    shapes = {n: t.shape for n, t in model.state_dict().items() if n != "proj_out.weight"}
-    wrong = sorted(
-        n for n in shapes | weights.state if shapes.get(n) != getattr(weights.state.get(n), "shape", None)
-    )
-    if wrong:
-        raise UserError(
-            f"{source}: {len(wrong)} tensors are not those of a Whisper model (first: {wrong[0]})"
-        )
-    state = {name: tensor.to(dtype).contiguous() for name, tensor in weights.state.items()}
-    model.load_state_dict(
-        state | {"proj_out.weight": state["model.decoder.embed_tokens.weight"]}, assign=True
-    )
+    state = _checked_state(weights.state, model, source)
+    model.load_state_dict(state, assign=True)
     model.tie_weights()
-    model.config.dtype = dtype
+    model.config.dtype = model.dtype
     model.generation_config = _generation_config(weights, encoding, sizes, ends)
     model.save_pretrained(out)
     _tokenizer(encoding).save_pretrained(out)
     seconds = sizes["max_source_positions"] // 50
     WhisperFeatureExtractor(feature_size=sizes["num_mel_bins"], chunk_length=seconds).save_pretrained(out)
+
+
+def _checked_state(state: dict[str, torch.Tensor], model: Any, source: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model, in one number type."""
+    head, embeddings = "proj_out.weight", "model.decoder.embed_tokens.weight"
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name != head}
+    wrong = sorted(n for n in shapes | state if n not in state or shapes.get(n) != state[n].shape)
+    if wrong:
+        raise UserError(
+            f"{source}: {len(wrong)} tensors are not those of a Whisper model (first: {wrong[0]})"
+        )
+    types = {tensor.dtype for tensor in state.values()}
+    dtype = types.pop() if len(types) == 1 else torch.float32
+    done = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+    return done | {head: done[embeddings]}
 
 
 def _sizes(weights: WhisperWeights, source: Path) -> dict[str, int]:
