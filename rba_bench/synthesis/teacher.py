@@ -16,6 +16,7 @@ from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filters import InstructionFilter, Tagger, judge_answer, read_reply, tidy_lines
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.chat import disable_thinking, template_in_folder
+from rba_bench.textlm.formats.conversion import read_source
 from rba_bench.textlm.text_model import Decoding, TextLM
 from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
 
@@ -45,6 +46,7 @@ def teacher_identity(recipe: SynthesisRecipe) -> dict[str, Any]:
         "weights_sha256": weights_sha256(folder),
         "setup_sha256": setup_sha256(folder),
         **({"revision": commit} if (commit := hub_commit(folder)) else {}),
+        **({"source": source} if (source := read_source(folder)) else {}),
         **({"template": variables} if (variables := teacher_template(recipe)) else {}),
     }
 

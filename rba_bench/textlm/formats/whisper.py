@@ -146,13 +146,12 @@ def _generation_config(
         *encoding.non_speech_tokens, encoding.transcribe, encoding.translate, encoding.sot, encoding.sot_prev,
         encoding.sot_lm, encoding.no_speech,
     ]  # fmt: skip
-    multilingual, languages = VOCABULARIES[sizes["vocab_size"]]
+    multilingual, _ = VOCABULARIES[sizes["vocab_size"]]
     settings: dict[str, Any] = {"is_multilingual": multilingual}
     if multilingual:
         ids = _special_ids(encoding)
         settings["lang_to_id"] = {f"<|{code}|>": ids[f"<|{code}|>"] for code in encoding.all_language_codes}
         settings["task_to_id"] = {"transcribe": encoding.transcribe, "translate": encoding.translate}
-        assert len(settings["lang_to_id"]) == languages
     return GenerationConfig(
         **ends,
         decoder_start_token_id=encoding.sot,

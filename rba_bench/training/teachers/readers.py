@@ -23,6 +23,7 @@ from rba_bench.speechlm.audiolm.text_decoder import speech_decoder
 from rba_bench.textlm import chat
 from rba_bench.textlm.block_attention import NAME as BY_DOCUMENT
 from rba_bench.textlm.chat import ContentTokenizer, Variables, disable_thinking, template_of
+from rba_bench.textlm.formats.conversion import read_source
 from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import opened_thinking
@@ -230,6 +231,7 @@ class OtherReader(Reader):
                 "path": self.path,
                 "weights_sha256": weights_sha256(self.folder),
                 "setup_sha256": setup_sha256(self.folder),
+                **({"source": source} if (source := read_source(self.folder)) else {}),
                 "dtype": str(compute_dtype(self._where)).removeprefix("torch."),
                 **({"template": self.template} if self.template else {}),
             }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import (
     AutoFeatureExtractor,
     AutoTokenizer,
@@ -63,6 +64,12 @@ def test_settings_and_tokens_are_those_of_english_whisper(folder: Path, own_cach
     assert settings.alignment_heads == [[1, 0]] and settings.max_length == 40
     tokenizer = AutoTokenizer.from_pretrained(made)
     assert tokenizer("Hello")["input_ids"] == [50257, 50362, 15496, 50256]
+    assert Tokenizer.from_file(str(made / "tokenizer.json")).encode("Hello").ids == [
+        50257,
+        50362,
+        15496,
+        50256,
+    ]
     assert len(tokenizer) == 51864 and tokenizer.convert_ids_to_tokens(51863) == "<|30.00|>"
     assert AutoFeatureExtractor.from_pretrained(made).feature_size == 80
 
