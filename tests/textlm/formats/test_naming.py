@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rba_bench.errors import UserError
+from rba_bench.files import sha256_file
 from rba_bench.speechlm.compose import compose
 from rba_bench.speechlm.model_names import load_speech_model, short_name
 from rba_bench.speechlm.speech_model import SpeechRequest
@@ -58,8 +59,6 @@ def test_a_published_name_of_whisper_is_an_encoder(
 ) -> None:
     """The package takes a file of its cache if its hash is the one in the file's address."""
     import whisper
-
-    from rba_bench.files import sha256_file
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "whisper").mkdir()
@@ -134,3 +133,14 @@ def test_tables_name_a_file_without_its_end() -> None:
     assert short_name("org/two:a.gguf") == "a"
     assert short_name(f"org/two@{COMMIT}:sub/b.Q4_1.gguf") == "b.Q4_1@cccccccc"
     assert short_name("models/b.Q4_1.gguf") == "b.Q4_1"
+
+
+def test_teachers_of_data_and_of_training_name_their_source(llama_file: Path, llama_folder: Path) -> None:
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+    from rba_bench.synthesis.teacher import teacher_identity
+    from rba_bench.training.teachers.readers import OtherReader
+
+    written = teacher_identity(SynthesisRecipe(teacher=str(llama_file)))
+    assert written["source"]["sha256"] == sha256_file(llama_file) and written["name"] == str(llama_file)
+    reader = OtherReader(str(llama_file))
+    assert reader.identity()["source"] == written["source"] and reader.folder == llama_folder
