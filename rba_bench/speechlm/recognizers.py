@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from rba_bench.assets import is_asset
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
@@ -112,8 +113,8 @@ def load_recognizer(
 
     Args:
         spec: a name of openai-whisper (`tiny`, `base.en`, `large-v3`; downloaded once), a `.pt` file in its format,
-            or the folder or Hub id of a transformers checkpoint (Whisper, or any CTC model). The names win over
-            folders of the same name; write `./tiny` for the folder.
+            or the folder, Hub id or `asset:NAME` of a transformers checkpoint (Whisper, or any CTC model). The names
+            win over folders of the same name; write `./tiny` for the folder.
         device: a torch device, or `auto`.
         batch_size: pieces per batch; transcripts do not depend on it.
         language: code of the language spoken (`de`), None = the model finds it out. Only for Whisper.
@@ -127,7 +128,7 @@ def load_recognizer(
         raise UserError(f"batch size is {batch_size}: use 1 or more")
     if is_openai_name(spec) or Path(spec).is_file():
         return OpenAIWhisper.load(spec, device, batch_size, language)
-    if not Path(spec).is_dir() and not HUB_ID.fullmatch(spec):
+    if not Path(spec).is_dir() and not HUB_ID.fullmatch(spec) and not is_asset(spec):
         import whisper
 
         names = whisper.available_models()

@@ -8,7 +8,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from rba_bench.assets import is_asset
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
+from rba_bench.fetching import asset_path
 from rba_bench.files import sha256_file, sha256_json
 
 # owner/name, and after @ a commit, branch or tag
@@ -28,18 +30,18 @@ SETUP_FILES = (
 
 
 def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
-    """The folder that holds a model: itself, or the local snapshot of a Hub id (`Qwen/Qwen2.5-7B-Instruct`).
+    """The folder that holds a model: itself, the local snapshot of a Hub id, or what `asset:NAME` stands for.
 
     Args:
-        path_or_id: a folder, or a Hub id (downloaded once into the Hub cache), with `@` and a commit, branch or tag
-            where not the newest commit of the main branch is meant.
+        path_or_id: a folder; a Hub id (`Qwen/Qwen2.5-7B-Instruct`, downloaded once into the Hub cache), with `@` and a
+            commit, branch or tag where not the newest commit of the main branch is meant; or `asset:NAME`.
         what: how messages name it.
 
     Raises:
         MissingPrerequisite: no such folder, no weights in it, or the Hub cannot provide it.
         UserError: the path is a file.
     """
-    folder = Path(path_or_id)
+    folder = asset_path(path_or_id) if is_asset(path_or_id) else Path(path_or_id)
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder of the {what}")
     if not folder.is_dir():
