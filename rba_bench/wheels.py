@@ -140,7 +140,7 @@ def _run(installer: Sequence[str], *words: str) -> None:
         (line for line in lines if line.lower().startswith("error")),
         lines[-1] if lines else "no reason given",
     )
-    raise MissingPrerequisite(f"{name} says: {told[:160]}")
+    raise MissingPrerequisite(f"{name} says: {told.removeprefix('ERROR: ').removeprefix('error: ')[:160]}")
 
 
 def _checked(file: Path, wheel: Wheel) -> Path:

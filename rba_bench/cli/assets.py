@@ -33,7 +33,7 @@ def list_command(as_json: options.Json = False) -> None:
             (
                 row["name"],
                 row["about"],
-                round(row["bytes"] / 1e6, 1),
+                round(row["bytes"] / 1e6, 2),
                 row["license"],
                 ", ".join(row["sources"]),
                 "yes" if row["here"] else "no",
@@ -63,7 +63,7 @@ def verify_command(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="Name of an asset; all that are here by default.", show_default=False
+            metavar="NAME", help="Name of an asset; all that are here by default.", show_default=False
         ),
     ] = None,
     as_json: options.Json = False,

@@ -68,13 +68,15 @@ def compose_command(
         typer.Option(
             "--encoder",
             metavar="ID",
-            help="Whisper-type audio encoder: folder or Hub id, such as openai/whisper-small.",
+            help="Whisper-type audio encoder: folder, Hub id, or asset:NAME, such as openai/whisper-small.",
         ),
     ],
     llm: Annotated[
         str,
         typer.Option(
-            "--llm", metavar="ID", help="Causal language model with a chat template: folder or Hub id."
+            "--llm",
+            metavar="ID",
+            help="Causal language model with a chat template: folder, Hub id, or asset:NAME.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder of the checkpoint.")],
