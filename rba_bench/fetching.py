@@ -128,7 +128,10 @@ def _copy_from_hub(asset: Asset, source: HubFolder, target: Path) -> None:
         name = f"{source.folder}/{file.name}" if source.folder else file.name
         try:
             found = hf_hub_download(
-                source.repo, name, revision=source.revision, local_files_only=not reachable
+                source.repo,
+                name,
+                revision=source.revision,
+                local_files_only=not reachable,
             )
         except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError) as error:
             reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"

@@ -31,6 +31,7 @@ NOTHING_INSTALLED = {
     "PIP_REQUIRE_VIRTUALENV": "0",
     "PIP_USER": "0",
 }  # so rules about where to install do not matter
+RETRIES = "2"  # of pip
 UNREACHABLE = (
     "connection broken",
     "ConnectionError",
@@ -101,7 +102,7 @@ def _locate(installer: Sequence[str], requirement: str) -> tuple[str, str]:
             address = entry.get("url") or (Path(folder) / entry["path"]).resolve().as_uri()
             return str(address), str(entry.get("hashes", {}).get("sha256", ""))
         report = Path(folder) / "report.json"
-        options = ("--quiet", "--no-input", "--retries", "2", "--dry-run", "--ignore-installed")
+        options = ("--quiet", "--no-input", "--retries", RETRIES, "--dry-run", "--ignore-installed")
         _run(installer, "install", *options, "--report", str(report), *BINARY, requirement)
         entry = json.loads(report.read_text(encoding="utf-8"))["install"][0]["download_info"]
         return str(entry["url"]), str(entry.get("archive_info", {}).get("hashes", {}).get("sha256", ""))
