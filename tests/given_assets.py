@@ -1,6 +1,6 @@
 """Small assets for tests, and the command line with one of them in its list.
 
-As a program: `python tests/given_assets.py FILE WORD ...` runs `rba-bench WORD ...` with the asset that `FILE` describes.
+As a program (`python -m tests.given_assets FILE WORD ...`) it runs `rba-bench WORD ...` with the asset in `FILE`.
 """
 
 import hashlib

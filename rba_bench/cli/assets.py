@@ -14,7 +14,6 @@ from rba_bench.progress import say, stdout_reserved
 app = typer.Typer(
     help="Model weights by name, usable as asset:NAME wherever a model is named.",
     rich_markup_mode=None,
-    no_args_is_help=True,
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of an asset.", show_default=False)]
 
