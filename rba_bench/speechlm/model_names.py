@@ -4,12 +4,12 @@
     text:<llm>                              gold transcript in, any text LLM: the ceiling
     cascade:<recogniser>+<llm>              speech recognition, then any text LLM
     openai:<base_url>#<model>               a server with `input_audio`
-    <folder, Hub id or asset:NAME>          a composite checkpoint, or an audio LLM of transformers
+    <folder or Hub id>                      a composite checkpoint, or an audio LLM of transformers
+    asset:<name>                            weights by name, wherever a folder may stand: `rba-bench assets list`
 
 A Hub id may name its commit, branch or tag: `Qwen/Qwen2-Audio-7B-Instruct@0a095220c30b7b31434169c3086508ef3ea5bf0a`.
 
-An `<llm>` is a folder, a Hub id, `asset:NAME` or `openai:<base_url>#<model>`; for a `<recogniser>` see
-`recognizers.load_recognizer`. `rba-bench assets list` shows the assets.
+An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogniser>` see `recognizers.load_recognizer`.
 """
 
 import difflib

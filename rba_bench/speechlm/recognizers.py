@@ -113,8 +113,8 @@ def load_recognizer(
 
     Args:
         spec: a name of openai-whisper (`tiny`, `base.en`, `large-v3`; downloaded once), a `.pt` file in its format,
-            or the folder, Hub id or `asset:NAME` of a transformers checkpoint (Whisper, or any CTC model). The names
-            win over folders of the same name; write `./tiny` for the folder.
+            or the folder or Hub id of a transformers checkpoint (Whisper, or any CTC model). The names win over
+            folders of the same name; write `./tiny` for the folder.
         device: a torch device, or `auto`.
         batch_size: pieces per batch; transcripts do not depend on it.
         language: code of the language spoken (`de`), None = the model finds it out. Only for Whisper.
