@@ -72,12 +72,13 @@ def verify_command(
     if name is not None:
         assets = [asset for asset in assets if asset is find_asset(name)] or [_here(name)]
     with stdout_reserved():
-        faults = {asset.name: _find_faults(asset) for asset in assets}
+        rows = [_verify(asset) for asset in assets]
     if as_json:
-        emit_json([{"name": key, "ok": not found, "faults": found} for key, found in faults.items()])
+        emit_json(rows)
     else:
-        emit_table(("name", "state"), [(key, "; ".join(found) or "ok") for key, found in faults.items()])
-    if wrong := [asset for asset in assets if faults[asset.name]]:
+        states = [(row["name"], "; ".join(row["faults"]) or "ok", row["note"]) for row in rows]
+        emit_table(("name", "state", "note"), states)
+    if wrong := [asset for asset, row in zip(assets, rows, strict=True) if row["faults"]]:
         names, shipped = ", ".join(asset.name for asset in wrong), wrong[0].shipped
         remedy = f"fetch it again with `rba-bench assets fetch {wrong[0].name}`"
         if shipped is not None:
@@ -100,13 +101,17 @@ def _here(name: str) -> Asset:
     return asset
 
 
-def _find_faults(asset: Asset) -> list[str]:
+def _verify(asset: Asset) -> dict[str, Any]:
     from rba_bench.textlm.asset_tensors import find_tensor_fault
 
-    faults = fetching.find_faults(asset)
-    if not faults and (fault := find_tensor_fault(asset)):
-        faults = [fault]
-    return faults
+    faults, note = fetching.find_faults(asset), ""
+    if not faults:
+        try:
+            fault = find_tensor_fault(asset)
+        except RbaError as error:  # its format cannot be read here: a package is missing
+            fault, note = "", f"tensors not checked: {error}"
+        faults = [fault] if fault else []
+    return {"name": asset.name, "ok": not faults, "faults": faults, "note": note}
 
 
 def _describe(asset: Asset) -> dict[str, Any]:

@@ -49,4 +49,4 @@ def find_tensor_fault(asset: Asset) -> str:
         return ""
     folder = asset.folder() if asset.shipped else local_folder(f"{PREFIX}{asset.name}", "asset")
     found, expected = tensors_sha256(folder), asset.tensors_sha256
-    return "" if found == expected else f"its tensors have the SHA-256 {found[:12]}, not {expected[:12]}"
+    return "" if found == expected else f"its tensors have the SHA-256 {found}, not {expected[:12]}..."
