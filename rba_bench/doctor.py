@@ -21,6 +21,8 @@ DISTRIBUTIONS = {  # and the modules they are imported by
     "numpy": "numpy",
     "torch": "torch",
     "transformers": "transformers",
+    "accelerate": "accelerate",
+    "gguf": "gguf",
     "lm-eval": "lm_eval",
     "datasets": "datasets",
     "pyarrow": "pyarrow",
@@ -35,7 +37,7 @@ DISTRIBUTIONS = {  # and the modules they are imported by
 }
 EXTRAS = {
     "tts": ("espeakng_loader",),
-    "train": ("accelerate", "peft"),
+    "train": ("peft",),
     "ja": ("MeCab",),
     "ko": ("mecab_ko",),
     "consistency": ("sentence_transformers",),
@@ -103,6 +105,7 @@ def examine() -> Report:
         Check("others", True, "through the generic adapter; not verified", group=MODELS),
         Check("openai-whisper", True, sizes, group=RECOGNISERS),
         Check("transformers", True, "Whisper and CTC checkpoints, folder or Hub id", group=RECOGNISERS),
+        Check("faster-whisper", True, "Whisper folders of CTranslate2, folder or Hub id", group=RECOGNISERS),
         *_keys(),
     )
     ready = all(check.ok for check in checks if check.name in NEEDED)

@@ -16,6 +16,7 @@ from rba_bench.errors import UserError, first_line
 from rba_bench.files import open_up, read_json, write_json
 from rba_bench.outputs import claim, release
 from rba_bench.speechlm.model_card import PROVENANCE, write_model_card
+from rba_bench.textlm.formats.conversion import read_source
 from rba_bench.textlm.weights import hub_commit, load_model, local_folder, setup_sha256, weights_sha256
 
 MEL_BINS = (80, 128)
@@ -150,8 +151,9 @@ def compose(
     """Join an encoder and a language model into a composite checkpoint.
 
     Args:
-        encoder: folder or Hub id of a Whisper-type encoder (see the module).
-        llm: folder or Hub id of a causal language model with a chat template.
+        encoder: folder or Hub id of a Whisper-type encoder (see the module), a folder of faster-whisper, or a name or
+            `.pt` file of openai-whisper.
+        llm: folder, Hub id or GGUF file of a causal language model with a chat template.
         out: the checkpoint's folder; one that holds this very composite already is left as it is.
         options: see `ComposeOptions`.
 
@@ -161,7 +163,7 @@ def compose(
     """
     options = options or ComposeOptions()
     _check(options)
-    encoder_folder, llm_folder = local_folder(encoder, "encoder"), local_folder(llm, "text LLM")
+    encoder_folder, llm_folder = _encoder_folder(encoder), local_folder(llm, "text LLM")
     provenance: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "encoder": _part_identity(encoder, encoder_folder),
@@ -187,6 +189,13 @@ def compose(
     return ComposedCheckpoint(out, provenance)
 
 
+def _encoder_folder(encoder: str | Path) -> Path:
+    from rba_bench.textlm.formats.openai_whisper import download_openai_whisper, is_openai_name
+
+    published = is_openai_name(str(encoder))
+    return local_folder(download_openai_whisper(str(encoder)) if published else encoder, "encoder")
+
+
 def _check(options: ComposeOptions) -> None:
     if options.stack < 1 or options.projector_size < 0:
         raise UserError("stack must be at least 1, and the projector's size at least 0")
@@ -199,8 +208,17 @@ def _check(options: ComposeOptions) -> None:
 
 
 def _part_identity(name: str | Path, folder: Path) -> dict[str, Any]:
-    """Identity of a part: the name that the user gave, its commit on the Hub if any, the hash of its weights."""
-    return {"id": str(name), "revision": hub_commit(folder), "weights_sha256": weights_sha256(folder)}
+    """Identity of a part: the name that the user gave, its commit on the Hub if any, the hash of its weights.
+
+    Weights that were converted also have the `source` that they were made from.
+    """
+    source = {"source": source} if (source := read_source(folder)) else {}
+    return {
+        "id": str(name),
+        "revision": hub_commit(folder),
+        "weights_sha256": weights_sha256(folder),
+        **source,
+    }
 
 
 def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tuple[Any, Any]:

@@ -9,7 +9,8 @@
 
 A Hub id may name its commit, branch or tag: `Qwen/Qwen2-Audio-7B-Instruct@0a095220c30b7b31434169c3086508ef3ea5bf0a`.
 
-An `<llm>` is a folder, a Hub id or `openai:<base_url>#<model>`; for a `<recogniser>` see `recognizers.load_recognizer`.
+An `<llm>` is a folder, a Hub id, a GGUF file (on the Hub `owner/repository:file.gguf`) or `openai:<base_url>#<model>`;
+for a `<recogniser>` see `recognizers.load_recognizer`.
 """
 
 import difflib
@@ -128,6 +129,7 @@ def _load_spec(text: str, options: LoadOptions, weights: Path | None) -> SpeechL
 
         teacher = str(model_folder("teacher", folder=weights))
         return TextOracle(_load_textlm(teacher, options.device, options))
+    _refuse_parts_of_cascades(text)
     prefix, colon, rest = text.partition(":")
     if not colon or Path(text).exists():
         from rba_bench.textlm.weights import HUB_ID
@@ -145,6 +147,20 @@ def _load_spec(text: str, options: LoadOptions, weights: Path | None) -> SpeechL
     starts = ", ".join(f"{name}:" for name in PREFIXES)
     hint = f"did you mean {close[0]}:{rest}" if close else f"it may start with {starts}"
     raise UserError(f"no kind of model is called {prefix!r} (in {text!r}); {hint}")
+
+
+def _refuse_parts_of_cascades(text: str) -> None:
+    """A text LLM or a recogniser alone cannot be evaluated on speech: say how it can before it is converted."""
+    from rba_bench.textlm.formats.conversion import GGUF, find_source
+    from rba_bench.textlm.weights import HUB_FILE
+
+    path = Path(text)
+    source = find_source(path) if path.exists() else None
+    named = text.endswith(".gguf") and (":" not in text or HUB_FILE.fullmatch(text))
+    if named or (source is not None and source.format == GGUF):
+        raise UserError(f"{text} is a text LLM: write text:{text} or cascade:<recogniser>+{text}")
+    if source is not None:
+        raise UserError(f"{text} is a recogniser ({source.format}): write cascade:{text}+<llm>")
 
 
 def split_cascade(parts: str) -> tuple[str, str]:
@@ -199,14 +215,17 @@ def _load_textlm(llm: str, device: str, options: LoadOptions) -> TextLM:
 
 def short_name(spec: str) -> str:
     """The last part of a folder, a Hub id or an `openai:<base_url>#<model>`, for tables; of a commit 8 digits."""
-    from rba_bench.textlm.weights import COMMIT, HUB_ID
+    from rba_bench.textlm.weights import COMMIT, HUB_FILE, HUB_ID
 
     tail = spec.rpartition("#")[2] if spec.startswith("openai:") else str(spec).removeprefix(PREFIX)
-    path, hub_id = Path(tail), HUB_ID.fullmatch(tail)
-    if not path.exists() and hub_id is not None and hub_id["revision"]:
-        revision = hub_id["revision"][:8] if COMMIT.fullmatch(hub_id["revision"]) else hub_id["revision"]
-        return f"{Path(hub_id['repo']).name}@{revision.replace('/', '-')}"
-    return (path.resolve() if path.exists() else path).name.removesuffix(".pt")
+    path, file = Path(tail), HUB_FILE.fullmatch(tail)
+    hub_id = file or HUB_ID.fullmatch(tail)
+    if not path.exists() and hub_id is not None and (file or hub_id["revision"]):
+        name, revision = Path(file["file"]).stem if file else Path(hub_id["repo"]).name, hub_id["revision"]
+        if not revision:
+            return name
+        return f"{name}@{revision[:8] if COMMIT.fullmatch(revision) else revision.replace('/', '-')}"
+    return (path.resolve() if path.is_dir() else path).name.removesuffix(".pt").removesuffix(".gguf")
 
 
 def _load_endpoint(address: str, options: LoadOptions) -> SpeechLM:

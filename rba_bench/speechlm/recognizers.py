@@ -21,6 +21,8 @@ from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
 from rba_bench.speechlm.speech_model import SAMPLING_RATE, audio_fault
+from rba_bench.textlm.formats.conversion import BINARY
+from rba_bench.textlm.formats.openai_whisper import is_openai_name
 from rba_bench.textlm.weights import HUB_ID, load_model, local_folder, resolve_device, weights_identity
 
 PIECE_S = 30.0  # what Whisper takes at once; the others too, since attention grows with its square
@@ -113,8 +115,8 @@ def load_recognizer(
 
     Args:
         spec: a name of openai-whisper (`tiny`, `base.en`, `large-v3`; downloaded once), a `.pt` file in its format,
-            or the folder or Hub id of a transformers checkpoint (Whisper, or any CTC model). The names win over
-            folders of the same name; write `./tiny` for the folder.
+            a folder of faster-whisper (CTranslate2), or the folder or Hub id of a transformers checkpoint (Whisper, or
+            any CTC model). The names win over folders of the same name; write `./tiny` for the folder.
         device: a torch device, or `auto`.
         batch_size: pieces per batch; transcripts do not depend on it.
         language: code of the language spoken (`de`), None = the model finds it out. Only for Whisper.
@@ -126,29 +128,20 @@ def load_recognizer(
     """
     if batch_size < 1:
         raise UserError(f"batch size is {batch_size}: use 1 or more")
-    if is_openai_name(spec) or Path(spec).is_file():
+    if is_openai_name(spec) or (Path(spec).is_file() and Path(spec).name != BINARY):
         return OpenAIWhisper.load(spec, device, batch_size, language)
-    if not Path(spec).is_dir() and not HUB_ID.fullmatch(spec) and not is_asset(spec):
+    if not Path(spec).exists() and not HUB_ID.fullmatch(spec) and not is_asset(spec):
         import whisper
 
         names = whisper.available_models()
         close = difflib.get_close_matches(spec, names, 1)
         hint = f", did you mean {close[0]!r}?" if close else ":"
         raise MissingPrerequisite(
-            f"no recogniser {spec!r}{hint} give one of openai-whisper ({', '.join(names)}), a .pt file, a folder or a "
-            "Hub id"
+            f"no recogniser {spec!r}{hint} give one of openai-whisper ({', '.join(names)}), a .pt file, a folder "
+            "(transformers, faster-whisper) or a Hub id"
         )
     folder = local_folder(spec, "recogniser")
     return _load_transformers(folder, spec, resolve_device(device), batch_size, language, trust_remote_code)
-
-
-def is_openai_name(spec: str) -> bool:
-    """Whether openai-whisper has weights of this name."""
-    if "/" in spec or "\\" in spec:
-        return False
-    import whisper
-
-    return spec in whisper.available_models()
 
 
 class EncoderCTC:

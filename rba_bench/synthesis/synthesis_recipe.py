@@ -54,7 +54,7 @@ class SynthesisRecipe(Recipe):
     `n_instructions` counts usable ones: sampling goes on until so many passed every filter and were answered.
     """
 
-    teacher: str = Field("micro", description="'micro', a folder, or a Hub id of a chat model")
+    teacher: str = Field("micro", description="'micro', a folder, a GGUF file, or a Hub id of a chat model")
     template: TemplateVariables = Field(
         {}, description="variables of the teacher's chat template; enable_thinking is false unless set here"
     )

@@ -1,6 +1,6 @@
 """Text LLMs: the interface that callers use, decoding and answers (shared with speech models), and how one is loaded.
 
-A user names a text LLM as a folder, a Hub id, or `openai:<base_url>#<model>`.
+A user names a text LLM as a folder, a Hub id, a GGUF file, or `openai:<base_url>#<model>`.
 """
 
 from abc import ABC, abstractmethod
@@ -139,7 +139,8 @@ def load_textlm(
     """The text LLM behind a spec.
 
     Args:
-        spec: a folder, a Hub id, or `openai:<base_url>#<model>` whose key `endpoint_keys` finds.
+        spec: a folder, a Hub id or a GGUF file (see `weights.local_folder`), or `openai:<base_url>#<model>` whose key
+            `endpoint_keys` finds.
         device: a torch device or `auto`; local models only.
         batch_size: rows per batch; local models only.
         trust_remote_code: run Python code that ships with a local model.

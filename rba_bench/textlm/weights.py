@@ -1,4 +1,7 @@
-"""Finding and identifying model weights: a local folder or a Hub id, safetensors only."""
+"""Finding and identifying model weights: a local folder or a Hub id, as safetensors.
+
+Weights in other formats (GGUF, CTranslate2, openai-whisper) become such a folder once; see `formats.conversion`.
+"""
 
 import hashlib
 import re
@@ -12,9 +15,14 @@ from rba_bench.assets import is_asset
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.fetching import asset_path
 from rba_bench.files import sha256_file, sha256_json
+from rba_bench.textlm.formats.conversion import BINARY, converted_folder, find_source, read_source
 
 # owner/name, and after @ a commit, branch or tag
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?")
+HUB_FILE = re.compile(
+    HUB_ID.pattern + r":(?P<file>[A-Za-z0-9][\w./-]*\.gguf)"
+)  # ... and after : one of its files
+FILES = (".gguf", ".pt", f"/{BINARY}")  # ends of names that are files, not Hub ids
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LOADED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md"]
 # What decides, beside the weights, which text goes in and comes out; no file with dates or versions
@@ -30,40 +38,79 @@ SETUP_FILES = (
 
 
 def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
-    """The folder that holds a model: itself, the local snapshot of a Hub id, or what `asset:NAME` stands for.
+    """The folder that holds a model: itself, the local snapshot of a Hub id, or what another format is converted to.
 
     Args:
-        path_or_id: a folder; a Hub id (`Qwen/Qwen2.5-7B-Instruct`, downloaded once into the Hub cache), with `@` and a
-            commit, branch or tag where not the newest commit of the main branch is meant; or `asset:NAME`.
+        path_or_id: a folder; a GGUF file, a folder of CTranslate2, a `.pt` file of openai-whisper; or a Hub id
+            (`Qwen/Qwen2.5-7B-Instruct`, downloaded once into the Hub cache), with `@` and a commit, branch or tag where
+            not the newest commit of the main branch is meant, and with `:` and the name of a GGUF file where the
+            repository holds several; or `asset:NAME`.
         what: how messages name it.
 
     Raises:
         MissingPrerequisite: no such folder, no weights in it, or the Hub cannot provide it.
-        UserError: the path is a file.
+        UserError: the path is a file of another kind, or one that cannot be converted.
     """
-    folder = asset_path(path_or_id) if is_asset(path_or_id) else Path(path_or_id)
-    if folder.is_file():
-        raise UserError(f"{folder} is a file: give the folder of the {what}")
-    if not folder.is_dir():
-        hub_id = HUB_ID.fullmatch(str(path_or_id))
-        if hub_id is None:
-            raise MissingPrerequisite(
-                f"no {what} at {path_or_id}: train or download it first, or correct the path"
-            )
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    path = asset_path(path_or_id) if is_asset(path_or_id) else Path(path_or_id)
+    if not path.is_file() and not path.is_dir():
+        path = _from_hub(str(path_or_id), what)
+    if find_source(path, what) is not None:
+        folder = converted_folder(path, what)
+        if commit := _snapshot(path):
+            _commits[folder] = commit
+        return folder
+    if path.is_file():
+        raise UserError(f"{path} is a file: give the folder of the {what}")
+    if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
+        raise MissingPrerequisite(
+            f"{path} holds no {what}: it needs config.json and *.safetensors, or one GGUF file"
+        )
+    return path
 
-        repo, revision = hub_id["repo"], hub_id["revision"]
-        try:
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=LOADED_FILES))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-            reason = first_line(error)
-            raise MissingPrerequisite(
-                f"no {what} at {repo}{f'@{revision}' if revision else ''}: not a folder here, "
-                f"and the Hub says: {reason}"
-            ) from error
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise MissingPrerequisite(f"{folder} holds no {what}: it needs config.json and *.safetensors")
+
+def _from_hub(name: str, what: str) -> Path:
+    """The local snapshot of a Hub id, or one file in it."""
+    named, hub_id = HUB_FILE.fullmatch(name), HUB_ID.fullmatch(name)
+    if named is None and (hub_id is None or name.endswith(FILES)):
+        hint = "; a file on the Hub is written OWNER/REPOSITORY:FILE.gguf" if name.endswith(".gguf") else ""
+        raise MissingPrerequisite(
+            f"no {what} at {name}: train or download it first, or correct the path{hint}"
+        )
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        if named is not None:
+            return Path(hf_hub_download(named["repo"], named["file"], revision=named["revision"]))
+        assert hub_id is not None
+        folder = Path(
+            snapshot_download(hub_id["repo"], revision=hub_id["revision"], allow_patterns=LOADED_FILES)
+        )
+        return folder if list(folder.glob("*.safetensors")) else _other_format(folder, hub_id["repo"], what)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise MissingPrerequisite(
+            f"no {what} at {name}: not a folder here, and the Hub says: {first_line(error)}"
+        ) from error
+
+
+def _other_format(folder: Path, repo: str, what: str) -> Path:
+    """A snapshot without safetensors, completed by its weights in another format where they are not here yet."""
+    from huggingface_hub import hf_hub_download, list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if list(folder.glob("*.gguf")) or (folder / BINARY).is_file():
+        return folder
+    try:
+        names = list_repo_files(repo, revision=folder.name)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):  # what the folder lacks is said by the caller
+        return folder
+    files = [BINARY] if BINARY in names else sorted(name for name in names if name.endswith(".gguf"))
+    if len(files) > 1:
+        raise UserError(
+            f"{repo} holds {len(files)} GGUF files: name the {what} that you mean, such as {repo}:{files[0]}"
+        )
+    for name in files:
+        hf_hub_download(repo, name, revision=folder.name)
     return folder
 
 
@@ -91,9 +138,18 @@ def setup_sha256(folder: Path) -> str:
     )
 
 
+_commits: dict[Path, str] = {}  # of converted folders whose source came from the Hub
+
+
 def hub_commit(folder: Path) -> str | None:
-    """The commit that a folder of the Hub cache holds; None for any other folder."""
-    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+    """The commit that a folder of the Hub cache holds, or that a converted one was made from; None for any other."""
+    return _commits.get(folder) or _snapshot(folder)
+
+
+def _snapshot(path: Path) -> str | None:
+    """The commit of the snapshot in the Hub's cache that a path is or lies in."""
+    inside = [path, *path.parents]
+    return next((p.name for p in inside if p.parent.name == "snapshots" and COMMIT.fullmatch(p.name)), None)
 
 
 def code_sha256(folder: Path) -> str | None:
@@ -107,12 +163,14 @@ def weights_identity(
 ) -> dict[str, Any]:
     """The part of a model's identity that every kind shares: path, hashes, parameters, number type.
 
-    With it, where there are such, the commit on the Hub (`revision`) and the hash of Python code that may run.
+    With it, where there are such, the commit on the Hub (`revision`), what the weights were converted from (`source`)
+    and the hash of Python code that may run.
     """
     commit, code = hub_commit(folder), code_sha256(folder) if trust_remote_code else None
     return {
         "path": str(path_or_id),
         **({"revision": commit} if commit else {}),
+        **({"source": source} if (source := read_source(folder)) else {}),
         **({"code_sha256": code} if code else {}),
         "weights_sha256": weights_sha256(folder),
         "setup_sha256": setup_sha256(folder),
