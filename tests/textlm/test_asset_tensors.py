@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from rba_bench.assets import ASSETS, find_asset
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.textlm.asset_tensors import find_tensor_fault, tensors_sha256
+from rba_bench.textlm.asset_tensors import find_tensor_fault
+from rba_bench.textlm.formats.conversion import tensors_sha256
 
 TENSORS = {"b.weight": torch.arange(6, dtype=torch.float16).reshape(2, 3), "a": torch.tensor([7])}
 
