@@ -60,8 +60,9 @@ $(STAMP):
 	$(PIP) --editable '.[tts,train,ja,consistency,codecs]' --group dev --group docs; \
 	touch $@; } >&2
 
-assets: $(STAMP)  ## fetch real weights (98 MB) for the tests that serve them; without, these are skipped
-	@$(BIN)/python dev/fetch_assets.py
+assets: $(STAMP)  ## fetch real weights (177 MB) for the tests that need them; without, these are skipped
+	@$(BIN)/rba-bench assets fetch smollm2-135m-instruct
+	@$(BIN)/rba-bench assets fetch whisper-tiny.en
 
 vllm-check: $(STAMP)  ## rollouts through a real vLLM on the CPU; fetches it (1.5 GB) into .vllm/, 20 minutes
 	@PYTHONPATH=. $(BIN)/python dev/vllm_check.py $(ARGS)

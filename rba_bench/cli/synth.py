@@ -68,8 +68,8 @@ def compose_command(
         typer.Option(
             "--encoder",
             metavar="ID",
-            help="Whisper-type audio encoder: folder or Hub id, such as openai/whisper-small; folder of "
-            "faster-whisper; name or .pt file of openai-whisper.",
+            help="Whisper-type audio encoder: folder, Hub id or asset:NAME, such as openai/whisper-small; "
+            "folder of faster-whisper; name or .pt file of openai-whisper.",
         ),
     ],
     llm: Annotated[
@@ -77,7 +77,7 @@ def compose_command(
         typer.Option(
             "--llm",
             metavar="ID",
-            help="Causal language model with a chat template: folder, GGUF file, or Hub id.",
+            help="Causal language model with a chat template: folder, GGUF file, Hub id, or asset:NAME.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder of the checkpoint.")],

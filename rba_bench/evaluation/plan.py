@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rba_bench.assets import find_asset, is_asset
 from rba_bench.audio import perturbations
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.documents import set_fingerprint
@@ -143,6 +144,9 @@ def _track_of_model(model: str) -> str:
     if model in BUILT_IN:
         say(f"track: micro (as {model} belongs to the micro world; --track chooses)")
         return "micro"
+    if is_asset(model) and (shipped := find_asset(model).shipped):
+        say(f"track: {shipped[0]} (as {model} belongs to it; --track chooses)")
+        return shipped[0]
     say(f"track: full (as {model} does not belong to the micro world; --track chooses)")
     return "full"
 

@@ -5,6 +5,7 @@
     cascade:<recogniser>+<llm>              speech recognition, then any text LLM
     openai:<base_url>#<model>               a server with `input_audio`
     <folder or Hub id>                      a composite checkpoint, or an audio LLM of transformers
+    asset:<name>                            weights by name, wherever a folder may stand: `rba-bench assets list`
 
 A Hub id may name its commit, branch or tag: `Qwen/Qwen2-Audio-7B-Instruct@0a095220c30b7b31434169c3086508ef3ea5bf0a`.
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rba_bench.assets import model_folder
+from rba_bench.assets import PREFIX, model_folder
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_file, sha256_json
 from rba_bench.speechlm.speech_model import SpeechLM
@@ -216,7 +217,7 @@ def short_name(spec: str) -> str:
     """The last part of a folder, a Hub id or an `openai:<base_url>#<model>`, for tables; of a commit 8 digits."""
     from rba_bench.textlm.weights import COMMIT, HUB_FILE, HUB_ID
 
-    tail = spec.rpartition("#")[2] if spec.startswith("openai:") else str(spec)
+    tail = spec.rpartition("#")[2] if spec.startswith("openai:") else str(spec).removeprefix(PREFIX)
     path, file = Path(tail), HUB_FILE.fullmatch(tail)
     hub_id = file or HUB_ID.fullmatch(tail)
     if not path.exists() and hub_id is not None and (file or hub_id["revision"]):
@@ -237,6 +238,7 @@ PREFIXES: dict[str, Callable[[str, LoadOptions], SpeechLM]] = {  # what follows 
     "text": _load_text_oracle,
     "cascade": _load_cascade,
     "openai": _load_endpoint,
+    "asset": lambda name, options: _load_local(f"{PREFIX}{name}", options, name),
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from rba_bench.assets import is_asset
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
@@ -129,7 +130,7 @@ def load_recognizer(
         raise UserError(f"batch size is {batch_size}: use 1 or more")
     if is_openai_name(spec) or (Path(spec).is_file() and Path(spec).name != BINARY):
         return OpenAIWhisper.load(spec, device, batch_size, language)
-    if not Path(spec).exists() and not HUB_ID.fullmatch(spec):
+    if not Path(spec).exists() and not HUB_ID.fullmatch(spec) and not is_asset(spec):
         import whisper
 
         names = whisper.available_models()

@@ -11,7 +11,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from rba_bench.assets import is_asset
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
+from rba_bench.fetching import asset_path
 from rba_bench.files import sha256_file, sha256_json
 from rba_bench.textlm.formats.conversion import BINARY, converted_folder, find_source, read_source
 
@@ -42,14 +44,14 @@ def local_folder(path_or_id: str | Path, what: str = "model") -> Path:
         path_or_id: a folder; a GGUF file, a folder of CTranslate2, a `.pt` file of openai-whisper; or a Hub id
             (`Qwen/Qwen2.5-7B-Instruct`, downloaded once into the Hub cache), with `@` and a commit, branch or tag where
             not the newest commit of the main branch is meant, and with `:` and the name of a GGUF file where the
-            repository holds several.
+            repository holds several; or `asset:NAME`.
         what: how messages name it.
 
     Raises:
         MissingPrerequisite: no such folder, no weights in it, or the Hub cannot provide it.
         UserError: the path is a file of another kind, or one that cannot be converted.
     """
-    path = Path(path_or_id)
+    path = asset_path(path_or_id) if is_asset(path_or_id) else Path(path_or_id)
     if not path.is_file() and not path.is_dir():
         path = _from_hub(str(path_or_id), what)
     if find_source(path, what) is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench import cards
-from rba_bench.assets import WEIGHTS
+from rba_bench.assets import known_license
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.outputs import RUN_RECORD
@@ -34,7 +34,7 @@ def write_run_card(out: Path, base: Path | None = None) -> bool:
 
     run = cards.without_paths(read_json(out / RUN_RECORD))
     bases = [run["base"].partition("@")[0]] if run["base_revision"] else []
-    license_ = "apache-2.0" if run["base"] in WEIGHTS else None
+    license_ = known_license(run["base"])
     if license_ is None and base is not None:
         with suppress(UserError, OSError):  # no card, or no readable one
             stated = cards.front_matter(base / cards.CARD).get("license")

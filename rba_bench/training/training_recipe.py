@@ -134,7 +134,9 @@ class TrainingRecipe(Recipe):
 
     method: MethodName = "rba-single"  # the objective; the paper's RBA-Single needs no reward
     track: Literal["micro", "full"] = "micro"  # micro: shipped models in minutes; full: your own
-    base: str = "micro"  # checkpoint folder or Hub id of the model to train; "micro" = the shipped base
+    base: str = (
+        "micro"  # checkpoint folder, Hub id or asset:NAME of the model to train; "micro" = the shipped base
+    )
     trust_remote_code: bool = False  # run Python code that comes with the model; only `--trust` sets it
     # a folder, `{path, weight, kinds}`, or a list of these, which are mixed
     alignment_set: str | SetOptions | tuple[str | SetOptions, ...] = "runs/alignment-set"

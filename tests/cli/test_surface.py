@@ -86,6 +86,11 @@ SURFACE = {
     ],
     "rescore": ["--data-dir", "--device", "--help", "--json", "--judge", "--out", "--task", "-h", "RUNS"],
     "compare": ["--across", "--help", "--json", "-h", "RUN_A", "RUN_B"],
+    "assets": ["--help", "-h"],
+    "assets fetch": ["--help", "--json", "-h", "NAME"],
+    "assets list": ["--help", "--json", "-h"],
+    "assets verify": ["--help", "--json", "-h", "NAME"],
+    "assets where": ["--help", "-h", "NAME"],
     "leaderboard": ["--help", "-h"],
     "leaderboard build": [
         *(

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from rba_bench.files import cache_dir
+from rba_bench.assets import find_asset
 
 NAME = "smollm2"
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+ASSET = find_asset("smollm2-135m-instruct")
 SLOTS = 16
 START_S = 90.0  # on a machine that does much else
 # One thread: several wait for each other by spinning, which takes minutes where others want the cores too.
@@ -45,7 +45,7 @@ while os.getppid() == parent:  # nothing outlives a test run that is killed
 
 def gguf() -> Path:
     """The weights, there or not."""
-    return Path(os.environ.get("RBA_TEST_GGUF") or cache_dir() / "assets" / FILE)
+    return Path(os.environ.get("RBA_TEST_GGUF") or ASSET.path())
 
 
 def missing() -> str:

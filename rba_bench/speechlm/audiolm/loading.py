@@ -93,5 +93,8 @@ def load_processor(folder: Path, trust_remote_code: bool = False) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no usable processor: {first_line(error)}") from error
     if not hasattr(processor, "tokenizer"):
-        raise UserError(f"{folder} holds a {type(processor).__name__}, not a processor of audio and text")
+        raise UserError(
+            f"{folder} holds a {type(processor).__name__}, not a processor of audio and text; a text LLM is written "
+            "text:LLM, or cascade:RECOGNISER+LLM"
+        )
     return processor

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rba_bench.errors import UserError
+from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.files import cache_dir, open_up, read_json, sha256_file, sha256_json, write_json
 from rba_bench.progress import say
 
@@ -121,22 +121,36 @@ def read_source(folder: Path) -> dict[str, Any] | None:
 
 
 def tensors_sha256(folder: Path) -> str:
-    """SHA-256 over names, number types, shapes and bytes of all tensors in name order, however they are filed."""
+    """SHA-256 over the tensors of all safetensors files of a folder, in the order of their names.
+
+    Of each tensor the line `NAME DTYPE SHAPE` counts, such as `lm_head.weight torch.float16 (854, 192)`, and then its
+    bytes. How the tensors are shared out over files does not count.
+
+    Raises:
+        MissingPrerequisite: There are no such files.
+        UserError: One is damaged.
+    """
     import hashlib
 
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise MissingPrerequisite(f"{folder} holds no *.safetensors")
     digest = hashlib.sha256()
     places: dict[str, Path] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            places |= dict.fromkeys(tensors.keys(), file)
-    for name, file in sorted(places.items()):
-        with safe_open(file, framework="pt") as tensors:
-            tensor = tensors.get_tensor(name).contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    try:
+        for file in files:
+            with safe_open(file, framework="pt") as tensors:
+                places |= dict.fromkeys(tensors.keys(), file)
+        for name, file in sorted(places.items()):
+            with safe_open(file, framework="pt") as tensors:
+                tensor = tensors.get_tensor(name).contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    except SafetensorError as error:
+        raise UserError(f"{folder} holds a damaged safetensors file ({first_line(error)})") from error
     return digest.hexdigest()
 
 

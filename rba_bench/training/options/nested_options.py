@@ -61,7 +61,7 @@ class RewardOptions(Recipe):
     max_length: Positive | None = None
     trust_remote_code: bool = False  # run Python code that comes with the classifier or the embedding model
 
-    # folder, GGUF file or Hub id of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
+    # folder, GGUF file, Hub id or asset:NAME of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
     teacher: str = "micro"
     # variables of its chat template; enable_thinking is false unless set here
     teacher_template: TemplateVariables = Field(default_factory=dict)
@@ -69,7 +69,7 @@ class RewardOptions(Recipe):
     similarity_model: str | None = None  # folder or Hub id of a sentence-transformers model
     similarity_prompt: str = ""  # name of one of that model's own prompts, put before both texts
 
-    judge: str | None = None  # openai:<base_url>#<model>, a folder, a GGUF file or a Hub id
+    judge: str | None = None  # openai:<base_url>#<model>, a folder, a GGUF file, a Hub id or asset:NAME
     # like teacher_template; servers get only these variables
     judge_template: TemplateVariables = Field(default_factory=dict)
     judge_max_tokens: Positive = 16  # longest reply of the judge; a judge that thinks needs hundreds

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rba_bench.assets import resolve_model
+from rba_bench.assets import is_asset, resolve_model
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import read_json
-from rba_bench.textlm.weights import HUB_ID
+from rba_bench.textlm.weights import HUB_ID, local_folder
 from rba_bench.training.training_recipe import LoraOptions
 
 _WHISPER_LARGE = {
@@ -122,13 +122,17 @@ class ModelShape:
         return self.encoder + self.projector + self.llm
 
 
+def _resolve(name: str, role: str) -> str:
+    return str(local_folder(name)) if is_asset(name) else resolve_model(name, role)
+
+
 def find_config(name: str) -> dict[str, Any]:
-    """Configuration of a model: from a folder, the table above, or the local Hub cache; nothing is downloaded.
+    """Configuration of a model: from a folder, the table above, or the local Hub cache; only an asset is downloaded.
 
     Raises:
         MissingPrerequisite: it is in none of these.
     """
-    name = resolve_model(name, "base")
+    name = _resolve(name, "base")
     if (Path(name) / "config.json").is_file():
         return read_json(Path(name) / "config.json")
     if (hub_id := HUB_ID.fullmatch(name)) is not None:
@@ -255,7 +259,7 @@ def text_parameters(name: str, key: str) -> int:
 
     if name in TEXT_MODEL_PARAMETERS:
         return TEXT_MODEL_PARAMETERS[name]
-    folder = Path(resolve_model(name, "reward" if key.startswith("reward") else "teacher"))
+    folder = Path(_resolve(name, "reward" if key.startswith("reward") else "teacher"))
     if not (folder / "config.json").is_file():
         raise MissingPrerequisite(
             f"--plan does not know the size of {name}: give its number of parameters (--assume {key}=8e9)"
