@@ -174,7 +174,7 @@ class _Run:
         data: "TrainingData",
         base: Path,
         sources: dict[str, str],
-        origin: continuing.Origin | None,
+        origin: continuing.Origin | None = None,
     ) -> None:
         from accelerate import PartialState
         from transformers import set_seed
