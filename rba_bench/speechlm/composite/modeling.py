@@ -107,24 +107,27 @@ class CompositeModel(CompositePreTrainedModel):
         return embeds, lengths if self.ctc_compressor else -(-lengths // self.config.stack_factor)
 
     def expand(
-        self, input_ids: torch.Tensor, n_tokens: torch.Tensor, *beside: torch.Tensor | None
+        self, input_ids: torch.Tensor, n_tokens: torch.Tensor, side: str, *beside: torch.Tensor | None
     ) -> list[torch.Tensor | None]:
-        """Rows with each clip's one placeholder repeated for its audio tokens, padded on the side where they were.
+        """Rows with each clip's one placeholder repeated for its audio tokens.
 
         Args:
             input_ids: [B, L], one placeholder a clip.
             n_tokens: [N] numbers of audio tokens, in order of appearance.
-            *beside: attention mask and labels [B, L], or None; labels of audio tokens are -100.
+            side: `left` or `right`, where rows are padded; where the mask has zeros on the left, it is that side.
+            *beside: attention mask and labels [B, L], or None; a mask is made where there is none.
 
         Returns:
             `input_ids`, then what stands beside them, [B, L'] each.
         """
         placeholders = input_ids == self.config.audio_token_id
         repeats = torch.ones_like(input_ids).masked_scatter(placeholders, n_tokens.to(input_ids))
-        mask = beside[0] if beside else None
-        side = "right" if mask is None or bool(mask[:, 0].all()) else "left"
+        mask, labels = beside
+        mask = torch.ones_like(input_ids) if mask is None else mask
+        if not bool(mask[:, 0].all()):
+            side = "left"
         expanded: list[torch.Tensor | None] = []
-        for fill, rows in zip((0, 0, -100), (input_ids, *beside), strict=False):
+        for fill, rows in ((0, input_ids), (0, mask), (-100, labels)):
             if rows is None:
                 expanded.append(None)
                 continue
@@ -175,6 +178,7 @@ class CompositeModel(CompositePreTrainedModel):
         feature_lengths: torch.Tensor | None = None,
         audio_states: torch.Tensor | None = None,
         audio_lengths: torch.Tensor | None = None,
+        side: str = "right",
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Embeddings of a batch: `merge` of `project` of `encode_audio`; `audio_states` stand in for features.
 
@@ -190,7 +194,7 @@ class CompositeModel(CompositePreTrainedModel):
             return self.merge(input_ids), input_ids, attention_mask, labels
         embeds, n_tokens = self.project(audio_states, audio_lengths)
         if self.ctc_compressor and int((input_ids == self.config.audio_token_id).sum()) == len(n_tokens):
-            grown, attention_mask, labels = self.expand(input_ids, n_tokens, attention_mask, labels)
+            grown, attention_mask, labels = self.expand(input_ids, n_tokens, side, attention_mask, labels)
             assert grown is not None  # only what stands beside it may be None
             input_ids = grown
         return self.merge(input_ids, embeds, n_tokens), input_ids, attention_mask, labels
@@ -437,7 +441,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         if input_ids is not None and kwargs.get("inputs_embeds") is None:
             audio = (input_features, feature_lengths, audio_states, audio_lengths)
             kwargs["inputs_embeds"], input_ids, kwargs["attention_mask"], _ = self.model.read_audio(
-                input_ids, kwargs.get("attention_mask"), None, *audio
+                input_ids, kwargs.get("attention_mask"), None, *audio, side="left"
             )
         if input_ids is not None:
             kwargs["input_ids"] = input_ids
