@@ -83,8 +83,8 @@ def compose_command(
         typer.Option(
             "--connector",
             metavar="KIND",
-            help="What joins them: stack (a projector of stacked encoder states), ctc (a CTC compressor: about one audio "
-            "token for each word piece; random weights), or the folder of a trained connector.",
+            help="What joins them: stack (a projector of stacked encoder states), ctc (a CTC compressor with about one "
+            "audio token for each word piece; random weights), or the folder of a trained connector.",
         ),
     ] = "stack",
     stack: Annotated[

@@ -15,7 +15,6 @@ LLM). Scores against the LLM's input embeddings instead of a layer of their own 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import nn

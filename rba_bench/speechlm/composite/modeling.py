@@ -434,8 +434,8 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         """`GenerationMixin.generate` from features, from cached states or from `inputs_embeds`.
 
         Clips are merged into embeddings once, before rows are repeated for beams or several return sequences.
-        The result starts with `input_ids` where they are given (grown, behind a compressor); with `inputs_embeds` alone it holds new
-        tokens only. The audio placeholder is never generated.
+        The result starts with `input_ids` where they are given (grown, behind a compressor); with `inputs_embeds`
+        alone it holds new tokens only. The audio placeholder is never generated.
         """
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is not None and kwargs.get("inputs_embeds") is None:
