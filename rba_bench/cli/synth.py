@@ -81,8 +81,20 @@ def compose_command(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder of the checkpoint.")],
+    connector: Annotated[
+        str,
+        typer.Option(
+            "--connector",
+            metavar="KIND",
+            help="What joins them: stack (a projector of stacked encoder states), ctc (a CTC compressor with about one "
+            "audio token for each word piece; random weights), or the folder of a trained connector.",
+        ),
+    ] = "stack",
     stack: Annotated[
-        int, typer.Option("--stack", min=1, help="Number of encoder states (20 ms each) in one audio token.")
+        int,
+        typer.Option(
+            "--stack", min=1, help="With stack: number of encoder states (20 ms each) in one audio token."
+        ),
     ] = 4,
     projector_size: Annotated[
         int,
@@ -117,7 +129,7 @@ def compose_command(
     with stdout_reserved():
         from rba_bench.speechlm.compose import ComposeOptions, compose
 
-        chosen = ComposeOptions(stack, projector_size, seed, audio_token, dtype)
+        chosen = ComposeOptions(connector, stack, projector_size, seed, audio_token, dtype)
         result = compose(encoder, llm, out, chosen)
     say(f"train its projector: rba-bench train --set base={out}")
     if as_json:

@@ -110,6 +110,8 @@ def _encoder_weights(folder: Path) -> Iterator[tuple[str, Any]]:
 SCHEMA_VERSION = 1
 AUDIO_TOKEN = "<|audio|>"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+PROJECTOR_SIZE = 256  # of the projector behind a compressor, which only corrects
+STACK, CTC = "stack", "ctc"
 TRIAL = 12  # tokens on which composite and text model must agree
 
 
@@ -118,13 +120,16 @@ class ComposeOptions:
     """How the parts are joined.
 
     Attributes:
-        stack: encoder states (20 ms each in Whisper) in one audio token.
+        connector: what stands between encoder and LLM: `stack` (a projector of stacked states), `ctc` (a CTC
+            compressor with random weights: about one audio token for a word piece), or the folder of a trained one.
+        stack: encoder states (20 ms each in Whisper) in one audio token of a stacked projector.
         projector_size: width of the projector's hidden layer; 0 = that of the language model.
         seed: of the projector's weights.
         audio_token: placeholder; added to the tokenizer as a special token unless it knows it.
         dtype: number type of all weights: one of `DTYPES`, `auto` = as the language model is stored.
     """
 
+    connector: str = STACK
     stack: int = 4
     projector_size: int = 0
     seed: int = 0
@@ -171,6 +176,9 @@ def compose(
         "options": asdict(options),
     }
     hashes = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
+    if options.connector not in (STACK, CTC):
+        provenance["connector"] = {"weights_sha256": weights_sha256(_connector_folder(options.connector))}
+        hashes.append(provenance["connector"]["weights_sha256"])
     identity = {"parts_sha256": hashes, "llm_setup_sha256": setup_sha256(llm_folder), **asdict(options)}
     exists = (out / PROVENANCE).is_file()
     model, processor = (None, None) if exists else _join(encoder_folder, llm_folder, options)
@@ -225,6 +233,7 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
     import torch
 
     from rba_bench.speechlm.audiolm.families.composite import Composite
+    from rba_bench.speechlm.composite.connector_file import load_projector
     from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
     from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
 
@@ -234,13 +243,17 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
     expected = _text_logits(text_model)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
+        compressor, projector_size = _compressor(options, tower, text_model, tokenizer)
         model = CompositeForConditionalGeneration.from_parts(
             tower.to(text_model.dtype),
             text_model,
             tokenizer.convert_tokens_to_ids(options.audio_token),
             options.stack,
-            options.projector_size,
+            projector_size,
+            compressor,
         )
+    if options.connector not in (STACK, CTC):
+        load_projector(_connector_folder(options.connector), model)
     if not torch.allclose(_text_logits(model), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
         raise UserError(
             f"{llm_folder}: the logits of a {text_model.config.model_type} cannot be computed from its hidden states "
@@ -253,6 +266,7 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
         stack_factor=options.stack,
         audio_token=options.audio_token,
         mel_stride=stride,
+        compresses=compressor is not None,
     )
     # a spoken turn must hold one placeholder, and an answer must stand behind it and end
     family = Composite(model, processor)
@@ -263,6 +277,36 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
         )
     family.answer_ids("yes")
     return model, processor
+
+
+def _connector_folder(connector: str) -> Path:
+    """The folder of a trained connector.
+
+    Raises:
+        MissingPrerequisite: there is none.
+    """
+    from rba_bench.speechlm.composite.connector_file import connector_facts
+
+    connector_facts(Path(connector))
+    return Path(connector)
+
+
+def _compressor(options: ComposeOptions, tower: Any, text_model: Any, tokenizer: Any) -> tuple[Any, int]:
+    """The compressor that the options ask for, None without one, and the width of the projector behind it."""
+    if options.connector == STACK:
+        return None, options.projector_size
+    from rba_bench.speechlm.composite import connector_file
+    from rba_bench.speechlm.composite.modeling import word_embeddings
+
+    embeddings = word_embeddings(text_model)
+    if options.connector == CTC:
+        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        pieces = [i for i in range(min(len(tokenizer), len(embeddings))) if i not in special]
+        made = connector_file.new_compressor(tower.config, embeddings, pieces)
+        return made, options.projector_size or PROJECTOR_SIZE
+    folder = _connector_folder(options.connector)
+    size = connector_file.connector_facts(folder)["projector_hidden_size"]
+    return connector_file.load_compressor(folder, tower.config, embeddings), size
 
 
 def _load_tokenizer(folder: Path, audio_token: str) -> Any:

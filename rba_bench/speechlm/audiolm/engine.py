@@ -204,14 +204,17 @@ class TransformersSpeechLM(SpeechLM):
                 numbers[content] = len(distinct)
                 distinct.append(request)
             to_generate.append(GenerationRequest(numbers[content], request.seed))
-        family = self.family
-        rows = [
-            family.expand(family.prompt_ids(request.prompt), family.n_tokens(_n_samples(request)))
-            for request in distinct
-        ]
+        family, states = self.family, None
+        if family.compresses:  # encoded first, as only then their numbers of tokens are known; they are few
+            states = encode_with_cache(distinct, self.cache, self._encode, self.device)
+            counts = [len(of_clip) for of_clip in states]
+        else:
+            counts = [family.n_tokens(_n_samples(request)) for request in distinct]
+        prompts = zip(distinct, counts, strict=True)
+        rows = [family.expand(family.prompt_ids(request.prompt), count) for request, count in prompts]
         order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
         ready: dict[int, torch.Tensor] = {}
-        embed = partial(self._embeds, distinct, rows, order, ready)
+        embed = partial(self._embeds, distinct, states, rows, order, ready)
         lengths, start = [len(row) for row in rows], prefix_before_audio(family, rows)
         with self.clock("decoder"), family.reading_speech():
             return continue_prompts(
@@ -227,6 +230,7 @@ class TransformersSpeechLM(SpeechLM):
     def _embeds(
         self,
         requests: Sequence[SpeechRequest],
+        states: Sequence[torch.Tensor] | None,
         rows: Sequence[Sequence[int]],
         order: Sequence[int],
         ready: dict[int, torch.Tensor],
@@ -236,17 +240,22 @@ class TransformersSpeechLM(SpeechLM):
         while missing := [i for i in numbers if i not in ready]:
             begin = order.index(missing[0])
             batch = order[begin : begin + self.batch_size]
-            merged = self._merge([requests[i] for i in batch])
+            encoded = None if states is None else [states[i] for i in batch]
+            merged = self._merge([requests[i] for i in batch], encoded)
             sizes = [len(rows[i]) for i in batch]
             if merged["attention_mask"].sum(1).tolist() != sizes:
                 raise ValueError("the projector made another number of audio tokens than it announces")
             ready.update(zip(batch, unpadded(merged["inputs_embeds"], sizes), strict=True))
         return [ready.pop(i) for i in numbers]
 
-    def _merge(self, requests: Sequence[SpeechRequest]) -> dict[str, torch.Tensor]:
-        """Embeddings with the audio in its places, left-padded."""
+    def _merge(
+        self, requests: Sequence[SpeechRequest], encoded: list[torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Embeddings with the audio in its places, left-padded; of clips encoded now, or before."""
         family = self.family
-        states, lengths = pad_states(encode_with_cache(requests, self.cache, self._encode, self.device))
+        if encoded is None:
+            encoded = encode_with_cache(requests, self.cache, self._encode, self.device)
+        states, lengths = pad_states(encoded)
         with self.clock("encoder"):
             embeds, n_tokens = family.project(states, lengths)
             rows = [

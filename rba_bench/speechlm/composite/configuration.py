@@ -18,6 +18,8 @@ class CompositeConfig(PretrainedConfig):
         stack_factor: k, the number of encoder states (20 ms each) in one audio token.
         projector_hidden_size: width of the projector's hidden layer; 0 means that of the text model.
         lm_head_bias: whether the language-model head has a bias (Phi-type models).
+        compressor: sizes of a CTC compressor (`CompressorSizes`) between encoder and projector; None without one,
+            which is the stacked projector.
 
     `tie_word_embeddings` is that of `text_config`, whatever is passed.
     """
@@ -33,6 +35,7 @@ class CompositeConfig(PretrainedConfig):
         stack_factor: int = 4,
         projector_hidden_size: int = 0,
         lm_head_bias: bool = False,
+        compressor: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         self.audio_config = _as_config(audio_config, "whisper")
@@ -43,6 +46,7 @@ class CompositeConfig(PretrainedConfig):
         self.stack_factor = stack_factor
         self.projector_hidden_size = projector_hidden_size or self.text_config.hidden_size
         self.lm_head_bias = lm_head_bias
+        self.compressor = compressor
         kwargs["tie_word_embeddings"] = bool(getattr(self.text_config, "tie_word_embeddings", False))
         super().__init__(**kwargs)
         note_configuration()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
@@ -19,6 +20,13 @@ from transformers.utils import can_return_tuple
 from rba_bench.cards import CARD
 from rba_bench.errors import UserError
 from rba_bench.speechlm.composite.configuration import CompositeConfig
+from rba_bench.speechlm.composite.ctc_compressor import (
+    CompressedProjector,
+    CompressorSizes,
+    CTCCompressor,
+    DepthwiseKernel,
+    ZeroLinear,
+)
 from rba_bench.speechlm.composite.encoder import (
     ScaledLinear,
     StackProjector,
@@ -45,7 +53,7 @@ class CompositePreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, ScaledLinear):
+        if isinstance(module, (ScaledLinear, ZeroLinear, DepthwiseKernel)):
             module.reset_parameters()
         else:
             super()._init_weights(module)
@@ -56,14 +64,21 @@ class CompositeModel(CompositePreTrainedModel):
 
     Attributes:
         audio_tower: `TrueLengthWhisperEncoder`.
-        multi_modal_projector: `StackProjector`.
+        ctc_compressor: `CTCCompressor`, where the configuration has one: with it `encode_audio` ends.
+        multi_modal_projector: `StackProjector`, or `CompressedProjector` behind a compressor.
         language_model: the backbone of any causal language model (`AutoModel.from_config(text_config)`).
     """
 
     def __init__(self, config: CompositeConfig) -> None:
         super().__init__(config)
         self.audio_tower = TrueLengthWhisperEncoder(config.audio_config)
-        self.multi_modal_projector = StackProjector(config)
+        self.ctc_compressor: CTCCompressor | None = None
+        if config.compressor is None:
+            self.multi_modal_projector: nn.Module = StackProjector(config)
+        else:
+            sizes, width = CompressorSizes(**config.compressor), config.hidden_size
+            self.ctc_compressor = CTCCompressor(sizes, config.audio_config.d_model, width)
+            self.multi_modal_projector = CompressedProjector(width, sizes, config.projector_hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
@@ -72,9 +87,11 @@ class CompositeModel(CompositePreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-mel [B, M, T] (10 ms frames) to encoder states [B, T', D] (20 ms) and their lengths [B].
 
-        This is what is worth caching: it does not depend on projector or language model.
+        This is what is worth caching: it does not depend on projector or language model. Behind a compressor the
+        states are its tokens [B, A, H + W], one for about a word piece, and the lengths their numbers.
         """
-        return self.audio_tower(input_features, feature_lengths)
+        states, lengths = self.audio_tower(input_features, feature_lengths)
+        return (states, lengths) if self.ctc_compressor is None else self.ctc_compressor(states, lengths)
 
     def project(
         self, states: torch.Tensor, lengths: torch.Tensor | None = None
@@ -87,7 +104,36 @@ class CompositeModel(CompositePreTrainedModel):
         if bool((lengths < frames).any()):  # what a cache or a collator left behind the end must not count
             states = states.masked_fill(~length_mask(lengths, frames)[..., None], 0.0)
         embeds = self.multi_modal_projector(states.to(self.multi_modal_projector.linear_1.weight.dtype))
-        return embeds, -(-lengths // self.config.stack_factor)
+        return embeds, lengths if self.ctc_compressor else -(-lengths // self.config.stack_factor)
+
+    def expand(
+        self, input_ids: torch.Tensor, n_tokens: torch.Tensor, side: str, *beside: torch.Tensor | None
+    ) -> list[torch.Tensor | None]:
+        """Rows with each clip's one placeholder repeated for its audio tokens.
+
+        Args:
+            input_ids: [B, L], one placeholder a clip.
+            n_tokens: [N] numbers of audio tokens, in order of appearance.
+            side: `left` or `right`, where rows are padded; where the mask has zeros on the left, it is that side.
+            *beside: attention mask and labels [B, L], or None; a mask is made where there is none.
+
+        Returns:
+            `input_ids`, then what stands beside them, [B, L'] each.
+        """
+        placeholders = input_ids == self.config.audio_token_id
+        repeats = torch.ones_like(input_ids).masked_scatter(placeholders, n_tokens.to(input_ids))
+        mask, labels = beside
+        mask = torch.ones_like(input_ids) if mask is None else mask
+        if not bool(mask[:, 0].all()):
+            side = "left"
+        expanded: list[torch.Tensor | None] = []
+        for fill, rows in ((0, input_ids), (0, mask), (-100, labels)):
+            if rows is None:
+                expanded.append(None)
+                continue
+            wide = [torch.repeat_interleave(row, times) for row, times in zip(rows, repeats, strict=True)]
+            expanded.append(pad_sequence(wide, True, fill, padding_side=side))
+        return expanded
 
     def merge(
         self,
@@ -123,20 +169,35 @@ class CompositeModel(CompositePreTrainedModel):
             return words
         return words.masked_scatter(placeholders[..., None], audio.to(words.dtype))
 
-    def embed(
+    def read_audio(
         self,
         input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         feature_lengths: torch.Tensor | None = None,
         audio_states: torch.Tensor | None = None,
         audio_lengths: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """`merge` of `project` of `encode_audio`: [B, L, H]; `audio_states` stand in for features."""
+        side: str = "right",
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Embeddings of a batch: `merge` of `project` of `encode_audio`; `audio_states` stand in for features.
+
+        Behind a compressor the clips' numbers of tokens are known only now: where each has one placeholder, the rows
+        grow (see `expand`).
+
+        Returns:
+            Embeddings [B, L', H], and `input_ids`, `attention_mask` and `labels` [B, L'] that go with them.
+        """
         if audio_states is None and input_features is not None:
             audio_states, audio_lengths = self.encode_audio(input_features, feature_lengths)
         if audio_states is None:
-            return self.merge(input_ids)
-        return self.merge(input_ids, *self.project(audio_states, audio_lengths))
+            return self.merge(input_ids), input_ids, attention_mask, labels
+        embeds, n_tokens = self.project(audio_states, audio_lengths)
+        if self.ctc_compressor and int((input_ids == self.config.audio_token_id).sum()) == len(n_tokens):
+            grown, attention_mask, labels = self.expand(input_ids, n_tokens, side, attention_mask, labels)
+            assert grown is not None  # only what stands beside it may be None
+            input_ids = grown
+        return self.merge(input_ids, embeds, n_tokens), input_ids, attention_mask, labels
 
     @can_return_tuple
     def forward(
@@ -158,9 +219,8 @@ class CompositeModel(CompositePreTrainedModel):
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds")
             if fresh:
-                inputs_embeds = self.embed(
-                    input_ids, input_features, feature_lengths, audio_states, audio_lengths
-                )
+                audio = (input_features, feature_lengths, audio_states, audio_lengths)
+                inputs_embeds, _, attention_mask, _ = self.read_audio(input_ids, attention_mask, None, *audio)
             else:  # a decoding step: the audio is in the cache already
                 inputs_embeds = self.language_model.get_input_embeddings()(input_ids)
         mask = attention_mask if position_ids is None and fresh else None
@@ -174,6 +234,13 @@ class CompositeModel(CompositePreTrainedModel):
             past_key_values=past_key_values,
             **kwargs,
         )
+
+
+def word_embeddings(text_model: PreTrainedModel) -> torch.Tensor:
+    """The input embeddings [V, H] as they enter the first layer: what audio tokens should look like."""
+    embedding = text_model.get_input_embeddings()
+    # Gemma 3 scales inside its embedding layer, which audio tokens do not pass through
+    return embedding.weight.detach() * float(getattr(embedding, "scalar_embed_scale", 1.0))
 
 
 class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixin):
@@ -203,6 +270,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         audio_token_id: int,
         stack_factor: int = 4,
         projector_hidden_size: int = 0,
+        compressor: CTCCompressor | None = None,
     ) -> "CompositeForConditionalGeneration":
         """A composite around an encoder and a causal language model, with a new projector.
 
@@ -215,6 +283,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             audio_token_id: see `CompositeConfig`.
             stack_factor: see `CompositeConfig`.
             projector_hidden_size: see `CompositeConfig`.
+            compressor: to stand between encoder and projector; None = the stacked projector.
 
         Raises:
             UserError: the text model cannot be taken apart into backbone and linear head.
@@ -229,6 +298,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             stack_factor,
             projector_hidden_size,
             head.bias is not None,
+            None if compressor is None else compressor.sizes.to_dict(),
         )
         with torch.device("meta"):  # the skeleton only; no second copy of a large language model
             model = cls(config)
@@ -236,11 +306,14 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             raise UserError(
                 f"{type(text_model).__name__} is not a backbone and a head; it cannot be the text model"
             )
-        embedding = text_model.get_input_embeddings()
-        rms = float(embedding.weight.detach().float().pow(2).mean().sqrt())
-        # Gemma 3 scales inside its embedding layer, which audio tokens do not pass through
-        rms *= float(getattr(embedding, "scalar_embed_scale", 1.0))
-        projector = StackProjector(config, embedding_rms=rms)
+        if compressor is None:
+            rms = float(word_embeddings(text_model).float().pow(2).mean().sqrt())
+            projector: nn.Module = StackProjector(config, embedding_rms=rms)
+        else:
+            projector = CompressedProjector(
+                config.hidden_size, compressor.sizes, config.projector_hidden_size
+            )
+            model.model.ctc_compressor = compressor.to(dtype=text_model.dtype, device=text_model.device)
         model.model.audio_tower = encoder
         model.model.multi_modal_projector = projector.to(dtype=text_model.dtype, device=text_model.device)
         model.model.language_model = text_model.base_model
@@ -298,7 +371,8 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         """Logits, and the loss where labels are given.
 
         Args:
-            input_ids: [B, L] with one placeholder per audio token.
+            input_ids: [B, L] with one placeholder per audio token; behind a compressor with one per clip, and all that
+                is said of L is then of rows as `expand` makes them.
             attention_mask: [B, L], 0 on padding (either side).
             input_features: [N, M, T] log-mel of all clips of the batch, in order of appearance.
             feature_lengths: [N] frames of each clip.
@@ -314,13 +388,15 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         Raises:
             ValueError: placeholders without audio, or audio without placeholders.
         """
+        fresh = past_key_values is None or past_key_values.get_seq_length() == 0
+        if inputs_embeds is None and input_ids is not None and fresh:
+            audio = (input_features, feature_lengths, audio_states, audio_lengths)
+            inputs_embeds, _, attention_mask, labels = self.model.read_audio(
+                input_ids, attention_mask, labels, *audio
+            )
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            input_features=input_features,
-            feature_lengths=feature_lengths,
-            audio_states=audio_states,
-            audio_lengths=audio_lengths,
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -358,13 +434,14 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         """`GenerationMixin.generate` from features, from cached states or from `inputs_embeds`.
 
         Clips are merged into embeddings once, before rows are repeated for beams or several return sequences.
-        The result starts with `input_ids` where they are given; with `inputs_embeds` alone it holds new
-        tokens only. The audio placeholder is never generated.
+        The result starts with `input_ids` where they are given (grown, behind a compressor); with `inputs_embeds`
+        alone it holds new tokens only. The audio placeholder is never generated.
         """
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is not None and kwargs.get("inputs_embeds") is None:
-            kwargs["inputs_embeds"] = self.model.embed(
-                input_ids, input_features, feature_lengths, audio_states, audio_lengths
+            audio = (input_features, feature_lengths, audio_states, audio_lengths)
+            kwargs["inputs_embeds"], input_ids, kwargs["attention_mask"], _ = self.model.read_audio(
+                input_ids, kwargs.get("attention_mask"), None, *audio, side="left"
             )
         if input_ids is not None:
             kwargs["input_ids"] = input_ids

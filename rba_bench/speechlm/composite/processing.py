@@ -108,6 +108,7 @@ class CompositeProcessor(ProcessorMixin):
         stack_factor: k of the model this processor feeds (`CompositeConfig.stack_factor`).
         audio_token: the placeholder.
         mel_stride: stride of the encoder's first convolution (1 in Whisper).
+        compresses: whether the model has a compressor: a clip then has one placeholder, which the model repeats.
 
     Raises:
         UserError: the tokenizer does not know the placeholder.
@@ -121,6 +122,7 @@ class CompositeProcessor(ProcessorMixin):
         stack_factor: int = 4,
         audio_token: str = "<|audio|>",
         mel_stride: int = 1,
+        compresses: bool = False,
     ) -> None:
         if tokenizer is None or feature_extractor is None:
             raise UserError("a composite processor needs a feature extractor and a tokenizer")
@@ -132,6 +134,7 @@ class CompositeProcessor(ProcessorMixin):
             tokenizer.pad_token = tokenizer.eos_token
         self.stack_factor = stack_factor
         self.mel_stride = mel_stride
+        self.compresses = compresses
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     @classmethod
@@ -150,7 +153,9 @@ class CompositeProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
 
     def n_audio_tokens(self, n_samples: int) -> int:
-        """Placeholders that a clip of `n_samples` at 16 kHz takes."""
+        """Placeholders that a clip of `n_samples` at 16 kHz takes in the text."""
+        if self.compresses:
+            return 1
         states = (-(-self.feature_extractor.n_frames(n_samples) // self.mel_stride) + 1) // 2
         return -(-states // self.stack_factor)
 

@@ -57,6 +57,11 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: LoraOptions 
     unknown = sorted(set(train_parts) - parts.keys())
     if unknown or not train_parts:
         raise UserError(f"train_parts {', '.join(unknown) or 'is empty'}: name some of {', '.join(parts)}")
+    if family.compresses and "encoder" in train_parts:
+        raise UserError(
+            "the encoder of a model with a CTC compressor cannot train here, as numbers of audio tokens would change "
+            "from step to step: set train_parts to projector, llm or both"
+        )
     family.model.requires_grad_(False)
     targets = {} if lora is None else {"llm": lora.targets, "encoder": lora.encoder_targets}
     adapted = {name: layers for name, layers in targets.items() if layers}

@@ -158,6 +158,8 @@ class AudioFamily(Trainable, ABC):
 
     allows_true_length: ClassVar[bool] = False  # only where the result is that of the padded form
     steady: ClassVar[bool] = False  # a batch is a rectangle of frames, one row a clip: see `steady_frames`
+    # a clip's number of audio tokens is known only when it is encoded: `n_tokens` is then the most it can be
+    compresses: bool = False
     splits: ClassVar[bool] = True  # False: only `plain_inputs` and the model's own generate
     max_batch: ClassVar[int | None] = None  # most requests that may be answered together
     text_first: ClassVar[bool] = False  # order of text and audio in the user turn

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from rba_bench.errors import UserError, first_line
 from rba_bench.files import sha256_bytes, sha256_json
@@ -36,6 +37,18 @@ class Composite(AudioFamily):
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no usable processor: {first_line(error)}") from error
 
+    @property
+    def compresses(self) -> bool:  # type: ignore[override]
+        """See `AudioFamily.compresses`."""
+        return self.model.model.ctc_compressor is not None
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """See `Trainable.parts`: a compressor belongs to the encoder, as it ends what is cached."""
+        parts = super().parts()
+        if self.compresses:
+            parts["encoder"].append(self.model.model.ctc_compressor)
+        return parts
+
     def identity(self) -> dict[str, Any]:
         """What a record says of the model beside path, weights and setup: its kind."""
         return {"kind": "composite"}
@@ -47,7 +60,11 @@ class Composite(AudioFamily):
 
     def encoder_sha256(self) -> str:
         """Hash of the encoder's weights: checkpoints that trained other parts share its states."""
-        weights = sorted(self.encoder.state_dict().items())
+        weights = [
+            (name, weight)
+            for module in self.parts()["encoder"]
+            for name, weight in sorted(module.state_dict().items())
+        ]
         stored = ((name, weight.cpu().contiguous().view(torch.uint8)) for name, weight in weights)
         return sha256_json([[name, sha256_bytes(data.numpy().tobytes())] for name, data in stored])
 
@@ -111,6 +128,9 @@ class Composite(AudioFamily):
 
     def n_tokens(self, n_samples: int) -> int:
         """See `AudioFamily.n_tokens`."""
+        if self.compresses:  # at most one token for two states of 20 ms
+            states = (self.processor.feature_extractor.n_frames(n_samples) + 1) // 2
+            return -(-states // 2)
         return int(self.processor.n_audio_tokens(n_samples))
 
     def frames_needed(self, n_samples: int) -> int:

@@ -1,0 +1,111 @@
+"""A trained connector apart from the models that it connects: compressor and projector of a composite, in float16.
+
+Two files: `connector.safetensors` has the weights, without the LLM's word embeddings, which come from the LLM itself;
+`connector.json` says their sizes, between which models they were trained (hashes of the weights), and how.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rba_bench import files
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.speechlm.composite.ctc_compressor import CompressorSizes, CTCCompressor
+from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+
+WEIGHTS, FACTS = "connector.safetensors", "connector.json"
+SCHEMA_VERSION = 1
+_COMPRESSOR, _PROJECTOR = "compressor.", "projector."
+_FROM_LLM = f"{_COMPRESSOR}pieces"
+
+
+def save_connector(model: CompositeForConditionalGeneration, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write a composite's compressor and projector.
+
+    Args:
+        model: with a compressor.
+        folder: made if absent.
+        facts: where it comes from, such as `parts` (see `compose.json`) and the recipe of its training.
+
+    Raises:
+        ValueError: the model has no compressor.
+    """
+    from safetensors.torch import save
+
+    inner = model.model
+    if inner.ctc_compressor is None:
+        raise ValueError("only a composite with a compressor has a connector that stands alone")
+    tensors = {}
+    for prefix, module in ((_COMPRESSOR, inner.ctc_compressor), (_PROJECTOR, inner.multi_modal_projector)):
+        for name, tensor in module.state_dict().items():
+            whole_number = not tensor.is_floating_point()
+            tensors[prefix + name] = tensor.detach().cpu().to(torch.int32 if whole_number else torch.float16)
+    del tensors[_FROM_LLM]
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_atomic(folder / WEIGHTS, save({name: t.contiguous() for name, t in tensors.items()}))
+    sizes = {
+        "sizes": inner.ctc_compressor.sizes.to_dict(),
+        "states_size": model.config.audio_config.d_model,
+        "embedding_size": model.config.hidden_size,
+        "projector_hidden_size": model.config.projector_hidden_size,
+    }
+    files.write_json(folder / FACTS, {"schema_version": SCHEMA_VERSION, **sizes, **facts})
+
+
+def connector_facts(folder: Path) -> dict[str, Any]:
+    """Content of `connector.json`.
+
+    Raises:
+        MissingPrerequisite: there is no connector in the folder.
+    """
+    if not (folder / FACTS).is_file() or not (folder / WEIGHTS).is_file():
+        raise MissingPrerequisite(f"no connector in {folder}: {FACTS} and {WEIGHTS} are needed")
+    facts: dict[str, Any] = files.read_json(folder / FACTS)
+    return facts
+
+
+def load_compressor(folder: Path, config: Any, embeddings: torch.Tensor) -> CTCCompressor:
+    """The compressor of a connector, for an encoder and an LLM of the sizes that it was made for.
+
+    Args:
+        folder: see `save_connector`.
+        config: the encoder's `WhisperConfig`.
+        embeddings: [V, H], see `modeling.word_embeddings`.
+
+    Raises:
+        MissingPrerequisite: there is no connector in the folder.
+        UserError: its sizes are others.
+    """
+    facts = connector_facts(folder)
+    ours, theirs = (config.d_model, embeddings.shape[1]), (facts["states_size"], facts["embedding_size"])
+    if ours != theirs:
+        raise UserError(
+            f"the connector in {folder} joins an encoder of width {theirs[0]} and an LLM of width {theirs[1]}, not "
+            f"{ours[0]} and {ours[1]}: use the models named in its {FACTS}"
+        )
+    compressor = CTCCompressor(CompressorSizes(**facts["sizes"]), *ours)
+    weights = _weights(folder, _COMPRESSOR)
+    compressor.set_pieces(weights["piece_ids"].tolist(), embeddings)
+    compressor.load_state_dict({**weights, "pieces": compressor.pieces})
+    return compressor
+
+
+def load_projector(folder: Path, model: CompositeForConditionalGeneration) -> None:
+    """Put a connector's projector into a composite that was made with its compressor."""
+    model.model.multi_modal_projector.load_state_dict(_weights(folder, _PROJECTOR))
+
+
+def _weights(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / WEIGHTS)
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def new_compressor(config: Any, embeddings: torch.Tensor, pieces: list[int], **sizes: int) -> CTCCompressor:
+    """An untrained compressor for an encoder and an LLM, that can say `pieces`."""
+    made = CTCCompressor(CompressorSizes(**sizes, n_pieces=len(pieces)), config.d_model, embeddings.shape[1])
+    made.set_pieces(pieces, embeddings)
+    return made
