@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
 
-from rba_bench import __version__, fetching
-from rba_bench.assets import ASSETS, MICRO, WEIGHTS, weights_folder
+from rba_bench import __version__
+from rba_bench.assets import ASSETS, MICRO, WEIGHTS, fetching, weights_folder
 from rba_bench.installing import extra, package
 from rba_bench.machine import package_version, usable_cpus
 from rba_bench.speechlm.audiolm.families import FAMILIES, VERIFIED_WITH, Entry

@@ -27,19 +27,7 @@ LAYERS = (
     ("textlm",),
     ("metrics", "audio"),
     ("recipes", "outputs", "cards"),
-    (
-        "assets",
-        "downloads",
-        "errors",
-        "faults",
-        "fetching",
-        "files",
-        "installing",
-        "machine",
-        "progress",
-        "seeding",
-    )
-    + ("untrusted", "wheels"),
+    ("assets", "errors", "faults", "files", "installing", "machine", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"

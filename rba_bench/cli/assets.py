@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rba_bench import fetching
-from rba_bench.assets import ASSETS, WEIGHTS, Asset, find_asset
+from rba_bench.assets import ASSETS, WEIGHTS, Asset, fetching, find_asset
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import MissingPrerequisite, RbaError

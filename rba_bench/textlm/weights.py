@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.assets import is_asset
+from rba_bench.assets.fetching import asset_path
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
-from rba_bench.fetching import asset_path
 from rba_bench.files import sha256_file, sha256_json
 from rba_bench.textlm.formats.conversion import BINARY, converted_folder, find_source, read_source
 

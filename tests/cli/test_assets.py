@@ -10,8 +10,8 @@ import pytest
 
 from rba_bench.assets import ASSETS, Asset, find_asset, weights_folder
 from rba_bench.cli.main import main
-from tests.given_assets import CONTENT, offer_asset
-from tests.local_index import pip_settings, serve
+from tests.assets.given_assets import CONTENT, offer_asset
+from tests.assets.local_index import pip_settings, serve
 
 Capture = pytest.CaptureFixture[str]
 

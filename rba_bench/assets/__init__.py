@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import cache_dir
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 PREFIX = "asset:"
 
 

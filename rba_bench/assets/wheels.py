@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 from zipfile import ZipFile
 
 from rba_bench.assets import Wheel
-from rba_bench.downloads import download
+from rba_bench.assets.downloads import download
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.files import sha256_file
 from rba_bench.progress import say

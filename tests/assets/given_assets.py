@@ -1,6 +1,6 @@
 """Small assets for tests, and the command line with one of them in its list.
 
-As a program (`python -m tests.given_assets FILE WORD ...`) it runs `rba-bench WORD ...` with the asset in `FILE`.
+Program `python -m tests.assets.given_assets FILE WORD ...` runs `rba-bench WORD ...` with the asset of `FILE`.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rba_bench.assets import ASSETS, Asset, AssetFile, HubFolder, Wheel
-from tests.local_index import COMMIT, LocalIndex, make_wheel
+from tests.assets.local_index import COMMIT, LocalIndex, make_wheel
 
 REPO = "ann/tiny"
 CONTENT = {"model.bin": os.urandom(1_500_000), "config.json": b"{}\n"}  # does not shrink in a wheel
@@ -41,7 +41,7 @@ def start_program(asset: Asset, folder: Path, *words: str, **environment: str) -
     """The command line in a process of its own."""
     (folder / "asset.json").write_text(json.dumps(asdict(asset)))
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.given_assets", str(folder / "asset.json"), *words],
+        [sys.executable, "-m", "tests.assets.given_assets", str(folder / "asset.json"), *words],
         cwd=Path(__file__).parent.parent,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rba_bench import downloads
-from rba_bench.downloads import download
+from rba_bench.assets import downloads
+from rba_bench.assets.downloads import download
 from rba_bench.errors import MissingPrerequisite
-from tests.local_index import LocalIndex, serve
+from tests.assets.local_index import LocalIndex, serve
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB
 NAME = "thing.whl"

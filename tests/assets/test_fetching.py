@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rba_bench.assets import ASSETS, Asset
+from rba_bench.assets.fetching import asset_path, fetch, find_faults, is_cached
 from rba_bench.errors import MissingPrerequisite
-from rba_bench.fetching import asset_path, fetch, find_faults, is_cached
-from tests.given_assets import CONTENT, offer_asset, start_program
-from tests.local_index import COMMIT, LocalIndex, pip_settings, serve
+from tests.assets.given_assets import CONTENT, offer_asset, start_program
+from tests.assets.local_index import COMMIT, LocalIndex, pip_settings, serve
 
 
 @pytest.fixture
