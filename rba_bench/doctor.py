@@ -36,7 +36,7 @@ DISTRIBUTIONS = {  # and the modules they are imported by
     "typer": "typer",
 }
 EXTRAS = {
-    "tts": ("espeakng_loader",),
+    "tts": ("espeakng_loader", "piper"),
     "train": ("peft",),
     "ja": ("MeCab",),
     "ko": ("mecab_ko",),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rba_bench.audio import espeak
+from rba_bench.audio import espeak, piper
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class SpeechEngine:
     banks: Mapping[str, Sequence[Any]]
 
 
-ENGINES = (SpeechEngine("espeak-ng", espeak.espeak_version, espeak.speak, espeak.BANKS),)
+ENGINES = (
+    SpeechEngine("espeak-ng", espeak.espeak_version, espeak.speak, espeak.BANKS),
+    SpeechEngine("piper", piper.piper_version, piper.speak, piper.BANKS),
+)
 VOICE_BANKS = {bank: voices for engine in ENGINES for bank, voices in engine.banks.items()}
 
 
