@@ -1,14 +1,13 @@
-"""Whether an answer keeps to the constraints it was given, checked by rules: the thirteen of Speech-IFEval.
+"""Whether an answer keeps to its constraints, checked by rules: Speech-IFEval's thirteen and those of `spoken_checks`.
 
 The names are those of IFEval (Zhou et al., 2023); the rules are as Speech-IFEval (Lu et al., 2025) relaxed them.
 Bullets may be `*`, `-`, a dot or a number; paragraphs end at any line break; what must stand first may stand in quotes;
 upper and lower case are checked without asking for a language. So the checkers of lm-eval's `ifeval` task give other
 rates. An empty answer follows nothing.
 
-Speech-IFEval counts sentences with NLTK's trained Punkt model, which is a download. Here a fixed rule stands in: a
-sentence ends at `.`, `!` or `?` (and closing quotes), unless the full stop belongs to an abbreviation or an initial, to
-the number of a list, or to an ellipsis within a sentence. Of the 2,666 answers whose verdicts the authors publish (two
-models, all thirteen constraints) this module judges 2,665 as they do; the other one hangs on an ellipsis.
+Speech-IFEval counts sentences with NLTK's trained Punkt model, which is a download. Here the fixed rule of
+`rba_bench.metrics.sentences` stands in. Of the 2,666 answers whose verdicts the authors publish (two models, all
+thirteen constraints) this module judges 2,665 as they do; the other one hangs on an ellipsis.
 """
 
 import json
@@ -17,15 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rba_bench.errors import UserError
+from rba_bench.metrics.sentences import count_sentences
+from rba_bench.metrics.spoken_checks import SPOKEN_CHECKS, echoes
 
 VERSION = 1
 BULLETS = ("-", "•")
-ABBREVIATIONS = frozenset({
-    "mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "mt", "vs", "etc", "fig", "no", "vol", "pp", "inc", "ltd", "co",
-    "corp", "e.g", "i.e", "a.m", "p.m", "u.s", "u.k", "ph.d", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sept",
-    "sep", "oct", "nov", "dec", "gen", "col", "capt", "lt", "sgt", "rev", "hon",
-})  # fmt: skip
-_END = re.compile(r"(\S*?)([.!?…]+)([\"'”’)\]*_]*)(?=\s|$)")
 
 
 def check_constraint(name: str, arguments: Mapping[str, Any], response: str) -> bool:
@@ -53,32 +48,14 @@ def if_rate(extra: Mapping[str, Any], response: str) -> float | None:
     """Share of an item's constraints that `response` follows, None if none of them is checked by rule.
 
     Args:
-        extra: `instructions`: list of `{"name": ..., "arguments": {...}}`.
+        extra: `instructions`: list of `{"name": ..., "arguments": {...}}`; `instruction`, where an answer that only
+            repeats it follows nothing: its words.
         response: The whole answer.
     """
     followed = [check_constraint(item["name"], item["arguments"], response) for item in extra["instructions"]]
+    if followed and echoes(extra.get("instruction", ""), response):
+        return 0.0
     return sum(followed) / len(followed) if followed else None
-
-
-def count_sentences(text: str) -> int:
-    """Number of sentences by the rule above; text without an end mark is one."""
-    count, start = 0, 0
-    for match in _END.finditer(text):
-        if text[start : match.start(2)].strip() and not _within(match, text):
-            count, start = count + 1, match.end()
-    return count + bool(text[start:].strip())
-
-
-def _within(match: re.Match[str], text: str) -> bool:
-    """Whether the sentence goes on after this mark."""
-    word, mark, rest = match[1].lstrip("\"'“‘(["), match[2], text[match.end() :].lstrip()
-    if mark.endswith(("..", "…")):
-        return rest[:1].islower()
-    if mark != "." or not rest:
-        return False
-    initial = len(word) == 1 and word.isupper() and word != "I"
-    listed = word.isdigit() and not text[: match.start(1)].rpartition("\n")[2].strip()  # `1.` of a list
-    return initial or listed or word.lower() in ABBREVIATIONS
 
 
 def _relation(count: int, relation: str, threshold: int) -> bool:
@@ -147,4 +124,5 @@ CHECKS: dict[str, Callable[..., bool]] = {
         text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
     ),
     "startend:quotation": _quoted,
+    **SPOKEN_CHECKS,
 }
