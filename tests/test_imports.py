@@ -18,7 +18,7 @@ PACKAGE = Path(rba_bench.__file__).parent
 # Top to bottom. A module may import from its own part and from lower lines, never from a neighbour on its line
 # (the last line, small files without dependencies, is open to all).
 LAYERS = (
-    ("cli", "api", "micro"),  # whatever ships by name is found through assets.py, so nobody imports micro
+    ("cli", "api", "micro", "small"),  # found by name through assets.py: nobody imports micro or small
     ("quickstart", "study", "doctor", "hub"),
     ("stages",),
     ("leaderboard",),

@@ -17,7 +17,7 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.metrics.sentences import count_sentences
-from rba_bench.metrics.spoken_checks import SPOKEN_CHECKS, echoes
+from rba_bench.metrics.spoken_checks import SPOKEN_CHECKS, says_nothing
 
 VERSION = 1
 BULLETS = ("-", "•")
@@ -48,12 +48,12 @@ def if_rate(extra: Mapping[str, Any], response: str) -> float | None:
     """Share of an item's constraints that `response` follows, None if none of them is checked by rule.
 
     Args:
-        extra: `instructions`: list of `{"name": ..., "arguments": {...}}`; `instruction`, where an answer that only
-            repeats it follows nothing: its words.
+        extra: `instructions`: list of `{"name": ..., "arguments": {...}}`. Of spoken instructions also `instruction`,
+            its words, and `about`: an answer that says nothing (`spoken_checks.says_nothing`) follows nothing.
         response: The whole answer.
     """
     followed = [check_constraint(item["name"], item["arguments"], response) for item in extra["instructions"]]
-    if followed and echoes(extra.get("instruction", ""), response):
+    if followed and "instruction" in extra and says_nothing(response, extra["instruction"], extra["about"]):
         return 0.0
     return sum(followed) / len(followed) if followed else None
 

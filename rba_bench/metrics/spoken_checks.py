@@ -8,7 +8,7 @@ answer without words.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rba_bench.metrics.qa.words import word_set
 from rba_bench.metrics.response_language import is_in_language
@@ -16,6 +16,7 @@ from rba_bench.metrics.sentences import count_sentences, split_sentences, words_
 
 _MARKER = re.compile(r"\s*(?:(\d{1,2})[.):]|[-*•])\s*(?=\S)")
 LONGEST_LINE = 12  # words of a line that counts as an entry of a list without bullets
+LONGEST_PIECE = 5  # words between two commas that count as one; the first may begin with "Three fruits are"
 ECHO_WORDS = 5  # an answer shorter than this is no repetition of the instruction
 ECHO_SHARE = 0.7
 
@@ -37,6 +38,8 @@ def list_items(text: str) -> list[str]:
         if len(entries) < 2 or any(len(words_of(e)) > LONGEST_LINE or len(_pieces(e)) > 2 for e in entries):
             sentences = [sentence.rpartition(":")[2] for sentence in split_sentences(text)]
             entries = max(map(_pieces, sentences), key=len, default=[])
+            if any(len(words_of(entry)) > LONGEST_PIECE for entry in entries[1:]):
+                entries = []  # a comma of prose
     return list(dict.fromkeys(" ".join(words) for entry in entries if (words := words_of(entry))))
 
 
@@ -45,9 +48,19 @@ def _pieces(sentence: str) -> list[str]:
     return [piece for piece in re.split(r"[,;&]|\band\b|\bor\b", sentence) if words_of(piece)]
 
 
-def echoes(instruction: str, response: str) -> bool:
-    """Whether `response` is little more than the words of the instruction again."""
+def says_nothing(response: str, instruction: str, about: Sequence[str] = ()) -> bool:
+    """Whether `response` cannot follow `instruction`, whatever its form.
+
+    It has no words, or little more than the words of the instruction again, or it speaks of something else.
+
+    Args:
+        response: The whole answer.
+        instruction: The words of the instruction.
+        about: Beginnings of words of which every fitting answer has one; without any, all topics are fitting.
+    """
     asked, said = words_of(instruction), words_of(response)
+    if not said or (about and not any(word.startswith(tuple(about)) for word in said)):
+        return True
     if len(said) < ECHO_WORDS:
         return False
     known = set(zip(asked, asked[1:], asked[2:], strict=False))

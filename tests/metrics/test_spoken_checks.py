@@ -6,7 +6,7 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.metrics.ifeval import check_constraint, if_rate
-from rba_bench.metrics.spoken_checks import SPOKEN_CHECKS, echoes, list_items
+from rba_bench.metrics.spoken_checks import SPOKEN_CHECKS, list_items, says_nothing
 
 # name, arguments, answers that follow, answers that do not
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
@@ -40,6 +40,7 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
             "1. Apples\n2. Apples\n3. Apples",
             "There are many fruits.",
             "Sure! Here are three fruits:",
+            "The best fruit is the apple, which is red, and nobody has ever said that it is bad for you.",
             ", , ,",
         ],
     ),
@@ -234,13 +235,34 @@ INSTRUCTION = "Write a sentence about a farm with the word barn in it, please."
         ("The farm has a red barn with many cows.", False),
         (f"{INSTRUCTION} The red barn of our farm stood alone on the hill for a hundred years.", False),
         ("barn", False),
-        ("", False),
+        ("", True),
+        ("...", True),
     ],
 )
 def test_an_answer_that_only_repeats_the_instruction_follows_nothing(response: str, verdict: bool) -> None:
-    assert echoes(INSTRUCTION, response) is verdict
+    assert says_nothing(response, INSTRUCTION) is verdict
     constraints = {"instructions": [{"name": "keywords:existence", "arguments": {"keywords": ["barn"]}}]}
-    assert if_rate({**constraints, "instruction": INSTRUCTION}, response) == float(
+    assert if_rate({**constraints, "instruction": INSTRUCTION, "about": []}, response) == float(
         "barn" in response and not verdict
     )
     assert if_rate(constraints, response) == float("barn" in response)
+
+
+@pytest.mark.parametrize(
+    ("response", "rate"),
+    [
+        ("A place to borrow books.", 1.0),
+        ("Libraries.", 1.0),
+        ("It is a place.", 0.0),
+        ("OK.", 0.0),
+        ("A bookcase. Or.", 0.0),
+    ],
+)
+def test_an_answer_about_something_else_follows_nothing(response: str, rate: float) -> None:
+    constraints = [{"name": "length_constraints:sentence_range", "arguments": {"minimum": 1, "maximum": 1}}]
+    extra = {
+        "instructions": constraints,
+        "instruction": "What is a library? One sentence.",
+        "about": ["librar", "book"],
+    }
+    assert if_rate(extra, response) == rate

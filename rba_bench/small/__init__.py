@@ -1,0 +1,1 @@
+"""The track `small`: texts for real models that fit a laptop. See `rba_bench.small.texts`."""
