@@ -14,6 +14,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,6 +50,17 @@ def sha256_file(path: Path | str) -> str:
     """Hex SHA-256 of a file, read in blocks."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """`sha256_file`, remembered in this process as long as size and time of change of the file are the same."""
+    stat = path.stat()
+    return _sha256_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256_once(path: Path, _size: int, _changed_ns: int) -> str:
+    return sha256_file(path)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -98,6 +110,31 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def exclusive(folder: Path, waiting: str) -> Iterator[None]:
+    """Hold the lock beside a folder that is being made; the operating system frees it if the process is killed.
+
+    Args:
+        folder: Its parent is made if absent.
+        waiting: Line to print where another process holds the lock, which is then waited for.
+    """
+    from filelock import FileLock, Timeout
+
+    from rba_bench.progress import say
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def link_or_copy(source: Path, place: Path) -> None:

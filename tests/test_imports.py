@@ -126,7 +126,12 @@ def test_every_part_of_the_package_has_a_layer() -> None:
 
 
 # Import names that are not the name of the distribution.
-DISTRIBUTION = {"whisper": "openai-whisper", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTION = {
+    "whisper": "openai-whisper",
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "piper": "piper-tts",
+}
 # Parts of the interface of transformers and datasets.
 BROUGHT_ALONG = {"huggingface-hub", "pandas", "tokenizers", "tqdm"}
 

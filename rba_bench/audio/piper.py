@@ -99,7 +99,11 @@ def _load_package() -> Any:
 def _load_voice(model: str) -> tuple[Any, str]:
     """A voice that is ready to speak, and its language, such as `en`."""
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
+    damaged = tuple(
+        getattr(failures, name) for name in ("Fail", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
+    )
     package = _load_package()
     path = asset_path(model) if is_asset(model) else Path(model)
     options = onnxruntime.SessionOptions()
@@ -108,6 +112,6 @@ def _load_voice(model: str) -> tuple[Any, str]:
         settings = read_json(path.with_name(f"{path.name}.json"))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         voice = package.PiperVoice(session=session, config=package.PiperConfig.from_dict(settings))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, *damaged) as error:
         raise UserError(f"{path} is no usable Piper voice: {first_line(error)}") from error
     return voice, str(settings["espeak"]["voice"]).partition("-")[0]

@@ -10,17 +10,12 @@ Everything after the conversion sees an ordinary checkpoint of transformers. `so
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
-from rba_bench.files import cache_dir, open_up, read_json, sha256_file, sha256_json, write_json
+from rba_bench.files import cache_dir, exclusive, open_up, read_json, sha256_json, sha256_once, write_json
 from rba_bench.progress import say
 
 CONVERTER = 1  # raise it when the same source gives another folder
@@ -101,12 +96,10 @@ def converted_folder(path: Path, what: str = "model") -> Path:
         raise UserError(
             f"{path} is no GGUF file, no Whisper folder of CTranslate2 and no .pt file of openai-whisper"
         )
-    hashes = {
-        file.name: _sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(source)
-    }
+    hashes = {file.name: sha256_once(file) for file in _files(source)}
     folder = cache_dir() / "converted" / sha256_json([CONVERTER, source.format, sorted(hashes.values())])[:32]
     if not (folder / SOURCE).is_file():
-        with _alone(folder, path):
+        with exclusive(folder, f"{path.name}: waiting for another process that converts it"):
             if not (folder / SOURCE).is_file():
                 _convert(source, hashes, folder, what)
     return folder
@@ -156,27 +149,6 @@ def tensors_sha256(folder: Path) -> str:
 
 def _files(source: Source) -> tuple[Path, ...]:
     return (source.weights, *source.beside)
-
-
-@cache  # one command asks for the same model several times; size and time of change are part of the question
-def _sha256(file: Path, _size: int, _changed: int) -> str:
-    return sha256_file(file)
-
-
-@contextmanager
-def _alone(folder: Path, path: Path) -> Iterator[None]:
-    """Hold the lock of a conversion; the operating system frees it if the process is killed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{path.name}: waiting for another process that converts it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _convert(source: Source, hashes: dict[str, str], folder: Path, what: str) -> None:
