@@ -174,6 +174,7 @@ COMMANDS = [
     "tasks show",
 ]
 COMMANDS += ["assets list", "assets fetch", "assets verify", "assets where"]
+COMMANDS += ["train connector", "train report", "train server"]
 COMMANDS += ["micro build", "study micro", "study report", "doctor", "push", "leaderboard card"]
 
 

@@ -186,6 +186,45 @@ def train_command(
     push.publish_folder(result.path, repository)
 
 
+@app.command("connector")
+def train_connector_command(
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            metavar="ID",
+            help="Composite with a CTC compressor, as `rba-bench compose --connector ctc` makes it: folder or Hub id.",
+        ),
+    ],
+    sets: Annotated[
+        list[Path],
+        typer.Option("--data", metavar="DIR", help="Alignment set with the clips to read. May be repeated."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder of the checkpoint.")],
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the clips.")] = 8,
+    lr: Annotated[float, typer.Option("--lr", min=0.0, help="Peak of the learning rate.")] = 1.5e-3,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the order and the masks.")] = 0,
+    half: Annotated[
+        bool, typer.Option("--bfloat16", help="Compute in bfloat16, where the processor is faster at that.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train the CTC compressor of a composite on clips and their words, without the LLM.
+
+    The clips are encoded once. The same command with the same folder resumes an unfinished run.
+    """
+    with stdout_reserved():
+        from rba_bench.training.connector import ConnectorRecipe
+        from rba_bench.training.connector_run import train_connector
+
+        recipe = ConnectorRecipe(epochs=epochs, lr=lr, seed=seed)
+        result = train_connector(base, sets, out, recipe, half)
+    if as_json:
+        emit_json(result)
+    else:
+        emit(str(result.path))
+
+
 @app.command("report")
 def train_report_command(
     run: Annotated[

@@ -24,7 +24,17 @@ SURFACE = {
         ),
     ],
     "compose": [
-        *("--audio-token", "--dtype", "--encoder", "--help", "--json", "--llm", "--out", "--projector-size"),
+        *(
+            "--audio-token",
+            "--connector",
+            "--dtype",
+            "--encoder",
+            "--help",
+            "--json",
+            "--llm",
+            "--out",
+            "--projector-size",
+        ),
         *("--public", "--push-to-hub", "--seed", "--stack", "-h"),
     ],
     "train": [
@@ -47,6 +57,9 @@ SURFACE = {
             "--trust",
         ),
         *("--trust-remote-code", "-h"),
+    ],
+    "train connector": [
+        *("--base", "--bfloat16", "--data", "--epochs", "--help", "--json", "--lr", "--out", "--seed", "-h"),
     ],
     "train report": ["--help", "--json", "--out", "-h", "RUN"],
     "train server": [

@@ -1,0 +1,152 @@
+"""`rba-bench train connector`: the compressor of a composite learns to read the clips of alignment sets.
+
+The transcripts are the spoken instructions. The run encodes every training clip once, trains the compressor without the
+LLM, and writes the composite; what it hears of the validation clips is measured as a word error rate.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.audio.clips import load_clip
+from rba_bench.errors import UserError
+from rba_bench.files import open_up, read_json, write_json
+from rba_bench.metrics.wer import word_statistics
+from rba_bench.outputs import claim, release
+from rba_bench.progress import bar, say
+from rba_bench.speechlm.audiolm.loading import load_family
+from rba_bench.speechlm.speech_model import SAMPLING_RATE
+from rba_bench.textlm.weights import local_folder, weights_sha256
+from rba_bench.training.connector import (
+    CompressorTrainer,
+    ConnectorRecipe,
+    EncodedClip,
+    StatesFile,
+    transcripts,
+)
+from rba_bench.training.data.groups import TrainingData, choices
+
+RECORD, STATES_FOLDER = "connector_run.json", "states"
+BATCH = 16  # clips that are encoded together
+
+
+@dataclass(frozen=True)
+class TrainedConnector:
+    """A composite whose compressor was trained.
+
+    Attributes:
+        path: folder of the checkpoint.
+        record: content of `connector_run.json`: hashes of what was read, recipe, steps, word error rate.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+
+def train_connector(
+    base: str | Path, sets: Sequence[Path | str], out: Path, recipe: ConnectorRecipe, half: bool = False
+) -> TrainedConnector:
+    """Train the compressor of a composite; an interrupted run goes on.
+
+    Args:
+        base: composite with a compressor (`rba-bench compose --connector ctc`): folder, Hub id or asset.
+        sets: folders of alignment sets.
+        out: folder of the checkpoint.
+        recipe: see `ConnectorRecipe`.
+        half: compute matrix products in bfloat16.
+
+    Raises:
+        UserError: the base has no compressor, or the folder holds something else.
+        MissingPrerequisite: base or sets are not there.
+    """
+    folder = local_folder(base, "speech model")
+    family = load_family(folder)
+    if not family.compresses:
+        raise UserError(f"{base} has no CTC compressor: make one with `rba-bench compose --connector ctc`")
+    data = TrainingData.open(choices([str(path) for path in sets]))
+    identity = {
+        "base_sha256": weights_sha256(folder),
+        "alignment_set_sha256": data.sha256,
+        "recipe": asdict(recipe),
+        "half": half,
+    }
+    claim(out, "connector", identity)
+    try:
+        if (out / RECORD).is_file():
+            say(f"{out} is finished already")
+            return TrainedConnector(out, read_json(out / RECORD))
+        compressor = family.model.model.ctc_compressor.float()
+        tokenize = _tokenizer(family.tokenizer)
+        clips = _encoded(family, _rows(data.train), out / STATES_FOLDER, "encode clips").read(tokenize)
+        trainer = CompressorTrainer(compressor, clips, recipe, out, half)
+        with bar("train connector", trainer.total, trainer.step, "steps") as advance:
+            reached = trainer.step
+
+            def note(step: int, loss: float) -> None:
+                nonlocal reached
+                advance(step - reached)
+                reached = step
+                say(f"train connector: step {step}/{trainer.total}, loss {loss:.3f}")
+
+            trainer.run(note)
+        held_out = _encoded(
+            family, _rows(data.validation), out / f"{STATES_FOLDER}-validation", "encode validation"
+        )
+        record: dict[str, Any] = {**identity, "steps": trainer.step, "clips": len(clips)}
+        if len(held_out):
+            record["validation_wer"] = _word_errors(family, held_out.read(tokenize))
+            say(
+                f"word error rate on {len(held_out)} validation clips: {100 * record['validation_wer']:.1f} %"
+            )
+        family.save(out)
+        open_up(out)
+        write_json(out / RECORD, record)
+        for left in (STATES_FOLDER, f"{STATES_FOLDER}-validation"):
+            shutil.rmtree(out / left, ignore_errors=True)
+        return TrainedConnector(out, record)
+    finally:
+        release(out)
+
+
+def _tokenizer(tokenizer: Any) -> Any:
+    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _rows(groups: Any) -> list[AlignmentRow]:
+    return [row for group_id in groups.ids for row in groups[group_id]]
+
+
+def _encoded(family: Any, rows: Sequence[AlignmentRow], folder: Path, label: str) -> StatesFile:
+    """States of the clips before the compressor, with those of an interrupted run."""
+    states = StatesFile(folder, family.model.config.audio_config.d_model)
+    if missing := rows[len(states) :]:
+        with bar(label, len(rows), len(states), "clips") as advance:
+
+            def encode() -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+                for start in range(0, len(missing), BATCH):
+                    batch = missing[start : start + BATCH]
+                    waves = [family.truncate(load_clip(row.audio)) for row in batch]
+                    features = family.processor.feature_extractor(waves, sampling_rate=SAMPLING_RATE)
+                    with torch.no_grad():
+                        hidden, lengths = family.encoder(
+                            features["input_features"], features["feature_lengths"]
+                        )
+                    for row, clip, length in zip(batch, hidden, lengths.tolist(), strict=True):
+                        yield clip[:length].numpy(), {"id": row.id, "text": row.instruction}
+                        advance(1)
+
+            states.append(encode())
+    return states
+
+
+def _word_errors(family: Any, clips: Sequence[EncodedClip]) -> float:
+    """Word error rate of what the compressor reads, after Whisper's normaliser."""
+    said = [family.tokenizer.decode(row) for row in transcripts(family.model.model.ctc_compressor, clips)]
+    rows = [word_statistics(heard, clip.text) for heard, clip in zip(said, clips, strict=True)]
+    return sum(errors for errors, _ in rows) / max(1, sum(words for _, words in rows))

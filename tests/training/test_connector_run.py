@@ -1,0 +1,102 @@
+"""A composite with a CTC compressor: composed, its compressor trained, then aligned and asked like any other model."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rba_bench.errors import UserError
+from rba_bench.speechlm.compose import ComposeOptions, compose
+from rba_bench.speechlm.model_names import load_speech_model
+from rba_bench.speechlm.speech_model import SpeechRequest
+from rba_bench.textlm.text_model import Decoding
+from rba_bench.training import connector_run
+from rba_bench.training.connector import ConnectorRecipe
+from rba_bench.training.connector_run import train_connector
+from rba_bench.training.training_run import train
+
+RECIPE = ConnectorRecipe(epochs=2, warmup=2, batch_seconds=8.0, negatives=50, save_every=2)
+
+
+@pytest.fixture(scope="module")
+def composed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_composite_dir: Path, tiny_textlm_dir: Path
+) -> Path:
+    out = tmp_path_factory.mktemp("ctc") / "base"
+    return compose(tiny_composite_dir, tiny_textlm_dir, out, ComposeOptions(connector="ctc")).path
+
+
+def test_a_run_is_killed_and_goes_on(
+    composed: Path, alignment_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_connector(composed, [alignment_dir], tmp_path / "whole", RECIPE)
+    assert whole.record["clips"] == 18 and whole.record["steps"] >= 4
+    assert whole.record["validation_wer"] > 0
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connector_run.CompressorTrainer, "_lr", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
+    with monkeypatch.context() as patch:  # the clips are not encoded again
+        patch.setattr(connector_run, "BATCH", 0)
+        with pytest.raises(ValueError, match="arg 3 must not be zero"):  # of the validation clips
+            train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
+    again = train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
+    assert again.record == whole.record
+    assert (again.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert not (again.path / "states").exists()
+    assert train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE).record == whole.record
+    with pytest.raises(UserError, match="epochs"):
+        train_connector(composed, [alignment_dir], tmp_path / "cut", replace(RECIPE, epochs=3))
+
+
+def test_only_the_compressor_changes(composed: Path, alignment_dir: Path, tmp_path: Path) -> None:
+    made = train_connector(composed, [alignment_dir], tmp_path / "out", RECIPE)
+    before, after = (load_speech_model(path).family.model.state_dict() for path in (composed, made.path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("model.ctc_compressor.") for name in changed)
+    assert not {name for name in changed if name.endswith((".pieces", ".piece_ids"))}
+
+
+def test_without_a_compressor_the_message_says_how_to_get_one(
+    tiny_composite_dir: Path, alignment_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match="no CTC compressor: make one with `rba-bench compose --connector ctc`"
+    ):
+        train_connector(tiny_composite_dir, [alignment_dir], tmp_path / "out", RECIPE)
+
+
+def test_it_is_aligned_and_answers(
+    composed: Path, recipe_for: Callable[..., Any], tmp_path: Path, clips: list[np.ndarray]
+) -> None:
+    """The trainer and the engine take the numbers of audio tokens from the clips' states."""
+    recipe = recipe_for(base=str(composed), method="rba-single", steps=2, train_parts=["projector"])
+    result = train(recipe, tmp_path / "run")
+    record = json.loads((result.path / "rba_run.json").read_text())
+    assert record["steps"] == 2
+    lm = load_speech_model(result.path, batch_size=3)
+    requests = [SpeechRequest(clip, prompt="say :", key=f"clip {i}") for i, clip in enumerate(clips)]
+    together = lm.generate(requests, Decoding(max_new_tokens=5))
+    assert all(not answer.error for answer in together)
+    alone = [lm.generate([request], Decoding(max_new_tokens=5))[0] for request in requests]
+    assert [answer.text for answer in alone] == [answer.text for answer in together]
+    before, after = (load_speech_model(path).family.model.state_dict() for path in (composed, result.path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("model.multi_modal_projector.") for name in changed)
+
+
+def test_the_encoder_of_a_compressed_model_does_not_train(
+    composed: Path, recipe_for: Callable[..., Any], tmp_path: Path
+) -> None:
+    recipe = recipe_for(base=str(composed), train_parts=["encoder", "projector"])
+    with pytest.raises(UserError, match="set train_parts to projector, llm or both"):
+        train(recipe, tmp_path / "run")
