@@ -1,0 +1,71 @@
+"""How the sentences of `training_texts` are said: many voices, each clip with its own pitch, speed, room and noise.
+
+Everything about a clip follows from its number and the seed, so any process can make any clip, and none is kept. The
+voices of the test sets are not among these.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+
+from rba_bench.audio import espeak, flite
+from rba_bench.audio.espeak import Voice
+from rba_bench.audio.perturbations import add_noise, change_speed, gain, reverberate, telephone
+from rba_bench.seeding import stable_seed
+
+SHAPES = (
+    "m1", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andy", "Annie", "Alicia", "Gene", "Mario",
+    "Michael", "belinda", "paul", "adam", "benjamin", "ed", "edward", "john", "michael", "norbert", "steph", "steph3",
+    "victor", "quincy",
+)  # fmt: skip
+ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland")
+RECORDED = 0.55  # share of the voices that were made from recordings
+PEAK = 0.7
+
+
+def clip(number: int, text: str, seed: int = 0) -> np.ndarray:
+    """One clip, float32 at 16 kHz, [n].
+
+    Raises:
+        MissingPrerequisite: An engine is not installed.
+    """
+    rng = random.Random(stable_seed("small training clip", seed, number))
+    if rng.random() < RECORDED:
+        wave = flite.speak(text, "en", rng.choice(flite.BANKS["flite"]))
+        if rng.random() < 0.7:  # another size of mouth
+            wave = change_speed(wave, rng.uniform(0.87, 1.16))
+    else:
+        shape, accent = rng.choice(SHAPES), rng.choice(ACCENTS)
+        wave = espeak.speak(text, "en", Voice(shape, rng.randint(30, 70), rng.randint(135, 190), accent))
+    wave = wave * (PEAK / max(float(np.abs(wave).max()), 1e-4))
+    return _record(wave.astype(np.float32), rng, np.random.default_rng(stable_seed("noise", seed, number)))
+
+
+def _record(wave: np.ndarray, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
+    """The clip as some microphone in some room takes it up."""
+    length = len(wave)
+    if rng.random() < 0.4:
+        wave = reverberate(wave, rng.uniform(0.1, 0.5), rng.uniform(0.0, 15.0), noise)[: length + 1600]
+    if rng.random() < 0.1:
+        wave = telephone(wave)
+    if rng.random() < 0.5:
+        wave = add_noise(wave, rng.uniform(5.0, 35.0), noise, rng.choice(("white", "pink", "brown")))
+    return gain(wave, rng.uniform(-10.0, 2.0))
+
+
+def clips(
+    numbered: Sequence[tuple[int, str]], seed: int = 0, processes: int = 2
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Clips of numbered sentences in their order, made by several processes ahead of their use."""
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        waves = pool.map(partial(_numbered_clip, seed=seed), numbered, chunksize=16)
+        for (number, text), wave in zip(numbered, waves, strict=True):
+            yield number, text, wave
+
+
+def _numbered_clip(numbered: tuple[int, str], seed: int) -> np.ndarray:
+    return clip(*numbered, seed=seed)
