@@ -169,6 +169,7 @@ def test_a_served_text_model_is_a_ceiling_whose_answers_are_kept(server: RealSer
     assert all(texts[one.instruction] == one.response for one in samples), "voices do not matter to a reader"
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_is_a_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
     task = write_task(tmp_path, "triviaqa", generation_kwargs={"max_gen_toks": 8, "do_sample": False})
     write_test_set(tmp_path / "data" / "triviaqa", "triviaqa", voices=6)

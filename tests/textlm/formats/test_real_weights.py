@@ -36,7 +36,7 @@ def binary() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-pytestmark = pytest.mark.assets
+pytestmark = [pytest.mark.assets, pytest.mark.slow]  # the conversion of SmolLM2 alone takes half a minute
 needs_llm = pytest.mark.skipif(bool(missing()), reason=missing() or "all there")
 needs_whisper = pytest.mark.skipif(
     binary() is None, reason="no model.bin among the assets: run `make assets`"
