@@ -165,7 +165,11 @@ WEIGHTS = {
         "rba-bench micro build",
     )
 }
-WORLDS = {MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages")}
+SMALL = "small"
+WORLDS = {
+    MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages"),
+    SMALL: World("", "rba_bench.small.testsets", "rba_bench.small.build"),  # has no grammar: its language is English
+}
 
 
 def _files(listing: str) -> tuple[AssetFile, ...]:

@@ -71,6 +71,9 @@ BANKS: dict[str, tuple[Voice, ...]] = {
         Voice("belinda", 58, 165, "en"),
         Voice("paul", 46, 175),
     ),
+    # those that recognisers of English understand best, see dev/LOG.md; the base of the track small has heard none
+    "clear-test": (Voice("Diogo", 50, 160), Voice("Henrique", 50, 160), Voice("linda", 57, 160)),
+    "clear-dev": (Voice("Hugo", 50, 160), Voice("m2", 52, 160), Voice("Antonio", 50, 160)),
     "test": (
         Voice("m2", 52, 165),
         Voice("m5", 44, 170, "en-gb-x-rp"),

@@ -25,9 +25,9 @@ from rba_bench.untrusted import plain
 BENCHMARKS = ("alpacaeval", "triviaqa", "webquestions", "covost2", "fleurs")
 ORDER = (
     "alpacaeval", "spoken_alpaca", "triviaqa", "webquestions", "llama_questions", "covost2", "fleurs", "mustc",
-    "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr", "micro_study",
+    "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr", "small", "micro_study",
 )  # fmt: skip
-TRACKS = ("micro", "full")
+TRACKS = ("micro", "small", "full")
 DECODINGS = ("greedy", "sampled")
 
 
