@@ -33,6 +33,15 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or "unknown"
 
 
+def device_name(device: str) -> str:
+    """Model of what a torch device (`cpu`, `cuda:0`) computes on."""
+    if not device.startswith("cuda"):
+        return cpu_name()
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
 def usable_cpus() -> int | None:
     """CPU cores that this process may use, None where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -66,8 +66,8 @@ def _compare(asset: Asset, folder: Path) -> list[str]:
             faults.append(f"{file.name} is missing")
         elif (size := path.stat().st_size) != file.size:
             faults.append(f"{file.name} has {size:,} bytes instead of {file.size:,}")
-        elif (found := sha256_once(path)) != file.sha256:
-            faults.append(f"{file.name} has the SHA-256 {found[:12]}, not {file.sha256[:12]}")
+        elif (digest := sha256_once(path)) != file.sha256:
+            faults.append(f"{file.name} has the SHA-256 {digest[:12]}, not {file.sha256[:12]}")
     return faults
 
 
@@ -117,7 +117,7 @@ def _copy_from_hub(asset: Asset, source: HubFolder, target: Path) -> None:
     for file in asset.files:
         name = f"{source.folder}/{file.name}" if source.folder else file.name
         try:
-            found = hf_hub_download(
+            cached = hf_hub_download(
                 source.repo,
                 name,
                 revision=source.revision,
@@ -130,9 +130,9 @@ def _copy_from_hub(asset: Asset, source: HubFolder, target: Path) -> None:
             raise MissingPrerequisite(reason) from error
         place = target / file.name
         try:
-            os.link(os.path.realpath(found), place)
+            os.link(os.path.realpath(cached), place)
         except OSError:
-            shutil.copyfile(found, place)
+            shutil.copyfile(cached, place)
 
 
 def _answers(address: str) -> bool:

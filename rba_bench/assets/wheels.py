@@ -69,11 +69,10 @@ def fetch_wheel(wheel: Wheel, folder: Path, label: str) -> Path:
     except MissingPrerequisite as error:
         say(f"{label}: own transfer failed ({error}); {Path(installer[-1]).name} tries")
         return _fetch_by_installer(installer, wheel, folder)
-    if sha256_file(part) != wheel.sha256:
-        found = sha256_file(part)
+    if (digest := sha256_file(part)) != wheel.sha256:
         part.unlink()
         if not continued:
-            raise MissingPrerequisite(_other_wheel(wheel, found))
+            raise MissingPrerequisite(_other_wheel(wheel, digest))
         download(address, part, wheel.size, label)  # the beginning was damaged: a crash of the machine, say
     return _checked(part, wheel)
 
@@ -82,8 +81,8 @@ def find_installer() -> tuple[str, ...] | None:
     """The command of pip or uv: this Python's pip, uv, any pip; None where there is none."""
     if importlib.util.find_spec("pip") is not None:
         return sys.executable, "-m", "pip"
-    found = next((path for name in ("uv", "pip", "pip3") if (path := shutil.which(name))), None)
-    return None if found is None else (found,)
+    program = next((path for name in ("uv", "pip", "pip3") if (path := shutil.which(name))), None)
+    return None if program is None else (program,)
 
 
 def _is_uv(installer: Sequence[str]) -> bool:
@@ -148,15 +147,15 @@ def _checked(file: Path, wheel: Wheel) -> Path:
     """The file, if it is the wheel that is meant."""
     if not file.is_file():
         raise MissingPrerequisite(f"{file} is not there, although the index names it")
-    if (found := sha256_file(file)) != wheel.sha256:
-        raise MissingPrerequisite(_other_wheel(wheel, found))
+    if (digest := sha256_file(file)) != wheel.sha256:
+        raise MissingPrerequisite(_other_wheel(wheel, digest))
     return file
 
 
-def _other_wheel(wheel: Wheel, found: str) -> str:
+def _other_wheel(wheel: Wheel, digest: str) -> str:
     return (
         f"the package index has another file as {wheel.requirement}, which is not used "
-        f"(SHA-256 {found[:12]}, expected {wheel.sha256[:12]})"
+        f"(SHA-256 {digest[:12]}, expected {wheel.sha256[:12]})"
     )
 
 

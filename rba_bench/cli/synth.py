@@ -101,7 +101,7 @@ def compose_command(
         typer.Option(
             "--projector-size",
             min=0,
-            help="Hidden width of the projector; 0 for the width of the language model.",
+            help="Hidden width of the projector; 0 for that of the language model, or 256 behind a CTC compressor.",
         ),
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the projector's weights.")] = 0,
@@ -123,7 +123,8 @@ def compose_command(
 ) -> None:
     """Join an audio encoder and a language model into a SpeechLM.
 
-    The projector between them has random weights: train it with `rba-bench train --set base=DIR`.
+    What is new between them has to be trained: a stacked projector with `rba-bench train --set base=DIR`, a CTC
+    compressor with `rba-bench train connector --base DIR`.
     """
     repository = push.reserve_repository(push_to_hub, "model", public)
     with stdout_reserved():
@@ -131,7 +132,10 @@ def compose_command(
 
         chosen = ComposeOptions(connector, stack, projector_size, seed, audio_token, dtype)
         result = compose(encoder, llm, out, chosen)
-    say(f"train its projector: rba-bench train --set base={out}")
+    if connector == "ctc":
+        say(f"train its compressor: rba-bench train connector --base {out} --data SET --out RUN")
+    else:
+        say(f"train its projector: rba-bench train --set base={out}")
     if as_json:
         emit_json(result)
     else:

@@ -5,7 +5,7 @@ import platform
 from typing import Any
 
 import rba_bench
-from rba_bench.machine import cpu_name, package_versions
+from rba_bench.machine import cpu_name, device_name, package_versions
 from rba_bench.textlm.text_model import SAMPLER
 
 PACKAGES = (
@@ -25,7 +25,7 @@ def hardware(device: str) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
     }
     if device.startswith("cuda"):
-        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["gpu"] = device_name(device)
     return facts
 
 

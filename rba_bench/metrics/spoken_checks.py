@@ -76,11 +76,11 @@ def _frequency(text: str, keyword: str, frequency: int) -> bool:
 
 def _numbered(text: str, num_items: int) -> bool:
     """Lines numbered 1, 2, 3 ..., each with words of its own; lines without a number may stand around them."""
-    found = [
+    numbered = [
         (int(m[1]), line[m.end() :]) for line in text.splitlines() if (m := _MARKER.match(line)) and m[1]
     ]
-    bodies = {" ".join(words_of(body)) for _, body in found} - {""}
-    return [number for number, _ in found] == list(range(1, num_items + 1)) and len(bodies) == num_items
+    bodies = {" ".join(words_of(body)) for _, body in numbered} - {""}
+    return [number for number, _ in numbered] == list(range(1, num_items + 1)) and len(bodies) == num_items
 
 
 def _questions(text: str, num_questions: int) -> bool:

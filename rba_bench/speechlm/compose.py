@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rba_bench import __version__
 from rba_bench.errors import UserError, first_line
 from rba_bench.files import open_up, read_json, write_json
+from rba_bench.machine import package_versions
 from rba_bench.outputs import claim, release
 from rba_bench.speechlm.model_card import PROVENANCE, write_model_card
 from rba_bench.textlm.formats.conversion import read_source
@@ -180,6 +182,8 @@ def compose(
         provenance["connector"] = {"weights_sha256": weights_sha256(_connector_folder(options.connector))}
         hashes.append(provenance["connector"]["weights_sha256"])
     identity = {"parts_sha256": hashes, "llm_setup_sha256": setup_sha256(llm_folder), **asdict(options)}
+    if options.connector == STACK:
+        del identity["connector"]  # folders that were signed before there was a choice stay ours
     exists = (out / PROVENANCE).is_file()
     model, processor = (None, None) if exists else _join(encoder_folder, llm_folder, options)
     claim(out, "compose", identity)  # only now: a mistake leaves no signed folder behind
@@ -189,7 +193,7 @@ def compose(
         model.save_pretrained(out)
         processor.save_pretrained(out)
         open_up(out)
-        provenance["versions"] = _versions()
+        provenance["versions"] = {"rba_bench": __version__, **package_versions(("torch", "transformers"))}
         write_json(out / PROVENANCE, provenance)
         write_model_card(out)
     finally:
@@ -353,12 +357,3 @@ def _text_logits(model: Any) -> Any:
         ids = ids.masked_fill(ids == model.config.audio_token_id, 0)
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
-
-
-def _versions() -> dict[str, str]:
-    import torch
-    import transformers
-
-    from rba_bench import __version__
-
-    return {"rba_bench": __version__, "torch": torch.__version__, "transformers": transformers.__version__}

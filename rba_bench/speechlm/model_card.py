@@ -14,6 +14,7 @@ from rba_bench.files import read_json
 from rba_bench.progress import say
 
 PROVENANCE = "compose.json"
+CONNECTOR_RUN = "connector_run.json"  # record of `rba-bench train connector`
 COMPOSITE = "rba_composite"  # the model type that transformers knows through this package
 ABOUT = "about"  # the section about the model itself
 PAPER = "2509.03526"
@@ -53,7 +54,12 @@ def _composite_card(folder: Path) -> tuple[dict[str, Any], str]:
         table = cards.markdown_table(("part", "model", "revision", "weights, SHA-256"), rows)
         options = cards.markdown_table(("option", "value"), provenance["options"].items())
         parts = f"## Parts\n\n{table}\n\n{options}"
-    text = "\n\n".join([INTRODUCTION, parts, loading_section(folder), UNTRAINED, CITATION])
+    limits = UNTRAINED
+    if (folder / CONNECTOR_RUN).is_file():
+        run = read_json(folder / CONNECTOR_RUN)
+        rate = f"{100 * run['validation_wer']:.1f} %" if "validation_wer" in run else "not measured"
+        limits = CONNECTED.format(clips=run["clips"], steps=run["steps"], rate=rate)
+    text = "\n\n".join([INTRODUCTION, parts, loading_section(folder), limits, CITATION])
     return card_metadata(bases), text
 
 
@@ -131,6 +137,14 @@ UNTRAINED = """\
 
 The projector is not trained, unless a training run is documented here: the model does not understand speech yet. Its
 parts keep their own licences and limits."""
+
+CONNECTED = """\
+## Training and limits
+
+The CTC compressor was trained by `rba-bench train connector` on {clips} clips, {steps} steps, without the language
+model. Word error rate of its transcripts of the validation clips: {rate}. The projector behind it changes nothing until
+it is trained, and the language model has not learnt to read such tokens. The parts keep their own licences and
+limits."""
 
 CITATION = f"""\
 ## Citation

@@ -13,5 +13,5 @@ def find_tensor_fault(asset: Asset) -> str:
     if not asset.tensors_sha256:
         return ""
     folder = asset.folder() if asset.shipped else local_folder(f"{PREFIX}{asset.name}", "asset")
-    found, expected = tensors_sha256(folder), asset.tensors_sha256
-    return "" if found == expected else f"its tensors have the SHA-256 {found}, not {expected[:12]}..."
+    actual, expected = tensors_sha256(folder), asset.tensors_sha256
+    return "" if actual == expected else f"its tensors have the SHA-256 {actual}, not {expected[:12]}..."

@@ -21,9 +21,12 @@ from rba_bench.metrics.wer import word_statistics
 from rba_bench.outputs import claim, release
 from rba_bench.progress import bar, say
 from rba_bench.speechlm.audiolm.loading import load_family
+from rba_bench.speechlm.composite.connector_file import save_connector
+from rba_bench.speechlm.model_card import CONNECTOR_RUN, PROVENANCE, write_model_card
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.weights import local_folder, weights_sha256
 from rba_bench.training.connector import (
+    LOG,
     CompressorTrainer,
     ConnectorRecipe,
     EncodedClip,
@@ -32,7 +35,8 @@ from rba_bench.training.connector import (
 )
 from rba_bench.training.data.groups import TrainingData, choices
 
-RECORD, STATES_FOLDER = "connector_run.json", "states"
+WORK = "connector-work"  # states and checkpoints of an unfinished run; removed at its end
+CONNECTOR = "connector"  # compressor and projector alone, for `rba-bench compose --connector`
 BATCH = 16  # clips that are encoded together
 
 
@@ -41,7 +45,7 @@ class TrainedConnector:
     """A composite whose compressor was trained.
 
     Attributes:
-        path: folder of the checkpoint.
+        path: folder of the checkpoint; the connector alone lies in its sub-folder `connector`.
         record: content of `connector_run.json`: hashes of what was read, recipe, steps, word error rate.
     """
 
@@ -78,13 +82,15 @@ def train_connector(
     }
     claim(out, "connector", identity)
     try:
-        if (out / RECORD).is_file():
+        work = out / WORK
+        if (out / CONNECTOR_RUN).is_file():
             say(f"{out} is finished already")
-            return TrainedConnector(out, read_json(out / RECORD))
+            shutil.rmtree(work, ignore_errors=True)
+            return TrainedConnector(out, read_json(out / CONNECTOR_RUN))
         compressor = family.model.model.ctc_compressor.float()
         tokenize = _tokenizer(family.tokenizer)
-        clips = _encoded(family, _rows(data.train), out / STATES_FOLDER, "encode clips").read(tokenize)
-        trainer = CompressorTrainer(compressor, clips, recipe, out, half)
+        clips = _encoded(family, _rows(data.train), work / "train", "encode clips").read(tokenize)
+        trainer = CompressorTrainer(compressor, clips, recipe, work, half)
         with bar("train connector", trainer.total, trainer.step, "steps") as advance:
             reached = trainer.step
 
@@ -95,9 +101,7 @@ def train_connector(
                 say(f"train connector: step {step}/{trainer.total}, loss {loss:.3f}")
 
             trainer.run(note)
-        held_out = _encoded(
-            family, _rows(data.validation), out / f"{STATES_FOLDER}-validation", "encode validation"
-        )
+        held_out = _encoded(family, _rows(data.validation), work / "validation", "encode validation")
         record: dict[str, Any] = {**identity, "steps": trainer.step, "clips": len(clips)}
         if len(held_out):
             record["validation_wer"] = _word_errors(family, held_out.read(tokenize))
@@ -105,10 +109,15 @@ def train_connector(
                 f"word error rate on {len(held_out)} validation clips: {100 * record['validation_wer']:.1f} %"
             )
         family.save(out)
+        for name in (PROVENANCE, LOG):  # what the composite was made of, and the curve
+            source = folder / name if name == PROVENANCE else work / name
+            if source.is_file():
+                shutil.copyfile(source, out / name)
+        save_connector(family.model, out / CONNECTOR, record)
+        write_json(out / CONNECTOR_RUN, record)
+        write_model_card(out)
         open_up(out)
-        write_json(out / RECORD, record)
-        for left in (STATES_FOLDER, f"{STATES_FOLDER}-validation"):
-            shutil.rmtree(out / left, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
         return TrainedConnector(out, record)
     finally:
         release(out)

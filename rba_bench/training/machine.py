@@ -5,7 +5,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from rba_bench import __version__
-from rba_bench.machine import package_versions
+from rba_bench.machine import device_name, package_versions
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -40,15 +40,9 @@ def hardware_record(args: "TrainingArguments") -> dict[str, Any]:
     """What a run computes on."""
     import torch
 
-    device = args.device
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
     return {
-        "device": device.type,
-        "name": name,
+        "device": args.device.type,
+        "name": device_name(str(args.device)),
         "processes": args.world_size,
         "threads": torch.get_num_threads(),
     }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rba_bench.audio.clips import load_clip
 from rba_bench.errors import UserError
 from rba_bench.speechlm.compose import ComposeOptions, compose
 from rba_bench.speechlm.model_names import load_speech_model
@@ -45,25 +46,51 @@ def test_a_run_is_killed_and_goes_on(
         patch.setattr(connector_run.CompressorTrainer, "_lr", dies)
         with pytest.raises(KeyboardInterrupt):
             train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
-    with monkeypatch.context() as patch:  # the clips are not encoded again
-        patch.setattr(connector_run, "BATCH", 0)
-        with pytest.raises(ValueError, match="arg 3 must not be zero"):  # of the validation clips
-            train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
-    again = train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
+    read: list[Any] = []
+
+    def counted(audio: Any) -> Any:
+        read.append(audio)
+        return load_clip(audio)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connector_run, "load_clip", counted)
+        again = train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
+    assert len(read) == 3  # the validation clips: those of the training were encoded before the kill
     assert again.record == whole.record
     assert (again.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
-    assert not (again.path / "states").exists()
+    assert [file.name for file in again.path.glob("*.safetensors")] == [
+        "model.safetensors"
+    ]  # the weights' hash
+    assert not (again.path / connector_run.WORK).exists() and (again.path / "train_log.jsonl").is_file()
+    assert (again.path / "compose.json").read_bytes() == (composed / "compose.json").read_bytes()
+    card = (again.path / "README.md").read_text()
+    assert "on 18 clips" in card and "is not trained, unless" not in card
     assert train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE).record == whole.record
     with pytest.raises(UserError, match="epochs"):
         train_connector(composed, [alignment_dir], tmp_path / "cut", replace(RECIPE, epochs=3))
 
 
-def test_only_the_compressor_changes(composed: Path, alignment_dir: Path, tmp_path: Path) -> None:
-    made = train_connector(composed, [alignment_dir], tmp_path / "out", RECIPE)
-    before, after = (load_speech_model(path).family.model.state_dict() for path in (composed, made.path))
+@pytest.fixture(scope="module")
+def connected(composed: Path, alignment_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_connector(composed, [alignment_dir], tmp_path_factory.mktemp("ctc") / "run", RECIPE).path
+
+
+def test_only_the_compressor_changes(composed: Path, connected: Path) -> None:
+    before, after = (load_speech_model(path).family.model.state_dict() for path in (composed, connected))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith("model.ctc_compressor.") for name in changed)
     assert not {name for name in changed if name.endswith((".pieces", ".piece_ids"))}
+
+
+def test_the_connector_alone_joins_the_same_models_again(
+    connected: Path, tiny_composite_dir: Path, tiny_textlm_dir: Path, tmp_path: Path
+) -> None:
+    options = ComposeOptions(connector=str(connected / "connector"))
+    joined = compose(tiny_composite_dir, tiny_textlm_dir, tmp_path / "joined", options).path
+    ours, theirs = (load_speech_model(path).family.model.state_dict() for path in (connected, joined))
+    assert ours.keys() == theirs.keys()
+    for name in ours:  # the connector is stored in float16
+        torch.testing.assert_close(theirs[name], ours[name], rtol=1e-3, atol=1e-3)
 
 
 def test_without_a_compressor_the_message_says_how_to_get_one(

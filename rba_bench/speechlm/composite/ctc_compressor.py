@@ -23,6 +23,7 @@ from transformers import initialization as init
 from rba_bench.speechlm.composite.encoder import length_mask
 
 BLANK = 0  # class of the blank; word piece i of the table has class i + 1
+BLANK_START = 2.0  # logit of the blank at the start: most frames say nothing
 MIXED = 8  # word pieces that a frame's mixture takes
 
 
@@ -133,6 +134,7 @@ class CTCCompressor(nn.Module):
         self.last_norm = nn.LayerNorm(width)
         self.to_piece = nn.Linear(width, embedding_size)
         self.to_blank = nn.Linear(width, 1)
+        init.constant_(self.to_blank.bias, BLANK_START)
         self.log_scale = nn.Parameter(torch.full((1,), math.log(10.0)))
         self.register_buffer("piece_ids", torch.zeros(sizes.n_pieces, dtype=torch.long))
         self.register_buffer("pieces", torch.zeros(sizes.n_pieces, embedding_size))

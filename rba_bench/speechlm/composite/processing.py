@@ -147,6 +147,13 @@ class CompositeProcessor(ProcessorMixin):
         register()  # the feature extractor is found by name
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
+    def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What is stored; without a compressor as it was before there was one, as records hash the file."""
+        stored: dict[str, Any] = super().to_dict(*args, **kwargs)
+        if not self.compresses:
+            stored.pop("compresses", None)
+        return stored
+
     @property
     def model_input_names(self) -> list[str]:
         """Keys of what `__call__` returns."""

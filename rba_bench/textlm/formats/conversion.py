@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rba_bench import __version__
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.files import cache_dir, exclusive, open_up, read_json, sha256_json, sha256_once, write_json
+from rba_bench.machine import package_versions
 from rba_bench.progress import say
 
 CONVERTER = 1  # raise it when the same source gives another folder
@@ -174,7 +176,7 @@ def _convert(source: Source, hashes: dict[str, str], folder: Path, what: str) ->
             "sha256": hashes[source.weights.name],
             "beside": {file.name: hashes[file.name] for file in source.beside},
             "converter": CONVERTER,
-            "versions": _versions(source.format),
+            "versions": {"rba-bench": __version__, **package_versions(PACKAGES[source.format])},
             "tensors_sha256": tensors_sha256(temporary),
         }
         write_json(temporary / SOURCE, facts)
@@ -199,11 +201,3 @@ def _write(source: Source, out: Path) -> None:
         from rba_bench.textlm.formats.openai_whisper import convert_openai_whisper
 
         convert_openai_whisper(source.weights, out)
-
-
-def _versions(name: str) -> dict[str, str]:
-    from importlib.metadata import version
-
-    from rba_bench import __version__
-
-    return {"rba-bench": __version__, **{package: version(package) for package in PACKAGES[name]}}

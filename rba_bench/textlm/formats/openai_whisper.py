@@ -116,5 +116,5 @@ def alignment_heads(name: str, layers: int, heads: int) -> list[list[int]]:
     import whisper
 
     mask = np.frombuffer(decompress(b85decode(whisper._ALIGNMENT_HEADS[name])), dtype=bool)
-    found: list[list[int]] = np.argwhere(mask.reshape(layers, heads)).tolist()
-    return found
+    heads_of_layers: list[list[int]] = np.argwhere(mask.reshape(layers, heads)).tolist()
+    return heads_of_layers

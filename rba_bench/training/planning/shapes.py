@@ -76,6 +76,7 @@ AUDIO_TOKENS_PER_SECOND = {
     "voxtral": 12.5,
     "glmasr": 12.5,
 }
+WORD_PIECES_PER_SECOND = 4.0  # behind a CTC compressor: about three words
 PADDED = ("voxtral", "glmasr")  # every clip is padded to 30 s
 
 
@@ -174,6 +175,8 @@ def model_shape(name: str, config: dict[str, Any], lora: LoraOptions | None = No
     if (stack := getattr(settings, "stack_factor", None)) is not None:
         # the composite: Whisper's 50 states a second, fewer with a wider first convolution
         audio_rate = 50.0 / (stack * getattr(audio, "conv1_stride", 1))
+        if getattr(settings, "compressor", None):
+            audio_rate = WORD_PIECES_PER_SECOND
     return ModelShape(
         name,
         **parts,
@@ -241,7 +244,11 @@ def _part(key: str) -> str:
     """The part (encoder, projector, llm) to which a parameter or module belongs, by its name."""
     if re.search(r"(^|\.)(multi_modal_projector|projector|audio_projector)(\.|$)", key):
         return "projector"
-    return "encoder" if re.search(r"(^|\.)(audio_tower|encoder|audio_embed)(\.|$)", key) else "llm"
+    return (
+        "encoder"
+        if re.search(r"(^|\.)(audio_tower|ctc_compressor|encoder|audio_embed)(\.|$)", key)
+        else "llm"
+    )
 
 
 def text_parameters(name: str, key: str) -> int:

@@ -211,3 +211,23 @@ def test_the_command_prints_a_plan_and_starts_nothing(
 def test_this_machine_can_be_measured() -> None:
     here = assumptions.probe_device(64, 128, seconds=0.05)
     assert here.tflops > 1e-4 and here.bandwidth > 0.1 and here.memory_gb > 0.1
+
+
+def test_a_ctc_compressor_counts_as_encoder_and_shortens_the_clips() -> None:
+    from transformers import LlamaConfig, WhisperConfig
+
+    from rba_bench.speechlm.composite.configuration import CompositeConfig
+    from rba_bench.speechlm.composite.ctc_compressor import CompressorSizes, CTCCompressor
+    from rba_bench.training.planning.shapes import WORD_PIECES_PER_SECOND, model_shape
+
+    audio = WhisperConfig(d_model=8, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16)
+    text = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    sizes = CompressorSizes(12, 2, 2, 16, 5, 20)
+    plain = model_shape("plain", CompositeConfig(audio, text).to_dict())
+    compressed = model_shape("ctc", CompositeConfig(audio, text, compressor=sizes.to_dict()).to_dict())
+    compressor = CTCCompressor(sizes, 8, 16)
+    assert compressed.encoder - plain.encoder == sum(p.numel() for p in compressor.parameters())
+    assert compressed.llm == plain.llm
+    assert compressed.audio_rate == WORD_PIECES_PER_SECOND < plain.audio_rate
