@@ -202,7 +202,7 @@ def evaluate(
     Args:
         model: Checkpoint (folder, `Checkpoint` or Hub id), `openai:URL#NAME`, `cascade:WHISPER+LLM`, `text:LLM`, or a
             system of the micro track; None for the newest checkpoint under `runs/`.
-        tasks: Tasks, groups, benchmarks or YAML files; None for all of the micro track.
+        tasks: Tasks, groups, benchmarks or YAML files; None for all of the micro or the small track.
         track: Track of the tasks; None for that of the named tasks, else that of the model.
         out: Folder for runs and for cached responses; None for `runs/eval`.
         limit: Number of items per task; marks the run as partial.

@@ -146,7 +146,8 @@ class World:
     """A world that writes its own data, by the names of its modules, which are imported on first use.
 
     Attributes:
-        grammar: Has `parse(user_text)` (the item that a text asks, or None) and `grade(item, response)`.
+        grammar: Has `parse(user_text)` (the item that a text asks, or None) and `grade(item, response)`; "" where the
+            texts are plain English.
         testsets: Has `load_testset(name)` (folder of `test.parquet`) and `testset_texts(name)` (rows without audio).
         builder: Has `build_weights(out)`, which makes the shipped weights again and returns their provenance file.
     """
@@ -168,7 +169,7 @@ WEIGHTS = {
 SMALL = "small"
 WORLDS = {
     MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages"),
-    SMALL: World("", "rba_bench.small.testsets", "rba_bench.small.build"),  # has no grammar: its language is English
+    SMALL: World("", "rba_bench.small.testsets", "rba_bench.small.build"),
 }
 
 

@@ -24,7 +24,7 @@ Tasks = Annotated[
     typer.Option(
         "--task",
         metavar="NAME[,NAME]",
-        help="Task, group of tasks, or benchmark. May be repeated. Default: all tasks of the micro track.",
+        help="Task, group of tasks, or benchmark. May be repeated. Default: all tasks of the micro or the small track.",
     ),
 ]
 Model = Annotated[

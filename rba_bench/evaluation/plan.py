@@ -19,7 +19,7 @@ from rba_bench.evaluation.documents import set_fingerprint
 from rba_bench.evaluation.model_input import DEFAULT_SEED, GenerationSettings, read_generation_settings
 from rba_bench.evaluation.scorers.scorer import Scorer
 from rba_bench.evaluation.scoring import signatures
-from rba_bench.evaluation.task_registry import BENCHMARKS, DECODINGS, TaskSpec, common_track
+from rba_bench.evaluation.task_registry import DECODINGS, DEFAULTS, TaskSpec, common_track
 from rba_bench.files import folder_name, read_json, sha256_json
 from rba_bench.outputs import RUN_RECORD, RUNS
 from rba_bench.progress import say
@@ -48,7 +48,7 @@ class EvalRequest:
     Attributes:
         tasks: Task names, group names, benchmark names or YAML paths; see `task_registry.resolve_tasks`.
         model: See `rba_bench.speechlm.model_names.load_speech_model`.
-        track: `micro` or `full`.
+        track: `micro`, `small` or `full`.
         out: Folder of the run records, and of the cache of answers.
         limit: Only the first items of each task; marks the records as partial.
         decodings: Protocols to run for benchmarks given by short name.
@@ -134,7 +134,7 @@ def make_request(
         "template": dict(template or {}),
     }
     fields |= {"trust": trust, "model_options": model_options}
-    return EvalRequest(tuple(tasks or BENCHMARKS), model, track, **fields)
+    return EvalRequest(tuple(tasks or DEFAULTS.get(track, ())), model, track, **fields)
 
 
 def _track_of_model(model: str) -> str:

@@ -28,6 +28,10 @@ ORDER = (
     "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr", "small", "micro_study",
 )  # fmt: skip
 TRACKS = ("micro", "small", "full")
+DEFAULTS = {
+    "micro": BENCHMARKS,
+    "small": ("small",),
+}  # by track, where no task is named; the full track has none
 DECODINGS = ("greedy", "sampled")
 
 
@@ -197,7 +201,7 @@ def resolve_tasks(
     Args:
         names: Task names (that very task), groups, benchmark names (its tasks on `track`, one for each of
             `decodings`), or paths of YAMLs; each may hold several, separated by commas.
-        track: `micro` or `full`.
+        track: `micro`, `small` or `full`.
         decodings: Wanted protocols of benchmarks given by short name.
 
     Raises:

@@ -13,6 +13,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import documents, model_input, task_registry
 from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.sources import source as sources
+from rba_bench.evaluation.sources.small import small_texts
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.installing import extra
 from rba_bench.leaderboard.board_groups import data_hash
@@ -98,6 +99,11 @@ def load_test_set(spec: TaskSpec, data_dir: Path | None) -> tuple[LocalTestSet |
     kwargs = dict(spec.config.get("dataset_kwargs") or {})
     if "testset" in kwargs:
         return _micro_test_set(str(kwargs["testset"]))
+    if kwargs.get("source") == "small":
+        texts = small_texts({name: value for name, value in kwargs.items() if name not in NOT_OPTIONS})
+        return LocalTestSet(
+            texts.documents, False
+        ), "its clips are spoken on first use: only its texts were compared"
     if data_dir is None or "source" not in kwargs:
         return None, "its test set is not on this machine (--data-dir names a local copy)"
     return _public_test_set(json.dumps(kwargs, sort_keys=True), data_dir)

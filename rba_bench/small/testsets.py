@@ -2,7 +2,8 @@
 
 Half of the clips are of the natural voice, the others of espeak-ng voices that no training here has heard; the voices
 come in turn, so that each meets every level and form. `small_consistency` says every text in VOICES voices. All clips
-follow from text and voice alone: where espeak-ng, Piper and the processor are the same, so are the bytes.
+follow from text and voice alone: where espeak-ng, Piper and the processor are the same, so are the bytes. Piper's last
+bits depend on the processor; records therefore hold the hash of all clips, and no board mixes two builds.
 """
 
 import os
@@ -16,10 +17,13 @@ from typing import Any
 from rba_bench import files, progress
 from rba_bench.audio import clips
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine, engine_of_bank
-from rba_bench.small.texts import VERSION, VOICES, Item, load_items
+from rba_bench.small.texts import DATA, VERSION, VOICES, Item, load_items
 
 BANKS = ("natural", "clear-test")
 DEV_BANKS = ("clear-dev",)  # of all splits but test, so that nobody tunes on the voices of the test
+BASELINE = (
+    DATA / "baseline.jsonl"
+)  # what the text model answers to the open-ended test instructions, for win rates
 ROW_GROUP = 64
 
 
@@ -53,9 +57,9 @@ def _spoken(name: str, split: str, items: list[Item]) -> Iterator[tuple[Item, st
     """Items with the bank, the voice and the number of the repetition, in which each is spoken."""
     banks = BANKS if split == "test" else DEV_BANKS
     if name == "small_consistency":
-        voices = [(bank, voice) for bank in banks for voice in VOICE_BANKS[bank]][:VOICES]
+        voices = [(bank, voice) for bank in banks for voice in VOICE_BANKS[bank]]
         for item in items:
-            for number, (bank, voice) in enumerate(voices):
+            for number, (bank, voice) in enumerate(voices[:VOICES]):
                 yield item, bank, voice, number
         return
     for number, item in enumerate(items):

@@ -3,7 +3,7 @@
     small_qa           test, dev, train   short questions about well-known facts, in three levels
     small_instruct     test, dev, train   instructions with constraints that a program checks; half are open-ended
     small_asr          test, dev          everyday sentences to be transcribed
-    small_consistency  test               questions and instructions of both test splits, to be spoken in VOICES voices
+    small_consistency  test               some of the questions of small_qa, to be spoken in VOICES voices
 
 The splits share no text and no fact: every question has a key such as `capital:France`, and a question that asks the
 same fact from the other side would have the same key. Test questions were chosen so that SmolLM2-135M-Instruct (Q4_1,
@@ -29,8 +29,8 @@ SPLITS: dict[str, tuple[str, ...]] = {
 }
 LEVELS = ("easy", "medium", "hard")
 VOICES = 6  # of each item of small_consistency
-CONSISTENCY_ITEMS = 72  # half of them questions
-_DATA = Path(__file__).parent / "data"
+CONSISTENCY_ITEMS = 72
+DATA = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,14 @@ def load_items(name: str, split: str = "test") -> list[Item]:
     if split not in SPLITS[name]:
         raise UserError(f"{name} has no split {split!r}; there are {', '.join(SPLITS[name])}")
     if name == "small_consistency":
-        half = CONSISTENCY_ITEMS // 2
-        return [item for part in ("small_qa", "small_instruct") for item in _spread(load_items(part), half)]
+        return _spread(load_items("small_qa"), CONSISTENCY_ITEMS)
     kind = name.removeprefix("small_")
-    rows = read_jsonl(_DATA / f"{kind}.jsonl")
+    rows = read_jsonl(DATA / f"{kind}.jsonl")
     return [_make_item(kind, row) for row in rows if row["split"] == split]
 
 
 def _spread(items: list[Item], count: int) -> list[Item]:
-    """`count` of the items at equal distances, so that all levels and forms are among them."""
+    """`count` of the items at equal distances, so that all levels and subjects are among them."""
     return [items[number * len(items) // count] for number in range(count)]
 
 

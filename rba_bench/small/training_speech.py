@@ -18,9 +18,9 @@ from rba_bench.audio.perturbations import add_noise, change_speed, gain, reverbe
 from rba_bench.seeding import stable_seed
 
 SHAPES = (
-    "m1", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andy", "Annie", "Alicia", "Gene", "Mario",
-    "Michael", "belinda", "paul", "adam", "benjamin", "ed", "edward", "john", "michael", "norbert", "steph", "steph3",
-    "victor", "quincy",
+    "m1", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andy", "Annie", "Alicia", "Gene",
+    "Mario", "Michael", "belinda", "paul", "adam", "benjamin", "ed", "edward", "john", "michael", "norbert", "steph",
+    "steph3", "victor", "quincy",
 )  # fmt: skip
 ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 RECORDED = 0.55  # share of the voices that were made from recordings

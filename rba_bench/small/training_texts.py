@@ -1,7 +1,7 @@
 """Sentences from which the connector of `small-base` learns to read: WordNet, own templates, a teacher's instructions.
 
-WordNet's definitions and examples bring the words, its people and places the names, in questions as people ask them; the
-instructions are what a SpeechLM is told. No sentence of a test set is among them. WordNet is read from the files of
+WordNet's definitions and examples bring the words, its people and places the names, in questions as people ask them;
+the instructions are what a SpeechLM is told. No sentence of a test set is among them. WordNet is read from the files of
 Debian's package `wordnet-base` (Princeton's licence: free use with notice); its text does not enter this repository.
 """
 

@@ -6,55 +6,83 @@ from typing import Any
 
 from rba_bench.assets import load_world
 from rba_bench.evaluation import documents
+from rba_bench.evaluation.sources import baselines
 from rba_bench.evaluation.sources.source import LoadedSet, Place, check_options
 from rba_bench.evaluation.sources.tables import Clip, read_columns
 
 COLUMNS = (
-    "id", "group_id", "kind", "instruction", "references", "level", "subject", "open_ended", "constraints", "voice",
-    "sampling_rate", "duration", "audio_sha256",
+    "id", "group_id", "kind", "instruction", "references", "level", "subject", "open_ended", "constraints",
+    "voice", "sampling_rate", "duration", "audio_sha256",
 )  # fmt: skip
 REPEAT = "Repeat what you hear, word for word."
 KINDS = {"qa": "qa", "instruct": "ifeval", "asr": "asr"}
+_NO_CLIP = {"sampling_rate": 0, "duration": 0.0, "audio_sha256": ""}
 
 
 def load_small(options: Mapping[str, Any], place: Place) -> LoadedSet:
-    """Items of one set.
+    """Items of one set; its clips are spoken now if they are not in the cache.
 
     Args:
-        options: `set`, such as `small_qa`; `split` (`test`); `only`: `open` for the open-ended instructions, which a
-            judge compares with the answers of a baseline.
-        place: Not asked: the sets are spoken into the cache.
+        options: `set`, such as `small_qa`; `split` (`test`); `judged`: true for the open-ended instructions alone,
+            which a judge compares with the answers of a baseline.
+        place: `options["baseline"]` replaces the stored answers.
 
     Raises:
         UserError: Unknown set or split.
         MissingPrerequisite: It cannot be spoken here.
     """
-    chosen = check_options(options, set="small_qa", split="test", only="")
+    chosen = _choose(options)
     file = load_world("testsets", "small").load_testset(chosen["set"], chosen["split"]) / "test.parquet"
-    rows = read_columns(file, COLUMNS)
+    return _make_set(chosen, read_columns(file, COLUMNS), place, str(file.resolve()))
+
+
+def small_texts(options: Mapping[str, Any]) -> LoadedSet:
+    """The items of a set without their clips: hash "" and duration 0. Arguments and errors as of `load_small`."""
+    chosen = _choose(options)
+    rows = load_world("testsets", "small").testset_texts(chosen["set"], chosen["split"])
+    return _make_set(chosen, [row | _NO_CLIP for row in rows], Place())
+
+
+def _choose(options: Mapping[str, Any]) -> dict[str, Any]:
+    return check_options(options, set=..., split="test", judged=False)
+
+
+def _make_set(
+    chosen: Mapping[str, Any], rows: list[dict[str, Any]], place: Place, file: str = ""
+) -> LoadedSet:
+    judged = bool(chosen["judged"])
     items = [
-        _document(row, Clip(row["audio_sha256"], row["sampling_rate"], row["duration"], str(file.resolve()), number))
+        _document(row, Clip(row["audio_sha256"], row["sampling_rate"], row["duration"], file, number), judged)
         for number, row in enumerate(rows)
-        if row["open_ended"] or chosen["only"] != "open"
+        if row["open_ended"] or not judged
     ]
-    return LoadedSet(items, {"source": "small", **chosen})
+    origin = {"set": chosen["set"], "split": chosen["split"]}
+    return (
+        baselines.with_baseline(items, origin, place, _stored_answers) if judged else LoadedSet(items, origin)
+    )
 
 
-def _document(row: Mapping[str, Any], clip: Clip) -> documents.Document:
+def _stored_answers(_place: Place) -> baselines.Baseline:
+    """What the text model answers when it reads the instructions."""
+    return baselines.read_baseline(load_world("testsets", "small").BASELINE)
+
+
+def _document(row: Mapping[str, Any], clip: Clip, judged: bool) -> documents.Document:
+    """A judged item is of the kind `chat`, which no rule scores. Parts of the instructions are `closed` and `open`."""
     kind = KINDS[row["kind"]]
     constraints = json.loads(row["constraints"]) if row["constraints"] else {}
-    if constraints:
-        constraints["constraint"] = constraints["instructions"][0]["name"]
+    checks = [check["name"] for check in constraints.get("instructions", ())]
+    part = ("open" if row["open_ended"] else "closed") if kind == "ifeval" else row["level"]
     return documents.make_document(
         id=row["id"],
-        kind=kind,
+        kind="chat" if judged else kind,
         clip=clip,
         instruction=row["instruction"],
         prompt=REPEAT if kind == "asr" else "",
         references=row["references"],
-        topic=row["level"] or row["subject"],
+        topic=checks[0] if checks else row["subject"],
         voice=row["voice"],
-        group=row["level"] or constraints.get("constraint", ""),
+        group=part,
         cluster=row["group_id"],
-        extra=constraints or None,
+        extra=None if judged else constraints or None,
     )

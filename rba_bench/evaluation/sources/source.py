@@ -20,7 +20,10 @@ from rba_bench.progress import say
 
 DATA_DIR_VARIABLE = "RBA_DATA_DIR"
 SOURCES = {  # name -> module of this package
-    **{name: name for name in ("asr", "covost2", "dowis", "fleurs", "mustc", "small", "speech_ifeval", "spoken_qa")},
+    **{
+        name: name
+        for name in ("asr", "covost2", "dowis", "fleurs", "mustc", "small", "speech_ifeval", "spoken_qa")
+    },
     **dict.fromkeys(("spoken_alpaca", "voicebench"), "spoken_alpaca"),
     **dict.fromkeys(("topics", "consistency"), "held_out"),
 }
