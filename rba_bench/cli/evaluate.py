@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rba_bench.metrics.interval import Interval
 
 
-TrackName = Literal["micro", "full"]
+TrackName = Literal["micro", "small", "full"]
 
 Tasks = Annotated[
     list[str] | None,

@@ -189,9 +189,10 @@ def test_another_protocol_or_test_set_never_shares_a_table(tmp_path, changes):
     assert any("no paired differences" in warning for warning in result.warnings)
 
 
-def test_tracks_never_share_a_board(tmp_path):
-    two_runs(tmp_path, track="full")
-    with pytest.raises(UserError, match="tracks full and micro"):
+@pytest.mark.parametrize(("track", "both"), [("full", "full and micro"), ("small", "micro and small")])
+def test_tracks_never_share_a_board(tmp_path, track, both):
+    two_runs(tmp_path, track=track)
+    with pytest.raises(UserError, match=f"tracks {both}"):
         build_board([tmp_path], tmp_path / "out")
 
 
