@@ -72,8 +72,9 @@ def test_every_task_has_items_of_one_kind_whose_texts_a_board_compares(
     assert len(kinds) == 1 and len({document["id"] for document in test_set.documents}) == len(
         test_set.documents
     )
-    sizes = Counter(document["group"] for document in test_set.documents)
-    assert max(sizes.values()) == min(sizes.values()), "the parts weigh alike"
+    if kinds == {"ifeval"}:  # the rate is the mean over parts
+        sizes = Counter(document["group"] for document in test_set.documents)
+        assert sizes["open"] == sizes["closed"]
 
 
 def test_judged_instructions_have_an_answer_to_beat_and_no_rule() -> None:
@@ -89,7 +90,7 @@ def test_judged_instructions_have_an_answer_to_beat_and_no_rule() -> None:
 
 def test_the_track_runs_whole_without_the_judged_task() -> None:
     names = [spec.name for spec in task_registry.resolve_tasks(["small"], "small")]
-    assert "small_instruct_open" not in names and len(names) == len(TASKS) - 1
+    assert "small_instruct_open" not in names and names == [spec.name for spec in TASKS if not spec.variant]
     assert task_registry.DEFAULTS["small"] == ("small",)
 
 
