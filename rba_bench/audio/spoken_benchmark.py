@@ -6,7 +6,7 @@
     DIR/dropped.jsonl                        what was left out, with the reason
     DIR/README.md                            the card
 
-A row holds all columns of a test set of rba-bench (`evaluation.documents.COLUMNS`), and what a recogniser heard in the
+A row holds all columns of a test set of rba-bench (`evaluation.documents.COLUMNS`), and what a recogniser made of the
 clip: `asr_text`, and `asr_wer`, its word errors over the words of the text.
 """
 

@@ -62,7 +62,7 @@ def speak_command(
         typer.Option(
             "--recognizer",
             metavar="ID",
-            help="Recogniser that listens to every clip, as in cascade:ID+LLM, or none.",
+            help="Recogniser that transcribes every clip, as in cascade:ID+LLM, or none.",
         ),
     ] = "asset:whisper-tiny.en",
     max_wer: Annotated[
@@ -72,18 +72,18 @@ def speak_command(
         ),
     ] = 0.5,
     max_seconds: Annotated[
-        float, typer.Option("--max-seconds", min=1.0, help="Drop longer clips; a Whisper encoder hears 30 s.")
+        float, typer.Option("--max-seconds", min=1.0, help="Drop longer clips; a Whisper encoder takes 30 s.")
     ] = 30.0,
     seed: Annotated[int, typer.Option("--seed", help="Random seed that gives the texts their voices.")] = 0,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Clips that the recogniser hears at once.")
+        int, typer.Option("--batch-size", min=1, help="Clips that the recogniser transcribes at once.")
     ] = 16,
     device: Annotated[str, typer.Option("--device", help="Torch device of the recogniser, or auto.")] = "cpu",
     as_json: options.Json = False,
 ) -> None:
     """Turn a text benchmark into a spoken one.
 
-    Every text is spoken and heard by a recogniser. What cannot be said, is too long, or is not understood is left out
+    Every text is spoken, and transcribed by a recogniser. What cannot be said, is too long, or is not understood is left out
     and counted. `rba-bench eval --task spoken_questions` (or `spoken_instructions`) `--data-dir DIR` evaluates the
     folder.
     """

@@ -93,7 +93,7 @@ def _contents(manifest: Mapping[str, Any]) -> str:
 
 def _made(manifest: Mapping[str, Any]) -> str:
     speech, file = manifest["speech"], manifest["file"]
-    listener = manifest["round_trip"]["recognizer"]
+    recognizer = manifest["round_trip"]["recognizer"]
     wer = manifest["counts"]["wer"]
     rows = [
         ("file", file["name"]),
@@ -102,11 +102,11 @@ def _made(manifest: Mapping[str, Any]) -> str:
         ("speech", ", ".join(f"{name} {version}" for name, version in speech["engines"].items())),
         ("seed", speech["seed"]),
         ("longest clip", f"{manifest['max_seconds']:g} s"),
-        ("recogniser", listener["name"] if listener else "none"),
+        ("recogniser", recognizer["name"] if recognizer else "none"),
     ]
-    if listener:
+    if recognizer:
         rows += [
-            ("recogniser's weights, SHA-256", listener["weights_sha256"]),
+            ("recogniser's weights, SHA-256", recognizer["weights_sha256"]),
             ("highest word error rate of a clip", f"{manifest['round_trip']['max_wer']:g}"),
             ("word error rate of the clips", _percent(wer["kept"])),
             ("word error rate with the dropped clips", _percent(wer["all"])),
@@ -140,6 +140,6 @@ LIMITS = """\
 ## Limits and licence
 
 Scores on these clips compare with each other, not with published scores of the text, or of recordings: texts that
-cannot be said, and clips that a recogniser did not understand, are missing. The filter favours systems that hear with
-the same recogniser. The licence of the texts is that of the file; state it in the front matter before you publish the
+cannot be said, and clips that a recogniser did not understand, are missing. The filter favours systems with the
+same recogniser. The licence of the texts is that of the file; state it in the front matter before you publish the
 set."""

@@ -1,4 +1,4 @@
-"""One clip of a spoken benchmark: spoken, checked, heard by a recogniser, kept or dropped with a reason.
+"""One clip of a spoken benchmark: spoken, checked, transcribed by a recogniser, kept or dropped with a reason.
 
 A clip that a recogniser does not understand may be the fault of the voice or of the recogniser. So the threshold is
 meant for clips that nobody could understand; what it drops is counted by voice, and the rates of all clips, the dropped
@@ -25,8 +25,8 @@ REASONS = {
     "no_reference": "no answer to compare with",
     "unspeakable": "formulas, code, markup, tables, addresses, paths, long numbers",
     "too_long": "longer than max_seconds",
-    "silent": "nothing can be heard",
-    "misheard": "the recogniser's word error rate is above max_wer",
+    "silent": "no sound",
+    "high_wer": "the recogniser's word error rate is above max_wer",
 }
 WORDS_A_SECOND = 8  # nobody speaks so fast: longer texts are not tried
 
@@ -43,8 +43,8 @@ class Verdict:
         detail: Kind of what cannot be said.
         seconds: Length of the clip.
         errors: Word errors of the recogniser.
-        words: Words of the text, as error rates count them; 0 where no recogniser listened.
-        heard: The recogniser's words.
+        words: Words of the text, as error rates count them; 0 where no recogniser transcribed the clip.
+        transcript: The recogniser's words.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Verdict:
     seconds: float = 0.0
     errors: int = 0
     words: int = 0
-    heard: str = ""
+    transcript: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class RoundTrip:
 
     Attributes:
         rules: Which clips are kept.
-        recognizer: What listens to the clips; None keeps every clip that can be heard.
+        recognizer: Transcribes the clips; None keeps every clip with sound.
         batch_size: Clips that are handed to the recogniser together.
         clock: Time spent so far.
     """
@@ -121,11 +121,11 @@ class RoundTrip:
         verdicts: list[Verdict] = []
         for start in range(0, len(spoken), self.batch_size):
             batch = spoken[start : start + self.batch_size]
-            heard = iter(self._listen([row for row, reason in batch if reason == KEPT]))
+            transcripts = iter(self._transcribe([row for row, reason in batch if reason == KEPT]))
             for row, reason in batch:
                 verdict = Verdict(row["id"], row["group_id"], row["voice"], reason, "", row["duration"])
                 if reason == KEPT:
-                    row, verdict = self._compare(row, verdict, next(heard))
+                    row, verdict = self._compare(row, verdict, next(transcripts))
                 verdicts.append(verdict)
                 rows += [row] if verdict.reason == KEPT else []
             advance(len(batch))
@@ -134,7 +134,7 @@ class RoundTrip:
     def _speak(
         self, texts: Sequence[tuple[TextItem, Sequence[Speaker]]]
     ) -> Iterator[tuple[dict[str, Any], str]]:
-        """Rows, each with KEPT or the reason why nobody need listen to it."""
+        """Rows, each with KEPT or the reason why it need not be transcribed."""
         started = perf_counter()
         for item, speakers in texts:
             text = tidy(item.text)
@@ -161,25 +161,25 @@ class RoundTrip:
                 yield row, "too_long" if too_long else "silent" if is_silent(wave) else KEPT
         self.clock.speaking += perf_counter() - started
 
-    def _listen(self, rows: Sequence[dict[str, Any]]) -> list[str | None]:
-        """What the recogniser hears in the stored clips; None without a recogniser."""
+    def _transcribe(self, rows: Sequence[dict[str, Any]]) -> list[str | None]:
+        """The recogniser's words of the stored clips; None without a recogniser."""
         if self.recognizer is None or not rows:
             return [None] * len(rows)
         started = perf_counter()
-        heard = self.recognizer.transcribe([clips.decode_clip(row["audio"]["bytes"]) for row in rows])
+        words = self.recognizer.transcribe([clips.decode_clip(row["audio"]["bytes"]) for row in rows])
         self.clock.recognising += perf_counter() - started
-        return list(heard)
+        return list(words)
 
     def _compare(
-        self, row: dict[str, Any], verdict: Verdict, heard: str | None
+        self, row: dict[str, Any], verdict: Verdict, transcript: str | None
     ) -> tuple[dict[str, Any], Verdict]:
-        """The row with what was heard in it, and whether it is kept."""
-        if heard is None:
+        """The row with its transcript, and whether it is kept."""
+        if transcript is None:
             return row, verdict
-        errors, words = word_statistics(heard, row["instruction"], self.rules.language)
-        reason = KEPT if errors <= self.rules.max_wer * words else "misheard"
-        verdict = replace(verdict, reason=reason, errors=errors, words=words, heard=heard)
-        return row | {"asr_text": heard, "asr_wer": errors / words}, verdict
+        errors, words = word_statistics(transcript, row["instruction"], self.rules.language)
+        reason = KEPT if errors <= self.rules.max_wer * words else "high_wer"
+        verdict = replace(verdict, reason=reason, errors=errors, words=words, transcript=transcript)
+        return row | {"asr_text": transcript, "asr_wer": errors / words}, verdict
 
 
 def count_verdicts(unspoken: Sequence[Verdict], spoken: Sequence[Verdict], per_text: int) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def count_verdicts(unspoken: Sequence[Verdict], spoken: Sequence[Verdict], per_t
 
     Returns:
         `texts`, `texts_kept`, `clips`, `hours`; `dropped`, the number of clips, their share and reasons;
-        `unspeakable`, texts by what cannot be said in them; `wer` of the kept and of all clips that were listened to;
+        `unspeakable`, texts by what cannot be said in them; `wer` of the kept and of all transcribed clips;
         `voices`, with the clips, those kept, and the word error rate of all clips of each voice.
     """
     kept = [verdict for verdict in spoken if verdict.reason == KEPT]
@@ -227,6 +227,6 @@ def count_verdicts(unspoken: Sequence[Verdict], spoken: Sequence[Verdict], per_t
 
 
 def error_rate(verdicts: Sequence[Verdict]) -> float | None:
-    """Word errors over words of all clips that a recogniser listened to; None without any."""
+    """Word errors over words of all transcribed clips; None without any."""
     words = sum(verdict.words for verdict in verdicts)
     return round(sum(verdict.errors for verdict in verdicts) / words, 4) if words else None

@@ -56,12 +56,12 @@ class SpeakOptions:
         per_text: Voices in which each text is spoken; with 1 the voices come in turn.
         limit: Only the first texts of the file.
         language: Code of the language of the texts.
-        recognizer: Listens to every clip, see `rba_bench.speechlm.recognizers.load_recognizer`; `none` for
+        recognizer: Transcribes every clip, see `rba_bench.speechlm.recognizers.load_recognizer`; `none` for
             no round trip.
         max_wer: Clips with a higher word error rate are dropped.
-        max_seconds: Longer clips are dropped; 30 s is what a Whisper encoder hears.
+        max_seconds: Longer clips are dropped; 30 s is the window of a Whisper encoder.
         seed: Of the draw that gives the texts their voices.
-        batch_size: Clips that the recogniser hears at once.
+        batch_size: Clips that the recogniser transcribes at once.
         device: Torch device of the recogniser.
     """
 
@@ -141,7 +141,7 @@ class _Work:
             )
         if options.recognizer == RECOGNIZER and options.language != "en":
             raise UserError(
-                f"{RECOGNIZER} hears English only: name a recogniser of {options.language!r} with --recognizer, "
+                f"{RECOGNIZER} transcribes English only: name a recogniser of {options.language!r} with --recognizer, "
                 f"or `--recognizer {NO_RECOGNIZER}`"
             )
         texts = read_benchmark(source, options.layout, name, options.limit)
@@ -230,7 +230,7 @@ class _Work:
         return sha256_json([
             rba_bench.__version__,
             asdict(trip.rules),
-            self._listener(trip.recognizer),
+            self._recognizer_facts(trip.recognizer),
             self._engines,
             [[item.content(), [speaker.facts() for speaker in speakers]] for item, speakers in part],
         ])  # fmt: skip
@@ -239,8 +239,8 @@ class _Work:
     def _engines(self) -> dict[str, str]:
         return {speaker.engine.name: speaker.engine.version() for speaker in self.speakers}
 
-    def _listener(self, recognizer: Recognizer | None) -> dict[str, Any] | None:
-        """Who listened, without paths of this machine."""
+    def _recognizer_facts(self, recognizer: Recognizer | None) -> dict[str, Any] | None:
+        """The recogniser, without paths of this machine."""
         if recognizer is None:
             return None
         identity = {key: value for key, value in recognizer.identity().items() if key != "path"}
@@ -282,7 +282,7 @@ class _Work:
             "file": {**file, "layout": options.layout},
             "systems": list(self.texts.systems),
             "speech": speech,
-            "round_trip": {"recognizer": self._listener(recognizer), "max_wer": options.max_wer},
+            "round_trip": {"recognizer": self._recognizer_facts(recognizer), "max_wer": options.max_wer},
             "max_seconds": options.max_seconds,
             "counts": count_verdicts(unspoken, verdicts, options.per_text),
             "versions": {
@@ -303,4 +303,4 @@ def _facts(verdict: Verdict) -> dict[str, Any]:
 
 def _say_times(clock: Clock) -> None:
     if clock.speaking:
-        say(f"seconds: speaking {clock.speaking:.0f}, listening {clock.recognising:.0f}")
+        say(f"seconds: speaking {clock.speaking:.0f}, recognising {clock.recognising:.0f}")

@@ -57,7 +57,7 @@ def _document(row: Mapping[str, Any], clip: Clip) -> documents.Document:
 def _origin(benchmark: SpokenBenchmark) -> dict[str, Any]:
     """What the record should know of the benchmark: its name and hash, and what was left out."""
     manifest = benchmark.manifest
-    counts, listener = manifest["counts"], manifest["round_trip"]["recognizer"] or {}
+    counts, recognizer = manifest["counts"], manifest["round_trip"]["recognizer"] or {}
     return {
         "repo": manifest["name"],
         "revision": benchmark.sha256,
@@ -65,7 +65,7 @@ def _origin(benchmark: SpokenBenchmark) -> dict[str, Any]:
         "texts": counts["texts"],
         "dropped": {reason: of["n"] for reason, of in counts["dropped"]["reasons"].items() if of["n"]},
         "voices": sorted(counts["voices"]),
-        "recognizer": listener.get("name", "none"),
+        "recognizer": recognizer.get("name", "none"),
         "wer": counts["wer"]["kept"],
     }
 
