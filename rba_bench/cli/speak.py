@@ -83,9 +83,9 @@ def speak_command(
 ) -> None:
     """Turn a text benchmark into a spoken one.
 
-    Every text is spoken, and transcribed by a recogniser. What cannot be said, is too long, or is not understood is left out
-    and counted. `rba-bench eval --task spoken_questions` (or `spoken_instructions`) `--data-dir DIR` evaluates the
-    folder.
+    Voices speak every text, and a recogniser transcribes every clip. What cannot be said, is too long, or was not
+    recognised is left out and counted. `rba-bench eval --task spoken_questions` (or `spoken_instructions`)
+    `--data-dir DIR` evaluates the folder.
     """
     with stdout_reserved():
         from rba_bench.audio.spoken_benchmark import TASKS
