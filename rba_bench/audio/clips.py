@@ -24,6 +24,7 @@ __all__ = [
     "SAMPLING_RATE",
     "AudioError",
     "AudioRef",
+    "clip_columns",
     "decode_clip",
     "encode_flac",
     "load_clip",
@@ -126,6 +127,25 @@ def encode_flac(wave: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
     buffer = io.BytesIO()
     sf.write(buffer, integers, sampling_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def clip_columns(wave: np.ndarray, name: str) -> dict[str, Any]:
+    """The columns that hold a clip in a parquet row: FLAC bytes, their hash, rate in Hz and duration in seconds.
+
+    Args:
+        wave: float mono samples at SAMPLING_RATE, shape [n].
+        name: of the row; the stored path is `NAME.flac`.
+
+    Raises:
+        AudioError: as of `encode_flac`.
+    """
+    data = encode_flac(wave, SAMPLING_RATE)
+    return {
+        "audio": {"bytes": data, "path": f"{name}.flac"},
+        "audio_sha256": sha256_bytes(data),
+        "sampling_rate": SAMPLING_RATE,
+        "duration": len(wave) / SAMPLING_RATE,
+    }
 
 
 def _place(ref: AudioRef) -> str:

@@ -9,6 +9,7 @@ from rba_bench.errors import AudioError
 LOUDEST = 16.0  # 24 dB above full scale; what is louder are integers called floats
 MOST_CHANNELS = 64
 CANCELLED = 1e-3  # share of their power that the mean of channels keeps; uncorrelated ones keep 1 / channels
+SILENT = 2**-13  # a clip whose samples stay so close to one value, four steps of 16 bits, is silent
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz; outside, the header is damaged
 
 
@@ -92,3 +93,8 @@ def resample(wave: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     if not len(resampled):
         raise AudioError(f"audio of {len(wave)} samples at {rate} Hz is too short")
     return resampled
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """Whether samples [n] stay so close to one value that nothing can be heard."""
+    return bool(np.ptp(wave) <= 2 * SILENT)

@@ -26,6 +26,7 @@ from rba_bench.audio.alignment_set import (
     refuse_missing,
     shard_schema,
 )
+from rba_bench.audio.samples import is_silent
 from rba_bench.audio.set_card import write_set_card
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json, write_json
@@ -33,7 +34,6 @@ from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
 
 KINDS = ("instruct", "qa", "s2tt")
-SILENT = 2**-13  # a clip whose samples stay so close to one value, four steps of 16 bits, is silent
 SHOWN, NAMED = 100, 3  # bad clips shown on stderr, and in the message of the failure
 CONFIDENCE = 0.95
 
@@ -188,7 +188,7 @@ def _fault(row: AlignmentRow) -> str:
         return f"recorded at {rate} Hz, not {row.audio.sampling_rate} Hz"
     if not abs(seconds - row.duration) <= max(0.05, 0.02 * seconds):
         return f"lasts {seconds:.2f} s, not {row.duration:.2f} s"
-    return "silent" if np.ptp(wave) <= 2 * SILENT else ""
+    return "silent" if is_silent(wave) else ""
 
 
 def _check_ids(folder: Path, names: list[str]) -> float:

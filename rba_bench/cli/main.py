@@ -19,7 +19,19 @@ from typing import Annotated, Any
 import typer
 
 from rba_bench import __version__
-from rba_bench.cli import assets, doctor, evaluate, leaderboard, micro, push, study, synth, tasks, train
+from rba_bench.cli import (
+    assets,
+    doctor,
+    evaluate,
+    leaderboard,
+    micro,
+    push,
+    speak,
+    study,
+    synth,
+    tasks,
+    train,
+)
 from rba_bench.cli.output import emit, set_utf8_output
 from rba_bench.errors import RbaError
 from rba_bench.faults import explain_fault
@@ -39,6 +51,7 @@ app = typer.Typer(
 )
 app.command("quickstart")(micro.quickstart_command)
 app.command("synth")(synth.synth_command)
+app.command("speak")(speak.speak_command)
 app.command("compose")(synth.compose_command)
 app.add_typer(train.app, name="train")
 app.command("eval")(evaluate.eval_command)

@@ -25,7 +25,8 @@ from rba_bench.untrusted import plain
 BENCHMARKS = ("alpacaeval", "triviaqa", "webquestions", "covost2", "fleurs")
 ORDER = (
     "alpacaeval", "spoken_alpaca", "triviaqa", "webquestions", "llama_questions", "covost2", "fleurs", "mustc",
-    "rba_topics", "speaker_consistency", "speech_ifeval", "dowis", "asr", "small", "micro_study",
+    "rba_topics", "spoken_questions", "spoken_instructions", "speaker_consistency",
+    "speech_ifeval", "dowis", "asr", "small", "micro_study",
 )  # fmt: skip
 TRACKS = ("micro", "small", "full")
 DEFAULTS = {

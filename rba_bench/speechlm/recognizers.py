@@ -110,6 +110,7 @@ def load_recognizer(
     batch_size: int = 16,
     language: str | None = None,
     trust_remote_code: bool = False,
+    strict_language: bool = True,
 ) -> Recognizer:
     """The recogniser behind a name.
 
@@ -121,6 +122,7 @@ def load_recognizer(
         batch_size: pieces per batch; transcripts do not depend on it.
         language: code of the language spoken (`de`), None = the model finds it out. Only for Whisper.
         trust_remote_code: run Python code that ships with a checkpoint.
+        strict_language: refuse `language` for a recogniser that cannot be told one; False = leave it out there.
 
     Raises:
         MissingPrerequisite: no such recogniser, or it cannot be downloaded.
@@ -141,7 +143,8 @@ def load_recognizer(
             "(transformers, faster-whisper) or a Hub id"
         )
     folder = local_folder(spec, "recogniser")
-    return _load_transformers(folder, spec, resolve_device(device), batch_size, language, trust_remote_code)
+    place = resolve_device(device)
+    return _load_transformers(folder, spec, place, batch_size, language, trust_remote_code, strict_language)
 
 
 class EncoderCTC:
@@ -360,7 +363,13 @@ class TransformersCTC(RecognizerByPieces):
 
 
 def _load_transformers(
-    folder: Path, spec: str, device: str, batch_size: int, language: str | None, trust_remote_code: bool
+    folder: Path,
+    spec: str,
+    device: str,
+    batch_size: int,
+    language: str | None,
+    trust_remote_code: bool,
+    strict_language: bool,
 ) -> Recognizer:
     from transformers import (
         AutoConfig,
@@ -385,7 +394,7 @@ def _load_transformers(
         model = load_model(WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code)
         identity = weights_identity(folder, spec, model, trust_remote_code)
         return TransformersWhisper(model, features, tokenizer, identity, batch_size, language)
-    if language is not None:
+    if language is not None and strict_language:
         raise UserError(f"a recogniser of type {kind!r} takes no language; leave it out")
     optional = (
         "masked_spec_embed",

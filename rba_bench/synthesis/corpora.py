@@ -320,16 +320,12 @@ class Recordings:
         if seconds > self.source.max_seconds:
             say(f"{utterance.id} is left out: {seconds:.1f} s, more than source.max_seconds")
             return []
-        data = clips.encode_flac(wave)
         name = f"{unit.group_id}-0"
         row = {
             "id": name,
             **vars(unit),
             "voice": utterance.voice,
-            "audio": {"bytes": data, "path": f"{name}.flac"},
-            "audio_sha256": sha256_bytes(data),
-            "sampling_rate": clips.SAMPLING_RATE,
-            "duration": seconds,
+            **clips.clip_columns(wave, name),
         }
         return [row]
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import rba_bench
 from rba_bench.audio.alignment_set import MANIFEST, ROW_GROUP_SIZE, SCHEMA_VERSION, shard_schema
@@ -34,6 +34,9 @@ from rba_bench.progress import bar, say
 from rba_bench.synthesis.collection import ANSWERS, INSTRUCTIONS, Unit
 from rba_bench.synthesis.filters import ANSWER_REASONS, INSTRUCTION_REASONS, KEPT
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SHARDS, DONE = "shards", "done"
 WORKERS = min(4, os.cpu_count() or 1)  # threads: synthesis, noise and FLAC run outside the interpreter lock
@@ -69,46 +72,60 @@ def write_shards(units: list[Unit], recipe: SynthesisRecipe, maker: RowMaker, ou
         for number, start in enumerate(starts):
             part = units[start : start + recipe.shard_size]
             name = f"{SHARDS}/part-{number:05d}.parquet"
-            marker = out / DONE / f"part-{number:05d}.json"
             decides = {"rba_bench": rba_bench.__version__, "units": [asdict(unit) for unit in part]}
             plan = sha256_json({**decides, **maker.plan(part)})
-            checksum = _finished_checksum(out / name, marker, plan)
-            if checksum is None:
+            done = finished_shard(out, name, plan)
+            if done is None:
                 rows: list[dict[str, Any]] = []
                 for clips in pool.map(maker.rows, part):
                     rows += clips
                     advance(1)
-                data = parquet_bytes(rows)
-                checksum = sha256_bytes(data)
-                write_atomic(out / name, data)
-                write_json(marker, {"sha256": checksum, "plan": plan, "rows": len(rows)})
+                done = write_shard(out, name, plan, parquet_bytes(rows, shard_schema()), rows=len(rows))
             else:
                 advance(len(part))
-            checksums[name] = checksum
+            checksums[name] = str(done["sha256"])
     return checksums
 
 
-def _finished_checksum(shard: Path, marker: Path, plan: str) -> str | None:
-    """Checksum of a shard that need not be made again, else None."""
+def finished_shard(out: Path, name: str, plan: str) -> dict[str, Any] | None:
+    """The marker of a shard of `out` that need not be made again, else None.
+
+    Args:
+        out: Folder of the set.
+        name: Of the shard, relative to `out`.
+        plan: Hash of everything that decides its rows.
+    """
+    shard, marker = out / name, _marker(out, name)
     if not marker.is_file() or not shard.is_file():
         return None
     try:
-        done = read_json(marker)
-        expected = str(done["sha256"]) if done["plan"] == plan else None
+        done: dict[str, Any] = read_json(marker)
+        kept = done["plan"] == plan and sha256_file(shard) == done["sha256"]
     except (ValueError, KeyError, TypeError):
-        expected = None
-    if expected is None or sha256_file(shard) != expected:
+        kept = False
+    if not kept:
         say(f"{shard} is damaged or out of date: making it again")
         return None
-    return expected
+    return done
 
 
-def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
-    """One parquet file; equal rows give equal bytes for one version of pyarrow."""
+def write_shard(out: Path, name: str, plan: str, data: bytes, **facts: Any) -> dict[str, Any]:
+    """Write a shard and then its marker, which holds `facts` too; returns the marker. Arguments as above."""
+    done = {"sha256": sha256_bytes(data), "plan": plan, **facts}
+    write_atomic(out / name, data)
+    write_json(_marker(out, name), done)
+    return done
+
+
+def _marker(out: Path, name: str) -> Path:
+    return out / DONE / f"{Path(name).stem}.json"
+
+
+def parquet_bytes(rows: list[dict[str, Any]], columns: "pa.Schema") -> bytes:
+    """One parquet file of `columns`; equal rows give equal bytes for one version of pyarrow."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = shard_schema()
     texts = [field.name for field in columns if field.type == pa.string()]
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pylist(rows, schema=columns)

@@ -10,12 +10,9 @@ import numpy as np
 from rba_bench.audio import clips
 from rba_bench.audio.perturbations import add_noise, change_speed
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine
-from rba_bench.files import sha256_bytes
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.collection import Unit
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-
-SAMPLING_RATE = clips.SAMPLING_RATE  # Hz of what an engine gives and a set holds
 
 
 def draw_voices(recipe: SynthesisRecipe, group_id: str) -> list[Any]:
@@ -60,16 +57,12 @@ class SpokenClips:
             if recipe.snr_db is not None:
                 snr_db, colour = round(rng.uniform(*recipe.snr_db), 2), rng.choice(recipe.noise_colours)
                 wave = add_noise(wave, snr_db, np.random.default_rng(seed), colour)
-            data = clips.encode_flac(wave, SAMPLING_RATE)
             name = f"{unit.group_id}-{number}"
             row = {
                 "id": name,
                 **vars(unit),
                 "voice": voice.name,
-                "audio": {"bytes": data, "path": f"{name}.flac"},
-                "audio_sha256": sha256_bytes(data),
-                "sampling_rate": SAMPLING_RATE,
-                "duration": len(wave) / SAMPLING_RATE,
+                **clips.clip_columns(wave, name),
                 "snr_db": snr_db,
                 "noise_colour": colour,
                 "speed": speed,

@@ -23,6 +23,20 @@ SURFACE = {
             "-h",
         ),
     ],
+    "speak": [
+        *(
+            "--batch-size",
+            "--device",
+            "--from",
+            "--help",
+            "--json",
+            "--language",
+            "--layout",
+            "--limit",
+            "--max-seconds",
+        ),
+        *("--max-wer", "--name", "--out", "--per-text", "--recognizer", "--seed", "--voices", "-h"),
+    ],
     "compose": [
         *(
             "--audio-token",

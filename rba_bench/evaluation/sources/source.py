@@ -19,11 +19,11 @@ from rba_bench.files import sha256_bytes
 from rba_bench.progress import say
 
 DATA_DIR_VARIABLE = "RBA_DATA_DIR"
+_OWN_MODULE = (
+    "asr", "covost2", "dowis", "fleurs", "mustc", "small", "speech_ifeval", "spoken_benchmark", "spoken_qa",
+)  # fmt: skip
 SOURCES = {  # name -> module of this package
-    **{
-        name: name
-        for name in ("asr", "covost2", "dowis", "fleurs", "mustc", "small", "speech_ifeval", "spoken_qa")
-    },
+    **{name: name for name in _OWN_MODULE},
     **dict.fromkeys(("spoken_alpaca", "voicebench"), "spoken_alpaca"),
     **dict.fromkeys(("topics", "consistency"), "held_out"),
 }
