@@ -21,7 +21,9 @@ def test_a_recipe_of_small_trains_two_steps(
     file = recipe_file(f"small/{method}")
     as_shipped = load_recipe(TrainingRecipe, file)
     assert (as_shipped.method, as_shipped.track) == (method, "small") and not list(unread_keys(as_shipped))
-    assert str(as_shipped.alignment_set) == "runs/small/alignment-set"  # where the comment says `synth` writes
+    assert (
+        str(as_shipped.alignment_set) == "runs/small/alignment-set"
+    )  # where the comment says `synth` writes
     # In the length of answers and of the run alone is the test smaller than what users run.
     smaller = [f"base={tiny_composite_dir}", f"alignment_set={alignment_dir}", "steps=2", "warmup_steps=0"]
     smaller += ["groups_per_step=2", "voices_per_group=2", "precision=float32", "validate_ends=false"]
@@ -42,5 +44,7 @@ def test_the_set_of_small_is_one_that_a_real_teacher_can_make() -> None:
     recipe = load_recipe(SynthesisRecipe, recipe_file("small/synth"))
     assert recipe.tagger is None and not recipe.exclude_test  # both know only the micro world
     assert recipe.instruction_top_p < 1 and recipe.response_temperature == 0
-    longest = {load_recipe(TrainingRecipe, recipe_file(f"small/{method}")).max_answer_tokens for method in METHODS}
+    longest = {
+        load_recipe(TrainingRecipe, recipe_file(f"small/{method}")).max_answer_tokens for method in METHODS
+    }
     assert longest == {recipe.response_max_new_tokens}
