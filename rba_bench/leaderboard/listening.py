@@ -35,7 +35,7 @@ from rba_bench.leaderboard.loaded_runs import (
     without_copies,
 )
 from rba_bench.leaderboard.tables import NOTHING, SHORT
-from rba_bench.leaderboard.test_sets import load_test_set, shipped_task
+from rba_bench.leaderboard.test_sets import load_clips, shipped_task
 from rba_bench.metrics.aggregate import score_function
 from rba_bench.untrusted import visible_text
 
@@ -124,7 +124,7 @@ def _documents(group: BoardGroup, data_dir: Path | None) -> tuple[Mapping[int, D
     spec = shipped_task(group.task)
     if spec is None:
         return {}, "the task is not one of this version of rba-bench"
-    test_set, problem = load_test_set(spec, data_dir)
+    test_set, problem = load_clips(spec, data_dir)
     if test_set is None or not test_set.has_audio:
         return {}, problem
     return dict(enumerate(test_set.documents)), ""
