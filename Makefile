@@ -24,7 +24,7 @@ quickstart: $(STAMP)  ## the whole way on real models (230 MB, once); TRACK=micr
 	@$(BIN)/rba-bench quickstart $(if $(TRACK),--track $(TRACK)) $(ARGS)
 
 test: $(STAMP)  ## the tests, two at a time; ARGS="-k name -x -n0" goes to pytest
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP)  ## speed, memory and statistics, about 45 minutes; the tables of benchmarks/RESULTS.md on stdout
 	@for name in harness_speed memory bootstrap statistics length_control small_things streaming trainer_speed; do \
