@@ -13,17 +13,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary --no-compile --constraint constraints.txt
 ARGS ?=
+TRACK ?=
 # Compiled modules are kept: without, every process that a test starts compiles torch and transformers again (20 s).
 unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' Makefile | expand -t 14
 
-quickstart: $(STAMP)  ## the whole way, teacher to leaderboard, offline; ARGS="--json" for machines
-	@$(BIN)/rba-bench quickstart $(ARGS)
+quickstart: $(STAMP)  ## the whole way on real models (230 MB, once); TRACK=micro: offline; ARGS="--json" for machines
+	@$(BIN)/rba-bench quickstart $(if $(TRACK),--track $(TRACK)) $(ARGS)
 
 test: $(STAMP)  ## the tests, two at a time; ARGS="-k name -x -n0" goes to pytest
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP)  ## speed, memory and statistics, about 45 minutes; the tables of benchmarks/RESULTS.md on stdout
 	@for name in harness_speed memory bootstrap statistics length_control small_things streaming trainer_speed; do \
@@ -60,9 +61,8 @@ $(STAMP):
 	$(PIP) --editable '.[tts,train,ja,consistency,codecs]' --group dev --group docs; \
 	touch $@; } >&2
 
-assets: $(STAMP)  ## fetch real weights (177 MB) for the tests that need them; without, these are skipped
-	@$(BIN)/rba-bench assets fetch smollm2-135m-instruct
-	@$(BIN)/rba-bench assets fetch whisper-tiny.en
+assets: $(STAMP)  ## fetch real weights (240 MB) for the tests that need them; without, these are skipped
+	@for name in smollm2-135m-instruct whisper-tiny.en piper-en_US-joe-medium; do $(BIN)/rba-bench assets fetch $$name; done
 
 vllm-check: $(STAMP)  ## rollouts through a real vLLM on the CPU; fetches it (1.5 GB) into .vllm/, 20 minutes
 	@PYTHONPATH=. $(BIN)/python dev/vllm_check.py $(ARGS)

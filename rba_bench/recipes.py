@@ -123,7 +123,7 @@ def recipes_dir() -> Path:
 
 
 def recipe_file(name: Path | str) -> Path:
-    """Path of a recipe: a file, else the shipped recipe of that name (`sft`, `full/sft`), with or without `.yaml`.
+    """Path of a recipe: a file, else the shipped recipe of that name (`sft`, `small/sft`), with or without `.yaml`.
 
     Raises:
         UserError: neither a file nor a shipped recipe.
@@ -133,7 +133,8 @@ def recipe_file(name: Path | str) -> Path:
     if Path(name).is_dir():
         raise UserError(f"{name} is a folder: name the YAML file in it")
     shipped = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
-    shipped |= {f"full/{path.stem}": path for path in sorted(recipes_dir().glob("full/*.yaml"))}
+    for folder in ("small", "full"):
+        shipped |= {f"{folder}/{path.stem}": path for path in sorted(recipes_dir().glob(f"{folder}/*.yaml"))}
     path = shipped.get(str(name).removesuffix(".yaml"))
     names = ", ".join(shipped)
     if path is None and Path(name).name != str(name):

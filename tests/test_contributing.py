@@ -1,17 +1,16 @@
 """The ten changes of CONTRIBUTING.md, made in a copy of the project, each in the files that its row names.
 
-Every change is real: the copy is imported by a fresh interpreter, which finds the new thing by its name and uses it.
+Every change is real: the copy is imported by a fresh process, which finds the new thing by its name and uses it.
 """
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.programs import Program
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = re.compile(r"`([\w./]+\.\w+)`")
@@ -391,19 +390,16 @@ def apply(path: Path, edit: Edit) -> None:
     path.write_text(text.replace(edit.anchor, new), encoding="utf-8")
 
 
-def test_each_change_works_in_the_files_that_are_named(changed_copy: Path, tmp_path: Path):
+def test_each_change_works_in_the_files_that_are_named(
+    changed_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     probes = "".join(
         f"def probe_{number}():\n"
         + "".join(f"    {line}\n" for line in change.probe.strip().splitlines())
         + f"probe_{number}()\nprint({name!r})\n"
         for number, (name, change) in enumerate(CHANGES.items())
     )
-    done = subprocess.run(
-        [sys.executable, "-c", f"ROOT = {str(ROOT)!r}\n{probes}"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(changed_copy), "RBA_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines() == list(CHANGES)
+    monkeypatch.chdir(tmp_path)
+    changed = {"PYTHONPATH": str(changed_copy), "RBA_CACHE": str(tmp_path / "cache")}
+    said = Program("-c", f"ROOT = {str(ROOT)!r}\n{probes}", **changed).output()
+    assert said.splitlines() == list(CHANGES)

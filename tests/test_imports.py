@@ -169,6 +169,7 @@ COMMANDS = [
     "train",
     "eval",
     "compare",
+    "view",
     "leaderboard build",
     "tasks list",
     "tasks show",

@@ -4,7 +4,6 @@ Fakes misbehave on purpose; here a server behaves as servers do. `make assets` f
 """
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.judging import Message, Question
 from rba_bench.textlm.text_model import Decoding
 from tests.evaluation.conftest import write_task, write_test_set
-from tests.evaluation.test_commands import command, finish
+from tests.evaluation.test_endpoint_runs import kept_lines
+from tests.programs import Program
 from tests.textlm.misbehaving_server import free_port
 from tests.textlm.real_server import NAME, SLOTS, RealServer, missing, real_serving
 
@@ -174,29 +174,21 @@ def test_a_server_that_dies_is_a_stop_and_the_same_command_goes_on(tmp_path: Pat
     task = write_task(tmp_path, "triviaqa", generation_kwargs={"max_gen_toks": 8, "do_sample": False})
     write_test_set(tmp_path / "data" / "triviaqa", "triviaqa", voices=6)
     port, out = free_port(), tmp_path / "out"
-    line = ("rba_bench", "eval", "--task", str(task), "--track", "micro", "--out", str(out))
+    line = ("-m", "rba_bench", "eval", "--task", str(task), "--track", "micro", "--out", str(out))
     slow = {"RBA_ENDPOINT_CONCURRENCY": "1", "RBA_ENDPOINT_RETRIES": "1"}
     with real_serving(port) as running:
-        process = command(*line, "--model", f"text:{running.spec}", **slow)
-        _wait(out, process)
+        process = Program(*line, "--model", f"text:{running.spec}", **slow)
+        process.wait_for(lambda: kept_lines(out) >= 3)
         running.kill()
-        said, error = process.communicate(timeout=300)
-        assert process.returncode == 1 and said == "", error[-500:]
+        code, said, error = process.ended(within_s=300)
+        assert code == 1 and said == "", error[-500:]
         assert "run the same command again" in error.strip().splitlines()[-1]
         assert "Traceback" not in error and not list(out.glob("*/*/run.json"))
         [file] = out.glob("*/*/samples.jsonl")
         kept = {one.doc_id: one.response for one in read_samples(file)}
         assert 0 < len(kept) < 18 and all(kept.values())
         running.start()
-        finish(command(*line, "--model", f"text:{running.spec}", **slow))
+        Program(*line, "--model", f"text:{running.spec}", **slow).output()
     [folder] = {found.parent for found in out.glob("*/*/run.json")}
     assert read_record(folder).n == 18 and not read_record(folder).statuses.get("no_reply")
     assert kept.items() <= {one.doc_id: one.response for one in read_samples(folder)}.items()
-
-
-def _wait(out: Path, process: Any) -> None:
-    """Until some answers are kept."""
-    until = time.monotonic() + 240
-    while sum(file.read_bytes().count(b"\n") for file in out.glob("*/*/samples.jsonl")) < 3:
-        assert process.poll() is None and time.monotonic() < until, process.communicate()[1][-2000:]
-        time.sleep(0.02)

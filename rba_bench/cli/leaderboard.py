@@ -1,4 +1,4 @@
-"""`rba-bench leaderboard`: run records in, tables out; and `rba-bench compare`: paired differences of two runs."""
+"""`rba-bench leaderboard`: run records in, tables out; `compare`: paired differences; `view`: a page to listen to."""
 
 from pathlib import Path
 from typing import Annotated
@@ -168,6 +168,31 @@ def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> Non
         return
     for file in result.files:
         emit(str(file))
+
+
+def view_command(
+    records: Records = None,
+    out: options.Out = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="Show only the first N items of each task.")
+    ] = 200,
+    data_dir: options.DataDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a page on which clips can be heard beside the answers of all models.
+
+    The page is static: index.html and a folder of clips, without scripts or network. Default folder: runs/view.
+    """
+    with stdout_reserved():
+        from rba_bench.leaderboard.listening import build_listening_page
+
+        result = build_listening_page(records or [RUNS / "eval"], out or RUNS / "view", limit, data_dir)
+    for note in result.notes:
+        say(note)
+    if as_json:
+        emit_json(result)
+    else:
+        emit(str(result.page))
 
 
 RUN_HELP = "Run folder, run.json, or a folder that contains runs, such as runs/eval/sft."

@@ -26,6 +26,7 @@ from rba_bench.cli import (
     leaderboard,
     micro,
     push,
+    quickstart,
     speak,
     study,
     synth,
@@ -49,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("quickstart")(micro.quickstart_command)
+app.command("quickstart")(quickstart.quickstart_command)
 app.command("synth")(synth.synth_command)
 app.command("speak")(speak.speak_command)
 app.command("compose")(synth.compose_command)
@@ -57,6 +58,7 @@ app.add_typer(train.app, name="train")
 app.command("eval")(evaluate.eval_command)
 app.command("rescore")(evaluate.rescore_command)
 app.command("compare")(leaderboard.compare_command)
+app.command("view")(leaderboard.view_command)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")

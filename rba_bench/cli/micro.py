@@ -1,4 +1,4 @@
-"""`rba-bench quickstart`: the whole pipeline in one command; `rba-bench micro`: the models of the miniature world."""
+"""`rba-bench micro`: the models of the miniature world."""
 
 import typer
 
@@ -8,7 +8,6 @@ from rba_bench.cli.output import emit, emit_json
 from rba_bench.files import read_json
 from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
-from rba_bench.quickstart import OUT, run_quickstart
 
 app = typer.Typer(help="The miniature world that makes everything run offline.", rich_markup_mode=None)
 
@@ -36,21 +35,3 @@ def build_micro_command(out: options.Out = None, as_json: options.Json = False) 
         emit_json({"weights": folder, "provenance": read_json(provenance)})
     else:
         emit(str(folder))
-
-
-def quickstart_command(out: options.Out = None, as_json: options.Json = False) -> None:
-    """Run the whole pipeline offline: synth, train, eval, leaderboard.
-
-    Trains SFT, RBA-Single and RBA-Group on one alignment set of the micro world, evaluates them, the base and the
-    reference systems, and prints the leaderboard. The same command resumes an interrupted run.
-    """
-    with stdout_reserved():
-        result = run_quickstart(out or OUT)
-    if as_json:
-        emit_json(result.summary())
-        return
-    from rba_bench.leaderboard.board import print_board
-
-    print_board(result.board)
-    for name, path in result.paths():
-        emit(f"{name:<22} {path}")

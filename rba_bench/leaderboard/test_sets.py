@@ -109,8 +109,16 @@ def load_test_set(spec: TaskSpec, data_dir: Path | None) -> tuple[LocalTestSet |
     return _public_test_set(json.dumps(kwargs, sort_keys=True), data_dir)
 
 
+def load_clips(spec: TaskSpec, data_dir: Path | None) -> tuple[LocalTestSet | None, str]:
+    """As `load_test_set`, but with the clips of sets that this package speaks, which may be done now."""
+    kwargs = dict(spec.config.get("dataset_kwargs") or {})
+    if kwargs.get("source") == "small":
+        return _public_test_set(json.dumps(kwargs, sort_keys=True), None)
+    return load_test_set(spec, data_dir)
+
+
 @lru_cache(maxsize=4)
-def _public_test_set(kwargs_json: str, data_dir: Path) -> tuple[LocalTestSet | None, str]:
+def _public_test_set(kwargs_json: str, data_dir: Path | None) -> tuple[LocalTestSet | None, str]:
     kwargs = json.loads(kwargs_json)
     options = {key: value for key, value in kwargs.items() if key not in NOT_OPTIONS}
     try:

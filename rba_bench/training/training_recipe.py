@@ -133,7 +133,8 @@ class TrainingRecipe(Recipe):
     other_names: ClassVar[Mapping[str, str]] = OTHER_NAMES
 
     method: MethodName = "rba-single"  # the objective; the paper's RBA-Single needs no reward
-    track: Literal["micro", "full"] = "micro"  # micro: shipped models in minutes; full: your own
+    # micro: shipped models in minutes; small: real ones on a laptop; full: your own
+    track: Literal["micro", "small", "full"] = "micro"
     base: str = (
         "micro"  # checkpoint folder, Hub id or asset:NAME of the model to train; "micro" = the shipped base
     )

@@ -115,7 +115,9 @@ def test_output_folder_of_another_recipe_is_refused_with_the_difference(
 def in_process(body: str, *words: str) -> subprocess.Popen[str]:
     """`rba-bench WORDS` in another process in which synthesis does what `body` says."""
     script = (
-        "import sys, types, os, time\n"
+        "import signal, sys, types, os, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background, as is
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # this one under `nohup`; the command leaves both so
         "fake = types.ModuleType('rba_bench.synthesis.pipeline')\n"
         f"def synthesize(recipe, out):\n{body}\n"
         "fake.synthesize = synthesize\n"

@@ -8,7 +8,7 @@ from rba_bench.cli.main import app
 
 SURFACE = {
     "": ["--help", "--install-completion", "--show-completion", "--version", "-h"],
-    "quickstart": ["--help", "--json", "--out", "-h"],
+    "quickstart": ["--help", "--json", "--out", "--track", "-h"],
     "synth": [
         *(
             "--help",
@@ -113,6 +113,7 @@ SURFACE = {
     ],
     "rescore": ["--data-dir", "--device", "--help", "--json", "--judge", "--out", "--task", "-h", "RUNS"],
     "compare": ["--across", "--help", "--json", "-h", "RUN_A", "RUN_B"],
+    "view": ["--data-dir", "--help", "--json", "--limit", "--out", "-h", "RECORDS"],
     "assets": ["--help", "-h"],
     "assets fetch": ["--help", "--json", "-h", "NAME"],
     "assets list": ["--help", "--json", "-h"],

@@ -1,12 +1,7 @@
 """The real commands in processes of their own, on a tiny random composite: stock lm_eval, and kill -9."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,40 +10,19 @@ from rba_bench.evaluation.records import read_record, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.files import read_jsonl
 from tests.evaluation.conftest import write_task, write_test_set
-
-
-def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=900)
-    assert process.returncode == 0, err[-2000:]
-    return out
+from tests.programs import Program
 
 
 def test_stock_lm_eval_gives_the_scores_of_the_runner(tmp_path, tiny_composite_dir):
     tasks = [write_task(tmp_path, "covost2"), write_task(tmp_path, "triviaqa", sampled=True)]
-    stock = command(
-        *(
-            "lm_eval",
-            "--model",
-            "rba-speechlm",
-            "--model_args",
-            f"pretrained={tiny_composite_dir}",
-        ),
+    stock = Program(
+        *("-m", "lm_eval", "--model", "rba-speechlm", "--model_args", f"pretrained={tiny_composite_dir}"),
         *("--tasks", ",".join(map(str, tasks)), "--log_samples", "--output_path", str(tmp_path / "stock")),
     )
     records = evaluate(
         EvalRequest(tuple(map(str, tasks)), str(tiny_composite_dir), out=tmp_path / "out", device="cpu")
     )
-    assert "±" in finish(stock)
+    assert "±" in stock.output()
     [file] = (tmp_path / "stock").glob("*/results_*.json")
     results = json.loads(file.read_text())["results"]
     for record in records:
@@ -74,8 +48,8 @@ def test_two_ranks_share_the_items(tmp_path):
     stock += ("--output_path", str(tmp_path / "stock"))
     for offset, line in enumerate((ours, stock)):
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port + offset)}
-        ranks = [command(*line, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)]
-        said = [finish(rank) for rank in ranks]
+        ranks = [Program("-m", *line, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)]
+        said = [rank.output() for rank in ranks]
         if line is ours:
             assert "tiny_covost2" in said[0] and said[1] == "", "the first process speaks for all"
     [alone] = evaluate(EvalRequest((task,), "constant", out=tmp_path / "one", device="cpu"))
@@ -96,11 +70,10 @@ def test_kill_9_then_the_same_command_loses_and_repeats_nothing(tmp_path, tiny_c
     task = write_task(tmp_path, "covost2", sampled=True, generation_kwargs=short)
     write_test_set(tmp_path / "data" / "covost2", "covost2", voices=12)
     out = tmp_path / "out"
-    line = ("rba_bench", "eval", "--task", str(task), "--model", str(tiny_composite_dir))
+    line = ("-m", "rba_bench", "eval", "--task", str(task), "--model", str(tiny_composite_dir))
     line += ("--track", "micro", "--batch-size", "2", "--out", str(out))
-    killed = command(*line)
-    kept = _kill_in_the_middle(killed, out)
-    finish(command(*line))
+    kept = _kill_in_the_middle(Program(*line), out)
+    Program(*line).output()
     [folder] = {file.parent for file in out.glob("*/*/run.json")}
     lines = (folder / "samples.jsonl").read_bytes().splitlines(keepends=True)
     assert set(kept.splitlines(keepends=True)) <= set(lines) and len(lines) == 60
@@ -115,14 +88,10 @@ def test_kill_9_then_the_same_command_loses_and_repeats_nothing(tmp_path, tiny_c
     assert answers == [s.response for s in read_samples(tmp_path / "whole" / folder.relative_to(out))]
 
 
-def _kill_in_the_middle(process: subprocess.Popen[str], out: Path) -> bytes:
+def _kill_in_the_middle(program: Program, out: Path) -> bytes:
     """Kill once some but not all answers are on disk; returns the whole lines that were there."""
-    deadline = time.monotonic() + 900
-    while not any(file.stat().st_size for file in out.glob("*/*/samples.jsonl")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-2000:]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    program.wait_for(lambda: any(file.stat().st_size for file in out.glob("*/*/samples.jsonl")))
+    program.kill()
     [file] = out.glob("*/*/samples.jsonl")
     data = file.read_bytes()
     kept = data[: data.rfind(b"\n") + 1]

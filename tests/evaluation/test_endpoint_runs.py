@@ -1,7 +1,5 @@
 """Whole runs of a served model on a server that misbehaves: what has been answered is not asked again."""
 
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.evaluation.records import read_record, read_samples
 from rba_bench.evaluation.runner import EvalRequest, evaluate
 from tests.evaluation.conftest import ITEMS, write_task, write_test_set
-from tests.evaluation.test_commands import command, finish
+from tests.programs import Program
 from tests.textlm.misbehaving_server import Reaction, answer, body, failure, reset, serving
 
 KEY = "sk-secret-of-the-user-0123456789"
@@ -20,6 +18,11 @@ KEY = "sk-secret-of-the-user-0123456789"
 def quick(monkeypatch):
     monkeypatch.setenv("RBA_API_KEY", KEY)
     monkeypatch.setenv("RBA_ENDPOINT_RETRIES", "3")
+
+
+def kept_lines(out: Path) -> int:
+    """How many answers are on disk."""
+    return sum(file.read_bytes().count(b"\n") for file in out.glob("*/*/samples.jsonl"))
 
 
 def sound(seen):
@@ -88,26 +91,18 @@ def test_kill_9_in_the_middle_then_no_answer_is_paid_for_twice(tmp_path):
     write_test_set(tmp_path / "data" / "triviaqa", "triviaqa", voices=10)
     out = tmp_path / "out"
     with serving(lambda _: answer("the dorn", after=0.15)) as server:
-        line = ("rba_bench", "eval", "--task", str(task), "--model", server.spec, "--track", "micro")
+        line = ("-m", "rba_bench", "eval", "--task", str(task), "--model", server.spec, "--track", "micro")
         limited = {"RBA_ENDPOINT_CONCURRENCY": "2"}
-        running = command(*line, "--out", str(out), **limited)
-        _wait_for_samples(out, running, 5)
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
+        running = Program(*line, "--out", str(out), **limited)
+        running.wait_for(lambda: kept_lines(out) >= 5)
+        running.kill()
         [file] = out.glob("*/*/samples.jsonl")
         kept = {sample.audio_sha256 for sample in read_samples(file)}
-        finish(command(*line, "--out", str(out), **limited))
+        Program(*line, "--out", str(out), **limited).output()
     assert 5 <= len(kept) < 30
     assert 30 <= len(server.seen) <= 32, "only what was under way is asked again"
     [folder] = {found.parent for found in out.glob("*/*/run.json")}
     assert read_record(folder).statuses["ok"] == 30
-
-
-def _wait_for_samples(out: Path, process, n: int) -> None:
-    deadline = time.monotonic() + 300
-    while sum(file.read_bytes().count(b"\n") for file in out.glob("*/*/samples.jsonl")) < n:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-2000:]
-        time.sleep(0.02)
 
 
 def test_a_served_text_llm_is_a_ceiling_that_hears_nothing(tmp_path, monkeypatch):

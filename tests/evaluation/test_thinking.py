@@ -12,8 +12,8 @@ from rba_bench.evaluation.runner import EvalRequest, evaluate
 from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.textlm.replies import RULE
 from tests.evaluation.conftest import write_task
-from tests.evaluation.test_commands import command
 from tests.evaluation.test_harness import stock
+from tests.programs import Program
 from tests.textlm.misbehaving_server import answer, serving
 
 NAMES_ALL = "irene castle, porter or the dorn?"
@@ -162,10 +162,9 @@ def test_runs_with_other_template_variables_share_nothing(tmp_path, model):
 
 
 def test_the_command_refuses_what_is_no_variable(tmp_path):
-    line = ("rba_bench", "eval", "--model", "constant", "--out", str(tmp_path / "out"))
-    wrong = command(*line, "--template", "enable_thinking")
-    out, said = wrong.communicate(timeout=300)
-    assert wrong.returncode == 2 and "write key=value" in said and "Traceback" not in said and not out
+    line = ("-m", "rba_bench", "eval", "--model", "constant", "--out", str(tmp_path / "out"))
+    code, out, said = Program(*line, "--template", "enable_thinking").ended()
+    assert code == 2 and "write key=value" in said and "Traceback" not in said and not out
 
 
 def test_a_model_without_a_template_says_that_nothing_changes(capsys):

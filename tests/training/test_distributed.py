@@ -5,7 +5,6 @@ Starting processes takes longer than training the tiny model, so one launch serv
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from rba_bench.recipes import recipes_dir
 from rba_bench.training.callbacks.training_callback import TrainingCallback
 from rba_bench.training.model.sharding import CollectiveSync, hide_modules, layer_names
 from rba_bench.training.training_run import train
+from tests.programs import Program
 
 # one validation item: the second process has none, and keeps the first one company
 GROUP = {"method": "rba-group", "voices_per_group": 3, "refresh_every": 2, "steps": 3, "groups_per_step": 4,
@@ -181,15 +181,9 @@ def launched(
             train(recipes["fsdp-one-to-two"], folder / "two" / "fsdp-one-to-two")
     (folder / "child.py").write_text(CHILD)
     config = ["--config_file", str(recipes_dir() / "accelerate" / "ddp-cpu.yaml"), "--main_process_port", "0"]
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *config]
-    done = subprocess.run(
-        [*command, str(folder / "child.py"), str(folder / "jobs.json"), str(folder / "two")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-12000:]
+    files = [str(folder / name) for name in ("child.py", "jobs.json", "two")]
+    launch = ("-m", "accelerate.commands.accelerate_cli", "launch", *config, *files)
+    Program(*launch, PYTHONPATH=os.pathsep.join(sys.path)).output()
 
     for name, (_, goes_on) in STOPS.items():
         if not goes_on and name in recipes:

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ from rba_bench.errors import RbaError
 from rba_bench.files import write_json
 from rba_bench.training.options.presets import METHODS
 from rba_bench.training.training_recipe import TrainingRecipe
+from tests.programs import Program
+from tests.textlm.misbehaving_server import free_port
 from tests.training import splits
 
 TOLERANCE = 1e-5
@@ -148,6 +147,8 @@ from rba_bench.training.model import building as build
 from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.training_run import train
 from rba_bench.training.trainer import AlignmentTrainer
+from tests.programs import Program
+from tests.textlm.misbehaving_server import free_port
 from tests.training import splits
 
 build.make_reward = splits.unsure()
@@ -186,16 +187,11 @@ def test_more_processes_change_neither_loss_nor_gradient(
     recipes = {name: mixed(steps=1, accumulate=4 // processes, **JOBS[name]) for name in names}
     write_json(tmp_path / "jobs.json", {name: recipe.resolved() for name, recipe in recipes.items()})
     (tmp_path / "child.py").write_text(CHILD)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(tmp_path / "child.py")]
-    done = subprocess.run(
-        [*command, str(tmp_path / "jobs.json"), str(tmp_path / "out")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    files = [str(tmp_path / name) for name in ("child.py", "jobs.json", "out")]
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [Program(*files, RANK=str(n), LOCAL_RANK=str(n), **shared) for n in range(processes)]
+    for rank in ranks:
+        rank.output()
     for name, recipe in recipes.items():
         one = splits.first_step(splits.opened(recipe, tmp_path / "one" / name), 1)
         [record] = map(json.loads, (tmp_path / "out" / name / "train_log.jsonl").read_text().splitlines())

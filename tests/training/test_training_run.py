@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from rba_bench.files import read_json, read_jsonl
 from rba_bench.training import training_run
 from rba_bench.training.callbacks.training_callback import Interrupt, TrainingCallback
 from rba_bench.training.training_run import train
+from tests.programs import Program
 
 UNSTABLE = {"elapsed_s"}  # the only field of the log that two equal runs may differ in
 
@@ -454,14 +452,9 @@ CHILD = (
 def test_kill_nine_and_resume(recipe_for: Callable[..., Any], tmp_path: Path) -> None:
     recipe = recipe_for(steps=40, save_every=5)
     train(recipe, tmp_path / "whole")
-    command = [sys.executable, "-c", CHILD, json.dumps(recipe.resolved()), str(tmp_path / "cut")]
-    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 500
-    while not list((tmp_path / "cut").glob("trainer/checkpoint-*/rba_state.json")):
-        assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    child = Program("-c", CHILD, json.dumps(recipe.resolved()), str(tmp_path / "cut"))
+    child.wait_for(lambda: list((tmp_path / "cut").glob("trainer/checkpoint-*/rba_state.json")))
     child.kill()
-    child.wait()
     assert not (tmp_path / "cut" / "rba_run.json").exists()
     train(recipe, tmp_path / "cut")
     same(tmp_path / "whole", tmp_path / "cut")

@@ -288,7 +288,7 @@ def make_reward(
     names = reward_names(options, kinds)
     # the shipped models know 270 words: their scores of real answers are noise, which a run would follow
     micro = (("reward-model", "model", options.model), ("teacher-logprob", "teacher", options.teacher))
-    for name, key, model in micro if recipe.track == "full" else ():
+    for name, key, model in micro if recipe.track != "micro" else ():
         if name in names and model == "micro":
             raise UserError(
                 f"reward {name} would judge real answers by the shipped model of the micro world: set reward.{key} to "
