@@ -72,6 +72,11 @@ def _old_objects_are_not_searched_for_garbage() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Libraries in C++ count what is left when the interpreter ends, and would print pages of it."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_waiting_for_disks() -> Iterator[None]:
     """What `fsync` is for, the loss of power, no test can see; it takes 10 ms, twenty times a training run."""

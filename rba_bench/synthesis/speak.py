@@ -26,7 +26,7 @@ from rba_bench.audio.spoken_benchmark import (
     SpokenBenchmark,
     benchmark_schema,
 )
-from rba_bench.cards import last_path_part
+from rba_bench.cards import last_path_part, without_paths
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import folder_name, is_name, sha256_file, sha256_json, sweep, write_atomic, write_json
 from rba_bench.machine import package_versions
@@ -79,12 +79,7 @@ class SpeakOptions:
     device: str = "cpu"
 
 
-NOT_CONTENT = (
-    "voices",
-    "limit",
-    "batch_size",
-    "device",
-)  # what they change of the content is signed by itself
+NOT_CONTENT = ("voices", "limit", "batch_size", "device")  # the speakers and texts themselves are signed
 
 
 def speak_benchmark(source: Path, out: Path, options: SpeakOptions) -> SpokenBenchmark:
@@ -244,7 +239,8 @@ class _Work:
         if recognizer is None:
             return None
         identity = {key: value for key, value in recognizer.identity().items() if key != "path"}
-        return {"name": last_path_part(self.options.recognizer), **identity}
+        facts: dict[str, Any] = without_paths({"name": self.options.recognizer, **identity})
+        return facts
 
     def _write_baselines(self) -> None:
         """Answers of each reference system, for `rba-bench eval --baseline`."""
@@ -276,7 +272,6 @@ class _Work:
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
-            "layout": options.layout,
             "kind": self.texts.kind,
             "language": options.language,
             "file": {**file, "layout": options.layout},

@@ -86,7 +86,7 @@ def test_accumulation_changes_neither_loss_nor_gradient(
     if recipe.kind == "preference":
         assert 0 < figures["pairs"] <= figures["items"]
     assert any(float(grad.norm()) > 1e-4 for grad in whole[1].values())
-    for accumulate in (2, 4, 8):
+    for accumulate in (2, 8):  # halves of the step, and group by group
         assert splits.apart(whole, splits.first_step(run, accumulate)) < TOLERANCE, accumulate
 
 
