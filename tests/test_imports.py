@@ -176,7 +176,15 @@ COMMANDS = [
 ]
 COMMANDS += ["assets list", "assets fetch", "assets verify", "assets where"]
 COMMANDS += ["train connector", "train report", "train server"]
-COMMANDS += ["micro build", "study micro", "study report", "doctor", "push", "leaderboard card"]
+COMMANDS += [
+    "micro build",
+    "study micro",
+    "study small",
+    "study report",
+    "doctor",
+    "push",
+    "leaderboard card",
+]
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:

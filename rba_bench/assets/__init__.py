@@ -150,11 +150,13 @@ class World:
             texts are plain English.
         testsets: Has `load_testset(name)` (folder of `test.parquet`) and `testset_texts(name)` (rows without audio).
         builder: Has `build_weights(out)`, which makes the shipped weights again and returns their provenance file.
+        alignment: Has `load_alignment_set()` (folder of the world's alignment set); "" where a recipe makes it.
     """
 
     grammar: str
     testsets: str
     builder: str
+    alignment: str = ""
 
 
 MICRO = "micro"
@@ -169,7 +171,7 @@ WEIGHTS = {
 SMALL = "small"
 WORLDS = {
     MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages"),
-    SMALL: World("", "rba_bench.small.testsets", "rba_bench.small.build"),
+    SMALL: World("", "rba_bench.small.testsets", "rba_bench.small.build", "rba_bench.small.alignment"),
 }
 
 
@@ -330,6 +332,22 @@ def resolve_model(name: str, role: str) -> str:
     return str(model_folder(role, name)) if name in WEIGHTS else name
 
 
-def load_world(part: Literal["grammar", "testsets", "builder"], name: str = MICRO) -> Any:
+def resolve_alignment_set(name: Path | str) -> Path:
+    """The folder of an alignment set that comes with a world, made now if need be, where `asset:NAME` names one.
+
+    Raises:
+        UserError: There is none of that name.
+        MissingPrerequisite: It cannot be spoken here.
+    """
+    if not is_asset(name):
+        return Path(name)
+    sets = {f"{PREFIX}{world}-alignment": world for world, parts in WORLDS.items() if parts.alignment}
+    if str(name) not in sets:
+        raise UserError(f"no alignment set {name}: there is {', '.join(sets)}")
+    folder: Path = load_world("alignment", sets[str(name)]).load_alignment_set()
+    return folder
+
+
+def load_world(part: Literal["grammar", "testsets", "builder", "alignment"], name: str = MICRO) -> Any:
     """The module that plays `part` in a world; see `World` for the functions it has."""
     return import_module(getattr(WORLDS[name], part))

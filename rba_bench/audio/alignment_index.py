@@ -18,7 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from rba_bench.audio.alignment_set import COLUMNS, AlignmentRow, AlignmentSet, make_row, refuse_missing
+from rba_bench.audio.alignment_set import (
+    COLUMNS,
+    OPTIONAL,
+    AlignmentRow,
+    AlignmentSet,
+    make_row,
+    refuse_missing,
+)
 from rba_bench.audio.parquet import FILES, RowGroupCache
 from rba_bench.errors import UserError
 from rba_bench.files import cache_dir, read_json, sha256_json, write_json
@@ -173,7 +180,7 @@ class IndexedSet:
         stop = row + count
         while row < stop:
             try:
-                table, place = _TEXT.find(path, row, COLUMNS)
+                table, place = _TEXT.find(path, row, (*COLUMNS, *OPTIONAL))
             except (OSError, pa.ArrowException) as error:
                 raise UserError(
                     f"shard {path} cannot be read ({_line(error)}): restore it or make it again"

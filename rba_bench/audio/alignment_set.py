@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rba_bench.assets import resolve_alignment_set
 from rba_bench.audio.clips import AudioRef
 from rba_bench.cards import last_path_part
 from rba_bench.errors import UserError
@@ -34,6 +35,10 @@ _TEXT = (
     *("topic", "difficulty", "voice", "audio_sha256", "split"),
 )
 COLUMNS = (*_TEXT, "sampling_rate", "duration")  # what an AlignmentRow is made of
+OPTIONAL = (
+    "references",
+    "constraints",
+)  # the same, where a set has them; pyarrow passes over those it does not find
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class AlignmentRow:
 
     id: str
     group_id: str
-    kind: str  # instruct | qa | s2tt
+    kind: str  # instruct | qa | s2tt | ifeval
     prompt: str  # text beside the audio, "" for instruct and qa
     instruction: str  # what is spoken
     response: str
@@ -54,6 +59,9 @@ class AlignmentRow:
     split: str  # train | validation
     audio: AudioRef
     duration: float  # seconds
+    references: tuple[str, ...] = ()  # correct answers, where they are known beside the teacher's
+    # JSON of what `metrics.ifeval.if_rate` checks; "" where nothing is to be checked
+    constraints: str = ""
 
     @property
     def user_text(self) -> str:
@@ -61,8 +69,12 @@ class AlignmentRow:
         return f"{self.prompt} {self.instruction}".strip()
 
 
-def shard_schema() -> "pa.Schema":
-    """Columns of a shard; the embedded features make `datasets` leave the audio undecoded (no torchcodec)."""
+def shard_schema(scored: bool = False) -> "pa.Schema":
+    """Columns of a shard; the embedded features make `datasets` leave the audio undecoded (no torchcodec).
+
+    Args:
+        scored: with the columns OPTIONAL.
+    """
     import pyarrow as pa
 
     fields: list[tuple[str, pa.DataType, dict[str, Any]]] = [
@@ -75,6 +87,10 @@ def shard_schema() -> "pa.Schema":
         fields.append((name, pa.float64(), {"dtype": "float64", "_type": "Value"}))
     for name in ("noise_colour", "asr_text"):
         fields.append((name, pa.string(), {"dtype": "string", "_type": "Value"}))
+    if scored:
+        text = {"dtype": "string", "_type": "Value"}
+        fields.append(("references", pa.list_(pa.string()), {"feature": text, "_type": "List"}))
+        fields.append(("constraints", pa.string(), text))
     features = {name: feature for name, _, feature in fields}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.schema([(name, kind) for name, kind, _ in fields], metadata=metadata)
@@ -91,10 +107,14 @@ class AlignmentSet:
     def open(cls, path: Path | str, verify: bool = True) -> "AlignmentSet":
         """Read the manifest and, with `verify`, check every shard against its checksum.
 
+        Args:
+            path: Its folder, or `asset:NAME` of one that comes with rba-bench.
+            verify: Whether to hash the shards.
+
         Raises:
             UserError: no alignment set there, an unfinished or damaged one, or one of a newer format.
         """
-        folder = Path(path)
+        folder = resolve_alignment_set(path)
         manifest = _read_manifest(folder)
         if verify:
             for name in manifest["checksums"]:
@@ -154,7 +174,7 @@ class AlignmentSet:
             try:
                 with pq.ParquetFile(shard) as file:
                     refuse_missing(shard, file.schema_arrow.names)
-                    table = file.read(columns=list(COLUMNS))
+                    table = file.read(columns=[*COLUMNS, *OPTIONAL])
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"shard {shard} cannot be read ({' '.join(str(error).split())})") from error
             rows += (make_row(record, str(shard), number) for number, record in enumerate(table.to_pylist()))
@@ -206,7 +226,7 @@ def refuse_missing(shard: Path, present: Iterable[str]) -> None:
 
 
 def make_row(record: dict[str, Any], shard: str, number: int) -> AlignmentRow:
-    """The row of a record of COLUMNS that lies in row `number` of a shard; the record is used up."""
+    """The row of a record of COLUMNS and OPTIONAL that lies in row `number` of a shard; the record is used up."""
     audio = AudioRef(
         sha256=record.pop("audio_sha256"),
         sampling_rate=record.pop("sampling_rate"),
@@ -214,4 +234,6 @@ def make_row(record: dict[str, Any], shard: str, number: int) -> AlignmentRow:
         path=shard,
         row=number,
     )
+    record["references"] = tuple(record.get("references") or ())
+    record["constraints"] = record.get("constraints") or ""
     return AlignmentRow(audio=audio, **record)

@@ -33,7 +33,7 @@ from rba_bench.files import read_json, sha256_file, sha256_json, write_json
 from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
 
-KINDS = ("instruct", "qa", "s2tt")
+KINDS = ("instruct", "qa", "s2tt", "ifeval")
 SHOWN, NAMED = 100, 3  # bad clips shown on stderr, and in the message of the failure
 CONFIDENCE = 0.95
 

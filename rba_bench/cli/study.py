@@ -8,21 +8,30 @@ import typer
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import UserError
+from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
 
 if TYPE_CHECKING:
+    from rba_bench.study.plan import StudyPlan
+    from rba_bench.study.power import ResolvedTask
     from rba_bench.study.report import StudyReport
-    from rba_bench.study.stages import Study, StudyPlan
+    from rba_bench.study.stages import Study
 
-RECIPE = "study-micro"
-OUT = Path("runs/study-micro")
 WIDE = 160  # columns where stdout is a file or a pipe and has no width of its own
+TRACKS = {
+    "micro": "Train every method from one base on one alignment set and compare them, in the micro world.",
+    "small": "Train every method from one base on one alignment set and compare them, on real models.",
+}
+CONDITIONS = """
+
+At equal steps and at equal wall time, with several seeds. Shows quality, speaker consistency and cost with paired
+intervals. The same command resumes; finished trainings and evaluations are not repeated."""
 
 app = typer.Typer(help="Train all methods under equal conditions and compare them.", rich_markup_mode=None)
 
 
-@app.command("micro")
-def study_micro_command(
+def study_command(
+    context: typer.Context,
     out: options.Out = None,
     methods: Annotated[
         str | None,
@@ -46,8 +55,27 @@ def study_micro_command(
     recipe: options.RecipeFile = None,
     set_: options.Overrides = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show which runs are left and how long they take; run nothing.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Show which runs are left, how long they take and what they can resolve; run nothing.",
+        ),
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="With --plan: first measure two steps of each method and a part of each task."
+        ),
+    ] = False,
+    stop_after: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-after",
+            metavar="TIME",
+            help="Stop after this time, such as 2h or 90m; the same command goes on.",
+            show_default=False,
+        ),
+    ] = None,
     publish: Annotated[
         Path | None,
         typer.Option(
@@ -57,22 +85,31 @@ def study_micro_command(
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train every method from one base on one alignment set and compare them.
-
-    At equal steps and at equal wall time, with several seeds. Shows quality, speaker consistency and cost with paired
-    intervals. The same command resumes; finished trainings and evaluations are not repeated.
-    """
+    """The body of `study micro` and `study small`, which differ in recipe and folder alone."""
+    track = str(context.info_name)
+    if probe and not plan:
+        raise UserError("--probe belongs to --plan: add --plan")
     with stdout_reserved():
-        study = _load_study(out or OUT, recipe, set_, (methods, seeds, budget), trust)
+        from rba_bench.study.deadline import parse_duration, stopping_after
+
+        seconds = None if stop_after is None else parse_duration(stop_after)
+        study = _load_study(
+            out or RUNS / f"study-{track}", recipe or f"study-{track}", set_, (methods, seeds, budget), trust
+        )
         if plan:
-            from rba_bench.study.stages import plan_study
+            from rba_bench.study.plan import plan_study
+            from rba_bench.study.probe import probe_study
 
             study.check()
+            with stopping_after(seconds):
+                if probe:
+                    probe_study(study)
             study_plan = plan_study(study)
         else:
             from rba_bench.study.report import collect_study, publish_study_report, write_study_report
 
-            study.run()
+            with stopping_after(seconds):
+                study.run()
             report = write_study_report(collect_study(study.study, study.folder.out), study.folder.report)
             if publish is not None:
                 say(f"published in {publish_study_report(report, publish)}")
@@ -80,6 +117,10 @@ def study_micro_command(
         _print_plan(study_plan, as_json)
     else:
         _print_report(report, as_json)
+
+
+for _track, _about in TRACKS.items():
+    app.command(_track, help=_about + CONDITIONS)(study_command)
 
 
 @app.command("report")
@@ -102,7 +143,7 @@ def study_report_command(
 
 def _load_study(
     out: Path,
-    recipe: Path | None,
+    recipe: Path | str,
     overrides: list[str] | None,
     part: tuple[str | None, str | None, str],
     trust: bool,
@@ -111,7 +152,7 @@ def _load_study(
     from rba_bench.study.stages import Study, select_runs
     from rba_bench.study.study_recipe import StudyRecipe
 
-    study = load_recipe(StudyRecipe, recipe_file(recipe or RECIPE), overrides or (), trust)
+    study = load_recipe(StudyRecipe, recipe_file(recipe), overrides or (), trust)
     methods, seeds, budget = part
     try:
         numbers = [int(word) for word in _split(seeds)]
@@ -152,5 +193,37 @@ def _print_plan(plan: "StudyPlan", as_json: bool) -> None:
         for run in plan.lines
     ]
     emit_table(["budget", "method", "seed", "state", "steps", "train s", "eval s"], rows)
-    unknown = f", and {plan.unknown} runs without a time estimate" if plan.unknown else ""
-    emit(f"remaining: about {plan.seconds / 60:.0f} min{unknown}")
+    for sentence in plan.left_out:
+        emit(f"left out: {sentence}")
+    for task in plan.power:
+        emit(_power_sentence(task))
+    unknown = f", and {plan.unknown} runs without a time estimate (--probe measures)" if plan.unknown else ""
+    emit(
+        f"remaining: about {_hours(plan.seconds)} (training {_hours(plan.training_s)}, evaluation "
+        f"{_hours(plan.evaluation_s)}){unknown}; so far {_hours(plan.done_s)}"
+    )
+    if plan.allowed_s is not None and plan.seeds_that_fit is not None:
+        seeds = len({run.seed for run in plan.lines})
+        fits = plan.done_s + plan.seconds <= plan.allowed_s
+        rest = (
+            "" if fits else f"; {plan.seeds_that_fit} of {seeds} seeds do: take fewer steps, methods or tasks"
+        )
+        emit(f"the {_hours(plan.allowed_s)} of the recipe {'hold it' if fits else 'do not hold it'}{rest}")
+
+
+def _power_sentence(task: "ResolvedTask") -> str:
+    source = f"{task.pairs} pairs of methods so far" if task.pairs else "assumed variances"
+    ways = []
+    if task.items_needed is not None:
+        ways.append(f"{task.items_needed:,} texts with as many seeds")
+    if task.seeds_needed is not None:
+        ways.append(f"{task.seeds_needed} seeds with as many texts")
+    needed = f"3 points need {' or '.join(ways)}" if ways else "3 points need more texts and more seeds"
+    return (
+        f"{task.task}: {task.items:,} texts and {task.seeds} seeds resolve {100 * task.detectable:.1f} points with "
+        f"power 0.8; {needed} ({source})"
+    )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h"

@@ -17,6 +17,7 @@ from typing import Any
 from rba_bench import files, progress
 from rba_bench.audio import clips
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine, engine_of_bank
+from rba_bench.errors import UserError
 from rba_bench.small.texts import DATA, VERSION, VOICES, Item, load_items
 
 BANKS = ("natural", "clear-test")
@@ -27,20 +28,21 @@ BASELINE = (
 ROW_GROUP = 64
 
 
-def load_testset(name: str, split: str = "test", cache: Path | None = None) -> Path:
+def load_testset(name: str, split: str = "test", cache: Path | None = None, bank: str = "") -> Path:
     """Folder that holds `test.parquet` of a set, spoken now if it is not in the cache.
 
     Args:
         name: A key of `texts.SPLITS`.
         split: One of its splits.
         cache: Folder for the sets; by default `small` under `files.cache_dir()`.
+        bank: Voice bank that says the texts instead of the split's own; "" for these.
 
     Raises:
-        UserError: Unknown set or split.
+        UserError: Unknown set, split or bank.
         MissingPrerequisite: An engine is not installed (extra `tts`), or its voice cannot be fetched.
     """
     items = load_items(name, split)
-    spoken = list(_spoken(name, split, items))
+    spoken = list(_spoken(name, split, items, bank))
     folder = (cache or files.cache_dir() / "small") / _content_hash(spoken) / f"{name}-{split}"
     if not (folder / "test.parquet").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -48,14 +50,16 @@ def load_testset(name: str, split: str = "test", cache: Path | None = None) -> P
     return folder
 
 
-def testset_texts(name: str, split: str = "test") -> list[dict[str, Any]]:
+def testset_texts(name: str, split: str = "test", bank: str = "") -> list[dict[str, Any]]:
     """The rows of a set without its clips, for machines that cannot speak. Errors as of `texts.load_items`."""
-    return [_text_row(*utterance) for utterance in _spoken(name, split, load_items(name, split))]
+    return [_text_row(*utterance) for utterance in _spoken(name, split, load_items(name, split), bank)]
 
 
-def _spoken(name: str, split: str, items: list[Item]) -> Iterator[tuple[Item, str, Any, int]]:
+def _spoken(name: str, split: str, items: list[Item], bank: str = "") -> Iterator[tuple[Item, str, Any, int]]:
     """Items with the bank, the voice and the number of the repetition, in which each is spoken."""
-    banks = BANKS if split == "test" else DEV_BANKS
+    if bank and bank not in VOICE_BANKS:
+        raise UserError(f"no voice bank {bank!r}; there are {', '.join(VOICE_BANKS)}")
+    banks = (bank,) if bank else BANKS if split == "test" else DEV_BANKS
     if name == "small_consistency":
         voices = [(bank, voice) for bank in banks for voice in VOICE_BANKS[bank]]
         for item in items:

@@ -33,9 +33,9 @@ from rba_bench.metrics.bootstrap import (
     cluster_sizes,
     resampled_sums,
 )
-from rba_bench.metrics.interval import Clusters, Scale, score_ends
+from rba_bench.metrics.interval import Clusters, Scale, score_ends, t_quantile
 from rba_bench.study.folder import REFERENCE
-from rba_bench.study.scores import SystemScores, scores_path
+from rba_bench.study.scores import MetricScores, SystemScores, scores_path
 from rba_bench.study.study_recipe import BUDGETS, StudyRecipe
 
 SYSTEMS_AT_ONCE = 32  # statistics of this many systems are drawn in one pass
@@ -159,6 +159,26 @@ def difference_over_seeds(ours: Sequence[ResampledSystem], theirs: Sequence[Resa
     return _estimate(values, interval.low, interval.high)
 
 
+def share_over_seeds(seeds: Sequence[ResampledSystem], whole: ResampledSystem) -> SeedEstimate:
+    """Mean score over seeds divided by the score of another system on the same items.
+
+    The interval covers the items of both, drawn together, and the seeds. A share may exceed 1.
+
+    Args:
+        seeds: The runs.
+        whole: The system that stands for 1; its score must not be 0.
+    """
+    values, between = _seed_values([seed.value / whole.value for seed in seeds])
+    clusters = Clusters.of(whole.sizes)
+    drawn = np.mean([seed.resampled for seed in seeds], axis=0)
+    shares = np.divide(drawn, whole.resampled, out=np.full_like(drawn, np.nan), where=whole.resampled > 0)
+    error, degrees = bootstrap_error(shares[np.isfinite(shares)], clusters), clusters.degrees
+    if between is not None:
+        error, degrees = paired.pooled_error(error, degrees, between)
+    reach = error * t_quantile(degrees)
+    return _estimate(values, max(0.0, float(values.mean()) - reach), float(values.mean()) + reach)
+
+
 def _seed_values(values: Sequence[float]) -> tuple[Floats, paired.SeedVariance | None]:
     """The numbers of the seeds, and the variance of their mean where there are several."""
     if not values:
@@ -185,6 +205,7 @@ class StudyRow:
         score: Pooled over seeds, in units of the metric.
         versus: Minus the baseline, same items and seeds; None for the baseline itself, or where it has no run.
         versus_seeds: Seeds in that difference.
+        share: Share of the ceiling's score on the same items; None without a ceiling, or where lower is better.
         scale: Largest value of the metric, 1 or 100.
     """
 
@@ -202,6 +223,7 @@ class StudyRow:
     score: SeedEstimate
     versus: SeedEstimate | None
     versus_seeds: tuple[int, ...]
+    share: SeedEstimate | None = None
 
     @property
     def better(self) -> int:
@@ -243,7 +265,7 @@ class StudyData:
 
     def runs(self, part: str) -> dict[str, list[SystemScores]]:
         """Runs of a budget by method, methods in the order of the recipe, seeds rising."""
-        methods = self.study.references if part == REFERENCE else tuple(self.study.methods)
+        methods = tuple(self.study.reference_models if part == REFERENCE else self.study.methods)
         systems = sorted((run for run in self.systems if run.part == part), key=lambda run: run.seed)
         runs = {method: [run for run in systems if run.method == method] for method in methods}
         return {method: found for method, found in runs.items() if found}
@@ -329,7 +351,22 @@ class Analysis:
                 score=pool_seeds([resampled[part, method, seed] for seed in seeds]),
                 versus=versus,
                 versus_seeds=versus_seeds,
+                share=self._share(
+                    [resampled[part, method, seed] for seed in seeds], resampled, first.metrics[metric]
+                ),
             )
+
+    def _share(
+        self,
+        ours: Sequence[ResampledSystem],
+        resampled: Mapping[tuple[str, str, int], ResampledSystem],
+        metric: MetricScores,
+    ) -> SeedEstimate | None:
+        """The share of the ceiling's score that some runs reach."""
+        whole = resampled.get((REFERENCE, self.study.ceiling or "", 0))
+        if whole is None or not metric.higher_is_better or whole.value <= 0:
+            return None
+        return share_over_seeds(ours, whole)
 
     def _versus(
         self, resampled: Mapping[tuple[str, str, int], ResampledSystem], part: str, method: str

@@ -3,6 +3,7 @@
 OUT/rba_config.json                        signature: the recipe that the folder belongs to
 OUT/alignment-set/                         training data of all methods
 OUT/warmup/, OUT/warmup-set/               the study's base, if the study makes one, and its training data
+OUT/probe/                                 seconds per step and per item, measured on a few (`probe.py`)
 OUT/time.json                              the budget `time` in seconds and in each method's steps, once measured
 OUT/<budget>/<method>-seed<N>/             one training run: a checkpoint
 OUT/eval/<budget>/<method>-seed<N>/        its run records
@@ -19,6 +20,7 @@ from rba_bench.files import read_json
 from rba_bench.outputs import RUN_RECORD, TRAIN_LOG
 from rba_bench.study.study_recipe import Budget
 
+STAGE = "study"  # what signs the folder
 REFERENCE = "reference"
 REPORT = "report"
 SCORES = "scores"

@@ -1,7 +1,7 @@
 """The report of a study: a folder that can be published, and made again from itself.
 
     index.md           conditions, sentences, claims, tables
-    scores.csv, differences.csv, seeds.csv, cost.csv    every number in full precision
+    scores.csv, differences.csv, seeds.csv, cost.csv    every number in full precision; shares.csv with a ceiling
     study.json         the recipe, the measured time budget, failures, and all numbers for programs
     scores/<budget>/<method>-seed<N>.json.gz            scores per item, from which all is computed; no answers
 
@@ -33,6 +33,7 @@ from rba_bench.study.study_tables import (
     flat_differences,
     flat_scores,
     flat_seeds,
+    flat_shares,
     score_tables,
     summary_sentences,
 )
@@ -47,7 +48,8 @@ own difference alone. Intervals cover both the choice of items and the choice of
 variance between items ({resamples} resamples, items with equal text together, the same for all systems) and the
 variance of the mean over seeds, with Satterthwaite's degrees of freedom. Corpus scores are computed per seed from
 summed statistics. Where {seeds} seeds differ much, intervals are wide: read the spread beside them. Differences of
-untrained systems are from the baseline at the first budget. Random seed of the resampling: {seed}.
+untrained systems are from the baseline at the first budget. A share is a mean score divided by that of the system
+that reads the transcript, with the items of both drawn together. Random seed of the resampling: {seed}.
 """
 
 
@@ -134,6 +136,7 @@ def write_study_report(data: StudyData, folder: Path) -> StudyReport:
         }
     )
     csvs = {"scores": scores, "differences": differences, "seeds": flat_seeds(analysis), "cost": costs}
+    csvs["shares"] = flat_shares(analysis)
     for name, rows in csvs.items():
         if rows:
             write_atomic(folder / f"{name}.csv", csv_text(rows))
@@ -164,17 +167,23 @@ def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe without folders of this machine, for publishing."""
     from rba_bench.evaluation.plan import relative_spec
 
-    return {
-        key: relative_spec(value) if key in ("base", "alignment_set") and value else value
+    paths: dict[str, Any] = {
+        key: relative_spec(value)
         for key, value in recipe.items()
+        if key in ("base", "alignment_set") and value
     }
+    if isinstance(references := recipe.get("references"), dict):
+        paths["references"] = {name: relative_spec(spec) for name, spec in references.items()}
+    return {**recipe, **paths}
 
 
 def _index_page(
     analysis: Analysis, sentences: tuple[str, ...], claims: TextTable | None, tables: list[TextTable]
 ) -> str:
     data = analysis.data
-    blocks = ["# Study, micro track", MICRO, "\n".join(f"- {line}" for line in _conditions(data))]
+    banner = [MICRO] if data.study.track == "micro" else []
+    conditions = "\n".join(f"- {line}" for line in _conditions(data))
+    blocks = [f"# Study, {data.study.track} track", *banner, conditions]
     failures = [
         f"- Failed: {plain(each['method'])}, seed {plain(each['seed'])}, {BUDGET_NAMES[each['budget']]}: "
         f"{plain(each['error'])}"
@@ -218,6 +227,8 @@ def _conditions(data: StudyData) -> Iterator[str]:
         f"Every method: {study.steps} steps at equal steps{time}; seeds {', '.join(map(str, study.seeds))}"
         f"{_changes_text(study.common)}."
     )
+    for sentence in study.left_out:
+        yield f"Left out: {plain(sentence)}"
     for name, choice in study.methods.items():
         if choice.set:
             yield f"`{plain(name)}`: {plain(choice.recipe)}{_changes_text(choice.set)}"

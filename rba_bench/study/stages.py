@@ -1,4 +1,4 @@
-"""Running a study: every stage makes the same calls as the commands and can be resumed; `--plan` estimates the rest.
+"""Running a study: every stage makes the same calls as the commands and can be resumed; `plan` estimates the rest.
 
 Runs of one seed follow each other, method after method, so that a study stopped half-way is balanced and a slow hour of
 the machine affects all methods. A training that fails for good (a loss that is not finite) is noted and shown; the
@@ -6,12 +6,11 @@ others go on.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
@@ -21,11 +20,12 @@ from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.recipes import load_recipe, recipe_file, suggest
 from rba_bench.study import scores
-from rba_bench.study.folder import REFERENCE, Cell, StudyFolder
+from rba_bench.study.folder import REFERENCE, STAGE, Cell, StudyFolder
 from rba_bench.study.study_recipe import (
     BASE,
     BUDGETS,
     Budget,
+    MethodChoice,
     RecipeChoice,
     StudyRecipe,
     cell_recipe,
@@ -38,13 +38,11 @@ if TYPE_CHECKING:
     from rba_bench.evaluation.task_registry import TaskSpec
 
 
-STAGE = "study"
 COST = (
     "steps", "wall_time_s", "encoding_s", "preparation_s", "samples_per_s", "answers_sampled", "answers_judged",
     "peak_memory_bytes", "base_sha256", "data_sha256", "alignment_set_sha256", "versions", "hardware", "created",
 )  # fmt: skip
 PEAK_RESET = Path("/proc/self/clear_refs")
-DONE, TRAINED, STARTED, TO_DO, FAILED = "done", "trained", "started", "to do", "failed"
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,29 @@ class Selection:
         methods: In the order of the recipe.
         seeds: In the order of the recipe.
         budgets: In the order of `BUDGETS`.
+        choices: The methods' own parts of seeds and budgets.
+        asked: Whether the seeds were asked for, so that they replace those of the methods.
     """
 
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     budgets: tuple[Budget, ...]
+    choices: Mapping[str, MethodChoice]
+    asked: bool = False
 
     def cells(self, budget: Budget) -> list[Cell]:
         """The runs of one budget in the order in which they are made."""
-        return [Cell(budget, method, seed) for seed in self.seeds for method in self.methods]
+        return [
+            Cell(budget, method, seed)
+            for seed in self.seeds
+            for method in self.methods
+            if self._has(method, budget, seed)
+        ]
+
+    def _has(self, method: str, budget: Budget, seed: int) -> bool:
+        choice = self.choices[method]
+        first = choice.seeds[0] if self.asked and choice.seeds else seed
+        return choice.runs(budget, first)
 
 
 def select_runs(
@@ -81,6 +93,8 @@ def select_runs(
         tuple(name for name in study.methods if not methods or name in methods),
         tuple(seeds) or study.seeds,
         tuple(budget for budget in BUDGETS if not budgets or budget in budgets),
+        study.methods,
+        asked=bool(seeds),
     )
 
 
@@ -101,7 +115,8 @@ class Study:
         self.study, self.selection = study, selection
         self.folder = StudyFolder(out)
         self.time = TimePlan(study, self.folder)
-        self.alignment_set = Path(study.alignment_set) if study.alignment_set else self.folder.alignment_set
+        given = study.alignment_set
+        self.alignment_set: Path | str = given or self.folder.alignment_set
         self.base: Path | str = study.base if study.warmup is None else self.folder.warmup
 
     def check(self) -> None:
@@ -115,7 +130,7 @@ class Study:
         if self.study.warmup is not None:
             warmup_recipe(self.study, self.alignment_set)
         for task, metrics in self.study.tasks.items():
-            known = _task_spec(task, self.study.track).metrics
+            known = task_spec(task, self.study.track).metrics
             for name in metrics:
                 if name not in known:
                     raise UserError(f"tasks: {task} has no metric {name!r}{suggest(name, known)}")
@@ -131,20 +146,24 @@ class Study:
         self.check()
         claim(self.folder.out, STAGE, self.study.identity())
         try:
-            self._prepare()
-            for name in self.study.references:
-                model = str(self.base) if name == BASE and self.base != "micro" else name
-                self._score(REFERENCE, name, 0, model, sha256_json([str(self.study.base), name]))
+            self.prepare()
+            for name, spec in self.study.reference_models.items():
+                self._score(REFERENCE, name, 0, self.model(spec), sha256_json([str(self.study.base), spec]))
             for budget in self.selection.budgets:
                 if budget == "time":
                     self._measure_speed()
                 for cell in self.selection.cells(budget):
-                    self._train(cell)
-                    self._evaluate(cell)
+                    if not self.take_over(cell):
+                        self._train(cell)
+                        self._evaluate(cell)
         finally:
             release(self.folder.out)
 
-    def _prepare(self) -> None:
+    def model(self, reference: str) -> str:
+        """The model behind a reference, as `rba-bench eval --model` takes it."""
+        return str(self.base) if reference == BASE and self.base != "micro" else reference
+
+    def prepare(self) -> None:
         """Make the alignment set and the base."""
         if not self.study.alignment_set:
             _synthesize(self.study.synthesis, self.folder.alignment_set)
@@ -162,17 +181,25 @@ class Study:
     def _measure_speed(self) -> None:
         """Determine the steps of each method under the budget `time`; train what this needs at equal steps."""
         like = self.study.time.like
-        methods = [method for method in self.selection.methods if self.time.steps(method) is None]
-        if like and self.time.seconds is None and like not in methods:
-            methods.append(like)
-        for seed in self.selection.seeds:
-            for method in methods:
-                self._train(Cell("steps", method, seed))
-        cells = self.selection.cells("steps")
-        for method in self.selection.methods:
-            if any(self.folder.run_record(cell) for cell in cells if cell.method == method):
+        timed = list(dict.fromkeys((cell.method, cell.seed) for cell in self.selection.cells("time")))
+        pairs = [(method, seed) for method, seed in timed if self.time.steps(method) is None]
+        if like and self.time.seconds is None:
+            pairs += [(like, seed) for seed in self.selection.seeds if (like, seed) not in pairs]
+        for method, seed in sorted(pairs, key=lambda pair: self.selection.seeds.index(pair[1])):
+            self._train(Cell("steps", method, seed))
+        for method in dict.fromkeys(method for method, _ in timed):
+            if any(self.folder.run_record(Cell("steps", method, seed)) for seed in self.selection.seeds):
                 steps = self.time.determine_steps(method, self.selection.seeds)
                 say(f"equal time, {self.time.seconds:.0f} s: {method} takes {steps} steps")
+
+    def take_over(self, cell: Cell) -> bool:
+        """Whether a run at equal time has as many steps as that at equal steps, and so is the same run."""
+        if cell.budget != "time" or self.time.steps(cell.method) != self.study.steps:
+            return False
+        made = self.folder.scores / scores.scores_path("steps", cell.method, cell.seed)
+        if (stored := scores.load_scores(made)) is not None:
+            stored.model_copy(update={"part": cell.budget}).save(self.folder.scores)
+        return stored is not None
 
     def _train(self, cell: Cell) -> None:
         from rba_bench.training.training_run import train
@@ -219,9 +246,10 @@ class Study:
         stored = scores.load_scores(self.folder.scores / scores.scores_path(part, method, seed))
         tasks = dict(stored.tasks) if stored is not None and stored.weights == weights else {}
         todo = {}
-        for name, metrics in self.study.tasks.items():
+        wanted = self.study.tasks_of(seed)
+        for name, metrics in wanted.items():
             task = tasks.get(name)
-            version = _task_spec(name, self.study.track).version
+            version = task_spec(name, self.study.track).version
             if task is None or set(metrics) - task.metrics.keys() or task.version != version:
                 todo[name] = metrics
         if not todo:
@@ -231,7 +259,7 @@ class Study:
         folders = self._run_tasks(part, model, seed, tuple(todo), frozen_encoder)
         for name, metrics in todo.items():
             tasks[name] = scores.condense_run(folders[name], metrics)
-        eval_s = round(time.monotonic() - started, 1) * len(self.study.tasks) / len(todo)
+        eval_s = round(time.monotonic() - started, 1) * len(wanted) / len(todo)
         scores.SystemScores(
             part=part, method=method, seed=seed, cost=cost or {}, eval_s=eval_s, weights=weights, tasks=tasks
         ).save(self.folder.scores)
@@ -254,12 +282,12 @@ class Study:
             seed=DEFAULT_SEED + seed,
             model_options=options,
         )
-        names = {_task_spec(task, self.study.track).name: task for task in tasks}
+        names = {task_spec(task, self.study.track).name: task for task in tasks}
         return {names[record.task]: record_folder(out, record) for record in evaluate(request)}
 
 
 @lru_cache(maxsize=256)  # every look-up reads all task files
-def _task_spec(task: str, track: str) -> "TaskSpec":
+def task_spec(task: str, track: str) -> "TaskSpec":
     """The one task that a name or path stands for."""
     from rba_bench.evaluation.task_registry import resolve_tasks
 
@@ -274,79 +302,3 @@ def _synthesize(choice: RecipeChoice, out: Path) -> None:
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
     synthesize(load_recipe(SynthesisRecipe, recipe_file(choice.recipe), dotted_changes(choice.set)), out)
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of the plan.
-
-    Attributes:
-        steps: Optimiser steps, None where equal time is not measured yet.
-        train_s: Seconds of training still to come, None without an estimate.
-        eval_s: Seconds of evaluation still to come, None without an estimate.
-    """
-
-    budget: str
-    method: str
-    seed: int
-    state: str
-    steps: int | None
-    train_s: float | None
-    eval_s: float | None
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """What is to come.
-
-    Attributes:
-        lines: One per run.
-        seconds: Estimate of all that is left, of the runs that can be estimated.
-        unknown: Runs without an estimate.
-    """
-
-    lines: tuple[PlannedRun, ...]
-    seconds: float
-    unknown: int
-
-
-def plan_study(study: Study) -> StudyPlan:
-    """The plan of a study from what its folder holds; nothing is run or written.
-
-    Training is estimated by the method's own seconds per step (wall time and encoding), else by the mean of the methods
-    that have run; evaluation by the mean of the systems evaluated.
-    """
-    rates = {}
-    for method in study.study.methods:
-        cells = [Cell(budget, method, seed) for budget in BUDGETS for seed in study.selection.seeds]
-        records = [study.folder.run_record(cell) for cell in cells]
-        finished = [record for record in records if record is not None and record["steps"]]
-        if finished:
-            seconds = sum(record["wall_time_s"] + record["encoding_s"] for record in finished)
-            rates[method] = float(seconds / sum(record["steps"] for record in finished))
-    mean_rate = fmean(rates.values()) if rates else None
-    systems = scores.load_all_scores(study.folder.scores)
-    scored = {(system.part, system.method, system.seed) for system in systems}
-    mean_eval_s = fmean(system.eval_s for system in systems) if systems else None
-    lines = []
-    for budget in study.selection.budgets:
-        for cell in study.selection.cells(budget):
-            is_trained = study.folder.run_record(cell) is not None
-            if is_trained:
-                state = DONE if (cell.budget, cell.method, cell.seed) in scored else TRAINED
-            elif study.folder.failure(cell):
-                state = FAILED
-            else:
-                state = STARTED if study.folder.is_started(cell) else TO_DO
-            steps = study.study.steps if budget == "steps" else study.time.steps(cell.method)
-            rate = rates.get(cell.method) or mean_rate
-            train_s = None if steps is None or rate is None else steps * rate
-            if budget == "time" and steps is None:
-                train_s = study.time.seconds or study.study.time.seconds
-            train_s = 0.0 if is_trained else train_s
-            eval_s = 0.0 if state == DONE else mean_eval_s
-            lines.append(PlannedRun(budget, cell.method, cell.seed, state, steps, train_s, eval_s))
-    left = [line for line in lines if line.state != DONE]
-    known = [(line.train_s, line.eval_s) for line in left]
-    estimates = [train + evaluate for train, evaluate in known if train is not None and evaluate is not None]
-    return StudyPlan(tuple(lines), sum(estimates, 0.0), len(left) - len(estimates))

@@ -1,4 +1,4 @@
-"""The recipe of a study, of which `recipes/study-micro.yaml` is an instance, and the training recipes that follow."""
+"""The recipe of a study, such as `recipes/study-micro.yaml` and `study-small.yaml`, and the training recipes in it."""
 
 import json
 import re
@@ -30,6 +30,17 @@ class RecipeChoice(Recipe):
 
     recipe: str
     set: dict[str, Any] = {}
+
+
+class MethodChoice(RecipeChoice):
+    """A method of the study: its recipe, and where it runs if not under every seed and budget."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None  # some of the study's; null: all
+    budgets: Annotated[tuple[Budget, ...], Field(min_length=1)] | None = None  # null: both
+
+    def runs(self, budget: Budget, seed: int) -> bool:
+        """Whether there is such a run."""
+        return (self.budgets is None or budget in self.budgets) and (self.seeds is None or seed in self.seeds)
 
 
 class WarmUp(RecipeChoice):
@@ -68,13 +79,13 @@ class StudyRecipe(Recipe):
     `set`, then what the study decides: base, alignment set, seed and number of steps.
     """
 
-    track: Literal["micro"] = "micro"
-    base: str = "micro"  # checkpoint folder, or "micro" for the shipped base
+    track: Literal["micro", "small"] = "micro"
+    base: str = "micro"  # checkpoint folder, asset:NAME, or "micro" for the shipped base
     warmup: WarmUp | None = None
     synthesis: RecipeChoice = RecipeChoice(recipe="synth-micro")
-    alignment_set: str | None = None  # folder of a set made elsewhere, instead of `synthesis`
+    alignment_set: str | None = None  # folder of a set made elsewhere, or asset:NAME, instead of `synthesis`
 
-    methods: Annotated[dict[str, RecipeChoice], Field(min_length=1)]
+    methods: Annotated[dict[str, MethodChoice], Field(min_length=1)]
     baseline: str = "sft"
     common: dict[str, Any] = {}
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
@@ -83,8 +94,18 @@ class StudyRecipe(Recipe):
 
     # task -> metrics; the first one is in the tables, all of them are in the CSV files
     tasks: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
-    references: tuple[Literal["base", "text"], ...] = (BASE,)
+    # those of the tasks that the runs of the first seed alone answer, to save time
+    first_seed_tasks: tuple[str, ...] = ()
+    # untrained systems in the tables: `base` for the study's own, and models as `rba-bench eval --model` takes them, by
+    # the names that the tables show
+    references: tuple[Literal["base", "text"], ...] | dict[str, str] = (BASE,)
+    # the reference that hears nothing and reads the transcript: the tables show which share of its scores is recovered
+    ceiling: str | None = None
     claims: tuple[Claim, ...] = ()
+    hours: Annotated[float, Field(gt=0)] | None = (
+        None  # what the study may take in all; `--plan` compares with it
+    )
+    left_out: tuple[str, ...] = ()  # what was cut to fit, in sentences, which plan and report show
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -111,9 +132,13 @@ class StudyRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "StudyRecipe":
-        for name in self.methods:
-            if not NAME.fullmatch(name):
-                raise ValueError(f"method {name!r}: a name has letters, digits, dots and dashes only")
+        for kind, names in (("method", self.methods), ("reference", self.reference_models)):
+            for name in names:
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{kind} {name!r}: a name has letters, digits, dots and dashes only")
+        if self.ceiling is not None and self.ceiling not in self.reference_models:
+            hint = suggest(self.ceiling, self.reference_models)
+            raise ValueError(f"ceiling names {self.ceiling!r}, which is no reference here{hint}")
         named = [("baseline", self.baseline), *(("claims", claim.method) for claim in self.claims)]
         named += [("time.like", self.time.like)] if self.time.like else []
         for key, name in named:
@@ -123,8 +148,16 @@ class StudyRecipe(Recipe):
         for task in (task for claim in self.claims for task in claim.tasks):
             if task not in self.tasks:
                 raise ValueError(f"claims: {task!r} is not among the tasks{suggest(task, self.tasks)}")
+        for task in self.first_seed_tasks:
+            if task not in self.tasks:
+                raise ValueError(
+                    f"first_seed_tasks: {task!r} is not among the tasks{suggest(task, self.tasks)}"
+                )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: name each once")
+        for name, choice in self.methods.items():
+            if unknown := sorted(set(choice.seeds or ()) - set(self.seeds)):
+                raise ValueError(f"methods.{name}.seeds: {unknown[0]} is no seed of the study")
         if any(not metrics for metrics in self.tasks.values()):
             raise ValueError("tasks: name at least one metric for each task")
         sets = {"common": self.common} | {f"methods.{name}.set": c.set for name, c in self.methods.items()}
@@ -134,9 +167,25 @@ class StudyRecipe(Recipe):
                     raise ValueError(f"{place}: `{key}` is the same for all methods; set it for the study")
         return self
 
+    @property
+    def reference_models(self) -> dict[str, str]:
+        """Models by the names of the references; `base` is the study's own."""
+        given = self.references
+        return dict(given) if isinstance(given, dict) else {name: name for name in given}
+
+    def tasks_of(self, seed: int) -> dict[str, tuple[str, ...]]:
+        """The tasks with their metrics that the runs of a seed answer; 0 for the references, which answer all."""
+        is_later = seed in self.seeds[1:]
+        return {
+            task: metrics
+            for task, metrics in self.tasks.items()
+            if not (is_later and task in self.first_seed_tasks)
+        }
+
     def identity(self) -> dict[str, Any]:
         """The keys that all content of the folder depends on; methods, seeds and tasks may be added to a study."""
         free = {"methods", "seeds", "tasks", "references", "claims", "baseline"}
+        free |= {"ceiling", "hours", "left_out", "first_seed_tasks"}
         return {key: value for key, value in self.resolved().items() if key not in free}
 
 

@@ -1,6 +1,7 @@
 """Tables and sentences of a study: scores and differences per budget and decoding, claims, cost, and the CSV rows."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,10 @@ def score_tables(analysis: Analysis) -> list[TextTable]:
             if any(row.versus for row in rows):
                 title = f"Difference from {analysis.study.baseline}, {setting}, same items and seeds"
                 tables.append(_table_of_tasks(rows, title, difference_cell))
+            rows = [row for part in (REFERENCE, budget) for row in shown if row.part == part and row.share]
+            if rows:
+                title = f"Share of the score of {analysis.study.ceiling} in percent, {setting}, same items"
+                tables.append(_table_of_tasks(rows, title, share_cell))
     return tables
 
 
@@ -45,7 +50,7 @@ def _table_of_tasks(rows: Sequence[StudyRow], title: str, cell: Callable[[StudyR
     tasks: dict[str, str] = {}
     for row in rows:
         methods[row.part, row.method] = row.method + (" (untrained)" if row.part == REFERENCE else "")
-        name = row.task.removeprefix("micro_study_").removesuffix("_sampled")
+        name = re.sub("^(micro|small)_study_", "", row.task).removesuffix("_sampled")
         tasks.setdefault(row.task, f"{name} {metric_heading(row.metric, row.scale, row.higher_is_better)}")
     cells = {((row.part, row.method), row.task): cell(row) for row in rows}
     return matrix_table(title, "method", methods, tasks, cells)
@@ -61,6 +66,11 @@ def difference_cell(row: StudyRow) -> str:
     if row.versus is None:
         return "(baseline)"
     return _estimate_text(row.versus, row.scale, signed=True) + (" *" if row.versus.mark else "")
+
+
+def share_cell(row: StudyRow) -> str:
+    """The share of the ceiling's score in percent."""
+    return NOTHING if row.share is None else _estimate_text(row.share, 1.0, signed=False)
 
 
 def _estimate_text(estimate: SeedEstimate, scale: float, signed: bool) -> str:
@@ -186,6 +196,20 @@ def flat_differences(analysis: Analysis) -> list[dict[str, Any]]:
         }
         for row in analysis.rows
         if row.versus is not None
+    ]
+
+
+def flat_shares(analysis: Analysis) -> list[dict[str, Any]]:
+    """Every share of the ceiling's score in full precision."""
+    return [
+        {
+            **_row_fields(row),
+            "ceiling": analysis.study.ceiling,
+            "seeds": len(row.seeds),
+            **_estimate_fields(row.share),
+        }
+        for row in analysis.rows
+        if row.share is not None
     ]
 
 

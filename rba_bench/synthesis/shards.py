@@ -80,7 +80,13 @@ def write_shards(units: list[Unit], recipe: SynthesisRecipe, maker: RowMaker, ou
                 for clips in pool.map(maker.rows, part):
                     rows += clips
                     advance(1)
-                done = write_shard(out, name, plan, parquet_bytes(rows, shard_schema()), rows=len(rows))
+                done = write_shard(
+                    out,
+                    name,
+                    plan,
+                    parquet_bytes(rows, shard_schema(scored="constraints" in rows[0])),
+                    rows=len(rows),
+                )
             else:
                 advance(len(part))
             checksums[name] = str(done["sha256"])
@@ -172,7 +178,7 @@ def write_manifest(
             "voices": [] if recipe.source else [voice.name for voice in VOICE_BANKS[recipe.voice_bank]],
         },
         "asr": None,
-        "counts": _count_clips(out, checksums),
+        "counts": count_clips(out, checksums),
         "versions": versions,
         "logs": {name: sha256_file(out / name) for name in (INSTRUCTIONS, ANSWERS) if (out / name).is_file()},
         "checksums": checksums,
@@ -191,7 +197,7 @@ def _count_decisions(log: Path, meanings: dict[str, str]) -> dict[str, Any]:
     return {"n": reasons.total(), KEPT: reasons[KEPT], "dropped": dropped}
 
 
-def _count_clips(out: Path, checksums: dict[str, str]) -> dict[str, Any]:
+def count_clips(out: Path, checksums: dict[str, str]) -> dict[str, Any]:
     """Groups, clips, hours and clips by label, counted on what is on disk."""
     import pyarrow.parquet as pq
 

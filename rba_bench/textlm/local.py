@@ -143,6 +143,10 @@ class LocalTextLM(TextLM):
                 values[index] = float(row[longest - len(rows[index][1]) :].sum())
         return values
 
+    def answer_length(self, response: str) -> int:
+        """Tokens of a response and its end token: what `logprobs` is summed over."""
+        return len(self.content.text_ids(response)) + 1
+
     def pre_query_template(self) -> str:
         """The chat template up to where the user's words begin; see `TextLM.pre_query_template`."""
         return chat.pre_query_template(self.tokenizer, **self.template)

@@ -14,7 +14,7 @@ from rba_bench.training.options.nested_options import (
 )
 from rba_bench.training.options.presets import CLIPPED, PRESETS, MethodName, Reduction, apply_preset
 
-Kind = Literal["instruct", "qa", "s2tt"]
+Kind = Literal["instruct", "qa", "s2tt", "ifeval"]
 Part = Literal["projector", "llm", "encoder"]
 
 Positive = Annotated[int, Field(gt=0)]
@@ -149,6 +149,9 @@ class TrainingRecipe(Recipe):
     # leave out clips with longer answers; null: no limit but the context
     max_answer_tokens: Positive | None = None
     seed: int = 1  # of order, sampling and adapters: the same seed gives the same run
+    # what the model gets in training. speech: the clips; transcript: their words, where the audio would be; silence: as
+    # much silence. The last two are controls: what they gain was not learnt from speech
+    hear: Literal["speech", "transcript", "silence"] = "speech"
 
     # objective
 
@@ -315,6 +318,14 @@ class TrainingRecipe(Recipe):
             (
                 gradient and self.policy_gradient.baseline == "modality" and self.group_by == "clip",
                 "policy_gradient.baseline modality mixes speech and text in a group: set group_by to instruction",
+            ),
+            (
+                self.hear == "transcript" and self.train_parts != ("llm",),
+                "hear: transcript passes nothing through encoder or projector: set train_parts to [llm]",
+            ),
+            (
+                self.hear != "speech" and self.method in ("diva", "tars"),
+                f"{self.method} compares speech with its transcript: leave out hear, or choose another method",
             ),
             (
                 self.rollout.weights == "lora" and self.lora is None,

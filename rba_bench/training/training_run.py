@@ -212,6 +212,7 @@ class _Run:
             cache=build.encoder_cache(recipe, self.family, weights) if frozen else None,
             strict=recipe.long_clips == "error",
             ahead=(recipe.prefetch + recipe.refresh_every) * clips_per_step if recipe.prefetch else 0,
+            hear=recipe.hear,
         )
         self.responder = ResponseTokens(self.family)
         self.validator: Validator | None = None
@@ -347,6 +348,9 @@ class _Run:
         """Refuse a model that does not use its audio; the first process says how much it gains from it."""
         from rba_bench.training.preflight import check_audio_is_used
 
+        if self.recipe.hear != "speech":
+            say(f"a control: the model hears no speech in training (hear: {self.recipe.hear})")
+            return
         ids = (self.data.train if self.own_answers is None else self.own_answers).ids
         rows = [self.store.groups[group_id][0] for group_id in ids[:GUARD_CLIPS]]
         gain = check_audio_is_used(self.policy, self.store, self.responder, rows)

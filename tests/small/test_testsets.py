@@ -13,6 +13,8 @@ from rba_bench.assets import ASSETS
 from rba_bench.assets.fetching import is_cached
 from rba_bench.audio import clips, espeak, piper
 from rba_bench.audio.speech_engines import VOICE_BANKS
+from rba_bench.evaluation.sources.small import small_texts
+from rba_bench.evaluation.task_registry import resolve_tasks
 from rba_bench.files import sha256_bytes, sha256_file
 from rba_bench.small import testsets, training_speech
 from rba_bench.small.texts import SPLITS, VOICES, load_items
@@ -97,3 +99,17 @@ def test_another_engine_is_another_build(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(piper, "version", lambda _name, version=version: version)
         hashes.add(testsets._content_hash(list(testsets._spoken("small_qa", "test", load_items("small_qa")))))
     assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "voices", "clips"),
+    [("small_qa_trained_voices", 8, 96), ("small_consistency_part", VOICES, 24 * VOICES)],
+)
+def test_a_part_meets_all_voices_and_levels(name: str, voices: int, clips: int) -> None:
+    [spec] = resolve_tasks([name], "small")
+    options = {key: value for key, value in spec.config["dataset_kwargs"].items() if key != "source"}
+    items = small_texts(options).documents
+    assert len(items) == clips and len({item["voice"] for item in items}) == voices
+    assert max(Counter(item["group"] for item in items).values()) == clips // 3
+    if name == "small_qa_trained_voices":
+        assert {item["voice"] for item in items} == {voice.name for voice in VOICE_BANKS["clear-train"]}

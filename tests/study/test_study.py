@@ -11,7 +11,8 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.study import report, scores
 from rba_bench.study.folder import Cell, StudyFolder
-from rba_bench.study.stages import Study, plan_study, select_runs
+from rba_bench.study.plan import plan_study
+from rba_bench.study.stages import Study, select_runs
 from rba_bench.study.study_recipe import StudyRecipe
 from rba_bench.study.time_budget import TimePlan
 

@@ -24,7 +24,8 @@ def load_small(options: Mapping[str, Any], place: Place) -> LoadedSet:
 
     Args:
         options: `set`, such as `small_qa`; `split` (`test`); `judged`: true for the open-ended instructions alone,
-            which a judge compares with the answers of a baseline.
+            which a judge compares with the answers of a baseline; `bank`: voice bank instead of the split's own voices;
+            `every`: N for each N-th text alone.
         place: `options["baseline"]` replaces the stored answers.
 
     Raises:
@@ -32,31 +33,35 @@ def load_small(options: Mapping[str, Any], place: Place) -> LoadedSet:
         MissingPrerequisite: It cannot be spoken here.
     """
     chosen = _choose(options)
-    file = load_world("testsets", "small").load_testset(chosen["set"], chosen["split"]) / "test.parquet"
+    world = load_world("testsets", "small")
+    file = world.load_testset(chosen["set"], chosen["split"], bank=chosen["bank"]) / "test.parquet"
     return _make_set(chosen, read_columns(file, COLUMNS), place, str(file.resolve()))
 
 
 def small_texts(options: Mapping[str, Any]) -> LoadedSet:
     """The items of a set without their clips: hash "" and duration 0. Arguments and errors as of `load_small`."""
     chosen = _choose(options)
-    rows = load_world("testsets", "small").testset_texts(chosen["set"], chosen["split"])
+    rows = load_world("testsets", "small").testset_texts(chosen["set"], chosen["split"], chosen["bank"])
     return _make_set(chosen, [row | _NO_CLIP for row in rows], Place())
 
 
 def _choose(options: Mapping[str, Any]) -> dict[str, Any]:
-    return check_options(options, set=..., split="test", judged=False)
+    return check_options(options, set=..., split="test", judged=False, bank="", every=1)
 
 
 def _make_set(
     chosen: Mapping[str, Any], rows: list[dict[str, Any]], place: Place, file: str = ""
 ) -> LoadedSet:
     judged = bool(chosen["judged"])
+    texts = list(dict.fromkeys(row["group_id"] for row in rows))
+    kept = set(texts[:: int(chosen["every"])])
     items = [
         _document(row, Clip(row["audio_sha256"], row["sampling_rate"], row["duration"], file, number), judged)
         for number, row in enumerate(rows)
-        if row["open_ended"] or not judged
+        if row["group_id"] in kept and (row["open_ended"] or not judged)
     ]
     origin = {"set": chosen["set"], "split": chosen["split"]}
+    origin |= {key: chosen[key] for key, usual in (("bank", ""), ("every", 1)) if chosen[key] != usual}
     return (
         baselines.with_baseline(items, origin, place, _stored_answers) if judged else LoadedSet(items, origin)
     )

@@ -23,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -92,6 +92,7 @@ MIB = 2**20
 # clips of a batch: enough to fill a GPU; a processor is full with four, and gains nothing from more
 ROWS = {"cpu": 4}
 ROWS_DEFAULT = 16
+Hear = Literal["speech", "transcript", "silence"]  # see `TrainingRecipe.hear`
 SLACK_S = 0.05  # so much at the end of a clip is not missed
 
 
@@ -136,6 +137,7 @@ class ClipStore:
         strict: whether a clip that is longer than its set says, and than the model's maximum, ends the run; otherwise
             it is cut.
         ahead: most clips that are read and decoded before they are needed.
+        hear: what stands where the speech would: the speech, its transcript, or as much silence.
 
     Attributes:
         coming: rows of the next steps, soonest first, whose clips may fill up a batch.
@@ -153,10 +155,12 @@ class ClipStore:
         cache: EncoderCache | None = None,
         strict: bool = False,
         ahead: int = 0,
+        hear: Hear = "speech",
     ) -> None:
         self.family = family
         self.groups = groups
         self.frozen = frozen
+        self.hear = hear
         self.cache = EncoderCache("run", 2**31) if cache is None else cache
         self.coming: Callable[[], Iterable[AlignmentRow]] = tuple
         self._n_tokens: dict[int, int] = {}
@@ -169,7 +173,9 @@ class ClipStore:
         self.waves: Prefetcher[AlignmentRow, tuple[np.ndarray, int]] = Prefetcher(self._load_wave, ahead)
 
     def get(self, rows: Sequence[AlignmentRow]) -> list[ClipInput]:
-        """The clips of `rows`, in order."""
+        """The clips of `rows`, in order, or what `hear` puts in their place."""
+        if self.hear == "transcript":
+            return self.text(rows)
         states = self.states(rows) if self.frozen else {}
         inputs = []
         for row in rows:
@@ -183,7 +189,7 @@ class ClipStore:
         To be called ahead too: what is made is kept, as far as the cache's bound allows.
         """
         wanted = {row.id: row for row in rows}
-        kept = {row.id: self.cache.get(row.audio.sha256) for row in wanted.values()}
+        kept = {row.id: self.cache.get(self._key(row)) for row in wanted.values()}
         known = {id_: states for id_, states in kept.items() if states is not None}
         missing = [row for row in wanted.values() if row.id not in known]
         if missing:
@@ -243,7 +249,7 @@ class ClipStore:
         for row in self.coming():  # clips of coming steps, where a batch has room for them
             if not any(room.values()):
                 break
-            if row.id in waves or row.audio.sha256 in self.cache:
+            if row.id in waves or self._key(row) in self.cache:
                 continue
             if not room.get(self.family.steady_frames(round((row.duration or 0.0) * SAMPLING_RATE))):
                 continue
@@ -263,7 +269,7 @@ class ClipStore:
     def _keep(self, rows: Sequence[AlignmentRow], states: Sequence[Tensor]) -> dict[str, Tensor]:
         self.encoded += len(rows)
         for row, made in zip(rows, states, strict=True):
-            self.cache.put(row.audio.sha256, made)
+            self.cache.put(self._key(row), made)
         return {row.id: made for row, made in zip(rows, states, strict=True)}
 
     @property
@@ -272,7 +278,12 @@ class ClipStore:
 
     def look_ahead(self, rows: Iterable[AlignmentRow]) -> None:
         """Begin to read and decode the clips of rows, soonest needed first, as far as `waves.limit` allows."""
-        self.waves.ahead(row for row in rows if not (self.frozen and row.audio.sha256 in self.cache))
+        if self.hear != "transcript":
+            self.waves.ahead(row for row in rows if not (self.frozen and self._key(row) in self.cache))
+
+    def _key(self, row: AlignmentRow) -> str:
+        """What the states of a clip are kept by."""
+        return f"silence for {row.audio.sha256}" if self.hear == "silence" else row.audio.sha256
 
     def _wave(self, row: AlignmentRow) -> np.ndarray:
         wave, size = self.waves(row)
@@ -291,7 +302,8 @@ class ClipStore:
             wave = load_clip(row.audio)
         except RbaError as error:
             raise type(error)(f"row {row.id}: {error}") from error
-        return self.family.truncate(wave), len(wave)
+        heard = np.zeros_like(wave) if self.hear == "silence" else wave
+        return self.family.truncate(heard), len(wave)
 
     @torch.no_grad()
     def _encode(self, waves: Sequence[np.ndarray], frames: int | None = None) -> list[Tensor]:

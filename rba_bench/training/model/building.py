@@ -287,7 +287,11 @@ def make_reward(
         return None
     names = reward_names(options, kinds)
     # the shipped models know 270 words: their scores of real answers are noise, which a run would follow
-    micro = (("reward-model", "model", options.model), ("teacher-logprob", "teacher", options.teacher))
+    teachers = ("teacher-logprob", "teacher-logprob-mean")
+    micro = (
+        ("reward-model", "model", options.model),
+        *((name, "teacher", options.teacher) for name in teachers),
+    )
     for name, key, model in micro if recipe.track != "micro" else ():
         if name in names and model == "micro":
             raise UserError(

@@ -142,8 +142,7 @@ class SpeechPolicy(nn.Module):
         if self.still and self._continues and not recomputes:
             openings = openings_of(prompts, self.family.audio_token_id)
         layout = self._plan(prompts, responses, openings)
-        sound, n_sound = self.sound(clips)
-        embeds = self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document)
+        sound, n_sound, embeds = self._heard(clips, layout)
         mask = layout.attention_mask(embeds.dtype)
         cache = self.openings(openings.texts, self.family.decoder.config) if openings.texts else None
         with recompute_in_backward():
@@ -240,6 +239,15 @@ class SpeechPolicy(nn.Module):
         if all(clip.sound is None for clip in clips):
             return self.family.model.get_input_embeddings()(input_ids)
         return self._merged(input_ids, *self.sound(clips), clip_of_row)
+
+    def _heard(self, clips: Sequence[ClipInput], layout: BatchLayout) -> tuple[Tensor, Tensor, Tensor]:
+        """Audio tokens of clips, their numbers, and the layout's embeddings with them in place."""
+        if all(clip.sound is None for clip in clips):
+            embeds = self.family.model.get_input_embeddings()(layout.input_ids)
+            counts = torch.zeros(len(clips), dtype=torch.long, device=embeds.device)
+            return embeds.new_zeros(len(clips), 0, embeds.shape[-1]), counts, embeds
+        sound, n_sound = self.sound(clips)
+        return sound, n_sound, self._merged(layout.input_ids, sound, n_sound, layout.clip_of_document)
 
     def _merged(self, input_ids: Tensor, sound: Tensor, n_sound: Tensor, order: Tensor) -> Tensor:
         places = order.to(n_sound.device)

@@ -16,9 +16,12 @@ RewardName = Literal[
     "bleu",  # sentence BLEU against the teacher's answer, 0 to 1
     "chrf",  # sentence chrF++ against the teacher's answer, 0 to 1
     "exact",  # equal to the teacher's answer after normalisation, 0 or 1
-    "alias",  # the teacher's answer occurs in it, 0 or 1
+    "asserted",  # the teacher's answer, or a reference of the set, is asserted and nothing else, 0 or 1
+    "alias",  # the teacher's answer, or a reference of the set, occurs in it, 0 or 1
+    "checks",  # share of the set's constraints that it keeps to, 0 to 1
     "overlap",  # token F1 with the teacher's answer, 0 to 1
     "teacher-logprob",  # log-likelihood under a text LM: `teacher`
+    "teacher-logprob-mean",  # the same per token, which does not favour short answers
     "similarity",  # cosine of sentence embeddings with the teacher's answer: `similarity_model`
     "judge",  # grade by a text LLM, 1 to 9: `judge`
     "self-judge",  # grade by the policy's own LLM, 1 to 5
@@ -53,6 +56,7 @@ class RewardOptions(Recipe):
     instruct: RewardChoice = "reward-model"  # free instructions: scores quality, not one wording
     qa: RewardChoice = "alias"  # questions: whether the short answer occurs
     s2tt: RewardChoice = "chrf"  # translations; the paper uses BLEU, chrF++ is finer on short sentences
+    ifeval: RewardChoice = "checks"  # instructions with constraints that a program checks
 
     model: str = "micro"  # folder or Hub id of the sequence classifier; "micro" = the shipped one
     # which output is the reward, for a classifier with more than two
@@ -61,7 +65,8 @@ class RewardOptions(Recipe):
     max_length: Positive | None = None
     trust_remote_code: bool = False  # run Python code that comes with the classifier or the embedding model
 
-    # folder, GGUF file, Hub id or asset:NAME of the text LM behind `teacher-logprob`; "micro" = the shipped teacher
+    # folder, GGUF file, Hub id or asset:NAME of the text LM behind `teacher-logprob` and `teacher-logprob-mean`;
+    # "micro" = the shipped teacher
     teacher: str = "micro"
     # variables of its chat template; enable_thinking is false unless set here
     teacher_template: TemplateVariables = Field(default_factory=dict)
@@ -84,7 +89,7 @@ class RewardOptions(Recipe):
 
     def weights_for(self, kind: str) -> dict[str, float]:
         """Weights by reward of one kind."""
-        choice: str | dict[str, float] = {"instruct": self.instruct, "qa": self.qa, "s2tt": self.s2tt}[kind]
+        choice: str | dict[str, float] = getattr(self, kind)
         return {choice: 1.0} if isinstance(choice, str) else dict(choice)
 
 

@@ -6,13 +6,13 @@ of them. Contradictions are refused by `training_recipe`.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from rba_bench.recipes import Recipe
 from rba_bench.training.options.presets import CLIPPED, PRESETS
-from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_recipe import Kind, TrainingRecipe
 
 NEARLY_ALL = 0.8  # a warm-up of more than this share of the steps gets a warning
 
@@ -55,7 +55,7 @@ def _samples_answers(recipe: TrainingRecipe) -> bool:
 
 def _rewards_with(*names: str) -> Callable[[TrainingRecipe], bool]:
     """Whether one of these rewards scores any kind of item."""
-    kinds = ("instruct", "qa", "s2tt")
+    kinds = get_args(Kind)
     return lambda recipe: any(name in recipe.reward.weights_for(kind) for kind in kinds for name in names)
 
 
@@ -166,7 +166,7 @@ KEY_CONDITIONS = (
     ),
     KeyCondition(
         ("reward.teacher", "reward.teacher_template"),
-        _rewards_with("teacher-logprob"),
+        _rewards_with("teacher-logprob", "teacher-logprob-mean"),
         "no kind is rewarded by teacher-logprob",
     ),
     KeyCondition(

@@ -8,11 +8,12 @@ sampling.
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 from rba_bench.training.model.policy import CHUNK_ELEMENTS
 from rba_bench.training.planning.assumptions import Assumptions, DataEstimate
 from rba_bench.training.planning.shapes import ModelShape, text_parameters
-from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_recipe import Kind, TrainingRecipe
 
 TEACHER_TURN = 60  # tokens of a transcript with its template
 
@@ -181,7 +182,7 @@ def reward_parameters(recipe: TrainingRecipe, assumed: Assumptions) -> float:
     if assumed.reward_parameters:
         return assumed.reward_parameters
     options = recipe.reward
-    kinds = {kind for choice in recipe.alignment_sets for kind in choice.kinds or ("instruct", "qa", "s2tt")}
+    kinds = {kind for choice in recipe.alignment_sets for kind in choice.kinds or get_args(Kind)}
     names = {name for kind in kinds for name in options.weights_for(kind)}
     models = {"reward-model": options.model, "teacher-logprob": options.teacher}
     used = [model for name, model in models.items() if name in names]

@@ -2,9 +2,11 @@
 
 reward-model       a sequence classifier on the chat-rendered instruction and answer (ArmoRM's role in the paper)
 bleu, chrf         sentence BLEU or chrF++ against the teacher's answer (the paper's choice for translation)
-exact, alias       match with the teacher's answer after normalisation (short spoken-QA answers)
+exact              equal to the teacher's answer after normalisation (short spoken-QA answers)
+alias              the teacher's answer, or one of the set's references, occurs in it
+checks             share of the set's constraints that it keeps to
 overlap            token F1 with the teacher's answer
-teacher-logprob    log-likelihood of the answer under the text teacher
+teacher-logprob    log-likelihood of the answer under the text teacher; teacher-logprob-mean: per token
 similarity         cosine of sentence embeddings with the teacher's answer
 judge              grade by a text LLM
 self-judge         grade by the policy's own LLM (self-rewarding)

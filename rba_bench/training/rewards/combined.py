@@ -83,7 +83,15 @@ class RewardByKind(Reward):
         """One number per (row, response); NaN for an answer that could not be judged."""
         # what a value may depend on; not the group's name, which several sets may use
         keys = [
-            (row.kind, row.user_text, row.response, row.target_lang, response)
+            (
+                row.kind,
+                row.user_text,
+                row.response,
+                row.target_lang,
+                row.constraints,
+                *row.references,
+                response,
+            )
             for row, response in zip(rows, responses, strict=True)
         ]
         by_kind: dict[str, dict[tuple[str, ...], AlignmentRow]] = {}
@@ -183,7 +191,7 @@ def _make_classifier(context: RewardContext) -> Reward:
         )
 
 
-def _make_teacher_logprob(context: RewardContext) -> Reward:
+def _make_teacher_logprob(context: RewardContext, mean: bool = False) -> Reward:
     from rba_bench.textlm.local import LocalTextLM
     from rba_bench.textlm.weights import local_folder
 
@@ -197,7 +205,7 @@ def _make_teacher_logprob(context: RewardContext) -> Reward:
         teacher = LocalTextLM.from_pretrained(
             path, device=context.device, batch_size=options.batch_size, template=template
         )
-        return TeacherLogprob(teacher)
+        return TeacherLogprob(teacher, mean)
 
 
 def _make_judge(context: RewardContext) -> Reward:
@@ -250,6 +258,7 @@ REWARDS: dict[str, Callable[[RewardContext], Reward]] = {
     **{name: partial(_text_reward, name) for name in TEXT_REWARDS},
     "reward-model": _make_classifier,
     "teacher-logprob": _make_teacher_logprob,
+    "teacher-logprob-mean": partial(_make_teacher_logprob, mean=True),
     "similarity": lambda context: make_similarity(context.options, context.device),
     "judge": _make_judge,
     "self-judge": _make_self_judge,

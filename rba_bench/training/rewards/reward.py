@@ -6,6 +6,7 @@ a hundred times as much as an answer. `Similarity` compares meanings, by the cos
 `TeacherLogprob` is how likely the text teacher would have given the answer.
 """
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.metrics.agreement import token_overlap
 from rba_bench.metrics.bleu import sentence_bleu, sentence_chrf
+from rba_bench.metrics.ifeval import if_rate
 from rba_bench.metrics.languages import base_language
 from rba_bench.metrics.qa import alias_match, asserted_match, exact_match
 from rba_bench.metrics.text import UNSPACED
@@ -25,7 +27,7 @@ from rba_bench.progress import say
 from rba_bench.textlm.embeddings import SentenceEmbedder
 
 if TYPE_CHECKING:
-    from rba_bench.textlm.text_model import TextLM
+    from rba_bench.textlm.local import LocalTextLM
 
 
 NOT_JUDGED = math.nan
@@ -72,12 +74,43 @@ class TextReward(Reward):
         ]
 
 
+class ReferenceReward(Reward):
+    """Whether an answer holds one of the correct ones: the references of the set, or the teacher's answer without any.
+
+    Args:
+        match: of an answer, the correct ones and the language; 0 or 1.
+    """
+
+    def __init__(self, match: Callable[[str, Sequence[str], str], float]) -> None:
+        self._match = match
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response)."""
+        return [
+            self._match(response, row.references or [row.response], row.target_lang)
+            for row, response in zip(rows, responses, strict=True)
+        ]
+
+
+class ConstraintReward(Reward):
+    """Share of the constraints of the set that an answer keeps to, 0 to 1, as `metrics.ifeval.if_rate` judges it."""
+
+    def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
+        """One number per (row, response); NaN for a row without constraints."""
+        values = []
+        for row, response in zip(rows, responses, strict=True):
+            rate = if_rate(json.loads(row.constraints), response) if row.constraints else None
+            values.append(NOT_JUDGED if rate is None else rate)
+        return values
+
+
 TEXT_REWARDS: dict[str, Reward] = {
     "bleu": TextReward(lambda answer, teacher, lang: sentence_bleu(answer, teacher, lang) / 100),
     "chrf": TextReward(lambda answer, teacher, lang: sentence_chrf(answer, teacher) / 100),
     "exact": TextReward(lambda answer, teacher, lang: exact_match(answer, [teacher], lang)),
-    "asserted": TextReward(lambda answer, teacher, lang: asserted_match(answer, [teacher], lang)),
-    "alias": TextReward(lambda answer, teacher, lang: alias_match(answer, [teacher], lang)),
+    "asserted": ReferenceReward(asserted_match),
+    "alias": ReferenceReward(alias_match),
+    "checks": ConstraintReward(),
     "overlap": TextReward(lambda answer, teacher, lang: token_overlap([answer, teacher], lang)),
 }
 
@@ -129,11 +162,22 @@ class Similarity(Reward):
 
 
 class TeacherLogprob(Reward):
-    """Log-likelihood (nats, summed over tokens) of the answer given the text instruction, under the text teacher."""
+    """Log-likelihood of the answer given the text instruction, under the text teacher.
 
-    def __init__(self, teacher: "TextLM") -> None:
+    Args:
+        teacher: The text LM.
+        mean: nats a token instead of nats an answer. Every token costs, so of the sums those of short answers are the
+            largest; the mean tells which answer the teacher would have written more readily, whatever its length.
+    """
+
+    def __init__(self, teacher: "LocalTextLM", mean: bool = False) -> None:
         self.teacher = teacher
+        self.mean = mean
 
     def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
         """One number per (row, response)."""
-        return list(self.teacher.logprobs([row.user_text for row in rows], list(responses)))
+        sums = self.teacher.logprobs([row.user_text for row in rows], list(responses))
+        if not self.mean:
+            return list(sums)
+        sizes = [self.teacher.answer_length(response) for response in responses]
+        return [value / size for value, size in zip(sums, sizes, strict=True)]

@@ -58,7 +58,7 @@ def test_every_method_has_a_class_a_preset_and_a_recipe_of_its_name() -> None:
         assert load_recipe(TrainingRecipe, RECIPES / f"{name}.yaml").method == name
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS, "rba-qa", "rba-s2tt"}))
+@pytest.mark.parametrize("name", sorted({*METHODS, "opd", "rba-qa", "rba-s2tt"}))
 def test_a_shipped_recipe_trains(
     shipped: Callable[..., TrainingRecipe], tiny_composite_dir: Path, tmp_path: Path, name: str
 ) -> None:

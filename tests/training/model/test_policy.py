@@ -276,8 +276,31 @@ def test_text_stands_beside_speech(
     logits = family.model(input_ids=ids).logits[0, len(clips[1].prompt_ids) - 1 : -1].log_softmax(-1)
     expected = logits.gather(-1, torch.tensor(BRANCHES[3].tokens)[:, None])[:, 0]
     torch.testing.assert_close(scores.logprobs[3][scores.mask[3]], expected, atol=2e-5, rtol=1e-4)
+    alone = policy(store.text([rows[0], rows[4]]), [replace(BRANCHES[3], clip=0)])
+    torch.testing.assert_close(alone.logprobs[0][alone.mask[0]], expected, atol=2e-5, rtol=1e-4)
+    assert alone.n_sound.tolist() == [0, 0]
     with pytest.raises(ValueError, match="at least one clip with sound"):
-        policy(store.text([rows[0]]), BRANCHES[:1])
+        policy.sound(store.text([rows[0]]))
+
+
+def test_a_control_hears_the_transcript_or_silence_instead(
+    family: Any, store_for: Callable[..., Any], rows: list[AlignmentRow]
+) -> None:
+    plain, cache = store_for(family), EncoderCache("shared", 2**20)
+    [spoken] = plain.get([rows[0]])
+    read = store_for(family, hear="transcript")
+    assert [clip.prompt_ids.tolist() for clip in read.inputs([(rows[0], False)])] == [
+        clip.prompt_ids.tolist() for clip in plain.text([rows[0]])
+    ]
+    assert read.get([rows[0]])[0].sound is None and read.encoded == 0
+    store_for(family, cache=cache).get(
+        [rows[0]]
+    )  # states of speech are there, and must not be taken for silence
+    for _ in range(2):  # made, then from the cache
+        [silent] = store_for(family, hear="silence", cache=cache).get([rows[0]])
+        [expected] = plain.silence([rows[0]])
+        assert torch.equal(silent.sound, expected.sound) and not torch.equal(silent.sound, spoken.sound)
+        assert torch.equal(silent.prompt_ids, spoken.prompt_ids)
 
 
 def test_each_clip_keeps_its_own_sound_beside_text(

@@ -1,0 +1,48 @@
+"""Make `leaderboards/small`: evaluate the systems of the track small, build the board and verify it.
+
+python dev/make_small_board.py                    the text model, the cascade and the base: about an hour on two cores
+python dev/make_small_board.py runs/a runs/b      and these checkpoints
+python dev/make_small_board.py --records DIR      and run records that lie below DIR, such as a study's
+
+Evaluations that are finished are not repeated. The study itself is published by `rba-bench study small --publish
+leaderboards/small/study`.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BOARD = ROOT / "leaderboards" / "small"
+TEXT = "asset:smollm2-135m-instruct"
+SYSTEMS = (f"text:{TEXT}", f"cascade:asset:whisper-tiny.en+{TEXT}", "asset:small-base")
+
+
+def run(*words: str) -> None:
+    """One command of rba-bench; ends the script where it fails."""
+    sys.stderr.write(f"rba-bench {' '.join(words)}\n")
+    done = subprocess.run([sys.executable, "-m", "rba_bench", *words], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("checkpoints", nargs="*", help="systems beside the three")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/small-board"), help="folder of the run records"
+    )
+    parser.add_argument(
+        "--records", type=Path, action="append", default=[], help="folder of more run records"
+    )
+    given = parser.parse_args()
+    for model in (*SYSTEMS, *given.checkpoints):
+        run("eval", "--track", "small", "--model", model, "--out", str(given.out))
+    run("leaderboard", "build", *map(str, (given.out, *given.records)), "--out", str(BOARD))
+    run("leaderboard", "verify", str(BOARD / "records"))
+
+
+if __name__ == "__main__":
+    main()
