@@ -169,7 +169,7 @@ def _planned_runs(
                 train_s = study.time.seconds or study.study.time.seconds or _like(study, rates)
             train_s = 0.0 if is_trained else train_s
             eval_s = 0.0 if state == DONE else evaluation_s(cell.seed)
-            if state == TO_DO and _is_taken_over(study, cell):
+            if state == TO_DO and None not in (train_s, eval_s) and _is_taken_over(study, cell):
                 train_s = eval_s = 0.0
             lines.append(PlannedRun(budget, cell.method, cell.seed, state, steps, train_s, eval_s))
     return lines

@@ -196,8 +196,9 @@ class Study:
         """Whether a run at equal time has as many steps as that at equal steps, and so is the same run."""
         if cell.budget != "time" or self.time.steps(cell.method) != self.study.steps:
             return False
-        made = self.folder.scores / scores.scores_path("steps", cell.method, cell.seed)
-        if (stored := scores.load_scores(made)) is not None:
+        paths = (scores.scores_path(part, cell.method, cell.seed) for part in ("steps", cell.budget))
+        stored, known = (scores.load_scores(self.folder.scores / path) for path in paths)
+        if stored is not None and (known is None or known.tasks != stored.tasks):
             stored.model_copy(update={"part": cell.budget}).save(self.folder.scores)
         return stored is not None
 

@@ -59,7 +59,9 @@ def test_a_study_stopped_half_way_goes_on_and_a_finished_one_only_reads(
     study_of(recipe, tmp_path).run()
     after = stamps(tmp_path)
     assert before.items() <= after.items()
-    assert len([name for name in after if name.endswith("rba_run.json")]) == 8
+    assert (
+        len([name for name in after if name.endswith("rba_run.json")]) == 6
+    )  # equal time of rba-single is equal steps
     plan = plan_study(study_of(recipe, tmp_path))
     assert {line.state for line in plan.lines} == {"done"} and plan.seconds == 0
 
@@ -79,8 +81,8 @@ def _check_time(recipe: StudyRecipe, out: Path) -> None:
     for method, found in runs.items():
         rate = sum(run["wall_time_s"] for run in found) / 6
         assert kept["methods"][method]["steps"] == max(1, round(kept["seconds"] / rate))
-        trained = folder.run_record(Cell("time", method, 1))
-        assert trained is not None and trained["steps"] == kept["methods"][method]["steps"]
+        trained, steps = folder.run_record(Cell("time", method, 1)), kept["methods"][method]["steps"]
+        assert trained is None if steps == recipe.steps else trained is not None and trained["steps"] == steps
 
 
 def _check_refusal(real_study: Build, out: Path) -> None:
