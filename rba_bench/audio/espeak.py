@@ -85,7 +85,7 @@ BANKS: dict[str, tuple[Voice, ...]] = {
     # Understood by recognisers of English; the base of the track small has heard none.
     # Five, because the questions come in turns of three levels: so every voice meets all levels.
     "clear-test": tuple(Voice(shape, 50, 160) for shape in ("Diogo", "Henrique", "Antonio", "Denis", "m2")),
-    "clear-dev": tuple(Voice(shape, 50, 160) for shape in ("Hugo", "m5", "Lee")),
+    "clear-dev": tuple(Voice(shape, 50, 160) for shape in ("Hugo", "m5")),
     "test": (
         Voice("m2", 52, 165),
         Voice("m5", 44, 170, "en-gb-x-rp"),
