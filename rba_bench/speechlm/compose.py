@@ -201,6 +201,32 @@ def compose(
     return ComposedCheckpoint(out, provenance)
 
 
+def compose_connector(connector: Path, out: Path) -> None:
+    """Join the models between which a connector was trained, which its facts name as `parts`, into a checkpoint.
+
+    Args:
+        connector: folder, see `composite.connector_file`.
+        out: the checkpoint's folder.
+
+    Raises:
+        MissingPrerequisite: a part is not there.
+        UserError: the facts name no parts, or a part has other weights now.
+    """
+    from rba_bench.speechlm.composite.connector_file import connector_facts
+
+    parts = connector_facts(connector).get("parts", {})
+    if not {"encoder", "llm"} <= parts.keys():
+        raise UserError(
+            f"the connector in {connector} does not say what it joins: name encoder and LLM with `rba-bench compose "
+            f"--connector {connector}`"
+        )
+    options = ComposeOptions(connector=str(connector))
+    made = compose(parts["encoder"]["id"], parts["llm"]["id"], out, options).provenance
+    for role in ("encoder", "llm"):
+        if made[role]["weights_sha256"] != parts[role]["weights_sha256"]:
+            raise UserError(f"the connector in {connector} was trained with another {parts[role]['id']}")
+
+
 def _encoder_folder(encoder: str | Path) -> Path:
     from rba_bench.textlm.formats.openai_whisper import download_openai_whisper, is_openai_name
 

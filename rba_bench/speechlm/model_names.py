@@ -151,7 +151,7 @@ def _load_spec(text: str, options: LoadOptions, weights: Path | None) -> SpeechL
 
 def _refuse_parts_of_cascades(text: str) -> None:
     """A text LLM or a recogniser alone cannot be evaluated on speech: say how it can before it is converted."""
-    from rba_bench.textlm.formats.conversion import GGUF, find_source
+    from rba_bench.textlm.formats.conversion import CONNECTOR, GGUF, find_source
     from rba_bench.textlm.weights import HUB_FILE
 
     path = Path(text)
@@ -159,7 +159,7 @@ def _refuse_parts_of_cascades(text: str) -> None:
     named = text.endswith(".gguf") and (":" not in text or HUB_FILE.fullmatch(text))
     if named or (source is not None and source.format == GGUF):
         raise UserError(f"{text} is a text LLM: write text:{text} or cascade:<recogniser>+{text}")
-    if source is not None:
+    if source is not None and source.format != CONNECTOR:
         raise UserError(f"{text} is a recogniser ({source.format}): write cascade:{text}+<llm>")
 
 

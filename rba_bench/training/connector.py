@@ -24,7 +24,7 @@ from rba_bench import files
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.composite.ctc_compressor import BLANK, CTCCompressor
+from rba_bench.speechlm.composite.ctc_compressor import BLANK, LETTERS, CTCCompressor
 
 STATES, INDEX = "states.f16", "states.jsonl"
 CHECKPOINT, STEP = "checkpoint.safetensors", "step"
@@ -41,6 +41,7 @@ class ConnectorRecipe:
         warmup: steps of the warm-up.
         batch_seconds: seconds of speech in a batch, padding included.
         negatives: word pieces that a batch is scored against beside its own.
+        letters: weight of the loss of the letters that a middle layer reads, if the compressor has one.
         dropout: in the layers.
         weight_decay: of matrices.
         mask_every: seconds of speech for one blanked span.
@@ -55,6 +56,7 @@ class ConnectorRecipe:
     warmup: int = 200
     batch_seconds: float = 96.0
     negatives: int = 1200
+    letters: float = 1.0
     dropout: float = 0.05
     weight_decay: float = 0.01
     mask_every: float = 1.2
@@ -132,7 +134,8 @@ def ctc_loss(
     targets: Sequence[Sequence[int]],
     negatives: torch.Tensor,
     dropout: float = 0.0,
-) -> torch.Tensor:
+    spelled: Sequence[Sequence[int]] = (),
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over clips of the CTC loss per word piece; a transcript too long for its clip counts zero.
 
     Args:
@@ -142,11 +145,16 @@ def ctc_loss(
         targets: B rows of the pieces' numbers in the compressor's table.
         negatives: [N] distinct numbers of other pieces, drawn at random from the table.
         dropout: in the layers.
+
+        spelled: B rows of the classes of letters (see `spell`), for a compressor that reads letters.
+
+    Returns:
+        the loss of the word pieces, and that of the letters (zero without).
     """
     own = torch.tensor(sorted({piece for row in targets for piece in row}), dtype=torch.long)
     others = negatives[~torch.isin(negatives, own)]
     chosen = torch.cat([own, others])
-    hidden, n_frames = compressor.frames(states, lengths, dropout)
+    hidden, n_frames, letters = compressor.frames(states, lengths, dropout)
     scores = compressor.scores(hidden, compressor.pieces[chosen])
     n_all = len(compressor.pieces) - len(own)
     # each of the sample stands for several pieces that were not drawn
@@ -154,18 +162,33 @@ def ctc_loss(
     offsets = torch.zeros(1 + len(chosen), device=scores.device)
     offsets[1 + len(own) :] = max(weight, 0.0)
     place = {piece: number + 1 for number, piece in enumerate(own.tolist())}
-    labels = torch.tensor([place[piece] for row in targets for piece in row], dtype=torch.long)
-    sizes = torch.tensor([len(row) for row in targets])
+    rows = [[place[piece] for piece in row] for row in targets]
+    loss = _mean_ctc(scores + offsets, n_frames, rows)
+    return loss, loss.new_zeros(()) if letters is None else _mean_ctc(letters, n_frames, spelled)
+
+
+def _mean_ctc(scores: torch.Tensor, lengths: torch.Tensor, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Mean over clips of the CTC loss per label, of logits [B, F, C] and rows of labels; empty rows count zero."""
+    labels = torch.tensor([label for row in rows for label in row], dtype=torch.long, device=scores.device)
+    sizes = torch.tensor([len(row) for row in rows], device=scores.device)
     losses = nn.functional.ctc_loss(
-        (scores + offsets).log_softmax(-1).transpose(0, 1),
-        labels.to(scores.device),
-        n_frames,
-        sizes.to(scores.device),
+        scores.float().log_softmax(-1).transpose(0, 1),
+        labels,
+        lengths,
+        sizes,
         blank=BLANK,
         reduction="none",
         zero_infinity=True,
     )
-    return (losses / sizes.clamp(min=1).to(losses)).mean()
+    return (losses / sizes.clamp(min=1).to(losses) * (sizes > 0)).mean()
+
+
+def spell(text: str) -> list[int]:
+    """Classes of a transcript's letters; none where it has digits, which are not said as they are written."""
+    if any(char.isdigit() for char in text):
+        return []
+    known = "".join(char if char in LETTERS else " " for char in text.lower())
+    return [LETTERS.index(char) + 1 for char in " ".join(known.split())]
 
 
 class CompressorTrainer:
@@ -198,6 +221,7 @@ class CompressorTrainer:
             raise UserError(
                 f"the compressor lacks word piece {error}: make it with those of the texts"
             ) from error
+        self.spelled = [spell(clip.text) for clip in clips]
         self.batches = make_batches([len(clip.states) for clip in clips], recipe.batch_seconds)
         self.total = len(self.batches) * recipe.epochs
         matrices = [p for p in compressor.parameters() if p.ndim > 1]
@@ -243,11 +267,18 @@ class CompressorTrainer:
         targets = [self.targets[i] for i in numbers]
         torch.manual_seed(stable_seed("connector dropout", self.recipe.seed, self.step))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            loss = ctc_loss(
-                self.compressor, states, lengths, targets, torch.from_numpy(drawn), self.recipe.dropout
+            spelled = [self.spelled[i] for i in numbers]
+            loss, letters = ctc_loss(
+                self.compressor,
+                states,
+                lengths,
+                targets,
+                torch.from_numpy(drawn),
+                self.recipe.dropout,
+                spelled,
             )
         self.optimizer.zero_grad()
-        loss.backward()
+        (loss + self.recipe.letters * letters).backward()
         nn.utils.clip_grad_norm_(self.compressor.parameters(), 1.0)
         self.optimizer.step()
         return loss.item()

@@ -113,7 +113,7 @@ def train_connector(
             source = folder / name if name == PROVENANCE else work / name
             if source.is_file():
                 shutil.copyfile(source, out / name)
-        save_connector(family.model, out / CONNECTOR, record)
+        save_connector(family.model, out / CONNECTOR, {**record, **_parts(folder)})
         write_json(out / CONNECTOR_RUN, record)
         write_model_card(out)
         open_up(out)
@@ -121,6 +121,15 @@ def train_connector(
         return TrainedConnector(out, record)
     finally:
         release(out)
+
+
+def _parts(base: Path) -> dict[str, Any]:
+    """`parts` for the connector's facts: the models that the composite was made of, where it says so."""
+    if not (base / PROVENANCE).is_file():
+        return {}
+    provenance = read_json(base / PROVENANCE)
+    kept = ("id", "revision", "weights_sha256")
+    return {"parts": {role: {key: provenance[role][key] for key in kept} for role in ("encoder", "llm")}}
 
 
 def _tokenizer(tokenizer: Any) -> Any:

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.speechlm.composite.ctc_compressor import CompressorSizes, CTCCompressor
+from rba_bench.speechlm.composite.ctc_compressor import LETTERS, CompressorSizes, CTCCompressor
 from rba_bench.training.connector import (
     CompressorTrainer,
     ConnectorRecipe,
     EncodedClip,
     StatesFile,
+    collate,
     ctc_loss,
     make_batches,
+    spell,
     transcripts,
 )
 
@@ -27,9 +29,9 @@ RECIPE = ConnectorRecipe(
 )
 
 
-def _compressor() -> CTCCompressor:
+def _compressor(layers: int = 1, letters_after: int = 0) -> CTCCompressor:
     torch.manual_seed(0)
-    sizes = CompressorSizes(16, 1, 2, 16, 3, PIECES)
+    sizes = CompressorSizes(16, layers, 2, 16, 3, PIECES, letters_after)
     made = CTCCompressor(sizes, WIDTH, 16)
     made.set_pieces(range(100, 100 + PIECES), torch.randn(200, 16))
     return made
@@ -51,7 +53,7 @@ def _clips(n: int = 12) -> list[EncodedClip]:
 def test_the_loss_sums_over_all_alignments() -> None:
     compressor = _compressor().eval()
     states, lengths = torch.randn(1, 6, WIDTH), torch.tensor([6])
-    hidden, n_frames = compressor.frames(states, lengths)
+    hidden, n_frames, _ = compressor.frames(states, lengths)
     chances = compressor.scores(hidden)[0].softmax(-1)
     assert int(n_frames) == 3
     target, total = [4, 7], 0.0
@@ -60,7 +62,8 @@ def test_the_loss_sums_over_all_alignments() -> None:
         if runs == [piece + 1 for piece in target]:
             total += math.prod(float(chances[frame, label]) for frame, label in enumerate(path))
     everything = torch.arange(PIECES)
-    loss = ctc_loss(compressor, states, lengths, [target], everything)
+    loss, letters = ctc_loss(compressor, states, lengths, [target], everything)
+    assert float(letters) == 0  # this compressor reads none
     assert float(loss) == pytest.approx(-math.log(total) / 2, rel=1e-4)
 
 
@@ -69,10 +72,12 @@ def test_a_sample_of_pieces_stands_for_all_of_them() -> None:
     compressor = _compressor().eval()
     states, lengths = torch.randn(2, 30, WIDTH), torch.tensor([30, 22])
     targets = [[4, 7], [1]]
-    full = float(ctc_loss(compressor, states, lengths, targets, torch.arange(PIECES)))
+    full = float(ctc_loss(compressor, states, lengths, targets, torch.arange(PIECES))[0])
     generator = torch.Generator().manual_seed(0)
     sampled = [
-        float(ctc_loss(compressor, states, lengths, targets, torch.randperm(PIECES, generator=generator)[:8]))
+        float(
+            ctc_loss(compressor, states, lengths, targets, torch.randperm(PIECES, generator=generator)[:8])[0]
+        )
         for _ in range(60)
     ]
     assert abs(sum(sampled) / 60 - full) < 0.1 * full
@@ -87,6 +92,31 @@ def test_it_learns_to_read_clips(tmp_path: Path) -> None:
     read = transcripts(compressor, clips)
     right = sum(list(clip.tokens) == row for clip, row in zip(clips, read, strict=True))
     assert right >= 10 and losses[-1] < 0.5
+
+
+def test_the_middle_layer_learns_letters_which_the_layers_above_read(tmp_path: Path) -> None:
+    names = "abcdefghijkl"
+    clips = [replace(clip, text="".join(names[token - 100] for token in clip.tokens)) for clip in _clips()]
+    compressor = _compressor(2, 1)
+    recipe = replace(RECIPE, epochs=60, lr=2e-2, dropout=0.0, mask_width=0, mask_every=9.0)
+    CompressorTrainer(compressor, clips, recipe, tmp_path).run()
+    states, lengths = collate([clip.states for clip in clips])
+    with torch.no_grad():
+        hidden, n_frames, letters = compressor.frames(states, lengths)
+        assert letters is not None
+        read = []
+        for row, length in zip(letters.argmax(-1), n_frames.tolist(), strict=True):
+            runs = torch.unique_consecutive(row[:length])
+            read.append("".join(LETTERS[label - 1] for label in runs.tolist() if label))
+        assert sum(text == clip.text for text, clip in zip(read, clips, strict=True)) >= 10
+        torch.nn.init.zeros_(compressor.from_letter.weight)
+        assert not torch.allclose(compressor.frames(states, lengths)[0], hidden, atol=1e-2)
+
+
+def test_transcripts_are_spelled_without_what_is_not_said_as_written() -> None:
+    spelled = "".join(LETTERS[label - 1] for label in spell("It's a well-known fact, isn't it?"))
+    assert spelled == "it's a well known fact isn't it"
+    assert spell("In 1969") == []  # "nineteen sixty-nine"
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A composite with a CTC compressor: composed, its compressor trained, then aligned and asked like any other model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from rba_bench.audio.clips import load_clip
-from rba_bench.errors import UserError
+from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.compose import ComposeOptions, compose
 from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
+from rba_bench.textlm.weights import local_folder
 from rba_bench.training import connector_run
 from rba_bench.training.connector import ConnectorRecipe
 from rba_bench.training.connector_run import train_connector
@@ -91,6 +93,33 @@ def test_the_connector_alone_joins_the_same_models_again(
     assert ours.keys() == theirs.keys()
     for name in ours:  # the connector is stored in float16
         torch.testing.assert_close(theirs[name], ours[name], rtol=1e-3, atol=1e-3)
+
+
+def test_a_connector_is_named_like_a_model(
+    connected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it joins stands in it, and is joined once."""
+    monkeypatch.setenv("RBA_CACHE", str(tmp_path / "cache"))
+    ours = load_speech_model(connected).family.model.state_dict()
+    theirs = load_speech_model(connected / "connector")
+    for name, tensor in theirs.family.model.state_dict().items():
+        torch.testing.assert_close(tensor, ours[name], rtol=1e-3, atol=1e-3)
+    folder = local_folder(connected / "connector")
+    assert folder == local_folder(connected / "connector") and folder.parent.name == "converted"
+
+    moved = tmp_path / "moved"
+    shutil.copytree(connected / "connector", moved)
+    facts = json.loads((moved / "connector.json").read_text())
+    facts["parts"]["llm"]["weights_sha256"] = "0" * 64
+    (moved / "connector.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="was trained with another"):
+        local_folder(moved)
+    (moved / "connector.json").write_text(json.dumps({**facts, "parts": {}}))
+    with pytest.raises(UserError, match="does not say what it joins: .* `rba-bench compose --connector"):
+        local_folder(moved)
+    (moved / "connector.safetensors").unlink()
+    with pytest.raises(MissingPrerequisite, match=r"lacks connector\.safetensors"):
+        local_folder(moved)
 
 
 def test_without_a_compressor_the_message_says_how_to_get_one(

@@ -14,8 +14,9 @@ from rba_bench import files
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.composite.ctc_compressor import CompressorSizes, CTCCompressor
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
+from rba_bench.textlm.formats.conversion import CONNECTOR_FACTS as FACTS
+from rba_bench.textlm.formats.conversion import CONNECTOR_WEIGHTS as WEIGHTS
 
-WEIGHTS, FACTS = "connector.safetensors", "connector.json"
 SCHEMA_VERSION = 1
 _COMPRESSOR, _PROJECTOR = "compressor.", "projector."
 _FROM_LLM = f"{_COMPRESSOR}pieces"

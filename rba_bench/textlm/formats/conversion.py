@@ -3,6 +3,7 @@
     MODEL.gguf, or a folder with one such file        a text LLM of llama.cpp
     folder with model.bin, or model.bin itself        Whisper of CTranslate2 (faster-whisper)
     MODEL.pt                                          Whisper of openai-whisper
+    folder with connector.json                        a trained connector; the models that it joins are named in it
 
 The folder lies in `cache_dir()/converted` and is named by a hash of the source's bytes and of the converter's version.
 Everything after the conversion sees an ordinary checkpoint of transformers. `source.json` names what it was made of.
@@ -11,6 +12,7 @@ Everything after the conversion sees an ordinary checkpoint of transformers. `so
 import os
 import shutil
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ from rba_bench.progress import say
 CONVERTER = 1  # raise it when the same source gives another folder
 SOURCE = "source.json"
 BINARY = "model.bin"  # the weights in a folder of CTranslate2
-GGUF, CTRANSLATE2, OPENAI_WHISPER = "GGUF", "CTranslate2", "openai-whisper"
+CONNECTOR_WEIGHTS, CONNECTOR_FACTS = "connector.safetensors", "connector.json"
+GGUF, CTRANSLATE2, OPENAI_WHISPER, CONNECTOR = "GGUF", "CTranslate2", "openai-whisper", "connector"
 PACKAGES = {
     GGUF: ("transformers", "torch", "gguf"),
     CTRANSLATE2: ("transformers", "torch", "openai-whisper"),
     OPENAI_WHISPER: ("transformers", "torch", "openai-whisper"),
+    CONNECTOR: ("transformers", "torch"),
 }
 _IN_SOURCE = (
     "format",
@@ -65,6 +69,8 @@ def find_source(path: Path, what: str = "model") -> Source | None:
         if path.suffix == ".pt":
             return Source(OPENAI_WHISPER, path)
         return _ctranslate2(path.parent) if path.name == BINARY else None
+    if path.is_dir() and (path / CONNECTOR_FACTS).is_file():
+        return Source(CONNECTOR, path / CONNECTOR_WEIGHTS, (path / CONNECTOR_FACTS,))
     if not path.is_dir() or any(path.glob("*.safetensors")):
         return None
     if (path / BINARY).is_file():
@@ -96,8 +102,10 @@ def converted_folder(path: Path, what: str = "model") -> Path:
     source = find_source(path, what)
     if source is None:
         raise UserError(
-            f"{path} is no GGUF file, no Whisper folder of CTranslate2 and no .pt file of openai-whisper"
+            f"{path} is no GGUF file, no Whisper folder of CTranslate2, no .pt file of openai-whisper, and no connector"
         )
+    if not source.weights.is_file():
+        raise MissingPrerequisite(f"{path} lacks {source.weights.name}: copy it again")
     hashes = {file.name: sha256_once(file) for file in _files(source)}
     folder = cache_dir() / "converted" / sha256_json([CONVERTER, source.format, sorted(hashes.values())])[:32]
     if not (folder / SOURCE).is_file():
@@ -156,9 +164,11 @@ def _files(source: Source) -> tuple[Path, ...]:
 def _convert(source: Source, hashes: dict[str, str], folder: Path, what: str) -> None:
     """Write the folder under another name, which is changed when all is there."""
     megabytes = source.weights.stat().st_size / 1e6
-    say(
-        f"converting the {what} {source.weights.name} ({source.format}, {megabytes:,.0f} MB) to safetensors, once"
-    )
+    if source.format == CONNECTOR:
+        say(f"joining the models of the connector in {source.weights.parent} to a {what}, once")
+    else:
+        kind = f"{source.format}, {megabytes:,.0f} MB"
+        say(f"converting the {what} {source.weights.name} ({kind}) to safetensors, once")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     for remains in (
         folder,
@@ -197,6 +207,9 @@ def _write(source: Source, out: Path) -> None:
         from rba_bench.textlm.formats.ctranslate2 import convert_ctranslate2
 
         convert_ctranslate2(source.weights, out)
+    elif source.format == CONNECTOR:
+        # composites are above text models: by name, so that no module here imports one there
+        import_module("rba_bench.speechlm.compose").compose_connector(source.weights.parent, out)
     else:
         from rba_bench.textlm.formats.openai_whisper import convert_openai_whisper
 

@@ -15,6 +15,7 @@ from rba_bench.speechlm.composite.ctc_compressor import (
     CompressorSizes,
     CTCCompressor,
     DepthwiseKernel,
+    attend,
     pool_runs,
 )
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
@@ -27,6 +28,7 @@ SIZES = CompressorSizes(
     intermediate_size=16,
     kernel_size=5,
     n_pieces=20,
+    letters_after=1,
 )
 AUDIO = 5
 LENGTHS = torch.tensor([300, 120, 50])  # mel frames
@@ -54,6 +56,15 @@ def composite() -> CompositeForConditionalGeneration:
     return CompositeForConditionalGeneration.from_parts(
         TrueLengthWhisperEncoder(whisper).eval(), text_model, AUDIO, projector_hidden_size=10, compressor=made
     )
+
+
+def test_attention_written_out_is_that_of_torch() -> None:
+    queries, keys, values = torch.randn(3, 2, 4, 7, 8)
+    mask = torch.tensor([[True] * 7, [True] * 3 + [False] * 4])
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask[:, None, None, :]
+    )
+    torch.testing.assert_close(attend(queries, keys, values, mask), expected.transpose(1, 2).flatten(2))
 
 
 def test_runs_of_one_class_are_averaged_and_blanks_dropped() -> None:

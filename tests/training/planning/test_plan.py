@@ -224,7 +224,7 @@ def test_a_ctc_compressor_counts_as_encoder_and_shortens_the_clips() -> None:
     text = LlamaConfig(
         vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
-    sizes = CompressorSizes(12, 2, 2, 16, 5, 20)
+    sizes = CompressorSizes(12, 2, 2, 16, 5, 20, 1)
     plain = model_shape("plain", CompositeConfig(audio, text).to_dict())
     compressed = model_shape("ctc", CompositeConfig(audio, text, compressor=sizes.to_dict()).to_dict())
     compressor = CTCCompressor(sizes, 8, 16)
