@@ -159,16 +159,18 @@ class World:
     alignment: str = ""
 
 
-MICRO = "micro"
+MICRO, SMALL = "micro", "small"
 WEIGHTS = {
     MICRO: ShippedWeights(
         PACKAGE / "micro" / "weights",
         "RBA_MICRO_WEIGHTS",
         ("teacher", "base", "reward", "asr"),
         "rba-bench micro build",
-    )
+    ),
+    SMALL: ShippedWeights(
+        PACKAGE / "small" / "weights", "RBA_SMALL_WEIGHTS", ("base",), "rba-bench small build"
+    ),
 }
-SMALL = "small"
 WORLDS = {
     MICRO: World("rba_bench.micro.world", "rba_bench.micro.testsets", "rba_bench.micro.build.stages"),
     SMALL: World("", "rba_bench.small.testsets", "rba_bench.small.build", "rba_bench.small.alignment"),

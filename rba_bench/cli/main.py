@@ -27,6 +27,7 @@ from rba_bench.cli import (
     micro,
     push,
     quickstart,
+    small,
     speak,
     study,
     synth,
@@ -63,6 +64,7 @@ app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(micro.app, name="micro")
+app.add_typer(small.app, name="small")
 app.add_typer(assets.app, name="assets")
 app.command("push")(push.push_command)
 app.command("doctor")(doctor.doctor_command)

@@ -3,7 +3,9 @@
     texts     sentences of `training_texts`, one file
     states    each is said by `training_speech` and encoded; the clips are not kept
     ctc       the compressor learns to read the states (`training.connector`), without the LLM
-    measure   word errors on the development clips of the track, which no stage has seen
+    kd        the projector learns to be read by the LLM as a transcript is: token-level distillation, the LLM reading
+              the transcript as the teacher (recipe `small/kd`), on the alignment set of the track
+    base      compressor and projector
 
 A killed build goes on: every stage is a file or a folder that the next one reads.
 """
@@ -17,23 +19,25 @@ import numpy as np
 import torch
 
 from rba_bench import files
-from rba_bench.metrics.wer import word_statistics
-from rba_bench.outputs import claim, release
+from rba_bench.outputs import RUN_RECORD, claim, release
 from rba_bench.progress import bar, say
+from rba_bench.recipes import load_recipe, recipe_file
 from rba_bench.small import training_speech, training_texts
+from rba_bench.small.alignment import load_alignment_set
 from rba_bench.small.training_texts import Sentence
-from rba_bench.speechlm.compose import load_whisper_encoder
-from rba_bench.speechlm.composite.connector_file import new_compressor, save_connector
+from rba_bench.speechlm.audiolm.loading import load_family
+from rba_bench.speechlm.compose import PROJECTOR_SIZE, load_whisper_encoder
+from rba_bench.speechlm.composite.connector_file import FACTS, connector_facts, new_compressor, save_connector
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration, word_embeddings
 from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
 from rba_bench.textlm.weights import load_model, local_folder, weights_sha256
 from rba_bench.training.connector import (
     CompressorTrainer,
     ConnectorRecipe,
-    EncodedClip,
     StatesFile,
-    transcripts,
 )
+from rba_bench.training.training_recipe import TrainingRecipe
+from rba_bench.training.training_run import train
 
 ENCODER, LLM = "asset:whisper-tiny.en", "asset:smollm2-135m-instruct"
 WINDOW, BATCH = 256, 16  # clips that are sorted by length, and that are encoded together
@@ -44,17 +48,19 @@ class SmallBuild:
     """What decides the connector.
 
     Attributes:
-        sentences: number of training clips.
+        sentences: number of training sentences beside the teacher's instructions.
         seed: of texts, voices and training.
         recipe: of the compressor.
         layers, ffn: sizes of the compressor.
+        kd_steps: steps of the distillation.
     """
 
-    sentences: int = 30_000
+    sentences: int = 22_000
     seed: int = 0
-    recipe: ConnectorRecipe = ConnectorRecipe()
+    recipe: ConnectorRecipe = ConnectorRecipe(epochs=9)
     layers: int = 4
     ffn: int = 640
+    kd_steps: int = 200
 
 
 def encode_sentences(
@@ -97,42 +103,45 @@ def _encode(
             advance(1)
 
 
-def build_connector(
-    out: Path, plan: SmallBuild | None = None, processes: int = 2, half: bool = False
-) -> Path:
-    """Build the connector into `out` and say how well it reads; the folder of `connector.safetensors`.
+def build_base(out: Path, plan: SmallBuild | None = None, processes: int = 2, half: bool = False) -> Path:
+    """Build the connector of `small-base` and say how well it reads.
 
     Args:
-        out: Of texts, states, checkpoints and result.
+        out: Folder of texts, states, checkpoints and result.
         plan: See `SmallBuild`.
         processes: That speak.
-        half: Train with matrix products in bfloat16.
+        half: Train with matrix products in bfloat16, which some processors compute several times faster.
+
+    Returns:
+        The folder of the connector, a model for `--model`, `--base` and `RBA_SMALL_WEIGHTS`.
 
     Raises:
         MissingPrerequisite: An asset, an engine or WordNet is not there.
         UserError: The folder holds something else.
     """
     plan = plan or SmallBuild()
-    encoder_folder, llm_folder = local_folder(ENCODER, "encoder"), local_folder(LLM, "text LLM")
-    parts = {"encoder": weights_sha256(encoder_folder), "llm": weights_sha256(llm_folder)}
-    claim(out, "small-base", {"plan": asdict(plan), "parts_sha256": parts, "half": half})
+    folders = {"encoder": local_folder(ENCODER, "encoder"), "llm": local_folder(LLM, "text LLM")}
+    names = {"encoder": ENCODER, "llm": LLM}
+    parts = {
+        role: {"id": names[role], "weights_sha256": weights_sha256(folder)}
+        for role, folder in folders.items()
+    }
+    claim(out, "small-base", {"plan": asdict(plan), "parts": parts, "half": half})
     try:
-        sentences = _sentences(plan, out / "texts.jsonl")
-        encoder = load_whisper_encoder(encoder_folder).float()
-        states = encode_sentences(sentences, out / "states", encoder, plan.seed, processes)
-        model, tokenizer = _new_composite(plan, encoder, llm_folder, sentences)
-
-        def tokenize(text: str) -> list[int]:
-            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-        compressor = model.model.ctc_compressor
-        assert compressor is not None  # it was made with one
-        (out / "ctc").mkdir(exist_ok=True)
-        trainer = CompressorTrainer(compressor, states.read(tokenize), plan.recipe, out / "ctc", half)
-        trainer.run(lambda step, loss: say(f"small build: step {step}/{trainer.total}, loss {loss:.3f}"))
-        connector = out / "connector"
-        save_connector(model, connector, {"parts": parts, "plan": asdict(plan)})
-        return connector
+        result, read = out / "base", out / "ctc" / "connector"
+        if not (result / FACTS).is_file():
+            sentences = _sentences(plan, out / "texts.jsonl")
+            if not (read / FACTS).is_file():
+                facts = {
+                    "parts": parts,
+                    "plan": asdict(plan),
+                    "texts_sha256": files.sha256_file(out / "texts.jsonl"),
+                }
+                _train_compressor(out, plan, folders, sentences, facts, processes, half)
+            _distil(out / "kd", read, plan)
+            family = load_family(out / "kd")
+            save_connector(family.model, result, {**connector_facts(read), "kd": _facts_of_run(out / "kd")})
+        return result
     finally:
         release(out)
 
@@ -142,6 +151,57 @@ def _sentences(plan: SmallBuild, path: Path) -> list[Sentence]:
         made = training_texts.training_sentences(plan.sentences, plan.seed)
         files.write_atomic(path, (files.canonical_json(asdict(s)).decode() + "\n" for s in made))
     return [Sentence(**row) for row in files.read_jsonl(path)]
+
+
+def _train_compressor(
+    out: Path,
+    plan: SmallBuild,
+    folders: dict[str, Path],
+    sentences: list[Sentence],
+    facts: dict[str, Any],
+    processes: int,
+    half: bool,
+) -> None:
+    """Stages `states` and `ctc`."""
+    encoder = load_whisper_encoder(folders["encoder"]).float()
+    states = encode_sentences(sentences, out / "states", encoder, plan.seed, processes)
+    model, tokenizer = _new_composite(plan, encoder, folders["llm"], sentences)
+
+    def tokenize(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    compressor = model.model.ctc_compressor
+    assert compressor is not None  # it was made with one
+    (out / "ctc").mkdir(exist_ok=True)
+    trainer = CompressorTrainer(compressor, states.read(tokenize), plan.recipe, out / "ctc", half)
+    with bar("train the compressor", trainer.total, trainer.step, "steps") as advance:
+        reached = trainer.step
+
+        def note(step: int, loss: float) -> None:
+            nonlocal reached
+            advance(step - reached)
+            reached = step
+            say(f"train the compressor: step {step}/{trainer.total}, loss {loss:.3f}")
+
+        trainer.run(note)
+    seconds = sum(line["length"] for line in states.lines) / 50
+    save_connector(model, out / "ctc" / "connector", {**facts, "clips": len(states), "hours": seconds / 3600})
+
+
+def _distil(out: Path, connector: Path, plan: SmallBuild) -> None:
+    """Stage `kd`."""
+    overrides = (
+        f"base={connector}",
+        f"alignment_set={load_alignment_set()}",
+        f"steps={plan.kd_steps}",
+        f"seed={plan.seed + 1}",
+    )
+    train(load_recipe(TrainingRecipe, recipe_file("small/kd"), overrides), out)
+
+
+def _facts_of_run(run: Path) -> dict[str, Any]:
+    record = files.read_json(run / RUN_RECORD)
+    return {key: record[key] for key in ("recipe", "alignment_set_sha256", "steps") if key in record}
 
 
 def _new_composite(
@@ -157,15 +217,7 @@ def _new_composite(
         torch.manual_seed(plan.seed)
         sizes = {"num_hidden_layers": plan.layers, "intermediate_size": plan.ffn}
         compressor = new_compressor(encoder.config, word_embeddings(text_model), pieces, **sizes)
-        torch.nn.init.constant_(compressor.to_blank.bias, 2.0)  # most frames say nothing
         model = CompositeForConditionalGeneration.from_parts(
-            encoder, text_model, len(tokenizer), projector_hidden_size=256, compressor=compressor
+            encoder, text_model, len(tokenizer), projector_hidden_size=PROJECTOR_SIZE, compressor=compressor
         )
     return model, tokenizer
-
-
-def word_error_rate(compressor: Any, clips: list[EncodedClip], tokenizer: Any) -> float:
-    """Of what a compressor reads, after Whisper's normaliser."""
-    said = [tokenizer.decode(row) for row in transcripts(compressor, clips)]
-    rows = [word_statistics(text, clip.text) for text, clip in zip(said, clips, strict=True)]
-    return sum(errors for errors, _ in rows) / max(1, sum(words for _, words in rows))

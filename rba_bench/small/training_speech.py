@@ -4,7 +4,10 @@ Everything about a clip follows from its number and the seed, so any process can
 voices of the test sets are not among these.
 """
 
+import os
 import random
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -61,10 +64,24 @@ def clips(
     numbered: Sequence[tuple[int, str]], seed: int = 0, processes: int = 2
 ) -> Iterator[tuple[int, str, np.ndarray]]:
     """Clips of numbered sentences in their order, made by several processes ahead of their use."""
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)
+    )
+    with pool:
         waves = pool.map(partial(_numbered_clip, seed=seed), numbered, chunksize=16)
         for (number, text), wave in zip(numbered, waves, strict=True):
             yield number, text, wave
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed one cannot tell its workers."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _numbered_clip(numbered: tuple[int, str], seed: int) -> np.ndarray:

@@ -5,9 +5,10 @@ the instructions are what a SpeechLM is told. No sentence of a test set is among
 Debian's package `wordnet-base` (Princeton's licence: free use with notice); its text does not enter this repository.
 """
 
+import calendar
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,8 +24,9 @@ T = TypeVar("T")
 WORDNET = Path("/usr/share/wordnet")
 INSTRUCTIONS = Path(__file__).parent / "data" / "instructions.jsonl"
 PARTS = ("noun", "verb", "adj", "adv")
-LONGEST = 110  # characters
-WORDS = (3, 18)
+WORDS, LONGEST = (3, 18), 110  # words and characters of a sentence
+TOLD_WORDS, TOLD_LONGEST = (3, 30), 180  # and of an instruction
+SHARES = {"name": 5, "word": 3, "definition": 4, "example": 6, "number": 2}
 _ODD = re.compile(r"[\[\]{}<>|_=+*/\\~^#@&%]")
 NAME_QUESTIONS = (
     "Who was {name}?", "What is {name} known for?", "Where is {name}?", "Tell me about {name}.",
@@ -101,28 +103,36 @@ def _clean(text: str) -> str:
 
 def is_speakable(text: str) -> bool:
     """Whether a sentence has ordinary characters and a length that a clip of some seconds holds."""
-    few, many = WORDS
+    return _is_plain(text, WORDS, LONGEST)
+
+
+def is_told(text: str) -> bool:
+    """Whether an instruction has ordinary characters and a length that people say at once."""
+    return _is_plain(text, TOLD_WORDS, TOLD_LONGEST)
+
+
+def _is_plain(text: str, words: tuple[int, int], longest: int) -> bool:
+    few, many = words
     return (
-        text.isascii() and few <= len(text.split()) <= many and len(text) <= LONGEST and not _ODD.search(text)
+        text.isascii() and few <= len(text.split()) <= many and len(text) <= longest and not _ODD.search(text)
     )
 
 
 def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> list[Sentence]:
-    """`count` distinct sentences in a random order, of all kinds in fixed shares.
+    """`count` distinct sentences in a random order, of all kinds in fixed shares; then the teacher's.
 
     Raises:
         MissingPrerequisite: WordNet is not there.
     """
     rng = random.Random(stable_seed("small training texts", seed))
     net = read_wordnet(wordnet)
-    tested = {
+    taken = {
         normalize(item.text)
         for name, splits in SPLITS.items()
-        for s in splits
-        for item in load_items(name, s)
+        for split in splits
+        for item in load_items(name, split)
     }
     sources = {
-        "instruction": _instructions(rng),
         "name": _names(rng, net),
         "word": _words(rng, net),
         "definition": _definitions(rng, net),
@@ -131,32 +141,37 @@ def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> li
         ),
         "number": _numbers(rng),
     }
-    shares = {"instruction": 3, "name": 4, "word": 3, "definition": 5, "example": 5, "number": 2}
-    kinds = [kind for kind, share in shares.items() for _ in range(share)]
-    sentences: dict[str, Sentence] = {}
-    while len(sentences) < count and kinds:
+    made: list[Sentence] = []
+    kinds = [kind for kind, share in SHARES.items() for _ in range(share)]
+    while len(made) < count and kinds:
         for kind in list(kinds):
             text = next(sources[kind], None)
             if text is None:  # used up: the others fill its share
                 kinds = [other for other in kinds if other != kind]
-                continue
-            text = text[:1].upper() + text[1:]
-            key = normalize(text)
-            if is_speakable(text) and key and key not in sentences and key not in tested:
-                sentences[key] = Sentence(text, kind)
-    made = list(sentences.values())[:count]
+            else:
+                made += _new(text[:1].upper() + text[1:], kind, taken)
+    made = made[:count]
     rng.shuffle(made)
-    return made
+    told = [new for text in _instructions() for new in _new(text, "instruction", taken, is_told)]
+    return made + told
+
+
+def _new(text: str, kind: str, taken: set[str], fits: Callable[[str], bool] = is_speakable) -> list[Sentence]:
+    """The text as a sentence, if it can be said and was not taken yet."""
+    key = normalize(text)
+    if not key or key in taken or not fits(text):
+        return []
+    taken.add(key)
+    return [Sentence(text, kind)]
 
 
 def _shuffled(rng: random.Random, things: Sequence[T]) -> list[T]:
     return rng.sample(things, len(things))
 
 
-def _instructions(rng: random.Random) -> Iterator[str]:
+def _instructions() -> list[str]:
     """What the teacher was told by itself, see `data/README.md`."""
-    rows = tuple(row["instruction"] for row in read_jsonl(INSTRUCTIONS)) if INSTRUCTIONS.is_file() else ()
-    return iter(_shuffled(rng, rows))
+    return [row["instruction"] for row in read_jsonl(INSTRUCTIONS)] if INSTRUCTIONS.is_file() else []
 
 
 def _names(rng: random.Random, net: WordNet) -> Iterator[str]:
@@ -186,20 +201,6 @@ def _with_article(word: str) -> str:
 
 def _numbers(rng: random.Random) -> Iterator[str]:
     """Sums, years, dates, times and amounts, as people say them."""
-    months = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ]
     forms = (
         "What is {small} plus {small2}?", "What is {small} times {small2}?", "What is {large} minus {small}?",
         "What happened in {year}?", "Who was the president in {year}?", "I was born in {year}.",
@@ -214,7 +215,7 @@ def _numbers(rng: random.Random) -> Iterator[str]:
             small2=rng.randint(2, 99),
             large=rng.randint(100, 999),
             year=rng.randint(1500, 2025),
-            month=rng.choice(months),
+            month=rng.choice(calendar.month_name[1:]),
             day=rng.randint(1, 31),
             hour=rng.randint(1, 12),
             minute=rng.randint(10, 59),

@@ -162,6 +162,8 @@ SURFACE = {
     "tasks show": ["--help", "--json", "-h", "NAME"],
     "micro": ["--help", "-h"],
     "micro build": ["--help", "--json", "--out", "-h"],
+    "small": ["--help", "-h"],
+    "small build": ["--bfloat16", "--help", "--json", "--out", "--processes", "-h"],
     "push": ["--help", "--json", "--public", "-h", "FOLDER", "REPO"],
     "doctor": ["--endpoint", "--help", "--json", "--probe", "-h"],
 }

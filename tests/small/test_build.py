@@ -1,0 +1,80 @@
+"""The build of the base from small parts: killed, it goes on; its connector is a model that answers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rba_bench.errors import UserError
+from rba_bench.files import read_json
+from rba_bench.small import build, training_speech
+from rba_bench.small.alignment import load_alignment_set
+from rba_bench.small.build import SmallBuild, build_base
+from rba_bench.small.training_texts import Sentence
+from rba_bench.speechlm.model_names import load_speech_model
+from rba_bench.speechlm.speech_model import SpeechRequest
+from rba_bench.textlm.text_model import Decoding
+from rba_bench.training.connector import ConnectorRecipe
+
+pytest.importorskip("espeakng_loader")
+PLAN = SmallBuild(
+    sentences=6, layers=3, ffn=16, kd_steps=2, recipe=ConnectorRecipe(epochs=1, warmup=1, batch_seconds=4.0)
+)
+
+
+@pytest.fixture
+def parts(
+    tiny_composite_dir: Path,
+    tiny_textlm_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tiny models for the assets, noises for the training clips, a few lines for the alignment set."""
+    monkeypatch.setenv("RBA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "ENCODER", str(tiny_composite_dir))
+    monkeypatch.setattr(build, "LLM", str(tiny_textlm_dir))
+    lines = [
+        {"id": f"text-{n}", "kind": "instruct", "instruction": "say the red cat", "answer": "the red cat"}
+        for n in range(12)
+    ]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(build, "load_alignment_set", lambda: load_alignment_set(tmp_path / "texts.jsonl"))
+    words = ("say", "the", "red", "cat", "to", "me")
+    sentences = [Sentence(" ".join([*words[n:], *words[:n]]), "word") for n in range(PLAN.sentences)]
+    monkeypatch.setattr(build.training_texts, "training_sentences", lambda count, seed: sentences[:count])
+    rng = np.random.default_rng(0)
+
+    def noises(numbered: Any, *_: Any) -> Any:
+        for number, text in numbered:
+            yield number, text, rng.standard_normal(16_000).astype(np.float32) * 0.1
+
+    monkeypatch.setattr(training_speech, "clips", noises)
+
+
+def test_a_killed_build_goes_on_and_ends_in_a_model(
+    parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_distil", dies)
+        with pytest.raises(KeyboardInterrupt):
+            build_base(tmp_path / "out", PLAN)
+    read = tmp_path / "out" / "ctc" / "connector" / "connector.safetensors"
+    before = read.stat().st_mtime_ns
+    folder = build_base(tmp_path / "out", PLAN)
+    assert read.stat().st_mtime_ns == before  # the compressor was not trained again
+    facts = read_json(folder / "connector.json")
+    assert facts["plan"]["sentences"] == facts["clips"] == PLAN.sentences
+    assert facts["parts"]["encoder"]["id"] == build.ENCODER and facts["kd"]["steps"] == 2
+    assert build_base(tmp_path / "out", PLAN) == folder
+
+    lm = load_speech_model(folder)
+    answers = lm.generate([SpeechRequest(np.zeros(8_000, np.float32), key="a")], Decoding(max_new_tokens=3))
+    assert not answers[0].error
+    with pytest.raises(UserError, match="seed"):
+        build_base(tmp_path / "out", replace(PLAN, seed=1))
