@@ -145,7 +145,6 @@ def ctc_loss(
         targets: B rows of the pieces' numbers in the compressor's table.
         negatives: [N] distinct numbers of other pieces, drawn at random from the table.
         dropout: in the layers.
-
         spelled: B rows of the classes of letters (see `spell`), for a compressor that reads letters.
 
     Returns:
