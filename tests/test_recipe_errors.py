@@ -46,7 +46,7 @@ def refused(path: Path | None, *overrides: str) -> str:
         ("alignment_set=[{path: a, weight: -1}]", "alignment_set.0.weight: must be greater than 0"),
         (
             "alignment_set={path: a, kinds: [quiz]}",
-            "alignment_set.kinds.0: must be 'instruct', 'qa' or 's2tt'",
+            "alignment_set.kinds.0: must be 'instruct', 'qa', 's2tt' or 'ifeval'",
         ),
         ("lr=1e-4", "unknown key 'lr'; did you mean 'learning_rate'?"),
         ("LR=1e-4", "did you mean 'learning_rate'?"),

@@ -84,7 +84,7 @@ def write_shards(units: list[Unit], recipe: SynthesisRecipe, maker: RowMaker, ou
                     out,
                     name,
                     plan,
-                    parquet_bytes(rows, shard_schema(scored="constraints" in rows[0])),
+                    parquet_bytes(rows, shard_schema(scored=any("constraints" in row for row in rows))),
                     rows=len(rows),
                 )
             else:

@@ -147,7 +147,7 @@ def test_generation_grows_the_one_placeholder_and_batches_agree(
 ) -> None:
     features = torch.randn(3, 80, 300)
     input_ids = torch.tensor([[7, 5, 8], [9, 5, 8], [7, 5, 9]])
-    options = {"max_new_tokens": 5, "do_sample": False}
+    options = {"min_new_tokens": 5, "max_new_tokens": 5, "do_sample": False}
     together = composite.generate(
         input_ids=input_ids, attention_mask=torch.ones_like(input_ids), input_features=features,
         feature_lengths=LENGTHS, **options,
