@@ -14,7 +14,8 @@ COLUMNS = (
     "id", "group_id", "kind", "instruction", "references", "level", "subject", "open_ended", "constraints",
     "voice", "sampling_rate", "duration", "audio_sha256",
 )  # fmt: skip
-REPEAT = "Repeat what you hear, word for word."
+# A small LLM answers a sentence rather than repeat it; of ten wordings this one is followed best (dev/LOG.md)
+REPEAT = "Repeat the following sentence word for word:"
 KINDS = {"qa": "qa", "instruct": "ifeval", "asr": "asr"}
 _NO_CLIP = {"sampling_rate": 0, "duration": 0.0, "audio_sha256": ""}
 
