@@ -42,9 +42,10 @@ def build_small_command(
     Takes up to 3 hours on two cores.
     """
     with stdout_reserved():
-        folder = load_world("builder", SMALL).build_base(out, processes=processes, half=half)
+        facts = load_world("builder", SMALL).build_weights(out, processes=processes, half=half)
+    folder = facts.parent
     say(f"use it with --model {folder}, or for asset:small-base with RBA_SMALL_WEIGHTS={folder.parent}")
     if as_json:
-        emit_json({"connector": folder, "facts": read_json(folder / "connector.json")})
+        emit_json({"connector": folder, "facts": read_json(facts)})
     else:
         emit(str(folder))

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rba_bench import files
+from rba_bench import cards, files
 from rba_bench.outputs import RUN_RECORD, claim, release
-from rba_bench.progress import bar, say
+from rba_bench.progress import bar
 from rba_bench.recipes import load_recipe, recipe_file
 from rba_bench.small import training_speech, training_texts
 from rba_bench.small.alignment import load_alignment_set
@@ -103,8 +103,8 @@ def _encode(
             advance(1)
 
 
-def build_base(out: Path, plan: SmallBuild | None = None, processes: int = 2, half: bool = False) -> Path:
-    """Build the connector of `small-base` and say how well it reads.
+def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2, half: bool = False) -> Path:
+    """Build the connector of `small-base`.
 
     Args:
         out: Folder of texts, states, checkpoints and result.
@@ -113,7 +113,8 @@ def build_base(out: Path, plan: SmallBuild | None = None, processes: int = 2, ha
         half: Train with matrix products in bfloat16, which some processors compute several times faster.
 
     Returns:
-        The folder of the connector, a model for `--model`, `--base` and `RBA_SMALL_WEIGHTS`.
+        `connector.json`, which says how it was made; its folder is a model for `--model` and `--base`, and the one
+        above it for `RBA_SMALL_WEIGHTS`.
 
     Raises:
         MissingPrerequisite: An asset, an engine or WordNet is not there.
@@ -141,7 +142,7 @@ def build_base(out: Path, plan: SmallBuild | None = None, processes: int = 2, ha
             _distil(out / "kd", read, plan)
             family = load_family(out / "kd")
             save_connector(family.model, result, {**connector_facts(read), "kd": _facts_of_run(out / "kd")})
-        return result
+        return result / FACTS
     finally:
         release(out)
 
@@ -174,16 +175,7 @@ def _train_compressor(
     assert compressor is not None  # it was made with one
     (out / "ctc").mkdir(exist_ok=True)
     trainer = CompressorTrainer(compressor, states.read(tokenize), plan.recipe, out / "ctc", half)
-    with bar("train the compressor", trainer.total, trainer.step, "steps") as advance:
-        reached = trainer.step
-
-        def note(step: int, loss: float) -> None:
-            nonlocal reached
-            advance(step - reached)
-            reached = step
-            say(f"train the compressor: step {step}/{trainer.total}, loss {loss:.3f}")
-
-        trainer.run(note)
+    trainer.run_with_progress("train the compressor")
     seconds = sum(line["length"] for line in states.lines) / 50
     save_connector(model, out / "ctc" / "connector", {**facts, "clips": len(states), "hours": seconds / 3600})
 
@@ -200,8 +192,9 @@ def _distil(out: Path, connector: Path, plan: SmallBuild) -> None:
 
 
 def _facts_of_run(run: Path) -> dict[str, Any]:
-    record = files.read_json(run / RUN_RECORD)
-    return {key: record[key] for key in ("recipe", "alignment_set_sha256", "steps") if key in record}
+    """What the connector's facts repeat of the distillation's record: it ships, so paths of this machine stay out."""
+    record = cards.without_paths(files.read_json(run / RUN_RECORD))
+    return {key: record[key] for key in ("recipe", "alignment_set_sha256", "steps")}
 
 
 def _new_composite(

@@ -8,7 +8,8 @@ import difflib
 import hashlib
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -318,8 +319,26 @@ class TransformersWhisper(RecognizerByPieces):
     def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
         inputs = self.features(list(pieces), sampling_rate=SAMPLING_RATE, return_tensors="pt")
         mel = inputs["input_features"].to(self.model.device, self.model.dtype)
-        ids = self.model.generate(mel, do_sample=False, num_beams=1, return_timestamps=False, **self.options)
+        with (
+            _transformers_errors_alone()
+        ):  # Whisper's own code trips the warnings of `generate`, at every first call
+            ids = self.model.generate(
+                mel, do_sample=False, num_beams=1, return_timestamps=False, **self.options
+            )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+@contextmanager
+def _transformers_errors_alone() -> Iterator[None]:
+    """Keep transformers' warnings from the terminal."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 class TransformersCTC(RecognizerByPieces):

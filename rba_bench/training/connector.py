@@ -22,7 +22,7 @@ from torch import nn
 
 from rba_bench import files
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.progress import say
+from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.composite.ctc_compressor import BLANK, LETTERS, CTCCompressor
 
@@ -250,6 +250,19 @@ class CompressorTrainer:
                 if self.step % self.recipe.save_every == 0 or self.step == self.total:
                     self._save()
         self.compressor.eval()
+
+    def run_with_progress(self, label: str) -> None:
+        """Train to the end, and show how far it is."""
+        reached = self.step
+        with bar(label, self.total, reached, "steps") as advance:
+
+            def note(step: int, loss: float) -> None:
+                nonlocal reached
+                advance(step - reached)
+                reached = step
+                say(f"{label}: step {step}/{self.total}, loss {loss:.3f}")
+
+            self.run(note)
 
     def _step(self) -> float:
         epoch, position = divmod(self.step, len(self.batches))

@@ -91,16 +91,7 @@ def train_connector(
         tokenize = _tokenizer(family.tokenizer)
         clips = _encoded(family, _rows(data.train), work / "train", "encode clips").read(tokenize)
         trainer = CompressorTrainer(compressor, clips, recipe, work, half)
-        with bar("train connector", trainer.total, trainer.step, "steps") as advance:
-            reached = trainer.step
-
-            def note(step: int, loss: float) -> None:
-                nonlocal reached
-                advance(step - reached)
-                reached = step
-                say(f"train connector: step {step}/{trainer.total}, loss {loss:.3f}")
-
-            trainer.run(note)
+        trainer.run_with_progress("train connector")
         held_out = _encoded(family, _rows(data.validation), work / "validation", "encode validation")
         record: dict[str, Any] = {**identity, "steps": trainer.step, "clips": len(clips)}
         if len(held_out):

@@ -12,7 +12,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.small import build, training_speech
 from rba_bench.small.alignment import load_alignment_set
-from rba_bench.small.build import SmallBuild, build_base
+from rba_bench.small.build import SmallBuild, build_weights
 from rba_bench.small.training_texts import Sentence
 from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechRequest
@@ -63,18 +63,19 @@ def test_a_killed_build_goes_on_and_ends_in_a_model(
     with monkeypatch.context() as patch:
         patch.setattr(build, "_distil", dies)
         with pytest.raises(KeyboardInterrupt):
-            build_base(tmp_path / "out", PLAN)
+            build_weights(tmp_path / "out", PLAN)
     read = tmp_path / "out" / "ctc" / "connector" / "connector.safetensors"
     before = read.stat().st_mtime_ns
-    folder = build_base(tmp_path / "out", PLAN)
+    folder = build_weights(tmp_path / "out", PLAN).parent
     assert read.stat().st_mtime_ns == before  # the compressor was not trained again
     facts = read_json(folder / "connector.json")
     assert facts["plan"]["sentences"] == facts["clips"] == PLAN.sentences
     assert facts["parts"]["encoder"]["id"] == build.ENCODER and facts["kd"]["steps"] == 2
-    assert build_base(tmp_path / "out", PLAN) == folder
+    assert str(tmp_path) not in json.dumps(facts["kd"])  # it ships
+    assert build_weights(tmp_path / "out", PLAN).parent == folder
 
     lm = load_speech_model(folder)
     answers = lm.generate([SpeechRequest(np.zeros(8_000, np.float32), key="a")], Decoding(max_new_tokens=3))
     assert not answers[0].error
     with pytest.raises(UserError, match="seed"):
-        build_base(tmp_path / "out", replace(PLAN, seed=1))
+        build_weights(tmp_path / "out", replace(PLAN, seed=1))
