@@ -1,4 +1,4 @@
-"""`rba-bench small`: the base of the track small, built again."""
+"""`rba-bench small`: the connectors of the track small, built again."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,7 @@ from rba_bench.files import read_json
 from rba_bench.outputs import RUNS
 from rba_bench.progress import say, stdout_reserved
 
-app = typer.Typer(help="The base of the track small: real models that fit a laptop.", rich_markup_mode=None)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `build` a sub-command although it is the only one."""
+app = typer.Typer(help="The models of the track small: real ones that fit a laptop.", rich_markup_mode=None)
 
 
 @app.command("build")
@@ -43,8 +38,37 @@ def build_small_command(
     """
     with stdout_reserved():
         facts = load_world("builder", SMALL).build_weights(out, processes=processes, half=half)
+    say(f"for asset:small-base set RBA_SMALL_WEIGHTS={facts.parent.parent}")
+    _show(facts, as_json)
+
+
+@app.command("align")
+def align_small_command(
+    method: Annotated[
+        str, typer.Option("--method", metavar="METHOD", help="sft or rba-single, of recipes/small.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Output folder. The same command with the same folder resumes an unfinished run.",
+        ),
+    ] = RUNS / "small-aligned",
+    as_json: options.Json = False,
+) -> None:
+    """Train the connector of asset:small-aligned-METHOD again: asset:small-base, its projector aligned.
+
+    Takes about an hour on two cores.
+    """
+    with stdout_reserved():
+        facts = load_world("builder", SMALL).build_aligned(method, out / method)
+    _show(facts, as_json)
+
+
+def _show(facts: Path, as_json: bool) -> None:
     folder = facts.parent
-    say(f"use it with --model {folder}, or for asset:small-base with RBA_SMALL_WEIGHTS={folder.parent}")
+    say(f"use it with --model {folder}")
     if as_json:
         emit_json({"connector": folder, "facts": read_json(facts)})
     else:

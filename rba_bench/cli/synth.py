@@ -87,7 +87,7 @@ def compose_command(
             "--connector",
             metavar="KIND",
             help="What joins them: stack (a projector of stacked encoder states), ctc (a CTC compressor with about one "
-            "audio token for each word piece; random weights), or the folder of a trained connector.",
+            "audio token for each word piece; random weights), or a trained connector (folder or asset:NAME).",
         ),
     ] = "stack",
     stack: Annotated[

@@ -1,4 +1,6 @@
-"""Makes the connector of `small-base` again: between Whisper tiny.en and SmolLM2-135M-Instruct, on two cores.
+"""Makes the shipped connectors again: between Whisper tiny.en and SmolLM2-135M-Instruct, on two cores.
+
+`small-base`, in stages:
 
     texts     sentences of `training_texts`, one file
     states    each is said by `training_speech` and encoded; the clips are not kept
@@ -6,6 +8,8 @@
     kd        the projector learns to be read by the LLM as a transcript is: token-level distillation, the LLM reading
               the transcript as the teacher (recipe `small/kd`), on the alignment set of the track
     base      compressor and projector
+
+`small-aligned-METHOD`: the projector of `small-base` goes on with a method of `recipes/small`.
 
 A killed build goes on: every stage is a file or a folder that the next one reads.
 """
@@ -19,6 +23,7 @@ import numpy as np
 import torch
 
 from rba_bench import cards, files
+from rba_bench.errors import UserError
 from rba_bench.outputs import RUN_RECORD, claim, release
 from rba_bench.progress import bar
 from rba_bench.recipes import load_recipe, recipe_file
@@ -27,7 +32,13 @@ from rba_bench.small.alignment import load_alignment_set
 from rba_bench.small.training_texts import Sentence
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.compose import PROJECTOR_SIZE, load_whisper_encoder
-from rba_bench.speechlm.composite.connector_file import FACTS, connector_facts, new_compressor, save_connector
+from rba_bench.speechlm.composite.connector_file import (
+    FACTS,
+    connector_facts,
+    connector_folder,
+    new_compressor,
+    save_connector,
+)
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration, word_embeddings
 from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
 from rba_bench.textlm.weights import load_model, local_folder, weights_sha256
@@ -40,6 +51,13 @@ from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.training_run import train
 
 ENCODER, LLM = "asset:whisper-tiny.en", "asset:smollm2-135m-instruct"
+BASE = "asset:small-base"
+ALIGNED = ("sft", "rba-single")
+# of the projector alone, so that a connector is all that ships, and in about half an hour
+ALIGNMENT = (
+    "train_parts=[projector]", "lora=null", "steps=60", "groups_per_step=2", "voices_per_group=4", "warmup_steps=6",
+    "learning_rate=3e-4", "max_answer_tokens=128", "max_new_tokens=96", "eval_every=20",
+)  # fmt: skip
 WINDOW, BATCH = 256, 16  # clips that are sorted by length, and that are encoded together
 
 
@@ -137,6 +155,7 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
                     "parts": parts,
                     "plan": asdict(plan),
                     "texts_sha256": files.sha256_file(out / "texts.jsonl"),
+                    "bfloat16": half,
                 }
                 _train_compressor(out, plan, folders, sentences, facts, processes, half)
             _distil(out / "kd", read, plan)
@@ -189,6 +208,32 @@ def _distil(out: Path, connector: Path, plan: SmallBuild) -> None:
         f"seed={plan.seed + 1}",
     )
     train(load_recipe(TrainingRecipe, recipe_file("small/kd"), overrides), out)
+
+
+def build_aligned(method: str, out: Path) -> Path:
+    """Align the projector of `small-base` with a method, on the alignment set of the track.
+
+    Args:
+        method: one of ALIGNED.
+        out: Folder of the run and of the result.
+
+    Returns:
+        `connector.json`, as of `build_weights`; the compressor stays in that of `small-base`.
+
+    Raises:
+        MissingPrerequisite: An asset or an engine is not there.
+        UserError: The method is none of these, or the folder holds something else.
+    """
+    if method not in ALIGNED:
+        raise UserError(f"no aligned connector of {method!r}: there are {', '.join(ALIGNED)}")
+    run, result = out / "run", out / f"aligned-{method}"
+    overrides = (f"base={BASE}", f"alignment_set={load_alignment_set()}", *ALIGNMENT)
+    recipe = load_recipe(TrainingRecipe, recipe_file(f"small/{method}"), overrides)
+    train(recipe, run)
+    parts = connector_facts(connector_folder(BASE))["parts"]
+    model = load_family(run).model
+    save_connector(model, result, {"parts": parts, "aligned": _facts_of_run(run)}, compressor_of=BASE)
+    return result / FACTS
 
 
 def _facts_of_run(run: Path) -> dict[str, Any]:

@@ -123,7 +123,8 @@ class ComposeOptions:
 
     Attributes:
         connector: what stands between encoder and LLM: `stack` (a projector of stacked states), `ctc` (a CTC
-            compressor with random weights: about one audio token for a word piece), or the folder of a trained one.
+            compressor with random weights: about one audio token for a word piece), or a trained one (folder or
+            `asset:NAME`).
         stack: encoder states (20 ms each in Whisper) in one audio token of a stacked projector.
         projector_size: width of the projector's hidden layer; 0 = that of the language model.
         seed: of the projector's weights.
@@ -179,8 +180,8 @@ def compose(
     }
     hashes = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
     if options.connector not in (STACK, CTC):
-        provenance["connector"] = {"weights_sha256": weights_sha256(_connector_folder(options.connector))}
-        hashes.append(provenance["connector"]["weights_sha256"])
+        provenance["connector"] = _connector_identity(options.connector)
+        hashes += [value for key, value in provenance["connector"].items() if key.endswith("_sha256")]
     identity = {"parts_sha256": hashes, "llm_setup_sha256": setup_sha256(llm_folder), **asdict(options)}
     if options.connector == STACK:
         del identity["connector"]  # folders that were signed before there was a choice stay ours
@@ -259,11 +260,23 @@ def _part_identity(name: str | Path, folder: Path) -> dict[str, Any]:
     }
 
 
+def _connector_identity(connector: str) -> dict[str, Any]:
+    """Hash of a connector's weights, and of the connector that it takes its compressor from, if any."""
+    from rba_bench.speechlm.composite.connector_file import connector_facts, connector_folder
+
+    folder = connector_folder(connector)
+    shared = connector_facts(folder).get("compressor_of")
+    return {
+        "weights_sha256": weights_sha256(folder),
+        **({"compressor_sha256": shared["sha256"]} if shared else {}),
+    }
+
+
 def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tuple[Any, Any]:
     import torch
 
     from rba_bench.speechlm.audiolm.families.composite import Composite
-    from rba_bench.speechlm.composite.connector_file import load_projector
+    from rba_bench.speechlm.composite.connector_file import connector_folder, load_projector
     from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
     from rba_bench.speechlm.composite.processing import CompositeProcessor, LogMelFeatureExtractor
 
@@ -283,7 +296,7 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
             compressor,
         )
     if options.connector not in (STACK, CTC):
-        load_projector(_connector_folder(options.connector), model)
+        load_projector(connector_folder(options.connector), model)
     if not torch.allclose(_text_logits(model), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
         raise UserError(
             f"{llm_folder}: the logits of a {text_model.config.model_type} cannot be computed from its hidden states "
@@ -309,18 +322,6 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
     return model, processor
 
 
-def _connector_folder(connector: str) -> Path:
-    """The folder of a trained connector.
-
-    Raises:
-        MissingPrerequisite: there is none.
-    """
-    from rba_bench.speechlm.composite.connector_file import connector_facts
-
-    connector_facts(Path(connector))
-    return Path(connector)
-
-
 def _compressor(options: ComposeOptions, tower: Any, text_model: Any, tokenizer: Any) -> tuple[Any, int]:
     """The compressor that the options ask for, None without one, and the width of the projector behind it."""
     if options.connector == STACK:
@@ -334,7 +335,7 @@ def _compressor(options: ComposeOptions, tower: Any, text_model: Any, tokenizer:
         pieces = [i for i in range(min(len(tokenizer), len(embeddings))) if i not in special]
         made = connector_file.new_compressor(tower.config, embeddings, pieces)
         return made, options.projector_size or PROJECTOR_SIZE
-    folder = _connector_folder(options.connector)
+    folder = connector_file.connector_folder(options.connector)
     size = connector_file.connector_facts(folder)["projector_hidden_size"]
     return connector_file.load_compressor(folder, tower.config, embeddings), size
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.small import build, training_speech
 from rba_bench.small.alignment import load_alignment_set
-from rba_bench.small.build import SmallBuild, build_weights
+from rba_bench.small.build import SmallBuild, build_aligned, build_weights
 from rba_bench.small.training_texts import Sentence
 from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechRequest
@@ -54,7 +56,7 @@ def parts(
     monkeypatch.setattr(training_speech, "clips", noises)
 
 
-def test_a_killed_build_goes_on_and_ends_in_a_model(
+def test_a_killed_build_goes_on_and_ends_in_a_model_that_can_be_aligned(
     parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: Any) -> None:
@@ -79,3 +81,22 @@ def test_a_killed_build_goes_on_and_ends_in_a_model(
     assert not answers[0].error
     with pytest.raises(UserError, match="seed"):
         build_weights(tmp_path / "out", replace(PLAN, seed=1))
+
+    _check_aligned(folder, tmp_path, monkeypatch)
+
+
+def _check_aligned(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An aligned connector holds its projector alone."""
+    monkeypatch.setattr(build, "BASE", str(base))
+    short = ("steps=2", "groups_per_step=1", "voices_per_group=2", "warmup_steps=0", "max_new_tokens=4")
+    monkeypatch.setattr(build, "ALIGNMENT", (*build.ALIGNMENT, *short, "eval_every=0", "select=last"))
+    folder = build_aligned("rba-single", tmp_path / "aligned").parent
+    facts = read_json(folder / "connector.json")
+    assert facts["aligned"]["recipe"]["method"] == "rba-single" and facts["aligned"]["steps"] == 2
+    ours, theirs = (load_file(f / "connector.safetensors") for f in (folder, base))
+    assert ours.keys() == {name for name in theirs if name.startswith("projector.")}
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+    request = SpeechRequest(np.zeros(8_000, np.float32), key="a")
+    assert not load_speech_model(folder).generate([request], Decoding(max_new_tokens=3))[0].error
+    with pytest.raises(UserError, match="no aligned connector of 'dpo': there are sft, rba-single"):
+        build_aligned("dpo", tmp_path / "other")

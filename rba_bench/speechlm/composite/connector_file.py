@@ -1,7 +1,8 @@
 """A trained connector apart from the models that it connects: compressor and projector of a composite, in float16.
 
 Two files: `connector.safetensors` has the weights, without the LLM's word embeddings, which come from the LLM itself;
-`connector.json` says their sizes, between which models they were trained (hashes of the weights), and how.
+`connector.json` says their sizes, between which models they were trained (hashes of the weights), and how. Where only
+the projector was trained further, the compressor stays in the connector that it comes from, which is named there.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from rba_bench import files
+from rba_bench.assets import find_asset, is_asset
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.composite.ctc_compressor import CompressorSizes, CTCCompressor
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
@@ -22,16 +24,20 @@ _COMPRESSOR, _PROJECTOR = "compressor.", "projector."
 _FROM_LLM = f"{_COMPRESSOR}pieces"
 
 
-def save_connector(model: CompositeForConditionalGeneration, folder: Path, facts: Mapping[str, Any]) -> None:
+def save_connector(
+    model: CompositeForConditionalGeneration, folder: Path, facts: Mapping[str, Any], compressor_of: str = ""
+) -> None:
     """Write a composite's compressor and projector.
 
     Args:
         model: with a compressor.
         folder: made if absent.
         facts: where it comes from, such as `parts` (see `compose.json`) and the recipe of its training.
+        compressor_of: another connector (folder or `asset:NAME`) that has the same compressor, which is then not
+            written again; "": it is written.
 
     Raises:
-        ValueError: the model has no compressor.
+        ValueError: the model has no compressor, or another one than `compressor_of`.
     """
     from safetensors.torch import save
 
@@ -44,6 +50,13 @@ def save_connector(model: CompositeForConditionalGeneration, folder: Path, facts
             whole_number = not tensor.is_floating_point()
             tensors[prefix + name] = tensor.detach().cpu().to(torch.int32 if whole_number else torch.float16)
     del tensors[_FROM_LLM]
+    shared: dict[str, Any] = {}
+    if compressor_of:
+        other = connector_folder(compressor_of)
+        for name, tensor in _weights(other, _COMPRESSOR).items():
+            if not torch.equal(tensors.pop(_COMPRESSOR + name, torch.empty(0)), tensor):
+                raise ValueError(f"the compressor of {compressor_of} is another one: {name} differs")
+        shared = {"compressor_of": {"id": compressor_of, "sha256": files.sha256_file(other / WEIGHTS)}}
     folder.mkdir(parents=True, exist_ok=True)
     files.write_atomic(folder / WEIGHTS, save({name: t.contiguous() for name, t in tensors.items()}))
     sizes = {
@@ -52,7 +65,19 @@ def save_connector(model: CompositeForConditionalGeneration, folder: Path, facts
         "embedding_size": model.config.hidden_size,
         "projector_hidden_size": model.config.projector_hidden_size,
     }
-    files.write_json(folder / FACTS, {"schema_version": SCHEMA_VERSION, **sizes, **facts})
+    files.write_json(folder / FACTS, {"schema_version": SCHEMA_VERSION, **sizes, **shared, **facts})
+
+
+def connector_folder(name: str) -> Path:
+    """The folder of a trained connector: a folder, or `asset:NAME`.
+
+    Raises:
+        MissingPrerequisite: there is no connector.
+        UserError: no such asset.
+    """
+    folder = find_asset(name).path() if is_asset(name) else Path(name)
+    connector_facts(folder)
+    return folder
 
 
 def connector_facts(folder: Path) -> dict[str, Any]:
@@ -77,7 +102,7 @@ def load_compressor(folder: Path, config: Any, embeddings: torch.Tensor) -> CTCC
 
     Raises:
         MissingPrerequisite: there is no connector in the folder.
-        UserError: its sizes are others.
+        UserError: its sizes are others, or it takes its compressor from a connector that has changed.
     """
     facts = connector_facts(folder)
     ours, theirs = (config.d_model, embeddings.shape[1]), (facts["states_size"], facts["embedding_size"])
@@ -87,10 +112,23 @@ def load_compressor(folder: Path, config: Any, embeddings: torch.Tensor) -> CTCC
             f"{ours[0]} and {ours[1]}: use the models named in its {FACTS}"
         )
     compressor = CTCCompressor(CompressorSizes(**facts["sizes"]), *ours)
-    weights = _weights(folder, _COMPRESSOR)
+    weights = _weights(_compressor_folder(folder, facts), _COMPRESSOR)
     compressor.set_pieces(weights["piece_ids"].tolist(), embeddings)
     compressor.load_state_dict({**weights, "pieces": compressor.pieces})
     return compressor
+
+
+def _compressor_folder(folder: Path, facts: Mapping[str, Any]) -> Path:
+    """Where the weights of a connector's compressor lie."""
+    if "compressor_of" not in facts:
+        return folder
+    other = facts["compressor_of"]
+    found = connector_folder(other["id"])
+    if files.sha256_once(found / WEIGHTS) != other["sha256"]:
+        raise UserError(
+            f"the connector in {folder} needs the compressor of another {other['id']}: make it again"
+        )
+    return found
 
 
 def load_projector(folder: Path, model: CompositeForConditionalGeneration) -> None:

@@ -200,6 +200,26 @@ def test_a_checkpoint_is_read_as_it_was_written(
         assert torch.equal(ours, theirs)
 
 
+def test_a_connector_may_leave_its_compressor_in_another_one(
+    composite: CompositeForConditionalGeneration, tmp_path: Path
+) -> None:
+    first, second, facts = tmp_path / "first", tmp_path / "second", {}
+    connector_file.save_connector(composite, first, facts)
+    torch.nn.init.normal_(composite.model.multi_modal_projector.linear_2.weight)
+    connector_file.save_connector(composite, second, facts, compressor_of=str(first))
+    assert (second / connector_file.WEIGHTS).stat().st_size < (first / connector_file.WEIGHTS).stat().st_size
+    embeddings, config = word_embeddings(composite), composite.config.audio_config
+    ours, theirs = (connector_file.load_compressor(folder, config, embeddings) for folder in (first, second))
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name])
+    torch.nn.init.zeros_(composite.model.ctc_compressor.to_piece.weight)
+    with pytest.raises(ValueError, match="another one: to_piece.weight differs"):
+        connector_file.save_connector(composite, tmp_path / "third", facts, compressor_of=str(first))
+    connector_file.save_connector(composite, first, facts)  # it changed behind the second's back
+    with pytest.raises(UserError, match="needs the compressor of another"):
+        connector_file.load_compressor(second, config, embeddings)
+
+
 def test_a_connector_travels_without_the_models_around_it(
     composite: CompositeForConditionalGeneration, tmp_path: Path
 ) -> None:
