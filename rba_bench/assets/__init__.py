@@ -148,7 +148,8 @@ class World:
     Attributes:
         grammar: Has `parse(user_text)` (the item that a text asks, or None) and `grade(item, response)`; "" where the
             texts are plain English.
-        testsets: Has `load_testset(name)` (folder of `test.parquet`) and `testset_texts(name)` (rows without audio).
+        testsets: Has `load_testset(name)` (folder of `test.parquet`) and `testset_texts(name)` (rows without audio);
+            that of `small` also BASELINE and PROMPTS.
         builder: Has `build_weights(out)`, which makes the shipped weights again and returns their provenance file.
         alignment: Has `load_alignment_set()` (folder of the world's alignment set); "" where a recipe makes it.
     """

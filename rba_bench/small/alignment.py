@@ -26,7 +26,7 @@ from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 VERSION = 1  # raise it whenever the clips of a text change
 TEXTS = Path(__file__).parent / "data" / "alignment.jsonl"
-KINDS = ("instruct", "qa", "ifeval")
+KINDS = ("instruct", "qa", "ifeval", "asr")
 BANK = "clear-train"
 VOICES_PER_TEXT = 4
 HELD_OUT = 0.05  # share of the texts in the split `validation`
@@ -45,8 +45,8 @@ def load_alignment_set(texts: Path | None = None, cache: Path | None = None) -> 
     """Folder of the set, spoken now where it is not in the cache; a killed run goes on shard by shard.
 
     Args:
-        texts: Lines of `id`, `kind` (`instruct`, `qa`, `ifeval`), `instruction`, `answer`, and, where there are some,
-            `references` and `constraints`; by default those that ship.
+        texts: Lines of `id`, `kind` (one of KINDS), `instruction`, `answer`, and, where there are some, `prompt`
+            (beside the clip), `references` and `constraints`; by default those that ship.
         cache: Folder of sets; by default `small` under `files.cache_dir()`.
 
     Raises:
@@ -98,7 +98,7 @@ def _unit(number: int, line: dict[str, Any], texts: Path) -> ScoredUnit:
         group_id=line["id"],
         split="validation" if held_out else "train",
         kind=kind,
-        prompt="",
+        prompt=line.get("prompt") or "",
         instruction=line["instruction"],
         response=line["answer"],
         source_lang="en",

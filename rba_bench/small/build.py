@@ -6,7 +6,8 @@
     states    each is said by `training_speech` and encoded; the clips are not kept
     ctc       the compressor learns to read the states (`training.connector`), without the LLM
     kd        the projector learns to be read by the LLM as a transcript is: token-level distillation, the LLM reading
-              the transcript as the teacher (recipe `small/kd`), on the alignment set of the track
+              the transcript as the teacher (recipe `small/kd`), on the alignment set of the track and on sentences of
+              `texts` that are to be repeated, so that every word counts
     base      compressor and projector
 
 `small-aligned-METHOD`: the projector of `small-base` goes on with a method of `recipes/small`.
@@ -28,7 +29,8 @@ from rba_bench.outputs import RUN_RECORD, claim, release
 from rba_bench.progress import bar
 from rba_bench.recipes import load_recipe, recipe_file
 from rba_bench.small import training_speech, training_texts
-from rba_bench.small.alignment import load_alignment_set
+from rba_bench.small.alignment import TEXTS, load_alignment_set
+from rba_bench.small.texts import REPEAT
 from rba_bench.small.training_texts import Sentence
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.compose import PROJECTOR_SIZE, load_whisper_encoder
@@ -66,23 +68,30 @@ class SmallBuild:
     """What decides the connector.
 
     Attributes:
-        sentences: number of training sentences beside the teacher's instructions.
+        sentences: number of training sentences beside the teacher's.
         seed: of texts, voices and training.
         recipe: of the compressor.
         layers, ffn: sizes of the compressor.
+        repeated: sentences that the distillation has repeated.
         kd_steps: steps of the distillation.
     """
 
-    sentences: int = 22_000
+    sentences: int = 58_000
     seed: int = 0
-    recipe: ConnectorRecipe = ConnectorRecipe(epochs=9)
+    recipe: ConnectorRecipe = ConnectorRecipe(epochs=3)
     layers: int = 4
-    ffn: int = 640
-    kd_steps: int = 200
+    ffn: int = 608
+    repeated: int = 900
+    kd_steps: int = 300
 
 
 def encode_sentences(
-    sentences: list[Sentence], folder: Path, encoder: Any, seed: int = 0, processes: int = 2
+    sentences: list[Sentence],
+    folder: Path,
+    encoder: Any,
+    seed: int = 0,
+    processes: int = 2,
+    half: bool = False,
 ) -> StatesFile:
     """Say and encode what is not yet encoded in `folder`; lines of the index hold the sentence's `number`."""
     states = StatesFile(folder, encoder.config.d_model)
@@ -99,22 +108,22 @@ def encode_sentences(
             for clip in spoken:
                 window.append(clip)
                 if len(window) == WINDOW:
-                    yield from _encode(window, encoder, extractor, advance)
+                    yield from _encode(window, encoder, extractor, half, advance)
                     window = []
-            yield from _encode(window, encoder, extractor, advance)
+            yield from _encode(window, encoder, extractor, half, advance)
 
         states.append(encoded())
     return states
 
 
 def _encode(
-    window: list[tuple[int, str, np.ndarray]], encoder: Any, extractor: Any, advance: Any
+    window: list[tuple[int, str, np.ndarray]], encoder: Any, extractor: Any, half: bool, advance: Any
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     ordered = sorted(window, key=lambda clip: len(clip[2]))
     for start in range(0, len(ordered), BATCH):
         batch = ordered[start : start + BATCH]
         features = extractor([wave for _, _, wave in batch])
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             hidden, lengths = encoder(features["input_features"], features["feature_lengths"])
         for (number, text, _), clip, length in zip(batch, hidden, lengths.tolist(), strict=True):
             yield clip[:length].float().numpy(), {"number": number, "text": text}
@@ -128,7 +137,7 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
         out: Folder of texts, states, checkpoints and result.
         plan: See `SmallBuild`.
         processes: That speak.
-        half: Train with matrix products in bfloat16, which some processors compute several times faster.
+        half: Encode and train with matrix products in bfloat16, which some processors compute several times faster.
 
     Returns:
         `connector.json`, which says how it was made; its folder is a model for `--model` and `--base`, and the one
@@ -158,7 +167,7 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
                     "bfloat16": half,
                 }
                 _train_compressor(out, plan, folders, sentences, facts, processes, half)
-            _distil(out / "kd", read, plan)
+            _distil(out, read, plan, sentences)
             family = load_family(out / "kd")
             save_connector(family.model, result, {**connector_facts(read), "kd": _facts_of_run(out / "kd")})
         return result / FACTS
@@ -184,7 +193,7 @@ def _train_compressor(
 ) -> None:
     """Stages `states` and `ctc`."""
     encoder = load_whisper_encoder(folders["encoder"]).float()
-    states = encode_sentences(sentences, out / "states", encoder, plan.seed, processes)
+    states = encode_sentences(sentences, out / "states", encoder, plan.seed, processes, half)
     model, tokenizer = _new_composite(plan, encoder, folders["llm"], sentences)
 
     def tokenize(text: str) -> list[int]:
@@ -199,15 +208,24 @@ def _train_compressor(
     save_connector(model, out / "ctc" / "connector", {**facts, "clips": len(states), "hours": seconds / 3600})
 
 
-def _distil(out: Path, connector: Path, plan: SmallBuild) -> None:
+def _distil(out: Path, connector: Path, plan: SmallBuild, sentences: list[Sentence]) -> None:
     """Stage `kd`."""
+    repeated = [s.text for s in sentences if s.kind in ("name", "example", "answer")][: plan.repeated]
+    rows = [
+        {"id": f"repeat-{n}", "kind": "asr", "prompt": REPEAT, "instruction": text, "answer": text}
+        for n, text in enumerate(repeated)
+    ]
+    texts = out / "kd-texts.jsonl"
+    lines = (files.canonical_json(row).decode() + "\n" for row in (*files.read_jsonl(TEXTS), *rows))
+    files.write_atomic(texts, lines)
     overrides = (
         f"base={connector}",
-        f"alignment_set={load_alignment_set()}",
+        f"alignment_set={load_alignment_set(texts)}",
         f"steps={plan.kd_steps}",
         f"seed={plan.seed + 1}",
+        "max_answer_tokens=128",
     )
-    train(load_recipe(TrainingRecipe, recipe_file("small/kd"), overrides), out)
+    train(load_recipe(TrainingRecipe, recipe_file("small/kd"), overrides), out / "kd")
 
 
 def build_aligned(method: str, out: Path) -> Path:

@@ -18,13 +18,14 @@ from rba_bench import files, progress
 from rba_bench.audio import clips
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine, engine_of_bank
 from rba_bench.errors import UserError
-from rba_bench.small.texts import DATA, VERSION, VOICES, Item, load_items
+from rba_bench.small.texts import DATA, REPEAT, VERSION, VOICES, Item, load_items
 
 BANKS = ("natural", "clear-test")
 DEV_BANKS = ("clear-dev",)  # of all splits but test, so that nobody tunes on the voices of the test
 BASELINE = (
     DATA / "baseline.jsonl"
 )  # what the text model answers to the open-ended test instructions, for win rates
+PROMPTS = {"asr": REPEAT}  # beside the clip, by kind of item
 ROW_GROUP = 64
 
 

@@ -31,6 +31,8 @@ LEVELS = ("easy", "medium", "hard")
 VOICES = 6  # of each item of small_consistency
 CONSISTENCY_ITEMS = 72
 DATA = Path(__file__).parent / "data"
+# A small LLM answers a sentence rather than repeat it; of ten wordings this one is followed best (dev/LOG.md)
+REPEAT = "Repeat the following sentence word for word:"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Sentences from which the connector of `small-base` learns to read: WordNet, own templates, a teacher's instructions.
 
 WordNet's definitions and examples bring the words, its people and places the names, in questions as people ask them;
-the instructions are what a SpeechLM is told. No sentence of a test set is among them. WordNet is read from the files of
-Debian's package `wordnet-base` (Princeton's licence: free use with notice); its text does not enter this repository.
+the instructions are what a SpeechLM is told, and the sentences of the answers to some of them are plain English on the
+same subjects. No sentence of a test or development set is among them. WordNet is read from the files of Debian's
+package `wordnet-base` (Princeton's licence: free use with notice); its text does not enter this repository.
 """
 
 import calendar
@@ -22,17 +23,24 @@ from rba_bench.small.texts import SPLITS, load_items
 T = TypeVar("T")
 
 WORDNET = Path("/usr/share/wordnet")
-INSTRUCTIONS = Path(__file__).parent / "data" / "instructions.jsonl"
+DATA = Path(__file__).parent / "data"
+INSTRUCTIONS, ALIGNMENT = DATA / "instructions.jsonl", DATA / "alignment.jsonl"
 PARTS = ("noun", "verb", "adj", "adv")
 WORDS, LONGEST = (3, 18), 110  # words and characters of a sentence
 TOLD_WORDS, TOLD_LONGEST = (3, 30), 180  # and of an instruction
-SHARES = {"name": 5, "word": 3, "definition": 4, "example": 6, "number": 2}
+TOLD_TIMES = 3  # voices that say an instruction: it is what the model is for
+NAME_TIMES = 3  # questions about a name
+SHARES = {"name": 6, "word": 3, "definition": 5, "example": 7, "number": 1}
 _ODD = re.compile(r"[\[\]{}<>|_=+*/\\~^#@&%]")
 NAME_QUESTIONS = (
     "Who was {name}?", "What is {name} known for?", "Where is {name}?", "Tell me about {name}.",
     "What do you know about {name}?", "When was {name} born?", "Which country is {name} in?",
     "What happened to {name}?", "How old is {name}?", "Is {name} in Europe?", "How far away is {name}?",
     "What language do they speak in {name}?", "Who discovered {name}?", "Have you ever heard of {name}?",
+    "What is the capital of {name}?", "Who wrote {name}?", "Who painted {name}?", "Who invented {name}?",
+    "Which river flows through {name}?", "What is the currency of {name}?", "Who was the first president of {name}?",
+    "In which year was {name} founded?", "Which company makes {name}?", "What did {name} discover?",
+    "In which city is {name}?", "Which book did {name} write?", "What is the largest city in {name}?",
 )  # fmt: skip
 WORD_QUESTIONS = (
     "What does {word} mean?", "How do you spell {word}?", "Define {word}.", "Use the word {word} in a sentence.",
@@ -42,7 +50,9 @@ WORD_QUESTIONS = (
 NOUN_QUESTIONS = (
     "What is {a_word}?", "Give me an example of {a_word}.", "How would you describe {a_word}?",
     "What do you need {a_word} for?", "How much does {a_word} cost?", "Where can I find {a_word}?",
+    "What is the {word} made of?", "Who uses {a_word}?", "Which animal has {a_word}?", "What color is {a_word}?",
 )  # fmt: skip
+NOUN_DEFINITIONS = ("{a_word} is {text}.", "What do you call {text}?", "What is the name for {text}?")
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ def read_wordnet(folder: Path = WORDNET) -> WordNet:
                 names += plain
             else:
                 words += [(lemma, part) for lemma in plain]
-            examples += [_clean(text) for text in re.findall(r'"([^"]+)"', gloss)]
+            examples += [text for quoted in re.findall(r'"([^"]+)"', gloss) if (text := _clean(quoted))]
             meanings = re.sub(r'"[^"]*"', "", gloss).split(";")
             definitions += [(lemmas[0], _clean(text), part) for text in meanings if len(text.split()) > 3]
     return WordNet(tuple(words), tuple(names), tuple(definitions), tuple(examples))
@@ -119,7 +129,9 @@ def _is_plain(text: str, words: tuple[int, int], longest: int) -> bool:
 
 
 def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> list[Sentence]:
-    """`count` distinct sentences in a random order, of all kinds in fixed shares; then the teacher's.
+    """`count` distinct sentences in a random order, of all kinds in fixed shares; then what is told and answered.
+
+    Instructions and the questions of the train splits come TOLD_TIMES, to be said by as many voices.
 
     Raises:
         MissingPrerequisite: WordNet is not there.
@@ -130,6 +142,7 @@ def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> li
         normalize(item.text)
         for name, splits in SPLITS.items()
         for split in splits
+        if split != "train"
         for item in load_items(name, split)
     }
     sources = {
@@ -153,7 +166,8 @@ def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> li
     made = made[:count]
     rng.shuffle(made)
     told = [new for text in _instructions() for new in _new(text, "instruction", taken, is_told)]
-    return made + told
+    answered = [new for text in _answers() for new in _new(text, "answer", taken, is_told)]
+    return made + TOLD_TIMES * told + answered
 
 
 def _new(text: str, kind: str, taken: set[str], fits: Callable[[str], bool] = is_speakable) -> list[Sentence]:
@@ -170,13 +184,22 @@ def _shuffled(rng: random.Random, things: Sequence[T]) -> list[T]:
 
 
 def _instructions() -> list[str]:
-    """What the teacher was told by itself, see `data/README.md`."""
-    return [row["instruction"] for row in read_jsonl(INSTRUCTIONS)] if INSTRUCTIONS.is_file() else []
+    """What the teacher was told by itself (see `data/README.md`), and the train splits."""
+    trained = [item.text for name in ("small_qa", "small_instruct") for item in load_items(name, "train")]
+    return [row["instruction"] for row in read_jsonl(INSTRUCTIONS)] + trained
+
+
+def _answers() -> Iterator[str]:
+    """The sentences of the teacher's answers, without the marks of lists."""
+    for row in read_jsonl(ALIGNMENT):
+        for line in row["answer"].splitlines():
+            yield from re.split(r"(?<=[.?!]) +", re.sub(r"^\W*(\d+[.)] *)?", "", line).strip())
 
 
 def _names(rng: random.Random, net: WordNet) -> Iterator[str]:
-    for name in _shuffled(rng, net.names):
-        yield rng.choice(NAME_QUESTIONS).format(name=name)
+    for _ in range(NAME_TIMES):
+        for name in _shuffled(rng, net.names):
+            yield rng.choice(NAME_QUESTIONS).format(name=name)
 
 
 def _words(rng: random.Random, net: WordNet) -> Iterator[str]:
@@ -184,7 +207,7 @@ def _words(rng: random.Random, net: WordNet) -> Iterator[str]:
         if word[:1].isupper() and rng.random() < 0.7:  # mostly Latin names of species
             continue
         if part == "noun" and rng.random() < 0.5:
-            yield rng.choice(NOUN_QUESTIONS).format(a_word=_with_article(word))
+            yield rng.choice(NOUN_QUESTIONS).format(a_word=_with_article(word), word=word)
         else:
             yield rng.choice(WORD_QUESTIONS).format(word=word)
 
@@ -192,7 +215,10 @@ def _words(rng: random.Random, net: WordNet) -> Iterator[str]:
 def _definitions(rng: random.Random, net: WordNet) -> Iterator[str]:
     for word, text, part in _shuffled(rng, net.definitions):
         whole = part == "noun" and len(text.split()) < 12 and rng.random() < 0.5
-        yield f"{_with_article(word)} is {text}." if whole else f"{text}."
+        if whole:
+            yield rng.choice(NOUN_DEFINITIONS).format(a_word=_with_article(word), text=text)
+        else:
+            yield f"{text}."
 
 
 def _with_article(word: str) -> str:

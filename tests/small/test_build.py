@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rba_bench.errors import UserError
-from rba_bench.files import read_json
+from rba_bench.files import read_json, read_jsonl
 from rba_bench.small import build, training_speech
 from rba_bench.small.alignment import load_alignment_set
 from rba_bench.small.build import SmallBuild, build_aligned, build_weights
@@ -23,7 +23,12 @@ from rba_bench.training.connector import ConnectorRecipe
 
 pytest.importorskip("espeakng_loader")
 PLAN = SmallBuild(
-    sentences=6, layers=3, ffn=16, kd_steps=2, recipe=ConnectorRecipe(epochs=1, warmup=1, batch_seconds=4.0)
+    sentences=6,
+    layers=3,
+    ffn=16,
+    kd_steps=2,
+    repeated=2,
+    recipe=ConnectorRecipe(epochs=1, warmup=1, batch_seconds=4.0),
 )
 
 
@@ -42,10 +47,12 @@ def parts(
         {"id": f"text-{n}", "kind": "instruct", "instruction": "say the red cat", "answer": "the red cat"}
         for n in range(12)
     ]
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setattr(build, "load_alignment_set", lambda: load_alignment_set(tmp_path / "texts.jsonl"))
+    own = tmp_path / "texts.jsonl"
+    own.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(build, "TEXTS", own)
+    monkeypatch.setattr(build, "load_alignment_set", lambda texts=own: load_alignment_set(texts))
     words = ("say", "the", "red", "cat", "to", "me")
-    sentences = [Sentence(" ".join([*words[n:], *words[:n]]), "word") for n in range(PLAN.sentences)]
+    sentences = [Sentence(" ".join([*words[n:], *words[:n]]), "example") for n in range(PLAN.sentences)]
     monkeypatch.setattr(build.training_texts, "training_sentences", lambda count, seed: sentences[:count])
     rng = np.random.default_rng(0)
 
@@ -72,6 +79,9 @@ def test_a_killed_build_goes_on_and_ends_in_a_model_that_can_be_aligned(
     assert read.stat().st_mtime_ns == before  # the compressor was not trained again
     facts = read_json(folder / "connector.json")
     assert facts["plan"]["sentences"] == facts["clips"] == PLAN.sentences
+    distilled = list(read_jsonl(tmp_path / "out" / "kd-texts.jsonl"))
+    assert [row["answer"] for row in distilled[12:]] == [row["instruction"] for row in distilled[12:]]
+    assert len(distilled) == 12 + PLAN.repeated and distilled[-1]["prompt"].startswith("Repeat")
     assert facts["parts"]["encoder"]["id"] == build.ENCODER and facts["kd"]["steps"] == 2
     assert str(tmp_path) not in json.dumps(facts["kd"])  # it ships
     assert build_weights(tmp_path / "out", PLAN).parent == folder

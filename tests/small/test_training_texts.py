@@ -48,19 +48,23 @@ def test_sentences_are_of_all_kinds_and_distinct(wordnet: Path, monkeypatch: pyt
     told = [f"Tell me a story about {word}." for word in ("boats", "two cats", "the sea")]
     tested = load_items("small_qa")[0].text
     monkeypatch.setattr(training_texts, "_instructions", lambda: [*told, tested, told[0], "One two"])
+    answers = ["Boats float on the sea.", told[1], "Two cats sleep in the sun."]
+    monkeypatch.setattr(training_texts, "_answers", lambda: iter(answers))
     sentences = training_sentences(40, seed=1, wordnet=wordnet)
     texts = [sentence.text for sentence in sentences]
     assert {sentence.kind for sentence in sentences[:40]} == set(training_texts.SHARES)
-    assert len({normalize(text) for text in texts}) == len(texts) == 43
-    assert texts[40:] == told  # none of a test set, none twice, none of two words
+    assert len({normalize(text) for text in texts[:40]}) == 40
+    # three voices for what is told; none of a test set, none twice, none of two words
+    assert texts[40:] == [*3 * told, answers[0], answers[2]]
     assert all(is_speakable(text) for text in texts[:40]) and all(is_told(text) for text in told)
     assert texts == [sentence.text for sentence in training_sentences(40, seed=1, wordnet=wordnet)]
     assert texts != [sentence.text for sentence in training_sentences(40, seed=2, wordnet=wordnet)]
 
 
 def test_the_teachers_texts_that_ship_can_be_said_and_are_no_test() -> None:
-    instructions = training_texts._instructions()
-    assert len(instructions) > 2_500 and all(is_told(text) for text in instructions)
+    instructions, answers = training_texts._instructions(), [*filter(is_told, training_texts._answers())]
+    assert len(instructions) > 3_000 and all(is_told(text) for text in instructions)
+    assert len(answers) > 3_000 and not any(text.startswith(("*", "1.", "- ")) for text in answers)
     splits = [("small_qa", s) for s in ("test", "dev")] + [("small_instruct", s) for s in ("test", "dev")]
     tested = {normalize(item.text) for name, split in splits for item in load_items(name, split)}
     assert not tested & {normalize(text) for text in instructions}

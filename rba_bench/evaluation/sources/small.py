@@ -14,8 +14,6 @@ COLUMNS = (
     "id", "group_id", "kind", "instruction", "references", "level", "subject", "open_ended", "constraints",
     "voice", "sampling_rate", "duration", "audio_sha256",
 )  # fmt: skip
-# A small LLM answers a sentence rather than repeat it; of ten wordings this one is followed best (dev/LOG.md)
-REPEAT = "Repeat the following sentence word for word:"
 KINDS = {"qa": "qa", "instruct": "ifeval", "asr": "asr"}
 _NO_CLIP = {"sampling_rate": 0, "duration": 0.0, "audio_sha256": ""}
 
@@ -84,7 +82,7 @@ def _document(row: Mapping[str, Any], clip: Clip, judged: bool) -> documents.Doc
         kind="chat" if judged else kind,
         clip=clip,
         instruction=row["instruction"],
-        prompt=REPEAT if kind == "asr" else "",
+        prompt=load_world("testsets", "small").PROMPTS.get(row["kind"], ""),
         references=row["references"],
         topic=checks[0] if checks else row["subject"],
         voice=row["voice"],
