@@ -8,9 +8,9 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -28,6 +28,8 @@ SHAPES = (
 ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 RECORDED = 0.55  # share of the voices that were made from recordings
 PEAK = 0.7
+TOGETHER, AHEAD = 16, 16  # clips that a process says at once, and how many times as many wait to be used
+Clip = tuple[int, str, np.ndarray]  # number and text of a sentence, and its samples
 
 
 def clip(number: int, text: str, seed: int = 0) -> np.ndarray:
@@ -60,17 +62,21 @@ def _record(wave: np.ndarray, rng: random.Random, noise: np.random.Generator) ->
     return gain(wave, rng.uniform(-10.0, 2.0))
 
 
-def clips(
-    numbered: Sequence[tuple[int, str]], seed: int = 0, processes: int = 2
-) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Clips of numbered sentences in their order, made by several processes ahead of their use."""
+def clips(numbered: Sequence[tuple[int, str]], seed: int = 0, processes: int = 2) -> Iterator[Clip]:
+    """Clips of numbered sentences in their order, made by several processes a little ahead of their use."""
     pool = ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)
     )
-    with pool:
-        waves = pool.map(partial(_numbered_clip, seed=seed), numbered, chunksize=16)
-        for (number, text), wave in zip(numbered, waves, strict=True):
-            yield number, text, wave
+    pending: deque[Future[list[Clip]]] = deque()
+    try:
+        for start in range(0, len(numbered), TOGETHER):
+            pending.append(pool.submit(_say, numbered[start : start + TOGETHER], seed))
+            if len(pending) > AHEAD * processes:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:  # who stops here does not wait for what is not begun
+        pool.shutdown(cancel_futures=True)
 
 
 def _end_with(parent: int) -> None:
@@ -84,5 +90,5 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _numbered_clip(numbered: tuple[int, str], seed: int) -> np.ndarray:
-    return clip(*numbered, seed=seed)
+def _say(numbered: Sequence[tuple[int, str]], seed: int) -> list[Clip]:
+    return [(number, text, clip(number, text, seed)) for number, text in numbered]

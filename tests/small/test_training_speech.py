@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,3 +68,24 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: "os.PathLike[str]") 
             return
         time.sleep(0.1)
     pytest.fail(f"worker {worker} still runs")
+
+
+def test_who_stops_early_does_not_wait_for_all_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: list[int] = []
+
+    def say(numbered: Any, seed: int) -> list[Any]:
+        spoken.extend(number for number, _ in numbered)
+        time.sleep(0.01)
+        return [(number, text, np.zeros(1)) for number, text in numbered]
+
+    monkeypatch.setattr(training_speech, "_say", say)
+    pool = partial(ThreadPoolExecutor, 1)
+    monkeypatch.setattr(training_speech, "ProcessPoolExecutor", lambda *_, **__: pool())
+    clips = training_speech.clips([(number, "Yes.") for number in range(100_000)], processes=1)
+    assert [next(clips)[0] for _ in range(40)] == list(range(40))
+    clips.close()
+    ahead = (training_speech.AHEAD + 4) * training_speech.TOGETHER
+    assert 40 <= len(spoken) <= ahead  # and what waits to be used stays small
+    assert [number for number, _, _ in training_speech.clips([(n, "No.") for n in range(50)])] == list(
+        range(50)
+    )
