@@ -8,7 +8,6 @@ The first step of a run is slower than the others (kernels are chosen, caches ar
 side. Methods that are measured are not measured again.
 """
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from rba_bench.study.study_recipe import BASE, cell_recipe
 if TYPE_CHECKING:
     from rba_bench.study.stages import Study
 
-STEPS, ITEMS, SEED = 2, 16, 1
+STEPS, ITEMS, SEED = 2, 64, 1
 FILE = "probe.json"
 
 
@@ -114,11 +113,8 @@ def _probe_task(study: "Study", task: str, probe: Probe) -> None:
     out = study.folder.out / "probe" / "eval"
     base = study.model(BASE)
     say(f"probe {task}: {min(ITEMS, items)} of {items} items")
-    started = time.monotonic()
-    evaluate(EvalRequest(tasks=(task,), model=base, track=study.study.track, out=out, limit=1))
-    loaded = time.monotonic()  # one item: what loading takes
-    evaluate(EvalRequest(tasks=(task,), model=base, track=study.study.track, out=out, limit=ITEMS))
-    seconds = (time.monotonic() - loaded) - (loaded - started)
-    probe.seconds_per_item[task] = max(seconds, 0.0) / max(min(ITEMS, items) - 1, 1)
+    request = EvalRequest(tasks=(task,), model=base, track=study.study.track, out=out, limit=ITEMS)
+    (record,) = evaluate(request)
+    probe.seconds_per_item[task] = 1 / max(record.timing.samples_per_s, 1e-3)
     probe.items[task] = items
     probe.texts[task] = len({document["cluster"] for document in documents})
