@@ -14,8 +14,10 @@ from rba_bench.speechlm.audiolm.families.granite_speech import GraniteFeatures
 from tests.speechlm.audiolm.conftest import CHATML, make_tokenizer, text_config
 
 OMNI_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
-STRINGS = (  # a template that takes strings only, with a system turn of its own where there is none
-    "{% if messages[0]['role'] != 'system' %}{{ '<|system|>Today is ' + strftime_now('%d') + '<|end|>' }}{% endif %}"
+# A template that takes strings only, with a system turn of its own where there is none. It asks for the date, but in a
+# format without one: on some days of the month a random model would answer with the placeholder of its audio
+STRINGS = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|system|>It is ' + strftime_now('Monday') + '<|end|>' }}{% endif %}"
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
