@@ -47,6 +47,10 @@ def align_small_command(
     method: Annotated[
         str, typer.Option("--method", metavar="METHOD", help="sft or rba-single, of recipes/small.")
     ],
+    base: Annotated[
+        str,
+        typer.Option("--base", metavar="CONNECTOR", help="Folder of a connector, or asset:NAME."),
+    ] = "asset:small-base",
     out: Annotated[
         Path,
         typer.Option(
@@ -57,12 +61,12 @@ def align_small_command(
     ] = RUNS / "small-aligned",
     as_json: options.Json = False,
 ) -> None:
-    """Train the connector of asset:small-aligned-METHOD again: asset:small-base, its projector aligned.
+    """Align the projector of a connector on asset:small-alignment, with a method of recipes/small.
 
-    Takes about an hour on two cores.
+    This version ships no asset:small-base yet: name one that `rba-bench small build` has made with --base.
     """
     with stdout_reserved():
-        facts = load_world("builder", SMALL).build_aligned(method, out / method)
+        facts = load_world("builder", SMALL).build_aligned(method, out / method, base)
     _show(facts, as_json)
 
 

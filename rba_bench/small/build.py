@@ -53,9 +53,8 @@ from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.training_run import train
 
 ENCODER, LLM = "asset:whisper-tiny.en", "asset:smollm2-135m-instruct"
-BASE = "asset:small-base"
 ALIGNED = ("sft", "rba-single")
-# of the projector alone, so that a connector is all that ships, and in about half an hour
+# of the projector alone, so that a connector is all that ships
 ALIGNMENT = (
     "train_parts=[projector]", "lora=null", "steps=60", "groups_per_step=2", "voices_per_group=4", "warmup_steps=6",
     "learning_rate=3e-4", "max_answer_tokens=128", "max_new_tokens=96", "eval_every=20",
@@ -228,15 +227,16 @@ def _distil(out: Path, connector: Path, plan: SmallBuild, sentences: list[Senten
     train(load_recipe(TrainingRecipe, recipe_file("small/kd"), overrides), out / "kd")
 
 
-def build_aligned(method: str, out: Path) -> Path:
-    """Align the projector of `small-base` with a method, on the alignment set of the track.
+def build_aligned(method: str, out: Path, base: str) -> Path:
+    """Align the projector of a connector with a method, on the alignment set of the track.
 
     Args:
         method: one of ALIGNED.
         out: Folder of the run and of the result.
+        base: A connector of `build_weights`: its folder, or `asset:NAME`.
 
     Returns:
-        `connector.json`, as of `build_weights`; the compressor stays in that of `small-base`.
+        `connector.json`, as of `build_weights`; the compressor stays in the base.
 
     Raises:
         MissingPrerequisite: An asset or an engine is not there.
@@ -244,13 +244,13 @@ def build_aligned(method: str, out: Path) -> Path:
     """
     if method not in ALIGNED:
         raise UserError(f"no aligned connector of {method!r}: there are {', '.join(ALIGNED)}")
+    parts = connector_facts(connector_folder(base))["parts"]
     run, result = out / "run", out / f"aligned-{method}"
-    overrides = (f"base={BASE}", f"alignment_set={load_alignment_set()}", *ALIGNMENT)
+    overrides = (f"base={base}", f"alignment_set={load_alignment_set()}", *ALIGNMENT)
     recipe = load_recipe(TrainingRecipe, recipe_file(f"small/{method}"), overrides)
     train(recipe, run)
-    parts = connector_facts(connector_folder(BASE))["parts"]
     model = load_family(run).model
-    save_connector(model, result, {"parts": parts, "aligned": _facts_of_run(run)}, compressor_of=BASE)
+    save_connector(model, result, {"parts": parts, "aligned": _facts_of_run(run)}, compressor_of=base)
     return result / FACTS
 
 

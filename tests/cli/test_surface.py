@@ -163,7 +163,7 @@ SURFACE = {
     "micro": ["--help", "-h"],
     "micro build": ["--help", "--json", "--out", "-h"],
     "small": ["--help", "-h"],
-    "small align": ["--help", "--json", "--method", "--out", "-h"],
+    "small align": ["--base", "--help", "--json", "--method", "--out", "-h"],
     "small build": ["--bfloat16", "--help", "--json", "--out", "--processes", "-h"],
     "push": ["--help", "--json", "--public", "-h", "FOLDER", "REPO"],
     "doctor": ["--endpoint", "--help", "--json", "--probe", "-h"],

@@ -97,10 +97,9 @@ def test_a_killed_build_goes_on_and_ends_in_a_model_that_can_be_aligned(
 
 def _check_aligned(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An aligned connector holds its projector alone."""
-    monkeypatch.setattr(build, "BASE", str(base))
     short = ("steps=2", "groups_per_step=1", "voices_per_group=2", "warmup_steps=0", "max_new_tokens=4")
     monkeypatch.setattr(build, "ALIGNMENT", (*build.ALIGNMENT, *short, "eval_every=0", "select=last"))
-    folder = build_aligned("rba-single", tmp_path / "aligned").parent
+    folder = build_aligned("rba-single", tmp_path / "aligned", str(base)).parent
     facts = read_json(folder / "connector.json")
     assert facts["aligned"]["recipe"]["method"] == "rba-single" and facts["aligned"]["steps"] == 2
     ours, theirs = (load_file(f / "connector.safetensors") for f in (folder, base))
@@ -109,4 +108,4 @@ def _check_aligned(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     request = SpeechRequest(np.zeros(8_000, np.float32), key="a")
     assert not load_speech_model(folder).generate([request], Decoding(max_new_tokens=3))[0].error
     with pytest.raises(UserError, match="no aligned connector of 'dpo': there are sft, rba-single"):
-        build_aligned("dpo", tmp_path / "other")
+        build_aligned("dpo", tmp_path / "other", str(base))
