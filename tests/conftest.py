@@ -146,6 +146,14 @@ def tiny_textlm_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir
 
 
 @pytest.fixture(scope="session")
+def whisper_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random multilingual Whisper, see `tiny_whisper`."""
+    from tests.tiny_whisper import make_whisper
+
+    return make_whisper(tmp_path_factory.mktemp("asr") / "whisper-mini")
+
+
+@pytest.fixture(scope="session")
 def thinker(tmp_path_factory: pytest.TempPathFactory, tiny_textlm_dir: Path) -> Path:
     """The same model after it has learnt a few turns, and to think before it answers unless it is told not to."""
     from tests.thinking_lm import teach

@@ -25,19 +25,32 @@ def build_small_command(
             help="Output folder. The same command with the same folder resumes an unfinished build.",
         ),
     ] = RUNS / "small-build",
-    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that speak.")] = 2,
+    connector: Annotated[
+        str,
+        typer.Option(
+            "--connector",
+            metavar="KIND",
+            help="What compresses: decoder (Whisper's own, as shipped) or ctc (trained here, hears less).",
+        ),
+    ] = "decoder",
+    processes: Annotated[int, typer.Option("--processes", min=1, help="With ctc: processes that speak.")] = 2,
     half: Annotated[
-        bool, typer.Option("--bfloat16", help="Compute in bfloat16, where the processor is faster at that.")
+        bool,
+        typer.Option(
+            "--bfloat16",
+            help="With ctc: train the compressor in bfloat16, where the processor is faster at that.",
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train the connector of asset:small-base again.
 
-    Its clips are spoken by espeak-ng and flite, and its sentences come from WordNet (Debian: flite, wordnet-base).
-    Takes up to 3 hours on two cores.
+    Its clips are spoken by espeak-ng. With --connector ctc also by flite, and sentences come from WordNet (Debian:
+    flite, wordnet-base).
     """
     with stdout_reserved():
-        facts = load_world("builder", SMALL).build_weights(out, processes=processes, half=half)
+        builder = load_world("builder", SMALL)
+        facts = builder.build_weights(out, builder.plan_of(connector), processes, half)
     say(f"for asset:small-base set RBA_SMALL_WEIGHTS={facts.parent.parent}")
     _show(facts, as_json)
 
@@ -61,10 +74,7 @@ def align_small_command(
     ] = RUNS / "small-aligned",
     as_json: options.Json = False,
 ) -> None:
-    """Align the projector of a connector on asset:small-alignment, with a method of recipes/small.
-
-    This version ships no asset:small-base yet: name one that `rba-bench small build` has made with --base.
-    """
+    """Align the projector of a connector on asset:small-alignment, with a method of recipes/small."""
     with stdout_reserved():
         facts = load_world("builder", SMALL).build_aligned(method, out / method, base)
     _show(facts, as_json)

@@ -87,7 +87,8 @@ def compose_command(
             "--connector",
             metavar="KIND",
             help="What joins them: stack (a projector of stacked encoder states), ctc (a CTC compressor with about one "
-            "audio token for each word piece; random weights), or a trained connector (folder or asset:NAME).",
+            "audio token for each word piece; random weights), decoder (Whisper's own decoder, with one audio token "
+            "for each word piece that it writes), or a trained connector (folder or asset:NAME).",
         ),
     ] = "stack",
     stack: Annotated[
@@ -101,7 +102,7 @@ def compose_command(
         typer.Option(
             "--projector-size",
             min=0,
-            help="Hidden width of the projector; 0 for that of the language model, or 256 behind a CTC compressor.",
+            help="Hidden width of the projector; 0 for that of the language model, or 256 behind ctc and decoder.",
         ),
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the projector's weights.")] = 0,
@@ -117,6 +118,12 @@ def compose_command(
             help="Data type of the weights: auto (that of the language model), float32, bfloat16 or float16.",
         ),
     ] = "auto",
+    language: Annotated[
+        str,
+        typer.Option(
+            "--language", metavar="CODE", help="With decoder: what is spoken, for a multilingual Whisper."
+        ),
+    ] = "en",
     push_to_hub: options.PushToHub = None,
     public: options.Public = False,
     as_json: options.Json = False,
@@ -124,13 +131,14 @@ def compose_command(
     """Join an audio encoder and a language model into a SpeechLM.
 
     What is new between them has to be trained: a stacked projector with `rba-bench train --set base=DIR`, a CTC
-    compressor with `rba-bench train connector --base DIR`.
+    compressor with `rba-bench train connector --base DIR`. Behind Whisper's decoder the language model understands
+    speech at once, and training improves on that.
     """
     repository = push.reserve_repository(push_to_hub, "model", public)
     with stdout_reserved():
         from rba_bench.speechlm.compose import ComposeOptions, compose
 
-        chosen = ComposeOptions(connector, stack, projector_size, seed, audio_token, dtype)
+        chosen = ComposeOptions(connector, stack, projector_size, seed, audio_token, dtype, language)
         result = compose(encoder, llm, out, chosen)
     if connector == "ctc":
         say(f"train its compressor: rba-bench train connector --base {out} --data SET --out RUN")

@@ -1,14 +1,18 @@
 """Makes the shipped connectors again: between Whisper tiny.en and SmolLM2-135M-Instruct, on two cores.
 
-`small-base`, in stages:
+`small-base`, with Whisper's own decoder as the compressor, in stages:
 
-    texts     sentences of `training_texts`, one file
-    states    each is said by `training_speech` and encoded; the clips are not kept
-    ctc       the compressor learns to read the states (`training.connector`), without the LLM
-    kd        the projector learns to be read by the LLM as a transcript is: token-level distillation, the LLM reading
-              the transcript as the teacher (recipe `small/kd`), on the alignment set of the track and on sentences of
-              `texts` that are to be repeated, so that every word counts
-    base      compressor and projector
+    untrained  the composite as `rba-bench compose --connector decoder` makes it
+    kd         the projector learns to be read by the LLM as a transcript is: token-level distillation, the LLM reading
+               the transcript as the teacher (recipe `small/kd`), on the alignment set of the track and on sentences
+               that are to be repeated, so that every word counts
+    base       the projector
+
+With a CTC compressor instead, which hears less (dev/LOG.md), two stages come first:
+
+    texts      sentences of `training_texts`, one file
+    states     each is said by `training_speech` and encoded; the clips are not kept
+    ctc        the compressor learns to read the states (`training.connector`), without the LLM
 
 `small-aligned-METHOD`: the projector of `small-base` goes on with a method of `recipes/small`.
 
@@ -33,11 +37,19 @@ from rba_bench.small.alignment import TEXTS, load_alignment_set
 from rba_bench.small.texts import REPEAT
 from rba_bench.small.training_texts import Sentence
 from rba_bench.speechlm.audiolm.loading import load_family
-from rba_bench.speechlm.compose import PROJECTOR_SIZE, load_whisper_encoder
+from rba_bench.speechlm.compose import (
+    CTC,
+    DECODER,
+    PROJECTOR_SIZE,
+    ComposeOptions,
+    compose,
+    load_whisper_encoder,
+)
 from rba_bench.speechlm.composite.connector_file import (
     FACTS,
     connector_facts,
     connector_folder,
+    decoder_of,
     new_compressor,
     save_connector,
 )
@@ -67,14 +79,16 @@ class SmallBuild:
     """What decides the connector.
 
     Attributes:
-        sentences: number of training sentences beside the teacher's.
+        connector: DECODER or CTC.
         seed: of texts, voices and training.
-        recipe: of the compressor.
-        layers, ffn: sizes of the compressor.
         repeated: sentences that the distillation has repeated.
         kd_steps: steps of the distillation.
+        sentences: of a CTC compressor: training sentences beside the teacher's.
+        recipe: of a CTC compressor.
+        layers, ffn: sizes of a CTC compressor.
     """
 
+    connector: str = DECODER
     sentences: int = 58_000
     seed: int = 0
     recipe: ConnectorRecipe = ConnectorRecipe(epochs=3)
@@ -82,6 +96,17 @@ class SmallBuild:
     ffn: int = 608
     repeated: int = 900
     kd_steps: int = 300
+
+
+def plan_of(connector: str) -> SmallBuild:
+    """The build with a compressor of a kind.
+
+    Raises:
+        UserError: it is neither DECODER nor CTC.
+    """
+    if connector not in (DECODER, CTC):
+        raise UserError(f"no build with the connector {connector!r}: there are {DECODER} and {CTC}")
+    return SmallBuild(connector)
 
 
 def encode_sentences(
@@ -136,7 +161,8 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
         out: Folder of texts, states, checkpoints and result.
         plan: See `SmallBuild`.
         processes: That speak.
-        half: Encode and train with matrix products in bfloat16, which some processors compute several times faster.
+        half: Encode for a CTC compressor and train it with matrix products in bfloat16, which some processors compute
+            several times faster.
 
     Returns:
         `connector.json`, which says how it was made; its folder is a model for `--model` and `--base`, and the one
@@ -155,23 +181,38 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
     }
     claim(out, "small-base", {"plan": asdict(plan), "parts": parts, "half": half})
     try:
-        result, read = out / "base", out / "ctc" / "connector"
+        result = out / "base"
         if not (result / FACTS).is_file():
-            sentences = _sentences(plan, out / "texts.jsonl")
-            if not (read / FACTS).is_file():
-                facts = {
-                    "parts": parts,
-                    "plan": asdict(plan),
-                    "texts_sha256": files.sha256_file(out / "texts.jsonl"),
-                    "bfloat16": half,
-                }
-                _train_compressor(out, plan, folders, sentences, facts, processes, half)
-            _distil(out, read, plan, sentences)
-            family = load_family(out / "kd")
-            save_connector(family.model, result, {**connector_facts(read), "kd": _facts_of_run(out / "kd")})
+            facts: dict[str, Any] = {"parts": parts, "plan": asdict(plan)}
+            if plan.connector == CTC:
+                base, about = _read_states(out, plan, folders, facts, processes, half)
+            else:
+                base, about = out / "untrained", {}
+                compose(ENCODER, LLM, base, ComposeOptions(DECODER, seed=plan.seed))
+            _distil(out, base, plan)
+            model = load_family(out / "kd").model
+            save_connector(model, result, {**facts, **about, "kd": _facts_of_run(out / "kd")})
         return result / FACTS
     finally:
         release(out)
+
+
+def _read_states(
+    out: Path,
+    plan: SmallBuild,
+    folders: dict[str, Path],
+    facts: dict[str, Any],
+    processes: int,
+    half: bool,
+) -> tuple[Path, dict[str, Any]]:
+    """Stages `texts`, `states` and `ctc`: a connector whose compressor reads, and what its facts add."""
+    read = out / "ctc" / "connector"
+    if not (read / FACTS).is_file():
+        sentences = _sentences(plan, out / "texts.jsonl")
+        texts = {"texts_sha256": files.sha256_file(out / "texts.jsonl"), "bfloat16": half}
+        _train_compressor(out, plan, folders, sentences, {**facts, **texts}, processes, half)
+    known = connector_facts(read)
+    return read, {key: known[key] for key in ("texts_sha256", "bfloat16", "clips", "hours")}
 
 
 def _sentences(plan: SmallBuild, path: Path) -> list[Sentence]:
@@ -198,7 +239,7 @@ def _train_compressor(
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    compressor = model.model.ctc_compressor
+    compressor = model.model.compressor
     assert compressor is not None  # it was made with one
     (out / "ctc").mkdir(exist_ok=True)
     trainer = CompressorTrainer(compressor, states.read(tokenize), plan.recipe, out / "ctc", half)
@@ -207,18 +248,18 @@ def _train_compressor(
     save_connector(model, out / "ctc" / "connector", {**facts, "clips": len(states), "hours": seconds / 3600})
 
 
-def _distil(out: Path, connector: Path, plan: SmallBuild, sentences: list[Sentence]) -> None:
+def _distil(out: Path, base: Path, plan: SmallBuild) -> None:
     """Stage `kd`."""
-    repeated = [s.text for s in sentences if s.kind in ("name", "example", "answer")][: plan.repeated]
+    repeated = training_texts.repeated_sentences(plan.repeated, plan.seed)
     rows = [
-        {"id": f"repeat-{n}", "kind": "asr", "prompt": REPEAT, "instruction": text, "answer": text}
-        for n, text in enumerate(repeated)
+        {"id": f"repeat-{n}", "kind": "asr", "prompt": REPEAT, "instruction": s.text, "answer": s.text}
+        for n, s in enumerate(repeated)
     ]
     texts = out / "kd-texts.jsonl"
     lines = (files.canonical_json(row).decode() + "\n" for row in (*files.read_jsonl(TEXTS), *rows))
     files.write_atomic(texts, lines)
     overrides = (
-        f"base={connector}",
+        f"base={base}",
         f"alignment_set={load_alignment_set(texts)}",
         f"steps={plan.kd_steps}",
         f"seed={plan.seed + 1}",
@@ -236,7 +277,7 @@ def build_aligned(method: str, out: Path, base: str) -> Path:
         base: A connector of `build_weights`: its folder, or `asset:NAME`.
 
     Returns:
-        `connector.json`, as of `build_weights`; the compressor stays in the base.
+        `connector.json`, as of `build_weights`; a CTC compressor stays in the base.
 
     Raises:
         MissingPrerequisite: An asset or an engine is not there.
@@ -244,13 +285,14 @@ def build_aligned(method: str, out: Path, base: str) -> Path:
     """
     if method not in ALIGNED:
         raise UserError(f"no aligned connector of {method!r}: there are {', '.join(ALIGNED)}")
-    parts = connector_facts(connector_folder(base))["parts"]
+    known = connector_facts(connector_folder(base))
     run, result = out / "run", out / f"aligned-{method}"
     overrides = (f"base={base}", f"alignment_set={load_alignment_set()}", *ALIGNMENT)
     recipe = load_recipe(TrainingRecipe, recipe_file(f"small/{method}"), overrides)
     train(recipe, run)
     model = load_family(run).model
-    save_connector(model, result, {"parts": parts, "aligned": _facts_of_run(run)}, compressor_of=base)
+    facts = {"parts": known["parts"], **cards.without_paths({"base": base}), "aligned": _facts_of_run(run)}
+    save_connector(model, result, facts, compressor_of="" if decoder_of(known) else base)
     return result / FACTS
 
 

@@ -1,4 +1,4 @@
-"""Sentences from which the connector of `small-base` learns to read: WordNet, own templates, a teacher's instructions.
+"""Sentences from which connectors of the track small learn: WordNet, templates, a teacher's instructions and answers.
 
 WordNet's definitions and examples bring the words, its people and places the names, in questions as people ask them;
 the instructions are what a SpeechLM is told, and the sentences of the answers to some of them are plain English on the
@@ -138,13 +138,7 @@ def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> li
     """
     rng = random.Random(stable_seed("small training texts", seed))
     net = read_wordnet(wordnet)
-    taken = {
-        normalize(item.text)
-        for name, splits in SPLITS.items()
-        for split in splits
-        if split != "train"
-        for item in load_items(name, split)
-    }
+    taken = _held_out()
     sources = {
         "name": _names(rng, net),
         "word": _words(rng, net),
@@ -170,6 +164,25 @@ def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> li
     return made + TOLD_TIMES * told + answered
 
 
+def repeated_sentences(count: int, seed: int = 0) -> list[Sentence]:
+    """`count` sentences to be repeated: of the teacher's instructions and answers, and so without WordNet."""
+    taken = _held_out()
+    made = [new for text in _instructions() for new in _new(text, "instruction", taken, is_told)]
+    made += [new for text in _answers() for new in _new(text, "answer", taken, is_told)]
+    return _shuffled(random.Random(stable_seed("small repeated texts", seed)), made)[:count]
+
+
+def _held_out() -> set[str]:
+    """All texts of test and development sets, normalised."""
+    return {
+        normalize(item.text)
+        for name, splits in SPLITS.items()
+        for split in splits
+        if split != "train"
+        for item in load_items(name, split)
+    }
+
+
 def _new(text: str, kind: str, taken: set[str], fits: Callable[[str], bool] = is_speakable) -> list[Sentence]:
     """The text as a sentence, if it can be said and was not taken yet."""
     key = normalize(text)
@@ -190,9 +203,9 @@ def _instructions() -> list[str]:
 
 
 def _answers() -> Iterator[str]:
-    """The sentences of the teacher's answers, without the marks of lists."""
+    """The sentences of the teacher's answers, without the marks of lists and of bold type."""
     for row in read_jsonl(ALIGNMENT):
-        for line in row["answer"].splitlines():
+        for line in row["answer"].replace("**", "").splitlines():
             yield from re.split(r"(?<=[.?!]) +", re.sub(r"^\W*(\d+[.)] *)?", "", line).strip())
 
 

@@ -9,10 +9,12 @@ one by one, for a projector to stack. Text models are what transformers loads as
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from rba_bench import __version__
+from rba_bench.assets import is_asset
 from rba_bench.errors import UserError, first_line
 from rba_bench.files import open_up, read_json, write_json
 from rba_bench.machine import package_versions
@@ -88,16 +90,22 @@ def _encoder_config(folder: Path) -> Any:
     return WhisperConfig(**sizes, **{name: tower[name] for name in SAME if name in tower})
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint."""
+    if (
+        folder / "model.safetensors"
+    ).is_file():  # some repositories keep a second copy in another number type
+        return [folder / "model.safetensors"]
+    if (folder / INDEX).is_file():
+        return [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
+    return sorted(folder.glob("*.safetensors"))
+
+
 def _encoder_weights(folder: Path) -> Iterator[tuple[str, Any]]:
     """The encoder's tensors by their names within it."""
     from safetensors import SafetensorError, safe_open
 
-    files, whole = sorted(folder.glob("*.safetensors")), folder / "model.safetensors"
-    if whole.is_file():  # some repositories keep a second copy in another number type
-        files = [whole]
-    elif (folder / INDEX).is_file():
-        files = [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
-    for file in files:
+    for file in _weight_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - no mapping
@@ -109,11 +117,19 @@ def _encoder_weights(folder: Path) -> Iterator[tuple[str, Any]]:
             raise UserError(f"{file} is damaged ({error}); copy it again") from error
 
 
+def _names(file: Path) -> list[str]:
+    """Names of the tensors of a file."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as tensors:
+        return list(tensors.keys())
+
+
 SCHEMA_VERSION = 1
 AUDIO_TOKEN = "<|audio|>"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PROJECTOR_SIZE = 256  # of the projector behind a compressor, which only corrects
-STACK, CTC = "stack", "ctc"
+STACK, CTC, DECODER = NEW = "stack", "ctc", "decoder"
 TRIAL = 12  # tokens on which composite and text model must agree
 
 
@@ -123,13 +139,14 @@ class ComposeOptions:
 
     Attributes:
         connector: what stands between encoder and LLM: `stack` (a projector of stacked states), `ctc` (a CTC
-            compressor with random weights: about one audio token for a word piece), or a trained one (folder or
-            `asset:NAME`).
+            compressor with random weights: about one audio token for a word piece), `decoder` (Whisper's own decoder
+            compresses: one audio token for a word piece that it writes), or a trained one (folder or `asset:NAME`).
         stack: encoder states (20 ms each in Whisper) in one audio token of a stacked projector.
         projector_size: width of the projector's hidden layer; 0 = that of the language model.
         seed: of the projector's weights.
         audio_token: placeholder; added to the tokenizer as a special token unless it knows it.
         dtype: number type of all weights: one of `DTYPES`, `auto` = as the language model is stored.
+        language: code of what is spoken, for the decoder of a multilingual Whisper.
     """
 
     connector: str = STACK
@@ -138,6 +155,7 @@ class ComposeOptions:
     seed: int = 0
     audio_token: str = AUDIO_TOKEN
     dtype: str = "auto"
+    language: str = "en"
 
 
 @dataclass(frozen=True)
@@ -179,12 +197,15 @@ def compose(
         "options": asdict(options),
     }
     hashes = [provenance["encoder"]["weights_sha256"], provenance["llm"]["weights_sha256"]]
-    if options.connector not in (STACK, CTC):
+    if options.connector not in NEW:
         provenance["connector"] = _connector_identity(options.connector)
         hashes += [value for key, value in provenance["connector"].items() if key.endswith("_sha256")]
     identity = {"parts_sha256": hashes, "llm_setup_sha256": setup_sha256(llm_folder), **asdict(options)}
+    # folders that were signed before there was a choice stay ours
     if options.connector == STACK:
-        del identity["connector"]  # folders that were signed before there was a choice stay ours
+        del identity["connector"]
+    if options.language == ComposeOptions.language:
+        del identity["language"]
     exists = (out / PROVENANCE).is_file()
     model, processor = (None, None) if exists else _join(encoder_folder, llm_folder, options)
     claim(out, "compose", identity)  # only now: a mistake leaves no signed folder behind
@@ -240,6 +261,11 @@ def _check(options: ComposeOptions) -> None:
         raise UserError("stack must be at least 1, and the projector's size at least 0")
     if options.dtype not in DTYPES:
         raise UserError(f"dtype {options.dtype!r} is none of {', '.join(DTYPES)}")
+    known = options.connector in NEW or is_asset(options.connector)
+    if not known and not Path(options.connector).is_dir():
+        close = get_close_matches(options.connector, NEW, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(NEW)}, folders and assets"
+        raise UserError(f"no connector {options.connector!r}: {hint}")
     if not options.audio_token.strip() or len(options.audio_token.split()) != 1:
         raise UserError(
             f"the audio token must be one word such as {AUDIO_TOKEN}, not {options.audio_token!r}"
@@ -286,7 +312,7 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
     expected = _text_logits(text_model)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        compressor, projector_size = _compressor(options, tower, text_model, tokenizer)
+        compressor, projector_size = _compressor(options, encoder_folder, tower, text_model, tokenizer)
         model = CompositeForConditionalGeneration.from_parts(
             tower.to(text_model.dtype),
             text_model,
@@ -295,7 +321,7 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
             projector_size,
             compressor,
         )
-    if options.connector not in (STACK, CTC):
+    if options.connector not in NEW:
         load_projector(connector_folder(options.connector), model)
     if not torch.allclose(_text_logits(model), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
         raise UserError(
@@ -322,11 +348,14 @@ def _join(encoder_folder: Path, llm_folder: Path, options: ComposeOptions) -> tu
     return model, processor
 
 
-def _compressor(options: ComposeOptions, tower: Any, text_model: Any, tokenizer: Any) -> tuple[Any, int]:
+def _compressor(
+    options: ComposeOptions, encoder_folder: Path, tower: Any, text_model: Any, tokenizer: Any
+) -> tuple[Any, int]:
     """The compressor that the options ask for, None without one, and the width of the projector behind it."""
     if options.connector == STACK:
         return None, options.projector_size
     from rba_bench.speechlm.composite import connector_file
+    from rba_bench.speechlm.composite.decoder_compressor import DecoderSettings
     from rba_bench.speechlm.composite.modeling import word_embeddings
 
     embeddings = word_embeddings(text_model)
@@ -335,9 +364,47 @@ def _compressor(options: ComposeOptions, tower: Any, text_model: Any, tokenizer:
         pieces = [i for i in range(min(len(tokenizer), len(embeddings))) if i not in special]
         made = connector_file.new_compressor(tower.config, embeddings, pieces)
         return made, options.projector_size or PROJECTOR_SIZE
+    if options.connector == DECODER:
+        made = _load_decoder(encoder_folder, tokenizer, embeddings, options.language)
+        return made, options.projector_size or PROJECTOR_SIZE
     folder = connector_file.connector_folder(options.connector)
-    size = connector_file.connector_facts(folder)["projector_hidden_size"]
-    return connector_file.load_compressor(folder, tower.config, embeddings), size
+    facts = connector_file.connector_facts(folder)
+    size = facts["projector_hidden_size"]
+    if (stored := connector_file.decoder_of(facts)) is None:
+        return connector_file.load_compressor(folder, tower.config, embeddings), size
+    connector_file.check_sizes(folder, tower.config, embeddings)
+    settings = DecoderSettings.from_dict(stored)
+    made = _load_decoder(encoder_folder, tokenizer, embeddings, start=settings.start)
+    if made.sizes != settings:
+        raise UserError(
+            f"the connector in {folder} was trained behind another decoder or tokenizer: use the models named in its "
+            f"{connector_file.FACTS}"
+        )
+    return made, size
+
+
+def _load_decoder(
+    folder: Path, tokenizer: Any, embeddings: Any, language: str = "", start: tuple[int, ...] = ()
+) -> Any:
+    """The compressor that the decoder in an encoder's folder makes."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from rba_bench.speechlm.composite.decoder_compressor import load_decoder
+
+    names = [name for file in _weight_files(folder) for name in _names(file)]
+    if AutoConfig.from_pretrained(folder).model_type != "whisper" or not any("decoder." in n for n in names):
+        raise UserError(f"{folder} holds no decoder of Whisper: take a whole Whisper, or another --connector")
+    try:
+        whisper_tokenizer = AutoTokenizer.from_pretrained(folder)
+        return load_decoder(folder, whisper_tokenizer, tokenizer, embeddings, language, start)
+    except KeyError as error:
+        raise UserError(f"the Whisper in {folder} does not know the language {language!r}") from error
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ) as error:  # without the settings of its decoding, for example
+        raise UserError(f"{folder} holds no usable Whisper: {first_line(error)}") from error
 
 
 def _load_tokenizer(folder: Path, audio_token: str) -> Any:

@@ -54,7 +54,8 @@ def _composite_card(folder: Path) -> tuple[dict[str, Any], str]:
         table = cards.markdown_table(("part", "model", "revision", "weights, SHA-256"), rows)
         options = cards.markdown_table(("option", "value"), provenance["options"].items())
         parts = f"## Parts\n\n{table}\n\n{options}"
-    limits = UNTRAINED
+    compressor = read_json(folder / "config.json").get("compressor") or {}
+    limits = WRITTEN if compressor.get("kind") == "decoder" else UNTRAINED
     if (folder / CONNECTOR_RUN).is_file():
         run = read_json(folder / CONNECTOR_RUN)
         rate = f"{100 * run['validation_wer']:.1f} %" if "validation_wer" in run else "not measured"
@@ -137,6 +138,12 @@ UNTRAINED = """\
 
 The projector is not trained, unless a training run is documented here: the model does not understand speech yet. Its
 parts keep their own licences and limits."""
+
+WRITTEN = """\
+## Limits
+
+The model hears what Whisper's decoder writes: one audio token for each word piece. The projector changes nothing until
+it is trained. The parts keep their own licences and limits."""
 
 CONNECTED = """\
 ## Training and limits

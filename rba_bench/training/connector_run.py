@@ -22,6 +22,7 @@ from rba_bench.outputs import claim, release
 from rba_bench.progress import bar, say
 from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.composite.connector_file import save_connector
+from rba_bench.speechlm.composite.ctc_compressor import CTCCompressor
 from rba_bench.speechlm.model_card import CONNECTOR_RUN, PROVENANCE, write_model_card
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.weights import local_folder, weights_sha256
@@ -71,7 +72,7 @@ def train_connector(
     """
     folder = local_folder(base, "speech model")
     family = load_family(folder)
-    if not family.compresses:
+    if not family.compresses or not isinstance(family.model.model.compressor, CTCCompressor):
         raise UserError(f"{base} has no CTC compressor: make one with `rba-bench compose --connector ctc`")
     data = TrainingData.open(choices([str(path) for path in sets]))
     identity = {
@@ -87,7 +88,7 @@ def train_connector(
             say(f"{out} is finished already")
             shutil.rmtree(work, ignore_errors=True)
             return TrainedConnector(out, read_json(out / CONNECTOR_RUN))
-        compressor = family.model.model.ctc_compressor.float()
+        compressor = family.model.model.compressor.float()
         tokenize = _tokenizer(family.tokenizer)
         clips = _encoded(family, _rows(data.train), work / "train", "encode clips").read(tokenize)
         trainer = CompressorTrainer(compressor, clips, recipe, work, half)
@@ -156,6 +157,6 @@ def _encoded(family: Any, rows: Sequence[AlignmentRow], folder: Path, label: str
 
 def _word_errors(family: Any, clips: Sequence[EncodedClip]) -> float:
     """Word error rate of what the compressor reads, after Whisper's normaliser."""
-    said = [family.tokenizer.decode(row) for row in transcripts(family.model.model.ctc_compressor, clips)]
+    said = [family.tokenizer.decode(row) for row in transcripts(family.model.model.compressor, clips)]
     rows = [word_statistics(heard, clip.text) for heard, clip in zip(said, clips, strict=True)]
     return sum(errors for errors, _ in rows) / max(1, sum(words for _, words in rows))

@@ -45,5 +45,10 @@ def test_mistakes_have_their_exit_codes(
     nowhere = str(tmp_path / "nowhere")
     code, line = refused(capsys, "compose", "--encoder", nowhere, "--llm", text, "--out", out)
     assert code == 3 and "no encoder at" in line
+    words = ("--encoder", str(encoder_dir), "--llm", text, "--out", out)
+    code, line = refused(capsys, "compose", *words, "--connector", "decodr")
+    assert code == 2 and "no connector 'decodr': did you mean 'decoder'?" in line
+    code, line = refused(capsys, "compose", *words, "--connector", "decoder")
+    assert code == 2 and "no usable Whisper" in line
     code, line = refused(capsys, "compose", "--encoder", str(encoder_dir), "--llm", text)
     assert code == 2 and "--out" in line

@@ -45,6 +45,7 @@ SURFACE = {
             "--encoder",
             "--help",
             "--json",
+            "--language",
             "--llm",
             "--out",
             "--projector-size",
@@ -164,7 +165,7 @@ SURFACE = {
     "micro build": ["--help", "--json", "--out", "-h"],
     "small": ["--help", "-h"],
     "small align": ["--base", "--help", "--json", "--method", "--out", "-h"],
-    "small build": ["--bfloat16", "--help", "--json", "--out", "--processes", "-h"],
+    "small build": ["--bfloat16", "--connector", "--help", "--json", "--out", "--processes", "-h"],
     "push": ["--help", "--json", "--public", "-h", "FOLDER", "REPO"],
     "doctor": ["--endpoint", "--help", "--json", "--probe", "-h"],
 }

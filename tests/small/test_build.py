@@ -22,7 +22,9 @@ from rba_bench.textlm.text_model import Decoding
 from rba_bench.training.connector import ConnectorRecipe
 
 pytest.importorskip("espeakng_loader")
-PLAN = SmallBuild(
+PLAN = SmallBuild(kd_steps=2, repeated=2)
+CTC_PLAN = SmallBuild(
+    connector="ctc",
     sentences=6,
     layers=3,
     ffn=16,
@@ -34,14 +36,14 @@ PLAN = SmallBuild(
 
 @pytest.fixture
 def parts(
-    tiny_composite_dir: Path,
+    whisper_dir: Path,
     tiny_textlm_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Tiny models for the assets, noises for the training clips, a few lines for the alignment set."""
     monkeypatch.setenv("RBA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "ENCODER", str(tiny_composite_dir))
+    monkeypatch.setattr(build, "ENCODER", str(whisper_dir))
     monkeypatch.setattr(build, "LLM", str(tiny_textlm_dir))
     lines = [
         {"id": f"text-{n}", "kind": "instruct", "instruction": "say the red cat", "answer": "the red cat"}
@@ -63,7 +65,23 @@ def parts(
     monkeypatch.setattr(training_speech, "clips", noises)
 
 
-def test_a_killed_build_goes_on_and_ends_in_a_model_that_can_be_aligned(
+def test_the_base_is_a_projector_behind_whispers_decoder(
+    parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_weights(tmp_path / "out", PLAN).parent
+    facts = read_json(folder / "connector.json")
+    assert facts["compressor"]["kind"] == "decoder" and facts["kd"]["steps"] == 2
+    assert facts["parts"]["encoder"]["id"] == build.ENCODER and str(tmp_path) not in json.dumps(facts["kd"])
+    assert all(name.startswith("projector.") for name in load_file(folder / "connector.safetensors"))
+    distilled = list(read_jsonl(tmp_path / "out" / "kd-texts.jsonl"))
+    assert [row["answer"] for row in distilled[12:]] == [row["instruction"] for row in distilled[12:]]
+    assert len(distilled) == 12 + PLAN.repeated and distilled[-1]["prompt"].startswith("Repeat")
+    _check_answers(folder)
+    _check_aligned(folder, tmp_path, monkeypatch)
+    assert "compressor_of" not in read_json(tmp_path / "aligned" / "aligned-rba-single" / "connector.json")
+
+
+def test_a_killed_build_of_a_ctc_compressor_goes_on_and_ends_in_a_model_that_can_be_aligned(
     parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: Any) -> None:
@@ -72,27 +90,27 @@ def test_a_killed_build_goes_on_and_ends_in_a_model_that_can_be_aligned(
     with monkeypatch.context() as patch:
         patch.setattr(build, "_distil", dies)
         with pytest.raises(KeyboardInterrupt):
-            build_weights(tmp_path / "out", PLAN)
+            build_weights(tmp_path / "out", CTC_PLAN)
     read = tmp_path / "out" / "ctc" / "connector" / "connector.safetensors"
     before = read.stat().st_mtime_ns
-    folder = build_weights(tmp_path / "out", PLAN).parent
+    folder = build_weights(tmp_path / "out", CTC_PLAN).parent
     assert read.stat().st_mtime_ns == before  # the compressor was not trained again
     facts = read_json(folder / "connector.json")
-    assert facts["plan"]["sentences"] == facts["clips"] == PLAN.sentences
-    distilled = list(read_jsonl(tmp_path / "out" / "kd-texts.jsonl"))
-    assert [row["answer"] for row in distilled[12:]] == [row["instruction"] for row in distilled[12:]]
-    assert len(distilled) == 12 + PLAN.repeated and distilled[-1]["prompt"].startswith("Repeat")
+    assert facts["plan"]["sentences"] == facts["clips"] == CTC_PLAN.sentences
     assert facts["parts"]["encoder"]["id"] == build.ENCODER and facts["kd"]["steps"] == 2
     assert str(tmp_path) not in json.dumps(facts["kd"])  # it ships
-    assert build_weights(tmp_path / "out", PLAN).parent == folder
+    assert build_weights(tmp_path / "out", CTC_PLAN).parent == folder
 
-    lm = load_speech_model(folder)
-    answers = lm.generate([SpeechRequest(np.zeros(8_000, np.float32), key="a")], Decoding(max_new_tokens=3))
-    assert not answers[0].error
+    _check_answers(folder)
     with pytest.raises(UserError, match="seed"):
-        build_weights(tmp_path / "out", replace(PLAN, seed=1))
+        build_weights(tmp_path / "out", replace(CTC_PLAN, seed=1))
 
     _check_aligned(folder, tmp_path, monkeypatch)
+
+
+def _check_answers(folder: Path) -> None:
+    request = SpeechRequest(np.zeros(8_000, np.float32), key="a")
+    assert not load_speech_model(folder).generate([request], Decoding(max_new_tokens=3))[0].error
 
 
 def _check_aligned(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +123,6 @@ def _check_aligned(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ours, theirs = (load_file(f / "connector.safetensors") for f in (folder, base))
     assert ours.keys() == {name for name in theirs if name.startswith("projector.")}
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
-    request = SpeechRequest(np.zeros(8_000, np.float32), key="a")
-    assert not load_speech_model(folder).generate([request], Decoding(max_new_tokens=3))[0].error
+    _check_answers(folder)
     with pytest.raises(UserError, match="no aligned connector of 'dpo': there are sft, rba-single"):
         build_aligned("dpo", tmp_path / "other", str(base))

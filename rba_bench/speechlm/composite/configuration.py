@@ -18,8 +18,8 @@ class CompositeConfig(PretrainedConfig):
         stack_factor: k, the number of encoder states (20 ms each) in one audio token.
         projector_hidden_size: width of the projector's hidden layer; 0 means that of the text model.
         lm_head_bias: whether the language-model head has a bias (Phi-type models).
-        compressor: sizes of a CTC compressor (`CompressorSizes`) between encoder and projector; None without one,
-            which is the stacked projector.
+        compressor: settings of a compressor between encoder and projector: `DecoderSettings` where its `kind` is
+            `decoder`, else `CompressorSizes` of a CTC compressor; None without one, which is the stacked projector.
 
     `tie_word_embeddings` is that of `text_config`, whatever is passed.
     """
@@ -35,7 +35,7 @@ class CompositeConfig(PretrainedConfig):
         stack_factor: int = 4,
         projector_hidden_size: int = 0,
         lm_head_bias: bool = False,
-        compressor: dict[str, int] | None = None,
+        compressor: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.audio_config = _as_config(audio_config, "whisper")

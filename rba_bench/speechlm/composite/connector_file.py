@@ -2,7 +2,8 @@
 
 Two files: `connector.safetensors` has the weights, without the LLM's word embeddings, which come from the LLM itself;
 `connector.json` says their sizes, between which models they were trained (hashes of the weights), and how. Where only
-the projector was trained further, the compressor stays in the connector that it comes from, which is named there.
+the projector was trained further, the compressor stays in the connector that it comes from, which is named there; and
+where Whisper's own decoder compresses, it comes with the encoder.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from rba_bench import files
 from rba_bench.assets import find_asset, is_asset
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.speechlm.composite.ctc_compressor import CompressorSizes, CTCCompressor
+from rba_bench.speechlm.composite.decoder_compressor import KIND, DecoderCompressor
 from rba_bench.speechlm.composite.modeling import CompositeForConditionalGeneration
 from rba_bench.textlm.formats.conversion import CONNECTOR_FACTS as FACTS
 from rba_bench.textlm.formats.conversion import CONNECTOR_WEIGHTS as WEIGHTS
@@ -42,25 +44,30 @@ def save_connector(
     from safetensors.torch import save
 
     inner = model.model
-    if inner.ctc_compressor is None:
+    if inner.compressor is None:
         raise ValueError("only a composite with a compressor has a connector that stands alone")
     tensors = {}
-    for prefix, module in ((_COMPRESSOR, inner.ctc_compressor), (_PROJECTOR, inner.multi_modal_projector)):
+    modules = {_PROJECTOR: inner.multi_modal_projector}
+    shared: dict[str, Any] = {}
+    if isinstance(inner.compressor, DecoderCompressor):
+        shared = {"compressor": inner.compressor.sizes.to_dict()}
+    else:
+        modules[_COMPRESSOR] = inner.compressor
+        shared = {"sizes": inner.compressor.sizes.to_dict()}
+    for prefix, module in modules.items():
         for name, tensor in module.state_dict().items():
             whole_number = not tensor.is_floating_point()
             tensors[prefix + name] = tensor.detach().cpu().to(torch.int32 if whole_number else torch.float16)
-    del tensors[_FROM_LLM]
-    shared: dict[str, Any] = {}
+    tensors.pop(_FROM_LLM, None)
     if compressor_of:
         other = connector_folder(compressor_of)
         for name, tensor in _weights(other, _COMPRESSOR).items():
             if not torch.equal(tensors.pop(_COMPRESSOR + name, torch.empty(0)), tensor):
                 raise ValueError(f"the compressor of {compressor_of} is another one: {name} differs")
-        shared = {"compressor_of": {"id": compressor_of, "sha256": files.sha256_file(other / WEIGHTS)}}
+        shared["compressor_of"] = {"id": compressor_of, "sha256": files.sha256_file(other / WEIGHTS)}
     folder.mkdir(parents=True, exist_ok=True)
     files.write_atomic(folder / WEIGHTS, save({name: t.contiguous() for name, t in tensors.items()}))
     sizes = {
-        "sizes": inner.ctc_compressor.sizes.to_dict(),
         "states_size": model.config.audio_config.d_model,
         "embedding_size": model.config.hidden_size,
         "projector_hidden_size": model.config.projector_hidden_size,
@@ -92,8 +99,14 @@ def connector_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def load_compressor(folder: Path, config: Any, embeddings: torch.Tensor) -> CTCCompressor:
-    """The compressor of a connector, for an encoder and an LLM of the sizes that it was made for.
+def decoder_of(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Settings of the decoder that compresses for a connector, see `DecoderSettings`; None where it has its own."""
+    stored: dict[str, Any] = facts.get("compressor", {})
+    return stored if stored.get("kind") == KIND else None
+
+
+def check_sizes(folder: Path, config: Any, embeddings: torch.Tensor) -> None:
+    """Refuse an encoder and an LLM of other sizes than a connector was made for.
 
     Args:
         folder: see `save_connector`.
@@ -102,7 +115,7 @@ def load_compressor(folder: Path, config: Any, embeddings: torch.Tensor) -> CTCC
 
     Raises:
         MissingPrerequisite: there is no connector in the folder.
-        UserError: its sizes are others, or it takes its compressor from a connector that has changed.
+        UserError: sizes are others.
     """
     facts = connector_facts(folder)
     ours, theirs = (config.d_model, embeddings.shape[1]), (facts["states_size"], facts["embedding_size"])
@@ -111,7 +124,20 @@ def load_compressor(folder: Path, config: Any, embeddings: torch.Tensor) -> CTCC
             f"the connector in {folder} joins an encoder of width {theirs[0]} and an LLM of width {theirs[1]}, not "
             f"{ours[0]} and {ours[1]}: use the models named in its {FACTS}"
         )
-    compressor = CTCCompressor(CompressorSizes(**facts["sizes"]), *ours)
+
+
+def load_compressor(folder: Path, config: Any, embeddings: torch.Tensor) -> CTCCompressor:
+    """The CTC compressor of a connector, for an encoder and an LLM of the sizes that it was made for.
+
+    Arguments as of `check_sizes`.
+
+    Raises:
+        MissingPrerequisite: there is no connector in the folder.
+        UserError: its sizes are others, or it takes its compressor from a connector that has changed.
+    """
+    check_sizes(folder, config, embeddings)
+    facts = connector_facts(folder)
+    compressor = CTCCompressor(CompressorSizes(**facts["sizes"]), config.d_model, embeddings.shape[1])
     weights = _weights(_compressor_folder(folder, facts), _COMPRESSOR)
     compressor.set_pieces(weights["piece_ids"].tolist(), embeddings)
     compressor.load_state_dict({**weights, "pieces": compressor.pieces})

@@ -290,14 +290,14 @@ class CompressedProjector(nn.Module):
 
     Args:
         embedding_size: H.
-        sizes: of the compressor before it.
+        states_size: W, width of the states beside the mixtures.
         hidden_size: width of the MLP.
     """
 
-    def __init__(self, embedding_size: int, sizes: CompressorSizes, hidden_size: int) -> None:
+    def __init__(self, embedding_size: int, states_size: int, hidden_size: int) -> None:
         super().__init__()
         self.embedding_size = embedding_size
-        width = embedding_size + sizes.hidden_size
+        width = embedding_size + states_size
         self.norm = nn.LayerNorm(width)
         self.linear_1 = nn.Linear(3 * width, hidden_size)
         self.act = nn.GELU()

@@ -27,11 +27,19 @@ from rba_bench.speechlm.composite.ctc_compressor import (
     DepthwiseKernel,
     ZeroLinear,
 )
+from rba_bench.speechlm.composite.decoder_compressor import (
+    KIND,
+    ROWS,
+    DecoderCompressor,
+    DecoderSettings,
+    fill_window,
+)
 from rba_bench.speechlm.composite.encoder import (
     ScaledLinear,
     StackProjector,
     TrueLengthWhisperEncoder,
     length_mask,
+    state_lengths,
 )
 from rba_bench.speechlm.model_card import write_model_card
 
@@ -64,7 +72,7 @@ class CompositeModel(CompositePreTrainedModel):
 
     Attributes:
         audio_tower: `TrueLengthWhisperEncoder`.
-        ctc_compressor: `CTCCompressor`, where the configuration has one: with it `encode_audio` ends.
+        compressor: `CTCCompressor` or `DecoderCompressor`, where there is one: with it `encode_audio` ends.
         multi_modal_projector: `StackProjector`, or `CompressedProjector` behind a compressor.
         language_model: the backbone of any causal language model (`AutoModel.from_config(text_config)`).
     """
@@ -72,13 +80,14 @@ class CompositeModel(CompositePreTrainedModel):
     def __init__(self, config: CompositeConfig) -> None:
         super().__init__(config)
         self.audio_tower = TrueLengthWhisperEncoder(config.audio_config)
-        self.ctc_compressor: CTCCompressor | None = None
-        if config.compressor is None:
+        self.compressor = _new_compressor(config)
+        if self.compressor is None:
             self.multi_modal_projector: nn.Module = StackProjector(config)
         else:
-            sizes, width = CompressorSizes(**config.compressor), config.hidden_size
-            self.ctc_compressor = CTCCompressor(sizes, config.audio_config.d_model, width)
-            self.multi_modal_projector = CompressedProjector(width, sizes, config.projector_hidden_size)
+            width = self.compressor.sizes.hidden_size
+            self.multi_modal_projector = CompressedProjector(
+                config.hidden_size, width, config.projector_hidden_size
+            )
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
@@ -90,8 +99,31 @@ class CompositeModel(CompositePreTrainedModel):
         This is what is worth caching: it does not depend on projector or language model. Behind a compressor the
         states are its tokens [B, A, H + W], one for about a word piece, and the lengths their numbers.
         """
+        if isinstance(self.compressor, DecoderCompressor):
+            return self._write(self.compressor, input_features, feature_lengths)
         states, lengths = self.audio_tower(input_features, feature_lengths)
-        return (states, lengths) if self.ctc_compressor is None else self.ctc_compressor(states, lengths)
+        return (states, lengths) if self.compressor is None else self.compressor(states, lengths)
+
+    def _write(
+        self,
+        compressor: DecoderCompressor,
+        input_features: torch.Tensor,
+        feature_lengths: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`encode_audio` before a decoder: states of the whole window, of few clips at a time."""
+        tower = self.audio_tower
+        frames = 2 * tower.mel_stride * tower.max_source_positions
+        features = fill_window(input_features, feature_lengths, frames)
+        if feature_lengths is None:
+            feature_lengths = torch.full(features.shape[:1], input_features.shape[2])
+        lengths = state_lengths(feature_lengths.to(features.device), tower.mel_stride)
+        parts = [
+            compressor(tower(features[i : i + ROWS])[0], lengths[i : i + ROWS])
+            for i in range(0, len(features), ROWS)
+        ]
+        longest = max(tokens.shape[1] for tokens, _ in parts)
+        padded = [nn.functional.pad(tokens, (0, 0, 0, longest - tokens.shape[1])) for tokens, _ in parts]
+        return torch.cat(padded), torch.cat([counts for _, counts in parts])
 
     def project(
         self, states: torch.Tensor, lengths: torch.Tensor | None = None
@@ -104,7 +136,7 @@ class CompositeModel(CompositePreTrainedModel):
         if bool((lengths < frames).any()):  # what a cache or a collator left behind the end must not count
             states = states.masked_fill(~length_mask(lengths, frames)[..., None], 0.0)
         embeds = self.multi_modal_projector(states.to(self.multi_modal_projector.linear_1.weight.dtype))
-        return embeds, lengths if self.ctc_compressor else -(-lengths // self.config.stack_factor)
+        return embeds, lengths if self.compressor else -(-lengths // self.config.stack_factor)
 
     def expand(
         self, input_ids: torch.Tensor, n_tokens: torch.Tensor, side: str, *beside: torch.Tensor | None
@@ -193,7 +225,7 @@ class CompositeModel(CompositePreTrainedModel):
         if audio_states is None:
             return self.merge(input_ids), input_ids, attention_mask, labels
         embeds, n_tokens = self.project(audio_states, audio_lengths)
-        if self.ctc_compressor and int((input_ids == self.config.audio_token_id).sum()) == len(n_tokens):
+        if self.compressor and int((input_ids == self.config.audio_token_id).sum()) == len(n_tokens):
             grown, attention_mask, labels = self.expand(input_ids, n_tokens, side, attention_mask, labels)
             assert grown is not None  # only what stands beside it may be None
             input_ids = grown
@@ -236,6 +268,16 @@ class CompositeModel(CompositePreTrainedModel):
         )
 
 
+def _new_compressor(config: CompositeConfig) -> CTCCompressor | DecoderCompressor | None:
+    """The compressor that a configuration asks for, with random weights."""
+    stored, audio, width = config.compressor, config.audio_config, config.hidden_size
+    if stored is None:
+        return None
+    if stored.get("kind") == KIND:
+        return DecoderCompressor(DecoderSettings.from_dict(stored), audio, width)
+    return CTCCompressor(CompressorSizes(**stored), audio.d_model, width)
+
+
 def word_embeddings(text_model: PreTrainedModel) -> torch.Tensor:
     """The input embeddings [V, H] as they enter the first layer: what audio tokens should look like."""
     embedding = text_model.get_input_embeddings()
@@ -270,7 +312,7 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         audio_token_id: int,
         stack_factor: int = 4,
         projector_hidden_size: int = 0,
-        compressor: CTCCompressor | None = None,
+        compressor: CTCCompressor | DecoderCompressor | None = None,
     ) -> "CompositeForConditionalGeneration":
         """A composite around an encoder and a causal language model, with a new projector.
 
@@ -310,10 +352,9 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
             rms = float(word_embeddings(text_model).float().pow(2).mean().sqrt())
             projector: nn.Module = StackProjector(config, embedding_rms=rms)
         else:
-            projector = CompressedProjector(
-                config.hidden_size, compressor.sizes, config.projector_hidden_size
-            )
-            model.model.ctc_compressor = compressor.to(dtype=text_model.dtype, device=text_model.device)
+            width = compressor.sizes.hidden_size
+            projector = CompressedProjector(config.hidden_size, width, config.projector_hidden_size)
+            model.model.compressor = compressor.to(dtype=text_model.dtype, device=text_model.device)
         model.model.audio_tower = encoder
         model.model.multi_modal_projector = projector.to(dtype=text_model.dtype, device=text_model.device)
         model.model.language_model = text_model.base_model

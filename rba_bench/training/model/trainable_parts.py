@@ -59,7 +59,7 @@ def freeze(family: AudioFamily, train_parts: Collection[str], lora: LoraOptions 
         raise UserError(f"train_parts {', '.join(unknown) or 'is empty'}: name some of {', '.join(parts)}")
     if family.compresses and "encoder" in train_parts:
         raise UserError(
-            "the encoder of a model with a CTC compressor cannot train here, as numbers of audio tokens would change "
+            "the encoder of a model with a compressor cannot train here, as numbers of audio tokens would change "
             "from step to step: set train_parts to projector, llm or both"
         )
     family.model.requires_grad_(False)

@@ -76,7 +76,7 @@ AUDIO_TOKENS_PER_SECOND = {
     "voxtral": 12.5,
     "glmasr": 12.5,
 }
-WORD_PIECES_PER_SECOND = 4.0  # behind a CTC compressor: about three words
+WORD_PIECES_PER_SECOND = 4.0  # behind a compressor: about three words
 PADDED = ("voxtral", "glmasr")  # every clip is padded to 30 s
 
 
@@ -172,10 +172,11 @@ def model_shape(name: str, config: dict[str, Any], lora: LoraOptions | None = No
     embeddings = model.get_input_embeddings().weight
     tied = embeddings is model.get_output_embeddings().weight
     audio_rate = AUDIO_TOKENS_PER_SECOND.get(settings.model_type, 25.0)
+    compressor = getattr(settings, "compressor", None) or {}
     if (stack := getattr(settings, "stack_factor", None)) is not None:
         # the composite: Whisper's 50 states a second, fewer with a wider first convolution
         audio_rate = 50.0 / (stack * getattr(audio, "conv1_stride", 1))
-        if getattr(settings, "compressor", None):
+        if compressor:
             audio_rate = WORD_PIECES_PER_SECOND
     return ModelShape(
         name,
@@ -191,7 +192,7 @@ def model_shape(name: str, config: dict[str, Any], lora: LoraOptions | None = No
         encoder_layers=_audio_field("encoder_layers", "num_hidden_layers"),
         encoder_ffn=_audio_field("encoder_ffn_dim", "intermediate_size"),
         audio_rate=audio_rate,
-        padded=settings.model_type in PADDED,
+        padded=settings.model_type in PADDED or compressor.get("kind") == "decoder",
         adapters=_adapter_counts(model, lora),
         fixed=fixed,
     )
@@ -244,11 +245,7 @@ def _part(key: str) -> str:
     """The part (encoder, projector, llm) to which a parameter or module belongs, by its name."""
     if re.search(r"(^|\.)(multi_modal_projector|projector|audio_projector)(\.|$)", key):
         return "projector"
-    return (
-        "encoder"
-        if re.search(r"(^|\.)(audio_tower|ctc_compressor|encoder|audio_embed)(\.|$)", key)
-        else "llm"
-    )
+    return "encoder" if re.search(r"(^|\.)(audio_tower|compressor|encoder|audio_embed)(\.|$)", key) else "llm"
 
 
 def text_parameters(name: str, key: str) -> int:

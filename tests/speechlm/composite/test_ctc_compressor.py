@@ -130,7 +130,7 @@ def test_scores_are_cosines_with_the_llms_embeddings(compressor: CTCCompressor) 
 
 def test_the_projector_starts_as_the_identity_and_corrects_by_the_tokens_around() -> None:
     torch.manual_seed(0)
-    projector = CompressedProjector(16, SIZES, 10)
+    projector = CompressedProjector(16, 12, 10)
     tokens = torch.randn(2, 5, 28)
     tokens[1, 3:] = 0.0
     assert torch.equal(projector(tokens), tokens[..., :16])
@@ -212,7 +212,7 @@ def test_a_connector_may_leave_its_compressor_in_another_one(
     ours, theirs = (connector_file.load_compressor(folder, config, embeddings) for folder in (first, second))
     for name, tensor in ours.state_dict().items():
         assert torch.equal(tensor, theirs.state_dict()[name])
-    torch.nn.init.zeros_(composite.model.ctc_compressor.to_piece.weight)
+    torch.nn.init.zeros_(composite.model.compressor.to_piece.weight)
     with pytest.raises(ValueError, match="another one: to_piece.weight differs"):
         connector_file.save_connector(composite, tmp_path / "third", facts, compressor_of=str(first))
     connector_file.save_connector(composite, first, facts)  # it changed behind the second's back
@@ -228,7 +228,7 @@ def test_a_connector_travels_without_the_models_around_it(
     assert connector_file.connector_facts(tmp_path)["made"] == "here"
     embeddings = word_embeddings(composite)
     loaded = connector_file.load_compressor(tmp_path, composite.config.audio_config, embeddings)
-    ours = composite.model.ctc_compressor.state_dict()
+    ours = composite.model.compressor.state_dict()
     assert loaded.state_dict().keys() == ours.keys()
     assert torch.equal(loaded.piece_ids, ours["piece_ids"]) and torch.equal(loaded.pieces, ours["pieces"])
     torch.testing.assert_close(

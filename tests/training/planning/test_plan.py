@@ -231,3 +231,25 @@ def test_a_ctc_compressor_counts_as_encoder_and_shortens_the_clips() -> None:
     assert compressed.encoder - plain.encoder == sum(p.numel() for p in compressor.parameters())
     assert compressed.llm == plain.llm
     assert compressed.audio_rate == WORD_PIECES_PER_SECOND < plain.audio_rate
+
+
+def test_whispers_decoder_counts_as_encoder_and_pads_the_clips() -> None:
+    from transformers import LlamaConfig, WhisperConfig
+
+    from rba_bench.speechlm.composite.configuration import CompositeConfig
+    from rba_bench.speechlm.composite.decoder_compressor import DecoderCompressor, DecoderSettings
+    from rba_bench.training.planning.shapes import model_shape
+
+    sizes = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_layers": 1}
+    audio = WhisperConfig(
+        d_model=8, vocab_size=30, pad_token_id=0, decoder_attention_heads=2, decoder_ffn_dim=16, **sizes
+    )
+    text = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    settings = DecoderSettings(8, (20, 21), 19, n_pieces=9, longest=2)
+    plain = model_shape("plain", CompositeConfig(audio, text).to_dict())
+    written = model_shape("decoder", CompositeConfig(audio, text, compressor=settings.to_dict()).to_dict())
+    decoder = DecoderCompressor(settings, audio, 16)
+    assert written.encoder - plain.encoder == sum(p.numel() for p in decoder.parameters())
+    assert written.padded and not plain.padded and written.audio_rate < plain.audio_rate

@@ -40,13 +40,13 @@ class Composite(AudioFamily):
     @property
     def compresses(self) -> bool:  # type: ignore[override]
         """See `AudioFamily.compresses`."""
-        return self.model.model.ctc_compressor is not None
+        return self.model.model.compressor is not None
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """See `Trainable.parts`: a compressor belongs to the encoder, as it ends what is cached."""
         parts = super().parts()
         if self.compresses:
-            parts["encoder"].append(self.model.model.ctc_compressor)
+            parts["encoder"].append(self.model.model.compressor)
         return parts
 
     def identity(self) -> dict[str, Any]:
@@ -70,8 +70,13 @@ class Composite(AudioFamily):
 
     @property
     def padding(self) -> str:
-        """There is no other form."""
-        return "true-length"
+        """There is no other form: a decoder needs what it was trained on, all else true length."""
+        return "30s" if self.writes else "true-length"
+
+    @property
+    def writes(self) -> bool:
+        """Whether audio tokens are what Whisper's decoder writes."""
+        return getattr(self.model.model.compressor, "whole_window", False)
 
     @property
     def max_seconds(self) -> float | None:
