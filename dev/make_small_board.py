@@ -1,6 +1,6 @@
 """Make `leaderboards/small`: evaluate the systems of the track small, build the board and verify it.
 
-python dev/make_small_board.py                    the text model, the cascade and the base: about an hour on two cores
+python dev/make_small_board.py                    the text model, the cascade and the shipped models
 python dev/make_small_board.py runs/a runs/b      and these checkpoints
 python dev/make_small_board.py --records DIR      and run records that lie below DIR, such as a study's
 
@@ -16,7 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BOARD = ROOT / "leaderboards" / "small"
 TEXT = "asset:smollm2-135m-instruct"
-SYSTEMS = (f"text:{TEXT}", f"cascade:asset:whisper-tiny.en+{TEXT}", "asset:small-base")
+SYSTEMS = (
+    f"text:{TEXT}",
+    f"cascade:asset:whisper-tiny.en+{TEXT}",
+    "asset:small-base",
+    "asset:small-aligned-sft",
+    "asset:small-aligned-rba-single",
+)
 
 
 def run(*words: str) -> None:
@@ -30,7 +36,7 @@ def run(*words: str) -> None:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("checkpoints", nargs="*", help="systems beside the three")
+    parser.add_argument("checkpoints", nargs="*", help="systems beside these")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/small-board"), help="folder of the run records"
     )
@@ -40,7 +46,8 @@ def main() -> None:
     given = parser.parse_args()
     for model in (*SYSTEMS, *given.checkpoints):
         run("eval", "--track", "small", "--model", model, "--out", str(given.out))
-    run("leaderboard", "build", *map(str, (given.out, *given.records)), "--out", str(BOARD))
+    folders = map(str, (given.out, *given.records))
+    run("leaderboard", "build", *folders, "--baseline", "small-base", "--out", str(BOARD))
     run("leaderboard", "verify", str(BOARD / "records"))
 
 

@@ -1,6 +1,6 @@
 """`rba-bench quickstart`: the whole way in one command, on real models or on those of the micro track.
 
-    small   OUT/base  OUT/alignment-set  OUT/checkpoints/rba-single  OUT/eval/<model>/<run>  OUT/leaderboard  OUT/page
+    small   OUT/alignment-set  OUT/checkpoints/rba-single  OUT/eval/<model>/<run>  OUT/leaderboard  OUT/page
     micro   OUT/alignment-set  OUT/checkpoints/{sft,rba-single,rba-group}  OUT/eval/<model>/<run>  OUT/leaderboard
 
 Every stage resumes itself, so the same call continues after an interruption, and of a finished folder it only reads.
@@ -173,22 +173,12 @@ def fetch_weights() -> None:
         fetch(asset)
 
 
-def base_model(out: Path) -> str:
-    """The speech model to align, as `--model` takes it: the shipped one, else one with an untrained connector."""
-    if BASE in ASSETS:
-        return PREFIX + BASE
-    from rba_bench.speechlm.compose import CTC, ComposeOptions, compose
-
-    say(f"this version ships no {BASE}: its connector is random here, so that it hears nothing yet")
-    return str(compose(PREFIX + ENCODER, PREFIX + LLM, out / "base", ComposeOptions(CTC)).path)
-
-
-def run_small(out: Path, base: str | None = None) -> QuickstartResult:
+def run_small(out: Path, model: str = PREFIX + BASE) -> QuickstartResult:
     """Do whatever is not done yet in `out`.
 
     Args:
         out: Folder.
-        base: Another speech model, as `--model` takes it.
+        model: The speech model to align, as `--model` takes it.
 
     Raises:
         UserError: a sub-folder belongs to other recipes.
@@ -200,9 +190,7 @@ def run_small(out: Path, base: str | None = None) -> QuickstartResult:
     from rba_bench.training.training_run import train
 
     shipped = [PREFIX + name for name in ASSETS if name.startswith(ALIGNED)]
-    stage = Stages(9 + len(shipped))
-    with stage("the speech model"):
-        model = base or base_model(out)
+    stage = Stages(8 + len(shipped))
     records: list[Path] = []
     references = (f"text:{PREFIX}{LLM}", f"cascade:{PREFIX}{ENCODER}+{PREFIX}{LLM}")
     for name in (*references, model, *shipped):

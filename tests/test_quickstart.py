@@ -76,19 +76,21 @@ def test_micro_stages_run_in_order_on_one_data_set(calls: list[tuple[Any, ...]],
 def test_small_evaluates_before_and_after_training_and_ends_with_a_page(
     calls: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
-    result = quickstart.run_small(tmp_path, base="models/mine")
-    assert [call[0] for call in calls] == ["eval", "eval", "eval", "synth", "train", "eval", "leaderboard"]
+    result = quickstart.run_small(tmp_path, "models/mine")
+    assert [call[0] for call in calls] == [*["eval"] * 5, "synth", "train", "eval", "leaderboard"]
     evaluated = [call[1] for call in calls if call[0] == "eval"]
     aligned = tmp_path / "checkpoints" / "rba-single"
     assert evaluated == [
         "text:asset:smollm2-135m-instruct",
         "cascade:asset:whisper-tiny.en+asset:smollm2-135m-instruct",
         "models/mine",
+        "asset:small-aligned-sft",
+        "asset:small-aligned-rba-single",
         str(aligned),
     ]
     assert {call[3] for call in calls if call[0] == "eval"} == {quickstart.ITEMS}
     assert ("train", "rba-single", tmp_path / "alignment-set", aligned, "models/mine") in calls
-    assert calls[-1] == ("leaderboard", 4, tmp_path / "leaderboard", "mine", True)
+    assert calls[-1] == ("leaderboard", 6, tmp_path / "leaderboard", "mine", True)
     assert (
         result.summary()["page"] == tmp_path / "page" / "index.html"
         and result.page in dict(result.paths()).values()
@@ -123,7 +125,7 @@ def test_without_a_source_of_weights_it_says_so_and_takes_the_micro_track(
 def test_the_weights_that_small_names_are_assets_and_its_overrides_fit_its_recipes() -> None:
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
-    assert {quickstart.LLM, quickstart.ENCODER, quickstart.VOICE} <= ASSETS.keys()
+    assert {quickstart.LLM, quickstart.ENCODER, quickstart.VOICE, quickstart.BASE} <= ASSETS.keys()
     made = load_recipe(SynthesisRecipe, recipe_file("small/synth"), quickstart.SET)
     trained = load_recipe(TrainingRecipe, recipe_file("small/rba-single"), quickstart.RUN)
     assert trained.max_answer_tokens == made.response_max_new_tokens  # no answer of the set is left out

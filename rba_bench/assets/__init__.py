@@ -150,7 +150,8 @@ class World:
             texts are plain English.
         testsets: Has `load_testset(name)` (folder of `test.parquet`) and `testset_texts(name)` (rows without audio);
             that of `small` also BASELINE and PROMPTS.
-        builder: Has `build_weights(out)`, which makes the shipped weights again and returns their provenance file.
+        builder: Has `build_weights(out)`, which makes the shipped weights again and returns their provenance file; that
+            of `small` also `plan_of` and `build_aligned`.
         alignment: Has `load_alignment_set()` (folder of the world's alignment set); "" where a recipe makes it.
     """
 
@@ -169,7 +170,10 @@ WEIGHTS = {
         "rba-bench micro build",
     ),
     SMALL: ShippedWeights(
-        PACKAGE / "small" / "weights", "RBA_SMALL_WEIGHTS", ("base",), "rba-bench small build"
+        PACKAGE / "small" / "weights",
+        "RBA_SMALL_WEIGHTS",
+        ("base", "aligned-sft", "aligned-rba-single"),
+        "rba-bench small build",
     ),
 }
 WORLDS = {
@@ -243,31 +247,57 @@ _FETCHED_ASSETS = (
     ),
 )
 _SHIPPED_ASSETS = tuple(
-    Asset(f"{MICRO}-{role}", about, "Apache-2.0", _files(files), tensors, shipped=(MICRO, role))
-    for role, about, files, tensors in (
+    Asset(f"{track}-{role}", about, "Apache-2.0", _files(files), tensors, shipped=(track, role))
+    for track, role, about, files, tensors in (
         (
+            MICRO,
             "teacher",
             "text LLM of the micro world",
             "7eef88cdb5fff50e27aa8788d7ec6e0b5ef6a10819b76368d0276cdb1d1de3c1 2243232 model.safetensors",
             "3079de91d8c4a7651c4bb80dfc63ad9116807f6f8a7a5f612302afe37a8e18c1",
         ),
         (
+            MICRO,
             "base",
             "speech model of the micro world",
             "c30d9b4cbd4a4ed365e0dd83679af97eb0ff71972868d35620b21a83c32529e2 4729056 model.safetensors",
             "33bffe21b12cbb7f0f28900681edd232bdf94d0a6124e080ce97615474d51823",
         ),
         (
+            MICRO,
             "reward",
             "reward model of the micro world",
             "37540e620d442b4fd35def848d2a119d8c31e67537c645a8234f94466f1eafee 2243600 model.safetensors",
             "44a546033ccbe05f1d7d2e1113a60e124ca18a7911b0e52035ddb52f2effad22",
         ),
         (
+            MICRO,
             "asr",
             "speech recognition head on the encoder of micro-base",
             "82e1c02bad7099e75a5936bfa2a95551e3a636e0cf42b4ccb885bf883512d69c 17852 ctc.safetensors",
             "5b9a74450f1b7e8b6d08fe8c44d5d44db3599ad19f452fb0257ed3de27a5a6d2",
+        ),
+        # a connector is loaded as the model that it makes of the two
+        (
+            SMALL,
+            "base",
+            "speech model: connector between whisper-tiny.en and smollm2-135m-instruct",
+            "84f377437384efe7748b9c2b8f24843d2dc29878fec5caf45e5bcfc82e6593f0 1775512 connector.safetensors",
+            "eb398103b80668124683f6b5ccdc3590398adaac3c6f02a4b9256b034c5f07ae",
+        ),
+        (
+            SMALL,
+            "aligned-sft",
+            "small-base after SFT of its projector",
+            "77858040fb69d98625264fdcb5dfc048a3fe2e29818479ae820517562da5ab6b 1775512 connector.safetensors",
+            "b5f4c4ef8a2c588f4d25f7a8859985c48a211613ee71138eda830659d1fba0f3",
+        ),
+        (
+            SMALL,
+            "aligned-rba-single",
+            "small-base after RBA-Single of its projector",
+            "e0fe922ace446125a1a4a4e754a06765ca36d1c9d7f04b5507e8ab64296c66cf 1775512 connector.safetensors",
+            "4361bb48aedbe9d1ab5d722f4e3e24bf10ff6818120aa1f79ccf966ef32d1888",
         ),
     )
 )

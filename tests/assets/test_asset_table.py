@@ -7,7 +7,10 @@ import pytest
 
 from rba_bench.assets import (
     ASSETS,
+    MICRO,
     PACKAGE,
+    SMALL,
+    WEIGHTS,
     find_asset,
     is_asset,
     known_license,
@@ -16,8 +19,10 @@ from rba_bench.assets import (
     resolve_model,
     weights_folder,
 )
+from rba_bench.cards import without_paths
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.files import read_json
+from rba_bench.files import read_json, sha256_file
+from rba_bench.textlm.formats.conversion import tensors_sha256
 
 
 def test_weights_lie_beside_the_code_or_where_the_environment_says(
@@ -67,9 +72,9 @@ def test_the_page_of_assets_names_them_and_their_sources() -> None:
             assert f"{asset.size / 1e6:.0f} MB" in row
 
 
-def test_the_list_and_the_build_agree_about_the_shipped_weights() -> None:
+def test_the_list_and_the_build_agree_about_the_micro_weights() -> None:
     built = read_json(PACKAGE / "micro" / "weights" / "provenance.json")["sha256"]
-    shipped = [asset for asset in ASSETS.values() if asset.shipped]
+    shipped = [asset for asset in ASSETS.values() if asset.shipped and asset.shipped[0] == MICRO]
     listed = {
         f"{asset.shipped[1]}/{file.name}": file.sha256
         for asset in shipped
@@ -77,6 +82,22 @@ def test_the_list_and_the_build_agree_about_the_shipped_weights() -> None:
         if asset.shipped
     }
     assert listed == built
+
+
+def test_the_connectors_that_ship_are_those_of_the_list_and_say_where_they_come_from() -> None:
+    shipped = [asset for asset in ASSETS.values() if asset.shipped and asset.shipped[0] == SMALL]
+    assert tuple(asset.shipped[1] for asset in shipped if asset.shipped) == WEIGHTS[SMALL].roles
+    for asset in shipped:
+        folder, (weights,) = asset.folder(), asset.files
+        assert folder.parent == PACKAGE / "small" / "weights"
+        assert sha256_file(folder / weights.name) == weights.sha256
+        assert (folder / weights.name).stat().st_size == weights.size <= 12_000_000
+        assert tensors_sha256(folder) == asset.tensors_sha256
+        facts = read_json(folder / "connector.json")
+        assert without_paths(facts) == facts  # of the machine that made it
+        names = {role: part["id"] for role, part in facts["parts"].items()}
+        assert names == {"encoder": "asset:whisper-tiny.en", "llm": "asset:smollm2-135m-instruct"}
+        assert facts["kd" if asset.name == "small-base" else "aligned"]["steps"] > 0
 
 
 def test_names_of_assets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
