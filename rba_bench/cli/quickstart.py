@@ -26,7 +26,7 @@ def quickstart_command(
 
     Evaluates the text model, a cascade and the speech model on a slice of the track small, aligns the speech model for
     a few steps on data that is made on the spot, and prints a leaderboard and the path of a page with clips and
-    answers. Takes about ten minutes on two cores. The same command resumes an interrupted run.
+    answers. Takes about seven minutes on two cores. The same command resumes an interrupted run.
     """
     with stdout_reserved():
         from rba_bench.quickstart import run_quickstart
