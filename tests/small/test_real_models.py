@@ -94,13 +94,16 @@ def test_a_judge_is_read_by_the_probabilities_of_both_orders(tmp_path: Path) -> 
         (str(task),),
         f"text:{LLM}",
         out=tmp_path / "out",
-        limit=2,
+        limit=ITEMS,
         device="cpu",
         judge=LLM,
         baseline=str(answers),
     )
     (record,) = evaluate(request)
-    assert record.metrics["win_rate"].n == 2 and 0.0 < record.metrics["win_rate"].value < 1.0
+    assert 0.0 < record.metrics["win_rate"].value < 1.0
     (run,) = (tmp_path / "out").glob(f"*/{record.run_id}")
-    for sample in read_samples(run):
+    # so small a judge writes something else than a verdict now and then
+    judged = [sample for sample in read_samples(run) if "win_rate" in sample.scores]
+    assert len(judged) == record.metrics["win_rate"].n > 0
+    for sample in judged:
         assert sample.judge["pairwise"]["weighted"] and len(sample.judge["pairwise"]["votes"]) == 2
