@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rba_bench import __version__
-from rba_bench.assets import MICRO, WEIGHTS
+from rba_bench.assets import WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_MB = 25.0  # the models of the micro world are at most 16
@@ -102,12 +102,14 @@ def test_installed_wheel_finds_its_own_weights_and_recipes(installed: Path, tmp_
         "from rba_bench.assets import weights_folder\n"
         "from rba_bench.installing import extra\n"
         "from rba_bench.recipes import recipes_dir\n"
-        "weights = sorted(str(f.relative_to(weights_folder())) for f in weights_folder().rglob('*.safetensors'))\n"
+        f"tracks = {list(WEIGHTS)}\n"
+        "folders = {track: weights_folder(track) for track in tracks}\n"
+        "weights = {t: sorted({f.parent.name for f in d.rglob('*.safetensors')}) for t, d in folders.items()}\n"
         "recipes = sorted(f.name for f in recipes_dir().iterdir())\n"
         "print(json.dumps([rba_bench.__file__, weights, recipes, extra('tts')]))\n"
     )
     origin, weights, recipes, hint = _run(installed, tmp_path, "python", "-c", code)
     assert Path(origin).is_relative_to(installed.parent)
-    assert {name.split("/")[0] for name in weights} == set(WEIGHTS[MICRO].roles)
+    assert weights == {track: sorted(shipped.roles) for track, shipped in WEIGHTS.items()}
     assert "synth-micro.yaml" in recipes
     assert hint == "pip install 'rba-bench[tts]'"

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
-from rba_bench.speechlm.composite.encoder import length_mask
+from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder, length_mask, state_lengths
 
 KIND = "decoder"
 NONE = -1  # fills rows of `spellings`
@@ -93,6 +93,27 @@ class DecoderCompressor(nn.Module):
         spellings = torch.full((config.vocab_size, settings.longest), NONE, dtype=torch.long)
         self.register_buffer("spellings", spellings)
         self.register_buffer("pieces", torch.zeros(settings.n_pieces, embedding_size))
+
+    def encode(
+        self, tower: TrueLengthWhisperEncoder, features: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Audio tokens of clips, `forward` of the states of the whole window, of few clips at a time.
+
+        Args:
+            tower: the encoder.
+            features: [B, M, T] log-mel.
+            lengths: [B] frames of each clip; None when all fill T.
+        """
+        if lengths is None:
+            lengths = torch.full(features.shape[:1], features.shape[2])
+        windows = fill_window(features, lengths, 2 * tower.mel_stride * tower.max_source_positions)
+        lengths = state_lengths(lengths.to(features.device), tower.mel_stride)
+        parts = [
+            self(tower(windows[i : i + ROWS])[0], lengths[i : i + ROWS]) for i in range(0, len(windows), ROWS)
+        ]
+        longest = max(tokens.shape[1] for tokens, _ in parts)
+        padded = [nn.functional.pad(tokens, (0, 0, 0, longest - tokens.shape[1])) for tokens, _ in parts]
+        return torch.cat(padded), torch.cat([counts for _, counts in parts])
 
     def forward(self, states: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio tokens of clips.

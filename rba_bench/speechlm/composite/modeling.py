@@ -29,17 +29,14 @@ from rba_bench.speechlm.composite.ctc_compressor import (
 )
 from rba_bench.speechlm.composite.decoder_compressor import (
     KIND,
-    ROWS,
     DecoderCompressor,
     DecoderSettings,
-    fill_window,
 )
 from rba_bench.speechlm.composite.encoder import (
     ScaledLinear,
     StackProjector,
     TrueLengthWhisperEncoder,
     length_mask,
-    state_lengths,
 )
 from rba_bench.speechlm.model_card import write_model_card
 
@@ -100,30 +97,9 @@ class CompositeModel(CompositePreTrainedModel):
         states are its tokens [B, A, H + W], one for about a word piece, and the lengths their numbers.
         """
         if isinstance(self.compressor, DecoderCompressor):
-            return self._write(self.compressor, input_features, feature_lengths)
+            return self.compressor.encode(self.audio_tower, input_features, feature_lengths)
         states, lengths = self.audio_tower(input_features, feature_lengths)
         return (states, lengths) if self.compressor is None else self.compressor(states, lengths)
-
-    def _write(
-        self,
-        compressor: DecoderCompressor,
-        input_features: torch.Tensor,
-        feature_lengths: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`encode_audio` before a decoder: states of the whole window, of few clips at a time."""
-        tower = self.audio_tower
-        frames = 2 * tower.mel_stride * tower.max_source_positions
-        features = fill_window(input_features, feature_lengths, frames)
-        if feature_lengths is None:
-            feature_lengths = torch.full(features.shape[:1], input_features.shape[2])
-        lengths = state_lengths(feature_lengths.to(features.device), tower.mel_stride)
-        parts = [
-            compressor(tower(features[i : i + ROWS])[0], lengths[i : i + ROWS])
-            for i in range(0, len(features), ROWS)
-        ]
-        longest = max(tokens.shape[1] for tokens, _ in parts)
-        padded = [nn.functional.pad(tokens, (0, 0, 0, longest - tokens.shape[1])) for tokens, _ in parts]
-        return torch.cat(padded), torch.cat([counts for _, counts in parts])
 
     def project(
         self, states: torch.Tensor, lengths: torch.Tensor | None = None
