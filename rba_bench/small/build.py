@@ -2,11 +2,12 @@
 
 `small-base`, with Whisper's own decoder as the compressor, in stages:
 
-    untrained  the composite as `rba-bench compose --connector decoder` makes it
+    decoder    the decoder's attention to the encoder's states learns the voices of `training_speech` that espeak-ng
+               makes, which Whisper misreads (`training.decoder_adaptation`); sentences of the teacher, without the LLM
     kd         the projector learns to be read by the LLM as a transcript is: token-level distillation, the LLM reading
                the transcript as the teacher (recipe `small/kd`), on the alignment set of the track and on sentences
                that are to be repeated, so that every word counts
-    base       the projector
+    base       the projector and what was trained of the decoder
 
 With a CTC compressor instead, which hears less (dev/LOG.md), two stages come first:
 
@@ -20,7 +21,7 @@ A killed build goes on: every stage is a file or a folder that the next one read
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ from rba_bench.training.connector import (
     ConnectorRecipe,
     StatesFile,
 )
+from rba_bench.training.decoder_adaptation import DecoderRecipe, DecoderTrainer
 from rba_bench.training.training_recipe import TrainingRecipe
 from rba_bench.training.training_run import train
 
@@ -71,6 +73,7 @@ ALIGNMENT = (
     "train_parts=[projector]", "lora=null", "steps=60", "groups_per_step=2", "voices_per_group=4", "warmup_steps=6",
     "learning_rate=3e-4", "max_answer_tokens=128", "max_new_tokens=96", "eval_every=20",
 )  # fmt: skip
+ADAPTED = ("encoder_attn",)  # of the decoder
 WINDOW, BATCH = 256, 16  # clips that are sorted by length, and that are encoded together
 
 
@@ -81,6 +84,7 @@ class SmallBuild:
     Attributes:
         connector: DECODER or CTC.
         seed: of texts, voices and training.
+        decoder: how Whisper's decoder is trained.
         repeated: sentences that the distillation has repeated.
         kd_steps: steps of the distillation.
         sentences: of a CTC compressor: training sentences beside the teacher's.
@@ -94,6 +98,7 @@ class SmallBuild:
     recipe: ConnectorRecipe = ConnectorRecipe(epochs=3)
     layers: int = 4
     ffn: int = 608
+    decoder: DecoderRecipe = DecoderRecipe()
     repeated: int = 900
     kd_steps: int = 300
 
@@ -161,7 +166,7 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
         out: Folder of texts, states, checkpoints and result.
         plan: See `SmallBuild`.
         processes: That speak.
-        half: Encode for a CTC compressor and train it with matrix products in bfloat16, which some processors compute
+        half: Encode for the compressor and train it with matrix products in bfloat16, which some processors compute
             several times faster.
 
     Returns:
@@ -187,14 +192,54 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
             if plan.connector == CTC:
                 base, about = _read_states(out, plan, folders, facts, processes, half)
             else:
-                base, about = out / "untrained", {}
-                compose(ENCODER, LLM, base, ComposeOptions(DECODER, seed=plan.seed))
+                base, about = _adapt_decoder(out, plan, folders, facts, processes, half)
             _distil(out, base, plan)
             model = load_family(out / "kd").model
             save_connector(model, result, {**facts, **about, "kd": _facts_of_run(out / "kd")})
         return result / FACTS
     finally:
         release(out)
+
+
+def _adapt_decoder(
+    out: Path,
+    plan: SmallBuild,
+    folders: dict[str, Path],
+    facts: dict[str, Any],
+    processes: int,
+    half: bool,
+) -> tuple[Path, dict[str, Any]]:
+    """Stage `decoder`: a connector whose decoder knows the training voices, and what its facts add."""
+    from transformers import AutoTokenizer
+
+    adapted = out / "decoder" / "connector"
+    about = {"bfloat16": half, "clips": plan.decoder.steps * plan.decoder.clips}
+    if (adapted / FACTS).is_file():
+        return adapted, about
+    compose(ENCODER, LLM, out / "untrained", ComposeOptions(DECODER, seed=plan.seed))
+    model = load_family(out / "untrained").model
+    inner, compressor = model.model, model.model.compressor
+    compressor.sizes = replace(compressor.sizes, trained=ADAPTED)
+    whisper_tokenizer = AutoTokenizer.from_pretrained(folders["encoder"])
+    sentences = training_texts.repeated_sentences(None, plan.seed)
+    extractor = LogMelFeatureExtractor(inner.audio_tower.config.num_mel_bins)
+
+    def spoken(begin: int) -> Iterator[tuple[list[int], np.ndarray]]:
+        numbered = [(n, sentences[n % len(sentences)].text) for n in range(begin, about["clips"])]
+        for _, text, wave in training_speech.clips(numbered, plan.seed, processes, recorded=0.0):
+            yield whisper_tokenizer(" " + text, add_special_tokens=False)["input_ids"], wave
+
+    def features(waves: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        made = extractor(waves)
+        return made["input_features"], made["feature_lengths"]
+
+    (out / "decoder").mkdir(exist_ok=True)
+    trainer = DecoderTrainer(
+        compressor, inner.audio_tower, spoken, features, plan.decoder, out / "decoder", half
+    )
+    trainer.run_with_progress("train the decoder")
+    save_connector(model, adapted, {**facts, **about})
+    return adapted, about
 
 
 def _read_states(
@@ -277,7 +322,7 @@ def build_aligned(method: str, out: Path, base: str) -> Path:
         base: A connector of `build_weights`: its folder, or `asset:NAME`.
 
     Returns:
-        `connector.json`, as of `build_weights`; a CTC compressor stays in the base.
+        `connector.json`, as of `build_weights`; what was trained of the compressor stays in the base.
 
     Raises:
         MissingPrerequisite: An asset or an engine is not there.
@@ -292,7 +337,9 @@ def build_aligned(method: str, out: Path, base: str) -> Path:
     train(recipe, run)
     model = load_family(run).model
     facts = {"parts": known["parts"], **cards.without_paths({"base": base}), "aligned": _facts_of_run(run)}
-    save_connector(model, result, facts, compressor_of="" if decoder_of(known) else base)
+    decoder = decoder_of(known)
+    shared = decoder is None or bool(decoder.get("trained"))
+    save_connector(model, result, facts, compressor_of=base if shared else "")
     return result / FACTS
 
 

@@ -32,14 +32,20 @@ TOGETHER, AHEAD = 16, 16  # clips that a process says at once, and how many time
 Clip = tuple[int, str, np.ndarray]  # number and text of a sentence, and its samples
 
 
-def clip(number: int, text: str, seed: int = 0) -> np.ndarray:
+def clip(number: int, text: str, seed: int = 0, recorded: float = RECORDED) -> np.ndarray:
     """One clip, float32 at 16 kHz, [n].
+
+    Args:
+        number: Of the clip.
+        text: What is said.
+        seed: Of voices and rooms.
+        recorded: Share of flite's voices, which need Debian's package; the others are espeak-ng's.
 
     Raises:
         MissingPrerequisite: An engine is not installed.
     """
     rng = random.Random(stable_seed("small training clip", seed, number))
-    if rng.random() < RECORDED:
+    if rng.random() < recorded:
         wave = flite.speak(text, "en", rng.choice(flite.BANKS["flite"]))
         if rng.random() < 0.7:  # another size of mouth
             wave = change_speed(wave, rng.uniform(0.87, 1.16))
@@ -62,15 +68,20 @@ def _record(wave: np.ndarray, rng: random.Random, noise: np.random.Generator) ->
     return gain(wave, rng.uniform(-10.0, 2.0))
 
 
-def clips(numbered: Sequence[tuple[int, str]], seed: int = 0, processes: int = 2) -> Iterator[Clip]:
-    """Clips of numbered sentences in their order, made by several processes a little ahead of their use."""
+def clips(
+    numbered: Sequence[tuple[int, str]], seed: int = 0, processes: int = 2, recorded: float = RECORDED
+) -> Iterator[Clip]:
+    """Clips of numbered sentences in their order, made by several processes a little ahead of their use.
+
+    `recorded`: see `clip`.
+    """
     pool = ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)
     )
     pending: deque[Future[list[Clip]]] = deque()
     try:
         for start in range(0, len(numbered), TOGETHER):
-            pending.append(pool.submit(_say, numbered[start : start + TOGETHER], seed))
+            pending.append(pool.submit(_say, numbered[start : start + TOGETHER], seed, recorded))
             if len(pending) > AHEAD * processes:
                 yield from pending.popleft().result()
         while pending:
@@ -90,5 +101,5 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _say(numbered: Sequence[tuple[int, str]], seed: int) -> list[Clip]:
-    return [(number, text, clip(number, text, seed)) for number, text in numbered]
+def _say(numbered: Sequence[tuple[int, str]], seed: int, recorded: float) -> list[Clip]:
+    return [(number, text, clip(number, text, seed, recorded)) for number, text in numbered]

@@ -164,8 +164,8 @@ def training_sentences(count: int, seed: int = 0, wordnet: Path = WORDNET) -> li
     return made + TOLD_TIMES * told + answered
 
 
-def repeated_sentences(count: int, seed: int = 0) -> list[Sentence]:
-    """`count` sentences to be repeated: of the teacher's instructions and answers, and so without WordNet."""
+def repeated_sentences(count: int | None, seed: int = 0) -> list[Sentence]:
+    """`count` sentences (None: all) of the teacher's instructions and answers, and so without WordNet."""
     taken = _held_out()
     made = [new for text in _instructions() for new in _new(text, "instruction", taken, is_told)]
     made += [new for text in _answers() for new in _new(text, "answer", taken, is_told)]

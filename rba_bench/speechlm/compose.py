@@ -8,7 +8,7 @@ one by one, for a projector to stack. Text models are what transformers loads as
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -375,11 +375,13 @@ def _compressor(
     connector_file.check_sizes(folder, tower.config, embeddings)
     settings = DecoderSettings.from_dict(stored)
     made = _load_decoder(encoder_folder, tokenizer, embeddings, start=settings.start)
+    made.sizes = replace(made.sizes, trained=settings.trained)
     if made.sizes != settings:
         raise UserError(
             f"the connector in {folder} was trained behind another decoder or tokenizer: use the models named in its "
             f"{connector_file.FACTS}"
         )
+    connector_file.load_decoder_weights(folder, made)
     return made, size
 
 

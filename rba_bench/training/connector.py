@@ -10,7 +10,6 @@ al. 2019). A killed run goes on from its last checkpoint; the order of batches a
 
 import math
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,11 @@ from torch import nn
 
 from rba_bench import files
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.composite.ctc_compressor import BLANK, LETTERS, CTCCompressor
+from rba_bench.training.step_trainer import StepTrainer
 
 STATES, INDEX = "states.f16", "states.jsonl"
-CHECKPOINT, STEP = "checkpoint.safetensors", "step"
-LOG = "train_log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,7 @@ def spell(text: str) -> list[int]:
     return [LETTERS.index(char) + 1 for char in " ".join(known.split())]
 
 
-class CompressorTrainer:
+class CompressorTrainer(StepTrainer):
     """Trains a compressor on encoded clips, and goes on where an earlier call in the same folder stopped.
 
     Args:
@@ -212,7 +209,7 @@ class CompressorTrainer:
         out: Path,
         half: bool = False,
     ) -> None:
-        self.compressor, self.clips, self.recipe, self.out, self.half = compressor, clips, recipe, out, half
+        self.compressor, self.clips, self.recipe, self.half = compressor, clips, recipe, half
         numbers = {token: number for number, token in enumerate(compressor.piece_ids.tolist())}
         try:
             self.targets = [[numbers[token] for token in clip.tokens] for clip in clips]
@@ -222,49 +219,18 @@ class CompressorTrainer:
             ) from error
         self.spelled = [spell(clip.text) for clip in clips]
         self.batches = make_batches([len(clip.states) for clip in clips], recipe.batch_seconds)
-        self.total = len(self.batches) * recipe.epochs
-        matrices = [p for p in compressor.parameters() if p.ndim > 1]
-        vectors = [p for p in compressor.parameters() if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
-        self.step = 0
-        if (out / CHECKPOINT).is_file():
-            self._restore()
+        total = len(self.batches) * recipe.epochs
+        rates = (recipe.lr, recipe.warmup, recipe.weight_decay)
+        super().__init__(dict(compressor.named_parameters()), total, *rates, out, recipe.save_every)
 
     def run(self, note: Callable[[int, float], None] = lambda step, loss: None) -> None:
-        """Train to the end; `note` gets the step and the mean loss of the steps since it was last called."""
+        """See `StepTrainer.run`."""
         self.compressor.train()
-        losses, begun = [], time.monotonic()
-        with files.JsonlAppender(self.out / LOG) as log:
-            while self.step < self.total:
-                losses.append(self._step())
-                self.step += 1
-                if self.step % 50 == 0 or self.step == self.total:
-                    loss, losses = sum(losses) / len(losses), []
-                    elapsed = time.monotonic() - begun
-                    log.write({"step": self.step, "loss": loss, "lr": self._lr(), "elapsed_s": elapsed})
-                    note(self.step, loss)
-                if self.step % self.recipe.save_every == 0 or self.step == self.total:
-                    self._save()
+        super().run(note)
         self.compressor.eval()
 
-    def run_with_progress(self, label: str) -> None:
-        """Train to the end, and show how far it is."""
-        reached = self.step
-        with bar(label, self.total, reached, "steps") as advance:
-
-            def note(step: int, loss: float) -> None:
-                nonlocal reached
-                advance(step - reached)
-                reached = step
-                say(f"{label}: step {step}/{self.total}, loss {loss:.3f}")
-
-            self.run(note)
-
-    def _step(self) -> float:
+    def loss(self) -> tuple[torch.Tensor, float]:
+        """See `StepTrainer.loss`; the number is the loss of the word pieces."""
         epoch, position = divmod(self.step, len(self.batches))
         order = list(range(len(self.batches)))
         random.Random(stable_seed("connector order", self.recipe.seed, epoch)).shuffle(order)
@@ -274,8 +240,6 @@ class CompressorTrainer:
         self._mask(states, lengths, rng)
         n_pieces = len(self.compressor.pieces)
         drawn = rng.choice(n_pieces, min(self.recipe.negatives, n_pieces), replace=False)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
         targets = [self.targets[i] for i in numbers]
         torch.manual_seed(stable_seed("connector dropout", self.recipe.seed, self.step))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
@@ -289,15 +253,7 @@ class CompressorTrainer:
                 self.recipe.dropout,
                 spelled,
             )
-        self.optimizer.zero_grad()
-        (loss + self.recipe.letters * letters).backward()
-        nn.utils.clip_grad_norm_(self.compressor.parameters(), 1.0)
-        self.optimizer.step()
-        return loss.item()
-
-    def _lr(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.recipe.warmup)
-        return self.recipe.lr * warm * (0.01 + 0.495 * (1 + math.cos(math.pi * self.step / self.total)))
+        return loss + self.recipe.letters * letters, loss.item()
 
     def _mask(self, states: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator) -> None:
         """Blank spans of time in every clip and a band of features in every second one."""
@@ -311,28 +267,6 @@ class CompressorTrainer:
                 band = int(rng.integers(0, min(recipe.mask_width, width - 1) + 1))
                 start = int(rng.integers(0, width - band))
                 row[:, start : start + band] = 0.0
-
-    def _save(self) -> None:
-        from safetensors.torch import save
-
-        tensors = {STEP: torch.tensor(self.step)}
-        for name, parameter in self.compressor.named_parameters():
-            tensors[f"model.{name}"] = parameter.detach()
-            tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
-        files.write_atomic(self.out / CHECKPOINT, save({n: t.contiguous() for n, t in tensors.items()}))
-
-    def _restore(self) -> None:
-        from safetensors.torch import load_file
-
-        tensors = load_file(self.out / CHECKPOINT)
-        self.step = int(tensors[STEP])
-        with torch.no_grad():
-            for name, parameter in self.compressor.named_parameters():
-                parameter.copy_(tensors[f"model.{name}"])
-                self.optimizer.state[parameter] = {
-                    key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-        say(f"the connector goes on from step {self.step} of {self.total}")
 
 
 def make_batches(lengths: Sequence[int], seconds: float) -> list[list[int]]:

@@ -27,7 +27,6 @@ from rba_bench.speechlm.model_card import CONNECTOR_RUN, PROVENANCE, write_model
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.weights import local_folder, weights_sha256
 from rba_bench.training.connector import (
-    LOG,
     CompressorTrainer,
     ConnectorRecipe,
     EncodedClip,
@@ -35,6 +34,7 @@ from rba_bench.training.connector import (
     transcripts,
 )
 from rba_bench.training.data.groups import TrainingData, choices
+from rba_bench.training.step_trainer import LOG
 
 WORK = "connector-work"  # states and checkpoints of an unfinished run; removed at its end
 CONNECTOR = "connector"  # compressor and projector alone, for `rba-bench compose --connector`

@@ -16,13 +16,15 @@ from rba_bench.small import build, training_speech
 from rba_bench.small.alignment import load_alignment_set
 from rba_bench.small.build import SmallBuild, build_aligned, build_weights
 from rba_bench.small.training_texts import Sentence
+from rba_bench.speechlm.audiolm.loading import load_family
 from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
 from rba_bench.training.connector import ConnectorRecipe
+from rba_bench.training.decoder_adaptation import DecoderRecipe, DecoderTrainer
 
 pytest.importorskip("espeakng_loader")
-PLAN = SmallBuild(kd_steps=2, repeated=2)
+PLAN = SmallBuild(kd_steps=2, repeated=2, decoder=DecoderRecipe(steps=4, clips=2, warmup=1, save_every=1))
 CTC_PLAN = SmallBuild(
     connector="ctc",
     sentences=6,
@@ -58,27 +60,81 @@ def parts(
     monkeypatch.setattr(build.training_texts, "training_sentences", lambda count, seed: sentences[:count])
     rng = np.random.default_rng(0)
 
-    def noises(numbered: Any, *_: Any) -> Any:
+    def noises(numbered: Any, *_: Any, **__: Any) -> Any:
         for number, text in numbered:
             yield number, text, rng.standard_normal(16_000).astype(np.float32) * 0.1
 
     monkeypatch.setattr(training_speech, "clips", noises)
 
 
-def test_the_base_is_a_projector_behind_whispers_decoder(
+def test_the_base_is_a_projector_behind_whispers_decoder_which_learnt_new_voices(
     parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = build_weights(tmp_path / "out", PLAN).parent
     facts = read_json(folder / "connector.json")
-    assert facts["compressor"]["kind"] == "decoder" and facts["kd"]["steps"] == 2
+    assert facts["compressor"]["kind"] == "decoder" and facts["compressor"]["trained"] == ["encoder_attn"]
+    assert facts["kd"]["steps"] == 2 and facts["clips"] == 8
     assert facts["parts"]["encoder"]["id"] == build.ENCODER and str(tmp_path) not in json.dumps(facts["kd"])
-    assert all(name.startswith("projector.") for name in load_file(folder / "connector.safetensors"))
+    shipped = load_file(folder / "connector.safetensors")
+    decoder = {name for name in shipped if not name.startswith("projector.")}
+    assert decoder and all(
+        name.startswith("compressor.decoder.") and ".encoder_attn." in name for name in decoder
+    )
+    own = compressor_of(tmp_path / "out" / "untrained")
+    loaded = compressor_of(folder)
+    for name, weight in own.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name]) != (f"compressor.{name}" in decoder), name
     distilled = list(read_jsonl(tmp_path / "out" / "kd-texts.jsonl"))
     assert [row["answer"] for row in distilled[12:]] == [row["instruction"] for row in distilled[12:]]
     assert len(distilled) == 12 + PLAN.repeated and distilled[-1]["prompt"].startswith("Repeat")
     _check_answers(folder)
     _check_aligned(folder, tmp_path, monkeypatch)
-    assert "compressor_of" not in read_json(tmp_path / "aligned" / "aligned-rba-single" / "connector.json")
+    shared = read_json(tmp_path / "aligned" / "aligned-rba-single" / "connector.json")["compressor_of"]
+    assert shared["id"] == str(folder)
+
+
+def test_a_decoder_that_is_killed_while_it_trains_ends_with_the_same_weights(
+    parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_distil", lambda *_: None)
+    monkeypatch.setattr(build, "load_family", only_decoders(build.load_family))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for out, last in ((whole, 99), (killed, 2)):
+        steps = DecoderTrainer.loss
+
+        def loss(self: DecoderTrainer, last: int = last, steps: Any = steps) -> Any:
+            if self.step == last:
+                raise KeyboardInterrupt
+            return steps(self)
+
+        with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Stopped)):
+            patch.setattr(DecoderTrainer, "loss", loss)
+            build_weights(out, PLAN)
+    with pytest.raises(Stopped):
+        build_weights(killed, PLAN)
+    ours, theirs = (
+        load_file(out / "decoder" / "connector" / "connector.safetensors") for out in (killed, whole)
+    )
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Stopped(Exception):
+    """Behind the decoder's stage."""
+
+
+def only_decoders(load: Any) -> Any:
+    """A `load_family` that stops a build before it loads what was distilled."""
+
+    def loaded(folder: Path) -> Any:
+        if folder.name == "kd":
+            raise Stopped
+        return load(folder)
+
+    return loaded
+
+
+def compressor_of(folder: Path) -> Any:
+    return load_family(folder).model.model.compressor
 
 
 def test_a_killed_build_of_a_ctc_compressor_goes_on_and_ends_in_a_model_that_can_be_aligned(

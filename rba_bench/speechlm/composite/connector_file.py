@@ -3,7 +3,7 @@
 Two files: `connector.safetensors` has the weights, without the LLM's word embeddings, which come from the LLM itself;
 `connector.json` says their sizes, between which models they were trained (hashes of the weights), and how. Where only
 the projector was trained further, the compressor stays in the connector that it comes from, which is named there; and
-where Whisper's own decoder compresses, it comes with the encoder.
+where Whisper's own decoder compresses, it comes with the encoder, but for the parts that were trained further.
 """
 
 from collections.abc import Mapping
@@ -47,15 +47,16 @@ def save_connector(
     if inner.compressor is None:
         raise ValueError("only a composite with a compressor has a connector that stands alone")
     tensors = {}
-    modules = {_PROJECTOR: inner.multi_modal_projector}
+    stored: dict[str, Mapping[str, torch.Tensor]] = {_PROJECTOR: inner.multi_modal_projector.state_dict()}
     shared: dict[str, Any] = {}
     if isinstance(inner.compressor, DecoderCompressor):
         shared = {"compressor": inner.compressor.sizes.to_dict()}
+        stored[_COMPRESSOR] = inner.compressor.trained_parameters()
     else:
-        modules[_COMPRESSOR] = inner.compressor
         shared = {"sizes": inner.compressor.sizes.to_dict()}
-    for prefix, module in modules.items():
-        for name, tensor in module.state_dict().items():
+        stored[_COMPRESSOR] = inner.compressor.state_dict()
+    for prefix, weights in stored.items():
+        for name, tensor in weights.items():
             whole_number = not tensor.is_floating_point()
             tensors[prefix + name] = tensor.detach().cpu().to(torch.int32 if whole_number else torch.float16)
     tensors.pop(_FROM_LLM, None)
@@ -155,6 +156,25 @@ def _compressor_folder(folder: Path, facts: Mapping[str, Any]) -> Path:
             f"the connector in {folder} needs the compressor of another {other['id']}: make it again"
         )
     return found
+
+
+def load_decoder_weights(folder: Path, compressor: DecoderCompressor) -> None:
+    """Put the parts of a decoder that a connector was trained with into Whisper's own.
+
+    Args:
+        folder: see `save_connector`.
+        compressor: whose settings name the parts.
+
+    Raises:
+        UserError: the connector has no weights of them, or takes them from a connector that has changed.
+    """
+    weights = _weights(_compressor_folder(folder, connector_facts(folder)), _COMPRESSOR)
+    parameters = compressor.trained_parameters()
+    if weights.keys() != parameters.keys():
+        raise UserError(f"the connector in {folder} lacks weights of the decoder: make it again")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
 
 
 def load_projector(folder: Path, model: CompositeForConditionalGeneration) -> None:

@@ -2,8 +2,9 @@
 
 The decoder reads the encoder's states of the whole 30 s window, as it was trained to, and writes greedily. A token of
 what it wrote is the LLM's input embedding of the same characters, beside the decoder's last hidden state from which
-they were chosen: the projector can correct the embedding by what the decoder was unsure of. Nothing here trains, and
-both models' word pieces are joined by their characters alone, so any Whisper goes with any LLM.
+they were chosen: the projector can correct the embedding by what the decoder was unsure of. Nothing here has to train:
+both models' word pieces are joined by their characters alone, so any Whisper goes with any LLM. Parts of the decoder
+can train for voices that Whisper misreads (`training.decoder_adaptation`).
 
 What it costs: the model hears what the recogniser writes, and the encoder always computes 30 s. What it gives: a
 language model's knowledge of spoken words, which a compressor that reads states frame by frame (`ctc_compressor`) has
@@ -46,6 +47,7 @@ class DecoderSettings:
         suppressed_first: token ids that are not written first.
         n_pieces: word embeddings of the LLM that it uses.
         longest: word pieces of the LLM that the characters of one of its own take at most.
+        trained: parts of its layers that were trained further, such as `encoder_attn`; () where it is Whisper's own.
     """
 
     hidden_size: int
@@ -55,10 +57,14 @@ class DecoderSettings:
     suppressed_first: tuple[int, ...] = ()
     n_pieces: int = 1
     longest: int = 1
+    trained: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For the composite's configuration."""
-        return {"kind": KIND, **asdict(self)}
+        stored = {"kind": KIND, **asdict(self)}
+        if not self.trained:  # as it was stored before decoders could train
+            del stored["trained"]
+        return stored
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "DecoderSettings":
@@ -93,6 +99,11 @@ class DecoderCompressor(nn.Module):
         spellings = torch.full((config.vocab_size, settings.longest), NONE, dtype=torch.long)
         self.register_buffer("spellings", spellings)
         self.register_buffer("pieces", torch.zeros(settings.n_pieces, embedding_size))
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What differs from Whisper's own decoder, by its name in this module."""
+        parts = self.sizes.trained
+        return {n: p for n, p in self.named_parameters() if any(part in n.split(".") for part in parts)}
 
     def encode(
         self, tower: TrueLengthWhisperEncoder, features: torch.Tensor, lengths: torch.Tensor | None
