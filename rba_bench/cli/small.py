@@ -30,15 +30,15 @@ def build_small_command(
         typer.Option(
             "--connector",
             metavar="KIND",
-            help="What compresses: decoder (Whisper's own, as shipped) or ctc (trained here, hears less).",
+            help="What compresses: decoder (Whisper's, as shipped) or ctc (trained from the start, hears less).",
         ),
     ] = "decoder",
-    processes: Annotated[int, typer.Option("--processes", min=1, help="With ctc: processes that speak.")] = 2,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that speak.")] = 2,
     half: Annotated[
         bool,
         typer.Option(
             "--bfloat16",
-            help="With ctc: train the compressor in bfloat16, where the processor is faster at that.",
+            help="Train what compresses in bfloat16, where the processor is faster at that.",
         ),
     ] = False,
     as_json: options.Json = False,

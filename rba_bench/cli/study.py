@@ -76,6 +76,15 @@ def study_command(
             show_default=False,
         ),
     ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            metavar="DIR",
+            help="Published report of this study, from this or another machine: what it has is not run again.",
+            show_default=False,
+        ),
+    ] = None,
     publish: Annotated[
         Path | None,
         typer.Option(
@@ -89,6 +98,8 @@ def study_command(
     track = str(context.info_name)
     if probe and not plan:
         raise UserError("--probe belongs to --plan: add --plan")
+    if plan and published:
+        raise UserError("--plan shows what is left in --out: run once with --continue, then plan")
     with stdout_reserved():
         from rba_bench.study.deadline import parse_duration, stopping_after
 
@@ -96,6 +107,7 @@ def study_command(
         study = _load_study(
             out or RUNS / f"study-{track}", recipe or f"study-{track}", set_, (methods, seeds, budget), trust
         )
+        study.published = published
         if plan:
             from rba_bench.study.plan import plan_study
             from rba_bench.study.probe import probe_study

@@ -135,7 +135,7 @@ def _measured_rates(study: Study) -> dict[str, float]:
     rates = {}
     for method in study.study.methods:
         cells = [Cell(budget, method, seed) for budget in BUDGETS for seed in study.selection.seeds]
-        records = [study.folder.run_record(cell) for cell in cells]
+        records = [scores.training_facts(study.folder, cell) for cell in cells]
         finished = [record for record in records if record is not None and record["steps"]]
         if finished:
             seconds = sum(record["wall_time_s"] + record["encoding_s"] for record in finished)

@@ -17,13 +17,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from rba_bench.errors import UserError
-from rba_bench.files import write_atomic
+from rba_bench.files import write_atomic, write_json
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, hash_cell, protocol_table
 from rba_bench.leaderboard.tables import SHORT, TextTable, csv_text, json_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES, SEED
 from rba_bench.study.analysis import Analysis, StudyData
 from rba_bench.study.folder import SCORES, Cell, StudyFolder
-from rba_bench.study.scores import load_all_scores
+from rba_bench.study.scores import load_all_scores, scores_path
 from rba_bench.study.study_recipe import BUDGETS, StudyRecipe, dotted_changes
 from rba_bench.study.study_tables import (
     BUDGET_NAMES,
@@ -163,6 +163,36 @@ def publish_study_report(report: StudyReport, to: Path) -> Path:
     return to
 
 
+def take_published(study: StudyRecipe, published: Path, out: Path) -> int:
+    """Take over the finished runs of a published report, so that a study goes on without their checkpoints.
+
+    Args:
+        study: The recipe that goes on.
+        published: Folder of the report.
+        out: Folder of the study; what it has is kept.
+
+    Returns:
+        How many systems were taken over.
+
+    Raises:
+        UserError: there is no report, or it is of another study.
+    """
+    data, folder = load_study(published), StudyFolder(out)
+    ours, theirs = (_without_paths(recipe.identity()) for recipe in (study, data.study))
+    if others := sorted(key for key in ours if ours[key] != theirs[key]):
+        raise UserError(
+            f"{published} is of another study: `{others[0]}` is {theirs[others[0]]} there and {ours[others[0]]} here"
+        )
+    taken = 0
+    for system in data.systems:
+        if not (folder.scores / scores_path(system.part, system.method, system.seed)).is_file():
+            system.save(folder.scores)
+            taken += 1
+    if data.time and not folder.time_file.is_file():
+        write_json(folder.time_file, data.time)
+    return taken
+
+
 def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe without folders of this machine, for publishing."""
     from rba_bench.evaluation.plan import relative_spec
@@ -216,7 +246,10 @@ def _conditions(data: StudyData) -> Iterator[str]:
     base, alignment_set = (plain(paths[key]) if paths[key] else "" for key in ("base", "alignment_set"))
     base = f"made by the study's warm-up from {base}" if study.warmup else base
     alignment_set = alignment_set or study.synthesis.recipe + _changes_text(study.synthesis.set)
-    yield f"Base: {base} (`{plain(cost.get('base_sha256', ''))[:SHORT]}`). Alignment set: {alignment_set}."
+    bases = dict.fromkeys(f"`{plain(run.cost.get('base_sha256', ''))[:SHORT]}`" for run in runs)
+    yield f"Base: {base} ({', '.join(bases)}). Alignment set: {alignment_set}."
+    if len(bases) > 1:
+        yield "The base was made more than once, on different machines: the runs start from bases that are not equal."
     if study.warmup:
         yield f"Warm-up: {plain(study.warmup.recipe)}{_changes_text(study.warmup.set)}."
     time, seconds = "", data.time.get("seconds")

@@ -17,6 +17,7 @@ from rba_bench.files import sha256_json, write_atomic
 from rba_bench.leaderboard.board_groups import data_hash
 from rba_bench.leaderboard.loaded_runs import load_checked_run, resampling_rows, summable_rows
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
+from rba_bench.study.folder import Cell, StudyFolder
 from rba_bench.untrusted import parse_untrusted_json, plain, read_untrusted_file, unpack_gzip
 
 SUFFIX = ".json.gz"
@@ -127,6 +128,21 @@ def load_all_scores(folder: Path) -> list[SystemScores]:
     """All systems below a folder, sorted by part, method and seed."""
     systems = [system for file in folder.rglob(f"*{SUFFIX}") if (system := load_scores(file))]
     return sorted(systems, key=lambda system: (system.part, system.method, system.seed))
+
+
+def training_facts(folder: StudyFolder, cell: Cell) -> dict[str, Any] | None:
+    """What a finished training took (`rba_run.json`, else what its scores repeat of it), None if it is not finished.
+
+    Checkpoints are large: they can be removed once a run is scored, and a published report continues without them.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    record = folder.run_record(cell)
+    if record is not None:
+        return record
+    stored = load_scores(folder.scores / scores_path(cell.budget, cell.method, cell.seed))
+    return None if stored is None or not stored.cost else stored.cost
 
 
 def condense_run(folder: Path, metrics: Sequence[str]) -> TaskScores:

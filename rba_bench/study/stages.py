@@ -105,14 +105,17 @@ class Study:
         study: The recipe.
         out: Its folder.
         selection: The part to run now.
+        published: A published report of this study whose runs are not repeated.
 
     Attributes:
         alignment_set: Training data of all methods.
         base: The model that all methods start from.
     """
 
-    def __init__(self, study: StudyRecipe, out: Path, selection: Selection) -> None:
-        self.study, self.selection = study, selection
+    def __init__(
+        self, study: StudyRecipe, out: Path, selection: Selection, published: Path | None = None
+    ) -> None:
+        self.study, self.selection, self.published = study, selection, published
         self.folder = StudyFolder(out)
         self.time = TimePlan(study, self.folder)
         given = study.alignment_set
@@ -146,6 +149,7 @@ class Study:
         self.check()
         claim(self.folder.out, STAGE, self.study.identity())
         try:
+            self._take_published()
             self.prepare()
             for name, spec in self.study.reference_models.items():
                 self._score(REFERENCE, name, 0, self.model(spec), sha256_json([str(self.study.base), spec]))
@@ -153,7 +157,7 @@ class Study:
                 if budget == "time":
                     self._measure_speed()
                 for cell in self.selection.cells(budget):
-                    if not self.take_over(cell):
+                    if not self.take_over(cell) and not self._is_scored(cell):
                         self._train(cell)
                         self._evaluate(cell)
         finally:
@@ -178,6 +182,15 @@ class Study:
         say("train the base of the study")
         train(warmup_recipe(self.study, alignment_set), self.folder.warmup)
 
+    def _take_published(self) -> None:
+        if self.published is None:
+            return
+        from rba_bench.study.report import take_published
+
+        taken = take_published(self.study, self.published, self.folder.out)
+        self.time = TimePlan(self.study, self.folder)
+        say(f"{taken} finished systems from {self.published}")
+
     def _measure_speed(self) -> None:
         """Determine the steps of each method under the budget `time`; train what this needs at equal steps."""
         like = self.study.time.like
@@ -186,9 +199,12 @@ class Study:
         if like and self.time.seconds is None:
             pairs += [(like, seed) for seed in self.selection.seeds if (like, seed) not in pairs]
         for method, seed in sorted(pairs, key=lambda pair: self.selection.seeds.index(pair[1])):
-            self._train(Cell("steps", method, seed))
+            cell = Cell("steps", method, seed)
+            if scores.training_facts(self.folder, cell) is None:
+                self._train(cell)
         for method in dict.fromkeys(method for method, _ in timed):
-            if any(self.folder.run_record(Cell("steps", method, seed)) for seed in self.selection.seeds):
+            cells = [Cell("steps", method, seed) for seed in self.selection.seeds]
+            if any(scores.training_facts(self.folder, cell) for cell in cells):
                 steps = self.time.determine_steps(method, self.selection.seeds)
                 say(f"equal time, {self.time.seconds:.0f} s: {method} takes {steps} steps")
 
@@ -201,6 +217,25 @@ class Study:
         if stored is not None and (known is None or known.tasks != stored.tasks):
             stored.model_copy(update={"part": cell.budget}).save(self.folder.scores)
         return stored is not None
+
+    def _is_scored(self, cell: Cell) -> bool:
+        """Whether a run whose checkpoint is not here has all its scores."""
+        if self.folder.run_record(cell) is not None:
+            return False
+        stored = scores.load_scores(
+            self.folder.scores / scores.scores_path(cell.budget, cell.method, cell.seed)
+        )
+        return stored is not None and not self._missing(cell.seed, stored.tasks)
+
+    def _missing(self, seed: int, tasks: Mapping[str, scores.TaskScores]) -> dict[str, tuple[str, ...]]:
+        """Tasks that scores do not hold, in this version and with all metrics."""
+        return {
+            name: metrics
+            for name, metrics in self.study.tasks_of(seed).items()
+            if name not in tasks
+            or set(metrics) - tasks[name].metrics.keys()
+            or tasks[name].version != task_spec(name, self.study.track).version
+        }
 
     def _train(self, cell: Cell) -> None:
         from rba_bench.training.training_run import train
@@ -246,13 +281,7 @@ class Study:
         """Evaluate a system on the tasks that its stored scores do not hold yet."""
         stored = scores.load_scores(self.folder.scores / scores.scores_path(part, method, seed))
         tasks = dict(stored.tasks) if stored is not None and stored.weights == weights else {}
-        todo = {}
-        wanted = self.study.tasks_of(seed)
-        for name, metrics in wanted.items():
-            task = tasks.get(name)
-            version = task_spec(name, self.study.track).version
-            if task is None or set(metrics) - task.metrics.keys() or task.version != version:
-                todo[name] = metrics
+        todo = self._missing(seed, tasks)
         if not todo:
             return
         say(f"evaluate {method}" + (f", seed {seed}, equal {part}" if cost else ""))
@@ -260,7 +289,7 @@ class Study:
         folders = self._run_tasks(part, model, seed, tuple(todo), frozen_encoder)
         for name, metrics in todo.items():
             tasks[name] = scores.condense_run(folders[name], metrics)
-        eval_s = round(time.monotonic() - started, 1) * len(wanted) / len(todo)
+        eval_s = round(time.monotonic() - started, 1) * len(self.study.tasks_of(seed)) / len(todo)
         scores.SystemScores(
             part=part, method=method, seed=seed, cost=cost or {}, eval_s=eval_s, weights=weights, tasks=tasks
         ).save(self.folder.scores)

@@ -16,6 +16,7 @@ from typing import Any
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, write_json
 from rba_bench.study.folder import Cell, StudyFolder
+from rba_bench.study.scores import training_facts
 from rba_bench.study.study_recipe import StudyRecipe
 
 
@@ -75,7 +76,7 @@ class TimePlan:
         return steps
 
     def _finished_runs(self, method: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        records = [self.folder.run_record(Cell("steps", method, seed)) for seed in seeds]
+        records = [training_facts(self.folder, Cell("steps", method, seed)) for seed in seeds]
         finished = [record for record in records if record is not None and record["steps"]]
         if not finished:
             raise RbaError(

@@ -16,6 +16,7 @@ from torch import nn
 
 from rba_bench import files
 from rba_bench.progress import bar, say
+from rba_bench.training.machine import reuse_memory
 
 CHECKPOINT, STEP = "checkpoint.safetensors", "step"
 LOG = "train_log.jsonl"
@@ -75,6 +76,7 @@ class StepTrainer(ABC):
 
     def run(self, note: Callable[[int, float], None] = lambda step, loss: None) -> None:
         """Train to the end; `note` gets the step and the mean loss of the steps since it was last called."""
+        reuse_memory()
         losses, begun = [], time.monotonic()
         with files.JsonlAppender(self.out / LOG) as log:
             while self.step < self.total:

@@ -145,6 +145,7 @@ SURFACE = {
         [
             *(
                 "--budget",
+                "--continue",
                 "--help",
                 "--json",
                 "--methods",

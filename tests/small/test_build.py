@@ -17,6 +17,7 @@ from rba_bench.small.alignment import load_alignment_set
 from rba_bench.small.build import SmallBuild, build_aligned, build_weights
 from rba_bench.small.training_texts import Sentence
 from rba_bench.speechlm.audiolm.loading import load_family
+from rba_bench.speechlm.compose import compose_connector
 from rba_bench.speechlm.model_names import load_speech_model
 from rba_bench.speechlm.speech_model import SpeechRequest
 from rba_bench.textlm.text_model import Decoding
@@ -58,11 +59,10 @@ def parts(
     words = ("say", "the", "red", "cat", "to", "me")
     sentences = [Sentence(" ".join([*words[n:], *words[:n]]), "example") for n in range(PLAN.sentences)]
     monkeypatch.setattr(build.training_texts, "training_sentences", lambda count, seed: sentences[:count])
-    rng = np.random.default_rng(0)
 
     def noises(numbered: Any, *_: Any, **__: Any) -> Any:
         for number, text in numbered:
-            yield number, text, rng.standard_normal(16_000).astype(np.float32) * 0.1
+            yield number, text, np.random.default_rng(number).standard_normal(16_000).astype(np.float32) * 0.1
 
     monkeypatch.setattr(training_speech, "clips", noises)
 
@@ -81,7 +81,8 @@ def test_the_base_is_a_projector_behind_whispers_decoder_which_learnt_new_voices
         name.startswith("compressor.decoder.") and ".encoder_attn." in name for name in decoder
     )
     own = compressor_of(tmp_path / "out" / "untrained")
-    loaded = compressor_of(folder)
+    compose_connector(folder, tmp_path / "composed")
+    loaded = compressor_of(tmp_path / "composed")
     for name, weight in own.state_dict().items():
         assert torch.equal(weight, loaded.state_dict()[name]) != (f"compressor.{name}" in decoder), name
     distilled = list(read_jsonl(tmp_path / "out" / "kd-texts.jsonl"))
@@ -134,6 +135,7 @@ def only_decoders(load: Any) -> Any:
 
 
 def compressor_of(folder: Path) -> Any:
+    """Of a composite."""
     return load_family(folder).model.model.compressor
 
 

@@ -73,7 +73,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: "os.PathLike[str]") 
 def test_who_stops_early_does_not_wait_for_all_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     spoken: list[int] = []
 
-    def say(numbered: Any, seed: int) -> list[Any]:
+    def say(numbered: Any, seed: int, recorded: float) -> list[Any]:
         spoken.extend(number for number, _ in numbered)
         time.sleep(0.01)
         return [(number, text, np.zeros(1)) for number, text in numbered]

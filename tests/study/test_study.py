@@ -71,6 +71,7 @@ def test_a_study_stopped_half_way_goes_on_and_a_finished_one_only_reads(
     assert made.data["comparisons"] == 2
     _check_time(recipe, tmp_path)
     _check_refusal(real_study, tmp_path)
+    _check_continuing(real_study, tmp_path, monkeypatch)
 
 
 def _check_time(recipe: StudyRecipe, out: Path) -> None:
@@ -93,6 +94,36 @@ def _check_refusal(real_study: Build, out: Path) -> None:
     states = {line.state for line in plan_study(study_of(grown, out)).lines}
     assert states == {"done", "to do"}
     assert grown.identity() == real_study().identity()
+
+
+def _check_continuing(real_study: Build, done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A published report goes on elsewhere without checkpoints: only what it lacks is trained."""
+    from rba_bench.training import training_run
+
+    published = done.parent / "published"
+    report.publish_study_report(
+        report.write_study_report(report.collect_study(real_study(), done), done / "report"), published
+    )
+    lacking = scores.scores_path("steps", "sft", 2)
+    (published / "scores" / lacking).unlink()
+    trained: list[tuple[str, int, int]] = []
+    train = training_run.train
+
+    def noted(recipe: Any, out: Path) -> Any:
+        trained.append((recipe.method, recipe.seed, recipe.steps))
+        return train(recipe, out)
+
+    monkeypatch.setattr(training_run, "train", noted)
+    elsewhere = done.parent / "elsewhere"
+    study = Study(real_study(), elsewhere, select_runs(real_study()), published)
+    study.run()
+    assert trained == [("sft", 2, 3)]
+    first = read_json(published / "study.json")
+    assert read_json(elsewhere / "time.json") == first["time"]
+    again = report.write_study_report(report.collect_study(real_study(), elsewhere), elsewhere / "report")
+    assert again.data["scores"] == first["scores"] and again.data["differences"] == first["differences"]
+    with pytest.raises(UserError, match="of another study: `steps` is 3 there and 4 here"):
+        Study(real_study(steps=4), done.parent / "third", select_runs(real_study()), published).run()
 
 
 def test_a_run_that_fails_for_good_is_noted_and_the_others_go_on(

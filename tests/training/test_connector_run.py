@@ -45,7 +45,7 @@ def test_a_run_is_killed_and_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(connector_run.CompressorTrainer, "_lr", dies)
+        patch.setattr(connector_run.CompressorTrainer, "rate", dies)
         with pytest.raises(KeyboardInterrupt):
             train_connector(composed, [alignment_dir], tmp_path / "cut", RECIPE)
     read: list[Any] = []
