@@ -100,7 +100,7 @@ class SmallBuild:
     ffn: int = 608
     decoder: DecoderRecipe = DecoderRecipe()
     repeated: int = 900
-    kd_steps: int = 300
+    kd_steps: int = 150
 
 
 def plan_of(connector: str) -> SmallBuild:
