@@ -282,8 +282,8 @@ _SHIPPED_ASSETS = tuple(
             SMALL,
             "base",
             "speech model: connector between whisper-tiny.en and smollm2-135m-instruct",
-            "84f377437384efe7748b9c2b8f24843d2dc29878fec5caf45e5bcfc82e6593f0 1775512 connector.safetensors",
-            "eb398103b80668124683f6b5ccdc3590398adaac3c6f02a4b9256b034c5f07ae",
+            "a05c48abf9323bea180e0c5914feaed56aa54cf7df66606572a5b2f45a5e9fd7 6506736 connector.safetensors",
+            "51db1cc48e759edba08d6f0cd3970c089b9491b10d7863089c2f76c3ccdaf4af",
         ),
         (
             SMALL,
