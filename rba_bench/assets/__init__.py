@@ -289,15 +289,15 @@ _SHIPPED_ASSETS = tuple(
             SMALL,
             "aligned-sft",
             "small-base after SFT of its projector",
-            "77858040fb69d98625264fdcb5dfc048a3fe2e29818479ae820517562da5ab6b 1775512 connector.safetensors",
-            "b5f4c4ef8a2c588f4d25f7a8859985c48a211613ee71138eda830659d1fba0f3",
+            "87109f915493f0be0f4f8396e8f638e232afae2ca59ea3c5bf6ed4626fc01f6a 1775512 connector.safetensors",
+            "1761e92712ad047b4db927781aea968ec00f0e1fd15ce6ecc41321f3be3794fc",
         ),
         (
             SMALL,
             "aligned-rba-single",
             "small-base after RBA-Single of its projector",
-            "e0fe922ace446125a1a4a4e754a06765ca36d1c9d7f04b5507e8ab64296c66cf 1775512 connector.safetensors",
-            "4361bb48aedbe9d1ab5d722f4e3e24bf10ff6818120aa1f79ccf966ef32d1888",
+            "f268a8068bd1ad87a862ab127f24a72c99b8ea23016effc861cd945ee7a32c99 1775512 connector.safetensors",
+            "9b0e6f9eee902d12903a104540289fcfb6f49464aae7865796e82d627f80015b",
         ),
     )
 )
