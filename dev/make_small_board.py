@@ -45,7 +45,10 @@ def main() -> None:
     )
     given = parser.parse_args()
     for model in (*SYSTEMS, *given.checkpoints):
-        apart = model.split(":")[0] in ("text", "cascade")  # others encode each clip once for all tasks and models
+        apart = model.split(":")[0] in (
+            "text",
+            "cascade",
+        )  # others encode each clip once for all tasks and models
         cache = () if apart else ("--encoder-cache", str(given.out / "encoder-cache"))
         run("eval", "--track", "small", "--model", model, "--out", str(given.out), *cache)
     folders = map(str, (given.out, *given.records))
