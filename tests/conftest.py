@@ -6,6 +6,7 @@ another's.
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,10 @@ TRAINING_LINES = (
 )
 
 SAMPLE_RATE = 16_000
+
+# A shell without job control starts its background jobs with SIGINT ignored; the tests are about Ctrl-C in a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files whose few tests take long (10 s and more on an idle core) come first: `make test` hands files out in this order,
 # and two processes end together only if what is left for the end is short. Those that compute alone are in front.

@@ -215,7 +215,7 @@ def test_its_text_decoder_alone_gives_the_same_logits(case: Case, tmp_path: Path
         merged = family.merge(ids, embeds, counts)
         positions = torch.arange(merged.shape[1])[None]
         expected = family.head(family.decode(merged, None, positions, use_cache=False))
-        torch.testing.assert_close(alone(inputs_embeds=merged).logits, expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(alone(inputs_embeds=merged).logits, expected, rtol=1e-5, atol=2e-5)
 
 
 def test_steady_batches_give_a_clip_its_own_states_to_the_last_bit_in_any_company(case: Case) -> None:
