@@ -103,6 +103,18 @@ class SmallBuild:
     kd_steps: int = 150
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What all stages of a build need: its folder and plan, the models' folders by role, and see `build_weights`."""
+
+    out: Path
+    plan: SmallBuild
+    folders: dict[str, Path]
+    facts: dict[str, Any]
+    processes: int
+    half: bool
+
+
 def plan_of(connector: str) -> SmallBuild:
     """The build with a compressor of a kind.
 
@@ -188,45 +200,36 @@ def build_weights(out: Path, plan: SmallBuild | None = None, processes: int = 2,
     try:
         result = out / "base"
         if not (result / FACTS).is_file():
-            facts: dict[str, Any] = {"parts": parts, "plan": asdict(plan)}
-            if plan.connector == CTC:
-                base, about = _read_states(out, plan, folders, facts, processes, half)
-            else:
-                base, about = _adapt_decoder(out, plan, folders, facts, processes, half)
+            work = _Work(out, plan, folders, {"parts": parts, "plan": asdict(plan)}, processes, half)
+            base, about = _read_states(work) if plan.connector == CTC else _adapt_decoder(work)
             _distil(out, base, plan)
             model = load_family(out / "kd").model
-            save_connector(model, result, {**facts, **about, "kd": _facts_of_run(out / "kd")})
+            save_connector(model, result, {**work.facts, **about, "kd": _facts_of_run(out / "kd")})
         return result / FACTS
     finally:
         release(out)
 
 
-def _adapt_decoder(
-    out: Path,
-    plan: SmallBuild,
-    folders: dict[str, Path],
-    facts: dict[str, Any],
-    processes: int,
-    half: bool,
-) -> tuple[Path, dict[str, Any]]:
+def _adapt_decoder(work: _Work) -> tuple[Path, dict[str, Any]]:
     """Stage `decoder`: a connector whose decoder knows the training voices, and what its facts add."""
     from transformers import AutoTokenizer
 
+    out, plan = work.out, work.plan
     adapted = out / "decoder" / "connector"
-    about = {"bfloat16": half, "clips": plan.decoder.steps * plan.decoder.clips}
+    about = {"bfloat16": work.half, "clips": plan.decoder.steps * plan.decoder.clips}
     if (adapted / FACTS).is_file():
         return adapted, about
     compose(ENCODER, LLM, out / "untrained", ComposeOptions(DECODER, seed=plan.seed))
     model = load_family(out / "untrained").model
     inner, compressor = model.model, model.model.compressor
     compressor.sizes = replace(compressor.sizes, trained=ADAPTED)
-    whisper_tokenizer = AutoTokenizer.from_pretrained(folders["encoder"])
+    whisper_tokenizer = AutoTokenizer.from_pretrained(work.folders["encoder"])
     sentences = training_texts.repeated_sentences(None, plan.seed)
     extractor = LogMelFeatureExtractor(inner.audio_tower.config.num_mel_bins)
 
     def spoken(begin: int) -> Iterator[tuple[list[int], np.ndarray]]:
         numbered = [(n, sentences[n % len(sentences)].text) for n in range(begin, about["clips"])]
-        for _, text, wave in training_speech.clips(numbered, plan.seed, processes, recorded=0.0):
+        for _, text, wave in training_speech.clips(numbered, plan.seed, work.processes, recorded=0.0):
             yield whisper_tokenizer(" " + text, add_special_tokens=False)["input_ids"], wave
 
     def features(waves: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -235,27 +238,18 @@ def _adapt_decoder(
 
     (out / "decoder").mkdir(exist_ok=True)
     trainer = DecoderTrainer(
-        compressor, inner.audio_tower, spoken, features, plan.decoder, out / "decoder", half
+        compressor, inner.audio_tower, spoken, features, plan.decoder, out / "decoder", work.half
     )
     trainer.run_with_progress("train the decoder")
-    save_connector(model, adapted, {**facts, **about})
+    save_connector(model, adapted, {**work.facts, **about})
     return adapted, about
 
 
-def _read_states(
-    out: Path,
-    plan: SmallBuild,
-    folders: dict[str, Path],
-    facts: dict[str, Any],
-    processes: int,
-    half: bool,
-) -> tuple[Path, dict[str, Any]]:
+def _read_states(work: _Work) -> tuple[Path, dict[str, Any]]:
     """Stages `texts`, `states` and `ctc`: a connector whose compressor reads, and what its facts add."""
-    read = out / "ctc" / "connector"
+    read, texts = work.out / "ctc" / "connector", work.out / "texts.jsonl"
     if not (read / FACTS).is_file():
-        sentences = _sentences(plan, out / "texts.jsonl")
-        texts = {"texts_sha256": files.sha256_file(out / "texts.jsonl"), "bfloat16": half}
-        _train_compressor(out, plan, folders, sentences, {**facts, **texts}, processes, half)
+        _train_compressor(work, _sentences(work.plan, texts), files.sha256_file(texts))
     known = connector_facts(read)
     return read, {key: known[key] for key in ("texts_sha256", "bfloat16", "clips", "hours")}
 
@@ -267,19 +261,12 @@ def _sentences(plan: SmallBuild, path: Path) -> list[Sentence]:
     return [Sentence(**row) for row in files.read_jsonl(path)]
 
 
-def _train_compressor(
-    out: Path,
-    plan: SmallBuild,
-    folders: dict[str, Path],
-    sentences: list[Sentence],
-    facts: dict[str, Any],
-    processes: int,
-    half: bool,
-) -> None:
+def _train_compressor(work: _Work, sentences: list[Sentence], texts_sha256: str) -> None:
     """Stages `states` and `ctc`."""
-    encoder = load_whisper_encoder(folders["encoder"]).float()
-    states = encode_sentences(sentences, out / "states", encoder, plan.seed, processes, half)
-    model, tokenizer = _new_composite(plan, encoder, folders["llm"], sentences)
+    out, plan = work.out, work.plan
+    encoder = load_whisper_encoder(work.folders["encoder"]).float()
+    states = encode_sentences(sentences, out / "states", encoder, plan.seed, work.processes, work.half)
+    model, tokenizer = _new_composite(plan, encoder, work.folders["llm"], sentences)
 
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -287,10 +274,16 @@ def _train_compressor(
     compressor = model.model.compressor
     assert compressor is not None  # it was made with one
     (out / "ctc").mkdir(exist_ok=True)
-    trainer = CompressorTrainer(compressor, states.read(tokenize), plan.recipe, out / "ctc", half)
+    trainer = CompressorTrainer(compressor, states.read(tokenize), plan.recipe, out / "ctc", work.half)
     trainer.run_with_progress("train the compressor")
     seconds = sum(line["length"] for line in states.lines) / 50
-    save_connector(model, out / "ctc" / "connector", {**facts, "clips": len(states), "hours": seconds / 3600})
+    about = {
+        "texts_sha256": texts_sha256,
+        "bfloat16": work.half,
+        "clips": len(states),
+        "hours": seconds / 3600,
+    }
+    save_connector(model, out / "ctc" / "connector", {**work.facts, **about})
 
 
 def _distil(out: Path, base: Path, plan: SmallBuild) -> None:

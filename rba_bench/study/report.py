@@ -163,27 +163,28 @@ def publish_study_report(report: StudyReport, to: Path) -> Path:
     return to
 
 
-def take_published(study: StudyRecipe, published: Path, out: Path) -> int:
-    """Take over the finished runs of a published report, so that a study goes on without their checkpoints.
+def load_published(study: StudyRecipe, published: Path) -> StudyData:
+    """A published report that a study can go on from.
 
     Args:
         study: The recipe that goes on.
         published: Folder of the report.
-        out: Folder of the study; what it has is kept.
-
-    Returns:
-        How many systems were taken over.
 
     Raises:
         UserError: there is no report, or it is of another study.
     """
-    data, folder = load_study(published), StudyFolder(out)
+    data = load_study(published)
     ours, theirs = (_without_paths(recipe.identity()) for recipe in (study, data.study))
     if others := sorted(key for key in ours if ours[key] != theirs[key]):
         raise UserError(
             f"{published} is of another study: `{others[0]}` is {theirs[others[0]]} there and {ours[others[0]]} here"
         )
-    taken = 0
+    return data
+
+
+def take_over(data: StudyData, out: Path) -> int:
+    """Put the finished runs of a report into a study's folder, which keeps what it has; returns how many were put."""
+    folder, taken = StudyFolder(out), 0
     for system in data.systems:
         if not (folder.scores / scores_path(system.part, system.method, system.seed)).is_file():
             system.save(folder.scores)

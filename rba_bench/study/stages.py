@@ -142,14 +142,19 @@ class Study:
         """Do whatever is not done yet.
 
         Raises:
-            UserError: the folder, or one in it, belongs to another recipe.
+            UserError: the folder, or one in it, or the published report belongs to another recipe.
             MissingPrerequisite: weights or voices are missing.
             KeyboardInterrupt: Ctrl-C or SIGTERM; the same call resumes.
         """
+        from rba_bench.study.report import load_published, take_over
+
         self.check()
+        known = None if self.published is None else load_published(self.study, self.published)
         claim(self.folder.out, STAGE, self.study.identity())
         try:
-            self._take_published()
+            if known is not None:
+                say(f"{take_over(known, self.folder.out)} finished systems from {self.published}")
+                self.time = TimePlan(self.study, self.folder)
             self.prepare()
             for name, spec in self.study.reference_models.items():
                 self._score(REFERENCE, name, 0, self.model(spec), sha256_json([str(self.study.base), spec]))
@@ -181,15 +186,6 @@ class Study:
 
         say("train the base of the study")
         train(warmup_recipe(self.study, alignment_set), self.folder.warmup)
-
-    def _take_published(self) -> None:
-        if self.published is None:
-            return
-        from rba_bench.study.report import take_published
-
-        taken = take_published(self.study, self.published, self.folder.out)
-        self.time = TimePlan(self.study, self.folder)
-        say(f"{taken} finished systems from {self.published}")
 
     def _measure_speed(self) -> None:
         """Determine the steps of each method under the budget `time`; train what this needs at equal steps."""

@@ -1,7 +1,7 @@
 """The build of the base from small parts: killed, it goes on; its connector is a model that answers."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rba_bench.assets import SMALL, WEIGHTS
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.small import build, training_speech
@@ -184,3 +185,8 @@ def _check_aligned(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     _check_answers(folder)
     with pytest.raises(UserError, match="no aligned connector of 'dpo': there are sft, rba-single"):
         build_aligned("dpo", tmp_path / "other", str(base))
+
+
+def test_the_shipped_base_is_what_the_build_makes_today() -> None:
+    shipped = read_json(WEIGHTS[SMALL].folder / "base" / "connector.json")
+    assert shipped["plan"] == json.loads(json.dumps(asdict(SmallBuild())))

@@ -124,6 +124,9 @@ def _check_continuing(real_study: Build, done: Path, monkeypatch: pytest.MonkeyP
     assert again.data["scores"] == first["scores"] and again.data["differences"] == first["differences"]
     with pytest.raises(UserError, match="of another study: `steps` is 3 there and 4 here"):
         Study(real_study(steps=4), done.parent / "third", select_runs(real_study()), published).run()
+    with pytest.raises(UserError, match="no study report"):
+        Study(real_study(), done.parent / "third", select_runs(real_study()), done.parent / "typo").run()
+    assert not (done.parent / "third").exists()  # a mistake leaves no signed folder behind
 
 
 def test_a_run_that_fails_for_good_is_noted_and_the_others_go_on(
