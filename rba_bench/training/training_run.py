@@ -255,6 +255,7 @@ class _Run:
                     trainer.train(resume_from_checkpoint=str(self.resumed[0]) if self.resumed else None)
                 trainer.saver.wait()
             finally:
+                trainer.saver.abandon()
                 self.store.waves.close()
                 if files is not None:
                     files.close()

@@ -21,7 +21,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,16 @@ class Saver:
         written, self._written = self._written, None
         if written is not None:
             written.result()
+
+    def abandon(self) -> None:
+        """Return when nothing is written any more, whether or not it could be: for a run that ends by an error.
+
+        The next call in this process removes what is half written; a thread that still wrote would then declare the
+        rest complete. Processes that share a run wait for nobody: the one that failed may be gone.
+        """
+        if self._alone:
+            with suppress(Exception):
+                self.wait()
 
     def check(self) -> None:
         """Raise what `wait` would, if it is known by now."""

@@ -1,6 +1,7 @@
 """Checkpoints that are written while training goes on."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,29 @@ def test_until_a_checkpoint_is_written_the_one_before_counts_and_two_are_kept(
     assert found is not None and found[0].name == "checkpoint-3"
     remove_incomplete(tmp_path)
     assert not (tmp_path / "checkpoint-4").exists()
+
+
+def test_a_run_that_ends_by_an_error_leaves_no_thread_that_writes(
+    recipe_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next call in this process would take what it removes there for a complete checkpoint."""
+
+    def slow(self: Any, *args: Any) -> Any:
+        time.sleep(0.5)
+        return plain(self, *args)
+
+    def fails(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            raise RuntimeError("out of memory")
+
+    plain = HuggingFaceStorageWriter.write_data
+    monkeypatch.setattr(HuggingFaceStorageWriter, "write_data", slow)
+    monkeypatch.setattr(TrainingCallback, "on_save", fails, raising=False)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(recipe_for(method="sft", steps=4, save_every=2), tmp_path)
+    found = newest_checkpoint(tmp_path / "trainer")
+    assert found is not None and found[1]["step"] == 2
+    assert (found[0] / "trainer_state.json").is_file()
 
 
 def test_only_one_process_seals(tmp_path: Path) -> None:
