@@ -1,7 +1,6 @@
 """Spoken clips of instructions, each voice with noise and speed of its own, seeded by names."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,8 +10,8 @@ from rba_bench.audio import clips
 from rba_bench.audio.perturbations import add_noise, change_speed
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.collection import Unit
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.units import Unit
 
 
 def draw_voices(recipe: SynthesisRecipe, group_id: str) -> list[Any]:
@@ -33,16 +32,18 @@ class SpokenClips:
         self.engine = engine
         self.name, self.version = engine.name, engine.version()
 
-    def plan(self, units: Sequence[Unit]) -> dict[str, Any]:
-        """Everything beside the units that decides the rows."""
+    def voice_names(self) -> list[str]:
+        """See `RowMaker`."""
+        return [voice.name for voice in VOICE_BANKS[self.recipe.voice_bank]]
+
+    def settings(self) -> dict[str, Any]:
+        """See `RowMaker`."""
         keys = ("seed", "voice_bank", "voices_per_instruction", "snr_db", "noise_colours", "speed")
         settings = self.recipe.resolved()
         return {
             "speaker": [self.name, self.version],
             "settings": {key: settings[key] for key in keys},
-            "voices": [
-                [asdict(voice) for voice in draw_voices(self.recipe, unit.group_id)] for unit in units
-            ],
+            "voices": [asdict(voice) for voice in VOICE_BANKS[self.recipe.voice_bank]],
         }
 
     def rows(self, unit: Unit) -> list[dict[str, Any]]:

@@ -7,13 +7,12 @@ them. Candidate number i has a seed of its own, so it does not matter in which r
 are later aligned to the teacher's answers.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rba_bench.assets import resolve_model
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.filters import InstructionFilter, Tagger, judge_answer, read_reply, tidy_lines
+from rba_bench.synthesis.filters import judge_answer, read_reply, tidy_lines
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.chat import disable_thinking, template_in_folder
 from rba_bench.textlm.formats.conversion import read_source
@@ -80,18 +79,6 @@ def sample_candidates(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> 
         facts = {"text": text, "status": status, "n_tokens": generation.n_tokens}
         candidates.append({"index": index, "seed": seed, **facts})
     return candidates
-
-
-def judge_candidates(
-    candidates: list[dict[str, Any]], tagger: Tagger, filters: InstructionFilter
-) -> list[dict[str, Any]]:
-    """Candidates with `reason` ("kept" or why not) and their tags, in the same order."""
-    judged = []
-    for candidate in candidates:
-        tags = tagger(candidate["text"]) if candidate["status"] == "ok" else None
-        reason = filters.judge(candidate["text"], candidate["status"], tags)
-        judged.append({**candidate, "reason": reason, **(asdict(tags) if tags is not None else {})})
-    return judged
 
 
 def response_decoding(recipe: SynthesisRecipe) -> Decoding:

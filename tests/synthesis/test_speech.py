@@ -9,9 +9,9 @@ from rba_bench.audio import clips
 from rba_bench.audio.espeak import BANKS, Voice
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine, engine_of_bank
 from rba_bench.files import sha256_bytes
-from rba_bench.synthesis.collection import Unit
 from rba_bench.synthesis.speech import SpokenClips, draw_voices
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.units import Unit
 
 UNIT = Unit(
     "g1",

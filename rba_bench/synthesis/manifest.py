@@ -1,0 +1,106 @@
+"""The manifest of a synthesised alignment set: where it comes from and what is in it. It is written last."""
+
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import rba_bench
+from rba_bench.audio.alignment_set import MANIFEST, SCHEMA_VERSION
+from rba_bench.files import sha256_bytes, write_json
+from rba_bench.machine import package_version
+from rba_bench.synthesis.filtering import FilteredShard
+from rba_bench.synthesis.filters import ANSWER_REASONS, INSTRUCTION_REASONS, KEPT
+from rba_bench.synthesis.shards import MAKER
+from rba_bench.synthesis.speaking import RowMaker
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+
+_COUNTED = ("kind", "topic", "difficulty", "split", "voice", "source_lang", "target_lang", "noise_colour")
+_PACKAGES = ("espeakng-loader", "numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers")
+
+
+def write_manifest(
+    recipe: SynthesisRecipe,
+    teacher: Mapping[str, Any],
+    template: str,
+    maker: RowMaker,
+    texts: Iterable[FilteredShard],
+    checksums: dict[str, str],
+    out: Path,
+) -> dict[str, Any]:
+    """Describe a finished set.
+
+    Args:
+        recipe: What it was made by.
+        teacher: Identity of the teacher.
+        template: Its pre-query template, "" where none was used.
+        maker: Of the clips.
+        texts: What became of the candidates.
+        checksums: Of the shards of clips, by name relative to `out`.
+        out: Folder of the set.
+    """
+    versions = {"rba_bench": rba_bench.__version__, "maker": MAKER, "python": platform.python_version()}
+    versions |= {package: package_version(package) or "absent" for package in _PACKAGES}
+    templates = {"pre_query_template": template, "template_sha256": sha256_bytes(template.encode())}
+    shards = list(texts)
+    manifest: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "complete",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": recipe.resolved(),
+        "teacher": {**teacher, **templates},
+        "sampling": {
+            part: {
+                name: getattr(recipe, f"{part}_{name}") for name in ("temperature", "top_p", "max_new_tokens")
+            }
+            for part in ("instruction", "response")
+        },
+        "seeds": {
+            "seed": recipe.seed,
+            "rule": "stable_seed(purpose, seed, candidate index or group id, voice)",
+        },
+        "filters": {
+            "instructions": _count_decisions(shards, "instructions", INSTRUCTION_REASONS),
+            "answers": _count_decisions(shards, "answers", ANSWER_REASONS),
+        },
+        "tts": {"engine": maker.name, "version": maker.version, "voices": maker.voice_names()},
+        "asr": None,
+        "counts": count_clips(out, checksums),
+        "versions": versions,
+        "checksums": checksums,
+    }
+    if recipe.source is not None:
+        kept = manifest["filters"]["answers"][KEPT]
+        manifest["counts"]["left_out_speech"] = kept - manifest["counts"]["groups"]  # too long, or no sound
+    write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def _count_decisions(
+    shards: Iterable[FilteredShard], part: str, meanings: Mapping[str, str]
+) -> dict[str, Any]:
+    """How many were kept and dropped, by reason; every reason is listed, with 0 too."""
+    reasons: Counter[str] = Counter()
+    for shard in shards:
+        reasons.update(getattr(shard, part))
+    dropped = {reason: {"n": reasons[reason], "meaning": meaning} for reason, meaning in meanings.items()}
+    return {"n": reasons.total(), KEPT: reasons[KEPT], "dropped": dropped}
+
+
+def count_clips(out: Path, checksums: dict[str, str]) -> dict[str, Any]:
+    """Groups, clips, hours and clips by label, counted on what is on disk."""
+    import pyarrow.parquet as pq
+
+    groups, clips, seconds = 0, 0, 0.0
+    by: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+    for name in checksums:
+        table = pq.read_table(out / name, columns=["group_id", "duration", *_COUNTED])
+        groups += len(set(table["group_id"].to_pylist()))  # a group never lies in two shards
+        seconds += sum(table["duration"].to_pylist())
+        clips += table.num_rows
+        for column in _COUNTED:
+            by[column].update(str(value) for value in table[column].to_pylist())
+    tallies = {f"clips_by_{column}": dict(sorted(counter.items())) for column, counter in by.items()}
+    return {"groups": groups, "clips": clips, "hours": round(seconds / 3600, 4), **tallies}
