@@ -22,6 +22,7 @@ from rba_bench.synthesis.shards import (
 )
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.teacher import answer_candidates, sample_candidates
+from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
 AHEAD = 3  # shards that may be asked before the next stage has taken the first of them
@@ -33,8 +34,8 @@ class Asker(Protocol):
     """Makes the records of a shard of candidates."""
 
     @property
-    def shards(self) -> int | None:
-        """How many there are; None for as many as are needed."""
+    def shards(self) -> int:
+        """How many there are at most."""
         ...
 
     def plan(self, number: int) -> Any:
@@ -54,15 +55,21 @@ class InstructionAsker:
         recipe: What to ask for.
         teacher: Who writes and answers.
         settings: What decides the records beside the number of the shard.
+        query: What makes the teacher ask; by default the teacher's own.
     """
 
     recipe: SynthesisRecipe
     teacher: TextLM
     settings: dict[str, Any]
-    shards: int | None = None
+    query: QueryTemplate | None = None
 
     def __post_init__(self) -> None:
         self._tagger: Tagger = make_tagger(self.recipe)
+
+    @property
+    def shards(self) -> int:
+        """See `Asker`."""
+        return -(-self.recipe.most_candidates // self.recipe.round_size)
 
     def plan(self, number: int) -> Any:
         """See `Asker`."""
@@ -72,7 +79,7 @@ class InstructionAsker:
         """See `Asker`. Texts that occur twice in a shard are answered once: the second will be dropped."""
         candidates = [
             judge_candidate(candidate, self._tagger, self.recipe)
-            for candidate in sample_candidates(self.teacher, self.recipe, number)
+            for candidate in sample_candidates(self.teacher, self.recipe, number, self.query)
         ]
         seen: set[str] = set()
         to_answer = []
@@ -158,5 +165,4 @@ class AskAhead:
                 return
 
     def _may_ask(self) -> bool:
-        last = self.asker.shards
-        return self._next < self._taken + self._ahead and (last is None or self._next < last)
+        return self._next < min(self._taken + self._ahead, self.asker.shards)

@@ -230,6 +230,26 @@ def tidy_lines(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
+_MARKDOWN = (
+    (re.compile(r"^[ \t]*(?:```|~~~).*$\n?", re.MULTILINE), ""),  # fences of code
+    (re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(.*?)[ \t]*#*$", re.MULTILINE), r"\1"),  # headings
+    (re.compile(r"^[ \t]{0,3}>[ \t]?", re.MULTILINE), ""),  # quotations
+    (re.compile(r"^[ \t]*(?:[-*_][ \t]*){3,}$\n?", re.MULTILINE), ""),  # rules
+    (re.compile(r"^([ \t]*)[*+][ \t]+", re.MULTILINE), r"\1- "),
+    (re.compile(r"!?\[([^\]\n]+)\]\([^)\s]+[^)\n]*\)"), r"\1"),  # links and pictures: their words
+    (re.compile(r"`([^`\n]+)`"), r"\1"),
+    (re.compile(r"(\*\*\*|\*\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL), r"\2"),
+    (re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])"), r"\1"),
+)
+
+
+def plain_text(text: str) -> str:
+    """A text without the marks of Markdown; its words, lines and list items stay."""
+    for mark, instead in _MARKDOWN:
+        text = mark.sub(instead, text)
+    return tidy_lines(text)
+
+
 def read_reply(reply: Generation, shape: Callable[[str], str] = tidy) -> tuple[str, str]:
     """The text of a reply without its thinking, and its status: that of the reply, or `unclosed`.
 

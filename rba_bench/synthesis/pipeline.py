@@ -35,15 +35,16 @@ from rba_bench.synthesis.shards import DONE, FILTER, SHARDS, clips_name, finishe
 from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.synthesis.teacher import load_teacher, teacher_identity
+from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
+from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
 # Keys that may differ between a run and its resumption.
-NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates"})
+NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates", "requests"})
 # Keys of later versions count only where they are used, so that folders of earlier versions can still be resumed.
 LATER = (
     "instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template",
-    "drop_unspeakable",
+    "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown",
 )  # fmt: skip
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 
@@ -105,6 +106,8 @@ def _signed_config(
         for key, value in recipe.resolved().items()
         if key not in NOT_CONTENT and not (key in LATER and value == DEFAULTS[key])
     }
+    if is_server(recipe):
+        config["teacher"] = identity["name"]
     if recipe.source is not None:  # a hash stands for the speech, wherever it lies
         config["source"] = {k: v for k, v in config["source"].items() if k not in ("manifest", "path")}
         config["source_sha256"] = sha256_json([utterance.content() for utterance in utterances])
@@ -133,14 +136,16 @@ class _Synthesis:
             sweep(self.out / folder)
         # before the long part: an engine that is not installed is found at once
         maker, shards = self._maker(), self._filter()
-        self.teacher = self.teacher or load_teacher(self.recipe)
-        asker = self._asker(self.teacher)
+        given = self.teacher
+        self.teacher = given or load_teacher(self.recipe)
+        query = find_query(self.recipe) if self._is_magpie and given is None else None
+        asker = self._asker(self.teacher, query)
         with ShardSpeaker(maker, self.workers, self._note) as speaker:
             with closing(self._jobs(asker, shards, maker.settings())) as jobs:
                 for job in jobs:
                     speaker.hand_in(job)
             speaker.finish()
-        template = self.teacher.pre_query_template() if self._is_magpie else ""
+        template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
         checksums = dict(sorted(self.checksums.items()))
         manifest = write_manifest(
             self.recipe, self.identity, template, maker, self.texts, checksums, self.out
@@ -163,10 +168,10 @@ class _Synthesis:
             return TranslationFilter(self.recipe, self.recipe.source, self.utterances)
         return InstructionFilter(self.recipe)
 
-    def _asker(self, teacher: TextLM) -> Asker:
+    def _asker(self, teacher: TextLM, query: QueryTemplate | None) -> Asker:
         if self.recipe.source is not None:
             return TranslationAsker(self.recipe, self.recipe.source, self.utterances, teacher)
-        return InstructionAsker(self.recipe, teacher, self.config)
+        return InstructionAsker(self.recipe, teacher, self.config, query)
 
     def _note(self, job: SpeakJob, marker: dict[str, Any]) -> None:
         self.checksums[job.name] = str(marker["sha256"])
@@ -174,7 +179,7 @@ class _Synthesis:
     def _jobs(self, asker: Asker, shards: ShardFilter, settings: dict[str, Any]) -> Generator[SpeakJob]:
         """Shards of clips to be made, as soon as their instructions are known."""
         parts = _Parts(self.out, shards, settings, self.recipe.shard_size, self.checksums)
-        total = self.recipe.n_instructions if asker.shards is None else len(self.utterances)
+        total = self.recipe.n_instructions if self.recipe.source is None else len(self.utterances)
         with ExitStack() as stack:
             advance = stack.enter_context(bar("instructions", total, unit="usable"))
             ahead: list[AskAhead] = []
@@ -187,9 +192,11 @@ class _Synthesis:
 
             before = None
             for number in count():
-                if shards.enough or number == asker.shards:
+                if shards.enough:
                     break
                 self._check_yield(number, shards)
+                if number == asker.shards:
+                    break
                 before = filter_shard(self.out, shards, self.config, before, number, take)
                 self.texts.append(before)
                 advance(before.kept)
@@ -201,8 +208,7 @@ class _Synthesis:
     def _check_yield(self, number: int, shards: ShardFilter) -> None:
         """Raise RbaError where too many candidates gave too few usable instructions."""
         recipe = self.recipe
-        limit = recipe.max_candidates or 50 * recipe.n_instructions
-        if recipe.source is not None or number * recipe.round_size < limit:
+        if recipe.source is not None or number * recipe.round_size < recipe.most_candidates:
             return
         reasons: Counter[str] = Counter()
         for shard in self.texts:

@@ -54,7 +54,25 @@ class SynthesisRecipe(Recipe):
     `n_instructions` counts usable ones: sampling goes on until so many passed every filter and were answered.
     """
 
-    teacher: str = Field("micro", description="'micro', a folder, a GGUF file, or a Hub id of a chat model")
+    teacher: str = Field(
+        "micro",
+        description="'micro', asset:NAME, a folder, a GGUF file, a Hub id, or openai:<base_url>#<model> of a server",
+    )
+    teacher_tokenizer: str | None = Field(
+        None,
+        description="folder or Hub id whose chat template opens the user turns of a server's model; null: the model's",
+    )
+    query_template: str = Field(
+        "template",
+        description="what makes the teacher ask: `template` (with the system turn that its chat template adds), `bare` "
+        "(the opening of the user turn alone), or the text itself",
+    )
+    query_stops: tuple[str, ...] = Field(
+        (), description="strings that end a user turn, where query_template is a text"
+    )
+    requests: int = Field(
+        1024, ge=1, description="most requests at once to a server; their number adapts to it"
+    )
     template: TemplateVariables = Field(
         {}, description="variables of the teacher's chat template; enable_thinking is false unless set here"
     )
@@ -86,6 +104,9 @@ class SynthesisRecipe(Recipe):
     answer_prompt: str | None = Field(
         None, description="text after each instruction that the teacher answers"
     )
+    strip_markdown: bool = Field(
+        False, description="take the marks of Markdown out of the answers: bold, headings, code, links"
+    )
     max_answer_words: int | None = Field(None, ge=1, description="longer answers are dropped")
     source: SourceOptions | None = Field(
         None, description="existing speech to translate, instead of sampled instructions"
@@ -114,6 +135,11 @@ class SynthesisRecipe(Recipe):
     speed: Range = Field((0.9, 1.1), description="playing speed, drawn from this range")
     shard_size: int = Field(50, ge=1, description="instructions per shard")
     validation_fraction: float = Field(0.05, ge=0, lt=1)
+
+    @property
+    def most_candidates(self) -> int:
+        """Candidates after which the run gives up."""
+        return self.max_candidates or 50 * self.n_instructions
 
     @field_validator("voice_bank")
     @classmethod
