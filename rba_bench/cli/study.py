@@ -122,7 +122,11 @@ def study_command(
 
             with stopping_after(seconds):
                 study.run()
-            report = write_study_report(collect_study(study.study, study.folder.out), study.folder.report)
+            data = collect_study(study.study, study.folder.out)
+            if seconds is not None and not data.budgets:
+                say("no training run is finished and scored yet: there is no report")
+                return
+            report = write_study_report(data, study.folder.report)
             if publish is not None:
                 say(f"published in {publish_study_report(report, publish)}")
     if plan:

@@ -126,6 +126,8 @@ def _cut(study: Study) -> Iterator[str]:
             parts.append(f"{len(choice.seeds)} of {len(study.study.seeds)} seeds")
         if choice.budgets is not None and len(choice.budgets) < len(BUDGETS):
             parts.append(f"equal {choice.budgets[0]} alone")
+        if choice.kinds is not None:
+            parts.append(f"items of {', '.join(choice.kinds)} alone")
         if parts:
             yield f"{name} has {' and '.join(parts)}"
 

@@ -37,6 +37,9 @@ class MethodChoice(RecipeChoice):
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None  # some of the study's; null: all
     budgets: Annotated[tuple[Budget, ...], Field(min_length=1)] | None = None  # null: both
+    # items that it trains on, of the common set; null: all. The baseline with the same kinds tells what the choice of
+    # items does from what the method does
+    kinds: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     def runs(self, budget: Budget, seed: int) -> bool:
         """Whether there is such a run."""
@@ -198,7 +201,10 @@ def cell_recipe(
         UserError: no such recipe, or a key or value that a training recipe does not have.
     """
     choice = study.methods[method]
-    fixed = {"base": str(base), "alignment_set": str(alignment_set), "seed": seed, "steps": steps}
+    data: Any = str(alignment_set)
+    if choice.kinds is not None:
+        data = [{"path": data, "kinds": list(choice.kinds)}]  # a list of one set: it replaces a path
+    fixed = {"base": str(base), "alignment_set": data, "seed": seed, "steps": steps}
     return _load_training_recipe(choice, study.common, {**fixed, "epochs": None, "budget_s": None})
 
 

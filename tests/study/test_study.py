@@ -1,6 +1,7 @@
 """A whole study in miniature: two methods, two seeds, both budgets, three steps each."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,19 @@ def test_the_plan_is_json_and_touches_nothing(tmp_path: Path, capsys: pytest.Cap
         ("sft", 4), ("rba-group", 4), ("sft", 5), ("rba-group", 5),
     ]  # fmt: skip
     assert {line["train_s"] for line in shown["lines"]} == {90.0} and not out.exists()
+
+
+def test_a_piece_that_ends_before_the_first_run_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rba_bench.cli.main import main
+
+    def nothing_yet(self: Study) -> None:
+        time.sleep(30)
+
+    monkeypatch.setattr(Study, "run", nothing_yet)
+    with pytest.raises(SystemExit) as end:
+        main(["study", "micro", "--out", str(tmp_path / "out"), "--stop-after", "1s"])
+    assert not end.value.code
+    error = capsys.readouterr().err
+    assert "the same command goes on" in error and "there is no report" in error and "error:" not in error

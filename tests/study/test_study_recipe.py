@@ -9,6 +9,7 @@ from rba_bench.errors import UserError
 from rba_bench.recipes import load_recipe, recipe_file
 from rba_bench.study.stages import Study, select_runs
 from rba_bench.study.study_recipe import StudyRecipe, cell_recipe, dotted_changes, warmup_recipe
+from rba_bench.training.training_recipe import SetOptions
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,17 @@ def test_short_forms_and_the_order_of_changes(tiny_study: Callable[..., StudyRec
     assert (made.method, made.learning_rate, made.beta, made.reward.qa) == ("rba-single", 0.5, 0.3, "exact")
     assert cell_recipe(study, "sft", 1, 5, "b", "s").learning_rate == 0.1
     assert dotted_changes({"a": {"b": [1, "x"]}, "c": None}) == ['a.b=[1, "x"]', "c=null"]
+
+
+def test_a_method_may_train_on_some_kinds_of_items(tiny_study: Callable[..., StudyRecipe]) -> None:
+    methods = {"sft": None, "rba-single": None, "some": {"recipe": "sft", "kinds": ["qa", "ifeval"]}}
+    study = tiny_study(methods=methods)
+    made = cell_recipe(study, "some", 1, 5, "b", "asset:small-alignment").alignment_set
+    assert made == (SetOptions(path="asset:small-alignment", kinds=("qa", "ifeval")),)
+    assert cell_recipe(study, "sft", 1, 5, "b", "s").alignment_set == "s"
+    wrong = tiny_study(methods={**methods, "some": {"recipe": "sft", "kinds": ["poem"]}})
+    with pytest.raises(UserError, match="kinds"):
+        cell_recipe(wrong, "some", 1, 5, "b", "s")
 
 
 def test_a_warm_up_is_a_training_recipe_of_its_own(tiny_study: Callable[..., StudyRecipe]) -> None:
