@@ -66,7 +66,9 @@ def find_voices(name: str) -> list[PiperVoice]:
     """
     if Path(name).is_dir():
         models = sorted(Path(name).rglob(f"*{ONNX}"))
-        voices = [voice for model in models if _settings_file(model).is_file() for voice in _voices(model, ALL)]
+        voices = [
+            voice for model in models if _settings_file(model).is_file() for voice in _voices(model, ALL)
+        ]
         if not voices:
             raise MissingPrerequisite(
                 f"no Piper voice in {name}: a voice is an {ONNX} file with its {ONNX}.json beside"
@@ -76,7 +78,9 @@ def find_voices(name: str) -> list[PiperVoice]:
     if not path.endswith(ONNX):
         return []
     if not (Path(path).is_file() and _settings_file(Path(path)).is_file()):
-        raise MissingPrerequisite(f"no Piper voice at {path}: it is an {ONNX} file with its {ONNX}.json beside")
+        raise MissingPrerequisite(
+            f"no Piper voice at {path}: it is an {ONNX} file with its {ONNX}.json beside"
+        )
     return _voices(Path(path), speaker)
 
 

@@ -107,7 +107,9 @@ def _choose(wanted: list[str], there: list[str], model: str) -> list[str]:
 
 def _vector_voices(stem: str, options: dict[str, str], shared: dict[str, str]) -> list[TransformersVoice]:
     if "speakers" not in options:
-        raise UserError(f"hf:{shared['model']} needs speaker vectors: add ?speakers=FOLDER with {VECTORS[0]} files")
+        raise UserError(
+            f"hf:{shared['model']} needs speaker vectors: add ?speakers=FOLDER with {VECTORS[0]} files"
+        )
     folder = Path(options["speakers"])
     files = sorted(file for file in folder.rglob("*") if file.suffix in VECTORS) if folder.is_dir() else []
     wanted = _choose(split_values(options.get("voice", "")), [file.stem for file in files], shared["model"])
@@ -131,7 +133,9 @@ def _config(model: str) -> Any:
     except ValueError as error:
         raise UserError(f"hf:{model} is no usable model: {first_line(error)}") from error
     if config.model_type not in _kinds():
-        raise UserError(f"hf:{model} is a {config.model_type} model, which does not speak: name a speech model")
+        raise UserError(
+            f"hf:{model} is a {config.model_type} model, which does not speak: name a speech model"
+        )
     return config
 
 
@@ -141,7 +145,9 @@ def _kinds() -> frozenset[str]:
         MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES,
     )
 
-    return frozenset([*MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES, *MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES])
+    return frozenset(
+        [*MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES, *MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES]
+    )
 
 
 def _presets(model: str) -> list[str]:
@@ -213,7 +219,9 @@ def speak(text: str, language: str, voice: TransformersVoice) -> np.ndarray:
             spoken = pipe(text, **arguments)
         except (ValueError, IndexError, RuntimeError) as error:
             if "out of memory" in str(error):
-                raise RbaError(f"hf:{voice.model} is out of memory on {voice.device}: use fewer workers") from error
+                raise RbaError(
+                    f"hf:{voice.model} is out of memory on {voice.device}: use fewer workers"
+                ) from error
             raise AudioError(f"hf:{voice.model} cannot say this text: {first_line(error)}") from error
     samples = np.asarray(spoken["audio"], dtype=np.float32)
     wave = mono(samples.T) if samples.ndim == 2 else samples.reshape(-1)
@@ -255,7 +263,9 @@ def _vector(path: str) -> Any:
 
     try:
         tensors = (
-            [np.load(path, allow_pickle=False)] if path.endswith(VECTORS[0]) else list(load_file(path).values())
+            [np.load(path, allow_pickle=False)]
+            if path.endswith(VECTORS[0])
+            else list(load_file(path).values())
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{path} holds no speaker vector: {first_line(error)}") from error
@@ -270,7 +280,9 @@ def _load(model: str, kind: str, vocoder: str, device: str) -> Any:
     from transformers import SpeechT5HifiGan, pipeline
 
     try:
-        extras = {"vocoder": SpeechT5HifiGan.from_pretrained(vocoder).to(device)} if kind == "speecht5" else {}
+        extras = (
+            {"vocoder": SpeechT5HifiGan.from_pretrained(vocoder).to(device)} if kind == "speecht5" else {}
+        )
         pipe = pipeline("text-to-audio", model=model, device=device, **extras)
     except ImportError as error:
         raise MissingPrerequisite(f"hf:{model} needs a package more: {first_line(error)}") from error

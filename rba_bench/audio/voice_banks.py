@@ -103,7 +103,9 @@ def read_voice_bank(
         raise MissingPrerequisite(f"no voice bank at {folder}: it is a folder of clips")
     speakers = _clips_by_speaker(root)
     if not speakers:
-        raise UserError(f"{folder} holds no clips: a voice bank consists of {', '.join(sorted(SUFFIXES))} files")
+        raise UserError(
+            f"{folder} holds no clips: a voice bank consists of {', '.join(sorted(SUFFIXES))} files"
+        )
     index = _Index(root)
     found: list[ReferenceClip] = []
     left_out: Counter[str] = Counter()
@@ -215,5 +217,7 @@ def read_reference(clip: ReferenceClip) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read the voice {clip.name}: {first_line(error)}") from error
     if sha256_bytes(data) != clip.sha256:
-        raise UserError(f"the clip of the voice {clip.name} was replaced: start again with the bank as it is now")
+        raise UserError(
+            f"the clip of the voice {clip.name} was replaced: start again with the bank as it is now"
+        )
     return data
