@@ -6,7 +6,7 @@ not known beforehand has an entry in SCHEMES instead, and its module a function 
 
     natural, clear-test                  a bank
     clear-test/en-us+linda               one voice of a bank
-    x.onnx, x.onnx#3, x.onnx#p225        a Piper voice; of a model with several speakers the first, one by number or name
+    x.onnx, x.onnx#3, x.onnx#p225        a Piper voice; of several speakers the first, or one by number or name
     x.onnx#all                           all speakers of a Piper model
     FOLDER                               every Piper voice below the folder, with all speakers
     hf:FOLDER-OR-HUB-ID[?OPTIONS]        a model of transformers; see `rba_bench.audio.transformers_speech`

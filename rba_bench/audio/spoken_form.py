@@ -155,7 +155,8 @@ RULES: tuple[Rule, ...] = (
     # "3 in" is mostly the preposition
     (re.compile(rf"(?<![\w.,-])(\d[\d,.]*) ?({'|'.join(sorted(_UNITS.keys() - {'in'}, key=len, reverse=True))})\b"
                 r"(?:\.(?!\w))?"), _say_unit),
-    (re.compile(r"(?<![\w.,-])(\d[\d,.]*) ?(in)(?:\.(?!\w)|(?= (?:wide|long|tall|deep|high|thick|by|x)\b))"), _say_unit),
+    (re.compile(r"(?<![\w.,-])(\d[\d,.]*) ?(in)(?:\.(?!\w)|(?= (?:wide|long|tall|deep|high|thick|by|x)\b))"),
+     _say_unit),
 )  # fmt: skip
 
 

@@ -277,13 +277,15 @@ def _vector(path: str) -> Any:
 @lru_cache(maxsize=2)
 def _load(model: str, kind: str, vocoder: str, device: str) -> Any:
     """The pipeline, ready to speak."""
+    import torch
     from transformers import SpeechT5HifiGan, pipeline
 
+    extras = {}
     try:
-        extras = (
-            {"vocoder": SpeechT5HifiGan.from_pretrained(vocoder).to(device)} if kind == "speecht5" else {}
-        )
-        pipe = pipeline("text-to-audio", model=model, device=device, **extras)
+        with torch.random.fork_rng():  # building a model draws numbers
+            if kind == "speecht5":
+                extras["vocoder"] = SpeechT5HifiGan.from_pretrained(vocoder).to(device)
+            pipe = pipeline("text-to-audio", model=model, device=device, **extras)
     except ImportError as error:
         raise MissingPrerequisite(f"hf:{model} needs a package more: {first_line(error)}") from error
     except (OSError, ValueError, RuntimeError) as error:

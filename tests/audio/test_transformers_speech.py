@@ -156,7 +156,6 @@ def speecht5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_speecht5_speaks_with_vectors_from_files(speecht5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
-
     from transformers.pipelines.text_to_audio import TextToAudioPipeline
 
     def pipeline(task: str, model: str, device: str, vocoder: Any) -> TextToAudioPipeline:
