@@ -2,8 +2,7 @@
 
     python benchmarks/speech_engines.py [VOICES ...]      by default a bank of espeak-ng, and the Piper asset if fetched
 
-CPU time counts, not time on the wall, so other work on the machine disturbs little. Threads of numeric libraries are set
-to one by the engines themselves where it matters; run with OMP_NUM_THREADS=1.
+CPU time counts, not time on the wall, so other work on the machine disturbs little. Run it with OMP_NUM_THREADS=1.
 """
 
 import sys

@@ -36,6 +36,8 @@ SAMPLING_RATE = 16_000  # Hz of what `speak` returns
 VECTORS = (".npy", ".safetensors")
 OPTIONS = ("voice", "speakers", "vocoder", "device")
 SPEECHT5_VOCODER = "microsoft/speecht5_hifigan"
+# Music, and a model that comes without its vocoder; the one with it is `fastspeech2_conformer_with_hifigan`
+_NO_SPEECH = {"musicgen", "musicgen_melody", "fastspeech2_conformer"}
 _WEIGHTS = ("*.safetensors", "*.bin")
 _lock = threading.Lock()  # the random numbers of torch have one state for the whole process
 
@@ -83,7 +85,7 @@ def find(spec: str) -> list[Speaker]:
         voices = _vector_voices(stem, options, shared)
     elif kind == "bark":
         voices = [_named(stem, preset, shared) for preset in _choose(wanted, _presets(model), model)]
-    elif int(getattr(config, "num_speakers", None) or 1) > 1:  # a field that VITS alone has
+    elif kind == "vits" and config.num_speakers > 1:
         numbers = [str(number) for number in range(config.num_speakers)]
         voices = [_named(stem, number, shared) for number in _choose(wanted, numbers, model)]
     else:
@@ -145,9 +147,8 @@ def _kinds() -> frozenset[str]:
         MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES,
     )
 
-    return frozenset(
-        [*MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES, *MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES]
-    )
+    known = {*MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES, *MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES}
+    return frozenset(known - _NO_SPEECH)
 
 
 def _presets(model: str) -> list[str]:
