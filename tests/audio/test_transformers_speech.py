@@ -10,7 +10,6 @@ import torch
 from transformers import (
     BarkConfig,
     BarkModel,
-    BarkProcessor,
     BertTokenizerFast,
     SpeechT5Config,
     SpeechT5FeatureExtractor,
@@ -188,7 +187,8 @@ def bark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-bark"
     folder.mkdir()
     torch.manual_seed(0)
-    small = {"num_layers": 1, "num_heads": 2, "hidden_size": 16, "block_size": 1024}
+    # large weights: what is said depends on the preset, though nothing is drawn at random
+    small = {"num_layers": 1, "num_heads": 2, "hidden_size": 16, "block_size": 1024, "initializer_range": 1.0}
     config = BarkConfig(
         semantic_config={**small, "input_vocab_size": 129_600, "output_vocab_size": 10_048},
         coarse_acoustics_config={**small, "input_vocab_size": 12_096, "output_vocab_size": 12_096},
@@ -199,22 +199,29 @@ def bark(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     )  # fmt: skip
     model = BarkModel(config)
-    model.generation_config = BarkGenerationConfig(
-        semantic_config={"max_new_tokens": 8, "eos_token_id": 10_000}
-    )
+    for layer in model.codec_model.quantizer.layers:  # zeros in a new model: then all codes sound the same
+        torch.nn.init.normal_(layer.codebook.embed)
     model.save_pretrained(folder)
+    generation = BarkGenerationConfig(semantic_config={"max_new_tokens": 8, "eos_token_id": 10_000})
+    (folder / "generation_config.json").write_text(
+        json.dumps(generation.to_dict())
+    )  # nested, as Bark publishes it
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "there", *LETTERS]
     (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
     presets: dict[str, Any] = {"repo_or_path": str(folder)}
-    for name, seed in (("v2/en_speaker_0", 0), ("v2/en_speaker_1", 1)):
-        rng = np.random.default_rng(seed)
-        presets[name] = {
+    (folder / "v2").mkdir()
+    for number in range(2):
+        rng, name = np.random.default_rng(number), f"v2/en_speaker_{number}"
+        arrays = {
             "semantic_prompt": rng.integers(0, 10_000, 40),
             "coarse_prompt": rng.integers(0, 1024, (2, 60)),
             "fine_prompt": rng.integers(0, 1024, (8, 60)),
         }
-    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
-    BarkProcessor(tokenizer, presets).save_pretrained(folder)
+        for part, array in arrays.items():
+            np.save(folder / f"{name}_{part}.npy", array)
+        presets[name] = {part: f"{name}_{part}.npy" for part in arrays}
+    (folder / "speaker_embeddings_path.json").write_text(json.dumps(presets))
     return folder
 
 
