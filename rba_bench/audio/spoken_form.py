@@ -21,10 +21,12 @@ LANGUAGES = ("en", "zh", "ja")
 VERSION = 1  # raise it whenever a rule changes what is said
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
-_TO_SAY = re.compile(r"[0-9%&$£€¥°=+½¼¾]")  # a sentence without any of these needs no grammar
+_TO_SAY = re.compile(r"[0-9%&$£€¥¢°=+½¼¾]")  # a sentence without any of these needs no grammar
 _SENTENCE = re.compile(r"(?<=[.!?])(\s+)(?=[\"“'(]?[A-Z0-9])|(\s*\n\s*)")
 _END = re.compile(r"[.!?]+[\"”')]*$")
 _MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_SHORT_MONTHS = {name[:3].title(): name.title() for name in _MONTHS.split("|")} | {"Sept": "September"}
+_PER = {"yr": "year", "mo": "month", "wk": "week", "hr": "hour"}
 _MONTH = re.compile(rf"\bof ({_MONTHS})\b")
 _DAYS = {
     "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Thur": "Thursday",
@@ -39,7 +41,7 @@ _MONEY = {
 _SCALES = {"k": "thousand", "m": "million", "bn": "billion", "b": "billion"}
 _TENS = (
     "",
-    "teens",
+    "tens",
     "twenties",
     "thirties",
     "forties",
@@ -78,6 +80,12 @@ _NUMBERED = "World War|Chapter|Part|Volume|Vol|Act|Book|Section|Phase|Article|Su
 
 def _say_money(match: re.Match[str]) -> str:
     one, many, cent, cents = _MONEY[match["sign"]]
+    if match["article"] and re.match(r"[ -][a-z]", match.string[match.end() :]):  # a five dollar coffee
+        many, cents = one, cent
+    return (match["article"] or "") + _say_amount(match, one, many, cent, cents)
+
+
+def _say_amount(match: re.Match[str], one: str, many: str, cent: str, cents: str) -> str:
     whole, part, scale = match["whole"].replace(",", ""), match["part"], (match["scale"] or "").strip()
     if scale:
         amount = f"{whole}.{part}" if part else whole
@@ -95,10 +103,11 @@ def _say_money(match: re.Match[str]) -> str:
 
 def _say_thousands(number: str) -> str:
     """`1,200` as `1 thousand 200`, because wetext leaves the one out; other numbers without a change."""
-    match = re.fullmatch(r"1,(\d{3})", number)
+    match = re.fullmatch(r"1,(\d{3})(\.\d+)?", number)
     if not match:
         return number
-    return f"1 thousand {int(match[1])}" if int(match[1]) else "1 thousand"
+    rest = f"{int(match[1])}{match[2] or ''}"
+    return "1 thousand" if rest == "0" else f"1 thousand {rest}"
 
 
 def _say_decade(match: re.Match[str]) -> str:
@@ -140,15 +149,20 @@ RULES: tuple[Rule, ...] = (
     (re.compile(r"\bvs\.?(?= )"), "versus"),
     (re.compile(r"\bapprox\.(?= )"), "approximately"),
     (re.compile(r"\bw/(?=\s)"), "with"),
+    (re.compile(rf"\b({'|'.join(_SHORT_MONTHS)})\.? (?=\d)"), lambda match: f"{_SHORT_MONTHS[match[1]]} "),
     (re.compile(rf"\b({'|'.join(_DAYS)})\.(?=,? )"), lambda match: _DAYS[match[1]]),
     (re.compile(r"(?:\bNo\. ?|#)(?=\d)"), "number "),
     (re.compile(rf"\b({_NUMBERED}) ({'|'.join(_ROMAN[::-1])})\b"),
      lambda match: f"{match[1]} {_ROMAN.index(match[2]) + 1}"),
-    (re.compile(r"\b24/7\b"), "24 7"),
+    (re.compile(r"(?<![\d/])(\d\d+)/(\d+)(?![\d/])"), r"\1 \2"),  # 24/7, 80/20: no fraction of people
+    (re.compile(r"(?<=[\dkKmM])/(year|month|week|day|hour|person|yr|mo|wk|hr)\b"),
+     lambda match: f" per {_PER.get(match[1], match[1])}"),
+    (re.compile(r"\b(\d+) ?¢"), r"\1 cents"),
+    (re.compile(r"\b(\d[\d,]*(?:\.\d+)?) ?([$£€])(?! ?\d)"), r"\2\1"),  # 5 €
     (re.compile(r"(?<![\d.,$-])(?:911|\d{3}-\d{3}-\d{4}|\d{3}-\d{4})(?![\d-])"), _say_digits),
-    (re.compile(r"(?P<sign>[$£€¥]) ?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<part>\d+))?"
+    (re.compile(r"(?P<article>\b[Aa]n? )?(?P<sign>[$£€¥]) ?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<part>\d+))?"
                 r"(?P<scale> ?(?:thousand|million|billion|trillion|bn|[kKmMbB])\b)?"), _say_money),
-    (re.compile(r"(?<![\d.,])1,\d{3}(?![\d]|[.,]\d)"), lambda match: _say_thousands(match[0])),
+    (re.compile(r"(?<![\d.,])1,\d{3}(?:\.\d+)?(?!,?\d)"), lambda match: _say_thousands(match[0])),
     (re.compile(r"(?<=\b\d) (?=000\b)|(?<=\b\d\d) (?=000\b)|(?<=\b\d\d\d) (?=000\b)"), ","),
     (re.compile(r"\b(1[1-9]|20)(\d)0s\b"), _say_decade),
     (re.compile(r"\b(\d)'(\d{1,2})(?:[\"”]|'')?(?![\d'])"), r"\1 feet \2 inches"),
@@ -193,13 +207,15 @@ def _say_sentence(normalizer: Any, sentence: str) -> str:
     except (AssertionError, RuntimeError, ValueError):  # its grammar has no reading: the engine must find one
         return sentence
     said = said.replace('\\"', '"').replace("\\\\", "\\")  # it escapes both, and does not undo it
+    said = re.sub(" {2,}", " ", re.sub(r"\b([Tt]he) the\b", r"\1", said))  # "the March 5 meeting"
     said = _MONTH.sub(lambda match: f"of {match[1].title()}", said)
     if not any(character.isalnum() for character in said):
         return sentence
     if (end := _END.search(sentence)) and not _END.search(said):  # a.m. and p.m. swallow the full stop
         said += end[0].lstrip() if end[0][0] in ".!?" else ""
-    first = sentence[0]
-    return said[0].upper() + said[1:] if first.isupper() or not first.isalpha() else said
+    place = next(place for place, character in enumerate(said) if character.isalnum())
+    begins = next((character for character in sentence if character.isalnum()), "")
+    return said if begins.islower() else said[:place] + said[place].upper() + said[place + 1 :]
 
 
 @lru_cache
