@@ -28,6 +28,8 @@ from rba_bench.errors import AudioError, UserError
 from rba_bench.recipes import suggest
 from rba_bench.seeding import stable_seed
 
+SpeakBatch = Callable[[Sequence[str], str, Sequence[Any]], list[np.ndarray | AudioError]]
+
 
 @dataclass(frozen=True)
 class SpeechEngine:
@@ -51,7 +53,7 @@ class SpeechEngine:
     speak: Callable[[str, str, Any], np.ndarray]
     banks: Mapping[str, Sequence[Any]]
     facts: Callable[[Any], dict[str, Any]] = asdict
-    speak_batch: Callable[[Sequence[str], str, Sequence[Any]], list[np.ndarray | AudioError]] | None = None
+    speak_batch: SpeakBatch | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A speaker that is sent to another process takes the name of its engine along, not all banks of it."""
@@ -109,15 +111,16 @@ def speak_all(
         RbaError: An engine does not work, is not there, or does not know the language.
     """
     results: dict[int, np.ndarray | AudioError] = {}
-    for engine in {speaker.engine.name: speaker.engine for speaker in speakers}.values():
-        places = [place for place, speaker in enumerate(speakers) if speaker.engine.name == engine.name]
-        said = [texts[place] for place in places]
+    batches: dict[SpeakBatch, list[int]] = {}
+    for place, (text, speaker) in enumerate(zip(texts, speakers, strict=True)):
+        if speaker.engine.speak_batch is None:
+            results[place] = _speak_or_error(speaker.engine, text, language, speaker.voice)
+        else:
+            batches.setdefault(speaker.engine.speak_batch, []).append(place)
+    for speak_batch, places in batches.items():
         voices = [speakers[place].voice for place in places]
-        if engine.speak_batch is not None:
-            results |= zip(places, engine.speak_batch(said, language, voices), strict=True)
-            continue
-        for place, text, voice in zip(places, said, voices, strict=True):
-            results[place] = _speak_or_error(engine, text, language, voice)
+        waves = speak_batch([texts[place] for place in places], language, voices)
+        results |= zip(places, waves, strict=True)
     return [results[place] for place in range(len(texts))]
 
 
