@@ -155,6 +155,7 @@ def _room(wave: np.ndarray, settings: Augmentation, rng: np.random.Generator) ->
         rt60, drr_db = _draw(rng, settings.rt60, 3), _draw(rng, settings.drr_db, 2)
         return reverberate(wave, rt60, drr_db, rng), {"rt60": rt60, "drr_db": drr_db}
     name, path = _choose(rng, settings.room_folder)
+    _seconds(path)  # refuses what is no sound; the package would fail in the words of another decoder
     transform = _package().ApplyImpulseResponse(
         ir_path=[path], p=1.0, lru_cache_size=1, leave_length_unchanged=False
     )
@@ -263,7 +264,7 @@ def _seconds(path: str) -> float:
     try:
         return float(sf.info(path).duration)
     except (sf.LibsndfileError, OSError) as error:
-        raise UserError(f"{path} cannot be read as noise: {first_line(error)}") from error
+        raise UserError(f"{path} cannot be read as a sound: {first_line(error)}") from error
 
 
 def _apply(transform: Any, wave: np.ndarray, numbers: dict[str, Any]) -> np.ndarray:

@@ -143,8 +143,12 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         Augmentation(room=1.0, room_folder=str(tmp_path / "nowhere")).facts()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.wav").write_bytes(b"RIFF no sound")
-    with pytest.raises(UserError, match="cannot be read as noise"):
-        augment(WAVE, Augmentation(noise=1.0, noise_folder=str(tmp_path / "broken")), 0)
+    for wrong in (
+        Augmentation(noise=1.0, noise_folder=str(tmp_path / "broken")),
+        Augmentation(room=1.0, room_folder=str(tmp_path / "broken")),
+    ):
+        with pytest.raises(UserError, match="cannot be read as a sound"):
+            augment(WAVE, wrong, 0)
     augmentation._package.cache_clear()
     monkeypatch.setitem(sys.modules, "audiomentations", None)
     with pytest.raises(MissingPrerequisite, match="install it with .*synth"):
