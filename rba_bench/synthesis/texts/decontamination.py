@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 NGRAM = 13  # words
+# Fewer words in common than within a set: a test item that slips in costs more than an instruction that is lost.
+ALIKE = NearDuplicateOptions(threshold=0.6)
 _VERSION = 1
 _FACTS = "index.json"  # written last
 _ARRAYS = ("exact", "exact_sets", "ngrams", "ngram_sets", "bands", "band_rows", "values", "value_sets")
@@ -49,7 +51,7 @@ class Hit:
 
 
 def build_benchmark_index(
-    test_sets: Iterable[TestSet], options: NearDuplicateOptions, root: Path | None = None
+    test_sets: Iterable[TestSet], options: NearDuplicateOptions = ALIKE, root: Path | None = None
 ) -> Path:
     """The index of test sets, made now unless the cache holds it.
 

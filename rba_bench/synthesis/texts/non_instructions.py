@@ -64,11 +64,11 @@ _TEMPLATE = re.compile(
 )
 # A request in the middle or at the end of a text
 _REQUEST = re.compile(
-    r"\?|\b(?:please|tell me|give me|show me|help me|can you|could you|would you|i (?:want|need|would like|wonder)|let us|let's"
-    r"|(?:^|[.!,:;] (?:(?:then|and|now|so) )?)(?:write|explain|describe|list|name|translate|summari[sz]e|continue|reply"
-    r"|suggest|recommend|compare|define|create|make|play|set|find|imagine|complete|finish|rewrite|rephrase|convert|tell"
-    r"|give|show|answer|calculate|plan|design|discuss|identify|classify|correct|guess|invent|read|sing|say|what|how|why"
-    r"|who|when|where|which)\b)"
+    r"\?|\b(?:please|tell me|give me|show me|help me|can you|could you|would you|i (?:want|need|would like|wonder)|let us"
+    r"|let's)\b|(?:^|[.!,:;] (?:(?:then|and|now|so) )?)(?:write|explain|describe|list|name|translate|summari[sz]e"
+    r"|continue|reply|suggest|recommend|compare|define|create|make|play|set|find|imagine|complete|finish|rewrite"
+    r"|rephrase|convert|tell|give|show|answer|calculate|plan|design|discuss|identify|classify|correct|guess|invent"
+    r"|read|sing|say)\b|(?:^|[.!:;] )(?:what|how|why|who|when|where|which)\b"
 )
 _FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|we|our|us|i'm|i've|i'd)\b")
 _LETTER = re.compile(r"^(?:dear|to whom it may concern)\b[^.!?]{0,40},")

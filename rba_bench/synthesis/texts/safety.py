@@ -47,7 +47,7 @@ _CONTEMPT = (
 )
 _EXPLOSIVE = (
     r"(?:(?:pipe|nail|petrol|fertili[sz]er|car|dirty|nuclear|home-?made|letter) bombs?|explosives?|molotov\w*|grenades?"
-    r"|detonators?|landmines?|c-?4|tnt|napalm|ied|bombs?(?= (?:at|for|to|that|with|from)|$|\W*$))"
+    r"|detonators?|landmines?|c-?4|tnt|napalm|ied|(?<!bath )(?<!seed )(?<!photo )(?<!cocoa )(?<!chocolate )bombs?(?= (?:at|for|to|that|with|from)|$|\W*$))"
 )
 _AGENT = r"(?:sarin|vx|nerve (?:gas|agent)|mustard gas|ricin|anthrax|botulin\w*|chlorine gas|phosgene|chemical weapons?|bioweapons?)"
 _GUN = r"(?:guns?|pistols?|rifles?|silencers?|ghost guns?|machine guns?|firearms?)"
@@ -120,7 +120,7 @@ _PATTERNS = {
     "privacy": (
         rf"\b(?:what is|what's|what are|give me|tell me|find(?: out)?|find me|get me|look up|search for|i need|reveal)\b[^.?!]{{0,20}}?"
         rf"\b{_SECRET} (?:of|for|from|belonging to) (?!the |my |a (?:company|museum|doctor|hotel|shop|restaurant|dentist|plumber))\w+",
-        rf"\b(?:what is|what's|give me|tell me|find)\b[^.?!]{{0,10}}\b\w+'s (?:home address|{_SECRET})\b",
+        rf"\b(?:what is|what's|give me|tell me|find)\b(?! (?:an?|my|your) )[^.?!]{{0,10}}\b\w+'s (?:home address|{_SECRET})\b",
         r"\b(?:credit card number|password|social security number|bank details) of (?:the|a|my|some\w*) "
         r"(?:person|user|colleague|boss|neighbou?r|friend|ex|customer|man|woman|wife|husband)",
         r"\bfind out where\b[^.?!]{0,40}\b(?:lives?|works?|sleeps|goes to school)\b",
