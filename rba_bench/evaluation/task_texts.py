@@ -42,8 +42,7 @@ def task_texts(
     Args:
         data_dir: Folder with local copies of data sets; None for that of RBA_DATA_DIR, or else the Hub.
         tasks: Those to read; None for all that are shipped.
-        download: Get what the cache of the Hub lacks. After one set for which the Hub does not answer, only the cache is
-            read.
+        download: Get what the cache of the Hub lacks. Once the Hub does not answer, only the cache is read.
     """
     place, seen = replace(Place.of(data_dir), offline=not download), set()
     for spec in list_tasks() if tasks is None else tasks:

@@ -91,4 +91,4 @@ def load_keys(path: Path) -> "np.ndarray":
         raise UserError(f"{path} is damaged ({first_line(error)}): remove it to make it again") from error
     if keys.dtype != np.uint64 or keys.ndim != 1:
         raise UserError(f"{path} holds no keys of texts: remove it to make it again")
-    return keys  # type: ignore[no-any-return]
+    return keys

@@ -25,7 +25,7 @@ CANDIDATES = (
     "it", "ja", "ko", "lt", "lv", "mn", "nb", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sr", "sv", "ta", "th", "tr",
     "uk", "vi", "zh",
 )  # fmt: skip
-LEAST = 0.002  # confidence; see benchmarks/text_filters.py
+LEAST = 0.01  # confidence
 SHORTEST = 3  # words
 _OTHER_CODES = {"no": "nb", "iw": "he", "in": "id", "fil": "tl"}
 _QUOTED = re.compile(r"\"[^\"]+\"|(?<!\w)'[^']+'(?!\w)|[«“„‘「『][^»”“’」』]+[»”“’」』]")

@@ -138,7 +138,7 @@ def _band_hashes(signatures: "np.ndarray") -> "np.ndarray":
     """Hashes of the rows of each band, [n, BANDS, rows] to uint32 of shape [n, BANDS]: FNV-1a over whole rows."""
     import numpy as np
 
-    hashes = np.full(signatures.shape[:2], 0xCBF29CE484222325, np.uint64)
+    hashes: np.ndarray = np.full(signatures.shape[:2], 0xCBF29CE484222325, np.uint64)
     for row in range(signatures.shape[2]):
         hashes = (hashes ^ signatures[:, :, row]) * np.uint64(0x100000001B3)
         hashes ^= hashes >> np.uint64(29)
@@ -160,7 +160,7 @@ def jaccard(a: "np.ndarray", b: "np.ndarray") -> "np.ndarray":
     full = (a[:, -1] != PADDING) | (b[:, -1] != PADDING)
     union = np.where(full, np.minimum(rank[:, -1], SKETCH), rank[:, -1])
     both = (repeated & (rank <= union[:, None])).sum(axis=1)
-    return both / np.maximum(union, 1)  # type: ignore[no-any-return]
+    return both / np.maximum(union, 1)
 
 
 class NearDuplicates:
@@ -292,10 +292,10 @@ class NearDuplicates:
             if shared[row]:
                 own = keys[row].tolist()
                 candidates = sorted({other for key in own for other in buckets.get(key, ())})
-                values = np.broadcast_to(sketches.values[row], (len(candidates), SKETCH))
-                alike = jaccard(values, sketches.values[candidates]) >= self._least if candidates else ()
-                if (hits := np.nonzero(alike)[0]).size:
-                    earlier[row] = numbers[candidates[int(hits[0])]]
+                mine = np.broadcast_to(sketches.values[row], (len(candidates), SKETCH))
+                alike = jaccard(mine, sketches.values[candidates]) >= self._least
+                if alike.any():
+                    earlier[row] = numbers[candidates[int(alike.argmax())]]
                     continue
                 for key in own:
                     buckets.setdefault(key, []).append(row)

@@ -18,25 +18,31 @@ KINDS = {
 }
 _HELP = r"(?:help|assist)"
 _ASSISTANT = re.compile(
-    rf"\bhow (?:can|may|could|might) i (?:best )?(?:{_HELP}|be of (?:help|service|assistance)|support) (?:to )?you\b"
+    rf"\bhow (?:can|may|could|might) i (?:best )?(?:{_HELP}|be of (?:help|service|assistance)|support) "
+    rf"(?:to )?you\b"
     rf"|\bwhat (?:can|may) i (?:do for|{_HELP}) you\b|\b(?:anything else|something) (?:that )?i can {_HELP}\b"
-    rf"|\bi(?:'d| would|'ll| will) be (?:more than )?(?:happy|glad|delighted|pleased) to (?:{_HELP}|answer|explain|provide)\b"
+    rf"|\bi(?:'d| would|'ll| will) be (?:more than )?(?:happy|glad|delighted|pleased) to (?:{_HELP}|answer"
+    rf"|explain|provide)\b"
     rf"|\bi(?:'m| am) (?:always )?here to {_HELP}(?: you)?(?: with (?:any|your|whatever)|\s*[.!?,]|$)"
     rf"|\b(?:so|in order) (?:that )?i can (?:better |best )?{_HELP} you\b"
-    r"|^(?:(?:hello|hi|hey|greetings|welcome)[^.!?]*[.!?,]\s*)?(?:i'm|i am|this is|my name is) (?:\w+, )?(?:your|an?) "
+    r"|^(?:(?:hello|hi|hey|greetings|welcome)[^.!?]*[.!?,]\s*)?(?:i'm|i am|this is|my name is) (?:\w+, "
+    r")?(?:your|an?) "
     r"(?:\w+ ){0,3}(?:assistant|chatbot|language model)\b"
     r"|\bthank you for (?:contacting|reaching out|your (?:inquiry|enquiry|message|patience|request))\b"
     r"|\bas an? (?:\w+ ){0,2}?(?:ai\b|language model)[^.?!]*\bi (?:can|cannot|can't|do|am|don't)\b"
-    r"|\bi (?:do not|don't) have (?:personal |any |human )+(?:opinions|feelings|preferences|experiences|beliefs|emotions)\b"
+    r"|\bi (?:do not|don't) have (?:personal |any |human )+(?:opinions|feelings|preferences|experiences"
+    r"|beliefs|emotions)\b"
     r"|^what (?:would|do) you (?:like|want|need) (?:to (?:talk|chat|know|discuss)|me to)\b[^?]*\?$"
 )
 # An opening that only answers have; with a question at the end it may be a user's
 _OPENING = re.compile(
-    r"^(?:sure(?: thing)?|certainly|absolutely|of course|definitely|great question|good question|no problem|i understand)\s*"
+    r"^(?:sure(?: thing)?|certainly|absolutely|of course|definitely|great question|good question|no "
+    r"problem|i understand)\s*"
     r"(?:!|\.|,|:)(?!\s*(?:but|why|what|how|i know)\b)"
 )
 _ROLE = re.compile(
-    r"(?:^|[\s.!?\"'*#])(user|human|person|student|customer|question|q|instruction|task|assistant|ai|bot|chatbot|gpt|model"
+    r"(?:^|[\s.!?\"'*#])(user|human|person|student|customer|question|q|instruction|task|assistant|ai|bot"
+    r"|chatbot|gpt|model"
     r"|answer|a|response|output|solution|input|system)\s*:(?=\s)"
 )
 _ASKING = {
@@ -55,19 +61,27 @@ _ASKING = {
 _SYSTEM = re.compile(
     r"^(?:you are|you're|act as|you will (?:be|act as)) (?:an? |the |now |my )*(?:[\w-]+ ){0,4}?"
     r"(?:assistant|chatbot|bot|ai|language model|expert|tutor)\b"
-    r"|^you are an? [^.!?]*\b(?:your (?:task|job|role|goal) is|you (?:must|should|will) (?:always|never|answer|respond))"
-    r"|\b(?:always (?:answer|respond|reply)|never reveal) [^.?!]*\b(?:rules|instructions|prompt|truthfully|politely)\b"
+    r"|^you are an? [^.!?]*\b(?:your (?:task|job|role|goal) is|you (?:must|should|will) (?:always|never"
+    r"|answer|respond))"
+    r"|\b(?:always (?:answer|respond|reply)|never reveal) [^.?!]*\b(?:rules|instructions|prompt|truthfully"
+    r"|politely)\b"
 )
 _TEMPLATE = re.compile(
-    r"\bbelow is an? (?:instruction|question|conversation|task)\b|\bwrite a response that (?:appropriately )?completes\b"
-    r"|^(?:the following is|here is) a (?:conversation|dialogue|chat) between (?:an? )?(?:user|human|ai|assistant)\b"
+    r"\bbelow is an? (?:instruction|question|conversation|task)\b|\bwrite a response that (?:appropriately "
+    r")?completes\b"
+    r"|^(?:the following is|here is) a (?:conversation|dialogue|chat) between (?:an? )?(?:user|human|ai"
+    r"|assistant)\b"
 )
 # A request in the middle or at the end of a text
 _REQUEST = re.compile(
-    r"\?|\b(?:please|tell me|give me|show me|help me|can you|could you|would you|i (?:want|need|would like|wonder)|let us"
-    r"|let's)\b|(?:^|[.!,:;] (?:(?:then|and|now|so) )?)(?:write|explain|describe|list|name|translate|summari[sz]e"
-    r"|continue|reply|suggest|recommend|compare|define|create|make|play|set|find|imagine|complete|finish|rewrite"
-    r"|rephrase|convert|tell|give|show|answer|calculate|plan|design|discuss|identify|classify|correct|guess|invent"
+    r"\?|\b(?:please|tell me|give me|show me|help me|can you|could you|would you|i (?:want|need|would like"
+    r"|wonder)|let us"
+    r"|let's)\b|(?:^|[.!,:;] (?:(?:then|and|now|so) )?)(?:write|explain|describe|list|name|translate"
+    r"|summari[sz]e"
+    r"|continue|reply|suggest|recommend|compare|define|create|make|play|set|find|imagine|complete|finish"
+    r"|rewrite"
+    r"|rephrase|convert|tell|give|show|answer|calculate|plan|design|discuss|identify|classify|correct"
+    r"|guess|invent"
     r"|read|sing|say)\b|(?:^|[.!:;] )(?:what|how|why|who|when|where|which)\b"
 )
 _FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|we|our|us|i'm|i've|i'd)\b")
@@ -75,10 +89,11 @@ _LETTER = re.compile(r"^(?:dear|to whom it may concern)\b[^.!?]{0,40},")
 _STORY = re.compile(r"^(?:once upon a time|long ago|in a (?:small|faraway|distant|land))\b")
 _SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"')]*\s*|[^.!?]+$")
 _QUESTION_WORD = re.compile(r"^(?:what|who|whom|whose|which|when|where|why|how|is|are|do|does|did|can)\b")
-_SMALL_WORDS = frozenset(
-    "a an the of in on at to for and or is are was were do does did can could it its this that these those what who which"
-    " when where why how there with from by as be been has have had will would should".split()
+_ENGLISH = (
+    "a an the of in on at to for and or is are was were do does did can could it its this that these those what who "
+    "which when where why how there with from by as be been has have had will would should"
 )
+_SMALL_WORDS = frozenset(_ENGLISH.split())
 _SENTENCES_OF_TEXT = 2
 
 

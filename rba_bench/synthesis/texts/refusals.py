@@ -1,4 +1,4 @@
-"""Answers that refuse, and answers that say nothing: "I'm sorry, but I can't", "As an AI language model", "Great!".
+"""Answers that refuse, and answers that say nothing: "I'm sorry, but I can't", "As an AI language model".
 
 A refusal stands where an answer begins: the same words later in it are told, quoted or explained. So the rules look at
 its first sentences. "I'm sorry that your parcel arrived late" is an apology in a letter, "I can't sleep, whispered
@@ -13,38 +13,50 @@ import re
 _SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"'”’)]*\s*|[^.!?]+$")
 _BEGINNING = 2  # sentences in which a refusal is looked for
 _TASKS = (
-    r"(?:help|assist|answer|provide|fulfil|comply|do that|do this|discuss|access|predict|generate|create|writ|produc"
-    r"|engag|support|continue|respond|complet|process|brows|recommend|tell (?:you|a |stor|joke)|play |sing|see |hear"
-    r"|speak (?:about|on)|talk about|offer|giv|shar|express|form |participat|perform|execut|translat|summari|explain"
+    r"(?:help|assist|answer|provide|fulfil|comply|do that|do this|discuss|access|predict|generate|create"
+    r"|writ|produc"
+    r"|engag|support|continue|respond|complet|process|brows|recommend|tell (?:you|a |stor|joke)|play |sing"
+    r"|see |hear"
+    r"|speak (?:about|on)|talk about|offer|giv|shar|express|form |participat|perform|execut|translat"
+    r"|summari|explain"
     r"|advis|condon|encourag|endors|open |set |send|search|check|control|order|book |call )"
 )
 _CANNOT = (
-    r"(?:can(?:no|')?t|can not|won't be able to|will not be able to|(?:am|'m) (?:not able|unable|not allowed)(?: to)?"
-    r"|(?:am|'m) not (?:capable|designed|programmed|trained|equipped|comfortable)(?: of| to| with)?|must (?:decline|refuse)"
+    r"(?:can(?:no|')?t|can not|won't be able to|will not be able to|(?:am|'m) (?:not able|unable|not "
+    r"allowed)(?: to)?"
+    r"|(?:am|'m) not (?:capable|designed|programmed|trained|equipped|comfortable)(?: of| to| with)?|must "
+    r"(?:decline|refuse)"
     r"(?: to)?|have to decline(?: to)?|(?:do not|don't) feel comfortable(?: with)?|refuse to"
     r"|(?:do not|don't) have (?:the (?:ability|capability|capacity)|access|enough (?:information|context|data)"
     r"|(?:real-time|personal) )(?: to)?)"
 )
 _LEAD = (
-    r"(?:(?:well|oh|hello|hi|sure|no|unfortunately|regrettably|(?:i'm |i am )?(?:so |very |really |truly )?sorry"
+    r"(?:(?:well|oh|hello|hi|sure|no|unfortunately|regrettably|(?:i'm |i am )?(?:so |very |really |truly "
+    r")?sorry"
     r"|my apologies|i (?:do |sincerely )?apologi[sz]e|i regret|i'm afraid|i am afraid|as much as i'd like to"
-    r"|i (?:appreciate|understand)[^.,]*|however|but|that|to say|for the inconvenience|at this time|currently)[,;:]?\s+)*"
+    r"|i (?:appreciate|understand)[^.,]*|however|but|that|to say|for the inconvenience|at this time"
+    r"|currently)[,;:]?\s+)*"
 )
 _REFUSALS = (
     rf"{_LEAD}(?:that |but |and )*i(?: |')?(?:am |'m )?(?:currently |still |really |simply |also )*{_CANNOT}"
     rf"[\s,]+(?:\w+ ){{0,3}}?{_TASKS}",
-    rf"{_LEAD}(?:that |but |and )*i (?:must (?:decline|refuse)|have to decline|(?:do not|don't) feel comfortable|refuse to)\b",
+    rf"{_LEAD}(?:that |but |and )*i (?:must (?:decline|refuse)|have to decline|(?:do not|don't) feel "
+    rf"comfortable|refuse to)\b",
     rf"{_LEAD}i (?:do not|don't) have (?:enough|sufficient) (?:information|context|data)\b",
     rf"{_LEAD}i (?:do not|don't) have (?:real-time|the ability|the capability|access to)\b",
-    r"(?:i'm sorry|i am sorry|i apologi[sz]e|sorry)[,.!]?\s*(?:but\s+)?(?:this|that|your) (?:request|question|topic)\b"
+    r"(?:i'm sorry|i am sorry|i apologi[sz]e|sorry)[,.!]?\s*(?:but\s+)?(?:this|that|your) (?:request"
+    r"|question|topic)\b"
     r"[^.]*\b(?:can't|cannot|not)\b",
     rf"{_LEAD}(?:it is|it's|that is|that's|this is|this goes|it goes|that goes) against my "
     r"(?:programming|guidelines|policy|policies|principles|ethic\w*)",
-    rf"{_LEAD}(?:please consult|you should consult) an? (?:\w+ )?(?:doctor|professional|lawyer|expert)[^.]*\.?$",
+    rf"{_LEAD}(?:please consult|you should consult) an? (?:\w+ )?(?:doctor|professional|lawyer"
+    rf"|expert)[^.]*\.?$",
     # the usual phrases of other languages
     r"(?:es tut mir leid|tut mir leid|leider|entschuldigung)[^.!?]*\bkann ich\b[^.!?]*\b(?:nicht|keine?n?)\b",
-    r"(?:es tut mir leid|tut mir leid|leider)[^.!?]*\bich kann\b[^.!?]*\bnicht (?:helfen|beantworten|erfüllen|bereitstellen)",
-    r"(?:je suis désolée?|désolée?|malheureusement)[^.!?]*\bje ne (?:peux|suis|puis)\b[^.!?]*\b(?:pas|en mesure)\b",
+    r"(?:es tut mir leid|tut mir leid|leider)[^.!?]*\bich kann\b[^.!?]*\bnicht (?:helfen|beantworten"
+    r"|erfüllen|bereitstellen)",
+    r"(?:je suis désolée?|désolée?|malheureusement)[^.!?]*\bje ne (?:peux|suis|puis)\b[^.!?]*\b(?:pas|en "
+    r"mesure)\b",
     r"(?:lo siento|lo lamento|lamentablemente|disculpa)[^.!?]*\bno puedo\b",
     r"(?:mi dispiace|purtroppo)[^.!?]*\bnon (?:posso|sono in grado)\b",
     r"(?:sinto muito|desculpe|infelizmente|lamento)[^.!?]*\bnão (?:posso|consigo)\b",
@@ -55,36 +67,45 @@ _REFUSAL = re.compile("|".join(f"(?:{pattern})" for pattern in _REFUSALS))
 _ASKS_BACK = re.compile(
     r"(?:(?:could|can|would) you (?:please |kindly )?|please |i(?:'d| would)? need you to )"
     r"(?:provide|specify|clarify|share|give|send|tell|elaborate)\b[^.!?]*"
-    r"\b(?:more|further|additional|details?|information|context|specific\w*|text|article|passage|topic|question|what)\b"
+    r"\b(?:more|further|additional|details?|information|context|specific\w*|text|article|passage|topic"
+    r"|question|what)\b"
 )
 _BOILERPLATE = re.compile(
-    r"\bas an? (?:\w+ ){0,2}?(?:ai\b|artificial intelligence|(?:large )?language model|chatbot|virtual assistant)"
-    r"|\bi(?:'m| am) (?:just|only|merely|simply) an? (?:\w+[- ]){0,2}?(?:ai\b|artificial|language model|computer|program"
+    r"\bas an? (?:\w+ ){0,2}?(?:ai\b|artificial intelligence|(?:large )?language model|chatbot|virtual "
+    r"assistant)"
+    r"|\bi(?:'m| am) (?:just|only|merely|simply) an? (?:\w+[- ]){0,2}?(?:ai\b|artificial|language model"
+    r"|computer|program"
     r"|machine|chatbot|bot\b|virtual|digital)"
-    r"|\bi (?:do not|don't) have (?:personal |any |my own |human )*(?:feelings|emotions|opinions|preferences|beliefs"
+    r"|\bi (?:do not|don't) have (?:personal |any |my own |human )*(?:feelings|emotions|opinions"
+    r"|preferences|beliefs"
     r"|experiences|consciousness|taste buds|a physical (?:body|form))"
     r"|\bmy (?:knowledge|training)(?: data)? (?:cut-?off|only goes|ends|was last updated|is limited)"
     r"|\bmy (?:last|latest) (?:knowledge )?update\b|\bas of my (?:last|knowledge|training)"
 )
 # Sentences that hold nothing of an answer
 _FILLER = re.compile(
-    r"(?:(?:wow|oh|ah|well|absolutely|sure|sure thing|certainly|of course|definitely|okay|ok|alright|all right|yes|great"
+    r"(?:(?:wow|oh|ah|well|absolutely|sure|sure thing|certainly|of course|definitely|okay|ok|alright|all "
+    r"right|yes|great"
     r"|awesome|amazing|fantastic|wonderful|excellent|got it|no problem|hello|hi|hey)(?: there)?\W*)*"
-    r"(?:(?:what an? |that(?: i|')s an? |this is an? )?(?:\w+ )?(?:great|good|excellent|interesting|fascinating|wonderful"
+    r"(?:(?:what an? |that(?: i|')s an? |this is an? )?(?:\w+ )?(?:great|good|excellent|interesting"
+    r"|fascinating|wonderful"
     r"|fantastic|important|amazing) (?:question|topic|idea|request|choice)"
     r"(?:,? and it depends on[^.!?]*|,? (?:and|but) the answer (?:is not|isn't|may)[^.!?]*)?"
     r"|i(?:'d| would|'ll| will)? (?:be |am |really |absolutely )*(?:happy|glad|delighted|love|pleased)"
     r" to (?:help|assist)[^.!?]*"
-    r"|i(?:'m| am) (?:so |very |really |always |more than )*(?:excited|happy|glad|thrilled|delighted|here|ready|eager)"
+    r"|i(?:'m| am) (?:so |very |really |always |more than )*(?:excited|happy|glad|thrilled|delighted|here"
+    r"|ready|eager)"
     r" (?:to|for) [^.!?]*"
     r"|let'?s (?:dive (?:right )?in|get started|begin|go|explore)[^.!?]*"
     r"|are you ready[^.!?]*|here we go|i hope (?:this|that|it) (?:helps|was helpful)[^.!?]*"
-    r"|(?:please )?(?:let me know|feel free|don't hesitate)[^.!?]*|(?:do you have|is there) any(?:thing)?[^.!?]*"
+    r"|(?:please )?(?:let me know|feel free|don't hesitate)[^.!?]*|(?:do you have|is there) "
+    r"any(?:thing)?[^.!?]*"
     r"|it depends on (?:many|several|various|a lot of|a number of)(?: different)? (?:factors|things)"
     r"|how (?:can|may) i (?:help|assist)[^.!?]*)?\W*"
 )
 _PLAYED = re.compile(
-    r"\b(?:act (?:as|like)|play the (?:part|role)|role-?play|pretend|imagine|impersonate|parod\w+|letter|e-?mail|apology|"
+    r"\b(?:act (?:as|like)|play the (?:part|role)|role-?play|pretend|imagine|impersonate|parod\w+|letter"
+    r"|e-?mail|apology|"
     r"dialogue|lyrics)\b"
 )
 _YES_OR_NO = re.compile(

@@ -22,38 +22,36 @@ from rba_bench.synthesis.texts.refusals import judge_reply
 from rba_bench.synthesis.texts.safety import STATED, unsafe_category
 from rba_bench.synthesis.texts.words import words
 
-# In the order in which they are tried; `duplicate` and `near_duplicate` come last, from the whole set.
-INSTRUCTION_REASONS = {
+REASONS = {
     "empty": "no text",
     "malformed": "template marks, control characters or no letters in it",
-    "too_long": "more words than max_words",
+    "too_long": "more words than max_words, or max_answer_words",
     "unspeakable": "formulas, code, markup, tables, addresses, paths, long numbers",
     "maths": "sums or advanced maths, in words",
     "no_instruction": "a greeting, an answer, two turns or a system prompt instead of an instruction",
-    "unsafe": "asks for what must not become training data",
+    "refusal": "an answer that refuses, or asks back for what it does not need",
+    "boilerplate": "an answer that talks about itself, or is all enthusiasm",
+    "unsafe": "what must not become training data",
     "language": "in another language than the expected one",
     "contaminated": "repeats an item of a test set",
     "duplicate": "same words as an earlier one",
     "near_duplicate": "nearly the same words as an earlier one",
 }
-ANSWER_REASONS = {
-    "empty": "no text",
-    "malformed": "template marks or control characters in it",
-    "too_long": "more words than max_answer_words",
-    "refusal": "refuses to answer, or asks back for what it does not need",
-    "boilerplate": "talks about itself, or is all enthusiasm, instead of answering",
-    "unsafe": "holds what must not become training data",
-    "language": "in another language than the expected one, and none was asked for",
-}
-REASONS = INSTRUCTION_REASONS | ANSWER_REASONS
+# What each may be dropped for; a set of texts adds `duplicate` and `near_duplicate` at last.
+INSTRUCTION_REASONS = (
+    "empty", "malformed", "too_long", "unspeakable", "maths", "no_instruction", "unsafe", "language", "contaminated",
+)  # fmt: skip
+ANSWER_REASONS = ("empty", "malformed", "too_long", "refusal", "boilerplate", "unsafe", "language")
 
 # An instruction with one of these may be answered in another language.
-_ABOUT_LANGUAGES = frozenset(
-    "translate translation translated say phrase word words language languages spell pronounce poem lyrics song quote proverb"
-    " french german spanish italian portuguese dutch english japanese chinese mandarin korean russian arabic hindi turkish"
-    " polish swedish danish norwegian finnish greek latin hebrew vietnamese thai indonesian czech hungarian ukrainian"
-    " übersetze übersetzen auf englisch deutsch traduis traduire anglais allemand traduce traducir inglés alemán traduci".split()
+_OF_LANGUAGES = (
+    "translate translation translated say phrase word words language languages spell pronounce poem lyrics song quote "
+    "proverb french german spanish italian portuguese dutch english japanese chinese mandarin korean russian arabic "
+    "hindi turkish polish swedish danish norwegian finnish greek latin hebrew vietnamese thai indonesian czech "
+    "hungarian ukrainian übersetze übersetzen auf englisch deutsch traduis traduire anglais allemand traduce traducir "
+    "inglés alemán traduci"
 )
+_ABOUT_LANGUAGES = frozenset(_OF_LANGUAGES.split())
 
 
 class Drop(NamedTuple):
@@ -113,7 +111,7 @@ class TextRules:
         return LanguageCheck(language, self.settings.least_language_confidence)
 
     def judge_instruction(self, text: str) -> Drop | None:
-        """The first key of INSTRUCTION_REASONS that applies to what is spoken, None to keep it."""
+        """The first of INSTRUCTION_REASONS that applies to what is spoken, None to keep it."""
         settings = self.settings
         if not text.strip():
             return Drop("empty")
@@ -136,7 +134,7 @@ class TextRules:
         return None
 
     def judge_answer(self, instruction: str, answer: str) -> Drop | None:
-        """The first key of ANSWER_REASONS that applies to an answer, None to keep it."""
+        """The first of ANSWER_REASONS that applies to an answer, None to keep it."""
         settings = self.settings
         if not answer.strip():
             return Drop("empty")
