@@ -31,7 +31,7 @@ _FACTS = "index.json"  # written last
 _ARRAYS = ("exact", "exact_sets", "ngrams", "ngram_sets", "bands", "band_rows", "values", "value_sets")
 
 # Name of the set, its texts, and why it could not be read ("" where it could).
-TestSet = tuple[str, Sequence[str], str]
+NamedTexts = tuple[str, Sequence[str], str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Hit:
 
 
 def build_benchmark_index(
-    test_sets: Iterable[TestSet], options: NearDuplicateOptions = ALIKE, root: Path | None = None
+    test_sets: Iterable[NamedTexts], options: NearDuplicateOptions = ALIKE, root: Path | None = None
 ) -> Path:
     """The index of test sets, made now unless the cache holds it.
 

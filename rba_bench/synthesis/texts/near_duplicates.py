@@ -127,7 +127,7 @@ def sketch_texts(texts: Sequence[str], options: NearDuplicateOptions) -> Sketche
     for row, found in zip(values, hashed, strict=True):
         row[: min(SKETCH, len(found))] = found[:SKETCH]
     settings = {"num_perm": BANDS * options.rows, "seed": _SEED, "hashfunc": int, "scheme": "affine32"}
-    signatures = np.empty((len(texts), BANDS * options.rows), np.uint64)
+    signatures: np.ndarray = np.empty((len(texts), BANDS * options.rows), np.uint64)
     minhashes = MinHash.generator((found.tolist() for found in hashed), **settings)
     for row, minhash in zip(signatures, minhashes, strict=True):
         row[:] = minhash.hashvalues
@@ -284,7 +284,7 @@ class NearDuplicates:
 
         keys = (np.arange(BANDS, dtype=np.int64) << 32) | sketches.bands
         _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        shared = (counts[inverse.reshape(keys.shape)] > 1).any(axis=1)
+        shared: np.ndarray = (counts[inverse.reshape(keys.shape)] > 1).any(axis=1)
         buckets: dict[int, list[int]] = {}
         numbers = np.empty(len(sketches), np.int64)
         count = self._n

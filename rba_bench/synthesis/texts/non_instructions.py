@@ -95,11 +95,12 @@ _ENGLISH = (
 )
 _SMALL_WORDS = frozenset(_ENGLISH.split())
 _SENTENCES_OF_TEXT = 2
+LONGEST = 3000  # characters that are looked at: what is spoken is shorter
 
 
 def judge_request(text: str) -> str | None:
     """The first key of KINDS that the text is, None for what a person may say to an assistant."""
-    plain = " ".join(text.replace("’", "'").replace("‘", "'").casefold().split())
+    plain = " ".join(text[:LONGEST].replace("’", "'").replace("‘", "'").casefold().split())
     sentences = [sentence.strip() for sentence in _SENTENCE.findall(plain) if re.search(r"\w", sentence)]
     roles = set(_ROLE.findall(plain))
     if len(roles) > 1 and roles & _ASKING and roles - _ASKING or re.match(r"(?:assistant|ai|bot)\s*:", plain):

@@ -11,7 +11,8 @@ English in full, and the usual phrases in German, French, Spanish, Italian, Port
 import re
 
 _SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"'”’)]*\s*|[^.!?]+$")
-_BEGINNING = 2  # sentences in which a refusal is looked for
+_BEGINNING, _SENTENCE_SIZE = 2, 300  # sentences in which a refusal is looked for, and characters of each
+_LONGEST_FILLER = 500  # characters; a longer answer says something
 _TASKS = (
     r"(?:help|assist|answer|provide|fulfil|comply|do that|do this|discuss|access|predict|generate|create"
     r"|writ|produc"
@@ -30,12 +31,12 @@ _CANNOT = (
     r"|(?:do not|don't) have (?:the (?:ability|capability|capacity)|access|enough (?:information|context|data)"
     r"|(?:real-time|personal) )(?: to)?)"
 )
+# No two ways to read the same words, and a bound: a text of the same words over and over must not take for ever.
 _LEAD = (
-    r"(?:(?:well|oh|hello|hi|sure|no|unfortunately|regrettably|(?:i'm |i am )?(?:so |very |really |truly "
-    r")?sorry"
+    r"(?:(?:well|oh|hello|hi|sure|no|unfortunately|regrettably|(?:i'm |i am )?(?:so |very |really |truly )?sorry"
     r"|my apologies|i (?:do |sincerely )?apologi[sz]e|i regret|i'm afraid|i am afraid|as much as i'd like to"
-    r"|i (?:appreciate|understand)[^.,]*|however|but|that|to say|for the inconvenience|at this time"
-    r"|currently)[,;:]?\s+)*"
+    r"|i (?:appreciate|understand)(?: [a-z']+){1,8}(?=,)|however|but|that|to say|for the inconvenience|at this time"
+    r"|currently)[,;:]?\s+){0,6}"
 )
 _REFUSALS = (
     rf"{_LEAD}(?:that |but |and )*i(?: |')?(?:am |'m )?(?:currently |still |really |simply |also )*{_CANNOT}"
@@ -120,18 +121,19 @@ def judge_reply(instruction: str, answer: str) -> str | None:
     sentences = [sentence.strip() for sentence in _SENTENCE.findall(text) if re.search(r"\w", sentence)]
     if not sentences:
         return None
+    beginning = [sentence[:_SENTENCE_SIZE] for sentence in sentences[:_BEGINNING]]
     about_models = _ABOUT_MODELS.search(asked) is not None
-    if _BOILERPLATE.search(" ".join(sentences[:_BEGINNING])) and not about_models:
+    if _BOILERPLATE.search(" ".join(beginning)) and not about_models:
         return "boilerplate"
     played = _PLAYED.search(asked) is not None
-    if not played and any(_REFUSAL.match(sentence) for sentence in sentences[:_BEGINNING]):
+    if not played and any(_REFUSAL.match(sentence) for sentence in beginning):
         return "refusal"
-    if len(sentences) == 1 and _ASKS_BACK.match(sentences[0].removeprefix("i'm sorry, but ")):
+    if len(sentences) == 1 and _ASKS_BACK.match(beginning[0].removeprefix("i'm sorry, but ")):
         return "refusal"
     bare_yes = len(sentences) == 1 and len(text.split()) <= 2 and _YES_OR_NO.match(asked) is not None
-    if not bare_yes and all(_FILLER.fullmatch(sentence) for sentence in sentences):
-        return "boilerplate"
-    return None
+    if len(text) > _LONGEST_FILLER or bare_yes:
+        return None
+    return "boilerplate" if all(_FILLER.fullmatch(sentence) for sentence in sentences) else None
 
 
 def _plain(text: str) -> str:
