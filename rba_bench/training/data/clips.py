@@ -208,7 +208,8 @@ class ClipStore:
         inputs = []
         for row in rows:
             with _named(f"row {row.id}"):
-                inputs.append(ClipInput(torch.tensor(self.family.text_ids(row.user_text)), None))
+                ids = self.family.text_ids(row.last_user_text, row.turns)
+                inputs.append(ClipInput(torch.tensor(ids), None))
         return inputs
 
     def inputs(self, prompts: Sequence[tuple[AlignmentRow, bool]]) -> list[ClipInput]:
@@ -335,7 +336,8 @@ class ClipStore:
         if n_tokens < 1:
             raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short for the encoder: remove it")
         with _named(f"row {row.id}"):
-            return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
+            ids = self.family.prompt_ids(row.prompt, row.turns)
+            return torch.tensor(self.family.expand(ids, n_tokens))
 
 
 @contextmanager
