@@ -40,7 +40,7 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     manifest = cards.without_paths(alignment.manifest)
     origin = [_synthesis(manifest)] if SYNTHESIS_KEYS.issubset(manifest) else []
     if not origin and SEALED in manifest:
-        origin = [_sealing(manifest[SEALED])]
+        origin = [_sealing(manifest[SEALED], manifest.get("imported"))]
     rows = [(name, alignment.manifest["checksums"][name]) for name in alignment.names]
     checksums = f"The hash of the set is `{alignment.sha256}`.\n\n"
     checksums += cards.markdown_table(("file", "SHA-256"), rows[:LONGEST_LIST])
@@ -188,9 +188,20 @@ def _synthesis(manifest: Mapping[str, Any]) -> str:
     return f"## How it was made\n\n{made}\n\n## Filters\n\n{filtered}"
 
 
-def _sealing(seal: Mapping[str, Any]) -> str:
+def _sealing(seal: Mapping[str, Any], imported: Mapping[str, Any] | None) -> str:
     rows = [("checked by", f"rba-bench {seal['rba_bench']}")]
     if "clips_heard" in seal:
         rows.append(("clips decoded", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
     text = "The parquet files were made by another tool; rba-bench checked them and left them as they are."
+    if imported is not None:
+        text = (
+            "A published set, imported by `rba-bench synth import`: clips as 16 kHz mono FLAC, words tidied, entries "
+            "without a usable clip or text left out. Its licence is that of the published set."
+        )
+        rows.append(("layout", imported["layout"]))
+        rows += [
+            (f"left out, {reason}", f"{found['n']:,}: {found['meaning']}")
+            for reason, found in imported["dropped"].items()
+            if found["n"]
+        ]
     return f"## How it was made\n\n{text}\n\n{cards.markdown_table(('property', 'value'), rows)}"
