@@ -23,7 +23,6 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import ControlStringError
 from rba_bench.training.data.clips import SLACK_S, ClipInput, ClipStore, ResponseTokens
 from rba_bench.training.data.groups import TrainingData
 from rba_bench.training.data.packing import Response
@@ -136,8 +135,8 @@ class ModelLimits:
         most, longest = self.family.context or np.inf, recipe.max_answer_tokens or np.inf
         text = np.asarray(index.text).astype(np.int64)
         has_turns = source.data.has_turns  # then `text` holds a history that stands before any answer
-        size = text + least if has_turns else np.maximum(text, least)
-        suspects = used & ((template + tokens + size + 1 > most) | (text + 1 > longest))
+        at_most = text + least if has_turns else np.maximum(text, least)
+        suspects = used & ((template + tokens + at_most + 1 > most) | (text + 1 > longest))
         if has_turns and self._turn_tokens() > TURN_TOKENS:
             suspects = used
         context, answer = np.zeros_like(used), np.zeros_like(used)
@@ -150,7 +149,7 @@ class ModelLimits:
                     # one of them stands for the audio
                     size = len(self.family.prompt_ids(prompt, row.turns)) - 1
                     length = 0 if recipe.writes_answers else len(self.family.answer_ids(row.response))
-                except ControlStringError:  # told with the row's name where it is read
+                except UserError:  # told with the row's name where it is read
                     size, length = -1, 0
                 size += int(tokens[clip]) + max(length, least)
                 context[clip] = suspects[clip] and size > most

@@ -284,7 +284,7 @@ def test_the_split_follows_from_the_words(tmp_path: Path) -> None:
     ("make", "layout", "message"),
     [
         (voiceassistant, "voice-assistant-400k", "did you mean 'voiceassistant-400k'"),
-        (desta, "voiceassistant-400k", "no .parquet below"),
+        (desta, "voiceassistant-400k", "no .parquet files below"),
         (instructs2s, "desta-aqa5m", "no clip of the set can be used: layout 5"),
         (desta, "instructs2s-200k", "no clip of the set can be used: layout 6"),
     ],

@@ -36,7 +36,6 @@ from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import ControlStringError
 from rba_bench.training.data.pairs import Sample, SampleRequest
 
 K = TypeVar("K", bound=Hashable)
@@ -345,7 +344,7 @@ def _named(whose: str) -> Iterator[None]:
     """Say whose text cannot be read."""
     try:
         yield
-    except ControlStringError as error:
+    except UserError as error:
         raise UserError(f"{whose}: {error}") from error
 
 

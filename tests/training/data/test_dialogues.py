@@ -74,7 +74,7 @@ def test_answers_after_other_histories_are_kept_and_scored_apart(rows: list[Alig
     [
         ({"method": "kd"}, "the text teacher of kd reads one turn"),
         ({"method": "blsp"}, "the LLM that writes the answers for blsp"),
-        ({"method": "rba-single", "reward": {"instruct": "judge", "judge": "micro"}}, "the reward judge"),
+        ({"method": "rba-group", "reward": {"instruct": "judge", "judge": "micro"}}, "the reward judge"),
         (
             {
                 **{"method": "sft", "eval_every": 1, "validation": {"metric": "reward"}},
@@ -101,7 +101,8 @@ def test_models_that_would_read_one_turn_are_refused(
     "changes",
     [
         {"method": "sft"},
-        {"method": "rba-single", "reward": {"instruct": "chrf", "qa": "alias", "s2tt": "bleu"}},
+        {"method": "rba-single"},
+        {"method": "rba-group", "reward": {"instruct": "chrf", "qa": "alias", "s2tt": "bleu"}},
     ],
 )
 def test_methods_that_read_the_whole_chat_are_not(
