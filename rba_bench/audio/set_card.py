@@ -46,8 +46,10 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     checksums += cards.markdown_table(("file", "SHA-256"), rows[:LONGEST_LIST])
     if len(rows) > LONGEST_LIST:
         checksums += f"\n\n{len(rows) - LONGEST_LIST:,} more are in `manifest.json`."
-    sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin]
-    text = "\n\n".join([*sections, LOADING, f"## Checksums\n\n{checksums}", LIMITS])
+    sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin, LOADING]
+    if alignment.has_turns:
+        sections.append(DIALOGUES)
+    text = "\n\n".join([*sections, f"## Checksums\n\n{checksums}", LIMITS])
     metadata = _metadata(alignment, manifest)
     try:
         return cards.write_card(alignment.path, metadata, {"set": text}, renewed=RENEWED)
@@ -139,6 +141,11 @@ train = train.cast_column("audio", Audio())  # decodes the clips (needs torchcod
 
 Rows of one instruction in several voices have the same `group_id`. `prompt` is text that the model reads beside the
 audio; it is empty for spoken instructions."""
+
+DIALOGUES = """\
+Rows with `turns` end a dialogue: `turns` holds the earlier exchanges in order (what the user said, what the teacher
+answered, and the clip of the user's words where there is one); `instruction`, `response` and `audio` are those of the
+last turn."""
 
 LIMITS = """\
 ## Limits and licence

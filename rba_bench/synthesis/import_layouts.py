@@ -115,10 +115,10 @@ def _read_voiceassistant(file: Path, name: str, audio: Path) -> Iterator[Dialogu
     for number, row in enumerate(
         _parquet_rows(file, ("question", "answer"), ("split_name", "index", "round"))
     ):
-        label, index = str(row.get("split_name") or ""), row.get("index")
+        label, index = _clean(row.get("split_name")), row.get("index")
         turn = _round(row.get("round"))
         clip = AudioRef("", 0, 0.0, str(file), number, "question_audio")
-        exchange = Exchange(row["question"] or "", row["answer"] or "", clip)
+        exchange = Exchange(_clean(row["question"]), _clean(row["answer"]), clip)
         follows = last is not None and last == ((label, index), turn - 1) and turn > 0
         said = [*said, exchange] if follows and index is not None else [exchange]
         last = ((label, index), turn)
@@ -151,7 +151,7 @@ def _parquet_rows(file: Path, needed: tuple[str, ...], optional: tuple[str, ...]
 
 def _read_instructs2s(file: Path, name: str, audio: Path) -> Iterator[Dialogue]:
     for number, entry in enumerate(json_entries(file)):
-        given = Dialogue((name, number), name=str(entry.get("id", "")))
+        given = Dialogue((name, number), name=_clean(str(entry.get("id", ""))))
         turns = entry.get("conversation", entry.get("conversations"))
         if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
             yield replace(given, fault="no list `conversation`")
@@ -160,57 +160,64 @@ def _read_instructs2s(file: Path, name: str, audio: Path) -> Iterator[Dialogue]:
         else:
             pairs = zip(turns[::2], turns[1::2], strict=True)
             said = tuple(
-                Exchange(_text(human), _text(gpt), _file_clip(audio, human.get("speech")))
+                Exchange(
+                    _clean(human.get("text")), _clean(gpt.get("text")), _file_clip(audio, human.get("speech"))
+                )
                 for human, gpt in pairs
             )
             for last in range(1, len(said) + 1):
                 yield replace(given, exchanges=said[:last])
 
 
-def _text(turn: Mapping[str, Any]) -> str:
-    text = turn.get("text")
-    return text if isinstance(text, str) else ""
+def _clean(value: Any) -> str:
+    """A text of the set, "" for anything else; halves of a surrogate pair, which no file can hold, become U+FFFD."""
+    return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else ""
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PLACEHOLDER = re.compile(r"<start_audio>\s*<\|AUDIO\|>\s*<end_audio>|<\|AUDIO\|>")
 
 
 def _read_desta(file: Path, name: str, audio: Path) -> Iterator[Dialogue]:
     for number, entry in enumerate(json_entries(file)):
-        given = Dialogue((name, number), name=str(entry.get("id", "")), topic=str(entry.get("dataset") or ""))
+        given = Dialogue(
+            (name, number), name=_clean(str(entry.get("id", ""))), topic=_clean(entry.get("dataset"))
+        )
         try:
             [user] = [turn for turn in entry["messages"] if turn["role"] != "system"]
-            content, clips = user["content"], user.get("audios") or []
-            if user["role"] != "user" or not isinstance(content, str):
+            content = _clean(user["content"])
+            [found] = user.get("audios") or []
+            words = _clean(found.get("text")).strip() or _clean(entry.get("seed_description"))
+            if user["role"] != "user":
                 raise ValueError
-            [found] = clips
-            words = found.get("text")
         except (KeyError, TypeError, ValueError, AttributeError):
             yield replace(given, fault="not one user turn with one clip in `messages`")
             continue
         if len(_PLACEHOLDER.findall(content)) != 1:
             yield replace(given, fault="not one <|AUDIO|> in the user turn")
             continue
-        spoken = str(words or "").strip() or str(entry.get("seed_description") or "")
-        answer = entry.get("response")
         clip = _file_clip(audio, found.get("audio"), ".wav")
-        exchange = Exchange(spoken, answer if isinstance(answer, str) else "", clip)
+        exchange = Exchange(words, _clean(entry.get("response")), clip)
         yield replace(given, exchanges=(exchange,), prompt=_PLACEHOLDER.sub(" ", content))
 
 
 def _file_clip(audio: Path, path: Any, other_ending: str = "") -> AudioRef | None:
     """The file that a set names, below the folder of its audio; leading folders that are not there are left away."""
-    if not isinstance(path, str) or not path.strip() or "\0" in path:
-        return None
-    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", ".")]
+    parts = [part for part in PurePosixPath(_clean(path).replace("\\", "/")).parts if part not in ("/", ".")]
     if not parts or ".." in parts:
         return None
-    for first in range(len(parts)):
-        place = audio.joinpath(*parts[first:])
-        for candidate in (place, place.with_suffix(other_ending)) if other_ending else (place,):
-            if candidate.is_file():
-                return AudioRef("", 0, 0.0, str(candidate))
-    return AudioRef("", 0, 0.0, str(audio.joinpath(*parts)))
+    try:
+        for first in range(len(parts)):
+            place = audio.joinpath(*parts[first:])
+            for candidate in (place, place.with_suffix(other_ending)) if other_ending else (place,):
+                if candidate.is_file():
+                    return AudioRef("", 0, 0.0, str(candidate))
+        audio.joinpath(*parts).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return AudioRef("", 0, 0.0, str(audio.joinpath(*parts)))
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    return None
 
 
 def json_entries(file: Path) -> Iterator[Mapping[str, Any]]:

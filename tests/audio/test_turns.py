@@ -111,6 +111,7 @@ def test_the_datasets_library_reads_version_2(sealed: Path, tmp_path: Path) -> N
     feature = found.features["turns"].feature
     assert feature["audio"] == Audio(decode=False) and feature["instruction"] == Value("string")
     assert found[1]["turns"][0] == turn(0, clip(0)) and found[1]["turns"][1]["response"] == "answer 1"
+    assert "Rows with `turns` end a dialogue" in (sealed / "README.md").read_text()
     assert not found[0]["turns"] and found[1]["audio"]["bytes"] == row(1)["audio"]["bytes"]
 
 

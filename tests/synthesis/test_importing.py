@@ -315,6 +315,31 @@ def test_what_is_no_set_and_no_place_for_one(tmp_path: Path) -> None:
         import_set(source, tmp_path / "out", options)
 
 
+def test_names_and_words_that_no_file_can_hold_cost_their_row(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "0.wav").write_bytes(wav(wave(0)))
+    said = [
+        ("fine", "0.wav"),
+        ("half \ud800 a pair", "0.wav"),
+        ("long", "x" * 300 + ".wav"),
+        ("nul", "a\0b.wav"),
+        ("number", 7),
+        ("half", "\udfff.wav"),
+        (None, "0.wav"),
+    ]
+    entries = [
+        {
+            "id": "\ud800",
+            "conversation": [{"from": "human", "text": text, "speech": path}, {"from": "gpt", "text": "b"}],
+        }
+        for text, path in said
+    ]
+    (tmp_path / "source" / "a.json").write_text(json.dumps(entries))
+    made = import_set(tmp_path / "source", tmp_path / "out", ImportOptions("instructs2s-200k"))
+    assert [row.instruction for row in made.rows()] == ["fine"]
+    assert reasons(made.path) == {"no_instruction": 2, "no_clip": 3, "missing_clip": 1}
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 2**20])
 def test_a_long_list_is_read_entry_by_entry(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,7 @@
 
 Most audio LLMs take several clips in one chat by their template, but what training and evaluation share here (one
 placeholder, one clip a row, states cached by clip) takes one. The words of the earlier turns are known, and a chat
-template writes them as it writes any text; so the model reads what was said before, and hears what it has to answer.
+template writes them as it writes any text; so the model reads what was said before, and takes the last turn as audio.
 """
 
 from collections.abc import Callable, Sequence
