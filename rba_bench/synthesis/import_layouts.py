@@ -91,8 +91,8 @@ class Layout:
     has_turns: bool
 
 
-def source_files(source: Path, layout: Layout) -> list[Path]:
-    """The files of a set, sorted: `source` itself, or those with the layout's endings below it.
+def source_files(source: Path, layout: Layout, out: Path) -> list[Path]:
+    """The files of a set, sorted: `source` itself, or those with the layout's endings below it and not below `out`.
 
     Raises:
         MissingPrerequisite: There is no such file or folder.
@@ -102,7 +102,9 @@ def source_files(source: Path, layout: Layout) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise MissingPrerequisite(f"no file or folder {source}: download the set first")
-    found = sorted(path for path in source.rglob("*") if path.suffix in layout.endings and path.is_file())
+    made = out.resolve()  # an output folder may lie in that of the source
+    listed = (path for path in source.rglob("*") if path.suffix in layout.endings and path.is_file())
+    found = sorted(path for path in listed if not path.resolve().is_relative_to(made))
     if not found:
         raise UserError(f"no {' or '.join(layout.endings)} files below {source}: name the folder of the set")
     return found

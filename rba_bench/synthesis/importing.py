@@ -44,7 +44,7 @@ REASONS = {
     "no_answer": "no answer, or template marks or control characters in it",
     "no_history": "an earlier turn lacks its words or its answer",
     "no_clip": "the entry names no recording, or a place outside the folder of the audio",
-    "missing_clip": "the recording is not there",
+    "missing_clip": "the recording is not there (--audio names the folder in which its path begins)",
     "broken_clip": "no sound can be read from the recording",
     "silent": "the recording is silent",
     "too_long": "the recording is longer than --max-seconds",
@@ -90,10 +90,10 @@ def import_set(source: Path, out: Path, options: ImportOptions) -> AlignmentSet:
     if not 0 <= options.validation < 1:
         raise UserError(f"a validation share of {options.validation:g}: use 0 or more, and less than 1")
     layout = LAYOUTS[options.layout]
-    files = source_files(source, layout)
     root = source if source.is_dir() else source.parent
     if out.resolve() == root.resolve():
         raise UserError(f"{out} is the folder of the source: choose another --out")
+    files = source_files(source, layout, out)
     if options.audio is not None and not options.audio.is_dir():
         raise MissingPrerequisite(f"no folder {options.audio}: --audio names where the audio paths begin")
     named = [(file.relative_to(root).as_posix(), file) for file in files]
@@ -134,10 +134,11 @@ class _Import:
                 dropped.update(one["reason"] for one in done["dropped"])
                 number += 1
                 say(f"import: {kept:,} clips kept, {dropped.total():,} left out")
+        write_atomic(self.out / DROPPED, self._dropped_lines(number))
         if not kept:
             reasons = ", ".join(f"{reason} {n}" for reason, n in dropped.most_common()) or "no entries"
             raise RbaError(f"no clip of the set can be used: {reasons} (see {self.out / DROPPED})")
-        return self._finish(number, dropped)
+        return self._seal(dropped)
 
     def _shard(self, number: int, part: Sequence[Dialogue], pool: ThreadPoolExecutor) -> dict[str, Any]:
         name = f"{SHARDS}/part-{number:05d}.parquet"
@@ -216,9 +217,8 @@ class _Import:
         draw = stable_seed("split", text_id(dialogue.exchanges[0].instruction)) / 2**63
         return "validation" if draw < self.options.validation else "train"
 
-    def _finish(self, shards: int, dropped: Counter[str]) -> AlignmentSet:
-        """What was dropped, the checks of sealing, and the manifest with where the set comes from."""
-        write_atomic(self.out / DROPPED, self._dropped_lines(shards))
+    def _seal(self, dropped: Counter[str]) -> AlignmentSet:
+        """The checks of sealing, and the manifest with where the set comes from."""
         sealed = seal_alignment_set(self.out, SEALED_CLIPS)
         counts = {reason: {"n": dropped[reason], "meaning": text} for reason, text in REASONS.items()}
         imported = {"layout": self.options.layout, "dropped": counts, "max_seconds": self.options.max_seconds}

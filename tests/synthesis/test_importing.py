@@ -295,6 +295,23 @@ def test_a_set_of_another_layout(
     source = make(tmp_path / "source")
     with pytest.raises(RbaError, match=message):
         import_set(source, tmp_path / "out", ImportOptions(layout))
+    if "no clip" in message:
+        assert sum(reasons(tmp_path / "out").values()) == int(message.split()[-1])
+
+
+def test_the_output_may_lie_in_the_folder_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, options = voiceassistant(tmp_path / "source"), ImportOptions("voiceassistant-400k")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "seal_alignment_set", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_set(source, source / "out", options)
+    assert len(import_set(source, source / "out", options).rows()) == 5
 
 
 def test_what_is_no_set_and_no_place_for_one(tmp_path: Path) -> None:
