@@ -174,6 +174,7 @@ COMMANDS = [
     "tasks list",
     "tasks show",
 ]
+COMMANDS += ["synth export", "synth import"]
 COMMANDS += ["assets list", "assets fetch", "assets verify", "assets where"]
 COMMANDS += ["train connector", "train report", "train server"]
 COMMANDS += [

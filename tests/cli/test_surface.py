@@ -23,6 +23,11 @@ SURFACE = {
             "-h",
         ),
     ],
+    "synth export": ["--help", "--json", "--out", "--to", "-h", "SOURCE"],
+    "synth import": [
+        *("--audio", "--help", "--json", "--language", "--layout", "--limit", "--max-seconds", "--out"),
+        *("--validation", "-h", "SOURCE"),
+    ],
     "speak": [
         *(
             "--batch-size",
