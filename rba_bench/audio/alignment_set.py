@@ -101,12 +101,13 @@ def schema_version(has_turns: bool) -> int:
     return DIALOGUE_VERSION if has_turns else SCHEMA_VERSION
 
 
-def shard_schema(scored: bool = False, turns: bool = False) -> "pa.Schema":
+def shard_schema(scored: bool = False, turns: bool = False, augmented: bool = False) -> "pa.Schema":
     """Columns of a shard; the embedded features make `datasets` leave the audio undecoded (no torchcodec).
 
     Args:
         scored: with the columns `references` and `constraints`.
         turns: with the column `turns`; all shards of a set of version 2 have it.
+        augmented: with the column `augmentation`, JSON of what was done to the clip.
     """
     import pyarrow as pa
 
@@ -124,6 +125,8 @@ def shard_schema(scored: bool = False, turns: bool = False) -> "pa.Schema":
         text = {"dtype": "string", "_type": "Value"}
         fields.append(("references", pa.list_(pa.string()), {"feature": text, "_type": "List"}))
         fields.append(("constraints", pa.string(), text))
+    if augmented:
+        fields.append(("augmentation", pa.string(), {"dtype": "string", "_type": "Value"}))
     if turns:
         fields.append(turn_field())
     features = {name: feature for name, _, feature in fields}

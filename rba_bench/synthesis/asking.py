@@ -22,6 +22,7 @@ from rba_bench.synthesis.shards import (
 )
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.teacher import answer_candidates, sample_candidates
+from rba_bench.synthesis.texts.text_rules import Drop, TextRules
 from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
@@ -56,12 +57,14 @@ class InstructionAsker:
         teacher: Who writes and answers.
         settings: What decides the records beside the number of the shard.
         query: What makes the teacher ask; by default the teacher's own.
+        rules: Further rules of single texts; what they drop is not answered.
     """
 
     recipe: SynthesisRecipe
     teacher: TextLM
     settings: dict[str, Any]
     query: QueryTemplate | None = None
+    rules: TextRules | None = None
 
     def __post_init__(self) -> None:
         self._tagger: Tagger = make_tagger(self.recipe)
@@ -78,7 +81,7 @@ class InstructionAsker:
     def records(self, number: int) -> list[dict[str, Any]]:
         """See `Asker`. Texts that occur twice in a shard are answered once: the second will be dropped."""
         candidates = [
-            judge_candidate(candidate, self._tagger, self.recipe)
+            self._judged(candidate)
             for candidate in sample_candidates(self.teacher, self.recipe, number, self.query)
         ]
         seen: set[str] = set()
@@ -91,8 +94,26 @@ class InstructionAsker:
         for candidate, answer in zip(
             to_answer, answer_candidates(self.teacher, self.recipe, to_answer), strict=True
         ):
-            candidate["answer"] = answer
+            candidate["answer"] = self._judged_answer(candidate, answer)
         return candidates
+
+    def _judged(self, candidate: dict[str, Any]) -> dict[str, Any]:
+        judged = judge_candidate(candidate, self._tagger, self.recipe)
+        if self.rules is None or judged["reason"] != KEPT:
+            return judged
+        return judged | _dropped(self.rules.judge_instruction(judged["instruction"]))
+
+    def _judged_answer(self, candidate: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        if self.rules is None or answer["reason"] != KEPT:
+            return answer
+        return answer | _dropped(self.rules.judge_answer(candidate["instruction"], answer["response"]))
+
+
+def _dropped(drop: Drop | None) -> dict[str, str]:
+    """Reason and detail of what is dropped; {} for what is kept."""
+    if drop is None:
+        return {}
+    return {"reason": drop.reason, **({"detail": drop.detail} if drop.detail else {})}
 
 
 def ask_shard(out: Path, asker: Asker, number: int) -> tuple[list[dict[str, Any]], str]:

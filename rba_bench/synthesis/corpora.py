@@ -15,6 +15,7 @@ voice. The utterances come from a manifest or from a corpus in its own layout (t
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +31,7 @@ from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filtering import ShardFilter, indexed_units
 from rba_bench.synthesis.filters import KEPT, judge_answer, read_reply, tidy
+from rba_bench.synthesis.speaking import THREADS, SpokenShard
 from rba_bench.synthesis.synthesis_recipe import SourceOptions, SynthesisRecipe
 from rba_bench.synthesis.teacher import response_decoding
 from rba_bench.synthesis.units import Unit, split_of, text_id
@@ -347,20 +349,33 @@ class Recordings:
         """See `RowMaker`; what is translated has a hash of its clip."""
         return {"max_seconds": self.source.max_seconds}
 
-    def rows(self, recorded: RecordedUnit) -> list[dict[str, Any]]:
-        """One row, or none. Raises MissingPrerequisite or UserError if the file is not there or cannot be read."""
+    def shard(self, units: Sequence[RecordedUnit], first: int) -> SpokenShard:
+        """See `RowMaker`. Raises MissingPrerequisite or UserError if a file is not there or cannot be read."""
+        del first
+        with ThreadPoolExecutor(THREADS) as pool:
+            made = list(pool.map(self._row, units))
+        rows = [row for row, _ in made if row is not None]
+        dropped = [
+            {"id": f"{recorded.unit.group_id}-0", "voice": recorded.utterance.voice, "reason": reason}
+            for recorded, (row, reason) in zip(units, made, strict=True)
+            if row is None
+        ]
+        return SpokenShard(rows, dropped)
+
+    def _row(self, recorded: RecordedUnit) -> tuple[dict[str, Any] | None, str]:
+        """The row, or None and why."""
         unit, utterance = recorded.unit, recorded.utterance
         try:
             wave = _decode(utterance)
         except clips.AudioError as error:
             say(f"{utterance.id} is left out: {error}")
-            return []
+            return None, "silent"
         seconds = len(wave) / clips.SAMPLING_RATE
         if seconds > self.source.max_seconds:
             say(f"{utterance.id} is left out: {seconds:.1f} s, more than source.max_seconds")
-            return []
+            return None, "too_long"
         name = f"{unit.group_id}-0"
-        return [{"id": name, **vars(unit), "voice": utterance.voice, **clips.clip_columns(wave, name)}]
+        return {"id": name, **vars(unit), "voice": utterance.voice, **clips.clip_columns(wave, name)}, ""
 
 
 def _decode(utterance: Utterance) -> np.ndarray:

@@ -7,7 +7,7 @@ shard, so a run that goes on reads no texts.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +28,8 @@ from rba_bench.synthesis.shards import (
     write_shard,
 )
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.tagging import Labeller
+from rba_bench.synthesis.texts.near_duplicates import NearDuplicates, Sketches, sketch_texts
 from rba_bench.synthesis.units import Unit, split_of, text_id
 
 _FIELDS = tuple(field.name for field in fields(Unit))
@@ -80,18 +82,29 @@ class ShardFilter(ABC):
         del state
         self.kinds = Counter(kinds)
 
+    def facts(self) -> dict[str, Any] | None:
+        """Who labelled what is kept, for the manifest; None for nobody."""
+        return None
+
     def units(self, out: Path, number: int) -> Iterator[Any]:
         """What is kept of a shard, in order, as the stage `speak` takes it."""
         return kept_units(out, number)
 
 
 class InstructionFilter(ShardFilter):
-    """Repeated texts, the most of each kind, and how many are wanted."""
+    """Repeated texts, the most of each kind, and how many are wanted.
 
-    def __init__(self, recipe: SynthesisRecipe) -> None:
+    Args:
+        recipe: The wanted numbers, and what counts as nearly the same.
+        labeller: Labels topic and difficulty of what is kept; None keeps those of the candidates.
+    """
+
+    def __init__(self, recipe: SynthesisRecipe, labeller: Labeller | None = None) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.labeller = recipe, labeller
         self._seen: set[int] = set()
+        options = recipe.text_filters.near_duplicates
+        self._near = None if options is None else NearDuplicates(options)
 
     @property
     def enough(self) -> bool:
@@ -104,14 +117,16 @@ class InstructionFilter(ShardFilter):
         An instruction whose answer is unusable gives its place back to later shards alone, as it would if its shard
         were answered after it was filtered.
         """
+        candidates = list(asked)
+        near, state = self._near_duplicates(candidates)
         decisions, numbers, unanswered = [], [], []
-        for candidate in asked:
+        for candidate in candidates:
             number = text_number(candidate["text"])
-            decision: dict[str, Any] = {
-                "index": candidate["index"],
-                "reason": self._reason(candidate, number),
-            }
-            if decision["reason"] == KEPT:
+            reason = self._reason(candidate, number, near)
+            decision: dict[str, Any] = {"index": candidate["index"], "reason": reason}
+            if "detail" in candidate:
+                decision["detail"] = candidate["detail"]
+            if reason == KEPT:
                 self._seen.add(number)
                 numbers.append(number)
                 self.kinds[candidate["kind"]] += 1
@@ -122,18 +137,51 @@ class InstructionFilter(ShardFilter):
                     unanswered.append(candidate["kind"])
             decisions.append(decision)
         self.kinds.subtract(unanswered)
-        return decisions, {"texts": np.asarray(numbers, dtype=np.uint64)}
+        self._label([decision for decision in decisions if decision.get("answer") == KEPT])
+        return decisions, {"texts": np.asarray(numbers, dtype=np.uint64), **state}
 
     def restore(self, state: Mapping[str, np.ndarray], kinds: Mapping[str, int]) -> None:
         """See `ShardFilter`."""
         super().restore(state, kinds)
         self._seen.update(state["texts"].tolist())
+        if self._near is not None:
+            self._near.insert(Sketches(state["bands"], state["values"]))
 
-    def _reason(self, candidate: dict[str, Any], number: int) -> str:
+    def facts(self) -> dict[str, Any] | None:
+        """See `ShardFilter`."""
+        return None if self.labeller is None else self.labeller.identity()
+
+    def _near_duplicates(self, candidates: list[dict[str, Any]]) -> tuple[set[int], dict[str, np.ndarray]]:
+        """Indices of the candidates that nearly repeat an earlier one, and the sketches that later shards need."""
+        if self._near is None:
+            return set(), {}
+        new = [
+            candidate
+            for candidate in candidates
+            if candidate["reason"] == KEPT
+            and "answer" in candidate
+            and text_number(candidate["text"]) not in self._seen
+        ]
+        sketches = sketch_texts([candidate["text"] for candidate in new], self._near.options)
+        repeats = self._near.add(sketches) >= 0
+        kept = sketches[~repeats]
+        found = {candidate["index"] for candidate, is_near in zip(new, repeats, strict=True) if is_near}
+        return found, {"bands": kept.bands, "values": kept.values}
+
+    def _label(self, kept: list[dict[str, Any]]) -> None:
+        if self.labeller is None or not kept:
+            return
+        texts = [decision["instruction"] for decision in kept]
+        for decision, labels in zip(kept, self.labeller.label(texts), strict=True):
+            decision["topic"], decision["difficulty"] = labels.topic, labels.difficulty
+
+    def _reason(self, candidate: dict[str, Any], number: int, near: Container[int]) -> str:
         if candidate["reason"] != KEPT:
             return str(candidate["reason"])
         if number in self._seen or "answer" not in candidate:  # it stands twice in its shard
             return "duplicate"
+        if candidate["index"] in near:
+            return "near_duplicate"
         quotas: Mapping[str, int] | None = self.recipe.kinds  # type: ignore[assignment]
         if quotas is not None and self.kinds[candidate["kind"]] >= quotas.get(candidate["kind"], 0):
             return "quota"

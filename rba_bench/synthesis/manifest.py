@@ -3,22 +3,42 @@
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import rba_bench
 from rba_bench.audio.alignment_set import MANIFEST, SCHEMA_VERSION
+from rba_bench.cards import without_paths
 from rba_bench.files import sha256_bytes, write_json
 from rba_bench.machine import package_version
 from rba_bench.synthesis.filtering import FilteredShard
 from rba_bench.synthesis.filters import ANSWER_REASONS, INSTRUCTION_REASONS, KEPT
 from rba_bench.synthesis.shards import MAKER
 from rba_bench.synthesis.speaking import RowMaker
+from rba_bench.synthesis.speech import CLIP_REASONS
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.texts.decontamination import BenchmarkIndex
+from rba_bench.synthesis.texts.text_rules import REASONS as TEXT_REASONS
 
 _COUNTED = ("kind", "topic", "difficulty", "split", "voice", "source_lang", "target_lang", "noise_colour")
 _PACKAGES = ("espeakng-loader", "numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class MoreFacts:
+    """What not every set has.
+
+    Attributes:
+        dropped_clips: Clips that were left out, by reason.
+        benchmarks: Test sets that nothing may repeat.
+        labels: Who labelled topic and difficulty.
+    """
+
+    dropped_clips: Mapping[str, int]
+    benchmarks: BenchmarkIndex | None = None
+    labels: Mapping[str, Any] | None = None
 
 
 def write_manifest(
@@ -29,6 +49,7 @@ def write_manifest(
     texts: Iterable[FilteredShard],
     checksums: dict[str, str],
     out: Path,
+    facts: MoreFacts,
 ) -> dict[str, Any]:
     """Describe a finished set.
 
@@ -40,6 +61,7 @@ def write_manifest(
         texts: What became of the candidates.
         checksums: Of the shards of clips, by name relative to `out`.
         out: Folder of the set.
+        facts: Of what not every set has.
     """
     versions = {"rba_bench": rba_bench.__version__, "maker": MAKER, "python": platform.python_version()}
     versions |= {package: package_version(package) or "absent" for package in _PACKAGES}
@@ -64,9 +86,11 @@ def write_manifest(
         "filters": {
             "instructions": _count_decisions(shards, "instructions", INSTRUCTION_REASONS),
             "answers": _count_decisions(shards, "answers", ANSWER_REASONS),
+            **_more_filters(facts),
         },
         "tts": {"engine": maker.name, "version": maker.version, "voices": maker.voice_names()},
-        "asr": None,
+        "asr": None if recipe.round_trip is None else recipe.round_trip.facts(),
+        **({} if facts.labels is None else {"labels": without_paths(dict(facts.labels))}),
         "counts": count_clips(out, checksums),
         "versions": versions,
         "checksums": checksums,
@@ -85,8 +109,26 @@ def _count_decisions(
     reasons: Counter[str] = Counter()
     for shard in shards:
         reasons.update(getattr(shard, part))
-    dropped = {reason: {"n": reasons[reason], "meaning": meaning} for reason, meaning in meanings.items()}
+    found = {reason: TEXT_REASONS[reason] for reason in reasons if reason in TEXT_REASONS}
+    dropped = {
+        reason: {"n": reasons[reason], "meaning": meaning} for reason, meaning in {**found, **meanings}.items()
+    }
     return {"n": reasons.total(), KEPT: reasons[KEPT], "dropped": dropped}
+
+
+def _more_filters(facts: MoreFacts) -> dict[str, Any]:
+    """Clips that were left out, and the test sets that texts were compared with; {} where neither is the case."""
+    filters: dict[str, Any] = {}
+    if facts.dropped_clips:
+        filters["clips"] = {
+            "dropped": {
+                reason: {"n": n, "meaning": CLIP_REASONS[reason]} for reason, n in facts.dropped_clips.items()
+            }
+        }
+    if facts.benchmarks is not None:
+        index = facts.benchmarks
+        filters["test_sets"] = {"checked": index.checked, "not_checked": index.not_checked}
+    return filters
 
 
 def count_clips(out: Path, checksums: dict[str, str]) -> dict[str, Any]:

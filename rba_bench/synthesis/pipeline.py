@@ -5,18 +5,20 @@ and what was kept is spoken (worker processes). They hand on files (`shards`), s
 """
 
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.audio.set_card import write_set_card
-from rba_bench.audio.speech_engines import SpeechEngine, engine_of_bank
+from rba_bench.audio.speech_engines import SpeechEngine
 from rba_bench.cards import CARD
 from rba_bench.errors import RbaError, UserError
+from rba_bench.evaluation.task_texts import task_texts
 from rba_bench.files import sha256_json, sweep
 from rba_bench.outputs import claim, release
 from rba_bench.progress import bar, say
@@ -30,12 +32,16 @@ from rba_bench.synthesis.corpora import (
 )
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.filters import KEPT
-from rba_bench.synthesis.manifest import write_manifest
+from rba_bench.synthesis.manifest import MoreFacts, write_manifest
 from rba_bench.synthesis.shards import DONE, FILTER, SHARDS, clips_name, finished_shard, make_plan
 from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.tagging import load_labeller
 from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
+from rba_bench.synthesis.texts.against import read_against
+from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, build_benchmark_index
+from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
 from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
@@ -44,9 +50,14 @@ NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates", "requests"})
 # Keys of later versions count only where they are used, so that folders of earlier versions can still be resumed.
 LATER = (
     "instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template",
-    "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown",
+    "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown", "text_filters",
+    "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
 )  # fmt: skip
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
+NO_RULES = {
+    "check_language": False, "drop_unspeakable": False, "drop_maths": False, "drop_no_instruction": False,
+    "drop_refusals": False, "drop_unsafe": False,
+}  # fmt: skip
 
 
 def synthesize(
@@ -129,6 +140,7 @@ class _Synthesis:
     workers: int
     texts: list[FilteredShard] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
 
     def run(self) -> None:
         """All stages, then the manifest."""
@@ -147,8 +159,9 @@ class _Synthesis:
             speaker.finish()
         template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
         checksums = dict(sorted(self.checksums.items()))
+        facts = MoreFacts(self.dropped, self.benchmarks, shards.facts())
         manifest = write_manifest(
-            self.recipe, self.identity, template, maker, self.texts, checksums, self.out
+            self.recipe, self.identity, template, maker, self.texts, checksums, self.out, facts
         )
         counts = manifest["counts"]
         groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
@@ -161,24 +174,59 @@ class _Synthesis:
     def _maker(self) -> RowMaker:
         if self.recipe.source is not None:
             return Recordings(self.recipe.source)
-        return SpokenClips(self.recipe, self.engine or engine_of_bank(self.recipe.voice_bank))
+        return SpokenClips(self.recipe, self.engine)
 
     def _filter(self) -> ShardFilter:
         if self.recipe.source is not None:
             return TranslationFilter(self.recipe, self.recipe.source, self.utterances)
-        return InstructionFilter(self.recipe)
+        labels = self.recipe.labels
+        return InstructionFilter(
+            self.recipe,
+            None if labels is None else load_labeller(labels.model, labels.device, labels.batch_size),
+        )
 
     def _asker(self, teacher: TextLM, query: QueryTemplate | None) -> Asker:
         if self.recipe.source is not None:
             return TranslationAsker(self.recipe, self.recipe.source, self.utterances, teacher)
-        return InstructionAsker(self.recipe, teacher, self.config, query)
+        settings = self.config
+        if self.benchmarks is not None:
+            settings = settings | {"benchmarks_sha256": self.benchmarks.content_sha256}
+        return InstructionAsker(self.recipe, teacher, settings, query, self._rules())
 
-    def _note(self, job: SpeakJob, marker: dict[str, Any]) -> None:
-        self.checksums[job.name] = str(marker["sha256"])
+    def _rules(self) -> TextRules | None:
+        """The rules of single texts, with the index of the test sets."""
+        wanted, index = self.recipe.text_filters.rules, self.benchmark_folder
+        if wanted is None and index is None:
+            return None
+        settings = wanted or TextRuleSettings.model_validate(NO_RULES)
+        if index is not None:
+            settings = settings.model_copy(update={"benchmark_index": str(index)})
+        return TextRules(settings)
+
+    @cached_property
+    def benchmark_folder(self) -> Path | None:
+        """The index of what must not be repeated; None where nothing is checked."""
+        options = self.recipe.text_filters
+        if not (options.decontaminate or options.against):
+            return None
+        given = [(Path(file).name, read_against(file), "") for file in options.against]
+        sets = [*task_texts(download=False), *given] if options.decontaminate else given
+        return build_benchmark_index(sets)
+
+    @cached_property
+    def benchmarks(self) -> BenchmarkIndex | None:
+        """The same, opened."""
+        return None if self.benchmark_folder is None else BenchmarkIndex(self.benchmark_folder)
+
+    def _note(self, name: str, marker: dict[str, Any]) -> None:
+        self.dropped.update(clip["reason"] for clip in marker["dropped"])
+        if not marker["rows"]:  # nothing of it was kept
+            return
+        self.checksums[name] = str(marker["sha256"])
 
     def _jobs(self, asker: Asker, shards: ShardFilter, settings: dict[str, Any]) -> Generator[SpeakJob]:
         """Shards of clips to be made, as soon as their instructions are known."""
-        parts = _Parts(self.out, shards, settings, self.recipe.shard_size, self.checksums)
+        parts = _Parts(self.out, shards, settings, self.recipe.shard_size, self._note)
         total = self.recipe.n_instructions if self.recipe.source is None else len(self.utterances)
         with ExitStack() as stack:
             advance = stack.enter_context(bar("instructions", total, unit="usable"))
@@ -231,14 +279,14 @@ class _Parts:
         source: Reads the units of a filtered shard.
         settings: Of the maker of clips.
         size: Units in a shard of clips.
-        checksums: Gets those of the shards that are finished already.
+        finished: Is told name and marker of the shards that are finished already.
     """
 
     out: Path
     source: ShardFilter
     settings: dict[str, Any]
     size: int
-    checksums: dict[str, str]
+    finished: Callable[[str, dict[str, Any]], None]
 
     def __post_init__(self) -> None:
         self._waiting: deque[tuple[FilteredShard, int, int]] = deque()  # shard, first and last unit
@@ -260,15 +308,15 @@ class _Parts:
 
     def _job(self, n: int) -> Iterator[SpeakJob]:
         """The next job, of n units; none if its shard is finished."""
-        pieces = list(self._take(n))
+        pieces, first = list(self._take(n)), self._number * self.size
         name, self._number = clips_name(self._number), self._number + 1
         plan = make_plan(self.settings, [[shard.sha256, start, stop] for shard, start, stop in pieces])
         done = finished_shard(self.out, name, plan)
         if done is not None:
-            self.checksums[name] = str(done["sha256"])
+            self.finished(name, done)
             return
         units = tuple(unit for piece in pieces for unit in self._units(*piece))
-        yield SpeakJob(self.out, name, plan, units)
+        yield SpeakJob(self.out, name, plan, units, first)
 
     def _take(self, n: int) -> Iterator[tuple[FilteredShard, int, int]]:
         self._n -= n

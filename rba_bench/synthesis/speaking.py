@@ -9,7 +9,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
@@ -50,9 +50,22 @@ class RowMaker(Protocol):
         """Everything beside the units that decides the rows, as JSON values."""
         ...
 
-    def rows(self, unit: Any) -> list[dict[str, Any]]:
-        """Rows of the unit, with the columns of `alignment_set.shard_schema()`; those left out are null."""
+    def shard(self, units: Sequence[Any], first: int) -> "SpokenShard":
+        """Rows of units, of which the first has this number in its set."""
         ...
+
+
+@dataclass(frozen=True)
+class SpokenShard:
+    """What became of the units of a shard.
+
+    Attributes:
+        rows: With the columns of `alignment_set.shard_schema()`; those left out are null.
+        dropped: Clips that were left out: `id`, `voice`, `reason` and what else is known.
+    """
+
+    rows: list[dict[str, Any]]
+    dropped: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,22 +77,24 @@ class SpeakJob:
         name: Of the file, relative to `out`.
         plan: Hash of everything that decides it.
         units: What is said.
+        first: Number of the first of them in the set.
     """
 
     out: Path
     name: str
     plan: str
     units: tuple[Any, ...]
+    first: int
 
 
 def speak_shard(job: SpeakJob, maker: RowMaker) -> dict[str, Any]:
     """Make a shard of clips; returns its marker."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        rows = [row for clips in pool.map(maker.rows, job.units) for row in clips]
-    schema = shard_schema(scored=any("constraints" in row for row in rows))
-    return write_shard(
-        job.out, job.name, job.plan, parquet_bytes(rows, schema), rows=len(rows), units=len(job.units)
-    )
+    made = maker.shard(job.units, job.first)
+    has = {column: any(column in row for row in made.rows) for column in ("constraints", "augmentation")}
+    schema = shard_schema(scored=has["constraints"], augmented=has["augmentation"])
+    data = parquet_bytes(made.rows, schema)
+    facts = {"rows": len(made.rows), "units": len(job.units), "dropped": made.dropped}
+    return write_shard(job.out, job.name, job.plan, data, **facts)
 
 
 def speak_units(units: Sequence[Any], size: int, maker: RowMaker, out: Path) -> dict[str, str]:
@@ -94,7 +109,9 @@ def speak_units(units: Sequence[Any], size: int, maker: RowMaker, out: Path) -> 
         for number, start in enumerate(range(0, len(units), size)):
             part, name = tuple(units[start : start + size]), clips_name(number)
             plan = make_plan(maker.settings(), [asdict(unit) for unit in part])
-            done = finished_shard(out, name, plan) or speak_shard(SpeakJob(out, name, plan, part), maker)
+            done = finished_shard(out, name, plan) or speak_shard(
+                SpeakJob(out, name, plan, part, start), maker
+            )
             checksums[name] = str(done["sha256"])
             advance(len(part))
     return checksums
@@ -106,11 +123,11 @@ class ShardSpeaker:
     Args:
         maker: Makes the rows.
         workers: Processes; 0 makes each shard in this process as it is handed in.
-        finished: Is told the job and the marker of each finished shard.
+        finished: Is told name and marker of each finished shard.
     """
 
     def __init__(
-        self, maker: RowMaker, workers: int, finished: Callable[[SpeakJob, dict[str, Any]], None]
+        self, maker: RowMaker, workers: int, finished: Callable[[str, dict[str, Any]], None]
     ) -> None:
         self.maker, self.workers, self.finished = maker, workers, finished
         self._pool: ProcessPoolExecutor | None = None
@@ -124,7 +141,7 @@ class ShardSpeaker:
             RbaError: this shard, or one before it, cannot be made.
         """
         if self.workers == 0:
-            self.finished(job, speak_shard(job, self.maker))
+            self.finished(job.name, speak_shard(job, self.maker))
             return
         self._under_way.append((job, self._submit(job)))
         while len(self._under_way) > WAITING * self.workers:
@@ -161,7 +178,7 @@ class ShardSpeaker:
             self._replace_workers(error)
             return
         self._under_way.popleft()
-        self.finished(job, marker)
+        self.finished(job.name, marker)
 
     def _replace_workers(self, error: BrokenProcessPool) -> None:
         """New workers for those of which one was killed; they get what was not finished."""

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rba_bench.assets import resolve_model
+from rba_bench.errors import RbaError
+from rba_bench.textlm.endpoints.address import parse_endpoint
 from rba_bench.textlm.endpoints.client import EndpointClient
 from rba_bench.textlm.endpoints.health import EndpointRequest, RequestFailure
-from rba_bench.textlm.text_model import TextLM
+from rba_bench.textlm.text_model import TextLM, load_textlm
 
 # The paper's shares in per cent; of the levels it prints 26.1, 39.2, 28.7, "52" (which must be 5.2) and 0.8.
 TOPICS = {
@@ -123,8 +126,11 @@ class SchemaLabeller:
         Raises:
             RbaError: the server does not work.
         """
-        found = self._ask(texts)
-        if self._schema and texts and all(isinstance(reply, RequestFailure) for reply in found):
+        try:
+            found = self._ask(texts)
+        except RbaError:  # of a server that refuses every request: perhaps for the schema alone
+            if not self._schema:
+                raise
             self._schema = False
             found = self._ask(texts)
         return [_read_labels("" if isinstance(reply, RequestFailure) else reply.text) for reply in found]
@@ -162,7 +168,7 @@ class SchemaLabeller:
 
 
 def _read_labels(text: str) -> Labels:
-    """Labels in a reply: of its JSON object, else the only ones that its words name."""
+    """Labels in the JSON object of a reply; "" for those that it does not have."""
     start, end = text.find("{"), text.rfind("}")
     try:
         content = json.loads(text[start : end + 1]) if 0 <= start < end else {}
@@ -172,3 +178,15 @@ def _read_labels(text: str) -> Labels:
         content = {}
     topic, level = content.get("topic"), content.get("difficulty")
     return Labels(topic if topic in TOPICS else "", level if level in LEVELS else "")
+
+
+def load_labeller(model: str, device: str, batch_size: int) -> Labeller:
+    """The labeller that a recipe names: a server's model by schema, a local one by likelihood.
+
+    Raises:
+        UserError: the name is malformed, or the model cannot be used.
+        MissingPrerequisite: it is not there.
+    """
+    if parse_endpoint(model) is not None:
+        return SchemaLabeller(EndpointClient.from_spec(model))
+    return LikelihoodLabeller(load_textlm(str(resolve_model(model, "labeller")), device, batch_size))

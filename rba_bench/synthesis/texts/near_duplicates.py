@@ -284,7 +284,7 @@ class NearDuplicates:
 
         keys = (np.arange(BANDS, dtype=np.int64) << 32) | sketches.bands
         _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        shared: np.ndarray = (counts[inverse.reshape(keys.shape)] > 1).any(axis=1)
+        shared = np.asarray((counts[inverse.reshape(keys.shape)] > 1).any(axis=1))
         buckets: dict[int, list[int]] = {}
         numbers = np.empty(len(sketches), np.int64)
         count = self._n
