@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from rba_bench.audio import espeak, piper
-from rba_bench.errors import AudioError, UserError
+from rba_bench.errors import AudioError, MissingPrerequisite, UserError
 from rba_bench.recipes import suggest
 from rba_bench.seeding import stable_seed
 
@@ -204,6 +204,8 @@ def _speakers_of(name: str) -> list[Speaker]:
     if bank not in VOICE_BANKS:
         if voices := piper.find_voices(name):
             return [Speaker(engine_of_name("piper"), voice) for voice in voices]
+        if not bank or name.startswith((".", "~")):
+            raise MissingPrerequisite(f"no folder {name}: it should hold Piper voices")
         raise UserError(f"unknown bank of voices {bank!r}{suggest(bank, VOICE_BANKS)}")
     known = {voice.name: Speaker(engine_of_bank(bank), voice) for voice in VOICE_BANKS[bank]}
     if wanted and wanted not in known:

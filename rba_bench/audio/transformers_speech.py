@@ -128,6 +128,12 @@ def _vector_voices(stem: str, options: dict[str, str], shared: dict[str, str]) -
 def _config(model: str) -> Any:
     from transformers import AutoConfig
 
+    if not model:
+        raise UserError(
+            "hf: names no model: write a folder or Hub id behind it, such as hf:facebook/mms-tts-eng"
+        )
+    if model.startswith(("/", ".", "~")) and not Path(model).is_dir():
+        raise MissingPrerequisite(f"no model at hf:{model}: there is no such folder")
     try:
         config = AutoConfig.from_pretrained(model)
     except OSError as error:

@@ -146,6 +146,8 @@ def test_piper_voices_by_folder_and_speaker(tmp_path: Path) -> None:
     Path(f"{many}.json").write_text("[")
     with pytest.raises(UserError, match="vctk.onnx is no usable Piper voice"):
         find_speakers([f"{many}#all"])
+    with pytest.raises(MissingPrerequisite, match="no folder /nowhere/voices"):
+        find_speakers(["/nowhere/voices"])
     with pytest.raises(UserError, match="unknown bank of voices 'natural2'; did you mean 'natural'"):
         find_speakers(["natural2"])
 

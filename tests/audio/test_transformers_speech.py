@@ -98,7 +98,8 @@ def test_one_voice_may_be_named_and_mistakes_are_one_line(vits: Path, tmp_path: 
     for spec, error, message in (
         (f"hf:{vits}?voice=3", UserError, "has no voice '3'"),
         (f"hf:{vits}?vioce=3", UserError, "unknown option 'vioce'; did you mean 'voice'"),
-        (f"hf:{tmp_path / 'nothing'}", MissingPrerequisite, "no model at"),
+        (f"hf:{tmp_path / 'nothing'}", MissingPrerequisite, "there is no such folder"),
+        ("hf:", UserError, "hf: names no model"),
     ):
         with pytest.raises(error, match=message.replace("(", r"\(")) as caught:
             find_speakers([spec])
