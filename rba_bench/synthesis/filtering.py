@@ -7,7 +7,7 @@ shard, so a run that goes on reads no texts.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -118,17 +118,18 @@ class InstructionFilter(ShardFilter):
         were answered after it was filtered.
         """
         candidates = list(asked)
-        near, state = self._near_duplicates(candidates)
-        decisions, numbers, unanswered = [], [], []
-        for candidate in candidates:
+        sketches = self._sketches(candidates)
+        decisions, numbers, places, unanswered = [], [], [], []
+        for place, candidate in enumerate(candidates):
             number = text_number(candidate["text"])
-            reason = self._reason(candidate, number, near)
+            reason = self._reason(candidate, number) or self._near_reason(sketches, place)
             decision: dict[str, Any] = {"index": candidate["index"], "reason": reason}
             if "detail" in candidate:
                 decision["detail"] = candidate["detail"]
             if reason == KEPT:
                 self._seen.add(number)
                 numbers.append(number)
+                places.append(place)
                 self.kinds[candidate["kind"]] += 1
                 decision["answer"] = candidate["answer"]["reason"]
                 if decision["answer"] == KEPT:
@@ -138,7 +139,11 @@ class InstructionFilter(ShardFilter):
             decisions.append(decision)
         self.kinds.subtract(unanswered)
         self._label([decision for decision in decisions if decision.get("answer") == KEPT])
-        return decisions, {"texts": np.asarray(numbers, dtype=np.uint64), **state}
+        state = {"texts": np.asarray(numbers, dtype=np.uint64)}
+        if sketches is not None:
+            kept = sketches[np.asarray(places, dtype=np.int64)]
+            state |= {"bands": kept.bands, "values": kept.values}
+        return decisions, state
 
     def restore(self, state: Mapping[str, np.ndarray], kinds: Mapping[str, int]) -> None:
         """See `ShardFilter`."""
@@ -151,22 +156,17 @@ class InstructionFilter(ShardFilter):
         """See `ShardFilter`."""
         return None if self.labeller is None else self.labeller.identity()
 
-    def _near_duplicates(self, candidates: list[dict[str, Any]]) -> tuple[set[int], dict[str, np.ndarray]]:
-        """Indices of the candidates that nearly repeat an earlier one, and the sketches that later shards need."""
+    def _sketches(self, candidates: Sequence[dict[str, Any]]) -> Sketches | None:
+        """Of all texts of a shard, by which near duplicates are found; None where none are looked for."""
         if self._near is None:
-            return set(), {}
-        new = [
-            candidate
-            for candidate in candidates
-            if candidate["reason"] == KEPT
-            and "answer" in candidate
-            and text_number(candidate["text"]) not in self._seen
-        ]
-        sketches = sketch_texts([candidate["text"] for candidate in new], self._near.options)
-        repeats = self._near.add(sketches) >= 0
-        kept = sketches[~repeats]
-        found = {candidate["index"] for candidate, is_near in zip(new, repeats, strict=True) if is_near}
-        return found, {"bands": kept.bands, "values": kept.values}
+            return None
+        return sketch_texts([candidate["text"] for candidate in candidates], self._near.options)
+
+    def _near_reason(self, sketches: Sketches | None, place: int) -> str:
+        """Whether a text that is new otherwise nearly repeats one that was kept; if not, it is kept from now on."""
+        if self._near is None or sketches is None:
+            return KEPT
+        return "near_duplicate" if self._near.add(sketches[place : place + 1])[0] >= 0 else KEPT
 
     def _label(self, kept: list[dict[str, Any]]) -> None:
         if self.labeller is None or not kept:
@@ -175,17 +175,16 @@ class InstructionFilter(ShardFilter):
         for decision, labels in zip(kept, self.labeller.label(texts), strict=True):
             decision["topic"], decision["difficulty"] = labels.topic, labels.difficulty
 
-    def _reason(self, candidate: dict[str, Any], number: int, near: Container[int]) -> str:
+    def _reason(self, candidate: dict[str, Any], number: int) -> str:
+        """Why a candidate is dropped before its text is compared with others; "" if it is not."""
         if candidate["reason"] != KEPT:
             return str(candidate["reason"])
         if number in self._seen or "answer" not in candidate:  # it stands twice in its shard
             return "duplicate"
-        if candidate["index"] in near:
-            return "near_duplicate"
         quotas: Mapping[str, int] | None = self.recipe.kinds  # type: ignore[assignment]
         if quotas is not None and self.kinds[candidate["kind"]] >= quotas.get(candidate["kind"], 0):
             return "quota"
-        return "surplus" if self.enough else KEPT
+        return "surplus" if self.enough else ""
 
     def _unit(self, candidate: dict[str, Any]) -> Unit:
         group_id = text_id(candidate["text"])

@@ -16,12 +16,14 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.assets import MICRO, load_world
-from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.replies import split_reply
 from rba_bench.textlm.text_model import Generation
+
+if TYPE_CHECKING:
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 UNSPEAKABLE_KINDS = {
     "formula": "formulas, equations, LaTeX",
@@ -161,7 +163,7 @@ def world_tags(text: str, world: str = MICRO) -> Tags | None:
     )
 
 
-def make_tagger(recipe: SynthesisRecipe) -> Tagger:
+def make_tagger(recipe: "SynthesisRecipe") -> Tagger:
     """The tagger that the recipe names; without one every text is a spoken instruction on "others"."""
     if recipe.tagger is not None:
         return partial(world_tags, world=recipe.tagger)
@@ -290,7 +292,7 @@ def judge_answer(text: str, status: str, max_words: int | None = None) -> str:
     return "too_long" if max_words is not None and len(text.split()) > max_words else KEPT
 
 
-def judge_candidate(candidate: dict[str, Any], tagger: Tagger, recipe: SynthesisRecipe) -> dict[str, Any]:
+def judge_candidate(candidate: dict[str, Any], tagger: Tagger, recipe: "SynthesisRecipe") -> dict[str, Any]:
     """The candidate with its labels and `reason`: KEPT, or what is wrong with it whatever the others are."""
     text, status = candidate["text"], candidate["status"]
     tags = tagger(text) if status == "ok" else None
@@ -298,7 +300,7 @@ def judge_candidate(candidate: dict[str, Any], tagger: Tagger, recipe: Synthesis
     return {**candidate, "reason": instruction_fault(text, status, tags, recipe) or KEPT, **labels}
 
 
-def instruction_fault(text: str, status: str, tags: Tags | None, recipe: SynthesisRecipe) -> str:
+def instruction_fault(text: str, status: str, tags: Tags | None, recipe: "SynthesisRecipe") -> str:
     """What is wrong with an instruction by itself, a key of INSTRUCTION_REASONS; "" for nothing."""
     if status != "ok":
         return status

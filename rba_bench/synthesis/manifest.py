@@ -66,7 +66,7 @@ def write_manifest(
     versions = {"rba_bench": rba_bench.__version__, "maker": MAKER, "python": platform.python_version()}
     versions |= {package: package_version(package) or "absent" for package in _PACKAGES}
     templates = {"pre_query_template": template, "template_sha256": sha256_bytes(template.encode())}
-    shards = list(texts)
+    shards, counts = list(texts), count_clips(out, checksums)
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
@@ -86,12 +86,13 @@ def write_manifest(
         "filters": {
             "instructions": _count_decisions(shards, "instructions", INSTRUCTION_REASONS),
             "answers": _count_decisions(shards, "answers", ANSWER_REASONS),
-            **_more_filters(facts),
+            **_count_clips_left_out(facts, counts["clips"]),
         },
         "tts": {"engine": maker.name, "version": maker.version, "voices": maker.voice_names()},
         "asr": None if recipe.round_trip is None else recipe.round_trip.facts(),
         **({} if facts.labels is None else {"labels": without_paths(dict(facts.labels))}),
-        "counts": count_clips(out, checksums),
+        **({} if facts.benchmarks is None else {"test_sets": _test_sets(facts.benchmarks)}),
+        "counts": counts,
         "versions": versions,
         "checksums": checksums,
     }
@@ -111,24 +112,25 @@ def _count_decisions(
         reasons.update(getattr(shard, part))
     found = {reason: TEXT_REASONS[reason] for reason in reasons if reason in TEXT_REASONS}
     dropped = {
-        reason: {"n": reasons[reason], "meaning": meaning} for reason, meaning in {**found, **meanings}.items()
+        reason: {"n": reasons[reason], "meaning": meaning}
+        for reason, meaning in {**found, **meanings}.items()
     }
     return {"n": reasons.total(), KEPT: reasons[KEPT], "dropped": dropped}
 
 
-def _more_filters(facts: MoreFacts) -> dict[str, Any]:
-    """Clips that were left out, and the test sets that texts were compared with; {} where neither is the case."""
-    filters: dict[str, Any] = {}
-    if facts.dropped_clips:
-        filters["clips"] = {
-            "dropped": {
-                reason: {"n": n, "meaning": CLIP_REASONS[reason]} for reason, n in facts.dropped_clips.items()
-            }
-        }
-    if facts.benchmarks is not None:
-        index = facts.benchmarks
-        filters["test_sets"] = {"checked": index.checked, "not_checked": index.not_checked}
-    return filters
+def _test_sets(index: BenchmarkIndex) -> dict[str, Any]:
+    """Number of texts of each test set that nothing may repeat, and why others could not be read."""
+    return {"checked": index.checked, "not_checked": index.not_checked, "sha256": index.content_sha256}
+
+
+def _count_clips_left_out(facts: MoreFacts, kept: int) -> dict[str, Any]:
+    """What became of the clips that were made, where some were left out."""
+    if not facts.dropped_clips:
+        return {}
+    dropped = {
+        reason: {"n": n, "meaning": CLIP_REASONS[reason]} for reason, n in sorted(facts.dropped_clips.items())
+    }
+    return {"clips": {"n": kept + sum(facts.dropped_clips.values()), KEPT: kept, "dropped": dropped}}
 
 
 def count_clips(out: Path, checksums: dict[str, str]) -> dict[str, Any]:
