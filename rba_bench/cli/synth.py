@@ -61,6 +61,16 @@ def synth_command(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            help="Processes that speak; the set is the same. Default: one a core, for large sets.",
+            show_default=False,
+        ),
+    ] = None,
     push_to_hub: options.PushToHub = None,
     public: options.Public = False,
     as_json: options.Json = False,
@@ -80,7 +90,11 @@ def synth_command(
     with stdout_reserved():
         from rba_bench.audio import alignment_set, sealing
 
-        made = sealing.seal_alignment_set(seal, sample).path if seal else make_set(recipe, set_ or (), out)
+        made = (
+            sealing.seal_alignment_set(seal, sample).path
+            if seal
+            else make_set(recipe, set_ or (), out, workers)
+        )
     manifest = read_json(made / alignment_set.MANIFEST)
     if as_json:
         emit_json({"alignment_set": made, "counts": manifest["counts"], "checksums": manifest["checksums"]})

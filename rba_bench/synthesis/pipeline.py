@@ -4,6 +4,7 @@ The stages overlap: while the teacher writes the next shard of candidates (threa
 and what was kept is spoken (worker processes). They hand on files (`shards`), so each goes on where it was.
 """
 
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, suppress
@@ -54,6 +55,7 @@ LATER = (
     "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
 )  # fmt: skip
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
+CLIPS_WORTH_WORKERS = 2000
 NO_RULES = {
     "check_language": False, "drop_unspeakable": False, "drop_maths": False, "drop_no_instruction": False,
     "drop_refusals": False, "drop_unsafe": False,
@@ -106,6 +108,12 @@ def synthesize(
     finally:
         release(out)
     return out
+
+
+def worthwhile_workers(recipe: SynthesisRecipe) -> int:
+    """Processes that speak: one a core, but none for a set that is spoken before they have started."""
+    clips = recipe.n_instructions * recipe.voices_per_instruction
+    return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
 
 
 def _signed_config(

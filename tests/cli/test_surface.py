@@ -20,6 +20,7 @@ SURFACE = {
             "--sample",
             "--seal",
             "--set",
+            "--workers",
             "-h",
         ),
     ],
