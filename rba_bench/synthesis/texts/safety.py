@@ -30,6 +30,7 @@ _ASK = (
     r"|can you|i want to|write|list|describe)"
 )
 _NEAR = r"[^.?!]{0,80}?\b"
+_NO_HELP = r"(?![^.?!]{0,60}\b(?:stop|avoid|prevent|resist|quit)\b)"
 _MINOR = (
     r"(?:child|children|kids?|minors?|toddlers?|bab(?:y|ies)|under-?age\w*|pre-?teens?|teen(?:age)?(?:r"
     r"|rs)?|school(?:girls?|boys?)"
@@ -109,9 +110,8 @@ _PATTERNS = {
         r"\b(?:how (?:many|much))\b[^.?!]{0,40}\b(?:pills?|tablets?|insulin|paracetamol"
         r"|medication)\b[^.?!]{0,40}"
         r"\b(?:to die|kill myself|kill me|end it|lethal for me)\b",
-        rf"\b{_ASK}{_NEAR}(?:cut(?:ting)? (?:my|your) (?:wrists?|arms?|skin|veins)|hurt(?:ing)? myself"
-        rf"|self-?harm(?:ing)?"
-        r"|injure myself|burn myself)\b(?![^.?!]*\b(?:stop|avoid|prevent|resist|quit)\b)",
+        rf"\b{_ASK}{_NO_HELP}{_NEAR}(?:cut(?:ting)? (?:my|your) (?:wrists?|arms?|skin|veins)|hurt(?:ing)? myself"
+        r"|self-?harm(?:ing)?|injure myself|burn myself)\b(?![^.?!]*\b(?:stop|avoid|prevent|resist|quit)\b)",
         rf"\b{_ASK}{_NEAR}(?:starve myself|stop eating completely|purge after|vomit after (?:meals|eating)"
         r"|hide (?:my|an) (?:anorexia|bulimia|eating disorder)|become anorexic|pro-?ana)\b",
         r"\bi want to (?:die|kill myself|end my life)\b[^.?!]*\bhow\b",
