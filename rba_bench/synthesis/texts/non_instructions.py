@@ -93,8 +93,8 @@ _REQUEST = re.compile(
     r"|read|sing|say)\b|(?:^|[.!:;] )(?:what|how|why|who|when|where|which)\b"
 )
 _FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|we|our|us|i'm|i've|i'd)\b")
-_REPEATS = re.compile(
-    r"\?|\b(?:please|thanks?|help|quick\w*|hurry|urgent\w*|explain|why|how|answer|briefly|honestly|seriously)\b"
+_ASKS_ON = re.compile(
+    r"\?|\b(?:please|thanks?|help|quick\w*|hurry|urgent\w*|explain|why|how|answer|briefly|them|it|me|us|now|honestly|seriously)\b"
 )
 _LETTER = re.compile(r"^(?:dear|to whom it may concern)\b[^.!?]{0,40},")
 _STORY = re.compile(r"^(?:once upon a time|long ago|in a (?:small|faraway|distant|land))\b")
@@ -140,7 +140,12 @@ def _answers_itself(sentences: list[str]) -> bool:
     if len(sentences) < 2 or not sentences[0].endswith("?") or not _QUESTION_WORD.match(sentences[0]):
         return False
     rest = sentences[1:]
-    if len(rest) == 1 and len(rest[0].split()) <= 2 and not _REPEATS.search(rest[0]):
+    if (
+        len(rest) == 1
+        and len(rest[0].split()) <= 2
+        and not _ASKS_ON.search(rest[0])
+        and not _REQUEST.search(rest[0])
+    ):
         return True  # "How many legs has a spider? Eight."
     if any(_REQUEST.search(sentence) or _FIRST_PERSON.search(sentence) for sentence in rest):
         return False
