@@ -39,6 +39,7 @@ def make_set(
         UserError: the recipe is wrong, or the folder belongs to another one.
         MissingPrerequisite: no teacher or no voices.
     """
+    from rba_bench.evaluation.task_texts import task_texts
     from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.pipeline import synthesize, worthwhile_workers
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -51,7 +52,12 @@ def make_set(
     folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", parsed.resolved()))
     if out is None:
         say(f"alignment set: {folder} (choose with --out)")
-    return synthesize(parsed, folder, workers=worthwhile_workers(parsed) if workers is None else workers)
+    return synthesize(
+        parsed,
+        folder,
+        workers=worthwhile_workers(parsed) if workers is None else workers,
+        test_sets=lambda: task_texts(download=False),
+    )
 
 
 def training_recipe(

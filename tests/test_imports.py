@@ -131,6 +131,7 @@ DISTRIBUTION = {
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
     "piper": "piper-tts",
+    "lingua": "lingua-language-detector",
 }
 # Parts of the interface of transformers and datasets.
 BROUGHT_ALONG = {"huggingface-hub", "pandas", "tokenizers", "tqdm"}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from rba_bench.errors import RbaError, first_line
 from rba_bench.evaluation.documents import Document, documents_without_clips
+from rba_bench.evaluation.sources import baselines
 from rba_bench.evaluation.sources.hub import HubUnreachable
 from rba_bench.evaluation.sources.small import small_texts
 from rba_bench.evaluation.sources.source import Place, load_source
@@ -44,7 +45,9 @@ def task_texts(
         tasks: Those to read; None for all that are shipped.
         download: Get what the cache of the Hub lacks. Once the Hub does not answer, only the cache is read.
     """
-    place, seen = replace(Place.of(data_dir), offline=not download), set()
+    # only the words are wanted, and they need no answers to compare with
+    place = replace(Place.of(data_dir, baseline=baselines.NONE), offline=not download)
+    seen = set()
     for spec in list_tasks() if tasks is None else tasks:
         options = dict(spec.config.get("dataset_kwargs") or {})
         key = sha256_json(options)

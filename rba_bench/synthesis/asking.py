@@ -23,12 +23,17 @@ from rba_bench.synthesis.shards import (
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.teacher import answer_candidates, sample_candidates
 from rba_bench.synthesis.texts.text_rules import Drop, TextRules
+from rba_bench.textlm.generation import checked_between_steps
 from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
 AHEAD = 3  # shards that may be asked before the next stage has taken the first of them
 LANES = 4  # shards asked at once of a server, so that the last answers of one do not leave it idle
 END_S = 10.0  # longest wait for a shard under way when the run is stopped
+
+
+class StoppedError(Exception):
+    """Nobody wants the shard that is asked."""
 
 
 class Asker(Protocol):
@@ -142,7 +147,7 @@ class AskAhead:
         self._ahead = AHEAD + lanes
         self._futures: dict[int, Future[tuple[list[dict[str, Any]], str]]] = {}
         self._changed, self._stopped = Condition(), False
-        # daemons: a second Ctrl-C must not wait for a model or a server
+        # daemons, because requests to a server cannot be ended from here
         self._threads = [Thread(target=self._work, name=f"ask-{i}", daemon=True) for i in range(lanes)]
 
     def take(self, number: int) -> tuple[list[dict[str, Any]], str]:
@@ -180,10 +185,16 @@ class AskAhead:
                 number, self._next = self._next, self._next + 1
                 future = self._futures.setdefault(number, Future())
             try:
-                future.set_result(ask_shard(self.out, self.asker, number))
+                with checked_between_steps(self._check):
+                    future.set_result(ask_shard(self.out, self.asker, number))
             except BaseException as error:  # noqa: BLE001 - raised again where the shard is taken
                 future.set_exception(error)
                 return
+
+    def _check(self) -> None:
+        """Ends the work of this thread once nobody wants it any more: a local model stops between two tokens."""
+        if self._stopped:
+            raise StoppedError
 
     def _may_ask(self) -> bool:
         return self._next < min(self._taken + self._ahead, self.asker.shards)

@@ -6,7 +6,7 @@ and what was kept is spoken (worker processes). They hand on files (`shards`), s
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,6 @@ from rba_bench.audio.set_card import write_set_card
 from rba_bench.audio.speech_engines import SpeechEngine
 from rba_bench.cards import CARD
 from rba_bench.errors import RbaError, UserError
-from rba_bench.evaluation.task_texts import task_texts
 from rba_bench.files import sha256_json, sweep
 from rba_bench.outputs import claim, release
 from rba_bench.progress import bar, say
@@ -41,7 +40,7 @@ from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import load_labeller
 from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
 from rba_bench.synthesis.texts.against import read_against
-from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, build_benchmark_index
+from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, NamedTexts, build_benchmark_index
 from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
 from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
@@ -56,6 +55,7 @@ LATER = (
 )  # fmt: skip
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 CLIPS_WORTH_WORKERS = 2000
+TestSets = Callable[[], Iterable[NamedTexts]]
 NO_RULES = {
     "check_language": False, "drop_unspeakable": False, "drop_maths": False, "drop_no_instruction": False,
     "drop_refusals": False, "drop_unsafe": False,
@@ -69,6 +69,7 @@ def synthesize(
     teacher: TextLM | None = None,
     engine: SpeechEngine | None = None,
     workers: int = 0,
+    test_sets: TestSets | None = None,
 ) -> Path:
     """Make the alignment set of `recipe` in `out`, or finish what an earlier run began there.
 
@@ -79,6 +80,7 @@ def synthesize(
         engine: a speech engine to use instead of the one that has `recipe.voice_bank`.
         workers: processes that speak; 0 speaks in this one. The bytes are the same. A script that asks for some needs
             `if __name__ == "__main__":`, as for all of multiprocessing.
+        test_sets: reads what `text_filters.decontaminate` compares with.
 
     Returns:
         `out`, holding a complete alignment set.
@@ -102,7 +104,7 @@ def synthesize(
         if finished:
             say(f"{out} is complete already")
         else:
-            _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers).run()
+            _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers, test_sets).run()
         if not finished or not (out / CARD).is_file():
             write_set_card(AlignmentSet.open(out, verify=False))
     finally:
@@ -146,6 +148,7 @@ class _Synthesis:
     teacher: TextLM | None
     engine: SpeechEngine | None
     workers: int
+    test_sets: TestSets | None
     texts: list[FilteredShard] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
@@ -218,8 +221,13 @@ class _Synthesis:
         if not (options.decontaminate or options.against):
             return None
         given = [(Path(file).name, read_against(file), "") for file in options.against]
-        sets = [*task_texts(download=False), *given] if options.decontaminate else given
-        return build_benchmark_index(sets)
+        if not options.decontaminate:
+            return build_benchmark_index(given)
+        if self.test_sets is None:
+            raise UserError(
+                "text_filters.decontaminate: `rba-bench synth` knows the test sets of the tasks; use it"
+            )
+        return build_benchmark_index([*self.test_sets(), *given])
 
     @cached_property
     def benchmarks(self) -> BenchmarkIndex | None:

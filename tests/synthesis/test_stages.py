@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from stages_of import candidates, collect, decisions
 from rba_bench.errors import RbaError
 from rba_bench.files import sha256_file
 from rba_bench.micro import world
-from rba_bench.synthesis.asking import AHEAD, AskAhead, InstructionAsker
+from rba_bench.synthesis.asking import AHEAD, END_S, AskAhead, InstructionAsker
 from rba_bench.synthesis.filters import INSTRUCTION_REASONS, KEPT, normalise
 from rba_bench.synthesis.shards import asked_name
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -166,6 +168,21 @@ def test_shards_are_asked_ahead_and_taken_in_order(tmp_path: Path) -> None:
         assert sha256_file(tmp_path / asked_name(number)) == checksum
     asked = sorted(file.name for file in (tmp_path / "ask").iterdir())
     assert len(asked) <= 7 + AHEAD + 3 + 1 and asked[0] == "ask-00002.jsonl.gz"
+
+
+def test_a_stop_ends_a_local_model_between_two_tokens(tmp_path: Path, tiny_textlm_dir: Path) -> None:
+    from rba_bench.textlm.local import LocalTextLM
+
+    teacher = LocalTextLM.from_pretrained(tiny_textlm_dir, batch_size=4)
+    recipe = RECIPE.model_copy(update={"tagger": None, "instruction_max_new_tokens": 100_000})
+    teacher.context = None
+    started = time.monotonic()
+    with AskAhead(tmp_path, InstructionAsker(recipe, teacher, {}), first=0):
+        time.sleep(0.5)
+    assert time.monotonic() - started < END_S and not any(
+        thread.name.startswith("ask-") for thread in threading.enumerate()
+    )
+    assert not list(tmp_path.rglob("*.gz"))
 
 
 def test_a_failure_of_the_teacher_reaches_who_takes_the_shard(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NGRAM = 13  # words
 # Fewer words in common than within a set: a test item that slips in costs more than an instruction that is lost.
-ALIKE = NearDuplicateOptions.model_validate({"threshold": 0.6})
+ALIKE = NearDuplicateOptions.model_validate({"threshold": 0.65})
 _VERSION = 1
 _FACTS = "index.json"  # written last
 _ARRAYS = ("exact", "exact_sets", "ngrams", "ngram_sets", "bands", "band_rows", "values", "value_sets")

@@ -32,7 +32,7 @@ BANDS = 16
 RECALL = 0.94  # of pairs at the threshold
 SKETCH = 32
 PADDING = 0xFFFFFFFF  # of sketches, above every hash
-_SEED = 1
+_SEED, _END = 1, "|"
 _HEADS_LOG2, _TAG_BITS, _NUMBER_BITS = 19, 6, 26  # of a bucket; a chain's entry is a tag and a number
 _PART = 4096  # texts, and pairs of texts, that are compared at once
 _VERSION = 1
@@ -105,6 +105,12 @@ class Sketches:
         return cls(bands, values)
 
 
+def text_shingles(text: str, size: int) -> list[str]:
+    """Runs of words of a text whose ends are marked: another word at an end counts as much as one in the middle."""
+    tokens = words(text)
+    return shingles([_END, *tokens, _END] if tokens and size > 1 else tokens, size)
+
+
 def sketch_texts(texts: Sequence[str], options: NearDuplicateOptions) -> Sketches:
     """Sketches of texts; each depends on its own text alone, so any process may make them.
 
@@ -121,7 +127,7 @@ def sketch_texts(texts: Sequence[str], options: NearDuplicateOptions) -> Sketche
         ) from error
     hashed = [
         np.unique(np.fromiter((hash64(run) % PADDING for run in runs), np.uint32, len(runs)))
-        for runs in (shingles(words(text), options.shingle_words) for text in texts)
+        for runs in (text_shingles(text, options.shingle_words) for text in texts)
     ]
     values = np.full((len(texts), SKETCH), PADDING, np.uint32)
     for row, found in zip(values, hashed, strict=True):
@@ -284,7 +290,7 @@ class NearDuplicates:
 
         keys = (np.arange(BANDS, dtype=np.int64) << 32) | sketches.bands
         _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        shared = np.asarray((counts[inverse.reshape(keys.shape)] > 1).any(axis=1))
+        shared = np.any(counts[inverse.reshape(keys.shape)] > 1, axis=1).tolist()
         buckets: dict[int, list[int]] = {}
         numbers = np.empty(len(sketches), np.int64)
         count = self._n

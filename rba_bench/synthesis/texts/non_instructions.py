@@ -28,6 +28,9 @@ _ASSISTANT = re.compile(
     r"|^(?:(?:hello|hi|hey|greetings|welcome)[^.!?]*[.!?,]\s*)?(?:i'm|i am|this is|my name is) (?:\w+, "
     r")?(?:your|an?) "
     r"(?:\w+ ){0,3}(?:assistant|chatbot|language model)\b"
+    r"|\bi can do that for you\b|\bfeel free to (?:ask|reach out)\b|\bi apologi[sz]e for (?:the|any|my) "
+    r"(?:confusion"
+    r"|mistake|error|inconvenience)\b|\bmy (?:earlier|previous|last) (?:answer|response|reply)\b"
     r"|\bthank you for (?:contacting|reaching out|your (?:inquiry|enquiry|message|patience|request))\b"
     r"|\bas an? (?:\w+ ){0,2}?(?:ai\b|language model)[^.?!]*\bi (?:can|cannot|can't|do|am|don't)\b"
     r"|\bi (?:do not|don't) have (?:personal |any |human )+(?:opinions|feelings|preferences|experiences"
@@ -39,6 +42,11 @@ _OPENING = re.compile(
     r"^(?:sure(?: thing)?|certainly|absolutely|of course|definitely|great question|good question|no "
     r"problem|i understand)\s*"
     r"(?:!|\.|,|:)(?!\s*(?:but|why|what|how|i know)\b)"
+)
+_LISTS = re.compile(
+    r"here (?:are|is) (?:some|a few|an?|the|your|two|three|four|five|six|seven|ten|\d+) (?:\w+ "
+    r"){0,2}?(?:tips|ways|steps"
+    r"|ideas|examples|reasons|facts|things|suggestions|list|recipe|summary|answer)\b[^?]*[:.]"
 )
 _ROLE = re.compile(
     r"(?:^|[\s.!?\"'*#])(user|human|person|student|customer|question|q|instruction|task|assistant|ai|bot"
@@ -59,7 +67,7 @@ _ASKING = {
     "system",
 }
 _SYSTEM = re.compile(
-    r"^(?:you are|you're|act as|you will (?:be|act as)) (?:an? |the |now |my )*(?:[\w-]+ ){0,4}?"
+    r"^(?:system\s*:|you are|you're|act as|you will (?:be|act as)) (?:an? |the |now |my )*(?:[\w-]+ ){0,4}?"
     r"(?:assistant|chatbot|bot|ai|language model|expert|tutor)\b"
     r"|^you are an? [^.!?]*\b(?:your (?:task|job|role|goal) is|you (?:must|should|will) (?:always|never"
     r"|answer|respond))"
@@ -85,12 +93,16 @@ _REQUEST = re.compile(
     r"|read|sing|say)\b|(?:^|[.!:;] )(?:what|how|why|who|when|where|which)\b"
 )
 _FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|we|our|us|i'm|i've|i'd)\b")
+_ASKS_ON = re.compile(
+    r"\?|\b(?:please|thanks?|help|quick\w*|hurry|urgent\w*|explain|why|how|answer|briefly|them|it|me|us|now|honestly|seriously)\b"
+)
 _LETTER = re.compile(r"^(?:dear|to whom it may concern)\b[^.!?]{0,40},")
 _STORY = re.compile(r"^(?:once upon a time|long ago|in a (?:small|faraway|distant|land))\b")
 _SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"')]*\s*|[^.!?]+$")
 _QUESTION_WORD = re.compile(r"^(?:what|who|whom|whose|which|when|where|why|how|is|are|do|does|did|can)\b")
 _ENGLISH = (
-    "a an the of in on at to for and or is are was were do does did can could it its this that these those what who "
+    "a an the of in on at to for and or is are was were do does did can could it its this that these those "
+    "what who "
     "which when where why how there with from by as be been has have had will would should"
 )
 _SMALL_WORDS = frozenset(_ENGLISH.split())
@@ -109,6 +121,8 @@ def judge_request(text: str) -> str | None:
         return "system_prompt"
     if _ASSISTANT.search(plain):
         return "assistant"
+    if _LISTS.match(plain) and not _asks_after_first(sentences):
+        return "answer"
     if _OPENING.match(plain) and not plain.endswith("?"):
         return "answer"
     if _answers_itself(sentences):
@@ -126,6 +140,13 @@ def _answers_itself(sentences: list[str]) -> bool:
     if len(sentences) < 2 or not sentences[0].endswith("?") or not _QUESTION_WORD.match(sentences[0]):
         return False
     rest = sentences[1:]
+    if (
+        len(rest) == 1
+        and len(rest[0].split()) <= 2
+        and not _ASKS_ON.search(rest[0])
+        and not _REQUEST.search(rest[0])
+    ):
+        return True  # "How many legs has a spider? Eight."
     if any(_REQUEST.search(sentence) or _FIRST_PERSON.search(sentence) for sentence in rest):
         return False
     asked = set(re.findall(r"\w+", sentences[0])) - _SMALL_WORDS
@@ -141,6 +162,8 @@ def _only_tells(plain: str, sentences: list[str]) -> bool:
         return True
     statements = len(sentences) >= _SENTENCES_OF_TEXT and all(s.endswith((".", "!")) for s in sentences[:1])
     starts = re.match(
-        r"(?:the|an?|this|these|those|it|he|she|they|there|in|on|at|during|many|most|some|one)\b", plain
+        r"(?:(?:yes|no), )?(?:the|an?|this|these|those|it|he|she|they|there|in|on|at|during|many|most|some"
+        r"|one|\w+s (?:are|have|do|can))\b",
+        plain,
     )
     return statements and starts is not None and not _FIRST_PERSON.search(plain)

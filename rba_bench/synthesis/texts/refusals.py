@@ -33,9 +33,11 @@ _CANNOT = (
 )
 # No two ways to read the same words, and a bound: a text of the same words over and over must not take for ever.
 _LEAD = (
-    r"(?:(?:well|oh|hello|hi|sure|no|unfortunately|regrettably|(?:i'm |i am )?(?:so |very |really |truly )?sorry"
+    r"(?:(?:well|oh|hello|hi|sure|no|unfortunately|regrettably|(?:i'm |i am )?(?:so |very |really |truly "
+    r")?sorry"
     r"|my apologies|i (?:do |sincerely )?apologi[sz]e|i regret|i'm afraid|i am afraid|as much as i'd like to"
-    r"|i (?:appreciate|understand)(?: [a-z']+){1,8}(?=,)|however|but|that|to say|for the inconvenience|at this time"
+    r"|i (?:appreciate|understand)(?: [a-z']+){1,8}(?=,)|however|but|that|to say|for the inconvenience|at "
+    r"this time"
     r"|currently)[,;:]?\s+){0,6}"
 )
 _REFUSALS = (
@@ -52,6 +54,13 @@ _REFUSALS = (
     r"(?:programming|guidelines|policy|policies|principles|ethic\w*)",
     rf"{_LEAD}(?:please consult|you should consult) an? (?:\w+ )?(?:doctor|professional|lawyer"
     rf"|expert)[^.]*\.?$",
+    r"[^.!?]{0,60}\b(?:something (?:that )?i (?:can't|cannot|am not able to|'m unable to) (?:do|help"
+    r"|assist|answer|provide)"
+    r"|(?:beyond|outside) my (?:abilities|capabilities|scope|knowledge|programming|reach))\b",
+    rf"{_LEAD}i lack (?:access|the (?:ability|information|data))\b",
+    rf"{_LEAD}i(?:'d rather not| would rather not|'d prefer not to| prefer not to) {_TASKS}",
+    rf"{_LEAD}it (?:would be|is) (?:in|not )appropriate (?:for me )?to\b|{_LEAD}it (?:wouldn't|would not) "
+    rf"be appropriate\b",
     # the usual phrases of other languages
     r"(?:es tut mir leid|tut mir leid|leider|entschuldigung)[^.!?]*\bkann ich\b[^.!?]*\b(?:nicht|keine?n?)\b",
     r"(?:es tut mir leid|tut mir leid|leider)[^.!?]*\bich kann\b[^.!?]*\bnicht (?:helfen|beantworten"
@@ -72,8 +81,8 @@ _ASKS_BACK = re.compile(
     r"|question|what)\b"
 )
 _BOILERPLATE = re.compile(
-    r"\bas an? (?:\w+ ){0,2}?(?:ai\b|artificial intelligence|(?:large )?language model|chatbot|virtual "
-    r"assistant)"
+    r"\bas an? (?:\w+ ){0,2}?(?:ai\b|artificial intelligence|(?:language|learning) model|chatbot|machine"
+    r"|computer program|virtual assistant)"
     r"|\bi(?:'m| am) (?:just|only|merely|simply) an? (?:\w+[- ]){0,2}?(?:ai\b|artificial|language model"
     r"|computer|program"
     r"|machine|chatbot|bot\b|virtual|digital)"

@@ -30,6 +30,7 @@ _ASK = (
     r"|can you|i want to|write|list|describe)"
 )
 _NEAR = r"[^.?!]{0,80}?\b"
+_NO_HELP = r"(?![^.?!]{0,60}\b(?:stop|avoid|prevent|resist|quit)\b)"
 _MINOR = (
     r"(?:child|children|kids?|minors?|toddlers?|bab(?:y|ies)|under-?age\w*|pre-?teens?|teen(?:age)?(?:r"
     r"|rs)?|school(?:girls?|boys?)"
@@ -39,7 +40,8 @@ _MINOR = (
     r"|seventeen)[- ]years?[- ]old|aged? (?:[1-9]|1[0-7])\b))"
 )
 _SEXUAL = (
-    r"(?:sex(?:ual(?:ly|i[sz]ed)?|y)?|erotic\w*|nudes?|naked|porn\w*|nsfw|seduc\w+|undress\w*|lewd|fetish\w*"
+    r"(?:sex(?:ual(?:ly|i[sz]ed)?|y)?|erotic\w*|steamy|nudes?|naked|porn\w*|nsfw|seduc\w+|undress\w*|lewd"
+    r"|fetish\w*"
     r"|intimate)"
 )
 _GROUP = (
@@ -60,7 +62,7 @@ _CONTEMPT = (
 )
 _EXPLOSIVE = (
     r"(?:(?:pipe|nail|petrol|fertili[sz]er|car|dirty|nuclear|home-?made|letter) bombs?|explosives?"
-    r"|molotov\w*|grenades?"
+    r"|molotov\w*|grenades?|suicide (?:vest|belt)s?"
     r"|detonators?|landmines?|c-?4|tnt|napalm|ied|(?<!bath )(?<!seed )(?<!photo )(?<!cocoa )(?<!chocolate "
     r")bombs?(?= (?:at|for|to|that|with|from)|$|\W*$))"
 )
@@ -100,6 +102,8 @@ _PATTERNS = {
         rf"|sexy){_NEAR}{_MINOR}\b",
         rf"\b(?:how (?:do|can|to|should)|tips|ways?){_NEAR}(?:groom|seduce|lure|molest"
         rf"|touch)\b[^.?!]{{0,20}}\b{_MINOR}\b",
+        rf"\bpick up (?:\w+ )?{_MINOR}\b(?= (?:at|in|on|from|online|for sex))(?! (?:at|from|in) (?:the "
+        rf")?(?:school|kindergarten|nursery))",
         r"\b(?:child|kiddie) porn\w*|\bcsam\b|\blolicon\b",
     ),
     "self_harm": (
@@ -109,17 +113,19 @@ _PATTERNS = {
         r"\b(?:how (?:many|much))\b[^.?!]{0,40}\b(?:pills?|tablets?|insulin|paracetamol"
         r"|medication)\b[^.?!]{0,40}"
         r"\b(?:to die|kill myself|kill me|end it|lethal for me)\b",
-        rf"\b{_ASK}{_NEAR}(?:cut(?:ting)? (?:my|your) (?:wrists?|arms?|skin|veins)|hurt(?:ing)? myself"
-        rf"|self-?harm(?:ing)?"
-        r"|injure myself|burn myself)\b(?![^.?!]*\b(?:stop|avoid|prevent|resist|quit)\b)",
+        rf"\b{_ASK}{_NO_HELP}{_NEAR}(?:cut(?:ting)? (?:my|your) (?:wrists?|arms?|skin|veins)|hurt(?:ing)? "
+        rf"myself"
+        r"|self-?harm(?:ing)?|injure myself|burn myself)\b(?![^.?!]*\b(?:stop|avoid|prevent|resist|quit)\b)",
         rf"\b{_ASK}{_NEAR}(?:starve myself|stop eating completely|purge after|vomit after (?:meals|eating)"
         r"|hide (?:my|an) (?:anorexia|bulimia|eating disorder)|become anorexic|pro-?ana)\b",
+        r"\bhow long\b[^.?!]{0,40}\b(?:bleed out|bleed to death|die from cutting)\b",
         r"\bi want to (?:die|kill myself|end my life)\b[^.?!]*\bhow\b",
     ),
     "weapons": (
         rf"\b{_ASK}{_NEAR}{_MAKE}\b[^.?!]{{0,40}}?\b(?:{_EXPLOSIVE}|{_AGENT}|{_GUN}(?! (?:rack|case"
         rf"|cabinet|safe)))",
         rf"\b(?:{_MAKE})\b[^.?!]{{0,20}}\b(?:an? )?{_EXPLOSIVE}",
+        rf"\bhow\b[^.?!]{{0,30}}\b{_EXPLOSIVE} (?:is|are) (?:made|built|assembled|constructed)\b",
         rf"\b(?:recipe|instructions|formula|blueprint)s? (?:for|of|to)\b{_NEAR}(?:{_EXPLOSIVE}|{_AGENT})",
         rf"\b{_ASK}{_NEAR}(?:poison(?:ous)?|toxic) gas\b(?![^.?!]*\b(?:avoid|prevent|protect|escape)\b)",
         r"\b(?:plan|carry out|commit|help me (?:plan|with)|prepare for me)\b[^.?!]{0,30}\b(?:school "
@@ -130,6 +136,8 @@ _PATTERNS = {
     "drugs": (
         rf"\b{_ASK}{_NEAR}{_MAKE}\b[^.?!]{{0,40}}?\b{_DRUG}\b",
         rf"\b{_MAKE} (?:some |my own |pure )?{_DRUG}\b",
+        r"\b(?:easiest|best|fastest|cheapest|illegal) drugs? to (?:cook|make|produce|synthesi[sz]e|smuggle"
+        r"|sell)\b",
         rf"\b(?:where|how)\b[^.?!]{{0,30}}\b(?:buy|get|order|sell|smuggle|deal)\b[^.?!]{{0,20}}\b{_DRUG}\b",
         rf"\b(?:recipe|instructions|formula) (?:for|of)\b[^.?!]{{0,20}}\b{_DRUG}\b",
     ),
@@ -139,6 +147,10 @@ _PATTERNS = {
         rf"(?: how)? to|i want to)\b[^.?!]{{0,20}}\b(?:poison|murder|kill|strangle|torture|stab|drown"
         rf"|kidnap|rape|beat up)(?:ing)?"
         rf"\b[^.?!]{{0,10}}\b{_PERSON}\b",
+        rf"\bhow (?:do|can|could|should|to)\b[^.?!]{{0,10}}\b(?:harass|blackmail|threaten|intimidate"
+        rf"|terrori[sz]e|bully)"
+        rf" {_PERSON}\b",
+        rf"\bhow (?:do|can|could|should|to)\b[^.?!]{{0,10}}\bmake {_PERSON} (?:afraid|scared|suffer)\b",
         r"\b(?:untraceable|undetectable|without (?:leaving )?(?:a )?trace|without being caught|get away "
         r"with)\b[^.?!]{0,30}"
         r"\b(?:poison|murder|kill\w*)\b",
@@ -155,6 +167,7 @@ _PATTERNS = {
         rf"\b(?:call(?:s|ing)? for|support\w*|manifesto|justif\w+|advocat\w+"
         rf"|deserve)\b[^.?!]{{0,40}}\b(?:killing|exterminat\w+|expulsion of"
         rf"|eradicat\w+|genocide|deporting|murder(?:ing)?|violence against)\b[^.?!]{{0,15}}\b{_GROUP}\b",
+        rf"\b(?:slurs|racist jokes|hateful names|insults) (?:for|about|against) (?:\w+ )?{_GROUP}\b",
         rf"\b(?:kill|gas|exterminate|eradicate|enslave) (?:all|every|the) (?:\w+ )?{_GROUP}\b",
         rf"\b(?:why|because|that) (?:all )?{_GROUP} are (?:so )?{_CONTEMPT} (?:to|than|and)\b(?<!believe "
         rf"that women are inferior to)",
@@ -162,12 +175,14 @@ _PATTERNS = {
     "privacy": (
         rf"\b(?:what is|what's|what are|give me|tell me|find(?: out)?|find me|get me|look up|search for|i "
         rf"need|reveal)\b[^.?!]{{0,20}}?"
-        rf"\b{_SECRET} (?:of|for|from|belonging to) (?!the |my |a (?:company|museum|doctor|hotel|shop"
+        rf"\b{_SECRET} (?:of|belonging to) (?!the |my |a (?:company|museum|doctor|hotel|shop"
         rf"|restaurant|dentist|plumber))\w+",
         rf"\b(?:what is|what's|give me|tell me|find)\b(?! (?:an?|my|your) )[^.?!]{{0,10}}\b\w+'s (?:home "
         rf"address|{_SECRET})\b",
         r"\b(?:credit card number|password|social security number|bank details) of (?:the|a|my|some\w*) "
         r"(?:person|user|colleague|boss|neighbou?r|friend|ex|customer|man|woman|wife|husband)",
+        r"\bwhere (?:does|do) (?:my|this|that) (?:[\w-]+ ){1,4}lives?\b(?![^.?!]*\b(?:in the wild"
+        r"|naturally)\b)",
         r"\bfind out where\b[^.?!]{0,40}\b(?:lives?|works?|sleeps|goes to school)\b",
         rf"\b(?:hack|break|get|log) (?:into|in to)\b[^.?!]{{0,20}}\b(?:{_PERSON}|someone "
         rf"else)(?:'s)?\b[^.?!]{{0,20}}"

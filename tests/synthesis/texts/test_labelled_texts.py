@@ -60,3 +60,11 @@ def test_the_sample_is_labelled_by_known_reasons_and_covers_every_filter(script:
     for part in (0, 1):
         half = [row for row in rows if row.number % 2 == part]
         assert {row.about for row in half if row.reasons} == {row.about for row in half if not row.reasons}
+
+
+def test_hard_texts_that_the_rules_were_mended_by(script: Any, tmp_path: Path) -> None:
+    rows = [row for row in script.read_labels(script.HARD) if row.about in FLOORS]
+    counts = script.measure(rows, tmp_path)
+    assert Counter(row.part for row in rows).keys() == {"1", "2"}
+    for name in ("unsafe", "no_instruction", "refusal"):
+        assert counts[name]["1"].recall >= 0.85 and counts[name]["all"].precision >= 0.9

@@ -21,13 +21,12 @@ from rba_bench.synthesis.texts.near_duplicates import (
     jaccard,
     sketch_texts,
 )
-from rba_bench.synthesis.texts.words import shingles, words
 
 OPTIONS = NearDuplicateOptions(threshold=0.7, shingle_words=2)
 
 
 def similarity(a: str, b: str) -> float:
-    one, two = set(shingles(words(a), 2)), set(shingles(words(b), 2))
+    one, two = ({*pairwise(["|", *text.split(), "|"])} for text in (a, b))
     return len(one & two) / len(one | two)
 
 
@@ -77,7 +76,7 @@ def test_the_earlier_text_stays_and_a_dropped_one_drops_no_other() -> None:
     a = "one two three four five six seven eight nine ten eleven twelve"
     b = "one two three four five six seven eight nine ten eleven xx"
     c = "yy two three four five six seven eight nine ten eleven xx"
-    assert similarity(a, b) == similarity(b, c) > 0.8 and similarity(a, c) < 0.7
+    assert similarity(a, b) == similarity(b, c) > 0.7 > similarity(a, c)
     assert judge([a, b, c], 3) == [-1, 0, -1]
     assert judge([b, a, c], 3) == [-1, 0, 0]
 
@@ -121,7 +120,7 @@ def test_damaged_files_and_other_options_are_refused(tmp_path: Path) -> None:
 
 
 def test_similarity_of_sketches_is_that_of_the_shingles(texts: list[str]) -> None:
-    short = [text for text in texts if 2 <= len(text.split()) <= SKETCH]
+    short = [text for text in texts if len(text.split()) < SKETCH]
     values = sketch_texts(short, OPTIONS).values
     expected = [similarity(a, b) for a, b in pairwise(short)]
     assert jaccard(values[:-1], values[1:]).tolist() == pytest.approx(expected)
@@ -147,7 +146,9 @@ def test_signatures_are_those_of_datasketch() -> None:
     signatures = []
     for text in (one, two):
         minhash = MinHash(BANDS * OPTIONS.rows, seed=1, scheme="affine32", hashfunc=int)
-        minhash.update_batch([near_duplicates.hash64(run) % PADDING for run in shingles(words(text), 2)])
+        minhash.update_batch(
+            [near_duplicates.hash64(run) % PADDING for run in near_duplicates.text_shingles(text, 2)]
+        )
         signatures.append(minhash.hashvalues.reshape(BANDS, OPTIONS.rows))
     same = (signatures[0] == signatures[1]).all(axis=1)
     assert 0 < same.sum() < BANDS

@@ -23,6 +23,13 @@ from rba_bench.synthesis.texts.non_instructions import KINDS, judge_request
         ("The fox lives in the forest. Write a song about it.", None),
         ("You are an expert on bees. Explain how they find home.", None),
         ("Where is Rome? I want to go there.", None),
+        ("How many legs has a spider? Eight.", "two_turns"),
+        ("Which directions are on a compass? List them.", None),
+        (
+            "Which directions are on a compass? Count all.",
+            "two_turns",
+        ),  # an imperative that the rule does not know
+        ("How do I stop hiccups? Quickly!", None),
         ("It is raining.", None),
         ("Note to self: buy milk. Answer: which milk keeps longest?", None),
         ("Wie hoch ist der Eiffelturm?", None),

@@ -23,7 +23,8 @@ from rba_bench.synthesis.texts.text_rules import (
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> TextRuleSettings:
     index = build_benchmark_index(
-        [("rivers", ["Which river flows through Vienna?"], "")], root=tmp_path_factory.mktemp("index")
+        [("rivers", ["Which river flows through the old town of Vienna?"], "")],
+        root=tmp_path_factory.mktemp("index"),
     )
     return TextRuleSettings(max_words=12, max_answer_words=12, benchmark_index=str(index))
 
@@ -37,7 +38,10 @@ INSTRUCTIONS = [
     ("Hello! How can I help you today?", Drop("no_instruction", "assistant")),
     ("How do I make heroin?", Drop("unsafe", "drugs")),
     ("Warum ist der Himmel am Abend rot?", Drop("language", "de")),
-    ("Which river flows through Vienna, please?", Drop("contaminated", "rivers (near duplicate)")),
+    (
+        "Which river flows through the old town of Vienna, please?",
+        Drop("contaminated", "rivers (near duplicate)"),
+    ),
     ("Which river flows through Bonn?", None),
 ]
 ANSWERS = [
