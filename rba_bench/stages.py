@@ -41,7 +41,7 @@ def make_set(
     """
     from rba_bench.evaluation.task_texts import task_texts
     from rba_bench.recipes import load_recipe
-    from rba_bench.synthesis.pipeline import synthesize, worthwhile_workers
+    from rba_bench.synthesis.pipeline import synthesize
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
     if isinstance(recipe, Mapping):
@@ -55,7 +55,7 @@ def make_set(
     return synthesize(
         parsed,
         folder,
-        workers=worthwhile_workers(parsed) if workers is None else workers,
+        workers=workers,
         test_sets=lambda: task_texts(download=False),
     )
 

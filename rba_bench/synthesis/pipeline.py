@@ -68,7 +68,7 @@ def synthesize(
     *,
     teacher: TextLM | None = None,
     engine: SpeechEngine | None = None,
-    workers: int = 0,
+    workers: int | None = 0,
     test_sets: TestSets | None = None,
 ) -> Path:
     """Make the alignment set of `recipe` in `out`, or finish what an earlier run began there.
@@ -78,8 +78,8 @@ def synthesize(
         out: folder for the stages' files, shards and manifest.
         teacher: a loaded text model to use instead of loading `recipe.teacher`.
         engine: a speech engine to use instead of the one that has `recipe.voice_bank`.
-        workers: processes that speak; 0 speaks in this one. The bytes are the same. A script that asks for some needs
-            `if __name__ == "__main__":`, as for all of multiprocessing.
+        workers: processes that speak; 0 speaks in this one, None takes as many as the set is worth. The bytes are the
+            same. A script that asks for some needs `if __name__ == "__main__":`, as for all of multiprocessing.
         test_sets: reads what `text_filters.decontaminate` compares with.
 
     Returns:
@@ -94,6 +94,7 @@ def synthesize(
     identity = teacher_identity(recipe) if teacher is None else teacher.identity()
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
     config = _signed_config(recipe, identity, utterances)
+    workers = _worthwhile_workers(recipe) if workers is None else workers
     resumes = claim(out, "synth", config)
     try:
         finished = False
@@ -112,7 +113,7 @@ def synthesize(
     return out
 
 
-def worthwhile_workers(recipe: SynthesisRecipe) -> int:
+def _worthwhile_workers(recipe: SynthesisRecipe) -> int:
     """Processes that speak: one a core, but none for a set that is spoken before they have started."""
     clips = recipe.n_instructions * recipe.voices_per_instruction
     return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
