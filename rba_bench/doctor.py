@@ -37,6 +37,7 @@ DISTRIBUTIONS = {  # and the modules they are imported by
 }
 EXTRAS = {
     "tts": ("espeakng_loader", "piper"),
+    "synth": ("audiomentations", "datasketch", "lingua", "wetext"),
     "train": ("peft",),
     "ja": ("MeCab",),
     "ko": ("mecab_ko",),

@@ -25,6 +25,7 @@ def make_set(
     recipe: Path | str | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     out: Path | None = None,
+    workers: int | None = 0,
 ) -> Path:
     """Make the alignment set of a recipe, or finish it.
 
@@ -32,11 +33,13 @@ def make_set(
         recipe: A file, the name of a shipped recipe, or keys and values; None for the micro world's.
         overrides: `key=value` texts.
         out: Folder; None for one under `runs/`.
+        workers: Processes that speak; 0 for this one, None for as many as the set is worth.
 
     Raises:
         UserError: the recipe is wrong, or the folder belongs to another one.
         MissingPrerequisite: no teacher or no voices.
     """
+    from rba_bench.evaluation.task_texts import task_texts
     from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.pipeline import synthesize
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -49,7 +52,12 @@ def make_set(
     folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", parsed.resolved()))
     if out is None:
         say(f"alignment set: {folder} (choose with --out)")
-    return synthesize(parsed, folder)
+    return synthesize(
+        parsed,
+        folder,
+        workers=workers,
+        test_sets=lambda: task_texts(download=False),
+    )
 
 
 def training_recipe(

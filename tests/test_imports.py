@@ -131,6 +131,7 @@ DISTRIBUTION = {
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
     "piper": "piper-tts",
+    "lingua": "lingua-language-detector",
 }
 # Parts of the interface of transformers and datasets.
 BROUGHT_ALONG = {"huggingface-hub", "pandas", "tokenizers", "tqdm"}
@@ -174,6 +175,7 @@ COMMANDS = [
     "tasks list",
     "tasks show",
 ]
+COMMANDS += ["synth export", "synth import"]
 COMMANDS += ["assets list", "assets fetch", "assets verify", "assets where"]
 COMMANDS += ["train connector", "train report", "train server"]
 COMMANDS += [

@@ -27,6 +27,7 @@ from rba_bench.audio.alignment_set import (
     refuse_missing,
 )
 from rba_bench.audio.parquet import FILES, RowGroupCache
+from rba_bench.audio.turns import TURN_TEXTS, TURNS
 from rba_bench.errors import UserError
 from rba_bench.files import cache_dir, read_json, sha256_json, write_json
 from rba_bench.progress import bar
@@ -35,7 +36,8 @@ FORMAT = 2
 SPLIT_NAMES = ("train", "validation", "test")
 ROWS_AT_ONCE = 65_536  # while indexing
 TEXT_BYTES = 64 * 2**20  # row groups of text kept in memory
-_SCANNED = ("group_id", "split", "kind", "prompt", "response", "duration")
+TURN_TOKENS = 64  # more than a chat template writes around the words of an earlier turn and its answer
+_SCANNED = ("group_id", "split", "kind", "prompt", "response", "duration", *TURN_TEXTS)
 _ARRAYS = ("ids", "order", "first", "shard", "row", "count", "kind", "split", "seconds", "text")
 _TEXT = RowGroupCache(TEXT_BYTES, FILES)
 
@@ -51,7 +53,8 @@ class GroupIndex:
         shard, row, count: [R] uint32, where a run lies: shard, first row in it, number of rows.
         kind, split: [G] uint8, places in `kinds` and SPLIT_NAMES.
         seconds: [C] float32, durations as the set states them, group by group; NaN where it does not.
-        text: [C] uint32, bytes of prompt and response together, which no tokenizer makes more tokens of.
+        text: [C] uint32, bytes of prompt, response and earlier turns together, which no tokenizer makes more tokens of;
+            each turn counts TURN_TOKENS more, for what a chat template writes around it.
         kinds: names of the kinds.
         rows: rows with a response, in all splits.
         unanswered: rows that were left out because they have none.
@@ -318,8 +321,25 @@ def _runs(
         "kind": heads[:, 1].astype(np.uint8),
         "split": heads[:, 2].astype(np.uint8),
         "seconds": np.asarray(stated, dtype=np.float32)[answered],  # NaN where none is stated
-        "text": (_text_bytes(columns["prompt"]) + _text_bytes(columns["response"]))[answered],
+        "text": _all_text_bytes(columns)[answered],
     }
+
+
+def _all_text_bytes(columns: Any) -> np.ndarray:
+    """Bytes of the texts of each row that a model reads or writes, as in `GroupIndex.text`, [n] uint32."""
+    import pyarrow.compute as pc
+
+    own = _text_bytes(columns["prompt"]) + _text_bytes(columns["response"])
+    if TURNS not in columns.schema.names:
+        return own
+    turns = columns[TURNS]
+    entries = turns.flatten()
+    names = ("instruction", "response")
+    sizes = sum((_text_bytes(pc.struct_field(entries, name)) for name in names), TURN_TOKENS)
+    before = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    counts = np.asarray(pc.fill_null(pc.list_value_length(turns), 0)).astype(np.int64)
+    ends = np.cumsum(counts)
+    return (own + before[ends] - before[ends - counts]).astype(np.uint32)
 
 
 def _text_bytes(column: Any) -> np.ndarray:

@@ -5,6 +5,11 @@
 
 One *group* is one instruction (with its response), spoken by several voices. Rows are kept light: the audio
 stays in the parquet file and is read through `AudioRef` (`rba_bench.audio.clips.load_clip`) when a clip is needed.
+
+A group may be the last exchange of a dialogue. Its earlier exchanges are then in the column `turns`, and the format of
+the set is version 2; `instruction`, `response` and `audio` are those of the last turn. A set without dialogues is
+written as version 1, byte for byte as before there was a second one.
+
 `AlignmentSet` holds all rows of a set that fits in memory; `rba_bench.audio.alignment_index` reads group by group.
 """
 
@@ -17,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rba_bench.assets import resolve_alignment_set
 from rba_bench.audio.clips import AudioRef
+from rba_bench.audio.turns import TURN_TEXTS, Turn, read_turns, turn_field
 from rba_bench.cards import last_path_part
 from rba_bench.errors import UserError
 from rba_bench.files import is_below, read_json, sha256_file, sha256_json
@@ -27,7 +33,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 SEALED = "sealed"  # in the manifest of a set that another tool made
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of a set without dialogues
+DIALOGUE_VERSION = 2  # of a set with rows that have `turns`
 ROW_GROUP_SIZE = 64  # rows; a reader of one clip loads one row group
 SPLITS = ("train", "validation")
 _TEXT = (
@@ -35,15 +42,16 @@ _TEXT = (
     *("topic", "difficulty", "voice", "audio_sha256", "split"),
 )
 COLUMNS = (*_TEXT, "sampling_rate", "duration")  # what an AlignmentRow is made of
-OPTIONAL = (
-    "references",
-    "constraints",
-)  # the same, where a set has them; pyarrow passes over those it does not find
+# the same, where a set has them; pyarrow passes over those it does not find
+OPTIONAL = ("references", "constraints", *TURN_TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
 class AlignmentRow:
-    """One clip: an instruction in one voice, and the teacher's response to the instruction."""
+    """One clip: an instruction in one voice, and the teacher's response to the instruction.
+
+    Of a dialogue it is the last exchange; those before it are `turns`.
+    """
 
     id: str
     group_id: str
@@ -62,18 +70,44 @@ class AlignmentRow:
     references: tuple[str, ...] = ()  # correct answers, where they are known beside the teacher's
     # JSON of what `metrics.ifeval.if_rate` checks; "" where nothing is to be checked
     constraints: str = ""
+    turns: tuple[Turn, ...] = ()  # earlier exchanges of a dialogue, in order
 
     @property
     def user_text(self) -> str:
-        """The user turn as a text model reads it: prompt and instruction."""
+        """The user turn as a text model reads it: prompt and instruction.
+
+        Raises:
+            UserError: the row ends a dialogue, which is more than one text.
+        """
+        if self.turns:
+            raise UserError(
+                f"row {self.id} ends a dialogue of {len(self.turns) + 1} turns, and what would read it here takes one "
+                "turn: use a set without the column `turns`"
+            )
+        return self.last_user_text
+
+    @property
+    def last_user_text(self) -> str:
+        """`user_text` without regard to earlier turns, for whoever reads these too."""
         return f"{self.prompt} {self.instruction}".strip()
 
 
-def shard_schema(scored: bool = False) -> "pa.Schema":
+def schema_version(has_turns: bool) -> int:
+    """Version of the format of a set, for its manifest.
+
+    Args:
+        has_turns: whether some row has earlier turns.
+    """
+    return DIALOGUE_VERSION if has_turns else SCHEMA_VERSION
+
+
+def shard_schema(scored: bool = False, turns: bool = False, augmented: bool = False) -> "pa.Schema":
     """Columns of a shard; the embedded features make `datasets` leave the audio undecoded (no torchcodec).
 
     Args:
-        scored: with the columns OPTIONAL.
+        scored: with the columns `references` and `constraints`.
+        turns: with the column `turns`; all shards of a set of version 2 have it.
+        augmented: with the column `augmentation`, JSON of what was done to the clip.
     """
     import pyarrow as pa
 
@@ -91,6 +125,10 @@ def shard_schema(scored: bool = False) -> "pa.Schema":
         text = {"dtype": "string", "_type": "Value"}
         fields.append(("references", pa.list_(pa.string()), {"feature": text, "_type": "List"}))
         fields.append(("constraints", pa.string(), text))
+    if augmented:
+        fields.append(("augmentation", pa.string(), {"dtype": "string", "_type": "Value"}))
+    if turns:
+        fields.append(turn_field())
     features = {name: feature for name, _, feature in fields}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.schema([(name, kind) for name, kind, _ in fields], metadata=metadata)
@@ -125,6 +163,11 @@ class AlignmentSet:
     def sha256(self) -> str:
         """Identity of the content: hash of the shards' checksums (folder and date do not matter)."""
         return sha256_json(self.manifest["checksums"])
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether rows may end a dialogue: the set is of version 2."""
+        return int(self.manifest["schema_version"]) >= DIALOGUE_VERSION
 
     @property
     def origin(self) -> dict[str, str]:
@@ -193,9 +236,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         complete = status == "complete" and isinstance(checksums, dict) and bool(checksums)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); run `rba-bench synth` again") from error
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, DIALOGUE_VERSION):
         raise UserError(
-            f"{path} has format {version}, this rba-bench reads {SCHEMA_VERSION}; synthesise the set again"
+            f"{path} has format {version}, this rba-bench reads {SCHEMA_VERSION} and {DIALOGUE_VERSION}: use a newer "
+            "rba-bench, or synthesise the set again"
         )
     if isinstance(checksums, dict) and (outside := [name for name in checksums if not is_below(name)]):
         raise UserError(f"{path} lists {plain(outside[0])!r}, which is no file below {folder}: refused")
@@ -236,4 +280,5 @@ def make_row(record: dict[str, Any], shard: str, number: int) -> AlignmentRow:
     )
     record["references"] = tuple(record.get("references") or ())
     record["constraints"] = record.get("constraints") or ""
+    record["turns"] = read_turns(record.get("turns"))
     return AlignmentRow(audio=audio, **record)

@@ -13,6 +13,7 @@ samples depend on text, language and voice alone, and it costs about 1 ms.
 import ctypes
 import threading
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -97,16 +98,22 @@ BANKS: dict[str, tuple[Voice, ...]] = {
 }
 
 
+@cache
+def _paths() -> tuple[str, bytes]:
+    """Where the library and its data lie."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise MissingPrerequisite(f"no speech synthesis: install it with `{extra('tts')}`") from error
+    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path().encode()
+
+
 class _Library:
     """espeak-ng from load to unload; `native_rate` in Hz."""
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise MissingPrerequisite(f"no speech synthesis: install it with `{extra('tts')}`") from error
-        self.lib: Any = ctypes.CDLL(espeakng_loader.get_library_path())
-        data = espeakng_loader.get_data_path().encode()
+        library, data = _paths()
+        self.lib: Any = ctypes.CDLL(library)
         self.native_rate: int = self.lib.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data, 0)
         if self.native_rate <= 0:
             raise MissingPrerequisite(

@@ -9,7 +9,8 @@ text-to-speech".
 """
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +21,13 @@ import numpy as np
 from rba_bench.assets import is_asset
 from rba_bench.assets.fetching import asset_path
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
-from rba_bench.files import read_json
+from rba_bench.files import read_json, sha256_once
 from rba_bench.installing import extra
 
 SAMPLING_RATE = 16_000  # Hz of what `speak` returns
+ONNX = ".onnx"
+ALL = "all"  # x.onnx#all
+MODELS_LOADED = 8  # at once in one process, about 150 MB each
 _lock = threading.Lock()  # the phonemiser has one state for the whole process
 
 
@@ -47,6 +51,75 @@ class PiperVoice:
 BANKS: dict[str, tuple[PiperVoice, ...]] = {
     "natural": (PiperVoice("piper-joe", "asset:piper-en_US-joe-medium"),),
 }
+
+
+def find_voices(name: str) -> list[PiperVoice]:
+    """The voices that a user's name stands for; [] where it is neither an `.onnx` file nor a folder.
+
+    Args:
+        name: `x.onnx` (the first speaker), `x.onnx#3` or `x.onnx#p225` (one), `x.onnx#all`, or a folder, which stands
+            for all speakers of all voices below it.
+
+    Raises:
+        MissingPrerequisite: No such voice, or no voice in the folder.
+        UserError: The model has no such speaker, or its settings cannot be read.
+    """
+    if Path(name).is_dir():
+        models = sorted(Path(name).rglob(f"*{ONNX}"))
+        voices = [
+            voice for model in models if _settings_file(model).is_file() for voice in _voices(model, ALL)
+        ]
+        if not voices:
+            raise MissingPrerequisite(
+                f"no Piper voice in {name}: a voice is an {ONNX} file with its {ONNX}.json beside"
+            )
+        return voices
+    path, _, speaker = name.rpartition("#") if f"{ONNX}#" in name else (name, "", "")
+    if not path.endswith(ONNX):
+        return []
+    if not (Path(path).is_file() and _settings_file(Path(path)).is_file()):
+        raise MissingPrerequisite(
+            f"no Piper voice at {path}: it is an {ONNX} file with its {ONNX}.json beside"
+        )
+    return _voices(Path(path), speaker)
+
+
+def _voices(model: Path, speaker: str) -> list[PiperVoice]:
+    """One voice for `speaker`, a number or a name ("" is the first), or all."""
+    if not speaker:
+        return [PiperVoice(model.stem, str(model))]
+    settings = _read_settings(model)
+    count = int(settings.get("num_speakers") or 1)
+    if speaker == ALL:
+        if count == 1:
+            return [PiperVoice(model.stem, str(model))]
+        return [PiperVoice(f"{model.stem}+{n}", str(model), speaker=n) for n in range(count)]
+    numbers: Mapping[str, int] = settings.get("speaker_id_map") or {}
+    number = int(speaker) if speaker.isdecimal() else numbers.get(speaker, -1)
+    if not 0 <= number < count:
+        raise UserError(f"{model.name} has no speaker {speaker!r}: it has {count}, from 0 to {count - 1}")
+    return [PiperVoice(f"{model.stem}+{number}", str(model), speaker=number)]
+
+
+def voice_facts(voice: PiperVoice) -> dict[str, Any]:
+    """What decides how the voice sounds; a hash stands for a file of the user's."""
+    model = voice.model if is_asset(voice.model) else Path(voice.model)
+    return asdict(voice) | {"model": model if isinstance(model, str) else sha256_once(model)}
+
+
+def _settings_file(model: Path) -> Path:
+    return model.with_name(f"{model.name}.json")
+
+
+def _read_settings(model: Path) -> dict[str, Any]:
+    """The settings of a voice. Raises UserError if they cannot be read."""
+    try:
+        settings = read_json(_settings_file(model))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{model} is no usable Piper voice: {first_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{model} is no usable Piper voice: {_settings_file(model).name} holds no settings")
+    return settings
 
 
 def piper_version() -> str:
@@ -95,7 +168,7 @@ def _load_package() -> Any:
     return piper
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=MODELS_LOADED)
 def _load_voice(model: str) -> tuple[Any, str]:
     """A voice that is ready to speak, and its language, such as `en`."""
     import onnxruntime
@@ -108,8 +181,8 @@ def _load_voice(model: str) -> tuple[Any, str]:
     path = asset_path(model) if is_asset(model) else Path(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    settings = _read_settings(path)
     try:
-        settings = read_json(path.with_name(f"{path.name}.json"))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         voice = package.PiperVoice(session=session, config=package.PiperConfig.from_dict(settings))
     except (OSError, ValueError, KeyError, RuntimeError, *damaged) as error:

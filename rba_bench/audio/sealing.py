@@ -18,16 +18,17 @@ from rba_bench.audio.alignment_index import SPLIT_NAMES, GroupIndex, build_group
 from rba_bench.audio.alignment_set import COLUMNS as NEEDED
 from rba_bench.audio.alignment_set import (
     MANIFEST,
-    SCHEMA_VERSION,
     SEALED,
     AlignmentRow,
     AlignmentSet,
     make_row,
     refuse_missing,
+    schema_version,
     shard_schema,
 )
 from rba_bench.audio.samples import is_silent
 from rba_bench.audio.set_card import write_set_card
+from rba_bench.audio.turns import TURNS, check_turns, turns_type_fault
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, sha256_file, sha256_json, write_json
 from rba_bench.progress import bar, say
@@ -42,7 +43,8 @@ def seal_alignment_set(folder: Path | str, sample: int | None = None) -> Alignme
     """Check the parquet files under a folder and write the manifest that makes them an alignment set.
 
     What is checked: columns and their types, ids that differ, kinds and splits that are known, no group in two splits,
-    and of each clip that it can be decoded, is not silent, and has the hash, rate and duration that its row says.
+    and of each clip that it can be decoded, is not silent, and has the hash, rate and duration that its row says. Of
+    earlier turns, the texts and the clips that there are. With such turns the set is of version 2, else of version 1.
 
     Args:
         folder: searched for `*.parquet` at any depth; the files stay as they are. A manifest that `seal` wrote is
@@ -72,7 +74,7 @@ def seal_alignment_set(folder: Path | str, sample: int | None = None) -> Alignme
             advance(1)
     sealed = {"rba_bench": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     manifest: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": schema_version(check_turns([place / name for name in names], sample is None)),
         "status": "complete",
         SEALED: sealed,
         "checksums": checksums,
@@ -115,6 +117,8 @@ def _check_columns(path: Path) -> None:
         family = next(tests for tests in families if any(test(expected) for test in tests))
         if not any(test(present) for test in family):
             raise UserError(f"{path}: column {name} is of type {present}, not {expected}")
+    if TURNS in columns.names and (fault := turns_type_fault(columns.field(TURNS).type)):
+        raise UserError(f"{path}: column {TURNS} {fault}")
 
 
 def _check_clips(folder: Path, names: list[str], total: int, sample: int | None, key: str) -> dict[str, Any]:

@@ -40,14 +40,16 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     manifest = cards.without_paths(alignment.manifest)
     origin = [_synthesis(manifest)] if SYNTHESIS_KEYS.issubset(manifest) else []
     if not origin and SEALED in manifest:
-        origin = [_sealing(manifest[SEALED])]
+        origin = [_sealing(manifest[SEALED], manifest.get("imported"))]
     rows = [(name, alignment.manifest["checksums"][name]) for name in alignment.names]
     checksums = f"The hash of the set is `{alignment.sha256}`.\n\n"
     checksums += cards.markdown_table(("file", "SHA-256"), rows[:LONGEST_LIST])
     if len(rows) > LONGEST_LIST:
         checksums += f"\n\n{len(rows) - LONGEST_LIST:,} more are in `manifest.json`."
-    sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin]
-    text = "\n\n".join([*sections, LOADING, f"## Checksums\n\n{checksums}", LIMITS])
+    sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin, LOADING]
+    if alignment.has_turns:
+        sections.append(DIALOGUES)
+    text = "\n\n".join([*sections, f"## Checksums\n\n{checksums}", LIMITS])
     metadata = _metadata(alignment, manifest)
     try:
         return cards.write_card(alignment.path, metadata, {"set": text}, renewed=RENEWED)
@@ -140,6 +142,11 @@ train = train.cast_column("audio", Audio())  # decodes the clips (needs torchcod
 Rows of one instruction in several voices have the same `group_id`. `prompt` is text that the model reads beside the
 audio; it is empty for spoken instructions."""
 
+DIALOGUES = """\
+Rows with `turns` end a dialogue: `turns` holds the earlier exchanges in order (what the user said, what the teacher
+answered, and the clip of the user's words where there is one); `instruction`, `response` and `audio` are those of the
+last turn."""
+
 LIMITS = """\
 ## Limits and licence
 
@@ -188,9 +195,20 @@ def _synthesis(manifest: Mapping[str, Any]) -> str:
     return f"## How it was made\n\n{made}\n\n## Filters\n\n{filtered}"
 
 
-def _sealing(seal: Mapping[str, Any]) -> str:
+def _sealing(seal: Mapping[str, Any], imported: Mapping[str, Any] | None) -> str:
     rows = [("checked by", f"rba-bench {seal['rba_bench']}")]
     if "clips_heard" in seal:
         rows.append(("clips decoded", f"{seal['clips_heard']:,} of {seal['clips']:,}, none bad"))
     text = "The parquet files were made by another tool; rba-bench checked them and left them as they are."
+    if imported is not None:
+        text = (
+            "A published set, imported by `rba-bench synth import`: clips as 16 kHz mono FLAC, words tidied, entries "
+            "without a usable clip or text left out. Its licence is that of the published set."
+        )
+        rows.append(("layout", imported["layout"]))
+        rows += [
+            (f"left out, {reason}", f"{found['n']:,}: {found['meaning']}")
+            for reason, found in imported["dropped"].items()
+            if found["n"]
+        ]
     return f"## How it was made\n\n{text}\n\n{cards.markdown_table(('property', 'value'), rows)}"

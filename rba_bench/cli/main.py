@@ -52,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("quickstart")(quickstart.quickstart_command)
-app.command("synth")(synth.synth_command)
+app.add_typer(synth.app, name="synth")
 app.command("speak")(speak.speak_command)
 app.command("compose")(synth.compose_command)
 app.add_typer(train.app, name="train")

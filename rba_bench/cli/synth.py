@@ -1,19 +1,44 @@
-"""`rba-bench synth`: a teacher and voices in, an alignment set out; `rba-bench compose`: an untrained SpeechLM out."""
+"""`rba-bench synth`: a teacher and voices in, an alignment set out, which other trainers' formats go to and come from.
+
+`rba-bench compose`: an untrained SpeechLM out.
+"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rba_bench.cli import options, push
-from rba_bench.cli.output import emit, emit_json
+from rba_bench.cli.output import emit, emit_json, emit_table
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say, stdout_reserved
 from rba_bench.stages import make_set
 
 
+class _SynthGroup(TyperGroup):
+    """`synth` has options of its own beside its commands."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            raise UserError(
+                f"`synth` has no command {args[0]!r} (it has {', '.join(self.commands)}); a recipe is named by an "
+                f"option: rba-bench synth --recipe {args[0]}"
+            )
+        if any(value not in (None, False, (), []) for value in ctx.params.values()):
+            raise UserError(
+                f"`synth {args[0]}` takes none of the options of a synthesis: write them behind {args[0]}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=_SynthGroup, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
 def synth_command(
+    context: typer.Context,
     recipe: options.RecipeFile = None,
     set_: options.Overrides = None,
     out: options.Out = None,
@@ -36,6 +61,16 @@ def synth_command(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            help="Processes that speak; the set is the same. Default: one a core, for large sets.",
+            show_default=False,
+        ),
+    ] = None,
     push_to_hub: options.PushToHub = None,
     public: options.Public = False,
     as_json: options.Json = False,
@@ -45,6 +80,8 @@ def synth_command(
     The teacher LLM writes instructions and answers them; text-to-speech voices speak the instructions. The same command
     resumes an interrupted run.
     """
+    if context.invoked_subcommand is not None:
+        return
     if seal is not None and (recipe or set_ or out):
         raise UserError("--seal checks a folder as it is: leave out --recipe, --set and --out")
     if seal is None and sample is not None:
@@ -53,13 +90,113 @@ def synth_command(
     with stdout_reserved():
         from rba_bench.audio import alignment_set, sealing
 
-        made = sealing.seal_alignment_set(seal, sample).path if seal else make_set(recipe, set_ or (), out)
+        made = (
+            sealing.seal_alignment_set(seal, sample).path
+            if seal
+            else make_set(recipe, set_ or (), out, workers)
+        )
     manifest = read_json(made / alignment_set.MANIFEST)
     if as_json:
         emit_json({"alignment_set": made, "counts": manifest["counts"], "checksums": manifest["checksums"]})
     else:
         emit(str(made))
     push.publish_folder(made, repository)
+
+
+@app.command("export")
+def export_command(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Alignment set, or asset:NAME.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FORMAT", help="Trainer that shall read it: ms-swift or llama-factory."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Output folder. The same command resumes an unfinished export."
+        ),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Export an alignment set to the data format of another trainer.
+
+    Clips become FLAC or WAV files beside one JSON-lines file for each split; paths are relative to the folder.
+    """
+    with stdout_reserved():
+        from rba_bench.synthesis.export import TARGETS, export_set
+
+        made = export_set(source, to, out)
+    left_out = {reason: found["n"] for reason, found in made.summary["left_out"].items() if found["n"]}
+    if as_json:
+        emit_json({"export": made.path, **made.summary})
+        return
+    rows = [*made.summary["rows"].items(), *((f"left out: {reason}", n) for reason, n in left_out.items())]
+    emit_table(("", "rows"), rows)
+    emit(str(made.path))
+    say(TARGETS[to].hint.replace("{out}", str(made.path)))
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE_OR_DIR", help="Data file of the published set, or the folder of all."),
+    ],
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            metavar="NAME",
+            help="Layout of the set: desta-aqa5m, voiceassistant-400k or instructs2s-200k.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Output folder. The same command resumes an unfinished import."
+        ),
+    ],
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            "--audio",
+            metavar="DIR",
+            help="Folder in which the audio paths of the set begin. Default: that of the source.",
+            show_default=False,
+        ),
+    ] = None,
+    language: Annotated[str, typer.Option("--language", metavar="CODE", help="Language of the set.")] = "en",
+    max_seconds: Annotated[
+        float,
+        typer.Option("--max-seconds", min=1.0, help="Leave out longer clips; a Whisper encoder takes 30 s."),
+    ] = 30.0,
+    validation: Annotated[
+        float,
+        typer.Option("--validation", min=0.0, max=0.99, help="Share of the instructions that is held out."),
+    ] = 0.02,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Only the first N exchanges of the set.", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make an alignment set of a published set of spoken instructions.
+
+    Entries whose clip is missing or broken are left out and listed in dropped.jsonl.
+    """
+    with stdout_reserved():
+        from rba_bench.synthesis.importing import DROPPED, ImportOptions, import_set
+
+        made = import_set(source, out, ImportOptions(layout, audio, language, max_seconds, validation, limit))
+    counts, dropped = made.manifest["counts"], made.manifest["imported"]["dropped"]
+    if as_json:
+        emit_json({"alignment_set": made.path, "counts": counts, "dropped": dropped})
+        return
+    left_out = [(f"left out: {reason}", found["n"]) for reason, found in dropped.items() if found["n"]]
+    emit_table(("", "clips"), [("kept", counts["clips"]), *left_out])
+    emit(str(made.path))
+    if left_out:
+        say(f"what was left out, and why: {made.path / DROPPED}")
 
 
 def compose_command(

@@ -19,10 +19,11 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import cache_dir, canonical_json, read_jsonl, sha256_file, sha256_json, write_json
 from rba_bench.outputs import claim, release
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.collection import Unit
-from rba_bench.synthesis.shards import count_clips, write_shards
+from rba_bench.synthesis.manifest import count_clips
+from rba_bench.synthesis.speaking import speak_units
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.units import Unit
 
 VERSION = 1  # raise it whenever the clips of a text change
 TEXTS = Path(__file__).parent / "data" / "alignment.jsonl"
@@ -70,7 +71,7 @@ def load_alignment_set(texts: Path | None = None, cache: Path | None = None) -> 
         return folder
     claim(folder, "small alignment set", content)
     try:
-        checksums = write_shards(list(units), recipe, maker, folder)
+        checksums = speak_units(units, recipe.shard_size, maker, folder)
         write_json(folder / MANIFEST, _manifest(texts or TEXTS, maker, checksums, folder))
     finally:
         release(folder)

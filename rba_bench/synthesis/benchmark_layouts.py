@@ -22,8 +22,8 @@ from rba_bench.audio.spoken_benchmark import INSTRUCTIONS, QUESTIONS
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.files import folder_name, sha256_json
 from rba_bench.recipes import suggest
-from rba_bench.synthesis.collection import text_id
 from rba_bench.synthesis.filters import tidy
+from rba_bench.synthesis.units import text_id
 
 _DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^()"]*))\)')
 _NO_SYSTEM = ("id", "instruction", "input", "dataset", "generator", "datasplit")

@@ -14,8 +14,9 @@ voice. The utterances come from a manifest or from a corpus in its own layout (t
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,15 +24,17 @@ import numpy as np
 
 from rba_bench.audio import clips, decoding
 from rba_bench.audio.samples import resample
-from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.files import sha256_bytes
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.metrics.languages import FLEURS, english_name, short
-from rba_bench.progress import bar, say
+from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.collection import ANSWERS, RecordLog, Unit, split_of, text_id
+from rba_bench.synthesis.filtering import ShardFilter, indexed_units
 from rba_bench.synthesis.filters import KEPT, judge_answer, read_reply, tidy
+from rba_bench.synthesis.speaking import THREADS, SpokenShard
 from rba_bench.synthesis.synthesis_recipe import SourceOptions, SynthesisRecipe
 from rba_bench.synthesis.teacher import response_decoding
+from rba_bench.synthesis.units import Unit, split_of, text_id
 from rba_bench.textlm.text_model import TextLM
 
 _REQUIRED = ("audio", "transcript", "source_lang", "target_lang")
@@ -216,59 +219,92 @@ def _columns(file: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): get it again") from error
 
 
-def translate(
-    recipe: SynthesisRecipe,
-    source: SourceOptions,
-    utterances: Sequence[Utterance],
-    teacher: TextLM,
-    out: Path,
-) -> dict[str, tuple[Unit, Utterance]]:
-    """Let the teacher translate all transcripts; resumes from the log in `out`.
+@dataclass
+class TranslationAsker:
+    """Translations of the transcripts by the teacher, `round_size` utterances a shard (an `Asker`).
 
-    Returns:
-        The utterances with a usable translation by group id, in order.
-
-    Raises:
-        RbaError: none is usable.
+    Attributes:
+        recipe: How they are sampled.
+        source: The prompt.
+        utterances: All of them.
+        teacher: Who translates.
     """
-    with (
-        RecordLog(out / ANSWERS) as log,
-        bar("translations", len(utterances), len(log.records), "utterances") as advance,
-    ):
-        # A round that was interrupted is translated again as a whole: the other prompts of a batch change the last
-        # bits of its numbers.
-        first = len(log.records) // recipe.round_size * recipe.round_size
-        for start in range(first, len(utterances), recipe.round_size):
-            batch = utterances[start : start + recipe.round_size]
-            records = _translate_batch(recipe, source, batch, start, teacher)
-            new = [record for record in records if record["index"] not in log.by_index]
-            log.extend(new)
-            advance(len(new))
-        translated = {}
-        for utterance, record in zip(utterances, log.records, strict=False):
-            if record["reason"] == KEPT:
-                unit = _unit(recipe, source, utterance, record["response"])
-                translated[unit.group_id] = (unit, utterance)
-    if not translated:
-        raise RbaError(f"none of {len(utterances)} transcripts has a usable translation; see {out / ANSWERS}")
-    return translated
+
+    recipe: SynthesisRecipe
+    source: SourceOptions
+    utterances: Sequence[Utterance]
+    teacher: TextLM
+
+    @property
+    def shards(self) -> int:
+        """See `Asker`."""
+        return -(-len(self.utterances) // self.recipe.round_size)
+
+    def plan(self, number: int) -> Any:
+        """See `Asker`."""
+        sampling = [self.recipe.seed, asdict(response_decoding(self.recipe)), self.source.teacher_prompt]
+        return [sampling, [utterance.content() for utterance in self._batch(number)]]
+
+    def records(self, number: int) -> list[dict[str, Any]]:
+        """See `Asker`. Utterances without a transcript are not sent to the teacher."""
+        batch, start = self._batch(number), number * self.recipe.round_size
+        texts = [tidy(utterance.transcript) for utterance in batch]
+        spoken = [index for index, text in enumerate(texts) if text]
+        prompts = [
+            _fill(self.source.teacher_prompt, batch[index]).replace("{text}", texts[index])
+            for index in spoken
+        ]
+        seeds = [stable_seed("translate", self.recipe.seed, batch[index].id) for index in spoken]
+        generations = self.teacher.chat(prompts, response_decoding(self.recipe), seeds) if spoken else []
+        nothing = {"response": "", "status": "empty", "reason": "no_transcript"}
+        records = [{"index": start + index, "answer": dict(nothing)} for index in range(len(batch))]
+        for index, generation in zip(spoken, generations, strict=True):
+            response, status = read_reply(generation)
+            reason = judge_answer(response, status)
+            records[index]["answer"] = {"response": response, "status": status, "reason": reason}
+        return records
+
+    def _batch(self, number: int) -> Sequence[Utterance]:
+        start = number * self.recipe.round_size
+        return self.utterances[start : start + self.recipe.round_size]
 
 
-def _translate_batch(
-    recipe: SynthesisRecipe, source: SourceOptions, batch: Sequence[Utterance], start: int, teacher: TextLM
-) -> list[dict[str, Any]]:
-    """Records of the utterances from position `start` on; those without a transcript are not sent to the teacher."""
-    texts = [tidy(utterance.transcript) for utterance in batch]
-    spoken = [index for index, text in enumerate(texts) if text]
-    prompts = [_fill(source.teacher_prompt, batch[index]).replace("{text}", texts[index]) for index in spoken]
-    seeds = [stable_seed("translate", recipe.seed, batch[index].id) for index in spoken]
-    generations = teacher.chat(prompts, response_decoding(recipe), seeds) if spoken else []
-    no_reply = {"response": "", "status": "empty", "reason": "no_transcript"}
-    records = [{"index": start + index, **no_reply} for index in range(len(batch))]
-    for index, generation in zip(spoken, generations, strict=True):
-        response, status = read_reply(generation)
-        records[index] |= {"response": response, "status": status, "reason": judge_answer(response, status)}
-    return records
+@dataclass(frozen=True)
+class RecordedUnit:
+    """A translated utterance and where its speech lies."""
+
+    unit: Unit
+    utterance: Utterance
+
+
+class TranslationFilter(ShardFilter):
+    """Keeps the utterances with a usable translation."""
+
+    enough = False  # all are translated
+
+    def __init__(
+        self, recipe: SynthesisRecipe, source: SourceOptions, utterances: Sequence[Utterance]
+    ) -> None:
+        super().__init__()
+        self.recipe, self.source, self.utterances = recipe, source, utterances
+
+    def decide(self, asked: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+        """See `ShardFilter`."""
+        decisions = []
+        for record in asked:
+            decision: dict[str, Any] = {"index": record["index"], "answer": record["answer"]["reason"]}
+            if decision["answer"] == KEPT:
+                utterance = self.utterances[record["index"]]
+                decision |= asdict(_unit(self.recipe, self.source, utterance, record["answer"]["response"]))
+                decision["clip"] = sha256_json(utterance.content())
+                self.kinds["s2tt"] += 1
+            decisions.append(decision)
+        return decisions, {}
+
+    def units(self, out: Path, number: int) -> Iterator[RecordedUnit]:
+        """See `ShardFilter`."""
+        for index, unit in indexed_units(out, number):
+            yield RecordedUnit(unit, self.utterances[index])
 
 
 def _fill(template: str, utterance: Utterance) -> str:
@@ -280,7 +316,9 @@ def _fill(template: str, utterance: Utterance) -> str:
 def _unit(recipe: SynthesisRecipe, source: SourceOptions, utterance: Utterance, response: str) -> Unit:
     return Unit(
         group_id=sha256_bytes(utterance.id.encode())[:16],
-        split=split_of(text_id(utterance.transcript), recipe),  # recordings of one sentence share a split
+        split=split_of(
+            text_id(utterance.transcript), recipe.validation_fraction
+        ),  # recordings of one sentence share a split
         kind="s2tt",
         prompt=_fill(source.prompt, utterance),
         instruction=tidy(utterance.transcript),
@@ -300,34 +338,44 @@ class Recordings:
 
     name, version = "recorded", "1"
 
-    def __init__(self, translated: dict[str, tuple[Unit, Utterance]], source: SourceOptions) -> None:
-        self.translated, self.source = translated, source
+    def __init__(self, source: SourceOptions) -> None:
+        self.source = source
 
-    def plan(self, units: Sequence[Unit]) -> dict[str, Any]:
-        """Everything beside the units that decides the rows."""
-        content = [self.translated[unit.group_id][1].content() for unit in units]
-        return {"max_seconds": self.source.max_seconds, "clips": content}
+    def voice_names(self) -> list[str]:
+        """See `RowMaker`."""
+        return []
 
-    def rows(self, unit: Unit) -> list[dict[str, Any]]:
-        """One row, or none. Raises MissingPrerequisite or UserError if the file is not there or cannot be read."""
-        utterance = self.translated[unit.group_id][1]
+    def settings(self) -> dict[str, Any]:
+        """See `RowMaker`; what is translated has a hash of its clip."""
+        return {"max_seconds": self.source.max_seconds}
+
+    def shard(self, units: Sequence[RecordedUnit], first: int) -> SpokenShard:
+        """See `RowMaker`. Raises MissingPrerequisite or UserError if a file is not there or cannot be read."""
+        del first
+        with ThreadPoolExecutor(THREADS) as pool:
+            made = list(pool.map(self._row, units))
+        rows = [row for row, _ in made if row is not None]
+        dropped = [
+            {"id": f"{recorded.unit.group_id}-0", "voice": recorded.utterance.voice, "reason": reason}
+            for recorded, (row, reason) in zip(units, made, strict=True)
+            if row is None
+        ]
+        return SpokenShard(rows, dropped)
+
+    def _row(self, recorded: RecordedUnit) -> tuple[dict[str, Any] | None, str]:
+        """The row, or None and why."""
+        unit, utterance = recorded.unit, recorded.utterance
         try:
             wave = _decode(utterance)
         except clips.AudioError as error:
             say(f"{utterance.id} is left out: {error}")
-            return []
+            return None, "silent"
         seconds = len(wave) / clips.SAMPLING_RATE
         if seconds > self.source.max_seconds:
             say(f"{utterance.id} is left out: {seconds:.1f} s, more than source.max_seconds")
-            return []
+            return None, "too_long"
         name = f"{unit.group_id}-0"
-        row = {
-            "id": name,
-            **vars(unit),
-            "voice": utterance.voice,
-            **clips.clip_columns(wave, name),
-        }
-        return [row]
+        return {"id": name, **vars(unit), "voice": utterance.voice, **clips.clip_columns(wave, name)}, ""
 
 
 def _decode(utterance: Utterance) -> np.ndarray:

@@ -13,16 +13,17 @@ words of any script pass. They need no line break, because texts may have been p
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.assets import MICRO, load_world
-from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.replies import split_reply
 from rba_bench.textlm.text_model import Generation
+
+if TYPE_CHECKING:
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
 UNSPEAKABLE_KINDS = {
     "formula": "formulas, equations, LaTeX",
@@ -162,7 +163,7 @@ def world_tags(text: str, world: str = MICRO) -> Tags | None:
     )
 
 
-def make_tagger(recipe: SynthesisRecipe) -> Tagger:
+def make_tagger(recipe: "SynthesisRecipe") -> Tagger:
     """The tagger that the recipe names; without one every text is a spoken instruction on "others"."""
     if recipe.tagger is not None:
         return partial(world_tags, world=recipe.tagger)
@@ -231,6 +232,26 @@ def tidy_lines(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
+_MARKDOWN = (
+    (re.compile(r"^[ \t]*(?:```|~~~).*$\n?", re.MULTILINE), ""),  # fences of code
+    (re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(.*?)[ \t]*#*$", re.MULTILINE), r"\1"),  # headings
+    (re.compile(r"^[ \t]{0,3}>[ \t]?", re.MULTILINE), ""),  # quotations
+    (re.compile(r"^[ \t]*(?:[-*_][ \t]*){3,}$\n?", re.MULTILINE), ""),  # rules
+    (re.compile(r"^([ \t]*)[*+][ \t]+", re.MULTILINE), r"\1- "),
+    (re.compile(r"!?\[([^\]\n]+)\]\([^)\s]+[^)\n]*\)"), r"\1"),  # links and pictures: their words
+    (re.compile(r"`([^`\n]+)`"), r"\1"),
+    (re.compile(r"(\*\*\*|\*\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL), r"\2"),
+    (re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])"), r"\1"),
+)
+
+
+def plain_text(text: str) -> str:
+    """A text without the marks of Markdown; its words, lines and list items stay."""
+    for mark, instead in _MARKDOWN:
+        text = mark.sub(instead, text)
+    return tidy_lines(text)
+
+
 def read_reply(reply: Generation, shape: Callable[[str], str] = tidy) -> tuple[str, str]:
     """The text of a reply without its thinking, and its status: that of the reply, or `unclosed`.
 
@@ -271,56 +292,28 @@ def judge_answer(text: str, status: str, max_words: int | None = None) -> str:
     return "too_long" if max_words is not None and len(text.split()) > max_words else KEPT
 
 
-class InstructionFilter:
-    """Judges candidates in their order; what came before decides about duplicates, quotas and surplus."""
+def judge_candidate(candidate: dict[str, Any], tagger: Tagger, recipe: "SynthesisRecipe") -> dict[str, Any]:
+    """The candidate with its labels and `reason`: KEPT, or what is wrong with it whatever the others are."""
+    text, status = candidate["text"], candidate["status"]
+    tags = tagger(text) if status == "ok" else None
+    labels = asdict(tags) if tags is not None else {}
+    return {**candidate, "reason": instruction_fault(text, status, tags, recipe) or KEPT, **labels}
 
-    def __init__(self, recipe: SynthesisRecipe) -> None:
-        self.recipe = recipe
-        self._texts: set[str] = set()
-        self._kinds: Counter[str] = Counter()
 
-    def restore(self, candidates: Iterable[dict[str, Any]]) -> None:
-        """Take in candidates that were judged before."""
-        for candidate in candidates:
-            if candidate["reason"] == KEPT:
-                self._keep(candidate["text"], candidate["kind"])
-
-    def release(self, kind: str) -> None:
-        """A kept instruction got no usable answer: its place is free again."""
-        self._kinds[kind] -= 1
-
-    def judge(self, text: str, status: str, tags: Tags | None) -> str:
-        """KEPT or a key of INSTRUCTION_REASONS; `tags` is None for a text the tagger does not know."""
-        reason = self._reason_to_drop(text, status, tags)
-        if reason is None and tags is not None:
-            self._keep(text, tags.kind)
-        return reason or KEPT
-
-    def _reason_to_drop(self, text: str, status: str, tags: Tags | None) -> str | None:
-        """Why the text cannot be used: first what is wrong with itself, then whether the set has room for it."""
-        if status != "ok":
-            return status
-        if not text:
-            return "empty"
-        if is_malformed(text):
-            return "malformed"
-        if tags is None:
-            return "unparsed"
-        if self.recipe.exclude_test and tags.held_out:
-            return "held_out"
-        if len(tags.instruction.split()) > self.recipe.max_words:
-            return "too_long"
-        if self.recipe.drop_unspeakable and unspeakable(text):
-            return "unspeakable"
-        if self.recipe.drop_maths and needs_maths(text):
-            return "maths"
-        if normalise(text) in self._texts:
-            return "duplicate"
-        quotas: Mapping[str, int] | None = self.recipe.kinds  # type: ignore[assignment]
-        if quotas is not None and self._kinds[tags.kind] >= quotas.get(tags.kind, 0):
-            return "quota"
-        return "surplus" if self._kinds.total() >= self.recipe.n_instructions else None
-
-    def _keep(self, text: str, kind: str) -> None:
-        self._texts.add(normalise(text))
-        self._kinds[kind] += 1
+def instruction_fault(text: str, status: str, tags: Tags | None, recipe: "SynthesisRecipe") -> str:
+    """What is wrong with an instruction by itself, a key of INSTRUCTION_REASONS; "" for nothing."""
+    if status != "ok":
+        return status
+    if not text:
+        return "empty"
+    if is_malformed(text):
+        return "malformed"
+    if tags is None:  # the tagger does not know the text
+        return "unparsed"
+    if recipe.exclude_test and tags.held_out:
+        return "held_out"
+    if len(tags.instruction.split()) > recipe.max_words:
+        return "too_long"
+    if recipe.drop_unspeakable and unspeakable(text):
+        return "unspeakable"
+    return "maths" if recipe.drop_maths and needs_maths(text) else ""

@@ -1,45 +1,86 @@
-"""Synthesis from start to end: instructions, answers, speech, manifest. Running it again resumes."""
+"""Synthesis from start to end: `ask`, `filter`, `speak`, manifest. Running it again resumes.
 
-from contextlib import suppress
+The stages overlap: while the teacher writes the next shard of candidates (threads), the one before is filtered (here),
+and what was kept is spoken (worker processes). They hand on files (`shards`), so each goes on where it was.
+"""
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.audio.set_card import write_set_card
-from rba_bench.audio.speech_engines import SpeechEngine, engine_of_bank
+from rba_bench.audio.speech_engines import SpeechEngine
 from rba_bench.cards import CARD
-from rba_bench.errors import UserError
-from rba_bench.files import sha256_json
+from rba_bench.errors import RbaError, UserError
+from rba_bench.files import sha256_json, sweep
 from rba_bench.outputs import claim, release
-from rba_bench.progress import say
-from rba_bench.synthesis.collection import collect
-from rba_bench.synthesis.corpora import Recordings, Utterance, read_utterances, translate
-from rba_bench.synthesis.shards import RowMaker, write_manifest, write_shards
+from rba_bench.progress import bar, say
+from rba_bench.synthesis.asking import LANES, AskAhead, Asker, InstructionAsker
+from rba_bench.synthesis.corpora import (
+    Recordings,
+    TranslationAsker,
+    TranslationFilter,
+    Utterance,
+    read_utterances,
+)
+from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
+from rba_bench.synthesis.filters import KEPT
+from rba_bench.synthesis.manifest import MoreFacts, write_manifest
+from rba_bench.synthesis.shards import DONE, FILTER, SHARDS, clips_name, finished_shard, make_plan
+from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.synthesis.teacher import load_teacher, teacher_identity
+from rba_bench.synthesis.tagging import load_labeller
+from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
+from rba_bench.synthesis.texts.against import read_against
+from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, NamedTexts, build_benchmark_index
+from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
+from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
 # Keys that may differ between a run and its resumption.
-NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates"})
+NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates", "requests"})
 # Keys of later versions count only where they are used, so that folders of earlier versions can still be resumed.
 LATER = (
     "instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template",
-    "drop_unspeakable",
+    "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown", "text_filters",
+    "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
 )  # fmt: skip
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
+CLIPS_WORTH_WORKERS = 2000
+TestSets = Callable[[], Iterable[NamedTexts]]
+NO_RULES = {
+    "check_language": False, "drop_unspeakable": False, "drop_maths": False, "drop_no_instruction": False,
+    "drop_refusals": False, "drop_unsafe": False,
+}  # fmt: skip
 
 
 def synthesize(
-    recipe: SynthesisRecipe, out: Path, *, teacher: TextLM | None = None, engine: SpeechEngine | None = None
+    recipe: SynthesisRecipe,
+    out: Path,
+    *,
+    teacher: TextLM | None = None,
+    engine: SpeechEngine | None = None,
+    workers: int | None = 0,
+    test_sets: TestSets | None = None,
 ) -> Path:
     """Make the alignment set of `recipe` in `out`, or finish what an earlier run began there.
 
     Args:
         recipe: what to make.
-        out: folder for logs, shards and manifest.
+        out: folder for the stages' files, shards and manifest.
         teacher: a loaded text model to use instead of loading `recipe.teacher`.
         engine: a speech engine to use instead of the one that has `recipe.voice_bank`.
+        workers: processes that speak; 0 speaks in this one, None takes as many as the set is worth. The bytes are the
+            same. A script that asks for some needs `if __name__ == "__main__":`, as for all of multiprocessing.
+        test_sets: reads what `text_filters.decontaminate` compares with.
 
     Returns:
         `out`, holding a complete alignment set.
@@ -52,7 +93,9 @@ def synthesize(
     out = Path(out)
     identity = teacher_identity(recipe) if teacher is None else teacher.identity()
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
-    resumes = claim(out, "synth", _signed_config(recipe, identity, utterances))
+    config = _signed_config(recipe, identity, utterances)
+    workers = _worthwhile_workers(recipe) if workers is None else workers
+    resumes = claim(out, "synth", config)
     try:
         finished = False
         if resumes:
@@ -62,12 +105,18 @@ def synthesize(
         if finished:
             say(f"{out} is complete already")
         else:
-            _make_set(recipe, out, identity, utterances, teacher, engine)
+            _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers, test_sets).run()
         if not finished or not (out / CARD).is_file():
             write_set_card(AlignmentSet.open(out, verify=False))
     finally:
         release(out)
     return out
+
+
+def _worthwhile_workers(recipe: SynthesisRecipe) -> int:
+    """Processes that speak: one a core, but none for a set that is spoken before they have started."""
+    clips = recipe.n_instructions * recipe.voices_per_instruction
+    return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
 
 
 def _signed_config(
@@ -79,6 +128,8 @@ def _signed_config(
         for key, value in recipe.resolved().items()
         if key not in NOT_CONTENT and not (key in LATER and value == DEFAULTS[key])
     }
+    if is_server(recipe):
+        config["teacher"] = identity["name"]
     if recipe.source is not None:  # a hash stands for the speech, wherever it lies
         config["source"] = {k: v for k, v in config["source"].items() if k not in ("manifest", "path")}
         config["source_sha256"] = sha256_json([utterance.content() for utterance in utterances])
@@ -86,28 +137,215 @@ def _signed_config(
     return config | ({"template": identity["template"]} if "template" in identity else {})
 
 
-def _make_set(
-    recipe: SynthesisRecipe,
-    out: Path,
-    identity: dict[str, Any],
-    utterances: list[Utterance],
-    teacher: TextLM | None,
-    engine: SpeechEngine | None,
-) -> None:
-    maker: RowMaker
-    if recipe.source is None:
+@dataclass
+class _Synthesis:
+    """One run in one folder."""
+
+    recipe: SynthesisRecipe
+    out: Path
+    config: dict[str, Any]
+    identity: dict[str, Any]
+    utterances: list[Utterance]
+    teacher: TextLM | None
+    engine: SpeechEngine | None
+    workers: int
+    test_sets: TestSets | None
+    texts: list[FilteredShard] = field(default_factory=list)
+    checksums: dict[str, str] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
+
+    def run(self) -> None:
+        """All stages, then the manifest."""
+        for folder in (FILTER, SHARDS, DONE):  # half-written files of a killed run
+            sweep(self.out / folder)
         # before the long part: an engine that is not installed is found at once
-        maker = SpokenClips(recipe, engine or engine_of_bank(recipe.voice_bank))
-        teacher = teacher or load_teacher(recipe)
-        units = collect(recipe, teacher, out)
-    else:
-        teacher = teacher or load_teacher(recipe)
-        translated = translate(recipe, recipe.source, utterances, teacher, out)
-        units, maker = [unit for unit, _ in translated.values()], Recordings(translated, recipe.source)
-    magpie = recipe.source is None and recipe.instruction_prompt is None
-    template = teacher.pre_query_template() if magpie else ""
-    checksums = write_shards(units, recipe, maker, out)
-    manifest = write_manifest(recipe, identity, template, maker, checksums, out)
-    counts = manifest["counts"]
-    groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
-    say(f"{out}: {groups} instructions, {clips} clips, {minutes:.1f} minutes of speech")
+        maker, shards = self._maker(), self._filter()
+        given = self.teacher
+        self.teacher = given or load_teacher(self.recipe)
+        query = find_query(self.recipe) if self._is_magpie and given is None else None
+        asker = self._asker(self.teacher, query)
+        with ShardSpeaker(maker, self.workers, self._note) as speaker:
+            with closing(self._jobs(asker, shards, maker.settings())) as jobs:
+                for job in jobs:
+                    speaker.hand_in(job)
+            speaker.finish()
+        template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
+        checksums = dict(sorted(self.checksums.items()))
+        facts = MoreFacts(self.dropped, self.benchmarks, shards.facts())
+        manifest = write_manifest(
+            self.recipe, self.identity, template, maker, self.texts, checksums, self.out, facts
+        )
+        counts = manifest["counts"]
+        groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
+        say(f"{self.out}: {groups} instructions, {clips} clips, {minutes:.1f} minutes of speech")
+
+    @property
+    def _is_magpie(self) -> bool:
+        return self.recipe.source is None and self.recipe.instruction_prompt is None
+
+    def _maker(self) -> RowMaker:
+        if self.recipe.source is not None:
+            return Recordings(self.recipe.source)
+        return SpokenClips(self.recipe, self.engine)
+
+    def _filter(self) -> ShardFilter:
+        if self.recipe.source is not None:
+            return TranslationFilter(self.recipe, self.recipe.source, self.utterances)
+        labels = self.recipe.labels
+        return InstructionFilter(
+            self.recipe,
+            None if labels is None else load_labeller(labels.model, labels.device, labels.batch_size),
+        )
+
+    def _asker(self, teacher: TextLM, query: QueryTemplate | None) -> Asker:
+        if self.recipe.source is not None:
+            return TranslationAsker(self.recipe, self.recipe.source, self.utterances, teacher)
+        settings = self.config
+        if self.benchmarks is not None:
+            settings = settings | {"benchmarks_sha256": self.benchmarks.content_sha256}
+        return InstructionAsker(self.recipe, teacher, settings, query, self._rules())
+
+    def _rules(self) -> TextRules | None:
+        """The rules of single texts, with the index of the test sets."""
+        wanted, index = self.recipe.text_filters.rules, self.benchmark_folder
+        if wanted is None and index is None:
+            return None
+        settings = wanted or TextRuleSettings.model_validate(NO_RULES)
+        if index is not None:
+            settings = settings.model_copy(update={"benchmark_index": str(index)})
+        return TextRules(settings)
+
+    @cached_property
+    def benchmark_folder(self) -> Path | None:
+        """The index of what must not be repeated; None where nothing is checked."""
+        options = self.recipe.text_filters
+        if not (options.decontaminate or options.against):
+            return None
+        given = [(Path(file).name, read_against(file), "") for file in options.against]
+        if not options.decontaminate:
+            return build_benchmark_index(given)
+        if self.test_sets is None:
+            raise UserError(
+                "text_filters.decontaminate: `rba-bench synth` knows the test sets of the tasks; use it"
+            )
+        return build_benchmark_index([*self.test_sets(), *given])
+
+    @cached_property
+    def benchmarks(self) -> BenchmarkIndex | None:
+        """The same, opened."""
+        return None if self.benchmark_folder is None else BenchmarkIndex(self.benchmark_folder)
+
+    def _note(self, name: str, marker: dict[str, Any]) -> None:
+        self.dropped.update(clip["reason"] for clip in marker["dropped"])
+        if not marker["rows"]:  # nothing of it was kept
+            return
+        self.checksums[name] = str(marker["sha256"])
+
+    def _jobs(self, asker: Asker, shards: ShardFilter, settings: dict[str, Any]) -> Generator[SpeakJob]:
+        """Shards of clips to be made, as soon as their instructions are known."""
+        parts = _Parts(self.out, shards, settings, self.recipe.shard_size, self._note)
+        total = self.recipe.n_instructions if self.recipe.source is None else len(self.utterances)
+        with ExitStack() as stack:
+            advance = stack.enter_context(bar("instructions", total, unit="usable"))
+            ahead: list[AskAhead] = []
+
+            def take(number: int) -> tuple[list[dict[str, Any]], str]:
+                if not ahead:  # from the first shard on that an earlier run did not finish
+                    lanes = LANES if self.teacher is not None and self.teacher.streams else 1
+                    ahead.append(stack.enter_context(AskAhead(self.out, asker, number, lanes)))
+                return ahead[0].take(number)
+
+            before = None
+            for number in count():
+                if shards.enough:
+                    break
+                self._check_yield(number, shards)
+                if number == asker.shards:
+                    break
+                before = filter_shard(self.out, shards, self.config, before, number, take)
+                self.texts.append(before)
+                advance(before.kept)
+                yield from parts.add(before)
+        if not any(shard.kept for shard in self.texts):
+            raise RbaError(f"none of {len(self.utterances)} transcripts has a usable translation")
+        yield from parts.rest()
+
+    def _check_yield(self, number: int, shards: ShardFilter) -> None:
+        """Raise RbaError where too many candidates gave too few usable instructions."""
+        recipe = self.recipe
+        if recipe.source is not None or number * recipe.round_size < recipe.most_candidates:
+            return
+        reasons: Counter[str] = Counter()
+        for shard in self.texts:
+            reasons.update(shard.instructions)
+            reasons.update({f"answer {reason}": n for reason, n in shard.answers.items()})
+        told = [(reason, n) for reason, n in reasons.most_common() if reason not in (KEPT, f"answer {KEPT}")]
+        raise RbaError(
+            f"{number * recipe.round_size} candidates gave {shards.kinds.total()} of {recipe.n_instructions} usable "
+            f"instructions ({', '.join(f'{reason} {n}' for reason, n in told)}); lower n_instructions (or kinds), "
+            "loosen the filters, or raise max_candidates"
+        )
+
+
+@dataclass
+class _Parts:
+    """Puts the kept instructions of filtered shards into shards of clips of one size.
+
+    Attributes:
+        out: Folder of the set.
+        source: Reads the units of a filtered shard.
+        settings: Of the maker of clips.
+        size: Units in a shard of clips.
+        finished: Is told name and marker of the shards that are finished already.
+    """
+
+    out: Path
+    source: ShardFilter
+    settings: dict[str, Any]
+    size: int
+    finished: Callable[[str, dict[str, Any]], None]
+
+    def __post_init__(self) -> None:
+        self._waiting: deque[tuple[FilteredShard, int, int]] = deque()  # shard, first and last unit
+        self._n, self._number = 0, 0
+        self._read: tuple[int, tuple[Any, ...]] = (-1, ())
+
+    def add(self, shard: FilteredShard) -> Iterator[SpeakJob]:
+        """Jobs of which all units are known with this shard."""
+        if shard.kept:
+            self._waiting.append((shard, 0, shard.kept))
+            self._n += shard.kept
+        while self._n >= self.size:
+            yield from self._job(self.size)
+
+    def rest(self) -> Iterator[SpeakJob]:
+        """The last job, of what is left."""
+        if self._n:
+            yield from self._job(self._n)
+
+    def _job(self, n: int) -> Iterator[SpeakJob]:
+        """The next job, of n units; none if its shard is finished."""
+        pieces, first = list(self._take(n)), self._number * self.size
+        name, self._number = clips_name(self._number), self._number + 1
+        plan = make_plan(self.settings, [[shard.sha256, start, stop] for shard, start, stop in pieces])
+        done = finished_shard(self.out, name, plan)
+        if done is not None:
+            self.finished(name, done)
+            return
+        units = tuple(unit for piece in pieces for unit in self._units(*piece))
+        yield SpeakJob(self.out, name, plan, units, first)
+
+    def _take(self, n: int) -> Iterator[tuple[FilteredShard, int, int]]:
+        self._n -= n
+        while n:
+            shard, start, stop = self._waiting.popleft()
+            taken = min(n, stop - start)
+            if start + taken < stop:
+                self._waiting.appendleft((shard, start + taken, stop))
+            n -= taken
+            yield shard, start, start + taken
+
+    def _units(self, shard: FilteredShard, start: int, stop: int) -> tuple[Any, ...]:
+        if self._read[0] != shard.number:
+            self._read = shard.number, tuple(self.source.units(self.out, shard.number))
+        return self._read[1][start:stop]

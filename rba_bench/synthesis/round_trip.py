@@ -11,9 +11,12 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from rba_bench.audio import clips
 from rba_bench.audio.samples import is_silent
-from rba_bench.audio.speech_engines import Speaker
+from rba_bench.audio.speech_engines import Speaker, speak_all
+from rba_bench.errors import AudioError
 from rba_bench.metrics.text import normalize
 from rba_bench.metrics.wer import word_statistics
 from rba_bench.speechlm.recognizers import Recognizer
@@ -136,10 +139,15 @@ class RoundTrip:
     ) -> Iterator[tuple[dict[str, Any], str]]:
         """Rows, each with KEPT or the reason why it need not be transcribed."""
         started = perf_counter()
+        clips_to_make = [(tidy(item.text), speaker) for item, speakers in texts for speaker in speakers]
+        words, voices = [text for text, _ in clips_to_make], [speaker for _, speaker in clips_to_make]
+        waves = iter(speak_all(words, self.rules.language, voices))  # servers are asked for many at once
         for item, speakers in texts:
             text = tidy(item.text)
             for number, speaker in enumerate(speakers):
-                wave = speaker.engine.speak(text, self.rules.language, speaker.voice)
+                wave = next(waves)
+                if isinstance(wave, AudioError):  # refused by the engine: a clip without sound
+                    wave = np.zeros(clips.SAMPLING_RATE // 10, np.float32)
                 name = item.id if len(speakers) == 1 else f"{item.id}-{number}"
                 row = {
                     "id": name,

@@ -1,13 +1,17 @@
 """The recipe of an alignment set: all settings that decide its content."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from rba_bench.audio.augmentation import Augmentation
+from rba_bench.audio.clip_checks import ClipLimits
 from rba_bench.audio.perturbations import COLOURS
 from rba_bench.audio.speech_engines import VOICE_BANKS
 from rba_bench.metrics.languages import TRANSLATE
 from rba_bench.recipes import Recipe, suggest
+from rba_bench.synthesis.texts.near_duplicates import NearDuplicateOptions
+from rba_bench.synthesis.texts.text_rules import TextRuleSettings
 from rba_bench.textlm.chat import TemplateVariables
 
 Kind = Literal["instruct", "qa", "s2tt"]
@@ -48,13 +52,87 @@ class SourceOptions(Recipe):
         return self
 
 
+class RoundTripOptions(Recipe):
+    """A recogniser transcribes every clip; clips that it does not understand are left out."""
+
+    recognizer: str = Field(
+        "asset:whisper-tiny.en", description="any recogniser that `rba-bench eval --model cascade:` takes"
+    )
+    max_wer: float = Field(0.3, ge=0, description="clips with a higher word error rate are left out")
+    batch_size: int = Field(16, ge=1, description="clips transcribed at once")
+    device: str = "cpu"
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the transcripts: the recogniser's weights, and the threshold.
+
+        Raises:
+            MissingPrerequisite: the recogniser is not there.
+        """
+        from rba_bench.assets import resolve_model
+        from rba_bench.cards import last_path_part
+        from rba_bench.textlm.weights import local_folder, weights_sha256
+
+        folder = local_folder(resolve_model(self.recognizer, "recogniser"), "recogniser")
+        return {
+            "recognizer": last_path_part(self.recognizer),
+            "weights_sha256": weights_sha256(folder),
+            "max_wer": self.max_wer,
+        }
+
+
+class LabelOptions(Recipe):
+    """An LLM labels topic and difficulty of what is kept; see `rba_bench.synthesis.tagging`."""
+
+    model: str = Field(
+        description="a local model, by the likelihood of each label, or openai:<base_url>#<model>"
+    )
+    device: str = "cpu"
+    batch_size: int = Field(64, ge=1)
+
+
+class TextFilterOptions(Recipe):
+    """Filters for real teachers, beside those that every set has."""
+
+    rules: TextRuleSettings | None = Field(
+        None, description="language, refusals, what is no instruction, what must not be learnt"
+    )
+    near_duplicates: NearDuplicateOptions | None = Field(
+        None, description="drop texts with nearly the words of an earlier one"
+    )
+    decontaminate: bool = Field(
+        False,
+        description="drop what repeats an item of a test set of the shipped tasks that can be read here",
+    )
+    against: tuple[str, ...] = Field(
+        (), description="files of texts that must not be repeated: FILE or FILE:COLUMN"
+    )
+
+
 class SynthesisRecipe(Recipe):
     """Keys of a synthesis recipe; the defaults are the micro world's.
 
     `n_instructions` counts usable ones: sampling goes on until so many passed every filter and were answered.
     """
 
-    teacher: str = Field("micro", description="'micro', a folder, a GGUF file, or a Hub id of a chat model")
+    teacher: str = Field(
+        "micro",
+        description="'micro', asset:NAME, a folder, a GGUF file, a Hub id, or openai:<base_url>#<model> of a server",
+    )
+    teacher_tokenizer: str | None = Field(
+        None,
+        description="folder or Hub id whose chat template opens the user turns of a server's model; null: the model's",
+    )
+    query_template: str = Field(
+        "template",
+        description="what makes the teacher ask: `template` (with the system turn that its chat template adds), `bare` "
+        "(the opening of the user turn alone), or the text itself",
+    )
+    query_stops: tuple[str, ...] = Field(
+        (), description="strings that end a user turn, where query_template is a text"
+    )
+    requests: int = Field(
+        1024, ge=1, description="most requests at once to a server; their number adapts to it"
+    )
     template: TemplateVariables = Field(
         {}, description="variables of the teacher's chat template; enable_thinking is false unless set here"
     )
@@ -86,6 +164,9 @@ class SynthesisRecipe(Recipe):
     answer_prompt: str | None = Field(
         None, description="text after each instruction that the teacher answers"
     )
+    strip_markdown: bool = Field(
+        False, description="take the marks of Markdown out of the answers: bold, headings, code, links"
+    )
     max_answer_words: int | None = Field(None, ge=1, description="longer answers are dropped")
     source: SourceOptions | None = Field(
         None, description="existing speech to translate, instead of sampled instructions"
@@ -105,7 +186,27 @@ class SynthesisRecipe(Recipe):
         True, description="drop instructions of the held-out test split of the micro world"
     )
 
+    text_filters: TextFilterOptions = TextFilterOptions.model_validate({})
+    labels: LabelOptions | None = Field(
+        None, description="topic and difficulty by an LLM; null: none, or the tagger's"
+    )
+
     voice_bank: str = "train"
+    voices: tuple[str, ...] = Field(
+        (), description="voices by name, as `rba-bench speak --voices` takes them; they speak equally often"
+    )
+    spoken_form: bool = Field(
+        False,
+        description="say numbers, dates, money and abbreviations as words; the text stays as it is written",
+    )
+    clip_limits: ClipLimits | None = Field(
+        None, description="leave out clips that are clipped, silent, too fast or too slow"
+    )
+    max_seconds: float | None = Field(None, gt=0, description="longer clips are left out")
+    augmentation: Augmentation | None = Field(
+        None, description="rooms, recorded noise, telephone, codecs, by chance; beside snr_db and speed"
+    )
+    round_trip: RoundTripOptions | None = Field(None, description="word error rate of each clip; null: none")
     voices_per_instruction: int = Field(4, ge=1)
     snr_db: Range | None = Field(
         (15.0, 40.0), description="signal-to-noise ratio in dB, drawn from this range; null: no noise"
@@ -114,6 +215,11 @@ class SynthesisRecipe(Recipe):
     speed: Range = Field((0.9, 1.1), description="playing speed, drawn from this range")
     shard_size: int = Field(50, ge=1, description="instructions per shard")
     validation_fraction: float = Field(0.05, ge=0, lt=1)
+
+    @property
+    def most_candidates(self) -> int:
+        """Candidates after which the run gives up."""
+        return self.max_candidates or 50 * self.n_instructions
 
     @field_validator("voice_bank")
     @classmethod
@@ -142,7 +248,7 @@ class SynthesisRecipe(Recipe):
     @model_validator(mode="after")
     def _consistent(self) -> "SynthesisRecipe":
         voices = len(VOICE_BANKS[self.voice_bank])
-        if self.voices_per_instruction > voices:
+        if not self.voices and self.voices_per_instruction > voices:
             raise ValueError(f"voices_per_instruction: bank '{self.voice_bank}' has only {voices} voices")
         if self.kinds is not None and sum(self.kinds.values()) < self.n_instructions:
             raise ValueError(

@@ -7,18 +7,32 @@ them. Candidate number i has a seed of its own, so it does not matter in which r
 are later aligned to the teacher's answers.
 """
 
-from dataclasses import asdict
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rba_bench.assets import resolve_model
+from rba_bench.errors import UserError, first_line
+from rba_bench.files import sha256_json
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.filters import InstructionFilter, Tagger, judge_answer, read_reply, tidy_lines
+from rba_bench.synthesis.filters import judge_answer, plain_text, read_reply, tidy_lines
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.textlm.chat import disable_thinking, template_in_folder
+from rba_bench.textlm.endpoints.address import EndpointOptions, parse_endpoint
+from rba_bench.textlm.endpoints.client import EndpointClient
+from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.formats.conversion import read_source
-from rba_bench.textlm.text_model import Decoding, TextLM
+from rba_bench.textlm.query_template import BARE, TEMPLATE, QueryTemplate, derive_query_template
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
+
+
+def is_server(recipe: SynthesisRecipe) -> bool:
+    """Whether the teacher is a model behind a server. Raises UserError where its address is malformed."""
+    return parse_endpoint(recipe.teacher) is not None
 
 
 def teacher_folder(recipe: SynthesisRecipe) -> Path:
@@ -30,16 +44,40 @@ def teacher_folder(recipe: SynthesisRecipe) -> Path:
     return local_folder(resolve_model(recipe.teacher, "teacher"), "teacher")
 
 
+def tokenizer_folder(recipe: SynthesisRecipe) -> Path | None:
+    """Folder with the teacher's chat template; None for a server whose tokenizer is not named. Errors as above."""
+    if recipe.teacher_tokenizer is not None:
+        return local_folder(resolve_model(recipe.teacher_tokenizer, "tokenizer"), "tokenizer")
+    return None if is_server(recipe) else teacher_folder(recipe)
+
+
 def teacher_template(recipe: SynthesisRecipe) -> dict[str, Any]:
     """Variables of the teacher's chat template: the recipe's, and no thinking where the template can switch it off.
 
     Thinking is neither spoken nor learnt, and takes the room of the answer.
     """
-    return disable_thinking(template_in_folder(teacher_folder(recipe)), recipe.template)
+    folder = tokenizer_folder(recipe)
+    return disable_thinking("" if folder is None else template_in_folder(folder), recipe.template)
 
 
 def teacher_identity(recipe: SynthesisRecipe) -> dict[str, Any]:
-    """What the teacher is, without loading it: name, hash of weights, of tokenizer and template; variables."""
+    """What the teacher is, without loading it: name, hash of weights, of tokenizer and template; variables.
+
+    The weights behind a server are not known: a hash of the model's name stands in.
+    """
+    variables = teacher_template(recipe)
+    known = {"template": variables} if variables else {}
+    if is_server(recipe):
+        facts = _client(recipe).identity()
+        folder = tokenizer_folder(recipe)
+        setup = (
+            setup_sha256(folder)
+            if folder is not None
+            else sha256_json([recipe.query_template, recipe.query_stops])
+        )
+        # not the address: a server may come back under another one
+        model = {"name": facts["model"], "weights_sha256": sha256_json(facts["model"])}
+        return {**facts, **model, "setup_sha256": setup, **known}
     folder = teacher_folder(recipe)
     return {
         "name": recipe.teacher,
@@ -47,12 +85,22 @@ def teacher_identity(recipe: SynthesisRecipe) -> dict[str, Any]:
         "setup_sha256": setup_sha256(folder),
         **({"revision": commit} if (commit := hub_commit(folder)) else {}),
         **({"source": source} if (source := read_source(folder)) else {}),
-        **({"template": variables} if (variables := teacher_template(recipe)) else {}),
+        **known,
     }
 
 
 def load_teacher(recipe: SynthesisRecipe) -> TextLM:
-    """Load the teacher on the recipe's device."""
+    """Load the teacher on the recipe's device, or connect to its server.
+
+    Raises:
+        MissingPrerequisite: it is not there, or the server's key is not.
+        UserError: a server, and nothing that tells its query template.
+    """
+    if is_server(recipe):
+        query = (
+            None if recipe.instruction_prompt is not None or recipe.source is not None else find_query(recipe)
+        )
+        return ServerTeacher(recipe, query)
     from rba_bench.textlm.local import LocalTextLM
 
     folder, template = teacher_folder(recipe), teacher_template(recipe)
@@ -61,15 +109,100 @@ def load_teacher(recipe: SynthesisRecipe) -> TextLM:
     )
 
 
-def sample_candidates(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> list[dict[str, Any]]:
-    """Sample round `number`: `round_size` candidates `{index, seed, text, status, n_tokens}`, not yet judged."""
+def find_query(recipe: SynthesisRecipe) -> QueryTemplate:
+    """What makes the teacher ask: the recipe's text, or what its tokenizer tells.
+
+    Raises:
+        MissingPrerequisite: the tokenizer is not there.
+        UserError: a server's template is not known, or the chat template cannot be used.
+    """
+    if recipe.query_template not in (TEMPLATE, BARE):
+        return QueryTemplate(recipe.query_template, recipe.query_stops)
+    folder = tokenizer_folder(recipe)
+    if folder is None:
+        raise UserError(
+            f"{recipe.teacher} does not show its chat template: set teacher_tokenizer to a folder or Hub id with the "
+            "model's tokenizer, or query_template and query_stops to the text that opens a user turn and what ends it"
+        )
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no usable tokenizer: {first_line(error)}") from error
+    return derive_query_template(tokenizer, recipe.query_template, teacher_template(recipe))
+
+
+def _client(recipe: SynthesisRecipe) -> EndpointClient:
+    environment = EndpointOptions.from_environment()
+    asked = os.environ.get("RBA_ENDPOINT_CONCURRENCY", "").strip()
+    options = environment if asked else replace(environment, max_concurrency=recipe.requests)
+    return EndpointClient.from_spec(recipe.teacher, options, teacher_template(recipe))
+
+
+class ServerTeacher(TextLM):
+    """A teacher behind an OpenAI-compatible server; may be asked from several threads at once.
+
+    Args:
+        recipe: Names the server.
+        query: What makes it ask; None where it is asked in words.
+    """
+
+    streams = True
+
+    def __init__(self, recipe: SynthesisRecipe, query: QueryTemplate | None) -> None:
+        self.recipe, self.query = recipe, query
+        self._threads = threading.local()  # a client serves one run of requests at a time
+
+    @property
+    def _model(self) -> EndpointLM:
+        model: EndpointLM | None = getattr(self._threads, "model", None)
+        if model is None:
+            stops = () if self.query is None else self.query.stops
+            model = self._threads.model = EndpointLM(_client(self.recipe), stops)
+        return model
+
+    def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """See `TextLM.chat`."""
+        return self._model.chat(user_texts, decoding, seeds)
+
+    def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
+        """See `TextLM.complete`."""
+        return self._model.complete(prompts, decoding, seeds)
+
+    def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """See `TextLM.logprobs`: servers cannot. Raises UserError."""
+        return self._model.logprobs(user_texts, responses)
+
+    def pre_query_template(self) -> str:
+        """See `TextLM.pre_query_template`."""
+        return "" if self.query is None else self.query.text
+
+    def identity(self) -> dict[str, Any]:
+        """See `teacher_identity`."""
+        return teacher_identity(self.recipe)
+
+
+def sample_candidates(
+    teacher: TextLM, recipe: SynthesisRecipe, number: int, query: QueryTemplate | None = None
+) -> list[dict[str, Any]]:
+    """Sample round `number`: `round_size` candidates `{index, seed, text, status, n_tokens}`, not yet judged.
+
+    Args:
+        teacher: Writes them.
+        recipe: How.
+        number: Of the round.
+        query: What makes the teacher ask; by default the teacher's own.
+    """
     first = number * recipe.round_size
     indices = range(first, first + recipe.round_size)
     seeds = [stable_seed("instruction", recipe.seed, index) for index in indices]
     length, temperature = recipe.instruction_max_new_tokens, recipe.instruction_temperature
     decoding = Decoding(length, temperature, recipe.instruction_top_p)
     if recipe.instruction_prompt is None:
-        generations = teacher.complete([teacher.pre_query_template()] * len(seeds), decoding, seeds)
+        query = query or QueryTemplate(teacher.pre_query_template(), ())
+        generations = teacher.complete([query.text] * len(seeds), decoding, seeds)
+        generations = [replace(made, text=query.cut(made.text)) for made in generations]
     else:
         topics = [recipe.topics[seed % len(recipe.topics)] if recipe.topics else "" for seed in seeds]
         prompts = [recipe.instruction_prompt.replace("{topic}", topic) for topic in topics]
@@ -80,18 +213,6 @@ def sample_candidates(teacher: TextLM, recipe: SynthesisRecipe, number: int) -> 
         facts = {"text": text, "status": status, "n_tokens": generation.n_tokens}
         candidates.append({"index": index, "seed": seed, **facts})
     return candidates
-
-
-def judge_candidates(
-    candidates: list[dict[str, Any]], tagger: Tagger, filters: InstructionFilter
-) -> list[dict[str, Any]]:
-    """Candidates with `reason` ("kept" or why not) and their tags, in the same order."""
-    judged = []
-    for candidate in candidates:
-        tags = tagger(candidate["text"]) if candidate["status"] == "ok" else None
-        reason = filters.judge(candidate["text"], candidate["status"], tags)
-        judged.append({**candidate, "reason": reason, **(asdict(tags) if tags is not None else {})})
-    return judged
 
 
 def response_decoding(recipe: SynthesisRecipe) -> Decoding:
@@ -111,6 +232,8 @@ def answer_candidates(
     answers = []
     for candidate, seed, generation in zip(candidates, seeds, generations, strict=True):
         response, status = read_reply(generation, tidy_lines)
+        if recipe.strip_markdown:
+            response = plain_text(response)
         reason = judge_answer(response, status, recipe.max_answer_words)
         facts = {"status": status, "n_tokens": generation.n_tokens, "reason": reason}
         answers.append({"index": candidate["index"], "seed": seed, "response": response, **facts})

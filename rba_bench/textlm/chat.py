@@ -115,6 +115,33 @@ def stop_ids(tokenizer: Any, model: Any, **template: Any) -> tuple[list[int], li
     return list(dict.fromkeys(answer)), list(dict.fromkeys(either))
 
 
+MOST_MARKS = 4  # stop strings that hosted servers accept
+
+
+def turn_marks(tokenizer: Any, **template: Any) -> tuple[str, ...]:
+    """The special tokens, as text, by which a user turn ends or another one begins: what ends it first.
+
+    Raises:
+        UserError: no chat template, or no special token in it.
+    """
+    rendered = _render_probe(tokenizer, template)
+    behind = _split_at(rendered, SENTINEL)[1]
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(
+        tokenizer.all_special_tokens
+    )
+    found = sorted(special & set(_within(behind, special)), key=behind.index)
+    found = [
+        mark for mark in [*found, str(tokenizer.eos_token or "")] if mark and mark != tokenizer.bos_token
+    ]
+    if not found:
+        raise UserError("no special token ends a turn of this chat template: give the query template as text")
+    return tuple(dict.fromkeys(found))[:MOST_MARKS]
+
+
+def _within(text: str, words: Collection[str]) -> list[str]:
+    return [word for word in words if word and word in text]
+
+
 def _render_probe(tokenizer: Any, template: dict[str, Any]) -> str:
     if not tokenizer.chat_template:
         raise UserError(

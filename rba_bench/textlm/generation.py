@@ -14,7 +14,9 @@ others go through `generate` (`sampling.continue_batch`).
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -282,10 +284,29 @@ def generate_tokens(
     stops = frozenset(stop_ids)
     slots = min(slots, len(requests))
     batch = _RunningBatch(decoder, prompts, requests, sampler, longest, stops, slots, with_logprobs)
+    check = _between_steps.get()
     while True:
+        if check is not None:
+            check()
         batch.step()
         if agree(not batch.rows and not batch.waiting):
             return batch.answers
+
+
+_between_steps: ContextVar[Callable[[], None] | None] = ContextVar("between_steps", default=None)
+
+
+@contextmanager
+def checked_between_steps(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` between two tokens of whatever is generated inside, in this thread; what it raises ends the work.
+
+    A thread cannot be interrupted from outside, and an answer may take a minute.
+    """
+    token = _between_steps.set(check)
+    try:
+        yield
+    finally:
+        _between_steps.reset(token)
 
 
 class _Row(NamedTuple):

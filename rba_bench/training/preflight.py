@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rba_bench.audio.alignment_index import IndexedSet
+from rba_bench.audio.alignment_index import TURN_TOKENS, IndexedSet
 from rba_bench.audio.alignment_set import AlignmentRow
+from rba_bench.audio.turns import Turn
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import ControlStringError
 from rba_bench.training.data.clips import SLACK_S, ClipInput, ClipStore, ResponseTokens
 from rba_bench.training.data.groups import TrainingData
 from rba_bench.training.data.packing import Response
@@ -134,9 +134,11 @@ class ModelLimits:
         template = len(self.family.prompt_ids("")) + (len(own.prompt) if recipe.writes_answers else 0)
         most, longest = self.family.context or np.inf, recipe.max_answer_tokens or np.inf
         text = np.asarray(index.text).astype(np.int64)
-        suspects = used & (
-            (template + tokens + np.maximum(text + 1, least + 1) > most) | (text + 1 > longest)
-        )
+        has_turns = source.data.has_turns  # then `text` holds a history that stands before any answer
+        at_most = text + least if has_turns else np.maximum(text, least)
+        suspects = used & ((template + tokens + at_most + 1 > most) | (text + 1 > longest))
+        if has_turns and self._turn_tokens() > TURN_TOKENS:
+            suspects = used
         context, answer = np.zeros_like(used), np.zeros_like(used)
         groups = np.unique(np.searchsorted(index.starts, np.flatnonzero(suspects), side="right") - 1)
         for group in groups.tolist():
@@ -144,14 +146,25 @@ class ModelLimits:
             for offset, row in enumerate(source.rows(group)):
                 clip, prompt = start + offset, own.prompt if recipe.method == "blsp" else row.prompt
                 try:
-                    size = len(self.family.prompt_ids(prompt)) - 1  # one of them stands for the audio
+                    # one of them stands for the audio
+                    size = len(self.family.prompt_ids(prompt, row.turns)) - 1
                     length = 0 if recipe.writes_answers else len(self.family.answer_ids(row.response))
-                except ControlStringError:  # told with the row's name where it is read
+                except UserError:  # told with the row's name where it is read
                     size, length = -1, 0
                 size += int(tokens[clip]) + max(length, least)
                 context[clip] = suspects[clip] and size > most
                 answer[clip] = suspects[clip] and length > longest
         return context, answer
+
+    def _turn_tokens(self) -> int:
+        """Tokens that the chat template writes around an earlier turn.
+
+        Raises:
+            UserError: the template takes no earlier turns.
+        """
+        words = Turn("a", "a")
+        one, two = (len(self.family.prompt_ids("", (words,) * number)) for number in (1, 2))
+        return two - one
 
 
 SMALLEST_CHANGE = 1e-4  # nats per answer; rounding differences are about 1e-6

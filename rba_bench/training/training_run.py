@@ -90,6 +90,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     from accelerate import PartialState
 
     from rba_bench.training.callbacks.run_files import check_reporters
+    from rba_bench.training.data.dialogues import refuse_text_readers
     from rba_bench.training.data.groups import TrainingData, choices
     from rba_bench.training.data.order import steps_for
     from rba_bench.training.model.building import base_folder
@@ -102,6 +103,7 @@ def train(recipe: TrainingRecipe, out: Path, continue_from: Path | None = None) 
     chosen = choices([one.model_dump(mode="json", exclude_none=True) for one in recipe.alignment_sets])
     with PartialState().local_main_process_first():  # it checks the shards for all
         data = TrainingData.open(chosen, shuffle=recipe.shuffle)
+    refuse_text_readers(recipe, data)
     if recipe.epochs is not None:
         steps = steps_for(recipe.epochs, len(data.train), recipe.groups_per_step)
         recipe = recipe.model_copy(update={"steps": steps})

@@ -101,7 +101,7 @@ def test_output_folder_of_another_recipe_is_refused_with_the_difference(
     from rba_bench.outputs import claim
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
-    def synthesize(recipe: SynthesisRecipe, out: Path) -> Path:
+    def synthesize(recipe: SynthesisRecipe, out: Path, **_: object) -> Path:
         claim(out, "synth", recipe.resolved())
         raise RbaError("stopped")
 
@@ -119,7 +119,7 @@ def in_process(body: str, *words: str) -> subprocess.Popen[str]:
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background, as is
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # this one under `nohup`; the command leaves both so
         "fake = types.ModuleType('rba_bench.synthesis.pipeline')\n"
-        f"def synthesize(recipe, out):\n{body}\n"
+        f"def synthesize(recipe, out, **_):\n{body}\n"
         "fake.synthesize = synthesize\n"
         "sys.modules['rba_bench.synthesis.pipeline'] = fake\n"
         "from rba_bench.cli.main import main\n"
@@ -157,7 +157,7 @@ def test_interrupted_run_exits_130_and_says_how_to_resume(number: signal.Signals
 def test_resume_line_names_a_program_that_is_not_on_the_path(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(recipe: object, out: Path) -> Path:
+    def interrupted(recipe: object, out: Path, **_: object) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("rba_bench.synthesis.pipeline.synthesize", interrupted)

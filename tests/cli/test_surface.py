@@ -20,8 +20,14 @@ SURFACE = {
             "--sample",
             "--seal",
             "--set",
+            "--workers",
             "-h",
         ),
+    ],
+    "synth export": ["--help", "--json", "--out", "--to", "-h", "SOURCE"],
+    "synth import": [
+        *("--audio", "--help", "--json", "--language", "--layout", "--limit", "--max-seconds", "--out"),
+        *("--validation", "-h", "SOURCE"),
     ],
     "speak": [
         *(

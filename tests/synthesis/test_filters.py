@@ -2,17 +2,20 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from rba_bench.micro import world
 from rba_bench.micro.world import core
+from rba_bench.synthesis.filtering import InstructionFilter
 from rba_bench.synthesis.filters import (
     ANSWER_REASONS,
     INSTRUCTION_REASONS,
     KEPT,
-    InstructionFilter,
     judge_answer,
+    judge_candidate,
     make_tagger,
     needs_maths,
     normalise,
@@ -26,7 +29,21 @@ LONG = PLAIN.model_copy(update={"max_words": 20})
 
 
 def judge(text: str, status: str = "ok", recipe: SynthesisRecipe = PLAIN) -> str:
-    return InstructionFilter(recipe).judge(text, status, make_tagger(recipe)(text))
+    return asked([text], recipe, status)[0]["reason"]
+
+
+def asked(texts: Iterable[str], recipe: SynthesisRecipe, status: str = "ok") -> list[dict[str, Any]]:
+    """Candidates as the stage `ask` leaves them, all answered."""
+    tagger, answer = make_tagger(recipe), {"reason": KEPT, "response": "yes"}
+    found = [
+        judge_candidate({"index": i, "text": t, "status": status}, tagger, recipe)
+        for i, t in enumerate(texts)
+    ]
+    return [record | ({"answer": answer} if record["reason"] == KEPT else {}) for record in found]
+
+
+def reasons_of(filters: InstructionFilter, texts: Iterable[str]) -> list[str]:
+    return [record["reason"] for record in filters.decide(asked(texts, filters.recipe))[0]]
 
 
 @pytest.mark.parametrize(
@@ -107,67 +124,56 @@ def test_answers_of_the_micro_world_are_what_they_were() -> None:
 
 def test_same_words_are_duplicates() -> None:
     filters = InstructionFilter(PLAIN)
-    tagger = make_tagger(PLAIN)
-    reasons = [filters.judge(t, "ok", tagger(t)) for t in ("Who is Ann?", "who is ann", "Who is  Bob?")]
-    assert reasons == [KEPT, "duplicate", KEPT]
+    assert reasons_of(filters, ["Who is Ann?", "who is ann", "Who is  Bob?"]) == [KEPT, "duplicate", KEPT]
+    assert reasons_of(filters, ["WHO IS BOB"]) == ["duplicate"]
     assert normalise("Ｗｈｏ's THERE?!") == normalise("who s there")
 
 
-def test_enough_is_enough_until_a_place_is_released() -> None:
+def test_enough_is_enough_until_an_answer_is_unusable() -> None:
     filters = InstructionFilter(PLAIN)
-    tagger = make_tagger(PLAIN)
-    texts = ("a one", "a two", "a three", "a four")
-    assert [filters.judge(t, "ok", tagger(t)) for t in texts] == [KEPT, KEPT, KEPT, "surplus"]
-    filters.release("instruct")
-    assert filters.judge("a five", "ok", tagger("a five")) == KEPT
+    shard = asked(["a one", "a two", "a three", "a four"], PLAIN)
+    shard[1]["answer"] = {"reason": "truncated", "response": "so"}
+    found, _ = filters.decide(shard)
+    # whether "a two" has an answer counts from the next shard on
+    assert [record["reason"] for record in found] == [KEPT, KEPT, KEPT, "surplus"]
+    assert [record.get("answer") for record in found] == [KEPT, "truncated", KEPT, None]
+    assert not filters.enough and reasons_of(filters, ["a five", "a six"]) == [KEPT, "surplus"]
+    assert filters.enough
 
 
-def test_restored_filter_judges_like_the_first() -> None:
+def test_a_restored_filter_decides_like_the_first() -> None:
     first, again = InstructionFilter(PLAIN), InstructionFilter(PLAIN)
-    tagger = make_tagger(PLAIN)
-    texts = ("a one", "a one", "a two")
-    judged = [{"text": t, "kind": "instruct", "reason": first.judge(t, "ok", tagger(t))} for t in texts]
-    again.restore(judged)
-    for text in ("a two", "a three", "a four"):
-        assert again.judge(text, "ok", tagger(text)) == first.judge(text, "ok", tagger(text))
+    _, state = first.decide(asked(["a one", "a one", "a two"], PLAIN))
+    again.restore(state, dict(first.kinds))
+    later = ["a two", "a three", "a four"]
+    assert reasons_of(again, later) == reasons_of(first, later) == ["duplicate", KEPT, "surplus"]
 
 
 def test_quota_by_kind() -> None:
     recipe = SynthesisRecipe(n_instructions=4, kinds={"qa": 3, "instruct": 1})
-    filters, rng, kept, reasons = InstructionFilter(recipe), random.Random(0), Counter[str](), Counter[str]()
-    for _ in range(200):
-        text = world.sample_item(rng).user_text
-        tags = world_tags(text)
-        assert tags is not None
-        reason = filters.judge(text, "ok", tags)
-        reasons[reason] += 1
-        if reason == KEPT:
-            kept[tags.kind] += 1
-    assert kept == {"qa": 3, "instruct": 1}
-    assert reasons["quota"] > 100
+    rng = random.Random(0)
+    filters = InstructionFilter(recipe)
+    found, _ = filters.decide(asked((world.sample_item(rng).user_text for _ in range(200)), recipe))
+    assert Counter(record["kind"] for record in found if record["reason"] == KEPT) == {"qa": 3, "instruct": 1}
+    assert Counter(record["reason"] for record in found)["quota"] > 100
 
 
 def test_micro_world_usable_items_pass_and_others_do_not() -> None:
     recipe, rng = SynthesisRecipe(n_instructions=10_000), random.Random(1)
     filters = InstructionFilter(recipe)
-    reasons = Counter[str]()
-    for _ in range(500):
-        text = world.sample_item(rng).user_text
-        reasons[filters.judge(text, "ok", world_tags(text))] += 1
-    assert set(reasons) == {KEPT, "duplicate"}
+    assert set(reasons_of(filters, [world.sample_item(rng).user_text for _ in range(500)])) == {
+        KEPT,
+        "duplicate",
+    }
     spoiled = [core.sample_item(rng, usable=False).user_text for _ in range(60)]
-    assert {filters.judge(text, "ok", world_tags(text)) for text in spoiled} == {"maths", "too_long"}
+    assert set(reasons_of(filters, spoiled)) == {"maths", "too_long"}
 
 
 def test_held_out_and_foreign_texts_are_dropped() -> None:
     text = world.sample_item(random.Random(2), split="test").user_text
-    tags = world_tags(text)
-    assert InstructionFilter(SynthesisRecipe()).judge(text, "ok", tags) == "held_out"
-    assert InstructionFilter(SynthesisRecipe(exclude_test=False)).judge(text, "ok", tags) == KEPT
-    assert (
-        InstructionFilter(SynthesisRecipe()).judge("no such text", "ok", world_tags("no such text"))
-        == "unparsed"
-    )
+    assert judge(text, recipe=SynthesisRecipe()) == "held_out"
+    assert judge(text, recipe=SynthesisRecipe(exclude_test=False)) == KEPT
+    assert judge("no such text", recipe=SynthesisRecipe()) == "unparsed"
 
 
 def test_translation_is_tagged_with_its_spoken_part() -> None:

@@ -16,7 +16,7 @@ from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
 from rba_bench.audio.espeak import Voice
 from rba_bench.audio.speech_engines import engine_of_bank
 from rba_bench.cards import CARD, front_matter
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, sha256_file
 from rba_bench.synthesis.pipeline import synthesize
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -78,6 +78,19 @@ def test_killed_run_ends_with_the_same_bytes(
     assert (out / "shards" / "part-00000.parquet").stat().st_mtime_ns == first
     assert contents(out) == contents(finished)
     assert AlignmentSet.open(out).sha256 == AlignmentSet.open(finished).sha256
+
+
+def test_a_barren_teacher_is_given_up_with_the_reasons(tmp_path: Path, small_recipe: SynthesisRecipe) -> None:
+    recipe = small_recipe.model_copy(
+        update={"n_instructions": 30, "kinds": {"s2tt": 30}, "max_candidates": 32}
+    )
+    with pytest.raises(RbaError, match=r"32 candidates gave \d+ of 30 .*quota \d+.*raise max_candidates"):
+        synthesize(recipe, tmp_path / "set", teacher=FakeTeacher())
+
+
+def test_workers_change_no_byte(tmp_path: Path, finished: Path, small_recipe: SynthesisRecipe) -> None:
+    out = synthesize(small_recipe, tmp_path / "set", teacher=FakeTeacher(), workers=2)
+    assert contents(out) == contents(finished)
 
 
 @pytest.mark.parametrize("clips_until_failure", [0, 7, 17, 30])

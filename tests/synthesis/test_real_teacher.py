@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from stages_of import candidates
 
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.errors import MissingPrerequisite, RbaError
-from rba_bench.files import read_jsonl
 from rba_bench.synthesis import pipeline
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
@@ -71,7 +71,7 @@ def test_a_teacher_that_never_ends_its_turn_is_given_up(tmp_path: Path, recipe: 
     curt = recipe.model_copy(update={"instruction_max_new_tokens": 1, "max_candidates": 16})
     with pytest.raises(RbaError, match="16 candidates gave 0 of 3 usable instructions .*truncated"):
         pipeline.synthesize(curt, tmp_path / "set")
-    assert len(list(read_jsonl(tmp_path / "set" / "instructions.jsonl"))) == 16
+    assert len(candidates(tmp_path / "set")) == 16
 
 
 def test_unbuilt_micro_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

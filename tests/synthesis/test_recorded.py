@@ -1,6 +1,7 @@
 """Sets of existing speech: manifests and corpora in their own layout, translated by the teacher."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 from fake_teacher import FakeTeacher
+from stages_of import candidates
 
 from rba_bench.audio import clips
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
-from rba_bench.files import read_json, read_jsonl, sha256_file
+from rba_bench.files import read_json, sha256_file
 from rba_bench.recipes import load_recipe
 from rba_bench.synthesis.corpora import read_utterances
 from rba_bench.synthesis.pipeline import synthesize
@@ -95,19 +97,18 @@ def test_a_manifest_becomes_an_alignment_set(tmp_path: Path, manifest: Path) -> 
 def test_a_rerun_resumes_wherever_it_stopped(tmp_path: Path, manifest: Path) -> None:
     recipe = recipe_for(manifest=str(manifest))
     whole = synthesize(recipe, tmp_path / "whole", teacher=Translator())
-    answers = list(read_jsonl(whole / "answers.jsonl"))
-    assert [record["index"] for record in answers] == list(range(len(SENTENCES)))
+    assert [record["index"] for record in candidates(whole)] == list(range(len(SENTENCES)))
     torn = synthesize(recipe, tmp_path / "torn", teacher=Translator())
-    for kept in (0, 2, 3, 7):
-        lines = (whole / "answers.jsonl").read_text().splitlines(keepends=True)
-        (torn / "answers.jsonl").write_text("".join(lines[:kept]))
+    for shards in (0, 1, 2, 3):  # of three utterances each, whose translation survived
         (torn / "manifest.json").unlink()
         (torn / "shards" / "part-00001.parquet").unlink()
+        shutil.rmtree(torn / "filter")
+        for file in sorted((torn / "done").glob("ask-*"))[shards:]:
+            file.unlink()
         teacher = Translator()
         synthesize(recipe, torn, teacher=teacher)
-        assert list(read_jsonl(torn / "answers.jsonl")) == answers
         assert contents(torn) == contents(whole)
-        assert len(teacher.asked) == sum(bool(sentence) for sentence in SENTENCES[kept // 3 * 3 :])
+        assert len(teacher.asked) == sum(bool(sentence) for sentence in SENTENCES[shards * 3 :])
     idle = Translator()
     synthesize(recipe, torn, teacher=idle)
     assert not idle.asked

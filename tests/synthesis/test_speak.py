@@ -19,7 +19,7 @@ from rba_bench.audio.speech_engines import Speaker, engine_of_bank, find_speaker
 from rba_bench.audio.spoken_benchmark import MANIFEST, SpokenBenchmark
 from rba_bench.cards import CARD, front_matter
 from rba_bench.cli.main import main
-from rba_bench.errors import MissingPrerequisite, RbaError, UserError
+from rba_bench.errors import AudioError, MissingPrerequisite, RbaError, UserError
 from rba_bench.evaluation.documents import read_documents
 from rba_bench.evaluation.sources.source import LoadedSet, Place, load_source
 from rba_bench.files import read_json, read_jsonl, sha256_file
@@ -126,6 +126,27 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pyte
     assert contents(out) == contents(tmp_path / "whole")
     with pytest.raises(UserError, match="belongs to another speak run .* per_text: 1 -> 2"):
         speak_benchmark(file, out, replace(OPTIONS, per_text=2))
+
+
+def test_a_text_that_the_engine_refuses_is_a_clip_without_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [{"id": f"{n}", "instruction": f"Name the number {n}."} for n in range(4)]
+    engine = engine_of_bank("base")
+
+    def picky(text: str, language: str, voice: Any) -> np.ndarray:
+        if "2" in text:
+            raise AudioError("the server refuses it")
+        return engine.speak(text, language, voice)
+
+    monkeypatch.setattr(
+        speak,
+        "find_speakers",
+        lambda names: [Speaker(replace(engine, speak=picky), voice) for voice in BANKS["base"]],
+    )
+    made = speak_benchmark(write(tmp_path / "my.jsonl", texts), tmp_path / "out", OPTIONS)
+    counts = read_json(tmp_path / "out" / MANIFEST)["counts"]
+    assert made and counts["texts_kept"] == 3 and counts["dropped"]["reasons"]["silent"]["n"] == 1
 
 
 def test_voices_come_in_turn_whatever_the_order_of_the_file(tmp_path: Path) -> None:

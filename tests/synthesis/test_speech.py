@@ -1,17 +1,27 @@
 """From text to clips."""
 
+import json
+import pickle
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rba_bench.assets import find_asset
+from rba_bench.assets.fetching import is_cached
 from rba_bench.audio import clips
+from rba_bench.audio.augmentation import Augmentation
+from rba_bench.audio.clip_checks import ClipLimits
 from rba_bench.audio.espeak import BANKS, Voice
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine, engine_of_bank
+from rba_bench.errors import AudioError
 from rba_bench.files import sha256_bytes
-from rba_bench.synthesis.collection import Unit
-from rba_bench.synthesis.speech import SpokenClips, draw_voices
-from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.speech import CLIP_REASONS, SpokenClips, draw_voices
+from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
+from rba_bench.synthesis.units import Unit
 
 UNIT = Unit(
     "g1",
@@ -37,7 +47,7 @@ FAKE = SpeechEngine("tone", lambda: "1", tone, BANKS)
 
 
 def speak(recipe: SynthesisRecipe, engine: SpeechEngine = FAKE) -> list[dict[str, Any]]:
-    return SpokenClips(recipe, engine).rows(UNIT)
+    return SpokenClips(recipe, engine).shard([UNIT], 0).rows
 
 
 def test_rows_are_reproducible_and_consistent() -> None:
@@ -93,3 +103,118 @@ def test_every_bank_is_of_one_engine_and_its_voices_can_be_told_apart() -> None:
     for bank, voices in VOICE_BANKS.items():
         assert engine_of_bank(bank).banks[bank] is voices
         assert len({voice.name for voice in voices}) == len(voices)
+
+
+def units(n: int, text: str = "a red bird sings in the garden") -> list[Unit]:
+    return [
+        replace(UNIT, group_id=f"u{i}", instruction=text, source_lang="en", kind="instruct") for i in range(n)
+    ]
+
+
+def test_named_voices_speak_equally_often_whatever_the_shards() -> None:
+    pytest.importorskip("espeakng_loader")
+    recipe = RECIPE.model_copy(update={"voices": ("clear-test", "clear-dev"), "voices_per_instruction": 3})
+    maker = SpokenClips(recipe)
+    whole = maker.shard(units(14), 0).rows
+    parts = [*maker.shard(units(14)[:5], 0).rows, *maker.shard(units(14)[5:], 5).rows]
+    assert whole == parts
+    assert set(Counter(row["voice"] for row in whole).values()) == {6}
+    assert sorted({row["voice"] for row in whole}) == sorted(maker.voice_names())
+    again = pickle.loads(pickle.dumps(maker))  # noqa: S301 - as it is sent to a worker
+    assert again.shard(units(2), 0).rows == maker.shard(units(2), 0).rows
+
+
+def test_numbers_are_said_as_words_and_stay_as_they_are_written() -> None:
+    pytest.importorskip("wetext")
+    said: list[str] = []
+
+    def listen(text: str, language: str, voice: Voice) -> np.ndarray:
+        said.append(text)
+        return np.sin(np.arange(32_000) / 9).astype(np.float32) * 0.3
+
+    recipe = RECIPE.model_copy(update={"spoken_form": True, "voices_per_instruction": 1})
+    made = SpokenClips(recipe, replace(FAKE, speak=listen)).shard(units(1, "it costs $5 in 2024"), 0)
+    assert made.rows[0]["instruction"] == "it costs $5 in 2024"
+    assert said == ["it costs five dollars in twenty twenty four"]
+
+
+def test_clips_that_fail_a_check_are_left_out_with_the_reason() -> None:
+    waves = {
+        "good": np.sin(np.arange(32_000) / 9) * 0.3,
+        "silent": np.zeros(32_000),
+        "short": np.sin(np.arange(1_600) / 9) * 0.3,
+        "long": np.sin(np.arange(160_000) / 9) * 0.3,
+    }
+
+    def broken(text: str, language: str, voice: Voice) -> np.ndarray:
+        if text == "refused":
+            raise AudioError("no such letters")
+        return waves[text.split()[0]].astype(np.float32)
+
+    recipe = RECIPE.model_copy(
+        update={
+            **{"clip_limits": ClipLimits.model_validate({"most_per_word": 9.0}), "max_seconds": 5.0},
+            **{"voices_per_instruction": 1, "snr_db": None, "speed": (1.0, 1.0)},
+        }
+    )
+    some = [
+        replace(unit, instruction=text)
+        for unit, text in zip(
+            units(5), ("good one", "silent one", "short one of six words", "long one", "refused"), strict=True
+        )
+    ]
+    made = SpokenClips(recipe, replace(FAKE, speak=broken)).shard(some, 0)
+    assert [row["group_id"] for row in made.rows] == ["u0"]
+    reasons = [clip["reason"] for clip in made.dropped]
+    assert reasons == ["silent", "too_fast", "too_long", "not_spoken"] and set(reasons) <= set(CLIP_REASONS)
+
+
+def test_augmentation_is_told_in_a_column_and_comes_again() -> None:
+    recipe = RECIPE.model_copy(
+        update={"augmentation": Augmentation.model_validate({"telephone": 0.5, "gain": 0.5})}
+    )
+    made = SpokenClips(recipe, FAKE).shard([UNIT], 0)
+    assert made == SpokenClips(recipe, FAKE).shard([UNIT], 0)
+    told = [json.loads(row["augmentation"]) for row in made.rows]
+    assert any(told) and {key for record in told for key in record} <= {"telephone", "gain"}
+    plain = {row["voice"]: row["audio_sha256"] for row in speak(RECIPE)}
+    for row, record in zip(made.rows, told, strict=True):
+        assert (row["audio_sha256"] == plain[row["voice"]]) == (not record)
+
+
+def test_a_clip_that_is_not_understood_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hears:
+        def transcribe(self, waves: Sequence[np.ndarray]) -> list[str]:
+            return ["a red bird sings in the garden", "a red bread sinks"] * (len(waves) // 2)
+
+    monkeypatch.setattr("rba_bench.synthesis.speech._load_recognizer", lambda *_: Hears())
+    recipe = RECIPE.model_copy(
+        update={"round_trip": RoundTripOptions.model_validate({"max_wer": 0.4}), "voices_per_instruction": 2}
+    )
+    plain = lambda *_: np.sin(np.arange(32_000) / 9).astype(np.float32) * 0.3  # noqa: E731
+    made = SpokenClips(recipe, replace(FAKE, speak=plain)).shard(units(2), 0)
+    assert [row["asr_wer"] for row in made.rows] == [0.0, 0.0]
+    assert {row["asr_text"] for row in made.rows} == {"a red bird sings in the garden"}
+    assert [(clip["reason"], round(clip["asr_wer"], 2)) for clip in made.dropped] == [("high_wer", 0.71)] * 2
+
+
+@pytest.mark.assets
+def test_whisper_understands_piper_and_its_words_are_in_the_rows() -> None:
+    absent = [
+        name for name in ("whisper-tiny.en", "piper-en_US-joe-medium") if not is_cached(find_asset(name))
+    ]
+    if absent:
+        pytest.skip(f"run `make assets`: {absent}")
+    pytest.importorskip("piper")
+    recipe = RECIPE.model_copy(
+        update={
+            **{"voices": ("natural",), "voices_per_instruction": 1, "snr_db": None, "speed": (1.0, 1.0)},
+            **{
+                "round_trip": RoundTripOptions.model_validate({}),
+                "clip_limits": ClipLimits.model_validate({}),
+            },
+        }
+    )
+    made = SpokenClips(recipe).shard(units(2, "What is the capital city of France?"), 0)
+    assert len(made.rows) == 2 and all(row["asr_wer"] == 0 for row in made.rows)
+    assert SpokenClips(recipe).settings()["round_trip"]["max_wer"] == 0.3

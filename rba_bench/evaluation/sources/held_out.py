@@ -60,6 +60,10 @@ def rows_of_split(alignment: AlignmentSet, kind: str, split: str = "") -> tuple[
         UserError: there are none.
     """
     of_kind = [row for row in alignment.rows() if row.kind == kind]
+    if any(row.turns for row in of_kind):
+        raise UserError(
+            f"{alignment.path} has dialogues, and this task asks one turn: use a set without the column `turns`"
+        )
     for name in (split,) if split else SPLITS:
         if rows := [row for row in of_kind if row.split == name]:
             return name, rows

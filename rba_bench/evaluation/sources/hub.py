@@ -20,6 +20,10 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 LOCAL = "local"
 
 
+class HubUnreachable(MissingPrerequisite):
+    """The Hub did not answer, so that asking for another data set is a waste of time."""
+
+
 @dataclass(frozen=True)
 class HubFiles:
     """Files found.
@@ -52,13 +56,15 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
 
     Raises:
         MissingPrerequisite: not in the local copy, or the Hub does not deliver it.
+        HubUnreachable: the Hub does not answer.
     """
     if place.data_dir is not None:
         return _local(repo, patterns, place.data_dir, revision)
     from huggingface_hub import snapshot_download
 
-    commit = pinned_commit(repo, revision)
+    commit = pinned_commit(repo, revision, place.offline)
     wanted: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "allow_patterns": list(patterns)}
+    wanted |= {"local_files_only": True} if place.offline else {}
     root = Path(_ask_hub(repo, lambda: snapshot_download(repo, **wanted)))
     paths = _matching(root, patterns)
     if not paths:
@@ -66,8 +72,13 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
     return HubFiles(paths, root, repo, commit)
 
 
-def pinned_commit(repo: str, revision: str) -> str:
+def pinned_commit(repo: str, revision: str, offline: bool = False) -> str:
     """The commit that `revision` of `repo` stands for on this machine.
+
+    Args:
+        repo: `owner/name` on the Hub.
+        revision: Branch or commit.
+        offline: Do not ask the Hub.
 
     Raises:
         MissingPrerequisite: the Hub cannot be asked and nothing is remembered.
@@ -82,6 +93,10 @@ def pinned_commit(repo: str, revision: str) -> str:
     if not isinstance(commits, dict):
         raise UserError(f"{book} is damaged: it holds no mapping; restore or remove it")
     key = f"{repo}@{revision}"
+    if key not in commits and offline:
+        raise MissingPrerequisite(
+            f"{repo} is not in the cache of the Hub: copy it here and name its folder with --data-dir"
+        )
     if key not in commits:
         from huggingface_hub import HfApi
 
@@ -123,7 +138,11 @@ def _ask_hub(repo: str, request: Any) -> Any:
         return request()
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MissingPrerequisite(
+        answered = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
+        unreachable = (
+            isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | HTTPError) and not answered
+        )
+        raise (HubUnreachable if unreachable else MissingPrerequisite)(
             f"cannot get {repo} from the Hub ({reason}): copy it here and name the folder with --data-dir "
             f"(or {DATA_DIR_VARIABLE})"
         ) from error

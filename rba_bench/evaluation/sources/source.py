@@ -36,10 +36,12 @@ class Place:
     Attributes:
         data_dir: Folder with local copies of data sets, None to ask the Hub.
         options: What the user chose for this run beside the task: `baseline`, a file or run folder.
+        offline: Of the Hub only what its cache holds.
     """
 
     data_dir: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    offline: bool = False
 
     @classmethod
     def of(cls, data_dir: Path | str | None = None, **options: Any) -> "Place":

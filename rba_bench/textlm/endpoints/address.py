@@ -16,38 +16,46 @@ SCHEME = "openai:"
 EXAMPLE = "openai:http://localhost:8000/v1#Qwen/Qwen2.5-7B-Instruct"
 VERSION = "api-version"  # the only thing that may stand behind a "?": anything else could be a secret
 _VERSION = re.compile(rf"{VERSION}=[A-Za-z0-9.-]{{1,32}}")
-_ROUTES = re.compile(r"/(?:chat/)?completions$|/models$|/responses$")
+_ROUTES = re.compile(r"/(?:chat/)?completions$|/models$|/responses$|/audio/speech$")
 
 
-def parse_endpoint(spec: str) -> tuple[str, str] | None:
+def parse_endpoint(spec: str, scheme: str = SCHEME) -> tuple[str, str] | None:
     """Base URL and model of `openai:<base_url>#<model>`; None where the spec names no server.
+
+    Args:
+        spec: What the user wrote.
+        scheme: Another word that stands before the URL, such as `server:`.
 
     Raises:
         UserError: it names a server, but not so that it can be reached. The message shows no credentials.
     """
-    if not spec.startswith(SCHEME):
+    if not spec.startswith(scheme):
         if re.match(r"https?://", spec):
             raise UserError(f"a server is written openai:<base_url>#<model>, such as {EXAMPLE}")
         return None
-    url, mark, model = (part.strip() for part in spec.removeprefix(SCHEME).partition("#"))
+    url, mark, model = (part.strip() for part in spec.removeprefix(scheme).partition("#"))
     if not mark or not model or not url:
         lacks = "base URL" if not url else "model"
         raise UserError(
-            f"an openai: spec without a {lacks}: write openai:<base_url>#<model>, such as {EXAMPLE}"
+            f"a spec of {scheme} without a {lacks}: write {scheme}<base_url>#<model>, such as {_example(scheme)}"
         )
-    return _check_url(url), model
+    return _check_url(url, scheme), model
 
 
-def _check_url(url: str) -> str:
+def _example(scheme: str) -> str:
+    return scheme + EXAMPLE.removeprefix(SCHEME)
+
+
+def _check_url(url: str, scheme: str) -> str:
     """The base URL without the slash at its end. Raises UserError; a URL that may hold a secret is not repeated."""
     address, mark, query = url.partition("?")
     if "@" in url:
         raise UserError(
-            "credentials in the URL of an openai: spec: take them out and set the host's key (see doctor)"
+            f"credentials in the URL of a spec of {scheme} take them out and set the host's key (see doctor)"
         )
     if mark and not _VERSION.fullmatch(query):
         raise UserError(
-            f"a query string in the URL of an openai: spec: only ?{VERSION}=... may stand there; a key belongs into "
+            f"a query string in the URL of a spec of {scheme} only ?{VERSION}=... may stand there; a key belongs into "
             "the environment (see `rba-bench doctor`)"
         )
     try:
@@ -56,7 +64,7 @@ def _check_url(url: str) -> str:
     except ValueError:
         reachable = False
     if not reachable or " " in url or not url.isprintable():
-        raise UserError(f"the URL of the openai: spec is no http(s) address; write it as in {EXAMPLE}")
+        raise UserError(f"the URL behind {scheme} is no http(s) address; write it as in {_example(scheme)}")
     bare = address.rstrip("/")
     if route := _ROUTES.search(bare):
         raise UserError(f"give the base URL {bare.removesuffix(route[0])!r}, without {route[0]!r}")

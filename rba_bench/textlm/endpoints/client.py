@@ -57,7 +57,11 @@ T = TypeVar("T")
 
 TIMEOUT_RETRIES = 2  # a request that hangs is costly: it is tried three times at most
 SUSPECT_RETRIES = 1  # where a server is seen to work and items fail one after another
-_PATHS: dict[Route, str] = {"chat": "/chat/completions", "completion": "/completions"}
+_PATHS: dict[Route, str] = {
+    "chat": "/chat/completions",
+    "completion": "/completions",
+    "speech": "/audio/speech",
+}
 CONNECT_S = 15.0  # longest wait for a connection
 LIST_S = 10.0  # longest wait for the list of models
 JOIN_S = 15.0  # longest wait for the background thread to tidy up
@@ -392,6 +396,13 @@ class EndpointClient:
         self, http: Any, method: str, route: str, limit_s: float, payload: object = None
     ) -> Any | RequestFailure:
         """The JSON of a success, or what went wrong; `limit_s` is for the whole: a slow drip is a timeout too."""
+        received = await self._receive(http, method, route, limit_s, payload)
+        return received if isinstance(received, RequestFailure) else received.body
+
+    async def _receive(
+        self, http: Any, method: str, route: str, limit_s: float, payload: object = None, sound: bool = False
+    ) -> endpoint_http.Received | RequestFailure:
+        """A success with JSON, or with bytes where `sound` is wanted, or what went wrong."""
         import httpx2
 
         # what opens the server: nothing without a key; Azure has a header of its own
@@ -403,7 +414,7 @@ class EndpointClient:
         try:
             async with asyncio.timeout(limit_s):
                 url = route_url(self.base_url, route)
-                received = await endpoint_http.send(http, method, url, headers, payload)
+                received = await endpoint_http.send(http, method, url, headers, payload, sound)
         except TimeoutError:
             return RequestFailure("timeout", f"no whole answer within {limit_s:g} s")
         except Unusable as error:
@@ -412,7 +423,7 @@ class EndpointClient:
             return connection_failure(error, self.key)
         if not 200 <= received.status < 300:
             return status_failure(received.status, received.headers, received.body, self.key)
-        return received.body
+        return received
 
     def _unusable(self, error: Unusable) -> RequestFailure:
         large, broken = isinstance(error, endpoint_http.TooLarge), isinstance(error, BrokenOff)

@@ -46,7 +46,8 @@ FORBIDDEN_ITEMS = 3  # the same for 403
 STALLED_S = 60.0  # and two timeouts: no answer for so long, while requests fail, is the end
 PROBES = 3  # times a harmless request is tried
 GREETING = "Hello"
-_CONTENT = ("messages", "prompt")  # the rest of a payload says how to answer
+_FIELDS: dict[Route, str] = {"chat": "messages", "completion": "prompt", "speech": "input"}
+_CONTENT = tuple(_FIELDS.values())  # the rest of a payload says how to answer
 _LONGEST_DETAIL = 4000  # characters
 PARAMETER = "\nparameter: "  # stands before the one that an error is about
 # A status 500 that no repetition cures: llama.cpp, of a model that takes text alone
@@ -300,7 +301,7 @@ class EndpointRequest:
     """One request.
 
     Attributes:
-        route: `/chat/completions` or `/completions`.
+        route: `/chat/completions`, `/completions` or `/audio/speech`.
         payload: What is sent, without the model.
         lenient: The server may draw the answer in its own way where it takes no other (a judge's vote): what is sent
             instead is told and recorded. Otherwise only what the options let go.
@@ -346,7 +347,7 @@ class Probe:
         payload = dict((self._answered or failed).payload)
         if self._answered is None:
             greeting: Any = [{"role": "user", "content": GREETING}] if failed.route == "chat" else GREETING
-            payload["messages" if failed.route == "chat" else "prompt"] = greeting
+            payload[_FIELDS[failed.route]] = greeting
         if "seed" in payload:
             payload["seed"] = (payload["seed"] + self._sent) % 2**31
         return replace(self._answered or failed, payload=payload)

@@ -27,6 +27,7 @@ from rba_bench.textlm.endpoints.replies import (
 
 ANSWER_BYTES = 8 * 2**20  # of one body: 30,000 tokens with log-probabilities of one, or two minutes of speech
 STREAM_BYTES = 8 * ANSWER_BYTES  # of one stream, which is not held: each token comes with 300 bytes around it
+SOUND_BYTES = 4 * ANSWER_BYTES  # of one spoken answer: five minutes at 48 kHz
 ERROR_BYTES = 2**16  # of the body of an error; the rest is not read
 _STEP = 2**16  # bytes that decompression may give at once
 _EVENT_MARKS = (b"data:", b"event:", b": ")
@@ -158,7 +159,7 @@ class Received:
     Attributes:
         status: HTTP status.
         headers: By lower-case name.
-        body: JSON of a success; of an error the JSON if it is any, else its text.
+        body: JSON or bytes of a success; of an error the JSON if it is any, else its text.
     """
 
     status: int
@@ -189,7 +190,7 @@ def connect(secure: bool, local: bool, timeout_s: float, connect_s: float, most:
 
 
 async def send(
-    http: Any, method: str, url: str, headers: Mapping[str, str], payload: object = None
+    http: Any, method: str, url: str, headers: Mapping[str, str], payload: object = None, sound: bool = False
 ) -> Received:
     """Send one request and read the reply.
 
@@ -199,6 +200,7 @@ async def send(
         url: The whole address.
         headers: Beside those of the client.
         payload: Sent as JSON.
+        sound: The body of a success is no JSON, but bytes.
 
     Raises:
         Unusable: The reply of a success cannot be read; TooLarge if there is too much of it.
@@ -210,7 +212,8 @@ async def send(
     async with http.stream(method, url, content=content, headers={**kind, **headers}) as response:
         names = {name.lower(): value for name, value in response.headers.items()}
         success = 200 <= response.status_code < 300
-        read = _read_success(response, names) if success else _read_error(response, names)
+        read_wanted = _read_bytes if sound else _read_success
+        read = read_wanted(response, names) if success else _read_error(response, names)
         return Received(response.status_code, names, await read)
 
 
@@ -230,6 +233,12 @@ async def _read_success(response: Any, headers: Mapping[str, str]) -> Any:
         return events.body()
     charset = parameters.partition("charset=")[2].partition(";")[0].strip(" \"'")
     return parse_body(data, charset or None)
+
+
+async def _read_bytes(response: Any, headers: Mapping[str, str]) -> bytes:
+    held = bytearray()
+    await _read(response, headers, SOUND_BYTES, held.extend)
+    return bytes(held)
 
 
 async def _read_error(response: Any, headers: Mapping[str, str]) -> Any:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Route = Literal["chat", "completion"]
+Route = Literal["chat", "completion", "speech"]
 Logprobs = tuple[tuple[str, float], ...]
 
 TEXT_CHARACTERS = 1_000_000  # of one answer; 32,000 tokens of prose are 160,000

@@ -32,12 +32,14 @@ class EndpointLM(TextLM, JudgeModel):
 
     Attributes:
         name: Last part of the model's name.
+        stops: Strings that end a completion, beside what the server knows.
     """
 
     streams = True
 
-    def __init__(self, client: EndpointClient) -> None:
+    def __init__(self, client: EndpointClient, stops: Sequence[str] = ()) -> None:
         self.client = client
+        self.stops = tuple(stops)
         self.name = client.model.rstrip("/").rpartition("/")[2]
 
     @classmethod
@@ -94,7 +96,9 @@ class EndpointLM(TextLM, JudgeModel):
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text over `/completions`; see `TextLM.complete`."""
-        plain = {"add_special_tokens": False}  # they are written out; vLLM would add its own
+        plain: dict[str, Any] = {"add_special_tokens": False}  # they are written out; vLLM would add its own
+        if self.stops:
+            plain["stop"] = list(self.stops)
         calls = [
             EndpointRequest("completion", {"prompt": prompt, **sampling_parameters(decoding, seed), **plain})
             for prompt, seed in zip(prompts, seeds, strict=True)

@@ -36,7 +36,6 @@ from rba_bench.progress import say
 from rba_bench.speechlm.audiolm.encoder_cache import EncoderCache
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import ControlStringError
 from rba_bench.training.data.pairs import Sample, SampleRequest
 
 K = TypeVar("K", bound=Hashable)
@@ -208,7 +207,8 @@ class ClipStore:
         inputs = []
         for row in rows:
             with _named(f"row {row.id}"):
-                inputs.append(ClipInput(torch.tensor(self.family.text_ids(row.user_text)), None))
+                ids = self.family.text_ids(row.last_user_text, row.turns)
+                inputs.append(ClipInput(torch.tensor(ids), None))
         return inputs
 
     def inputs(self, prompts: Sequence[tuple[AlignmentRow, bool]]) -> list[ClipInput]:
@@ -335,7 +335,8 @@ class ClipStore:
         if n_tokens < 1:
             raise UserError(f"clip {row.id} of {row.duration:.3f} s is too short for the encoder: remove it")
         with _named(f"row {row.id}"):
-            return torch.tensor(self.family.expand(self.family.prompt_ids(row.prompt), n_tokens))
+            ids = self.family.prompt_ids(row.prompt, row.turns)
+            return torch.tensor(self.family.expand(ids, n_tokens))
 
 
 @contextmanager
@@ -343,7 +344,7 @@ def _named(whose: str) -> Iterator[None]:
     """Say whose text cannot be read."""
     try:
         yield
-    except ControlStringError as error:
+    except UserError as error:
         raise UserError(f"{whose}: {error}") from error
 
 

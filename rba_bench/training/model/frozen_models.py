@@ -95,7 +95,8 @@ class ReferenceCache:
     @staticmethod
     def key(row: AlignmentRow, as_text: bool, tokens: Sequence[int], temperature: float = 1.0) -> str:
         """Name of an answer's entry."""
-        prompt = ["text", row.user_text] if as_text else ["audio", row.audio.sha256, row.prompt]
+        prompt = ["text", row.last_user_text] if as_text else ["audio", row.audio.sha256, row.prompt]
+        prompt += [text for turn in row.turns for text in (turn.instruction, turn.response)]
         return sha256_json([prompt, list(tokens), *([temperature] if temperature != 1 else [])])
 
 

@@ -85,7 +85,8 @@ class RewardByKind(Reward):
         keys = [
             (
                 row.kind,
-                row.user_text,
+                row.last_user_text,
+                repr(row.turns),
                 row.response,
                 row.target_lang,
                 row.constraints,

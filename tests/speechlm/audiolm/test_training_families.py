@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from rba_bench.audio.turns import Turn
+from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families import FAMILIES
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily
 from rba_bench.speechlm.audiolm.families.shared_rows import shares_rows
@@ -149,6 +151,25 @@ def test_every_parameter_is_in_one_part_or_unused(case: Case) -> None:
     assert sum(map(len, sets)) == len(set().union(*sets))
     assert set().union(*sets) == {id(parameter) for parameter in family.model.parameters()}
     assert all(id(parameter) in sets[0] for parameter in family.frozen_parameters())
+
+
+def test_earlier_turns_stand_as_text_before_the_one_clip(case: Case) -> None:
+    family = case.family
+    turns = (Turn("where is the dog", "in the garden"), Turn("and the lake", "far away"))
+    ids, text = family.prompt_ids(PROMPT, turns), family.render(PROMPT, turns)
+    words = ["where is the dog", "in the garden", "and the lake", "far away", PROMPT]
+    places = [text.index(word) for word in words]
+    assert places == sorted(places)
+    assert list(ids) == family.tokenizer(text, add_special_tokens=family._adds_special)["input_ids"]
+    placeholder = str(family.tokenizer.convert_ids_to_tokens(family.audio_token_id))
+    assert ids.count(family.audio_token_id) == 1 and text.index(placeholder) > places[3]
+    assert family.prompt_ids(PROMPT, ()) == family.prompt_ids(PROMPT) != ids
+    try:
+        family.render_text("so what")
+    except UserError:  # the template takes no turn of parts without audio
+        return
+    read = family.render_text("so what", turns)
+    assert read.index("far away") < read.index("so what") and placeholder not in read
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -22,6 +22,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families import FAMILIES
+from rba_bench.speechlm.audiolm.families.dialogue import (
+    Messages,
+    Turns,
+    pair_texts,
+    render_dialogue,
+    turn_texts,
+)
 from rba_bench.speechlm.audiolm.families.shared_rows import shares_rows
 from rba_bench.speechlm.composite.encoder import length_mask
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
@@ -280,30 +287,45 @@ class AudioFamily(Trainable, ABC):
         text = [{"type": "text", "text": prompt}] if prompt else []
         return text + audio if self.text_first else audio + text
 
-    def render(self, prompt: str) -> str:
+    def render(self, prompt: str, turns: Turns = ()) -> str:
         """The chat by the processor's own template up to the answer, with one placeholder for the audio.
 
-        Raises:
-            UserError: there is no template.
-        """
-        messages = [{"role": "user", "content": self.user_turn(prompt)}]
-        return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
+        Args:
+            prompt: text beside the audio.
+            turns: earlier turns of a dialogue, which stand in the chat as text; see `dialogue`.
 
-    def render_text(self, text: str) -> str:
+        Raises:
+            UserError: there is no template, or it takes no earlier turns.
+        """
+        return render_dialogue(
+            self._by_template, turns, [{"role": "user", "content": self.user_turn(prompt)}]
+        )
+
+    def render_text(self, text: str, turns: Turns = ()) -> str:
         """The chat up to the answer where the user's turn is text alone: what the model's own LLM reads.
 
+        Args:
+            text: of the user's last turn.
+            turns: as of `render`.
+
         Raises:
-            UserError: the template takes no turn without audio.
+            UserError: the template takes no turn without audio, or no earlier turns.
         """
-        messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        content = [{"type": "text", "text": text}]
+        return render_dialogue(self._by_template, turns, [{"role": "user", "content": content}])
+
+    def _by_template(self, messages: Messages) -> str:
         return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
 
-    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        """Token ids of `render(prompt)`; see `prompt_ids`, which is this with a memory."""
-        return self._turn(self.render, prompt)
+    def _prompt_ids(self, prompt: str, turns: Turns = ()) -> tuple[int, ...]:
+        """Token ids of `render(prompt, turns)`; see `prompt_ids`, which is this with a memory."""
+        return self._turn(self.render, prompt, turns)
 
-    def _turn(self, write: Callable[[str], str], words: str) -> tuple[int, ...]:
-        return tuple(self.content.ids(lambda contents: write(contents[0]), [words], self._adds_special))
+    def _turn(self, write: Callable[[str, Turns], str], words: str, turns: Turns = ()) -> tuple[int, ...]:
+        def chat(contents: Sequence[str]) -> str:
+            return write(contents[-1], pair_texts(contents[:-1]))
+
+        return tuple(self.content.ids(chat, [*turn_texts(turns), words], self._adds_special))
 
     @cached_property
     def _adds_special(self) -> bool:

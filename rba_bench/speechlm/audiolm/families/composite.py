@@ -11,6 +11,7 @@ from torch import nn
 from rba_bench.errors import UserError, first_line
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features
+from rba_bench.speechlm.audiolm.families.dialogue import Messages
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 
 
@@ -19,6 +20,7 @@ class Composite(AudioFamily):
 
     allows_true_length = True  # the encoder was made for it; there is no other form
     steady = True
+    text_first = True
 
     @classmethod
     def model_class(cls, config: Any) -> Any:
@@ -90,13 +92,8 @@ class Composite(AudioFamily):
             return f"audio of {seconds:.1f} s is longer than the encoder's {self.max_frames / 100:g} s"
         return ""
 
-    def render(self, prompt: str) -> str:
-        """See `CompositeProcessor.render`: the prompt stands before the audio."""
-        return str(self.processor.render(prompt, **self.template))
-
-    def render_text(self, text: str) -> str:
-        """See `AudioFamily.render_text`."""
-        return str(self.processor.render_messages([{"role": "user", "content": text}], **self.template))
+    def _by_template(self, messages: Messages) -> str:
+        return str(self.processor.render_messages(messages, **self.template))
 
     @property
     def _adds_special(self) -> bool:

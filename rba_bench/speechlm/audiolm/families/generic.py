@@ -12,6 +12,7 @@ import torch
 
 from rba_bench.errors import UserError, first_line
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features
+from rba_bench.speechlm.audiolm.families.dialogue import Turns, turn_texts
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
 from rba_bench.textlm.chat import Variables
 
@@ -74,9 +75,10 @@ class Generic(AudioFamily):
             if isinstance(value, torch.Tensor)
         }
 
-    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        self.content.refuse(prompt)  # the processor reads text as the tokenizer does
-        return super()._prompt_ids(prompt)
+    def _prompt_ids(self, prompt: str, turns: Turns = ()) -> tuple[int, ...]:
+        for text in (prompt, *turn_texts(turns)):
+            self.content.refuse(text)  # the processor reads text as the tokenizer does
+        return super()._prompt_ids(prompt, turns)
 
     def n_tokens(self, n_samples: int) -> int:
         """Unknown; counted as one."""

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.adapter import Features
+from rba_bench.speechlm.audiolm.families.dialogue import Turns, render_dialogue
 from rba_bench.speechlm.audiolm.families.processors import (
     ADAPTER,
     Unpadded,
@@ -32,7 +33,6 @@ from rba_bench.speechlm.audiolm.families.processors import (
     without_adapter,
 )
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import render_chat
 
 AUDIO = "<|audio|>"
 # The system turn of the model card; without one the template names the day of the run.
@@ -143,10 +143,10 @@ class GraniteSpeech(Unpadded):
         with switched_adapter(self.model, True) if self.has_adapter else nullcontext():
             yield
 
-    def render(self, prompt: str) -> str:
+    def render(self, prompt: str, turns: Turns = ()) -> str:
         """The model card's turn: placeholder and text as one string, under the card's system turn."""
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{AUDIO}{prompt}"}]
-        return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
+        return render_dialogue(self._by_template, turns, messages)
 
     def n_tokens(self, n_samples: int) -> int:
         """Three for each window of 15 states, the last one filled up; 0 below one analysis window."""

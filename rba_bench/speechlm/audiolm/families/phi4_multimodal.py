@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rba_bench.errors import UserError
 from rba_bench.speechlm.audiolm.families.adapter import Features
+from rba_bench.speechlm.audiolm.families.dialogue import Turns, render_dialogue
 from rba_bench.speechlm.audiolm.families.processors import (
     ADAPTER,
     Unpadded,
@@ -31,7 +32,6 @@ from rba_bench.speechlm.audiolm.families.processors import (
     need_peft,
 )
 from rba_bench.speechlm.speech_model import SAMPLING_RATE
-from rba_bench.textlm.chat import render_chat
 
 LORA = "speech-lora"
 SHORTEST = 2_000  # samples: fewer give one state or none
@@ -87,17 +87,18 @@ class Phi4Multimodal(Unpadded):
         """Id of the placeholder, in the audio part of the config."""
         return int(self.model.config.audio_config.audio_token_id)
 
-    def render(self, prompt: str) -> str:
+    def render(self, prompt: str, turns: Turns = ()) -> str:
         """By the template; where it takes strings only, placeholder and text as one string."""
         placeholder = str(self.tokenizer.convert_ids_to_tokens(self.audio_token_id))
         try:
-            text = super().render(prompt)
+            text = super().render(prompt, turns)
         except UserError:  # the template adds strings, and cannot add a list of parts
             text = ""
         if placeholder in text:
             return text
-        messages = [{"role": "user", "content": f"{placeholder}{prompt}"}]
-        return render_chat(self.processor, messages, add_generation_prompt=True, **self.template)
+        return render_dialogue(
+            self._by_template, turns, [{"role": "user", "content": f"{placeholder}{prompt}"}]
+        )
 
     @property
     def extractor(self) -> Any:

@@ -21,6 +21,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.installing import extra
 from rba_bench.speechlm.audiolm.families.adapter import AudioFamily, Features, pad_states
+from rba_bench.speechlm.audiolm.families.dialogue import Messages, Turns, history
 from rba_bench.speechlm.composite.encoder import length_mask
 from rba_bench.speechlm.speech_model import SAMPLING_RATE, wav_base64
 from rba_bench.textlm.chat import render_chat
@@ -255,22 +256,25 @@ class Voxtral(WhisperType):
             return super().find_stops()
         return [int(self.tokenizer.eos_token_id)]
 
-    def render(self, prompt: str) -> str:
+    def render(self, prompt: str, turns: Turns = ()) -> str:
         """See `AudioFamily.render`; the processor itself writes no templates."""
         if not self.tokenizer.chat_template:
             raise MissingPrerequisite(
                 f"Voxtral's turns are written by mistral-common: {extra('voxtral')}, and keep tekken.json "
                 "beside the weights"
             )
-        messages = [{"role": "user", "content": self.user_turn(prompt)}]
+        return super().render(prompt, turns)
+
+    def _by_template(self, messages: Messages) -> str:
         return render_chat(self.tokenizer, messages, add_generation_prompt=True, **self.template)
 
-    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
+    def _prompt_ids(self, prompt: str, turns: Turns = ()) -> tuple[int, ...]:
         if not self.writes_turns:
-            return super()._prompt_ids(prompt)
+            return super()._prompt_ids(prompt, turns)
         silence = {"type": "audio", "base64": wav_base64(np.zeros(SAMPLING_RATE // 10))}
         turn = [silence if part["type"] == "audio" else part for part in self.user_turn(prompt)]
-        encoded = self.tokenizer.apply_chat_template([{"role": "user", "content": turn}], return_dict=True)
+        messages = [*history(turns), {"role": "user", "content": turn}]
+        encoded = self.tokenizer.apply_chat_template(messages, return_dict=True)
         ids: list[int] = []
         for token, run in groupby(encoded["input_ids"]):  # the silence's tokens become one placeholder
             ids.extend([token] if token == self.audio_token_id else run)
