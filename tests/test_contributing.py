@@ -155,7 +155,9 @@ class Brevity(Reward):
 from rba_bench.training.options.nested_options import RewardOptions
 from rba_bench.training.rewards import build_reward
 from types import SimpleNamespace
-row = SimpleNamespace(kind="qa", user_text="", response="", target_lang="en", references=(), constraints="")
+row = SimpleNamespace(
+    kind="qa", user_text="", last_user_text="", turns=(), response="", target_lang="en", references=(), constraints=""
+)
 reward = build_reward(RewardOptions(qa="brevity"), ["qa"])
 assert reward([row], ["two words"]) == [-2.0]
 """,

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from stages_of import candidates
 
 from rba_bench.audio.alignment_set import AlignmentSet
-from rba_bench.files import read_jsonl
 from rba_bench.synthesis import pipeline
 from rba_bench.synthesis.filters import ANSWER_REASONS, KEPT, read_reply
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -39,7 +39,7 @@ def test_it_answers_without_thinking_and_the_manifest_says_so(
     data = AlignmentSet.open(pipeline.synthesize(recipe, tmp_path / "set"))
     assert data.manifest["teacher"]["template"] == {"enable_thinking": False}
     assert len(data.rows()) == 2 and {row.response for row in data.rows()} <= {right for _, right in TURNS}
-    tokens = [record["n_tokens"] for record in read_jsonl(tmp_path / "set" / "answers.jsonl")]
+    tokens = [one["answer"]["n_tokens"] for one in candidates(tmp_path / "set") if "answer" in one]
     assert max(tokens) < 20, "nothing was thought"
     assert data.manifest["filters"]["answers"]["dropped"]["unclosed"]["n"] == 0
 
