@@ -227,7 +227,7 @@ def synthesize(
     *,
     set: Settings | None = None,
     out: str | os.PathLike[str] | None = None,
-    workers: int | None = 0,
+    workers: int | None = None,
     progress: bool = True,
 ) -> AlignmentSet:
     """Make an alignment set; the options are those of `rba-bench synth`. The same call resumes.
@@ -236,8 +236,8 @@ def synthesize(
         recipe: Name of a shipped recipe, a YAML file, or keys and values; None for the micro world's.
         set: Keys of the recipe to change, with values, or texts `key=value`.
         out: Folder; None for one under `runs/`.
-        workers: Processes that speak; 0 for this one, None for as many as the set is worth. A script that asks for some
-            needs `if __name__ == "__main__":`.
+        workers: Processes that speak; None speaks in this one. A script that asks for some needs
+            `if __name__ == "__main__":`.
         progress: Show progress on stderr.
 
     Raises:
@@ -248,7 +248,7 @@ def synthesize(
     from rba_bench.stages import make_set
 
     with call_context(progress):
-        made = make_set(_recipe_source(recipe), setting_texts(set), optional_path(out), workers)
+        made = make_set(_recipe_source(recipe), setting_texts(set), optional_path(out), workers or 0)
         return AlignmentSet(made)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rba_bench.synthesis.asking import InstructionAsker, ask_shard
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, filter_shard, kept_units
-from rba_bench.synthesis.shards import asked_name, filtered_name, read_records
+from rba_bench.synthesis.shards import read_records
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.units import Unit
 from rba_bench.textlm.text_model import TextLM
@@ -27,15 +27,14 @@ def collect(recipe: SynthesisRecipe, teacher: TextLM, out: Path) -> list[Unit]:
 
 
 def candidates(out: Path) -> list[dict[str, Any]]:
-    """Records of the stage `ask`."""
-    return _all(out, "ask", asked_name)
+    """Records of the stage `ask`; of a server, shards that were asked ahead may be among them."""
+    return _all(out / "ask", "ask")
 
 
 def decisions(out: Path) -> list[dict[str, Any]]:
     """Records of the stage `filter`."""
-    return _all(out, "filter", filtered_name)
+    return _all(out / "filter", "filter")
 
 
-def _all(out: Path, stage: str, name: Any) -> list[dict[str, Any]]:
-    count = len(list((out / stage).glob(f"{stage}-*.jsonl.gz")))
-    return [record for number in range(count) for record in read_records(out / name(number))]
+def _all(folder: Path, stage: str) -> list[dict[str, Any]]:
+    return [record for file in sorted(folder.glob(f"{stage}-*.gz")) for record in read_records(file)]
