@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from rba_bench.assets import is_asset
+from rba_bench.cards import without_paths
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
@@ -102,6 +103,13 @@ class Recognizer(Protocol):
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Words of each clip (float mono, 16 kHz), in order."""
         ...
+
+
+def recognizer_facts(name: str, recognizer: Recognizer) -> dict[str, Any]:
+    """What identifies a recogniser in manifests: the name that the user gave and its identity, without paths."""
+    identity = {key: value for key, value in recognizer.identity().items() if key != "path"}
+    facts: dict[str, Any] = without_paths({"name": name, **identity})
+    return facts
 
 
 def load_recognizer(

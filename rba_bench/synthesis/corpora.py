@@ -345,6 +345,9 @@ class Recordings:
         """See `RowMaker`."""
         return []
 
+    def round_trip_facts(self) -> None:
+        """See `RowMaker`: recordings are not transcribed."""
+
     def settings(self) -> dict[str, Any]:
         """See `RowMaker`; what is translated has a hash of its clip."""
         return {"max_seconds": self.source.max_seconds}

@@ -29,6 +29,7 @@ from rba_bench.synthesis.shards import (
 )
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import Labeller
+from rba_bench.synthesis.texts.exact_duplicates import ExactDuplicates
 from rba_bench.synthesis.texts.near_duplicates import NearDuplicates, Sketches, sketch_texts
 from rba_bench.synthesis.units import Unit, split_of, text_id
 
@@ -102,7 +103,7 @@ class InstructionFilter(ShardFilter):
     def __init__(self, recipe: SynthesisRecipe, labeller: Labeller | None = None) -> None:
         super().__init__()
         self.recipe, self.labeller = recipe, labeller
-        self._seen: set[int] = set()
+        self._seen = ExactDuplicates()
         options = recipe.text_filters.near_duplicates
         self._near = None if options is None else NearDuplicates(options)
 
@@ -127,7 +128,7 @@ class InstructionFilter(ShardFilter):
             if "detail" in candidate:
                 decision["detail"] = candidate["detail"]
             if reason == KEPT:
-                self._seen.add(number)
+                self._seen.add(np.asarray([number], np.uint64))
                 numbers.append(number)
                 places.append(place)
                 self.kinds[candidate["kind"]] += 1
@@ -148,7 +149,7 @@ class InstructionFilter(ShardFilter):
     def restore(self, state: Mapping[str, np.ndarray], kinds: Mapping[str, int]) -> None:
         """See `ShardFilter`."""
         super().restore(state, kinds)
-        self._seen.update(state["texts"].tolist())
+        self._seen.add(state["texts"])
         if self._near is not None:
             self._near.insert(Sketches(state["bands"], state["values"]))
 

@@ -89,7 +89,7 @@ def write_manifest(
             **_count_clips_left_out(facts, counts["clips"]),
         },
         "tts": {"engine": maker.name, "version": maker.version, "voices": maker.voice_names()},
-        "asr": None if recipe.round_trip is None else recipe.round_trip.facts(),
+        "asr": maker.round_trip_facts(),
         **({} if facts.labels is None else {"labels": without_paths(dict(facts.labels))}),
         **({} if facts.benchmarks is None else {"test_sets": _test_sets(facts.benchmarks)}),
         "counts": counts,

@@ -33,7 +33,7 @@ from rba_bench.synthesis.corpora import (
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.filters import KEPT
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
-from rba_bench.synthesis.shards import DONE, FILTER, SHARDS, clips_name, finished_shard, make_plan
+from rba_bench.synthesis.shards import clips_name, finished_shard, make_plan
 from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -94,7 +94,7 @@ def synthesize(
     identity = teacher_identity(recipe) if teacher is None else teacher.identity()
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
     config = _signed_config(recipe, identity, utterances)
-    workers = _worthwhile_workers(recipe) if workers is None else workers
+    workers = _worthwhile_workers(recipe, len(utterances)) if workers is None else workers
     resumes = claim(out, "synth", config)
     try:
         finished = False
@@ -113,9 +113,9 @@ def synthesize(
     return out
 
 
-def _worthwhile_workers(recipe: SynthesisRecipe) -> int:
+def _worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
     """Processes that speak: one a core, but none for a set that is spoken before they have started."""
-    clips = recipe.n_instructions * recipe.voices_per_instruction
+    clips = n_utterances or recipe.n_instructions * recipe.voices_per_instruction
     return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
 
 
@@ -156,8 +156,7 @@ class _Synthesis:
 
     def run(self) -> None:
         """All stages, then the manifest."""
-        for folder in (FILTER, SHARDS, DONE):  # half-written files of a killed run
-            sweep(self.out / folder)
+        sweep(self.out)  # half-written files of a killed run
         # before the long part: an engine that is not installed is found at once
         maker, shards = self._maker(), self._filter()
         given = self.teacher

@@ -26,14 +26,14 @@ from rba_bench.audio.spoken_benchmark import (
     SpokenBenchmark,
     benchmark_schema,
 )
-from rba_bench.cards import last_path_part, without_paths
+from rba_bench.cards import last_path_part
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import folder_name, is_name, sha256_file, sha256_json, sweep, write_atomic, write_json
 from rba_bench.machine import package_versions
 from rba_bench.outputs import claim, release
 from rba_bench.progress import bar, say
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.recognizers import Recognizer, load_recognizer
+from rba_bench.speechlm.recognizers import Recognizer, load_recognizer, recognizer_facts
 from rba_bench.synthesis.benchmark_card import write_benchmark_card
 from rba_bench.synthesis.benchmark_layouts import TextBenchmark, TextItem, default_name, read_benchmark
 from rba_bench.synthesis.filters import KEPT
@@ -238,9 +238,7 @@ class _Work:
         """The recogniser, without paths of this machine."""
         if recognizer is None:
             return None
-        identity = {key: value for key, value in recognizer.identity().items() if key != "path"}
-        facts: dict[str, Any] = without_paths({"name": self.options.recognizer, **identity})
-        return facts
+        return recognizer_facts(self.options.recognizer, recognizer)
 
     def _write_baselines(self) -> None:
         """Answers of each reference system, for `rba-bench eval --baseline`."""

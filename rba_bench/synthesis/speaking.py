@@ -6,6 +6,7 @@ change no byte. A worker that is killed (by lack of memory, say) is replaced, an
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -44,6 +45,10 @@ class RowMaker(Protocol):
 
     def voice_names(self) -> list[str]:
         """Of all voices that may be used; none for recordings."""
+        ...
+
+    def round_trip_facts(self) -> dict[str, Any] | None:
+        """The recogniser that transcribes the clips, None without one."""
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -210,9 +215,15 @@ _maker: RowMaker | None = None  # of this worker
 
 
 def _start_worker(maker: RowMaker) -> None:
-    """Ctrl-C is the parent's business, and a worker whose parent was killed ends too."""
+    """Ctrl-C is the parent's business, and a worker whose parent was killed ends too.
+
+    A worker is one core's: threads of several that wait for each other make all of them many times slower.
+    """
     global _maker
     _maker = maker
+    os.environ["OMP_NUM_THREADS"] = "1"  # for what is loaded from now on
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,10 +33,12 @@ from rba_bench.errors import AudioError
 from rba_bench.files import canonical_json
 from rba_bench.metrics.wer import word_statistics
 from rba_bench.seeding import stable_seed
-from rba_bench.speechlm.recognizers import Recognizer, load_recognizer
 from rba_bench.synthesis.speaking import THREADS, SpokenShard
 from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
 from rba_bench.synthesis.units import Unit
+
+if TYPE_CHECKING:
+    from rba_bench.speechlm.recognizers import Recognizer
 
 CLIP_REASONS = {
     "not_spoken": "the speech engine cannot say the text",
@@ -104,8 +106,17 @@ class SpokenClips:
         if recipe.clip_limits is not None:
             facts["clip_limits"] = recipe.clip_limits.resolved()
         if recipe.round_trip is not None:
-            facts["round_trip"] = recipe.round_trip.facts()
+            facts["round_trip"] = self.round_trip_facts()
         return facts
+
+    def round_trip_facts(self) -> dict[str, Any] | None:
+        """The recogniser and its threshold, for plans and the manifest; None without one."""
+        options = self.recipe.round_trip
+        if options is None:
+            return None
+        from rba_bench.speechlm.recognizers import recognizer_facts
+
+        return {**recognizer_facts(options.recognizer, self._recognizer), "max_wer": options.max_wer}
 
     def shard(self, units: Sequence[Unit], first: int) -> SpokenShard:
         """See `RowMaker`."""
@@ -202,14 +213,16 @@ class SpokenClips:
                 clip.reason = "high_wer"
 
     @property
-    def _recognizer(self) -> Recognizer:
+    def _recognizer(self) -> "Recognizer":
         assert self.recipe.round_trip is not None
         return _load_recognizer(self.recipe.round_trip, self.recipe.language)
 
 
 @lru_cache(maxsize=1)
-def _load_recognizer(options: RoundTripOptions, language: str) -> Recognizer:
-    """One of each process."""
+def _load_recognizer(options: RoundTripOptions, language: str) -> "Recognizer":
+    """One of each process; workers that need none do not load torch."""
+    from rba_bench.speechlm.recognizers import load_recognizer
+
     return load_recognizer(
         options.recognizer,
         language=language,

@@ -1,6 +1,6 @@
 """The recipe of an alignment set: all settings that decide its content."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -61,23 +61,6 @@ class RoundTripOptions(Recipe):
     max_wer: float = Field(0.3, ge=0, description="clips with a higher word error rate are left out")
     batch_size: int = Field(16, ge=1, description="clips transcribed at once")
     device: str = "cpu"
-
-    def facts(self) -> dict[str, Any]:
-        """What decides the transcripts: the recogniser's weights, and the threshold.
-
-        Raises:
-            MissingPrerequisite: the recogniser is not there.
-        """
-        from rba_bench.assets import resolve_model
-        from rba_bench.cards import last_path_part
-        from rba_bench.textlm.weights import local_folder, weights_sha256
-
-        folder = local_folder(resolve_model(self.recognizer, "recogniser"), "recogniser")
-        return {
-            "recognizer": last_path_part(self.recognizer),
-            "weights_sha256": weights_sha256(folder),
-            "max_wer": self.max_wer,
-        }
 
 
 class LabelOptions(Recipe):

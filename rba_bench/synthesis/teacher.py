@@ -11,16 +11,17 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rba_bench.assets import resolve_model
-from rba_bench.errors import UserError, first_line
+from rba_bench.assets import is_asset, resolve_model
+from rba_bench.errors import MissingPrerequisite, UserError, first_line
 from rba_bench.files import sha256_json
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filters import judge_answer, plain_text, read_reply, tidy_lines
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.textlm.chat import disable_thinking, template_in_folder
+from rba_bench.textlm.chat import disable_thinking, template_in_folder, template_of, template_reads
 from rba_bench.textlm.endpoints.address import EndpointOptions, parse_endpoint
 from rba_bench.textlm.endpoints.client import EndpointClient
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
@@ -28,6 +29,8 @@ from rba_bench.textlm.formats.conversion import read_source
 from rba_bench.textlm.query_template import BARE, TEMPLATE, QueryTemplate, derive_query_template
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
+
+DATE = "26 Jul 2024"
 
 
 def is_server(recipe: SynthesisRecipe) -> bool:
@@ -44,20 +47,40 @@ def teacher_folder(recipe: SynthesisRecipe) -> Path:
     return local_folder(resolve_model(recipe.teacher, "teacher"), "teacher")
 
 
-def tokenizer_folder(recipe: SynthesisRecipe) -> Path | None:
-    """Folder with the teacher's chat template; None for a server whose tokenizer is not named. Errors as above."""
+@lru_cache(maxsize=2)
+def _named_tokenizer(spec: str) -> Any:
+    """The tokenizer of a folder, an asset or a Hub id; of the Hub nothing else is downloaded.
+
+    Raises:
+        MissingPrerequisite: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    place = local_folder(resolve_model(spec, "tokenizer"), "tokenizer") if is_asset(spec) else spec
+    try:
+        return AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise MissingPrerequisite(
+            f"no tokenizer at {spec} ({first_line(error)}): name a folder or Hub id"
+        ) from error
+
+
+def _template_text(recipe: SynthesisRecipe) -> str:
+    """The teacher's chat template; "" for a server whose tokenizer is not named. Errors as above."""
     if recipe.teacher_tokenizer is not None:
-        return local_folder(resolve_model(recipe.teacher_tokenizer, "tokenizer"), "tokenizer")
-    return None if is_server(recipe) else teacher_folder(recipe)
+        return template_of(_named_tokenizer(recipe.teacher_tokenizer))
+    return "" if is_server(recipe) else template_in_folder(teacher_folder(recipe))
 
 
 def teacher_template(recipe: SynthesisRecipe) -> dict[str, Any]:
     """Variables of the teacher's chat template: the recipe's, and no thinking where the template can switch it off.
 
-    Thinking is neither spoken nor learnt, and takes the room of the answer.
+    Thinking is neither spoken nor learnt, and takes the room of the answer. Templates that write today's date (Llama
+    3.2) get the one that Llama 3.1's writes by itself: a set must not depend on the day.
     """
-    folder = tokenizer_folder(recipe)
-    return disable_thinking("" if folder is None else template_in_folder(folder), recipe.template)
+    text = _template_text(recipe)
+    dated = template_reads(text, "strftime_now") and template_reads(text, "date_string")
+    return disable_thinking(text, {**({"date_string": DATE} if dated else {}), **recipe.template})
 
 
 def teacher_identity(recipe: SynthesisRecipe) -> dict[str, Any]:
@@ -69,12 +92,7 @@ def teacher_identity(recipe: SynthesisRecipe) -> dict[str, Any]:
     known = {"template": variables} if variables else {}
     if is_server(recipe):
         facts = _client(recipe).identity()
-        folder = tokenizer_folder(recipe)
-        setup = (
-            setup_sha256(folder)
-            if folder is not None
-            else sha256_json([recipe.query_template, recipe.query_stops])
-        )
+        setup = sha256_json([_template_text(recipe), recipe.query_template, recipe.query_stops])
         # not the address: a server may come back under another one
         model = {"name": facts["model"], "weights_sha256": sha256_json(facts["model"])}
         return {**facts, **model, "setup_sha256": setup, **known}
@@ -118,18 +136,12 @@ def find_query(recipe: SynthesisRecipe) -> QueryTemplate:
     """
     if recipe.query_template not in (TEMPLATE, BARE):
         return QueryTemplate(recipe.query_template, recipe.query_stops)
-    folder = tokenizer_folder(recipe)
-    if folder is None:
+    if recipe.teacher_tokenizer is None and is_server(recipe):
         raise UserError(
             f"{recipe.teacher} does not show its chat template: set teacher_tokenizer to a folder or Hub id with the "
             "model's tokenizer, or query_template and query_stops to the text that opens a user turn and what ends it"
         )
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no usable tokenizer: {first_line(error)}") from error
+    tokenizer = _named_tokenizer(recipe.teacher_tokenizer or str(teacher_folder(recipe)))
     return derive_query_template(tokenizer, recipe.query_template, teacher_template(recipe))
 
 

@@ -12,7 +12,8 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.synthesis.filters import KEPT, plain_text
 from rba_bench.synthesis.pipeline import synthesize
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.synthesis.teacher import find_query, teacher_identity
+from rba_bench.synthesis.tagging import LEVELS, TOPICS, load_labeller
+from rba_bench.synthesis.teacher import find_query, teacher_identity, teacher_template
 from rba_bench.textlm.query_template import QueryTemplate, derive_query_template
 from tests.textlm.misbehaving_server import free_port
 from tests.textlm.real_server import RealServer, missing, real_serving
@@ -170,3 +171,34 @@ def test_a_set_from_a_real_server_that_is_killed_and_comes_back(
     (out / "manifest.json").unlink()
     again = AlignmentSet.open(synthesize(gone, out))  # the server is not needed for what is asked already
     assert again.sha256 == data.sha256
+
+
+@real
+@pytest.mark.assets
+def test_a_real_server_is_held_to_the_labels(server: RealServer, recipe: SynthesisRecipe) -> None:
+    """`recipe` is asked for because it clears the environment of keys."""
+    labeller = load_labeller(server.spec, "cpu", 8)
+    found = labeller.label(
+        ["What is the capital of Peru?", "Write a poem about rain.", "How do I fix a bike?"]
+    )
+    assert all(one.topic in TOPICS and one.difficulty in LEVELS for one in found)
+    assert labeller.identity()["method"] == "json schema"
+
+
+def test_a_tokenizer_alone_is_enough_and_the_date_that_it_would_write_is_fixed(tmp_path: Path) -> None:
+    """Of a model of 70 billion parameters behind a server nobody has the weights."""
+    dated = LLAMA.replace(
+        "{{ strftime_now('%d %b %Y') }}",
+        "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ date_string }}",
+    )
+    marks = ["<|begin|>", "<|header|>", "<|end_header|>", "<|eot|>"]
+    tokenizer_with(dated, marks, "<|begin|>").save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+    known = {"teacher": "openai:http://127.0.0.1:1/v1#m", "teacher_tokenizer": str(tmp_path), "tagger": None}
+    recipe = SynthesisRecipe.model_validate(known)
+    assert teacher_template(recipe) == {"date_string": "26 Jul 2024"}
+    assert "Today Date: 26 Jul 2024" in find_query(recipe).text
+    assert len(teacher_identity(recipe)["setup_sha256"]) == 64
+    given = SynthesisRecipe.model_validate({**known, "template": {"date_string": "1 May 2026"}})
+    assert "1 May 2026" in find_query(given).text

@@ -217,4 +217,6 @@ def test_whisper_understands_piper_and_its_words_are_in_the_rows() -> None:
     )
     made = SpokenClips(recipe).shard(units(2, "What is the capital city of France?"), 0)
     assert len(made.rows) == 2 and all(row["asr_wer"] == 0 for row in made.rows)
-    assert SpokenClips(recipe).settings()["round_trip"]["max_wer"] == 0.3
+    facts = SpokenClips(recipe).settings()["round_trip"]
+    assert facts["name"] == "asset:whisper-tiny.en" and len(facts["weights_sha256"]) == 64
+    assert facts["max_wer"] == 0.3 and "/" not in str(facts)

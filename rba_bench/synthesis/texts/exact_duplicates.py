@@ -5,11 +5,8 @@ probability of 3e-8, and then the later one is lost.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rba_bench.errors import UserError, first_line
-from rba_bench.files import replacing
 from rba_bench.synthesis.texts.words import hash64, words
 
 if TYPE_CHECKING:
@@ -29,6 +26,11 @@ class ExactDuplicates:
 
     def __len__(self) -> int:
         return len(self._sorted) + len(self._recent)
+
+    def __contains__(self, key: int) -> bool:
+        import numpy as np
+
+        return key in self._recent or bool(self._in_sorted(np.asarray([key], np.uint64))[0])
 
     def add(self, keys: "np.ndarray") -> "np.ndarray":
         """Take in texts by their keys, in their order.
@@ -67,28 +69,3 @@ def text_keys(texts: Sequence[str]) -> "np.ndarray":
     import numpy as np
 
     return np.fromiter((hash64(" ".join(words(text))) for text in texts), np.uint64, len(texts))
-
-
-def save_keys(path: Path, keys: "np.ndarray") -> None:
-    """Write keys as one .npy file, whole or not at all: those that a shard added, for example."""
-    import numpy as np
-
-    with replacing(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, keys, allow_pickle=False)
-
-
-def load_keys(path: Path) -> "np.ndarray":
-    """Keys of `save_keys`.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    import numpy as np
-
-    try:
-        keys = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}): remove it to make it again") from error
-    if keys.dtype != np.uint64 or keys.ndim != 1:
-        raise UserError(f"{path} holds no keys of texts: remove it to make it again")
-    return keys

@@ -13,14 +13,11 @@ long texts. Texts themselves are not kept.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from pydantic import Field
 
-from rba_bench.errors import MissingPrerequisite, UserError, first_line
-from rba_bench.files import replacing
+from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.installing import extra
 from rba_bench.recipes import Recipe
 from rba_bench.synthesis.texts.words import hash64, shingles, words
@@ -35,7 +32,6 @@ PADDING = 0xFFFFFFFF  # of sketches, above every hash
 _SEED, _END = 1, "|"
 _HEADS_LOG2, _TAG_BITS, _NUMBER_BITS = 19, 6, 26  # of a bucket; a chain's entry is a tag and a number
 _PART = 4096  # texts, and pairs of texts, that are compared at once
-_VERSION = 1
 
 
 class NearDuplicateOptions(Recipe):
@@ -51,11 +47,6 @@ class NearDuplicateOptions(Recipe):
         while rows < 32 and 1 - (1 - self.threshold ** (rows + 1)) ** BANDS >= RECALL:
             rows += 1
         return rows
-
-    @property
-    def settings(self) -> list[float]:
-        """What saved sketches depend on."""
-        return [_VERSION, self.threshold, self.shingle_words, self.rows, BANDS, SKETCH]
 
 
 @dataclass(frozen=True)
@@ -76,33 +67,6 @@ class Sketches:
     def __getitem__(self, chosen: Any) -> "Sketches":
         """Those of some texts, chosen as rows of an array are."""
         return Sketches(self.bands[chosen], self.values[chosen])
-
-    def save(self, path: Path, options: NearDuplicateOptions) -> None:
-        """Write them as one .npz file, whole or not at all."""
-        import numpy as np
-
-        with replacing(path) as temporary, open(temporary, "wb") as handle:
-            np.savez_compressed(handle, bands=self.bands, values=self.values, settings=options.settings)
-
-    @classmethod
-    def load(cls, path: Path, options: NearDuplicateOptions) -> "Sketches":
-        """Those of `save`.
-
-        Raises:
-            UserError: the file is damaged, or was made with other options.
-        """
-        import numpy as np
-
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                settings, bands, values = arrays["settings"], arrays["bands"], arrays["values"]
-        except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
-            raise UserError(f"{path} is damaged ({first_line(error)}): remove it to make it again") from error
-        if settings.tolist() != options.settings or len(bands) != len(values):
-            raise UserError(
-                f"{path} was made with other options of near duplicates: remove it to make it again"
-            )
-        return cls(bands, values)
 
 
 def text_shingles(text: str, size: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import random
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,29 +93,14 @@ def test_texts_without_words_repeat_nothing() -> None:
     assert judge(["?!", "...", ""], 3) == [-1, -1, -1]
 
 
-def test_saved_sketches_go_on_where_a_killed_run_stopped(texts: list[str], tmp_path: Path) -> None:
+def test_kept_sketches_go_on_where_a_killed_run_stopped(texts: list[str]) -> None:
     expected = judge(texts, 600)
-    first = NearDuplicates(OPTIONS)
-    for number, start in enumerate((0, 150)):
+    first, again = NearDuplicates(OPTIONS), NearDuplicates(OPTIONS)
+    for start in (0, 150):
         sketches = sketch_texts(texts[start : start + 150], OPTIONS)
-        sketches[first.add(sketches) < 0].save(tmp_path / f"{number}.npz", OPTIONS)
-    again = NearDuplicates(OPTIONS)
-    for number in (0, 1):
-        again.insert(Sketches.load(tmp_path / f"{number}.npz", OPTIONS))
+        again.insert(sketches[first.add(sketches) < 0])
     assert len(again) == len(first)
     assert again.add(sketch_texts(texts[300:], OPTIONS)).tolist() == expected[300:]
-
-
-def test_damaged_files_and_other_options_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "a.npz"
-    sketch_texts(["a b c"], OPTIONS).save(file, OPTIONS)
-    with pytest.raises(UserError, match="other options"):
-        Sketches.load(file, NearDuplicateOptions(threshold=0.8))
-    file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(UserError, match="damaged"):
-        Sketches.load(file, OPTIONS)
-    with pytest.raises(UserError, match="damaged"):
-        Sketches.load(tmp_path / "none.npz", OPTIONS)
 
 
 def test_similarity_of_sketches_is_that_of_the_shingles(texts: list[str]) -> None:
