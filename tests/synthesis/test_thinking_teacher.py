@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from stages_of import candidates
+from stages_of import candidates, decisions
 
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.synthesis import pipeline
@@ -39,9 +39,9 @@ def test_it_answers_without_thinking_and_the_manifest_says_so(
     data = AlignmentSet.open(pipeline.synthesize(recipe, tmp_path / "set"))
     assert data.manifest["teacher"]["template"] == {"enable_thinking": False}
     assert len(data.rows()) == 2 and {row.response for row in data.rows()} <= {right for _, right in TURNS}
-    answers = [one["answer"] for one in candidates(tmp_path / "set") if "answer" in one]
-    # shards asked ahead are there or not; of any, an answer that is kept is short
-    tokens = [answer["n_tokens"] for answer in answers if answer["reason"] == KEPT]
+    # shards asked ahead are there or not, so only what became part of the set is looked at
+    kept = {one["index"] for one in decisions(tmp_path / "set") if one.get("answer") == KEPT}
+    tokens = [one["answer"]["n_tokens"] for one in candidates(tmp_path / "set") if one["index"] in kept]
     assert max(tokens) < 20, "nothing was thought"
     assert data.manifest["filters"]["answers"]["dropped"]["unclosed"]["n"] == 0
 
