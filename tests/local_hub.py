@@ -1,18 +1,21 @@
-"""A small server with the part of the Hub's API that an upload needs, for the real client of `huggingface_hub`.
+"""A small server with the part of the Hub's API that uploads and downloads need, for the real clients.
 
-Paths and JSON are those that version 2.4 sends and reads (`hf_api.py`, `_commit_api.py`, `lfs.py`): who am I, create a
-repository, its visibility, front matter, how to upload each file (small text in the commit, the rest by LFS), commit.
+Paths and JSON are those that `huggingface_hub` 2.4 sends and reads (`hf_api.py`, `_commit_api.py`, `lfs.py`,
+`hf_file_system.py`): who am I, create a repository, its visibility, front matter, how to upload each file (small text
+in the commit, the rest by LFS), commit; what a repository holds, and its files.
 """
 
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_secretsecretsecretsecretsecretsecre"
 TEXT = (".json", ".md", ".jinja", ".txt")
@@ -28,6 +31,7 @@ class LocalHub:
         repos: By kind and id: `private`, and `files` by name.
         blobs: Uploaded by LFS, by SHA-256.
         asked: Method and path of every request.
+        commits: Files by commit.
         refuse: Answer of requests whose path has a piece of text in it, by that text: status and message.
     """
 
@@ -37,11 +41,25 @@ class LocalHub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def files(self, repo: str, kind: str = "model") -> dict[str, bytes]:
         """Content of a repository."""
         found: dict[str, bytes] = self.repos[f"{kind}s/{repo}"]["files"]
         return found
+
+    def commit(self, key: str) -> str:
+        """The newest commit of a repository: a hash of its content, which can be read again under it."""
+        files = self.repos[key]["files"]
+        content = sorted((name, hashlib.sha1(data).hexdigest()) for name, data in files.items())
+        sha = hashlib.sha1(repr(content).encode()).hexdigest()
+        self.commits[sha] = dict(files)
+        return sha
+
+    def at(self, key: str, revision: str) -> tuple[str, dict[str, bytes]]:
+        """Commit and files of a revision: those of a commit stay as they were."""
+        sha = revision if revision in self.commits else self.commit(key)
+        return sha, self.commits[sha]
 
     def answer(self, method: str, path: str, body: bytes, headers: Any) -> tuple[int, Any]:
         """Status and JSON value for one request."""
@@ -90,16 +108,56 @@ class LocalHub:
         if key not in self.repos:
             return 404, {"error": "Repository not found"}
         repo = self.repos[key]
-        action = path.removeprefix(key).strip("/").split("/")[0]
-        if method == "GET" and not action:
+        action, *rest = path.split("?")[0].removeprefix(key).strip("/").split("/")
+        if method == "GET" and action in ("", "revision"):
             name = key.split("/", 1)[1]
-            return 200, {"id": name, "modelId": name, "private": repo["private"], "sha": "0" * 40, "tags": []}
+            facts = {"id": name, "modelId": name, "private": repo["private"], "tags": [], "downloads": 0}
+            sha, files = self.at(key, rest[0] if rest else "main")
+            return 200, {**facts, "sha": sha, "siblings": [{"rfilename": name} for name in files]}
+        if action == "tree":
+            return 200, self._tree(self.at(key, rest[0])[1], "/".join(rest[1:]))
+        if action == "paths-info":
+            asked = parse_qs(body.decode())["paths"]
+            return 200, [self._entry(name, repo["files"][name]) for name in asked if name in repo["files"]]
         if action == "preupload":
             files = [self._mode(one["path"], repo["files"]) for one in json.loads(body)["files"]]
             return 200, {"files": files}
         if action == "commit":
             return self._commit(key, [json.loads(line) for line in body.splitlines()])
         return 404, {"error": f"no {path} here"}
+
+    def _tree(self, files: dict[str, bytes], folder: str) -> list[dict[str, Any]]:
+        """The files and folders in a folder of a repository."""
+        inside = f"{folder}/" if folder else ""
+        entries = [
+            self._entry(n, d)
+            for n, d in files.items()
+            if n.startswith(inside) and "/" not in n[len(inside) :]
+        ]
+        below = {
+            n[: n.index("/", len(inside))] for n in files if n.startswith(inside) and "/" in n[len(inside) :]
+        }
+        return [*entries, *({"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(below))]
+
+    @staticmethod
+    def _entry(name: str, data: bytes) -> dict[str, Any]:
+        entry = {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        if name.endswith(TEXT):
+            return entry
+        return {
+            **entry,
+            "lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130},
+        }
+
+    def file(self, path: str) -> tuple[str, bytes] | None:
+        """Commit and content of `/[datasets/]OWNER/NAME/resolve/COMMIT/FILE`; None for any other path."""
+        match = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)", path.split("?")[0])
+        key = f"{'datasets' if match[1] else 'models'}/{match[2]}" if match else ""
+        if match is None or key not in self.repos:
+            return None
+        sha, files = self.at(key, match[3])
+        name = unquote(match[4])
+        return (sha, files[name]) if name in files else None
 
     @staticmethod
     def _mode(path: str, files: dict[str, bytes]) -> dict[str, Any]:
@@ -132,15 +190,28 @@ def serve() -> Iterator[LocalHub]:
 
         def _answer(self) -> None:
             body = self._body()
+            found = hub.file(self.path) if self.command in ("GET", "HEAD") else None
+            if found is not None:
+                hub.asked.append(f"{self.command} {self.path}")
+                self._send(
+                    200,
+                    found[1],
+                    {"X-Repo-Commit": found[0], "ETag": f'"{hashlib.sha256(found[1]).hexdigest()}"'},
+                )
+                return
             status, value = hub.answer(self.command, self.path, body, self.headers)
-            data = json.dumps(value).encode()
+            more = {"X-Error-Message": value["error"]} if status >= 400 else {}
+            if status == 404:
+                more["X-Error-Code"] = "EntryNotFound" if "/resolve/" in self.path else "RepoNotFound"
+            self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **more})
+
+        def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            if status >= 400:
-                self.send_header("X-Error-Message", value["error"])
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
         def _body(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":
@@ -152,7 +223,7 @@ def serve() -> Iterator[LocalHub]:
             self.rfile.readline()
             return b"".join(pieces)
 
-        do_GET = do_POST = do_PUT = _answer
+        do_GET = do_HEAD = do_POST = do_PUT = _answer
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -2,7 +2,8 @@
 
 Paper, stage 1, "S2TT data": source speech of FLEURS, CoVoST 2 and MuST-C; the teacher translates the transcript, and no
 human translation is used. The recording stays as it is. One utterance and one target language make one group with one
-voice. The utterances come from a manifest or from a corpus in its own layout (those that evaluation reads):
+voice. The utterances come from any data set with audio and text (`speech_datasets`), from a manifest, or from a corpus
+in its own layout (those that evaluation reads):
 
     manifest   FILE.jsonl or FILE.csv, one utterance per line: audio, transcript, source_lang, target_lang; optional:
                id, voice, row and column (the clip is in this row of a parquet file), offset and duration (seconds:
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from rba_bench.audio import clips, decoding
+from rba_bench.audio.arrow_files import SUFFIX, arrow_clip
 from rba_bench.audio.samples import resample
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import sha256_bytes, sha256_json
@@ -32,44 +34,15 @@ from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filtering import ShardFilter, indexed_units
 from rba_bench.synthesis.filters import KEPT, judge_answer, read_reply, tidy
 from rba_bench.synthesis.speaking import THREADS, SpokenShard
+from rba_bench.synthesis.speech_datasets import dataset_utterances
 from rba_bench.synthesis.synthesis_recipe import SourceOptions, SynthesisRecipe
 from rba_bench.synthesis.teacher import response_decoding
 from rba_bench.synthesis.units import Unit, split_of, text_id
+from rba_bench.synthesis.utterances import Utterance
 from rba_bench.textlm.text_model import TextLM
 
 _REQUIRED = ("audio", "transcript", "source_lang", "target_lang")
 _FIELDS = {*_REQUIRED, "id", "voice", "row", "column", "offset", "duration"}
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """One recorded utterance that is to be translated.
-
-    Attributes:
-        id: unique among the utterances of a set.
-        path: audio or parquet file.
-        transcript: what is said.
-        source_lang, target_lang: short codes.
-        voice: speaker, "" if unknown.
-        row, column: place in a parquet file; row None for an audio file.
-        offset, duration: part of a longer file in seconds; None = all of it.
-    """
-
-    id: str
-    path: str
-    transcript: str
-    source_lang: str
-    target_lang: str
-    voice: str = ""
-    row: int | None = None
-    column: str = "audio"
-    offset: float | None = None
-    duration: float | None = None
-
-    def content(self) -> list[Any]:
-        """What identifies the utterance wherever its file lies."""
-        place = [Path(self.path).name, self.row, self.offset, self.duration]
-        return [self.id, self.transcript, self.source_lang, self.target_lang, self.voice, *place]
 
 
 def read_utterances(source: SourceOptions) -> list[Utterance]:
@@ -81,6 +54,8 @@ def read_utterances(source: SourceOptions) -> list[Utterance]:
     """
     if source.manifest is not None:
         utterances = list(_read_manifest(Path(source.manifest)))
+    elif source.dataset:
+        utterances = list(dataset_utterances(source))
     else:
         readers = {"covost2": _read_covost2, "fleurs": _read_fleurs, "mustc": _read_mustc}
         folder, utterances = Path(str(source.path)), []
@@ -93,7 +68,8 @@ def read_utterances(source: SourceOptions) -> list[Utterance]:
             raise UserError(f"utterance {utterance.id!r} occurs twice: give each line an id of its own")
         ids.add(utterance.id)
     if not utterances:
-        raise UserError(f"no utterances in {source.manifest or source.path}")
+        place = source.manifest or source.path or ", ".join(source.dataset)
+        raise UserError(f"no utterances in {place}")
     return utterances[: source.limit]
 
 
@@ -384,8 +360,12 @@ class Recordings:
 def _decode(utterance: Utterance) -> np.ndarray:
     """Samples of an utterance at 16 kHz, [n]."""
     if utterance.offset is None and utterance.duration is None:
-        ref = clips.AudioRef("", 0, 0.0, utterance.path, utterance.row, utterance.column)
-        return clips.decode_clip(clips.read_clip_bytes(ref))
+        if utterance.row is not None and utterance.path.endswith(SUFFIX):
+            data = arrow_clip(Path(utterance.path), utterance.row, utterance.column)
+        else:
+            ref = clips.AudioRef("", 0, 0.0, utterance.path, utterance.row, utterance.column)
+            data = clips.read_clip_bytes(ref)
+        return clips.decode_clip(data)
     path = Path(utterance.path)
     if not path.is_file():
         raise MissingPrerequisite(f"no audio at {path}: unpack the whole corpus")

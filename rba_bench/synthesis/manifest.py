@@ -34,11 +34,13 @@ class MoreFacts:
         dropped_clips: Clips that were left out, by reason.
         benchmarks: Test sets that nothing may repeat.
         labels: Who labelled topic and difficulty.
+        source: Which data set the recordings come from.
     """
 
     dropped_clips: Mapping[str, int]
     benchmarks: BenchmarkIndex | None = None
     labels: Mapping[str, Any] | None = None
+    source: Mapping[str, Any] | None = None
 
 
 def write_manifest(
@@ -91,6 +93,7 @@ def write_manifest(
         "tts": {"engine": maker.name, "version": maker.version, "voices": maker.voice_names()},
         "asr": maker.round_trip_facts(),
         **({} if facts.labels is None else {"labels": without_paths(dict(facts.labels))}),
+        **({} if facts.source is None else {"source": dict(facts.source)}),
         **({} if facts.benchmarks is None else {"test_sets": _test_sets(facts.benchmarks)}),
         "counts": counts,
         "versions": versions,

@@ -27,7 +27,6 @@ from rba_bench.synthesis.corpora import (
     Recordings,
     TranslationAsker,
     TranslationFilter,
-    Utterance,
     read_utterances,
 )
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
@@ -36,12 +35,14 @@ from rba_bench.synthesis.manifest import MoreFacts, write_manifest
 from rba_bench.synthesis.shards import clips_name, finished_shard, make_plan
 from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
-from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.speech_datasets import dataset_facts
+from rba_bench.synthesis.synthesis_recipe import DATASET_KEYS, SynthesisRecipe
 from rba_bench.synthesis.tagging import load_labeller
 from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
 from rba_bench.synthesis.texts.against import read_against
 from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, NamedTexts, build_benchmark_index
 from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
+from rba_bench.synthesis.utterances import Utterance
 from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
@@ -53,6 +54,7 @@ LATER = (
     "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown", "text_filters",
     "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
 )  # fmt: skip
+PLACES = ("manifest", "path", "dataset", *DATASET_KEYS)  # of `source`
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 CLIPS_WORTH_WORKERS = 2000
 TestSets = Callable[[], Iterable[NamedTexts]]
@@ -131,7 +133,10 @@ def _signed_config(
     if is_server(recipe):
         config["teacher"] = identity["name"]
     if recipe.source is not None:  # a hash stands for the speech, wherever it lies
-        config["source"] = {k: v for k, v in config["source"].items() if k not in ("manifest", "path")}
+        config["source"] = {k: v for k, v in config["source"].items() if k not in PLACES}
+        if recipe.source.dataset:  # what the hash does not tell
+            directions = ["_".join(direction) for direction in recipe.source.directions()]
+            config["source"] |= {"audio_column": utterances[0].column, "pairs": directions}
         config["source_sha256"] = sha256_json([utterance.content() for utterance in utterances])
     config |= {f"teacher_{key}": identity[key] for key in ("weights_sha256", "setup_sha256")}
     return config | ({"template": identity["template"]} if "template" in identity else {})
@@ -170,7 +175,9 @@ class _Synthesis:
             speaker.finish()
         template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
         checksums = dict(sorted(self.checksums.items()))
-        facts = MoreFacts(self.dropped, self.benchmarks, shards.facts())
+        facts = MoreFacts(
+            self.dropped, self.benchmarks, shards.facts(), dataset_facts(self.recipe.source, self.utterances)
+        )
         manifest = write_manifest(
             self.recipe, self.identity, template, maker, self.texts, checksums, self.out, facts
         )

@@ -8,7 +8,8 @@ from rba_bench.audio.augmentation import Augmentation
 from rba_bench.audio.clip_checks import ClipLimits
 from rba_bench.audio.perturbations import COLOURS
 from rba_bench.audio.speech_engines import VOICE_BANKS
-from rba_bench.metrics.languages import TRANSLATE
+from rba_bench.errors import UserError
+from rba_bench.metrics.languages import TRANSLATE, short
 from rba_bench.recipes import Recipe, suggest
 from rba_bench.synthesis.texts.near_duplicates import NearDuplicateOptions
 from rba_bench.synthesis.texts.text_rules import TextRuleSettings
@@ -16,18 +17,31 @@ from rba_bench.textlm.chat import TemplateVariables
 
 Kind = Literal["instruct", "qa", "s2tt"]
 Range = tuple[float, float]
+DATASET_KEYS = ("config", "audio_column", "text_column", "source_lang", "target_lang")
 
 
 class SourceOptions(Recipe):
-    """Existing speech with transcripts, which the teacher translates: a manifest, or a corpus in its own layout."""
+    """Existing speech with transcripts, which the teacher translates: a manifest, any data set, or a corpus."""
 
     manifest: str | None = Field(
         None, description="a .jsonl or .csv file, one utterance per line; see rba_bench/synthesis/corpora.py"
     )
     corpus: Literal["covost2", "fleurs", "mustc"] | None = None
     path: str | None = Field(None, description="folder of the corpus")
-    pairs: tuple[str, ...] = Field((), description="directions of the corpus, such as en_de")
-    split: str = Field("train", description="part of the corpus to use; its test part is for evaluation")
+    dataset: tuple[str, ...] = Field(
+        (),
+        description="any data set with audio and text: .parquet files, a folder (parquet, save_to_disk, or what "
+        "load_dataset reads), or OWNER/NAME[@REVISION] of the Hub",
+    )
+    config: str | None = Field(None, description="of the data set; of a local folder also a folder in it")
+    audio_column: str | None = Field(None, description="of the data set; null: by type and usual names")
+    text_column: str | None = Field(
+        None, description="what is said, in the data set; null: by type and usual names"
+    )
+    source_lang: str | None = Field(None, description="language of the data set, such as en")
+    target_lang: str | None = Field(None, description="language to translate the data set into, such as de")
+    pairs: tuple[str, ...] = Field((), description="directions, such as en_de")
+    split: str = Field("train", description="part of the data to use; its test part is for evaluation")
     limit: int | None = Field(None, ge=1, description="use only the first so many utterances")
     max_seconds: float = Field(30.0, gt=0, description="longer utterances are left out")
     prompt: str = Field(
@@ -41,8 +55,8 @@ class SourceOptions(Recipe):
 
     @model_validator(mode="after")
     def _one_place(self) -> "SourceOptions":
-        if (self.manifest is None) == (self.corpus is None):
-            raise ValueError("source needs either `manifest` or `corpus`")
+        if [self.manifest is not None, self.corpus is not None, bool(self.dataset)].count(True) != 1:
+            raise ValueError("source needs either `manifest` or `corpus` or `dataset`")
         if self.corpus is not None and (self.path is None or not self.pairs):
             raise ValueError(f"source.corpus {self.corpus} needs `path` and `pairs`, such as [en_de]")
         if any(len(pair.split("_")) != 2 for pair in self.pairs):
@@ -50,6 +64,30 @@ class SourceOptions(Recipe):
         if "{text}" not in self.teacher_prompt:
             raise ValueError("source.teacher_prompt must say where the {text} goes")
         return self
+
+    @model_validator(mode="after")
+    def _of_a_dataset(self) -> "SourceOptions":
+        given = [key for key in DATASET_KEYS if getattr(self, key) is not None]
+        if given and not self.dataset:
+            raise ValueError(f"source.{given[0]} belongs to source.dataset")
+        one_way = (self.source_lang is None) == (self.target_lang is None) == bool(self.pairs)
+        if self.dataset and (not one_way or len({source for source, _ in self.directions()}) != 1):
+            raise ValueError(
+                "source.dataset needs `source_lang` and `target_lang`, or `pairs` of one source language, such as "
+                "[en_de, en_fr]"
+            )
+        for code in [code for direction in self.directions() for code in direction]:
+            try:
+                short(code)
+            except UserError as error:
+                raise ValueError(f"source: {error}") from error
+        return self
+
+    def directions(self) -> list[tuple[str, str]]:
+        """Source and target language of each direction, as they are written."""
+        if self.source_lang is not None and self.target_lang is not None:
+            return [(self.source_lang, self.target_lang)]
+        return [(pair.split("_")[0], pair.split("_")[1]) for pair in self.pairs]
 
 
 class RoundTripOptions(Recipe):

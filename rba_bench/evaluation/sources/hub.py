@@ -1,27 +1,23 @@
 """Files of a data set: from a local copy, or from the Hub at a revision that is remembered.
 
 A local copy has the layout that `hf download --repo-type dataset --local-dir DIR` makes. From the Hub a branch name is
-resolved to a commit on first use and kept in `revisions.json` (under `$RBA_CACHE`, or the file that `RBA_REVISIONS`
-names, which may be shared and committed): later runs read that very commit, and every record names it.
+resolved to a commit on first use and remembered (`rba_bench.revisions`): later runs read that very commit, and every
+record names it.
 """
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench import revisions
+from rba_bench.errors import MissingPrerequisite
 from rba_bench.evaluation.sources.source import DATA_DIR_VARIABLE, Place
-from rba_bench.files import cache_dir, read_json, write_json
+from rba_bench.revisions import HubUnreachable, ask_hub
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
+__all__ = ["HubFiles", "HubUnreachable", "find_files", "pinned_commit"]
 LOCAL = "local"
-
-
-class HubUnreachable(MissingPrerequisite):
-    """The Hub did not answer, so that asking for another data set is a waste of time."""
+_FIX = f"copy it here and name the folder with --data-dir (or {DATA_DIR_VARIABLE})"
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
     commit = pinned_commit(repo, revision, place.offline)
     wanted: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "allow_patterns": list(patterns)}
     wanted |= {"local_files_only": True} if place.offline else {}
-    root = Path(_ask_hub(repo, lambda: snapshot_download(repo, **wanted)))
+    root = Path(ask_hub(repo, lambda: snapshot_download(repo, **wanted), _FIX))
     paths = _matching(root, patterns)
     if not paths:
         raise MissingPrerequisite(f"{repo} at {commit[:12]} holds no {' or '.join(patterns)}")
@@ -73,36 +69,9 @@ def find_files(repo: str, patterns: Sequence[str], place: Place, revision: str =
 
 
 def pinned_commit(repo: str, revision: str, offline: bool = False) -> str:
-    """The commit that `revision` of `repo` stands for on this machine.
-
-    Args:
-        repo: `owner/name` on the Hub.
-        revision: Branch or commit.
-        offline: Do not ask the Hub.
-
-    Raises:
-        MissingPrerequisite: the Hub cannot be asked and nothing is remembered.
-    """
-    if COMMIT.fullmatch(revision):
-        return revision
-    book = Path(os.environ.get("RBA_REVISIONS") or cache_dir() / "revisions.json")
-    try:
-        commits: dict[str, str] = read_json(book) if book.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{book} is damaged ({error}): restore or remove it") from error
-    if not isinstance(commits, dict):
-        raise UserError(f"{book} is damaged: it holds no mapping; restore or remove it")
-    key = f"{repo}@{revision}"
-    if key not in commits and offline:
-        raise MissingPrerequisite(
-            f"{repo} is not in the cache of the Hub: copy it here and name its folder with --data-dir"
-        )
-    if key not in commits:
-        from huggingface_hub import HfApi
-
-        commits[key] = str(_ask_hub(repo, lambda: HfApi().dataset_info(repo, revision=revision).sha))
-        write_json(book, dict(sorted(commits.items())))
-    return commits[key]
+    """See `rba_bench.revisions.pinned_commit`."""
+    fix = "copy it here and name its folder with --data-dir" if offline else _FIX
+    return revisions.pinned_commit(repo, revision, fix, offline)
 
 
 def _local(repo: str, patterns: Sequence[str], data_dir: Path, revision: str) -> HubFiles:
@@ -124,25 +93,3 @@ def _matching(root: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
     if not root.is_dir():
         return ()
     return tuple(sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()}))
-
-
-def _ask_hub(repo: str, request: Any) -> Any:
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    try:
-        return request()
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        answered = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
-        unreachable = (
-            isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | HTTPError) and not answered
-        )
-        raise (HubUnreachable if unreachable else MissingPrerequisite)(
-            f"cannot get {repo} from the Hub ({reason}): copy it here and name the folder with --data-dir "
-            f"(or {DATA_DIR_VARIABLE})"
-        ) from error
