@@ -205,6 +205,22 @@ def release(out: Path | str) -> None:
         file_lock.release()
 
 
+def unclaim(out: Path | str, remove: bool) -> None:
+    """Take back `claim` where nothing was made since, so that a run of another configuration may use the folder.
+
+    Args:
+        out: The folder, which this process holds.
+        remove: Remove it, too.
+    """
+    folder = Path(out)
+    with suppress(OSError):
+        if {entry.name for entry in folder.iterdir()} <= {SIGNATURE, LOCK}:
+            (folder / SIGNATURE).unlink(missing_ok=True)
+            release(folder)
+            if remove:
+                folder.rmdir()
+
+
 @contextmanager
 def locked(out: Path | str) -> Iterator[None]:
     """`lock` and `release` around a piece of work."""

@@ -3,11 +3,13 @@
 The commands and the Python interface both call these functions.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rba_bench.errors import UserError
 from rba_bench.outputs import RUNS, run_folder
 from rba_bench.progress import say
 from rba_bench.recipes import recipe_file
@@ -26,6 +28,7 @@ def make_set(
     overrides: Sequence[str] = (),
     out: Path | None = None,
     workers: int | None = 0,
+    against: Sequence[str] = (),
 ) -> Path:
     """Make the alignment set of a recipe, or finish it.
 
@@ -34,6 +37,7 @@ def make_set(
         overrides: `key=value` texts.
         out: Folder; None for one under `runs/`.
         workers: Processes that speak; 0 for this one, None for as many as the set is worth.
+        against: Files of texts that must not be repeated, beside those of the recipe's `text_filters.against`.
 
     Raises:
         UserError: the recipe is wrong, or the folder belongs to another one.
@@ -44,11 +48,18 @@ def make_set(
     from rba_bench.synthesis.pipeline import synthesize
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
-    if isinstance(recipe, Mapping):
-        parsed = load_recipe(SynthesisRecipe, None, overrides, values=recipe)
-    else:
-        parsed = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), overrides)
-    standard = recipe is None and not overrides
+    values = recipe if isinstance(recipe, Mapping) else None
+    file = recipe_file(recipe or SYNTHESIS) if not isinstance(recipe, Mapping) else None
+    parsed = load_recipe(SynthesisRecipe, file, overrides, values=values)
+    if against and parsed.source is not None:
+        raise UserError(
+            "--against is for instructions that a teacher writes: leave it out with recorded speech (source)"
+        )
+    if against:
+        files = list(dict.fromkeys([*parsed.text_filters.against, *against]))
+        key = f"text_filters.against={json.dumps(files, ensure_ascii=False)}"
+        parsed = load_recipe(SynthesisRecipe, file, [*overrides, key], values=values)
+    standard = recipe is None and not overrides and not against
     folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", parsed.resolved()))
     if out is None:
         say(f"alignment set: {folder} (choose with --out)")

@@ -71,6 +71,16 @@ def synth_command(
             show_default=False,
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="FILE[:COLUMN]",
+            help="Leave out instructions that repeat a text of FILE (.txt, .jsonl, .csv, .tsv or .parquet), such as a "
+            "test set. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     push_to_hub: options.PushToHub = None,
     public: options.Public = False,
     as_json: options.Json = False,
@@ -82,8 +92,8 @@ def synth_command(
     """
     if context.invoked_subcommand is not None:
         return
-    if seal is not None and (recipe or set_ or out):
-        raise UserError("--seal checks a folder as it is: leave out --recipe, --set and --out")
+    if seal is not None and (recipe or set_ or out or against):
+        raise UserError("--seal checks a folder as it is: leave out --recipe, --set, --against and --out")
     if seal is None and sample is not None:
         raise UserError("--sample belongs to --seal DIR: clips that are synthesised here need no check")
     repository = push.reserve_repository(push_to_hub, "dataset", public)
@@ -93,7 +103,7 @@ def synth_command(
         made = (
             sealing.seal_alignment_set(seal, sample).path
             if seal
-            else make_set(recipe, set_ or (), out, workers)
+            else make_set(recipe, set_ or (), out, workers, against or ())
         )
     manifest = read_json(made / alignment_set.MANIFEST)
     if as_json:

@@ -20,7 +20,7 @@ from rba_bench.audio.speech_engines import SpeechEngine
 from rba_bench.cards import CARD
 from rba_bench.errors import RbaError, UserError
 from rba_bench.files import sha256_json, sweep
-from rba_bench.outputs import claim, release
+from rba_bench.outputs import claim, release, unclaim
 from rba_bench.progress import bar, say
 from rba_bench.synthesis.asking import LANES, AskAhead, Asker, InstructionAsker
 from rba_bench.synthesis.corpora import (
@@ -30,9 +30,8 @@ from rba_bench.synthesis.corpora import (
     read_utterances,
 )
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
-from rba_bench.synthesis.filters import KEPT
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
-from rba_bench.synthesis.shards import clips_name, finished_shard, make_plan
+from rba_bench.synthesis.shards import DONE, clips_name, finished_shard, make_plan
 from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.speech_datasets import dataset_facts
@@ -43,6 +42,7 @@ from rba_bench.synthesis.texts.against import read_against
 from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, NamedTexts, build_benchmark_index
 from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
 from rba_bench.synthesis.utterances import Utterance
+from rba_bench.synthesis.yields import check_clips, check_yield
 from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
@@ -97,6 +97,7 @@ def synthesize(
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
     config = _signed_config(recipe, identity, utterances)
     workers = _worthwhile_workers(recipe, len(utterances)) if workers is None else workers
+    new = not out.exists()
     resumes = claim(out, "synth", config)
     try:
         finished = False
@@ -110,6 +111,10 @@ def synthesize(
             _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers, test_sets).run()
         if not finished or not (out / CARD).is_file():
             write_set_card(AlignmentSet.open(out, verify=False))
+    except RbaError:
+        if not resumes:  # a mistake in the recipe, say: the corrected one may use the folder
+            unclaim(out, remove=new)
+        raise
     finally:
         release(out)
     return out
@@ -173,6 +178,7 @@ class _Synthesis:
                 for job in jobs:
                     speaker.hand_in(job)
             speaker.finish()
+        check_clips(len(self.checksums), self.dropped, finished=True)
         template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
         checksums = dict(sorted(self.checksums.items()))
         facts = MoreFacts(
@@ -192,11 +198,17 @@ class _Synthesis:
     def _maker(self) -> RowMaker:
         if self.recipe.source is not None:
             return Recordings(self.recipe.source)
-        return SpokenClips(self.recipe, self.engine)
+        maker = SpokenClips(self.recipe, self.engine)
+        if (
+            self.recipe.tagger is None and not (self.out / DONE).is_dir()
+        ):  # else the languages are not known yet
+            maker.try_engines()
+        return maker
 
     def _filter(self) -> ShardFilter:
         if self.recipe.source is not None:
             return TranslationFilter(self.recipe, self.recipe.source, self.utterances)
+        _ = self.benchmark_folder  # files of `against` are read before anything is asked
         labels = self.recipe.labels
         return InstructionFilter(
             self.recipe,
@@ -243,9 +255,9 @@ class _Synthesis:
 
     def _note(self, name: str, marker: dict[str, Any]) -> None:
         self.dropped.update(clip["reason"] for clip in marker["dropped"])
-        if not marker["rows"]:  # nothing of it was kept
-            return
-        self.checksums[name] = str(marker["sha256"])
+        if marker["rows"]:
+            self.checksums[name] = str(marker["sha256"])
+        check_clips(len(self.checksums), self.dropped, finished=False)
 
     def _jobs(self, asker: Asker, shards: ShardFilter, settings: dict[str, Any]) -> Generator[SpeakJob]:
         """Shards of clips to be made, as soon as their instructions are known."""
@@ -265,7 +277,7 @@ class _Synthesis:
             for number in count():
                 if shards.enough:
                     break
-                self._check_yield(number, shards)
+                check_yield(self.recipe, number, shards.kinds.total(), self.texts)
                 if number == asker.shards:
                     break
                 before = filter_shard(self.out, shards, self.config, before, number, take)
@@ -275,22 +287,6 @@ class _Synthesis:
         if not any(shard.kept for shard in self.texts):
             raise RbaError(f"none of {len(self.utterances)} transcripts has a usable translation")
         yield from parts.rest()
-
-    def _check_yield(self, number: int, shards: ShardFilter) -> None:
-        """Raise RbaError where too many candidates gave too few usable instructions."""
-        recipe = self.recipe
-        if recipe.source is not None or number * recipe.round_size < recipe.most_candidates:
-            return
-        reasons: Counter[str] = Counter()
-        for shard in self.texts:
-            reasons.update(shard.instructions)
-            reasons.update({f"answer {reason}": n for reason, n in shard.answers.items()})
-        told = [(reason, n) for reason, n in reasons.most_common() if reason not in (KEPT, f"answer {KEPT}")]
-        raise RbaError(
-            f"{number * recipe.round_size} candidates gave {shards.kinds.total()} of {recipe.n_instructions} usable "
-            f"instructions ({', '.join(f'{reason} {n}' for reason, n in told)}); lower n_instructions (or kinds), "
-            "loosen the filters, or raise max_candidates"
-        )
 
 
 @dataclass

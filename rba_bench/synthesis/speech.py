@@ -29,7 +29,7 @@ from rba_bench.audio.speech_engines import (
     speak_all,
 )
 from rba_bench.audio.spoken_form import spoken_form, spoken_form_version
-from rba_bench.errors import AudioError
+from rba_bench.errors import AudioError, UserError
 from rba_bench.files import canonical_json
 from rba_bench.metrics.wer import word_statistics
 from rba_bench.seeding import stable_seed
@@ -75,15 +75,30 @@ class SpokenClips:
 
     Raises:
         MissingPrerequisite: an engine is not installed, or a voice is not there.
+        UserError: there are too few voices.
     """
 
     def __init__(self, recipe: SynthesisRecipe, engine: SpeechEngine | None = None) -> None:
         self.recipe = recipe
         self._engine = engine or engine_of_bank(recipe.voice_bank)
         self.speakers = find_speakers(recipe.voices) if recipe.voices else self._bank()
+        if len(self.speakers) < recipe.voices_per_instruction:
+            raise UserError(
+                f"voices_per_instruction is {recipe.voices_per_instruction}, and `voices` names {len(self.speakers)}: "
+                "lower it, or name more voices"
+            )
         engines = {speaker.engine.name: speaker.engine.version() for speaker in self.speakers}
         self.name = ", ".join(engines)
         self.version = next(iter(engines.values())) if len(engines) == 1 else str(engines)
+
+    def try_engines(self) -> None:
+        """Let a voice of each engine say a word in the recipe's language.
+
+        Raises:
+            RbaError: an engine does not speak it, or does not work, such as a server that cannot be reached.
+        """
+        for speaker in {speaker.engine.name: speaker for speaker in self.speakers}.values():
+            speak_all(["1"], self.recipe.language, [speaker])
 
     def voice_names(self) -> list[str]:
         """See `RowMaker`."""

@@ -11,6 +11,7 @@ SURFACE = {
     "quickstart": ["--help", "--json", "--out", "--track", "-h"],
     "synth": [
         *(
+            "--against",
             "--help",
             "--json",
             "--out",

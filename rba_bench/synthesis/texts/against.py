@@ -42,6 +42,8 @@ def read_against(given: str) -> list[str]:
         raise MissingPrerequisite(f"--against {given}: no file {path}")
     if path.suffix not in SUFFIXES:
         raise UserError(f"--against {path}: what kind of file is it? known are {', '.join(SUFFIXES)}")
+    if column and path.suffix == ".txt":
+        raise UserError(f"--against {given}: a .txt file has no columns: write {path}")
     try:
         texts = [text.strip() for text in _texts(path, column)]
     except (
