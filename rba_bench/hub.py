@@ -28,6 +28,7 @@ LOCAL_FILES = ("rba_config.json", "rba_start.json", "rba_state.json")  # not pub
 LOCAL_FOLDERS = ("trainer",)
 RECORDS = (RUN_RECORD, PROVENANCE, MANIFEST)  # any text in them may be a path
 PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")  # in other JSON files
+ASKED_AT_ONCE = 500  # names of files in one question
 COMMIT_SIZE = 50  # files in one commit; a set of many shards is uploaded in several commits
 Kind = Literal["model", "dataset"]
 
@@ -110,7 +111,7 @@ def write_missing_card(folder: Path) -> None:
 
 
 def upload_folder(folder: Path, repository: Repository) -> str:
-    """Upload a finished folder; files that the repository has already are not sent again.
+    """Upload a finished folder; files that the repository has already are not sent again, so a broken upload goes on.
 
     Args:
         folder: of a checkpoint or an alignment set.
@@ -130,10 +131,13 @@ def upload_folder(folder: Path, repository: Repository) -> str:
         raise UserError(f"{folder} holds a {kind}, {repository.id} is a repository for a {repository.kind}")
     write_missing_card(folder)
     names = _published_files(folder, kind)
-    say(f"publishing {len(names)} files of {folder} as {repository.id}")
     message, address = f"Upload by rba-bench {__version__}", repository.url
     retry = ["rba-bench", "push", str(folder), repository.id, *(["--public"] if repository.public else [])]
     with _hub_errors(repository.id, retry=shlex.join(retry)):
+        there = _uploaded_shards(folder, repository)
+        counted = f"{len(names)} files" + (f", of which {len(there)} are there already," if there else "")
+        say(f"publishing {counted} of {folder} as {repository.id}")
+        names = [name for name in names if name not in there]
         for start in range(0, len(names), COMMIT_SIZE):
             files = [
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=_published_content(folder / name))
@@ -144,6 +148,25 @@ def upload_folder(folder: Path, repository: Repository) -> str:
             )
             address = str(commit.commit_url)
     return address
+
+
+def _uploaded_shards(folder: Path, repository: Repository) -> set[str]:
+    """Shards that the repository holds already: an upload that was broken off goes on without reading them again.
+
+    The Hub tells the SHA-256 of large files, the manifest those of the shards.
+    """
+    from huggingface_hub import RepoFile
+
+    if repository.kind != "dataset":
+        return set()
+    checksums = AlignmentSet.open(folder, verify=False).manifest["checksums"]
+    names, found = list(checksums), set()
+    for start in range(0, len(names), ASKED_AT_ONCE):
+        asked = names[start : start + ASKED_AT_ONCE]
+        for info in _hub_api().get_paths_info(repository.id, asked, repo_type=repository.kind):
+            if isinstance(info, RepoFile) and info.lfs and info.lfs.sha256 == checksums.get(info.path):
+                found.add(info.path)
+    return found
 
 
 def _published_files(folder: Path, kind: Kind) -> list[str]:

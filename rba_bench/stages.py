@@ -59,6 +59,10 @@ def make_set(
         files = list(dict.fromkeys([*parsed.text_filters.against, *against]))
         key = f"text_filters.against={json.dumps(files, ensure_ascii=False)}"
         parsed = load_recipe(SynthesisRecipe, file, [*overrides, key], values=values)
+    if parsed.kind == "qa" and parsed.tagger is None and parsed.max_answer_words is None:
+        say(
+            "kind: qa is for answers of one to five words: set max_answer_words: 5, or answers of any length are kept"
+        )
     standard = recipe is None and not overrides and not against
     folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", parsed.resolved()))
     if out is None:

@@ -31,6 +31,7 @@ class LocalHub:
         repos: By kind and id: `private`, and `files` by name.
         blobs: Uploaded by LFS, by SHA-256.
         asked: Method and path of every request.
+        spared: Requests that are still answered before `refuse` holds, by the same text.
         commits: Files by commit.
         refuse: Answer of requests whose path has a piece of text in it, by that text: status and message.
     """
@@ -41,12 +42,17 @@ class LocalHub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
+    spared: dict[str, int] = field(default_factory=dict)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def files(self, repo: str, kind: str = "model") -> dict[str, bytes]:
         """Content of a repository."""
         found: dict[str, bytes] = self.repos[f"{kind}s/{repo}"]["files"]
         return found
+
+    def refuse_after(self, piece: str, n: int, answer: tuple[int, str]) -> None:
+        """Refuse requests whose path has `piece` in it, once `n` of them were answered."""
+        self.refuse[piece], self.spared[piece] = answer, n
 
     def commit(self, key: str) -> str:
         """The newest commit of a repository: a hash of its content, which can be read again under it."""
@@ -65,7 +71,9 @@ class LocalHub:
         """Status and JSON value for one request."""
         self.asked.append(f"{method} {path}")
         for piece, (status, message) in self.refuse.items():
-            if piece in path:
+            if piece in path and self.spared.get(piece, 0) > 0:
+                self.spared[piece] -= 1
+            elif piece in path:
                 return status, {"error": message}
         if method == "PUT" and path.startswith("/upload/"):
             assert hashlib.sha256(body).hexdigest() == path.removeprefix("/upload/")

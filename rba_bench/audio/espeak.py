@@ -143,8 +143,8 @@ class _Library:
         self.lib.espeak_SetSynthCallback(callback)
         if self.lib.espeak_SetVoiceByName(voice.espeak_name(language).encode()) != 0:
             raise UserError(
-                f"espeak-ng does not speak {language!r}: it has no voice {voice.espeak_name(language)!r}, see its list of "
-                "languages and variants"
+                f"espeak-ng does not speak {language!r}: it has no voice {voice.espeak_name(language)!r}, see its list "
+                "of languages and variants"
             )
         self.lib.espeak_SetParameter(PARAMETER_RATE, voice.rate, 0)
         self.lib.espeak_SetParameter(PARAMETER_PITCH, voice.pitch, 0)

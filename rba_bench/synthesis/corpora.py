@@ -42,6 +42,7 @@ from rba_bench.synthesis.utterances import Utterance
 from rba_bench.textlm.text_model import TextLM
 
 _REQUIRED = ("audio", "transcript", "source_lang", "target_lang")
+TRIED = 8  # recordings, where all are broken
 _FIELDS = {*_REQUIRED, "id", "voice", "row", "column", "offset", "duration"}
 
 
@@ -71,6 +72,26 @@ def read_utterances(source: SourceOptions) -> list[Utterance]:
         place = source.manifest or source.path or ", ".join(source.dataset)
         raise UserError(f"no utterances in {place}")
     return utterances[: source.limit]
+
+
+def check_recordings(utterances: Sequence[Utterance]) -> None:
+    """Decode a clip or two before the teacher begins; a few broken ones are no matter.
+
+    Raises:
+        MissingPrerequisite: a file is not there.
+        UserError: none of some clips can be decoded.
+    """
+    wanted = [utterance for utterance in utterances if tidy(utterance.transcript)]
+    tried = wanted[:: max(1, len(wanted) // TRIED)][:TRIED]
+    fault = ""
+    for utterance in tried:
+        try:
+            _decode(utterance)
+            return
+        except clips.AudioError as error:
+            fault = fault or f"{utterance.id}: {error}"
+    if tried:
+        raise UserError(f"none of {len(tried)} recordings that were tried can be decoded ({fault})")
 
 
 def _read_manifest(path: Path) -> Iterator[Utterance]:

@@ -27,6 +27,7 @@ from rba_bench.synthesis.corpora import (
     Recordings,
     TranslationAsker,
     TranslationFilter,
+    check_recordings,
     read_utterances,
 )
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
@@ -196,12 +197,13 @@ class _Synthesis:
         return self.recipe.source is None and self.recipe.instruction_prompt is None
 
     def _maker(self) -> RowMaker:
+        begun = (self.out / DONE).is_dir()
         if self.recipe.source is not None:
+            if not begun:
+                check_recordings(self.utterances)
             return Recordings(self.recipe.source)
         maker = SpokenClips(self.recipe, self.engine)
-        if (
-            self.recipe.tagger is None and not (self.out / DONE).is_dir()
-        ):  # else the languages are not known yet
+        if self.recipe.tagger is None and not begun:  # otherwise the languages are not known yet
             maker.try_engines()
         return maker
 

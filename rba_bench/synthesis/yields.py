@@ -76,6 +76,6 @@ def check_clips(kept: int, dropped: Mapping[str, int], finished: bool) -> None:
         return
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
     raise RbaError(
-        f"all {n} clips were left out ({reasons}): a limit of the recipe is too strict, or the voices or recordings are "
-        "not what they should be"
+        f"all {n} clips were left out ({reasons}): a limit of the recipe is too strict, or the voices or recordings "
+        "are not what they should be"
     )
