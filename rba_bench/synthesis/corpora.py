@@ -36,7 +36,7 @@ from rba_bench.synthesis.filters import KEPT, judge_answer, read_reply, tidy
 from rba_bench.synthesis.speaking import THREADS, SpokenShard
 from rba_bench.synthesis.speech_datasets import dataset_utterances
 from rba_bench.synthesis.synthesis_recipe import SourceOptions, SynthesisRecipe
-from rba_bench.synthesis.teacher import response_decoding
+from rba_bench.synthesis.teacher import refuse_silence, response_decoding
 from rba_bench.synthesis.units import Unit, split_of, text_id
 from rba_bench.synthesis.utterances import Utterance
 from rba_bench.textlm.text_model import TextLM
@@ -253,6 +253,7 @@ class TranslationAsker:
         ]
         seeds = [stable_seed("translate", self.recipe.seed, batch[index].id) for index in spoken]
         generations = self.teacher.chat(prompts, response_decoding(self.recipe), seeds) if spoken else []
+        refuse_silence(self.recipe, generations)
         nothing = {"response": "", "status": "empty", "reason": "no_transcript"}
         records = [{"index": start + index, "answer": dict(nothing)} for index in range(len(batch))]
         for index, generation in zip(spoken, generations, strict=True):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.assets import is_asset, resolve_model
-from rba_bench.errors import MissingPrerequisite, UserError, first_line
+from rba_bench.errors import MissingPrerequisite, RbaError, UserError, first_line
 from rba_bench.files import sha256_json
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.filters import judge_answer, plain_text, read_reply, tidy_lines
@@ -195,6 +195,19 @@ class ServerTeacher(TextLM):
         return teacher_identity(self.recipe)
 
 
+def refuse_silence(recipe: SynthesisRecipe, generations: Sequence[Generation]) -> None:
+    """End the run where the server failed at every request of a shard: that is no result that a set could keep.
+
+    Raises:
+        RbaError: it did.
+    """
+    if generations and all(generation.status == "no_reply" for generation in generations):
+        raise RbaError(
+            f"{recipe.teacher} gave no usable reply to any of {len(generations)} requests; run the same command again "
+            "when it works"
+        )
+
+
 def sample_candidates(
     teacher: TextLM, recipe: SynthesisRecipe, number: int, query: QueryTemplate | None = None
 ) -> list[dict[str, Any]]:
@@ -219,6 +232,7 @@ def sample_candidates(
         topics = [recipe.topics[seed % len(recipe.topics)] if recipe.topics else "" for seed in seeds]
         prompts = [recipe.instruction_prompt.replace("{topic}", topic) for topic in topics]
         generations = teacher.chat(prompts, decoding, seeds)
+    refuse_silence(recipe, generations)
     candidates = []
     for index, seed, generation in zip(indices, seeds, generations, strict=True):
         text, status = read_reply(generation)
@@ -241,6 +255,7 @@ def answer_candidates(
     seeds = [stable_seed("answer", recipe.seed, candidate["index"]) for candidate in candidates]
     prompts = [f"{candidate['text']}{recipe.answer_prompt or ''}" for candidate in candidates]
     generations = teacher.chat(prompts, response_decoding(recipe), seeds)
+    refuse_silence(recipe, generations)
     answers = []
     for candidate, seed, generation in zip(candidates, seeds, generations, strict=True):
         response, status = read_reply(generation, tidy_lines)

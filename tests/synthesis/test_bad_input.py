@@ -140,8 +140,9 @@ def test_fewer_candidates_than_instructions_end_at_once(
 def test_a_teacher_that_is_good_enough_is_not_given_up(
     tmp_path: Path, teach: Callable[[TextLM], None]
 ) -> None:
-    """One usable pair in forty, where one in fifty would do."""
-    rare = Scripted("Yes.", lambda seed: f"Which towns lie on river {seed}" if seed % 40 == 0 else "x ** y")
+    """One usable pair in 25, where one in fifty would do."""
+    rare = Scripted("Yes.")
+    usable, rare.ask = rare.ask, lambda seed: usable(seed) if seed % 25 == 0 else "x ** y"
     teach(rare)
     assert synth(tmp_path / "set", **REAL, n_instructions="12", round_size="64", drop_unspeakable="true") == 0
 
@@ -182,7 +183,7 @@ def test_a_translator_that_only_gives_empty_answers_is_given_up_early(
             2,
             "1 shorter than .*1 not readable",
         ),
-        ({**REAL, "voices": "server:http://127.0.0.1:9/v1#m?voice=a"}, 3, "127.0.0.1:9"),
+        ({**REAL, "voices": "server:http://127.0.0.1:9/v1#m?voice=a"}, 1, "127.0.0.1:9"),
     ],
 )
 def test_a_mistake_is_found_before_the_teacher_works_and_leaves_no_folder(
@@ -239,10 +240,17 @@ def test_files_of_against_that_cannot_be_read(
 def test_against_leaves_out_what_a_file_holds_beside_those_of_the_recipe(
     tmp_path: Path, teach: Callable[[TextLM], None]
 ) -> None:
-    texts = [f"Which towns lie on the {river} and on no other water at all" for river in RIVERS]
+    texts = [
+        "Which towns lie on the upper Rhine and have an old bridge",
+        "How long does a goose egg have to boil until it is hard",
+        "Who wrote the first book about the stars over the south pole",
+        "Why do cats sleep so much more than people or horses do",
+        "What can I plant next to beans so that both of them grow",
+        "When did ships with sails stop to carry letters to islands",
+    ]
     for number in (0, 1):
         (tmp_path / f"{number}.txt").write_text(texts[number] + "\n")
-    teach(Scripted("Many.", lambda seed: texts[seed % 10]))
+    teach(Scripted("Many.", lambda seed: texts[seed % 6]))
     out = tmp_path / "set"
     first = f"[{tmp_path / '0.txt'}]"
     words = ("--set", f"text_filters.against={first}", "--against", str(tmp_path / "1.txt"))
@@ -289,12 +297,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     "place",
     [
         "ask/",
-        "done/ask",
+        "done/.ask",
         "filter/.filter",
         "state-",
-        "done/filter",
+        "done/.filter",
         "shards/",
-        "done/part",
+        "done/.part",
         "manifest.json",
         "README",
     ],
@@ -364,11 +372,11 @@ def test_folders_of_others_stay_as_they_are(
 
 
 REACTIONS: dict[str, tuple[Reaction, int, str]] = {
-    "unauthorised": (failure(401, "wrong key"), 3, "wrong key"),
-    "no-model": (failure(404, "The model `m` does not exist."), 2, "does not exist"),
+    "unauthorised": (failure(401, "wrong key"), 3, "refuses the API key (401)"),
+    "no-model": (failure(404, "No model m."), 2, "serves no model 'm'"),
     "broken": (failure(500, "out of order"), 1, "out of order"),
-    "a-web-page": (body("<html><body>Welcome</body></html>"), 1, "JSON"),
-    "silent": (hang(), 1, "0.5 s"),
+    "a-web-page": (body("<html><body>Welcome</body></html>"), 1, "does not answer"),
+    "slow": (hang(), 1, "no whole answer within 0.5 s"),
 }
 
 
@@ -377,7 +385,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("RBA_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RBA_ENDPOINT_RETRIES", "0")
-    monkeypatch.setenv("RBA_ENDPOINT_TIMEOUT", "0.5")
     monkeypatch.setenv("RBA_ENDPOINT_CONCURRENCY", "4")
     yield
 
@@ -389,8 +396,11 @@ def from_server(out: Path, address: str) -> int:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", REACTIONS)
-def test_a_server_that_does_not_work_is_one_line(tmp_path: Path, capsys: Capture, kind: str) -> None:
+def test_a_server_that_does_not_work_is_one_line(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     reaction, code, message = REACTIONS[kind]
+    monkeypatch.setenv("RBA_ENDPOINT_TIMEOUT", "0.5" if kind == "slow" else "60")
     with serving(lambda seen: reaction) as server:
         assert from_server(tmp_path / "set", f"http://127.0.0.1:{server.port}/v1") == code
         line = complaint(capsys)
@@ -402,7 +412,7 @@ def test_a_server_that_does_not_work_is_one_line(tmp_path: Path, capsys: Capture
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("host", ["127.0.0.1", "teacher.invalid"], ids=["refused", "no-such-name"])
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path, capsys: Capture, host: str) -> None:
-    assert from_server(tmp_path / "set", f"http://{host}:{free_port()}/v1") == 3
+    assert from_server(tmp_path / "set", f"http://{host}:{free_port()}/v1") == 1
     assert host in complaint(capsys) and not (tmp_path / "set").exists()
 
 

@@ -163,7 +163,7 @@ class Health:
 
         Args:
             failure: How.
-            item: The same for requests that ask the same, however often and with whatever seeds.
+            item: The same for requests that ask the same, however often; see `content_hash`.
 
         Returns:
             With what to end the run if a harmless request fails too; None where there is no doubt.
@@ -313,8 +313,12 @@ class EndpointRequest:
 
 
 def content_hash(call: EndpointRequest) -> str:
-    """The same for requests that put the same before the model, whatever their seeds and limits."""
-    return sha256_json({name: call.payload[name] for name in _CONTENT if name in call.payload})
+    """The same for requests that put the same before the model, whatever their limits.
+
+    Seeds do not count, but for raw completions: instructions are sampled from one and the same text.
+    """
+    names = (*_CONTENT, "seed") if call.route == "completion" else _CONTENT
+    return sha256_json({name: call.payload[name] for name in names if name in call.payload})
 
 
 class Probe:
