@@ -10,7 +10,7 @@ are downloaded one by one as they are needed. Other formats are prepared by `dat
 never runs: `datasets` 4 and later refuse it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,9 +38,7 @@ def data_files(source: SourceOptions) -> Iterable[Path]:
     """
     names, hub = source.dataset, _hub_name(source)
     if hub is not None:
-        return _built_files(
-            source, hub[0], lambda name: _hub_file(hub[0], _commit(*hub), name), _commit(*hub)
-        )
+        return _built_files(source, hub[0], _commit(*hub))
     if all(name.endswith(PARQUET) for name in names) and not Path(names[0]).is_dir():
         return _given_files(names, source)
     if len(names) > 1:
@@ -75,13 +73,6 @@ def _hub_name(source: SourceOptions) -> tuple[str, str] | None:
 
 def _commit(repo: str, revision: str) -> str:
     return pinned_commit(repo, revision, _HUB_FIX.format(repo))
-
-
-def _hub_file(repo: str, commit: str, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    fetch = lambda: hf_hub_download(repo, name, repo_type="dataset", revision=commit)  # noqa: E731
-    return Path(ask_hub(repo, fetch, _HUB_FIX.format(repo)))
 
 
 def _given_files(names: Sequence[str], source: SourceOptions) -> list[Path]:
@@ -121,32 +112,39 @@ def _refuse_other_split(source: SourceOptions, splits: Iterable[object]) -> None
         raise UserError(f"source.split: {what} has no {source.split!r}{suggest(source.split, names)}")
 
 
-def _built_files(
-    source: SourceOptions,
-    name: str,
-    fetch: Callable[[str], Path] | None = None,
-    commit: str | None = None,
-) -> Iterator[Path]:
+def _built_files(source: SourceOptions, name: str, commit: str | None = None) -> Iterator[Path]:
     """Files of a split by the rules of `datasets`.
 
     Args:
         source: Names config and split.
         name: A folder, or a repository of the Hub.
-        fetch: Gets a file of the repository.
         commit: Of the repository.
     """
     builder = _builder(source, name, commit)
-    listed: Mapping[Any, Sequence[str]] = {str(k): v for k, v in (builder.config.data_files or {}).items()}
+    listed = {str(split): list(map(str, files)) for split, files in (builder.config.data_files or {}).items()}
     _refuse_other_split(source, listed)
-    as_they_are = builder.name == "parquet" and not builder.config.filters and not builder.config.columns
-    if not as_they_are:
+    files = [_place(file, commit) for file in listed[source.split]]
+    if builder.name != "parquet" or builder.config.filters or builder.config.columns or not all(files):
         yield from _prepared_files(builder, source, name, commit is not None)
         return
-    for file in listed[source.split]:
-        if fetch is None:
-            yield Path(file)
-        else:  # hf://datasets/OWNER/NAME@COMMIT/FILE
-            yield fetch(str(file).partition(f"@{commit}/")[2])
+    for file in files:
+        yield Path(file) if commit is None else _hub_file(name, commit, file)
+
+
+def _place(file: str, commit: str | None) -> str:
+    """Path of a file: on this machine, or in the repository; "" for one that lies anywhere else."""
+    if commit is not None:  # hf://datasets/OWNER/NAME@COMMIT/FILE
+        return file.partition(f"@{commit}/")[2]
+    return "" if "://" in file else file
+
+
+def _hub_file(repo: str, commit: str, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    def fetch() -> str:
+        return hf_hub_download(repo, name, repo_type="dataset", revision=commit)
+
+    return Path(ask_hub(repo, fetch, _HUB_FIX.format(repo)))
 
 
 def _builder(source: SourceOptions, name: str, commit: str | None) -> Any:

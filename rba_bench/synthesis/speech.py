@@ -97,8 +97,9 @@ class SpokenClips:
         Raises:
             RbaError: an engine does not speak it, or does not work, such as a server that cannot be reached.
         """
-        for speaker in {speaker.engine.name: speaker for speaker in self.speakers}.values():
-            speak_all(["1"], self.recipe.language, [speaker])
+        for name, speaker in {speaker.engine.name: speaker for speaker in self.speakers}.items():
+            if name != "transformers":  # which has one language, and would stay in the memory of this process
+                speak_all(["1"], self.recipe.language, [speaker])
 
     def voice_names(self) -> list[str]:
         """See `RowMaker`."""

@@ -49,7 +49,7 @@ class SpeechColumns:
     voice: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
     """A row without its clip."""
 
