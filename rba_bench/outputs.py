@@ -214,7 +214,7 @@ def unclaim(out: Path | str, remove: bool) -> None:
     """
     folder = Path(out)
     with suppress(OSError):
-        if {entry.name for entry in folder.iterdir()} <= {SIGNATURE, LOCK}:
+        if {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} <= {SIGNATURE}:
             (folder / SIGNATURE).unlink(missing_ok=True)
             release(folder)
             if remove:
