@@ -19,6 +19,7 @@ import soundfile as sf
 from fake_teacher import FakeTeacher
 from stages_of import candidates
 from test_recorded import Translator, contents, tone
+from test_server_teacher import tokenizer_with
 
 from rba_bench import files
 from rba_bench.audio.alignment_set import AlignmentSet
@@ -414,6 +415,22 @@ def test_a_server_that_does_not_work_is_one_line(
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path, capsys: Capture, host: str) -> None:
     assert from_server(tmp_path / "set", f"http://{host}:{free_port()}/v1") == 1
     assert host in complaint(capsys) and not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("kind", ["template", "bare"])
+@pytest.mark.parametrize(
+    "template",
+    ["{{ 'Hello' }}", "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}", "{% for %}"],
+    ids=["constant", "no-user", "broken"],
+)
+def test_a_chat_template_without_a_user_turn_is_one_line(
+    tmp_path: Path, capsys: Capture, template: str, kind: str
+) -> None:
+    tokenizer_with(template, [], None).save_pretrained(tmp_path / "tokenizer")
+    asked = {"teacher": "openai:http://127.0.0.1:9/v1#m", "query_template": kind}
+    out = tmp_path / "set"
+    assert synth(out, **REAL, **asked, teacher_tokenizer=str(tmp_path / "tokenizer")) == 2
+    assert "template" in complaint(capsys) and not out.exists()
 
 
 def recordings(folder: Path, names: Sequence[str]) -> str:
