@@ -7,16 +7,19 @@ its log-probability minus that for a text without content (contextual calibratio
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rba_bench.assets import resolve_model
 from rba_bench.errors import RbaError
+from rba_bench.synthesis.quality import load_scoring_model
 from rba_bench.textlm.endpoints.address import parse_endpoint
 from rba_bench.textlm.endpoints.client import EndpointClient
 from rba_bench.textlm.endpoints.health import EndpointRequest, RequestFailure
-from rba_bench.textlm.text_model import TextLM, load_textlm
+
+if TYPE_CHECKING:
+    from rba_bench.textlm.local import LocalTextLM
 
 # The paper's shares in per cent; of the levels it prints 26.1, 39.2, 28.7, "52" (which must be 5.2) and 0.8.
 TOPICS = {
@@ -77,9 +80,9 @@ class LikelihoodLabeller:
         model: Scores the labels.
     """
 
-    def __init__(self, model: TextLM) -> None:
+    def __init__(self, model: "LocalTextLM") -> None:
         self.model = model
-        self._prior = {prompt: self._scores(prompt, labels, NO_CONTENT) for prompt, labels in _QUESTIONS}
+        self._prior = {prompt: self._scores(prompt, labels, [NO_CONTENT])[0] for prompt, labels in _QUESTIONS}
 
     def label(self, texts: Sequence[str]) -> list[Labels]:
         """See `Labeller`; a text depends on no other."""
@@ -91,17 +94,17 @@ class LikelihoodLabeller:
         return {"method": "likelihood", "prompts": [TOPIC_PROMPT, LEVEL_PROMPT], **self.model.identity()}
 
     def _likeliest(self, prompt: str, labels: Sequence[str], texts: Sequence[str]) -> list[str]:
-        prior, n = self._prior[prompt], len(labels)
-        turns = [prompt.replace("{text}", text) for text in texts for _ in labels]
-        values = self.model.logprobs(turns, [label for _ in texts for label in labels])
-        rows = (values[start : start + n] for start in range(0, len(values), n))
-        return [
-            max(zip(labels, row, prior, strict=True), key=lambda entry: entry[1] - entry[2])[0]
-            for row in rows
-        ]
+        prior, found = self._prior[prompt], []
+        for row in self._scores(prompt, labels, texts):
+            gains = [value - before for value, before in zip(row, prior, strict=True)]
+            found.append("" if math.isnan(gains[0]) else labels[gains.index(max(gains))])
+        return found
 
-    def _scores(self, prompt: str, labels: Sequence[str], text: str) -> list[float]:
-        return self.model.logprobs([prompt.replace("{text}", text)] * len(labels), labels)
+    def _scores(self, prompt: str, labels: Sequence[str], texts: Sequence[str]) -> list[list[float]]:
+        """Log-probabilities [texts][labels]; NaN for a text that is too long for the model."""
+        from rba_bench.textlm.choices import choice_logprobs
+
+        return choice_logprobs(self.model, [prompt.replace("{text}", text) for text in texts], labels)
 
 
 _QUESTIONS = ((TOPIC_PROMPT, tuple(TOPICS)), (LEVEL_PROMPT, tuple(LEVELS)))
@@ -189,4 +192,4 @@ def load_labeller(model: str, device: str, batch_size: int) -> Labeller:
     """
     if parse_endpoint(model) is not None:
         return SchemaLabeller(EndpointClient.from_spec(model))
-    return LikelihoodLabeller(load_textlm(str(resolve_model(model, "labeller")), device, batch_size))
+    return LikelihoodLabeller(load_scoring_model(model, device, batch_size))

@@ -219,16 +219,25 @@ class LocalTextLM(TextLM):
         """Token ids of raw text, whose special tokens are written out."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
-        """Prompt ids and ids of the response with its end token.
-
-        They are tokenised as one text, as the model would have met them, unless the border moves (a token
-        that spans prompt and response cannot be drawn after the prompt).
-        """
+    def scored_ids(self, user_text: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Prompt ids, and of each response the ids that `logprobs` sums over, the end token's among them."""
         prompt = self._turn_ids(user_text)
+        return prompt, [self._answer_ids(prompt, user_text, response) for response in responses]
+
+    def _scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
+        """The same for one response."""
+        prompt, (answer,) = self.scored_ids(user_text, [response])
+        return prompt, answer
+
+    def _answer_ids(self, prompt: list[int], user_text: str, response: str) -> list[int]:
+        """Ids of the response with its end token.
+
+        They are tokenised with the prompt as one text, as the model would have met them, unless the border moves (a
+        token that spans prompt and response cannot be drawn after the prompt).
+        """
         whole = self.content.ids(self._render, [user_text, response])
         answer = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self.content.text_ids(response)
-        return prompt, [*answer, self.chat_stops[0]]
+        return [*answer, self.chat_stops[0]]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         # longest first: memory peaks at once

@@ -156,7 +156,7 @@ def test_an_llm_labels_what_is_kept(tmp_path: Path) -> None:
         ("others", "easy"),
         ("advice", "hard"),
     ]
-    assert filters.facts() == {"method": "by hand"}
+    assert filters.facts() == {"labels": {"method": "by hand"}}
 
 
 def test_a_local_model_gives_known_labels_that_depend_on_the_text_alone(tiny_textlm_dir: Path) -> None:
