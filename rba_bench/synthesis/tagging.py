@@ -2,8 +2,12 @@
 
 The eight topics and five levels are those of the RBA paper's Table 1, where Llama-3.1-8B-Instruct tagged. A server is
 held to the labels by a JSON schema (`response_format`, as vLLM, SGLang, llama.cpp and OpenAI know it); a local model
-scores each label as its answer. Small models prefer some labels whatever the text: the score of a label is therefore
-its log-probability minus that for a text without content (contextual calibration, Zhao et al. 2021, arXiv 2102.09690).
+scores each label as its answer, all of them in one pass (`textlm.choices`).
+
+Labels are not calibrated by their likelihood for a text without content (Zhao et al. 2021, arXiv 2102.09690). That
+takes away what a model rightly expects, as most requests are of few kinds; and with SmolLM2-135M-Instruct 6 of 100
+topics were then right instead of 29. A model that small cannot label: 38 are right by always saying "information
+seeking" (`benchmarks/labels.py`).
 """
 
 import json
@@ -33,7 +37,6 @@ TOPICS = {
     "others": 1.2,
 }
 LEVELS = {"very easy": 26.1, "easy": 39.2, "medium": 28.7, "hard": 5.2, "very hard": 0.8}
-NO_CONTENT = "N/A"
 TOPIC_PROMPT = (
     "Which kind of request is this? Answer with one of: " + ", ".join(TOPICS) + ".\n\nRequest: {text}"
 )
@@ -74,7 +77,7 @@ class Labeller(Protocol):
 
 
 class LikelihoodLabeller:
-    """The label that a local model finds likeliest as its answer, against an instruction without content.
+    """The label that a local model finds likeliest as its answer.
 
     Args:
         model: Scores the labels.
@@ -82,11 +85,10 @@ class LikelihoodLabeller:
 
     def __init__(self, model: "LocalTextLM") -> None:
         self.model = model
-        self._prior = {prompt: self._scores(prompt, labels, [NO_CONTENT])[0] for prompt, labels in _QUESTIONS}
 
     def label(self, texts: Sequence[str]) -> list[Labels]:
         """See `Labeller`; a text depends on no other."""
-        found = [self._likeliest(prompt, labels, texts) for prompt, labels in _QUESTIONS]
+        found = [self._likeliest(prompt, labels, texts) for prompt, labels in QUESTIONS]
         return [Labels(topic, level) for topic, level in zip(*found, strict=True)]
 
     def identity(self) -> dict[str, Any]:
@@ -94,20 +96,14 @@ class LikelihoodLabeller:
         return {"method": "likelihood", "prompts": [TOPIC_PROMPT, LEVEL_PROMPT], **self.model.identity()}
 
     def _likeliest(self, prompt: str, labels: Sequence[str], texts: Sequence[str]) -> list[str]:
-        prior, found = self._prior[prompt], []
-        for row in self._scores(prompt, labels, texts):
-            gains = [value - before for value, before in zip(row, prior, strict=True)]
-            found.append("" if math.isnan(gains[0]) else labels[gains.index(max(gains))])
-        return found
-
-    def _scores(self, prompt: str, labels: Sequence[str], texts: Sequence[str]) -> list[list[float]]:
-        """Log-probabilities [texts][labels]; NaN for a text that is too long for the model."""
+        """A label for each text; "" for one that is too long for the model."""
         from rba_bench.textlm.choices import choice_logprobs
 
-        return choice_logprobs(self.model, [prompt.replace("{text}", text) for text in texts], labels)
+        scores = choice_logprobs(self.model, [prompt.replace("{text}", text) for text in texts], labels)
+        return ["" if math.isnan(row[0]) else labels[row.index(max(row))] for row in scores]
 
 
-_QUESTIONS = ((TOPIC_PROMPT, tuple(TOPICS)), (LEVEL_PROMPT, tuple(LEVELS)))
+QUESTIONS = ((TOPIC_PROMPT, tuple(TOPICS)), (LEVEL_PROMPT, tuple(LEVELS)))
 
 
 class SchemaLabeller:
