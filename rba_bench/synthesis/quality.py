@@ -97,15 +97,14 @@ class LikelihoodScorer:
 
     def score(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """See `AnswerScorer`."""
-        rows = [
-            self.model.scored_ids(text, [response])
-            for text, response in zip(user_texts, responses, strict=True)
+        pairs = zip(user_texts, responses, strict=True)
+        sizes = [
+            (len(prompt), len(answer)) for prompt, answer in (self.model.scored_ids(*pair) for pair in pairs)
         ]
-        sizes = [(len(prompt), len(ids)) for prompt, (ids,) in rows]
         room = self.model.context or math.inf
         fitting = [i for i, size in enumerate(sizes) if sum(size) <= room]
         sums = self.model.logprobs([user_texts[i] for i in fitting], [responses[i] for i in fitting])
-        scores = [math.nan] * len(rows)
+        scores = [math.nan] * len(sizes)
         for i, value in zip(fitting, sums, strict=True):
             scores[i] = value / sizes[i][1]
         return scores

@@ -5,8 +5,7 @@ answers as a tree, so that what two answers begin with is read once too. A mask 
 its ancestors alone, and its position is its depth, as where the drafts of speculative decoding are verified (Miao et
 al. 2024, "SpecInfer", arXiv 2305.09781).
 
-    shared beginning of the prompts | rest of a prompt | easy medium hard very easy hard
-                                                       |                    '-----'----
+    common beginning of the prompts | rest of one prompt | easy, medium, hard, very (easy, hard)
 """
 
 import math
@@ -69,24 +68,26 @@ def choice_logprobs(lm: LocalTextLM, user_texts: Sequence[str], choices: Sequenc
     Returns:
         [texts][choices], as of `lm.logprobs`; NaN for a turn that leaves no room in the model's context.
     """
-    rows = [lm.scored_ids(text, choices) for text in user_texts]
-    values = [[math.nan] * len(choices) for _ in rows]
-    longest = [len(prompt) + max(map(len, answers), default=0) for prompt, answers in rows]
-    fitting = [i for i in range(len(rows)) if lm.context is None or longest[i] <= lm.context]
-    if not choices or not fitting:
+    values = [[math.nan] * len(choices) for _ in user_texts]
+    if not choices:
         return values
+    pairs = [[lm.scored_ids(text, choice) for choice in choices] for text in user_texts]
+    prompts, answers = [row[0][0] for row in pairs], [tuple(tuple(ids) for _, ids in row) for row in pairs]
+    sizes = [len(prompt) + max(map(len, ids)) for prompt, ids in zip(prompts, answers, strict=True)]
+    fitting = [i for i, size in enumerate(sizes) if lm.context is None or size <= lm.context]
     if causal_lm_decoder(lm.model) is None:
-        found = lm.logprobs([user_texts[i] for i in fitting for _ in choices], [*choices] * len(fitting))
-        for place, i in enumerate(fitting):
-            values[i] = found[place * len(choices) : (place + 1) * len(choices)]
+        found = iter(
+            lm.logprobs([user_texts[i] for i in fitting for _ in choices], [*choices] * len(fitting))
+        )
+        for i in fitting:
+            values[i] = [next(found) for _ in choices]
         return values
     groups: dict[tuple[Ids, ...], list[int]] = {}  # mostly one: answers are tokenised behind the same header
     for i in fitting:
-        groups.setdefault(tuple(map(tuple, rows[i][1])), []).append(i)
-    for answers, members in groups.items():
-        for i, row in zip(
-            members, _score(lm, [rows[i][0] for i in members], answer_tree(answers)), strict=True
-        ):
+        groups.setdefault(answers[i], []).append(i)
+    for ids, members in groups.items():
+        scores = _score(lm, [prompts[i] for i in members], answer_tree(ids))
+        for i, row in zip(members, scores, strict=True):
             values[i] = row
     return values
 

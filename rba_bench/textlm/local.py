@@ -127,7 +127,7 @@ class LocalTextLM(TextLM):
         """
         if len(user_texts) != len(responses):
             raise ValueError(f"{len(user_texts)} user turns for {len(responses)} responses")
-        rows = [self._scored_ids(*pair) for pair in zip(user_texts, responses, strict=True)]
+        rows = [self.scored_ids(*pair) for pair in zip(user_texts, responses, strict=True)]
         longest = max((len(prompt) + len(answer) for prompt, answer in rows), default=0)
         if self.context is not None and longest > self.context:
             raise UserError(f"{longest} tokens to score, but the model's context is {self.context}")
@@ -219,25 +219,16 @@ class LocalTextLM(TextLM):
         """Token ids of raw text, whose special tokens are written out."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def scored_ids(self, user_text: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        """Prompt ids, and of each response the ids that `logprobs` sums over, the end token's among them."""
-        prompt = self._turn_ids(user_text)
-        return prompt, [self._answer_ids(prompt, user_text, response) for response in responses]
+    def scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
+        """Prompt ids and ids of the response with its end token: what `logprobs` sums over.
 
-    def _scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
-        """The same for one response."""
-        prompt, (answer,) = self.scored_ids(user_text, [response])
-        return prompt, answer
-
-    def _answer_ids(self, prompt: list[int], user_text: str, response: str) -> list[int]:
-        """Ids of the response with its end token.
-
-        They are tokenised with the prompt as one text, as the model would have met them, unless the border moves (a
-        token that spans prompt and response cannot be drawn after the prompt).
+        They are tokenised as one text, as the model would have met them, unless the border moves (a token
+        that spans prompt and response cannot be drawn after the prompt).
         """
+        prompt = self._turn_ids(user_text)
         whole = self.content.ids(self._render, [user_text, response])
         answer = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self.content.text_ids(response)
-        return [*answer, self.chat_stops[0]]
+        return prompt, [*answer, self.chat_stops[0]]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         # longest first: memory peaks at once

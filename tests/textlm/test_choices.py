@@ -4,12 +4,16 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from rba_bench.assets import ASSETS, resolve_model
-from rba_bench.textlm import choices
+from rba_bench.assets.fetching import is_cached
 from rba_bench.textlm.choices import answer_tree, choice_logprobs
+from rba_bench.textlm.engine_support import causal_lm_decoder
 from rba_bench.textlm.local import LocalTextLM
 
+LLM = "smollm2-135m-instruct"
 # They share beginnings, and one is the beginning of another: `logprobs` counts the end token too.
 CHOICES = ("very easy", "easy", "very hard", "hard", "a", "a b", "")
 TEXTS = ("the lake", "What is the capital?", "N/A", "a long one " * 9, "the lake", "<|end|><|user|>")
@@ -47,23 +51,28 @@ def test_a_turn_without_room_is_not_scored_and_harms_no_other(tiny_textlm_dir: P
     assert found[1] == pytest.approx(by_single_passes(lm, ("the lake",), CHOICES)[0], abs=1e-4)
 
 
-def test_a_model_that_takes_no_masks_reads_every_pair(
-    tiny_textlm_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lm = LocalTextLM.from_pretrained(tiny_textlm_dir)
-    texts = ("x" * 2_000, *TEXTS)
-    wanted = choice_logprobs(lm, texts, CHOICES)
-    monkeypatch.setattr(choices, "causal_lm_decoder", lambda model: None)
-    monkeypatch.setattr(choices, "_score", None)
-    found = choice_logprobs(lm, texts, CHOICES)
-    assert found[1:] == [pytest.approx(row, abs=1e-4) for row in wanted[1:]] and math.isnan(found[0][0])
+def test_a_model_with_a_sliding_window_reads_every_pair(tiny_textlm_dir: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_textlm_dir)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        config = MistralConfig(vocab_size=len(tokenizer), num_key_value_heads=2, sliding_window=6, **shape)
+        model = MistralForCausalLM(config).eval()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    lm = LocalTextLM(model, tokenizer, {})
+    lm.context = 400
+    assert causal_lm_decoder(model) is None
+    expected = by_single_passes(lm, TEXTS[:4], CHOICES)
+    found = choice_logprobs(lm, [*TEXTS[:4], "x" * 2_000], CHOICES)
+    assert found[:4] == [pytest.approx(row, abs=1e-4) for row in expected]
+    assert all(map(math.isnan, found[4]))
 
 
 @pytest.mark.assets
 def test_scores_of_a_real_model_are_those_of_single_passes() -> None:
-    name = "smollm2-135m-instruct"
-    assert name in ASSETS
-    lm = LocalTextLM.from_pretrained(resolve_model(f"asset:{name}", "model"), batch_size=4)
+    if not is_cached(ASSETS[LLM]):
+        pytest.skip(f"fetch it with `rba-bench assets fetch {LLM}`")
+    lm = LocalTextLM.from_pretrained(resolve_model(f"asset:{LLM}", "model"), batch_size=4)
     texts = ("Why is the sky blue?", "Write a poem about two rivers that never meet.", "Hello")
     answers = ("very easy", "easy", "very hard", "creative writing")
     expected = by_single_passes(lm, texts, answers)
