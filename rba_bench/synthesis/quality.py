@@ -155,6 +155,6 @@ def load_scoring_model(spec: str, device: str, batch_size: int) -> "LocalTextLM"
     from rba_bench.textlm.local import LocalTextLM
     from rba_bench.textlm.weights import local_folder
 
-    path = resolve_model(spec, "text model")
+    path = resolve_model(spec, "teacher")  # of a world that ships, it is the text model
     template = disable_thinking(template_in_folder(local_folder(path, "text model")), {})
     return LocalTextLM.from_pretrained(path, device, batch_size, template=template)

@@ -61,6 +61,17 @@ def test_a_likelihood_is_the_mean_over_the_tokens_of_the_answer(tiny_textlm_dir:
     assert scorer.score([], []) == []
 
 
+def test_the_teacher_scores_unless_another_model_is_named(tiny_textlm_dir: Path) -> None:
+    teacher = LocalTextLM.from_pretrained(tiny_textlm_dir)
+    own = load_scorer(QualityOptions(scorer="likelihood"), teacher)
+    assert isinstance(own, LikelihoodScorer) and own.model is teacher
+    named = load_scorer(QualityOptions(scorer="likelihood", model="micro"), teacher)
+    question, answer = "what is the capital of france", "paris"
+    scores = named.score([question, question], [answer, "garden of the the"])
+    assert scores[0] > scores[1] and scores != own.score([question, question], [answer, "garden of the the"])
+    assert named.identity()["weights_sha256"] != own.identity()["weights_sha256"]
+
+
 def test_answers_below_the_threshold_give_their_places_back(tiny_textlm_dir: Path) -> None:
     scorer = LikelihoodScorer(LocalTextLM.from_pretrained(tiny_textlm_dir))
     scores = scorer.score([f"{text} now" for text in TEXTS], ANSWERS)
@@ -123,6 +134,18 @@ def test_a_set_with_a_threshold_counts_what_it_dropped_and_is_resumed(tmp_path: 
     )
     with pytest.raises(UserError, match=r"text_filters.quality.min"):
         synthesize(recorded, torn, load_reward=load_reward_scorer)
+
+
+def test_a_teacher_scores_its_own_answers_while_it_writes_others(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    recipe = recipe_with({"scorer": "likelihood"}, n_instructions=4, round_size=4, answer_prompt=" please")
+    data = AlignmentSet.open(synthesize(recipe, tmp_path / "set"))
+    kept = [one for one in decisions(tmp_path / "set") if one.get("answer") == KEPT]
+    assert len(kept) == 4 and data.manifest["quality"]["scorer"] == "likelihood"
+    scorer = load_scorer(QualityOptions(scorer="likelihood", model="micro"), FakeTeacher())
+    texts = [f"{one['prompt']} {one['instruction']}".strip() + " please" for one in kept]
+    expected = scorer.score(texts, [one["response"] for one in kept])
+    assert [one["score"] for one in kept] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_folder_of_a_version_without_scores_goes_on(tmp_path: Path) -> None:
