@@ -1,6 +1,7 @@
 """Scores of answers, and what is dropped below a threshold."""
 
 import math
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from stages_of import decisions
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, sha256_file, write_json
+from rba_bench.micro import world
 from rba_bench.outputs import SIGNATURE
 from rba_bench.recipes import load_recipe
 from rba_bench.stages import load_reward_scorer
@@ -66,9 +68,14 @@ def test_the_teacher_scores_unless_another_model_is_named(tiny_textlm_dir: Path)
     own = load_scorer(QualityOptions(scorer="likelihood"), teacher)
     assert isinstance(own, LikelihoodScorer) and own.model is teacher
     named = load_scorer(QualityOptions(scorer="likelihood", model="micro"), teacher)
-    question, answer = "what is the capital of france", "paris"
-    scores = named.score([question, question], [answer, "garden of the the"])
-    assert scores[0] > scores[1] and scores != own.score([question, question], [answer, "garden of the the"])
+    rng = random.Random(0)
+    items = [world.sample_item(rng, split="train") for _ in range(12)]
+    texts, answers = [item.user_text for item in items], [world.sample_answer(rng, item) for item in items]
+    scores, mixed = named.score(texts, answers), named.score(texts, [*answers[1:], answers[0]])
+    assert sum(scores) > sum(mixed) + len(
+        items
+    )  # it was taught this world: other answers cost more than a nat
+    assert own.score(texts, answers) != pytest.approx(scores, abs=0.1)
     assert named.identity()["weights_sha256"] != own.identity()["weights_sha256"]
 
 
